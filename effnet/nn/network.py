@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from effnet.arch.layers import Layers, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module
+from effnet.nn.recompute import recomputed
 
 
 class Block(nn.Module):
@@ -49,7 +50,12 @@ def _make_unit(top: str, layers: Layers, spec: ArchSpec, norm_momentum: float) -
 
 
 class Network(nn.Module):
-    """The network of a spec: stem, stages of blocks, head, pooling, classifier."""
+    """The network of a spec: stem, stages of blocks, head, pooling, classifier.
+
+    With `recompute`, training keeps only what stages hand on, and computes the rest again in the backward pass.
+    """
+
+    recompute = False
 
     def __init__(self, spec: ArchSpec, *, dropout: float, drop_path: float, norm_momentum: float) -> None:
         super().__init__()
@@ -88,7 +94,7 @@ class Network(nn.Module):
         outputs = []
         x = self.stem(x)
         for stage in self.stages:
-            x = stage(x)
+            x = recomputed(stage, x) if self.recompute and self.training else stage(x)
             outputs.append(x)
         return outputs
 

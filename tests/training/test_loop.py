@@ -18,14 +18,17 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, EffnetError, ImageError, InputError
 from effnet.nn.network import build
 from effnet.training.batches import cached_loader, eval_batches, num_batches, train_batches
-from effnet.training.checkpoint import CHECKPOINT, METRICS, save_tensors
+from effnet.training.checkpoint import CHECKPOINT
 from effnet.training.events import EpochEnd, Step
-from effnet.training.loop import train, validate
+from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
+from effnet.training.metrics import METRICS
 from effnet.training.optim import make_optimizer, update_average_
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
 from effnet.training.schedule import learning_rate
+from effnet.training.tensorfile import save_tensors
+from effnet.training.validate import validate
 
 
 def tiny_dataset(num=48, classes=3, side=16):
@@ -260,7 +263,7 @@ def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(EffnetError, match="No space left on device; the file of before is whole"):
         save_tensors({"x": torch.zeros(3)}, tmp_path / CHECKPOINT)
     assert (tmp_path / CHECKPOINT).read_bytes() == good
 
@@ -384,8 +387,8 @@ def test_frozen_norms_keep_their_statistics_bit_for_bit_and_learn_gain_and_bias(
 def validated(model):
     """Returns accuracy and loss on the validation split, the better the greater."""
     split = tiny_dataset().val
-    loss, accuracy = validate(model, [(np.stack(split.sources), split.labels)], PREPROCESS, torch.device("cpu"))
-    return accuracy, -round(loss, 6)
+    found = validate(model, [(np.stack(split.sources), split.labels)], PREPROCESS, torch.device("cpu"))
+    return found.accuracy, -round(found.loss, 6)
 
 
 @pytest.fixture(scope="module")
