@@ -11,9 +11,10 @@ Item = TypeVar("Item")
 
 
 class Interrupt:
-    """Whether somebody has pressed Ctrl-C."""
+    """Whether somebody has pressed Ctrl-C, and again."""
 
     asked = False
+    insisted = False
 
     def check(self) -> None:
         """Raises KeyboardInterrupt where somebody has."""
@@ -36,11 +37,13 @@ def held_interrupts() -> Iterator[Interrupt]:
     interrupt = Interrupt()
 
     def note(number: int, frame: FrameType | None) -> None:
+        if interrupt.asked:
+            interrupt.insisted = True
+            raise KeyboardInterrupt
         interrupt.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield interrupt
         return
     signal.signal(signal.SIGINT, note)

@@ -147,7 +147,8 @@ class _Run:
                     self._train_epoch(deadline_seconds)
                     row = self._end_epoch()
                 except KeyboardInterrupt:
-                    if self.interrupt.asked:  # between two steps, as it was held until then
+                    # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
+                    if self.interrupt.asked and not self.interrupt.insisted:
                         self._save()
                     raise
                 for key in ("loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
@@ -157,6 +158,7 @@ class _Run:
                 if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
                     self._save()
                 self.listener(row)
+            self.interrupt.check()
         self._load_best()
         return TrainResult(
             model=self.state.average,

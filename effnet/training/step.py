@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +122,16 @@ def split_batch(batch: Batch, recipe: Recipe) -> Iterator[Batch]:
     if parts == 1:
         yield batch
         return
-    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    split = {name: value.tensor_split(parts) for name, value in fields.items() if isinstance(value, Tensor)}
-    for number in range(parts):
-        yield dataclasses.replace(batch, **{name: pieces[number] for name, pieces in split.items()})
+    bounds = [count * number // parts for number in range(parts + 1)]
+    for first, last in itertools.pairwise(bounds):
+        yield _rows(batch, first, last)
+
+
+def _rows(value: Any, first: int, last: int) -> Any:
+    """Returns some pictures of a batch: rows of every tensor, however deep in it."""
+    if isinstance(value, Tensor):
+        return value[first:last]
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {field.name: _rows(getattr(value, field.name), first, last) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **fields)
