@@ -85,9 +85,8 @@ print(json.dumps([ends, halves]))
 """
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, TUNING], ids=["anew", "tuning"])
-def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_python, recipe):
-    recipe = with_values(recipe, {"train.epochs": 8, "train.batch_size": 8, "train.keep_checkpoints": 2})
+def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_python):
+    recipe = with_values(RECIPE, {"train.epochs": 8, "train.batch_size": 8, "train.keep_checkpoints": 2})
     here = os.path.dirname(__file__)
     code = _KILLED.format(
         folders=[here, os.path.dirname(here)], root=str(tmp_path), recipe=recipe.to_dict(), seed=7, kills=10
