@@ -34,7 +34,6 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _flush_names(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         kept = "; the file of before is whole" if path.is_file() else ""
@@ -57,14 +56,3 @@ def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: dict[str,
     text = json.dumps(rows, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _flush_names(folder: Path) -> None:
-    """Has the folder itself, and with it the new name, reach the disk; Windows knows no such thing."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
