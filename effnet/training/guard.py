@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from effnet.nn.network import Block, Network
 from effnet.nn.recompute import scratch_buffers
 
 
@@ -23,13 +24,19 @@ def first_not_finite(model: nn.Module, rerun: Callable[[], Tensor]) -> str:
         if not output.isfinite().all():
             raise _Found(_output(names[module], module, inputs))
 
+    # The fused kernels call no hooks.
+    fused = [module for module in model.modules() if isinstance(module, Network | Block) and module.fused]
     hooks = [module.register_forward_hook(look) for module in names]
+    for module in fused:
+        module.fused = False
     try:
         with scratch_buffers(model), torch.no_grad():
             loss = rerun()
     except _Found as found:
         return str(found)
     finally:
+        for module in fused:
+            module.fused = True
         for hook in hooks:
             hook.remove()
     if not loss.isfinite().all():

@@ -16,6 +16,7 @@ from torch import nn
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.measure.machine import usable_cores
+from effnet.nn.network import Network, fuse_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
 from effnet.training.checkpoint import BEST, State, load_checkpoint_, save_checkpoint
 from effnet.training.checks import check_run
@@ -85,6 +86,15 @@ def train(
         return run.go(deadline_seconds)
 
 
+def prepare_(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """Moves the network to the device, and has it train in the way that the recipe asks for."""
+    model.to(device, memory_format=torch.channels_last)
+    if isinstance(model, Network):
+        model.recompute = recipe.train.recompute == "stages"
+        if recipe.train.fused and device.type == "cpu":
+            fuse_(model)
+
+
 class _Run:
     """The moving parts of one training run."""
 
@@ -101,15 +111,13 @@ class _Run:
     ) -> None:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device, self.listener = device, listener
-        model = model.to(device, memory_format=torch.channels_last)
+        prepare_(model, recipe, device)
         self.state = State(
             model=model,
             average=copy.deepcopy(model).eval().requires_grad_(False),
             optimizer=make_optimizer(model, recipe),
             scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
         )
-        if recipe.train.recompute == "stages":
-            model.recompute = True
         loss_fn = loss_fn or cross_entropy(recipe.loss.label_smoothing)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device)
         self.load, self.load_preprocess = cached_loader(dataset.train, preprocess), preprocess

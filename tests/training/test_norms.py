@@ -10,7 +10,7 @@ from torch import nn
 
 from effnet.data.datasets import Split
 from effnet.errors import DataError, InputError
-from effnet.nn.network import build
+from effnet.nn.network import build, fuse_
 from effnet.training.device import to_input
 from effnet.training.events import Noted, Step
 from effnet.training.loop import train
@@ -89,10 +89,12 @@ def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(t
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in resumed.items())
 
 
-def stepped(recompute, *, frozen=False):
+def stepped(recompute, *, fused, frozen):
     """Loss, gradients, statistics and the bytes kept for the backward pass of one step with dropped paths and units."""
     model = build(tiny_spec(), dropout=0.5, drop_path=0.5, seed=0)
-    model.train().recompute = recompute
+    model.to(memory_format=torch.channels_last).train().recompute = recompute
+    if fused and not fuse_(model):
+        pytest.skip("no compiler for the fused kernels")
     if frozen:
         freeze_norms_(model)
     kept = []
@@ -103,26 +105,28 @@ def stepped(recompute, *, frozen=False):
 
     torch.manual_seed(3)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(pictures()).square().mean()
+        loss = model(pictures().contiguous(memory_format=torch.channels_last)).square().mean()
     loss.backward()
     drawn = torch.rand(3)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return {"loss": loss.detach(), "drawn": drawn} | gradients | norm_statistics(model), sum(kept)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_recomputed_stages_change_nothing_but_what_is_kept(frozen):
-    plain, kept = stepped(False, frozen=frozen)
-    again, kept_less = stepped(True, frozen=frozen)
+def test_recomputed_stages_change_nothing_but_what_is_kept(fused, frozen):
+    plain, kept = stepped(False, fused=fused, frozen=frozen)
+    again, kept_less = stepped(True, fused=fused, frozen=frozen)
     assert plain.keys() == again.keys()
     for name, tensor in plain.items():
-        assert torch.equal(tensor, again[name]), name
-    assert kept_less < 0.5 * kept
+        torch.testing.assert_close(again[name], tensor, rtol=1e-4 * fused, atol=1e-6 * fused, msg=name)
+    assert kept_less < 0.6 * kept
 
 
 def test_a_run_that_recomputes_gives_the_same_weights(tmp_path):
-    plain = weights(run(tmp_path / "plain"))
-    again = weights(run(tmp_path / "again", recipe=with_values(RECIPE, {"train.recompute": "stages"})))
+    recipe = with_values(RECIPE, {"train.fused": False})
+    plain = weights(run(tmp_path / "plain", recipe=recipe))
+    again = weights(run(tmp_path / "again", recipe=with_values(recipe, {"train.recompute": "stages"})))
     assert all(torch.equal(tensor, again[name]) for name, tensor in plain.items())
 
 
