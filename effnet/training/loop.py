@@ -18,12 +18,14 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
 from effnet.measure.machine import usable_cores
+from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
 from effnet.training.checkpoint import BEST, METRICS, Position, load_checkpoint_, save_checkpoint, save_tensors
 from effnet.training.device import fast_arithmetic, pick_device, to_input
+from effnet.training.distill import make_loss
 from effnet.training.events import EpochEnd, Listener, Step
-from effnet.training.losses import Batch, LossFn, cross_entropy
-from effnet.training.optim import make_optimizer, update_average_
+from effnet.training.losses import Batch, LossFn
+from effnet.training.optim import make_optimizer
 from effnet.training.recipe import Recipe
 from effnet.training.schedule import learning_rate
 
@@ -111,7 +113,9 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device = device
-        self.loss_fn = loss_fn or cross_entropy(recipe.loss.label_smoothing)
+        self.loss_fn = loss_fn or make_loss(
+            recipe, preprocess=preprocess, class_names=dataset.class_names, device=device
+        )
         self.listener = listener or (lambda event: None)
         self.model = model.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -209,9 +213,10 @@ class _Run:
             loss = self.loss_fn(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip_norm)
+        if self.recipe.train.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip_norm)
         self.optimizer.step()
-        update_average_(self.average, self.model, step=self.position.step, decay=self.recipe.train.ema_decay)
+        move_average_(self.average, self.model, self.recipe.train, step=self.position.step, batch=self.position.batch)
         return loss.item()
 
     def _tell(self, loss: float, total: int) -> None:
@@ -234,6 +239,7 @@ class _Run:
     def _end_epoch(self) -> EpochEnd:
         position = self.position
         start = time.perf_counter()
+        finish_average_(self.average, self.model, self.recipe.train, steps=position.step, batches=position.batch)
         val_loss, val_accuracy = validate(self.average, self.val(), self.preprocess, self.device)
         took = time.perf_counter() - start
         position.seconds += took

@@ -17,12 +17,13 @@ from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, EffnetError, ImageError, InputError
 from effnet.nn.network import build
+from effnet.training.average import update_average_
 from effnet.training.batches import cached_loader, eval_batches, num_batches, train_batches
 from effnet.training.checkpoint import CHECKPOINT, METRICS, save_tensors
 from effnet.training.events import EpochEnd, Step
 from effnet.training.loop import train, validate
 from effnet.training.losses import cross_entropy
-from effnet.training.optim import make_optimizer, update_average_
+from effnet.training.optim import make_optimizer
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
 from effnet.training.schedule import learning_rate
