@@ -17,15 +17,17 @@ from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.measure.machine import usable_cores
 from effnet.nn.network import Network, fuse_
+from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
 from effnet.training.checkpoint import BEST, State, load_checkpoint_, save_checkpoint
 from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, pick_device, to_input
+from effnet.training.distill import make_loss
 from effnet.training.events import EpochEnd, Listener, Noted, Step
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.interrupt import Interrupt, held_interrupts
 from effnet.training.lock import alone_in
-from effnet.training.losses import LossFn, cross_entropy
+from effnet.training.losses import LossFn
 from effnet.training.metrics import append_metrics, rewrite_metrics
 from effnet.training.norms import precise_norms
 from effnet.training.optim import make_optimizer
@@ -118,7 +120,7 @@ class _Run:
             optimizer=make_optimizer(model, recipe),
             scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
         )
-        loss_fn = loss_fn or cross_entropy(recipe.loss.label_smoothing)
+        loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device)
         self.load, self.load_preprocess = cached_loader(dataset.train, preprocess), preprocess
         self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
@@ -184,10 +186,10 @@ class _Run:
         save_tensors(self.state.average.state_dict(), self.folder / BEST)
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
-        position = self.position
+        position, model, average = self.position, self.state.model, self.state.average
         recipe = recipe_at(self.recipe, position.epoch)
         if self.recipe.stages:
-            set_dropout_(self.state.model, recipe.model.dropout)
+            set_dropout_(model, recipe.model.dropout)
         total = recipe.train.epochs * self.batches
         lap = time.perf_counter()
         for images, labels in self._batches(recipe):
@@ -204,14 +206,18 @@ class _Run:
                     rate=rate,
                     folder=self.folder,
                 )
+            move_average_(average, model, recipe.train, step=position.step, batch=position.batch)
             now = time.perf_counter()
             position.advance(stepped.loss, images=len(labels), seconds=now - lap)
             lap = now
+            late = deadline_seconds is not None and position.seconds > deadline_seconds
+            if late or position.batch == self.batches:  # before a checkpoint can be written: once an epoch
+                finish_average_(average, model, recipe.train, steps=position.step, batches=position.batch)
             self._tell(stepped.loss, total)
             if position.watch(stepped.loss, num_classes=len(self.dataset.class_names)):
                 raise exploded(position, recipe=recipe, rate=rate)
             self.interrupt.check()
-            if deadline_seconds is not None and position.seconds > deadline_seconds:
+            if late:
                 return
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self._save()
@@ -252,8 +258,6 @@ class _Run:
         """Validates the averaged weights, keeps them where they are the best, and counts the epoch."""
         position, average = self.position, self.state.average
         start, speed = time.perf_counter(), position.images_per_second
-        if not self.recipe.train.ema_decay:
-            average.load_state_dict(self.state.model.state_dict())
         with self._precise_norms():
             found = validate(average, self.interrupt.between(self.val()), self.preprocess, self.device)
             check_finite(found, position=position, recipe=self.recipe)

@@ -18,7 +18,6 @@ from effnet.training.device import to_input
 from effnet.training.guard import first_not_finite
 from effnet.training.losses import Batch, LossFn
 from effnet.training.norms import freeze_norms_
-from effnet.training.optim import update_average_
 from effnet.training.precision import autocast_dtype
 from effnet.training.recipe import Recipe
 
@@ -70,9 +69,6 @@ class Stepper:
             nn.utils.clip_grads_with_norm_(model.parameters(), recipe.train.clip_norm, norm)
         scaler.step(optimizer)
         scaler.update()
-        decay, every = recipe.train.ema_decay, recipe.train.ema_every
-        if decay and (number + 1) % every == 0:
-            update_average_(self.state.average, model, step=number, decay=decay**every)
         return Stepped(loss=loss_value, gradient_norm=norm_value)
 
     def _may_go_on(self, loss: float, norm: float) -> bool:

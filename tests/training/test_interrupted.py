@@ -170,3 +170,32 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_ends(tmp_path):
     first = weights(run(tmp_path, listener=try_another))
     assert found
     assert all(torch.equal(first[name], tensor) for name, tensor in weights(run(tmp_path)).items())
+
+
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_an_average_that_moves_every_few_steps_is_finished_once_an_epoch(tmp_path, monkeypatch, at):
+    """Interrupted before and in validation; an epoch has three steps, so that one is left over."""
+    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
+    recipe = with_values(RECIPE, {"train.ema_every": 2})
+    whole = weights(run(tmp_path / "whole", recipe=recipe))
+
+    def press(event):
+        if isinstance(event, Step) and event.step == at:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", recipe=recipe, listener=press)
+    validating = []
+    plain = Interrupt.between
+
+    def press_again(self, items):
+        if not validating:
+            signal.raise_signal(signal.SIGINT)
+        validating.append(True)
+        return plain(self, items)
+
+    monkeypatch.setattr(Interrupt, "between", press_again)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", recipe=recipe)
+    resumed = weights(run(tmp_path / "parts", recipe=recipe))
+    assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())

@@ -3,18 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, part_of, run, tiny_dataset, tiny_spec, weights
+from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, tiny_dataset, tiny_spec, weights
 
-from effnet import get_spec
-from effnet.errors import InputError
 from effnet.nn.network import build
 from effnet.training.events import EpochEnd, Step
 from effnet.training.loop import train
 from effnet.training.metrics import METRICS
-from effnet.training.optim import make_optimizer, update_average_
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
-from effnet.training.schedule import learning_rate
 from effnet.training.validate import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,50 +75,6 @@ def test_the_clock_ends_an_epoch_that_would_last_too_long(tmp_path):
         recipe=with_values(Recipe(), {"train.epochs": 1, "train.batch_size": 4}),
     )
     assert sum(isinstance(event, Step) for event in events) == 1
-
-
-def test_learning_rate_rises_then_falls_to_a_hundredth():
-    recipe = with_values(Recipe(), {"train.lr": 1.0, "schedule.warmup": 0.1})
-    rates = [learning_rate(recipe, step, total_steps=100, epoch_steps=10) for step in range(100)]
-    assert rates[9] == 1.0
-    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
-    assert 0.01 <= rates[-1] < 0.02
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"train.epochs": 0}, {"train.batch_size": 1}, {"train.lr": float("nan")}, {"model.dropout": 1.0},
-        {"augment.view": "mirror"}, {"train.layer_decay": 0.0}, {"train.layer_decay": 1.01},
-        {"train.layer_decay": float("nan")}, {"train.epochs": 2.5}, {"train.epochs": "3"}, {"stages": [{"share": 0}]},
-    ],
-)  # fmt: skip
-def test_a_recipe_out_of_range_is_refused(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        with_values(Recipe(), wrong)
-
-
-def test_norms_and_biases_are_not_decayed():
-    model = build(tiny_spec(), seed=0)
-    decayed, others = make_optimizer(model, with_values(Recipe(), {"optimizer.weight_decay": 0.3})).param_groups
-    assert decayed["weight_decay"] == 0.3
-    assert others["weight_decay"] == 0.0
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim <= 1 for p in others["params"])
-    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
-
-
-def test_the_average_ramps_up_and_takes_norm_statistics_along():
-    model, average = build(tiny_spec(), seed=0), build(tiny_spec(), seed=1)
-    before = {name: t.clone() for name, t in average.state_dict().items()}
-    with torch.no_grad():
-        model.stem.norm.running_mean.fill_(3.0)
-    update_average_(average, model, step=0, decay=0.999)
-    keep = 1 / 10
-    for name, tensor in average.state_dict().items():
-        if tensor.is_floating_point():
-            expected = keep * before[name] + (1 - keep) * model.state_dict()[name]
-            torch.testing.assert_close(tensor, expected)
 
 
 def test_training_leaves_the_arithmetic_of_the_callers_thread_alone(tmp_path):
@@ -194,22 +146,3 @@ def test_the_start_counts_in_a_resumed_run_too(tmp_path, learned, monkeypatch, a
     assert result.best_epoch == 0
     assert len(result.history) == 3
     assert all(torch.equal(tensor, learned[name]) for name, tensor in weights(result).items())
-
-
-def test_layer_decay_slows_each_part_by_its_distance_from_the_classifier():
-    spec = get_spec("b0", num_classes=3)
-    model = build(spec)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    optimizer = make_optimizer(model, with_values(Recipe(), {"train.layer_decay": 0.5, "optimizer.weight_decay": 0.3}))
-    scales, decayed = {}, {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            name = names.pop(id(parameter))
-            assert scales.setdefault(part_of(name), group["lr_scale"]) == group["lr_scale"]
-            decayed[name] = group["weight_decay"]
-    assert not names  # every parameter is in one group
-    stages = [f"stages.{i}" for i in range(len(spec.stages))]
-    order = ["stem", *stages, "head", "classifier"]
-    assert scales == {part: 0.5 ** (len(order) - 1 - place) for place, part in enumerate(order)}
-    kernels = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
-    assert {name for name, decay in decayed.items() if decay == 0.3} == kernels
