@@ -9,7 +9,15 @@ from effnet.data.preprocess import Interpolation
 from effnet.errors import InputError
 
 View = Literal["crop", "shift", "none"]
-Policy = Literal["none", "autoaugment", "autoaugment_cifar10", "randaugment", "trivialaugment"]
+Policy = Literal[
+    "none",
+    "autoaugment",
+    "autoaugment_imagenet",
+    "autoaugment_cifar10",
+    "randaugment",
+    "randaugment_timm",
+    "trivialaugment",
+]
 OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
 ScheduleName = Literal["cosine", "one_cycle", "constant", "step", "exponential"]
 LossName = Literal["cross_entropy", "bce"]
@@ -137,9 +145,13 @@ class Augment:
 
     `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `policy` applies published sequences of operations: RandAugment `num_ops` of them at `magnitude` (0 to 30) with
-    spread `magnitude_std`. `erasing` is the share of pictures that lose a rectangle. `mixup` and `cutmix` are the alpha
-    of their beta distributions, 0 for off; where both are on, each batch takes one of them.
+    `erasing` is the share of pictures that lose a rectangle. `mixup` and `cutmix` are the alpha of their beta
+    distributions, 0 for off; where both are on, each batch takes one of them.
+
+    `policy` applies published operations: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
+    autoaugment_cifar10 the paper's tables, randaugment the EfficientNets' and randaugment_timm timm's. RandAugment
+    takes `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with spread
+    `magnitude_std`; trivialaugment is the wide one.
     """
 
     view: View = "crop"
