@@ -18,14 +18,13 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
 from effnet.measure.machine import usable_cores
-from effnet.training.augment import augment_batch
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
 from effnet.training.checkpoint import BEST, METRICS, Position, load_checkpoint_, save_checkpoint, save_tensors
-from effnet.training.device import fast_arithmetic, normalized, pick_device, to_input, to_pixels
+from effnet.training.device import fast_arithmetic, pick_device, to_input
 from effnet.training.events import EpochEnd, Listener, Step
-from effnet.training.losses import Batch, LossFn, cross_entropy
-from effnet.training.mix import mix
+from effnet.training.losses import LossFn, cross_entropy
 from effnet.training.optim import make_optimizer, update_average_
+from effnet.training.prepare import prepare
 from effnet.training.recipe import Recipe
 from effnet.training.schedule import learning_rate
 
@@ -199,10 +198,8 @@ class _Run:
         # Dropout and drop-path draw from a generator that depends on the step alone: a resumed run draws alike.
         torch.manual_seed(self.recipe.train.seed * 1_000_003 + self.position.step)
         self.model.train()
-        seed, step, augment = self.recipe.train.seed, self.position.step, self.recipe.augment
-        pixels = augment_batch(to_pixels(images, self.device), augment, seed=seed, step=step)
-        batch = Batch(images=normalized(pixels, self.preprocess), labels=torch.from_numpy(labels).to(self.device))
-        batch = mix(batch, augment, seed=seed, step=step)
+        step = self.position.step
+        batch = prepare(images, labels, self.recipe, self.preprocess, device=self.device, step=step)
         if self.recipe.train.frozen_norms:
             freeze_norms_(self.model)
         for group in self.optimizer.param_groups:

@@ -11,12 +11,12 @@ from effnet.training.losses import Batch, Mixed
 from effnet.training.recipe import Augment
 
 
-def mix(batch: Batch, augment: Augment, *, seed: int, step: int) -> Batch:
+def mix(batch: Batch, augment: Augment, *, seed: int, step: int, first: int = 0) -> Batch:
     """Returns the batch with its pictures mixed, or as it is where `augment` mixes nothing.
 
     Every picture has a weight or a box of its own, and the next of the batch as its partner; a batch of one stays
-    as it is. Where mixup and cutmix are both on, a step takes one or the other for the whole batch. The same seed and
-    step mix alike.
+    as it is. Where mixup and cutmix are both on, a step takes one or the other for the whole batch. The same seed,
+    step and place `first` of the first picture in the step mix alike.
 
     Source: mixup, Zhang et al. 2018 (1710.09412), eq. 1; cutmix, Yun et al. 2019 (1905.04899), eqs. 1 and 2.
     """
@@ -26,10 +26,10 @@ def mix(batch: Batch, augment: Augment, *, seed: int, step: int) -> Batch:
     draws = Draws(seed=seed, step=step, purpose="mix")
     cut = draws.once() < 0.5 if augment.mixup and augment.cutmix else augment.cutmix > 0
     alpha = augment.cutmix if cut else augment.mixup
-    weight = draws.generator().beta(alpha, alpha, size).astype(np.float32)
+    weight = draws.generator(2, first).beta(alpha, alpha, size).astype(np.float32)
     partner = batch.images.roll(-1, 0)
     if cut:
-        images, weight = _cut(batch.images, partner, weight, draws.rows(size, 2))
+        images, weight = _cut(batch.images, partner, weight, draws.rows(size, 2, first=first))
     else:
         own = torch.from_numpy(weight).to(batch.images)[:, None, None, None]
         images = partner.lerp(batch.images, own)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,12 +15,13 @@ RANDAUGMENT = (
     "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "color", "contrast", "brightness",
     "sharpness", "shear_x", "shear_y", "translate_x", "translate_y", "cutout", "solarize_add",
 )  # fmt: skip
-# Müller & Hutter 2021 (2103.10158), Table 1, the wide space.
+# Müller & Hutter 2021 (2103.10158), the wide space.
 TRIVIALAUGMENT = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize",
 )  # fmt: skip
 _TABLES: dict[Policy, Table] = {"autoaugment": V0, "autoaugment_imagenet": IMAGENET, "autoaugment_cifar10": CIFAR10}
+VALUELESS = ("identity", "autocontrast", "equalize", "invert")
 _SIGNED = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 _ENHANCED = ("brightness", "color", "contrast", "sharpness")
 # What of a picture leaves it at level 10, and half the side of a cut-out square. tensorflow/tpu moves by 100 pixels
@@ -62,21 +64,19 @@ def draw_policy(augment: Augment, *, size: int, side: int, draws: Draws, first: 
 def level_value(name: str, level: np.ndarray, *, low_bits: int = 0) -> np.ndarray:
     """Returns an operation's values at levels on AutoAugment's scale, where 10 is the end of the searched range.
 
-    Source: level_to_arg of the file named above. It keeps 0 to 4 bits in posterize; the paper's Table 6 has 4 to 8,
+    Source: level_to_arg of the file named above. It has posterize keep 0 to 4 bits; AutoAugment's paper has 4 to 8,
     `low_bits` more. A higher level is not always a stronger change: posterize and solarize weaken.
     """
     share = level / 10
-    values: dict[str, Callable[[], np.ndarray]] = {
-        "rotate": lambda: 30 * share,
-        "posterize": lambda: low_bits + np.floor(4 * share),
-        "solarize": lambda: np.floor(256 * share),
-        "solarize_add": lambda: np.floor(110 * share),
-        "cutout": lambda: _CUTOUT * share,
-    }
-    values |= dict.fromkeys(("shear_x", "shear_y"), lambda: 0.3 * share)
-    values |= dict.fromkeys(("translate_x", "translate_y"), lambda: _TRANSLATE * share)
-    values |= dict.fromkeys(_ENHANCED, lambda: 0.1 + 1.8 * share)
-    return values[name]() if name in values else np.zeros_like(share)
+    if name in _ENHANCED:
+        return 0.1 + 1.8 * share
+    if name == "posterize":
+        return low_bits + np.floor(4 * share)
+    if name in ("solarize", "solarize_add"):
+        return np.floor((256 if name == "solarize" else 110) * share)
+    ends = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3, "cutout": _CUTOUT}
+    ends |= {"translate_x": _TRANSLATE, "translate_y": _TRANSLATE}
+    return ends.get(name, 0.0) * share
 
 
 def _autoaugment(table: Table, numbers: np.ndarray, *, low_bits: int) -> tuple[Slot, ...]:
@@ -87,7 +87,7 @@ def _autoaugment(table: Table, numbers: np.ndarray, *, low_bits: int) -> tuple[S
         applied = numbers[:, place, 1] < [probability for _, probability, _ in chosen]
         names = np.where(applied, [name for name, _, _ in chosen], "identity")
         levels = np.array([float(level) for _, _, level in chosen])
-        slots.append(_slot(names, numbers[:, place], lambda n, l_: level_value(n, l_, low_bits=low_bits), levels))
+        slots.append(_slot(names, numbers[:, place], partial(level_value, low_bits=low_bits), levels))
     return tuple(slots)
 
 

@@ -18,6 +18,7 @@ Policy = Literal[
     "randaugment_timm",
     "trivialaugment",
 ]
+ErasingFill = Literal["mean", "colour", "noise"]
 OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
 ScheduleName = Literal["cosine", "one_cycle", "constant", "step", "exponential"]
 LossName = Literal["cross_entropy", "bce"]
@@ -145,8 +146,9 @@ class Augment:
 
     `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `erasing` is the share of pictures that lose a rectangle. `mixup` and `cutmix` are the alpha of their beta
-    distributions, 0 for off; where both are on, each batch takes one of them.
+    `erasing` is the share of pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
+    `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; where both are on, each batch takes one
+    of them.
 
     `policy` applies published operations: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
     autoaugment_cifar10 the paper's tables, randaugment the EfficientNets' and randaugment_timm timm's. RandAugment
@@ -165,12 +167,14 @@ class Augment:
     magnitude: float = 9.0
     magnitude_std: float = 0.0
     erasing: float = 0.0
+    erasing_fill: ErasingFill = "mean"
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         _check_choice("augment.view", self.view, get_args(View))
         _check_choice("augment.policy", self.policy, get_args(Policy))
+        _check_choice("augment.erasing_fill", self.erasing_fill, get_args(ErasingFill))
         _check_integers(self, "augment", {"num_ops": 1})
         _check_shares(self, "augment", "min_area", "jitter")
         _check_from_zero(self, "augment", "magnitude_std", "mixup", "cutmix")
