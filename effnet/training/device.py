@@ -45,6 +45,15 @@ def pick_device() -> torch.device:
 
 def to_input(images: np.ndarray, preprocess: Preprocess, device: torch.device) -> Tensor:
     """Returns uint8 [batch, R, R, C] as normalised float [batch, C, R, R], channels last, on `device`."""
-    x = torch.from_numpy(images).to(device, non_blocking=True).float().div_(255)
-    mean, std = (torch.tensor(values, device=device) for values in (preprocess.mean, preprocess.std))
-    return x.sub_(mean).div_(std).permute(0, 3, 1, 2)
+    return normalized(to_pixels(images, device), preprocess)
+
+
+def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
+    """Returns uint8 [batch, R, R, C] as uint8 [batch, C, R, R], channels last, on `device`."""
+    return torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Returns uint8 [batch, C, R, R] as normalised float of the same shape and layout."""
+    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] for v in (preprocess.mean, preprocess.std))
+    return pixels.float().div_(255).sub_(mean).div_(std)

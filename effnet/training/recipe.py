@@ -158,10 +158,14 @@ class Augment:
 
     `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `policy` applies published sequences of operations: RandAugment `num_ops` of them at `magnitude` with spread
-    `magnitude_std`, on AutoAugment's scale, where 10 turns a picture by up to 30 degrees. `erasing` is the share of
-    pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`. `mixup` and `cutmix` are the
-    alpha of their beta distributions, 0 for off; where both are on, each batch takes one of them.
+    `erasing` is the share of pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
+    `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; where both are on, each batch takes one
+    of them.
+
+    `policy` applies published operations: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
+    autoaugment_cifar10 the paper's tables, randaugment the EfficientNets' and randaugment_timm timm's. RandAugment
+    takes `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with spread
+    `magnitude_std`; trivialaugment is the wide one.
     """
 
     view: View = "crop"

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from effnet.data.preprocess import Preprocess
 from effnet.training.checkpoint import State
-from effnet.training.device import to_input
 from effnet.training.guard import first_not_finite
 from effnet.training.losses import Batch, LossFn
 from effnet.training.norms import freeze_norms_
 from effnet.training.precision import autocast_dtype
+from effnet.training.prepare import prepare
 from effnet.training.recipe import Recipe
 
 # float16 begins with a scale of 2^16 and halves it whenever a gradient overflows; with one of 2^-8 something is wrong.
@@ -88,7 +88,7 @@ class Stepper:
         """
         # What is random here draws from a generator that depends on the step alone: a resumed run draws alike.
         torch.manual_seed(recipe.train.seed * 1_000_003 + number)
-        batch = self._prepared(images, labels, recipe)
+        batch = prepare(images, labels, recipe, self.preprocess, device=self.device, step=number)
         total = torch.zeros((), device=self.device)
         for part in split_batch(batch, recipe):
             share = len(part.labels) / len(labels)
@@ -98,12 +98,6 @@ class Stepper:
                 self.state.scaler.scale(loss * share if share < 1 else loss).backward()
             total += loss.detach() * share
         return total
-
-    def _prepared(self, images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Batch:
-        """Returns the batch on the device, as the loss is given it: whatever changes whole batches belongs here."""
-        return Batch(
-            images=to_input(images, self.preprocess, self.device), labels=torch.from_numpy(labels).to(self.device)
-        )
 
 
 def split_batch(batch: Batch, recipe: Recipe) -> Iterator[Batch]:
