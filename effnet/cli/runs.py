@@ -18,10 +18,13 @@ _ABSENT = "-"
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to look, with all folders below.")] = Path(),
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where to look for what fit and train wrote, with all folders below."),
+    ] = Path(),
     output: Format = Output.table,
 ) -> None:
-    """List the runs of fit and train below a folder with their results, the latest first."""
+    """List runs with their results, the latest first."""
     from effnet.fitting.runs import find_runs
 
     found = find_runs(folder, now=time.time())
@@ -41,10 +44,12 @@ def runs(
 
 
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of fit or train, or attempts.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Folders that fit or train wrote to, or attempts in them.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")] = Path("compare.html"),
 ) -> None:
-    """Draw the curves of runs beside each other, with what differs in their recipes, as a page."""
+    """Compare runs as a page: results, recipes, curves."""
     from effnet.fitting.compare import difference, short_names, write_comparison
     from effnet.fitting.runs import read_run
 

@@ -275,4 +275,4 @@ def test_no_run_at_all_is_refused(tmp_path, run_cli):
         write_comparison([], tmp_path / "page.html")
     ran = run_cli("compare")
     assert ran.code == 2
-    assert "Missing argument 'RUN...'" in ran.err
+    assert "Missing argument 'RUN" in ran.err
