@@ -115,9 +115,14 @@ def read_run(folder: Path, *, now: float) -> Run:
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested groups as one level with dotted names: {"train": {"lr": 1}} becomes {"train.lr": 1}."""
+    """Returns nested groups as one level with dotted names: {"train": {"lr": 1}} becomes {"train.lr": 1}.
+
+    The groups of a list are numbered from 1, as in stages.1.epochs.
+    """
     flat: dict[str, Any] = {}
     for key, value in data.items():
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:

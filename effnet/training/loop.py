@@ -25,7 +25,8 @@ from effnet.training.events import EpochEnd, Listener, Step
 from effnet.training.journal import PICTURED_EPOCHS, Journal, open_journal
 from effnet.training.losses import Batch, LossFn, cross_entropy
 from effnet.training.optim import make_optimizer, update_average_
-from effnet.training.recipe import Recipe, learning_rate
+from effnet.training.recipe import Recipe
+from effnet.training.schedule import learning_rate
 
 CHECKPOINT_SECONDS = 20.0
 # The confusion matrix of more classes than these is too large to look at.
@@ -130,13 +131,13 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device = device
-        self.loss_fn = loss_fn or cross_entropy(recipe.label_smoothing)
+        self.loss_fn = loss_fn or cross_entropy(recipe.loss.label_smoothing)
         self.listener = listener or (lambda event: None)
         self.model = model.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.model, recipe)
         self.load = cached_loader(dataset.train, preprocess)
-        self.batches = num_batches(len(dataset.train), recipe.batch_size)
+        self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
         self.val = held_out(dataset.val if len(dataset.val) else dataset.train, preprocess)
         self.position = (
             load_checkpoint_(folder, model=self.model, average=self.average, optimizer=self.optimizer) or Position()
@@ -147,7 +148,7 @@ class _Run:
         self.journal: Journal
         position = self.position
         self._rewrite_metrics()
-        if self.recipe.start_counts and position.step == 0:
+        if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
         # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
         purge_step = position.step + (position.batch < self.batches)
@@ -183,7 +184,7 @@ class _Run:
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
         position, recipe = self.position, self.recipe
-        total = recipe.epochs * self.batches
+        total = recipe.train.epochs * self.batches
         batches = train_batches(
             self.load,
             self.dataset.train.labels,
@@ -197,7 +198,7 @@ class _Run:
         for images, labels in batches:
             if position.batch == 0 and position.epoch < PICTURED_EPOCHS:
                 self.journal.pictures(images, step=position.step + 1)
-            rate = learning_rate(recipe, position.step, total)
+            rate = learning_rate(recipe, position.step, total_steps=total, epoch_steps=self.batches)
             loss = self._step(images, labels, rate)
             if not np.isfinite(loss):
                 raise EffnetError(
@@ -220,13 +221,13 @@ class _Run:
 
     def _step(self, images: np.ndarray, labels: np.ndarray, rate: float) -> float:
         # Dropout and drop-path draw from a generator that depends on the step alone: a resumed run draws alike.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.position.step)
+        torch.manual_seed(self.recipe.train.seed * 1_000_003 + self.position.step)
         self.model.train()
         batch = Batch(
             images=to_input(images, self.preprocess, self.device),
             labels=torch.from_numpy(labels).to(self.device),
         )
-        if self.recipe.frozen_norms:
+        if self.recipe.train.frozen_norms:
             freeze_norms_(self.model)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -234,9 +235,9 @@ class _Run:
             loss = self.loss_fn(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip_norm)
         self.optimizer.step()
-        update_average_(self.average, self.model, step=self.position.step, decay=self.recipe.ema_decay)
+        update_average_(self.average, self.model, step=self.position.step, decay=self.recipe.train.ema_decay)
         return loss.item()
 
     def _tell(self, loss: float, rate: float, total: int) -> None:
@@ -245,7 +246,7 @@ class _Run:
         history = position.history
         event = Step(
             epoch=position.epoch + 1,
-            epochs=self.recipe.epochs,
+            epochs=self.recipe.train.epochs,
             step=position.step,
             total_steps=total,
             loss=loss,
@@ -271,7 +272,12 @@ class _Run:
             val_loss=found.loss,
             val_accuracy=found.accuracy,
             # Not the optimiser's own: one that was resumed right here has not been told it yet.
-            learning_rate=learning_rate(self.recipe, position.step - 1, self.recipe.epochs * self.batches),
+            learning_rate=learning_rate(
+                self.recipe,
+                position.step - 1,
+                total_steps=self.recipe.train.epochs * self.batches,
+                epoch_steps=self.batches,
+            ),
             seconds=seconds,
             images_per_second=position.images / max(position.epoch_seconds, 1e-9),
         )
@@ -293,12 +299,12 @@ class _Run:
     def _verdict(self, deadline_seconds: float | None) -> str:
         """Returns why training is over, or an empty text."""
         position, recipe = self.position, self.recipe
-        if position.epoch >= recipe.epochs:
-            return f"finished {recipe.epochs} epochs"
-        if recipe.patience and position.epoch - 1 - position.last_better >= recipe.patience:
-            return f"no better validation result for {recipe.patience} epochs"
+        if position.epoch >= recipe.train.epochs:
+            return f"finished {recipe.train.epochs} epochs"
+        if recipe.train.patience and position.epoch - 1 - position.last_better >= recipe.train.patience:
+            return f"no better validation result for {recipe.train.patience} epochs"
         if deadline_seconds is not None and position.seconds > deadline_seconds:
-            return f"out of time after epoch {position.epoch} of {recipe.epochs}"
+            return f"out of time after epoch {position.epoch} of {recipe.train.epochs}"
         return ""
 
     def _save(self) -> None:

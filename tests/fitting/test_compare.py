@@ -18,7 +18,7 @@ from effnet.errors import InputError
 from effnet.fitting import wording
 from effnet.fitting.compare import difference, render_comparison, results, short_names, write_comparison
 from effnet.fitting.curves import curves_svg, look, spread
-from effnet.fitting.runs import Run, read_run
+from effnet.fitting.runs import Run, flatten, read_run
 
 
 def read(*folders):
@@ -101,27 +101,38 @@ def test_only_the_settings_that_differ_are_in_the_table_and_marked(both):
     tables = Tables(text)
     differing = {row[0]: row[1:] for row in tables.rows["differences"] if len(row) == 3}
     assert differing.pop("") == ["a", "b"]
-    assert differing["seed"] == ["0", "1"]
+    assert differing["train.seed"] == ["0", "1"]
     # Another seed splits the pictures otherwise, so they have another mean.
-    assert differing.keys() <= {"seed", "preprocess.mean", "preprocess.std"}
+    assert differing.keys() <= {"train.seed", "preprocess.mean", "preprocess.std"}
     assert len([place for place in tables.marked if place[0] == "differences"]) == len(differing)
     alike = {row[0]: row[1] for row in tables.rows["differences"] if len(row) == 2}
-    assert alike["epochs"] == "2"
-    assert alike.keys() | differing.keys() >= both[0].recipe.keys()
+    assert alike["train.epochs"] == "2"
+    assert alike.keys() | differing.keys() >= flatten(both[0].recipe).keys()
     assert not alike.keys() & differing.keys()
 
 
 def test_recipes_in_groups_differ_under_dotted_names_and_by_what_only_one_has():
     first = made(
-        "a", recipe={"train": {"lr": 0.1, "epochs": 3}, "augment": {"policies": ["crop", "flip"]}, "ema": None}
+        "a",
+        recipe={
+            "train": {"lr": 0.1, "epochs": 3},
+            "augment": {"policies": ["crop", "flip"]},
+            "stages": [{"share": 1}, {"share": 2}],
+        },
     )
     second = made(
-        "b", recipe={"train": {"lr": 0.30000000000000004, "epochs": 3}, "augment": {"policies": []}, "bn": True}
+        "b",
+        recipe={
+            "train": {"lr": 0.30000000000000004, "epochs": 3},
+            "augment": {"policies": []},
+            "bn": True,
+            "stages": [{"share": 1}],
+        },
     )
     assert difference([first, second]) == {
         "train.lr": ["0.1", "0.3"],
         "augment.policies": ["crop, flip", "none"],
-        "ema": ["none", "–"],
+        "stages.2.share": ["2", "–"],
         "bn": ["–", "yes"],
     }
     assert difference([first]) == difference([first, first]) == {}
@@ -227,7 +238,7 @@ def test_compare_writes_the_page_and_prints_a_table(two_runs, tmp_path, run_cli)
     for name in "ab":
         (line,) = re.findall(rf"^ {name} +.*%.*$", ran.out, re.MULTILINE)
         assert f"{json.loads((two_runs / name / 'report.json').read_text())['test_accuracy']:.2%}" in line
-    assert re.search(r"^ seed +0 +1 *$", ran.out, re.MULTILINE)
+    assert re.search(r"^ train\.seed +0 +1 *$", ran.out, re.MULTILINE)
     assert ran.out.endswith(f"Page: {page}\n")
     assert check_page(page.read_text(encoding="utf-8")).tags["section"] == 4
     assert "Comparison of 2 runs" in page.read_text(encoding="utf-8")

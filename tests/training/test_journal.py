@@ -19,7 +19,7 @@ from effnet.training.drawing import confusion_picture, picture_sheet
 from effnet.training.events import EpochEnd, Step
 from effnet.training.journal import FOLDER
 from effnet.training.loop import validate
-from effnet.training.recipe import learning_rate
+from effnet.training.schedule import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,7 +64,9 @@ def test_curves_over_steps_and_epochs_are_what_the_listener_heard(whole):
 def test_steps_tell_the_learning_rate_of_the_schedule_and_the_memory_of_this_process(whole):
     _, events, _ = whole
     steps = [event for event in events if isinstance(event, Step)]
-    assert [e.learning_rate for e in steps] == [learning_rate(RECIPE, i, 9) for i in range(9)]
+    assert [e.learning_rate for e in steps] == [
+        learning_rate(RECIPE, i, total_steps=9, epoch_steps=3) for i in range(9)
+    ]
     # A process that has loaded torch holds this much, and less than the machine has.
     assert all(50 < e.memory_mb < 100_000 for e in steps)
 
