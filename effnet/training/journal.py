@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-# So many epochs show pictures of their first batch, and so many pictures of it.
-PICTURED_EPOCHS, _PICTURES = 3, 32
-# A curve over steps has about so many points, however long the run.
-_POINTS = 1000
+# So many epochs show pictures of their first batch: rows of eight small ones, or of four that are wider than this.
+PICTURED_EPOCHS, _ROWS, _SMALL = 3, 4, 128
+# A curve over steps has about so many points, however long the run; a point takes about a millisecond of a busy core.
+_POINTS = 500
+# Events that may wait for the disk before training does.
+_WAITING = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,9 @@ class Journal:
 
     def pictures(self, images: np.ndarray, *, step: int) -> None:
         """Shows pictures as training sees them, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""
-        self.writer.add_image("training pictures", picture_sheet(images[:_PICTURES]), step, dataformats="HWC")
+        columns = 8 if images.shape[2] <= _SMALL else 4
+        sheet = picture_sheet(images[: _ROWS * columns], columns=columns)
+        self.writer.add_image("training pictures", sheet, step, dataformats="HWC")
 
     def confusion(self, counts: np.ndarray | None, which: Literal["best", "last"], *, step: int) -> None:
         """Shows the confusion matrix [true, predicted] of the validation split; None, of many classes, shows none."""
@@ -64,5 +68,5 @@ def open_journal(folder: Path, class_names: Sequence[str], *, purge_step: int) -
     """Yields the journal of the run in `folder`; what an earlier session wrote from `purge_step` on counts no more."""
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(folder / FOLDER, purge_step=purge_step) as writer:
+    with SummaryWriter(folder / FOLDER, purge_step=purge_step, max_queue=_WAITING) as writer:
         yield Journal(writer=writer, class_names=class_names)

@@ -17,7 +17,7 @@ from effnet.training.checkpoint import save_checkpoint
 from effnet.training.device import memory_mb
 from effnet.training.drawing import confusion_picture, picture_sheet
 from effnet.training.events import EpochEnd, Step
-from effnet.training.journal import FOLDER
+from effnet.training.journal import FOLDER, open_journal
 from effnet.training.loop import validate
 from effnet.training.schedule import learning_rate
 
@@ -162,24 +162,25 @@ def _unless_between_epochs(folder, position, **states):
     save_checkpoint(folder, position, **states)
 
 
-def test_a_long_run_is_drawn_at_about_a_thousand_steps():
-    from effnet.training.journal import Journal
-
-    class Counting:
-        steps = ()
-
-        def add_scalar(self, tag, value, step):
-            self.steps += (step,) if tag == "step/loss" else ()
-
-    writer = Counting()
-    journal = Journal(writer=writer, class_names=())
+def test_a_long_run_is_drawn_at_five_hundred_steps(tmp_path):
     event = Step(
         epoch=1, epochs=1, step=0, total_steps=45_000, loss=1.0, val_accuracy=None, images_per_second=1.0,
         seconds_left=1.0,
     )  # fmt: skip
-    for step in range(1, 45_001):
-        journal.step(dataclasses.replace(event, step=step))
-    assert writer.steps == tuple(range(45, 45_001, 45))
+    with open_journal(tmp_path, (), purge_step=1) as journal:
+        for step in range(1, 45_001):
+            journal.step(dataclasses.replace(event, step=step))
+    assert [step for step, _ in read(tmp_path)[0]["step/loss"]] == list(range(90, 45_001, 90))
+
+
+@pytest.mark.parametrize("side, number, columns", [(128, 32, 8), (130, 16, 4)])
+def test_a_sheet_of_large_pictures_holds_fewer(tmp_path, side, number, columns):
+    pictures = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), dtype=np.uint8)
+    with open_journal(tmp_path, (), purge_step=1) as journal:
+        journal.pictures(pictures, step=1)
+    ((_, sheet),) = read(tmp_path)[1]["training pictures"]
+    assert np.array_equal(sheet, picture_sheet(pictures[:number], columns=columns))
+    assert sheet.shape == (4 * (side + 2) + 2, columns * (side + 2) + 2, 3)
 
 
 def test_the_confusion_of_a_network_is_that_of_scikit_learn():
