@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import mmap
+import sys
 
 import numpy as np
 import pytest
@@ -71,11 +73,14 @@ def test_steps_tell_the_learning_rate_of_the_schedule_and_the_memory_of_this_pro
     assert all(50 < e.memory_mb < 100_000 for e in steps)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere only the peak is known")
 def test_memory_grows_by_what_is_taken():
     before = memory_mb(torch.device("cpu"))
-    taken = np.ones(40_000_000, np.uint8)
-    assert 30 < memory_mb(torch.device("cpu")) - before < 60
-    assert taken.all()
+    with mmap.mmap(-1, 40_000_000) as taken:  # straight from the system: the heap may have as much left over
+        for place in range(0, 40_000_000, mmap.PAGESIZE):
+            taken[place] = 1
+        assert 30 < memory_mb(torch.device("cpu")) - before < 60
+    assert memory_mb(torch.device("cpu")) - before < 30
 
 
 def test_the_first_batches_are_shown_as_training_sees_them(whole):
