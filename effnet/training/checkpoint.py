@@ -3,31 +3,22 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import safetensors
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from effnet.errors import BundleError, EffnetError
 from effnet.training.position import Position
+from effnet.training.state import State
 from effnet.training.tensorfile import save_tensors
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 _EARLIER = "checkpoint-*.safetensors"
 
 _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What training changes: the network, the average of its weights, the optimiser, and the scale of the loss."""
-
-    model: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
 
 
 def state_tensors(state: State) -> dict[str, Tensor]:

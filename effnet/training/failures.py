@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from effnet.errors import EffnetError
-from effnet.training.checkpoint import State, state_tensors
+from effnet.training.checkpoint import state_tensors
 from effnet.training.position import Position
 from effnet.training.recipe import Recipe
+from effnet.training.state import State
 from effnet.training.step import Stepped
 from effnet.training.tensorfile import save_tensors
 from effnet.training.validate import Validated

@@ -1,6 +1,5 @@
 """Training: one loop, resumable at any step, the same on CPU however often it is interrupted."""
 
-import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,26 +15,25 @@ from torch import nn
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.measure.machine import usable_cores
-from effnet.nn.network import Network, fuse_
 from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
-from effnet.training.checkpoint import BEST, State, load_checkpoint_, save_checkpoint
+from effnet.training.checkpoint import BEST, load_checkpoint_, save_checkpoint
 from effnet.training.checks import check_run
-from effnet.training.device import fast_arithmetic, pick_device, to_input
+from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
 from effnet.training.distill import make_loss
 from effnet.training.events import EpochEnd, Listener, Noted, Step
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.interrupt import Interrupt, held_interrupts
+from effnet.training.journal import PICTURED_EPOCHS, open_journal
 from effnet.training.lock import alone_in
 from effnet.training.losses import LossFn
 from effnet.training.metrics import append_metrics, rewrite_metrics
 from effnet.training.norms import precise_norms
-from effnet.training.optim import make_optimizer
 from effnet.training.position import Position
-from effnet.training.precision import autocast_dtype, make_scaler
 from effnet.training.progressive import recipe_at, resolution_at, set_dropout_
 from effnet.training.recipe import Recipe
 from effnet.training.schedule import learning_rate
+from effnet.training.state import make_state
 from effnet.training.step import Stepper
 from effnet.training.tensorfile import save_tensors
 from effnet.training.validate import validate
@@ -88,15 +86,6 @@ def train(
         return run.go(deadline_seconds)
 
 
-def prepare_(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
-    """Moves the network to the device, and has it train in the way that the recipe asks for."""
-    model.to(device, memory_format=torch.channels_last)
-    if isinstance(model, Network):
-        model.recompute = recipe.train.recompute == "stages"
-        if recipe.train.fused and device.type == "cpu":
-            fuse_(model)
-
-
 class _Run:
     """The moving parts of one training run."""
 
@@ -113,13 +102,7 @@ class _Run:
     ) -> None:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device, self.listener = device, listener
-        prepare_(model, recipe, device)
-        self.state = State(
-            model=model,
-            average=copy.deepcopy(model).eval().requires_grad_(False),
-            optimizer=make_optimizer(model, recipe),
-            scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
-        )
+        self.state = make_state(model, recipe, device)
         loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device)
         self.load, self.load_preprocess = cached_loader(dataset.train, preprocess), preprocess
@@ -127,7 +110,7 @@ class _Run:
         self.val = held_out(dataset.val if len(dataset.val) else dataset.train, preprocess)
         self.precise = self._precise_pictures()
         self.position = load_checkpoint_(folder, self.state, say=self._note) or Position()
-        self.interrupt = Interrupt()
+        self.interrupt, self.journal = Interrupt(), None
         self.saved = time.monotonic()
 
     def _precise_pictures(self) -> Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]] | None:
@@ -142,32 +125,16 @@ class _Run:
         self.listener(Noted(text=text))
 
     def go(self, deadline_seconds: float | None) -> TrainResult:
-        from torch.utils.tensorboard import SummaryWriter
-
         position = self.position
         rewrite_metrics(self.folder, position.history)
         if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
-        with (
-            held_interrupts() as self.interrupt,
-            SummaryWriter(self.folder / "tensorboard", purge_step=position.epoch + 1) as writer,
-        ):
+        # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
+        purge_step = position.step + (position.batch < self.batches)
+        journal = open_journal(self.folder, self.dataset.class_names, purge_step=purge_step)
+        with held_interrupts() as self.interrupt, journal as self.journal:
             while not position.finished:
-                try:
-                    self._train_epoch(deadline_seconds)
-                    row = self._end_epoch()
-                except KeyboardInterrupt:
-                    # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
-                    if self.interrupt.asked and not self.interrupt.insisted:
-                        self._save()
-                    raise
-                for key in ("loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
-                    writer.add_scalar(key, getattr(row, key), row.epoch)
-                position.finished = position.verdict(self.recipe, deadline_seconds)
-                better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
-                if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
-                    self._save()
-                self.listener(row)
+                self._epoch(deadline_seconds)
             self.interrupt.check()
         self._load_best()
         return TrainResult(
@@ -178,6 +145,27 @@ class _Run:
             seconds=position.seconds,
             device=str(self.device),
         )
+
+    def _epoch(self, deadline_seconds: float | None) -> None:
+        position = self.position
+        try:
+            self._train_epoch(deadline_seconds)
+            row, confusion = self._end_epoch()
+        except KeyboardInterrupt:
+            # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
+            if self.interrupt.asked and not self.interrupt.insisted:
+                self._save()
+            raise
+        self.journal.epoch(row, step=position.step)
+        position.finished = position.verdict(self.recipe, deadline_seconds)
+        better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
+        if better:
+            self.journal.confusion(confusion, "best", step=position.step)
+        if position.finished:
+            self.journal.confusion(confusion, "last", step=position.step)
+        if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
+            self._save()
+        self.listener(row)
 
     def _score_start(self) -> None:
         """Makes the weights that training begins with its first result."""
@@ -190,10 +178,11 @@ class _Run:
         recipe = recipe_at(self.recipe, position.epoch)
         if self.recipe.stages:
             set_dropout_(model, recipe.model.dropout)
-        total = recipe.train.epochs * self.batches
         lap = time.perf_counter()
         for images, labels in self._batches(recipe):
-            rate = learning_rate(recipe, position.step, total_steps=total, epoch_steps=self.batches)
+            if position.batch == 0 and position.epoch < PICTURED_EPOCHS:
+                self.journal.pictures(images, step=position.step + 1)
+            rate = self._rate(position.step)
             stepped = self.stepper.step(images, labels, recipe, number=position.step, rate=rate)
             if stepped.culprit:
                 raise give_up(
@@ -213,7 +202,7 @@ class _Run:
             late = deadline_seconds is not None and position.seconds > deadline_seconds
             if late or position.batch == self.batches:  # before a checkpoint can be written: once an epoch
                 finish_average_(average, model, recipe.train, steps=position.step, batches=position.batch)
-            self._tell(stepped.loss, total)
+            self._tell(stepped.loss, rate)
             if position.watch(stepped.loss, num_classes=len(self.dataset.class_names)):
                 raise exploded(position, recipe=recipe, rate=rate)
             self.interrupt.check()
@@ -238,23 +227,29 @@ class _Run:
             workers=max(1, usable_cores() // 2),
         )
 
-    def _tell(self, loss: float, total: int) -> None:
-        position = self.position
-        history = position.history
-        self.listener(
-            Step(
-                epoch=position.epoch + 1,
-                epochs=self.recipe.train.epochs,
-                step=position.step,
-                total_steps=total,
-                loss=loss,
-                val_accuracy=history[-1]["val_accuracy"] if history else None,
-                images_per_second=position.images_per_second,
-                seconds_left=position.seconds / position.step * (total - position.step),
-            )
-        )
+    def _rate(self, step: int) -> float:
+        total = self.recipe.train.epochs * self.batches
+        return learning_rate(self.recipe, step, total_steps=total, epoch_steps=self.batches)
 
-    def _end_epoch(self) -> EpochEnd:
+    def _tell(self, loss: float, rate: float) -> None:
+        position, epochs = self.position, self.recipe.train.epochs
+        total, history = epochs * self.batches, position.history
+        event = Step(
+            epoch=position.epoch + 1,
+            epochs=epochs,
+            step=position.step,
+            total_steps=total,
+            loss=loss,
+            val_accuracy=history[-1]["val_accuracy"] if history else None,
+            images_per_second=position.images_per_second,
+            seconds_left=position.seconds / position.step * (total - position.step),
+            learning_rate=rate,
+            memory_mb=memory_mb(self.device),
+        )
+        self.journal.step(event)
+        self.listener(event)
+
+    def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
         """Validates the averaged weights, keeps them where they are the best, and counts the epoch."""
         position, average = self.position, self.state.average
         start, speed = time.perf_counter(), position.images_per_second
@@ -272,14 +267,15 @@ class _Run:
             loss=position.loss_sum / max(1, position.images),
             val_loss=found.loss,
             val_accuracy=found.accuracy,
-            learning_rate=max(group["lr"] for group in self.state.optimizer.param_groups),
+            # Not the optimiser's own: one that was resumed right here has not been told it yet.
+            learning_rate=self._rate(position.step - 1),
             seconds=position.epoch_seconds,
             images_per_second=speed,
         )
         position.history.append(asdict(row))
         append_metrics(self.folder, asdict(row))
         position.next_epoch()
-        return row
+        return row, found.confusion
 
     def _precise_norms(self) -> AbstractContextManager:
         """Returns a context in which the averaged network has the statistics that the recipe asks for."""
@@ -289,6 +285,7 @@ class _Run:
         return precise_norms(self.state.average, self.interrupt.between(batches))
 
     def _save(self) -> None:
+        self.journal.flush()  # before: what the checkpoint knows is not drawn again
         save_checkpoint(self.folder, self.position, self.state, keep=self.recipe.train.keep_checkpoints)
         self.saved = time.monotonic()
 

@@ -39,7 +39,7 @@ def precise_norms(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]
 def _take_statistics_(model: nn.Module, batches: Iterable[Tensor]) -> None:
     norms = norms_of(model)
     momenta = [norm.momentum for norm in norms]
-    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64, device=norm.running_mean.device) for norm in norms]
+    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms]
     model.eval()
     for norm in norms:
         norm.train()
@@ -76,5 +76,5 @@ class _Count:
 
 def _add_(total: Tensor, norm: _Norm, count: int) -> None:
     """Adds count, sum and sum of squares of a batch, from the statistics that it left: torch's variance is unbiased."""
-    mean, variance = norm.running_mean.double(), norm.running_var.double() * (count - 1) / count
+    mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double() * (count - 1) / count
     total += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])

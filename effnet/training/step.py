@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocess import Preprocess
-from effnet.training.checkpoint import State
 from effnet.training.guard import first_not_finite
 from effnet.training.losses import Batch, LossFn
 from effnet.training.norms import freeze_norms_
 from effnet.training.precision import autocast_dtype
 from effnet.training.prepare import prepare
 from effnet.training.recipe import Recipe
+from effnet.training.state import State
 
 # float16 begins with a scale of 2^16 and halves it whenever a gradient overflows; with one of 2^-8 something is wrong.
 _MOST_SKIPPED = 24

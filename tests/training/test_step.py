@@ -12,18 +12,18 @@ from tiny_runs import PREPROCESS, RECIPE, Stop, part_of, run, tiny_dataset, tiny
 from torch.nn import functional
 
 from effnet.errors import EffnetError
-from effnet.nn.network import build, fuse_
-from effnet.training.checkpoint import CHECKPOINT, State
+from effnet.nn.network import build
+from effnet.training.checkpoint import CHECKPOINT
 from effnet.training.device import to_input
 from effnet.training.events import Step
 from effnet.training.failures import DIVERGED, check_finite
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
-from effnet.training.optim import make_optimizer
 from effnet.training.position import Position
-from effnet.training.precision import autocast_dtype, make_scaler
+from effnet.training.precision import make_scaler
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
+from effnet.training.state import make_state
 from effnet.training.step import Stepper, split_batch
 from effnet.training.validate import Validated
 
@@ -66,15 +66,7 @@ def stepper(recipe, model=None, *, loss_fn=None, fused=False):
     """A network, drawn from a seed where none is given, with what steps it."""
     device = torch.device("cpu")
     model = model or build(tiny_spec(), dropout=recipe.model.dropout, drop_path=recipe.model.drop_path, seed=0)
-    model.to(memory_format=torch.channels_last)
-    if fused:
-        fuse_(model)
-    state = State(
-        model=model,
-        average=copy.deepcopy(model).requires_grad_(False),
-        optimizer=make_optimizer(model, recipe),
-        scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
-    )
+    state = make_state(model, with_values(recipe, {"train.fused": fused}), device)
     return Stepper(state, recipe, PREPROCESS, loss_fn or cross_entropy(), device)
 
 
@@ -225,7 +217,7 @@ def test_a_run_in_float16_goes_on_with_its_scale(tmp_path, monkeypatch):
         scaler.load_state_dict(scaler_state)
         return scaler
 
-    monkeypatch.setattr("effnet.training.loop.make_scaler", make)
+    monkeypatch.setattr("effnet.training.state.make_scaler", make)
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     whole = weights(run(tmp_path / "whole", recipe=recipe))
 
@@ -339,4 +331,4 @@ def test_a_high_loss_now_and_then_does_not_end_a_run():
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run(tmp_path):
     with pytest.raises(EffnetError, match=r"validation loss became nan after epoch 1.*lower learning rate"):
-        check_finite(Validated(loss=float("nan"), accuracy=0.3), position=Position(), recipe=RECIPE)
+        check_finite(Validated(loss=float("nan"), accuracy=0.3, confusion=None), position=Position(), recipe=RECIPE)
