@@ -66,7 +66,8 @@ def _framed(matrix: Image.Image, class_names: Sequence[str], *, cell: int) -> Im
     names = [_short(name) for name in class_names]
     longest = max((int(font.getlength(name)) for name in names), default=0)
     title = _TEXT_SIZE + 8
-    edge = longest + title + 8
+    edge = max(longest, _TEXT_SIZE) + title + 8
+    upright = longest + 4 <= cell
     canvas = Image.new("RGB", (edge + matrix.width + 8, edge + matrix.height + 8), "white")
     canvas.paste(matrix, (edge, edge))
     draw = ImageDraw.Draw(canvas)
@@ -80,9 +81,12 @@ def _framed(matrix: Image.Image, class_names: Sequence[str], *, cell: int) -> Im
     for index, name in enumerate(names):
         middle = (index + 0.5) * cell
         draw.text((edge - 5, edge + middle), name, fill=_INK, font=font, anchor="rm")
-        ImageDraw.Draw(above).text((0, middle), name, fill=_INK, font=font, anchor="lm")
-    # Turned to the left, what stood below stands further right: the order of the columns.
-    canvas.paste(above.rotate(90, expand=True), (edge, edge - above.width - 2))
+        if upright:
+            draw.text((edge + middle, edge - 5), name, fill=_INK, font=font, anchor="mb")
+        else:
+            ImageDraw.Draw(above).text((0, middle), name, fill=_INK, font=font, anchor="lm")
+    if not upright:  # turned to the left, what stood below stands further right: the order of the columns
+        canvas.paste(above.rotate(90, expand=True), (edge, edge - above.width - 2))
     return canvas
 
 

@@ -249,10 +249,11 @@ def test_any_number_of_classes_of_any_name_can_be_drawn(number, name):
     assert 100 < picture.shape[0] == picture.shape[1] < 1000
 
 
-def test_names_stand_beside_their_own_rows_and_above_their_own_columns():
+@pytest.mark.parametrize("name", ["MM", "MMMMMM"])  # upright, and turned
+def test_names_stand_beside_their_own_rows_and_above_their_own_columns(name):
     """Only one class has a name that leaves ink."""
     for index in range(3):
-        names = ["MMMM" if i == index else "" for i in range(3)]
+        names = [name if i == index else "" for i in range(3)]
         ink = (confusion_picture(np.zeros((3, 3), int), names) < 128).all(axis=2)
         edge = ink.shape[0] - 8 - 3 * 48
         rows = np.flatnonzero(ink[edge:, 22 : edge - 2].any(axis=1))
