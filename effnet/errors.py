@@ -8,7 +8,8 @@
     │   ├── BundleError          a model folder that is missing, damaged or of another version
     │   ├── WeightsError         published weights that cannot be had, read or matched with a network
     │   └── MissingExtraError    an optional package that is not installed
-    └── BudgetError              exit code 3: the budget cannot be met, or the artifact missed it
+    ├── BudgetError              exit code 3: the budget cannot be met, or the artifact missed it
+    └── SaidElsewhere            the exit code of the error that another process of the same run has reported
 
 A message says what must hold, what was received and what to do.
 """
@@ -62,6 +63,14 @@ class BudgetError(EffnetError):
     """The budget cannot be met, or the finished artifact missed it."""
 
     exit_code = 3
+
+
+class SaidElsewhere(EffnetError):
+    """Another process of the same run has failed, and says why; this one ends with the same `exit_code`."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of this run has failed, and says why")
+        self.exit_code = exit_code
 
 
 # Packages of the workshop install, by the name that they are imported under.

@@ -12,6 +12,7 @@ import typer.core
 
 from effnet.cli import data, models, networks, recipes, runs, training, weights
 from effnet.cli.console import fail
+from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
 
 
@@ -89,7 +90,8 @@ def main() -> None:
     try:
         app(prog_name="effnet")
     except EffnetError as error:
-        fail(str(error))
+        if says(error):
+            fail(str(error))
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
@@ -98,7 +100,8 @@ def main() -> None:
         fail(str(missing))
         sys.exit(missing.exit_code)
     except (_Interrupted, KeyboardInterrupt) as error:
-        fail(str(error) or "interrupted")
+        if is_first():
+            fail(str(error) or "interrupted")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone; there is nobody left to tell.

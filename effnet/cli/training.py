@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from effnet.cli.console import TerminalListener
+from effnet.cli.launched import is_first
 
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="A folder with a subfolder a class, a CSV or JSONL manifest, or digits.")
@@ -82,7 +83,8 @@ def fit(
             resume=resume,
             listener=listener,
         )
-    _print_result(result)
+    if is_first():
+        _print_result(result)
 
 
 def train(
@@ -132,7 +134,8 @@ def train(
             resume=resume,
             listener=listener,
         )
-    _print_result(result)
+    if is_first():
+        _print_result(result)
 
 
 def _print_result(result) -> None:

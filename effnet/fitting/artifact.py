@@ -21,6 +21,7 @@ from effnet.fitting.events import Said
 from effnet.fitting.report import write_report
 from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
+from effnet.fitting.team import Training, train_together
 from effnet.fitting.transfer import Learned, transfer
 from effnet.measure.machine import versions
 from effnet.measure.timing import Timing, time_onnx
@@ -30,7 +31,6 @@ from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate, predict_split
-from effnet.training.loop import train
 from effnet.weights.bundle import save_bundle, state_arrays
 
 # Pictures that the export is checked on: as many as eager can do within a second or two.
@@ -127,6 +127,7 @@ def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, 
             minutes=task.time_limit,
             folder=folder,
             listener=task.listener,
+            ranks=task.ranks,
         )
         if learned.recipe is not None:
             write_recipe(learned.recipe, task.out)
@@ -143,14 +144,17 @@ def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, 
     )
     if recipe.model.zero_classifier:
         zero_classifier_(model)
-    training = train(
-        model,
-        dataset,
-        recipe,
-        attempt.preprocess,
-        folder=folder,
+    training = train_together(
+        Training(
+            model=model,
+            dataset=dataset,
+            recipe=recipe,
+            preprocess=attempt.preprocess,
+            folder=folder,
+            deadline_seconds=None if task.time_limit is None else 66 * task.time_limit,
+        ),
+        task.ranks,
         listener=task.listener,
-        deadline_seconds=None if task.time_limit is None else 66 * task.time_limit,
     )
     return Learned(method="scratch", training=training, recipe=recipe)
 

@@ -24,9 +24,11 @@ from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
 from effnet.fitting.state import RUN, Attempt, Plan, Strategy, check_same, fingerprint, read_plan, write_plan
 from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line, default_out
+from effnet.fitting.team import follow, lead
 from effnet.measure.machine import machine
 from effnet.training.calibration import Abstain
 from effnet.training.distill import read_teacher
+from effnet.training.ranks import joined
 from effnet.training.recipe import Recipe
 
 
@@ -139,6 +141,15 @@ def train(
 
 
 def _run(task: Task, *, resume: bool) -> FitResult:
+    with joined() as ranks:
+        if not ranks.main:
+            return FitResult(folder=task.out, report=follow(ranks))
+        leading = dataclasses.replace(task, ranks=ranks)
+        return FitResult(folder=task.out, report=lead(ranks, lambda: _work(leading, resume=resume)))
+
+
+def _work(task: Task, *, resume: bool) -> Mapping[str, Any]:
+    """Does the whole fit and returns its report."""
     check(task)
     started = time.monotonic()
     plan = _earlier_plan(task, resume=resume)
@@ -232,7 +243,7 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     )
 
 
-def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> FitResult:
+def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
     """Trains and proves the planned network, and the next smaller ones while the artifact misses the budget."""
     failed = list(plan.failed)
     while True:
@@ -277,7 +288,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         raise BudgetError(
             f"the finished model misses the budget: {'; '.join(artifact.failures)}. Model and report are in {task.out}"
         )
-    return FitResult(folder=task.out, report=data)
+    return data
 
 
 def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[str, Any]]) -> Plan:

@@ -18,6 +18,7 @@ from effnet.fitting.events import Listener, Said
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.state import RUN, Strategy
 from effnet.training.calibration import Abstain
+from effnet.training.ranks import ALONE, Ranks
 from effnet.training.unknown import unknown_pictures
 from effnet.weights.pretrained import find_source
 
@@ -42,6 +43,7 @@ class Task:
     strategy: Strategy = "scratch"
     abstain: Abstain = field(default_factory=Abstain)
     asked: Asked = field(default_factory=Asked)
+    ranks: Ranks = ALONE
 
     @property
     def options(self) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from effnet.exporting.features import Extractor, Features, extract, make_extract
 from effnet.fitting.events import Counted, Listener, Said
 from effnet.fitting.settings import epochs_in, finetune_recipe
 from effnet.fitting.state import Attempt
+from effnet.fitting.team import Training, train_together
 from effnet.nn.network import Network, build
 from effnet.runtime.config import write_text
 from effnet.training.head import train_head
-from effnet.training.loop import TrainResult, train
+from effnet.training.loop import TrainResult
+from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import recipe_from_dict
 from effnet.training.speed import train_speed
@@ -77,10 +79,12 @@ def transfer(
     minutes: float | None,
     folder: Path,
     listener: Listener,
+    ranks: Ranks = ALONE,
 ) -> Learned:
     """Trains `spec`, which begins with the pretrained `weights`, in `folder`, or goes on with what is there.
 
-    Fine-tuning takes `epochs`, or what fits into `minutes`. Raises WeightsError where the weights cannot be had.
+    The head is this process's work, fine-tuning that of all `ranks`; it takes `epochs`, or what fits into `minutes`.
+    Raises WeightsError where the weights cannot be had.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_head(folder)
@@ -113,14 +117,17 @@ def transfer(
         norm_momentum=recipe.model.norm_momentum,
     )
     load_arrays_(tuned, state, where=str(folder / HEAD))
-    training = train(
-        tuned,
-        dataset,
-        recipe,
-        attempt.preprocess,
-        folder=folder,
+    training = train_together(
+        Training(
+            model=tuned,
+            dataset=dataset,
+            recipe=recipe,
+            preprocess=attempt.preprocess,
+            folder=folder,
+            deadline_seconds=None if minutes is None else max(1.0, 66 * minutes - spent),
+        ),
+        ranks,
         listener=listener,
-        deadline_seconds=None if minutes is None else max(1.0, 66 * minutes - spent),
     )
     training = dataclasses.replace(training, seconds=training.seconds + spent)
     return Learned(method="finetune", training=training, recipe=recipe, head=facts)

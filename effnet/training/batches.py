@@ -75,19 +75,22 @@ def train_batches(
     *,
     epoch: int,
     start: int = 0,
+    own: Callable[[int], slice] = lambda count: slice(count),
     workers: int = 1,
     ahead: int = 4,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
 
-    The order depends on seed and epoch, a view on seed, epoch and index alone: how many `workers` prepare
-    batches, and how many `ahead`, changes nothing.
+    Of a batch of so many pictures, this process gets those that `own` says. The order depends on seed and epoch, a
+    view on seed, epoch and index alone: how many `workers` prepare batches, and how many `ahead`, changes nothing.
     """
     order = np.random.default_rng([recipe.train.seed, epoch]).permutation(len(labels))
     chunks = [order[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:  # a batch of one has no batch statistics
         chunks[-2] = np.concatenate(chunks[-2:])
         chunks.pop()
+
+    chunks = [chunk[own(len(chunk))] for chunk in chunks]
 
     def view(index: int) -> tuple[np.ndarray, int]:
         rng = np.random.default_rng([recipe.train.seed, epoch, index])
@@ -134,6 +137,12 @@ def num_batches(images: int, batch_size: int) -> int:
         raise DataError(f"training needs at least 2 images; got {images}")
     full, rest = divmod(images, batch_size)
     return full + (rest > (1 if full else 0))
+
+
+def batch_images(images: int, batch_size: int, batch: int) -> int:
+    """Returns how many pictures batch number `batch` of an epoch has."""
+    last = batch == num_batches(images, batch_size) - 1
+    return images - batch * batch_size if last else batch_size
 
 
 def eval_batches(

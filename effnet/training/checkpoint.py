@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from effnet.errors import BundleError, EffnetError
 from effnet.training.position import Position
+from effnet.training.ranks import Ranks
 from effnet.training.state import State
 from effnet.training.tensorfile import save_tensors
 
@@ -30,6 +31,11 @@ def state_tensors(state: State) -> dict[str, Tensor]:
     return tensors
 
 
+def state_words(position: Position, state: State) -> dict[str, str]:
+    """Returns what the rest of a run depends on beside tensors, as JSON."""
+    return {"position": json.dumps(asdict(position)), "scaler": json.dumps(state.scaler.state_dict())}
+
+
 def save_checkpoint(folder: Path, position: Position, state: State, *, keep: int = 1) -> None:
     """Writes everything that the rest of a run depends on; the `keep` - 1 checkpoints before stay under their steps.
 
@@ -37,9 +43,8 @@ def save_checkpoint(folder: Path, position: Position, state: State, *, keep: int
     """
     if keep > 1:
         _number_last(folder, step=position.step)
-    metadata = {"position": json.dumps(asdict(position)), "scaler": json.dumps(state.scaler.state_dict())}
     try:
-        save_tensors(state_tensors(state), folder / CHECKPOINT, metadata=metadata)
+        save_tensors(state_tensors(state), folder / CHECKPOINT, metadata=state_words(position, state))
     except EffnetError as error:
         raise EffnetError(f"{error}. Make room, and go on with --resume") from error
     for path in _earlier(folder)[keep - 1 :]:
@@ -89,11 +94,36 @@ def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) 
     raise BundleError(f"the checkpoint {paths[0]} cannot be resumed: {first}; remove the folder to start anew")
 
 
+def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[str], None]) -> Position:
+    """Gives every process the first one's state, as its last checkpoint has it where there is one.
+
+    Returns the position. Only the first process reads `folder`. Raises BundleError as load_checkpoint_ does.
+    """
+    position = (load_checkpoint_(folder, state, say=say) if ranks.main else None) or Position()
+    if position.step and position.processes != ranks.size:
+        say(
+            f"This run was begun by {position.processes} process(es) and goes on with {ranks.size}: norms and dropout "
+            "fall differently now, so its results are not exactly those of either"
+        )
+    position.processes = ranks.size
+    if ranks.size == 1:
+        return position
+    ranks.meet()
+    tensors = {name: tensor.cpu() for name, tensor in state_tensors(state).items()} if ranks.main else {}
+    tensors, words = ranks.tell((tensors, state_words(position, state)))
+    return position if ranks.main else put_back_(state, tensors, words)
+
+
 def _restore_(path: Path, state: State) -> Position:
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        position = Position(**json.loads(metadata["position"]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return put_back_(state, tensors, metadata)
+
+
+def put_back_(state: State, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Position:
+    """Gives the state these tensors, named as by state_tensors, and returns the position that `metadata` tells."""
+    position = Position(**json.loads(metadata["position"]))
     position.best_score = tuple(position.best_score)  # type: ignore[assignment]
     state.model.load_state_dict(_under(tensors, "model."))
     state.average.load_state_dict(_under(tensors, "average."))

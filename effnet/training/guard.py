@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from effnet.nn.network import Block, Network
 from effnet.nn.recompute import scratch_buffers
+from effnet.training.sync import unsynced
 
 
 class _Found(Exception):
@@ -30,7 +31,7 @@ def first_not_finite(model: nn.Module, rerun: Callable[[], Tensor]) -> str:
     for module in fused:
         module.fused = False
     try:
-        with scratch_buffers(model), torch.no_grad():
+        with scratch_buffers(model), unsynced(model), torch.no_grad():
             loss = rerun()
     except _Found as found:
         return str(found)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,29 +14,40 @@ from torch import nn
 
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
+from effnet.errors import EffnetError
 from effnet.measure.machine import usable_cores
 from effnet.training.average import finish_average_, move_average_
-from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
-from effnet.training.checkpoint import BEST, load_checkpoint_, save_checkpoint
+from effnet.training.batches import (
+    CACHE_BYTES,
+    Load,
+    batch_images,
+    cached_loader,
+    held_out,
+    num_batches,
+    train_batches,
+)
+from effnet.training.checkpoint import begin_together_
 from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
 from effnet.training.distill import make_loss
 from effnet.training.events import EpochEnd, Listener, Noted, Step
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.interrupt import Interrupt, held_interrupts
-from effnet.training.journal import PICTURED_EPOCHS, open_journal
 from effnet.training.lock import alone_in
 from effnet.training.losses import LossFn
-from effnet.training.metrics import append_metrics, rewrite_metrics
 from effnet.training.norms import precise_norms
 from effnet.training.position import Position
 from effnet.training.progressive import recipe_at, resolution_at, set_dropout_
+from effnet.training.ranks import ALONE, Met, Ranks, Share
 from effnet.training.recipe import Recipe
+from effnet.training.records import Records
 from effnet.training.schedule import learning_rate
 from effnet.training.state import make_state
-from effnet.training.step import Stepper
-from effnet.training.tensorfile import save_tensors
+from effnet.training.step import Stepped, Stepper
 from effnet.training.validate import validate
+
+Item = TypeVar("Item")
+Pictures = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -67,6 +78,7 @@ def train(
     listener: Listener | None = None,
     device: torch.device | None = None,
     deadline_seconds: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Trains `model` in place and returns the averaged weights that did best on the validation split.
 
@@ -74,15 +86,22 @@ def train(
     run, training goes on from there, on CPU to the very same weights. Past `deadline_seconds` of training it
     stops at the end of an epoch. At Ctrl-C it saves a checkpoint and raises KeyboardInterrupt.
 
+    Several processes share the steps where each calls this alike, with `ranks` of its own; the first one's weights,
+    checkpoint and clock count, only it writes, and only its `listener` hears anything.
+
     Raises EffnetError where numbers are no longer finite or the loss explodes, with what to do; InputError where
     another run is in `folder`, or the recipe does not suit the network.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    listener = listener or (lambda event: None)
-    for sentence in check_run(model, dataset, recipe):
-        listener(Noted(text=sentence))
-    with alone_in(folder), fast_arithmetic():
-        run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device or pick_device())
+    device = device or ranks.device or pick_device()
+    listener = listener if listener and ranks.main else lambda event: None
+    with ExitStack() as stack, ranks.together():
+        for sentence in check_run(model, dataset, recipe):
+            listener(Noted(text=sentence))
+        if ranks.main:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_in(folder))
+        stack.enter_context(fast_arithmetic())
+        run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device, ranks)
         return run.go(deadline_seconds)
 
 
@@ -99,44 +118,53 @@ class _Run:
         loss_fn: LossFn | None,
         listener: Listener,
         device: torch.device,
+        ranks: Ranks,
     ) -> None:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
-        self.device, self.listener = device, listener
-        self.state = make_state(model, recipe, device)
+        self.device, self.listener, self.ranks = device, listener, ranks
+        self.state = make_state(model, recipe, device, ranks)
         loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
-        self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device)
-        self.load, self.load_preprocess = cached_loader(dataset.train, preprocess), preprocess
+        self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device, ranks)
+        self.load, self.load_preprocess = self._loader(preprocess), preprocess
         self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
-        self.val = held_out(dataset.val if len(dataset.val) else dataset.train, preprocess)
+        self.val = self._held_out(dataset.val if len(dataset.val) else dataset.train)
         self.precise = self._precise_pictures()
-        self.position = load_checkpoint_(folder, self.state, say=self._note) or Position()
-        self.interrupt, self.journal = Interrupt(), None
+        self.position = Position()
+        self.interrupt, self.clock = Interrupt(), time.perf_counter()
+        keep = recipe.train.keep_checkpoints
+        self.records = Records(folder, dataset.class_names, keep=keep, main=ranks.main)
         self.saved = time.monotonic()
 
-    def _precise_pictures(self) -> Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]] | None:
+    def _loader(self, preprocess: Preprocess) -> Load:
+        return cached_loader(self.dataset.train, preprocess, limit=CACHE_BYTES // self.ranks.local_size)
+
+    def _held_out(self, split: Split) -> Pictures:
+        """Returns what gives this process's part of the split."""
+        first, last = self.ranks.part(len(split))
+        part = Split(sources=split.sources[first:last], labels=split.labels[first:last])
+        return held_out(part, self.preprocess, limit=CACHE_BYTES // 2 // self.ranks.local_size)
+
+    def _precise_pictures(self) -> Pictures | None:
         count, split = self.recipe.train.precise_norms, self.dataset.train
         if not count:
             return None
         chosen = np.random.default_rng(self.recipe.train.seed).permutation(len(split))[:count]
         part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
-        return held_out(part, self.preprocess)
+        return self._held_out(part)
 
     def _note(self, text: str) -> None:
         self.listener(Noted(text=text))
 
     def go(self, deadline_seconds: float | None) -> TrainResult:
-        position = self.position
-        rewrite_metrics(self.folder, position.history)
+        position = self.position = begin_together_(self.folder, self.state, self.ranks, say=self._note)
+        self.records.begin(position)
         if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
-        # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
-        purge_step = position.step + (position.batch < self.batches)
-        journal = open_journal(self.folder, self.dataset.class_names, purge_step=purge_step)
-        with held_interrupts() as self.interrupt, journal as self.journal:
+        with held_interrupts() as self.interrupt, self.records.opened(position, batches=self.batches):
             while not position.finished:
                 self._epoch(deadline_seconds)
-            self.interrupt.check()
-        self._load_best()
+            self._end_where(self.ranks.meet(asked=self.interrupt.asked))
+        self.state.average.load_state_dict(self.ranks.tell(self.records.best()))
         return TrainResult(
             model=self.state.average,
             history=tuple(position.history),
@@ -156,67 +184,101 @@ class _Run:
             if self.interrupt.asked and not self.interrupt.insisted:
                 self._save()
             raise
-        self.journal.epoch(row, step=position.step)
+        self.records.epoch(row, step=position.step)
         position.finished = position.verdict(self.recipe, deadline_seconds)
         better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
-        if better:
-            self.journal.confusion(confusion, "best", step=position.step)
-        if position.finished:
-            self.journal.confusion(confusion, "last", step=position.step)
-        if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
+        last = bool(position.finished)
+        self.records.confusion(confusion, step=position.step, best=better, last=last)
+        if better or last or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
             self._save()
         self.listener(row)
 
+    def _lap(self, met: Met) -> float:
+        """Returns the seconds since the last lap, by the first process's clock."""
+        before, self.clock = self.clock, met.clock
+        return self.clock - before
+
+    def _end_where(self, met: Met) -> None:
+        """Ends the run where a Ctrl-C has reached any process, as soon as all know of it."""
+        self.interrupt.asked |= met.asked
+        if met.asked or self.ranks.size == 1:
+            self.interrupt.check()
+
+    def _unless_asked(self, items: Iterable[Item]) -> Iterable[Item]:
+        """Returns the items, which a Ctrl-C cuts short; several processes go through all, since they end together."""
+        return self.interrupt.between(items) if self.ranks.size == 1 else items
+
     def _score_start(self) -> None:
         """Makes the weights that training begins with its first result."""
-        found = validate(self.state.average, self.val(), self.preprocess, self.device)
+        found = validate(self.state.average, self.val(), self.preprocess, self.device, self.ranks)
         self.position.best_score = (found.accuracy, -found.loss)
-        save_tensors(self.state.average.state_dict(), self.folder / BEST)
+        self.records.keep_best(self.state.average)
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
         position, model, average = self.position, self.state.model, self.state.average
         recipe = recipe_at(self.recipe, position.epoch)
         if self.recipe.stages:
             set_dropout_(model, recipe.model.dropout)
-        lap = time.perf_counter()
+        self.clock = self.ranks.meet().clock
         for images, labels in self._batches(recipe):
-            if position.batch == 0 and position.epoch < PICTURED_EPOCHS:
-                self.journal.pictures(images, step=position.step + 1)
-            rate = self._rate(position.step)
-            stepped = self.stepper.step(images, labels, recipe, number=position.step, rate=rate)
+            self.records.pictures(images, position)
+            rate, count = self._rate(position.step), self._num_images(position.batch)
+            stepped = self.stepper.step(
+                images,
+                labels,
+                recipe,
+                number=position.step,
+                rate=rate,
+                share=self._share(count),
+                asked=self.interrupt.asked,
+            )
             if stepped.culprit:
-                raise give_up(
-                    stepped,
-                    images,
-                    labels,
-                    state=self.state,
-                    position=position,
-                    recipe=recipe,
-                    rate=rate,
-                    folder=self.folder,
-                )
+                raise self._give_up(stepped, self.ranks.gather((images, labels)), recipe, rate)
             move_average_(average, model, recipe.train, step=position.step, batch=position.batch)
-            now = time.perf_counter()
-            position.advance(stepped.loss, images=len(labels), seconds=now - lap)
-            lap = now
+            position.advance(stepped.loss, images=count, seconds=self._lap(stepped.met))
             late = deadline_seconds is not None and position.seconds > deadline_seconds
             if late or position.batch == self.batches:  # before a checkpoint can be written: once an epoch
                 finish_average_(average, model, recipe.train, steps=position.step, batches=position.batch)
             self._tell(stepped.loss, rate)
             if position.watch(stepped.loss, num_classes=len(self.dataset.class_names)):
                 raise exploded(position, recipe=recipe, rate=rate)
-            self.interrupt.check()
+            self._end_where(stepped.met)
             if late:
                 return
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self._save()
 
+    def _give_up(
+        self, stepped: Stepped, batches: Sequence[tuple[np.ndarray, np.ndarray]], recipe: Recipe, rate: float
+    ) -> EffnetError:
+        """Returns what to raise on the first process, and lets the others know of it."""
+        if not self.ranks.main:
+            self.ranks.meet()
+        images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return give_up(
+            stepped,
+            images,
+            labels,
+            state=self.state,
+            position=self.position,
+            recipe=recipe,
+            rate=rate,
+            folder=self.folder,
+        )
+
+    def _share(self, count: int) -> Share:
+        return self.ranks.share(count, least=1 if self.recipe.train.frozen_norms else 2)
+
+    def _own(self, count: int) -> slice:
+        share = self._share(count)
+        return slice(share.first, share.last)
+
     def _batches(self, recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields what is left of this epoch's batches, at the resolution that the epoch has."""
+        """Yields this process's share of what is left of the epoch's batches, at the resolution that the epoch has."""
         side = resolution_at(self.recipe, self.position.epoch, final=self.preprocess.resolution)
         preprocess = dataclasses.replace(self.preprocess, resolution=side)
         if preprocess != self.load_preprocess:  # pictures are kept no larger than this resolution needs them
-            self.load, self.load_preprocess = cached_loader(self.dataset.train, preprocess), preprocess
+            self.load, self.load_preprocess = self._loader(preprocess), preprocess
         return train_batches(
             self.load,
             self.dataset.train.labels,
@@ -224,8 +286,12 @@ class _Run:
             preprocess,
             epoch=self.position.epoch,
             start=self.position.batch,
-            workers=max(1, usable_cores() // 2),
+            own=self._own,
+            workers=max(1, usable_cores() // (2 * self.ranks.local_size)),
         )
+
+    def _num_images(self, batch: int) -> int:
+        return batch_images(len(self.dataset.train), self.recipe.train.batch_size, batch)
 
     def _rate(self, step: int) -> float:
         total = self.recipe.train.epochs * self.batches
@@ -246,22 +312,24 @@ class _Run:
             learning_rate=rate,
             memory_mb=memory_mb(self.device),
         )
-        self.journal.step(event)
+        self.records.step(event)
         self.listener(event)
 
     def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
         """Validates the averaged weights, keeps them where they are the best, and counts the epoch."""
         position, average = self.position, self.state.average
-        start, speed = time.perf_counter(), position.images_per_second
+        speed = position.images_per_second
         with self._precise_norms():
-            found = validate(average, self.interrupt.between(self.val()), self.preprocess, self.device)
+            found = validate(average, self._unless_asked(self.val()), self.preprocess, self.device, self.ranks)
             check_finite(found, position=position, recipe=self.recipe)
-            position.spend(time.perf_counter() - start)
+            met = self.ranks.meet(asked=self.interrupt.asked)
+            self._end_where(met)
+            position.spend(self._lap(met))
             score = (found.accuracy, -found.loss)
             if score > position.best_score:
                 position.best_score, position.best_epoch = score, position.epoch
                 position.last_better = position.epoch
-                save_tensors(average.state_dict(), self.folder / BEST)
+                self.records.keep_best(average)
         row = EpochEnd(
             epoch=position.epoch + 1,
             loss=position.loss_sum / max(1, position.images),
@@ -273,7 +341,7 @@ class _Run:
             images_per_second=speed,
         )
         position.history.append(asdict(row))
-        append_metrics(self.folder, asdict(row))
+        self.records.metrics(row)
         position.next_epoch()
         return row, found.confusion
 
@@ -282,14 +350,8 @@ class _Run:
         if self.precise is None:
             return nullcontext()
         batches = (to_input(images, self.preprocess, self.device) for images, _ in self.precise())
-        return precise_norms(self.state.average, self.interrupt.between(batches))
+        return precise_norms(self.state.average, self._unless_asked(batches), self.ranks)
 
     def _save(self) -> None:
-        self.journal.flush()  # before: what the checkpoint knows is not drawn again
-        save_checkpoint(self.folder, self.position, self.state, keep=self.recipe.train.keep_checkpoints)
+        self.records.save(self.position, self.state)
         self.saved = time.monotonic()
-
-    def _load_best(self) -> None:
-        import safetensors.torch
-
-        self.state.average.load_state_dict(safetensors.torch.load_file(self.folder / BEST))

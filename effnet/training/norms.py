@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.nn.recompute import scratch_buffers
+from effnet.training.ranks import ALONE, Ranks
 
 _Norm = nn.modules.batchnorm._BatchNorm
 
@@ -23,20 +24,21 @@ def freeze_norms_(model: nn.Module) -> None:
 
 
 @contextmanager
-def precise_norms(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
+def precise_norms(model: nn.Module, batches: Iterable[Tensor], ranks: Ranks = ALONE) -> Iterator[None]:
     """Inside, the norms' statistics are those of all of `batches`, normalised pictures, under the present weights.
 
     An average of the statistics that training leaves lags behind the weights. Source: Wu & Johnson 2021, "Rethinking
     Batch in BatchNorm", section 3: the mean of the batches' means, and a variance that counts how these differ. Batches
-    weigh by their size. With frozen weights and without dropout, as in evaluation.
+    weigh by their size. With frozen weights and without dropout, as in evaluation. Each process of `ranks` gives
+    batches of its own.
     """
     with scratch_buffers(model):
-        _take_statistics_(model, batches)
+        _take_statistics_(model, batches, ranks)
         yield
 
 
 @torch.no_grad()
-def _take_statistics_(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def _take_statistics_(model: nn.Module, batches: Iterable[Tensor], ranks: Ranks) -> None:
     norms = norms_of(model)
     momenta = [norm.momentum for norm in norms]
     sums = [torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms]
@@ -59,7 +61,8 @@ def _take_statistics_(model: nn.Module, batches: Iterable[Tensor]) -> None:
             hook.remove()
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    for norm, (count, first, second) in zip(norms, sums, strict=True):
+    ranks.meet()
+    for norm, (count, first, second) in zip(norms, map(ranks.total, sums), strict=True):
         mean = first / count
         norm.running_mean.copy_(mean)
         norm.running_var.copy_((second / count - mean**2).clamp_min(0) * count / (count - 1).clamp_min(1))

@@ -15,7 +15,8 @@ _EXPLODED, _HIGH_STEPS = 10.0, 200
 class Position:
     """`batch` batches of epoch `epoch` (from 0) are done, `step` in all.
 
-    `first_loss` is the first step's; `high_steps` counts the latest steps on end whose loss was many times as high.
+    `processes` is how many train. `first_loss` is the first step's; `high_steps` counts the latest steps on end whose
+    loss was many times as high.
     """
 
     epoch: int = 0
@@ -31,6 +32,7 @@ class Position:
     first_loss: float = 0.0
     high_steps: int = 0
     finished: str = ""
+    processes: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, loss: float, *, images: int, seconds: float) -> None:

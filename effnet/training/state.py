@@ -9,7 +9,9 @@ from torch import nn
 from effnet.nn.network import Network, fuse_
 from effnet.training.optim import make_optimizer
 from effnet.training.precision import autocast_dtype, make_scaler
+from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
+from effnet.training.sync import sync_norms_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +24,23 @@ class State:
     scaler: torch.amp.GradScaler
 
 
-def make_state(model: nn.Module, recipe: Recipe, device: torch.device) -> State:
-    """Returns what a run begins with; moves `model` to the device and has it train in the way that was asked for."""
+def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> State:
+    """Returns what a run begins with; moves `model` to the device and has it train in the way that was asked for.
+
+    The average's norms stay as they are: it is validated by each process on its own.
+    """
     model.to(device, memory_format=torch.channels_last)
+    synced = recipe.train.sync_norms and ranks.size > 1
     if isinstance(model, Network):
         model.recompute = recipe.train.recompute == "stages"
-        if recipe.train.fused and device.type == "cpu":
+        if recipe.train.fused and device.type == "cpu" and not synced:  # the kernels know their own norms only
             fuse_(model)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    if synced:
+        sync_norms_(model, ranks)
     return State(
         model=model,
-        average=copy.deepcopy(model).eval().requires_grad_(False),
+        average=average,
         optimizer=make_optimizer(model, recipe),
         scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
     )

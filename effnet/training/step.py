@@ -18,8 +18,10 @@ from effnet.training.losses import Batch, LossFn
 from effnet.training.norms import freeze_norms_
 from effnet.training.precision import autocast_dtype
 from effnet.training.prepare import prepare
+from effnet.training.ranks import ALONE, Met, Ranks, Share
 from effnet.training.recipe import Recipe
 from effnet.training.state import State
+from effnet.training.sync import add_up_, synced
 
 # float16 begins with a scale of 2^16 and halves it whenever a gradient overflows; with one of 2^-8 something is wrong.
 _MOST_SKIPPED = 24
@@ -27,28 +29,51 @@ _MOST_SKIPPED = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
-    """What came of a step; where `culprit` says what is not finite, the weights are as they were before."""
+    """What came of a step; where `culprit` says what is not finite, the weights are as they were before.
+
+    All processes `met` in it.
+    """
 
     loss: float
     gradient_norm: float
+    met: Met
     culprit: str = ""
 
 
 class Stepper:
-    """Takes the steps of one run on one device."""
+    """Takes the steps of one run on one device, together with the other processes of `ranks`."""
 
     def __init__(
-        self, state: State, recipe: Recipe, preprocess: Preprocess, loss_fn: LossFn, device: torch.device
+        self,
+        state: State,
+        recipe: Recipe,
+        preprocess: Preprocess,
+        loss_fn: LossFn,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.state, self.preprocess, self.loss_fn, self.device = state, preprocess, loss_fn, device
         self.dtype = autocast_dtype(recipe.train.precision, device)
         self.skipped = 0  # steps on end that float16 has skipped
 
-    def step(self, images: np.ndarray, labels: np.ndarray, recipe: Recipe, *, number: int, rate: float) -> Stepped:
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        recipe: Recipe,
+        *,
+        number: int,
+        rate: float,
+        share: Share | None = None,
+        asked: bool = False,
+    ) -> Stepped:
         """Moves the weights by the gradient of the whole batch's mean loss; `number` counts steps from 0.
 
-        `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is as of the present epoch.
+        `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is as of the present epoch. Where the
+        batch is divided, they are this process's `share`. `asked` tells the others that somebody wants the end.
         """
+        share = share or ALONE.share(len(labels))
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
         model.train()
         if recipe.train.frozen_norms:
@@ -56,20 +81,31 @@ class Stepper:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         optimizer.zero_grad(set_to_none=True)
-        loss = self._losses(images, labels, recipe, number=number, backward=True)
+        if synced(model):  # the others must come, before norms wait for each other
+            self.ranks.meet()
+        compute = functools.partial(self._losses, images, labels, recipe, share=share, number=number)
+        loss = compute(backward=True)
+        met = self.ranks.meet(asked=asked)
+        add_up_(model, loss, self.ranks, share)
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # The one time a step waits for the device, and before the weights are moved: they stay good.
         loss_value, norm_value = torch.stack([loss, norm]).tolist()
         if not self._may_go_on(loss_value, norm_value):
-            again = functools.partial(self._losses, images, labels, recipe, number=number, backward=False)
-            return Stepped(loss=loss_value, gradient_norm=norm_value, culprit=first_not_finite(model, again))
+            culprit = first_not_finite(model, functools.partial(compute, backward=False))
+            return Stepped(loss=loss_value, gradient_norm=norm_value, met=met, culprit=self._worst(culprit))
         if 0 < recipe.train.clip_norm < norm_value:
             nn.utils.clip_grads_with_norm_(model.parameters(), recipe.train.clip_norm, norm)
         scaler.step(optimizer)
         scaler.update()
-        return Stepped(loss=loss_value, gradient_norm=norm_value)
+        return Stepped(loss=loss_value, gradient_norm=norm_value, met=met)
+
+    def _worst(self, culprit: str) -> str:
+        """Returns the culprit of the first process whose own layers or loss are not finite, or else the gradient's."""
+        self.ranks.meet()
+        found = self.ranks.gather(culprit)
+        return min(found, key=lambda text: "gradient" in text)
 
     def _may_go_on(self, loss: float, norm: float) -> bool:
         """Returns whether the optimiser may step: a gradient that overflows float16 it skips, and the scale shrinks."""
@@ -81,34 +117,42 @@ class Stepper:
         self.skipped += 1
         return self.state.scaler.is_enabled() and self.skipped < _MOST_SKIPPED
 
-    def _losses(self, images: np.ndarray, labels: np.ndarray, recipe: Recipe, *, number: int, backward: bool) -> Tensor:
-        """Returns the mean loss of the batch; with `backward`, its gradient is added up over the micro-batches.
+    def _losses(
+        self, images: np.ndarray, labels: np.ndarray, recipe: Recipe, *, share: Share, number: int, backward: bool
+    ) -> Tensor:
+        """Returns what the share adds to the mean loss; with `backward`, its gradient is summed over micro-batches.
 
         Norms take their statistics from each micro-batch.
         """
-        # What is random here draws from a generator that depends on the step alone: a resumed run draws alike.
-        torch.manual_seed(recipe.train.seed * 1_000_003 + number)
-        batch = prepare(images, labels, recipe, self.preprocess, device=self.device, step=number)
+        # What is random here draws from a generator that depends on step and process alone: a resumed run draws alike.
+        torch.manual_seed((recipe.train.seed * 1_000_003 + number) * self.ranks.size + self.ranks.rank)
+        batch = prepare(images, labels, recipe, self.preprocess, device=self.device, step=number, first=share.first)
         total = torch.zeros((), device=self.device)
-        for part in split_batch(batch, recipe):
-            share = len(part.labels) / len(labels)
+        for part in split_batch(batch, num_parts(share, recipe)):
+            weight = share.weight * len(part.labels) / len(labels)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                 loss = self.loss_fn(self.state.model, part)
             if backward:
-                self.state.scaler.scale(loss * share if share < 1 else loss).backward()
-            total += loss.detach() * share
+                self.state.scaler.scale(loss * weight if weight < 1 else loss).backward()
+            total += loss.detach() * weight
         return total
 
 
-def split_batch(batch: Batch, recipe: Recipe) -> Iterator[Batch]:
-    """Yields parts of nearly equal size, of at most train.micro_batch pictures.
+def num_parts(share: Share, recipe: Recipe) -> int:
+    """Returns in how many micro-batches every process does its share, of at most train.micro_batch pictures.
 
-    Where norms take statistics no part has a single picture: of three pictures, in parts of two, there is one part.
+    Where norms take statistics no part has a single picture: three pictures, in parts of two, are one part.
     """
-    count, most = len(batch.labels), recipe.train.micro_batch
-    parts = 1 if not most else math.ceil(count / most)
+    most = recipe.train.micro_batch
+    parts = 1 if not most else math.ceil(share.largest / most)
     if not recipe.train.frozen_norms:
-        parts = max(1, min(parts, count // 2))
+        parts = min(parts, share.smallest // 2)
+    return max(1, parts)
+
+
+def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Yields parts of nearly equal size."""
+    count = len(batch.labels)
     if parts == 1:
         yield batch
         return

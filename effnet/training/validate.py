@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from effnet.data.preprocess import Preprocess
 from effnet.training.device import to_input
+from effnet.training.ranks import ALONE, Ranks
 
 # The confusion matrix of more classes than these is too large to look at.
 _CONFUSED_CLASSES = 100
@@ -33,23 +34,28 @@ def validate(
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     preprocess: Preprocess,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Validated:
-    """Returns how `model` does, in evaluation mode, over batches of uint8 images and their labels."""
+    """Returns how `model` does, in evaluation mode, over batches of uint8 images and their labels.
+
+    Each process of `ranks` gives batches of its own, perhaps none; all get the result of all of them together.
+    """
     model.eval()
-    totals = torch.zeros(2, dtype=torch.float64)
-    count, confusion = 0, None
+    sums, classes = torch.zeros(3, dtype=torch.float64), 0
+    pairs = torch.zeros(_CONFUSED_CLASSES**2, dtype=torch.int64)
     for images, labels in batches:
         logits = model(to_input(images, preprocess, device))
         target = torch.from_numpy(labels).to(device)
         loss = functional.cross_entropy(logits, target, reduction="sum")
-        predicted = logits.argmax(1)
-        totals += torch.stack([loss, (predicted == target).sum()]).cpu().double()
-        count += len(labels)
-        classes = logits.shape[1]
+        predicted, classes = logits.argmax(1), logits.shape[1]
+        found = torch.stack([loss, (predicted == target).sum()]).cpu().double()
+        sums += torch.cat([found, found.new_tensor([len(labels)])])
         if classes <= _CONFUSED_CLASSES:
-            pairs = np.bincount(labels * classes + predicted.cpu().numpy(), minlength=classes**2)
-            confusion = pairs if confusion is None else confusion + pairs
-    loss_sum, right = totals.tolist()
-    if confusion is not None:
-        confusion = confusion.reshape(classes, classes)
+            pairs += torch.bincount((target * classes + predicted).cpu(), minlength=len(pairs))
+    ranks.meet()
+    loss_sum, right, count = ranks.total(sums).tolist()
+    classes = max(ranks.gather(classes))  # a process without pictures has seen none
+    confusion = None
+    if classes <= _CONFUSED_CLASSES:
+        confusion = ranks.total(pairs)[: classes**2].reshape(classes, classes).numpy()
     return Validated(loss=loss_sum / count, accuracy=right / count, confusion=confusion)

@@ -153,7 +153,7 @@ def test_an_epoch_whose_results_were_not_saved_is_shown_once(whole, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-        patch.setattr("effnet.training.loop.save_checkpoint", _unless_between_epochs)
+        patch.setattr("effnet.training.records.save_checkpoint", _unless_between_epochs)
         with pytest.raises(Stop):
             run(tmp_path)
     assert read(tmp_path)[0]["epoch/loss"][0][0] == 3

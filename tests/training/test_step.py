@@ -21,10 +21,11 @@ from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
 from effnet.training.position import Position
 from effnet.training.precision import make_scaler
+from effnet.training.ranks import ALONE
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
 from effnet.training.state import make_state
-from effnet.training.step import Stepper, split_batch
+from effnet.training.step import Stepper, num_parts, split_batch
 from effnet.training.validate import Validated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,7 +141,8 @@ def test_the_parts_of_a_mixed_batch_keep_their_pictures_together():
 
     rows = torch.arange(5)
     batch = Deeper(images=rows, labels=rows, mixed=Deep(weight=rows, name="mixup"))
-    found = list(split_batch(batch, with_values(QUIET, {"train.micro_batch": 2})))
+    parts = num_parts(ALONE.share(5), with_values(QUIET, {"train.micro_batch": 2}))
+    found = list(split_batch(batch, parts))
     assert [part.images.tolist() for part in found] == [[0, 1], [2, 3, 4]]
     assert all(part.mixed.weight.equal(part.images) and part.mixed.name == "mixup" for part in found)
 

@@ -1,0 +1,86 @@
+"""Several processes at one fit: the first does all of it, the others train along whenever it trains."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from effnet.data.datasets import Dataset
+from effnet.data.preprocess import Preprocess
+from effnet.errors import EffnetError, SaidElsewhere
+from effnet.training.events import Listener
+from effnet.training.loop import TrainResult, train
+from effnet.training.ranks import Ranks
+from effnet.training.recipe import Recipe
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What the first process asks the others to train with it; `folder` is its own, for they write nothing."""
+
+    model: nn.Module
+    dataset: Dataset
+    recipe: Recipe
+    preprocess: Preprocess
+    folder: Path
+    deadline_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LastWord:
+    """What a fit ends with: its report, or without one the exit code of its error."""
+
+    report: Report | None
+    exit_code: int = EffnetError.exit_code
+
+
+def train_together(training: Training, ranks: Ranks, *, listener: Listener) -> TrainResult:
+    """Trains on every process, the first one's `listener` listening; the others are in `follow`."""
+    return _train(ranks.tell(training), ranks, listener)
+
+
+def _train(training: Training, ranks: Ranks, listener: Listener | None = None) -> TrainResult:
+    return train(
+        training.model,
+        training.dataset,
+        training.recipe,
+        training.preprocess,
+        folder=training.folder,
+        listener=listener,
+        deadline_seconds=training.deadline_seconds,
+        ranks=ranks,
+    )
+
+
+def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
+    """Returns the report of `work`, done by the first process, which lets the others go however it ends."""
+    last = _LastWord(report=None)
+    try:
+        last = _LastWord(report=work())
+    except EffnetError as error:
+        last = _LastWord(report=None, exit_code=error.exit_code)
+        raise
+    finally:
+        if not ranks.over:
+            ranks.tell(last)
+    assert last.report is not None
+    return last.report
+
+
+def follow(ranks: Ranks) -> Report:
+    """Trains along until the first process is done, and returns its report.
+
+    Raises SaidElsewhere where it failed.
+    """
+    while True:
+        asked = ranks.tell(None)
+        if isinstance(asked, Training):
+            _train(asked, ranks)
+        elif asked.report is None:
+            raise SaidElsewhere(asked.exit_code)
+        else:
+            return asked.report

@@ -1,0 +1,86 @@
+"""What a run leaves in its folder; of several processes the first one writes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from effnet.training.checkpoint import BEST, save_checkpoint
+from effnet.training.events import EpochEnd, Step
+from effnet.training.journal import PICTURED_EPOCHS, Journal, open_journal
+from effnet.training.metrics import append_metrics, rewrite_metrics
+from effnet.training.position import Position
+from effnet.training.state import State
+from effnet.training.tensorfile import save_tensors
+
+
+class Records:
+    """The files of one run: checkpoints, best weights, metrics.jsonl and the journal; none of them unless `main`."""
+
+    def __init__(self, folder: Path, class_names: Sequence[str], *, keep: int, main: bool) -> None:
+        self.folder, self.class_names, self.keep, self.main = folder, class_names, keep, main
+        self.journal: Journal | None = None
+
+    @contextmanager
+    def opened(self, position: Position, *, batches: int) -> Iterator[None]:
+        """Inside, events are taken down; what an earlier session wrote beyond `position` counts no more."""
+        if not self.main:
+            yield
+            return
+        # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
+        purge_step = position.step + (position.batch < batches)
+        with open_journal(self.folder, self.class_names, purge_step=purge_step) as self.journal:
+            yield
+
+    def begin(self, position: Position) -> None:
+        """Takes back the lines of epochs that will be trained again."""
+        if self.main:
+            rewrite_metrics(self.folder, position.history)
+
+    def pictures(self, images: np.ndarray, position: Position) -> None:
+        """Shows the first batch of the first epochs."""
+        if self.journal and position.batch == 0 and position.epoch < PICTURED_EPOCHS:
+            self.journal.pictures(images, step=position.step + 1)
+
+    def step(self, event: Step) -> None:
+        """Takes down a step."""
+        if self.journal:
+            self.journal.step(event)
+
+    def metrics(self, row: EpochEnd) -> None:
+        """Adds an epoch's line to metrics.jsonl."""
+        if self.main:
+            append_metrics(self.folder, asdict(row))
+
+    def epoch(self, row: EpochEnd, *, step: int) -> None:
+        """Draws an epoch's results, which ended after `step` steps."""
+        if self.journal:
+            self.journal.epoch(row, step=step)
+
+    def confusion(self, counts: np.ndarray | None, *, step: int, best: bool, last: bool) -> None:
+        """Shows the confusion matrix of an epoch that is the best so far, or the last."""
+        if self.journal and best:
+            self.journal.confusion(counts, "best", step=step)
+        if self.journal and last:
+            self.journal.confusion(counts, "last", step=step)
+
+    def keep_best(self, model: nn.Module) -> None:
+        """Writes the weights that did best so far."""
+        if self.main:
+            save_tensors(model.state_dict(), self.folder / BEST)
+
+    def best(self) -> dict[str, Tensor] | None:
+        """Returns the weights that did best; None on other processes than the first."""
+        import safetensors.torch
+
+        return safetensors.torch.load_file(self.folder / BEST) if self.main else None
+
+    def save(self, position: Position, state: State) -> None:
+        """Writes a checkpoint."""
+        if self.journal:
+            self.journal.flush()  # before: what the checkpoint knows is not drawn again
+        if self.main:
+            save_checkpoint(self.folder, position, state, keep=self.keep)
