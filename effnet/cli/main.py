@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (t
 """
 
 import sys
+import time
 from typing import Any
 
 import typer
@@ -14,6 +15,8 @@ from effnet.cli import data, models, networks, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
+
+_AFTER_ANOTHER_SECONDS = 1.0
 
 
 class _Interrupted(Exception):
@@ -92,6 +95,8 @@ def main() -> None:
     except EffnetError as error:
         if says(error):
             fail(str(error))
+        else:  # launchers end all processes as soon as one has ended: the one that speaks shall be the first
+            time.sleep(_AFTER_ANOTHER_SECONDS)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)

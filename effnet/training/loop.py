@@ -230,7 +230,7 @@ class _Run:
                 number=position.step,
                 rate=rate,
                 share=self._share(count),
-                asked=self.interrupt.asked,
+                asked=lambda: self.interrupt.asked,
             )
             if stepped.culprit:
                 raise self._give_up(stepped, self.ranks.gather((images, labels)), recipe, rate)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +66,13 @@ class Stepper:
         number: int,
         rate: float,
         share: Share | None = None,
-        asked: bool = False,
+        asked: Callable[[], bool] = lambda: False,
     ) -> Stepped:
         """Moves the weights by the gradient of the whole batch's mean loss; `number` counts steps from 0.
 
         `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is as of the present epoch. Where the
-        batch is divided, they are this process's `share`. `asked` tells the others that somebody wants the end.
+        batch is divided, they are this process's `share`. `asked` says whether somebody wants the end, so that all
+        processes know.
         """
         share = share or ALONE.share(len(labels))
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
@@ -85,7 +86,7 @@ class Stepper:
             self.ranks.meet()
         compute = functools.partial(self._losses, images, labels, recipe, share=share, number=number)
         loss = compute(backward=True)
-        met = self.ranks.meet(asked=asked)
+        met = self.ranks.meet(asked=asked())
         add_up_(model, loss, self.ranks, share)
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]

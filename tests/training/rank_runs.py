@@ -1,0 +1,151 @@
+"""What torchrun starts for test_ranks.py: python rank_runs.py FOLDER CASE..., tiny runs by all processes together."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from tiny_runs import PREPROCESS, RECIPE, run, tiny_dataset, tiny_spec
+
+from effnet.cli.launched import says
+from effnet.data.datasets import Split
+from effnet.errors import EffnetError, ImageError
+from effnet.nn.network import build
+from effnet.training import loop
+from effnet.training.batches import held_out
+from effnet.training.events import Step
+from effnet.training.losses import cross_entropy
+from effnet.training.ranks import joined
+from effnet.training.recipe_file import with_values
+from effnet.training.validate import validate
+
+# Without dropout, whose masks are each process's own.
+EVEN = with_values(RECIPE, {"model.dropout": 0.0, "model.drop_path": 0.0, "train.lr": 2e-3})
+# Shares are uneven, and so is the last batch. Of gradients that are all but 0 Adam would make steps of either sign.
+SYNCED = with_values(
+    EVEN, {"train.sync_norms": True, "train.batch_size": 17, "optimizer.name": "sgd", "train.lr": 0.05}
+)
+PRECISE = with_values(EVEN, {"train.precise_norms": 21, "train.epochs": 1})
+
+
+def trained(folder, ranks, recipe, **kwargs):
+    """Trains; the first process leaves losses, history and weights, the others shall leave nothing."""
+    losses = []
+
+    def listen(event):
+        if isinstance(event, Step):
+            losses.append(event.loss)
+
+    result = run(folder / str(ranks.rank), recipe=recipe, ranks=ranks, listener=listen, **kwargs)
+    tensors = {f"average.{name}": tensor for name, tensor in result.model.state_dict().items()}
+    safetensors.torch.save_file(tensors, folder.parent / f"{folder.name}-{ranks.rank}.safetensors")
+    (folder.parent / f"{folder.name}-{ranks.rank}.json").write_text(json.dumps([losses, result.history]))
+
+
+def plain(folder, ranks):
+    trained(folder, ranks, RECIPE)
+
+
+def even(folder, ranks):
+    trained(folder, ranks, EVEN)
+
+
+def synced(folder, ranks):
+    trained(folder, ranks, SYNCED)
+
+
+def precise(folder, ranks):
+    trained(folder, ranks, PRECISE)
+
+
+def killed(folder, ranks):
+    """The last process dies by kill -9 within its fifth step, the others train on as far as they can."""
+    usual, steps = cross_entropy(RECIPE.loss.label_smoothing), []
+
+    def loss(model, batch):
+        steps.append(model)
+        if ranks.rank == ranks.size - 1 and len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(model, batch)
+
+    trained(folder, ranks, RECIPE, loss_fn=loss)
+
+
+def unreadable(folder, ranks):
+    """The last process cannot read any of its pictures."""
+    if ranks.rank == ranks.size - 1:
+        loop.cached_loader = lambda *args, **kwargs: _fail
+    trained(folder, ranks, RECIPE)
+
+
+def _fail(index):
+    raise ImageError("no such picture")
+
+
+def broken(folder, ranks):
+    """The loss is no number on the last process alone."""
+    usual, steps = cross_entropy(), []
+
+    def loss(model, batch):
+        steps.append(model)
+        return usual(model, batch) * (float("nan") if ranks.rank == ranks.size - 1 and len(steps) > 2 else 1.0)
+
+    trained(folder, ranks, RECIPE, loss_fn=loss)
+
+
+def interrupted(folder, ranks):
+    """Ctrl-C reaches the last process alone."""
+    usual, steps = cross_entropy(RECIPE.loss.label_smoothing), []
+
+    def loss(model, batch):
+        steps.append(model)
+        if ranks.rank == ranks.size - 1 and len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return usual(model, batch)
+
+    trained(folder, ranks, RECIPE, loss_fn=loss)
+
+
+def validated(folder, ranks):
+    """Validates 71 pictures, whose parts are uneven, and one, of which a process has none."""
+    found = []
+    for count in (71, 1):
+        val = tiny_dataset(num=count).train
+        first, last = ranks.part(count)
+        part = Split(sources=val.sources[first:last], labels=val.labels[first:last])
+        model, cpu = build(tiny_spec(), seed=1), torch.device("cpu")
+        found.append(validate(model, held_out(part, PREPROCESS)(), PREPROCESS, cpu, ranks))
+    rows = [[one.loss, one.accuracy, np.asarray(one.confusion).tolist()] for one in found]
+    (folder.parent / f"validated-{ranks.rank}.json").write_text(json.dumps(rows))
+
+
+CASES = (plain, even, synced, precise, killed, unreadable, broken, interrupted, validated)
+
+
+def main(root, names):
+    torch.set_num_threads(1)
+    loop.CHECKPOINT_SECONDS = 0.0  # after every step
+    code = 0
+    with joined() as ranks:
+        for case in (case for name in names for case in CASES if case.__name__ == name):
+            loader = loop.cached_loader
+            try:
+                # What has ended together can begin anew together.
+                case(Path(root) / case.__name__, dataclasses.replace(ranks, over=False))
+            except EffnetError as error:
+                code = error.exit_code
+                if says(error):
+                    print(f"{case.__name__}: {error}", flush=True)
+            except KeyboardInterrupt:
+                print(f"{case.__name__}: process {ranks.rank} interrupted", flush=True)
+            loop.cached_loader = loader
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
