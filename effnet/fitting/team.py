@@ -1,6 +1,7 @@
 """Several processes at one fit: the first does all of it, the others train along whenever it trains."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from effnet.training.ranks import Ranks
 from effnet.training.recipe import Recipe
 
 Report = Mapping[str, Any]
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +66,14 @@ def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
     except EffnetError as error:
         last = _LastWord(report=None, exit_code=error.exit_code)
         raise
+    except KeyboardInterrupt:
+        last = _LastWord(report=None, exit_code=_INTERRUPTED)
+        raise
     finally:
-        if not ranks.over:
-            ranks.tell(last)
+        # Where something has gone wrong, that is what must be heard, and not that the others have gone as well.
+        with suppress(EffnetError) if last.report is None else nullcontext():
+            if not ranks.over:
+                ranks.tell(last)
     assert last.report is not None
     return last.report
 

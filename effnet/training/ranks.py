@@ -100,6 +100,9 @@ class Ranks:
             return
         try:
             yield
+        except KeyboardInterrupt:  # each has heard of it, or does not wait for the others any more
+            self.over = True
+            raise
         except Exception as error:
             if self.over:
                 raise
