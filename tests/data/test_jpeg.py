@@ -1,12 +1,14 @@
 import io
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from effnet.data import jpeg
@@ -134,6 +136,52 @@ def test_other_files_are_left_to_decode_image(tmp_path: Path) -> None:
     for index, channels in ((1, 5), (2, 5)):
         with pytest.raises(ImageError, match="must have 5 channels"):
             open_picture_at(split, index, channels=channels)
+
+
+def test_a_plain_header_is_read_as_pillow_reads_it() -> None:
+    plain = [save(SMOOTH.resize((w, h)), **options) for w, h in ((1, 1), (9, 300)) for options in KINDS.values()]
+    plain += [save(SMOOTH.convert("L")), save(SMOOTH, comment=b"\xff\xda\xff\xe1 Exif")]
+    others = [turned(1), turned(6), save(SMOOTH, icc_profile=b"p" * 200), save(Image.new("CMYK", (8, 8)))]
+    for data in plain + others:
+        found, picture = jpeg._plain_frame(data), Image.open(io.BytesIO(data))
+        assert found in (None, (picture.height, picture.width, len(picture.getbands())))
+        with mock.patch.object(jpeg, "_plain_frame", return_value=None):
+            slowly = read_jpeg(data)
+        quickly = read_jpeg(data)
+        for name in ("width", "height", "stored_channels", "orientation"):
+            assert quickly is slowly is None or getattr(quickly, name) == getattr(slowly, name)
+    assert sum(jpeg._plain_frame(data) is not None for data in plain) >= len(plain) - 2  # keep_rgb: marked by Adobe
+    assert not any(jpeg._plain_frame(data) for data in others)
+
+
+def test_a_stricter_limit_of_pillow_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match="decompression bomb"):
+        read_jpeg(save(SMOOTH))
+
+
+def outcome(decode: Callable[[bytes], np.ndarray], data: bytes) -> tuple[object, ...]:
+    """Returns shape and bytes of the pixels, or the error."""
+    try:
+        pixels = decode(data)
+    except ImageError as error:
+        return (str(error),)
+    return pixels.shape, pixels.tobytes()
+
+
+def in_part(data: bytes) -> np.ndarray:
+    picture = read_jpeg(data)
+    return decode_image(data) if picture is None else decode_whole(picture)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged EXIF
+@settings(max_examples=150, deadline=None)
+@given(cut=st.integers(4, 3000), place=st.integers(2, 2000), value=st.integers(0, 255), exif=st.booleans())
+def test_damage_anywhere_ends_as_with_decode_image(cut: int, place: int, value: int, exif: bool) -> None:
+    data = bytearray(turned(3) if exif else save(SMOOTH))
+    data[place % len(data)] = value
+    for damaged in (bytes(data), bytes(data[:cut])):
+        assert outcome(in_part, damaged) == outcome(decode_image, damaged)
 
 
 def test_damaged_files_are_named_as_by_decode_image(decoder: str, tmp_path: Path) -> None:
