@@ -49,7 +49,7 @@ def shard(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the order.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
 ) -> None:
-    """Write a data set as WebDataset shards: train-000000.tar and so on, split as fit would split it."""
+    """Write a data set as WebDataset shards, split as fit would split it."""
     from effnet.data.datasets import read_dataset
     from effnet.data.decode import printable
     from effnet.data.sharding import write_shards

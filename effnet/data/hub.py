@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from effnet.data.decode import printable
 from effnet.data.listing import SPLIT_NAMES, Listing, Part, Skipped, class_name
 from effnet.data.places import HUB
-from effnet.errors import DataError, MissingExtraError, nearest
+from effnet.errors import DataError, ImageError, MissingExtraError, nearest
 
 # What save_to_disk leaves in a folder.
 _SAVED = ("dataset_dict.json", "state.json")
@@ -39,7 +39,7 @@ class HubRow:
         return 0
 
     def read(self) -> bytes:
-        """Returns the encoded picture; raises DataError where the file that the row names cannot be read."""
+        """Returns the encoded picture; raises ImageError where the file that the row names cannot be read."""
         value = self.rows[self.row][self.column]
         if value["bytes"] is not None:
             return value["bytes"]
@@ -47,9 +47,8 @@ class HubRow:
             with open(value["path"], "rb") as file:
                 return file.read()
         except OSError as error:
-            raise DataError(
-                f"{self.name}: the file {printable(value['path'])} must be readable, but is not ({error.strerror})"
-            ) from error
+            reason = (error.strerror or type(error).__name__).lower()
+            raise ImageError(f"{printable(self.name)}: {reason}: {printable(value['path'])}") from error
 
 
 def list_hub(data: str) -> Listing:

@@ -139,18 +139,12 @@ class ShardMember:
 
 def open_shard(shard: Shard, *, limit_bytes: int) -> _Handle:
     """Opens a shard, downloaded where it has to be; raises DataError where it cannot be had."""
-    for last in (False, False, True):
-        path = fetch_shard(shard, limit_bytes=limit_bytes) if shard.remote else Path(shard.location)
-        try:
-            handle = _Handle(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
-            if shard.remote:
-                os.utime(path)  # the one used longest ago makes room first
-            return handle
-        except OSError as error:
-            # Another process may have made room for a shard of its own.
-            if last or not (shard.remote and isinstance(error, FileNotFoundError)):
-                raise _unreadable(shard, error) from error
-    raise AssertionError
+    if shard.remote:
+        return _open_remote(shard, limit_bytes=limit_bytes)
+    try:
+        return _open(Path(shard.location))
+    except OSError as error:
+        raise _unreadable(shard, error) from error
 
 
 def list_shard(shard: Shard, *, limit_bytes: int) -> tuple[Shard, tuple[Member, ...]]:
@@ -189,28 +183,46 @@ def _read_list(path: Path, shard: Shard) -> tuple[Shard, tuple[Member, ...]] | N
         return None
 
 
-def fetch_shard(shard: Shard, *, limit_bytes: int) -> Path:
-    """Returns the file of a remote shard in the cache, downloaded by one process at a time where it is not there.
+def _open_remote(shard: Shard, *, limit_bytes: int) -> _Handle:
+    """Opens the file of a remote shard in the cache, downloaded by one process at a time where it is not there.
 
     A download that broke off is resumed. What is there longest unused makes room, so that all shards take at most
     `limit_bytes`, or this one alone. Raises DataError where it cannot be had or has another size or hash.
     """
     place = _place(shard)
-    if place.exists():
-        return place
-    if network_forbidden():
-        raise DataError(f"{shard.name} is not downloaded yet, and HF_HUB_OFFLINE forbids the network; unset it")
     try:
+        if handle := _open_used(place):
+            return handle
+        if network_forbidden():
+            raise DataError(f"{shard.name} is not downloaded yet, and HF_HUB_OFFLINE forbids the network; unset it")
         place.parent.mkdir(parents=True, exist_ok=True)
         with alone(place.with_suffix(".lock")):
-            if not place.exists():  # another process may have been faster
+            handle = _open_used(place)  # another process may have been faster
+            if handle is None:
                 _make_room(limit_bytes - shard.size_bytes, keep=place)
-                _download(shard, place)
+                part = _download(shard, place)
+                # Opened first: once it is in its place, another process may remove it to make room.
+                handle = _open(part)
+                os.replace(part, place)
         _make_room(limit_bytes, keep=place)
     except OSError as error:
         advice = f"set EFFNET_CACHE to another folder, or {_LIMIT} to less"
         raise DataError(f"{shard.name} cannot be kept in {place.parent} ({error.strerror}); {advice}") from error
-    return place
+    return handle
+
+
+def _open(path: Path) -> _Handle:
+    return _Handle(os.open(path, os.O_RDONLY))
+
+
+def _open_used(path: Path) -> _Handle | None:
+    """Opens a file of the cache and marks it as used now, or returns None where it is not there."""
+    try:
+        handle = _open(path)
+        os.utime(path)
+    except FileNotFoundError:
+        return None
+    return handle
 
 
 def _place(shard: Shard) -> Path:
@@ -223,7 +235,8 @@ def url_folder(url: str) -> Path:
     return cache_folder() / "shards" / hashlib.sha256(url.encode()).hexdigest()[:20]
 
 
-def _download(shard: Shard, place: Path) -> None:
+def _download(shard: Shard, place: Path) -> Path:
+    """Returns the whole file beside `place`."""
     part = place.with_name(place.name + ".part")
     try:
         complete(shard.location, part)
@@ -239,7 +252,7 @@ def _download(shard: Shard, place: Path) -> None:
     if wrong:
         part.unlink()
         raise DataError(f"{shard.location} must be the shard that was listed: {wrong}; ask whoever serves it")
-    os.replace(part, place)
+    return part
 
 
 def _difference(path: Path, shard: Shard) -> str:

@@ -1,12 +1,13 @@
 """Writes a data set as WebDataset shards, with an index of them: whole or not at all."""
 
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,28 +119,27 @@ def _write_all(
     skipped: list[Skipped] = []
     shards: list[Shard] = []
     total = sum(len(getattr(dataset, name)) for name in SPLITS)
-    done = 0
+    done = itertools.count(1)
+
+    def tell() -> None:
+        if progress:
+            progress(next(done), total)
+
     for name in SPLITS:
         split = getattr(dataset, name)
-
-        def counted(pictures: Iterable[_Picture]) -> Iterator[_Picture]:
-            for number, picture in enumerate(pictures, start=1):
-                yield picture
-                if progress:
-                    progress(done + number, total)  # noqa: B023  # read while the loop is here
-
-        found = _write_split(counted(_pictures(split, seed=seed, skipped=skipped)), folder, name, limits=limits)
+        pictures = _pictures(split, seed=seed, skipped=skipped, tell=tell)
+        found = _write_split(pictures, folder, name, limits=limits)
         if not found:
             raise DataError(f"the split {name} must hold pictures, but none of its {len(split)} can be read")
         shards.extend(found)
-        done += len(split)
     _write_index(dataset, shards, folder)
     return Written(shards=tuple(shards), skipped=tuple(skipped))
 
 
-def _pictures(split: Split, *, seed: int, skipped: list[Skipped]) -> Iterator[_Picture]:
+def _pictures(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[], None]) -> Iterator[_Picture]:
     """Yields the pictures of a split, classes mixed: a shard should be a fair sample, as few are read at a time."""
     for number, index in enumerate(np.random.default_rng(seed).permutation(len(split)).tolist()):
+        tell()
         source = split.sources[index]
         name = source_name(source, "")
         try:
@@ -176,37 +176,29 @@ def _to_file(pixels: np.ndarray) -> tuple[bytes, str]:
     return buffer.getvalue(), "png"
 
 
-def _write_split(pictures: Iterable[_Picture], folder: Path, name: str, *, limits: tuple[float, float]) -> list[Shard]:
+def _write_split(pictures: Iterator[_Picture], folder: Path, name: str, *, limits: tuple[float, float]) -> list[Shard]:
     shards: list[Shard] = []
-    batch: list[_Picture] = []
-    size = 0
-    for picture in pictures:
-        if batch and (size + picture.size_bytes > limits[0] or len(batch) >= limits[1]):
-            shards.append(_write_shard(batch, folder / f"{name}-{len(shards):06d}.tar", name))
-            batch, size = [], 0
-        batch.append(picture)
-        size += picture.size_bytes
-    if batch:
-        shards.append(_write_shard(batch, folder / f"{name}-{len(shards):06d}.tar", name))
+    picture = next(pictures, None)
+    while picture is not None:
+        path, size, count = folder / f"{name}-{len(shards):06d}.tar", 0, 0
+        with open(path, "xb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+                while picture is not None and (
+                    not count or (size + picture.size_bytes <= limits[0] and count < limits[1])
+                ):
+                    _add(archive, f"{picture.key}.{picture.suffix}", picture.data)
+                    _add(archive, f"{picture.key}.cls", str(picture.label).encode())
+                    size, count = size + picture.size_bytes, count + 1
+                    picture = next(pictures, None)
+            file.flush()
+            os.fsync(file.fileno())
+        shards.append(_finished(path, split=name, count=count))
     return shards
 
 
-def _write_shard(pictures: list[_Picture], path: Path, split: str) -> Shard:
-    with open(path, "xb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for picture in pictures:
-                _add(archive, f"{picture.key}.{picture.suffix}", picture.data)
-                _add(archive, f"{picture.key}.cls", str(picture.label).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    return Shard(
-        location=str(path),
-        name=path.name,
-        split=split,
-        size_bytes=path.stat().st_size,
-        count=len(pictures),
-        sha256=file_digest(path, "sha256"),
-    )
+def _finished(path: Path, *, split: str, count: int) -> Shard:
+    size, sha256 = path.stat().st_size, file_digest(path, "sha256")
+    return Shard(location=str(path), name=path.name, split=split, size_bytes=size, count=count, sha256=sha256)
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -222,7 +214,6 @@ def _write_index(dataset: Dataset, shards: list[Shard], folder: Path) -> None:
     ]
     data = {
         "format": FORMAT,
-        "name": dataset.name,
         "class_names": list(dataset.class_names),
         "mirror_safe": dataset.mirror_safe,
         "shards": rows,

@@ -19,7 +19,10 @@ class Stored(Protocol):
         ...
 
     def read(self) -> bytes:
-        """Returns the encoded picture, from any thread; raises DataError where what holds it cannot be read."""
+        """Returns the encoded picture, from any thread.
+
+        Raises ImageError where this one cannot be read, DataError where what holds it and others cannot.
+        """
         ...
 
 

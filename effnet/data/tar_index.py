@@ -71,8 +71,8 @@ def _members(file: BinaryIO, name: str) -> Iterator[Member]:
                 keys.add(key)
                 sample = _Sample(key)
             _add_(sample, info, suffix, archive, name)
-        yield from _finished(sample, name)
         _check_end(file, archive.offset, name)
+        yield from _finished(sample, name)
 
 
 def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, archive: tarfile.TarFile, name: str) -> None:

@@ -13,7 +13,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split, load_image
 from effnet.data.fetching import cache_folder
 from effnet.data.preprocess import Preprocess, random_flip, random_resized_crop, resize_and_crop
-from effnet.errors import DataError, WeightsError
+from effnet.errors import DataError, ImageError, WeightsError
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.weights import Arrays, fold_norms
 from effnet.measure.machine import usable_cores
@@ -120,7 +120,7 @@ def _keys(extractor: Extractor, split: Split, view: int) -> list[bytes | None]:
                 digest.update(repr(source.shape).encode() + source.tobytes())
             else:
                 digest.update(source.read())
-        except OSError:
+        except (OSError, ImageError):
             return None
         return digest.digest()
 
