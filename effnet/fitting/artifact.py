@@ -129,8 +129,8 @@ def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, 
             listener=task.listener,
         )
     recipe = attempt.recipe
-    task.say(f"Training {spec.name} for {recipe.epochs} epochs", heading=True)
-    model = build(spec, dropout=recipe.dropout, drop_path=recipe.drop_path, seed=recipe.seed)
+    task.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
+    model = build(spec, dropout=recipe.model.dropout, drop_path=recipe.model.drop_path, seed=recipe.train.seed)
     zero_classifier_(model)
     training = train(
         model,

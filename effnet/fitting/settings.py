@@ -12,7 +12,7 @@ from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
 from effnet.fitting.plan import TrainingNeed
-from effnet.training.recipe import Recipe
+from effnet.training.recipe import Augment, Model, Recipe, Train
 
 DEFAULT_MINUTES = 10.0
 # Fewer passes over the pictures than this teach a fresh network too little to be worth its size.
@@ -105,19 +105,19 @@ def make_recipe(
     while memory_gb and batch_size > 2 and batch_size * a_picture > 0.5 * memory_gb * 2**30:
         batch_size //= 2
     if not dataset.mirror_safe:
-        augment, min_area = "shift", 0.35
+        view, min_area = "shift", 0.35
     else:
-        augment, min_area = "crop", 0.6 if short_side <= 40 else 0.3
+        view, min_area = "crop", 0.6 if short_side <= 40 else 0.3
     return Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        augment=augment,
-        min_area=min_area,
-        flip=dataset.mirror_safe,
-        learning_rate=3e-3 * (batch_size / 64) ** 0.5,
-        drop_path=0.1 if len(spec.blocks) > _DEEP else 0.0,
-        patience=max(12, epochs // 2),
-        seed=seed,
+        train=Train(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=3e-3 * (batch_size / 64) ** 0.5,
+            patience=max(12, epochs // 2),
+            seed=seed,
+        ),
+        model=Model(drop_path=0.1 if len(spec.blocks) > _DEEP else 0.0),
+        augment=Augment(view=view, min_area=min_area, flip=dataset.mirror_safe),
     )
 
 
@@ -127,17 +127,23 @@ def finetune_recipe(recipe: Recipe, preprocess: Preprocess, *, num_train: int, e
     `recipe` is the one that a fresh network would get, `preprocess` what the weights expect. Norms keep their
     statistics where few pictures would only blur them, and where they are `folded` away.
     """
-    return dataclasses.replace(
-        recipe,
+    train = dataclasses.replace(
+        recipe.train,
         epochs=min(epochs, _MOST_TUNING_EPOCHS),
-        learning_rate=_TUNING_RATE * (recipe.batch_size / 32) ** 0.5,
+        lr=_TUNING_RATE * (recipe.train.batch_size / 32) ** 0.5,
         layer_decay=0.7,
-        weight_decay=0.02,
-        dropout=0.2,
-        warmup=0.2,
-        min_area=max(recipe.min_area, 0.4),
         frozen_norms=folded or num_train < _ENOUGH_FOR_STATISTICS,
         start_counts=True,
-        interpolation=preprocess.interpolation,
         patience=max(6, epochs // 3),
+    )
+    return dataclasses.replace(
+        recipe,
+        name="finetune",
+        train=train,
+        model=dataclasses.replace(recipe.model, dropout=0.2),
+        optimizer=dataclasses.replace(recipe.optimizer, weight_decay=0.02),
+        schedule=dataclasses.replace(recipe.schedule, warmup=0.2),
+        augment=dataclasses.replace(
+            recipe.augment, min_area=max(recipe.augment.min_area, 0.4), interpolation=preprocess.interpolation
+        ),
     )

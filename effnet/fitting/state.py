@@ -16,6 +16,7 @@ from effnet.errors import InputError
 from effnet.fitting.candidates import Candidate, candidate_from_dict
 from effnet.runtime.config import write_text
 from effnet.training.recipe import Recipe
+from effnet.training.recipe_file import recipe_from_dict
 
 RUN, PLAN = "run", "plan.json"
 
@@ -97,7 +98,7 @@ def read_plan(out: Path) -> Plan | None:
             attempts=[
                 Attempt(
                     candidate=a["candidate"],
-                    recipe=Recipe(**a["recipe"]),
+                    recipe=recipe_from_dict(a["recipe"]),
                     preprocess=Preprocess.from_dict(a["preprocess"]),
                     strategy=a["strategy"],
                 )

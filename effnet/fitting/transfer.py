@@ -24,6 +24,7 @@ from effnet.runtime.config import write_text
 from effnet.training.head import train_head
 from effnet.training.loop import TrainResult, train
 from effnet.training.recipe import Recipe
+from effnet.training.recipe_file import recipe_from_dict
 from effnet.training.speed import train_speed
 from effnet.weights.adapt import Arrays, has_folded_norms
 from effnet.weights.bundle import load_arrays_, write_arrays
@@ -104,8 +105,8 @@ def transfer(
         return Learned(method="head", training=training, recipe=None, head=facts, validation=validation)
     spent = facts["seconds"]
     recipe = _recipe(attempt, dataset, network, state, epochs=epochs, minutes=minutes, spent=spent, folder=folder)
-    listener(Said(text=f"Fine-tuning the whole network for {recipe.epochs} epochs", heading=True))
-    tuned = build(spec, dropout=recipe.dropout, drop_path=recipe.drop_path)
+    listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
+    tuned = build(spec, dropout=recipe.model.dropout, drop_path=recipe.model.drop_path)
     load_arrays_(tuned, state, where=str(folder / HEAD))
     training = train(
         tuned,
@@ -249,7 +250,7 @@ def _recipe(
     """Returns the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
     path = folder / RECIPE
     if path.is_file():
-        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+        return recipe_from_dict(json.loads(path.read_text(encoding="utf-8")))
     spec = network.spec
     if epochs is None:
         assert minutes is not None

@@ -55,17 +55,17 @@ def _shrink(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 def augmented(image: np.ndarray, recipe: Recipe, *, resolution: int, rng: np.random.Generator) -> np.ndarray:
     """Returns one random view of `image`, uint8 [resolution, resolution, channels]."""
-    if recipe.augment == "crop":
+    if recipe.augment.view == "crop":
         image = random_resized_crop(
             image,
             resolution=resolution,
             rng=rng,
-            scale=(recipe.min_area, 1.0),
-            interpolation=recipe.interpolation,
+            scale=(recipe.augment.min_area, 1.0),
+            interpolation=recipe.augment.interpolation,
         )
-    elif recipe.augment == "shift":
-        image = random_shift(image, resolution=resolution, rng=rng, interpolation=recipe.interpolation)
-    return random_flip(image, rng=rng) if recipe.flip else image
+    elif recipe.augment.view == "shift":
+        image = random_shift(image, resolution=resolution, rng=rng, interpolation=recipe.augment.interpolation)
+    return random_flip(image, rng=rng) if recipe.augment.flip else image
 
 
 def train_batches(
@@ -85,16 +85,16 @@ def train_batches(
     The order depends on seed, epoch and `blocks`, a view on seed, epoch and index alone: how many `workers` prepare
     batches, and how many `ahead`, changes nothing.
     """
-    order = epoch_order(len(labels), seed=recipe.seed, epoch=epoch, blocks=blocks)
-    chunks = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
+    order = epoch_order(len(labels), seed=recipe.train.seed, epoch=epoch, blocks=blocks)
+    chunks = [order[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:  # a batch of one has no batch statistics
         chunks[-2] = np.concatenate(chunks[-2:])
         chunks.pop()
 
     def view(index: int) -> tuple[np.ndarray, int]:
-        rng = np.random.default_rng([recipe.seed, epoch, index])
+        rng = np.random.default_rng([recipe.train.seed, epoch, index])
         image, label = _load_or_next(load, labels, index)
-        if recipe.augment == "none":
+        if recipe.augment.view == "none":
             image = resize_and_crop(image, preprocess)
         return augmented(image, recipe, resolution=preprocess.resolution, rng=rng), label
 

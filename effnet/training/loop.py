@@ -24,7 +24,8 @@ from effnet.training.device import fast_arithmetic, pick_device, to_input
 from effnet.training.events import EpochEnd, Listener, Step
 from effnet.training.losses import Batch, LossFn, cross_entropy
 from effnet.training.optim import make_optimizer, update_average_
-from effnet.training.recipe import Recipe, learning_rate
+from effnet.training.recipe import Recipe
+from effnet.training.schedule import learning_rate
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -110,13 +111,13 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device = device
-        self.loss_fn = loss_fn or cross_entropy(recipe.label_smoothing)
+        self.loss_fn = loss_fn or cross_entropy(recipe.loss.label_smoothing)
         self.listener = listener or (lambda event: None)
         self.model = model.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.model, recipe)
         self.load = cached_loader(dataset.train, preprocess)
-        self.batches = num_batches(len(dataset.train), recipe.batch_size)
+        self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
         self.val = held_out(dataset.val if len(dataset.val) else dataset.train, preprocess)
         self.position = (
             load_checkpoint_(folder, model=self.model, average=self.average, optimizer=self.optimizer) or Position()
@@ -128,7 +129,7 @@ class _Run:
 
         position = self.position
         self._rewrite_metrics()
-        if self.recipe.start_counts and position.step == 0:
+        if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
         with SummaryWriter(self.folder / "tensorboard", purge_step=position.epoch + 1) as writer:
             while not position.finished:
@@ -159,7 +160,7 @@ class _Run:
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
         position, recipe = self.position, self.recipe
-        total = recipe.epochs * self.batches
+        total = recipe.train.epochs * self.batches
         batches = train_batches(
             self.load,
             self.dataset.train.labels,
@@ -172,7 +173,7 @@ class _Run:
         )
         lap = time.perf_counter()
         for images, labels in batches:
-            rate = learning_rate(recipe, position.step, total)
+            rate = learning_rate(recipe, position.step, total_steps=total, epoch_steps=self.batches)
             loss = self._step(images, labels, rate)
             if not np.isfinite(loss):
                 raise EffnetError(
@@ -195,13 +196,13 @@ class _Run:
 
     def _step(self, images: np.ndarray, labels: np.ndarray, rate: float) -> float:
         # Dropout and drop-path draw from a generator that depends on the step alone: a resumed run draws alike.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.position.step)
+        torch.manual_seed(self.recipe.train.seed * 1_000_003 + self.position.step)
         self.model.train()
         batch = Batch(
             images=to_input(images, self.preprocess, self.device),
             labels=torch.from_numpy(labels).to(self.device),
         )
-        if self.recipe.frozen_norms:
+        if self.recipe.train.frozen_norms:
             freeze_norms_(self.model)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -209,9 +210,9 @@ class _Run:
             loss = self.loss_fn(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip_norm)
         self.optimizer.step()
-        update_average_(self.average, self.model, step=self.position.step, decay=self.recipe.ema_decay)
+        update_average_(self.average, self.model, step=self.position.step, decay=self.recipe.train.ema_decay)
         return loss.item()
 
     def _tell(self, loss: float, total: int) -> None:
@@ -221,7 +222,7 @@ class _Run:
         self.listener(
             Step(
                 epoch=position.epoch + 1,
-                epochs=self.recipe.epochs,
+                epochs=self.recipe.train.epochs,
                 step=position.step,
                 total_steps=total,
                 loss=loss,
@@ -265,12 +266,12 @@ class _Run:
     def _verdict(self, deadline_seconds: float | None) -> str:
         """Returns why training is over, or an empty text."""
         position, recipe = self.position, self.recipe
-        if position.epoch >= recipe.epochs:
-            return f"finished {recipe.epochs} epochs"
-        if recipe.patience and position.epoch - 1 - position.last_better >= recipe.patience:
-            return f"no better validation result for {recipe.patience} epochs"
+        if position.epoch >= recipe.train.epochs:
+            return f"finished {recipe.train.epochs} epochs"
+        if recipe.train.patience and position.epoch - 1 - position.last_better >= recipe.train.patience:
+            return f"no better validation result for {recipe.train.patience} epochs"
         if deadline_seconds is not None and position.seconds > deadline_seconds:
-            return f"out of time after epoch {position.epoch} of {recipe.epochs}"
+            return f"out of time after epoch {position.epoch} of {recipe.train.epochs}"
         return ""
 
     def _save(self) -> None:

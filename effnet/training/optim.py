@@ -12,7 +12,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     Its groups carry `lr_scale`, the factor that the recipe's layer decay gives to their depth.
     """
     depth = (
-        _depths(model) if recipe.layer_decay < 1 else dict.fromkeys((name for name, _ in model.named_parameters()), 0)
+        _depths(model)
+        if recipe.train.layer_decay < 1
+        else dict.fromkeys((name for name, _ in model.named_parameters()), 0)
     )
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -20,12 +22,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     rows = [
         {
             "params": parameters,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-            "lr_scale": recipe.layer_decay**below,
+            "weight_decay": recipe.optimizer.weight_decay if decays else 0.0,
+            "lr_scale": recipe.train.layer_decay**below,
         }
         for (below, decays), parameters in groups.items()
     ]
-    return torch.optim.AdamW(rows, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+    return torch.optim.AdamW(
+        rows, lr=recipe.train.peak_lr, betas=(recipe.optimizer.momentum, recipe.optimizer.decay), fused=True
+    )
 
 
 def _depths(model: nn.Module) -> dict[str, int]:

@@ -1,24 +1,32 @@
-"""What a training run does, as one frozen value."""
+"""What a training run does, as one frozen tree of values; recipe_file.py reads and writes it."""
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from effnet.data.preprocess import Interpolation
 from effnet.errors import InputError
 
-Augment = Literal["crop", "shift", "none"]
+View = Literal["crop", "shift", "none"]
+Policy = Literal["none", "autoaugment", "autoaugment_cifar10", "randaugment", "trivialaugment"]
+OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
+ScheduleName = Literal["cosine", "one_cycle", "constant", "step", "exponential"]
+LossName = Literal["cross_entropy", "bce"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Recompute = Literal["none", "stages"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """AdamW under a one-cycle schedule, with an average of the weights.
+class Train:
+    """How long, in what batches, how fast and how exactly.
 
-    `learning_rate` is the peak, reached after `warmup` of all steps and left on a half cosine. `augment` crop
-    is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom. `flip`
-    mirrors at random. `drop_path` is the rate of the last block. `patience` is the number of epochs without a
-    better validation result after which training stops, 0 for never.
+    A step sees `batch_size` pictures over all processes, at most `micro_batch` of them at once on one device (0: all
+    that are its share). `lr` is the peak; with an `lr_batch` it is meant for batches of that size and grows with
+    batch_size. `ema_decay` 0 keeps no average of the weights; `ema_every` is in steps. `patience` is the number of
+    epochs without a better validation result after which training stops, 0 for never. `precise_norms` is the number
+    of pictures that the statistics of the norms are taken from anew before each validation, 0 for not at all.
+    `recompute` stages keeps only what stages hand on, and computes the rest again in the backward pass.
 
     For weights that have learned already: `layer_decay` is the factor of the learning rate from one stage to the one
     before it, `frozen_norms` keeps the statistics of the norms, and `start_counts` makes the weights that training
@@ -27,49 +35,228 @@ class Recipe:
 
     epochs: int = 40
     batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.15
-    label_smoothing: float = 0.1
-    dropout: float = 0.1
-    drop_path: float = 0.0
-    ema_decay: float = 0.998
+    micro_batch: int = 0
+    lr: float = 3e-3
+    lr_batch: int = 0
     clip_norm: float = 2.0
-    augment: Augment = "crop"
-    min_area: float = 0.35
-    flip: bool = True
-    interpolation: Interpolation = "bicubic"
+    ema_decay: float = 0.998
+    ema_every: int = 1
     patience: int = 0
     layer_decay: float = 1.0
     frozen_norms: bool = False
+    sync_norms: bool = False
+    precise_norms: int = 0
+    precision: Precision = "auto"
+    recompute: Recompute = "none"
     start_counts: bool = False
+    keep_checkpoints: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("patience", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise InputError(f"{name} must be an integer of at least {least}; got {value!r}")
-        for name in ("learning_rate", "clip_norm"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(f"{name} must be positive and finite; got {getattr(self, name)!r}")
-        for name in ("warmup", "label_smoothing", "dropout", "drop_path", "ema_decay", "min_area"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must lie in 0..1, 1 excluded; got {getattr(self, name)!r}")
+        least = {"epochs": 1, "batch_size": 2, "ema_every": 1, "keep_checkpoints": 1}
+        zero = ("micro_batch", "lr_batch", "patience", "precise_norms", "seed")
+        _check_integers(self, "train", least | dict.fromkeys(zero, 0))
+        _check_positive(self, "train", "lr")
+        _check_from_zero(self, "train", "clip_norm")
+        _check_shares(self, "train", "ema_decay")
         if not 0 < self.layer_decay <= 1:
-            raise InputError(f"layer_decay must lie above 0 and be at most 1; got {self.layer_decay!r}")
-        if self.augment not in get_args(Augment):
-            raise InputError(f"augment must be one of {', '.join(get_args(Augment))}; got {self.augment!r}")
+            raise InputError(f"train.layer_decay must lie above 0 and be at most 1; got {self.layer_decay!r}")
+        _check_choice("train.precision", self.precision, get_args(Precision))
+        _check_choice("train.recompute", self.recompute, get_args(Recompute))
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate."""
+        return self.lr * self.batch_size / self.lr_batch if self.lr_batch else self.lr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What training adds to the network: `drop_path` is the rate of the last block, `norm_momentum` torch's."""
+
+    dropout: float = 0.1
+    drop_path: float = 0.0
+    norm_momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "model", "dropout", "drop_path", "norm_momentum")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimizer:
+    """The rule that moves the weights.
+
+    `momentum` is beta 1 of AdamW and LAMB, `decay` beta 2 of those and the decay of RMSProp's mean square.
+    `decay_vectors` applies the weight decay to biases too, never to norms. SGD and rmsprop_tf couple it with the
+    gradient; adamw and lamb do not.
+    """
+
+    name: OptimizerName = "adamw"
+    momentum: float = 0.9
+    decay: float = 0.99
+    eps: float = 1e-8
+    nesterov: bool = False
+    weight_decay: float = 0.05
+    decay_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer.name", self.name, get_args(OptimizerName))
+        _check_shares(self, "optimizer", "momentum", "decay")
+        _check_positive(self, "optimizer", "eps")
+        _check_from_zero(self, "optimizer", "weight_decay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The learning rate over the steps, relative to its peak.
+
+    A linear rise over `warmup` of all steps, or over `warmup_epochs` where that is not 0; then `cosine` (half a
+    cosine down to `final`), `constant`, `step` and `exponential` (times `decay_rate` every `decay_epochs`, at once or
+    steadily). `one_cycle` rises and falls on half cosines, from a 25th of the peak (Smith 2018, as torch has it).
+    """
+
+    name: ScheduleName = "cosine"
+    warmup: float = 0.15
+    warmup_epochs: float = 0.0
+    final: float = 0.01
+    decay_epochs: float = 2.4
+    decay_rate: float = 0.97
+
+    def __post_init__(self) -> None:
+        _check_choice("schedule.name", self.name, get_args(ScheduleName))
+        _check_shares(self, "schedule", "warmup")
+        _check_from_zero(self, "schedule", "warmup_epochs")
+        _check_positive(self, "schedule", "decay_epochs", "decay_rate")
+        if not 0 <= self.final <= 1:
+            raise InputError(f"schedule.final must lie in 0..1; got {self.final!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """How pictures vary from epoch to epoch.
+
+    `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
+    `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
+    `policy` applies published sequences of operations: RandAugment `num_ops` of them at `magnitude` (0 to 30) with
+    spread `magnitude_std`. `erasing` is the share of pictures that lose a rectangle. `mixup` and `cutmix` are the alpha
+    of their beta distributions, 0 for off; where both are on, each batch takes one of them.
+    """
+
+    view: View = "crop"
+    min_area: float = 0.35
+    flip: bool = True
+    interpolation: Interpolation = "bicubic"
+    rotation: float = 0.0
+    jitter: float = 0.0
+    policy: Policy = "none"
+    num_ops: int = 2
+    magnitude: float = 9.0
+    magnitude_std: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_choice("augment.view", self.view, get_args(View))
+        _check_choice("augment.policy", self.policy, get_args(Policy))
+        _check_integers(self, "augment", {"num_ops": 1})
+        _check_shares(self, "augment", "min_area", "jitter")
+        _check_from_zero(self, "augment", "magnitude_std", "mixup", "cutmix")
+        for name, most in (("magnitude", 30), ("rotation", 180), ("erasing", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"augment.{name} must lie in 0..{most}; got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What is made small.
+
+    `bce` asks of each class on its own whether it is there. With a `teacher`, a bundle's folder, the loss is a mean of
+    the labels' and of the teacher's softened answers at `temperature` (Hinton et al. 2015), the latter weighing
+    `teacher_weight`.
+    """
+
+    name: LossName = "cross_entropy"
+    label_smoothing: float = 0.1
+    teacher: str = ""
+    teacher_weight: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice("loss.name", self.name, get_args(LossName))
+        _check_shares(self, "loss", "label_smoothing")
+        _check_positive(self, "loss", "temperature")
+        if not 0 <= self.teacher_weight <= 1:
+            raise InputError(f"loss.teacher_weight must lie in 0..1; got {self.teacher_weight!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One part of progressive training (Tan & Le 2021, section 4): `share` of the epochs relative to the other stages.
+
+    What is None is as in the rest of the recipe; `resolution` None is the network's own.
+    """
+
+    share: float = 1.0
+    resolution: int | None = None
+    micro_batch: int | None = None
+    dropout: float | None = None
+    magnitude: float | None = None
+    mixup: float | None = None
+    cutmix: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "stages", "share")
+        if self.resolution is not None and (type(self.resolution) is not int or self.resolution < 8):
+            raise InputError(f"stages.resolution must be an integer of at least 8; got {self.resolution!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that a training run does to a network; the defaults suit small networks and few pictures."""
+
+    name: str = "small_data"
+    train: Train = field(default_factory=Train)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    augment: Augment = field(default_factory=Augment)
+    loss: Loss = field(default_factory=Loss)
+    stages: tuple[Stage, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the recipe as JSON-able data."""
-        return dataclasses.asdict(self)
+        """Returns the recipe as JSON-able data, every field written out."""
+        return dataclasses.asdict(self) | {"stages": [dataclasses.asdict(stage) for stage in self.stages]}
 
 
-def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
-    """Returns the learning rate of `step` (from 0): a linear rise, then a half cosine down to a hundredth."""
-    rise = max(1, round(recipe.warmup * total_steps))
-    if step < rise:
-        return recipe.learning_rate * (step + 1) / rise
-    progress = (step - rise) / max(1, total_steps - rise)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+def _check_integers(value: Any, group: str, least: dict[str, int]) -> None:
+    for name, bound in least.items():
+        got = getattr(value, name)
+        if type(got) is not int or got < bound:
+            raise InputError(f"{group}.{name} must be an integer of at least {bound}; got {got!r}")
+
+
+def _check_positive(value: Any, group: str, *names: str) -> None:
+    for name in names:
+        got = getattr(value, name)
+        if not (math.isfinite(got) and got > 0):
+            raise InputError(f"{group}.{name} must be positive and finite; got {got!r}")
+
+
+def _check_from_zero(value: Any, group: str, *names: str) -> None:
+    for name in names:
+        got = getattr(value, name)
+        if not (math.isfinite(got) and got >= 0):
+            raise InputError(f"{group}.{name} must be finite and at least 0; got {got!r}")
+
+
+def _check_shares(value: Any, group: str, *names: str) -> None:
+    for name in names:
+        got = getattr(value, name)
+        if not 0 <= got < 1:
+            raise InputError(f"{group}.{name} must lie in 0..1, 1 excluded; got {got!r}")
+
+
+def _check_choice(name: str, got: Any, known: tuple[str, ...]) -> None:
+    if got not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}; got {got!r}")

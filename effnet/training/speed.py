@@ -12,7 +12,7 @@ from effnet.nn.network import build
 from effnet.training.device import fast_arithmetic, pick_device, to_input
 from effnet.training.losses import Batch, cross_entropy
 from effnet.training.optim import make_optimizer, update_average_
-from effnet.training.recipe import Recipe
+from effnet.training.recipe import Recipe, Train
 
 _MIN_SECONDS, _MAX_STEPS = 0.4, 6
 # The batch shrinks for large networks, so that a step ends within seconds.
@@ -25,7 +25,7 @@ def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
     batch_size = max(2, min(32, int(_MACS_A_STEP / cost(spec).macs)))
     channels = spec.in_channels
     preprocess = Preprocess(resolution=spec.resolution, mean=(0.5,) * channels, std=(0.5,) * channels)
-    recipe = Recipe(batch_size=batch_size)
+    recipe = Recipe(train=Train(batch_size=batch_size))
     model = build(spec, seed=0).to(device, memory_format=torch.channels_last)
     average = build(spec, seed=0).to(device, memory_format=torch.channels_last).requires_grad_(False)
     optimizer, loss_fn = make_optimizer(model, recipe), cross_entropy()

@@ -23,7 +23,7 @@ from effnet.data.sharding import write_shards
 from effnet.errors import DataError
 from effnet.fitting.state import fingerprint
 from effnet.training.batches import cached_loader, train_batches
-from effnet.training.recipe import Recipe
+from effnet.training.recipe import Recipe, Train
 
 SPLITS = ("train", "val", "test")
 SIZE = 20_480
@@ -164,7 +164,7 @@ def test_few_shards_are_on_the_disk_while_an_epoch_is_trained(narrow, tmp_path, 
     assert dataset.train.blocks.mixed == 3
     assert any("each epoch mixes 3 shards at a time" in note for note in dataset.notes)
     assert on_disk(cache) <= 5 * SIZE
-    preprocess, recipe = Preprocess(resolution=16, mean=(0.5,) * 3, std=(0.2,) * 3), Recipe(batch_size=4)
+    preprocess, recipe = Preprocess(resolution=16, mean=(0.5,) * 3, std=(0.2,) * 3), Recipe(train=Train(batch_size=4))
     load = cached_loader(dataset.train, preprocess, limit=0)
     labels, blocks = dataset.train.labels, dataset.train.blocks
 

@@ -48,20 +48,21 @@ def test_pictures_of_one_colour_still_have_a_spread():
 def test_digits_are_never_mirrored_and_photographs_are():
     digits = read_dataset("digits")
     recipe = make_recipe(digits, scale(get_spec("b0"), phi=-12), epochs=10, short_side=8, memory_gb=8.0, seed=3)
-    assert (recipe.flip, recipe.augment, recipe.seed, recipe.drop_path) == (False, "shift", 3, 0.0)
+    assert (recipe.augment.flip, recipe.augment.view, recipe.train.seed) == (False, "shift", 3)
+    assert recipe.model.drop_path == 0.0
     photos = Dataset(
         name="photos", class_names=("a", "b"), channels=3, train=digits.train, val=digits.val, test=digits.test,
         mirror_safe=True,
     )  # fmt: skip
     recipe = make_recipe(photos, get_spec("b0"), epochs=10, short_side=256, memory_gb=None, seed=0)
-    assert (recipe.flip, recipe.augment) == (True, "crop")
-    assert recipe.drop_path > 0
+    assert (recipe.augment.flip, recipe.augment.view) == (True, "crop")
+    assert recipe.model.drop_path > 0
 
 
 def test_a_batch_shrinks_until_training_fits_into_half_the_memory():
     digits = read_dataset("digits")
     sizes = [
-        make_recipe(digits, get_spec(name), epochs=1, short_side=256, memory_gb=memory, seed=0).batch_size
+        make_recipe(digits, get_spec(name), epochs=1, short_side=256, memory_gb=memory, seed=0).train.batch_size
         for name, memory in (("b0", 16.0), ("b4", 16.0), ("b7", 16.0), ("b7", 1000.0))
     ]
     assert sizes == [*sorted(sizes[:3], reverse=True), 32]

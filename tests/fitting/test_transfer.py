@@ -105,7 +105,7 @@ def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, s
     assert {name for name in changed if name.endswith("conv.weight")} == {n for n in head if n.endswith("conv.weight")}
     # So few pictures would only blur the statistics.
     assert not any("running" in name for name in changed)
-    assert training["recipe"]["frozen_norms"] is True
+    assert training["recipe"]["train"]["frozen_norms"] is True
 
 
 def test_fine_tuning_that_never_helps_leaves_the_head(tiny_pictures, small_bundle, tmp_path):
@@ -250,7 +250,7 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
     # 8 pictures a second in 0.8 of nearly a minute, 159 an epoch.
-    assert recipe["epochs"] == len(report["training"]["epochs"]) == 2
+    assert recipe["train"]["epochs"] == len(report["training"]["epochs"]) == 2
 
 
 def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_file, photos, tmp_path, monkeypatch):

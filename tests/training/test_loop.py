@@ -23,7 +23,9 @@ from effnet.training.events import EpochEnd, Step
 from effnet.training.loop import train, validate
 from effnet.training.losses import cross_entropy
 from effnet.training.optim import make_optimizer, update_average_
-from effnet.training.recipe import Recipe, learning_rate
+from effnet.training.recipe import Recipe
+from effnet.training.recipe_file import with_values
+from effnet.training.schedule import learning_rate
 
 
 def tiny_dataset(num=48, classes=3, side=16):
@@ -51,13 +53,16 @@ def tiny_spec(classes=3):
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PREPROCESS = Preprocess(resolution=16, crop=1.0, mean=(0.5,), std=(0.25,))
-RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=5e-3, dropout=0.2, drop_path=0.1)
-TUNING = dataclasses.replace(RECIPE, layer_decay=0.7, frozen_norms=True, start_counts=True)
+RECIPE = with_values(
+    Recipe(),
+    {"train.epochs": 3, "train.batch_size": 16, "train.lr": 5e-3, "model.dropout": 0.2, "model.drop_path": 0.1},
+)
+TUNING = with_values(RECIPE, {"train.layer_decay": 0.7, "train.frozen_norms": True, "train.start_counts": True})
 RECIPES = pytest.mark.parametrize("recipe", [RECIPE, TUNING], ids=["anew", "tuning"])
 
 
 def run(folder, *, listener=None, recipe=RECIPE, **kwargs):
-    model = build(tiny_spec(), dropout=recipe.dropout, drop_path=recipe.drop_path, seed=0)
+    model = build(tiny_spec(), dropout=recipe.model.dropout, drop_path=recipe.model.drop_path, seed=0)
     return train(model, tiny_dataset(), recipe, PREPROCESS, folder=folder, listener=listener, **kwargs)
 
 
@@ -68,7 +73,11 @@ def weights(result):
 def test_training_learns_and_says_so(tmp_path):
     events = []
     result = run(
-        tmp_path, listener=events.append, recipe=Recipe(epochs=24, batch_size=8, learning_rate=1e-2, augment="none")
+        tmp_path,
+        listener=events.append,
+        recipe=with_values(
+            Recipe(), {"train.epochs": 24, "train.batch_size": 8, "train.lr": 1e-2, "augment.view": "none"}
+        ),
     )
     assert result.history[result.best_epoch - 1]["val_accuracy"] >= 0.9
     assert result.history[-1]["loss"] < result.history[0]["loss"]
@@ -89,7 +98,7 @@ def test_metrics_and_tensorboard_are_written(tmp_path):
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path):
     first, second = weights(run(tmp_path / "a")), weights(run(tmp_path / "b"))
-    other = weights(run(tmp_path / "c", recipe=Recipe(**{**RECIPE.to_dict(), "seed": 1})))
+    other = weights(run(tmp_path / "c", recipe=with_values(RECIPE, {"train.seed": 1})))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
@@ -153,8 +162,8 @@ import effnet.training.loop as loop
 loop.CHECKPOINT_SECONDS = 0.0
 from pathlib import Path
 from test_loop import run
-from effnet.training.recipe import Recipe
-run(Path({folder!r}), recipe={recipe!r}, listener=lambda event: print("event", flush=True))
+from effnet.training.recipe_file import recipe_from_dict
+run(Path({folder!r}), recipe=recipe_from_dict({recipe!r}), listener=lambda event: print("event", flush=True))
 """
 
 
@@ -164,7 +173,7 @@ def test_kill_9_during_training_resumes_to_the_same_weights(tmp_path, monkeypatc
     whole = weights(run(tmp_path / "whole", recipe=recipe))
     folder = tmp_path / "killed"
     here = os.path.dirname(__file__)
-    code = _KILLED.format(folders=[here, os.path.dirname(here)], folder=str(folder), recipe=recipe)
+    code = _KILLED.format(folders=[here, os.path.dirname(here)], folder=str(folder), recipe=recipe.to_dict())
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     for _ in range(4):
         assert process.stdout.readline() == "event\n"
@@ -199,7 +208,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 
 
 def test_early_stop_ends_training_and_keeps_the_best(tmp_path):
-    recipe = Recipe(epochs=50, batch_size=16, learning_rate=1e-9, patience=2)
+    recipe = with_values(Recipe(), {"train.epochs": 50, "train.batch_size": 16, "train.lr": 1e-9, "train.patience": 2})
     result = run(tmp_path, recipe=recipe)
     assert len(result.history) < 50
     assert "no better validation result for 2 epochs" in result.stopped
@@ -217,7 +226,12 @@ def test_the_clock_ends_training_at_the_end_of_an_epoch(tmp_path):
 
 def test_the_clock_ends_an_epoch_that_would_last_too_long(tmp_path):
     events = []
-    run(tmp_path, deadline_seconds=1e-9, listener=events.append, recipe=Recipe(epochs=1, batch_size=4))
+    run(
+        tmp_path,
+        deadline_seconds=1e-9,
+        listener=events.append,
+        recipe=with_values(Recipe(), {"train.epochs": 1, "train.batch_size": 4}),
+    )
     assert sum(isinstance(event, Step) for event in events) == 1
 
 
@@ -252,8 +266,8 @@ def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
 
 
 def test_learning_rate_rises_then_falls_to_a_hundredth():
-    recipe = Recipe(learning_rate=1.0, warmup=0.1)
-    rates = [learning_rate(recipe, step, 100) for step in range(100)]
+    recipe = with_values(Recipe(), {"train.lr": 1.0, "schedule.warmup": 0.1})
+    rates = [learning_rate(recipe, step, total_steps=100, epoch_steps=10) for step in range(100)]
     assert rates[9] == 1.0
     assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
     assert 0.01 <= rates[-1] < 0.02
@@ -262,18 +276,19 @@ def test_learning_rate_rises_then_falls_to_a_hundredth():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch_size": 1}, {"learning_rate": float("nan")}, {"dropout": 1.0}, {"augment": "mirror"},
-        {"layer_decay": 0.0}, {"layer_decay": 1.01}, {"layer_decay": float("nan")},
+        {"train.epochs": 0}, {"train.batch_size": 1}, {"train.lr": float("nan")}, {"model.dropout": 1.0},
+        {"augment.view": "mirror"}, {"train.layer_decay": 0.0}, {"train.layer_decay": 1.01},
+        {"train.layer_decay": float("nan")}, {"train.epochs": 2.5}, {"train.epochs": "3"}, {"stages": [{"share": 0}]},
     ],
 )  # fmt: skip
 def test_a_recipe_out_of_range_is_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        Recipe(**wrong)
+        with_values(Recipe(), wrong)
 
 
 def test_norms_and_biases_are_not_decayed():
     model = build(tiny_spec(), seed=0)
-    decayed, others = make_optimizer(model, Recipe(weight_decay=0.3)).param_groups
+    decayed, others = make_optimizer(model, with_values(Recipe(), {"optimizer.weight_decay": 0.3})).param_groups
     assert decayed["weight_decay"] == 0.3
     assert others["weight_decay"] == 0.0
     assert all(p.ndim > 1 for p in decayed["params"])
@@ -303,7 +318,7 @@ def test_pictures_that_cannot_be_read_are_replaced_in_training_and_left_out_of_e
     (tmp_path / "3.png").write_bytes(b"no picture")
     (tmp_path / "5.png").unlink()
     split = Split(sources=paths, labels=np.arange(8))
-    recipe = Recipe(batch_size=8, augment="none", flip=False)
+    recipe = with_values(Recipe(), {"train.batch_size": 8, "augment.view": "none", "augment.flip": False})
     load = cached_loader(split, PREPROCESS)
     ((images, labels),) = train_batches(load, split.labels, recipe, PREPROCESS, epoch=0)
     assert sorted(labels) == [0, 1, 2, 4, 4, 6, 6, 7]
@@ -317,7 +332,7 @@ def test_pictures_that_cannot_be_read_are_replaced_in_training_and_left_out_of_e
 
 
 def test_batches_are_the_same_however_many_threads_prepare_them_and_wherever_they_start():
-    dataset, recipe = tiny_dataset(), Recipe(batch_size=8)
+    dataset, recipe = tiny_dataset(), with_values(Recipe(), {"train.batch_size": 8})
     load = cached_loader(dataset.train, PREPROCESS)
 
     def batches(**settings):
@@ -334,14 +349,18 @@ def test_batches_are_the_same_however_many_threads_prepare_them_and_wherever_the
 def test_no_batch_has_a_single_picture(images, size):
     labels = np.zeros(images, dtype=np.int64)
     picture = np.zeros((16, 16, 1), dtype=np.uint8)
-    found = list(train_batches(lambda index: picture, labels, Recipe(batch_size=size), PREPROCESS, epoch=0))
+    found = list(
+        train_batches(
+            lambda index: picture, labels, with_values(Recipe(), {"train.batch_size": size}), PREPROCESS, epoch=0
+        )
+    )
     assert len(found) == num_batches(images, size)
     assert min(len(labels) for _, labels in found) >= 2
     assert sum(len(labels) for _, labels in found) == images
 
 
 def test_training_leaves_the_arithmetic_of_the_callers_thread_alone(tmp_path):
-    run(tmp_path, recipe=Recipe(epochs=1, batch_size=16))
+    run(tmp_path, recipe=with_values(Recipe(), {"train.epochs": 1, "train.batch_size": 16}))
     assert np.float32(1e-30) * np.float32(1e-10) > 0
 
 
@@ -353,7 +372,7 @@ def norm_statistics(model):
 def test_frozen_norms_keep_their_statistics_bit_for_bit_and_learn_gain_and_bias(tmp_path, frozen):
     model = build_trained(tiny_spec(), resolution=16)
     before, start = norm_statistics(model), {name: p.detach().clone() for name, p in model.named_parameters()}
-    recipe = dataclasses.replace(RECIPE, frozen_norms=frozen)
+    recipe = with_values(RECIPE, {"train.frozen_norms": frozen})
     result = train(model, tiny_dataset(), recipe, PREPROCESS, folder=tmp_path)
     for trained in (model, result.model):
         kept = [torch.equal(tensor, before[name]) for name, tensor in norm_statistics(trained).items()]
@@ -372,20 +391,20 @@ def validated(model):
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory, one_thread):
     """The state of a network that knows the pictures already."""
-    recipe = Recipe(epochs=8, batch_size=8, learning_rate=1e-2, augment="none")
+    recipe = with_values(Recipe(), {"train.epochs": 8, "train.batch_size": 8, "train.lr": 1e-2, "augment.view": "none"})
     result = run(tmp_path_factory.mktemp("learned"), recipe=recipe)
     assert validated(result.model)[0] >= 0.6
     return weights(result)
 
 
 def tune(folder, learned, *, listener=None, **changes):
-    recipe = dataclasses.replace(TUNING, **changes)
-    model = build(tiny_spec(), dropout=recipe.dropout, drop_path=recipe.drop_path)
+    recipe = with_values(TUNING, {f"train.{name}": value for name, value in changes.items()})
+    model = build(tiny_spec(), dropout=recipe.model.dropout, drop_path=recipe.model.drop_path)
     model.load_state_dict(learned)
     return train(model, tiny_dataset(), recipe, PREPROCESS, folder=folder, listener=listener)
 
 
-SPOILING = {"learning_rate": 0.3, "frozen_norms": False, "layer_decay": 1.0}
+SPOILING = {"lr": 0.3, "frozen_norms": False, "layer_decay": 1.0}
 
 
 def test_weights_that_training_only_spoils_are_given_back(tmp_path, learned):
@@ -399,9 +418,7 @@ def test_weights_that_training_only_spoils_are_given_back(tmp_path, learned):
     assert validated(spoiled.model) < validated(result.model)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"learning_rate": 1e-5}, {"learning_rate": 1e-3}, {"learning_rate": 3e-2}, SPOILING]
-)
+@pytest.mark.parametrize("changes", [{"lr": 1e-5}, {"lr": 1e-3}, {"lr": 3e-2}, SPOILING])
 def test_where_the_start_counts_the_result_is_never_worse(tmp_path, learned, changes):
     model = build(tiny_spec())
     model.load_state_dict(learned)
@@ -439,7 +456,7 @@ def test_layer_decay_slows_each_part_by_its_distance_from_the_classifier():
     spec = get_spec("b0", num_classes=3)
     model = build(spec)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    optimizer = make_optimizer(model, Recipe(layer_decay=0.5, weight_decay=0.3))
+    optimizer = make_optimizer(model, with_values(Recipe(), {"train.layer_decay": 0.5, "optimizer.weight_decay": 0.3}))
     scales, decayed = {}, {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -456,7 +473,17 @@ def test_layer_decay_slows_each_part_by_its_distance_from_the_classifier():
 
 def test_parameters_move_at_the_rate_of_their_depth(tmp_path):
     """Adam's first step is the learning rate itself, whatever the gradient."""
-    recipe = Recipe(epochs=1, batch_size=48, learning_rate=1e-3, warmup=0.0, layer_decay=0.6, weight_decay=0.0)
+    recipe = with_values(
+        Recipe(),
+        {
+            "train.epochs": 1,
+            "train.batch_size": 48,
+            "train.lr": 1e-3,
+            "schedule.warmup": 0.0,
+            "train.layer_decay": 0.6,
+            "optimizer.weight_decay": 0.0,
+        },
+    )
     model = build(tiny_spec(), seed=0)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     result = train(model, tiny_dataset(), recipe, PREPROCESS, folder=tmp_path)

@@ -1,0 +1,78 @@
+"""Recipes as plain data: read from JSON, changed by dotted names."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from effnet.errors import InputError, nearest
+from effnet.training.recipe import Recipe, Stage
+
+
+def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe of such data; what it leaves out is as by default.
+
+    Raises InputError for unknown fields and for values of the wrong type or out of range.
+    """
+    return _read(Recipe, data, "")
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Returns `recipe` with fields changed by their dotted names, such as {"train.lr": 0.1}."""
+    data = recipe.to_dict()
+    for dotted, value in values.items():
+        *groups, last = dotted.split(".")
+        place: Any = data
+        for group in groups:
+            place = _inside(place, group, dotted)
+        _inside(place, last, dotted, leaf=True)
+        place[last] = value
+    return recipe_from_dict(data)
+
+
+def _inside(place: Any, name: str, dotted: str, *, leaf: bool = False) -> Any:
+    known = [key for key, value in place.items() if leaf or isinstance(value, dict)]
+    if name not in known:
+        raise InputError(f"a recipe has no field {dotted!r}; known here are {', '.join(known)}{nearest(name, known)}")
+    return place[name]
+
+
+def _read(kind: type, data: Any, where: str) -> Any:
+    """Returns a dataclass of `kind` from data; `where` names it in errors."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where or 'a recipe'} must be an object with fields; got {data!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = [name for name in data if name not in hints]
+    if unknown:
+        known = ", ".join(hints)
+        dotted = f"{where}.{unknown[0]}" if where else unknown[0]
+        raise InputError(f"a recipe has no field {dotted!r}; known here are {known}{nearest(unknown[0], list(hints))}")
+    return kind(**{name: _value(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in data.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _read(hint, value, where)  # type: ignore[arg-type]
+    if hint == tuple[Stage, ...]:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} must be a list of stages; got {value!r}")
+        return tuple(_read(Stage, item, f"{where}[{i}]") for i, item in enumerate(value))
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return _scalar(allowed, value, where)
+
+
+def _scalar(allowed: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Returns the value where it is of an allowed type; a whole number may stand for a fraction."""
+    if value is None and type(None) in allowed:
+        return None
+    if float in allowed and type(value) in (int, float):
+        return float(value)
+    if (int in allowed and type(value) is int) or (bool in allowed and type(value) is bool):
+        return value
+    text = str in allowed or any(typing.get_origin(kind) is typing.Literal for kind in allowed)
+    if text and isinstance(value, str):
+        return value
+    names = {float: "a number", int: "a whole number", bool: "true or false"}
+    wanted = " or ".join(names.get(kind, "a text") for kind in allowed if kind is not type(None))
+    raise InputError(f"{where} must be {wanted}; got {value!r}")
