@@ -128,7 +128,8 @@ def _finished(sample: _Sample, name: str) -> Iterator[Member]:
     if sample.label is None:
         raise DataError(
             f"{name}: the picture {printable(info.name)} must have a label, {printable(sample.key)}.cls or "
-            f"{printable(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none"
+            f"{printable(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
+            "(class folders in a tar file must be unpacked)"
         )
     yield Member(name=info.name, offset=info.offset_data, size=info.size, label=sample.label)
 
