@@ -1,9 +1,11 @@
 """A plain training script as people write it with timm: the other side of benchmarks.time_to_accuracy.
 
-`python -m benchmarks.timm_cifar DATA EPOCHS OUT`: efficientnet_b0 from scratch on pictures of 32 pixels with what timm's
-training guide recommends for it: RMSProp as in TensorFlow at 0.016 per 256 pictures, weight decay 1e-5, dropout and
-drop-path 0.2, an average of the weights, RandAugment m9 and random erasing 0.2; timm's default cosine schedule, for so few
-epochs, and batches of 128. Prints accuracy and seconds as JSON. Source: timm, training script examples, EfficientNet-B0.
+`python -m benchmarks.timm_cifar DATA EPOCHS OUT`: efficientnet_b0 from scratch on pictures of 32 pixels with what
+timm's training guide recommends for it: RMSProp as in TensorFlow at 0.016 per 256 pictures, weight decay 1e-5, dropout
+and drop-path 0.2, an average of the weights, RandAugment m9 and random erasing 0.2; timm's default cosine schedule, for
+so few epochs, and batches of 128. Prints accuracy and seconds as JSON.
+
+Source: timm, training script examples, EfficientNet-B0.
 """
 
 import json

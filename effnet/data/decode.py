@@ -67,12 +67,12 @@ def printable(text: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 
 
-def decode_image(source: Source, *, channels: int = 3) -> np.ndarray:
+def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.ndarray:
     """Returns the picture as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
     Any other number must be stored so, in a .npy file of uint8 or uint16 [H, W] or [H, W, C].
-    16-bit values become 8-bit by >> 8, which is what Pillow does for 16-bit RGB.
+    16-bit values become 8-bit by >> 8, which is what Pillow does for 16-bit RGB. `name` is how errors call bytes.
 
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels.
@@ -88,10 +88,10 @@ def decode_image(source: Source, *, channels: int = 3) -> np.ndarray:
                 orientation = orientation_of(picture)
                 return upright(_pixels(picture, channels), orientation)
     except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
-        raise image_error(source, error) from error
+        raise image_error(source, error, name=name) from error
 
 
-def image_header(source: Source) -> ImageHeader:
+def image_header(source: Source, *, name: str = "") -> ImageHeader:
     """Reads size, channels and format without decoding the pixels; raises ImageError as decode_image does."""
     try:
         with open_stream(source) as stream:
@@ -110,7 +110,7 @@ def image_header(source: Source) -> ImageHeader:
                     mode=picture.mode,
                 )
     except Exception as error:
-        raise image_error(source, error) from error
+        raise image_error(source, error, name=name) from error
 
 
 def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -129,9 +129,10 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
     raise ImageError(f"it must have {channels} channels but has {stored}; store it with {channels} channels")
 
 
-def image_error(source: Source, error: Exception) -> ImageError:
-    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else printable(source)
-    return ImageError(f"{name}: {_reason(error)}")
+def image_error(source: Source, error: Exception, *, name: str = "") -> ImageError:
+    """Returns what to raise for a picture that cannot be decoded; `name` stands for bytes."""
+    shown = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
+    return ImageError(f"{printable(shown)}: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

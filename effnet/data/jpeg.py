@@ -38,22 +38,24 @@ _Decoder = Callable[..., np.ndarray]
 class EncodedJpeg:
     """A JPEG file that has been read but not decoded; width and height in pixels as shown, upright.
 
-    `source` is where it came from, for errors; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8.
+    `name` says in errors where it came from; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8.
     """
 
     data: bytes
-    source: Source
+    name: str
     width: int
     height: int
     stored_channels: int
     orientation: int = 1
 
 
-def read_jpeg(source: Source) -> EncodedJpeg | None:
+def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
     """Returns the file's bytes and header, or None where it is no JPEG file of grey or RGB pixels.
 
-    Raises ImageError where the file cannot be read or its header is damaged, as decode_image does.
+    `name` says in errors where bytes came from. Raises ImageError where the file cannot be read or its header is
+    damaged, as decode_image does.
     """
+    name = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
     try:
         with open_stream(source) as stream:
             start = stream.read(len(_START))
@@ -63,7 +65,7 @@ def read_jpeg(source: Source) -> EncodedJpeg | None:
         plain = _plain_frame(data)
         if plain is not None:
             height, width, channels = plain
-            return EncodedJpeg(data=data, source=source, width=width, height=height, stored_channels=channels)
+            return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels)
         with open_picture(io.BytesIO(data)) as picture:
             if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
                 return None
@@ -71,14 +73,14 @@ def read_jpeg(source: Source) -> EncodedJpeg | None:
             width, height = picture.size if orientation < 5 else picture.size[::-1]
             return EncodedJpeg(
                 data=data,
-                source=source,
+                name=name,
                 width=width,
                 height=height,
                 stored_channels=len(picture.getbands()),
                 orientation=orientation,
             )
     except Exception as error:  # as in decode_image
-        raise image_error(source, error) from error
+        raise image_error(source, error, name=name) from error
 
 
 def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
@@ -126,7 +128,7 @@ def decode_part(picture: EncodedJpeg, *, box: WholeBox, reduction: int = 1, chan
             part = _with_pillow(picture, stored, reduction)
         return fit_channels(upright(part, picture.orientation), channels)
     except Exception as error:
-        raise image_error(picture.source, error) from error
+        raise image_error(picture.data, error, name=picture.name) from error
 
 
 def decode_whole(picture: EncodedJpeg, *, reduction: int = 1, channels: int = 3) -> np.ndarray:

@@ -6,6 +6,7 @@ from effnet.data.datasets import Split
 from effnet.data.decode import decode_image, fit_channels, image_header
 from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg, reduction_for
 from effnet.data.preprocess import random_box
+from effnet.data.stored import encoded, source_name
 
 Picture = np.ndarray | EncodedJpeg
 """Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
@@ -14,18 +15,19 @@ Picture = np.ndarray | EncodedJpeg
 def open_picture_at(split: Split, index: int, *, channels: int) -> Picture:
     """Returns picture `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read."""
     source = split.sources[index]
-    if not isinstance(source, str):
+    if isinstance(source, np.ndarray):
         return fit_channels(source, channels)
-    encoded = read_jpeg(source) if channels in (1, 3) else None
-    return decode_image(source, channels=channels) if encoded is None else encoded
+    file, name = encoded(source), source_name(source, "")
+    found = read_jpeg(file, name=name) if channels in (1, 3) else None
+    return decode_image(file, channels=channels, name=name) if found is None else found
 
 
 def size_at(split: Split, index: int) -> tuple[int, int]:
     """Returns height and width of picture `index`, upright, from its header; raises ImageError if it is damaged."""
     source = split.sources[index]
-    if not isinstance(source, str):
+    if isinstance(source, np.ndarray):
         return source.shape[:2]
-    header = image_header(source)
+    header = image_header(encoded(source), name=source_name(source, ""))
     return header.height, header.width
 
 

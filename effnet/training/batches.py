@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from effnet.data.datasets import Split, load_image
+from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
 from effnet.data.views import Picture, decoded, open_picture_at, random_part, size_at
 from effnet.errors import DataError, ImageError
@@ -108,15 +109,16 @@ def train_batches(
     *,
     epoch: int,
     start: int = 0,
+    blocks: Blocks | None = None,
     workers: int = 1,
     ahead: int = 4,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
 
-    The order depends on seed and epoch, a view on seed, epoch and index alone: how many `workers` prepare
+    The order depends on seed, epoch and `blocks`, a view on seed, epoch and index alone: how many `workers` prepare
     batches, and how many `ahead`, changes nothing.
     """
-    order = np.random.default_rng([recipe.train.seed, epoch]).permutation(len(labels))
+    order = epoch_order(len(labels), seed=recipe.train.seed, epoch=epoch, blocks=blocks)
     chunks = [order[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:  # a batch of one has no batch statistics
         chunks[-2] = np.concatenate(chunks[-2:])
