@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from effnet.nn.network import build
     from effnet.runtime.predictor import Predictor, load
     from effnet.training.evaluate import evaluate
+    from effnet.training.recipe import Recipe
     from effnet.weights.bundle import load_module
     from effnet.weights.pretrained import Pretrained, load_pretrained
 
@@ -46,6 +47,7 @@ _LAZY = {
     "read_dataset": ("effnet.data.datasets", "read_dataset"),
     "inspect": ("effnet.data.inspect", "inspect_dataset"),
     "time_onnx": ("effnet.measure.timing", "time_onnx"),
+    "Recipe": ("effnet.training.recipe", "Recipe"),
     # workshop
     "evaluate": ("effnet.training.evaluate", "evaluate"),
     "FitResult": ("effnet.fitting.job", "FitResult"),
@@ -60,8 +62,8 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "BlockSpec", "Cost", "FitResult", "Predictor", "Preprocess", "Pretrained", "build", "cost",
-    "describe", "evaluate", "export", "fit", "get_spec", "inspect", "load", "load_module", "load_pretrained",
+    "NAMES", "ArchSpec", "BlockSpec", "Cost", "FitResult", "Predictor", "Preprocess", "Pretrained", "Recipe", "build",
+    "cost", "describe", "evaluate", "export", "fit", "get_spec", "inspect", "load", "load_module", "load_pretrained",
     "published", "pull", "read_dataset", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_onnx",
     "train",
 ]  # fmt: skip

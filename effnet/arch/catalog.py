@@ -56,6 +56,11 @@ _EDGE_SHORT = {"es": "edgetpu_s", "em": "edgetpu_m", "el": "edgetpu_l"}
 _TIMM_RESOLUTION = {"lite3": 300, "lite4": 380}
 
 
+def short_name(name: str) -> str:
+    """Returns the name of this network in NAMES, such as v2_s for tf_efficientnetv2_s; raises SpecError if unknown."""
+    return _resolve(name)[0]
+
+
 def published(name: str) -> Published | None:
     """Returns the published accuracy of a named network, or None."""
     short, _ = _resolve(name)

@@ -110,13 +110,16 @@ class TerminalListener(AbstractContextManager):
 
     def __call__(self, event: "Event") -> None:
         from effnet.fitting.events import Counted, Measured, Planned, Said
-        from effnet.training.events import EpochEnd, Step
+        from effnet.training.events import EpochEnd, Noted, Step
 
         match event:
             case Said():
                 self._stop()
                 text = f"\n{event.text}" if event.heading else event.text
                 self._console.print(text, style="bold" if event.heading else None, soft_wrap=True)
+            case Noted():
+                self._stop()
+                self._console.print(event.text, soft_wrap=True)
             case Measured():
                 self._show_measured(event)
             case Planned():

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import data, models, networks, runs, training, weights
+from effnet.cli import data, models, networks, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.errors import EffnetError, missing_extra
 
@@ -61,6 +61,7 @@ for verb in (
     networks.show,
     networks.cost,
     networks.scale,
+    recipes.recipes,
     weights.pull,
 ):
     app.command()(verb)

@@ -89,10 +89,21 @@ def train(
     resolution: Annotated[
         int | None, typer.Option(help="Side of the input, in pixels; the network's own by default.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A name of `effnet recipes`, a JSON file, or a .py file, which is run: its recipe(spec) is taken.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
+    ] = None,
     epochs: Epochs = None,
     minutes: Minutes = None,
     out: Out = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")] = None,
     channels: Channels = None,
     strict: Strict = False,
     resume: Resume = False,
@@ -100,6 +111,7 @@ def train(
     """Train one network of your choice; like fit, without a budget."""
     from effnet import train as train_data
     from effnet.cli.networks import read_spec
+    from effnet.cli.recipes import read_settings
 
     with TerminalListener() as listener:
         result = train_data(
@@ -107,6 +119,8 @@ def train(
             spec=read_spec(model),
             model=model,
             resolution=resolution,
+            recipe=recipe,
+            settings=read_settings(settings or []),
             epochs=epochs,
             minutes=minutes,
             out=out,

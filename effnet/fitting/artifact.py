@@ -19,7 +19,7 @@ from effnet.exporting.verify import ExportCheck, check_export
 from effnet.fitting.budget import Budget, failures
 from effnet.fitting.events import Said
 from effnet.fitting.report import write_report
-from effnet.fitting.state import Attempt
+from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
 from effnet.fitting.transfer import Learned, transfer
 from effnet.measure.machine import versions
@@ -117,7 +117,7 @@ def _num_checked(spec: ArchSpec) -> int:
 
 def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task, weights: str) -> Learned:
     if attempt.strategy != "scratch":
-        return transfer(
+        learned = transfer(
             spec,
             attempt,
             dataset,
@@ -128,10 +128,21 @@ def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, 
             folder=folder,
             listener=task.listener,
         )
+        if learned.recipe is not None:
+            write_recipe(learned.recipe, task.out)
+        return learned
     recipe = attempt.recipe
     task.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
-    model = build(spec, dropout=recipe.model.dropout, drop_path=recipe.model.drop_path, seed=recipe.train.seed)
-    zero_classifier_(model)
+    write_recipe(recipe, task.out)
+    model = build(
+        spec,
+        dropout=recipe.model.dropout,
+        drop_path=recipe.model.drop_path,
+        norm_momentum=recipe.model.norm_momentum,
+        seed=recipe.train.seed,
+    )
+    if recipe.model.zero_classifier:
+        zero_classifier_(model)
     training = train(
         model,
         dataset,

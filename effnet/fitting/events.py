@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from effnet.fitting.candidates import Candidate
-from effnet.training.events import EpochEnd, Step
+from effnet.training.events import EpochEnd, Noted, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Counted:
     total: int
 
 
-Event = Said | Measured | Planned | Counted | Step | EpochEnd
+Event = Said | Measured | Planned | Counted | Step | EpochEnd | Noted
 Listener = Callable[[Event], None]
 
 

@@ -13,6 +13,7 @@ from effnet.data.datasets import Dataset, read_dataset, without_unreadable
 from effnet.data.inspect import DataReport, describe, inspect_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
+from effnet.fitting.asked import ask
 from effnet.fitting.budget import Budget
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.choose import choose
@@ -25,6 +26,8 @@ from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line, default_out
 from effnet.measure.machine import machine
 from effnet.training.calibration import Abstain
+from effnet.training.distill import read_teacher
+from effnet.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +106,12 @@ def train(
     spec: ArchSpec,
     model: str = "",
     resolution: int | None = None,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     out: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     channels: int | None = None,
     strict: bool = False,
     resume: bool = False,
@@ -117,12 +122,18 @@ def train(
     `model` is what the user called the network, for the report.
 
     The classifier and the input of `spec` are made to match the data; `resolution` (pixels) is the spec's own
-    by default. Everything else is as in `fit`.
+    by default. `recipe` is a Recipe, the name of one, a JSON file of one or a Python file that defines
+    `recipe(spec)`; without, it is chosen to suit the data and the time. `settings` change fields of either by their
+    dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`, where given, come before the recipe's.
+    Every field that was used is in `out`/run/recipe.json, a recipe to train with again. Everything else is as in `fit`.
     """
     network = spec if resolution is None else dataclasses.replace(spec, resolution=resolution)
+    asked = ask(recipe, settings, spec=network)
+    seed = seed if seed is not None else asked.value("train.seed") or 0
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
+        asked=asked,
     )  # fmt: skip
     return _run(task, resume=resume)
 
@@ -135,6 +146,7 @@ def _run(task: Task, *, resume: bool) -> FitResult:
         check_weights(task)
     dataset, report = _read(task)
     if plan is None:
+        _check_recipe(task, dataset)
         plan = _plan(task, dataset, report, started)
     else:
         check_same(plan, task.options, fingerprint(dataset), task.out)
@@ -169,6 +181,16 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
     return without_unreadable(dataset, report.unreadable, strict=task.strict), report
 
 
+def _check_recipe(task: Task, dataset: Dataset) -> None:
+    """Raises InputError for a teacher of other classes, and says where the recipe may spoil the pictures."""
+    if teacher := task.asked.value("loss.teacher"):
+        read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
+    if task.asked.value("augment.flip") and not dataset.mirror_safe:
+        task.say(
+            "The recipe mirrors pictures, which changes what these show; --set augment.flip=false spares them that"
+        )
+
+
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
     task.say("Planning: measuring candidates in ONNX Runtime", heading=True)
     table = choose(task, dataset, report)
@@ -196,7 +218,7 @@ def _order(table: list[Candidate]) -> list[int]:
 
 def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate) -> Attempt:
     spec, num_train = candidate.spec, len(dataset.train)
-    epochs, side = task.epochs, report.median_short_side
+    epochs, side = task.epochs or task.asked.value("train.epochs"), report.median_short_side
     if candidate.weights:
         epochs = epochs or 1  # fine-tuning finds its own, where it is not given
         preprocess = candidate.preprocess
@@ -207,9 +229,10 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     assert epochs is not None
     assert preprocess is not None
     memory_gb = machine()["memory_gb"]
+    chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed)
     return Attempt(
         candidate=index,
-        recipe=make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed),
+        recipe=task.asked.complete(chosen, epochs=epochs, seed=task.seed),
         preprocess=preprocess,
         strategy=task.strategy if candidate.weights else "scratch",
     )

@@ -18,7 +18,7 @@ from effnet.runtime.config import write_text
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import recipe_from_dict
 
-RUN, PLAN = "run", "plan.json"
+RUN, PLAN, RECIPE = "run", "plan.json", "recipe.json"
 
 Strategy = Literal["auto", "head", "finetune", "scratch"]
 
@@ -111,6 +111,11 @@ def read_plan(out: Path) -> Plan | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} must be the plan of an earlier fit; it cannot be read: {error!r}") from error
+
+
+def write_recipe(recipe: Recipe, out: Path) -> None:
+    """Writes every field of the recipe in use into the run folder of `out`, where `--recipe` reads it again."""
+    write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
 def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:

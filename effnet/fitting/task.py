@@ -12,10 +12,11 @@ from typing import Any, get_args
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, nearest
+from effnet.fitting.asked import Asked, command_words
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Listener, Said
 from effnet.fitting.settings import DEFAULT_MINUTES
-from effnet.fitting.state import Strategy
+from effnet.fitting.state import RUN, Strategy
 from effnet.training.calibration import Abstain
 from effnet.training.unknown import unknown_pictures
 from effnet.weights.pretrained import find_source
@@ -40,6 +41,7 @@ class Task:
     weights: str = "none"
     strategy: Strategy = "scratch"
     abstain: Abstain = field(default_factory=Abstain)
+    asked: Asked = field(default_factory=Asked)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -50,12 +52,14 @@ class Task:
             "budget": self.budget.to_dict(),
             "network": network,
             "abstain": asdict(self.abstain),
+            **self.asked.options,
         }
 
     @property
     def time_limit(self) -> float | None:
         """Minutes of training; None where the number of epochs is fixed."""
-        return None if self.epochs else self.minutes or DEFAULT_MINUTES
+        fixed = self.epochs or (self.minutes is None and self.asked.value("train.epochs"))
+        return None if fixed else self.minutes or DEFAULT_MINUTES
 
     def say(self, text: str, *, heading: bool = False) -> None:
         self.listener(Said(text=text, heading=heading))
@@ -136,6 +140,7 @@ def command_line(task: Task) -> str:
     if task.network is not None:
         words = ["effnet", "train", task.data, "--model", task.model or task.network.name]
         words += ["--resolution", str(task.network.resolution)]
+        words += command_words(task.asked, run=task.out / RUN)
     for name, value in task.budget.asked().items():
         words += [f"--max-{name.replace('_', '-')}", _exact(value)]
     if task.network is None:

@@ -106,7 +106,12 @@ def transfer(
     spent = facts["seconds"]
     recipe = _recipe(attempt, dataset, network, state, epochs=epochs, minutes=minutes, spent=spent, folder=folder)
     listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
-    tuned = build(spec, dropout=recipe.model.dropout, drop_path=recipe.model.drop_path)
+    tuned = build(
+        spec,
+        dropout=recipe.model.dropout,
+        drop_path=recipe.model.drop_path,
+        norm_momentum=recipe.model.norm_momentum,
+    )
     load_arrays_(tuned, state, where=str(folder / HEAD))
     training = train(
         tuned,

@@ -8,6 +8,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.nn.fused.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.fused.library import load_kernels
 from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module
+from effnet.nn.recompute import recomputed
 
 
 class Block(nn.Module):
@@ -59,7 +60,12 @@ def _make_unit(top: str, layers: Layers, spec: ArchSpec, norm_momentum: float) -
 
 
 class Network(nn.Module):
-    """The network of a spec: stem, stages of blocks, head, pooling, classifier."""
+    """The network of a spec: stem, stages of blocks, head, pooling, classifier.
+
+    With `recompute`, training keeps only what stages hand on, and computes the rest again in the backward pass.
+    """
+
+    recompute = False
 
     def __init__(self, spec: ArchSpec, *, dropout: float, drop_path: float, norm_momentum: float) -> None:
         super().__init__()
@@ -99,7 +105,7 @@ class Network(nn.Module):
         outputs = []
         x = self.stem(x)
         for stage in self.stages:
-            x = stage(x)
+            x = recomputed(stage, x) if self.recompute and self.training else stage(x)
             outputs.append(x)
         return outputs
 
@@ -112,6 +118,9 @@ class Network(nn.Module):
     def _fused_features(self, x: Tensor) -> Tensor:
         value: Value = run_unit(self.stem, x) if unit_fits(self.stem) else self.stem(x)
         for stage in self.stages:
+            if self.recompute:
+                value = recomputed(stage, plain(value))
+                continue
             for block in stage:
                 value = block.run_fused(value) if block.fused else block(plain(value))
         return run_head(self.head, plain(value)) if unit_fits(self.head) else self.pool(self.head(value)).flatten(1)

@@ -2,97 +2,111 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from effnet.errors import BundleError
+from effnet.errors import BundleError, EffnetError
+from effnet.training.position import Position
+from effnet.training.state import State
+from effnet.training.tensorfile import save_tensors
 
-CHECKPOINT, BEST, METRICS = "checkpoint.safetensors", "best.safetensors", "metrics.jsonl"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+_EARLIER = "checkpoint-*.safetensors"
 
-
-@dataclass(kw_only=True)
-class Position:
-    """Where a run stands; `batch` batches of epoch `epoch` (from 0) are done."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    images: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    best_epoch: int = -1
-    best_score: tuple[float, float] = (-1.0, float("-inf"))
-    last_better: int = -1
-    finished: str = ""
-    history: list[dict[str, Any]] = field(default_factory=list)
+_UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors to `path` whole or not at all, and waits until they are on the disk."""
-    temporary = path.with_name(path.name + ".tmp")
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with open(temporary, "wb") as file:
-        file.write(safetensors.torch.save(own, metadata=metadata))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def state_tensors(state: State) -> dict[str, Tensor]:
+    """Returns every tensor that the rest of a run depends on, by name; they are not copied."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
+    for number, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in moments.items()}
+    return tensors
 
 
-def save_checkpoint(
-    folder: Path,
-    position: Position,
-    *,
-    model: torch.nn.Module,
-    average: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Writes everything that the rest of a run depends on."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    save_tensors(tensors, folder / CHECKPOINT, metadata={"position": json.dumps(asdict(position))})
+def save_checkpoint(folder: Path, position: Position, state: State, *, keep: int = 1) -> None:
+    """Writes everything that the rest of a run depends on; the `keep` - 1 checkpoints before stay under their steps.
+
+    Raises EffnetError where it cannot be written; the last checkpoint stays whole then.
+    """
+    if keep > 1:
+        _number_last(folder, step=position.step)
+    metadata = {"position": json.dumps(asdict(position)), "scaler": json.dumps(state.scaler.state_dict())}
+    try:
+        save_tensors(state_tensors(state), folder / CHECKPOINT, metadata=metadata)
+    except EffnetError as error:
+        raise EffnetError(f"{error}. Make room, and go on with --resume") from error
+    for path in _earlier(folder)[keep - 1 :]:
+        path.unlink()
 
 
-def load_checkpoint_(
-    folder: Path,
-    *,
-    model: torch.nn.Module,
-    average: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> Position | None:
+def _number_last(folder: Path, *, step: int) -> None:
+    """Gives the newest checkpoint a second name that tells its step; the first will be replaced."""
+    try:
+        with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
+            last = json.loads(file.metadata()["position"])["step"]
+    except _UNREADABLE:
+        return
+    name = folder / f"checkpoint-{last:08d}.safetensors"
+    if last == step or name.exists():
+        return
+    try:
+        os.link(folder / CHECKPOINT, name)
+    except OSError:  # a file system without second names
+        os.replace(folder / CHECKPOINT, name)
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """Returns the numbered checkpoints, the latest first."""
+    return sorted(folder.glob(_EARLIER), reverse=True)
+
+
+def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) -> Position | None:
     """Restores the last checkpoint in place and returns its position, or None where there is none.
 
-    Raises BundleError where the file is damaged or belongs to another network.
+    Where it is damaged, the one before is taken, and `say` is told. Raises BundleError where none can be read, or
+    they belong to another network.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
+    paths = [path for path in (folder / CHECKPOINT, *_earlier(folder)) if path.is_file()]
+    first: Exception | None = None
+    for path in paths:
+        try:
+            position = _restore_(path, state)
+        except _UNREADABLE as error:
+            first = first or error
+            continue
+        if first is not None:
+            say(f"{paths[0]} cannot be resumed: {first}; going on from {path.name}, at step {position.step}")
+        return position
+    if first is None:
         return None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            position = Position(**json.loads(file.metadata()["position"]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        model.load_state_dict(_under(tensors, "model."))
-        average.load_state_dict(_under(tensors, "average."))
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise BundleError(
-            f"the checkpoint {path} cannot be resumed: {error}; remove the folder to start anew"
-        ) from error
+    raise BundleError(f"the checkpoint {paths[0]} cannot be resumed: {first}; remove the folder to start anew")
+
+
+def _restore_(path: Path, state: State) -> Position:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        position = Position(**json.loads(metadata["position"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     position.best_score = tuple(position.best_score)  # type: ignore[assignment]
-    states: dict[int, dict[str, Tensor]] = {}
+    state.model.load_state_dict(_under(tensors, "model."))
+    state.average.load_state_dict(_under(tensors, "average."))
+    moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer.").items():
         number, _, key = name.partition(".")
-        states.setdefault(int(number), {})[key] = tensor
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({"state": states, "param_groups": whole["param_groups"]})
-    _lay_out_like_parameters_(optimizer)
+        moments.setdefault(int(number), {})[key] = tensor
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    _lay_out_like_parameters_(state.optimizer)
+    scale = json.loads(metadata.get("scaler", "{}"))
+    if scale:
+        state.scaler.load_state_dict(scale)
     return position
 
 

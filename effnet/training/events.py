@@ -36,4 +36,11 @@ class EpochEnd:
     images_per_second: float
 
 
-Listener = Callable[[Step | EpochEnd], None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """What a listener hears where something is not as it should be, and training goes on all the same."""
+
+    text: str
+
+
+Listener = Callable[[Step | EpochEnd | Noted], None]

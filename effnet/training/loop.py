@@ -1,10 +1,9 @@
 """Training: one loop, resumable at any step, the same on CPU however often it is interrupted."""
 
-import copy
-import json
-import os
+import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,34 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
-from effnet.data.datasets import Dataset
+from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
-from effnet.errors import EffnetError
 from effnet.measure.machine import usable_cores
-from effnet.nn.network import fuse_
+from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
-from effnet.training.checkpoint import BEST, METRICS, Position, load_checkpoint_, save_checkpoint, save_tensors
+from effnet.training.checkpoint import BEST, load_checkpoint_, save_checkpoint
+from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
-from effnet.training.events import EpochEnd, Listener, Step
-from effnet.training.journal import PICTURED_EPOCHS, Journal, open_journal
-from effnet.training.losses import Batch, LossFn, cross_entropy
-from effnet.training.optim import make_optimizer, update_average_
+from effnet.training.distill import make_loss
+from effnet.training.events import EpochEnd, Listener, Noted, Step
+from effnet.training.failures import check_finite, exploded, give_up
+from effnet.training.interrupt import Interrupt, held_interrupts
+from effnet.training.journal import PICTURED_EPOCHS, open_journal
+from effnet.training.lock import alone_in
+from effnet.training.losses import LossFn
+from effnet.training.metrics import append_metrics, rewrite_metrics
+from effnet.training.norms import precise_norms
+from effnet.training.position import Position
+from effnet.training.progressive import recipe_at, resolution_at, set_dropout_
 from effnet.training.recipe import Recipe
 from effnet.training.schedule import learning_rate
+from effnet.training.state import make_state
+from effnet.training.step import Stepper
+from effnet.training.tensorfile import save_tensors
+from effnet.training.validate import validate
 
 CHECKPOINT_SECONDS = 20.0
-# The confusion matrix of more classes than these is too large to look at.
-_CONFUSED_CLASSES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,49 +54,6 @@ class TrainResult:
     stopped: str
     seconds: float
     device: str
-
-
-def freeze_norms_(model: nn.Module) -> None:
-    """Has every norm use its statistics as they are, instead of those of the batch."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validated:
-    """How a network did on held-out pictures.
-
-    `confusion` counts pictures, int64 [true class, predicted class]; None where there are more than 100 classes.
-    """
-
-    loss: float
-    accuracy: float
-    confusion: np.ndarray | None
-
-
-@torch.no_grad()
-def validate(
-    model: nn.Module,
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    preprocess: Preprocess,
-    device: torch.device,
-) -> Validated:
-    """Returns mean cross-entropy, accuracy and confusion of `model`, in evaluation mode, on batches of uint8 images."""
-    model.eval()
-    loss = right = count = 0.0
-    confusion = None
-    for images, labels in batches:
-        logits = model(to_input(images, preprocess, device))
-        target = torch.from_numpy(labels).to(device)
-        loss += functional.cross_entropy(logits, target, reduction="sum").item()
-        predicted, classes = logits.argmax(1).cpu().numpy(), logits.shape[1]
-        right += int((predicted == labels).sum())
-        count += len(labels)
-        if classes <= _CONFUSED_CLASSES:
-            pairs = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
-            confusion = pairs if confusion is None else confusion + pairs
-    return Validated(loss=loss / count, accuracy=right / count, confusion=confusion)
 
 
 def train(
@@ -108,10 +72,17 @@ def train(
 
     Checkpoints, metrics.jsonl and TensorBoard events go to `folder`; where it holds a checkpoint of the same
     run, training goes on from there, on CPU to the very same weights. Past `deadline_seconds` of training it
-    stops at the end of an epoch. Raises EffnetError where the loss is no longer finite.
+    stops at the end of an epoch. At Ctrl-C it saves a checkpoint and raises KeyboardInterrupt.
+
+    Raises EffnetError where numbers are no longer finite or the loss explodes, with what to do; InputError where
+    another run is in `folder`, or the recipe does not suit the network.
     """
-    run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device or pick_device())
-    with fast_arithmetic():
+    folder.mkdir(parents=True, exist_ok=True)
+    listener = listener or (lambda event: None)
+    for sentence in check_run(model, dataset, recipe):
+        listener(Noted(text=sentence))
+    with alone_in(folder), fast_arithmetic():
+        run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device or pick_device())
         return run.go(deadline_seconds)
 
 
@@ -126,52 +97,48 @@ class _Run:
         preprocess: Preprocess,
         folder: Path,
         loss_fn: LossFn | None,
-        listener: Listener | None,
+        listener: Listener,
         device: torch.device,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
-        self.device = device
-        self.loss_fn = loss_fn or cross_entropy(recipe.loss.label_smoothing)
-        self.listener = listener or (lambda event: None)
-        self.model = model.to(device, memory_format=torch.channels_last)
-        if recipe.train.fused and device.type == "cpu":
-            fuse_(self.model)
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = make_optimizer(self.model, recipe)
-        self.load = cached_loader(dataset.train, preprocess)
+        self.device, self.listener = device, listener
+        self.state = make_state(model, recipe, device)
+        loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
+        self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device)
+        self.load, self.load_preprocess = cached_loader(dataset.train, preprocess), preprocess
         self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
         self.val = held_out(dataset.val if len(dataset.val) else dataset.train, preprocess)
-        self.position = (
-            load_checkpoint_(folder, model=self.model, average=self.average, optimizer=self.optimizer) or Position()
-        )
+        self.precise = self._precise_pictures()
+        self.position = load_checkpoint_(folder, self.state, say=self._note) or Position()
+        self.interrupt, self.journal = Interrupt(), None
         self.saved = time.monotonic()
 
+    def _precise_pictures(self) -> Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]] | None:
+        count, split = self.recipe.train.precise_norms, self.dataset.train
+        if not count:
+            return None
+        chosen = np.random.default_rng(self.recipe.train.seed).permutation(len(split))[:count]
+        part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
+        return held_out(part, self.preprocess)
+
+    def _note(self, text: str) -> None:
+        self.listener(Noted(text=text))
+
     def go(self, deadline_seconds: float | None) -> TrainResult:
-        self.journal: Journal
         position = self.position
-        self._rewrite_metrics()
+        rewrite_metrics(self.folder, position.history)
         if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
         # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
         purge_step = position.step + (position.batch < self.batches)
-        with open_journal(self.folder, self.dataset.class_names, purge_step=purge_step) as self.journal:
+        journal = open_journal(self.folder, self.dataset.class_names, purge_step=purge_step)
+        with held_interrupts() as self.interrupt, journal as self.journal:
             while not position.finished:
-                self._train_epoch(deadline_seconds)
-                row, confusion = self._end_epoch()
-                self.journal.epoch(row, step=position.step)
-                position.finished = self._verdict(deadline_seconds)
-                better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
-                if better:
-                    self.journal.confusion(confusion, "best", step=position.step)
-                if position.finished:
-                    self.journal.confusion(confusion, "last", step=position.step)
-                if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
-                    self._save()
-                self.listener(row)
+                self._epoch(deadline_seconds)
+            self.interrupt.check()
         self._load_best()
         return TrainResult(
-            model=self.average,
+            model=self.state.average,
             history=tuple(position.history),
             best_epoch=position.best_epoch + 1,
             stopped=position.finished,
@@ -179,83 +146,103 @@ class _Run:
             device=str(self.device),
         )
 
+    def _epoch(self, deadline_seconds: float | None) -> None:
+        position = self.position
+        try:
+            self._train_epoch(deadline_seconds)
+            row, confusion = self._end_epoch()
+        except KeyboardInterrupt:
+            # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
+            if self.interrupt.asked and not self.interrupt.insisted:
+                self._save()
+            raise
+        self.journal.epoch(row, step=position.step)
+        position.finished = position.verdict(self.recipe, deadline_seconds)
+        better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
+        if better:
+            self.journal.confusion(confusion, "best", step=position.step)
+        if position.finished:
+            self.journal.confusion(confusion, "last", step=position.step)
+        if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
+            self._save()
+        self.listener(row)
+
     def _score_start(self) -> None:
         """Makes the weights that training begins with its first result."""
-        found = validate(self.average, self.val(), self.preprocess, self.device)
+        found = validate(self.state.average, self.val(), self.preprocess, self.device)
         self.position.best_score = (found.accuracy, -found.loss)
-        save_tensors(self.average.state_dict(), self.folder / BEST)
+        save_tensors(self.state.average.state_dict(), self.folder / BEST)
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
-        position, recipe = self.position, self.recipe
-        total = recipe.train.epochs * self.batches
-        batches = train_batches(
-            self.load,
-            self.dataset.train.labels,
-            recipe,
-            self.preprocess,
-            epoch=position.epoch,
-            start=position.batch,
-            blocks=self.dataset.train.blocks,
-            workers=max(1, usable_cores() // 2),
-        )
+        position, model, average = self.position, self.state.model, self.state.average
+        recipe = recipe_at(self.recipe, position.epoch)
+        if self.recipe.stages:
+            set_dropout_(model, recipe.model.dropout)
         lap = time.perf_counter()
-        for images, labels in batches:
+        for images, labels in self._batches(recipe):
             if position.batch == 0 and position.epoch < PICTURED_EPOCHS:
                 self.journal.pictures(images, step=position.step + 1)
-            rate = learning_rate(recipe, position.step, total_steps=total, epoch_steps=self.batches)
-            loss = self._step(images, labels, rate)
-            if not np.isfinite(loss):
-                raise EffnetError(
-                    f"the loss became {loss} at step {position.step + 1} of epoch {position.epoch + 1}, at learning "
-                    f"rate {rate:.2g}; use a lower one. The last checkpoint is in {self.folder}"
+            rate = self._rate(position.step)
+            stepped = self.stepper.step(images, labels, recipe, number=position.step, rate=rate)
+            if stepped.culprit:
+                raise give_up(
+                    stepped,
+                    images,
+                    labels,
+                    state=self.state,
+                    position=position,
+                    recipe=recipe,
+                    rate=rate,
+                    folder=self.folder,
                 )
+            move_average_(average, model, recipe.train, step=position.step, batch=position.batch)
             now = time.perf_counter()
-            position.seconds += now - lap
-            position.epoch_seconds += now - lap
+            position.advance(stepped.loss, images=len(labels), seconds=now - lap)
             lap = now
-            position.batch += 1
-            position.step += 1
-            position.loss_sum += loss * len(labels)
-            position.images += len(labels)
-            self._tell(loss, rate, total)
-            if deadline_seconds is not None and position.seconds > deadline_seconds:
+            late = deadline_seconds is not None and position.seconds > deadline_seconds
+            if late or position.batch == self.batches:  # before a checkpoint can be written: once an epoch
+                finish_average_(average, model, recipe.train, steps=position.step, batches=position.batch)
+            self._tell(stepped.loss, rate)
+            if position.watch(stepped.loss, num_classes=len(self.dataset.class_names)):
+                raise exploded(position, recipe=recipe, rate=rate)
+            self.interrupt.check()
+            if late:
                 return
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self._save()
 
-    def _step(self, images: np.ndarray, labels: np.ndarray, rate: float) -> float:
-        # Dropout and drop-path draw from a generator that depends on the step alone: a resumed run draws alike.
-        torch.manual_seed(self.recipe.train.seed * 1_000_003 + self.position.step)
-        self.model.train()
-        batch = Batch(
-            images=to_input(images, self.preprocess, self.device),
-            labels=torch.from_numpy(labels).to(self.device),
+    def _batches(self, recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields what is left of this epoch's batches, at the resolution that the epoch has."""
+        side = resolution_at(self.recipe, self.position.epoch, final=self.preprocess.resolution)
+        preprocess = dataclasses.replace(self.preprocess, resolution=side)
+        if preprocess != self.load_preprocess:  # pictures are kept no larger than this resolution needs them
+            self.load, self.load_preprocess = cached_loader(self.dataset.train, preprocess), preprocess
+        return train_batches(
+            self.load,
+            self.dataset.train.labels,
+            recipe,
+            preprocess,
+            epoch=self.position.epoch,
+            start=self.position.batch,
+            blocks=self.dataset.train.blocks,
+            workers=max(1, usable_cores() // 2),
         )
-        if self.recipe.train.frozen_norms:
-            freeze_norms_(self.model)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = self.loss_fn(self.model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.train.clip_norm)
-        self.optimizer.step()
-        update_average_(self.average, self.model, step=self.position.step, decay=self.recipe.train.ema_decay)
-        return loss.item()
 
-    def _tell(self, loss: float, rate: float, total: int) -> None:
-        position = self.position
-        speed = position.images / max(position.epoch_seconds, 1e-9)
-        history = position.history
+    def _rate(self, step: int) -> float:
+        total = self.recipe.train.epochs * self.batches
+        return learning_rate(self.recipe, step, total_steps=total, epoch_steps=self.batches)
+
+    def _tell(self, loss: float, rate: float) -> None:
+        position, epochs = self.position, self.recipe.train.epochs
+        total, history = epochs * self.batches, position.history
         event = Step(
             epoch=position.epoch + 1,
-            epochs=self.recipe.train.epochs,
+            epochs=epochs,
             step=position.step,
             total_steps=total,
             loss=loss,
             val_accuracy=history[-1]["val_accuracy"] if history else None,
-            images_per_second=speed,
+            images_per_second=position.images_per_second,
             seconds_left=position.seconds / position.step * (total - position.step),
             learning_rate=rate,
             memory_mb=memory_mb(self.device),
@@ -264,66 +251,46 @@ class _Run:
         self.listener(event)
 
     def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
-        position = self.position
-        start = time.perf_counter()
-        found = validate(self.average, self.val(), self.preprocess, self.device)
-        took = time.perf_counter() - start
-        position.seconds += took
-        seconds = position.epoch_seconds + took
+        """Validates the averaged weights, keeps them where they are the best, and counts the epoch."""
+        position, average = self.position, self.state.average
+        start, speed = time.perf_counter(), position.images_per_second
+        with self._precise_norms():
+            found = validate(average, self.interrupt.between(self.val()), self.preprocess, self.device)
+            check_finite(found, position=position, recipe=self.recipe)
+            position.spend(time.perf_counter() - start)
+            score = (found.accuracy, -found.loss)
+            if score > position.best_score:
+                position.best_score, position.best_epoch = score, position.epoch
+                position.last_better = position.epoch
+                save_tensors(average.state_dict(), self.folder / BEST)
         row = EpochEnd(
             epoch=position.epoch + 1,
             loss=position.loss_sum / max(1, position.images),
             val_loss=found.loss,
             val_accuracy=found.accuracy,
             # Not the optimiser's own: one that was resumed right here has not been told it yet.
-            learning_rate=learning_rate(
-                self.recipe,
-                position.step - 1,
-                total_steps=self.recipe.train.epochs * self.batches,
-                epoch_steps=self.batches,
-            ),
-            seconds=seconds,
-            images_per_second=position.images / max(position.epoch_seconds, 1e-9),
+            learning_rate=self._rate(position.step - 1),
+            seconds=position.epoch_seconds,
+            images_per_second=speed,
         )
-        score = (found.accuracy, -found.loss)
-        if score > position.best_score:
-            position.best_score, position.best_epoch, position.last_better = (
-                score,
-                position.epoch,
-                position.epoch,
-            )
-            save_tensors(self.average.state_dict(), self.folder / BEST)
         position.history.append(asdict(row))
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
-        position.epoch += 1
-        position.batch, position.loss_sum, position.images, position.epoch_seconds = 0, 0.0, 0, 0.0
+        append_metrics(self.folder, asdict(row))
+        position.next_epoch()
         return row, found.confusion
 
-    def _verdict(self, deadline_seconds: float | None) -> str:
-        """Returns why training is over, or an empty text."""
-        position, recipe = self.position, self.recipe
-        if position.epoch >= recipe.train.epochs:
-            return f"finished {recipe.train.epochs} epochs"
-        if recipe.train.patience and position.epoch - 1 - position.last_better >= recipe.train.patience:
-            return f"no better validation result for {recipe.train.patience} epochs"
-        if deadline_seconds is not None and position.seconds > deadline_seconds:
-            return f"out of time after epoch {position.epoch} of {recipe.train.epochs}"
-        return ""
+    def _precise_norms(self) -> AbstractContextManager:
+        """Returns a context in which the averaged network has the statistics that the recipe asks for."""
+        if self.precise is None:
+            return nullcontext()
+        batches = (to_input(images, self.preprocess, self.device) for images, _ in self.precise())
+        return precise_norms(self.state.average, self.interrupt.between(batches))
 
     def _save(self) -> None:
         self.journal.flush()  # before: what the checkpoint knows is not drawn again
-        save_checkpoint(self.folder, self.position, model=self.model, average=self.average, optimizer=self.optimizer)
+        save_checkpoint(self.folder, self.position, self.state, keep=self.recipe.train.keep_checkpoints)
         self.saved = time.monotonic()
-
-    def _rewrite_metrics(self) -> None:
-        """Drops lines of epochs that the checkpoint does not know of: they will be trained again."""
-        path = self.folder / METRICS
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.position.history), encoding="utf-8")
-        os.replace(temporary, path)
 
     def _load_best(self) -> None:
         import safetensors.torch
 
-        self.average.load_state_dict(safetensors.torch.load_file(self.folder / BEST))
+        self.state.average.load_state_dict(safetensors.torch.load_file(self.folder / BEST))

@@ -6,15 +6,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from effnet.data.preprocess import Interpolation
-from effnet.errors import InputError
+from effnet.errors import InputError, nearest
 
 View = Literal["crop", "shift", "none"]
-Policy = Literal["none", "autoaugment", "autoaugment_cifar10", "randaugment", "trivialaugment"]
+Policy = Literal[
+    "none",
+    "autoaugment",
+    "autoaugment_imagenet",
+    "autoaugment_cifar10",
+    "randaugment",
+    "randaugment_timm",
+    "trivialaugment",
+]
 OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
 ScheduleName = Literal["cosine", "one_cycle", "constant", "step", "exponential"]
 LossName = Literal["cross_entropy", "bce"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Recompute = Literal["none", "stages"]
+ErasingFill = Literal["mean", "colour", "noise"]
+
+_STAGE_INTEGERS = {"resolution": 8, "micro_batch": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +34,9 @@ class Train:
 
     A step sees `batch_size` pictures over all processes, at most `micro_batch` of them at once on one device (0: all
     that are its share). `lr` is the peak; with an `lr_batch` it is meant for batches of that size and grows with
-    batch_size. `ema_decay` 0 keeps no average of the weights; `ema_every` is in steps. `patience` is the number of
+    batch_size. `clip_norm` is the longest that the gradient of a step may be, 0 for any length. `ema_decay`, the share
+    that the average of the weights keeps at a step, 0 keeps no average; it moves every `ema_every` steps, by as much
+    as in so many steps (optim.py). `patience` is the number of
     epochs without a better validation result after which training stops, 0 for never. `precise_norms` is the number
     of pictures that the statistics of the norms are taken from anew before each validation, 0 for not at all.
     `fused` lets a CPU train through kernels of effnet's own, where it has a compiler for them. `recompute` stages keeps
@@ -61,8 +74,7 @@ class Train:
         _check_positive(self, "train", "lr")
         _check_from_zero(self, "train", "clip_norm")
         _check_shares(self, "train", "ema_decay")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"train.layer_decay must lie above 0 and be at most 1; got {self.layer_decay!r}")
+        _check_above_zero(self, "train", "layer_decay")
         _check_choice("train.precision", self.precision, get_args(Precision))
         _check_choice("train.recompute", self.recompute, get_args(Recompute))
 
@@ -74,14 +86,20 @@ class Train:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """What training adds to the network: `drop_path` is the rate of the last block, `norm_momentum` torch's."""
+    """What training adds to the network: `drop_path` is the rate of the last block, `norm_momentum` torch's.
+
+    `zero_classifier` begins with all classes equally likely, which suits a handful of them; else the classifier of a
+    fresh network is drawn as published.
+    """
 
     dropout: float = 0.1
     drop_path: float = 0.0
     norm_momentum: float = 0.1
+    zero_classifier: bool = True
 
     def __post_init__(self) -> None:
-        _check_shares(self, "model", "dropout", "drop_path", "norm_momentum")
+        _check_shares(self, "model", "dropout", "drop_path")
+        _check_above_zero(self, "model", "norm_momentum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,25 +130,26 @@ class Optimizer:
 class Schedule:
     """The learning rate over the steps, relative to its peak.
 
-    A linear rise over `warmup` of all steps, or over `warmup_epochs` where that is not 0; then `cosine` (half a
-    cosine down to `final`), `constant`, `step` and `exponential` (times `decay_rate` every `decay_epochs`, at once or
-    steadily). `one_cycle` rises and falls on half cosines, from a 25th of the peak (Smith 2018, as torch has it).
+    A linear rise from `warmup_from` over `warmup` of all steps, or over `warmup_epochs` where that is not 0; then
+    `cosine` (half a cosine down to `final`), `constant`, `step` and `exponential` (times `decay_rate` every
+    `decay_epochs` since the beginning of the run, at once or steadily). `one_cycle` rises from a 25th of the peak and
+    falls to `final` on half cosines (Smith 2018, as torch has it).
     """
 
     name: ScheduleName = "cosine"
     warmup: float = 0.15
     warmup_epochs: float = 0.0
+    warmup_from: float = 0.0
     final: float = 0.01
     decay_epochs: float = 2.4
     decay_rate: float = 0.97
 
     def __post_init__(self) -> None:
         _check_choice("schedule.name", self.name, get_args(ScheduleName))
-        _check_shares(self, "schedule", "warmup")
+        _check_shares(self, "schedule", "warmup", "warmup_from")
         _check_from_zero(self, "schedule", "warmup_epochs")
         _check_positive(self, "schedule", "decay_epochs", "decay_rate")
-        if not 0 <= self.final <= 1:
-            raise InputError(f"schedule.final must lie in 0..1; got {self.final!r}")
+        _check_range(self, "schedule", 0, 1, "final")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +158,14 @@ class Augment:
 
     `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `policy` applies published sequences of operations: RandAugment `num_ops` of them at `magnitude` (0 to 30) with
-    spread `magnitude_std`. `erasing` is the share of pictures that lose a rectangle. `mixup` and `cutmix` are the alpha
-    of their beta distributions, 0 for off; where both are on, each batch takes one of them.
+    `erasing` is the share of pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
+    `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; where both are on, each batch takes one
+    of them.
+
+    `policy` applies published operations: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
+    autoaugment_cifar10 the paper's tables, randaugment the EfficientNets' and randaugment_timm timm's. RandAugment
+    takes `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with spread
+    `magnitude_std`; trivialaugment is the wide one.
     """
 
     view: View = "crop"
@@ -155,18 +179,22 @@ class Augment:
     magnitude: float = 9.0
     magnitude_std: float = 0.0
     erasing: float = 0.0
+    erasing_fill: ErasingFill = "mean"
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         _check_choice("augment.view", self.view, get_args(View))
         _check_choice("augment.policy", self.policy, get_args(Policy))
+        _check_choice("augment.interpolation", self.interpolation, get_args(Interpolation))
+        _check_choice("augment.erasing_fill", self.erasing_fill, get_args(ErasingFill))
         _check_integers(self, "augment", {"num_ops": 1})
-        _check_shares(self, "augment", "min_area", "jitter")
+        _check_above_zero(self, "augment", "min_area")
+        _check_shares(self, "augment", "jitter")
         _check_from_zero(self, "augment", "magnitude_std", "mixup", "cutmix")
-        for name, most in (("magnitude", 30), ("rotation", 180), ("erasing", 1)):
-            if not 0 <= getattr(self, name) <= most:
-                raise InputError(f"augment.{name} must lie in 0..{most}; got {getattr(self, name)!r}")
+        _check_range(self, "augment", 0, 30, "magnitude")
+        _check_range(self, "augment", 0, 180, "rotation")
+        _check_range(self, "augment", 0, 1, "erasing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +202,7 @@ class Loss:
     """What is made small.
 
     `bce` asks of each class on its own whether it is there. With a `teacher`, a bundle's folder, the loss is a mean of
-    the labels' and of the teacher's softened answers at `temperature` (Hinton et al. 2015), the latter weighing
+    the labels' and of the teacher's answers, softened by `temperature` (Hinton et al. 2015), the latter weighing
     `teacher_weight`.
     """
 
@@ -188,8 +216,7 @@ class Loss:
         _check_choice("loss.name", self.name, get_args(LossName))
         _check_shares(self, "loss", "label_smoothing")
         _check_positive(self, "loss", "temperature")
-        if not 0 <= self.teacher_weight <= 1:
-            raise InputError(f"loss.teacher_weight must lie in 0..1; got {self.teacher_weight!r}")
+        _check_range(self, "loss", 0, 1, "teacher_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +236,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         _check_positive(self, "stages", "share")
-        if self.resolution is not None and (type(self.resolution) is not int or self.resolution < 8):
-            raise InputError(f"stages.resolution must be an integer of at least 8; got {self.resolution!r}")
+        given = {name for name in self.__slots__ if getattr(self, name) is not None}
+        _check_integers(self, "stages", {name: least for name, least in _STAGE_INTEGERS.items() if name in given})
+        _check_shares(self, "stages", *given & {"dropout"})
+        _check_range(self, "stages", 0, 30, *given & {"magnitude"})
+        _check_from_zero(self, "stages", *given & {"mixup", "cutmix"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +289,20 @@ def _check_shares(value: Any, group: str, *names: str) -> None:
             raise InputError(f"{group}.{name} must lie in 0..1, 1 excluded; got {got!r}")
 
 
+def _check_above_zero(value: Any, group: str, *names: str) -> None:
+    for name in names:
+        got = getattr(value, name)
+        if not 0 < got <= 1:
+            raise InputError(f"{group}.{name} must lie above 0 and be at most 1; got {got!r}")
+
+
+def _check_range(value: Any, group: str, least: float, most: float, *names: str) -> None:
+    for name in names:
+        got = getattr(value, name)
+        if not least <= got <= most:
+            raise InputError(f"{group}.{name} must lie in {least}..{most}; got {got!r}")
+
+
 def _check_choice(name: str, got: Any, known: tuple[str, ...]) -> None:
     if got not in known:
-        raise InputError(f"{name} must be one of {', '.join(known)}; got {got!r}")
+        raise InputError(f"{name} must be one of {', '.join(known)}; got {got!r}{nearest(str(got), known)}")

@@ -33,6 +33,8 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 def _inside(place: Any, name: str, dotted: str, *, leaf: bool = False) -> Any:
     known = [key for key, value in place.items() if leaf or isinstance(value, dict)]
+    if not known:
+        raise InputError(f"a recipe has no field {dotted!r}: what stands before {name!r} is a single value")
     if name not in known:
         raise InputError(f"a recipe has no field {dotted!r}; known here are {', '.join(known)}{nearest(name, known)}")
     return place[name]
@@ -57,9 +59,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint == tuple[Stage, ...]:
         if not isinstance(value, list | tuple):
             raise InputError(f"{where} must be a list of stages; got {value!r}")
-        return tuple(_read(Stage, item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(_stage(item, f"{where}[{i}]") for i, item in enumerate(value))
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return _scalar(allowed, value, where)
+
+
+def _stage(data: Any, where: str) -> Stage:
+    """Returns one of the stages; what its own checks say of a stage names this one."""
+    try:
+        return _read(Stage, data, where)
+    except InputError as error:
+        raise InputError(str(error).replace("stages.", f"{where}.", 1)) from error
 
 
 def _scalar(allowed: tuple[Any, ...], value: Any, where: str) -> Any:

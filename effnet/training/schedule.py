@@ -4,12 +4,40 @@ import math
 
 from effnet.training.recipe import Recipe
 
+# What torch calls div_factor: how many times smaller than the peak the first rate of one_cycle is.
+_ONE_CYCLE_START = 25.0
+
 
 def learning_rate(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: int) -> float:
-    """Returns the learning rate of `step` (from 0) of a run whose epochs have `epoch_steps` steps."""
+    """Returns the learning rate of `step` (from 0) of a run whose epochs have `epoch_steps` steps.
+
+    The first step of a warm-up is one step up, not at its foot, where it would teach nothing. Sources: torch's
+    OneCycleLR; tensorflow/tpu, efficientnet/utils.py, build_learning_rate (staircase, counted from the first step).
+    """
     plan, peak = recipe.schedule, recipe.train.peak_lr
+    if plan.name == "one_cycle":
+        return peak * _one_cycle(recipe, step, total_steps=total_steps, epoch_steps=epoch_steps)
     rise = round(plan.warmup_epochs * epoch_steps) if plan.warmup_epochs else max(1, round(plan.warmup * total_steps))
     if step < rise:
-        return peak * (step + 1) / rise
-    progress = (step - rise) / max(1, total_steps - rise)
-    return peak * (plan.final + (1 - plan.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return peak * (plan.warmup_from + (1 - plan.warmup_from) * (step + 1) / rise)
+    if plan.name == "constant":
+        return peak
+    if plan.name == "cosine":
+        return peak * _half_cosine(1.0, plan.final, (step - rise) / max(1, total_steps - rise))
+    # Whole steps are compared, for 2.4 epochs of 10 steps are 24 steps, but 24 / (2.4 * 10) may be less than 1.
+    decays = step / round(plan.decay_epochs * epoch_steps, 6)
+    return peak * plan.decay_rate ** (math.floor(decays) if plan.name == "step" else decays)
+
+
+def _one_cycle(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: int) -> float:
+    """Returns the share of the peak that one cycle has at `step`: its top is the last step of the rise."""
+    plan = recipe.schedule
+    top = (plan.warmup_epochs * epoch_steps or plan.warmup * total_steps) - 1
+    if step <= top:
+        return _half_cosine(1 / _ONE_CYCLE_START, 1.0, step / top) if top > 0 else 1.0
+    return _half_cosine(1.0, plan.final, (step - top) / max(1.0, total_steps - 1 - top))
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    """Returns what lies at `progress` (0 to 1) of half a cosine from `start` to `end`."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -9,7 +9,7 @@ import effnet
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
     "fit", "train", "runs", "compare", "predict", "evaluate", "export", "bench", "inspect", "shard", "models", "show",
-    "cost", "scale", "pull", "weights",
+    "cost", "scale", "recipes", "pull", "weights",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_loop import PREPROCESS, RECIPE, Stop, run, tiny_dataset, tiny_spec
+from tiny_runs import PREPROCESS, RECIPE, Stop, run, tiny_dataset, tiny_spec
 
 from effnet.nn.network import build
 from effnet.training.batches import cached_loader, train_batches
@@ -20,8 +20,8 @@ from effnet.training.device import memory_mb
 from effnet.training.drawing import confusion_picture, picture_sheet
 from effnet.training.events import EpochEnd, Step
 from effnet.training.journal import FOLDER, open_journal
-from effnet.training.loop import validate
 from effnet.training.schedule import learning_rate
+from effnet.training.validate import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -161,10 +161,10 @@ def test_an_epoch_whose_results_were_not_saved_is_shown_once(whole, tmp_path, mo
     same_curves(tmp_path, whole[0], lost=(3,))
 
 
-def _unless_between_epochs(folder, position, **states):
+def _unless_between_epochs(folder, position, state, *, keep):
     if position.batch == 0:
         raise Stop
-    save_checkpoint(folder, position, **states)
+    save_checkpoint(folder, position, state, keep=keep)
 
 
 def test_a_long_run_is_drawn_at_five_hundred_steps(tmp_path):

@@ -1,73 +1,19 @@
-import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from strategies import build_trained
+from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, tiny_dataset, tiny_spec, weights
 
-from effnet import get_spec
-from effnet.arch.scale import scale, with_total_stride
-from effnet.data.datasets import Dataset, Split
-from effnet.data.preprocess import Preprocess
-from effnet.errors import BundleError, EffnetError, ImageError, InputError
 from effnet.nn.network import build
-from effnet.training.batches import cached_loader, eval_batches, num_batches, train_batches
-from effnet.training.checkpoint import CHECKPOINT, METRICS, save_tensors
 from effnet.training.events import EpochEnd, Step
-from effnet.training.loop import train, validate
-from effnet.training.losses import cross_entropy
-from effnet.training.optim import make_optimizer, update_average_
+from effnet.training.loop import train
+from effnet.training.metrics import METRICS
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
-from effnet.training.schedule import learning_rate
-
-
-def tiny_dataset(num=48, classes=3, side=16):
-    """Pictures whose class is their brightness, with noise: learnable, but not at once."""
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        labels = np.arange(count) % classes
-        base = (60 + 70 * labels)[:, None, None, None]
-        pictures = np.clip(base + rng.normal(0, 30, (count, side, side, 1)), 0, 255).astype(np.uint8)
-        return Split(sources=list(pictures), labels=labels.astype(np.int64))
-
-    names = tuple(f"class {i}" for i in range(classes))
-    return Dataset(
-        name="tiny", class_names=names, channels=1, train=split(num), val=split(12), test=split(12), mirror_safe=True
-    )
-
-
-def tiny_spec(classes=3):
-    """The narrowest network, without its last stages: what is tested here is not how well it learns."""
-    spec = with_total_stride(scale(get_spec("b0", num_classes=classes, in_channels=1), phi=-20, resolution=16), 8)
-    return dataclasses.replace(spec, stages=spec.stages[:3])
-
+from effnet.training.validate import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-PREPROCESS = Preprocess(resolution=16, crop=1.0, mean=(0.5,), std=(0.25,))
-RECIPE = with_values(
-    Recipe(),
-    {"train.epochs": 3, "train.batch_size": 16, "train.lr": 5e-3, "model.dropout": 0.2, "model.drop_path": 0.1},
-)
-TUNING = with_values(RECIPE, {"train.layer_decay": 0.7, "train.frozen_norms": True, "train.start_counts": True})
-RECIPES = pytest.mark.parametrize("recipe", [RECIPE, TUNING], ids=["anew", "tuning"])
-
-
-def run(folder, *, listener=None, recipe=RECIPE, **kwargs):
-    model = build(tiny_spec(), dropout=recipe.model.dropout, drop_path=recipe.model.drop_path, seed=0)
-    return train(model, tiny_dataset(), recipe, PREPROCESS, folder=folder, listener=listener, **kwargs)
-
-
-def weights(result):
-    return {name: tensor.clone() for name, tensor in result.model.state_dict().items()}
 
 
 def test_training_learns_and_says_so(tmp_path):
@@ -103,110 +49,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-class Stop(Exception):
-    pass
-
-
-def test_a_network_with_wide_kernels_on_colour_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    """Their moments lie in memory as the parameters do, channels last, which a checkpoint does not keep."""
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    grey = tiny_dataset()
-
-    def colour(split):
-        return Split(sources=[np.repeat(image, 3, axis=2) for image in split.sources], labels=split.labels)
-
-    dataset = dataclasses.replace(
-        grey, channels=3, train=colour(grey.train), val=colour(grey.val), test=colour(grey.test)
-    )
-    preprocess = Preprocess(resolution=16, crop=1.0, mean=(0.5,) * 3, std=(0.25,) * 3)
-    spec = with_total_stride(scale(get_spec("v2_b0", num_classes=3), phi=-16, resolution=16), 8)
-
-    def go(folder, listener=None):
-        model = build(spec, seed=0)
-        return weights(train(model, dataset, RECIPE, preprocess, folder=folder, listener=listener))
-
-    def stop(event):
-        if isinstance(event, Step) and event.step == 5:
-            raise Stop
-
-    whole = go(tmp_path / "whole")
-    with pytest.raises(Stop):
-        go(tmp_path / "parts", stop)
-    resumed = go(tmp_path / "parts")
-    assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
-
-
-@pytest.mark.parametrize("at, recipe", [(1, RECIPE), (3, RECIPE), (4, RECIPE), (7, RECIPE), (1, TUNING), (4, TUNING)])
-def test_a_run_interrupted_at_any_step_resumes_to_the_same_weights(tmp_path, monkeypatch, at, recipe):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)  # after every step
-    whole = weights(run(tmp_path / "whole", recipe=recipe))
-
-    def stop(event):
-        if isinstance(event, Step) and event.step == at + 1:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run(tmp_path / "parts", listener=stop, recipe=recipe)
-    resumed = run(tmp_path / "parts", recipe=recipe)
-    assert all(torch.equal(whole[name], tensor) for name, tensor in weights(resumed).items())
-    rows = [json.loads(line)["epoch"] for line in (tmp_path / "parts" / METRICS).read_text().splitlines()]
-    assert rows == [1, 2, 3]
-
-
-_KILLED = """
-import sys
-sys.path[:0] = {folders!r}
-import torch
-torch.set_num_threads(1)
-import effnet.training.loop as loop
-loop.CHECKPOINT_SECONDS = 0.0
-from pathlib import Path
-from test_loop import run
-from effnet.training.recipe_file import recipe_from_dict
-run(Path({folder!r}), recipe=recipe_from_dict({recipe!r}), listener=lambda event: print("event", flush=True))
-"""
-
-
-@RECIPES
-def test_kill_9_during_training_resumes_to_the_same_weights(tmp_path, monkeypatch, recipe):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = weights(run(tmp_path / "whole", recipe=recipe))
-    folder = tmp_path / "killed"
-    here = os.path.dirname(__file__)
-    code = _KILLED.format(folders=[here, os.path.dirname(here)], folder=str(folder), recipe=recipe.to_dict())
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    for _ in range(4):
-        assert process.stdout.readline() == "event\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert (folder / CHECKPOINT).is_file()
-    resumed = run(folder, recipe=recipe)
-    assert all(torch.equal(whole[name], tensor) for name, tensor in weights(resumed).items())
-
-
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    first = weights(run(tmp_path))
-    events = []
-    again = run(tmp_path, listener=events.append)
-    assert events == []
-    assert all(torch.equal(first[name], tensor) for name, tensor in weights(again).items())
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    run(tmp_path)
-    (tmp_path / CHECKPOINT).write_bytes(b"\0" * 100)
-    with pytest.raises(BundleError, match=r"checkpoint.*cannot be resumed.*remove the folder"):
-        run(tmp_path)
-
-
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    run(tmp_path)
-    model = build(scale(tiny_spec(), width=2.0, resolution=16), seed=0)
-    with pytest.raises(BundleError, match="cannot be resumed"):
-        train(model, tiny_dataset(), RECIPE, PREPROCESS, folder=tmp_path)
-
-
 def test_early_stop_ends_training_and_keeps_the_best(tmp_path):
     recipe = with_values(Recipe(), {"train.epochs": 50, "train.batch_size": 16, "train.lr": 1e-9, "train.patience": 2})
     result = run(tmp_path, recipe=recipe)
@@ -235,150 +77,9 @@ def test_the_clock_ends_an_epoch_that_would_last_too_long(tmp_path):
     assert sum(isinstance(event, Step) for event in events) == 1
 
 
-def test_a_fourth_channel_does_not_change_the_others_when_pictures_are_shrunk():
-    picture = np.zeros((200, 100, 4), dtype=np.uint8)
-    picture[..., :3] = 200
-    preprocess = Preprocess(resolution=16, mean=(0.5,) * 4, std=(0.5,) * 4)
-    load = cached_loader(Split(sources=[picture], labels=np.zeros(1, np.int64)), preprocess)
-    assert load(0).shape == (64, 32, 4)
-    assert (load(0) == [200, 200, 200, 0]).all()
-
-
-def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
-    def broken(model, batch):
-        return cross_entropy()(model, batch) * float("nan")
-
-    with pytest.raises(EffnetError, match=r"the loss became nan at step 1 of epoch 1.*use a lower one"):
-        run(tmp_path, loss_fn=broken)
-
-
-def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
-    run(tmp_path)
-    good = (tmp_path / CHECKPOINT).read_bytes()
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_tensors({"x": torch.zeros(3)}, tmp_path / CHECKPOINT)
-    assert (tmp_path / CHECKPOINT).read_bytes() == good
-
-
-def test_learning_rate_rises_then_falls_to_a_hundredth():
-    recipe = with_values(Recipe(), {"train.lr": 1.0, "schedule.warmup": 0.1})
-    rates = [learning_rate(recipe, step, total_steps=100, epoch_steps=10) for step in range(100)]
-    assert rates[9] == 1.0
-    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
-    assert 0.01 <= rates[-1] < 0.02
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"train.epochs": 0}, {"train.batch_size": 1}, {"train.lr": float("nan")}, {"model.dropout": 1.0},
-        {"augment.view": "mirror"}, {"train.layer_decay": 0.0}, {"train.layer_decay": 1.01},
-        {"train.layer_decay": float("nan")}, {"train.epochs": 2.5}, {"train.epochs": "3"}, {"stages": [{"share": 0}]},
-    ],
-)  # fmt: skip
-def test_a_recipe_out_of_range_is_refused(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        with_values(Recipe(), wrong)
-
-
-def test_norms_and_biases_are_not_decayed():
-    model = build(tiny_spec(), seed=0)
-    decayed, others = make_optimizer(model, with_values(Recipe(), {"optimizer.weight_decay": 0.3})).param_groups
-    assert decayed["weight_decay"] == 0.3
-    assert others["weight_decay"] == 0.0
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim <= 1 for p in others["params"])
-    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
-
-
-def test_the_average_ramps_up_and_takes_norm_statistics_along():
-    model, average = build(tiny_spec(), seed=0), build(tiny_spec(), seed=1)
-    before = {name: t.clone() for name, t in average.state_dict().items()}
-    with torch.no_grad():
-        model.stem.norm.running_mean.fill_(3.0)
-    update_average_(average, model, step=0, decay=0.999)
-    keep = 1 / 10
-    for name, tensor in average.state_dict().items():
-        if tensor.is_floating_point():
-            expected = keep * before[name] + (1 - keep) * model.state_dict()[name]
-            torch.testing.assert_close(tensor, expected)
-
-
-def test_pictures_that_cannot_be_read_are_replaced_in_training_and_left_out_of_evaluation(tmp_path):
-    paths = []
-    for number in range(8):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(np.full((16, 16), 20 * number, dtype=np.uint8)).save(path)
-        paths.append(str(path))
-    (tmp_path / "3.png").write_bytes(b"no picture")
-    (tmp_path / "5.png").unlink()
-    split = Split(sources=paths, labels=np.arange(8))
-    recipe = with_values(Recipe(), {"train.batch_size": 8, "augment.view": "none", "augment.flip": False})
-    load = cached_loader(split, PREPROCESS)
-    ((images, labels),) = train_batches(load, split.labels, recipe, PREPROCESS, epoch=0)
-    assert sorted(labels) == [0, 1, 2, 4, 4, 6, 6, 7]
-    assert all((image == 20 * label).all() for image, label in zip(images, labels, strict=True))
-    ((images, indices),) = eval_batches(split, PREPROCESS)
-    assert list(indices) == [0, 1, 2, 4, 6, 7]
-    for path in paths:
-        (tmp_path / path).write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="in a row cannot be read"):
-        next(train_batches(cached_loader(split, PREPROCESS), split.labels, recipe, PREPROCESS, epoch=0))
-
-
-def test_batches_are_the_same_however_many_threads_prepare_them_and_wherever_they_start():
-    dataset, recipe = tiny_dataset(), with_values(Recipe(), {"train.batch_size": 8})
-    load = cached_loader(dataset.train, PREPROCESS)
-
-    def batches(**settings):
-        return list(train_batches(load, dataset.train.labels, recipe, PREPROCESS, epoch=2, **settings))
-
-    one, many, late = batches(), batches(workers=3, ahead=6), batches(start=4)
-    assert len(one) == len(many) == len(late) + 4 == num_batches(48, 8)
-    for (a, x), (b, y) in [*zip(one, many, strict=True), *zip(one[4:], late, strict=True)]:
-        assert (a == b).all()
-        assert (x == y).all()
-
-
-@pytest.mark.parametrize(("images", "size"), [(2, 64), (64, 64), (65, 64), (66, 64), (128, 64), (129, 64), (7, 2)])
-def test_no_batch_has_a_single_picture(images, size):
-    labels = np.zeros(images, dtype=np.int64)
-    picture = np.zeros((16, 16, 1), dtype=np.uint8)
-    found = list(
-        train_batches(
-            lambda index: picture, labels, with_values(Recipe(), {"train.batch_size": size}), PREPROCESS, epoch=0
-        )
-    )
-    assert len(found) == num_batches(images, size)
-    assert min(len(labels) for _, labels in found) >= 2
-    assert sum(len(labels) for _, labels in found) == images
-
-
 def test_training_leaves_the_arithmetic_of_the_callers_thread_alone(tmp_path):
     run(tmp_path, recipe=with_values(Recipe(), {"train.epochs": 1, "train.batch_size": 16}))
     assert np.float32(1e-30) * np.float32(1e-10) > 0
-
-
-def norm_statistics(model):
-    return {name: t.clone() for name, t in model.state_dict().items() if "running_" in name or "num_batches" in name}
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_norms_keep_their_statistics_bit_for_bit_and_learn_gain_and_bias(tmp_path, frozen):
-    model = build_trained(tiny_spec(), resolution=16)
-    before, start = norm_statistics(model), {name: p.detach().clone() for name, p in model.named_parameters()}
-    recipe = with_values(RECIPE, {"train.frozen_norms": frozen})
-    result = train(model, tiny_dataset(), recipe, PREPROCESS, folder=tmp_path)
-    for trained in (model, result.model):
-        kept = [torch.equal(tensor, before[name]) for name, tensor in norm_statistics(trained).items()]
-        assert all(kept) if frozen else not any(kept)
-        moved = [not torch.equal(p, start[name]) for name, p in trained.named_parameters()]
-        assert all(moved)
 
 
 def validated(model):
@@ -445,51 +146,3 @@ def test_the_start_counts_in_a_resumed_run_too(tmp_path, learned, monkeypatch, a
     assert result.best_epoch == 0
     assert len(result.history) == 3
     assert all(torch.equal(tensor, learned[name]) for name, tensor in weights(result).items())
-
-
-def part_of(name):
-    words = name.split(".")
-    return ".".join(words[:2]) if words[0] == "stages" else words[0]
-
-
-def test_layer_decay_slows_each_part_by_its_distance_from_the_classifier():
-    spec = get_spec("b0", num_classes=3)
-    model = build(spec)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    optimizer = make_optimizer(model, with_values(Recipe(), {"train.layer_decay": 0.5, "optimizer.weight_decay": 0.3}))
-    scales, decayed = {}, {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            name = names.pop(id(parameter))
-            assert scales.setdefault(part_of(name), group["lr_scale"]) == group["lr_scale"]
-            decayed[name] = group["weight_decay"]
-    assert not names  # every parameter is in one group
-    stages = [f"stages.{i}" for i in range(len(spec.stages))]
-    order = ["stem", *stages, "head", "classifier"]
-    assert scales == {part: 0.5 ** (len(order) - 1 - place) for place, part in enumerate(order)}
-    kernels = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
-    assert {name for name, decay in decayed.items() if decay == 0.3} == kernels
-
-
-def test_parameters_move_at_the_rate_of_their_depth(tmp_path):
-    """Adam's first step is the learning rate itself, whatever the gradient."""
-    recipe = with_values(
-        Recipe(),
-        {
-            "train.epochs": 1,
-            "train.batch_size": 48,
-            "train.lr": 1e-3,
-            "schedule.warmup": 0.0,
-            "train.layer_decay": 0.6,
-            "optimizer.weight_decay": 0.0,
-        },
-    )
-    model = build(tiny_spec(), seed=0)
-    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    result = train(model, tiny_dataset(), recipe, PREPROCESS, folder=tmp_path)
-    parts = list(dict.fromkeys(part_of(name) for name in start))
-    assert (parts[0], parts[-2:]) == ("stem", ["head", "classifier"])
-    for below, part in enumerate(reversed(parts)):
-        steps = [(p - start[name]).abs().max().item() for name, p in model.named_parameters() if part_of(name) == part]
-        assert max(steps) == pytest.approx(1e-3 * 0.6**below, rel=2e-2)
-    assert result.history[0]["learning_rate"] == pytest.approx(1e-3)

@@ -1,0 +1,39 @@
+"""recipes: how a network is trained, as data, without torch."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="One to print with every field.")] = None,
+    model: Annotated[str, typer.Option(help="The network that it is for.")] = "b0",
+) -> None:
+    """List the recipes, or print one as JSON, which `effnet train --recipe FILE.json` reads."""
+    from effnet.cli.networks import read_spec
+    from effnet.recipes.choose import RECIPES, read_recipe, summary
+
+    if name is not None:
+        print(json.dumps(read_recipe(name, read_spec(model)).to_dict(), indent=1))
+        return
+    width = max(len(name) for name in RECIPES)
+    for known in RECIPES:
+        print(f"{known:<{width}}  {summary(known)}")
+
+
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Returns FIELD=VALUE words as values by field, read as JSON where they are JSON, else as text."""
+    from effnet.errors import InputError
+
+    values: dict[str, Any] = {}
+    for word in words:
+        field, separator, text = word.partition("=")
+        if not separator:
+            raise InputError(f"--set must be FIELD=VALUE, such as train.lr=0.1; got {word!r}")
+        try:
+            values[field] = json.loads(text)
+        except (ValueError, RecursionError):
+            values[field] = text
+    return values

@@ -1,0 +1,88 @@
+"""From what a user calls a recipe to the recipe: a name, a JSON file, or a Python file of the user's own."""
+
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError, nearest
+from effnet.recipes.imagenet import imagenet_timm_ra, imagenet_v1, imagenet_v2
+from effnet.recipes.small import cifar10, small_data
+from effnet.training.recipe import Recipe
+from effnet.training.recipe_file import recipe_from_dict
+
+MakeRecipe = Callable[[ArchSpec], Recipe]
+
+RECIPES: dict[str, MakeRecipe] = {
+    make.__name__: make for make in (small_data, cifar10, imagenet_v1, imagenet_v2, imagenet_timm_ra)
+}
+
+
+def summary(name: str) -> str:
+    """Returns the first line of what is said about a named recipe."""
+    return (inspect.getdoc(RECIPES[name]) or "").partition("\n")[0]
+
+
+def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
+    """Returns the recipe that `subject` stands for, for the network `spec`.
+
+    It is a name in RECIPES, a JSON file as a run folder's recipe.json, or a Python file that defines a function
+    `recipe(spec) -> Recipe`, which is run. Raises InputError where it is none of these, with the nearest name, and
+    for a file that does not make a recipe.
+    """
+    text = os.fspath(subject)
+    if text in RECIPES:
+        return RECIPES[text](spec)
+    path = Path(text)
+    if path.suffix == ".json":
+        return _from_json(path)
+    if path.suffix == ".py":
+        return _from_python(path, spec)
+    raise InputError(
+        f"a recipe must be one of {', '.join(RECIPES)}, or a .json or .py file; got {text!r}{nearest(text, RECIPES)}"
+    )
+
+
+def _from_json(path: Path) -> Recipe:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} must be a recipe as JSON; it cannot be read: {error}") from error
+    try:
+        return recipe_from_dict(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _from_python(path: Path, spec: ArchSpec) -> Recipe:
+    """Runs the user's file as a module of its own, unknown to the others, and returns what its function makes."""
+    loaded = importlib.util.spec_from_file_location("effnet_user_recipe", path)
+    if not path.is_file() or loaded is None or loaded.loader is None:
+        raise InputError(f"{path} must be a Python file that defines recipe(spec); there is no such file")
+    module = importlib.util.module_from_spec(loaded)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing appears beside the user's file
+    try:
+        loaded.loader.exec_module(module)
+        found = module.recipe(spec)
+    except Exception as error:  # it is not our code: whatever it raises, it is the file that must be mended
+        raise InputError(f"{path} must make a recipe; it raised {_where(error, path)}") from error
+    finally:
+        sys.dont_write_bytecode = before
+    if not isinstance(found, Recipe):
+        raise InputError(f"recipe(spec) in {path} must return an effnet.Recipe; it returned {found!r:.100}")
+    return found
+
+
+def _where(error: Exception, path: Path) -> str:
+    """Returns what was raised, and the last line of the file that it passed through."""
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    place = f" in line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}{place}: {error}"

@@ -1,0 +1,52 @@
+"""The average of the weights that is kept beside them, and validated in their place."""
+
+import math
+
+import torch
+from torch import nn
+
+from effnet.training.recipe import Train
+
+
+def move_average_(average: nn.Module, model: nn.Module, train: Train, *, step: int, batch: int) -> None:
+    """Moves the average after `step` (from 0), the epoch's `batch` (from 0), where its turn has come."""
+    if train.ema_decay and (batch + 1) % train.ema_every == 0:
+        update_average_(average, model, step=step, decay=train.ema_decay, steps=train.ema_every)
+
+
+def finish_average_(average: nn.Module, model: nn.Module, train: Train, *, steps: int, batches: int) -> None:
+    """Moves the average for the steps that an epoch of `batches` has left over, after `steps` of the run.
+
+    Where no average is kept, it becomes the model.
+    """
+    left = batches % train.ema_every if train.ema_decay else 1
+    if left:
+        update_average_(average, model, step=steps - 1, decay=train.ema_decay, steps=left)
+
+
+@torch.no_grad()
+def update_average_(average: nn.Module, model: nn.Module, *, step: int, decay: float, steps: int = 1) -> None:
+    """Moves the averaged weights and norm statistics towards the model's, for the `steps` steps that end with `step`.
+
+    With a `decay` of 0 they become the model's.
+    """
+    keep = kept_share(step, decay=decay, steps=steps)
+    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    targets, sources = [], []
+    for mine, theirs in pairs:
+        if mine.is_floating_point():
+            targets.append(mine)
+            sources.append(theirs)
+        else:
+            mine.copy_(theirs)
+    torch._foreach_lerp_(targets, sources, 1 - keep)
+
+
+def kept_share(step: int, *, decay: float, steps: int = 1) -> float:
+    """Returns how much of the average is kept over the `steps` steps that end with `step` (from 0).
+
+    One step keeps min(decay, (1 + step) / (10 + step)), so that a short run is not an average of its first weights;
+    several keep the product. An average that moves every few steps is so the one that moves at each, of weights that
+    stand still in between. Source: tf.train.ExponentialMovingAverage with num_updates, which counts steps.
+    """
+    return math.prod(min(decay, (1 + n) / (10 + n)) for n in range(step - steps + 1, step + 1))

@@ -1,0 +1,65 @@
+"""How a run ends that cannot go on: what it leaves behind, and what it says."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effnet.errors import EffnetError
+from effnet.training.checkpoint import state_tensors
+from effnet.training.position import Position
+from effnet.training.recipe import Recipe
+from effnet.training.state import State
+from effnet.training.step import Stepped
+from effnet.training.tensorfile import save_tensors
+from effnet.training.validate import Validated
+
+DIVERGED = "diverged.safetensors"
+
+
+def give_up(
+    stepped: Stepped,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    state: State,
+    position: Position,
+    recipe: Recipe,
+    rate: float,
+    folder: Path,
+) -> EffnetError:
+    """Keeps the weights, and the batch that no longer gave finite numbers on them; returns what to raise."""
+    path = folder / DIVERGED
+    batch = {"batch.images": torch.from_numpy(images), "batch.labels": torch.from_numpy(labels)}
+    metadata = {"position": json.dumps(asdict(position)), "culprit": stepped.culprit}
+    save_tensors(state_tensors(state) | batch, path, metadata=metadata)
+    lost = not math.isfinite(stepped.loss)
+    what = f"the loss became {stepped.loss}" if lost else f"the gradient's norm became {stepped.gradient_norm}"
+    half = ", or train.precision float32 or bfloat16" if state.scaler.is_enabled() else ""
+    return EffnetError(
+        f"{what} at step {position.step + 1} of epoch {position.epoch + 1}, at learning rate {rate:.2g}; use a lower "
+        f"one (train.lr is {recipe.train.lr:g}){half}. Looked at layer by layer, {stepped.culprit}. The weights before "
+        f"that step and its batch are in {path}; the last checkpoint is in {folder}"
+    )
+
+
+def exploded(position: Position, *, recipe: Recipe, rate: float) -> EffnetError:
+    """Returns what to raise where the loss has been far above that of guessing for long."""
+    return EffnetError(
+        f"training diverges: up to step {position.step} of epoch {position.epoch + 1} the loss has been, for "
+        f"{position.high_steps} steps on end, more than ten times that of guessing (it began at "
+        f"{position.first_loss:.3g}), at learning rate {rate:.2g}; use a lower one (train.lr is {recipe.train.lr:g}) "
+        "and a new folder"
+    )
+
+
+def check_finite(found: Validated, *, position: Position, recipe: Recipe) -> None:
+    """Raises EffnetError where validation gave no finite loss."""
+    if not math.isfinite(found.loss):
+        raise EffnetError(
+            f"the validation loss became {found.loss} after epoch {position.epoch + 1}: the averaged weights overflow; "
+            f"use a lower learning rate (train.lr is {recipe.train.lr:g}) and a new folder"
+        )

@@ -1,0 +1,80 @@
+"""Norms in training: statistics that stay, and statistics taken anew."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from effnet.nn.recompute import scratch_buffers
+
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Returns every norm of `model` that keeps statistics."""
+    return [module for module in model.modules() if isinstance(module, _Norm) and module.running_mean is not None]
+
+
+def freeze_norms_(model: nn.Module) -> None:
+    """Has every norm use its statistics as they are, instead of those of the batch."""
+    for norm in norms_of(model):
+        norm.eval()
+
+
+@contextmanager
+def precise_norms(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, the norms' statistics are those of all of `batches`, normalised pictures, under the present weights.
+
+    An average of the statistics that training leaves lags behind the weights. Source: Wu & Johnson 2021, "Rethinking
+    Batch in BatchNorm", section 3: the mean of the batches' means, and a variance that counts how these differ. Batches
+    weigh by their size. With frozen weights and without dropout, as in evaluation.
+    """
+    with scratch_buffers(model):
+        _take_statistics_(model, batches)
+        yield
+
+
+@torch.no_grad()
+def _take_statistics_(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    norms = norms_of(model)
+    momenta = [norm.momentum for norm in norms]
+    sums = [torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the statistics become those of the batch
+    counts = {id(norm): _Count() for norm in norms}
+    hooks = [norm.register_forward_pre_hook(counts[id(norm)]) for norm in norms]
+    try:
+        for images in batches:
+            if len(images) == 1:  # a last one, of which there may be no statistics
+                continue
+            model(images)
+            for norm, total in zip(norms, sums, strict=True):
+                _add_(total, norm, counts[id(norm)].values)
+    finally:
+        model.eval()
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    for norm, (count, first, second) in zip(norms, sums, strict=True):
+        mean = first / count
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_((second / count - mean**2).clamp_min(0) * count / (count - 1).clamp_min(1))
+
+
+class _Count:
+    """Remembers how many values a channel has in what a norm is given."""
+
+    values = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.values = inputs[0].numel() // inputs[0].shape[1]
+
+
+def _add_(total: Tensor, norm: _Norm, count: int) -> None:
+    """Adds count, sum and sum of squares of a batch, from the statistics that it left: torch's variance is unbiased."""
+    mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double() * (count - 1) / count
+    total += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])

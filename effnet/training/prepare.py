@@ -1,0 +1,33 @@
+"""From a batch of pictures to what the loss is given: varied, normalised and mixed on the model's device."""
+
+import numpy as np
+import torch
+
+from effnet.data.preprocess import Preprocess
+from effnet.training.augment import augment_batch
+from effnet.training.device import normalized, to_pixels
+from effnet.training.losses import Batch
+from effnet.training.mix import mix
+from effnet.training.recipe import Recipe
+
+
+def prepare(
+    images: np.ndarray,
+    labels: np.ndarray,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    *,
+    device: torch.device,
+    step: int,
+    first: int = 0,
+) -> Batch:
+    """Returns the batch of uint8 [batch, R, R, C] and int64 [batch]; all chance depends on the seed and `step`.
+
+    Where several processes divide a step, `first` is the place of the first of these pictures in it. Each mixes
+    among its own.
+    """
+    seed, augment = recipe.train.seed, recipe.augment
+    pixels = to_pixels(images, device)
+    pixels = augment_batch(pixels, augment, mean=preprocess.mean, seed=seed, step=step, first=first)
+    batch = Batch(images=normalized(pixels, preprocess), labels=torch.from_numpy(labels).to(device))
+    return mix(batch, augment, seed=seed, step=step, first=first)

@@ -1,0 +1,52 @@
+"""Progressive training: what of a recipe holds in which epoch. Source: Tan & Le 2021 (EfficientNetV2), section 4."""
+
+import dataclasses
+from itertools import accumulate
+
+from torch import nn
+
+from effnet.training.recipe import Recipe, Stage
+
+
+def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
+    """Returns the stage that `epoch` (from 0) lies in, or None where the recipe has no stages.
+
+    Stages begin at whole epochs; one whose share of few epochs rounds to none is left out, the last one never.
+    """
+    if not recipe.stages:
+        return None
+    sums = list(accumulate(stage.share for stage in recipe.stages))
+    ends = [round(recipe.train.epochs * done / sums[-1]) for done in sums[:-1]]
+    ends = [min(end, recipe.train.epochs - 1) for end in ends]
+    return recipe.stages[sum(epoch >= end for end in ends)]
+
+
+def recipe_at(recipe: Recipe, epoch: int) -> Recipe:
+    """Returns the recipe as it is in `epoch` (from 0), without stages of its own."""
+    stage = stage_at(recipe, epoch)
+    if stage is None:
+        return recipe
+
+    def given(*names: str) -> dict:
+        return {name: getattr(stage, name) for name in names if getattr(stage, name) is not None}
+
+    return dataclasses.replace(
+        recipe,
+        train=dataclasses.replace(recipe.train, **given("micro_batch")),
+        model=dataclasses.replace(recipe.model, **given("dropout")),
+        augment=dataclasses.replace(recipe.augment, **given("magnitude", "mixup", "cutmix")),
+        stages=(),
+    )
+
+
+def resolution_at(recipe: Recipe, epoch: int, *, final: int) -> int:
+    """Returns the side in pixels of training pictures in `epoch` (from 0); `final` is the network's own."""
+    stage = stage_at(recipe, epoch)
+    return final if stage is None or stage.resolution is None else stage.resolution
+
+
+def set_dropout_(model: nn.Module, rate: float) -> None:
+    """Sets the rate of every dropout in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate

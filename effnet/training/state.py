@@ -1,0 +1,37 @@
+"""What training changes, set up as a recipe asks for it."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from effnet.nn.network import Network, fuse_
+from effnet.training.optim import make_optimizer
+from effnet.training.precision import autocast_dtype, make_scaler
+from effnet.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The network, the average of its weights, the optimiser, and the scale of the loss."""
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+def make_state(model: nn.Module, recipe: Recipe, device: torch.device) -> State:
+    """Returns what a run begins with; moves `model` to the device and has it train in the way that was asked for."""
+    model.to(device, memory_format=torch.channels_last)
+    if isinstance(model, Network):
+        model.recompute = recipe.train.recompute == "stages"
+        if recipe.train.fused and device.type == "cpu":
+            fuse_(model)
+    return State(
+        model=model,
+        average=copy.deepcopy(model).eval().requires_grad_(False),
+        optimizer=make_optimizer(model, recipe),
+        scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
+    )

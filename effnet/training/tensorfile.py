@@ -1,0 +1,58 @@
+"""Writes safetensors files tensor by tensor, whole or not at all."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from effnet.errors import EffnetError
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors to `path` whole or not at all, and waits until they are on the disk.
+
+    One tensor at a time is copied, where safetensors' own writer holds all of them twice. Raises EffnetError where
+    the disk takes no more; what was at `path` is as it was then.
+    Source: the format in the README of huggingface/safetensors.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            order = _ordered(tensors)
+            file.write(_header(tensors, order, dict(metadata or {})))
+            for name in order:
+                own = tensors[name].detach().cpu().contiguous()
+                file.write(own.reshape(-1).view(torch.uint8).numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        kept = "; the file of before is whole" if path.is_file() else ""
+        raise EffnetError(f"{path} could not be written: {error.strerror or error}{kept}") from error
+
+
+def _ordered(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Returns the names, wider numbers first, so that each lies at a multiple of its width."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def _header(tensors: Mapping[str, Tensor], order: list[str], metadata: dict[str, str]) -> bytes:
+    rows: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    place = 0
+    for name in order:
+        tensor = tensors[name]
+        end = place + tensor.numel() * tensor.element_size()
+        rows[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(rows, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
