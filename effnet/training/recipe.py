@@ -35,7 +35,8 @@ class Train:
     batch_size. `ema_decay` 0 keeps no average of the weights; `ema_every` is in steps. `patience` is the number of
     epochs without a better validation result after which training stops, 0 for never. `precise_norms` is the number
     of pictures that the statistics of the norms are taken from anew before each validation, 0 for not at all.
-    `recompute` stages keeps only what stages hand on, and computes the rest again in the backward pass.
+    `fused` lets a CPU train through kernels of effnet's own, where it has a compiler for them. `recompute` stages keeps
+    only what stages hand on, and computes the rest again in the backward pass.
 
     For weights that have learned already: `layer_decay` is the factor of the learning rate from one stage to the one
     before it, `frozen_norms` keeps the statistics of the norms, and `start_counts` makes the weights that training
@@ -56,6 +57,7 @@ class Train:
     sync_norms: bool = False
     precise_norms: int = 0
     precision: Precision = "auto"
+    fused: bool = True
     recompute: Recompute = "none"
     start_counts: bool = False
     keep_checkpoints: int = 1
