@@ -61,7 +61,8 @@ def main() -> None:
                 alone[f"{name}_ms"].append(1000 * only)
     speeds = {name: statistics.median(samples[f"{name}_images_per_second"]) for name in VARIED}
     shares = {name: speed / speeds["plain"] for name, speed in speeds.items() if name != "plain"}
-    print({name: round(share, 3) for name, share in shares.items()}, flush=True)
+    print("shares", {name: round(share, 3) for name, share in shares.items()}, flush=True)
+    print("ms a batch", {name: round(statistics.median(took), 1) for name, took in alone.items()}, flush=True)
     finish(
         "augment_speed", args, figure=min(shares.values()), goal=GOAL, unit="of the plain step's speed",
         better="higher", samples=samples | alone,
