@@ -95,7 +95,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="One of `effnet recipes`, a JSON file of one, or a .py file, which is run: its recipe(spec) returns one.",
+            help="A name of `effnet recipes`, a JSON file, or a .py file, which is run: its recipe(spec) is taken.",
         ),
     ] = None,
     settings: Annotated[

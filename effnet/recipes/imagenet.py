@@ -58,7 +58,7 @@ def imagenet_v2(spec: ArchSpec) -> Recipe:
     magnitudes = np.linspace(5, magnitude, _V2_STAGES) if magnitude else [None] * _V2_STAGES
     stages = tuple(
         Stage(
-            resolution=int(least + (resolution - least) * (number + 1) / _V2_STAGES),
+            resolution=max(8, int(least + (resolution - least) * (number + 1) / _V2_STAGES)),
             magnitude=None if magnitudes[number] is None else round(float(magnitudes[number]), 4),
             mixup=round(alpha * number / (_V2_STAGES - 1), 4),
             cutmix=round(alpha * number / (_V2_STAGES - 1), 4),

@@ -128,10 +128,10 @@ class Optimizer:
 class Schedule:
     """The learning rate over the steps, relative to its peak.
 
-    A linear rise from `warmup_from` over `warmup` of all steps, or over `warmup_epochs` where that is not 0; then
-    `cosine` (half a cosine down to `final`), `constant`, `step` and `exponential` (times `decay_rate` every
-    `decay_epochs` since the beginning of the run, at once or steadily). `one_cycle` rises from a 25th of the peak and
-    falls to `final` on half cosines (Smith 2018, as torch has it).
+    A linear rise from `warmup_from` over `warmup` of all steps or, where that is not 0, over `warmup_epochs`, though
+    never more than half of the run; then `cosine` (half a cosine down to `final`), `constant`, `step` and `exponential`
+    (times `decay_rate` every `decay_epochs` since the beginning of the run, at once or steadily). `one_cycle` rises
+    from a 25th of the peak and falls to `final` on half cosines (Smith 2018, as torch has it).
     """
 
     name: ScheduleName = "cosine"
