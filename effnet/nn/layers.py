@@ -59,11 +59,15 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [batch, ...] to the same shape."""
+        keep = self.keep(x)
+        return x if keep is None else x * keep.view(-1, *(1,) * (x.ndim - 1))
+
+    def keep(self, x: Tensor) -> Tensor | None:
+        """Returns the factor of each picture of a batch, [batch]; None where all are kept as they are."""
         if not self.training or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        mask = torch.empty(x.shape[0], *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
-        return x * mask / keep
+            return None
+        share = 1.0 - self.rate
+        return torch.empty(x.shape[0], dtype=x.dtype, device=x.device).bernoulli_(share) / share
 
     def extra_repr(self) -> str:
         """Shows the rate in the printed module."""

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from effnet.arch.layers import Layers, named_layers
 from effnet.arch.spec import ArchSpec
+from effnet.nn.fused.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
+from effnet.nn.fused.library import load_kernels
 from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module
 
 
@@ -24,9 +26,12 @@ class Block(nn.Module):
         self.body = [top for top in order[:cut] if top != "shortcut"]
         self.tail = order[cut + 1 :]
         self.drop_path = DropPath(drop_path if self.residual else 0.0)
+        self.fused = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [batch, in_channels, height, width] to [batch, out_channels, ...]."""
+        if self.fused and self.training and kernels_fit(x):
+            return self.run_fused(x)
         y = x
         for unit in self.body:
             y = self.get_submodule(unit)(y)
@@ -36,6 +41,11 @@ class Block(nn.Module):
         for unit in self.tail:
             y = self.get_submodule(unit)(y)
         return y
+
+    def run_fused(self, value: Value) -> Tensor:
+        """Does what `forward` does through the fused kernels, also for a map whose norm is still to be applied."""
+        units = [self.get_submodule(unit) for unit in self.body]
+        return run_block(units, value, drop_path=self.drop_path if self.residual else None)
 
 
 def _make_unit(top: str, layers: Layers, spec: ArchSpec, norm_momentum: float) -> nn.Module:
@@ -82,6 +92,7 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         classifier = dict(layers).get("classifier")
         self.classifier = make_module(classifier, spec, norm_momentum=norm_momentum) if classifier else nn.Identity()
+        self.fused = False
 
     def stage_outputs(self, x: Tensor) -> list[Tensor]:
         """Returns the output map of every stage for normalised pictures [batch, in_channels, height, width]."""
@@ -94,7 +105,16 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns the pooled features [batch, feature_channels] that the classifier reads."""
+        if self.fused and self.training and kernels_fit(x):
+            return self._fused_features(x)
         return self.pool(self.head(self.stage_outputs(x)[-1])).flatten(1)
+
+    def _fused_features(self, x: Tensor) -> Tensor:
+        value: Value = run_unit(self.stem, x) if unit_fits(self.stem) else self.stem(x)
+        for stage in self.stages:
+            for block in stage:
+                value = block.run_fused(value) if block.fused else block(plain(value))
+        return run_head(self.head, plain(value)) if unit_fits(self.head) else self.pool(self.head(value)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps normalised pictures [batch, in_channels, height, width] to logits [batch, num_classes]."""
@@ -118,6 +138,19 @@ def build(
     network = Network(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum)
     initialise_(network, None if seed is None else torch.Generator().manual_seed(seed))
     return network
+
+
+def fuse_(network: Network) -> bool:
+    """Has `network` train through the fused kernels on a CPU; returns whether they could be had.
+
+    The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other types and
+    evaluation go the plain way, and so do blocks that the kernels do not know. Hooks on inner modules are not called.
+    """
+    network.fused = load_kernels() is not None
+    for stage in network.stages:
+        for block in stage:
+            block.fused = network.fused and block_fits(block)
+    return network.fused
 
 
 def zero_classifier_(network: Network) -> None:

@@ -18,6 +18,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
 from effnet.measure.machine import usable_cores
+from effnet.nn.network import fuse_
 from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
 from effnet.training.checkpoint import BEST, METRICS, Position, load_checkpoint_, save_checkpoint, save_tensors
@@ -118,6 +119,8 @@ class _Run:
         )
         self.listener = listener or (lambda event: None)
         self.model = model.to(device, memory_format=torch.channels_last)
+        if recipe.train.fused and device.type == "cpu":
+            fuse_(self.model)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.model, recipe)
         self.load = cached_loader(dataset.train, preprocess)

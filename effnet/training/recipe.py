@@ -34,12 +34,13 @@ class Train:
 
     A step sees `batch_size` pictures over all processes, at most `micro_batch` of them at once on one device (0: all
     that are its share). `lr` is the peak; with an `lr_batch` it is meant for batches of that size and grows with
-    batch_size. `clip_norm` is the longest that the gradient of a step may be, 0 for any length. `ema_decay`, the share
-    that the average of the weights keeps at a step, 0 keeps no average; it moves every `ema_every` steps, by as much
-    as in so many steps (optim.py). `patience` is the number of
-    epochs without a better validation result after which training stops, 0 for never. `precise_norms` is the number
-    of pictures that the statistics of the norms are taken from anew before each validation, 0 for not at all.
-    `recompute` stages keeps only what stages hand on, and computes the rest again in the backward pass.
+    batch_size. `clip_norm` is the longest that a gradient of a step may be, 0 for any. `ema_decay` is the share
+    that the average of the weights keeps at a step, 0 for no average; it moves every `ema_every` steps, as far as in so
+    many (average.py). `patience` is the number of epochs without a better validation result after which training
+    stops, 0 for never. `precise_norms` is the number of pictures that the statistics of the norms are taken from anew
+    before each validation, 0 for not at all.
+    `fused` lets a CPU train through kernels of effnet's own, where it has a compiler for them. `recompute` stages keeps
+    only what stages hand on, and computes the rest again in the backward pass.
 
     For weights that have learned already: `layer_decay` is the factor of the learning rate from one stage to the one
     before it, `frozen_norms` keeps the statistics of the norms, and `start_counts` makes the weights that training
@@ -60,6 +61,7 @@ class Train:
     sync_norms: bool = False
     precise_norms: int = 0
     precision: Precision = "auto"
+    fused: bool = True
     recompute: Recompute = "none"
     start_counts: bool = False
     keep_checkpoints: int = 1
@@ -156,10 +158,14 @@ class Augment:
 
     `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `policy` applies published sequences of operations: RandAugment `num_ops` of them at `magnitude` with spread
-    `magnitude_std`, on AutoAugment's scale, where 10 turns a picture by up to 30 degrees. `erasing` is the share of
-    pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`. `mixup` and `cutmix` are the
-    alpha of their beta distributions, 0 for off; where both are on, each batch takes one of them.
+    `erasing` is the share of pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
+    `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; where both are on, each batch takes one
+    of them.
+
+    `policy` applies published operations: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
+    autoaugment_cifar10 the paper's tables, randaugment the EfficientNets' and randaugment_timm timm's. RandAugment
+    takes `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with spread
+    `magnitude_std`; trivialaugment is the wide one.
     """
 
     view: View = "crop"

@@ -8,7 +8,7 @@ import torch
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
-from effnet.nn.network import build
+from effnet.nn.network import build, fuse_
 from effnet.training.average import update_average_
 from effnet.training.device import fast_arithmetic, pick_device, to_input
 from effnet.training.losses import Batch, cross_entropy
@@ -28,6 +28,8 @@ def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
     preprocess = Preprocess(resolution=spec.resolution, mean=(0.5,) * channels, std=(0.5,) * channels)
     recipe = Recipe(train=Train(batch_size=batch_size))
     model = build(spec, seed=0).to(device, memory_format=torch.channels_last)
+    if device.type == "cpu":
+        fuse_(model)
     average = build(spec, seed=0).to(device, memory_format=torch.channels_last).requires_grad_(False)
     optimizer, loss_fn = make_optimizer(model, recipe), cross_entropy()
     shape = (batch_size, spec.resolution, spec.resolution, channels)

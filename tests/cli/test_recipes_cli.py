@@ -101,18 +101,10 @@ def test_a_teacher_of_other_classes_is_refused_before_training(run_cli, tiny, ti
     preprocess = Preprocess(resolution=8, mean=(0.5,), std=(0.5,))
     config = ModelConfig(arch=spec, preprocess=preprocess, class_names=("a", "b"), versions={}, split_seed=0)
     save_bundle(tmp_path / "teacher", config, state_arrays(build(spec, seed=0)))
-    ran = run_cli(
-        "train",
-        tiny_pictures,
-        "--model",
-        tiny,
-        "--set",
-        f"loss.teacher={tmp_path / 'teacher'}",
-        "--out",
-        tmp_path / "o",
-    )
+    words = ["--set", f"loss.teacher={tmp_path / 'teacher'}", "--out", tmp_path / "out"]
+    ran = run_cli("train", tiny_pictures, "--model", tiny, *words)
     assert "the classes of the teacher must be those of the data set" in refused(ran)
-    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_writes_its_recipe_which_runs_it_again_to_the_same_weights(run_cli, tiny, tiny_pictures, tmp_path):
