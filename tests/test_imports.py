@@ -68,7 +68,12 @@ def test_published_weights_are_listed_without_the_workshop(run_on_device):
 
 
 def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, picture):
-    for words in (["predict", small_bundle, picture], ["bench", small_bundle, "--batch", 1], ["cost", small_bundle]):
+    for words in (
+        ["predict", small_bundle, picture],
+        ["bench", small_bundle, "--batch", 1],
+        ["cost", small_bundle],
+        ["runs", small_bundle],
+    ):
         done = run_on_device(*words)
         assert (done.returncode, done.stderr) == (0, "")
 

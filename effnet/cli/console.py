@@ -1,6 +1,7 @@
 """What the terminal shows: sentences, tables, and a progress bar where somebody watches."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from effnet.fitting.events import Event
+    from effnet.training.events import Step
 
 _SHOWN_CANDIDATES = 14
+# Where nobody watches, a long epoch says that it is alive no more often than this.
+_QUIET_SECONDS = 60.0
+# The least that a bar needs beside its text, in columns.
+_BAR_COLUMNS = 12
 
 
 def make_console(*, stderr: bool = False) -> "Console":
@@ -18,8 +24,9 @@ def make_console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
-    if not found.is_terminal:
-        found = Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=200)
+    # With FORCE_COLOR, which build servers like to set, rich takes a pipe for a terminal.
+    if not (found.is_terminal and found.file.isatty()):
+        found = Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=200, force_terminal=False)
     return found
 
 
@@ -85,10 +92,16 @@ def amount(value: float) -> str:
 
 
 class TerminalListener(AbstractContextManager):
-    """Shows the events of a fit; a progress bar on a terminal, a line an epoch elsewhere."""
+    """Shows the events of a fit; a progress bar on a terminal, elsewhere a line an epoch and a minute at most.
 
-    def __init__(self) -> None:
+    `clock` counts seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = make_console()
+        self._watched = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._clock = clock
+        self._told = clock()
         self._progress: Any = None
         self._task: Any = None
 
@@ -129,7 +142,7 @@ class TerminalListener(AbstractContextManager):
         self._progress.start()
 
     def _show_measured(self, event: Any) -> None:
-        if not self._console.is_terminal:
+        if not self._watched:
             return
         if self._progress is None:
             from rich.progress import SpinnerColumn, TextColumn
@@ -144,34 +157,62 @@ class TerminalListener(AbstractContextManager):
         self._show_bar(event.done, event.total, f"{event.label}: {event.done} of {event.total}")
 
     def _show_bar(self, done: int, total: int, text: str) -> None:
-        if not self._console.is_terminal:
+        if not self._watched:
             return
         if self._progress is None:
             from rich.progress import BarColumn, TextColumn
+            from rich.table import Column
 
-            self._start(BarColumn(), TextColumn("{task.fields[text]}", markup=False))
+            # A text that wraps would move all that stands below it.
+            text_column = Column(no_wrap=True, overflow="ellipsis")
+            text_field = TextColumn("{task.fields[text]}", markup=False, table_column=text_column)
+            self._start(BarColumn(bar_width=_BAR_COLUMNS), text_field)
         self._progress.update(self._task, total=total, completed=done, text=text)
 
     def _show_step(self, event: Any) -> None:
-        accuracy = "-" if event.val_accuracy is None else f"{event.val_accuracy:.2%}"
-        text = (
-            f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.3f}  val accuracy {accuracy}  "
-            f"{event.images_per_second:.0f} images/s  {_clock(event.seconds_left)} left"
-        )
-        self._show_bar(event.step, event.total_steps, text)
+        if self._watched:
+            columns = self._console.width - _BAR_COLUMNS - 1
+            self._show_bar(event.step, event.total_steps, progress_text(event, columns=columns))
+        elif self._clock() - self._told >= _QUIET_SECONDS:
+            self._tell(progress_text(event))
 
     def _show_epoch(self, event: Any) -> None:
-        if not self._console.is_terminal:
-            print(
+        if not self._watched:
+            self._tell(
                 f"epoch {event.epoch}: loss {event.loss:.4f}, val loss {event.val_loss:.4f}, "
-                f"val accuracy {event.val_accuracy:.2%}, {event.seconds:.1f} s",
-                flush=True,
+                f"val accuracy {event.val_accuracy:.2%}, lr {event.learning_rate:.2g}, "
+                f"{event.images_per_second:.0f} images/s, {event.seconds:.1f} s"
             )
+
+    def _tell(self, line: str) -> None:
+        print(line, flush=True)
+        self._told = self._clock()
+
+
+def progress_text(event: "Step", *, columns: int | None = None) -> str:
+    """Returns where training stands in one line; where it is wider than `columns`, what matters less is left out."""
+    parts = [
+        f"epoch {event.epoch}/{event.epochs}",
+        f"step {event.step}/{event.total_steps}",
+        f"loss {event.loss:.3f}",
+        "" if event.val_accuracy is None else f"val accuracy {event.val_accuracy:.2%}",
+        f"lr {event.learning_rate:.2g}",
+        f"{event.images_per_second:.0f} images/s",
+        f"{event.memory_mb:.0f} MB",
+        f"{_clock(event.seconds_left)} left",
+    ]
+    for number in (6, 4, 1, 3, 5):  # the least missed first
+        text = "  ".join(part for part in parts if part)
+        if columns is None or len(text) <= columns:
+            return text
+        parts[number] = ""
+    return "  ".join(part for part in parts if part)
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def counter(label: str) -> "AbstractContextManager[Callable[[int, int], None] | None]":

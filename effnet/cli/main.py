@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import data, models, networks, recipes, training, weights
+from effnet.cli import data, models, networks, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.errors import EffnetError, missing_extra
 
@@ -49,6 +49,8 @@ app = typer.Typer(
 for verb in (
     training.fit,
     training.train,
+    runs.runs,
+    runs.compare,
     models.predict,
     models.evaluate,
     models.export,

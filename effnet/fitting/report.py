@@ -3,21 +3,18 @@
 import base64
 import json
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError, MissingExtraError
+from effnet.errors import BundleError
 from effnet.fitting import origin, plots, sureness, wording
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from effnet.fitting.render import render, replace_text, strict
 
 _LONG = 20
 _SHOWN_CANDIDATES = 8
@@ -46,10 +43,10 @@ def write_report(report: Mapping[str, Any], folder: Path, *, pictures: Sequence[
     texts = {
         "report.html": render_html(report, pictures=pictures),
         "README.md": render_card(report),
-        "report.json": json.dumps(_strict(report), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
+        "report.json": json.dumps(strict(report), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
     }
     for name, text in texts.items():
-        _replace_text(folder / name, text)
+        replace_text(folder / name, text)
 
 
 def load_report(folder: Path) -> dict[str, Any]:
@@ -68,11 +65,11 @@ def load_report(folder: Path) -> dict[str, Any]:
 
 def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) -> str:
     """Returns the report as one page that loads nothing from anywhere; what the report lacks is left out."""
-    report = _strict(report)
+    report = strict(report)
     candidates = _ordered_candidates(report)
     classes = _ordered_classes(report)
     long = len(classes) > _LONG
-    return _render(
+    return render(
         "report.html.j2",
         {
             "report": report,
@@ -101,11 +98,11 @@ def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) ->
 
 def render_card(report: Mapping[str, Any]) -> str:
     """Returns the report as a model card: Markdown with the hub's YAML front matter."""
-    report = _strict(report)
+    report = strict(report)
     classes = (report.get("test") or {}).get("per_class") or []
     wrong = [row for row in classes if row.get("f1") is not None and row["f1"] < 1]
     channels = (report.get("dataset") or {}).get("channels") or 3
-    return _render(
+    return render(
         "card.md.j2",
         {
             "report": report,
@@ -130,77 +127,6 @@ def _base_model(report: Mapping[str, Any]) -> Any:
 
     hub = ((report.get("training") or {}).get("head") or {}).get("hub") or ""
     return Markup(hub) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub, re.ASCII) else None
-
-
-def _render(template: str, values: Mapping[str, Any]) -> str:
-    return _environment(template).get_template(template).render(values)
-
-
-def _environment(template: str) -> "Environment":
-    try:
-        from jinja2 import ChainableUndefined, Environment, PackageLoader
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "train") from error
-
-    is_page = template.endswith(".html.j2")
-
-    def shown(value: Any) -> Any:
-        """Makes whatever a template prints fit for print, so that no single place can forget to."""
-        if value is None or isinstance(value, ChainableUndefined):
-            return wording.ABSENT
-        if isinstance(value, str) and not isinstance(value, Markup):
-            return wording.printable(value) if is_page else wording.markdown(value)
-        return value
-
-    environment = Environment(
-        loader=PackageLoader("effnet.fitting"),
-        autoescape=is_page,
-        finalize=shown,
-        # An older or partial report lacks keys; it still has a page.
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "percent": wording.percent,
-        "integer": wording.integer,
-        "short": wording.short,
-        "significant": wording.significant,
-        "duration": wording.duration,
-        "quantity": wording.quantity,
-        "moment": wording.moment,
-        "probability": wording.probability,
-        "fenced": _fenced,
-    }
-    environment.filters.update(filters)
-    return environment
-
-
-def _strict(value: Any) -> Any:
-    """Returns what strict JSON and UTF-8 can hold: no NaN, no infinity, no numpy, no lone surrogate."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {_strict(str(key)): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str | Path):
-        # The path of a file whose name is not valid UTF-8 holds lone surrogates.
-        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return value
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
@@ -292,15 +218,6 @@ def _mistakes(report: Mapping[str, Any], pictures: Sequence[np.ndarray]) -> list
         {"picture": _data_url(picture), "small": max(picture.shape[:2]) < 96} for picture in pictures[:_SHOWN_MISTAKES]
     ]
     return [{**mistake, **extra} for mistake, extra in zip_longest(mistakes, shown[: len(mistakes)], fillvalue={})]
-
-
-def _fenced(text: Any, language: str) -> str:
-    """Returns text as a fenced block of Markdown; the fence outgrows any run of backticks inside."""
-    from markupsafe import Markup
-
-    line = wording.printable(str(text))
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
-    return Markup(f"{fence}{language}\n{line}\n{fence}")
 
 
 def _data_url(picture: np.ndarray) -> str | None:

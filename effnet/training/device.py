@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from effnet.data.preprocess import Preprocess
+from effnet.measure.machine import resident_mb
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -41,6 +42,11 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def memory_mb(device: torch.device) -> float:
+    """Returns the most memory that CUDA has allocated or, elsewhere, what the process holds now, in 10^6 bytes."""
+    return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else resident_mb()
 
 
 def to_input(images: np.ndarray, preprocess: Preprocess, device: torch.device) -> Tensor:

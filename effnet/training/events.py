@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a listener hears after a training step."""
+    """What a listener hears after a training step.
+
+    `memory_mb`, in 10^6 bytes, is the most that CUDA has allocated or, on a CPU, what the process holds now.
+    """
 
     epoch: int
     epochs: int
@@ -16,6 +19,8 @@ class Step:
     val_accuracy: float | None
     images_per_second: float
     seconds_left: float
+    learning_rate: float = 0.0
+    memory_mb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,15 +22,18 @@ from effnet.nn.network import fuse_
 from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import cached_loader, held_out, num_batches, train_batches
 from effnet.training.checkpoint import BEST, METRICS, Position, load_checkpoint_, save_checkpoint, save_tensors
-from effnet.training.device import fast_arithmetic, pick_device, to_input
+from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
 from effnet.training.distill import make_loss
 from effnet.training.events import EpochEnd, Listener, Step
+from effnet.training.journal import PICTURED_EPOCHS, Journal, open_journal
 from effnet.training.losses import Batch, LossFn
 from effnet.training.optim import make_optimizer
 from effnet.training.recipe import Recipe
 from effnet.training.schedule import learning_rate
 
 CHECKPOINT_SECONDS = 20.0
+# The confusion matrix of more classes than these is too large to look at.
+_CONFUSED_CLASSES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +58,40 @@ def freeze_norms_(model: nn.Module) -> None:
             module.eval()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """How a network did on held-out pictures.
+
+    `confusion` counts pictures, int64 [true class, predicted class]; None where there are more than 100 classes.
+    """
+
+    loss: float
+    accuracy: float
+    confusion: np.ndarray | None
+
+
 @torch.no_grad()
 def validate(
     model: nn.Module,
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     preprocess: Preprocess,
     device: torch.device,
-) -> tuple[float, float]:
-    """Returns mean cross-entropy and accuracy of `model`, in evaluation mode, over batches of uint8 images."""
+) -> Validated:
+    """Returns mean cross-entropy, accuracy and confusion of `model`, in evaluation mode, on batches of uint8 images."""
     model.eval()
     loss = right = count = 0.0
+    confusion = None
     for images, labels in batches:
         logits = model(to_input(images, preprocess, device))
         target = torch.from_numpy(labels).to(device)
         loss += functional.cross_entropy(logits, target, reduction="sum").item()
-        right += (logits.argmax(1) == target).sum().item()
+        predicted, classes = logits.argmax(1).cpu().numpy(), logits.shape[1]
+        right += int((predicted == labels).sum())
         count += len(labels)
-    return loss / count, right / count
+        if classes <= _CONFUSED_CLASSES:
+            pairs = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+            confusion = pairs if confusion is None else confusion + pairs
+    return Validated(loss=loss / count, accuracy=right / count, confusion=confusion)
 
 
 def train(
@@ -132,20 +152,24 @@ class _Run:
         self.saved = time.monotonic()
 
     def go(self, deadline_seconds: float | None) -> TrainResult:
-        from torch.utils.tensorboard import SummaryWriter
-
+        self.journal: Journal
         position = self.position
         self._rewrite_metrics()
         if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
-        with SummaryWriter(self.folder / "tensorboard", purge_step=position.epoch + 1) as writer:
+        # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
+        purge_step = position.step + (position.batch < self.batches)
+        with open_journal(self.folder, self.dataset.class_names, purge_step=purge_step) as self.journal:
             while not position.finished:
                 self._train_epoch(deadline_seconds)
-                row = self._end_epoch()
-                for key in ("loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
-                    writer.add_scalar(key, getattr(row, key), row.epoch)
+                row, confusion = self._end_epoch()
+                self.journal.epoch(row, step=position.step)
                 position.finished = self._verdict(deadline_seconds)
                 better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
+                if better:
+                    self.journal.confusion(confusion, "best", step=position.step)
+                if position.finished:
+                    self.journal.confusion(confusion, "last", step=position.step)
                 if better or position.finished or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
                     self._save()
                 self.listener(row)
@@ -161,8 +185,8 @@ class _Run:
 
     def _score_start(self) -> None:
         """Makes the weights that training begins with its first result."""
-        loss, accuracy = validate(self.average, self.val(), self.preprocess, self.device)
-        self.position.best_score = (accuracy, -loss)
+        found = validate(self.average, self.val(), self.preprocess, self.device)
+        self.position.best_score = (found.accuracy, -found.loss)
         save_tensors(self.average.state_dict(), self.folder / BEST)
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
@@ -179,6 +203,8 @@ class _Run:
         )
         lap = time.perf_counter()
         for images, labels in batches:
+            if position.batch == 0 and position.epoch < PICTURED_EPOCHS:
+                self.journal.pictures(images, step=position.step + 1)
             rate = learning_rate(recipe, position.step, total_steps=total, epoch_steps=self.batches)
             loss = self._step(images, labels, rate)
             if not np.isfinite(loss):
@@ -194,7 +220,7 @@ class _Run:
             position.step += 1
             position.loss_sum += loss * len(labels)
             position.images += len(labels)
-            self._tell(loss, total)
+            self._tell(loss, rate, total)
             if deadline_seconds is not None and position.seconds > deadline_seconds:
                 return
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
@@ -222,41 +248,49 @@ class _Run:
         move_average_(self.average, self.model, self.recipe.train, step=self.position.step, batch=self.position.batch)
         return loss.item()
 
-    def _tell(self, loss: float, total: int) -> None:
+    def _tell(self, loss: float, rate: float, total: int) -> None:
         position = self.position
         speed = position.images / max(position.epoch_seconds, 1e-9)
         history = position.history
-        self.listener(
-            Step(
-                epoch=position.epoch + 1,
-                epochs=self.recipe.train.epochs,
-                step=position.step,
-                total_steps=total,
-                loss=loss,
-                val_accuracy=history[-1]["val_accuracy"] if history else None,
-                images_per_second=speed,
-                seconds_left=position.seconds / position.step * (total - position.step),
-            )
+        event = Step(
+            epoch=position.epoch + 1,
+            epochs=self.recipe.train.epochs,
+            step=position.step,
+            total_steps=total,
+            loss=loss,
+            val_accuracy=history[-1]["val_accuracy"] if history else None,
+            images_per_second=speed,
+            seconds_left=position.seconds / position.step * (total - position.step),
+            learning_rate=rate,
+            memory_mb=memory_mb(self.device),
         )
+        self.journal.step(event)
+        self.listener(event)
 
-    def _end_epoch(self) -> EpochEnd:
+    def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
         position = self.position
         start = time.perf_counter()
         finish_average_(self.average, self.model, self.recipe.train, steps=position.step, batches=position.batch)
-        val_loss, val_accuracy = validate(self.average, self.val(), self.preprocess, self.device)
+        found = validate(self.average, self.val(), self.preprocess, self.device)
         took = time.perf_counter() - start
         position.seconds += took
         seconds = position.epoch_seconds + took
         row = EpochEnd(
             epoch=position.epoch + 1,
             loss=position.loss_sum / max(1, position.images),
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+            val_loss=found.loss,
+            val_accuracy=found.accuracy,
+            # Not the optimiser's own: one that was resumed right here has not been told it yet.
+            learning_rate=learning_rate(
+                self.recipe,
+                position.step - 1,
+                total_steps=self.recipe.train.epochs * self.batches,
+                epoch_steps=self.batches,
+            ),
             seconds=seconds,
             images_per_second=position.images / max(position.epoch_seconds, 1e-9),
         )
-        score = (val_accuracy, -val_loss)
+        score = (found.accuracy, -found.loss)
         if score > position.best_score:
             position.best_score, position.best_epoch, position.last_better = (
                 score,
@@ -269,7 +303,7 @@ class _Run:
             file.write(json.dumps(asdict(row)) + "\n")
         position.epoch += 1
         position.batch, position.loss_sum, position.images, position.epoch_seconds = 0, 0.0, 0, 0.0
-        return row
+        return row, found.confusion
 
     def _verdict(self, deadline_seconds: float | None) -> str:
         """Returns why training is over, or an empty text."""
@@ -283,6 +317,7 @@ class _Run:
         return ""
 
     def _save(self) -> None:
+        self.journal.flush()  # before: what the checkpoint knows is not drawn again
         save_checkpoint(self.folder, self.position, model=self.model, average=self.average, optimizer=self.optimizer)
         self.saved = time.monotonic()
 

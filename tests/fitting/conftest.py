@@ -1,5 +1,6 @@
 """What the tests of reports share."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from devices import timing
 from PIL import Image
 
+from effnet.arch.scale import with_total_stride
 from effnet.fitting import plots, sureness
 
 
@@ -49,3 +51,23 @@ def quick() -> Iterator[None]:
         spare_plots(patch)
         patch.setattr("effnet.fitting.artifact.time_onnx", lambda *_, **__: timing(1.0))
         yield
+
+
+@pytest.fixture(scope="session")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs of the digits, a and b, which differ in their seeds; not to change."""
+    import torch
+
+    import effnet
+
+    root, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
+    torch.set_num_threads(1)  # as one_thread does for a module
+    with pytest.MonkeyPatch.context() as patch:
+        spare_plots(patch)
+        patch.setattr("effnet.fitting.artifact.time_onnx", lambda *_, **__: timing(1.0))
+        narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
+        spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
+        for seed, name in enumerate("ab"):
+            effnet.train("digits", spec=spec, epochs=2, seed=seed, out=root / name)
+    torch.set_num_threads(threads)
+    return root

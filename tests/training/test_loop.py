@@ -338,8 +338,8 @@ def test_frozen_norms_keep_their_statistics_bit_for_bit_and_learn_gain_and_bias(
 def validated(model):
     """Returns accuracy and loss on the validation split, the better the greater."""
     split = tiny_dataset().val
-    loss, accuracy = validate(model, [(np.stack(split.sources), split.labels)], PREPROCESS, torch.device("cpu"))
-    return accuracy, -round(loss, 6)
+    found = validate(model, [(np.stack(split.sources), split.labels)], PREPROCESS, torch.device("cpu"))
+    return found.accuracy, -round(found.loss, 6)
 
 
 @pytest.fixture(scope="module")

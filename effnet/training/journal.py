@@ -1,0 +1,72 @@
+"""What a training run leaves for TensorBoard: curves, pictures of its batches, its confusion matrices."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from effnet.training.drawing import confusion_picture, picture_sheet
+from effnet.training.events import EpochEnd, Step
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER = "tensorboard"
+# So many epochs show pictures of their first batch: rows of eight small ones, or of four that are wider than this.
+PICTURED_EPOCHS, _ROWS, _SMALL = 3, 4, 128
+# A curve over steps has about so many points, however long the run; a point takes about a millisecond of a busy core.
+_POINTS = 500
+# Events that may wait for the disk before training does.
+_WAITING = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """The TensorBoard events of one run, all at the number of training steps done.
+
+    So that a resumed run can take back what it will do again, everything that belongs to a step not yet done is
+    written at a greater number than the checkpoint's.
+    """
+
+    writer: "SummaryWriter"
+    class_names: Sequence[str]
+
+    def step(self, event: Step) -> None:
+        """Draws loss, learning rate, speed and memory over the steps."""
+        if event.step % max(1, event.total_steps // _POINTS):
+            return
+        for key in ("loss", "learning_rate", "images_per_second", "memory_mb"):
+            self.writer.add_scalar(f"step/{key}", getattr(event, key), event.step)
+
+    def epoch(self, row: EpochEnd, *, step: int) -> None:
+        """Draws the results of an epoch, which ended after `step` steps."""
+        for key in ("epoch", "loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
+            self.writer.add_scalar(f"epoch/{key}", getattr(row, key), step)
+
+    def pictures(self, images: np.ndarray, *, step: int) -> None:
+        """Shows pictures as training sees them, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""
+        columns = 8 if images.shape[2] <= _SMALL else 4
+        sheet = picture_sheet(images[: _ROWS * columns], columns=columns)
+        self.writer.add_image("training pictures", sheet, step, dataformats="HWC")
+
+    def confusion(self, counts: np.ndarray | None, which: Literal["best", "last"], *, step: int) -> None:
+        """Shows the confusion matrix [true, predicted] of the validation split; None, of many classes, shows none."""
+        if counts is not None:
+            picture = confusion_picture(counts, self.class_names)
+            self.writer.add_image(f"confusion/{which}", picture, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Writes what is waiting: a checkpoint must not know of steps that the journal lacks."""
+        self.writer.flush()
+
+
+@contextmanager
+def open_journal(folder: Path, class_names: Sequence[str], *, purge_step: int) -> Iterator[Journal]:
+    """Yields the journal of the run in `folder`; what an earlier session wrote from `purge_step` on counts no more."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder / FOLDER, purge_step=purge_step, max_queue=_WAITING) as writer:
+        yield Journal(writer=writer, class_names=class_names)
