@@ -186,9 +186,7 @@ def _check_recipe(task: Task, dataset: Dataset) -> None:
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if task.asked.value("augment.flip") and not dataset.mirror_safe:
-        task.say(
-            "The recipe mirrors pictures, which changes what these show; --set augment.flip=false spares them that"
-        )
+        task.say("The recipe mirrors pictures, which changes what these show; --set augment.flip=false does not")
 
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:

@@ -115,6 +115,7 @@ def read_plan(out: Path) -> Plan | None:
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
     """Writes every field of the recipe in use into the run folder of `out`, where `--recipe` reads it again."""
+    (out / RUN).mkdir(parents=True, exist_ok=True)
     write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
