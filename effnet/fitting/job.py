@@ -17,7 +17,7 @@ from effnet.fitting.asked import ask
 from effnet.fitting.budget import Budget
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.choose import choose
-from effnet.fitting.events import Listener, Planned, ignore
+from effnet.fitting.events import Counted, Listener, Planned, ignore
 from effnet.fitting.measure import training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
@@ -168,7 +168,13 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
 
 def _read(task: Task) -> tuple[Dataset, DataReport]:
     task.say(f"Reading {task.data}", heading=True)
-    dataset = read_dataset(task.data, seed=task.seed, channels=task.channels, strict=task.strict)
+    dataset = read_dataset(
+        task.data,
+        seed=task.seed,
+        channels=task.channels,
+        strict=task.strict,
+        progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
+    )
     report = inspect_dataset(dataset, seed=task.seed)
     for line in describe(report):
         task.say(line)

@@ -51,6 +51,9 @@ def memory_mb(device: torch.device) -> float:
 
 def to_input(images: np.ndarray, preprocess: Preprocess, device: torch.device) -> Tensor:
     """Returns uint8 [batch, R, R, C] as normalised float [batch, C, R, R], channels last, on `device`."""
-    x = torch.from_numpy(images).to(device, non_blocking=True).float().div_(255)
-    mean, std = (torch.tensor(values, device=device) for values in (preprocess.mean, preprocess.std))
-    return x.sub_(mean).div_(std).permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).float().div_(255)
+    # Of a whole row at once: the three values alone would make loops of three steps, which take twice the time.
+    width = images.shape[2]
+    mean, std = (torch.tensor(values, device=device).repeat(width) for values in (preprocess.mean, preprocess.std))
+    x.view(*images.shape[:2], -1).sub_(mean).div_(std)
+    return x.permute(0, 3, 1, 2)

@@ -199,6 +199,7 @@ class _Run:
             self.preprocess,
             epoch=position.epoch,
             start=position.batch,
+            blocks=self.dataset.train.blocks,
             workers=max(1, usable_cores() // 2),
         )
         lap = time.perf_counter()
