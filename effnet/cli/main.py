@@ -60,6 +60,7 @@ for verb in (
     models.export,
     models.bench,
     data.inspect,
+    data.shard,
     networks.models,
     networks.show,
     networks.cost,

@@ -287,6 +287,7 @@ class _Run:
             epoch=self.position.epoch,
             start=self.position.batch,
             own=self._own,
+            blocks=self.dataset.train.blocks,
             workers=max(1, usable_cores() // (2 * self.ranks.local_size)),
         )
 
