@@ -1,8 +1,7 @@
 """Training: one loop, resumable at any step, the same on CPU however often it is interrupted."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,20 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from effnet.data.datasets import Dataset, Split
+from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
-from effnet.measure.machine import usable_cores
 from effnet.training.average import finish_average_, move_average_
-from effnet.training.batches import (
-    CACHE_BYTES,
-    Load,
-    batch_images,
-    cached_loader,
-    held_out,
-    num_batches,
-    train_batches,
-)
+from effnet.training.batches import batch_images
 from effnet.training.checkpoint import begin_together_
 from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
@@ -36,9 +26,10 @@ from effnet.training.interrupt import Interrupt, held_interrupts
 from effnet.training.lock import alone_in
 from effnet.training.losses import LossFn
 from effnet.training.norms import precise_norms
+from effnet.training.portions import Portions
 from effnet.training.position import Position
-from effnet.training.progressive import recipe_at, resolution_at, set_dropout_
-from effnet.training.ranks import ALONE, Met, Ranks, Share
+from effnet.training.progressive import recipe_at, set_dropout_
+from effnet.training.ranks import ALONE, Met, Ranks
 from effnet.training.recipe import Recipe
 from effnet.training.records import Records
 from effnet.training.schedule import learning_rate
@@ -47,7 +38,6 @@ from effnet.training.step import Stepped, Stepper
 from effnet.training.validate import validate
 
 Item = TypeVar("Item")
-Pictures = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -125,32 +115,14 @@ class _Run:
         self.state = make_state(model, recipe, device, ranks)
         loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device, ranks)
-        self.load, self.load_preprocess = self._loader(preprocess), preprocess
-        self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
-        self.val = self._held_out(dataset.val if len(dataset.val) else dataset.train)
-        self.precise = self._precise_pictures()
+        self.portions = Portions(dataset, recipe, preprocess, ranks)
+        self.batches = self.portions.num_batches
+        self.val, self.precise = self.portions.validation(), self.portions.precise()
         self.position = Position()
         self.interrupt, self.clock = Interrupt(), time.perf_counter()
         keep = recipe.train.keep_checkpoints
         self.records = Records(folder, dataset.class_names, keep=keep, main=ranks.main)
         self.saved = time.monotonic()
-
-    def _loader(self, preprocess: Preprocess) -> Load:
-        return cached_loader(self.dataset.train, preprocess, limit=CACHE_BYTES // self.ranks.local_size)
-
-    def _held_out(self, split: Split) -> Pictures:
-        """Returns what gives this process's part of the split."""
-        first, last = self.ranks.part(len(split))
-        part = Split(sources=split.sources[first:last], labels=split.labels[first:last])
-        return held_out(part, self.preprocess, limit=CACHE_BYTES // 2 // self.ranks.local_size)
-
-    def _precise_pictures(self) -> Pictures | None:
-        count, split = self.recipe.train.precise_norms, self.dataset.train
-        if not count:
-            return None
-        chosen = np.random.default_rng(self.recipe.train.seed).permutation(len(split))[:count]
-        part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
-        return self._held_out(part)
 
     def _note(self, text: str) -> None:
         self.listener(Noted(text=text))
@@ -163,8 +135,9 @@ class _Run:
         with held_interrupts() as self.interrupt, self.records.opened(position, batches=self.batches):
             while not position.finished:
                 self._epoch(deadline_seconds)
+            best = self.records.best()
             self._end_where(self.ranks.meet(asked=self.interrupt.asked))
-        self.state.average.load_state_dict(self.ranks.tell(self.records.best()))
+        self.state.average.load_state_dict(self.ranks.tell(best))
         return TrainResult(
             model=self.state.average,
             history=tuple(position.history),
@@ -220,7 +193,7 @@ class _Run:
         if self.recipe.stages:
             set_dropout_(model, recipe.model.dropout)
         self.clock = self.ranks.meet().clock
-        for images, labels in self._batches(recipe):
+        for images, labels in self.portions.batches(recipe, position):
             self.records.pictures(images, position)
             rate, count = self._rate(position.step), self._num_images(position.batch)
             stepped = self.stepper.step(
@@ -229,7 +202,7 @@ class _Run:
                 recipe,
                 number=position.step,
                 rate=rate,
-                share=self._share(count),
+                share=self.portions.share(count),
                 asked=lambda: self.interrupt.asked,
             )
             if stepped.culprit:
@@ -264,31 +237,6 @@ class _Run:
             recipe=recipe,
             rate=rate,
             folder=self.folder,
-        )
-
-    def _share(self, count: int) -> Share:
-        return self.ranks.share(count, least=1 if self.recipe.train.frozen_norms else 2)
-
-    def _own(self, count: int) -> slice:
-        share = self._share(count)
-        return slice(share.first, share.last)
-
-    def _batches(self, recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields this process's share of what is left of the epoch's batches, at the resolution that the epoch has."""
-        side = resolution_at(self.recipe, self.position.epoch, final=self.preprocess.resolution)
-        preprocess = dataclasses.replace(self.preprocess, resolution=side)
-        if preprocess != self.load_preprocess:  # pictures are kept no larger than this resolution needs them
-            self.load, self.load_preprocess = self._loader(preprocess), preprocess
-        return train_batches(
-            self.load,
-            self.dataset.train.labels,
-            recipe,
-            preprocess,
-            epoch=self.position.epoch,
-            start=self.position.batch,
-            own=self._own,
-            blocks=self.dataset.train.blocks,
-            workers=max(1, usable_cores() // (2 * self.ranks.local_size)),
         )
 
     def _num_images(self, batch: int) -> int:

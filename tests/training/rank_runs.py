@@ -16,7 +16,7 @@ from effnet.cli.launched import says
 from effnet.data.datasets import Split
 from effnet.errors import EffnetError, ImageError
 from effnet.nn.network import build
-from effnet.training import loop
+from effnet.training import loop, portions
 from effnet.training.batches import held_out
 from effnet.training.events import Step
 from effnet.training.losses import cross_entropy
@@ -79,7 +79,7 @@ def killed(folder, ranks):
 def unreadable(folder, ranks):
     """The last process cannot read any of its pictures."""
     if ranks.rank == ranks.size - 1:
-        loop.cached_loader = lambda *args, **kwargs: _fail
+        portions.cached_loader = lambda *args, **kwargs: _fail
     trained(folder, ranks, RECIPE)
 
 
@@ -133,7 +133,7 @@ def main(root, names):
     code = 0
     with joined() as ranks:
         for case in (case for name in names for case in CASES if case.__name__ == name):
-            loader = loop.cached_loader
+            loader = portions.cached_loader
             try:
                 # What has ended together can begin anew together.
                 case(Path(root) / case.__name__, dataclasses.replace(ranks, over=False))
@@ -143,7 +143,7 @@ def main(root, names):
                     print(f"{case.__name__}: {error}", flush=True)
             except KeyboardInterrupt:
                 print(f"{case.__name__}: process {ranks.rank} interrupted", flush=True)
-            loop.cached_loader = loader
+            portions.cached_loader = loader
     sys.exit(code)
 
 

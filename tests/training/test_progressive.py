@@ -87,16 +87,16 @@ def test_a_run_resumes_within_any_stage_to_the_same_weights(tmp_path, monkeypatc
 
 
 def test_pictures_are_kept_no_larger_than_a_stage_needs(tmp_path, monkeypatch):
-    from effnet.training import loop
+    from effnet.training import portions
 
     sides = []
-    plain = loop.cached_loader
+    plain = portions.cached_loader
 
-    def watched(split, preprocess):
-        load = plain(split, preprocess)
+    def watched(split, preprocess, **limit):
+        load = plain(split, preprocess, **limit)
         sides.append(preprocess.resolution)
         return lambda index: np.asarray(load(index))
 
-    monkeypatch.setattr(loop, "cached_loader", watched)
+    monkeypatch.setattr(portions, "cached_loader", watched)
     run(tmp_path, recipe=GROWING)
     assert sides[-3:] == [8, 12, 16]

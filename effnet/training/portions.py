@@ -1,0 +1,75 @@
+"""The pictures of a run that one process is given: its share of every batch, its part of what is held out."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from effnet.data.datasets import Dataset, Split
+from effnet.data.preprocess import Preprocess
+from effnet.measure.machine import usable_cores
+from effnet.training.batches import CACHE_BYTES, Load, cached_loader, held_out, num_batches, train_batches
+from effnet.training.position import Position
+from effnet.training.progressive import resolution_at
+from effnet.training.ranks import Ranks, Share
+from effnet.training.recipe import Recipe
+
+Pictures = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+
+
+class Portions:
+    """Gives the pictures of one run; `num_batches` is how many an epoch has."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, preprocess: Preprocess, ranks: Ranks) -> None:
+        self.dataset, self.recipe, self.preprocess, self.ranks = dataset, recipe, preprocess, ranks
+        self.load, self.load_preprocess = self._loader(preprocess), preprocess
+        self.num_batches = num_batches(len(dataset.train), recipe.train.batch_size)
+
+    def batches(self, recipe: Recipe, position: Position) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields this process's share of what is left of the epoch's batches, at the resolution that the epoch has.
+
+        `recipe` is as of the present epoch.
+        """
+        side = resolution_at(self.recipe, position.epoch, final=self.preprocess.resolution)
+        preprocess = dataclasses.replace(self.preprocess, resolution=side)
+        if preprocess != self.load_preprocess:  # pictures are kept no larger than this resolution needs them
+            self.load, self.load_preprocess = self._loader(preprocess), preprocess
+        return train_batches(
+            self.load,
+            self.dataset.train.labels,
+            recipe,
+            preprocess,
+            epoch=position.epoch,
+            start=position.batch,
+            own=self._own,
+            blocks=self.dataset.train.blocks,
+            workers=max(1, usable_cores() // (2 * self.ranks.local_size)),
+        )
+
+    def share(self, count: int) -> Share:
+        """Returns this process's share of a batch of `count` pictures."""
+        return self.ranks.share(count, least=1 if self.recipe.train.frozen_norms else 2)
+
+    def validation(self) -> Pictures:
+        """Returns what gives this process's part of the validation pictures; without any, of those of training."""
+        return self._held_out(self.dataset.val if len(self.dataset.val) else self.dataset.train)
+
+    def precise(self) -> Pictures | None:
+        """Returns what gives this process's part of the pictures that norms' statistics are taken from anew, if any."""
+        count, split = self.recipe.train.precise_norms, self.dataset.train
+        if not count:
+            return None
+        chosen = np.random.default_rng(self.recipe.train.seed).permutation(len(split))[:count]
+        return self._held_out(Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen]))
+
+    def _own(self, count: int) -> slice:
+        share = self.share(count)
+        return slice(share.first, share.last)
+
+    def _loader(self, preprocess: Preprocess) -> Load:
+        return cached_loader(self.dataset.train, preprocess, limit=CACHE_BYTES // self.ranks.local_size)
+
+    def _held_out(self, split: Split) -> Pictures:
+        first, last = self.ranks.part(len(split))
+        part = Split(sources=split.sources[first:last], labels=split.labels[first:last])
+        return held_out(part, self.preprocess, limit=CACHE_BYTES // 2 // self.ranks.local_size)
