@@ -1,5 +1,6 @@
-"""How much memory a training step takes, from the spec alone: no torch, a few milliseconds."""
+"""How much memory a training step takes, from the spec alone, without torch."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError
 from effnet.training.memory_graph import step_graph
+from effnet.training.memory_walk import Peak
 from effnet.training.progressive import recipe_at
 from effnet.training.recipe import OptimizerName, Recipe
 
@@ -74,9 +76,7 @@ def training_memory(
         raise InputError(f"element_bytes must be 2 or 4; got {element_bytes!r}")
     side = spec.resolution if resolution is None else resolution
     total, pictures = cost(spec, resolution=side), largest_part(recipe)
-    recompute = recipe.train.recompute == "stages"
-    step = step_graph(spec, resolution=side, fused=fused, recompute=recompute).training_peak(recompute=recompute)
-    evaluated = step_graph(spec, resolution=side, fused=False).forward_peak()
+    step, evaluated = _peaks(spec, side, fused, recipe.train.recompute == "stages")
     params, rule = _FLOAT * total.params, recipe.optimizer.name
     weights = params + _FLOAT * total.buffers
     kept = element_bytes * pictures * step.kept
@@ -101,6 +101,13 @@ def training_memory(
         temporary=temporary,
         lost=lost,
     )
+
+
+@functools.lru_cache(maxsize=64)  # whoever looks for a batch that fits asks for many
+def _peaks(spec: ArchSpec, resolution: int, fused: bool, recompute: bool) -> tuple[Peak, int]:
+    """Returns what a picture holds in a step, and the most that it holds in validation, in elements."""
+    step = step_graph(spec, resolution=resolution, fused=fused, recompute=recompute)
+    return step.training_peak(recompute=recompute), step_graph(spec, resolution=resolution, fused=False).forward_peak()
 
 
 def evaluation_batch(recipe: Recipe) -> int:
