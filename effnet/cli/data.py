@@ -1,6 +1,7 @@
-"""inspect: what a data set holds."""
+"""inspect and shard: what a data set holds, and the same as shards."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,9 +9,18 @@ import typer
 from effnet.cli.console import counter
 from effnet.cli.networks import Format, Output
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder with a subfolder a class, a CSV or JSONL manifest, WebDataset shards (a folder, "
+        "train-{000..009}.tar, URLs), hf:NAME, or digits.",
+    ),
+]
+
 
 def inspect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a CSV or JSONL manifest, or digits.")],
+    data: Data,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
     channels: Annotated[int | None, typer.Option(min=1, help="Input channels; found out where not given.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
@@ -20,7 +30,8 @@ def inspect(
     from effnet.data.datasets import read_dataset, without_unreadable
     from effnet.data.inspect import describe, inspect_dataset
 
-    dataset = read_dataset(data, seed=seed, channels=channels, strict=strict)
+    with counter("listing shards") as progress:
+        dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, progress=progress)
     with counter("inspecting") as progress:
         report = inspect_dataset(dataset, seed=seed, progress=progress)
     if output is Output.json:
@@ -28,3 +39,34 @@ def inspect(
     else:
         print("\n".join(describe(report)))
     without_unreadable(dataset, report.unreadable, strict=strict)
+
+
+def shard(
+    data: Data,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
+    shard_mb: Annotated[float | None, typer.Option(help="Largest shard, in 10^6 bytes; 100 by default.")] = None,
+    per_shard: Annotated[int | None, typer.Option(help="Pictures a shard, instead of --shard-mb.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the order.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
+) -> None:
+    """Write a data set as WebDataset shards, split as fit would split it."""
+    from effnet.data.datasets import read_dataset
+    from effnet.data.decode import printable
+    from effnet.data.sharding import write_shards
+
+    with counter("listing shards") as progress:
+        dataset = read_dataset(data, seed=seed, strict=strict, progress=progress)
+    with counter("writing") as progress:
+        written = write_shards(
+            dataset, out, shard_mb=shard_mb, per_shard=per_shard, seed=seed, strict=strict, progress=progress
+        )
+    for line in dataset.notes:
+        print(line)
+    skipped = (*dataset.skipped, *written.skipped)
+    for item in skipped:
+        print(f"skipped: {printable(item.path)}: {item.reason}")
+    for split in ("train", "val", "test"):
+        shards = [found for found in written.shards if found.split == split]
+        pictures, size_mb = sum(s.count for s in shards), sum(s.size_bytes for s in shards) / 1e6
+        print(f"{split}: {pictures:,} pictures in {len(shards):,} shards, {size_mb:,.1f} MB")
+    print(f"Shards: {out}")

@@ -56,6 +56,7 @@ for verb in (
     models.export,
     models.bench,
     data.inspect,
+    data.shard,
     networks.models,
     networks.show,
     networks.cost,

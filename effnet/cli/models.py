@@ -211,7 +211,9 @@ def _numbers(text: str, option: str) -> list[int]:
 
 def evaluate(
     bundle: Bundle,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a CSV or JSONL manifest, or digits.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder, a manifest, shards, hf:NAME, or digits, as for fit.")
+    ],
     split: Annotated[
         Part, typer.Option(help="Which pictures; train, val and test are those of the bundle's `fit`.")
     ] = Part.test,

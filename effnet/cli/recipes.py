@@ -8,7 +8,9 @@ import typer
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="NAME|FILE", help="One to print with every field.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME|FILE", help="One to print with every field; a .py file is run.")
+    ] = None,
     model: Annotated[str, typer.Option(help="The network that it is for.")] = "b0",
 ) -> None:
     """List the recipes, or print one as JSON, which `effnet train --recipe FILE.json` reads."""

@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.cli.console import TerminalListener
+from effnet.cli.data import Data
 
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A folder with a subfolder a class, a CSV or JSONL manifest, or digits.")
-]
 Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
 Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs; 10 by default.")]

@@ -1,7 +1,7 @@
 """Reads a folder, a manifest or a built-in name as a Dataset: labelled pictures in train, val and test."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,10 @@ from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_he
 from effnet.data.folder import LAYOUT, list_folder
 from effnet.data.listing import Listing, Part, Skipped, refuse_if_strict
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from effnet.data.order import Blocks
+from effnet.data.places import HUB, is_sharded
 from effnet.data.split import arrange, check_classes, stratified_split
+from effnet.data.stored import Source, Stored, encoded, source_name
 from effnet.errors import DataError, ImageError, MissingExtraError, nearest
 
 BUILT_IN = ("digits",)
@@ -21,10 +24,14 @@ _NUM_HEADERS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
-    """Pictures and their classes: paths or uint8 arrays [H, W, C], and int64 labels of the same length."""
+    """Pictures and their classes: paths, uint8 arrays [H, W, C] or stored ones, and int64 labels of the same length.
 
-    sources: Sequence[str] | Sequence[np.ndarray]
+    `blocks` says in which parts they lie where those cannot all be at hand at once; see `epoch_order`.
+    """
+
+    sources: Sequence[Source]
     labels: np.ndarray
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -50,12 +57,19 @@ class Dataset:
 
 
 def read_dataset(
-    source: str | os.PathLike[str], *, seed: int = 0, channels: int | None = None, strict: bool = False
+    source: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    channels: int | None = None,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Reads a folder with a subfolder a class, a CSV or JSONL manifest, or the built-in "digits".
+    """Reads a folder with a subfolder a class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
 
-    Pictures are listed, not opened, but for a few headers where `channels` is None. With strict, a file that
-    cannot be used is an error, not skipped.
+    Shards are WebDataset's: a folder of .tar files, one of them, a pattern (train-{000000..000009}.tar), or URLs of
+    these. hf:NAME[:CONFIG] and hf:FOLDER are read by the package `datasets`. Pictures are listed, not opened, but for
+    a few headers where `channels` is None; remote shards are downloaded, and `progress` counts them. With strict, a
+    file that cannot be used is an error, not skipped.
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
@@ -67,22 +81,22 @@ def read_dataset(
     path = os.fspath(source)
     if path == "digits":
         return _digits(seed=seed, channels=channels)
-    listing = _list_source(path)
+    listing = _list_source(path, progress)
     refuse_if_strict(listing.skipped, strict=strict)
     parts, split_notes = arrange(listing.parts, seed=seed)
     class_names, class_notes = check_classes(parts, strict=strict)
     notes = [*split_notes, *class_notes, *listing.notes]
     if channels is None:
-        channels, note = _choose_channels(parts["train"].paths, seed=seed)
+        channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
         notes.append(note)
     numbers = {name: number for number, name in enumerate(class_names)}
-    splits = {name: _to_split(parts[name], numbers) for name in ("train", "val", "test")}
+    splits = {name: _to_split(parts[name], numbers, mixed=listing.mixed) for name in ("train", "val", "test")}
     return Dataset(
         name=listing.name,
         class_names=class_names,
         channels=channels,
         **splits,
-        mirror_safe=True,
+        mirror_safe=listing.mirror_safe,
         skipped=listing.skipped,
         notes=tuple(notes),
     )
@@ -91,21 +105,23 @@ def read_dataset(
 def load_image(split: Split, index: int, *, channels: int) -> np.ndarray:
     """Returns picture `index` as uint8 [H, W, channels]; raises ImageError if it cannot be decoded."""
     source = split.sources[index]
-    return decode_image(source, channels=channels) if isinstance(source, str) else fit_channels(source, channels)
+    if isinstance(source, np.ndarray):
+        return fit_channels(source, channels)
+    return decode_image(encoded(source), channels=channels, name=source_name(source, ""))
 
 
 def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str, str]) -> Dataset:
-    """Returns the data set without these paths, which are added to `skipped` with the reason (or one each).
+    """Returns the data set without these paths or names, which are added to `skipped` with the reason (or one each).
 
     Raises:
         DataError: a class has no picture left in train, or a split none at all.
     """
     gone = frozenset(paths)
     present = {
-        s
+        name
         for split in (dataset.train, dataset.val, dataset.test)
-        for s in split.sources
-        if isinstance(s, str) and s in gone
+        for source in split.sources
+        if (name := source_name(source, "")) in gone
     }
     if not present:
         return dataset
@@ -131,8 +147,17 @@ def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, stric
     return drop(dataset, reasons.keys(), reason=reasons)
 
 
-def _list_source(path: str) -> Listing:
+def _list_source(path: str, progress: Callable[[int, int], None] | None) -> Listing:
     try:
+        # Only these need the network, or a package of its own.
+        if path.startswith(HUB):
+            from effnet.data.hub import list_hub
+
+            return list_hub(path)
+        if is_sharded(path):
+            from effnet.data.shards import list_shards
+
+            return list_shards(path, progress=progress)
         return list_folder(path) if os.path.isdir(path) else _list_file(path)
     except OSError as error:
         raise DataError(f"DATA must be readable, but {printable(path)} is not: {error.strerror}") from error
@@ -143,7 +168,7 @@ def _list_file(path: str) -> Listing:
     if not os.path.isfile(path):
         hint = nearest(path, BUILT_IN)
         raise DataError(
-            f"DATA must be a folder, a CSV or JSONL manifest, or one of {', '.join(BUILT_IN)}; "
+            f"DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of {', '.join(BUILT_IN)}; "
             f"there is no {printable(path)}{hint}"
         )
     if suffix not in MANIFEST_SUFFIXES:
@@ -154,22 +179,32 @@ def _list_file(path: str) -> Listing:
     return read_manifest(path)
 
 
-def _to_split(part: Part, numbers: Mapping[str, int]) -> Split:
+def _near(sources: Sequence[str | Stored], *, mixed: int) -> Sequence[str | Stored]:
+    """Returns the pictures that may be looked at in any order: those of one block, where not all can be at hand."""
+    return sources[: sum(source.block == sources[0].block for source in sources)] if mixed else sources
+
+
+def _to_split(part: Part, numbers: Mapping[str, int], *, mixed: int) -> Split:
     labels = np.fromiter((numbers[label] for label in part.labels), dtype=np.int64, count=len(part.labels))
-    return Split(sources=part.paths, labels=labels)
+    blocks = None
+    if mixed:
+        lies_in = np.fromiter((source.block for source in part.sources), dtype=np.int64, count=len(part.sources))
+        blocks = Blocks(numbers=lies_in, mixed=mixed)
+    return Split(sources=part.sources, labels=labels, blocks=blocks)
 
 
 def _without(split: Split, paths: Collection[str]) -> Split:
-    kept = [i for i, source in enumerate(split.sources) if source not in paths]
-    return Split(sources=tuple(split.sources[i] for i in kept), labels=split.labels[kept])
+    kept = [i for i, source in enumerate(split.sources) if source_name(source, "") not in paths]
+    blocks = split.blocks and Blocks(numbers=split.blocks.numbers[kept], mixed=split.blocks.mixed)
+    return Split(sources=tuple(split.sources[i] for i in kept), labels=split.labels[kept], blocks=blocks)
 
 
-def _choose_channels(paths: Sequence[str], *, seed: int) -> tuple[int, str]:
-    chosen = np.random.default_rng(seed).permutation(len(paths))[: 4 * _NUM_HEADERS]
+def _choose_channels(sources: Sequence[str | Stored], *, seed: int) -> tuple[int, str]:
+    chosen = np.random.default_rng(seed).permutation(len(sources))[: 4 * _NUM_HEADERS]
     headers: list[ImageHeader] = []
     for index in chosen:
         try:
-            headers.append(image_header(paths[index]))
+            headers.append(image_header(encoded(sources[index])))
         except ImageError:
             continue
         if len(headers) == _NUM_HEADERS:

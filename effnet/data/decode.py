@@ -67,12 +67,12 @@ def printable(text: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 
 
-def decode_image(source: Source, *, channels: int = 3) -> np.ndarray:
+def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.ndarray:
     """Returns the picture as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
     Any other number must be stored so, in a .npy file of uint8 or uint16 [H, W] or [H, W, C].
-    16-bit values become 8-bit by >> 8, which is what Pillow does for 16-bit RGB.
+    16-bit values become 8-bit by >> 8, which is what Pillow does for 16-bit RGB. `name` is how errors call bytes.
 
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels.
@@ -80,27 +80,27 @@ def decode_image(source: Source, *, channels: int = 3) -> np.ndarray:
     if channels < 1:
         raise ImageError(f"channels must be at least 1, received {channels}")
     try:
-        with _open_stream(source) as stream:
+        with open_stream(source) as stream:
             if _is_npy(stream):
                 return fit_channels(_read_npy(stream), channels)
-            with _open_picture(stream) as picture:
+            with open_picture(stream) as picture:
                 picture.load()
-                orientation = _orientation(picture)
-                return _upright(_pixels(picture, channels), orientation)
+                orientation = orientation_of(picture)
+                return upright(_pixels(picture, channels), orientation)
     except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
-        raise _image_error(source, error) from error
+        raise image_error(source, error, name=name) from error
 
 
-def image_header(source: Source) -> ImageHeader:
+def image_header(source: Source, *, name: str = "") -> ImageHeader:
     """Reads size, channels and format without decoding the pixels; raises ImageError as decode_image does."""
     try:
-        with _open_stream(source) as stream:
+        with open_stream(source) as stream:
             if _is_npy(stream):
                 height, width, channels = _npy_shape(stream)[0]
                 return ImageHeader(width=width, height=height, channels=channels, format="NPY", mode="NPY")
-            with _open_picture(stream) as picture:
+            with open_picture(stream) as picture:
                 width, height = picture.size
-                if _orientation(picture) >= 5:
+                if orientation_of(picture) >= 5:
                     width, height = height, width
                 return ImageHeader(
                     width=width,
@@ -110,7 +110,7 @@ def image_header(source: Source) -> ImageHeader:
                     mode=picture.mode,
                 )
     except Exception as error:
-        raise _image_error(source, error) from error
+        raise image_error(source, error, name=name) from error
 
 
 def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -129,9 +129,10 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
     raise ImageError(f"it must have {channels} channels but has {stored}; store it with {channels} channels")
 
 
-def _image_error(source: Source, error: Exception) -> ImageError:
-    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else printable(source)
-    return ImageError(f"{name}: {_reason(error)}")
+def image_error(source: Source, error: Exception, *, name: str = "") -> ImageError:
+    """Returns what to raise for a picture that cannot be decoded; `name` stands for bytes."""
+    shown = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
+    return ImageError(f"{printable(shown)}: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
@@ -146,7 +147,7 @@ def _reason(error: Exception) -> str:
     return f"it cannot be decoded ({printable(str(error)) or type(error).__name__})"
 
 
-def _open_stream(source: Source) -> BinaryIO:
+def open_stream(source: Source) -> BinaryIO:
     if isinstance(source, bytes):
         if not source:
             raise ImageError("it is empty (0 bytes)")
@@ -166,7 +167,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMAT_SUFFIXES if name in Image.OPEN)
 
 
-def _open_picture(stream: BinaryIO) -> Image.Image:
+def open_picture(stream: BinaryIO) -> Image.Image:
     picture = Image.open(stream, formats=_formats())
     _check_pixels(*picture.size)
     return picture
@@ -185,7 +186,7 @@ def _stored_channels(picture: Image.Image) -> int:
     return len(picture.getbands())
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation_of(picture: Image.Image) -> int:
     if picture.format == "TIFF":  # Pillow turns TIFF upright itself
         return 1
     try:
@@ -195,7 +196,7 @@ def _orientation(picture: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Source: EXIF 2.32, tag 0x0112; 5 to 8 swap the axes."""
     if orientation == 1:
         return image

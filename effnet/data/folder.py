@@ -52,7 +52,7 @@ def list_folder(root: str) -> Listing:
             parts[split] = _list_classes(path, classes, above=[root, path], log=log)
         else:
             notes.append(f"The folder {printable(path)} has no class folders, so it is not used.")
-    if not any(part.paths for part in parts.values()):
+    if not any(part.sources for part in parts.values()):
         raise DataError(_nothing_found(root, children, log))
     name = os.path.basename(os.path.abspath(root)) or "data"
     return Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=(*notes, *_log_notes(log)))

@@ -20,6 +20,7 @@ from effnet.data.decode import (
 )
 from effnet.data.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
 from effnet.data.listing import Skipped
+from effnet.data.stored import Source, encoded, source_name
 from effnet.errors import DataError, ImageError
 
 __all__ = ["DataReport", "describe", "inspect_dataset"]
@@ -29,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Item:
-    source: str | np.ndarray
+    source: Source
     name: str
     split: str
     label: str
@@ -105,7 +106,7 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
         items.append(
             _Item(
                 source=source,
-                name=source if isinstance(source, str) else f"{name}[{index}]",
+                name=source_name(source, f"{name}[{index}]"),
                 split=name,
                 label=dataset.class_names[split.labels[index]],
             )
@@ -126,10 +127,11 @@ def _examine_all(items: Sequence[_Item], *, channels: int, progress: Progress | 
 
 def _examine(item: _Item, channels: int) -> _Finding:
     try:
-        if isinstance(item.source, str):
-            header = image_header(item.source)
-            decode_image(item.source, channels=channels)
-            size_bytes = os.stat(item.source).st_size
+        if not isinstance(item.source, np.ndarray):
+            file = encoded(item.source)
+            header = image_header(file, name=item.name)
+            decode_image(file, channels=channels, name=item.name)
+            size_bytes = len(file) if isinstance(file, bytes) else os.stat(file).st_size
         else:
             height, width, stored = item.source.shape
             fit_channels(item.source[:1, :1], channels)
@@ -162,10 +164,12 @@ def _duplicates(findings: Sequence[_Finding]) -> list[Duplicate]:
     ]
 
 
-def _content_hash(source: str | np.ndarray) -> bytes:
+def _content_hash(source: Source) -> bytes:
     if isinstance(source, str):
         with open(source, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
+    if not isinstance(source, np.ndarray):
+        return hashlib.sha256(source.read()).digest()
     return hashlib.sha256(str(source.shape).encode() + source.tobytes()).digest()
 
 
@@ -184,4 +188,7 @@ def _spread(values: Sequence[int]) -> Spread:
 
 def _has_wrong_suffix(item: _Item, header: ImageHeader) -> bool:
     known = FORMAT_SUFFIXES.get(header.format)
-    return known is not None and os.path.splitext(item.name)[1].lower() not in known
+    suffix = os.path.splitext(item.name)[1].lower()
+    if not suffix and not isinstance(item.source, str):  # a row of a table has none
+        return False
+    return known is not None and suffix not in known

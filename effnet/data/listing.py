@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from effnet.data.decode import printable
+from effnet.data.stored import Stored
 from effnet.errors import DataError
 
 SPLIT_NAMES = {
@@ -30,20 +31,25 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """The pictures of one given split, or all of them: `paths[i]` shows a `labels[i]`; sorted by path."""
+    """The pictures of one given split, or all of them: `sources[i]` shows a `labels[i]`; files are sorted by path."""
 
-    paths: tuple[str, ...]
+    sources: tuple[str | Stored, ...]
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Pictures by given split ("train", "val", "test"), or under "" where the source has no splits."""
+    """Pictures by given split ("train", "val", "test"), or under "" where the source has no splits.
+
+    Where the blocks that the pictures lie in cannot all be at hand, `mixed` says how many can, otherwise it is 0.
+    """
 
     name: str
     parts: dict[str, Part]
-    skipped: tuple[Skipped, ...]
-    notes: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    mirror_safe: bool = True
+    mixed: int = 0
 
 
 def class_name(text: str) -> str:
@@ -58,7 +64,7 @@ def class_name(text: str) -> str:
 def make_part(pairs: Iterable[tuple[str, str]]) -> Part:
     """Returns the (path, label) pairs as a Part, in an order that no file system changes."""
     ordered = sorted(pairs)
-    return Part(paths=tuple(p for p, _ in ordered), labels=tuple(label for _, label in ordered))
+    return Part(sources=tuple(p for p, _ in ordered), labels=tuple(label for _, label in ordered))
 
 
 def refuse_if_strict(skipped: Iterable[Skipped], *, strict: bool) -> None:

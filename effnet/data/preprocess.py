@@ -125,7 +125,7 @@ def random_resized_crop(
     """
     _check_image(image)
     height, width = image.shape[:2]
-    box = _random_box(height, width, rng=rng, scale=scale, ratio=ratio)
+    box = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
     return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
 
 
@@ -206,7 +206,7 @@ def _center(image: np.ndarray, resolution: int) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + resolution, left : left + resolution])
 
 
-def _random_box(
+def random_box(
     height: int,
     width: int,
     *,

@@ -43,7 +43,7 @@ def arrange(parts: dict[str, Part], *, seed: int) -> tuple[dict[str, Part], list
     Raises:
         DataError: there are too few pictures to hold any out.
     """
-    given = {name: part for name, part in parts.items() if part.paths}
+    given = {name: part for name, part in parts.items() if part.sources}
     share = f"{HELD_OUT:.0%}"
     if "val" in given and "test" in given:
         return given, ["The splits train, val and test are used as given."]
@@ -104,12 +104,12 @@ def _carve(part: Part, *, seed: int, names: tuple[str, ...]) -> dict[str, Part]:
     for name in names:
         if not len(indices[name]):
             raise DataError(
-                f"no class has enough pictures to hold some out for {name}: {len(part.paths)} pictures in "
+                f"no class has enough pictures to hold some out for {name}: {len(part.sources)} pictures in "
                 f"{len(set(part.labels))} classes; add pictures, at least {len(names) + 1} in a class"
             )
     return {
         name: Part(
-            paths=tuple(part.paths[i] for i in chosen),
+            sources=tuple(part.sources[i] for i in chosen),
             labels=tuple(part.labels[i] for i in chosen),
         )
         for name, chosen in indices.items()

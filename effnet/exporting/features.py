@@ -11,12 +11,13 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split, load_image
+from effnet.data.fetching import cache_folder
 from effnet.data.preprocess import Preprocess, random_flip, random_resized_crop, resize_and_crop
-from effnet.errors import DataError, WeightsError
+from effnet.errors import DataError, ImageError, WeightsError
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.weights import Arrays, fold_norms
 from effnet.measure.machine import usable_cores
-from effnet.runtime.cache import cache_folder, load_arrays, open_store, save_arrays
+from effnet.runtime.cache import load_arrays, open_store, save_arrays
 from effnet.runtime.pipeline import Progress, run_pictures
 from effnet.runtime.session import FEATURES, IMAGE, open_session
 
@@ -115,9 +116,11 @@ def _keys(extractor: Extractor, split: Split, view: int) -> list[bytes | None]:
                 if not Path(source).is_file():  # opening a named pipe would wait for ever
                     return None
                 digest.update(Path(source).read_bytes())
-            else:
+            elif isinstance(source, np.ndarray):
                 digest.update(repr(source.shape).encode() + source.tobytes())
-        except OSError:
+            else:
+                digest.update(source.read())
+        except (OSError, ImageError):
             return None
         return digest.digest()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.data.datasets import read_dataset
+from effnet.data.datasets import load_image, read_dataset
 from effnet.data.preprocess import resize_and_crop
 from effnet.exporting.bundle import export_onnx
 from effnet.runtime.config import CONFIG, ONNX
@@ -44,7 +44,5 @@ def _pictures(predictor: Predictor, data: str | os.PathLike[str] | None) -> np.n
         shape = (_IMAGES, preprocess.resolution, preprocess.resolution, preprocess.channels)
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     dataset = read_dataset(data, channels=preprocess.channels)
-    sources = dataset.test.sources[:_IMAGES]
-    return np.stack(
-        [resize_and_crop(s, preprocess) if isinstance(s, np.ndarray) else predictor.prepare(s) for s in sources]
-    )
+    images = [load_image(dataset.test, i, channels=preprocess.channels) for i in range(min(_IMAGES, len(dataset.test)))]
+    return np.stack([resize_and_crop(image, preprocess) for image in images])

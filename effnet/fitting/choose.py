@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effnet.data.datasets import Dataset
+from effnet.data.fetching import cache_folder, network_forbidden
 from effnet.data.inspect import DataReport
 from effnet.errors import BudgetError, WeightsError
 from effnet.fitting.backbones import LEAST_SIDE, Offer, list_offers, list_pretrained, offer_of
@@ -21,8 +22,6 @@ from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.fitting.settings import DEFAULT_MINUTES, feature_need, training_need
 from effnet.fitting.task import Task
 from effnet.measure.machine import usable_cores
-from effnet.runtime.cache import cache_folder
-from effnet.weights.download import network_forbidden
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 _RGB = 3

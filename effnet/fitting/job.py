@@ -17,7 +17,7 @@ from effnet.fitting.asked import ask
 from effnet.fitting.budget import Budget
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.choose import choose
-from effnet.fitting.events import Listener, Planned, ignore
+from effnet.fitting.events import Counted, Listener, Planned, ignore
 from effnet.fitting.measure import training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
@@ -173,7 +173,13 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
 
 def _read(task: Task) -> tuple[Dataset, DataReport]:
     task.say(f"Reading {task.data}", heading=True)
-    dataset = read_dataset(task.data, seed=task.seed, channels=task.channels, strict=task.strict)
+    dataset = read_dataset(
+        task.data,
+        seed=task.seed,
+        channels=task.channels,
+        strict=task.strict,
+        progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
+    )
     report = inspect_dataset(dataset, seed=task.seed)
     for line in describe(report):
         task.say(line)
@@ -185,9 +191,7 @@ def _check_recipe(task: Task, dataset: Dataset) -> None:
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if task.asked.value("augment.flip") and not dataset.mirror_safe:
-        task.say(
-            "The recipe mirrors pictures, which changes what these show; --set augment.flip=false spares them that"
-        )
+        task.say("The recipe mirrors pictures, which changes what these show; --set augment.flip=false does not")
 
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:

@@ -7,6 +7,7 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, load_image
+from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
 from effnet.fitting.plan import TrainingNeed
@@ -79,6 +80,8 @@ def make_preprocess(dataset: Dataset, *, resolution: int, short_side: int, seed:
 
 def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     order = np.random.default_rng(seed).permutation(len(dataset.train))[:_SAMPLE]
+    if dataset.train.blocks is not None:  # of few blocks
+        order = epoch_order(len(dataset.train), seed=seed, epoch=0, blocks=dataset.train.blocks)[:_SAMPLE]
     totals = []
     for index in order:
         try:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
 
+import numpy as np
+
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
+from effnet.data.stored import source_name
 from effnet.errors import InputError
 from effnet.fitting.candidates import Candidate, candidate_from_dict
 from effnet.runtime.config import write_text
@@ -47,13 +50,18 @@ class Plan:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Returns a text that changes when classes, splits, paths or pictures in memory do; files are not read."""
+    """Returns a text that changes when classes, splits, paths, names or pictures in memory do; files are not read."""
     total = crc32(repr(dataset.class_names).encode())
     for split in (dataset.train, dataset.val, dataset.test):
         total = crc32(split.labels.tobytes(), total)
         for source in split.sources:
-            data = source.encode("utf-8", "surrogateescape") if isinstance(source, str) else source.tobytes()
+            if isinstance(source, np.ndarray):
+                data = source.tobytes()
+            else:
+                data = source_name(source, "").encode("utf-8", "surrogateescape")
             total = crc32(data, total)
+        if split.blocks is not None:  # they change the order of training
+            total = crc32(split.blocks.numbers.tobytes() + str(split.blocks.mixed).encode(), total)
     return f"{total:08x}"
 
 
@@ -107,6 +115,7 @@ def read_plan(out: Path) -> Plan | None:
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
     """Writes every field of the recipe in use into the run folder of `out`, where `--recipe` reads it again."""
+    (out / RUN).mkdir(parents=True, exist_ok=True)
     write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 

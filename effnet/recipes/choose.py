@@ -36,7 +36,7 @@ def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
     """
     text = os.fspath(subject)
     if text in RECIPES:
-        return RECIPES[text](spec)
+        return _plain(RECIPES[text](spec))
     path = Path(text)
     if path.suffix == ".json":
         return _from_json(path)
@@ -45,6 +45,11 @@ def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
     raise InputError(
         f"a recipe must be one of {', '.join(RECIPES)}, or a .json or .py file; got {text!r}{nearest(text, RECIPES)}"
     )
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    """Returns the recipe as it comes back from JSON: whole numbers that stand for fractions are fractions."""
+    return recipe_from_dict(recipe.to_dict())
 
 
 def _from_json(path: Path) -> Recipe:
@@ -74,7 +79,7 @@ def _from_python(path: Path, spec: ArchSpec) -> Recipe:
         sys.dont_write_bytecode = before
     if not isinstance(found, Recipe):
         raise InputError(f"recipe(spec) in {path} must return an effnet.Recipe; it returned {found!r:.100}")
-    return found
+    return _plain(found)
 
 
 def _where(error: Exception, path: Path) -> str:

@@ -1,8 +1,6 @@
-"""Where effnet keeps what it can get or compute again, and a store of arrays there that never outgrows its limit."""
+"""A store of arrays on disk, of what effnet can compute again, that never outgrows its limit."""
 
-import os
 import sqlite3
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,16 +22,6 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Beyond the limit a tenth of it is freed at once, so that a full store need not make room each time.
 _FREED = 0.1
 _CHECKSUM_BYTES = 4
-
-
-def cache_folder() -> Path:
-    """Returns the folder for downloads and features: EFFNET_CACHE, else `effnet` in the user's cache folder."""
-    if own := os.environ.get("EFFNET_CACHE"):
-        return Path(own)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "effnet"
-    home = Path.home()
-    return home / ("Library/Caches/effnet" if sys.platform == "darwin" else ".cache/effnet")
 
 
 def open_store(path: Path) -> sqlite3.Connection | None:

@@ -1,4 +1,4 @@
-"""Training batches: decoded once, augmented in threads, the same for the same seed, epoch and position."""
+"""Training batches: decoded in part or once, augmented in threads, the same for the same seed, epoch and position."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,64 +7,98 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from effnet.data.datasets import Split, load_image
-from effnet.data.preprocess import Preprocess, random_flip, random_resized_crop, random_shift, resample, resize_and_crop
+from effnet.data.order import Blocks, epoch_order
+from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
+from effnet.data.views import Picture, decoded, open_picture_at, random_part, size_at
 from effnet.errors import DataError, ImageError
 from effnet.training.recipe import Recipe
+from effnet.training.resize import resize_square
 
-# Decoded pictures are kept in memory up to this many bytes in all; beyond it files are read again each epoch.
+# Decoded pictures are kept in memory up to this many bytes in all; the others' files are read again each epoch.
 CACHE_BYTES = 2 * 2**30
-# A kept picture's shorter side is at most this many times the input's: crops lose nothing that can be seen.
+# A kept picture's shorter side, and a crop's that is decoded, is at least this many times the input's where the file
+# has as many pixels: resizing from there, nothing is lost that can be seen.
 _SHRINK = 2
 
 # So many unreadable pictures in a row are no accident.
 _MOST_BAD = 16
+# From so many pictures it is estimated how many can be kept.
+_NUM_SIZES = 64
 
-Load = Callable[[int], np.ndarray]
+Load = Callable[[int], Picture]
 
 
 def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BYTES) -> Load:
-    """Returns a function from an index of `split` to its picture, uint8 [height, width, channels].
+    """Returns a function from an index of `split` to its picture, uint8 [height, width, channels] or an EncodedJpeg.
 
-    Pictures are shrunk to what training can use and kept until `limit` bytes are full.
+    As many pictures as should fill `limit` bytes, spread evenly, are shrunk to what training can use and kept. The
+    others' JPEG files are left to be decoded in part. Which are kept is known beforehand, and nothing depends on the
+    order in which they are asked for.
     """
     kept: dict[int, np.ndarray] = {}
     used = 0
+    share = _kept_share(split, preprocess, limit)
 
-    def load(index: int) -> np.ndarray:
+    def load(index: int) -> Picture:
         nonlocal used
         image = kept.get(index)
-        if image is None:
-            image = _shrink(load_image(split, index, channels=preprocess.channels), preprocess)
-            if used + image.nbytes <= limit:
-                kept[index] = image
-                used += image.nbytes
+        if image is not None:
+            return image
+        picture = open_picture_at(split, index, channels=preprocess.channels)
+        if int((index + 1) * share) == int(index * share) and not isinstance(picture, np.ndarray):
+            return picture
+        image = _shrink(picture, preprocess)
+        if used + image.nbytes <= limit:
+            kept[index] = image
+            used += image.nbytes
         return image
 
     return load
 
 
-def _shrink(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
+    """Returns the share of the pictures that `limit` bytes hold, by the sizes of a sample; unreadable ones are none."""
+    sizes = []
+    for index in np.unique(np.linspace(0, len(split) - 1, _NUM_SIZES, dtype=np.int64)):
+        try:
+            height, width = size_at(split, int(index))
+        except ImageError:
+            continue
+        ratio = min(1.0, _SHRINK * preprocess.resolution / min(height, width))
+        sizes.append(height * width * ratio**2 * preprocess.channels)
+    return min(1.0, limit / (float(np.mean(sizes)) * len(split))) if sizes else 1.0
+
+
+def _shrink(picture: Picture, preprocess: Preprocess) -> np.ndarray:
+    least = _SHRINK * preprocess.resolution
+    image = decoded(picture, channels=preprocess.channels, least=least)
     height, width = image.shape[:2]
-    ratio = _SHRINK * preprocess.resolution / min(height, width)
+    ratio = least / min(height, width)
     if ratio >= 1:
         return image
     size = {"width": max(1, round(width * ratio)), "height": max(1, round(height * ratio))}
     return resample(image, **size, interpolation="bicubic")
 
 
-def augmented(image: np.ndarray, recipe: Recipe, *, resolution: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns one random view of `image`, uint8 [resolution, resolution, channels]."""
-    if recipe.augment.view == "crop":
-        image = random_resized_crop(
-            image,
-            resolution=resolution,
-            rng=rng,
-            scale=(recipe.augment.min_area, 1.0),
-            interpolation=recipe.augment.interpolation,
+def augmented(picture: Picture, recipe: Recipe, preprocess: Preprocess, *, rng: np.random.Generator) -> np.ndarray:
+    """Returns one random view of `picture`, uint8 [resolution, resolution, channels].
+
+    Raises:
+        ImageError: a JPEG file whose pixels had not been decoded yet is damaged.
+    """
+    augment, resolution, channels = recipe.augment, preprocess.resolution, preprocess.channels
+    if augment.view == "crop":
+        part = random_part(
+            picture, least=_SHRINK * resolution, rng=rng, channels=channels, scale=(augment.min_area, 1.0)
         )
-    elif recipe.augment.view == "shift":
-        image = random_shift(image, resolution=resolution, rng=rng, interpolation=recipe.augment.interpolation)
-    return random_flip(image, rng=rng) if recipe.augment.flip else image
+        mirror = augment.flip and rng.random() < 0.5
+        return resize_square(part, resolution=resolution, interpolation=augment.interpolation, mirror=mirror)
+    image = decoded(picture, channels=channels)
+    if augment.view == "none":
+        image = resize_and_crop(image, preprocess)
+    else:
+        image = random_shift(image, resolution=resolution, rng=rng, interpolation=augment.interpolation)
+    return random_flip(image, rng=rng) if augment.flip else image
 
 
 def train_batches(
@@ -75,26 +109,27 @@ def train_batches(
     *,
     epoch: int,
     start: int = 0,
+    blocks: Blocks | None = None,
     workers: int = 1,
     ahead: int = 4,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
 
-    The order depends on seed and epoch, a view on seed, epoch and index alone: how many `workers` prepare
+    The order depends on seed, epoch and `blocks`, a view on seed, epoch and index alone: how many `workers` prepare
     batches, and how many `ahead`, changes nothing.
     """
-    order = np.random.default_rng([recipe.train.seed, epoch]).permutation(len(labels))
+    order = epoch_order(len(labels), seed=recipe.train.seed, epoch=epoch, blocks=blocks)
     chunks = [order[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:  # a batch of one has no batch statistics
         chunks[-2] = np.concatenate(chunks[-2:])
         chunks.pop()
 
     def view(index: int) -> tuple[np.ndarray, int]:
-        rng = np.random.default_rng([recipe.train.seed, epoch, index])
-        image, label = _load_or_next(load, labels, index)
-        if recipe.augment.view == "none":
-            image = resize_and_crop(image, preprocess)
-        return augmented(image, recipe, resolution=preprocess.resolution, rng=rng), label
+        def make_view(place: int) -> np.ndarray:
+            rng = np.random.default_rng([recipe.train.seed, epoch, index])
+            return augmented(load(place), recipe, preprocess, rng=rng)
+
+        return _this_or_next(make_view, labels, index)
 
     def make(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images, numbers = zip(*(view(int(index)) for index in chunk), strict=True)
@@ -113,8 +148,8 @@ def train_batches(
                 future.cancel()
 
 
-def _load_or_next(load: Load, labels: np.ndarray, index: int) -> tuple[np.ndarray, int]:
-    """Returns the picture at `index` with its label or, where its file cannot be read, the next that can.
+def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, int]:
+    """Returns what `make` gives for `index` and its label or, where the file cannot be read, for the next that can.
 
     Inspection has taken bad files out, but looks at a sample of a huge data set only, and files can vanish.
     Raises ImageError where many files in a row cannot be read.
@@ -122,7 +157,7 @@ def _load_or_next(load: Load, labels: np.ndarray, index: int) -> tuple[np.ndarra
     for offset in range(_MOST_BAD):
         place = (index + offset) % len(labels)
         try:
-            return load(place), int(labels[place])
+            return make(place), int(labels[place])
         except ImageError as error:
             failed = error
     raise ImageError(f"{_MOST_BAD} pictures in a row cannot be read; the last: {failed}") from failed

@@ -11,6 +11,7 @@ import numpy as np
 
 from effnet.data.datasets import Split, load_image, read_dataset
 from effnet.data.preprocess import resize_and_crop
+from effnet.data.stored import source_name
 from effnet.errors import DataError, MissingExtraError, nearest
 from effnet.measure.machine import usable_cores
 from effnet.runtime.config import ModelConfig
@@ -236,7 +237,7 @@ def _mistakes(
     return tuple(
         Mistake(
             index=int(indices[i]),
-            source=source if isinstance(source := split.sources[int(indices[i])], str) else f"picture {indices[i]}",
+            source=source_name(split.sources[int(indices[i])], f"picture {indices[i]}"),
             label=class_names[split.labels[indices[i]]],
             predicted=class_names[predicted[i]],
             probability=float(probabilities[i, predicted[i]]),

@@ -228,6 +228,7 @@ class _Run:
             preprocess,
             epoch=self.position.epoch,
             start=self.position.batch,
+            blocks=self.dataset.train.blocks,
             workers=max(1, usable_cores() // 2),
         )
 

@@ -34,11 +34,11 @@ class Train:
 
     A step sees `batch_size` pictures over all processes, at most `micro_batch` of them at once on one device (0: all
     that are its share). `lr` is the peak; with an `lr_batch` it is meant for batches of that size and grows with
-    batch_size. `clip_norm` is the longest that the gradient of a step may be, 0 for any length. `ema_decay`, the share
-    that the average of the weights keeps at a step, 0 keeps no average; it moves every `ema_every` steps, by as much
-    as in so many steps (optim.py). `patience` is the number of
-    epochs without a better validation result after which training stops, 0 for never. `precise_norms` is the number
-    of pictures that the statistics of the norms are taken from anew before each validation, 0 for not at all.
+    batch_size. `clip_norm` is the longest that a gradient of a step may be, 0 for any. `ema_decay` is the share
+    that the average of the weights keeps at a step, 0 for no average; it moves every `ema_every` steps, as far as in so
+    many (average.py). `patience` is the number of epochs without a better validation result after which training
+    stops, 0 for never. `precise_norms` is the number of pictures that the statistics of the norms are taken from anew
+    before each validation, 0 for not at all.
     `fused` lets a CPU train through kernels of effnet's own, where it has a compiler for them. `recompute` stages keeps
     only what stages hand on, and computes the rest again in the backward pass.
 
@@ -130,10 +130,10 @@ class Optimizer:
 class Schedule:
     """The learning rate over the steps, relative to its peak.
 
-    A linear rise from `warmup_from` over `warmup` of all steps, or over `warmup_epochs` where that is not 0; then
-    `cosine` (half a cosine down to `final`), `constant`, `step` and `exponential` (times `decay_rate` every
-    `decay_epochs` since the beginning of the run, at once or steadily). `one_cycle` rises from a 25th of the peak and
-    falls to `final` on half cosines (Smith 2018, as torch has it).
+    A linear rise from `warmup_from` over `warmup` of all steps or, where that is not 0, over `warmup_epochs`, though
+    never more than half of the run; then `cosine` (half a cosine down to `final`), `constant`, `step` and `exponential`
+    (times `decay_rate` every `decay_epochs` since the beginning of the run, at once or steadily). `one_cycle` rises
+    from a 25th of the peak and falls to `final` on half cosines (Smith 2018, as torch has it).
     """
 
     name: ScheduleName = "cosine"

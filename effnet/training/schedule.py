@@ -17,7 +17,10 @@ def learning_rate(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: i
     plan, peak = recipe.schedule, recipe.train.peak_lr
     if plan.name == "one_cycle":
         return peak * _one_cycle(recipe, step, total_steps=total_steps, epoch_steps=epoch_steps)
-    rise = round(plan.warmup_epochs * epoch_steps) if plan.warmup_epochs else max(1, round(plan.warmup * total_steps))
+    if plan.warmup_epochs:
+        rise = min(round(plan.warmup_epochs * epoch_steps), total_steps // 2)
+    else:
+        rise = max(1, round(plan.warmup * total_steps))
     if step < rise:
         return peak * (plan.warmup_from + (1 - plan.warmup_from) * (step + 1) / rise)
     if plan.name == "constant":
@@ -32,7 +35,7 @@ def learning_rate(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: i
 def _one_cycle(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: int) -> float:
     """Returns the share of the peak that one cycle has at `step`: its top is the last step of the rise."""
     plan = recipe.schedule
-    top = (plan.warmup_epochs * epoch_steps or plan.warmup * total_steps) - 1
+    top = (min(plan.warmup_epochs * epoch_steps, total_steps / 2) or plan.warmup * total_steps) - 1
     if step <= top:
         return _half_cosine(1 / _ONE_CYCLE_START, 1.0, step / top) if top > 0 else 1.0
     return _half_cosine(1.0, plan.final, (step - top) / max(1.0, total_steps - 1 - top))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ def _tiles(
     for row in range(count):
         yield row, 0, resize_and_crop(load(row), preprocess), ["original"]
     for column in range(columns):
-        batches = train_batches(load, np.arange(count), recipe, preprocess, epoch=column)
-        images, rows = next(iter(batches))
+        with closing(train_batches(load, np.arange(count), recipe, preprocess, epoch=column)) as batches:
+            images, rows = next(batches)
         batch = prepare(images, rows, recipe, preprocess, device=torch.device("cpu"), step=column)
         plan = draw_plan(recipe.augment, size=count, side=preprocess.resolution, seed=recipe.train.seed, step=column)
         seen = _pixels(batch, preprocess)

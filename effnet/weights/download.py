@@ -1,32 +1,28 @@
 """Published weights are fetched once into a cache: the hub's own for what lies there, effnet's for the rest."""
 
 import errno
-import hashlib
-import http.client
 import os
 import re
 import urllib.error
-import urllib.request
-from base64 import b64decode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from effnet.data.fetching import (
+    TIMEOUT_SECONDS,
+    Dropped,
+    Progress,
+    alone,
+    cache_folder,
+    complete,
+    file_digest,
+    network_forbidden,
+    size_on_disk,
+)
 from effnet.errors import WeightsError
 from effnet.weights.archive import is_archive, unpack
 from effnet.weights.catalog import PublishedWeights
 
-Progress = Callable[[int, int], None]
-
-_CHUNK_BYTES = 1 << 18
-_TIMEOUT_SECONDS = 30.0
 _OWN_NAME = "get it again or, if it is yours, give it a name of its own"
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-
-
-class _Dropped(Exception):
-    """The connection could not be made or ended too soon; the argument says how."""
 
 
 def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress | None = None) -> Path:
@@ -44,11 +40,6 @@ def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress 
     if offline or network_forbidden():
         raise WeightsError(f"{entry.id} is not downloaded yet, and the network may not be used; {_hint(entry)}")
     return _from_hub(entry) if entry.hub else _from_url(entry, progress)
-
-
-def network_forbidden() -> bool:
-    """Returns whether the environment says, as to huggingface_hub, that nothing may be downloaded."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def cached(entry: PublishedWeights) -> Path | None:
@@ -77,7 +68,7 @@ def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME)
         wanted = (f"sha256:{blob}",) if re.fullmatch("[0-9a-f]{64}", blob) else ()
     if not wanted:
         return False
-    found = {kind: _digest(path, kind) for kind in {text.partition(":")[0] for text in wanted}}
+    found = {kind: file_digest(path, kind) for kind in {text.partition(":")[0] for text in wanted}}
     for text in wanted:
         kind, _, start = text.partition(":")
         if found[kind].startswith(start):
@@ -90,8 +81,6 @@ def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME)
 
 
 def _target(entry: PublishedWeights) -> Path:
-    from effnet.runtime.cache import cache_folder
-
     name = "checkpoint" if is_archive(entry.file) else entry.file
     return cache_folder() / "weights" / entry.id / name
 
@@ -111,7 +100,7 @@ def _from_hub(entry: PublishedWeights) -> Path:
 
     try:
         # Without a network the client tries for half a minute; this asks once.
-        get_hf_file_metadata(hf_hub_url(entry.hub, entry.file), timeout=_TIMEOUT_SECONDS)
+        get_hf_file_metadata(hf_hub_url(entry.hub, entry.file), timeout=TIMEOUT_SECONDS)
         path = Path(hf_hub_download(entry.hub, entry.file))
     except PermissionError as error:
         raise WeightsError(f"the hub's cache cannot be written to ({error}); set HF_HOME to another folder") from error
@@ -133,7 +122,7 @@ def _from_url(entry: PublishedWeights, progress: Progress | None) -> Path:
     part = target.with_name(entry.file + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_name(target.name + ".lock")):
+        with alone(target.with_name(target.name + ".lock")):
             if target.exists():  # another process was faster
                 return target
             published = _download(entry, part, progress)
@@ -158,97 +147,23 @@ def _from_url(entry: PublishedWeights, progress: Progress | None) -> Path:
     return target
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Lets one process at a time go on; the system frees the lock when its holder ends."""
-    with open(lock, "ab") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass  # Windows, and disks of networks that lock nothing
-        yield
-
-
 def _download(entry: PublishedWeights, part: Path, progress: Progress | None) -> str:
-    """Completes `part`, going on as long as each connection brings something; returns the server's MD5, or nothing."""
-    while True:
-        before = _size(part)
-        try:
-            return _receive(entry.url, part, progress)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise WeightsError(
-                f"{entry.id} cannot be downloaded: {entry.url} answers {error.code} {error.reason}; {_hint(entry)}"
-            ) from error
-        except _Dropped as error:
-            if _size(part) > before:
-                continue
-            kept = f"; {before:,} bytes are kept, and the same command goes on from there" if before else ""
-            raise WeightsError(
-                f"{entry.id} cannot be downloaded from {entry.url} ({error}); {_hint(entry)}{kept}"
-            ) from error
-
-
-def _receive(url: str, part: Path, progress: Progress | None) -> str:
-    """Makes one connection and appends what comes; raises _Dropped where it ends too soon."""
-    start = _size(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "effnet"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
+    """Completes `part`; returns the server's MD5, or nothing."""
     try:
-        response = _talk(urllib.request.urlopen, request, timeout=_TIMEOUT_SECONDS)
+        return complete(entry.url, part, progress=progress)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not start:
-            raise
-        error.close()
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
-            return _server_md5(error.headers)
-        part.unlink()  # longer than the file that lies there now
-        return _receive(url, part, progress)
-    with response:
-        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        done = start if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else 0
-        with open(part, "ab" if resumed else "wb") as file:
-            while chunk := _talk(response.read, _CHUNK_BYTES):
-                file.write(chunk)
-                done += len(chunk)
-                if progress:
-                    progress(done, total)
-        if done < total:
-            raise _Dropped(f"the connection ended after {done:,} of {total:,} bytes")
-        return _server_md5(response.headers)
-
-
-def _talk(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Returns what a call over the network returns; its failure, which is no answer, becomes _Dropped."""
-    try:
-        return call(*arguments, **options)
-    except urllib.error.HTTPError:
-        raise
-    except (OSError, http.client.HTTPException) as error:
-        raise _Dropped(str(getattr(error, "reason", error)) or type(error).__name__) from error
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _server_md5(headers: Any) -> str:
-    """Returns the MD5, in hexadecimal, that Google's storage sends beside a file, or an empty text."""
-    found = re.search(r"\bmd5=([\w+/]{22}==)", ",".join(headers.get_all("x-goog-hash", [])))
-    return b64decode(found[1]).hex() if found else ""
+        raise WeightsError(
+            f"{entry.id} cannot be downloaded: {entry.url} answers {error.code} {error.reason}; {_hint(entry)}"
+        ) from error
+    except Dropped as error:
+        size = size_on_disk(part)
+        kept = f"; {size:,} bytes are kept, and the same command goes on from there" if size else ""
+        raise WeightsError(
+            f"{entry.id} cannot be downloaded from {entry.url} ({error}); {_hint(entry)}{kept}"
+        ) from error
 
 
 def _verify_transfer(part: Path, entry: PublishedWeights, md5: str) -> None:
     """Raises WeightsError where a file without a published hash is not what the server said it sends."""
-    if md5 and not entry.hashes and (found := _digest(part, "md5")) != md5:
+    if md5 and not entry.hashes and (found := file_digest(part, "md5")) != md5:
         raise WeightsError(f"{entry.file} arrived damaged: expected md5:{md5}, found md5:{found}; try again")
-
-
-def _digest(path: Path, kind: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()

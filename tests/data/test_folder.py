@@ -170,7 +170,7 @@ def test_links_are_followed_but_not_in_circles(make_folder, tmp_path: Path) -> N
     os.mkfifo(root / "a" / "pipe.png")
     listing = list_folder(str(root))
     part = listing.parts[""]
-    assert len(part.paths) == 11
+    assert len(part.sources) == 11
     assert part.labels.count("a") == 4
     reasons = {os.path.basename(s.path): s.reason for s in listing.skipped}
     assert set(reasons) == {"more again", "up", "top", "gone.png", "self.png", "pipe.png"}
@@ -259,7 +259,7 @@ def test_listing_is_quick_and_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     listing = list_folder("big")
     elapsed = time.perf_counter() - start
     monkeypatch.undo()
-    assert len(listing.parts[""].paths) == num_files
+    assert len(listing.parts[""].sources) == num_files
     # A million files must take under a minute even on a slow, shared machine.
     assert elapsed < 6
 

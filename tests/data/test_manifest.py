@@ -77,7 +77,7 @@ def test_absolute_paths_are_allowed(pictures: Path, tmp_path: Path) -> None:
 def test_a_repeated_row_is_ignored(pictures: Path) -> None:
     path = write(pictures, "m.csv", csv_text("path,label", [*rows(pictures), rows(pictures)[0]]))
     listing = read_manifest(str(path))
-    assert len(listing.parts[""].paths) == 16
+    assert len(listing.parts[""].sources) == 16
     assert listing.notes == ("1 rows repeat an earlier row and were ignored.",)
 
 

@@ -61,7 +61,7 @@ def test_another_seed_gives_another_split() -> None:
 
 
 def part(*labels: str, prefix: str = "") -> Part:
-    return Part(paths=tuple(f"{prefix}{i}.png" for i in range(len(labels))), labels=labels)
+    return Part(sources=tuple(f"{prefix}{i}.png" for i in range(len(labels))), labels=labels)
 
 
 def test_given_splits_are_kept_and_missing_ones_carved_from_train() -> None:
@@ -73,14 +73,14 @@ def test_given_splits_are_kept_and_missing_ones_carved_from_train() -> None:
     parts, notes = arrange({"train": train, "val": val}, seed=0)
     assert parts["test"] == val
     assert Counter(parts["val"].labels) == {"a": 3, "b": 3}
-    assert set(parts["val"].paths) | set(parts["train"].paths) == set(train.paths)
+    assert set(parts["val"].sources) | set(parts["train"].sources) == set(train.sources)
     assert "given val is the held-out test" in notes[0]
     parts, notes = arrange({"train": train, "test": test}, seed=0)
     assert parts["test"] == test
-    assert len(parts["val"].paths) == 6
+    assert len(parts["val"].sources) == 6
     assert "no val split" in notes[0]
-    parts, notes = arrange({"train": train, "val": Part(paths=(), labels=())}, seed=5)
-    assert [len(parts[name].paths) for name in ("train", "val", "test")] == [28, 6, 6]
+    parts, notes = arrange({"train": train, "val": Part(sources=(), labels=())}, seed=5)
+    assert [len(parts[name].sources) for name in ("train", "val", "test")] == [28, 6, 6]
     assert "70% train, 15% val, 15% test, stratified with seed 5" in notes[0]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 from strategies import build_trained, state_arrays
 
 import effnet
-from effnet.data.datasets import Split
+from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize
+from effnet.data.sharding import write_shards
 from effnet.errors import DataError
 from effnet.exporting import features as module
 from effnet.exporting.features import extract, make_extractor
@@ -344,3 +346,17 @@ def test_an_interrupted_run_goes_on_from_its_last_write(extractor, photos, tmp_p
     found = extract(extractor(), photos, folder=tmp_path)
     assert found.computed == 12
     np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-5)
+
+
+def test_pictures_in_shards_have_the_features_of_their_files(extractor, photos, tmp_path):
+    for source, label in zip(photos.sources, photos.labels, strict=True):
+        (tmp_path / "data" / f"class{label}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / "data" / f"class{label}")
+    write_shards(read_dataset(tmp_path / "data"), tmp_path / "shards")
+    folder, shards = read_dataset(tmp_path / "data"), read_dataset(tmp_path / "shards")
+    made = extractor()
+    one = extract(made, folder.train, folder=tmp_path / "cache")
+    other = extract(made, shards.train, folder=tmp_path / "cache")
+    # What is cached is known by its content, wherever it lies.
+    assert (one.computed, other.computed) == (len(folder.train), 0)
+    np.testing.assert_array_equal(np.sort(one.values, axis=0), np.sort(other.values, axis=0))

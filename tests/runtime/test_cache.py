@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.runtime.cache import cache_folder, load_arrays, open_store, save_arrays
+from effnet.data.fetching import cache_folder
+from effnet.runtime.cache import load_arrays, open_store, save_arrays
 
 BIG = 10**9
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from effnet import get_spec
 from effnet.arch.scale import scale, with_total_stride
 from effnet.data.datasets import Dataset, Split
-from effnet.data.preprocess import Preprocess
+from effnet.data.preprocess import Preprocess, normalize
 from effnet.errors import DataError, InputError
 from effnet.nn.network import build
 from effnet.training.augment import augment_batch, draw_plan
@@ -182,6 +182,19 @@ def test_pictures_that_are_not_bytes_are_refused():
 def test_a_recipe_refuses_what_cannot_be_done(field, value):
     with pytest.raises(InputError, match=f"augment.{field} must"):
         with_values(Recipe(), {f"augment.{field}": value})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_plain_batch_is_normalised_as_everywhere_and_lies_channels_last(channels):
+    images = pictures(4, 16, channels).permute(0, 2, 3, 1).numpy()
+    preprocess = Preprocess(resolution=16, mean=MEAN[:channels], std=(0.2, 0.3, 0.4)[:channels])
+    for recipe in (Recipe(), with_values(Recipe(), {"augment.policy": "randaugment", "augment.magnitude": 0.0})):
+        batch = prepare(images, np.arange(4), recipe, preprocess, device=torch.device("cpu"), step=0)
+        assert batch.images.permute(0, 2, 3, 1).is_contiguous()
+    plain = prepare(images, np.arange(4), Recipe(), preprocess, device=torch.device("cpu"), step=0)
+    assert np.allclose(plain.images.permute(0, 2, 3, 1).numpy(), normalize(images, preprocess), atol=1e-6)
+    assert plain.labels.tolist() == [0, 1, 2, 3]
+    assert plain.mixed is None
 
 
 class Stop(Exception):

@@ -37,7 +37,7 @@ def test_a_run_interrupted_at_any_step_resumes_to_the_same_weights(tmp_path, mon
 # Runs in one folder, one after the other, each in a process of its own (forked, to spare the imports) that is killed:
 # some by the clock, some in the middle of the bytes of a file that is being written.
 _KILLED = """
-import io, json, os, pathlib, random, signal, sys, time
+import io, json, os, pathlib, random, signal, sys, time, traceback
 sys.path[:0] = {folders!r}
 import torch, safetensors.torch, torch.utils.tensorboard
 torch.set_num_threads(1)
@@ -61,22 +61,26 @@ def go(folder, writes=None):
         tensorfile.open = Dying
     result = run(folder, recipe=recipe)
     safetensors.torch.save_file(dict(result.model.state_dict()), folder / "result.safetensors")
-    os._exit(0)
 
 def fork(*arguments):
     process = os.fork()
     if process == 0:
-        go(*arguments)
+        try:
+            go(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
     return process
 
-assert os.wait4(fork(root / "whole"), 0)[1] == 0
+go(root / "whole")  # imports what torch imports late, so that no fork has to
 chance, ends, halves = random.Random({seed}), [], 0
 for number in range({kills}):
     if number % 2:
-        process = fork(root / "parts", chance.randrange(1, 700))
+        process = fork(root / "parts", chance.randrange(1, 400))
     else:
         process = fork(root / "parts")
-        time.sleep(chance.uniform(0.05, 0.3))
+        time.sleep(chance.uniform(0.05, 0.2))
         os.kill(process, signal.SIGKILL)
     ends.append(os.WTERMSIG(os.waitpid(process, 0)[1]))
     halves += bool(list((root / "parts").glob("*.tmp")))
@@ -86,7 +90,9 @@ print(json.dumps([ends, halves]))
 
 
 def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_python):
-    recipe = with_values(RECIPE, {"train.epochs": 8, "train.batch_size": 8, "train.keep_checkpoints": 2})
+    recipe = with_values(
+        RECIPE, {"train.epochs": 5, "train.batch_size": 8, "train.keep_checkpoints": 2, "train.fused": False}
+    )
     here = os.path.dirname(__file__)
     code = _KILLED.format(
         folders=[here, os.path.dirname(here)], root=str(tmp_path), recipe=recipe.to_dict(), seed=7, kills=10

@@ -81,8 +81,8 @@ def test_decay_by_epochs_is_torchs(name):
 
 def test_a_constant_rate_stays_and_a_warm_up_may_begin_above_nothing():
     assert rates({"name": "constant", "warmup": 0.0}, total=5, lr=0.2) == [0.2] * 5
-    found = rates({"name": "constant", "warmup_epochs": 1, "warmup_from": 0.5}, total=12)
-    np.testing.assert_allclose(found, [0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.0, 1.0])
+    found = rates({"name": "constant", "warmup_epochs": 1, "warmup_from": 0.5}, total=20)
+    np.testing.assert_allclose(found, [0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, *[1.0] * 11])
 
 
 def tensorflows(step, *, epoch_steps, peak, epochs=2.4, warmup_epochs=5, rate=0.97):
@@ -139,6 +139,14 @@ def test_cosine_is_timms():
     for step in range(10, 50):
         theirs.step_update(step)
         assert ours[step] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["cosine", "one_cycle", "step"])
+def test_a_warm_up_of_epochs_takes_half_of_a_short_run_at_the_most(name):
+    found = rates({"name": name, "warmup_epochs": 5}, total=20)
+    assert max(found) == pytest.approx(1.0)
+    assert found.index(max(found)) in (9, 10)
+    assert found[:9] == sorted(found[:9])
 
 
 def test_the_rate_grows_with_the_batch_that_it_is_meant_for():

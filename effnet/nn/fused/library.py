@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from effnet.runtime.cache import cache_folder
+from effnet.data.fetching import cache_folder
 
 _SOURCES = ("kernels.c", "depthwise.c")
 # No -ffast-math: it would change how the whole process treats denormal numbers.

@@ -1,0 +1,169 @@
+"""Lists what the package `datasets` reads: data sets of the Hugging Face hub, saved to disk, or in folders."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from effnet.data.decode import printable
+from effnet.data.listing import SPLIT_NAMES, Listing, Part, Skipped, class_name
+from effnet.data.places import HUB
+from effnet.errors import DataError, ImageError, MissingExtraError, nearest
+
+# What save_to_disk leaves in a folder.
+_SAVED = ("dataset_dict.json", "state.json")
+# Where a data set has several columns of classes, the one with such a name is meant.
+_USUAL = {"image": ("image", "img"), "label": ("label", "labels")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubRow:
+    """A picture in a row of a table; `rows` are datasets.Dataset with the image column alone, undecoded."""
+
+    rows: Any
+    column: str
+    row: int
+    table: str
+
+    @property
+    def name(self) -> str:
+        """The table and the row, as in hf:beans/train[17]."""
+        return f"{self.table}[{self.row}]"
+
+    @property
+    def block(self) -> int:
+        """Tables lie on the disk as a whole."""
+        return 0
+
+    def read(self) -> bytes:
+        """Returns the encoded picture; raises ImageError where the file that the row names cannot be read."""
+        value = self.rows[self.row][self.column]
+        if value["bytes"] is not None:
+            return value["bytes"]
+        try:
+            with open(value["path"], "rb") as file:
+                return file.read()
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise ImageError(f"{printable(self.name)}: {reason}: {printable(value['path'])}") from error
+
+
+def list_hub(data: str) -> Listing:
+    """Lists the pictures of hf:NAME, hf:NAME:CONFIG or hf:FOLDER; ?image=COLUMN&label=COLUMN names the columns.
+
+    Raises:
+        DataError: it cannot be loaded, or has no column of pictures or of classes.
+        MissingExtraError: the package `datasets` is not installed.
+    """
+    name, _, query = data.removeprefix(HUB).partition("?")
+    wanted = {key: values[-1] for key, values in parse_qs(query).items()}
+    if unknown := sorted(wanted.keys() - _USUAL.keys()):
+        raise DataError(
+            f"{data}: only image and label may stand behind ?, received {unknown[0]}{nearest(unknown[0], _USUAL)}"
+        )
+    tables = _load(name)
+    shown = f"{HUB}{name}"
+    parts: dict[str, Part] = {}
+    skipped: list[Skipped] = []
+    notes: list[str] = []
+    for split, table in tables.items():
+        meaning = SPLIT_NAMES.get(split.lower(), "" if len(tables) == 1 else None)
+        part, without = _part(table, wanted, f"{shown}/{split}")
+        if meaning is None:
+            notes.append(f"The split {printable(split)} is neither train, val nor test, so it is not used.")
+        elif not part.sources:
+            notes.append(f"The split {printable(split)} has no labels, so it is not used.")
+        elif meaning in parts:
+            raise DataError(f"{shown} must have one split of a kind, but two mean {meaning}: {', '.join(tables)}")
+        else:
+            parts[meaning] = part
+            skipped.extend(without)
+    if len(parts) == 1 and "train" not in parts:
+        parts = {"": next(iter(parts.values()))}
+    if not parts:
+        raise DataError(f"{shown} must have labelled pictures, but has none in its splits {', '.join(tables)}")
+    last = os.path.basename(name.partition(":")[0].rstrip("/"))
+    return Listing(name=last or "data", parts=parts, skipped=tuple(skipped), notes=tuple(notes))
+
+
+def _load(name: str) -> dict[str, Any]:
+    """Returns the tables by split."""
+    folder, config = (name, None) if os.path.isdir(name) else _name_and_config(name)
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "hf") from error
+    try:
+        with _quiet(datasets):
+            if os.path.isdir(folder) and any(os.path.isfile(os.path.join(folder, file)) for file in _SAVED):
+                found = datasets.load_from_disk(folder)
+            else:
+                found = datasets.load_dataset(folder, config)
+    # They are of many classes: the hub's, the file system's, the table reader's and datasets' own.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        offline = " (HF_HUB_OFFLINE forbids the network)" if datasets.config.HF_HUB_OFFLINE else ""
+        raise DataError(
+            f"{HUB}{printable(name)} must be a data set of the hub, or a folder that `datasets` can load{offline}; "
+            f"it cannot be loaded: {reason}"
+        ) from error
+    return dict(found) if isinstance(found, datasets.DatasetDict) else {"all": found}
+
+
+def _name_and_config(name: str) -> tuple[str, str | None]:
+    place, _, config = name.partition(":")
+    if not place:
+        raise DataError(f"a name or folder must follow {HUB}, as in hf:beans or hf:./saved; received {HUB}{name}")
+    return place, config or None
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Shows the progress bars of `datasets` only where somebody watches."""
+    hidden = not sys.stderr.isatty() and datasets.is_progress_bar_enabled()
+    if hidden:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            datasets.enable_progress_bars()
+
+
+def _part(table: Any, wanted: dict[str, str], shown: str) -> tuple[Part, list[Skipped]]:
+    """Returns the labelled rows of a table, and those without a label unless none has one."""
+    import datasets
+
+    image = _column(table, datasets.Image, "image", wanted, shown)
+    label = _column(table, datasets.ClassLabel, "label", wanted, shown)
+    names = [class_name(name) for name in table.features[label].names]
+    rows = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    numbers = table.with_format(None)[label][:]
+    sources, labels, without = [], [], []
+    for row, number in enumerate(numbers):
+        source = HubRow(rows=rows, column=image, row=row, table=shown)
+        if number is None or number < 0:
+            without.append(Skipped(path=source.name, reason="it has no label"))
+            continue
+        sources.append(source)
+        labels.append(names[number])
+    return Part(sources=tuple(sources), labels=tuple(labels)), without
+
+
+def _column(table: Any, kind: type, role: str, wanted: dict[str, str], shown: str) -> str:
+    """Returns the name of the only column of a kind, or of the one that is asked for or usual."""
+    fitting = [name for name, feature in table.features.items() if isinstance(feature, kind)]
+    if role in wanted:
+        if wanted[role] in fitting:
+            return wanted[role]
+    elif len(fitting) == 1:
+        return fitting[0]
+    elif usual := [name for name in _USUAL[role] if name in fitting]:
+        return usual[0]
+    columns = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in table.features.items())
+    asked = f", {wanted[role]!r} is none{nearest(wanted[role], fitting)}" if role in wanted else ""
+    several = f"; name one of them: ?{role}={fitting[0]}" if len(fitting) > 1 and role not in wanted else ""
+    raise DataError(f"{shown} must have one column of {kind.__name__}{asked}; its columns are {columns}{several}")

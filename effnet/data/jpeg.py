@@ -1,0 +1,180 @@
+"""JPEG files decoded in part: at a reduced size, and only the box that is wanted is kept."""
+
+import functools
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from effnet.data.decode import (
+    Source,
+    fit_channels,
+    image_error,
+    open_picture,
+    open_stream,
+    orientation_of,
+    upright,
+)
+
+_START = b"\xff\xd8\xff"
+# libjpeg decodes at these fractions of the size with its fast transforms.
+_REDUCTIONS = (8, 4, 2)
+
+WholeBox = tuple[int, int, int, int]
+"""Left, upper, right, lower in whole pixels."""
+
+# Markers: frames of Huffman-coded samples; the scan; JFIF's own segment, tables, restart interval and comments.
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+_SCAN = 0xDA
+_PLAIN_MARKERS = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xFE, _SCAN}) | _FRAMES
+
+_Decoder = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedJpeg:
+    """A JPEG file that has been read but not decoded; width and height in pixels as shown, upright.
+
+    `name` says in errors where it came from; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8.
+    """
+
+    data: bytes
+    name: str
+    width: int
+    height: int
+    stored_channels: int
+    orientation: int = 1
+
+
+def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
+    """Returns the file's bytes and header, or None where it is no JPEG file of grey or RGB pixels.
+
+    `name` says in errors where bytes came from. Raises ImageError where the file cannot be read or its header is
+    damaged, as decode_image does.
+    """
+    name = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
+    try:
+        with open_stream(source) as stream:
+            start = stream.read(len(_START))
+            if start != _START:
+                return None
+            data = start + stream.read()
+        plain = _plain_frame(data)
+        if plain is not None:
+            height, width, channels = plain
+            return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels)
+        with open_picture(io.BytesIO(data)) as picture:
+            if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
+                return None
+            orientation = orientation_of(picture)
+            width, height = picture.size if orientation < 5 else picture.size[::-1]
+            return EncodedJpeg(
+                data=data,
+                name=name,
+                width=width,
+                height=height,
+                stored_channels=len(picture.getbands()),
+                orientation=orientation,
+            )
+    except Exception as error:  # as in decode_image
+        raise image_error(source, error, name=name) from error
+
+
+def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Returns height, width and channels of a file without EXIF, profiles and the like, a tenth of Pillow's work.
+
+    Of any other file, and of one too large, nothing is said: Pillow then reads the header.
+
+    Source: ITU-T T.81, annex B.
+    """
+    frame, place = None, 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] in _PLAIN_MARKERS:
+        if data[place + 1] == _SCAN:
+            return frame
+        if data[place + 1] in _FRAMES:
+            if frame is not None or place + 10 > len(data):
+                return None
+            bits, height, width, channels = struct.unpack_from(">BHHB", data, place + 4)
+            if bits != 8 or channels not in (1, 3) or not 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0):
+                return None
+            frame = height, width, channels
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
+
+
+def reduction_for(side: int, *, least: int) -> int:
+    """Returns 8, 4, 2 or 1: by how much `side` pixels may be divided so that at least `least` are left."""
+    return next((factor for factor in _REDUCTIONS if side >= factor * least), 1)
+
+
+def decode_part(picture: EncodedJpeg, *, box: WholeBox, reduction: int = 1, channels: int = 3) -> np.ndarray:
+    """Returns uint8 [height, width, channels]: the part of the upright picture in `box`, upright.
+
+    With a `reduction`, one of 2, 4 and 8, both sides are divided by it, and the part reaches outwards to whole pixels
+    of the smaller picture. Without one the pixels are those of decode_image, whether simplejpeg decodes, where it is
+    installed, or Pillow.
+
+    Raises:
+        ImageError: the file is damaged.
+    """
+    left, top, right, bottom = _stored_box(box, picture)
+    stored = (left // reduction, top // reduction, -(-right // reduction), -(-bottom // reduction))
+    try:
+        part = _with_simplejpeg(picture, stored, reduction)
+        if part is None:
+            part = _with_pillow(picture, stored, reduction)
+        return fit_channels(upright(part, picture.orientation), channels)
+    except Exception as error:
+        raise image_error(picture.data, error, name=picture.name) from error
+
+
+def decode_whole(picture: EncodedJpeg, *, reduction: int = 1, channels: int = 3) -> np.ndarray:
+    """Returns the picture, uint8 [height, width, channels], upright, both sides divided by `reduction`, rounded up."""
+    return decode_part(picture, box=(0, 0, picture.width, picture.height), reduction=reduction, channels=channels)
+
+
+def _stored_box(box: WholeBox, picture: EncodedJpeg) -> WholeBox:
+    """Returns where the box lies before the picture is turned upright; the steps of `upright`, backwards."""
+    left, top, right, bottom = box
+    if picture.orientation in (2, 3, 6, 7):
+        left, right = picture.width - right, picture.width - left
+    if picture.orientation in (3, 4, 7, 8):
+        top, bottom = picture.height - bottom, picture.height - top
+    return (left, top, right, bottom) if picture.orientation < 5 else (top, left, bottom, right)
+
+
+def _with_pillow(picture: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray:
+    with open_picture(io.BytesIO(picture.data)) as opened:
+        if reduction > 1:
+            opened.draft(opened.mode, (opened.width // reduction, opened.height // reduction))
+        part = np.array(opened.crop(box))
+    return part if part.ndim == 3 else part[..., None]
+
+
+@functools.cache
+def simplejpeg_decoder() -> _Decoder | None:
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    return decode_jpeg
+
+
+def _with_simplejpeg(picture: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray | None:
+    """Returns the pixels, or None where simplejpeg is absent, or strict about what Pillow may forgive or explain."""
+    decode = simplejpeg_decoder()
+    if decode is None:
+        return None
+    width, height = -(-picture.width // reduction), -(-picture.height // reduction)
+    if picture.orientation >= 5:
+        width, height = height, width
+    color = "RGB" if picture.stored_channels == 3 else "GRAY"
+    try:
+        pixels = decode(picture.data, color, min_height=height, min_width=width)
+    except ValueError:
+        return None
+    left, top, right, bottom = box
+    return pixels[top:bottom, left:right] if pixels.shape[:2] == (height, width) else None

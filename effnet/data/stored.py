@@ -1,0 +1,42 @@
+"""Where a picture lies: in a file of its own, in memory, or stored within something larger."""
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Stored(Protocol):
+    """An encoded picture inside something larger: a member of a shard, a row of a table."""
+
+    @property
+    def name(self) -> str:
+        """How messages and reports call it; no two pictures of a data set share it."""
+        ...
+
+    @property
+    def block(self) -> int:
+        """The number of the part that it lies in; a part is had whole or not at all."""
+        ...
+
+    def read(self) -> bytes:
+        """Returns the encoded picture, from any thread.
+
+        Raises ImageError where this one cannot be read, DataError where what holds it and others cannot.
+        """
+        ...
+
+
+Source = str | np.ndarray | Stored
+"""A path, uint8 [H, W, C], or a picture that is stored elsewhere."""
+
+
+def source_name(source: Source, default: str) -> str:
+    """Returns the path or name of a picture, `default` for one in memory, which has none."""
+    if isinstance(source, str):
+        return source
+    return default if isinstance(source, np.ndarray) else source.name
+
+
+def encoded(source: str | Stored) -> str | bytes:
+    """Returns what the decoder takes: the path of a file, or the bytes of a picture that is stored elsewhere."""
+    return source if isinstance(source, str) else source.read()

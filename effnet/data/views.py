@@ -1,0 +1,66 @@
+"""Random parts of training pictures: the box is drawn first, and only then are the pixels decoded that it needs."""
+
+import numpy as np
+
+from effnet.data.datasets import Split
+from effnet.data.decode import decode_image, fit_channels, image_header
+from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg, reduction_for
+from effnet.data.preprocess import random_box
+from effnet.data.stored import encoded, source_name
+
+Picture = np.ndarray | EncodedJpeg
+"""Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
+
+
+def open_picture_at(split: Split, index: int, *, channels: int) -> Picture:
+    """Returns picture `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read."""
+    source = split.sources[index]
+    if isinstance(source, np.ndarray):
+        return fit_channels(source, channels)
+    file, name = encoded(source), source_name(source, "")
+    found = read_jpeg(file, name=name) if channels in (1, 3) else None
+    return decode_image(file, channels=channels, name=name) if found is None else found
+
+
+def size_at(split: Split, index: int) -> tuple[int, int]:
+    """Returns height and width of picture `index`, upright, from its header; raises ImageError if it is damaged."""
+    source = split.sources[index]
+    if isinstance(source, np.ndarray):
+        return source.shape[:2]
+    header = image_header(encoded(source), name=source_name(source, ""))
+    return header.height, header.width
+
+
+def decoded(picture: Picture, *, channels: int, least: int | None = None) -> np.ndarray:
+    """Returns the whole picture, uint8 [height, width, channels].
+
+    With `least`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps so many pixels.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture
+    reduction = 1 if least is None else reduction_for(min(picture.height, picture.width), least=least)
+    return decode_whole(picture, reduction=reduction, channels=channels)
+
+
+def random_part(
+    picture: Picture,
+    *,
+    least: int,
+    rng: np.random.Generator,
+    channels: int = 3,
+    scale: tuple[float, float] = (0.35, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+    """Returns uint8 [height, width, channels]: a random part of the picture's area and aspect ratio, not yet resized.
+
+    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the part's shorter side keeps at least `least` pixels;
+    the box then reaches outwards to whole pixels of the smaller picture.
+
+    Source: torchvision.transforms.RandomResizedCrop.get_params.
+    """
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    left, top, right, bottom = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
+    if isinstance(picture, np.ndarray):
+        return picture[top:bottom, left:right]
+    reduction = reduction_for(min(right - left, bottom - top), least=least)
+    return decode_part(picture, box=(left, top, right, bottom), reduction=reduction, channels=channels)
