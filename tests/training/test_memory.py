@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import specs
-from tiny_runs import RECIPE, run
+from tiny_runs import RECIPE, run, tiny_spec
 
 from effnet import cost, get_spec
 from effnet.errors import EffnetError, InputError
@@ -20,6 +20,7 @@ from effnet.training.progressive import recipe_at
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
 from effnet.training.step import split_batch
+from effnet.training.trial import cpu_attempt
 
 WAYS = st.sampled_from([(False, "none"), (True, "none"), (False, "stages"), (True, "stages")])
 
@@ -50,7 +51,7 @@ def kept_bytes(spec, *, pictures, side, fused, recompute, half=False):
     return sum(size for place, size in found.items() if place not in own)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(spec=specs(min_classes=1), side=st.integers(8, 24), pictures=st.integers(2, 4), way=WAYS)
 def test_what_is_kept_for_the_backward_pass_is_what_autograd_keeps(spec, side, pictures, way):
     fused, recompute = way
@@ -191,3 +192,14 @@ def test_another_error_of_torch_stays_what_it_is(tmp_path):
 
     with pytest.raises(RuntimeError, match="size mismatch"):
         run(tmp_path, loss_fn=broken)
+
+
+def test_a_cpu_whose_small_step_takes_more_than_predicted_is_not_given_the_large_one(monkeypatch):
+    spec, recipe = tiny_spec(), recipe_of(batch_size=16)
+    available = 2 * training_memory(spec, recipe, resolution=16).total
+    attempt = cpu_attempt(spec, fused=False, available=available)
+    peaks = iter([100.0, 100.0, 100.0, 200.0])
+    monkeypatch.setattr("effnet.training.trial.peak_mb", lambda: next(peaks))
+    attempt(recipe, 16)
+    with pytest.raises(MemoryError):
+        attempt(recipe, 16)
