@@ -27,13 +27,15 @@ from effnet.training.interrupt import Interrupt, held_interrupts
 from effnet.training.journal import PICTURED_EPOCHS, open_journal
 from effnet.training.lock import alone_in
 from effnet.training.losses import LossFn
+from effnet.training.memory import evaluation_batch
 from effnet.training.metrics import append_metrics, rewrite_metrics
 from effnet.training.norms import precise_norms
 from effnet.training.position import Position
-from effnet.training.progressive import recipe_at, resolution_at, set_dropout_
+from effnet.training.progressive import recipe_at, resolution_at
 from effnet.training.recipe import Recipe
 from effnet.training.schedule import learning_rate
-from effnet.training.state import make_state
+from effnet.training.shortage import shortage_told
+from effnet.training.state import make_state, set_dropout_
 from effnet.training.step import Stepper
 from effnet.training.tensorfile import save_tensors
 from effnet.training.validate import validate
@@ -107,7 +109,8 @@ class _Run:
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device)
         self.load, self.load_preprocess = cached_loader(dataset.train, preprocess), preprocess
         self.batches = num_batches(len(dataset.train), recipe.train.batch_size)
-        self.val = held_out(dataset.val if len(dataset.val) else dataset.train, preprocess)
+        val = dataset.val if len(dataset.val) else dataset.train
+        self.val = held_out(val, preprocess, batch_size=evaluation_batch(recipe))
         self.precise = self._precise_pictures()
         self.position = load_checkpoint_(folder, self.state, say=self._note) or Position()
         self.interrupt, self.journal = Interrupt(), None
@@ -119,7 +122,7 @@ class _Run:
             return None
         chosen = np.random.default_rng(self.recipe.train.seed).permutation(len(split))[:count]
         part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
-        return held_out(part, self.preprocess)
+        return held_out(part, self.preprocess, batch_size=evaluation_batch(self.recipe))
 
     def _note(self, text: str) -> None:
         self.listener(Noted(text=text))
@@ -149,8 +152,9 @@ class _Run:
     def _epoch(self, deadline_seconds: float | None) -> None:
         position = self.position
         try:
-            self._train_epoch(deadline_seconds)
-            row, confusion = self._end_epoch()
+            with shortage_told(self.recipe, self.preprocess, epoch=position.epoch):
+                self._train_epoch(deadline_seconds)
+                row, confusion = self._end_epoch()
         except KeyboardInterrupt:
             # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
             if self.interrupt.asked and not self.interrupt.insisted:
