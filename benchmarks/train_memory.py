@@ -6,7 +6,6 @@ held before the first step, over that of timm's default loop. It counts as infin
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from contextlib import nullcontext
 
 from benchmarks.harness import ROOT, finish, options
 from benchmarks.train_steps import batch, effnet_step, timm_step
+from effnet.measure.machine import peak_mb
 from effnet.training.device import fast_arithmetic
 
 GOAL, MOST_TIME = 0.75, 1.1
@@ -58,12 +58,6 @@ def measure(name: str) -> None:
         step()
         laps.append(time.perf_counter() - start)
     print(json.dumps({"mb": peak_mb() - before, "seconds": min(laps)}))
-
-
-def peak_mb() -> float:
-    """Returns the most memory that this process has held, in 10^6 bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -93,15 +93,39 @@ def show(
     print(text if layers else text.split("\n\nlayer", 1)[0] + "\n", end="")
 
 
-def cost(subject: Subject, resolution: Resolution = None, output: Format = Output.table) -> None:
+def cost(
+    subject: Subject,
+    resolution: Resolution = None,
+    training: Annotated[bool, typer.Option("--training", help="Print what training takes of memory as well.")] = False,
+    batch: Annotated[int, typer.Option(help="Pictures at once in training.")] = 32,
+    output: Format = Output.table,
+) -> None:
     """Print what a network costs: parameters, MACs, activations, memory, bytes by precision."""
     from effnet.arch.cost import cost as cost_of
 
     spec = read_spec(subject)
-    _print_cost(spec.name, cost_of(spec, resolution=resolution), output)
+    more = _training_bytes(spec, batch, resolution) if training else {}
+    _print_cost(spec.name, cost_of(spec, resolution=resolution), more, output)
 
 
-def _print_cost(name: str, total, output: Output) -> None:
+def _training_bytes(spec: ArchSpec, batch: int, resolution: int | None) -> dict[str, int]:
+    """Returns what training on a CPU takes with AdamW in 32 bits: through the fused kernels, without, recomputing."""
+    from effnet.training.memory import training_memory
+    from effnet.training.recipe import Recipe, Train
+
+    def need(*, fused: bool, recompute: Literal["none", "stages"] = "none") -> int:
+        recipe = Recipe(train=Train(batch_size=batch, recompute=recompute))
+        return training_memory(spec, recipe, resolution=resolution, fused=fused).total
+
+    return {
+        "training_batch": batch,
+        "training_memory_bytes": need(fused=True),
+        "training_memory_bytes_plain": need(fused=False),
+        "training_memory_bytes_recompute": need(fused=True, recompute="stages"),
+    }
+
+
+def _print_cost(name: str, total, more: dict[str, int], output: Output) -> None:
     data = {
         "name": name,
         "resolution": total.resolution,
@@ -110,6 +134,7 @@ def _print_cost(name: str, total, output: Output) -> None:
         "activations": total.activations,
         "peak_memory_bytes": total.peak_memory_bytes,
         **{f"weight_bytes_{precision}": total.weight_bytes(precision) for precision in ("fp32", "fp16", "int8")},
+        **more,
     }
     if output is Output.json:
         print(json.dumps(data, indent=1))

@@ -1,7 +1,7 @@
 """fit and train: from pictures to a bundle."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -102,6 +102,10 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Pictures of a step; auto finds how many of them memory holds at once."),
+    ] = None,
     epochs: Epochs = None,
     minutes: Minutes = None,
     out: Out = None,
@@ -123,6 +127,7 @@ def train(
             resolution=resolution,
             recipe=recipe,
             settings=read_settings(settings or []),
+            batch=_read_batch(batch),
             epochs=epochs,
             minutes=minutes,
             out=out,
@@ -134,6 +139,19 @@ def train(
         )
     if is_first():
         _print_result(result)
+
+
+def _read_batch(text: str | None) -> int | Literal["auto"] | None:
+    """Returns what --batch asks for; raises InputError where it is neither a whole number nor auto."""
+    from effnet.errors import InputError
+
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal():
+        raise InputError(f"--batch must be a whole number of pictures, or auto; got {text!r}")
+    return int(text)
 
 
 def _print_result(result) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, read_dataset, without_unreadable
@@ -30,6 +30,7 @@ from effnet.training.calibration import Abstain
 from effnet.training.distill import read_teacher
 from effnet.training.ranks import joined
 from effnet.training.recipe import Recipe
+from effnet.training.trial import fit_batch_here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,7 @@ def train(
     seed: int | None = None,
     channels: int | None = None,
     strict: bool = False,
+    batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
@@ -127,15 +129,18 @@ def train(
     by default. `recipe` is a Recipe, the name of one, a JSON file of one or a Python file that defines
     `recipe(spec)`; without, it is chosen to suit the data and the time. `settings` change fields of either by their
     dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`, where given, come before the recipe's.
+    `batch` is train.batch_size or, with "auto", leaves that as it is and finds how many of its pictures the memory
+    holds at once (train.micro_batch, in every stage its own).
     Every field that was used is in `out`/run/recipe.json, a recipe to train with again. Everything else is as in `fit`.
     """
     network = spec if resolution is None else dataclasses.replace(spec, resolution=resolution)
-    asked = ask(recipe, settings, spec=network)
+    sizes = {} if batch in (None, "auto") else {"train.batch_size": batch}
+    asked = ask(recipe, {**(settings or {}), **sizes}, spec=network)
     seed = seed if seed is not None else asked.value("train.seed") or 0
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
-        asked=asked,
+        asked=asked, auto_batch=batch == "auto",
     )  # fmt: skip
     return _run(task, resume=resume)
 
@@ -239,12 +244,23 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     assert preprocess is not None
     memory_gb = machine()["memory_gb"]
     chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed)
+    recipe = task.asked.complete(chosen, epochs=epochs, seed=task.seed)
     return Attempt(
         candidate=index,
-        recipe=task.asked.complete(chosen, epochs=epochs, seed=task.seed),
+        recipe=_fitted(task, dataset, spec, recipe) if task.auto_batch else recipe,
         preprocess=preprocess,
         strategy=task.strategy if candidate.weights else "scratch",
     )
+
+
+def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
+    """Returns the recipe with as many pictures at once as the memory holds."""
+    found = fit_batch_here(spec, recipe, dataset)
+    if found is None:
+        task.say("This system does not tell how much memory is free; the batch stays as it is")
+        return recipe
+    task.say(found.sentence)
+    return found.recipe
 
 
 def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:

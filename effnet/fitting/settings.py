@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 
-from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, load_image
 from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
 from effnet.fitting.plan import TrainingNeed
+from effnet.training.memory import training_memory
 from effnet.training.recipe import Augment, Model, Recipe, Train
 
 DEFAULT_MINUTES = 10.0
@@ -32,9 +32,8 @@ _MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
 _ENOUGH_FOR_STATISTICS = 5000
 # Networks of more blocks than this train better where some are skipped.
 _DEEP = 12
-# What training keeps of one output element of a convolution until the backward pass: itself and those that norm,
-# activation and gate make of it, in 32 bits.
-_BYTES_AN_ACTIVATION = 16
+# The share of the machine's memory that training may take.
+_MEMORY_SHARE = 0.5
 
 
 def least_epochs(num_train: int) -> int:
@@ -101,8 +100,7 @@ def make_recipe(
 ) -> Recipe:
     """Returns the recipe for a fresh network: views as the pictures allow, batches as their number and memory allow."""
     batch_size = 64 if len(dataset.train) >= 2000 else 32
-    a_picture = _BYTES_AN_ACTIVATION * cost(spec).activations
-    while memory_gb and batch_size > 2 and batch_size * a_picture > 0.5 * memory_gb * 2**30:
+    while memory_gb and batch_size > 2 and _step_bytes(spec, batch_size) > _MEMORY_SHARE * memory_gb * 2**30:
         batch_size //= 2
     if not dataset.mirror_safe:
         view, min_area = "shift", 0.35
@@ -119,6 +117,11 @@ def make_recipe(
         model=Model(drop_path=0.1 if len(spec.blocks) > _DEEP else 0.0),
         augment=Augment(view=view, min_area=min_area, flip=dataset.mirror_safe),
     )
+
+
+def _step_bytes(spec: ArchSpec, batch_size: int) -> int:
+    """Returns what training takes without the fused kernels, which not every machine has."""
+    return training_memory(spec, Recipe(train=Train(batch_size=batch_size))).total
 
 
 def finetune_recipe(recipe: Recipe, preprocess: Preprocess, *, num_train: int, epochs: int, folded: bool) -> Recipe:

@@ -44,6 +44,7 @@ class Task:
     abstain: Abstain = field(default_factory=Abstain)
     asked: Asked = field(default_factory=Asked)
     ranks: Ranks = ALONE
+    auto_batch: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class Task:
             "budget": self.budget.to_dict(),
             "network": network,
             "abstain": asdict(self.abstain),
+            "auto_batch": self.auto_batch or None,
             **self.asked.options,
         }
 
@@ -143,6 +145,7 @@ def command_line(task: Task) -> str:
         words = ["effnet", "train", task.data, "--model", task.model or task.network.name]
         words += ["--resolution", str(task.network.resolution)]
         words += command_words(task.asked, run=task.out / RUN)
+        words += ["--batch", "auto"] if task.auto_batch else []
     for name, value in task.budget.asked().items():
         words += [f"--max-{name.replace('_', '-')}", _exact(value)]
     if task.network is None:

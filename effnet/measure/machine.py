@@ -38,6 +38,12 @@ def resident_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def peak_mb() -> float:
+    """Returns the most memory that this process has ever held, in 10^6 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that results depend on, where installed."""
     found = {"python": platform.python_version()}

@@ -204,7 +204,7 @@ def eval_batches(
 
 
 def held_out(
-    split: Split, preprocess: Preprocess, *, limit: int = CACHE_BYTES // 2
+    split: Split, preprocess: Preprocess, *, batch_size: int = 64, limit: int = CACHE_BYTES // 2
 ) -> Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]:
     """Returns a function that gives (images, labels) of a split, as often as it is called.
 
@@ -212,7 +212,7 @@ def held_out(
     """
 
     def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for images, indices in eval_batches(split, preprocess):
+        for images, indices in eval_batches(split, preprocess, batch_size=batch_size):
             yield images, split.labels[indices]
 
     if len(split) * preprocess.resolution**2 * preprocess.channels > limit:

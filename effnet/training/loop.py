@@ -28,12 +28,13 @@ from effnet.training.losses import LossFn
 from effnet.training.norms import precise_norms
 from effnet.training.portions import Portions
 from effnet.training.position import Position
-from effnet.training.progressive import recipe_at, set_dropout_
+from effnet.training.progressive import recipe_at
 from effnet.training.ranks import ALONE, Met, Ranks
 from effnet.training.recipe import Recipe
 from effnet.training.records import Records
 from effnet.training.schedule import learning_rate
-from effnet.training.state import make_state
+from effnet.training.shortage import shortage_told
+from effnet.training.state import make_state, set_dropout_
 from effnet.training.step import Stepped, Stepper
 from effnet.training.validate import validate
 
@@ -150,8 +151,9 @@ class _Run:
     def _epoch(self, deadline_seconds: float | None) -> None:
         position = self.position
         try:
-            self._train_epoch(deadline_seconds)
-            row, confusion = self._end_epoch()
+            with shortage_told(self.recipe, self.preprocess, epoch=position.epoch):
+                self._train_epoch(deadline_seconds)
+                row, confusion = self._end_epoch()
         except KeyboardInterrupt:
             # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
             if self.interrupt.asked and not self.interrupt.insisted:

@@ -9,6 +9,7 @@ from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.measure.machine import usable_cores
 from effnet.training.batches import CACHE_BYTES, Load, cached_loader, held_out, num_batches, train_batches
+from effnet.training.memory import evaluation_batch
 from effnet.training.position import Position
 from effnet.training.progressive import resolution_at
 from effnet.training.ranks import Ranks, Share
@@ -72,4 +73,5 @@ class Portions:
     def _held_out(self, split: Split) -> Pictures:
         first, last = self.ranks.part(len(split))
         part = Split(sources=split.sources[first:last], labels=split.labels[first:last])
-        return held_out(part, self.preprocess, limit=CACHE_BYTES // 2 // self.ranks.local_size)
+        limit = CACHE_BYTES // 2 // self.ranks.local_size
+        return held_out(part, self.preprocess, batch_size=evaluation_batch(self.recipe), limit=limit)

@@ -3,8 +3,6 @@
 import dataclasses
 from itertools import accumulate
 
-from torch import nn
-
 from effnet.training.recipe import Recipe, Stage
 
 
@@ -43,10 +41,3 @@ def resolution_at(recipe: Recipe, epoch: int, *, final: int) -> int:
     """Returns the side in pixels of training pictures in `epoch` (from 0); `final` is the network's own."""
     stage = stage_at(recipe, epoch)
     return final if stage is None or stage.resolution is None else stage.resolution
-
-
-def set_dropout_(model: nn.Module, rate: float) -> None:
-    """Sets the rate of every dropout in place."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = rate

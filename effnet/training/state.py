@@ -44,3 +44,10 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
         optimizer=make_optimizer(model, recipe),
         scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
     )
+
+
+def set_dropout_(model: nn.Module, rate: float) -> None:
+    """Sets the rate of every dropout in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate

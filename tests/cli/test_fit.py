@@ -60,7 +60,7 @@ def test_words_that_are_no_numbers_are_refused(words, tiny_pictures, run_cli):
 @pytest.mark.parametrize(
     "folders, message",
     [
-        (None, "DATA must be a folder, a CSV or JSONL manifest, or one of digits; there is no"),
+        (None, "DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of digits; there is no"),
         ([], "is empty; expected one subfolder a class"),
         (["dark"], r"(2|two) classes"),
     ],

@@ -6,6 +6,8 @@ import pytest
 from messages import refused
 
 import effnet
+from effnet.training.memory import training_memory
+from effnet.training.recipe import Recipe, Train
 
 
 def test_models_lists_every_named_network(run_cli):
@@ -93,3 +95,13 @@ def test_a_damaged_spec_is_one_clear_line(verb, text, run_cli, tmp_path):
 )
 def test_what_cannot_be_used_is_one_clear_line(words, message, run_cli):
     assert message in refused(run_cli(*words))
+
+
+def test_cost_shows_what_training_takes(run_cli):
+    words = ("cost", "b0", "--resolution", 128, "--training", "--batch", 8, "--format", "json")
+    found = json.loads(run_cli(*words).out)
+    recipe = Recipe(train=Train(batch_size=8))
+    expected = training_memory(effnet.get_spec("b0"), recipe, resolution=128, fused=True).total
+    assert (found["training_batch"], found["training_memory_bytes"]) == (8, expected)
+    assert found["training_memory_bytes_recompute"] < expected < found["training_memory_bytes_plain"]
+    assert "training_batch" not in json.loads(run_cli("cost", "b0", "--format", "json").out)

@@ -388,10 +388,15 @@ def test_a_shard_that_vanishes_stops_training_instead_of_being_skipped(shards):
 
     preprocess = Preprocess(resolution=8, mean=(0.5,) * 3, std=(0.2,) * 3)
     dataset = read_dataset(shards, channels=3)
+    recipe = Recipe(train=Train(batch_size=4))
+
+    def epoch():
+        load = cached_loader(dataset.train, preprocess)
+        return list(train_batches(load, dataset.train.labels, recipe, preprocess, epoch=0))
+
     (shards / "train-000001.tar").unlink()
-    load = cached_loader(dataset.train, preprocess)
     with pytest.raises(DataError, match=r"train-000001\.tar must be readable"):
-        list(train_batches(load, dataset.train.labels, Recipe(train=Train(batch_size=4)), preprocess, epoch=0))
+        epoch()
 
 
 def test_many_threads_read_while_files_are_closed_under_them(sharded, monkeypatch):

@@ -254,6 +254,31 @@ def test_train_takes_a_network_as_json_and_fits_its_ends_to_the_data(tiny_pictur
     assert set(report["budget"].values()) == {None}
 
 
+def test_auto_batches_fit_into_the_memory_and_are_kept_in_the_recipe(
+    tiny_pictures, tiny_spec, tmp_path, run_cli, monkeypatch
+):
+    monkeypatch.setattr("effnet.training.trial.available_bytes", lambda: 3_500_000)
+    words = ["train", tiny_pictures, "--model", tiny_spec, "--epochs", 1]
+    ran = run_cli(*words, "--batch", "auto", "--set", "train.batch_size=32", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    found = json.loads((tmp_path / "out/run/recipe.json").read_text())
+    assert found["train"]["batch_size"] == 32
+    assert 2 <= found["train"]["micro_batch"] < 32
+    assert f"Batches of 32 pictures, at once {found['train']['micro_batch']} at 16 pixels" in ran.out
+    assert "--batch auto" in read_report(tmp_path / "out")["command"]
+    monkeypatch.setattr("effnet.training.trial.available_bytes", lambda: 100_000)
+    ran = run_cli(*words, "--batch", "auto", "--out", tmp_path / "none")
+    assert ran.code == 1
+    assert "even with train.recompute=stages" in ran.err
+
+
+def test_a_number_of_pictures_is_the_batch_of_the_recipe(tiny_pictures, tiny_spec, tmp_path, run_cli):
+    words = ["train", tiny_pictures, "--model", tiny_spec, "--epochs", 1, "--out", tmp_path / "out"]
+    assert "--batch must be a whole number of pictures, or auto; got 'many'" in run_cli(*words, "--batch", "many").err
+    assert run_cli(*words, "--batch", 12).code == 0
+    assert json.loads((tmp_path / "out/run/recipe.json").read_text())["train"]["batch_size"] == 12
+
+
 def test_a_training_of_ones_own_network_can_be_resumed(tiny_pictures, tiny_spec, tmp_path):
     spec = effnet.spec_from_dict(json.loads(tiny_spec.read_text()))
     first = effnet.train(tiny_pictures, spec=spec, epochs=1, out=tmp_path / "out")

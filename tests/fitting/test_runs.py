@@ -277,10 +277,10 @@ def test_flattening_keeps_every_value_under_its_path(data):
 
 def test_the_names_of_files_are_those_of_training():
     from effnet.fitting import runs, transfer
-    from effnet.training import checkpoint
+    from effnet.training import checkpoint, metrics
 
     assert (runs._METRICS, runs._CHECKPOINT, runs._RECIPE) == (
-        checkpoint.METRICS,
+        metrics.METRICS,
         checkpoint.CHECKPOINT,
         transfer.RECIPE,
     )

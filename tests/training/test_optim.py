@@ -10,10 +10,12 @@ from torch import nn
 from benchmarks.peers import import_timm
 from effnet import get_spec
 from effnet.nn.network import build
-from effnet.training.checkpoint import Position, load_checkpoint_, save_checkpoint
+from effnet.training.checkpoint import load_checkpoint_, save_checkpoint
 from effnet.training.optim import Lamb, RMSPropTF, make_optimizer
+from effnet.training.position import Position
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
+from effnet.training.state import State
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
@@ -39,6 +41,11 @@ def network():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
     )  # fmt: skip
     return layers.to(memory_format=torch.channels_last)
+
+
+def state_of(model, optimizer):
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return State(model=model, average=network(), optimizer=optimizer, scaler=scaler)
 
 
 def one_step(model, optimizer, number):
@@ -154,9 +161,8 @@ def test_an_optimiser_goes_on_from_a_checkpoint_as_if_nothing_had_been(name, tmp
         one_step(whole, first, number)
     for number in range(2):
         one_step(parts, second, number)
-    save_checkpoint(tmp_path, Position(step=2), model=parts, average=network(), optimizer=second)
-    average = network()
-    assert load_checkpoint_(tmp_path, model=again, average=average, optimizer=third).step == 2
+    save_checkpoint(tmp_path, Position(step=2), state_of(parts, second))
+    assert load_checkpoint_(tmp_path, state_of(again, third), say=print).step == 2
     for number in range(2, 5):
         one_step(again, third, number)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))

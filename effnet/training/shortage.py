@@ -1,0 +1,41 @@
+"""What a run says when memory runs out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from effnet.data.preprocess import Preprocess
+from effnet.errors import EffnetError
+from effnet.training.memory import largest_part
+from effnet.training.progressive import recipe_at, resolution_at
+from effnet.training.recipe import Recipe
+
+# torch's words for what a CPU's or Apple's memory refuses; for CUDA's there is a class of errors.
+_REFUSED = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Returns whether an error means that no memory was left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSED)
+
+
+@contextmanager
+def shortage_told(recipe: Recipe, preprocess: Preprocess, *, epoch: int) -> Iterator[None]:
+    """Inside, an error that no memory was left becomes an EffnetError with the sizes and with what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        now = recipe_at(recipe, epoch)
+        side = resolution_at(recipe, epoch, final=preprocess.resolution)
+        less = "" if recipe.train.recompute == "stages" else "; train.recompute=stages takes less memory, and more time"
+        raise EffnetError(
+            f"no memory was left in epoch {epoch + 1}, with {largest_part(now)} pictures of {side} x {side} pixels at "
+            f"once (train.batch_size {now.train.batch_size}, train.micro_batch {now.train.micro_batch}): --batch auto "
+            "finds how many fit, a smaller train.micro_batch takes fewer at once, a smaller --resolution or another "
+            f"--model needs less for each{less}. torch said: {str(error).partition(chr(10))[0]}"
+        ) from error

@@ -1,0 +1,104 @@
+"""`--batch auto` on this machine: what is at hand, and steps made on trial."""
+
+import numpy as np
+import torch
+
+from effnet.arch.spec import ArchSpec
+from effnet.data.datasets import Dataset
+from effnet.data.preprocess import Preprocess
+from effnet.measure.machine import peak_mb
+from effnet.measure.memory import available_bytes
+from effnet.nn.fused.library import load_kernels
+from effnet.nn.network import build
+from effnet.training.batches import CACHE_BYTES
+from effnet.training.device import pick_device
+from effnet.training.fit_batch import SHARE, Attempt, Fitted, fit_batch
+from effnet.training.losses import cross_entropy
+from effnet.training.memory import largest_part, training_memory
+from effnet.training.precision import autocast_dtype
+from effnet.training.recipe import Recipe
+from effnet.training.recipe_file import with_values
+from effnet.training.shortage import is_shortage
+from effnet.training.state import make_state
+from effnet.training.step import Stepper
+
+# A CPU's step on trial takes a part of the pictures only: where its memory ends, the system ends the process.
+_TRIED_SHARE = 4
+
+
+def fit_batch_here(
+    spec: ArchSpec, recipe: Recipe, dataset: Dataset, *, device: torch.device | None = None
+) -> Fitted | None:
+    """Returns `recipe` with batches that the memory at hand holds, None where nothing tells how much there is.
+
+    On CUDA the steps of the sizes that were found are made on trial; on a CPU, smaller ones, and what they took is
+    held against what was predicted.
+    """
+    device = device or pick_device()
+    heap = device.type == "cpu"
+    available = _available(spec, recipe, dataset, device)
+    if available is None:
+        return None
+    fused = heap and recipe.train.fused and load_kernels() is not None
+    element_bytes = 4 if autocast_dtype(recipe.train.precision, device) is None else 2
+    attempt = cpu_attempt(spec, fused=fused, available=available) if heap else device_attempt(spec, device)
+    return fit_batch(
+        spec, recipe, available=available, fused=fused, element_bytes=element_bytes, heap=heap, attempt=attempt
+    )
+
+
+def _available(spec: ArchSpec, recipe: Recipe, dataset: Dataset, device: torch.device) -> int | None:
+    """Returns the bytes that steps may take: what is free, less what the data set's pictures will."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = available_bytes()
+    if free is None:
+        return None
+    picture = spec.in_channels * spec.resolution**2
+    # Kept at up to twice the side (batches.py), about four to three; a few batches wait for their turn.
+    pictures = min(CACHE_BYTES, 6 * picture * len(dataset.train)) + min(CACHE_BYTES // 2, picture * len(dataset.val))
+    return max(0, free - pictures - 6 * recipe.train.batch_size * picture)
+
+
+def device_attempt(spec: ArchSpec, device: torch.device) -> Attempt:
+    """Returns what makes one step of a recipe on `device` and raises MemoryError where its memory ends."""
+
+    def attempt(recipe: Recipe, side: int) -> None:
+        try:
+            _step(spec, recipe, side, device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+            raise MemoryError(str(error)) from None
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    return attempt
+
+
+def cpu_attempt(spec: ArchSpec, *, fused: bool, available: int) -> Attempt:
+    """Returns what makes a step of a quarter of the pictures, and raises MemoryError where all would take too much."""
+
+    def attempt(recipe: Recipe, side: int) -> None:
+        few = max(2, largest_part(recipe) // _TRIED_SHARE)
+        small = with_values(recipe, {"train.batch_size": few, "train.micro_batch": 0})
+        before = peak_mb()
+        _step(spec, small, side, torch.device("cpu"))
+        took = 1e6 * (peak_mb() - before)
+        expected, whole = (training_memory(spec, r, resolution=side, fused=fused).total for r in (small, recipe))
+        if whole * max(1.0, took / expected) > (1 + SHARE) / 2 * available:
+            raise MemoryError("the step on trial took more than was predicted")
+
+    return attempt
+
+
+def _step(spec: ArchSpec, recipe: Recipe, side: int, device: torch.device) -> None:
+    """Makes a step on random pictures, and the first one of the optimiser with it."""
+    state, middle = make_state(build(spec, seed=0), recipe, device), (0.5,) * spec.in_channels
+    preprocess = Preprocess(resolution=side, mean=middle, std=middle)
+    stepper = Stepper(state, recipe, preprocess, cross_entropy(), device)
+    count = recipe.train.batch_size
+    shape = (count, side, side, spec.in_channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    stepper.step(images, np.arange(count, dtype=np.int64) % spec.num_classes, recipe, number=0, rate=1e-6)
