@@ -18,7 +18,7 @@ from benchmarks.transfer import run_child
 GOAL = 3.0
 MODEL, SIDE, TIMM_EPOCHS, EPOCHS = "timm/efficientnet_b0", 32, 10, 6
 VALIDATION = 20  # pictures of each class that neither side trains on
-# The recipe is for 100 epochs; a short run wants smaller batches, a short warm-up, and nothing that keeps it from learning.
+# The recipe is for 100 epochs; a short run wants smaller batches, a shorter warm-up, and nothing that holds it back.
 SETTINGS = (
     "train.batch_size=64", "train.lr_batch=64", "train.ema_decay=0.98", "schedule.warmup_epochs=0.6", "model.dropout=0",
     "model.drop_path=0", "augment.view=crop", "augment.min_area=0.7", "loss.label_smoothing=0",
