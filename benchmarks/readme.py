@@ -5,11 +5,11 @@ With --check it changes nothing and exits with 1 where README.md is not what it 
 
 import argparse
 import json
-import statistics
 import sys
 from typing import Any
 
 from benchmarks.harness import RECORDS, ROOT
+from benchmarks.sentences import says
 from effnet.arch.catalog import FAMILIES, get_spec, published
 from effnet.arch.cost import cost
 
@@ -34,46 +34,10 @@ def figures_table() -> str:
     lines = ["| what | measured | goal | how to repeat |", "|---|--:|--:|---|"]
     for path in sorted(RECORDS.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        lines.append(f"| {_says(record)} | {_value(record)} | {_goal(record)} | `{record['command']}` |")
+        lines.append(f"| {says(record)} | {_value(record)} | {_goal(record)} | `{record['command']}` |")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
     machines = sorted({f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in records})
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}. Every sample is in `benchmarks/records/`."])
-
-
-def _says(record: dict[str, Any]) -> str:
-    details, name = record["details"], record["name"]
-    if name.startswith("main_job_"):
-        times = record["samples"]["seconds"]
-        latency = max(record["samples"]["latency_ms"])
-        return (
-            f"`effnet fit` on {details['data']}, at most {details['max_latency_ms']:g} ms, {details['minutes']:g} min "
-            f"of training: least test accuracy of {record['n']} seeds (slowest file {latency:.2g} ms, "
-            f"longest fit {max(times):.0f} s)"
-        )
-    samples = record["samples"]
-    if name == "transfer":
-        ours, theirs = min(samples["effnet_accuracy"]), max(samples["timm_accuracy"])
-        return (
-            "`effnet fit` of 600 photographs of ten classes from a Lite0 backbone, whole process, against a plain timm "
-            f"script of 5 epochs: accuracy {ours:.1%} against {theirs:.1%}; features {details['feature_speedup']:.1f} "
-            f"times timm's images/s; at most {max(samples['effnet_memory_mb']):.0f} MB"
-        )
-    if name == "probe":
-        photos, nette = (statistics.mean(samples[f"{data}_224"]) for data in ("photos7", "imagenette_mini"))
-        return (
-            f"linear probe of a real Lite0 backbone: photos7 {photos:.1f} % (20 training pictures a class, known "
-            f"92.7 %), imagenette_mini {nette:.1f} % (50 a class)"
-        )
-    if name == "finetune":
-        head, tuned = (statistics.mean(samples[f"{s}_accuracy"]) for s in ("head", "finetune"))
-        return (
-            f"fine-tuning after the head, {details['train_images_a_class']} training pictures of each CIFAR-10 class, "
-            f"Lite0 at 96 pixels: {head:.1f} % becomes {tuned:.1f} %"
-        )
-    return {
-        "cold_help": "`effnet --help`, from nothing",
-        "cold_predict": "`effnet predict` of one picture with B0, from nothing",
-    }.get(name, name)
 
 
 def _value(record: dict[str, Any]) -> str:

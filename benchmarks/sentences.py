@@ -1,0 +1,111 @@
+"""What the records say, one sentence each, for the README."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def says(record: Record) -> str:
+    """Returns the sentence of a record; of one that nobody wrote a sentence for, its name."""
+    name = record["name"]
+    if name.startswith("main_job_"):
+        return _main_job(record)
+    return _SENTENCES[name](record) if name in _SENTENCES else name
+
+
+def _main_job(record: Record) -> str:
+    details, times = record["details"], record["samples"]["seconds"]
+    latency = max(record["samples"]["latency_ms"])
+    return (
+        f"`effnet fit` on {details['data']}, at most {details['max_latency_ms']:g} ms, {details['minutes']:g} min of "
+        f"training: least test accuracy of {record['n']} seeds (slowest file {latency:.2g} ms, longest fit "
+        f"{max(times):.0f} s)"
+    )
+
+
+def _transfer(record: Record) -> str:
+    samples = record["samples"]
+    ours, theirs = min(samples["effnet_accuracy"]), max(samples["timm_accuracy"])
+    return (
+        "`effnet fit` of 600 photographs of ten classes from a Lite0 backbone, whole process, against a plain timm "
+        f"script of 5 epochs: accuracy {ours:.1%} against {theirs:.1%}; features "
+        f"{record['details']['feature_speedup']:.1f} times timm's images/s; at most "
+        f"{max(samples['effnet_memory_mb']):.0f} MB"
+    )
+
+
+def _probe(record: Record) -> str:
+    photos, nette = (statistics.mean(record["samples"][f"{data}_224"]) for data in ("photos7", "imagenette_mini"))
+    return (
+        f"linear probe of a real Lite0 backbone: photos7 {photos:.1f} % (20 training pictures a class, known 92.7 %), "
+        f"imagenette_mini {nette:.1f} % (50 a class)"
+    )
+
+
+def _finetune(record: Record) -> str:
+    head, tuned = (statistics.mean(record["samples"][f"{s}_accuracy"]) for s in ("head", "finetune"))
+    return (
+        f"fine-tuning after the head, {record['details']['train_images_a_class']} training pictures of each CIFAR-10 "
+        f"class, Lite0 at 96 pixels: {head:.1f} % becomes {tuned:.1f} %"
+    )
+
+
+def _train_speed(record: Record) -> str:
+    pairs = zip(record["details"]["sizes"], record["details"]["over_default"], strict=True)
+    sizes = "; ".join(f"{side} pixels {ratio:.2f}" for (side, _), ratio in pairs)
+    return (
+        f"training steps of B0 on a CPU against timm's default loop: {sizes}; against the fastest of its settings "
+        f"(channels last, torch.compile) at least {min(record['details']['over_best']):.2f}"
+    )
+
+
+def _train_memory(record: Record) -> str:
+    ours, theirs = (statistics.median(record["samples"][f"{side}_mb"]) for side in ("effnet", "timm"))
+    return (
+        f"peak memory of training B0 at 224 pixels, batch 16: {ours:.0f} MB against timm's {theirs:.0f} MB, a step in "
+        f"{record['details']['time_ratio']:.2f} of its time"
+    )
+
+
+def _input_speed(record: Record) -> str:
+    ratios = {kind: record["details"][kind]["ratios"] for kind in ("enlarged", "mosaic")}
+    uint8 = min(found["both_uint8"]["median"] for found in ratios.values())
+    cached = min(found["kept_in_memory"]["median"] for found in ratios.values())
+    return (
+        "from JPEG files of 500 x 375 to training batches of 224 pixels, per core, against timm's loader in its "
+        f"fastest setting (both left unnormalised: {uint8:.2f}; from effnet's cache: {cached:.1f})"
+    )
+
+
+def _time_to_accuracy(record: Record) -> str:
+    samples, details = record["samples"], record["details"]
+    return (
+        f"B0 from scratch on 9,800 pictures of CIFAR-10 at 32 pixels, whole processes: `effnet train`, "
+        f"{details['epochs']} epochs of SGD, {min(samples['effnet_accuracy']):.1%}; timm's guide's settings "
+        f"(RMSProp, RandAugment, erasing), {details['timm_epochs']} epochs, {max(samples['timm_accuracy']):.1%}"
+    )
+
+
+def _augment_speed(record: Record) -> str:
+    return "training step of B0 at 128 pixels with the slowest augmentation policy, against the step without any"
+
+
+def _memory_prediction(record: Record) -> str:
+    return "prediction of training memory against a process' real peak: median error"
+
+
+_SENTENCES: dict[str, Callable[[Record], str]] = {
+    "cold_help": lambda record: "`effnet --help`, from nothing",
+    "cold_predict": lambda record: "`effnet predict` of one picture with B0, from nothing",
+    "transfer": _transfer,
+    "probe": _probe,
+    "finetune": _finetune,
+    "train_speed": _train_speed,
+    "train_memory": _train_memory,
+    "input_speed": _input_speed,
+    "time_to_accuracy": _time_to_accuracy,
+    "augment_speed": _augment_speed,
+    "memory_prediction": _memory_prediction,
+}
