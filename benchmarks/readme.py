@@ -36,7 +36,8 @@ def figures_table() -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
         lines.append(f"| {says(record)} | {_value(record)} | {_goal(record)} | `{record['command']}` |")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
-    machines = sorted({f"{r['machine']['cpu']}, {r['machine']['cores']} core{'s' * (r['machine']['cores'] > 1)}" for r in records})
+    cores = {(r["machine"]["cpu"], r["machine"]["cores"]) for r in records}
+    machines = [f"{cpu}, {count} core{'s' * (count > 1)}" for cpu, count in sorted(cores)]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}. Every sample is in `benchmarks/records/`."])
 
 
