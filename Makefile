@@ -14,7 +14,7 @@ test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "effnet needs Python 3.11, 3.12 or 3.13; none is on the path. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
