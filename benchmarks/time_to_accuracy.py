@@ -8,10 +8,10 @@ its end. The figure is timm's time over effnet's; it counts as 0 where effnet's 
 import json
 import statistics
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
+from benchmarks.cifar import unpack
 from benchmarks.harness import finish, options, shared
 from benchmarks.transfer import run_child
 
@@ -30,7 +30,7 @@ def main() -> None:
     args = options(__doc__ or "", n=1)
     samples: dict[str, list[float]] = {f"{s}_{key}": [] for s in ("effnet", "timm") for key in ("accuracy", "seconds")}
     with tempfile.TemporaryDirectory() as scratch:
-        data = unpack(shared("data", "cifar10_12k.tar.gz"), Path(scratch) / "cifar10")
+        data = unpack(shared("data", "cifar10_12k.tar.gz"), Path(scratch) / "cifar10", place)
         for _ in range(args.n):
             for side, run in (("effnet", run_effnet), ("timm", run_timm)):
                 for key, value in run(data, scratch).items():
@@ -65,23 +65,9 @@ def run_timm(data: Path, scratch: str) -> dict[str, float]:
     return {"seconds": seconds, "accuracy": found["accuracy"]}
 
 
-def unpack(archive: Path, folder: Path) -> Path:
-    """Writes the pictures into `folder`/train, val and test, and returns `folder`."""
-    counts: dict[str, int] = {}
-    with tarfile.open(archive) as file:
-        for member in sorted(file.getmembers(), key=lambda m: m.name):
-            if not member.isfile() or not member.name.endswith(".jpg"):
-                continue
-            _, part, label, name = member.name.split("/")
-            if part == "train":
-                counts[label] = counts.get(label, 0) + 1
-                part = "val" if counts[label] <= VALIDATION else "train"
-            path = folder / part / label / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            source = file.extractfile(member)
-            assert source is not None
-            path.write_bytes(source.read())
-    return folder
+def place(part: str, number: int) -> str:
+    """Returns the split of a picture: of those to train on, the first of each class validate."""
+    return "val" if part == "train" and number <= VALIDATION else part
 
 
 if __name__ == "__main__":

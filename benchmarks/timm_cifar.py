@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.peers import import_timm
+from benchmarks.timm_finetune import evaluate
 
 MODEL, BATCH, SIDE = "efficientnet_b0", 128, 32
 RATE, WARMUP_EPOCHS, CLASSES = 0.016 * BATCH / 256, 3, 10
@@ -77,17 +78,6 @@ def loaders(data: Path):
         torch.utils.data.DataLoader(train, BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True),
         torch.utils.data.DataLoader(test, BATCH, num_workers=2),
     )
-
-
-@torch.inference_mode()
-def evaluate(model, batches) -> float:
-    """Returns the share of pictures named right."""
-    model.eval()
-    right = total = 0
-    for images, labels in batches:
-        right += (model(images).argmax(1) == labels).sum().item()
-        total += len(labels)
-    return right / total
 
 
 if __name__ == "__main__":

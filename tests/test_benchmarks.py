@@ -9,7 +9,17 @@ from benchmarks import harness
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
-NO_BENCHMARKS = ("__init__", "harness", "peers", "readme", "sentences", "timm_cifar", "timm_finetune", "train_steps")
+NO_BENCHMARKS = (
+    "__init__",
+    "cifar",
+    "harness",
+    "peers",
+    "readme",
+    "sentences",
+    "timm_cifar",
+    "timm_finetune",
+    "train_steps",
+)
 SCRIPTS = [p for p in sorted((ROOT / "benchmarks").glob("*.py")) if p.stem not in NO_BENCHMARKS]
 
 

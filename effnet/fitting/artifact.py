@@ -25,12 +25,13 @@ from effnet.fitting.team import Training, train_together
 from effnet.fitting.transfer import Learned, transfer
 from effnet.measure.machine import versions
 from effnet.measure.timing import Timing, time_onnx
-from effnet.nn.network import build, zero_classifier_
+from effnet.nn.network import zero_classifier_
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_config
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate, predict_split
+from effnet.training.state import network_for
 from effnet.weights.bundle import save_bundle, state_arrays
 
 # Pictures that the export is checked on: as many as eager can do within a second or two.
@@ -135,13 +136,7 @@ def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, 
     recipe = attempt.recipe
     task.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, task.out)
-    model = build(
-        spec,
-        dropout=recipe.model.dropout,
-        drop_path=recipe.model.drop_path,
-        norm_momentum=recipe.model.norm_momentum,
-        seed=recipe.train.seed,
-    )
+    model = network_for(spec, recipe)
     if recipe.model.zero_classifier:
         zero_classifier_(model)
     training = train_together(

@@ -28,6 +28,7 @@ from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import recipe_from_dict
 from effnet.training.speed import train_speed
+from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays, has_folded_norms
 from effnet.weights.bundle import load_arrays_, write_arrays
 from effnet.weights.catalog import entries
@@ -66,6 +67,10 @@ class Validation:
 
     logits: np.ndarray
     indices: np.ndarray
+
+
+Head = tuple[Arrays, dict[str, Any], Validation]
+"""The state of a network whose head is trained, how that went, and its answers."""
 
 
 def transfer(
@@ -107,15 +112,29 @@ def transfer(
             device="cpu",
         )
         return Learned(method="head", training=training, recipe=None, head=facts, validation=validation)
+    return _finetune(
+        network, attempt, dataset, done, epochs=epochs, minutes=minutes, folder=folder, listener=listener, ranks=ranks
+    )
+
+
+def _finetune(
+    network: Network,
+    attempt: Attempt,
+    dataset: Dataset,
+    head: Head,
+    *,
+    epochs: int | None,
+    minutes: float | None,
+    folder: Path,
+    listener: Listener,
+    ranks: Ranks,
+) -> Learned:
+    """Trains the whole of `network`, which begins with its head trained."""
+    state, facts, _ = head
     spent = facts["seconds"]
     recipe = _recipe(attempt, dataset, network, state, epochs=epochs, minutes=minutes, spent=spent, folder=folder)
     listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
-    tuned = build(
-        spec,
-        dropout=recipe.model.dropout,
-        drop_path=recipe.model.drop_path,
-        norm_momentum=recipe.model.norm_momentum,
-    )
+    tuned = network_for(network.spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
     training = train_together(
         Training(
@@ -159,7 +178,7 @@ def _train_head(
     model: str | None,
     folder: Path,
     listener: Listener,
-) -> tuple[Arrays, dict[str, Any], Validation]:
+) -> Head:
     """Returns the state of the network with its head trained, and how that went; all is kept in `folder`."""
     listener(Said(text=f"Training a head on {weights}", heading=True))
     started = time.monotonic()
@@ -234,7 +253,7 @@ def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validatio
     write_arrays(arrays, folder / HEAD, metadata={"facts": json.dumps(dict(facts))})
 
 
-def _read_head(folder: Path) -> tuple[Arrays, dict[str, Any], Validation] | None:
+def _read_head(folder: Path) -> Head | None:
     """Returns what an interrupted fit has left, so that it needs neither the weights nor the features again."""
     path = folder / HEAD
     if not path.is_file():

@@ -20,7 +20,7 @@ def fast_arithmetic() -> Iterator[None]:
     """While training: flushes denormal numbers to zero, and has glibc keep freed memory for the next step.
 
     Denormals make a CPU step many times slower and mean nothing to training; torch's own threads take the flag from
-    the one that starts them. Kept memory makes steps about a tenth faster, and steadier.
+    the one that starts them. Memory that is kept need not be asked for and cleared again.
     """
     _keep_freed_memory()
     torch.set_flush_denormal(True)
@@ -62,7 +62,7 @@ def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """Returns uint8 [batch, C, R, R] as normalised float of the same shape, channels last."""
     x = pixels.permute(0, 2, 3, 1).contiguous().float().div_(255)
-    # Of a whole row at once: the three values alone would make loops of three steps, which take twice the time.
+    # Of a whole row at once: the three values alone would make loops of three steps.
     width = x.shape[2]
     mean, std = (torch.tensor(values, device=x.device).repeat(width) for values in (preprocess.mean, preprocess.std))
     x.view(*x.shape[:2], -1).sub_(mean).div_(std)

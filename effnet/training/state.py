@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from effnet.nn.network import Network, fuse_
+from effnet.arch.spec import ArchSpec
+from effnet.nn.network import Network, build, fuse_
 from effnet.training.optim import make_optimizer
 from effnet.training.precision import autocast_dtype, make_scaler
 from effnet.training.ranks import ALONE, Ranks
@@ -22,6 +23,18 @@ class State:
     average: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+
+
+def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
+    """Returns the network of `spec` as `recipe` trains it, its weights drawn from the recipe's seed."""
+    extra = recipe.model
+    return build(
+        spec,
+        dropout=extra.dropout,
+        drop_path=extra.drop_path,
+        norm_momentum=extra.norm_momentum,
+        seed=recipe.train.seed,
+    )
 
 
 def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> State:
