@@ -1,4 +1,4 @@
-"""Measures one ONNX file in a process of its own: `python -m effnet.measure.worker MODEL THREADS ROUNDS SECONDS BATCH`.
+"""Measures one file in a process of its own: `-m effnet.measure.worker MODEL THREADS ROUNDS SECONDS BATCH RUNTIME`.
 
 Prints one line of JSON. A fresh process makes memory comparable between models and leaves nothing behind.
 """
@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime  # noqa: F401 (its own memory is not the model's)
 
 from effnet.errors import EffnetError
-from effnet.runtime.session import IMAGE, open_session
+from effnet.runtime.engines import open_engine, preload
+from effnet.runtime.formats import Runtime
 
 _WARM_UP_RUNS = 5
 _MIN_RUNS = 20
@@ -42,18 +42,20 @@ def _forget_peak() -> None:
         return
 
 
-def measure(path: Path, *, threads: int, rounds: int, seconds: float, batch: int) -> dict[str, object]:
+def measure(
+    path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: Runtime
+) -> dict[str, object]:
     """Returns load time, peak memory over the idle runtime, and every latency of each round, in ms."""
+    preload(runtime)
     _forget_peak()
     before, _ = _resident_and_peak()
     start = time.perf_counter()
-    session = open_session(path, threads=threads)
+    engine = open_engine(path, threads=threads, runtime=runtime)
     load_ms = 1e3 * (time.perf_counter() - start)
-    shape = session.get_inputs()[0].shape[1:]
     # Any varied picture will do; numpy.random would add its own import to the memory measured.
-    images = np.resize(np.arange(251, dtype=np.uint8), (batch, *shape))
+    images = np.resize(np.arange(251, dtype=np.uint8), (batch, engine.side, engine.side, engine.channels))
     for _ in range(_WARM_UP_RUNS):
-        session.run(None, {IMAGE: images})
+        engine.run(images)
     _, peak = _resident_and_peak()
     samples = []
     for _ in range(rounds):
@@ -62,17 +64,22 @@ def measure(path: Path, *, threads: int, rounds: int, seconds: float, batch: int
         most = end + _MOST_PATIENCE * seconds
         while (len(laps) < _MIN_RUNS and time.perf_counter() < most) or time.perf_counter() < end or len(laps) < 3:
             lap = time.perf_counter()
-            session.run(None, {IMAGE: images})
+            engine.run(images)
             laps.append(round(1e3 * (time.perf_counter() - lap), 5))
         samples.append(laps)
     return {"load_ms": load_ms, "memory_bytes": max(0, peak - before), "rounds_ms": samples}
 
 
 if __name__ == "__main__":
-    model, threads, rounds, seconds, batch = sys.argv[1:]
+    model, threads, rounds, seconds, batch, runtime = sys.argv[1:]
     try:
         result = measure(
-            Path(model), threads=int(threads), rounds=int(rounds), seconds=float(seconds), batch=int(batch)
+            Path(model),
+            threads=int(threads),
+            rounds=int(rounds),
+            seconds=float(seconds),
+            batch=int(batch),
+            runtime=runtime,  # type: ignore[arg-type]
         )
     except EffnetError as error:
         sys.exit(str(error))

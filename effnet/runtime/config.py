@@ -12,6 +12,7 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
+from effnet.runtime.formats import find_format
 
 FORMAT = 1
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
@@ -26,6 +27,7 @@ class ModelConfig:
 
     The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. A picture whose
     likeliest class is less probable than `threshold` is of no known class; with None every picture is of one.
+    `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for.
     """
 
     arch: ArchSpec
@@ -35,6 +37,7 @@ class ModelConfig:
     split_seed: int | None = None
     temperature: float = 1.0
     threshold: float | None = None
+    deployed: str = "onnx"
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.arch.num_classes:
@@ -50,6 +53,7 @@ class ModelConfig:
             raise BundleError(f"temperature must be a finite number above 0; got {self.temperature}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
+        find_format(self.deployed)
 
 
 def write_config(config: ModelConfig, folder: Path) -> None:
@@ -64,6 +68,7 @@ def write_config(config: ModelConfig, folder: Path) -> None:
         "split_seed": config.split_seed,
         "temperature": config.temperature,
         "threshold": config.threshold,
+        "deployed": config.deployed,
     }
     write_text(folder / CONFIG, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
@@ -112,6 +117,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             # Bundles of 0.1.0 have neither.
             temperature=_number(data.get("temperature", 1.0), "temperature"),
             threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
+            deployed=data.get("deployed", "onnx"),
         )
     except KeyError as error:
         raise BundleError(f"{path} lacks {error}") from error

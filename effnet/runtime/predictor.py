@@ -12,8 +12,9 @@ import numpy as np
 from effnet.data.decode import decode_image
 from effnet.data.preprocess import resize_and_crop
 from effnet.errors import BundleError, DataError, InputError
-from effnet.runtime.config import CONFIG, ONNX, ModelConfig, read_config
-from effnet.runtime.session import IMAGE, PROBABILITIES, open_session
+from effnet.runtime.config import CONFIG, ModelConfig, read_config
+from effnet.runtime.engines import Engine, open_engine
+from effnet.runtime.formats import find_format
 
 UNKNOWN = "unknown"
 
@@ -38,32 +39,34 @@ class Prediction:
 
 
 class Predictor:
-    """A bundle ready to predict; `effnet.load` makes it. The ONNX file is opened at the first prediction."""
+    """A bundle ready to predict; `effnet.load` makes it. Its file is opened at the first prediction.
 
-    def __init__(self, folder: str | os.PathLike[str], *, threads: int = 1) -> None:
+    `format` names the export that predicts (effnet.runtime.formats); by default the bundle's own, `config.deployed`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> None:  # noqa: A002
         self.folder = Path(folder)
         self.threads = threads
         self.config: ModelConfig = read_config(folder)
+        self.format = find_format(format or self.config.deployed)
 
     @cached_property
-    def session(self):
-        """The ONNX Runtime session of model.onnx; raises BundleError where the file does not match the config."""
-        path, config = self.folder / ONNX, self.config
+    def engine(self) -> Engine:
+        """The bundle's file in its runtime; raises BundleError where the file does not match the config."""
+        path, config = self.folder / self.format.file, self.config
         if not config.class_names:
             raise BundleError(
                 f"a model needs a classifier to predict; {self.folder} has none: `effnet fit --weights` makes one"
             )
-        session = open_session(path, threads=self.threads)
-        side = config.preprocess.resolution
-        wanted = (IMAGE, [side, side, config.preprocess.channels], PROBABILITIES, [len(config.class_names)])
-        (image, *_), (output, *_) = session.get_inputs(), session.get_outputs()
-        found = (image.name, image.shape[1:], output.name, output.shape[1:])
+        engine = open_engine(path, threads=self.threads)
+        wanted = (config.preprocess.resolution, config.preprocess.channels, len(config.class_names))
+        found = (engine.side, engine.channels, engine.classes)
         if found != wanted:
             raise BundleError(
-                f"{path} must map {IMAGE} {wanted[1]} to {PROBABILITIES} {wanted[3]}, as {CONFIG} says; it maps "
-                f"{found[0]} {found[1]} to {found[2]} {found[3]}. `effnet export` writes it anew"
+                f"{path} must map {_maps(*wanted)}, as {CONFIG} says; it maps {_maps(*found)}. "
+                "`effnet export` writes it anew"
             )
-        return session
+        return engine
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """Returns one picture as the model takes it: uint8 [resolution, resolution, channels].
@@ -83,7 +86,7 @@ class Predictor:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 [batch, classes] for prepared pictures, uint8 [batch, resolution, resolution, channels]."""
-        return self.session.run([PROBABILITIES], {IMAGE: np.ascontiguousarray(images)})[0]
+        return self.engine.run(images)
 
     def chosen_threshold(self, asked: float | None = None) -> float:
         """Returns the probability below which a picture is "unknown": as asked, the bundle's own, or 0 for never."""
@@ -110,6 +113,10 @@ class Predictor:
         ]
 
 
+def _maps(side: int, channels: int, classes: int) -> str:
+    return f"image [{side}, {side}, {channels}] to probabilities [{classes}]"
+
+
 def to_prediction(
     probabilities: np.ndarray, class_names: Sequence[str], *, top: int, threshold: float = 0.0
 ) -> Prediction:
@@ -127,9 +134,10 @@ def _batches(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
         yield chunk
 
 
-def load(folder: str | os.PathLike[str], *, threads: int = 1) -> Predictor:
+def load(folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> Predictor:  # noqa: A002
     """Opens the bundle in `folder` for prediction with `threads` threads (0: one a core), without torch.
 
-    Raises BundleError where it is no bundle.
+    `format` names one of its exports, such as "onnx-int8"; by default it is the one that the bundle was proven with.
+    Raises BundleError where it is no bundle, InputError where there is no such format.
     """
-    return Predictor(folder, threads=threads)
+    return Predictor(folder, threads=threads, format=format)

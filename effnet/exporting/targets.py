@@ -1,0 +1,61 @@
+"""One way to write a bundle's export in any format; each format's writer lies in its own file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from effnet.errors import InputError
+from effnet.runtime.config import ModelConfig
+from effnet.runtime.formats import find_format
+
+Calibration = Literal["minmax", "percentile", "entropy"]
+BiasCorrection = Literal["none", "fast", "full"]
+
+# A writer is a function `write(target, folder, config, state, images, quantization)` of these modules.
+_WRITERS = {
+    "onnxruntime": "effnet.exporting.bundle",
+    "openvino": "effnet.exporting.openvino",
+    "litert": "effnet.exporting.litert",
+    "executorch": "effnet.exporting.executorch",
+    "coreml": "effnet.exporting.coreml",
+    "torch": "effnet.exporting.pt2",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """How numbers are rounded to 8 bits: how ranges are found, and which layers stay float.
+
+    `float_layers` are names of `named_layers`: convolutions and linear layers whose weights, inputs and outputs keep 32
+    bits. A runtime's writer raises InputError for what it has no means of.
+    """
+
+    method: Calibration = "minmax"
+    bias_correction: BiasCorrection = "fast"
+    float_layers: tuple[str, ...] = ()
+
+
+def write_export(
+    name: str,
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    *,
+    images: np.ndarray | None = None,
+    quantization: Quantization | None = None,
+) -> Path:
+    """Writes the format `name` of a state dict as arrays into `folder`, whole or not at all, and returns its path.
+
+    `images`, uint8 [pictures, R, R, C] as preprocessing makes them, calibrate int8. Raises InputError where int8 lacks
+    them, MissingExtraError where the runtime's packages are not installed, SpecError where it lacks an operator.
+    """
+    target = find_format(name)
+    if target.precision == "int8" and (images is None or not len(images)):
+        raise InputError(f"{name} must see pictures to find the ranges of its numbers; got none: give --data DATA")
+    writer = import_module(_WRITERS[target.runtime]).write
+    writer(target, folder, config, state, images=images, quantization=quantization or Quantization())
+    return folder / target.file

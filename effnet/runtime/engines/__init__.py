@@ -1,0 +1,48 @@
+"""Runtimes behind one face: pictures in, probabilities out. Each is imported in its own file, when asked for."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from effnet.errors import InputError
+from effnet.runtime.formats import Runtime, format_of
+from effnet.runtime.session import MAX_THREADS
+
+_MODULES: dict[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+class Engine(Protocol):
+    """A model's file, opened. `side` and `channels` are its pictures', `classes` the width of what it returns."""
+
+    side: int
+    channels: int
+    classes: int
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]; any batch of at least 1."""
+        ...
+
+
+def open_engine(path: str | os.PathLike[str], *, threads: int = 1, runtime: Runtime | None = None) -> Engine:
+    """Opens a model's file with `threads` threads (0: one a core); the runtime is told by the file's name.
+
+    Raises BundleError where the file is missing or cannot be read, MissingExtraError where the runtime is not
+    installed, InputError where this machine has no such runtime.
+    """
+    if not 0 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
+    return _module(runtime or format_of(path).runtime).open_engine(Path(path), threads=threads)
+
+
+def preload(runtime: Runtime) -> None:
+    """Imports a runtime, so that what it holds idle does not count as a model's memory."""
+    _module(runtime).preload()
+
+
+def _module(runtime: str):
+    if runtime not in _MODULES:
+        raise InputError(f"effnet can run {', '.join(_MODULES)}; it cannot run {runtime}, only export to it")
+    return import_module(f"effnet.runtime.engines.{_MODULES[runtime]}")

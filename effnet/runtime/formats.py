@@ -1,0 +1,79 @@
+"""What a bundle can be exported to: each format's name, file, runtime and precision."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from effnet.errors import InputError, nearest
+
+Runtime = Literal["onnxruntime", "openvino", "litert", "executorch", "coreml", "torch"]
+Precision = Literal["fp32", "fp16", "w8", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One kind of export: `file` lies in the bundle's folder, `others` beside it.
+
+    `precision` is that of weights and arithmetic; w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
+    16 bits. Those that this machine cannot run, Core ML's, have no engine.
+    """
+
+    name: str
+    runtime: Runtime
+    precision: Precision
+    file: str
+    others: tuple[str, ...] = ()
+
+    def size_bytes(self, folder: str | os.PathLike[str]) -> int:
+        """Returns the bytes of all its files in `folder`; a file may be a folder."""
+        return sum(_size(Path(folder) / name) for name in (self.file, *self.others))
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(found.stat().st_size for found in path.rglob("*") if found.is_file())
+    return path.stat().st_size
+
+
+def _format(name: str, runtime: Runtime, precision: Precision, file: str, *others: str) -> Format:
+    return Format(name=name, runtime=runtime, precision=precision, file=file, others=others)
+
+
+FORMATS = {
+    found.name: found
+    for found in (
+        _format("onnx", "onnxruntime", "fp32", "model.onnx"),
+        _format("onnx-fp16", "onnxruntime", "fp16", "model.fp16.onnx"),
+        _format("onnx-w8", "onnxruntime", "w8", "model.w8.onnx"),
+        _format("onnx-int8", "onnxruntime", "int8", "model.int8.onnx"),
+        _format("openvino", "openvino", "fp32", "model.xml", "model.bin"),
+        _format("openvino-int8", "openvino", "int8", "model.int8.xml", "model.int8.bin"),
+        _format("litert", "litert", "fp32", "model.tflite"),
+        _format("litert-int8", "litert", "int8", "model.int8.tflite"),
+        _format("executorch", "executorch", "fp32", "model.pte"),
+        _format("executorch-int8", "executorch", "int8", "model.int8.pte"),
+        _format("coreml", "coreml", "fp16", "model.mlpackage"),
+        _format("pt2", "torch", "fp32", "model.pt2"),
+    )
+}
+
+
+def find_format(name: str) -> Format:
+    """Returns the format called `name`; raises InputError for any other, with the nearest."""
+    if name not in FORMATS:
+        raise InputError(f"a format must be one of {', '.join(FORMATS)}; got {name!r}{nearest(name, FORMATS)}")
+    return FORMATS[name]
+
+
+def format_of(path: str | os.PathLike[str]) -> Format:
+    """Returns the format that a file's name tells; raises InputError for a name of none.
+
+    The longest ending counts: model.int8.onnx is onnx-int8, any other .onnx is onnx.
+    """
+    name = Path(path).name
+    for found in sorted(FORMATS.values(), key=lambda f: -len(f.file)):
+        if name.endswith(found.file.removeprefix("model")):
+            return found
+    endings = ", ".join(found.file.removeprefix("model") for found in FORMATS.values())
+    raise InputError(f"the name of a model's file must end with one of {endings}; got {path}")
