@@ -21,12 +21,23 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the fit in --
 
 def fit(
     data: Data,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Median time of one picture in ONNX Runtime.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Median time of one picture in the runtime.")] = None,
     max_params: Annotated[str | None, typer.Option(help="Parameters, such as 1M.")] = None,
     max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates of one picture, such as 50M.")] = None,
-    max_size_mb: Annotated[float | None, typer.Option(help="Size of the ONNX file, in 10^6 bytes.")] = None,
+    max_size_mb: Annotated[float | None, typer.Option(help="Size of the model's file, in 10^6 bytes.")] = None,
     max_memory_mb: Annotated[
         float | None, typer.Option(help="Peak memory beyond the idle runtime, in 10^6 bytes.")
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="What the device runs: onnxruntime, openvino, litert or executorch.")
+    ] = "onnxruntime",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="auto|fp32|fp16|w8|int8", help="Bits of the file; auto takes fewer where a budget asks."),
+    ] = "auto",
+    max_drop: Annotated[float, typer.Option(help="Points of accuracy that fewer bits may cost.")] = 0.5,
+    device: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Profile of another device, by `effnet profile`, to plan for.")
     ] = None,
     weights: Annotated[
         str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to begin with; `effnet weights list`.")
@@ -78,6 +89,10 @@ def fit(
             coverage=coverage,
             max_error=max_error,
             unknown_from=unknown_from,
+            runtime=runtime,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            max_drop=max_drop,
+            device=device,
             resume=resume,
             listener=listener,
         )

@@ -10,7 +10,8 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
-from effnet.fitting.candidates import Candidate
+from effnet.fitting.candidates import Candidate, in_precision
+from effnet.runtime.formats import Precision
 from effnet.weights.adapt import adapt_statistics
 from effnet.weights.catalog import PublishedWeights, entries, preprocess_of
 from effnet.weights.download import cached
@@ -22,6 +23,8 @@ _RESOLUTIONS = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512, 6
 # What a network loses that sees pictures of half its resolution, in points of accuracy, and how that grows with the
 # octaves: linear probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders what is tried.
 _POINTS, _POWER = 8.0, 1.5
+# What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
+_LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "w8": 0.1, "int8": 0.3}
 # Assumed for weights whose accuracy nobody published.
 _UNKNOWN_TOP1 = 75.0
 # Keras' and TensorFlow's weights are on the hub as timm's, and lukemelas' are TensorFlow's.
@@ -96,8 +99,11 @@ def _offer(
     return Offer(source=source, label=label, spec=spec, preprocess=preprocess, family=family, top1=top1)
 
 
-def list_pretrained(offers: Sequence[Offer]) -> list[Candidate]:
-    """Returns every offer at its own and at smaller resolutions, the ones expected to be most accurate first."""
+def list_pretrained(offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",)) -> list[Candidate]:
+    """Returns every offer at its own and at smaller resolutions, in every precision, the most accurate first.
+
+    What is expected of their accuracy orders them.
+    """
     found: list[tuple[float, Candidate]] = []
     for offer in offers:
         native = offer.preprocess.resolution
@@ -109,7 +115,8 @@ def list_pretrained(offers: Sequence[Offer]) -> list[Candidate]:
                 spec=spec, family=offer.family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
                 weights=offer.source, preprocess=dataclasses.replace(offer.preprocess, resolution=resolution),
             )  # fmt: skip
-            found.append((expected_accuracy(offer.top1, native=native, resolution=resolution), candidate))
+            expected = expected_accuracy(offer.top1, native=native, resolution=resolution)
+            found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
     return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
 
 

@@ -1,7 +1,7 @@
-"""The networks that a plan chooses from: families x phi x resolution."""
+"""The networks that a plan chooses from: families x activation x phi x resolution x precision."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,12 +9,22 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.cost import Cost, cost
 from effnet.arch.scale import GAMMA, scale, truncate, with_expand_ratio, with_total_stride
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import Activation, ArchSpec, Gate
 from effnet.data.preprocess import Preprocess
+from effnet.runtime.formats import Precision
 
 Status = Literal["listed", "rejected", "unmeasured", "fits", "taken", "failed"]
 
 FAMILIES = ("b0", "lite0", "v2_b0")
+# Functions that runtimes do faster than SiLU and sigmoid, in 8 bits above all; which ones depends on the runtime.
+_VARIANTS: tuple[tuple[str, Activation, Gate], ...] = (
+    ("b0", "relu6", "hard_sigmoid"),
+    ("b0", "hard_swish", "hard_sigmoid"),
+)
+# What a network's MACs are worth beside the same network's with SiLU in 32 bits. A rule of thumb: it only orders what
+# is tried; trials and the finished file decide.
+_WORTH_ACTIVATION = {"relu6": 0.85, "hard_swish": 0.97}
+WORTH_PRECISION: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "w8": 0.98, "int8": 0.85}
 # Finer where most devices are.
 PHIS = (
     6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -3.5, -4, -5, -6, -7, -8, -9, -10, -12, -14,
@@ -25,7 +35,7 @@ RESOLUTIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 4
 _SLIM_BELOW, _SLIM_EXPAND, _LEAST_STAGES = -16, 3, 3
 # Strides may go for pictures of this shorter side at the most, and for inputs that show nearly all their pixels.
 _SMALL, _NEARLY_ALL = 64, 0.75
-_KNOWN = ("family", "phi", "size_mb", "latency_ms", "memory_mb", "weights", "status", "reason")
+_KNOWN = ("family", "phi", "size_mb", "latency_ms", "memory_mb", "weights", "status", "reason", "precision", "kept")
 # How far a network's input may lie from the resolution that compound scaling pairs with its phi.
 _LEAST_RATIO, _MOST_RATIO, _LEAST_PAIRED = 0.6, 3.0, 40.0
 
@@ -36,7 +46,9 @@ class Candidate:
 
     `latency_ms`, `memory_mb` are None until measured; `size_mb` is the size of the weights until then. `weights` are
     the pretrained ones that it begins with, as an id or a path, and `preprocess` is what they expect; empty and None
-    for fresh ones.
+    for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs of its
+    weights' network that pruning leaves. Of two candidates the one with more MACs times `worth` is expected to be
+    more accurate.
     """
 
     spec: ArchSpec
@@ -48,6 +60,9 @@ class Candidate:
     memory_mb: float | None = None
     weights: str = ""
     preprocess: Preprocess | None = None
+    precision: Precision = "fp32"
+    kept: float = 1.0
+    worth: float = 1.0
     status: Status = "listed"
     reason: str = ""
 
@@ -70,6 +85,8 @@ class Candidate:
             "phi": self.phi,
             "resolution": self.spec.resolution,
             "weights": self.weights,
+            "precision": self.precision,
+            "kept": self.kept,
         }
         return row | self.figures | {"status": self.status, "reason": self.reason}
 
@@ -82,21 +99,24 @@ class Candidate:
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:
     """Returns the candidate that `to_dict` wrote."""
     spec = spec_from_dict(data["spec"])
-    known = {key: data[key] for key in _KNOWN}
+    known = {key: data[key] for key in _KNOWN if key in data}  # plans of 0.1.0 have no precision
     preprocess = Preprocess.from_dict(data["preprocess"]) if data["preprocess"] else None
     return Candidate(spec=spec, cost=cost(spec), preprocess=preprocess, **known)
 
 
-def list_candidates(*, num_classes: int, channels: int, short_side: int) -> list[Candidate]:
-    """Returns every network worth considering for pictures of this shorter side, most MACs first.
+def list_candidates(
+    *, num_classes: int, channels: int, short_side: int, precisions: Sequence[Precision] = ("fp32",)
+) -> list[Candidate]:
+    """Returns every network worth considering for pictures of this shorter side, most promising first.
+
+    That is by MACs, in the first place; see `worth`.
 
     Inputs are never much larger than the pictures, nor far from the resolution that compound scaling pairs
     with the network's phi. For small pictures strides are removed, so that the last map is not a single pixel;
     for large ones never: MACs are better spent on pixels of the picture than on an enlarged thumbnail.
     """
     found: dict[ArchSpec, Candidate] = {}
-    for family in FAMILIES:
-        base = dataclasses.replace(get_spec(family, num_classes=num_classes, in_channels=channels), padding="symmetric")
+    for family, base in _bases(num_classes, channels, variants="int8" in precisions):
         for phi in PHIS:
             for shaped, note in _shapes(scale(base, phi=phi), phi):
                 for resolution in _resolutions(short_side, phi):
@@ -105,7 +125,31 @@ def list_candidates(*, num_classes: int, channels: int, short_side: int) -> list
                         stride = "" if spec.total_stride == 32 else f" stride {spec.total_stride}"
                         name = f"{family} phi {phi:g} at {resolution}{stride}{note}"
                         found.setdefault(spec, _candidate(dataclasses.replace(spec, name=name), family, phi))
-    return sorted(found.values(), key=lambda c: (-c.cost.macs, -c.cost.params, c.spec.name))
+    return by_promise([in_precision(c, precision) for c in found.values() for precision in precisions])
+
+
+def by_promise(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Returns candidates with the most promising first."""
+    return sorted(candidates, key=lambda c: (-c.worth * c.cost.macs, -c.cost.params, c.spec.name))
+
+
+def in_precision(candidate: Candidate, precision: Precision) -> Candidate:
+    """Returns a candidate as a file of this precision."""
+    known = "int8" if precision == "w8" else precision
+    worth = candidate.worth * WORTH_PRECISION[precision] / WORTH_PRECISION[candidate.precision]
+    size_mb = candidate.cost.weight_bytes(known) / 1e6
+    return dataclasses.replace(candidate, precision=precision, worth=worth, size_mb=size_mb)
+
+
+def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple[str, ArchSpec]]:
+    """Yields the families' first networks, and with `variants` those with other functions, each with its name."""
+    for family in FAMILIES:
+        base = get_spec(family, num_classes=num_classes, in_channels=channels)
+        yield family, dataclasses.replace(base, padding="symmetric")
+    for family, activation, gate in _VARIANTS if variants else ():
+        base = get_spec(family, num_classes=num_classes, in_channels=channels)
+        other = dataclasses.replace(base, padding="symmetric", activation=activation, se_gate=gate)
+        yield f"{family} {activation}", other
 
 
 def _resolutions(short_side: int, phi: float) -> list[int]:
@@ -148,4 +192,7 @@ def only_candidate(spec: ArchSpec) -> Candidate:
 
 def _candidate(spec: ArchSpec, family: str, phi: float) -> Candidate:
     found = cost(spec)
-    return Candidate(spec=spec, family=family, phi=phi, cost=found, size_mb=found.weight_bytes("fp32") / 1e6)
+    worth = _WORTH_ACTIVATION.get(spec.activation, 1.0) if family.endswith(spec.activation) else 1.0
+    return Candidate(
+        spec=spec, family=family, phi=phi, cost=found, size_mb=found.weight_bytes("fp32") / 1e6, worth=worth
+    )

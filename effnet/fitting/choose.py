@@ -15,7 +15,7 @@ from effnet.data.fetching import cache_folder, network_forbidden
 from effnet.data.inspect import DataReport
 from effnet.errors import BudgetError, WeightsError
 from effnet.fitting.backbones import LEAST_SIDE, Offer, list_offers, list_pretrained, offer_of
-from effnet.fitting.candidates import Candidate, list_candidates, only_candidate
+from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
 from effnet.fitting.events import Counted
 from effnet.fitting.measure import measure_random, training_speed
 from effnet.fitting.plan import TrainingNeed, make_plan
@@ -73,7 +73,8 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
     num_classes, channels = len(dataset.class_names), dataset.channels
     if task.network is not None:
         spec = dataclasses.replace(task.network, num_classes=num_classes, in_channels=channels)
-        return _plan(task, [only_candidate(spec)], need=None)
+        precision = task.target.precisions(task.budget)[0]
+        return _plan(task, [in_precision(only_candidate(spec), precision)], need=None)
     need = None
     if task.time_limit is not None:
         import torch
@@ -81,7 +82,12 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
         need = training_need(
             len(dataset.train), minutes=task.time_limit, cores=usable_cores(), gpu=torch.cuda.is_available()
         )
-    candidates = list_candidates(num_classes=num_classes, channels=channels, short_side=report.median_short_side)
+    candidates = list_candidates(
+        num_classes=num_classes,
+        channels=channels,
+        short_side=report.median_short_side,
+        precisions=task.target.precisions(task.budget),
+    )
     return _plan(task, candidates, need=need)
 
 
@@ -132,7 +138,8 @@ def _choose_pretrained(task: Task, dataset: Dataset, offers: Sequence[Offer]) ->
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
         need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
-    return _plan(task, list_pretrained(offers), need=need, best="most accurate")
+    precisions = task.target.precisions(task.budget)
+    return _plan(task, list_pretrained(offers, precisions=precisions), need=need, best="most accurate")
 
 
 def _plan(
@@ -142,7 +149,7 @@ def _plan(
         return make_plan(
             candidates,
             task.budget,
-            measure=lambda spec: measure_random(spec, Path(scratch), threads=task.threads),
+            measure=lambda found: measure_random(found, Path(scratch), target=task.target, threads=task.threads),
             # Pretrained networks need no speed: what they cost is known from their MACs.
             train_speed=training_speed if best == "largest" else lambda spec: math.inf,
             need=need,

@@ -23,9 +23,11 @@ from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
 from effnet.fitting.state import RUN, Attempt, Plan, Strategy, check_same, fingerprint, read_plan, write_plan
 from effnet.fitting.summary import summarize
+from effnet.fitting.target import Target, Wanted
 from effnet.fitting.task import Task, check, check_weights, command_line, default_out
 from effnet.fitting.team import follow, lead
 from effnet.measure.machine import machine
+from effnet.runtime.formats import Runtime
 from effnet.training.calibration import Abstain
 from effnet.training.distill import read_teacher
 from effnet.training.ranks import joined
@@ -62,6 +64,10 @@ def fit(
     coverage: float | None = None,
     max_error: float | None = None,
     unknown_from: str | os.PathLike[str] | None = None,
+    runtime: Runtime = "onnxruntime",
+    precision: Wanted = "auto",
+    max_drop: float = 0.5,
+    device: str | os.PathLike[str] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
@@ -79,6 +85,11 @@ def fit(
     frozen features), "finetune" (head first, then all of it), "scratch", or "auto": the head, and fine-tuning where
     the head leaves much to learn. With `coverage` or `max_error` the model answers "unknown" where it is not sure
     enough; `unknown_from` is a folder of pictures of none of the classes to measure that with.
+
+    `runtime` is the one that the device runs: "onnxruntime", "openvino", "litert" or "executorch". `precision` is
+    "fp32", "fp16" or "w8" (weights of 16 and 8 bits), "int8", or "auto": 8 bits where a budget may need them, and then
+    only if that loses at most `max_drop` points on the validation pictures. `device` is a profile that `effnet profile`
+    wrote on another machine: planning then takes its predictions for measurements.
 
     Raises BudgetError where no network fits, or where the finished file misses the budget (it is kept, with
     its report); InputError for anything else that the caller can mend.
@@ -98,6 +109,12 @@ def fit(
             coverage=coverage,
             max_error=max_error,
             unknown_from=None if unknown_from is None else os.fspath(unknown_from),
+        ),
+        target=Target(
+            runtime=runtime,
+            precision=precision,
+            max_drop=max_drop / 100,
+            profile="" if device is None else os.fspath(device),
         ),
     )  # fmt: skip
     return _run(task, resume=resume)
@@ -140,7 +157,7 @@ def train(
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
-        asked=asked, auto_batch=batch == "auto",
+        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
     )  # fmt: skip
     return _run(task, resume=resume)
 

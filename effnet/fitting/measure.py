@@ -6,15 +6,24 @@ from pathlib import Path
 from effnet.arch.spec import ArchSpec
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.weights import random_weights
-from effnet.measure.timing import Timing, time_onnx
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.target import Target
+from effnet.measure.timing import Timing, time_model
+from effnet.runtime.formats import Format
 
 
-def measure_random(spec: ArchSpec, scratch: Path, *, threads: int) -> Timing:
-    """Exports `spec` with random weights into `scratch` and measures the file in ONNX Runtime."""
+def measure_random(candidate: Candidate, scratch: Path, *, target: Target, threads: int) -> Timing:
+    """Exports a candidate with random weights into `scratch` and measures the file in the target's runtime."""
+    path = write_random(candidate.spec, target.format(candidate.precision), scratch)
+    return time_model(path, threads=threads, rounds=3, seconds=0.1)
+
+
+def write_random(spec: ArchSpec, target: Format, scratch: Path) -> Path:
+    """Writes `spec` with random weights in a format, without any training or calibration, and returns the path."""
     half = (0.5,) * spec.in_channels
-    path = scratch / "candidate.onnx"
+    path = scratch / target.file
     write_onnx(to_onnx(spec, random_weights(spec), mean=half, std=half), path)
-    return time_onnx(path, threads=threads, rounds=3, seconds=0.1)
+    return path
 
 
 @lru_cache(maxsize=256)

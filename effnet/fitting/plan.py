@@ -1,23 +1,21 @@
 """Planning: the largest network that keeps every budget, found by measuring few of many candidates."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BudgetError, BundleError
 from effnet.fitting.budget import LABELS, MARGIN, Budget, failures, say, say_at_least
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.events import Listener, Measured
+from effnet.fitting.predicting import MEASURED, Predictions
 from effnet.measure.timing import Timing
 
-# The budgets that only a measurement settles: the file is more than its weights.
-_MEASURED = ("latency_ms", "memory_mb", "size_mb")
 # Measuring takes about a second each; few plans need more than half of these.
-MAX_MEASUREMENTS = 40
+MAX_MEASUREMENTS = 50
 # Networks measured before the first prediction, spread over the range of MACs of each family.
 _FIRST_MEASUREMENTS = 2
 # A prediction must miss the budget by this share before a candidate is dropped unmeasured; each measurement that
@@ -27,9 +25,10 @@ _DOUBT, _DOUBT_FALLS = 0.25, 0.7
 _LAST_CHANCES = 3
 # Smaller candidates measured behind the taken one, to fall back on: each this share of its MACs at the most.
 _FALLBACK_SHARES = (0.75, 0.5)
-MAX_FALLBACKS = len(_FALLBACK_SHARES)
+# One more where the taken one computes in 8 bits: the best that does not, for where 8 bits lose too much.
+MAX_FALLBACKS = len(_FALLBACK_SHARES) + 1
 
-Measure = Callable[[ArchSpec], Timing]
+Measure = Callable[[Candidate], Timing]
 TrainSpeed = Callable[[ArchSpec], float]
 
 
@@ -57,10 +56,10 @@ def make_plan(
 ) -> list[Candidate]:
     """Returns all candidates with their fates; the one taken has status "taken".
 
-    Candidates come in the order in which they are wanted: most MACs first or, for pretrained ones, most accurate
-    first; `best` is the word for it. Those over the analytic budgets are rejected; of the rest the first that may
-    fit is measured, until none before it is left. Every budget keeps a margin of 10 %. With a `need`, the
-    network must also train that fast. Raises BudgetError where nothing fits, naming the nearest budget that can be met.
+    Candidates come in the order in which they are wanted, the most promising first; `best` is the word for it. Those
+    over the analytic budgets are rejected; of the rest the first that may fit is measured, until none before it is
+    left. Every budget keeps a margin of 10 %. With a `need`, the network must also train that fast. Raises BudgetError
+    where nothing fits, naming the nearest budget that can be met.
     """
     table = [_analytic(candidate, budget) for candidate in candidates]
     search = _Search(table, budget, measure, listener)
@@ -73,13 +72,17 @@ def make_plan(
     )
     for share in _FALLBACK_SHARES if search.measures else ():
         search.measure_fallback(taken, share)
+    if search.measures and search.table[taken].precision == "int8":
+        search.measure_fallback(taken, 1.0, floats=True)
     search.explain_rest(taken, best)
     return search.table
 
 
 def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
     """Rejects what exceeds a budget whatever a measurement says; weights alone are a bound for memory."""
-    least_memory = candidate.size_mb + candidate.cost.peak_memory_bytes / 1e6
+    weights = candidate.cost.weight_bytes("int8" if candidate.precision == "int8" else "fp32")
+    maps = candidate.cost.peak_activations * (1 if candidate.precision == "int8" else 4)
+    least_memory = (weights + maps) / 1e6
     found = failures(budget, candidate.figures | {"memory_mb": least_memory}, margin=MARGIN)
     found = tuple(text.replace("peak memory ", "peak memory of at least ", 1) for text in found)
     return dataclasses.replace(candidate, status="rejected", reason="; ".join(found)) if found else candidate
@@ -90,17 +93,16 @@ class _Search:
 
     def __init__(self, table: list[Candidate], budget: Budget, measure: Measure, listener: Listener) -> None:
         self.table, self.budget, self._measure, self._listener = table, budget, measure, listener
-        self._families = list(dict.fromkeys(candidate.family for candidate in table))
-        self._features: dict[int, np.ndarray] = {}
+        self._predictions = Predictions(table)
         self.count = self.misses = 0
         # What is only counted is known without measuring anything.
-        self.measures = any(key in budget.asked() for key in _MEASURED)
+        self.measures = any(key in budget.asked() for key in MEASURED)
 
     def measure(self, index: int) -> bool:
         """Measures one candidate and returns whether it keeps the budget with its margin."""
         self.count += 1
         try:
-            timing = self._measure(self.table[index].spec)
+            timing = self._measure(self.table[index])
         except BundleError as error:
             reason = f"could not be measured: {error}"
             self.table[index] = dataclasses.replace(self.table[index], status="rejected", reason=reason)
@@ -114,6 +116,7 @@ class _Search:
         found = failures(self.budget, known.figures, margin=MARGIN)
         known = dataclasses.replace(known, status="rejected" if found else "fits", reason="; ".join(found))
         self.table[index] = known
+        self._predictions.forget()
         self.misses += bool(found)
         self._listener(Measured(candidate=known, number=self.count))
         return not found
@@ -161,11 +164,13 @@ class _Search:
                 self.table[index] = dataclasses.replace(candidate, status="rejected", reason=reason)
 
     def _measure_spread(self) -> None:
-        """Measures a few networks of each family, over the range of MACs, for the predictions to stand on."""
-        for family in dict.fromkeys(candidate.family for candidate in self.table):
-            open_ = [i for i, c in enumerate(self.table) if c.family == family and c.status == "listed"]
+        """Measures a few networks of each kind, over the range of MACs, for the predictions to stand on."""
+        for family, precision in dict.fromkeys((c.family, c.precision) for c in self.table):
+            if precision not in ("fp32", "int8"):  # they compute as in 32 bits
+                continue
+            open_ = [i for i, c in enumerate(self.table) if _is(c, family, precision) and c.status == "listed"]
             # Huge ones take long and say little about the small ones: the top of the range is the median.
-            for share in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS):
+            for share in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS if precision == "fp32" else 1):
                 if open_:
                     index = open_[min(len(open_) - 1, int(share * len(open_)))]
                     if self.table[index].status == "listed":
@@ -173,71 +178,42 @@ class _Search:
 
     def _next(self) -> int | None:
         """Returns the largest candidate that fits or, as far as can be told, may fit."""
-        models = {key: self._fit(key) for key in _MEASURED}
         for index, candidate in enumerate(self.table):
             if candidate.status == "fits":
                 return index
             if not self.measures and candidate.status == "listed":
                 return index
             may_measure = candidate.status == "listed" and self.count < MAX_MEASUREMENTS
-            if may_measure and not self._predicted_over(index, models):
+            if may_measure and not self._predicted_over(index):
                 return index
         return None
 
     def _nearest_listed(self) -> int | None:
         """Returns the unmeasured candidate with the least predicted excess over the budget."""
         open_ = [i for i, c in enumerate(self.table) if c.status == "listed"]
-        limits = {key: limit for key, limit in self.budget.asked().items() if key in _MEASURED}
+        limits = {key: limit for key, limit in self.budget.asked().items() if key in MEASURED}
 
         def excess(index: int) -> float:
             return max(((self.predicted(index, key) or 0.0) / limit for key, limit in limits.items()), default=0.0)
 
         return min(open_, key=excess, default=None)
 
-    def _predicted_over(self, index: int, models: Mapping[str, np.ndarray | None]) -> bool:
-        for key, model in models.items():
+    def _predicted_over(self, index: int) -> bool:
+        for key in MEASURED:
             limit = self.budget.asked().get(key)
-            if limit is not None and model is not None:
-                predicted = float(self._feature(index) @ model)
-                if predicted > limit * (1 - MARGIN) * (1 + _DOUBT * _DOUBT_FALLS**self.misses):
-                    return True
+            predicted = self.predicted(index, key) if limit is not None else None
+            if predicted is not None and predicted > limit * (1 - MARGIN) * (1 + _DOUBT * _DOUBT_FALLS**self.misses):
+                return True
         return False
 
     def predicted(self, index: int, key: str) -> float | None:
         """Returns the predicted latency in ms or memory in MB, or None before anything was measured."""
-        model = self._fit(key)
-        return None if model is None else float(self._feature(index) @ model)
-
-    def _fit(self, key: str) -> np.ndarray | None:
-        """Fits non-negative coefficients to what has been measured, each relative to its size."""
-        from scipy.optimize import nnls
-
-        known = [(i, c.figures[key]) for i, c in enumerate(self.table) if c.latency_ms is not None]
-        if not known:
-            return None
-        values = np.array([value for _, value in known])
-        rows = np.stack([self._feature(i) for i, _ in known])
-        return nnls(rows / values[:, None], np.ones(len(values)))[0]
-
-    def _feature(self, index: int) -> np.ndarray:
-        """What latency and memory are taken to be linear in; each family has a constant of its own."""
-        if index not in self._features:
-            candidate, found = self.table[index], self.table[index].cost
-            shared = (
-                len(named_layers(candidate.spec)),
-                found.macs / 1e6,
-                found.activations / 1e6,
-                found.folded_params / 1e6,
-                found.peak_activations / 1e6,
-            )
-            own = [float(candidate.family == family) for family in self._families]
-            self._features[index] = np.array([*own, *shared])
-        return self._features[index]
+        return self._predictions.of(index, key)
 
     def measure_least(self) -> None:
         """Measures the network that should come nearest to each budget, whatever refused it before."""
         for key in self.budget.asked():
-            if key not in _MEASURED:
+            if key not in MEASURED:
                 continue
 
             def expected(index: int, key: str = key) -> float:
@@ -250,14 +226,17 @@ class _Search:
             if self.table[nearest].latency_ms is None:
                 self.measure(nearest)
 
-    def measure_fallback(self, taken: int, share: float) -> None:
-        """Measures the best likely candidate of the same weights with at most this share of the taken one's MACs."""
+    def measure_fallback(self, taken: int, share: float, *, floats: bool = False) -> None:
+        """Measures the best likely candidate of the same weights with at most this share of the taken one's MACs.
+
+        With `floats` only those that do not compute in 8 bits count.
+        """
         limit = share * self.table[taken].cost.macs
-        models = {key: self._fit(key) for key in _MEASURED}
         for index, candidate in enumerate(self.table):
             likely = candidate.cost.macs <= limit and candidate.status in ("listed", "fits")
             likely = likely and candidate.weights == self.table[taken].weights
-            if likely and not self._predicted_over(index, models):
+            likely = likely and not (floats and candidate.precision == "int8")
+            if likely and not self._predicted_over(index):
                 if candidate.status == "listed":
                     self.measure(index)
                 return
@@ -265,24 +244,29 @@ class _Search:
     def explain_rest(self, taken: int, word: str) -> None:
         """Gives every candidate that was not measured its reason; `word` is what the taken one is most."""
         best = self.table[taken]
-        less = "smaller than" if word == "largest" else "expected to be less accurate than"
         for index, candidate in enumerate(self.table):
+            smaller = word == "largest" and candidate.cost.macs <= best.cost.macs
+            less = "smaller than" if smaller else "expected to be less accurate than"
             if candidate.status == "fits" and not candidate.reason:
                 self.table[index] = dataclasses.replace(
                     candidate, reason=f"keeps every budget, {less} {best.spec.name}"
                 )
             if candidate.status != "listed":
                 continue
-            if index > taken and (word != "largest" or candidate.cost.macs <= best.cost.macs):
+            if index > taken:
                 reason = f"not measured: {less} {best.spec.name}"
             else:
                 parts = [
                     f"{LABELS[key]} predicted at {say(key, self.predicted(index, key) or 0.0)}"
-                    for key in _MEASURED
+                    for key in MEASURED
                     if key in self.budget.asked()
                 ]
                 reason = f"not measured: {', '.join(parts) or 'as large as the taken one'}"
             self.table[index] = dataclasses.replace(candidate, status="unmeasured", reason=reason)
+
+
+def _is(candidate: Candidate, family: str, precision: str) -> bool:
+    return candidate.family == family and candidate.precision == precision
 
 
 def _subject(table: Sequence[Candidate]) -> str:

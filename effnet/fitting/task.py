@@ -17,6 +17,7 @@ from effnet.fitting.budget import Budget
 from effnet.fitting.events import Listener, Said
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.state import RUN, Strategy
+from effnet.fitting.target import Target
 from effnet.training.calibration import Abstain
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.unknown import unknown_pictures
@@ -45,6 +46,7 @@ class Task:
     asked: Asked = field(default_factory=Asked)
     ranks: Ranks = ALONE
     auto_batch: bool = False
+    target: Target = field(default_factory=Target)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Task:
             "network": network,
             "abstain": asdict(self.abstain),
             "auto_batch": self.auto_batch or None,
+            **self.target.options,
             **self.asked.options,
         }
 
@@ -152,6 +155,7 @@ def command_line(task: Task) -> str:
         words += ["--model", task.model] if task.model else []
         words += [] if task.weights == "auto" else ["--weights", task.weights]
         words += [] if task.strategy == "auto" or task.weights == "none" else ["--strategy", task.strategy]
+        words += _target_words(task.target)
     for name, value in asdict(task.abstain).items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else _exact(value)]
@@ -161,6 +165,14 @@ def command_line(task: Task) -> str:
             words += [f"--{name}", _exact(value)]
     words += ["--strict"] if task.strict else []
     return shlex.join([*words, "--out", str(task.out)])
+
+
+def _target_words(target: Target) -> list[str]:
+    usual = Target()
+    words = [] if target.runtime == usual.runtime else ["--runtime", target.runtime]
+    words += [] if target.precision == usual.precision else ["--precision", target.precision]
+    words += [] if target.max_drop == usual.max_drop else ["--max-drop", _exact(round(100 * target.max_drop, 6))]
+    return words + (["--device", target.profile] if target.profile else [])
 
 
 def _exact(value: float) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from devices import timing
 
-from effnet.arch.cost import cost
 from effnet.data.datasets import read_dataset
 from effnet.data.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
@@ -43,7 +42,7 @@ def chosen(read, tmp_path, monkeypatch):
 
     The device takes 0.1 ms for a million MACs.
     """
-    monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda spec, *_, **__: timing(cost(spec).macs * 1e-7))
+    monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7))
 
     def run(*, of="photos", budget=None, **options):
         events = []

@@ -14,11 +14,10 @@ from effnet.measure.timing import Timing
 CANDIDATES = list_candidates(num_classes=10, channels=3, short_side=32)
 
 
-def fake_measure(spec, *, ms_per_mmac=0.05):
+def fake_measure(found, *, ms_per_mmac=0.05):
     """A device whose latency and memory follow a law that the planner does not know."""
-    found = next(c for c in CANDIDATES if c.spec == spec)
     overhead = {"b0": 0.12, "lite0": 0.08, "v2_b0": 0.05}[found.family]
-    latency = overhead + ms_per_mmac * found.cost.macs / 1e6 + 0.004 * len(spec.blocks)
+    latency = overhead + ms_per_mmac * found.cost.macs / 1e6 + 0.004 * len(found.spec.blocks)
     return Timing(
         p50_ms=latency, p95_ms=1.1 * latency, rounds_ms=(latency,), runs=20, load_ms=1.0,
         memory_mb=11 + 2.5 * found.size_mb + found.cost.peak_memory_bytes / 1e6, size_mb=found.size_mb + 0.02,
@@ -36,7 +35,7 @@ def taken(table):
 
 
 def fits(candidate, budget):
-    timing = fake_measure(candidate.spec)
+    timing = fake_measure(candidate)
     figures = candidate.figures | {
         "latency_ms": timing.p50_ms,
         "memory_mb": timing.memory_mb,
@@ -71,6 +70,37 @@ def test_every_candidate_gets_a_verdict_and_a_reason():
     assert {c.status for c in table} <= {"taken", "fits", "rejected", "unmeasured"}
     assert all(c.reason for c in table)
     assert any("parameters" in c.reason and "over the budget of 2,000,000" in c.reason for c in table)
+
+
+MIXED = list_candidates(num_classes=10, channels=3, short_side=32, precisions=("fp32", "int8"))
+
+
+def in_precisions(budget, *, speedup):
+    """Plans with two precisions on a device whose integers are so many times faster, and a quarter of the size."""
+
+    def measure(found):
+        family = found.family.split()[0]
+        fp32 = fake_measure(dataclasses.replace(found, family=family, size_mb=found.cost.weight_bytes("fp32") / 1e6))
+        if found.precision == "fp32":
+            return fp32
+        return dataclasses.replace(fp32, p50_ms=fp32.p50_ms / speedup, size_mb=fp32.size_mb / 4)
+
+    return make_plan(MIXED, budget, measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
+
+
+def test_integers_are_taken_where_they_carry_a_larger_network_and_floats_where_they_do_not():
+    fast, slow = (in_precisions(Budget(latency_ms=1.5), speedup=speedup) for speedup in (2.0, 0.8))
+    assert (taken(fast).precision, taken(slow).precision) == ("int8", "fp32")
+    assert taken(fast).cost.macs > 1.3 * taken(slow).cost.macs
+
+
+def test_a_network_in_floats_stands_behind_one_in_integers():
+    table = in_precisions(Budget(latency_ms=1.5), speedup=2.0)
+    assert any(c.status == "fits" and c.precision == "fp32" for c in table)
+
+
+def test_what_no_budget_limits_needs_no_fewer_bits():
+    assert taken(in_precisions(Budget(macs=20e6), speedup=2.0)).precision == "fp32"
 
 
 def test_only_a_few_candidates_are_measured_and_each_is_told():
@@ -175,10 +205,10 @@ def test_a_candidate_survives_its_json():
 
 
 def test_a_network_that_cannot_be_measured_is_rejected_and_planning_goes_on():
-    def broken(spec):
-        if next(c for c in CANDIDATES if c.spec == spec).cost.macs > 5e6:
+    def broken(found):
+        if found.cost.macs > 5e6:
             raise BundleError("measuring took more than 600 s")
-        return fake_measure(spec)
+        return fake_measure(found)
 
     table = make_plan(CANDIDATES, Budget(latency_ms=1e6), measure=broken, train_speed=lambda spec: 1e9, listener=ignore)
     assert 2e6 < taken(table).cost.macs <= 5e6

@@ -1,0 +1,75 @@
+"""What a plan expects of candidates that it has not measured, from those that it has."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from effnet.arch.layers import named_layers
+from effnet.fitting.candidates import Candidate
+
+# The budgets that only a measurement settles: the file is more than its weights.
+MEASURED = ("latency_ms", "memory_mb", "size_mb")
+# Runtimes compute these in a pass of their own, and slowly; the others come with the convolution.
+_SLOW = ("silu", "hard_swish")
+
+
+class Predictions:
+    """Latency, memory and size as linear functions of what a network's cost says, fitted to what was measured.
+
+    Integer arithmetic has functions of its own; each family has constants of its own. `table` may change between calls.
+    """
+
+    def __init__(self, table: Sequence[Candidate]) -> None:
+        self.table = table
+        self._families = list(dict.fromkeys(candidate.family for candidate in table))
+        self._features: dict[int, np.ndarray] = {}
+        self._models: dict[tuple[str, bool], np.ndarray | None] = {}
+
+    def forget(self) -> None:
+        """Has the functions fitted anew: something has been measured."""
+        self._models.clear()
+
+    def of(self, index: int, key: str) -> float | None:
+        """Returns the latency in ms, or memory or size in MB, to expect; None before anything is known."""
+        integer = self.table[index].precision == "int8"
+        model = self._model(key, integer)
+        if model is None:  # integers are rarely slower: what floats take is a cautious guess
+            model = self._model(key, not integer)
+        return None if model is None else float(self._feature(index) @ model)
+
+    def _model(self, key: str, integer: bool) -> np.ndarray | None:
+        if (key, integer) not in self._models:
+            self._models[key, integer] = self._fit(key, integer)
+        return self._models[key, integer]
+
+    def _fit(self, key: str, integer: bool) -> np.ndarray | None:
+        """Fits non-negative coefficients to what has been measured, each relative to its size."""
+        from scipy.optimize import nnls
+
+        known = [
+            (i, value)
+            for i, c in enumerate(self.table)
+            if c.latency_ms is not None and (c.precision == "int8") == integer and (value := c.figures[key])
+        ]
+        if not known:
+            return None
+        values = np.array([value for _, value in known])
+        rows = np.stack([self._feature(i) for i, _ in known])
+        return nnls(rows / values[:, None], np.ones(len(values)))[0]
+
+    def _feature(self, index: int) -> np.ndarray:
+        if index not in self._features:
+            candidate, found = self.table[index], self.table[index].cost
+            slow = found.activations if candidate.spec.activation in _SLOW else 0
+            shared = (
+                len(named_layers(candidate.spec)),
+                found.macs / 1e6,
+                found.activations / 1e6,
+                slow / 1e6,
+                found.folded_params / 1e6,
+                found.weight_bytes("int8" if candidate.precision in ("w8", "int8") else "fp32") / 1e6,
+                found.peak_activations / 1e6,
+            )
+            own = [float(candidate.family == family) for family in self._families]
+            self._features[index] = np.array([*own, *shared])
+        return self._features[index]
