@@ -33,7 +33,7 @@ def fit(
     ] = "onnxruntime",
     precision: Annotated[
         str,
-        typer.Option(metavar="auto|fp32|fp16|w8|int8", help="Bits of the file; auto takes fewer where a budget asks."),
+        typer.Option(metavar="auto|fp32|fp16|w8|int8", help="Bits of the file; auto: fewer if a budget asks."),
     ] = "auto",
     max_drop: Annotated[float, typer.Option(help="Points of accuracy that fewer bits may cost.")] = 0.5,
     device: Annotated[
