@@ -35,7 +35,21 @@ RESOLUTIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 4
 _SLIM_BELOW, _SLIM_EXPAND, _LEAST_STAGES = -16, 3, 3
 # Strides may go for pictures of this shorter side at the most, and for inputs that show nearly all their pixels.
 _SMALL, _NEARLY_ALL = 64, 0.75
-_KNOWN = ("family", "phi", "size_mb", "latency_ms", "memory_mb", "weights", "status", "reason", "precision", "kept")
+_KNOWN = (
+    "family",
+    "phi",
+    "size_mb",
+    "latency_ms",
+    "memory_mb",
+    "weights",
+    "status",
+    "reason",
+    "precision",
+    "kept",
+    "trial_accuracy",
+    "trial_rounds",
+    "worth",
+)
 # How far a network's input may lie from the resolution that compound scaling pairs with its phi.
 _LEAST_RATIO, _MOST_RATIO, _LEAST_PAIRED = 0.6, 3.0, 40.0
 
@@ -48,7 +62,7 @@ class Candidate:
     the pretrained ones that it begins with, as an id or a path, and `preprocess` is what they expect; empty and None
     for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs of its
     weights' network that pruning leaves. Of two candidates the one with more MACs times `worth` is expected to be
-    more accurate.
+    more accurate. `trial_accuracy` is that of a short training, of so many rounds; None without one.
     """
 
     spec: ArchSpec
@@ -63,6 +77,8 @@ class Candidate:
     precision: Precision = "fp32"
     kept: float = 1.0
     worth: float = 1.0
+    trial_accuracy: float | None = None
+    trial_rounds: int = 0
     status: Status = "listed"
     reason: str = ""
 
@@ -87,13 +103,15 @@ class Candidate:
             "weights": self.weights,
             "precision": self.precision,
             "kept": self.kept,
+            "trial_accuracy": self.trial_accuracy,
+            "trial_rounds": self.trial_rounds,
         }
         return row | self.figures | {"status": self.status, "reason": self.reason}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able data that `candidate_from_dict` reads."""
         preprocess = self.preprocess.to_dict() if self.preprocess else None
-        return self.to_row() | {"spec": spec_to_dict(self.spec), "preprocess": preprocess}
+        return self.to_row() | {"spec": spec_to_dict(self.spec), "preprocess": preprocess, "worth": self.worth}
 
 
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:

@@ -1,0 +1,82 @@
+"""Short trainings: what a candidate learns in a small part of the time, to compare it with others."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+
+from effnet.data.datasets import Dataset, Split
+from effnet.data.inspect import DataReport
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.measure import training_speed
+from effnet.fitting.settings import make_preprocess, make_recipe
+from effnet.fitting.state import RUN
+from effnet.fitting.task import Task
+from effnet.fitting.trials import ROUNDS, Report, Score, scratch_folder
+from effnet.measure.machine import machine
+from effnet.training.events import EpochEnd, Step
+from effnet.training.loop import train
+from effnet.training.state import network_for
+
+# Fewer pictures a class than this say nothing about a network.
+_LEAST_A_CLASS = 20
+_MOST_VALIDATED = 1000
+
+
+class _Stopped(Exception):
+    """A trial fell behind."""
+
+
+def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds: float) -> Score:
+    """Returns what trains a fresh candidate for about `seconds`: nine epochs over as many pictures as that allows."""
+
+    def score(candidate: Candidate, heard: Report) -> float:
+        spec = candidate.spec
+        least = _LEAST_A_CLASS * len(dataset.class_names)
+        number = max(least, int(seconds * training_speed(spec) / ROUNDS))
+        some = dataclasses.replace(
+            dataset,
+            train=_part(dataset.train, number, seed=task.seed),
+            val=_part(dataset.val if len(dataset.val) else dataset.train, _MOST_VALIDATED, seed=task.seed),
+        )
+        side = report.median_short_side
+        chosen = make_recipe(
+            some, spec, epochs=ROUNDS, short_side=side, memory_gb=machine()["memory_gb"], seed=task.seed
+        )
+        recipe = task.asked.complete(chosen, epochs=ROUNDS, seed=task.seed)
+        preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=task.seed)
+        best, listener = _listener(task, heard)
+        with scratch_folder(task.out / RUN) as folder, suppress(_Stopped):
+            train(network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener)
+        return best()
+
+    return score
+
+
+def _listener(task: Task, heard: Report) -> tuple[Callable[[], float], Callable]:
+    found = [0.0]
+
+    def listen(event: object) -> None:
+        if isinstance(event, EpochEnd):
+            found.append(event.val_accuracy)
+            if not heard(event.epoch, event.val_accuracy):
+                raise _Stopped
+        elif isinstance(event, Step):
+            task.listener(event)
+
+    return lambda: max(found), listen
+
+
+def _part(split: Split, number: int, *, seed: int) -> Split:
+    """Returns at most so many pictures of a split, drawn alike from each class, in their order."""
+    if len(split) <= number:
+        return split
+    rng = np.random.default_rng(seed)
+    share = number / len(split)
+    kept: list[int] = []
+    for label in np.unique(split.labels):
+        own = np.flatnonzero(split.labels == label)
+        kept += list(rng.permutation(own)[: max(1, round(share * len(own)))])
+    kept = sorted(kept)
+    return Split(sources=[split.sources[i] for i in kept], labels=split.labels[kept])
