@@ -39,6 +39,10 @@ def fit(
     device: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Profile of another device, by `effnet profile`, to plan for.")
     ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Fresh networks that are tried before one is chosen; 8 from 30 minutes on.")
+    ] = None,
+    storage: Annotated[str, typer.Option(metavar="FILE|URL", help="Where machines share their trials.")] = "",
     weights: Annotated[
         str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to begin with; `effnet weights list`.")
     ] = "auto",
@@ -93,6 +97,8 @@ def fit(
             precision=precision,  # type: ignore[arg-type]
             max_drop=max_drop,
             device=device,
+            trials=trials,
+            storage=storage,
             resume=resume,
             listener=listener,
         )

@@ -2,26 +2,32 @@
 
 import dataclasses
 import http.client
+import json
 import math
 import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from effnet.data.datasets import Dataset
 from effnet.data.fetching import cache_folder, network_forbidden
 from effnet.data.inspect import DataReport
-from effnet.errors import BudgetError, WeightsError
+from effnet.errors import BudgetError, BundleError, WeightsError
 from effnet.fitting.backbones import LEAST_SIDE, Offer, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
 from effnet.fitting.events import Counted
 from effnet.fitting.measure import measure_random, training_speed
 from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.fitting.settings import DEFAULT_MINUTES, feature_need, training_need
+from effnet.fitting.shorts import short_training
+from effnet.fitting.state import RUN, fingerprint
 from effnet.fitting.task import Task
+from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
+from effnet.measure.timing import Timing
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 _RGB = 3
@@ -88,7 +94,35 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
         short_side=report.median_short_side,
         precisions=task.target.precisions(task.budget),
     )
-    return _plan(task, candidates, need=need)
+    return _tried(task, dataset, report, _plan(task, candidates, need=need), need)
+
+
+def _tried(
+    task: Task, dataset: Dataset, report: DataReport, table: list[Candidate], need: TrainingNeed | None
+) -> list[Candidate]:
+    """Returns the table with the best of a few short trainings taken, where there shall be any."""
+    if not task.num_trials:
+        return table
+    task.say(f"Trying up to {task.num_trials} networks for {task.trial_minutes:.3g} minutes", heading=True)
+    seconds = 60 * task.trial_minutes
+    score = short_training(task, dataset, report, seconds=seconds / task.num_trials)
+    with _measuring(task) as measure:
+
+        def measure_trained(candidate: Candidate) -> Timing:
+            if need is not None and training_speed(candidate.spec) < need.images_per_second:
+                raise BundleError(f"it trains too slowly, {need.reason}")
+            return measure(candidate)
+
+        return run_trials(
+            table,
+            task.budget,
+            Trials(number=task.num_trials, seconds=seconds, storage=task.storage),
+            measure=measure_trained,
+            score=score,
+            folder=task.out / RUN,
+            key=json.dumps([fingerprint(dataset), task.options]),
+            listener=task.listener,
+        )
 
 
 def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
@@ -145,14 +179,21 @@ def _choose_pretrained(task: Task, dataset: Dataset, offers: Sequence[Offer]) ->
 def _plan(
     task: Task, candidates: Sequence[Candidate], *, need: TrainingNeed | None, best: str = "largest"
 ) -> list[Candidate]:
-    with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
+    with _measuring(task) as measure:
         return make_plan(
             candidates,
             task.budget,
-            measure=lambda found: measure_random(found, Path(scratch), target=task.target, threads=task.threads),
+            measure=measure,
             # Pretrained networks need no speed: what they cost is known from their MACs.
             train_speed=training_speed if best == "largest" else lambda spec: math.inf,
             need=need,
             best=best,
             listener=task.listener,
         )
+
+
+@contextmanager
+def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
+    """Yields what measures a candidate on this machine."""
+    with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
+        yield lambda found: measure_random(found, Path(scratch), target=task.target, threads=task.threads)

@@ -23,6 +23,9 @@ from effnet.training.ranks import ALONE, Ranks
 from effnet.training.unknown import unknown_pictures
 from effnet.weights.pretrained import find_source
 
+# With as many minutes trials pay; of the time they may take this share.
+_ENOUGH_FOR_TRIALS, _TRIAL_SHARE, USUAL_TRIALS = 30.0, 0.3, 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -47,11 +50,25 @@ class Task:
     ranks: Ranks = ALONE
     auto_batch: bool = False
     target: Target = field(default_factory=Target)
+    trials: int | None = None
+    storage: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
         """What a resumed fit must repeat."""
-        names = ("data", "threads", "epochs", "minutes", "seed", "channels", "strict", "weights", "strategy", "model")
+        names = (
+            "data",
+            "threads",
+            "epochs",
+            "minutes",
+            "seed",
+            "channels",
+            "strict",
+            "weights",
+            "strategy",
+            "model",
+            "trials",
+        )
         network = None if self.network is None else spec_to_dict(self.network)
         return {name: getattr(self, name) for name in names} | {
             "budget": self.budget.to_dict(),
@@ -64,9 +81,21 @@ class Task:
 
     @property
     def time_limit(self) -> float | None:
-        """Minutes of training; None where the number of epochs is fixed."""
+        """Minutes of training, those of trials left out; None where the number of epochs is fixed."""
         fixed = self.epochs or (self.minutes is None and self.asked.value("train.epochs"))
-        return None if fixed else self.minutes or DEFAULT_MINUTES
+        return None if fixed else (self.minutes or DEFAULT_MINUTES) - self.trial_minutes
+
+    @property
+    def num_trials(self) -> int:
+        """How many candidates are trained a little before one is chosen: as asked, or some where there is time."""
+        if self.trials is not None or self.network is not None:
+            return self.trials or 0
+        return USUAL_TRIALS if (self.minutes or 0) >= _ENOUGH_FOR_TRIALS else 0
+
+    @property
+    def trial_minutes(self) -> float:
+        """Minutes that trials may take."""
+        return _TRIAL_SHARE * (self.minutes or DEFAULT_MINUTES) if self.num_trials else 0.0
 
     def say(self, text: str, *, heading: bool = False) -> None:
         self.listener(Said(text=text, heading=heading))
@@ -88,6 +117,8 @@ def check(task: Task) -> None:
         raise InputError(f"epochs must be at least 1; got {task.epochs}")
     if task.minutes is not None and not (math.isfinite(task.minutes) and task.minutes > 0):
         raise InputError(f"minutes must be positive and finite; got {task.minutes}")
+    if task.trials is not None and not 0 <= task.trials <= 10_000:
+        raise InputError(f"trials must lie in 0..10000; got {task.trials}")
     if not 1 <= task.threads <= 1024:
         raise InputError(f"threads must lie in 1..1024; got {task.threads}")
     _check_strategy(task)
@@ -156,6 +187,8 @@ def command_line(task: Task) -> str:
         words += [] if task.weights == "auto" else ["--weights", task.weights]
         words += [] if task.strategy == "auto" or task.weights == "none" else ["--strategy", task.strategy]
         words += _target_words(task.target)
+        words += [] if task.trials is None else ["--trials", str(task.trials)]
+        words += ["--storage", task.storage] if task.storage else []
     for name, value in asdict(task.abstain).items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else _exact(value)]

@@ -191,7 +191,7 @@ class _Search:
         try:
             timing = self._measure(candidate)
         except BundleError as error:
-            self.table[index] = dataclasses.replace(candidate, status="rejected", reason=f"not measured: {error}")
+            self.table[index] = dataclasses.replace(candidate, status="rejected", reason=f"not tried: {error}")
             return self.table[index]
         known = dataclasses.replace(
             candidate, latency_ms=timing.p50_ms, memory_mb=timing.memory_mb, size_mb=timing.size_mb

@@ -1,0 +1,194 @@
+"""The work behind fit and train: plan, train, prove, and again with a smaller network while the budget is missed."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from effnet.arch.spec import ArchSpec
+from effnet.data.datasets import Dataset, read_dataset, without_unreadable
+from effnet.data.inspect import DataReport, describe, inspect_dataset
+from effnet.errors import BudgetError, InputError
+from effnet.fitting.artifact import Artifact, make_artifact, publish
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.choose import choose
+from effnet.fitting.events import Counted, Planned
+from effnet.fitting.measure import training_speed
+from effnet.fitting.plan import MAX_FALLBACKS
+from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
+from effnet.fitting.state import RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
+from effnet.fitting.summary import summarize
+from effnet.fitting.task import Task, check, check_weights, command_line
+from effnet.measure.machine import machine
+from effnet.training.distill import read_teacher
+from effnet.training.recipe import Recipe
+from effnet.training.trial import fit_batch_here
+
+
+def work(task: Task, *, resume: bool) -> Mapping[str, Any]:
+    """Does the whole fit and returns its report."""
+    check(task)
+    started = time.monotonic()
+    plan = _earlier_plan(task, resume=resume)
+    if plan is None:  # a resumed fit may need them no longer
+        check_weights(task)
+    dataset, report = _read(task)
+    if plan is None:
+        _check_recipe(task, dataset)
+        plan = _plan(task, dataset, report, started)
+    else:
+        check_same(plan, task.options, fingerprint(dataset), task.out)
+        task.say(f"Resuming the fit in {task.out}", heading=True)
+    return _carry_out(task, plan, dataset, report)
+
+
+def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
+    """Returns the plan to go on with; raises InputError where `out` is in use and not to be resumed."""
+    out = task.out
+    plan = read_plan(out) if resume else None
+    # A fit that was killed before its plan was written leaves at most an empty run folder.
+    foreign = [path.name for path in out.iterdir() if path.name != RUN or not resume] if out.is_dir() else []
+    if plan is None and (foreign or out.is_file()):
+        hint = "there is no fit in it to resume" if resume else "add --resume to go on with the fit in it"
+        raise InputError(f"{out} must be new or empty; it is not: {hint}, or name another --out")
+    return plan
+
+
+def _read(task: Task) -> tuple[Dataset, DataReport]:
+    task.say(f"Reading {task.data}", heading=True)
+    dataset = read_dataset(
+        task.data,
+        seed=task.seed,
+        channels=task.channels,
+        strict=task.strict,
+        progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
+    )
+    report = inspect_dataset(dataset, seed=task.seed)
+    for line in describe(report):
+        task.say(line)
+    return without_unreadable(dataset, report.unreadable, strict=task.strict), report
+
+
+def _check_recipe(task: Task, dataset: Dataset) -> None:
+    """Raises InputError for a teacher of other classes, and says where the recipe may spoil the pictures."""
+    if teacher := task.asked.value("loss.teacher"):
+        read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
+    if task.asked.value("augment.flip") and not dataset.mirror_safe:
+        task.say("The recipe mirrors pictures, which changes what these show; --set augment.flip=false does not")
+
+
+def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
+    task.say("Planning: measuring candidates in ONNX Runtime", heading=True)
+    table = choose(task, dataset, report)
+    task.listener(Planned(candidates=table))
+    attempts = [_attempt(task, dataset, report, index, table[index]) for index in _order(table)]
+    plan = Plan(
+        options=task.options,
+        fingerprint=fingerprint(dataset),
+        candidates=table,
+        attempts=attempts,
+        seconds=time.monotonic() - started,
+    )
+    (task.out / RUN).mkdir(parents=True, exist_ok=True)
+    write_plan(plan, task.out)
+    return plan
+
+
+def _order(table: list[Candidate]) -> list[int]:
+    """Returns the candidates to train, the taken one first, then those measured to fit, better ones first."""
+    taken = next(i for i, c in enumerate(table) if c.status == "taken")
+    # Other weights than the taken ones have not been downloaded, and may not be there to be had.
+    usable = [i for i, c in enumerate(table) if c.status == "fits" and c.weights == table[taken].weights]
+    return [taken, *[i for i in usable if i > taken][:MAX_FALLBACKS]]
+
+
+def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate) -> Attempt:
+    spec, num_train = candidate.spec, len(dataset.train)
+    epochs, side = task.epochs or task.asked.value("train.epochs"), report.median_short_side
+    if candidate.weights:
+        epochs = epochs or 1  # fine-tuning finds its own, where it is not given
+        preprocess = candidate.preprocess
+    else:
+        preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
+        if task.time_limit is not None:
+            epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
+    assert epochs is not None
+    assert preprocess is not None
+    memory_gb = machine()["memory_gb"]
+    chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed)
+    recipe = task.asked.complete(chosen, epochs=epochs, seed=task.seed)
+    return Attempt(
+        candidate=index,
+        recipe=_fitted(task, dataset, spec, recipe) if task.auto_batch else recipe,
+        preprocess=preprocess,
+        strategy=task.strategy if candidate.weights else "scratch",
+    )
+
+
+def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
+    """Returns the recipe with as many pictures at once as the memory holds."""
+    found = fit_batch_here(spec, recipe, dataset)
+    if found is None:
+        task.say("This system does not tell how much memory is free; the batch stays as it is")
+        return recipe
+    task.say(found.sentence)
+    return found.recipe
+
+
+def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
+    """Trains and proves the planned network, and the next smaller ones while the artifact misses the budget."""
+    failed = list(plan.failed)
+    while True:
+        number = len(failed)
+        attempt = plan.attempts[number]
+        candidate = plan.candidates[attempt.candidate]
+        artifact = make_artifact(
+            candidate.spec,
+            attempt,
+            dataset,
+            folder=task.out / RUN / f"attempt-{number + 1}",
+            task=task,
+            weights=candidate.weights,
+        )
+        if artifact.honoured or number + 1 == len(plan.attempts):
+            break
+        failed.append(
+            {
+                "name": candidate.spec.name,
+                "honoured": False,
+                "failures": list(artifact.failures),
+                "seconds": artifact.seconds,
+            }
+        )
+        plan = _with_failure(plan, attempt.candidate, artifact, failed)
+        write_plan(plan, task.out)
+        task.say(
+            f"{candidate.spec.name} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
+        )
+    data = summarize(
+        plan,
+        artifact,
+        dataset,
+        report,
+        budget=task.budget,
+        command=command_line(task),
+        seed=task.seed,
+        data=task.data,
+    )
+    publish(artifact, data, dataset, task.out)
+    if not artifact.honoured:
+        raise BudgetError(
+            f"the finished model misses the budget: {'; '.join(artifact.failures)}. Model and report are in {task.out}"
+        )
+    return data
+
+
+def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[str, Any]]) -> Plan:
+    table = list(plan.candidates)
+    reason = f"the finished file missed the budget: {'; '.join(artifact.failures)}"
+    table[index] = dataclasses.replace(table[index], status="failed", reason=reason)
+    successor = plan.attempts[len(failed)].candidate
+    table[successor] = dataclasses.replace(
+        table[successor], status="taken", reason="the next smaller that keeps every budget"
+    )
+    return dataclasses.replace(plan, candidates=table, failed=failed)
