@@ -17,6 +17,9 @@ from effnet.data.datasets import Dataset, Split, load_image
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
 from effnet.fitting.budget import Budget, failures
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.deploy import Deployed, deploy
+from effnet.fitting.device import device_of, predicted_figures
 from effnet.fitting.events import Said
 from effnet.fitting.report import write_report
 from effnet.fitting.state import Attempt, write_recipe
@@ -24,15 +27,15 @@ from effnet.fitting.task import Task
 from effnet.fitting.team import Training, train_together
 from effnet.fitting.transfer import Learned, transfer
 from effnet.measure.machine import versions
-from effnet.measure.timing import Timing, time_onnx
-from effnet.nn.network import zero_classifier_
+from effnet.measure.timing import Timing, time_model
+from effnet.nn.network import build, zero_classifier_
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_config
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate, predict_split
 from effnet.training.state import network_for
-from effnet.weights.bundle import save_bundle, state_arrays
+from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
 
 # Pictures that the export is checked on: as many as eager can do within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
@@ -45,7 +48,8 @@ _PAUSES = (0, 1, 2, 4, 6, 8, 10)
 class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
-    `measurements` are all that were made of the file, `measured` the one that counts. `seconds` is what training,
+    `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
+    what the profile of another device says. `deployed` is the file. `seconds` is what training,
     over all its sessions, and this proof took.
     """
 
@@ -58,6 +62,8 @@ class Artifact:
     timing: Timing
     measured: dict[str, float]
     measurements: tuple[dict[str, float], ...]
+    deployed: Deployed
+    predicted: tuple[str, ...]
     failures: tuple[str, ...]
     seconds: float
 
@@ -67,18 +73,17 @@ class Artifact:
         return not self.failures
 
 
-def make_artifact(
-    spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task, weights: str
-) -> Artifact:
-    """Trains `spec` in `folder`, or goes on with what is there, and measures the file that comes out.
+def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Artifact:
+    """Trains a candidate in `folder`, or goes on with what is there, and measures the file that comes out.
 
-    With an attempt that is not from scratch, the network begins with the pretrained `weights`.
+    With an attempt that is not from scratch, the network begins with the candidate's pretrained weights.
     """
+    spec = candidate.spec
     listener, threads, abstain, budget = task.listener, task.threads, task.abstain, task.budget
-    learned = _learn(spec, attempt, dataset, folder=folder, task=task, weights=weights)
+    learned = _learn(spec, attempt, dataset, folder=folder, task=task, weights=candidate.weights)
     training = learned.training
     proving = time.monotonic()
-    listener(Said(text="Exporting to ONNX, checking and measuring", heading=True))
+    listener(Said(text="Exporting, checking and measuring", heading=True))
     bundle = folder / "bundle"
     config = ModelConfig(
         arch=spec,
@@ -91,15 +96,28 @@ def make_artifact(
     save_bundle(bundle, config, state)
     config, calibration = _calibrated(config, state, dataset.val, learned, abstain, folder=bundle)
     listener(Said(text=f"Temperature {calibration.temperature:g}. {calibration.sentence}"))
-    path = export_onnx(bundle, config, state)
-    predictor = Predictor(bundle, threads=threads)
-    images, _ = next(eval_batches(dataset.test, config.preprocess, batch_size=_num_checked(spec)))
-    check = check_export(training.model, predictor, images)
-    score = evaluate(predictor, dataset.test, unknown_from=abstain.unknown_from)
-    timing, measured, measurements = _measure(path, spec, budget, threads=threads)
+    reference = export_onnx(bundle, config, state)
+    deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
+    if deployed.path != reference:  # it is what others are compared with, and proven as well
+        _check(reference.parent, config, state, dataset, format="onnx")
+    if deployed.state is not state:
+        save_bundle(bundle, deployed.config, deployed.state)
+        export_onnx(bundle, deployed.config, deployed.state)
+    spec = deployed.config.arch
+    check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
+    score = evaluate(Predictor(bundle, threads=threads), dataset.test, unknown_from=abstain.unknown_from)
+    timing, measured, measurements = _measure(deployed.path, spec, budget, threads=threads)
+    device = device_of(task)
+    if device is not None:
+        measured = measured | predicted_figures(device, spec, deployed.format.precision)
+    missed = failures(budget, measured) + ((deployed.refused,) if deployed.refused else ())
+    if missed and deployed.ladder is not None:
+        missed += (deployed.ladder["sentence"],)
     return Artifact(
         folder=bundle,
         spec=spec,
+        deployed=deployed,
+        predicted=() if device is None else device.keys,
         learned=learned,
         calibration=calibration,
         check=check,
@@ -107,9 +125,24 @@ def make_artifact(
         timing=timing,
         measured=measured,
         measurements=measurements,
-        failures=failures(budget, measured),
+        failures=missed,
         seconds=training.seconds + time.monotonic() - proving,
     )
+
+
+def _check(
+    bundle: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    *,
+    format: str,  # noqa: A002
+) -> ExportCheck:
+    """Compares an export in `bundle` with the eager network on test pictures."""
+    network = build(config.arch)
+    load_arrays_(network, state, where=str(bundle))
+    images, _ = next(eval_batches(dataset.test, config.preprocess, batch_size=_num_checked(config.arch)))
+    return check_export(network.eval(), Predictor(bundle, format=format), images)
 
 
 def _num_checked(spec: ArchSpec) -> int:
@@ -188,7 +221,7 @@ def _measure(
     found: list[tuple[Timing, dict[str, float]]] = []
     for pause in _PAUSES:
         time.sleep(pause)
-        timing = time_onnx(path, threads=threads, rounds=5, seconds=0.3 if budget.asked() else 0.1)
+        timing = time_model(path, threads=threads, rounds=5, seconds=0.3 if budget.asked() else 0.1)
         counts = {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
         found.append((timing, {"latency_ms": timing.p50_ms, **counts, "memory_mb": timing.memory_mb}))
         # What is counted stays as it is however often it is looked at.
@@ -204,7 +237,8 @@ def _measure(
 
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
     """Moves the bundle's files into `out` and writes the reports beside them."""
-    for name in (CONFIG, WEIGHTS, ONNX):
+    found = artifact.deployed.format
+    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
         temporary = out / (name + ".tmp")
         shutil.copyfile(artifact.folder / name, temporary)
         os.replace(temporary, out / name)

@@ -18,8 +18,9 @@ from effnet.data.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
 from effnet.fitting.backbones import LEAST_SIDE, Offer, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
+from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
-from effnet.fitting.measure import measure_random, training_speed
+from effnet.fitting.measure import measure_random, training_speed, write_random
 from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.fitting.settings import DEFAULT_MINUTES, feature_need, training_need
 from effnet.fitting.shorts import short_training
@@ -28,6 +29,7 @@ from effnet.fitting.task import Task
 from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
 from effnet.measure.timing import Timing
+from effnet.runtime.formats import Precision
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 _RGB = 3
@@ -92,7 +94,7 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
         num_classes=num_classes,
         channels=channels,
         short_side=report.median_short_side,
-        precisions=task.target.precisions(task.budget),
+        precisions=_precisions(task, dataset),
     )
     return _tried(task, dataset, report, _plan(task, candidates, need=need), need)
 
@@ -172,8 +174,7 @@ def _choose_pretrained(task: Task, dataset: Dataset, offers: Sequence[Offer]) ->
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
         need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
-    precisions = task.target.precisions(task.budget)
-    return _plan(task, list_pretrained(offers, precisions=precisions), need=need, best="most accurate")
+    return _plan(task, list_pretrained(offers, precisions=_precisions(task, dataset)), need=need, best="most accurate")
 
 
 def _plan(
@@ -194,6 +195,25 @@ def _plan(
 
 @contextmanager
 def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
-    """Yields what measures a candidate on this machine."""
+    """Yields what measures a candidate on this machine or, with a profile, tells what it takes on another."""
+    device = device_of(task)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
-        yield lambda found: measure_random(found, Path(scratch), target=task.target, threads=task.threads)
+
+        def measure(found: Candidate) -> Timing:
+            if device is None:
+                return measure_random(found, Path(scratch), target=task.target, threads=task.threads)
+            path = write_random(found.spec, task.target.format(found.precision), Path(scratch))
+            return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
+
+        yield measure
+
+
+def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:
+    """Returns the precisions worth planning with: those that the profile has, and fp32 alone where nothing judges."""
+    found = task.target.precisions(task.budget)
+    if task.target.precision != "auto":
+        return found
+    device = device_of(task)
+    if device is not None:
+        found = tuple(p for p in found if p in device.profile.precisions or p in ("w8", "fp16"))
+    return found if len(dataset.val) else tuple(p for p in found if p == "fp32")

@@ -60,10 +60,10 @@ def candidates_figure(report: Mapping[str, Any]) -> "Figure":
     with style():
         figure = new_figure(6.6, 4.0)
         axes = figure.add_subplot()
-        families = list(dict.fromkeys(str(candidate.get("family")) for candidate in drawn))
+        families = list(dict.fromkeys(_kind(candidate) for candidate in drawn))
         for family, (colour, marker) in zip(families, _looks(len(families)), strict=True):
             for fits in (False, True):
-                some = [c for c in drawn if str(c.get("family")) == family and _fits(c) == fits]
+                some = [c for c in drawn if _kind(c) == family and _fits(c) == fits]
                 axes.scatter(
                     [c["macs"] for c in some],
                     [c[key] for c in some],
@@ -187,6 +187,12 @@ def confusion_svg(report: Mapping[str, Any]) -> str | None:
     wide = named and any(width(name) > len(name) for name in names)
     # matplotlib cannot measure glyphs it lacks, and such scripts are wider than it thinks.
     return figure_svg(figure, name="confusion", pad_inches=0.4 if wide else 0.05)
+
+
+def _kind(candidate: Mapping[str, Any]) -> str:
+    """Returns what a candidate's mark stands for: its family, and its precision where that is not 32 bits."""
+    precision = candidate.get("precision") or "fp32"
+    return str(candidate.get("family")) + ("" if precision == "fp32" else f" {precision}")
 
 
 def _height_key(report: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from effnet.errors import BundleError
-from effnet.fitting import origin, plots, sureness, wording
+from effnet.fitting import front, origin, plots, sureness, wording
 from effnet.fitting.render import render, replace_text, strict
 
 _LONG = 20
@@ -76,6 +76,9 @@ def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) ->
             "verdict": _verdict(report),
             "budget_rows": _budget_rows(report),
             "candidates_plot": plots.candidates_svg(report),
+            "front_plot": front.front_svg(report),
+            "ladder_rows": front.ladder_rows(report),
+            "predicted": _predicted(report),
             "candidates_caption": plots.candidates_caption(report),
             "candidates": candidates[:_SHOWN_CANDIDATES],
             "more_candidates": candidates[_SHOWN_CANDIDATES:],
@@ -108,6 +111,7 @@ def render_card(report: Mapping[str, Any]) -> str:
             "report": report,
             "verdict": _verdict(report),
             "budget_rows": _budget_rows(report),
+            "predicted": _predicted(report),
             "weakest": sorted(wrong, key=lambda row: row["f1"])[:_WEAKEST_CLASSES],
             "method": origin.method_sentence(report),
             "base_model": _base_model(report),
@@ -119,6 +123,12 @@ def render_card(report: Mapping[str, Any]) -> str:
             "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
         },
     )
+
+
+def _predicted(report: Mapping[str, Any]) -> str:
+    """Returns which figures of the budget are another device's, in words; empty where all were measured."""
+    keys = (report.get("deployed") or {}).get("predicted") or []
+    return " and ".join(_BUDGET_LABELS[key].lower() for key in keys if key in _BUDGET_LABELS)
 
 
 def _base_model(report: Mapping[str, Any]) -> Any:

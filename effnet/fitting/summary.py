@@ -1,5 +1,6 @@
 """The report of a fit as data: what report.json holds and the pages are rendered from."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +10,11 @@ from effnet.data.datasets import Dataset
 from effnet.data.inspect import DataReport, describe
 from effnet.fitting.artifact import Artifact
 from effnet.fitting.budget import Budget
+from effnet.fitting.candidates import Candidate
 from effnet.fitting.state import Plan
-from effnet.measure.machine import machine, versions
+from effnet.measure.machine import machine, runtime_version, versions
+
+_MOST_OTHERS = 1000
 
 
 def summarize(
@@ -39,16 +43,29 @@ def summarize(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": _dataset(dataset, report, data),
         "network": _network(artifact),
-        "candidates": [candidate.to_row() for candidate in plan.candidates],
+        "candidates": _candidates(plan.candidates),
+        "num_candidates": len(plan.candidates),
         "training": _training(artifact),
         "calibration": artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
         "export": artifact.check.to_dict(),
+        "deployed": _deployed(artifact),
         "latency": _latency(artifact),
         "machine": machine(),
         "versions": versions(),
         "attempts": [*plan.failed, last],
     }
+
+
+def _candidates(table: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Returns the rows of those that were measured or tried, and of as many others as a page can hold.
+
+    These are the nearest to the one taken in the order of promise.
+    """
+    taken = next((i for i, c in enumerate(table) if c.status == "taken"), 0)
+    others = [i for i, c in enumerate(table) if c.latency_ms is None and c.status not in ("taken", "fits", "failed")]
+    left_out = set(sorted(others, key=lambda i: abs(i - taken))[_MOST_OTHERS:])
+    return [candidate.to_row() for i, candidate in enumerate(table) if i not in left_out]
 
 
 def _dataset(dataset: Dataset, report: DataReport, data: str) -> dict[str, Any]:
@@ -93,8 +110,20 @@ def _training(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+def _deployed(artifact: Artifact) -> dict[str, Any]:
+    found = artifact.deployed
+    return {
+        "format": found.format.name,
+        "file": found.format.file,
+        "runtime": found.format.runtime,
+        "precision": found.format.precision,
+        "ladder": found.ladder,
+        "predicted": list(artifact.predicted),
+    }
+
+
 def _latency(artifact: Artifact) -> dict[str, Any]:
-    timing = artifact.timing
+    timing, runtime = artifact.timing, artifact.deployed.format.runtime
     return {
         "p50_ms": timing.p50_ms,
         "p95_ms": timing.p95_ms,
@@ -103,6 +132,6 @@ def _latency(artifact: Artifact) -> dict[str, Any]:
         "measurements": list(artifact.measurements),
         "load_ms": timing.load_ms,
         "threads": timing.threads,
-        "runtime": f"onnxruntime {versions().get('onnxruntime', '')}",
+        "runtime": f"{runtime} {runtime_version(runtime)}".rstrip(),
         "batch": timing.batch,
     }

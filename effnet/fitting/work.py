@@ -12,6 +12,7 @@ from effnet.errors import BudgetError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.choose import choose
+from effnet.fitting.device import describe_device
 from effnet.fitting.events import Counted, Planned
 from effnet.fitting.measure import training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
@@ -78,7 +79,9 @@ def _check_recipe(task: Task, dataset: Dataset) -> None:
 
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
-    task.say("Planning: measuring candidates in ONNX Runtime", heading=True)
+    task.say(f"Planning: measuring candidates in {task.target.runtime}", heading=True)
+    for sentence in describe_device(task):
+        task.say(sentence)
     table = choose(task, dataset, report)
     task.listener(Planned(candidates=table))
     attempts = [_attempt(task, dataset, report, index, table[index]) for index in _order(table)]
@@ -143,12 +146,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         attempt = plan.attempts[number]
         candidate = plan.candidates[attempt.candidate]
         artifact = make_artifact(
-            candidate.spec,
-            attempt,
-            dataset,
-            folder=task.out / RUN / f"attempt-{number + 1}",
-            task=task,
-            weights=candidate.weights,
+            candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task
         )
         if artifact.honoured or number + 1 == len(plan.attempts):
             break

@@ -55,6 +55,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+_RUNTIME_PACKAGES = {"litert": "ai-edge-litert"}
+
+
+def runtime_version(runtime: str) -> str:
+    """Returns the version of an installed runtime, by its name in effnet.runtime.formats; empty where it is not."""
+    try:
+        return metadata.version(_RUNTIME_PACKAGES.get(runtime, runtime))
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():

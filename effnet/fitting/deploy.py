@@ -1,0 +1,122 @@
+"""From trained weights to the file for the device: in the runtime and the precision that the plan chose, or better."""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.compressing.ladder import climb
+from effnet.compressing.paired import Paired, paired
+from effnet.compressing.subject import Subject
+from effnet.compressing.verdict import Gate, Limits
+from effnet.data.datasets import Dataset
+from effnet.exporting.targets import write_export
+from effnet.fitting.settings import DEFAULT_MINUTES
+from effnet.fitting.task import Task
+from effnet.runtime.config import ModelConfig, write_config
+from effnet.runtime.formats import Format, Precision, find_format
+from effnet.runtime.predictor import Predictor
+from effnet.training.evaluate import predict_split
+
+# Steps towards 8 bits may take this share of the time that training may.
+_LADDER_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """What goes to the device: config and weights, as the file at `path` has them, and how that came about.
+
+    `ladder` is the record of the steps towards 8 bits, None where there were none. `refused` says why the precision
+    that was wanted is not to be shipped; empty where it is.
+    """
+
+    config: ModelConfig
+    state: Mapping[str, np.ndarray]
+    path: Path
+    format: Format
+    ladder: Mapping[str, Any] | None = None
+    refused: str = ""
+
+
+def deploy(
+    bundle: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    *,
+    precision: Precision,
+    task: Task,
+) -> Deployed:
+    """Writes the file for the device into the folder `bundle`, which has config and weights, and its config anew.
+
+    With int8 the ladder is climbed until the budget is kept; else the file is written in `precision` as it is. What
+    loses more than the target's `max_drop` on the validation pictures is refused.
+    """
+    target = task.target
+    if precision == "int8":
+        return _climbed(bundle, config, state, dataset, task=task)
+    found = target.format(precision)
+    config = dataclasses.replace(config, deployed=found.name)
+    path = write_export(found.name, bundle, config, state)
+    write_config(config, bundle)
+    refused = ""
+    if precision != "fp32" and len(dataset.val):
+        lost = _lost(bundle, found, target.format("fp32"), config, state, dataset, threads=task.threads)
+        if lost.drop > target.max_drop:
+            refused = f"{found.name} {lost.sentence()}, over the {100 * target.max_drop:g} points that may be lost"
+    return Deployed(config=config, state=state, path=path, format=found, refused=refused)
+
+
+def _lost(
+    bundle: Path,
+    found: Format,
+    reference: Format,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    *,
+    threads: int,
+) -> Paired:
+    """Returns what a format loses against 32 bits in the same runtime."""
+    write_export(reference.name, bundle, config, state)
+    right = []
+    for name in (reference.name, found.name):
+        probabilities, indices = predict_split(Predictor(bundle, threads=threads, format=name), dataset.val)
+        right.append(probabilities.argmax(1) == dataset.val.labels[indices])
+    return paired(*right)
+
+
+def _climbed(
+    bundle: Path, config: ModelConfig, state: Mapping[str, np.ndarray], dataset: Dataset, *, task: Task
+) -> Deployed:
+    target, budget = task.target, task.budget
+    here = not target.profile  # what this machine takes says nothing of the other one's milliseconds
+    minutes = None if task.time_limit is None else _LADDER_SHARE * (task.minutes or DEFAULT_MINUTES)
+    task.say(f"Towards 8 bits in {target.runtime}", heading=True)
+    ladder = climb(
+        Subject(config=config, state=state),
+        dataset,
+        runtime=target.runtime,
+        folder=bundle.parent / "ladder",
+        limits=Limits(latency_ms=budget.latency_ms if here else None, size_mb=budget.size_mb),
+        gate=Gate(max_drop=target.max_drop),
+        threads=task.threads,
+        minutes=minutes,
+        listener=task.listener,
+    )
+    task.say(ladder.sentence)
+    found = find_format(ladder.format)
+    for name in (found.file, *found.others):
+        shutil.copyfile(ladder.folder / name, bundle / name)
+    write_config(ladder.config, bundle)
+    return Deployed(
+        config=ladder.config,
+        state=ladder.state,
+        path=bundle / found.file,
+        format=found,
+        ladder=ladder.to_dict(),
+    )

@@ -1,0 +1,83 @@
+"""Another device, by the profile that `effnet profile` wrote on it: what it should take stands in for measurements."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from effnet.arch.spec import ArchSpec
+from effnet.fitting.budget import LABELS
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.task import Task
+from effnet.measure.machine import runtime_version
+from effnet.measure.timing import Timing
+from effnet.profiling.profile import DeviceProfile, check_profile, read_profile
+from effnet.profiling.table import predict
+from effnet.runtime.formats import Precision, Runtime
+
+# They compute in 32 bits, whatever their weights are kept in.
+_COMPUTES_AS: dict[Precision, Precision] = {"w8": "fp32", "fp16": "fp32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device that is not here, and which figures its profile tells."""
+
+    profile: DeviceProfile
+    keys: tuple[str, ...]
+
+
+def device_of(task: Task) -> Device | None:
+    """Returns the device that a fit is for, None for this machine.
+
+    Raises InputError for a profile that is damaged, or of another runtime or number of threads.
+    """
+    if not task.target.profile:
+        return None
+    device, _ = _read(task.target.profile, task.target.runtime, task.threads)
+    return device
+
+
+def describe_device(task: Task) -> list[str]:
+    """Returns what the profile is of, and sentences on why it may not hold; nothing for this machine."""
+    if not task.target.profile:
+        return []
+    device, doubts = _read(task.target.profile, task.target.runtime, task.threads)
+    profile = device.profile
+    return [
+        f"Planning for {profile.machine.get('cpu') or 'another machine'} by its profile of {profile.created}: "
+        f"{' and '.join(LABELS[key] for key in device.keys)} are predicted, not measured",
+        *doubts,
+    ]
+
+
+@lru_cache(maxsize=4)
+def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str, ...]]:
+    profile = read_profile(path)
+    doubts = check_profile(
+        profile, runtime=runtime, threads=threads, precision=profile.precisions[0], version=runtime_version(runtime)
+    )
+    tells = predict(profile.measured[0].spec, profile, precision=profile.precisions[0])
+    keys = ("latency_ms",) if tells.memory_mb is None else ("latency_ms", "memory_mb")
+    return Device(profile=profile, keys=keys), doubts
+
+
+def predicted_figures(device: Device, spec: ArchSpec, precision: Precision) -> dict[str, float]:
+    """Returns what the profile tells of a network on the device, by the names of the budget."""
+    found = predict(spec, device.profile, precision=_COMPUTES_AS.get(precision, precision))
+    return {"latency_ms": found.latency_ms} | ({} if found.memory_mb is None else {"memory_mb": found.memory_mb})
+
+
+def predicted_timing(device: Device, candidate: Candidate, *, size_mb: float, threads: int) -> Timing:
+    """Returns what a candidate should take on the device in the place of a measurement; no round was timed."""
+    figures = predicted_figures(device, candidate.spec, candidate.precision)
+    latency = figures["latency_ms"]
+    return Timing(
+        p50_ms=latency,
+        p95_ms=latency,
+        rounds_ms=(),
+        runs=0,
+        load_ms=0.0,
+        memory_mb=figures.get("memory_mb", size_mb + candidate.cost.peak_memory_bytes / 1e6),
+        size_mb=size_mb,
+        threads=threads,
+        batch=1,
+    )
