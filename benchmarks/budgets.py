@@ -1,0 +1,112 @@
+"""`python -m benchmarks.budgets`: are random budgets kept, on the file, or refused with the nearest that can be met?
+
+20 budgets, drawn from seed 0 over digits, photos7 and CIFAR-10: a latency of 0.5 to 20 ms, a size of 0.2 to 20 MB, a
+memory of 15 to 200 MB, each alone or together, with a minute of training at most. What is delivered is measured again,
+by a process that knows nothing of the fit. What is refused must name a nearest budget; asking for that one must work.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.cifar import unpack
+from benchmarks.harness import ROOT, finish, options, shared
+from effnet.measure.timing import time_model
+from effnet.runtime.predictor import load
+
+MINUTES = 0.3
+_RANGES = {"latency-ms": (0.5, 20.0), "size-mb": (0.2, 20.0), "memory-mb": (15.0, 200.0)}
+# So often is a file measured before it counts as over the budget: others may use the machine.
+_TRIES = 5
+_A_CLASS = 120
+_REFUSED = 3
+
+
+def main() -> None:
+    """Fits every budget and counts those that were kept or refused as they should be."""
+    args = options(__doc__ or "", n=20)
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        data = {
+            "digits": "digits",
+            "photos7": str(shared("data", "photos7")),
+            "cifar10": str(_cifar(Path(scratch) / "cifar10")),
+        }
+        for number in range(args.n):
+            name = list(data)[number % len(data)]
+            row = try_budget(data[name], draw(rng), Path(scratch) / f"fit-{number}")
+            rows.append({"data": name, **row})
+            print(f"{number + 1}: {rows[-1]}", flush=True)
+    right = [float(bool(row["right"])) for row in rows]
+    finish(
+        "budgets", args, figure=sum(right), goal=float(args.n), unit=f"budgets of {args.n} kept or rightly refused",
+        better="higher", samples={"right": right}, details={"budgets": rows, "minutes": MINUTES},
+    )  # fmt: skip
+
+
+def draw(rng: np.random.Generator) -> dict[str, float]:
+    """Returns one to three limits, evenly in their logarithms."""
+    count = int(rng.integers(1, len(_RANGES) + 1))
+    names = rng.permutation(list(_RANGES))[:count]
+    return {str(name): float(f"{np.exp(rng.uniform(*np.log(_RANGES[name]))):.3g}") for name in sorted(names)}
+
+
+def try_budget(data: str, budget: dict[str, float], out: Path) -> dict[str, object]:
+    """Fits once and returns what came of it, and whether that is right."""
+    code, text = _fit(data, budget, out)
+    found: dict[str, object] = {"budget": budget, "exit_code": code}
+    if code == 0:
+        measured = _measure(out, budget)
+        return found | {"measured": measured, "right": all(measured[key] <= budget[key] for key in budget)}
+    if code != _REFUSED:
+        return found | {"said": text, "right": False}
+    nearest = budget | _advised(text)
+    again, _ = _fit(data, nearest, out.with_name(out.name + "-nearest"))
+    return found | {"said": text, "nearest": nearest, "right": nearest != budget and again == 0}
+
+
+def _fit(data: str, budget: dict[str, float], out: Path) -> tuple[int, str]:
+    words = [word for key, value in budget.items() for word in (f"--max-{key}", repr(value))]
+    command = ["-m", "effnet", "fit", data, *words, "--minutes", str(MINUTES), "--weights", "none", "--out", str(out)]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def _measure(bundle: Path, budget: dict[str, float]) -> dict[str, float]:
+    """Returns what the file takes: the least of a few measurements of each, until the budget is kept."""
+    path = bundle / load(bundle).format.file
+    least: dict[str, float] = {}
+    for _ in range(_TRIES):
+        timing = time_model(path, rounds=5)
+        found = {"latency-ms": timing.p50_ms, "size-mb": timing.size_mb, "memory-mb": timing.memory_mb}
+        least = {key: min(value, least.get(key, value)) for key, value in found.items()}
+        if all(least[key] <= value for key, value in budget.items()):
+            break
+    return least
+
+
+def _advised(text: str) -> dict[str, float]:
+    """Returns the limits that a refusal advises."""
+    found = {}
+    for label, value in re.findall(
+        r"has (latency|size on disk|peak memory) of .*? so ask for ([0-9.]+) (?:ms|MB)", text
+    ):
+        found[{"latency": "latency-ms", "size on disk": "size-mb", "peak memory": "memory-mb"}[label]] = float(value)
+    return found
+
+
+def _cifar(folder: Path) -> Path:
+    """Writes a part of CIFAR-10's pictures."""
+    return (
+        unpack(shared("data", "cifar10_12k.tar.gz"), folder, lambda part, number: "all" if number <= _A_CLASS else "")
+        / "all"
+    )
+
+
+if __name__ == "__main__":
+    main()
