@@ -1,0 +1,200 @@
+"""`python -m benchmarks.deploy_speed`: the file that `effnet fit` deploys against timm -> torch.onnx -> ONNX Runtime.
+
+Two networks on imagenette_mini: Lite0 with a head on its published backbone, and a B0 (SiLU, squeeze-and-excitation)
+that is trained here. The plain route is the same weights in timm, exported by torch.onnx, in ONNX Runtime at 32 bits.
+`effnet fit` gets the plain bundle as its weights and a third of the plain latency and a quarter of the plain size as its
+budget. Both files are then timed in turns, one picture at a time; accuracies are those on the same test pictures. The
+figure is the lesser speed-up; it counts as 0 where more than half a point is lost or the file is larger than a quarter.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import effnet
+from benchmarks.harness import finish, shared
+from benchmarks.peers import import_timm
+from effnet.data.datasets import read_dataset
+from effnet.runtime.engines import open_engine
+from effnet.runtime.predictor import Predictor
+from effnet.weights.convert import convert
+
+SPEED, SHARE, MOST_LOST = 3.0, 0.25, 0.5
+# What is asked of fit is a little more than what must be reached: machines differ from minute to minute.
+_ASKED = 0.93
+_TURN_SECONDS = 0.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A trained network: its bundle's maker, and its name in timm."""
+
+    name: str
+    timm: str
+    train: Callable[[Path], None]
+
+
+def main() -> None:
+    """Compares both networks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/deploy_speed.json")
+    parser.add_argument("--n", type=int, default=15, help="how many turns")
+    parser.add_argument("--runtime", default="onnxruntime", help="the runtime that fit deploys to")
+    parser.add_argument("--minutes", type=float, default=6.0, help="minutes of each fit")
+    parser.add_argument("--cache", type=Path, help="a folder that keeps the trained networks")
+    args = parser.parse_args()
+    folder = args.cache or Path(tempfile.mkdtemp(prefix="effnet-deploy-"))
+    data = shared("data", "imagenette_mini")
+    samples: dict[str, list[float]] = {}
+    details: dict[str, Any] = {"runtime": args.runtime, "minutes": args.minutes}
+    figures = []
+    for case in cases(data):
+        found = compare(case, data, folder, args, samples)
+        details[case.name] = found
+        kept = found["lost_points"] <= MOST_LOST and found["size_share"] <= SHARE
+        figures.append(found["speedup"] if kept else 0.0)
+        print(case.name, json.dumps(found), flush=True)
+    if args.cache is None:
+        shutil.rmtree(folder)
+    finish(
+        "deploy_speed", args, figure=min(figures), goal=SPEED, unit="times as fast", better="higher",
+        samples=samples, details=details,
+    )  # fmt: skip
+
+
+def cases(data: Path) -> list[Case]:
+    """Returns both networks."""
+    lite0 = str(shared("weights", "tf_efficientnet_lite0_headless.safetensors"))
+
+    def head(out: Path) -> None:
+        effnet.fit(data, weights=lite0, strategy="head", precision="fp32", out=out)
+
+    def from_scratch(out: Path) -> None:
+        # With Lite0 as its teacher: 600 pictures alone teach a network of this size little.
+        teacher = out.with_name("lite0")
+        spec = effnet.get_spec("b0")
+        settings = {
+            "train.batch_size": 32, "train.lr": 2e-3, "loss.teacher": str(teacher), "loss.teacher_weight": 0.9,
+            "loss.temperature": 2.0, "augment.view": "crop", "augment.min_area": 0.3, "augment.flip": True,
+        }  # fmt: skip
+        effnet.train(data, spec=spec, model="b0", resolution=128, epochs=60, settings=settings, out=out)
+
+    return [
+        Case(name="lite0", timm="tf_efficientnet_lite0", train=head),
+        Case(name="b0", timm="tf_efficientnet_b0", train=from_scratch),
+    ]
+
+
+def compare(case: Case, data: Path, folder: Path, args: argparse.Namespace, samples: dict[str, list[float]]) -> Any:
+    """Returns what both routes take and reach; `samples` gets every turn."""
+    bundle = folder / case.name
+    if not (bundle / "report.json").is_file():
+        shutil.rmtree(bundle, ignore_errors=True)
+        case.train(bundle)
+    plain = folder / f"{case.name}-timm.onnx"
+    if not plain.is_file():
+        export_timm(case, bundle, plain)
+    run_plain = plain_route(plain, effnet.load(bundle).config.preprocess.resolution)
+    plain_ms, size_mb = statistics.median(turn(run_plain)), plain.stat().st_size / 1e6
+    out = folder / f"{case.name}-fit-{args.runtime}"
+    shutil.rmtree(out, ignore_errors=True)
+    effnet.fit(
+        data, weights=bundle, max_latency_ms=_ASKED * plain_ms / SPEED, max_size_mb=SHARE * size_mb,
+        minutes=args.minutes, runtime=args.runtime, out=out,
+    )  # fmt: skip
+    model = effnet.load(out)
+    path = out / model.format.file
+    engine = open_engine(path, threads=1)
+    picture = np.resize(np.arange(251, dtype=np.uint8), (1, engine.side, engine.side, engine.channels))
+    plain_turns, our_turns = [], []
+    for _ in range(args.n):
+        plain_turns.append(statistics.median(turn(run_plain)))
+        our_turns.append(statistics.median(turn(lambda: engine.run(picture))))
+    samples[f"{case.name}_timm_ms"], samples[f"{case.name}_effnet_ms"] = plain_turns, our_turns
+    dataset = read_dataset(str(data), seed=effnet.load(bundle).config.split_seed or 0)
+    before, after = score_plain(plain, effnet.load(bundle), dataset.test), effnet.evaluate(model, dataset.test).accuracy
+    return {
+        "network": model.config.arch.name,
+        "format": model.format.name,
+        "timm_accuracy": before,
+        "accuracy": after,
+        "lost_points": round(100 * (before - after), 6),
+        "speedup": statistics.median(a / b for a, b in zip(plain_turns, our_turns, strict=True)),
+        "timm_ms": statistics.median(plain_turns),
+        "effnet_ms": statistics.median(our_turns),
+        "timm_mb": size_mb,
+        "effnet_mb": model.format.size_bytes(out) / 1e6,
+        "size_share": model.format.size_bytes(out) / 1e6 / size_mb,
+        "test_pictures": len(dataset.test),
+    }
+
+
+def export_timm(case: Case, bundle: Path, path: Path) -> None:
+    """Writes the bundle's weights as timm's own model, through torch.onnx."""
+    import torch
+    from safetensors.torch import load_file
+
+    timm = import_timm()
+    config = effnet.load(bundle).config
+    weights = path.with_suffix(".safetensors")
+    weights.unlink(missing_ok=True)
+    convert(str(bundle), to="timm", out=weights)
+    model = timm.create_model(case.timm, num_classes=len(config.class_names), exportable=True)
+    model.load_state_dict(load_file(weights))
+    side = config.preprocess.resolution
+    torch.onnx.export(model.eval(), (torch.zeros(1, 3, side, side),), str(path), dynamo=True, external_data=False)
+
+
+def plain_route(path: Path, side: int) -> Callable[[], Any]:
+    """Returns what runs one normalised picture through the plain file, with one thread."""
+    session = _session(path)
+    name = session.get_inputs()[0].name
+    picture = np.resize(np.linspace(-2, 2, 251, dtype=np.float32), (1, 3, side, side))
+    return lambda: session.run(None, {name: picture})
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def turn(run: Callable[[], Any]) -> list[float]:
+    """Returns the milliseconds of every run within a turn."""
+    found: list[float] = []
+    end = time.perf_counter() + _TURN_SECONDS
+    while time.perf_counter() < end or len(found) < 5:
+        start = time.perf_counter()
+        run()
+        found.append(1e3 * (time.perf_counter() - start))
+    return found
+
+
+def score_plain(path: Path, model: Predictor, split: Any) -> float:
+    """Returns the plain file's accuracy on the pictures of `split`, prepared as the bundle's preprocessing says."""
+    from effnet.data.datasets import load_image
+    from effnet.data.preprocess import normalize, resize_and_crop
+
+    session, preprocess, right = _session(path), model.config.preprocess, 0
+    name = session.get_inputs()[0].name
+    for index in range(len(split)):
+        image = resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess)
+        pixels = normalize(image[None], preprocess).transpose(0, 3, 1, 2)
+        right += int(session.run(None, {name: np.ascontiguousarray(pixels)})[0].argmax() == split.labels[index])
+    return right / len(split)
+
+
+if __name__ == "__main__":
+    main()
