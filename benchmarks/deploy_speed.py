@@ -2,7 +2,7 @@
 
 Two networks on imagenette_mini: Lite0 with a head on its published backbone, and a B0 (SiLU, squeeze-and-excitation)
 that is trained here. The plain route is the same weights in timm, exported by torch.onnx, in ONNX Runtime at 32 bits.
-`effnet fit` gets the plain bundle as its weights and a third of the plain latency and a quarter of the plain size as its
+`effnet fit` gets the plain bundle as its weights, and a third of the plain latency and a quarter of the size as its
 budget. Both files are then timed in turns, one picture at a time; accuracies are those on the same test pictures. The
 figure is the lesser speed-up; it counts as 0 where more than half a point is lost or the file is larger than a quarter.
 """
