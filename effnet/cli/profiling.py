@@ -54,7 +54,7 @@ def profile(
 
 
 def _print_profile(found: "DeviceProfile") -> None:
-    from effnet.profiling.job import PACKAGES
+    from effnet.profiling.profile import PACKAGES
 
     package = PACKAGES[found.runtime]
     machine, clock = found.machine, found.clock

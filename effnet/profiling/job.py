@@ -20,6 +20,7 @@ from effnet.profiling.graphs import precisions_of, write_graph
 from effnet.profiling.networks import is_mixture, profile_networks
 from effnet.profiling.profile import (
     FORMAT,
+    PACKAGES,
     Clock,
     DeviceProfile,
     Measured,
@@ -34,9 +35,6 @@ from effnet.profiling.visits import Opened, Visits, visit_all
 from effnet.runtime.formats import Precision, Runtime
 from effnet.runtime.session import MAX_THREADS
 
-PACKAGES: dict[str, str] = {
-    "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch",
-}  # fmt: skip
 Progress = Callable[[int, int], None]
 
 
@@ -119,7 +117,7 @@ def profile_device(
     threads: int = 1,
     precisions: Sequence[Precision] | None = None,
     resume: bool = False,
-    plan: Plan = PLAN,
+    plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> DeviceProfile:
     """Measures this machine in one runtime with `threads` threads (0: one a core) and writes the profile to `out`.
@@ -128,6 +126,7 @@ def profile_device(
     the profile is whole; with `resume` it goes on from there. Seconds done, of how many, go to `progress`. Raises
     InputError for settings that cannot be, MissingExtraError where a package is not installed.
     """
+    plan = plan or PLAN
     state = _prepare(out, runtime=runtime, threads=threads, precisions=precisions, plan=plan)
     if resume and not state.path.is_file() and out.is_file():
         return read_profile(out)

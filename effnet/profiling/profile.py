@@ -15,6 +15,10 @@ from effnet.errors import InputError, SpecError
 from effnet.runtime.formats import Precision, Runtime
 
 FORMAT = 1
+# The package whose version decides how fast a runtime is.
+PACKAGES: dict[str, str] = {
+    "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch",
+}  # fmt: skip
 # Where the median network took so much longer in its median visit than in its calmest, times cannot be told apart.
 MOST_NOISE = 0.15
 # So much slower may the reference network be at the end than at the start: more means throttling.
@@ -114,6 +118,32 @@ class DeviceProfile:
             if error > most:
                 found.append(f"predictions of {name} missed by {error:.1%} in the median (at most {most:.0%})")
         return tuple(found)
+
+
+def check_profile(
+    profile: DeviceProfile, *, runtime: Runtime, threads: int, precision: Precision = "fp32", version: str = ""
+) -> tuple[str, ...]:
+    """Returns what to warn of where `profile` is to stand for this runtime, `threads` threads and precision.
+
+    `version` is the runtime's that will run the network, empty where it is not known. Raises InputError where the
+    profile cannot match: times of another runtime, number of threads or precision say nothing.
+    """
+    if profile.runtime != runtime:
+        raise InputError(f"the profile is of {profile.runtime}; it cannot tell what {runtime} takes: profile that")
+    if profile.threads != threads:
+        raise InputError(
+            f"the profile was measured with {profile.threads} thread(s); it cannot tell what {threads} take: give "
+            f"--threads {profile.threads}, or profile with {threads}"
+        )
+    if precision not in profile.precisions:
+        raise InputError(
+            f"the profile was measured in {', '.join(profile.precisions)}; it cannot tell what {precision} takes"
+        )
+    measured_with = profile.versions.get(PACKAGES.get(runtime, runtime), "")
+    found = []
+    if version and version.split(".")[:2] != measured_with.split(".")[:2]:
+        found.append(f"the profile was measured with {runtime} {measured_with}; {version} may be faster or slower")
+    return (*found, *profile.doubts)
 
 
 def _must_be_positive(what: str, value: object) -> None:

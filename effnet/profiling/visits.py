@@ -19,9 +19,9 @@ from effnet.runtime.engines import Engine, open_engine
 from effnet.runtime.formats import Precision, Runtime
 
 # A visit lasts so long, and at least so many runs where one takes longer.
-_VISIT_SECONDS, _LEAST_RUNS = 0.025, 3
+VISIT_SECONDS, _LEAST_RUNS = 0.025, 3
 # A network is settled when its calmest visits of this number agree so well, behind this many visits in all.
-_AGREEING, _AGREEMENT, _LEAST_VISITS, _MOST_VISITS = 3, 0.015, 5, 30
+_AGREEING, _AGREEMENT, LEAST_VISITS, MOST_VISITS = 3, 0.015, 5, 30
 # All that is open at once takes at most this share of the memory at hand; bytes a weight and a network, generously.
 _MEMORY_SHARE, _BYTES_A_WEIGHT, _BYTES_A_NETWORK = 0.3, 14, 12e6
 # Opening may take this share of the time; what is not open by then is left out.
@@ -45,7 +45,7 @@ class Opened:
         """Returns the median of some runs, in ms; one before them is not counted."""
         self._engine.run(self._picture)
         laps: list[float] = []
-        end = time.perf_counter() + _VISIT_SECONDS
+        end = time.perf_counter() + VISIT_SECONDS
         while len(laps) < _LEAST_RUNS or time.perf_counter() < end:
             start = time.perf_counter()
             self._engine.run(self._picture)
@@ -61,9 +61,9 @@ def reference_spec() -> ArchSpec:
 def settled(visits: Sequence[float]) -> bool:
     """Whether the calmest visits agree, so that more of them would bring nothing."""
     calmest = sorted(visits)[:_AGREEING]
-    if len(visits) < _LEAST_VISITS:
+    if len(visits) < LEAST_VISITS:
         return False
-    return len(visits) >= _MOST_VISITS or calmest[-1] <= (1 + _AGREEMENT) * calmest[0]
+    return len(visits) >= MOST_VISITS or calmest[-1] <= (1 + _AGREEMENT) * calmest[0]
 
 
 def chunks_of(specs: Sequence[ArchSpec], *, memory_bytes: float | None = None) -> list[list[int]]:
