@@ -52,8 +52,7 @@ def _add_conv(add, layer: Layer, side: int, after: int) -> float:
     k, c_in, c_out = layer.kernel_size, layer.in_channels, layer.out_channels
     read, written = c_in * side * side, c_out * after * after
     weights = c_in // layer.groups * c_out * k * k
-    aligned = c_out % _VECTOR == 0 and (c_in % _VECTOR == 0 or c_in < _VECTOR)
-    suffix = "" if aligned else " odd"
+    suffix = _alignment(c_in, c_out)
     if layer.op == "linear" or (side == 1 and k == 1):
         kind = "linear" if layer.op == "linear" else "vector"
         add(f"{kind} calls", 1.0)
@@ -72,6 +71,13 @@ def _add_conv(add, layer: Layer, side: int, after: int) -> float:
     add(f"{kind} written", written)
     _add_spill(add, "conv", read + written)
     return weights
+
+
+def _alignment(c_in: int, c_out: int) -> str:
+    """Returns what a kind's name ends with where its widths do not fill vectors: half of one, or some odd part."""
+    if c_out % _VECTOR == 0 and (c_in % _VECTOR == 0 or c_in < _VECTOR):
+        return ""
+    return " half" if c_out % (_VECTOR // 2) == 0 and (c_in % (_VECTOR // 2) == 0 or c_in < _VECTOR // 2) else " odd"
 
 
 def _add_spill(add, kind: str, elements: float) -> None:

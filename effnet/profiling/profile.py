@@ -29,7 +29,7 @@ MOST_ERROR = 0.08
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one network took: the median of its calmest visit, how far its median visit lay above it, its memory.
+    """What one network took: a calm run's milliseconds, how far the median visit lay above the calmest, its memory.
 
     `spread` is relative. `memory_mb` is the peak beyond the idle runtime in 10^6 bytes, None where it was not measured.
     """

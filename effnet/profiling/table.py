@@ -28,7 +28,7 @@ _UPWARD, _DOWNWARD = 1.5, 3.0
 _LEAST_COMMON_ERROR = 0.02
 # How much of a network's time must lie elsewhere, and how much faster it must be, to be unlike another.
 _SHARE_SCALE, _SIZE_SCALE, _ACTIVATION_SCALE = 4.0, 0.4, 0.7
-_SMOOTHING, _MOST_CORRECTION = 0.5, 0.3
+_SMOOTHING, _MOST_CORRECTION = 1.0, 0.3
 _FOLDS = 5
 
 

@@ -211,7 +211,19 @@ def test_networks_are_grouped_by_the_memory_that_they_take():
 
 
 def test_a_network_is_settled_when_its_calmest_visits_agree():
-    assert not visits.settled([1.0, 1.0, 1.0])
-    assert visits.settled([1.0, 1.005, 1.01, 3.0, 4.0])
-    assert not visits.settled([1.0, 1.2, 1.3, 1.4, 1.5])
-    assert visits.settled([1.0 + n for n in range(visits.MOST_VISITS)])
+    def seen(*fastest):
+        return visits.settled([(2.0, least) for least in fastest])
+
+    assert not seen(1.0, 1.0, 1.0)
+    assert seen(1.0, 1.005, 1.01, 3.0, 4.0)
+    assert not seen(1.0, 1.2, 1.3, 1.4, 1.5)
+    assert seen(*(1.0 + n for n in range(visits.MOST_VISITS)))
+
+
+def test_what_a_network_takes_is_its_fastest_run_in_a_calm_visit(tmp_path):
+    specs = [row.spec for row in make_profile(networks=2, mixtures=2).measured]
+    found = {n: [(2.0 * t * 1.02, 2.0 * t), (t * 1.02, t), (9.0, 5.0)] for n, t in enumerate((1.0, 2.0, 3.0))}
+    found[3] = [(9.0, 4.0), (12.0, 4.4)]  # never seen calm
+    state = job._State(path=tmp_path / "x", settings={}, visits={"fp32": found})
+    rows = job._rows(specs, "fp32", state)
+    assert [row.latency_ms for row in rows] == pytest.approx([1.02, 2.04, 3.06, 4.08])
