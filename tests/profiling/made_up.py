@@ -14,7 +14,8 @@ RATES = {
     "network": 9000.0, "input": 2.0, "pointwise macs": 0.013, "pointwise calls": 1500.0, "depthwise k3 s1 macs": 0.04,
     "depthwise k3 s2 macs": 0.06, "depthwise k5 s1 macs": 0.07, "depthwise k5 s2 macs": 0.09, "depthwise calls": 2000.0,
     "stem macs": 0.03, "full macs": 0.011, "act silu elements": 0.5, "act hard_swish elements": 0.3,
-    "linear weights": 0.1, "vector weights": 0.2, "mul elements": 0.4, "add elements": 0.2, "weights beyond 256000": 0.15,
+    "linear weights": 0.1, "vector weights": 0.2, "mul elements": 0.4, "add elements": 0.2,
+    "weights beyond 256000": 0.15,
 }  # fmt: skip
 
 
