@@ -1,11 +1,10 @@
 """`python -m benchmarks.latency_table`: latency and memory as a profile predicts them, and as they are.
 
-A profile of this machine is made; then random networks of the search space, none of which the profile measured, are
-predicted and really measured, each in fresh processes, alternately with a second round of all of them behind the first
-one: the calmer of a network's measurements counts. The figure is the median of the latencies' relative errors in
-percent; the goal is to reach at most 8, and 5 is wished for. The memory's errors are beside it, its median must lie at
-10 % at most. `--profile FILE` takes a profile that was made before; `--runtime`, `--precision` and `--threads` choose
-what is profiled.
+A profile of this machine is made. Then random networks of the search space, none of which the profile measured, are
+predicted and measured, each in a fresh process, `--n` times round all of them; the calmest measurement of a network
+counts. The figure is the median of the latencies' relative errors in percent: at most 8, and 5 is the wish. The
+median error of their memory is printed beside it and must be at most 10 %. `--profile FILE` takes a profile that was
+made before.
 """
 
 import argparse
@@ -40,7 +39,7 @@ def main() -> None:
         for _ in range(args.n):
             for number, spec in enumerate(specs):
                 path = write_graph(spec, Path(scratch), runtime=profile.runtime, precision=args.precision)
-                found = time_model(path, threads=profile.threads, rounds=5, seconds=0.15, runtime=profile.runtime)
+                found = time_model(path, threads=profile.threads, rounds=15, seconds=0.04, runtime=profile.runtime)
                 latency[number].append(found.p50_ms)
                 memory[number].append(found.memory_mb)
                 path.unlink()
@@ -96,7 +95,8 @@ def _profile(args: argparse.Namespace, scratch: Path) -> DeviceProfile:
 def _networks(profile: DeviceProfile, number: int) -> list[ArchSpec]:
     """Returns random networks that are not in the profile."""
     known = {row.spec for row in profile.measured}
-    rng, found = random.Random(SEED), dict.fromkeys(())
+    rng = random.Random(SEED)
+    found: dict[ArchSpec, None] = {}
     while len(found) < number:
         spec = random_network(rng)
         if spec not in known:

@@ -22,7 +22,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "litert": ("fp32",),
     "executorch": ("fp32",),
 }
-_QDQ, _LITERT = "effnet.exporting.qdq", "effnet.exporting.litert"
+_QDQ, _LITERT = "effnet.exporting.qdq_graph", "effnet.exporting.litert"
 # How wide the numbers are does not change how long they take; these keep to what 8 bits can tell.
 _RANGE = (-4.0, 4.0)
 

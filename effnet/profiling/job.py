@@ -134,7 +134,7 @@ def profile_device(
     plan = plan or PLAN
     state = _prepare(out, runtime=runtime, threads=threads, precisions=precisions, plan=plan)
     if resume and not state.path.is_file() and out.is_file():
-        return read_profile(out)
+        return _whole(out, state.settings)
     if resume and state.path.is_file():
         state.load()
     elif state.start_mhz is None:
@@ -150,6 +150,16 @@ def profile_device(
     write_profile(profile, out)
     state.path.unlink(missing_ok=True)
     return profile
+
+
+def _whole(out: Path, settings: dict[str, Any]) -> DeviceProfile:
+    """Returns the profile at `out`, of which nothing is left to measure; InputError where it is another one."""
+    found = read_profile(out)
+    has = (found.runtime, found.threads, sorted(found.precisions))
+    asked = (settings["runtime"], settings["threads"], sorted(settings["precisions"]))
+    if has != asked:
+        raise InputError(f"{out} is whole, and of {has}; asked is {asked}: measure it anew without --resume")
+    return found
 
 
 def _prepare(

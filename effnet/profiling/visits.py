@@ -111,9 +111,9 @@ def visit_all(
         end = start + max(0.0, begun + seconds - start) * weight
         opened = {}
         for number in group:
-            if settled(visits.get(number, [])):
-                continue
             late = time.perf_counter() > start + _OPENING_SHARE * (end - start)
+            if settled(visits.get(number, [])) or (late and number in visits):
+                continue
             if late and number >= least:
                 break
             opened[number] = open_network(specs[number])

@@ -11,9 +11,10 @@ import time
 import pytest
 from made_up import make_profile
 
-from effnet.errors import InputError
+from effnet.errors import InputError, MissingExtraError
 from effnet.measure.machine import clock_mhz
 from effnet.profiling import job, visits
+from effnet.profiling.graphs import write_graph
 from effnet.profiling.job import Plan, profile_device, unfinished_path
 from effnet.profiling.profile import Clock, check_profile, read_profile, write_profile
 from effnet.profiling.table import predict
@@ -133,6 +134,9 @@ def test_the_command_writes_a_profile_that_predicts(tiny_plan, tmp_path, run_cli
     again = run_cli("profile", "--precision", "fp32", "--out", out, "--resume")
     assert again.code == 0
     assert read_profile(out) == profile, "a profile that is whole is not measured again"
+    other = run_cli("profile", "--precision", "fp32", "--threads", "2", "--out", out, "--resume")
+    assert other.code == 2
+    assert "is whole" in other.err
 
 
 _KILLED = """
@@ -227,3 +231,28 @@ def test_what_a_network_takes_is_its_fastest_run_in_a_calm_visit(tmp_path):
     state = job._State(path=tmp_path / "x", settings={}, visits={"fp32": found})
     rows = job._rows(specs, "fp32", state)
     assert [row.latency_ms for row in rows] == pytest.approx([1.02, 2.04, 3.06, 4.08])
+
+
+def test_openvino_is_profiled_from_the_same_networks(monkeypatch, tmp_path):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(visits, "VISIT_SECONDS", 0.002)
+    monkeypatch.setattr(visits, "MOST_VISITS", 5)
+    plan = Plan(networks=1, mixtures=2, memory_networks=1, least=3, least_memory=1, seconds=3.0)
+    profile = profile_device(tmp_path / "ov.json", runtime="openvino", precisions=("fp32",), plan=plan)
+    assert len(profile.measured) == 3
+    assert profile.versions["openvino"]
+
+
+def test_int8_networks_are_written_for_a_profile(tmp_path):
+    pytest.importorskip("effnet.exporting.qdq_graph")
+    spec = make_profile(networks=1, mixtures=0).measured[0].spec
+    path = write_graph(spec, tmp_path, runtime="onnxruntime", precision="int8")
+    assert path.name == "model.int8.onnx"
+    assert visits.Opened(spec, runtime="onnxruntime", threads=1, precision="int8").visit()[1] > 0
+
+
+def test_executorch_without_its_packages_says_how_to_install_them(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    spec = make_profile(networks=1, mixtures=0).measured[0].spec
+    with pytest.raises(MissingExtraError, match=r"pip install .effnet\[executorch\]"):
+        write_graph(spec, tmp_path, runtime="executorch", precision="fp32")
