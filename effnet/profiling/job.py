@@ -31,7 +31,7 @@ from effnet.profiling.profile import (
     write_whole,
 )
 from effnet.profiling.table import fit_latency, fit_memory, left_out_error
-from effnet.profiling.visits import Opened, Visits, visit_all
+from effnet.profiling.visits import Opened, Visits, reference_spec, visit_all
 from effnet.runtime.formats import Precision, Runtime
 from effnet.runtime.session import MAX_THREADS
 
@@ -212,10 +212,14 @@ def _measure_latency(
         tell()
         return Opened(spec, runtime=runtime, threads=threads, precision=precision)
 
+    # The same for all precisions: what it takes must tell of nothing but the machine.
+    reference = Opened(reference_spec(), runtime=runtime, threads=threads, precision="fp32")
+
     visit_all(
         specs,
         state.visits.setdefault(precision, {}),
         state.references,
+        reference=reference,
         open_network=open_network,
         seconds=seconds,
         least=plan.least,

@@ -92,6 +92,7 @@ def visit_all(
     visits: Visits,
     references: list[float],
     *,
+    reference: Opened,
     open_network: Callable[[ArchSpec], Opened],
     seconds: float,
     least: int,
@@ -103,7 +104,6 @@ def visit_all(
     left out, each group with at least one pass. `after_pass` is called whenever there is something new to keep.
     """
     begun = time.perf_counter()
-    reference = open_network(reference_spec())
     groups = chunks_of(specs)
     for place, group in enumerate(groups):
         start = time.perf_counter()
