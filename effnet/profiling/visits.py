@@ -25,6 +25,8 @@ from effnet.runtime.formats import Precision, Runtime
 
 # A visit lasts so long, and at least so many runs where one takes longer.
 VISIT_SECONDS, _LEAST_RUNS = 0.025, 3
+# A run has waited for others where it took so much more than it worked, beyond so many seconds of waits of its own.
+_WAITED, _OWN_WAITS = 1.15, 1e-4
 # A network is settled when the fastest runs of this number of visits agree so well, behind this many visits in all.
 _AGREEING, _AGREEMENT, LEAST_VISITS, MOST_VISITS = 3, 0.015, 5, 30
 # All that is open at once takes at most this share of the memory at hand; bytes a weight and a network, generously.
@@ -41,6 +43,7 @@ class Opened:
     """A network in its runtime, with a picture to run."""
 
     def __init__(self, spec: ArchSpec, *, runtime: Runtime, threads: int, precision: Precision) -> None:
+        self._threads = threads
         with TemporaryDirectory(prefix="effnet-profile-") as scratch:
             path = write_graph(spec, Path(scratch), runtime=runtime, precision=precision)
             self._engine: Engine = open_engine(path, threads=threads, runtime=runtime)
@@ -53,10 +56,21 @@ class Opened:
         laps: list[float] = []
         end = time.perf_counter() + VISIT_SECONDS
         while len(laps) < _LEAST_RUNS or time.perf_counter() < end:
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             self._engine.run(self._picture)
-            laps.append(1e3 * (time.perf_counter() - start))
+            wall, busy = time.perf_counter() - start, time.process_time() - busy
+            laps.append(1e3 * run_seconds(wall, busy, threads=self._threads))
         return statistics.median(laps), min(laps)
+
+
+def run_seconds(wall: float, busy: float, *, threads: int) -> float:
+    """Returns what a run took of `wall` seconds, in which this process had the processor for `busy` seconds.
+
+    A run of one thread that had to wait for other processes counts what it worked: long networks are never left alone
+    on a busy machine. Waits that belong to a run, from one thread of the runtime to another, are short, and count.
+    """
+    waited = threads == 1 and wall > _WAITED * busy + _OWN_WAITS
+    return busy if waited and busy > _OWN_WAITS else wall
 
 
 def reference_spec() -> ArchSpec:
