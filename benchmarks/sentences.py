@@ -96,6 +96,15 @@ def _memory_prediction(record: Record) -> str:
     return "prediction of training memory against a process' real peak: median error"
 
 
+def _latency_table(record: Record) -> str:
+    details = record["details"]
+    return (
+        f"latency of {len(details['networks'])} random networks as a profile of {details['profile_seconds']:.0f} s "
+        f"predicts it ({details['runtime']}, {details['precision']}), against what they take: median error; of their "
+        f"memory {details['memory_error']:.1f} %"
+    )
+
+
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "cold_help": lambda record: "`effnet --help`, from nothing",
     "cold_predict": lambda record: "`effnet predict` of one picture with B0, from nothing",
@@ -108,4 +117,5 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "time_to_accuracy": _time_to_accuracy,
     "augment_speed": _augment_speed,
     "memory_prediction": _memory_prediction,
+    "latency_table": _latency_table,
 }

@@ -1,0 +1,91 @@
+"""profile: measures the device that it runs on, without torch."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effnet.cli.console import counter, print_table
+
+if TYPE_CHECKING:
+    from effnet.profiling.profile import DeviceProfile
+
+
+class ProfiledRuntime(StrEnum):
+    """The runtimes that can be profiled."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+    litert = "litert"
+    executorch = "executorch"
+
+
+def profile(
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="The profile to write.")] = Path("device.json"),
+    runtime: Annotated[ProfiledRuntime, typer.Option(help="The runtime to measure.")] = ProfiledRuntime.onnxruntime,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: one a core.")] = 1,
+    precision: Annotated[
+        str, typer.Option(help="fp32, int8 or both with a comma; by default all that the runtime allows.")
+    ] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted profile ended.")] = False,
+    show: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Print a profile; measure nothing.")] = None,
+) -> None:
+    """Measure this device, so that fit can plan for it elsewhere."""
+    from effnet.profiling.profile import read_profile
+
+    if show is not None:
+        _print_profile(read_profile(show))
+        return
+    from effnet.profiling.job import profile_device
+
+    wanted = [word.strip() for word in precision.split(",") if word.strip()] or None
+    with counter("seconds, at most") as progress:
+        found = profile_device(
+            out,
+            runtime=runtime.value,
+            threads=threads,
+            precisions=wanted,  # type: ignore[arg-type]
+            resume=resume,
+            progress=progress,
+        )
+    _print_profile(found)
+    print(f"Profile: {out}")
+
+
+def _print_profile(found: "DeviceProfile") -> None:
+    from effnet.profiling.profile import PACKAGES
+
+    package = PACKAGES[found.runtime]
+    machine, clock = found.machine, found.clock
+    print(f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gb')} GB, {machine.get('system')}")
+    print(f"{package} {found.versions.get(package)}, threads: {found.threads}, {found.created}, {found.seconds:g} s")
+    if clock.start_mhz is not None and clock.end_mhz is not None:
+        print(f"clock: {clock.start_mhz:.0f} MHz at the start, {clock.end_mhz:.0f} MHz at the end")
+    if clock.reference_ms:
+        print(
+            f"reference network: {min(clock.reference_ms):.3g} ms at its calmest, {max(clock.reference_ms):.3g} ms at "
+            f"its slowest, {clock.drift:+.1%} from start to end"
+        )
+    rows = []
+    for precision in found.precisions:
+        some = [row for row in found.measured if row.precision == precision]
+        latencies = sorted(row.latency_ms for row in some)
+        rows.append(
+            (
+                precision,
+                len(some),
+                f"{latencies[0]:.3g} to {latencies[-1]:.3g}",
+                f"{sorted(row.spread for row in some)[len(some) // 2]:.1%}",
+                _percent(found.errors.get(f"{precision} latency")),
+                _percent(found.errors.get(f"{precision} memory")),
+            )
+        )
+    columns = ("precision", "networks", "ms", "noise", "latency error", "memory error")
+    print_table(columns, rows, left=("precision",))
+    for doubt in found.doubts:
+        print(f"Not to be trusted: {doubt}.")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -1,0 +1,111 @@
+"""What a network's latency and memory are made of: counts per kind of operator, as runtimes fuse them.
+
+A unit is what one kernel does: a convolution with its norm, bias and (where the runtime can) activation. Units of one
+kind share rates per multiply-accumulate, per element read and written, per weight and per call; how high the rates are
+is what a profile finds out.
+"""
+
+from effnet.arch.cost import cost
+from effnet.arch.layers import INPUT, Layer, named_layers, output_side
+from effnet.arch.spec import ArchSpec
+
+# Widths that runtimes' blocked layouts need; others take other, slower kernels.
+_VECTOR = 16
+# Working sets beyond these spill from one level of cache into the next, in 32-bit numbers.
+_CACHES = (64_000, 256_000, 1_000_000, 4_000_000)
+
+
+def latency_features(spec: ArchSpec) -> dict[str, float]:
+    """Returns how much of each kind of work `spec` asks for, one picture at its own resolution."""
+    found: dict[str, float] = {"network": 1.0}
+    sides = {INPUT: spec.resolution}
+    weights = 0.0
+
+    def add(name: str, amount: float) -> None:
+        found[name] = found.get(name, 0.0) + amount
+
+    add("input", spec.resolution**2 * spec.in_channels)
+    for name, layer in named_layers(spec):
+        side = sides[layer.inputs[0]]
+        after = 1 if layer.op == "global_pool" else output_side(side, layer.stride)
+        sides[name] = after
+        if layer.op in ("conv", "linear"):
+            weights += _add_conv(add, layer, side, after)
+        elif layer.op == "act":
+            elements = layer.out_channels * after * after
+            kind = f"act {layer.function}"
+            add(f"{kind} calls", 1.0)
+            add(f"{kind} elements", elements)
+            _add_spill(add, "act", elements)
+        elif layer.op != "norm":
+            elements = layer.out_channels * side * side
+            add(f"{layer.op} calls", 1.0)
+            add(f"{layer.op} elements", elements)
+            _add_spill(add, layer.op, elements)
+    for cache in _CACHES:
+        add(f"weights beyond {cache}", max(0.0, weights - cache))
+    return found
+
+
+def _add_conv(add, layer: Layer, side: int, after: int) -> float:
+    """Adds a convolution or a linear layer and returns its number of weights."""
+    k, c_in, c_out = layer.kernel_size, layer.in_channels, layer.out_channels
+    read, written = c_in * side * side, c_out * after * after
+    weights = c_in // layer.groups * c_out * k * k
+    suffix = _alignment(c_in, c_out)
+    if layer.op == "linear" or (side == 1 and k == 1):
+        kind = "linear" if layer.op == "linear" else "vector"
+        add(f"{kind} calls", 1.0)
+        add(f"{kind} weights", weights)
+        return weights
+    if layer.groups > 1:
+        kind = f"depthwise{suffix}"
+        add(f"{kind} k{k} s{layer.stride} macs", weights * after * after)
+    else:
+        padded = -(-c_in // _VECTOR) * -(-c_out // _VECTOR) * _VECTOR**2 if c_in >= _VECTOR else weights / k / k
+        kind = f"pointwise{suffix}" if k == 1 else (f"full{suffix}" if c_in >= _VECTOR else "stem")
+        add(f"{kind} macs", padded * k * k * after * after)
+        add(f"{kind} weights", weights)
+    add(f"{kind} calls", 1.0)
+    add(f"{kind} read", read)
+    add(f"{kind} written", written)
+    _add_spill(add, "conv", read + written)
+    return weights
+
+
+def _alignment(c_in: int, c_out: int) -> str:
+    """Returns what a kind's name ends with where its widths do not fill vectors: half of one, or some odd part."""
+    if c_out % _VECTOR == 0 and (c_in % _VECTOR == 0 or c_in < _VECTOR):
+        return ""
+    return " half" if c_out % (_VECTOR // 2) == 0 and (c_in % (_VECTOR // 2) == 0 or c_in < _VECTOR // 2) else " odd"
+
+
+def _add_spill(add, kind: str, elements: float) -> None:
+    for cache in _CACHES[:3]:
+        if elements > cache:
+            add(f"{kind} beyond {cache}", elements - cache)
+
+
+def memory_features(spec: ArchSpec) -> dict[str, float]:
+    """Returns what the memory of a runtime that holds `spec` grows with: weights, live numbers, layers."""
+    found = cost(spec)
+    layers = named_layers(spec)
+    convolutions = [layer for _, layer in layers if layer.op == "conv"]
+    blocked = sum(_blocked_weights(layer) for layer in convolutions)
+    return {
+        "process": 1.0,
+        "weights": float(found.folded_params),
+        "blocked weights": float(blocked),
+        "peak": float(found.peak_activations),
+        "input": float(spec.in_channels * spec.resolution**2),
+        "layers": float(len(layers)),
+        "convolutions": float(len(convolutions)),
+    }
+
+
+def _blocked_weights(layer: Layer) -> int:
+    """Returns the weights of a convolution whose widths are rounded up to what blocked layouts hold."""
+    if layer.groups > 1:
+        return -(-layer.out_channels // _VECTOR) * _VECTOR * layer.kernel_size**2
+    c_in = layer.in_channels if layer.in_channels < _VECTOR else -(-layer.in_channels // _VECTOR) * _VECTOR
+    return c_in * -(-layer.out_channels // _VECTOR) * _VECTOR * layer.kernel_size**2

@@ -1,0 +1,242 @@
+"""A device's profile: what networks took on it, as one JSON file that tells whether it is whole."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from effnet.arch.codec import spec_from_dict, spec_to_dict
+from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError, SpecError
+from effnet.runtime.formats import Precision, Runtime
+
+FORMAT = 1
+# The package whose version decides how fast a runtime is.
+PACKAGES: dict[str, str] = {
+    "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch",
+}  # fmt: skip
+# Where the median network took so much longer in its median visit than in its calmest, times cannot be told apart.
+MOST_NOISE = 0.15
+# So much slower may the reference network be at the end than at the start: more means throttling.
+MOST_DRIFT = 0.10
+# What predictions of networks that the profile measured, made without them, may be off by.
+MOST_ERROR = 0.08
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What one network took: a calm run's milliseconds, how far the median visit lay above the calmest, its memory.
+
+    `spread` is relative. `memory_mb` is the peak beyond the idle runtime in 10^6 bytes, None where it was not measured.
+    """
+
+    spec: ArchSpec
+    precision: Precision
+    latency_ms: float
+    spread: float
+    memory_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        _must_be_positive("latency_ms", self.latency_ms)
+        if self.memory_mb is not None:
+            _must_be_positive("memory_mb", self.memory_mb)
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """How steady the machine was: its frequency in MHz at start and end (None where the system does not tell), and
+    what the reference network took through the run, in ms and in order."""
+
+    start_mhz: float | None = None
+    end_mhz: float | None = None
+    reference_ms: tuple[float, ...] = ()
+
+    @property
+    def drift(self) -> float:
+        """How much slower the calmest of the last quarter was than that of the first, relative; below 0: faster."""
+        quarter = len(self.reference_ms) // 4
+        if not quarter:
+            return 0.0
+        return min(self.reference_ms[-quarter:]) / min(self.reference_ms[:quarter]) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceProfile:
+    """What networks took on a device, in one runtime with one number of threads.
+
+    `errors` are median errors of predictions within the profile, each of networks that were left out of the fit:
+    latency and memory by precision, such as "fp32 latency".
+    """
+
+    runtime: Runtime
+    threads: int
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+    measured: tuple[Measured, ...]
+    clock: Clock
+    errors: Mapping[str, float]
+    seconds: float
+    created: str
+
+    def __post_init__(self) -> None:
+        if not self.measured:
+            raise InputError("a profile must hold at least one measured network; it holds none: measure it anew")
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What it was measured in, in order of appearance."""
+        return tuple(dict.fromkeys(row.precision for row in self.measured))
+
+    @property
+    def noise(self) -> float:
+        """The median over all networks of how far the median visit lay above the calmest, relative."""
+        spreads = sorted(row.spread for row in self.measured)
+        return spreads[len(spreads) // 2]
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the profile should not be trusted, a sentence each; none where it can be."""
+        found = []
+        if self.noise > MOST_NOISE:
+            found.append(
+                f"the machine was too noisy: the median network took {self.noise:.0%} more in its median visit than in "
+                f"its calmest (at most {MOST_NOISE:.0%}); end what else runs and measure again"
+            )
+        if self.clock.drift > MOST_DRIFT:
+            found.append(
+                f"the machine became slower: the reference network took {self.clock.drift:.0%} more at the end than at "
+                f"the start (at most {MOST_DRIFT:.0%}); cool it, or fix its clock, and measure again"
+            )
+        for name, error in self.errors.items():
+            most = MOST_ERROR if name.endswith("latency") else 0.10
+            if error > most:
+                found.append(f"predictions of {name} missed by {error:.1%} in the median (at most {most:.0%})")
+        return tuple(found)
+
+
+def check_profile(
+    profile: DeviceProfile, *, runtime: Runtime, threads: int, precision: Precision = "fp32", version: str = ""
+) -> tuple[str, ...]:
+    """Returns what to warn of where `profile` is to stand for this runtime, `threads` threads and precision.
+
+    `version` is the runtime's that will run the network, empty where it is not known. Raises InputError where the
+    profile cannot match: times of another runtime, number of threads or precision say nothing.
+    """
+    if profile.runtime != runtime:
+        raise InputError(f"the profile is of {profile.runtime}; it cannot tell what {runtime} takes: profile that")
+    if profile.threads != threads:
+        raise InputError(
+            f"the profile was measured with {profile.threads} thread(s); it cannot tell what {threads} take: give "
+            f"--threads {profile.threads}, or profile with {threads}"
+        )
+    if precision not in profile.precisions:
+        raise InputError(
+            f"the profile was measured in {', '.join(profile.precisions)}; it cannot tell what {precision} takes"
+        )
+    measured_with = profile.versions.get(PACKAGES.get(runtime, runtime), "")
+    found = []
+    if version and version.split(".")[:2] != measured_with.split(".")[:2]:
+        found.append(f"the profile was measured with {runtime} {measured_with}; {version} may be faster or slower")
+    return (*found, *profile.doubts)
+
+
+def _must_be_positive(what: str, value: object) -> None:
+    if type(value) not in (int, float) or not 0 < value < math.inf:  # type: ignore[operator]
+        raise InputError(f"{what} must be a finite number above 0; got {value!r}")
+
+
+def write_profile(profile: DeviceProfile, path: Path) -> None:
+    """Writes `profile` as JSON with a checksum, whole or not at all."""
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "runtime": profile.runtime,
+        "threads": profile.threads,
+        "created": profile.created,
+        "seconds": profile.seconds,
+        "machine": dict(profile.machine),
+        "versions": dict(profile.versions),
+        "clock": asdict(profile.clock),
+        "errors": dict(profile.errors),
+        "measured": [measured_to_dict(row) for row in profile.measured],
+    }
+    write_whole(path, json.dumps({**data, "checksum": checksum(data)}, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
+    """Returns the profile at `path`.
+
+    Raises InputError where it is missing, truncated, changed since it was written, or of another format.
+    """
+    data = read_checked(Path(path), "a device profile")
+    try:
+        clock = data["clock"] | {"reference_ms": tuple(data["clock"]["reference_ms"])}
+        return DeviceProfile(
+            runtime=data["runtime"],
+            threads=data["threads"],
+            machine=data["machine"],
+            versions=data["versions"],
+            measured=tuple(measured_from_dict(row) for row in data["measured"]),
+            clock=Clock(**clock),
+            errors=data["errors"],
+            seconds=data["seconds"],
+            created=data["created"],
+        )
+    except (KeyError, TypeError, AttributeError, SpecError) as error:
+        raise InputError(f"{path} lacks what a device profile holds ({error!r}): measure it anew") from error
+
+
+def measured_to_dict(row: Measured) -> dict[str, Any]:
+    """Returns JSON-able data that `measured_from_dict` reads."""
+    return {
+        "precision": row.precision,
+        "latency_ms": row.latency_ms,
+        "spread": row.spread,
+        "memory_mb": row.memory_mb,
+        "spec": spec_to_dict(row.spec),
+    }
+
+
+def measured_from_dict(data: Mapping[str, Any]) -> Measured:
+    """Returns what `measured_to_dict` wrote; KeyError where a part is missing, InputError where one is no number."""
+    parts = {key: data[key] for key in ("precision", "latency_ms", "spread", "memory_mb")}
+    return Measured(spec=spec_from_dict(data["spec"]), **parts)
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of JSON-able data, however it is laid out."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_checked(path: Path, what: str) -> dict[str, Any]:
+    """Returns the JSON object at `path` without its checksum; raises InputError where either is not as it must be."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"there must be {what} at {path}; none is there: `effnet profile --out` writes it") from error
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path} must hold {what} as JSON; it is truncated or no JSON at all: {error}") from error
+    if not isinstance(data, dict) or "checksum" not in data:
+        raise InputError(f"{path} must hold {what} with its checksum; it is none: `effnet profile --out` writes one")
+    if data.get("format") != FORMAT:
+        raise InputError(f"this effnet reads {what} of format {FORMAT}; {path} has {data.get('format')!r}")
+    said = data.pop("checksum")
+    if said != checksum(data):
+        raise InputError(f"{path} was changed since it was written: its checksum does not match; measure it anew")
+    return data
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` to `path` whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""Times many networks side by side in one process: short visits in random order, until each has been seen calm.
+
+What a network takes is its fastest run ever: other processes only add time, and hardly ever spare a whole visit where
+they keep the machine busy. (On a machine with five times the load of its cores the fastest runs of two halves of the
+visits differed by 3 %, their calmest medians by 9 %.)
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from effnet.arch.catalog import get_spec
+from effnet.arch.cost import cost
+from effnet.arch.scale import scale
+from effnet.arch.spec import ArchSpec
+from effnet.measure.memory import available_bytes
+from effnet.profiling.graphs import write_graph
+from effnet.runtime.engines import Engine, open_engine
+from effnet.runtime.formats import Precision, Runtime
+
+# A visit lasts so long, and at least so many runs where one takes longer.
+VISIT_SECONDS, _LEAST_RUNS = 0.025, 3
+# A run has waited for others where it took so much more than it worked, beyond so many seconds of waits of its own.
+_WAITED, _OWN_WAITS = 1.15, 1e-4
+# A network is settled when the fastest runs of this number of visits agree so well, behind this many visits in all.
+_AGREEING, _AGREEMENT, LEAST_VISITS, MOST_VISITS = 3, 0.015, 5, 30
+# All that is open at once takes at most this share of the memory at hand; bytes a weight and a network, generously.
+_MEMORY_SHARE, _BYTES_A_WEIGHT, _BYTES_A_NETWORK = 0.3, 14, 12e6
+# Opening may take this share of the time; what is not open by then is left out.
+_OPENING_SHARE = 0.6
+_BETWEEN_REFERENCES = 16
+
+# Median and fastest run of each visit in ms, by the number of the network.
+Visits = dict[int, list[tuple[float, float]]]
+
+
+class Opened:
+    """A network in its runtime, with a picture to run."""
+
+    def __init__(self, spec: ArchSpec, *, runtime: Runtime, threads: int, precision: Precision) -> None:
+        self._threads = threads
+        with TemporaryDirectory(prefix="effnet-profile-") as scratch:
+            path = write_graph(spec, Path(scratch), runtime=runtime, precision=precision)
+            self._engine: Engine = open_engine(path, threads=threads, runtime=runtime)
+        shape = (1, self._engine.side, self._engine.side, self._engine.channels)
+        self._picture = np.resize(np.arange(251, dtype=np.uint8), shape)
+
+    def visit(self) -> tuple[float, float]:
+        """Returns the median and the fastest of some runs, in ms; one before them is not counted."""
+        self._engine.run(self._picture)
+        laps: list[float] = []
+        end = time.perf_counter() + VISIT_SECONDS
+        while len(laps) < _LEAST_RUNS or time.perf_counter() < end:
+            start, busy = time.perf_counter(), time.process_time()
+            self._engine.run(self._picture)
+            wall, busy = time.perf_counter() - start, time.process_time() - busy
+            laps.append(1e3 * run_seconds(wall, busy, threads=self._threads))
+        return statistics.median(laps), min(laps)
+
+
+def run_seconds(wall: float, busy: float, *, threads: int) -> float:
+    """Returns what a run took of `wall` seconds, in which this process had the processor for `busy` seconds.
+
+    A run of one thread that had to wait for other processes counts what it worked: long networks are never left alone
+    on a busy machine. Waits that belong to a run, from one thread of the runtime to another, are short, and count.
+    """
+    waited = threads == 1 and wall > _WAITED * busy + _OWN_WAITS
+    return busy if waited and busy > _OWN_WAITS else wall
+
+
+def reference_spec() -> ArchSpec:
+    """Returns the network that is timed again and again, to see the machine's clock change: about 12 million MACs."""
+    return scale(get_spec("b0", num_classes=10), phi=-4, resolution=96)
+
+
+def settled(visits: Sequence[tuple[float, float]]) -> bool:
+    """Whether the fastest runs of the calmest visits agree, so that more of them would bring nothing."""
+    calmest = sorted(least for _, least in visits)[:_AGREEING]
+    if len(visits) < LEAST_VISITS:
+        return False
+    return len(visits) >= MOST_VISITS or calmest[-1] <= (1 + _AGREEMENT) * calmest[0]
+
+
+def chunks_of(specs: Sequence[ArchSpec], *, memory_bytes: float | None = None) -> list[list[int]]:
+    """Returns the numbers of `specs` in groups that fit into memory together; by default into that at hand."""
+    allowed = _MEMORY_SHARE * (memory_bytes or available_bytes() or 2e9)
+    found: list[list[int]] = []
+    left = 0.0
+    for number, spec in enumerate(specs):
+        needed = _BYTES_A_NETWORK + _BYTES_A_WEIGHT * cost(spec).folded_params
+        if not found or needed > left:
+            found.append([])
+            left = allowed
+        found[-1].append(number)
+        left -= needed
+    return found
+
+
+def visit_all(
+    specs: Sequence[ArchSpec],
+    visits: Visits,
+    references: list[float],
+    *,
+    reference: Opened,
+    open_network: Callable[[ArchSpec], Opened],
+    seconds: float,
+    least: int,
+    after_pass: Callable[[], None],
+) -> None:
+    """Adds visits of `specs` to `visits`, by their number, and of the reference network to `references`, in ms.
+
+    It ends when all are settled or after `seconds`; of what cannot be opened in time, all but the first `least` are
+    left out, each group with at least one pass. `after_pass` is called whenever there is something new to keep.
+    """
+    begun = time.perf_counter()
+    groups = chunks_of(specs)
+    for place, group in enumerate(groups):
+        start = time.perf_counter()
+        weight = len(group) / sum(map(len, groups[place:]))
+        end = start + max(0.0, begun + seconds - start) * weight
+        opened = {}
+        for number in group:
+            late = time.perf_counter() > start + _OPENING_SHARE * (end - start)
+            if settled(visits.get(number, [])) or (late and number in visits):
+                continue
+            if late and number >= least:
+                break
+            opened[number] = open_network(specs[number])
+        _visit_group(opened, visits, references, reference, end=end, after_pass=after_pass)
+
+
+def _visit_group(
+    opened: dict[int, Opened],
+    visits: Visits,
+    references: list[float],
+    reference: Opened,
+    *,
+    end: float,
+    after_pass: Callable[[], None],
+) -> None:
+    waiting, rng = list(opened), random.Random(0)
+    while waiting:
+        rng.shuffle(waiting)
+        for count, number in enumerate(waiting):
+            if count % _BETWEEN_REFERENCES == 0:
+                references.append(reference.visit()[0])
+            # Every network is seen once, however late it is.
+            if time.perf_counter() < end or not visits.get(number):
+                visits.setdefault(number, []).append(opened[number].visit())
+        after_pass()
+        if time.perf_counter() >= end:
+            return
+        waiting = [number for number in waiting if not settled(visits[number])]
