@@ -5,6 +5,7 @@ The graph takes uint8 pictures [batch, height, width, channels] under the name `
 Tensors bear the names of `named_layers`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal
@@ -303,9 +304,10 @@ def serialise(model: Any) -> bytes:
     import flatbuffers
 
     schema = load_schema()
-    model.buffers = [_Constant(schema, buffer.data) for buffer in model.buffers]
-    builder = flatbuffers.Builder(1024 + sum(len(buffer.data) + _ALIGNMENT for buffer in model.buffers))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    packed = copy.copy(model)
+    packed.buffers = [_Constant(schema, buffer.data) for buffer in model.buffers]
+    builder = flatbuffers.Builder(1024 + sum(len(buffer.data) + _ALIGNMENT for buffer in packed.buffers))
+    builder.Finish(packed.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 
 
