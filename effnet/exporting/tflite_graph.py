@@ -318,7 +318,7 @@ class _Constant:
         self._schema = schema
         self.data = b"" if data is None else bytes(data)
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's own name)
+    def Pack(self, builder: Any) -> int:
         vector = None
         if self.data:
             builder.StartVector(1, len(self.data), _ALIGNMENT)

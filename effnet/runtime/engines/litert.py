@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError, MissingExtraError
+from effnet.errors import BundleError, InputError, MissingExtraError
 from effnet.runtime.session import IMAGE
 
 
@@ -50,6 +50,10 @@ class LitertEngine:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]."""
+        # LiteRT would take another side, and compute something with it.
+        if images.dtype != np.uint8 or images.shape[1:] != (self.side, self.side, self.channels) or not len(images):
+            wanted = f"uint8 [batch, {self.side}, {self.side}, {self.channels}]"
+            raise InputError(f"the model takes {wanted}; got {images.dtype} {images.shape}")
         with self._lock:
             if len(images) != self._batch:
                 self.interpreter.resize_tensor_input(self._image, images.shape)
