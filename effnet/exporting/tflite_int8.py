@@ -7,8 +7,7 @@ probabilities go out as floats: softmax in 8 bits would know no probability belo
 import contextlib
 import io
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +15,20 @@ import numpy as np
 
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
-from effnet.errors import InputError, MissingExtraError, WeightsError, nearest
+from effnet.errors import InputError, MissingExtraError, nearest
 from effnet.exporting.targets import Quantization
-from effnet.exporting.tflite_graph import CENTRED, load_schema, operator_code, serialise, to_graph
+from effnet.exporting.tflite_file import load_schema, operator_code, serialise
+from effnet.exporting.tflite_graph import CENTRED, to_graph
 from effnet.exporting.tflite_metadata import finish
+from effnet.exporting.tflite_ranges import Progress, Range, observe, quiet, widen
 from effnet.exporting.weights import random_weights
-from effnet.measure.machine import usable_cores
 from effnet.runtime.session import IMAGE, PROBABILITIES
-
-Progress = Callable[[int, int], None]
-Range = tuple[float, float]
 
 # Ranges barely move behind so many pictures.
 MOST_PICTURES = 256
-# So much of a map, over all pictures, lies outside its range at either end under "percentile".
-_TAIL = 1e-4
 _STEPS, _LARGEST = 255, 127
-# Sums of an 8-bit convolution have 32 bits; so much of them a bias may take, and the products have the rest.
-_MOST_BIAS = 2**30
+# Sums of an 8-bit convolution have 32 bits; a bias may take so much of them, and the products have the rest.
+_MOST = 2**30
 _RANDOM_PICTURES = 2
 
 
@@ -62,7 +57,8 @@ def to_int8(
     layers = _find_weighted(model)
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), MOST_PICTURES)).round().astype(int)]
     sources = {layer.source for layer in layers}
-    ranges, means = _observe(model, chosen, method=quantization.method, sources=sources, progress=progress)
+    ranges, means = observe(model, chosen, method=quantization.method, sources=sources, progress=progress)
+    ranges = widen(model, ranges)
     if quantization.bias_correction == "fast":
         _correct_biases(layers, means, skip=quantization.float_layers)
     _raise_weights(layers, ranges)
@@ -158,61 +154,6 @@ def _find_weighted(model: Any) -> list[_Weighted]:
     return found
 
 
-def _observe(
-    model: Any, images: np.ndarray, *, method: str, sources: set[str], progress: Progress | None
-) -> tuple[dict[str, Range], dict[str, np.ndarray]]:
-    """Returns the range of every map of the float graph, and the mean of each channel of those called `sources`.
-
-    A range by "minmax" has all numbers that were seen in it; by "percentile" all but one in 10,000 at either end.
-    """
-    from effnet.runtime.engines.litert import preload
-
-    graph = model.subgraphs[0]
-    maps = [index for operator in graph.operators for index in operator.outputs]
-    with _quiet():
-        interpreter = preload().Interpreter(
-            model_content=serialise(model), num_threads=usable_cores(), experimental_preserve_all_tensors=True
-        )
-    interpreter.allocate_tensors()
-    means = {name: np.zeros(0) for name in sources}
-    lows, highs = ([np.zeros(0, np.float32)] * len(maps) for _ in range(2))
-    for number, image in enumerate(images):
-        interpreter.set_tensor(graph.inputs[0], image[None].astype(np.float32))
-        interpreter.invoke()
-        for column, index in enumerate(maps):
-            name, values = graph.tensors[index].name, interpreter.get_tensor(index)
-            outside = 0 if method == "minmax" else int(_TAIL * values.size * len(images))
-            lows[column] = -_largest(-lows[column], -values, outside + 1)
-            highs[column] = _largest(highs[column], values, outside + 1)
-            if name in sources:
-                mean = values.reshape(-1, values.shape[-1]).mean(0, dtype=np.float64) / len(images)
-                means[name] = mean + (means[name] if number else 0)
-        if progress:
-            progress(number + 1, len(images))
-    low = np.array([values.max() for values in lows])
-    high = np.array([values.min() for values in highs])
-    # Zero must be a number of its own: it pads. A map that is always zero may have any range.
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    high[low == high] = 1.0
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise WeightsError(
-            "a network must give finite numbers to be quantized, but some are not: its weights are damaged"
-        )
-    names = [graph.tensors[index].name for index in maps]
-    ranges = {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
-    return ranges | {IMAGE: (0.0, 255.0)}, means
-
-
-def _largest(kept: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Returns the `count` largest of `kept`, which were so far, and of `values`."""
-    if count == 1:
-        return np.append(kept, values.max()).max(keepdims=True)
-    if len(kept) == count:
-        values = values[values > kept.min()]
-    kept = np.append(kept, values)
-    return kept if len(kept) <= count else np.partition(kept, len(kept) - count)[-count:]
-
-
 def _correct_biases(layers: Sequence[_Weighted], means: Mapping[str, np.ndarray], *, skip: Sequence[str]) -> None:
     """Adds to each bias what rounding the weights takes from the mean of the layer's output.
 
@@ -231,13 +172,14 @@ def _correct_biases(layers: Sequence[_Weighted], means: Mapping[str, np.ndarray]
 
 
 def _raise_weights(layers: Sequence[_Weighted], ranges: Mapping[str, Range]) -> None:
-    """Raises the first weight of channels whose weights are so small that the rounded bias would not fit in 32 bits.
+    """Raises the first weight of channels whose weights are so small that 32 bits cannot hold what is made of them.
 
-    A bias is rounded to steps of weight times input. The output changes by less than 4e-5 of the bias.
+    A bias is rounded to steps of weight times input, and a sum is scaled by these steps over the output's. The output
+    changes by less than 4e-5 of the bias and of its own step.
     """
     for layer in layers:
-        low, high = ranges[layer.source]
-        least = _LARGEST * np.abs(layer.bias) / ((high - low) / _STEPS * _MOST_BIAS)
+        source, output = ((high - low) / _STEPS for low, high in (ranges[layer.source], ranges[layer.name]))
+        least = _LARGEST / _MOST * np.maximum(np.abs(layer.bias), output) / source
         rows = layer.kernel.reshape(len(layer.kernel), -1)  # a view
         small = np.abs(rows).max(1) < least
         rows[small, 0] = least[small]
@@ -256,17 +198,9 @@ def _quantize(module: Any, model: bytes, ranges: Mapping[str, Range], *, float_l
         quantizer.update_quantization_recipe(f"^{re.escape(name)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in ranges.items()}
     # One of its bars cannot be turned off.
-    with _quiet(), contextlib.redirect_stderr(io.StringIO()):
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
         found = quantizer.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
     return bytes(found.quantized_model)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps LiteRT from warning of memory where all maps of a graph are kept on purpose."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*preserve_all_tensors")
-        yield
 
 
 def _take_bytes(data: bytes) -> Any:

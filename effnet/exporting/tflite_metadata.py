@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effnet.exporting.tflite_graph import load_schema, serialise
+from effnet.exporting.tflite_file import load_schema, serialise
 from effnet.runtime.session import FEATURES, IMAGE, PROBABILITIES
 
 LABELS, DETAILS = "labels.txt", "effnet.json"

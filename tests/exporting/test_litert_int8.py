@@ -24,6 +24,7 @@ from effnet.runtime.config import ModelConfig
 from effnet.runtime.engines import open_engine
 from effnet.weights.bundle import load_state
 
+litert = pytest.importorskip("ai_edge_litert.interpreter")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 pytest.importorskip("ai_edge_quantizer")
 
@@ -258,3 +259,30 @@ def test_without_the_quantizer_an_export_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
     with pytest.raises(MissingExtraError, match=r'needs ai-edge-quantizer.* pip install "effnet\[litert\]"'):
         random_int8(small_spec(), resolution=8)
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "none"])
+@pytest.mark.parametrize("activation", ["silu", "relu", "relu6", "hard_swish"])
+def test_every_operator_has_a_fast_kernel(activation, gate):
+    """XNNPACK takes all but the first operator as one; what it leaves out computes several times slower.
+
+    HARD_SWISH would be left out, and so would sums with a summand that is tiny, as random weights have it.
+    """
+    spec = dataclasses.replace(get_spec("b0", num_classes=10), activation=activation, se_gate=gate)
+    interpreter = litert.Interpreter(model_content=random_int8(spec, resolution=32))
+    interpreter.allocate_tensors()
+    (whole,) = [found for found in interpreter._get_ops_details() if found["op_name"] == "DELEGATE"]
+    names = {found["index"]: found["name"] for found in interpreter.get_tensor_details()}
+    assert [names[index] for index in whole["outputs"]] == ["probabilities"]
+    assert "image.int8" in [names[index] for index in whole["inputs"]]
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu", "relu6", "hard_swish"])
+def test_every_activation_is_near_in_8_bits(activation, tmp_path):
+    spec = small_spec(activation=activation, se_gate="hard_sigmoid")
+    spec = dataclasses.replace(spec, stem=dataclasses.replace(spec.stem, max_pool=True), padding="symmetric")
+    weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=32)))
+    pictures = draw_pictures(spec, 32, batch=16)
+    expected = run(to_tflite(spec, weights, **common(spec, 32)), tmp_path, pictures)
+    data = to_int8(spec, weights, images=pictures, quantization=Quantization(), **common(spec, 32))
+    assert np.abs(run(data, tmp_path, pictures) - expected).mean() < 0.03

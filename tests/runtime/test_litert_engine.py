@@ -20,7 +20,8 @@ from effnet.weights.bundle import load_state
 pytest.importorskip("ai_edge_litert.interpreter")
 
 from effnet.exporting.litert import to_tflite
-from effnet.exporting.tflite_graph import serialise, to_graph
+from effnet.exporting.tflite_file import serialise
+from effnet.exporting.tflite_graph import to_graph
 from effnet.exporting.tflite_int8 import random_int8
 
 SIDE = 20
