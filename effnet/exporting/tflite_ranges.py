@@ -18,8 +18,8 @@ Range = tuple[float, float]
 
 # So much of a map, over all pictures, lies outside its range at either end under "percentile".
 _TAIL = 1e-4
-# XNNPACK leaves a sum to slow kernels where a summand has steps of less than 1/1024 of the sum's.
-_LEAST_SUMMAND = 1 / 512
+# XNNPACK leaves a sum to slow kernels where a summand's steps are below 1/1024 of the sum's or above 256 of them.
+_LEAST_SUMMAND, _LEAST_SUM = 1 / 512, 1 / 128
 # It does so, too, where a product's steps are 2^16 times those of its factors' steps multiplied.
 _LEAST_PRODUCT = 255 / 2**14
 # LiteRT stops the process at steps of 1e-11, as signals that vanish between random weights have them.
@@ -82,16 +82,24 @@ def _largest(kept: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 def widen(model: Any, ranges: Mapping[str, Range]) -> dict[str, Range]:
     """Returns the ranges with tiny ones widened, so that every sum and product has a fast kernel and none fails.
 
-    A widened step of a summand is still a small part of the sum's, and a product's factors are widened only where
-    the product vanishes: nothing is lost.
+    A widened step of a summand is still a small part of the sum's; sums and factors are widened only where what they
+    hold vanishes: nothing is lost.
     """
     graph, codes = model.subgraphs[0], load_schema().BuiltinOperator
     found = {name: _scaled(ends, _LEAST_WIDTH / _width(ends)) for name, ends in ranges.items()}
-    for operator in reversed(graph.operators):  # a summand may be a sum itself
-        code = model.operatorCodes[operator.opcodeIndex].builtinCode
-        whole = _width(found[graph.tensors[operator.outputs[0]].name])
+    steps = []
+    for operator in graph.operators:
+        names = [graph.tensors[index].name for index in (*operator.outputs, *operator.inputs)]
         # Constants are rounded to ranges of their own.
-        parts = [name for name in (graph.tensors[index].name for index in operator.inputs) if name in found]
+        steps.append(
+            (model.operatorCodes[operator.opcodeIndex].builtinCode, names[0], [n for n in names[1:] if n in found])
+        )
+    for code, output, parts in steps:  # a sum may be a summand further on
+        if code == codes.ADD:
+            widest = max(_width(found[name]) for name in parts)
+            found[output] = _scaled(found[output], widest * _LEAST_SUM / _width(found[output]))
+    for code, output, parts in reversed(steps):
+        whole = _width(found[output])
         if code == codes.ADD:
             for name in parts:
                 found[name] = _scaled(found[name], whole * _LEAST_SUMMAND / _width(found[name]))

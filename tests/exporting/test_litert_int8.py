@@ -261,8 +261,10 @@ def test_without_the_quantizer_an_export_says_what_to_install(monkeypatch):
         random_int8(small_spec(), resolution=8)
 
 
-@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid", "none"])
-@pytest.mark.parametrize("activation", ["silu", "relu", "relu6", "hard_swish"])
+@pytest.mark.parametrize(
+    "activation, gate",
+    [("silu", "sigmoid"), ("hard_swish", "hard_sigmoid"), ("relu", "sigmoid"), ("relu6", "none"), ("silu", "none")],
+)
 def test_every_operator_has_a_fast_kernel(activation, gate):
     """XNNPACK takes all but the first operator as one; what it leaves out computes several times slower.
 
