@@ -22,7 +22,7 @@ from effnet.exporting.tflite_graph import CENTRED, to_graph
 from effnet.exporting.tflite_metadata import finish
 from effnet.exporting.tflite_ranges import Progress, Range, observe, quiet, widen
 from effnet.exporting.weights import random_weights
-from effnet.runtime.session import IMAGE, PROBABILITIES
+from effnet.runtime.session import FEATURES, IMAGE, PROBABILITIES
 
 # Ranges barely move behind so many pictures.
 MOST_PICTURES = 256
@@ -193,7 +193,7 @@ def _quantize(module: Any, model: bytes, ranges: Mapping[str, Range], *, float_l
     every = TFLOperationName.ALL_SUPPORTED
     quantizer.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     # Operators go by the names of their outputs, each with a semicolon behind it.
-    floats = [PROBABILITIES, *float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
+    floats = [PROBABILITIES, FEATURES, *float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
     for name in floats:
         quantizer.update_quantization_recipe(f"^{re.escape(name)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in ranges.items()}

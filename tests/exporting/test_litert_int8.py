@@ -288,3 +288,9 @@ def test_every_activation_is_near_in_8_bits(activation, tmp_path):
     expected = run(to_tflite(spec, weights, **common(spec, 32)), tmp_path, pictures)
     data = to_int8(spec, weights, images=pictures, quantization=Quantization(), **common(spec, 32))
     assert np.abs(run(data, tmp_path, pictures) - expected).mean() < 0.03
+
+
+def test_features_go_out_as_floats(tmp_path):
+    spec = small_spec(num_classes=0)
+    found = run(random_int8(spec, resolution=24), tmp_path, draw_pictures(spec, 24, batch=2))
+    assert (found.dtype, found.shape) == (np.float32, (2, 24))

@@ -30,18 +30,18 @@ class LitertEngine:
             raise BundleError(f"there must be a model at {path}; none is there: `effnet export` writes it")
         try:
             self.interpreter = litert.Interpreter(model_path=str(path), num_threads=threads or _usable_cores())
-            (image, *more), (output, *rest) = (
-                self.interpreter.get_input_details(),
-                self.interpreter.get_output_details(),
-            )
+            images, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"LiteRT cannot read {path}: {error}. `effnet export` writes it anew") from error
+        (image, *more), (output, *rest) = images, outputs
         shapes = [int(side) for side in image["shape"]], [int(side) for side in output["shape"]]
-        if more or rest or len(shapes[0]) != 4 or len(shapes[1]) != 2 or image["dtype"] is not np.uint8:
+        kinds = image["dtype"], output["dtype"]
+        if more or rest or len(shapes[0]) != 4 or len(shapes[1]) != 2 or kinds != (np.uint8, np.float32):
             raise BundleError(
-                f"{path} must map {IMAGE}, uint8 [batch, side, side, channels], to one output [batch, width]; it maps "
-                f"{image['dtype'].__name__} {shapes[0]} to {shapes[1]}. `effnet export` writes it anew"
+                f"{path} must map {IMAGE}, uint8 [batch, side, side, channels], to one output, float32 [batch, width]; "
+                f"it maps {kinds[0].__name__} {shapes[0]} to {kinds[1].__name__} {shapes[1]}. `effnet export` writes "
+                "it anew"
             )
         (self._batch, self.side, _, self.channels), (_, self.classes) = shapes
         self._image, self._output = image["index"], output["index"]
