@@ -1,0 +1,91 @@
+"""A bundle's weights become model.tflite and model.int8.tflite."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError
+from effnet.exporting.bundle import calibrated_weights
+from effnet.exporting.tflite_graph import to_graph
+from effnet.exporting.tflite_metadata import finish
+from effnet.runtime.config import ModelConfig
+from effnet.runtime.formats import Format
+
+if TYPE_CHECKING:
+    from effnet.exporting.targets import Quantization
+
+
+def to_tflite(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resolution: int | None = None,
+    class_names: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Returns the TFLite file of `spec` with folded `weights` (from fold_norms or random_weights), in 32 bits.
+
+    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is free, the picture's side is fixed to
+    `resolution`. The file holds `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises
+    SpecError where mean does not match the spec's channels, MissingExtraError without ai-edge-litert.
+    """
+    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution)
+    return finish(model, name=spec.name, class_names=class_names, details=metadata or {})
+
+
+def write(
+    target: Format,
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    *,
+    images: np.ndarray | None,
+    quantization: "Quantization",
+) -> None:
+    """Writes the format `target` of a state dict as arrays into `folder`, whole or not at all.
+
+    `images`, uint8 [pictures, R, R, C], and `quantization` are for int8 alone. Raises SpecError for a network without
+    a classifier, InputError for a way of quantizing that LiteRT has no means of.
+    """
+    if not config.arch.num_classes:
+        raise SpecError(
+            f"a bundle's {target.file} gives probabilities, and {config.arch.name} has no classifier "
+            "(num_classes = 0); train one on your pictures: effnet fit DATA --weights BUNDLE"
+        )
+    preprocess = config.preprocess
+    common = {
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "resolution": preprocess.resolution,
+        "class_names": config.class_names,
+        "metadata": {
+            "class_names": list(config.class_names),
+            "preprocess": preprocess.to_dict(),
+            "network": config.arch.name,
+            "threshold": config.threshold,
+        },
+    }
+    weights = calibrated_weights(config, state)
+    if target.precision == "int8":
+        # The quantizer loads here: a plain export does not need it.
+        from effnet.exporting.tflite_int8 import to_int8
+
+        data = to_int8(config.arch, weights, images=images, quantization=quantization, **common)
+    else:
+        data = to_tflite(config.arch, weights, **common)
+    _write_whole(folder / target.file, data)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
