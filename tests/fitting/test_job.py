@@ -81,7 +81,8 @@ def fast_device(monkeypatch):
 
 
 def fit_shades(data, out, **kwargs):
-    return effnet.fit(data, **{"max_latency_ms": 1, "max_macs": 180_000, "epochs": 1, "out": out, "precision": "fp32"} | kwargs)
+    usual = {"max_latency_ms": 1, "max_macs": 180_000, "epochs": 1, "out": out, "precision": "fp32"}
+    return effnet.fit(data, **usual | kwargs)
 
 
 @pytest.mark.usefixtures("fast_device")
