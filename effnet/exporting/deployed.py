@@ -1,5 +1,6 @@
 """The graph that is deployed, as a torch module: normalisation, network without norms, probabilities."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,7 +29,8 @@ class Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Maps uint8 [batch, side, side, channels] to probabilities [batch, classes]."""
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32)
+        # ExecuTorch's XNNPACK moves the axes of floats itself, and none of bytes.
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
         return self.network(pixels - self.mean).softmax(1)
 
 
@@ -60,3 +62,14 @@ def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.weight = nn.Parameter(torch.from_numpy(weights[f"{name}.weight"]))
             module.bias = nn.Parameter(torch.from_numpy(weights[f"{name}.bias"]))
+
+
+def texts(config: ModelConfig) -> dict[str, str]:
+    """Returns what an export tells about itself, each value as JSON."""
+    found = {
+        "class_names": list(config.class_names),
+        "preprocess": config.preprocess.to_dict(),
+        "network": config.arch.name,
+        "threshold": config.threshold,
+    }
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in found.items() if value is not None}

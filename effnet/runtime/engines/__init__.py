@@ -11,7 +11,12 @@ from effnet.errors import InputError
 from effnet.runtime.formats import Runtime, format_of
 from effnet.runtime.session import MAX_THREADS
 
-_MODULES: dict[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+_MODULES: dict[str, str] = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "executorch": "executorch",
+    "torch": "torch",
+}
 
 
 class Engine(Protocol):
