@@ -70,10 +70,9 @@ class TorchEngine:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", FutureWarning)
                 program = torch.export.load(io.BytesIO(data))
-            (image,) = (
-                node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
-            )
-            (output,) = next(node for node in program.graph.nodes if node.op == "output").args[0]
+            names, nodes = program.graph_signature.user_inputs, list(program.graph.nodes)
+            (image,) = (node.meta["val"] for node in nodes if node.name in names)
+            (output,) = next(node for node in nodes if node.op == "output").args[0]
             _, self.side, _, self.channels = map(_whole, image.shape)
             self.classes = int(output.meta["val"].shape[1])
             self._module = program.module()
