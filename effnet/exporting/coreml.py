@@ -1,12 +1,9 @@
 """A bundle's weights become Core ML's model.mlpackage; converted anywhere, run by Apple's systems only."""
 
-import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 
 from effnet.errors import MissingExtraError
 from effnet.exporting.deployed import Deployed, deployed_module, texts
+from effnet.exporting.quiet import quiet
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
@@ -49,7 +47,7 @@ def write(
     and the probability of each by name. The metadata hold `preprocess`, `class_names` and `network` as JSON.
     Nothing here can run it: its numbers are not checked. Raises MissingExtraError without coremltools.
     """
-    with _quiet():
+    with quiet():
         coremltools = _import()
         module = _Pixels(deployed_module(config, state)).eval()
         shape = (1, config.preprocess.channels, *(config.preprocess.resolution,) * 2)
@@ -96,22 +94,3 @@ def _replace(model: Any, path: Path) -> None:
             if (Path(scratch) / "before").exists():
                 shutil.move(Path(scratch) / "before", path)
             raise
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps from the user which torch coremltools was tested with, what it lacks off a Mac, and its progress bars."""
-    logger = logging.getLogger("coremltools")
-    level, bars = logger.level, os.environ.get("TQDM_DISABLE")
-    logger.setLevel(logging.ERROR)
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-        if bars is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = bars

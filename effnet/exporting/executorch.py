@@ -1,10 +1,7 @@
 """A bundle's weights become ExecuTorch's .pte, whose operators XNNPACK runs."""
 
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +9,10 @@ import torch
 
 from effnet.errors import MissingExtraError
 from effnet.exporting.deployed import deployed_module, texts
+from effnet.exporting.quiet import quiet
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
-
-# torchao tells of kernels for GPUs that it does not load, torch of types that torchao registers.
-_CHATTER = ("torchao", "torch.utils._pytree")
 
 
 def write(
@@ -38,7 +33,7 @@ def write(
     module = deployed_module(config, state)
     side, channels = config.preprocess.resolution, config.preprocess.channels
     example = (torch.zeros(1, side, side, channels, dtype=torch.uint8),)
-    with _quiet():
+    with quiet():
         _check_installed()
         graph: torch.nn.Module = module
         if target.precision == "int8":
@@ -82,20 +77,3 @@ def _lower(program: torch.export.ExportedProgram, methods: Mapping[str, str]) ->
         program, partitioner=[XnnpackPartitioner(configs=configs)], constant_methods=dict(methods)
     )
     return edge.to_executorch().buffer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps from the user what ExecuTorch and torchao say about their own insides."""
-    loggers = [logging.getLogger(name) for name in _CHATTER]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
