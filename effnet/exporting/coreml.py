@@ -47,9 +47,9 @@ def write(
     and the probability of each by name. The metadata hold `preprocess`, `class_names` and `network` as JSON.
     Nothing here can run it: its numbers are not checked. Raises MissingExtraError without coremltools.
     """
+    module = _Pixels(deployed_module(config, state)).eval()
     with quiet():
         coremltools = _import()
-        module = _Pixels(deployed_module(config, state)).eval()
         shape = (1, config.preprocess.channels, *(config.preprocess.resolution,) * 2)
         with torch.no_grad():
             traced = torch.jit.trace(module, torch.zeros(shape))

@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,11 @@ def preload() -> Any:
     try:
         import torch  # noqa: F401 (the bindings are linked against it)
 
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This API is experimental")
-            from executorch.extension.pybindings import portable_lib
+        # executorch.runtime offers the same, and imports the whole exporter for one class of warnings first.
+        from executorch.extension.pybindings import _C
     except ImportError as error:
         raise MissingExtraError("executorch", "executorch") from error
-    return portable_lib
+    return _C
 
 
 class ExecuTorchEngine:
