@@ -44,7 +44,7 @@ def write(
 
     Its input `image` is a picture, RGB or grey, as Vision and Xcode's preview hand one over; networks of other numbers
     of channels take float32 [1, channels, side, side] of 0..255. Its outputs are the likeliest class, `classLabel`,
-    and the probability of each by name. The metadata hold `preprocess`, `class_names` and `network` as JSON.
+    and the probability of each by name. The metadata hold `preprocess` and `class_names` as JSON.
     Nothing here can run it: its numbers are not checked. Raises MissingExtraError without coremltools.
     """
     module = _Pixels(deployed_module(config, state)).eval()

@@ -105,11 +105,11 @@ def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def texts(config: ModelConfig) -> dict[str, str]:
-    """Returns what an export tells about itself, each value as JSON."""
-    found = {
-        "class_names": list(config.class_names),
-        "preprocess": config.preprocess.to_dict(),
+    """Returns what a file tells of itself: class names and preprocessing as JSON, network, threshold."""
+    threshold = {} if config.threshold is None else {"threshold": repr(config.threshold)}
+    return {
+        "class_names": json.dumps(list(config.class_names), ensure_ascii=False),
+        "preprocess": json.dumps(config.preprocess.to_dict()),
         "network": config.arch.name,
-        "threshold": config.threshold,
+        **threshold,
     }
-    return {key: json.dumps(value, ensure_ascii=False) for key, value in found.items() if value is not None}

@@ -27,7 +27,7 @@ def write(
     """Writes model.pte or model.int8.pte into `folder`, whole or not at all.
 
     Its method `forward` maps one picture, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
-    `class_names`, `preprocess` and `network`, and `threshold` where there is one, return texts of JSON.
+    `class_names` and `preprocess` return JSON, `network` and, where there is one, `threshold` texts.
     Raises MissingExtraError where ExecuTorch is not installed, InputError for a way of rounding that it lacks.
     """
     module = deployed_module(config, state)

@@ -26,7 +26,7 @@ def write(
     """Writes model.pt2 into `folder`, whole or not at all.
 
     It maps uint8 [batch, side, side, channels], of any batch, to probabilities [batch, classes]; its extra files
-    `class_names`, `preprocess` and `network`, and `threshold` where there is one, hold JSON.
+    `class_names` and `preprocess` hold JSON, `network` and, where there is one, `threshold` texts.
     """
     module = deployed_module(config, state).requires_grad_(False)
     side, channels = config.preprocess.resolution, config.preprocess.channels

@@ -68,10 +68,11 @@ def test_it_knows_its_classes_and_its_preprocessing(exported):
     told = spec.description.metadata.userDefined
     assert json.loads(told["class_names"]) == list(NAMES)
     assert json.loads(told["preprocess"]) == config.preprocess.to_dict()
-    assert (json.loads(told["network"]), json.loads(told["threshold"])) == ("b0", 0.5)
+    assert (told["network"], told["threshold"]) == ("b0", "0.5")
     classify = next(operation for operation in operations_of(spec) if operation.type == "classify")
     (labels,) = classify.inputs["classes"].arguments
-    assert list(labels.value.immediateValue.tensor.strings.values) == list(NAMES)
+    held = [value.immediateValue.tensor.strings.values[0] for value in labels.value.immediateValue.list.values]
+    assert held == list(NAMES)
 
 
 def test_it_has_every_layer_and_weights_of_16_bits(exported):
