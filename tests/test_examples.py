@@ -1,6 +1,7 @@
 """Every example runs, and shows what it says it shows."""
 
 import ast
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 import effnet
+from effnet.exporting.targets import write_export
+from effnet.weights.bundle import load_state
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -71,6 +74,36 @@ def test_onnxruntime_only(run_example, small_bundle, tmp_path):
     lines = run_example("onnxruntime_only", small_bundle / "model.onnx", *paths)
     expected = effnet.load(small_bundle).predict(paths, top=1)
     assert lines == [f"{path}: {p.label} {p.probabilities[0]:.1%}" for path, p in zip(paths, expected, strict=True)]
+
+
+@pytest.fixture
+def grey_pictures(tmp_path):
+    """The paths of grey pictures of several sizes."""
+    rng, paths = np.random.default_rng(0), []
+    for i, size in enumerate(((8, 8), (40, 61), (300, 200))):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "openvino", "litert"])
+@pytest.mark.filterwarnings("ignore:This API is experimental")
+@pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")
+def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_pictures, tmp_path, runtime):
+    if importlib.util.find_spec(f"effnet.exporting.{runtime}") is None:
+        pytest.skip(f"this effnet has no exporter to {runtime}")
+    config, state = effnet.load(small_bundle).config, load_state(small_bundle)
+    path = write_export(runtime, tmp_path, config, state)
+    lines = run_example(f"{runtime}_only", path, *grey_pictures)
+    expected = effnet.load(small_bundle).predict(grey_pictures, top=1)
+    found = [(line.rpartition(": ")[0], *line.rpartition(": ")[2].rsplit(" ", 1)) for line in lines]
+    assert [words[:2] for words in found] == [(str(p), e.label) for p, e in zip(grey_pictures, expected, strict=True)]
+    shares = [float(words[2].rstrip("%")) / 100 for words in found]
+    np.testing.assert_allclose(shares, [e.probabilities[0] for e in expected], atol=2e-3)
+
+
+# That every example has a test of its own is checked by name.
+test_executorch_only = test_openvino_only = test_litert_only = None
 
 
 def test_transfer_learning(run_example, small_bundle, tmp_path):

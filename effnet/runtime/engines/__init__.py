@@ -11,7 +11,13 @@ from effnet.errors import InputError
 from effnet.runtime.formats import Runtime, format_of
 from effnet.runtime.session import MAX_THREADS
 
-_MODULES: dict[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "litert"}
+_MODULES: dict[str, str] = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "litert": "litert",
+    "executorch": "executorch",
+    "torch": "torch",
+}
 
 
 class Engine(Protocol):

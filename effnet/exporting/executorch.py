@@ -1,0 +1,79 @@
+"""A bundle's weights become ExecuTorch's .pte, whose operators XNNPACK runs."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effnet.errors import MissingExtraError
+from effnet.exporting.deployed import deployed_module, texts
+from effnet.exporting.quiet import quiet
+from effnet.exporting.targets import Quantization
+from effnet.runtime.config import ModelConfig
+from effnet.runtime.formats import Format
+
+
+def write(
+    target: Format,
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    *,
+    images: np.ndarray | None,
+    quantization: Quantization,
+) -> None:
+    """Writes model.pte or model.int8.pte into `folder`, whole or not at all.
+
+    Its method `forward` maps one picture, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
+    `class_names` and `preprocess` return JSON, `network` and, where there is one, `threshold` texts.
+    Raises MissingExtraError where ExecuTorch is not installed, InputError for a way of rounding that it lacks.
+    """
+    module = deployed_module(config, state)
+    side, channels = config.preprocess.resolution, config.preprocess.channels
+    example = (torch.zeros(1, side, side, channels, dtype=torch.uint8),)
+    with quiet():
+        _check_installed()
+        graph: torch.nn.Module = module
+        if target.precision == "int8":
+            from effnet.exporting.pt2e import quantize
+
+            assert images is not None
+            graph = quantize(module, images, quantization)
+        data = _lower(torch.export.export(graph, example), texts(config))
+    path = folder / target.file
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_installed() -> None:
+    for package in ("executorch", "torchao"):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise MissingExtraError(package, "executorch") from error
+
+
+def _lower(program: torch.export.ExportedProgram, methods: Mapping[str, str]) -> bytes:
+    from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+    from executorch.backends.xnnpack.partition.config.generic_node_configs import ConstantPadConfig
+    from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    class PadConfig(ConstantPadConfig):
+        """Leaves padding to XNNPACK in 8 bits too, which it can and the default does not ask for."""
+
+        def supported_precision_types(self) -> list[ConfigPrecisionType]:
+            return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+    configs = [PadConfig if found is ConstantPadConfig else found for found in ALL_PARTITIONER_CONFIGS]
+    edge = to_edge_transform_and_lower(
+        program, partitioner=[XnnpackPartitioner(configs=configs)], constant_methods=dict(methods)
+    )
+    return edge.to_executorch().buffer

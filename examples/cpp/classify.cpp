@@ -1,0 +1,101 @@
+// A finished model in C++: its model.onnx holds normalisation and class names.
+// classify model.onnx picture.ppm prints the likeliest classes; the picture has the model's own side, as made by
+//   python -c "from PIL import Image; Image.open('cat.jpg').convert('RGB').resize((224, 224)).save('cat.ppm')"
+#include <onnxruntime_cxx_api.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct Picture {
+  int64_t height = 0, width = 0, channels = 0;
+  std::vector<uint8_t> pixels;  // [height, width, channels]
+};
+
+// Reads a binary PPM (P6) or PGM (P5) of 8 bits without comments.
+static Picture read_picture(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string kind;
+  int most = 0;
+  Picture picture;
+  file >> kind >> picture.width >> picture.height >> most;
+  if (!file || (kind != "P6" && kind != "P5") || most != 255) throw std::runtime_error(path + " must be a PPM or PGM of 8 bits");
+  file.get();  // the one blank before the pixels
+  picture.channels = kind == "P6" ? 3 : 1;
+  picture.pixels.resize(picture.height * picture.width * picture.channels);
+  file.read(reinterpret_cast<char*>(picture.pixels.data()), static_cast<std::streamsize>(picture.pixels.size()));
+  if (!file) throw std::runtime_error(path + " ends before its last pixel");
+  return picture;
+}
+
+// Returns the texts of a JSON list, such as ["cat", "caf\u00e9"]; effnet writes names as UTF-8, and escapes only " \ and
+// control characters.
+static std::vector<std::string> read_list(const std::string& json) {
+  std::vector<std::string> texts;
+  for (size_t i = 0; i < json.size(); ++i) {
+    if (json[i] != '"') continue;
+    std::string text;
+    for (++i; i < json.size() && json[i] != '"'; ++i) {
+      if (json[i] == '\\' && i + 1 < json.size()) ++i;
+      text += json[i];
+    }
+    texts.push_back(text);
+  }
+  return texts;
+}
+
+static int run(const std::string& model, const std::string& path) {
+  Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "classify");
+  Ort::SessionOptions options;
+  options.SetIntraOpNumThreads(1);
+#ifdef _WIN32
+  Ort::Session session(env, std::wstring(model.begin(), model.end()).c_str(), options);
+#else
+  Ort::Session session(env, model.c_str(), options);
+#endif
+  Ort::AllocatorWithDefaultOptions allocator;
+  auto metadata = session.GetModelMetadata();
+  auto listed = metadata.LookupCustomMetadataMapAllocated("class_names", allocator);
+  if (!listed) throw std::runtime_error(model + " holds no class names: it is not effnet's");
+  const auto names = read_list(listed.get());
+
+  auto picture = read_picture(path);
+  auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();  // [batch, side, side, channels]
+  shape[0] = 1;
+  if (shape != std::vector<int64_t>{1, picture.height, picture.width, picture.channels}) {
+    throw std::runtime_error("the picture must have " + std::to_string(shape[2]) + " x " + std::to_string(shape[1]) + " pixels of " + std::to_string(shape[3]) + " channels");
+  }
+  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  auto image = Ort::Value::CreateTensor<uint8_t>(memory, picture.pixels.data(), picture.pixels.size(), shape.data(), shape.size());
+  const char* inputs[] = {"image"};
+  const char* outputs[] = {"probabilities"};
+  auto found = session.Run(Ort::RunOptions{nullptr}, inputs, &image, 1, outputs, 1);
+  const float* probabilities = found[0].GetTensorData<float>();
+
+  std::vector<size_t> order(names.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return probabilities[a] > probabilities[b]; });
+  for (size_t i = 0; i < std::min<size_t>(5, order.size()); ++i) {
+    std::printf("%.6f %s\n", probabilities[order[i]], names[order[i]].c_str());
+  }
+  return 0;
+}
+
+int main(int count, char** words) {
+  if (count != 3) {
+    std::cerr << "usage: classify model.onnx picture.ppm\n";
+    return 2;
+  }
+  try {
+    return run(words[1], words[2]);
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,46 @@
+"""A finished model in ExecuTorch without effnet: class names and preprocessing are methods of its file.
+
+python examples/executorch_only.py effnet-photos/model.pte cat.jpg dog.jpg
+"""
+
+import argparse
+import json
+import math
+
+import numpy as np
+import torch
+from executorch.runtime import Runtime
+from PIL import Image, ImageOps
+
+
+def prepare(path: str, preprocess: dict) -> np.ndarray:
+    """Returns the middle of the picture as uint8 [resolution, resolution, channels]."""
+    side = preprocess["resolution"]
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
+    ratio = math.floor(side / preprocess["crop"]) / min(picture.size)
+    size = tuple(max(side, int(ratio * pixels)) for pixels in picture.size)
+    resampling = Image.Resampling[preprocess["interpolation"].upper()]
+    left, top = (round((pixels - side) / 2) for pixels in size)
+    middle = picture.resize(size, resampling).crop((left, top, left + side, top + side))
+    return np.asarray(middle, np.uint8).reshape(side, side, -1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("pictures", nargs="+")
+    args = parser.parse_args()
+
+    program = Runtime.get().load_program(args.model)
+    names, preprocess = (json.loads(program.load_method(n).execute([])[0]) for n in ("class_names", "preprocess"))
+    forward = program.load_method("forward")
+    for path in args.pictures:
+        image = torch.from_numpy(prepare(path, preprocess)[None].copy())
+        (probabilities,) = forward.execute([image])
+        best = int(probabilities[0].argmax())
+        print(f"{path}: {names[best]} {float(probabilities[0, best]):.1%}")
+
+
+if __name__ == "__main__":
+    main()

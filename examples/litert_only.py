@@ -1,0 +1,49 @@
+"""A finished model in LiteRT without effnet: effnet.json within its file holds class names and preprocessing.
+
+python examples/litert_only.py effnet-photos/model.tflite cat.jpg dog.jpg
+"""
+
+import argparse
+import json
+import math
+import zipfile
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image, ImageOps
+
+
+def prepare(path: str, preprocess: dict) -> np.ndarray:
+    """Returns the middle of the picture as uint8 [resolution, resolution, channels]."""
+    side = preprocess["resolution"]
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
+    ratio = math.floor(side / preprocess["crop"]) / min(picture.size)
+    size = tuple(max(side, int(ratio * pixels)) for pixels in picture.size)
+    resampling = Image.Resampling[preprocess["interpolation"].upper()]
+    left, top = (round((pixels - side) / 2) for pixels in size)
+    middle = picture.resize(size, resampling).crop((left, top, left + side, top + side))
+    return np.asarray(middle, np.uint8).reshape(side, side, -1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("pictures", nargs="+")
+    args = parser.parse_args()
+
+    with zipfile.ZipFile(args.model) as files:  # the model's metadata lie behind it, as an archive
+        texts = json.loads(files.read("effnet.json"))
+    names, preprocess = texts["class_names"], texts["preprocess"]
+    interpreter = Interpreter(model_path=args.model, num_threads=1)
+    interpreter.allocate_tensors()
+    (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    for path in args.pictures:
+        interpreter.set_tensor(image["index"], prepare(path, preprocess)[None])
+        interpreter.invoke()
+        row = interpreter.get_tensor(output["index"])[0]
+        print(f"{path}: {names[row.argmax()]} {row.max():.1%}")
+
+
+if __name__ == "__main__":
+    main()
