@@ -75,7 +75,7 @@ def to_onnx(
             parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
         inputs = [names[source] for source in layer.inputs]
         names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
-    return finish_graph(graph, names, spec, side, metadata or {})
+    return finish_graph(graph, add_output(graph, names, spec), spec, side, metadata or {})
 
 
 def start_graph(
@@ -176,20 +176,22 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
     return graph.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[function], [x], name)
 
 
-def finish_graph(
-    graph: Graph, names: Mapping[str, str], spec: ArchSpec, side: int, metadata: Mapping[str, str]
-) -> "onnx.ModelProto":
-    """Adds the output, a function of the last layer in `names`, and returns the model."""
-    onnx = graph.onnx
+def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[str, int]:
+    """Adds what the network returns, a function of the last layer in `names`, and returns its name and width."""
     if spec.num_classes:
-        graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1)
-    else:
-        graph.node("Flatten", [names["pool"]], FEATURES, axis=1)
+        return graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1), spec.num_classes
+    return graph.node("Flatten", [names["pool"]], FEATURES, axis=1), spec.feature_channels
+
+
+def finish_graph(
+    graph: Graph, output: tuple[str, int], spec: ArchSpec, side: int, metadata: Mapping[str, str]
+) -> "onnx.ModelProto":
+    """Returns the model that maps pictures to `output`, a name and a width."""
+    onnx, (name, width) = graph.onnx, output
     image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", side, side, spec.in_channels])
-    name, width = (PROBABILITIES, spec.num_classes) if spec.num_classes else (FEATURES, spec.feature_channels)
-    output = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
+    declared = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
     # The runtime's "effnet" graph name is free text; names with odd characters are not portable.
-    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], [output], graph.constants)
+    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], [declared], graph.constants)
     model = onnx.helper.make_model(
         body,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
