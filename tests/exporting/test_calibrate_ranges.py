@@ -38,8 +38,15 @@ def found(network, images, **options):
 
 def eager_outputs(network, images):
     outputs, hooks = {}, []
+
+    def keep(name):
+        def hook(module, inputs, output):
+            outputs[name] = output.numpy()
+
+        return hook
+
     for name, part in network.named_modules():
-        hooks.append(part.register_forward_hook(lambda _, __, out, name=name: outputs.setdefault(name, out.numpy())))
+        hooks.append(part.register_forward_hook(keep(name)))
     preprocess = Preprocess(resolution=32, mean=NORM["mean"], std=NORM["std"])
     with torch.no_grad():
         network(torch.from_numpy(normalize(images, preprocess)).permute(0, 3, 1, 2))

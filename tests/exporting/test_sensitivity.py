@@ -16,7 +16,8 @@ from effnet.runtime.session import open_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NORM = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
-HARMED = "stages.3.0.expand.conv"
+# It reads what was given too wide a range.
+HARMED = "stages.3.0.depthwise.conv"
 
 
 def run(model, images):
@@ -40,8 +41,7 @@ def test_the_harmed_layer_comes_first_and_its_gain_is_real(harmed):
     found = sensitivity(
         spec, weights, ranges, images, worst_blocks=2, threads=1, progress=lambda *both: told.append(both), **NORM
     )
-    # A float layer keeps its input too: the layer behind the wide range gains as much.
-    assert {part.name for part in found[:2]} == {HARMED, "stages.3.0.depthwise.conv"}
+    assert found[0].name == HARMED
     assert [part.gain for part in found] == sorted((part.gain for part in found), reverse=True)
     wanted = run(to_onnx(spec, weights, **NORM), images)
     whole, left = (
@@ -83,7 +83,8 @@ def test_the_plot_names_every_part(harmed, suffix, tmp_path):
     path = tmp_path / f"plot{suffix}"
     save_sensitivity(found, path, most=5)
     if suffix == ".png":
-        assert Image.open(path).size[0] > 1000
+        with Image.open(path) as image:
+            assert image.size[0] > 1000
     else:
         assert path.read_text().startswith("<?xml")
     before = path.read_bytes()
