@@ -1,4 +1,4 @@
-"""`python -m benchmarks.int8_accuracy [--cache FOLDER]`: what int8 costs a network with SiLU and squeeze-and-excitation.
+"""`python -m benchmarks.int8_accuracy [--cache FOLDER]`: what int8 costs a network with SiLU and SE.
 
 It is trained here on 9,800 pictures of CIFAR-10 of 32 pixels (kept in the cache folder, where one is named) and scored
 on 2,000 others by each runtime: in 32 bits, in effnet's int8, and in the int8 that the runtime's own tools make with
