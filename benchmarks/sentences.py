@@ -96,6 +96,17 @@ def _memory_prediction(record: Record) -> str:
     return "prediction of training memory against a process' real peak: median error"
 
 
+def _int8_accuracy(record: Record) -> str:
+    samples = record["samples"]
+    losses = ", ".join(f"{name} {loss:.2f}" for name, loss in record["details"]["losses"].items())
+    float32 = samples["onnx"][0]
+    defaults = ", ".join(
+        f"{name.removeprefix('default ')} {float32 - found[0]:.2f}"
+        for name, found in samples.items() if name.startswith("default ")
+    )  # fmt: skip
+    return f"points that int8 loses of {float32:.1f} %, SiLU and SE: {losses}; with other tools' defaults: {defaults}"
+
+
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "cold_help": lambda record: "`effnet --help`, from nothing",
     "cold_predict": lambda record: "`effnet predict` of one picture with B0, from nothing",
@@ -108,4 +119,5 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "time_to_accuracy": _time_to_accuracy,
     "augment_speed": _augment_speed,
     "memory_prediction": _memory_prediction,
+    "int8_accuracy": _int8_accuracy,
 }
