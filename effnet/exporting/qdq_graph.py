@@ -338,7 +338,8 @@ def quantize_weight(
 
 def _dequantized(graph: Graph, name: str, quantized: np.ndarray, scales: np.ndarray) -> str:
     inputs = [graph.constant(f"{name}.quantized", quantized), graph.constant(f"{name}.scale", scales)]
-    inputs.append(graph.constant(f"{name}.zero_point", np.zeros(scales.shape, quantized.dtype)))
+    if quantized.dtype == np.int8:  # without it ONNX Runtime leaves linear layers in 32 bits; a bias needs none
+        inputs.append(graph.constant(f"{name}.zero_point", np.zeros(scales.shape, np.int8)))
     return graph.node("DequantizeLinear", inputs, name, axis=0)
 
 
