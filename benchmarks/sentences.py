@@ -103,6 +103,15 @@ def _latency_table(record: Record) -> str:
         f"predicts it ({details['runtime']}, {details['precision']}), against what they take: median error; of their "
         f"memory {details['memory_error']:.1f} %"
     )
+def _int8_accuracy(record: Record) -> str:
+    samples = record["samples"]
+    losses = ", ".join(f"{name} {loss:.2f}" for name, loss in record["details"]["losses"].items())
+    float32 = samples["onnx"][0]
+    defaults = ", ".join(
+        f"{name.removeprefix('default ')} {float32 - found[0]:.2f}"
+        for name, found in samples.items() if name.startswith("default ")
+    )  # fmt: skip
+    return f"points that int8 loses of {float32:.1f} %, SiLU and SE: {losses}; with other tools' defaults: {defaults}"
 
 
 _SENTENCES: dict[str, Callable[[Record], str]] = {
@@ -118,4 +127,5 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "augment_speed": _augment_speed,
     "memory_prediction": _memory_prediction,
     "latency_table": _latency_table,
+    "int8_accuracy": _int8_accuracy,
 }

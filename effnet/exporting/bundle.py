@@ -1,15 +1,18 @@
 """A bundle's weights become its model.onnx."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from effnet.errors import SpecError
+from effnet.exporting import qdq
+from effnet.exporting.metadata import model_metadata
 from effnet.exporting.onnx import to_onnx, write_onnx
-from effnet.exporting.weights import Arrays, fold_norms
+from effnet.exporting.targets import Quantization
+from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ONNX, ModelConfig
+from effnet.runtime.formats import Format
 
 
 def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarray]) -> Path:
@@ -24,30 +27,30 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
             "train one on your pictures: effnet fit DATA --weights BUNDLE"
         )
     preprocess = config.preprocess
-    threshold = {} if config.threshold is None else {"threshold": repr(config.threshold)}
     model = to_onnx(
         config.arch,
         calibrated_weights(config, state),
         mean=preprocess.mean,
         std=preprocess.std,
         resolution=preprocess.resolution,
-        metadata={
-            "class_names": json.dumps(list(config.class_names), ensure_ascii=False),
-            "preprocess": json.dumps(preprocess.to_dict()),
-            "network": config.arch.name,
-            **threshold,
-        },
+        metadata=model_metadata(config),
     )
     path = folder / ONNX
     write_onnx(model, path)
     return path
 
 
-def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
-    """Returns folded weights whose logits are already divided by the config's temperature.
-
-    Whatever runs them then gives calibrated probabilities. `state` is a state dict as arrays.
-    """
-    weights = fold_norms(config.arch, state)
-    classifier = {name: weights[name] / config.temperature for name in weights if name.startswith("classifier.")}
-    return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
+def write(
+    target: Format,
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    *,
+    images: np.ndarray | None,
+    quantization: Quantization,
+) -> None:
+    """Writes one of ONNX Runtime's formats into `folder`."""
+    if target.precision == "fp32":
+        export_onnx(folder, config, state)
+    else:
+        qdq.write(target, folder, config, state, images=images, quantization=quantization)

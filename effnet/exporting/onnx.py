@@ -6,7 +6,7 @@ paddings are static.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +25,26 @@ OPSET = 17
 IR_VERSION = 8
 
 
-class _Graph:
+class Graph:
     """The nodes and constants of a graph under construction."""
 
     def __init__(self, onnx_module: Any) -> None:
-        self._onnx = onnx_module
+        self.onnx = onnx_module
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(self._onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        # ascontiguousarray would turn a scalar into a vector.
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
+
+
+Parameter = Callable[[Graph, str, np.ndarray], str]
+"""Stores an array under a name in a graph and returns the name of its 32-bit values there."""
 
 
 def to_onnx(
@@ -50,12 +55,33 @@ def to_onnx(
     std: Sequence[float],
     resolution: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    parameter: "Parameter | None" = None,
 ) -> "onnx.ModelProto":
     """Returns the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is dynamic, the picture's side is
-    fixed to `resolution`. Raises SpecError where mean does not match the spec's channels.
+    fixed to `resolution`. `parameter` stores a weight or bias; by default as it is. Raises SpecError where mean does
+    not match the spec's channels.
     """
+    graph, side = start_graph(spec, mean, std, resolution)
+    names = {INPUT: add_normalisation(graph, mean)}
+    sides = map_sides(spec, side)
+    store = parameter or Graph.constant
+    for name, layer in named_layers(spec):
+        if layer.op not in ("conv", "linear"):
+            parameters: tuple[str, ...] = ()
+        else:
+            kernel = weights[f"{name}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
+            parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
+        inputs = [names[source] for source in layer.inputs]
+        names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
+    return finish_graph(graph, add_output(graph, names, spec), spec, side, metadata or {})
+
+
+def start_graph(
+    spec: ArchSpec, mean: Sequence[float], std: Sequence[float], resolution: int | None
+) -> tuple[Graph, int]:
+    """Returns an empty graph and the side of its pictures; raises SpecError where these do not match `spec`."""
     try:
         import onnx
     except ImportError as error:
@@ -65,20 +91,10 @@ def to_onnx(
     side = spec.resolution if resolution is None else resolution
     if side < 1:
         raise SpecError(f"resolution must be at least 1 pixel; got {side}")
-    graph = _Graph(onnx)
-    names = {INPUT: _add_normalisation(graph, mean)}
-    sides = {INPUT: side}
-    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
-    for name, layer in named_layers(spec):
-        _add_layer(graph, name, layer, names, sides, weights, spec, scale if name == "stem.conv" else None)
-    if spec.num_classes:
-        graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1)
-    else:
-        graph.node("Flatten", [names["pool"]], FEATURES, axis=1)
-    return _finish(onnx, graph, spec, side, metadata or {})
+    return Graph(onnx), side
 
 
-def _add_normalisation(graph: _Graph, mean: Sequence[float]) -> str:
+def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
     """Centres the pixels; the division by the spread goes into the first convolution's weights.
 
     The subtraction cannot follow it there: the zeros that pad a picture stand for normalised pixels.
@@ -89,70 +105,64 @@ def _add_normalisation(graph: _Graph, mean: Sequence[float]) -> str:
     return graph.node("Transpose", [x], "normalise.nchw", perm=[0, 3, 1, 2])
 
 
-def _add_layer(
-    graph: _Graph,
+def scaled_stem(weights: Mapping[str, np.ndarray], std: Sequence[float]) -> np.ndarray:
+    """Returns the first convolution's weights for centred pixels of 0..255."""
+    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
+    return (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)
+
+
+def add_layer(
+    graph: Graph,
     name: str,
     layer: Layer,
-    names: dict[str, str],
-    sides: dict[str, int],
-    weights: Mapping[str, np.ndarray],
-    spec: ArchSpec,
-    input_scale: np.ndarray | None,
-) -> None:
-    inputs = [names[source] for source in layer.inputs]
-    side = sides[layer.inputs[0]]
-    sides[name] = 1 if layer.op == "global_pool" else output_side(side, layer.stride)
+    inputs: Sequence[str],
+    parameters: Sequence[str] = (),
+    *,
+    pads: Sequence[int] = (),
+    output: str | None = None,
+) -> str:
+    """Adds a layer that reads `inputs` and writes `output` (by default `name`), and returns what it wrote.
+
+    `parameters` are weight and bias of a convolution or linear layer; `pads` (of pads_of) are what maps are padded by.
+    """
+    output = output or name
+    window = {"kernel_shape": [layer.kernel_size] * 2, "strides": [layer.stride] * 2}
     match layer.op:
-        case "norm":
-            names[name] = inputs[0]  # folded into the convolution before it
         case "conv":
-            kernel = weights[f"{name}.weight"]
-            if input_scale is not None:
-                kernel = (kernel * input_scale[None, :, None, None]).astype(np.float32)
-            constants = [
-                graph.constant(f"{name}.weight", kernel),
-                graph.constant(f"{name}.bias", weights[f"{name}.bias"]),
-            ]
-            names[name] = graph.node(
-                "Conv",
-                [*inputs, *constants],
-                name,
-                kernel_shape=[layer.kernel_size] * 2,
-                strides=[layer.stride] * 2,
-                pads=_pads(side, layer, spec),
-                group=layer.groups,
-            )
+            return graph.node("Conv", [*inputs, *parameters], output, **window, pads=pads, group=layer.groups)
         case "linear":
             flat = graph.node("Flatten", inputs, f"{name}.flatten", axis=1)
-            constants = [graph.constant(f"{name}.{part}", weights[f"{name}.{part}"]) for part in ("weight", "bias")]
-            names[name] = graph.node("Gemm", [flat, *constants], name, transB=1)
+            return graph.node("Gemm", [flat, *parameters], output, transB=1)
         case "act":
-            names[name] = _add_function(graph, name, layer.function, inputs[0])
+            return add_function(graph, output, layer.function, inputs[0])
         case "global_pool":
-            names[name] = graph.node("GlobalAveragePool", inputs, name)
+            return graph.node("GlobalAveragePool", inputs, output)
         case "max_pool":
-            pads = [layer.kernel_size // 2] * 4
-            names[name] = graph.node(
-                "MaxPool",
-                inputs,
-                name,
-                kernel_shape=[layer.kernel_size] * 2,
-                strides=[layer.stride] * 2,
-                pads=pads,
-            )
+            return graph.node("MaxPool", inputs, output, **window, pads=pads)
         case "mul" | "add":
-            names[name] = graph.node(layer.op.capitalize(), inputs, name)
+            return graph.node(layer.op.capitalize(), inputs, output)
+    return inputs[0]  # a norm is folded into the convolution before it
 
 
-def _pads(side: int, layer: Layer, spec: ArchSpec) -> list[int]:
-    """Returns the static padding of a convolution: top, left, bottom, right."""
-    if spec.padding == "symmetric" or layer.stride == 1:
+def map_sides(spec: ArchSpec, side: int) -> dict[str, int]:
+    """Returns the side of every layer's output map for pictures of `side` pixels."""
+    sides = {INPUT: side}
+    for name, layer in named_layers(spec):
+        sides[name] = 1 if layer.op == "global_pool" else output_side(sides[layer.inputs[0]], layer.stride)
+    return sides
+
+
+def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]:
+    """Returns the static padding of a convolution or pooling: top, left, bottom, right."""
+    if spec.padding == "symmetric" or layer.stride == 1 or layer.op == "max_pool":
         return [layer.kernel_size // 2] * 4
+    side = sides[layer.inputs[0]]
     total = max((output_side(side, layer.stride) - 1) * layer.stride + layer.kernel_size - side, 0)
     return [total // 2, total // 2, total - total // 2, total - total // 2]
 
 
-def _add_function(graph: _Graph, name: str, function: str, x: str) -> str:
+def add_function(graph: Graph, name: str, function: str, x: str) -> str:
+    """Adds an activation or a gate."""
     match function:
         case "silu":
             return graph.node("Mul", [x, graph.node("Sigmoid", [x], f"{name}.sigmoid")], name)
@@ -166,12 +176,22 @@ def _add_function(graph: _Graph, name: str, function: str, x: str) -> str:
     return graph.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[function], [x], name)
 
 
-def _finish(onnx: Any, graph: _Graph, spec: ArchSpec, side: int, metadata: Mapping[str, str]) -> "onnx.ModelProto":
+def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[str, int]:
+    """Adds what the network returns, a function of the last layer in `names`, and returns its name and width."""
+    if spec.num_classes:
+        return graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1), spec.num_classes
+    return graph.node("Flatten", [names["pool"]], FEATURES, axis=1), spec.feature_channels
+
+
+def finish_graph(
+    graph: Graph, output: tuple[str, int], spec: ArchSpec, side: int, metadata: Mapping[str, str]
+) -> "onnx.ModelProto":
+    """Returns the model that maps pictures to `output`, a name and a width."""
+    onnx, (name, width) = graph.onnx, output
     image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", side, side, spec.in_channels])
-    name, width = (PROBABILITIES, spec.num_classes) if spec.num_classes else (FEATURES, spec.feature_channels)
-    output = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
+    declared = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
     # The runtime's "effnet" graph name is free text; names with odd characters are not portable.
-    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], [output], graph.constants)
+    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], [declared], graph.constants)
     model = onnx.helper.make_model(
         body,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -180,6 +200,17 @@ def _finish(onnx: Any, graph: _Graph, spec: ArchSpec, side: int, metadata: Mappi
     )
     onnx.helper.set_model_props(model, dict(metadata))
     return model
+
+
+def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
+    """Returns the file of `model` with these tensors of the graph as its outputs, in this order."""
+    import onnx
+
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    del whole.graph.output[:]
+    whole.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    return whole.SerializeToString()
 
 
 def write_onnx(model: "onnx.ModelProto", path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
+from effnet.runtime.config import ModelConfig
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,6 +33,16 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
             folded[f"{conv}.weight"] = folded[f"{conv}.weight"] * factor[:, None, None, None]
             folded[f"{conv}.bias"] = (folded[f"{conv}.bias"] - mean) * factor + shift
     return {name: array.astype(np.float32) for name, array in folded.items()}
+
+
+def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
+    """Returns folded weights whose logits are already divided by the config's temperature.
+
+    Whatever runs them then gives calibrated probabilities. `state` is a state dict as arrays.
+    """
+    weights = fold_norms(config.arch, state)
+    classifier = {name: weights[name] / config.temperature for name in weights if name.startswith("classifier.")}
+    return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
 
 
 def _take(state: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,105 @@
+"""ONNX Runtime's small formats: int8, and 32-bit arithmetic on weights kept in 8 or 16 bits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError, SpecError
+from effnet.exporting.bias_correction import correct_fast, correct_full
+from effnet.exporting.calibrate import calibrate
+from effnet.exporting.metadata import model_metadata
+from effnet.exporting.onnx import Graph, to_onnx, write_onnx
+from effnet.exporting.qdq_graph import quantize_weight, to_qdq
+from effnet.exporting.targets import Quantization
+from effnet.exporting.weights import calibrated_weights
+from effnet.runtime.config import ModelConfig
+from effnet.runtime.formats import Format
+from effnet.runtime.pipeline import Progress
+
+if TYPE_CHECKING:
+    import onnx
+
+# Means settle with few pictures, and full correction runs them through once a layer.
+_FULL_IMAGES = 64
+_FLOAT = 1  # onnx.TensorProto.FLOAT, for Cast
+
+
+def write(
+    target: Format,
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    *,
+    images: np.ndarray | None,
+    quantization: Quantization,
+    progress: Progress | None = None,
+) -> None:
+    """Writes onnx-int8, onnx-w8 or onnx-fp16 of a state dict as arrays into `folder`, whole or not at all.
+
+    `images`, uint8 [pictures, R, R, C], calibrate int8. Raises InputError where int8 has none, SpecError for a network
+    without a classifier.
+    """
+    if not config.arch.num_classes:
+        raise SpecError(
+            f"{target.file} gives probabilities, and {config.arch.name} has no classifier (num_classes = 0)"
+        )
+    weights = calibrated_weights(config, state)
+    preprocess = config.preprocess
+    given: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "resolution": preprocess.resolution}
+    metadata = model_metadata(config) | {"precision": target.precision}
+    if target.precision == "int8":
+        if images is None or not len(images):
+            raise InputError(f"{target.name} must see pictures to find the ranges of its numbers; got none")
+        model = quantize(config.arch, weights, images, quantization, metadata=metadata, progress=progress, **given)
+    else:
+        store = store_int8 if target.precision == "w8" else store_half
+        model = to_onnx(config.arch, weights, metadata=metadata, parameter=store, **given)
+    write_onnx(model, folder / target.file)
+
+
+def quantize(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    quantization: Quantization,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    resolution: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> "onnx.ModelProto":
+    """Returns the int8 model of `spec`: ranges from `images`, biases corrected, the float layers kept."""
+    given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution}
+    ranges = calibrate(spec, weights, images, method=quantization.method, progress=progress, **given)
+    kept = quantization.float_layers
+    match quantization.bias_correction:
+        case "fast":
+            weights = correct_fast(spec, weights, images, float_layers=kept, **given)
+        case "full":
+            some = images[:: max(1, len(images) // _FULL_IMAGES)][:_FULL_IMAGES]
+            weights = correct_full(spec, weights, ranges, some, float_layers=kept, progress=progress, **given)
+    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, **given)
+
+
+def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:
+    """Stores a weight in 8 bits, one scale a channel, and what makes 32-bit values of it; a bias stays as it is.
+
+    A cast and a product: ONNX Runtime computes them once, as the model loads, where a DequantizeLinear runs each time.
+    """
+    if array.ndim == 1:
+        return graph.constant(name, array)
+    quantized, scales = quantize_weight(array)
+    shape = (-1,) + (1,) * (array.ndim - 1)
+    x = graph.node("Cast", [graph.constant(f"{name}.quantized", quantized)], f"{name}.cast", to=_FLOAT)
+    return graph.node("Mul", [x, graph.constant(f"{name}.scale", scales.reshape(shape))], name)
+
+
+def store_half(graph: Graph, name: str, array: np.ndarray) -> str:
+    """Stores an array in 16 bits and what makes 32-bit values of it, once, as the model loads."""
+    limit = float(np.finfo(np.float16).max)
+    half = graph.constant(f"{name}.half", np.clip(array, -limit, limit).astype(np.float16))
+    return graph.node("Cast", [half], name, to=_FLOAT)

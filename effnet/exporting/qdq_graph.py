@@ -1,0 +1,390 @@
+"""A spec, its folded weights and the ranges of its layers, written straight as an int8 ONNX graph: no torch.
+
+Tensors in 8 bits stand between QuantizeLinear and DequantizeLinear; ONNX Runtime fuses what is between two such pairs
+into one integer kernel. Weights are int8, symmetric, one scale a channel; biases int32; all else uint8 with a zero
+point. What costs nothing in integers is folded away: a ReLU, ReLU6 or hard sigmoid behind a convolution or sum is the
+range that its output saturates at, and the pictures go into the first convolution as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError, nearest
+from effnet.exporting.onnx import (
+    Graph,
+    add_layer,
+    add_normalisation,
+    add_output,
+    finish_graph,
+    map_sides,
+    pads_of,
+    scaled_stem,
+    start_graph,
+)
+from effnet.exporting.ranges import HARD_LIMIT, LEVELS, Affine, Ranges, affine, hard_swish_input, silu_input, within
+from effnet.runtime.session import IMAGE
+
+if TYPE_CHECKING:
+    import onnx
+
+# Activations and gates that are nothing but a clip of what is before them.
+_CLIPS = ("relu", "relu6", "hard_sigmoid")
+# The largest distance, in levels of a pixel, between a channel's mean and the zero point that stands for it where the
+# picture is padded.
+_MAX_OFFSET = 16
+_MAX_BIAS = 2.0**30
+PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tensor:
+    """An output in the graph: the name of its 32-bit values, and its quantized ones where it has them."""
+
+    values: str
+    quantized: str = ""
+    scheme: Affine | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Writer:
+    """What the layers' writers share."""
+
+    spec: ArchSpec
+    graph: Graph
+    weights: Mapping[str, np.ndarray]
+    schemes: Mapping[str, Affine]
+    folded: Mapping[str, str]
+    float_layers: frozenset[str]
+    weight_levels: int
+    sides: Mapping[str, int]
+    tensors: dict[str, _Tensor] = field(default_factory=dict)
+
+
+def to_qdq(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    ranges: Ranges,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resolution: int | None = None,
+    float_layers: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    reduce_range: bool = False,
+) -> "onnx.ModelProto":
+    """Returns the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
+
+    Pictures, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and
+    linear layers whose weights, input and output keep 32 bits. `reduce_range` keeps weights to 7 bits, for x86
+    processors without VNNI, whose sums of products of 8 bits saturate. Raises SpecError where a range is missing or a
+    float layer is unknown.
+    """
+    writer = _start(
+        spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers,
+        weight_levels=63 if reduce_range else 127,
+    )  # fmt: skip
+    for name, layer in named_layers(spec):
+        writer.tensors[name] = _write_layer(writer, name, layer)
+    names = {name: tensor.values for name, tensor in writer.tensors.items()}
+    output = add_output(writer.graph, names, spec)
+    return finish_graph(writer.graph, output, spec, writer.sides[INPUT], metadata or {})
+
+
+def to_probe(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    ranges: Ranges,
+    layer: str,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resolution: int | None = None,
+    float_layers: Sequence[str] = (),
+) -> bytes:
+    """Returns the file of the int8 network up to a convolution or linear layer, whose mean output is what it puts out.
+
+    That is [pictures, channels], of the sums of 32 bits before they are clipped and rounded to 8.
+    """
+    writer = _start(
+        spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers, weight_levels=127
+    )
+    for name, found in named_layers(spec):
+        writer.tensors[name] = _write_layer(writer, name, found)
+        if name == layer:
+            break
+    graph, output = writer.graph, f"{layer}.float" if layer in writer.schemes else layer
+    if found.op == "conv":
+        output = graph.node("GlobalAveragePool", [output], "probe.map")
+    if layer in writer.schemes and _gates(writer, layer):  # what was folded into it is taken back
+        half, limit = graph.constant("probe.half", np.float32(0.5)), graph.constant("probe.limit", np.float32(6))
+        output = graph.node("Mul", [graph.node("Sub", [output, half], "probe.centred"), limit], "probe.scaled")
+    graph.node("Flatten", [output], PROBE, axis=1)
+    return finish_graph(graph, (PROBE, found.out_channels), spec, writer.sides[INPUT], {}).SerializeToString()
+
+
+def _start(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    ranges: Ranges,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resolution: int | None,
+    float_layers: Sequence[str],
+    weight_levels: int,
+) -> _Writer:
+    graph, side = start_graph(spec, mean, std, resolution)
+    layers = dict(named_layers(spec))
+    _check(layers, ranges, float_layers)
+    folded, kept = _folded(layers), frozenset(float_layers)
+    writer = _Writer(
+        spec=spec, graph=graph, weights=dict(weights), schemes=_schemes(layers, folded, ranges, kept), folded=folded,
+        float_layers=kept, weight_levels=weight_levels, sides=map_sides(spec, side),
+    )  # fmt: skip
+    _write_picture(writer, mean, std)
+    return writer
+
+
+def _check(layers: Mapping[str, Layer], ranges: Ranges, float_layers: Sequence[str]) -> None:
+    known = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
+    for name in float_layers:
+        if name not in known:
+            raise SpecError(
+                f"float layers must be convolutions or linear layers; {name!r} is none{nearest(name, known)}"
+            )
+    for name in _ranged(layers):
+        if name not in ranges or not np.isfinite(ranges[name]).all():
+            raise SpecError(f"int8 needs a finite range of {name}; got {ranges.get(name)}: calibrate this network")
+
+
+def ranged_layers(spec: ArchSpec) -> list[str]:
+    """Returns the names of the layers whose ranges to_qdq needs."""
+    return _ranged(dict(named_layers(spec)))
+
+
+def _ranged(layers: Mapping[str, Layer]) -> list[str]:
+    folded = _folded(layers)
+    return [name for name, layer in layers.items() if layer.op not in ("norm", "linear") and name not in folded]
+
+
+def _folded(layers: Mapping[str, Layer]) -> dict[str, str]:
+    """Returns the activation that each convolution or sum ends with where it is only a clip."""
+    origin = {name: name if layer.op != "norm" else layer.inputs[0] for name, layer in layers.items()}
+    found = {}
+    for name, layer in layers.items():
+        if layer.op == "act" and layer.function in _CLIPS:
+            source = origin[layer.inputs[0]]
+            if layers[source].op in ("conv", "add"):
+                found[source] = name
+    return found
+
+
+def _schemes(
+    layers: Mapping[str, Layer], folded: Mapping[str, str], ranges: Ranges, float_layers: frozenset[str]
+) -> dict[str, Affine]:
+    """Returns scale and zero point of every tensor of 8 bits, by the layer that puts it out; the rest stays float.
+
+    A tensor has 8 bits where something that reads it computes in 8, and neither its writer nor a reader is a float
+    layer.
+    """
+    readers = _readers(layers)
+    found: dict[str, Affine] = {}
+    for name, layer in reversed(layers.items()):  # a number before an activation is as fine as the one behind it
+        after = readers[name]
+        wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in after)
+        if layer.op in ("norm", "linear") or not wanted or not float_layers.isdisjoint((name, *after)):
+            continue
+        if name in folded:
+            found[name] = found[folded[name]]
+        elif layer.op != "act" and layers[after[0]].op == "act":
+            found[name] = _before(layers[after[0]].function, ranges[name], found[after[0]])
+        else:
+            found[name] = affine(*within(layer.function, *ranges[name]))
+    return found
+
+
+def _readers(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
+    """Returns the layers that read each layer's output; norms, which are folded, stand aside."""
+    found: dict[str, list[str]] = {name: [] for name in (INPUT, *layers)}
+    for name, layer in layers.items():
+        for source in layer.inputs:
+            if layer.op == "norm":
+                found[name] = found[source]
+            else:
+                found[source].append(name)
+    return found
+
+
+def _before(function: str, range_: tuple[float, float], output: Affine) -> Affine:
+    low, high = range_
+    match function:
+        case "silu":
+            return silu_input(low, high, output)
+        case "hard_swish":
+            return hard_swish_input(high, output)
+        case "sigmoid":
+            return affine(max(low, -8.0), min(high, 8.0))
+    return affine(low, high)
+
+
+def _write_picture(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Adds the way of the picture into the first convolution.
+
+    Its pixels are numbers of 8 bits already, of scale 1. Their zero point, one for all channels, stands for the mean,
+    and what it differs from each channel's goes into the bias. Where they differ much, pixels are centred as floats.
+    """
+    graph, centre = writer.graph, 255.0 * np.asarray(mean, np.float64)
+    kernel = scaled_stem(writer.weights, std)
+    zero_point = int(np.clip(np.round((centre.min() + centre.max()) / 2), 0, LEVELS))
+    writer.weights = {**writer.weights, "stem.conv.weight": kernel}
+    if "stem.conv" in writer.float_layers:
+        writer.tensors[INPUT] = _Tensor(values=add_normalisation(graph, mean))
+    elif np.abs(centre - zero_point).max() <= _MAX_OFFSET:
+        shift = (kernel.astype(np.float64).sum((2, 3)) * (zero_point - centre)[None]).sum(1)
+        bias = (writer.weights["stem.conv.bias"] + shift).astype(np.float32)
+        writer.weights = {**writer.weights, "stem.conv.bias": bias}
+        x = graph.node("Transpose", [IMAGE], "normalise.nchw", perm=[0, 3, 1, 2])
+        writer.tensors[INPUT] = _dequantize(graph, x, Affine(1.0, zero_point))
+    else:
+        x = add_normalisation(graph, mean)
+        writer.tensors[INPUT] = _quantize(graph, x, affine(-centre.max(), LEVELS - centre.min()))
+
+
+def _write_layer(writer: _Writer, name: str, layer: Layer) -> _Tensor:
+    inputs = [writer.tensors[source] for source in layer.inputs]
+    scheme = writer.schemes.get(name)
+    match layer.op:
+        case "norm":
+            return inputs[0]
+        case "conv" | "linear":
+            return _write_weighted(writer, name, layer, inputs[0])
+        case "act" if layer.inputs[0] and _is_folded(writer, name):
+            return inputs[0]
+        case "act" if layer.function == "hard_swish" and inputs[0].scheme and scheme:
+            return _write_hard_swish(writer, name, inputs[0])
+        case "act" if layer.function == "silu" and inputs[0].scheme and scheme:
+            return _write_silu(writer, name, inputs[0])
+        case "max_pool" if inputs[0].scheme:
+            x = add_layer(
+                writer.graph, name, layer, [inputs[0].quantized], pads=pads_of(layer, writer.sides, writer.spec)
+            )
+            return _dequantize(writer.graph, x, inputs[0].scheme)
+    x = add_layer(
+        writer.graph, name, layer, [tensor.values for tensor in inputs], pads=pads_of(layer, writer.sides, writer.spec),
+        output=f"{name}.float" if scheme else None,
+    )  # fmt: skip
+    return _quantize(writer.graph, x, scheme) if scheme else _Tensor(values=x)
+
+
+def _is_folded(writer: _Writer, act: str) -> bool:
+    return any(found == act and source in writer.schemes for source, found in writer.folded.items())
+
+
+def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Tensor:
+    """Adds a convolution or a linear layer."""
+    graph, scheme = writer.graph, writer.schemes.get(name)
+    weight, bias = writer.weights[f"{name}.weight"], writer.weights[f"{name}.bias"]
+    if scheme and _gates(writer, name):
+        # hard_sigmoid(x) = clip(x / 6 + 0.5, 0, 1), and the output saturates at 0 and 1.
+        weight, bias = weight / (2 * HARD_LIMIT), bias / (2 * HARD_LIMIT) + 0.5
+    if name in writer.float_layers:
+        parameters = (graph.constant(f"{name}.weight", weight), graph.constant(f"{name}.bias", bias))
+    else:
+        parameters = _add_parameters(writer, name, weight, bias, x.scheme)
+    source = x.values
+    if layer.op == "linear" and x.scheme:
+        # Flattening a float between two scales would keep ONNX Runtime from fusing.
+        flat = graph.node("Flatten", [x.quantized], f"{name}.flatten", axis=1)
+        source = _dequantize(graph, flat, x.scheme).values
+        return _Tensor(values=graph.node("Gemm", [source, *parameters], name, transB=1))
+    pads = pads_of(layer, writer.sides, writer.spec)
+    out = add_layer(graph, name, layer, [source], parameters, pads=pads, output=f"{name}.float" if scheme else None)
+    return _quantize(graph, out, scheme) if scheme else _Tensor(values=out)
+
+
+def _gates(writer: _Writer, layer: str) -> bool:
+    """Returns whether a hard sigmoid is folded into a convolution."""
+    return writer.spec.se_gate == "hard_sigmoid" and writer.folded.get(layer, "").endswith(".gate")
+
+
+def _add_parameters(
+    writer: _Writer, name: str, weight: np.ndarray, bias: np.ndarray, x: Affine | None
+) -> tuple[str, str]:
+    """Adds weights of 8 bits and, where the input has 8 too, a bias of 32; returns the names of their values."""
+    graph, step = writer.graph, x.scale if x else 1.0
+    quantized, scales = quantize_weight(weight, levels=writer.weight_levels, least=np.abs(bias) / (_MAX_BIAS * step))
+    values = _dequantized(graph, f"{name}.weight", quantized, scales)
+    if x is None:
+        return values, graph.constant(f"{name}.bias", bias.astype(np.float32))
+    bias_scales = (np.float32(step) * scales).astype(np.float32)
+    rounded = np.round(bias.astype(np.float64) / bias_scales).astype(np.int32)
+    return values, _dequantized(graph, f"{name}.bias", rounded, bias_scales)
+
+
+def quantize_weight(
+    weight: np.ndarray, *, levels: int = 127, least: np.ndarray | float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int8 weights and their scale for each output channel; no scale is below `least`."""
+    largest = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float64)
+    scales = np.maximum(np.where(largest > 0, largest / levels, 1.0), np.maximum(least, 1e-20)).astype(np.float32)
+    shape = (-1,) + (1,) * (weight.ndim - 1)
+    return np.clip(np.round(weight / scales.reshape(shape)), -levels, levels).astype(np.int8), scales
+
+
+def _dequantized(graph: Graph, name: str, quantized: np.ndarray, scales: np.ndarray) -> str:
+    inputs = [graph.constant(f"{name}.quantized", quantized), graph.constant(f"{name}.scale", scales)]
+    if quantized.dtype == np.int8:  # without it ONNX Runtime leaves linear layers in 32 bits; a bias needs none
+        inputs.append(graph.constant(f"{name}.zero_point", np.zeros(scales.shape, np.int8)))
+    return graph.node("DequantizeLinear", inputs, name, axis=0)
+
+
+def _write_silu(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
+    """Adds x * sigmoid(x) as a table of 256 numbers and a product."""
+    graph = writer.graph
+    gate = graph.node("Sigmoid", [x.values], f"{name}.sigmoid.float")
+    gate = _quantize(graph, gate, affine(0, 1)).values
+    product = graph.node("Mul", [x.values, gate], f"{name}.float")
+    return _quantize(graph, product, writer.schemes[name])
+
+
+def _write_hard_swish(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
+    """Adds x * clip(x / 6 + 0.5, 0, 1): the second factor is the same number of 8 bits, clipped and read otherwise.
+
+    It saturates at 0 already where x does, at -3.
+    """
+    graph, scheme = writer.graph, x.scheme
+    top = min(2 * scheme.zero_point, LEVELS)
+    clipped = x.quantized
+    if top < LEVELS:
+        least, most = (graph.constant(f"{name}.{what}", np.uint8(v)) for what, v in (("least", 0), ("most", top)))
+        clipped = graph.node("Clip", [x.quantized, least, most], f"{name}.gate")
+    gate = _dequantize(graph, clipped, Affine(scheme.scale / (2 * HARD_LIMIT), 0), name=f"{name}.gate")
+    product = graph.node("Mul", [x.values, gate.values], f"{name}.float")
+    return _quantize(graph, product, writer.schemes[name])
+
+
+def _quantize(graph: Graph, values: str, scheme: Affine) -> _Tensor:
+    name = values.removesuffix(".float")
+    parameters = [_constant_once(graph, scheme.scale), _constant_once(graph, scheme.zero_point)]
+    return _dequantize(graph, graph.node("QuantizeLinear", [values, *parameters], f"{name}.quantized"), scheme)
+
+
+def _dequantize(graph: Graph, quantized: str, scheme: Affine, *, name: str = "") -> _Tensor:
+    parameters = [_constant_once(graph, scheme.scale), _constant_once(graph, scheme.zero_point)]
+    name = f"{name or quantized.removesuffix('.quantized')}.dequantized"
+    values = graph.node("DequantizeLinear", [quantized, *parameters], name)
+    return _Tensor(values=values, quantized=quantized, scheme=scheme)
+
+
+def _constant_once(graph: Graph, value: float | int) -> str:
+    """Returns the name of a scale (a float) or a zero point (an int)."""
+    array = np.uint8(value) if isinstance(value, int) else np.float32(value)
+    name = f"zero_point.{array}" if isinstance(value, int) else f"scale.{array.tobytes().hex()}"
+    if all(constant.name != name for constant in graph.constants):
+        graph.constant(name, array)
+    return name
