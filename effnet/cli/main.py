@@ -11,7 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import data, models, networks, recipes, runs, training, weights
+from effnet.cli import data, models, networks, quantize, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
@@ -59,6 +59,7 @@ for verb in (
     models.evaluate,
     models.export,
     models.bench,
+    quantize.quantize,
     data.inspect,
     data.shard,
     networks.models,

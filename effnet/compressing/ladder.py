@@ -20,11 +20,12 @@ from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
 from effnet.exporting.targets import Calibration, Quantization
 from effnet.runtime.config import WEIGHTS, ModelConfig
-from effnet.runtime.formats import Precision, Runtime
+from effnet.runtime.formats import Precision, Runtime, find_format
 from effnet.training.events import Listener
 from effnet.training.speed import train_speed
 from effnet.weights.bundle import load_state, write_arrays
 
+AS_DEPLOYED = "as deployed"
 _METHODS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
 # No more than this share of the layers stays float: beyond it little is left that int8 could speed up.
 _MOST_FLOAT = 0.5
@@ -92,6 +93,7 @@ def climb(
     threads: int = 1,
     train: bool = True,
     minutes: float | None = None,
+    present: Path | None = None,
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
@@ -104,8 +106,9 @@ def climb(
     test pictures decide nothing.
 
     Everything is made in `folder`, where an interrupted climb goes on; nothing else is written. Past `minutes` no new
-    step begins. Raises DataError without validation pictures or with other classes than the subject's,
-    MissingExtraError where the runtime or what writes for it is not installed.
+    step begins. What the bundle `present`, the subject's own, is deployed as is a step too, where this runtime runs it:
+    so a climb never ends with less than there was. Raises DataError without validation pictures or with other classes
+    than the subject's, MissingExtraError where the runtime or what writes for it is not installed.
     """
     if dataset.class_names != subject.config.class_names:
         raise DataError(
@@ -127,7 +130,8 @@ def climb(
         tools=tools or Tools(),
         listener=listener,
     )
-    return _Climb(subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline).go()
+    climbing = _Climb(subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline)
+    return climbing.go(present)
 
 
 class _Climb:
@@ -149,11 +153,13 @@ class _Climb:
         # Networks whose int8 loses too much with every layer rounded, and the accuracy of the best such int8.
         self.failed: list[tuple[str, Subject, float]] = []
 
-    def go(self) -> Ladder:
+    def go(self, present: Path | None) -> Ladder:
         """Climbs."""
         proofs = self.proofs
         proofs.folder.mkdir(parents=True, exist_ok=True)
         self._begin()
+        if present is not None:
+            self._look_at(present)
         for climb_on in (self._store_smaller, self._round, self._replace, self._train_rounded):
             if not self._over():
                 climb_on()
@@ -196,6 +202,15 @@ class _Climb:
         step = self.proofs.attempt("fp32", "fp32", self.subject, done="32 bits, as trained")
         if not step.accepted:
             raise EffnetError(f"the 32-bit artifact must be there to compare with; {step.reason}")
+
+    def _look_at(self, present: Path) -> None:
+        """Measures what is deployed already, where it is another artifact of this runtime than that of 32 bits."""
+        deployed = find_format(self.subject.config.deployed)
+        here = deployed.runtime == self.runtime and deployed.precision != "fp32" and (present / deployed.file).exists()
+        if here:
+            self.proofs.attempt(
+                AS_DEPLOYED, deployed.precision, self.subject, done="as deployed so far", present=present
+            )
 
     def _store_smaller(self) -> None:
         """Tries weights of fewer bits, which save room, and time only where the runtime computes in them."""

@@ -11,13 +11,14 @@ import numpy as np
 
 from effnet.compressing.kept import keep_record, kept_record, pictures_key, subject_key
 from effnet.compressing.paired import paired
-from effnet.compressing.rungs import Tools, formats_of, size_mb
+from effnet.compressing.rungs import Tools, copy_export, formats_of, size_mb
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Step, judge
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
 from effnet.exporting.targets import Quantization
 from effnet.measure.machine import versions
+from effnet.runtime.config import write_config
 from effnet.runtime.formats import Precision, Runtime, find_format
 from effnet.training.events import Listener, Noted
 
@@ -75,15 +76,17 @@ class Proofs:
         done: str = "",
         quantization: Quantization | None = None,
         must_beat: float | None = None,
+        present: Path | None = None,
     ) -> Step:
         """Makes, scores and times one artifact, and says what became of it.
 
-        What its runtime cannot make is refused with the reason; raises MissingExtraError where a package is missing.
+        With `present`, a bundle's folder, it is there already and not made. What its runtime cannot make is refused
+        with the reason; raises MissingExtraError where a package is missing.
         """
         started = time.monotonic()
         step = Step(name=name, format=self.formats[precision], done=done or _in_words(quantization))
         try:
-            step = self._measured(step, subject, quantization)
+            step = self._measured(step, subject, quantization, present)
         except MissingExtraError:
             raise
         except EffnetError as error:
@@ -95,12 +98,16 @@ class Proofs:
             step = dataclasses.replace(step, kept=kept, accepted=accepted, reason=reason)
         return self.add(dataclasses.replace(step, seconds=time.monotonic() - started), subject, quantization)
 
-    def _measured(self, step: Step, subject: Subject, quantization: Quantization | None) -> Step:
+    def _measured(self, step: Step, subject: Subject, quantization: Quantization | None, present: Path | None) -> Step:
         folder, first = self.folder_of(step.name), not self.rungs
         key = f"{subject_key(subject)} {self.key} {step.format} {quantization}"
-        found = kept_record(folder, key)
+        found = kept_record(folder, key) if present is None else None
         if found is None:
-            path = self._write(step.name, step.format, subject, quantization)
+            if present is None:
+                path = self._write(step.name, step.format, subject, quantization)
+            else:
+                path = copy_export(step.format, present, folder)
+                write_config(subject.config, folder)
             right = self.tools.answer(folder, step.format, self.val, self.threads)
             pair = self.tools.time_pair(path if first else self._base(), path, self.threads)
             found = {

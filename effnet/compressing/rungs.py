@@ -1,5 +1,7 @@
 """What the ladder does to make, score and time one artifact; each is a function that a caller may replace."""
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +89,20 @@ class Tools:
 def formats_of(runtime: Runtime) -> Mapping[Precision, str]:
     """Returns the names of a runtime's formats by their precision."""
     return {found.precision: found.name for found in FORMATS.values() if found.runtime == runtime}
+
+
+def copy_export(format_name: str, source: Path, folder: Path) -> Path:
+    """Copies an export from one folder to another, each of its files whole or not at all; returns its path there."""
+    found = find_format(format_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*found.others, found.file):  # the file that is opened comes last
+        temporary = folder / f"{name}.tmp"
+        try:
+            shutil.copyfile(source / name, temporary)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return folder / found.file
 
 
 def size_mb(folder: Path, format_name: str) -> float:

@@ -14,8 +14,10 @@ from effnet.runtime.config import write_config
 from effnet.runtime.formats import find_format
 
 _METHODS = {
-    "minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy,
-}  # fmt: skip
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
 
 
 class _Reader(CalibrationDataReader):
