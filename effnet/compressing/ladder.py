@@ -227,38 +227,40 @@ class _Climb:
 
     def _round_subject(self, subject: Subject, name: str) -> bool:
         """Takes one way after another to round all layers, then all but a few; returns whether one kept the gate."""
-        tried: list[tuple[float, Calibration]] = []
+        tried: list[tuple[float, Subject, Quantization]] = []
+
+        def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
+            step = self.proofs.attempt(f"{name} {way}", "int8", rounded, quantization=quantization)
+            tried.append((step.accuracy or 0.0, rounded, quantization))
+            return step.kept
+
         for method in _METHODS:
-            step = self._rounded(f"{name} {method}", subject, Quantization(method=method))
-            if step.kept or self._late():
-                return step.kept
-            if step.accuracy is not None:
-                tried.append((step.accuracy, method))
-        best = max(tried, key=lambda pair: pair[0])[1] if tried else _METHODS[0]
-        full = Quantization(method=best, bias_correction="full")
-        steps = [self._rounded(f"{name} {best}, full bias correction", subject, full)]
-        equalize = self.proofs.tools.equalize
-        if not steps[0].kept and equalize is not None:
-            equal = equalize(subject, self.proofs.images)
-            steps.append(self._rounded(f"{name} {best}, equalized", equal, Quantization(method=best)))
-        if any(step.kept for step in steps):
+            if keeps(method, subject, Quantization(method=method)):
+                return True
+            if self._late():
+                return False
+        method = _best(tried)[2].method
+        if keeps(f"{method}, full bias correction", subject, Quantization(method=method, bias_correction="full")):
             return True
-        found = [accuracy for accuracy, _ in tried] + [step.accuracy for step in steps if step.accuracy is not None]
-        self.failed.append((name, subject, max(found, default=0.0)))
-        return self._leave_float(subject, name, best)
+        equalize = self.proofs.tools.equalize
+        if equalize is not None:
+            equal = equalize(subject, self.proofs.images)
+            if keeps(f"{method}, equalized", equal, Quantization(method=method)):
+                return True
+        accuracy, best, quantization = _best(tried)
+        self.failed.append((name, best, accuracy))
+        return self._leave_float(best, name, quantization)
 
-    def _rounded(self, name: str, subject: Subject, quantization: Quantization) -> Step:
-        return self.proofs.attempt(name, "int8", subject, quantization=quantization)
-
-    def _leave_float(self, subject: Subject, name: str, method: Calibration) -> bool:
+    def _leave_float(self, subject: Subject, name: str, quantization: Quantization) -> bool:
         """Leaves the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
         if self._late():
             return False
         self.proofs.say("Looking for the layers whose rounding does most harm")
         ranked, count = self.proofs.tools.rank_layers(subject, self.proofs.images), 1
         while count <= _MOST_FLOAT * len(ranked) and not self._late():
-            label = f"{name} {method}, {count} {'layer' if count == 1 else 'layers'} float"
-            if self._rounded(label, subject, Quantization(method=method, float_layers=ranked[:count])).kept:
+            label = f"{name} {quantization.method}, {count} {'layer' if count == 1 else 'layers'} float"
+            plan = dataclasses.replace(quantization, float_layers=ranked[:count])
+            if self.proofs.attempt(label, "int8", subject, quantization=plan).kept:
                 return True
             count *= 2
         return False
@@ -284,9 +286,9 @@ class _Climb:
                 return
 
     def _refuse_standin(self, activation: str, speed: float | None, best: float) -> None:
-        found = (
-            "cannot be made" if speed is None else f"is {speed:.2f} times as fast as fp32, and {best:.2f} is reached"
-        )
+        found = "cannot be made"
+        if speed is not None:
+            found = f"is {speed:.2f} times as fast as fp32, and {best:.2f} is reached"
         step = Step(
             name=f"replaced {activation}",
             format=self.proofs.formats["int8"],
@@ -353,3 +355,8 @@ class _Climb:
             return f"{found}; it keeps the limits ({limits})"
         late = " in the time given" if self._late() else ""
         return f"no step keeps the limits ({limits}) and the gate{late}; the nearest: {best.name}{figures(best)}"
+
+
+def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:
+    """Returns the most accurate of some ways to round; the first of equal ones."""
+    return max(tried, key=lambda found: found[0])

@@ -17,7 +17,7 @@ from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Sche
 from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
 
 # So many steps teach a changed network what it has lost; more of them bring little where the change was small.
-_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 800, 3, 30
+_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 800, 3, 100
 # The weight of the teacher's answers beside the labels'.
 _TEACHER_WEIGHT = 0.7
 # The share of the time that training may take; validation and checkpoints share the rest.

@@ -25,14 +25,15 @@ _ROUNDS, _ROUND_SECONDS = 4, 0.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two files timed in turns: the median latency of each one's calmest round, and the speed of the second.
-
-    `speed` is how many times as fast as the first the second is, the median over the rounds.
-    """
+    """Two files timed in turns: the median latency of each one's calmest round."""
 
     base_ms: float
     latency_ms: float
-    speed: float
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as the first the second is."""
+        return self.base_ms / self.latency_ms
 
 
 def write(
@@ -54,15 +55,15 @@ def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.nda
 
 
 def time_pair(base: Path, path: Path, threads: int) -> Pair:
-    """Times both files in turns, each round in a process of its own."""
-    first, second = [], []
+    """Times both files in turns, each round in a process of its own.
+
+    Other processes only ever add time, so that the calmest rounds tell the files apart best.
+    """
+    found: dict[Path, list[float]] = {base: [], path: []}
     for number in range(_ROUNDS):
-        pair = (base, path) if number % 2 == 0 else (path, base)
-        found = {file: time_model(file, threads=threads, rounds=1, seconds=_ROUND_SECONDS).p50_ms for file in pair}
-        first.append(found[base])
-        second.append(found[path])
-    speed = float(np.median(np.array(first) / np.array(second)))
-    return Pair(base_ms=min(first), latency_ms=min(second), speed=speed)
+        for file in (base, path) if number % 2 == 0 else (path, base):
+            found[file].append(time_model(file, threads=threads, rounds=1, seconds=_ROUND_SECONDS).p50_ms)
+    return Pair(base_ms=min(found[base]), latency_ms=min(found[path]))
 
 
 def rank_layers(subject: Subject, images: np.ndarray) -> tuple[str, ...]:

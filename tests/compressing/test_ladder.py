@@ -80,7 +80,7 @@ class Scripted:
 
     def time_pair(self, base, path, threads):
         speeds = [self.entry(file)["speed"] for file in (base, path)]
-        return Pair(base_ms=8 / speeds[0], latency_ms=8 / speeds[1], speed=speeds[1] / speeds[0])
+        return Pair(base_ms=8 / speeds[0], latency_ms=8 / speeds[1])
 
     def rank_layers(self, subject, images):
         self.ranked += 1
@@ -158,8 +158,8 @@ def test_the_first_int8_that_keeps_the_gate_ends_the_search_for_another(run):
 def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
     script = Scripted(
         **FP32, silu_minmax=(40, 1.5, 1), silu_percentile=(20, 1.5, 1), silu_entropy=(30, 1.5, 1),
-        silu_percentile_full=(10, 1.5, 1), silu_percentile_equal=(9, 1.5, 1), silu_percentile_1=(5, 1.4, 1.2),
-        silu_percentile_2=(4, 1.4, 1.3), silu_percentile_4=(2, 1.3, 1.5),
+        silu_percentile_full=(10, 1.5, 1), silu_percentile_equal=(9, 1.5, 1), silu_percentile_equal_1=(5, 1.4, 1.2),
+        silu_percentile_equal_2=(4, 1.4, 1.3), silu_percentile_equal_4=(2, 1.3, 1.5),
     )  # fmt: skip
     found = run(script, train=False)
     assert names(found)[2:] == [
@@ -375,6 +375,30 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
     assert 0 < step.latency_ms < 100
     assert set(found.tested) == {"fp32", "winner", "paired"}
     assert json.loads(json.dumps(found.to_dict()))["winner"] == found.winner.name
+
+
+def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp_path, monkeypatch):
+    """Really written, scored and trained; only the clock is scripted, and that no layer may stay float."""
+    monkeypatch.setattr("effnet.compressing.ladder._METHODS", ("minmax",))
+    monkeypatch.setattr("effnet.compressing.ladder.recovery_epochs", lambda *sizes, **rest: 8)
+    data, heard = patterns(), []
+    tools = Tools(
+        write=write_static,
+        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+        rank_layers=lambda subject, images: (),
+    )
+    found = climb(
+        fragile, data, runtime="onnxruntime", folder=tmp_path, tools=tools, gate=Gate(max_drop=0.3),
+        listener=heard.append,
+    )  # fmt: skip
+    by_name = {step.name: step for step in found.steps}
+    assert not by_name["int8 minmax"].kept
+    assert by_name["int8 minmax, full bias correction"].reason.startswith("it cannot be made")
+    assert found.winner.name == "trained int8"
+    assert found.winner.accuracy > by_name["int8 minmax"].accuracy + 0.1
+    assert found.changed
+    assert found.tested["winner"] > by_name["int8 minmax"].accuracy
+    assert any("learning from the 32-bit network" in getattr(event, "text", "") for event in heard)
 
 
 # The bundle.

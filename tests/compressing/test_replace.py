@@ -81,7 +81,7 @@ def test_train_replaced_returns_the_new_spec_with_new_weights(good, tmp_path):
 
 @pytest.mark.parametrize(
     "num_train, minutes, expected",
-    [(60, None, 30), (8000, None, 4), (100_000, None, 3), (8000, 1.0, 1), (1000, 1.0, 4)],
+    [(60, None, 100), (400, None, 64), (8000, None, 4), (100_000, None, 3), (8000, 1.0, 1), (1000, 1.0, 4)],
 )
 def test_recovery_takes_the_steps_it_needs_or_the_time_it_has(num_train, minutes, expected):
     assert recovery_epochs(num_train, batch_size=32, images_per_second=100.0, minutes=minutes) == expected
