@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from effnet.compressing.ladder import AS_DEPLOYED, Ladder, climb
+from effnet.compressing.ladder import AS_DEPLOYED, climb
+from effnet.compressing.record import Ladder
 from effnet.compressing.rungs import Tools, copy_export
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits

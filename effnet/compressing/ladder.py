@@ -2,15 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from effnet.compressing.kept import keep_record, kept_record, own_folder, subject_key
 from effnet.compressing.proof import Proofs, figures
+from effnet.compressing.record import Ladder
 from effnet.compressing.recovery import recovery_epochs, recovery_recipe, save_teacher
 from effnet.compressing.replace import standins, with_spec
 from effnet.compressing.rungs import Tools
@@ -19,7 +15,7 @@ from effnet.compressing.verdict import Gate, Limits, Step, best_of
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
 from effnet.exporting.targets import Calibration, Quantization
-from effnet.runtime.config import WEIGHTS, ModelConfig
+from effnet.runtime.config import WEIGHTS
 from effnet.runtime.formats import Precision, Runtime, find_format
 from effnet.training.events import Listener
 from effnet.training.speed import train_speed
@@ -33,53 +29,6 @@ _MOST_FLOAT = 0.5
 _TIME_SHARE, _ROUNDED_SPEED = 0.5, 0.5
 # Learning rates, for batches of 32: another activation asks for more than another rounding.
 _REPLACED_RATE, _ROUNDED_RATE = 1e-3, 2e-4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ladder:
-    """What climbing brought: the step that won, its files in `folder`, its config and weights, and all steps.
-
-    `changed` says that spec or weights are other than those that climbing began with, `met` that the limits are kept,
-    if any were set. `quantization` is how the winner was rounded, None where it is not int8. `tested` has the accuracy
-    of the 32-bit artifact and of the winner on the test pictures, and their pairs; it is empty without test pictures,
-    and decided nothing.
-    """
-
-    runtime: Runtime
-    limits: Limits
-    gate: Gate
-    steps: tuple[Step, ...]
-    winner: Step
-    quantization: Quantization | None
-    folder: Path
-    config: ModelConfig
-    state: Mapping[str, np.ndarray]
-    changed: bool
-    met: bool
-    sentence: str
-    tested: Mapping[str, Any]
-
-    @property
-    def format(self) -> str:
-        """The winner's format."""
-        return self.winner.format
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the record as JSON-able data, without paths and weights."""
-        return {
-            "runtime": self.runtime,
-            "limits": dataclasses.asdict(self.limits),
-            "gate": dataclasses.asdict(self.gate),
-            "steps": [step.to_dict() for step in self.steps],
-            "winner": self.winner.name,
-            "format": self.winner.format,
-            "network": self.config.arch.name,
-            "changed": self.changed,
-            "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
-            "met": self.met,
-            "sentence": self.sentence,
-            "tested": dict(self.tested),
-        }
 
 
 def climb(

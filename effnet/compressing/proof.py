@@ -113,6 +113,7 @@ class Proofs:
             found = {
                 "right": right.astype(int).tolist(),
                 "latency_ms": pair.latency_ms,
+                "base_ms": pair.latency_ms if first else pair.base_ms,
                 "speed": 1.0 if first else pair.speed,
                 "size_mb": size_mb(folder, step.format),
             }
@@ -120,7 +121,7 @@ class Proofs:
         right = np.array(found["right"], dtype=bool)
         if first:
             self.right = right
-        figures = {name: found[name] for name in ("latency_ms", "speed", "size_mb")}
+        figures = {name: found[name] for name in ("latency_ms", "base_ms", "speed", "size_mb")}
         return dataclasses.replace(step, accuracy=float(right.mean()), paired=paired(self.right, right), **figures)
 
     def speed_of(self, name: str, subject: Subject) -> float | None:
@@ -175,4 +176,6 @@ def figures(step: Step) -> str:
     if step.accuracy is None:
         return ""
     speed = f"{step.speed:.2f} times as fast as fp32"
+    if step.base_ms != step.latency_ms:
+        speed += f", {step.base_ms:.3g} ms beside it"
     return f", {step.accuracy:.2%}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"

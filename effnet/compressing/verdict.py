@@ -61,9 +61,9 @@ class Step:
     """One step of the ladder: what was made, what was measured of it, and what became of it.
 
     `paired` compares its answers with the 32-bit artifact's on the same validation pictures in the same runtime;
-    `speed` is how many times as fast as that it is, timed in turns; `latency_ms` is the median of one picture in the
-    calmest round. What was not measured is None. `kept` says that the gate held, `accepted` that the step brought
-    something as well.
+    `latency_ms` is the median of one picture in the calmest round, `base_ms` that of the 32-bit artifact in the same
+    rounds, timed in turns, and `speed` how many times as fast as that it is. What was not measured is None. `kept` says
+    that the gate held, `accepted` that the step brought something as well.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Step:
     accuracy: float | None = None
     paired: Paired | None = None
     latency_ms: float | None = None
+    base_ms: float | None = None
     speed: float | None = None
     size_mb: float | None = None
     kept: bool = False
