@@ -50,7 +50,8 @@ class FakeQuantize(nn.Module):
         low, high = self.low.clamp(max=0.0), self.high.clamp(min=0.0)  # 0 pads maps and must be exact
         scale = ((high - low) / _LEVELS).clamp(min=_TINY)
         zero = (-low / scale).round().clamp(0, _LEVELS).to(torch.int32)
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, _LEVELS)
+        # In 32 bits: under automatic mixed precision maps come in fewer, whose own steps are coarser than these.
+        return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, _LEVELS).to(x.dtype)
 
     def on_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Stands behind a module as its forward hook; a method, so that a copied network calls its own copy."""

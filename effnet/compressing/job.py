@@ -68,6 +68,7 @@ def quantize(
         listener=listener,
     )
     if not found.met:
+        shutil.rmtree(scratch, ignore_errors=True)
         raise BudgetError(f"{found.sentence}. The bundle is as it was")
     if in_place:
         deploy(found, folder)

@@ -53,7 +53,8 @@ def train_rounded(
     Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen norms, per-channel weights).
     """
     network = rounded_network(subject, images, float_layers=subject.float_layers)
-    plan = dataclasses.replace(recipe.train, frozen_norms=True, fused=False, recompute="none")
+    # In 32 bits: bfloat16 has fewer values over a range than the 256 that rounding leaves.
+    plan = dataclasses.replace(recipe.train, frozen_norms=True, fused=False, recompute="none", precision="float32")
     recipe = dataclasses.replace(recipe, name="qat", train=plan)
     state = recover(
         network, subject, dataset, recipe, folder=folder, listener=listener, deadline_seconds=deadline_seconds

@@ -465,6 +465,7 @@ def test_whatever_ends_a_climb_the_bundle_is_as_it_was(bundle_copy, error):
     with pytest.raises(error if isinstance(error, type) else type(error)):
         quantize(bundle_copy, "digits", tools=script.tools(), train=False, limits=limits)
     assert contents(bundle_copy) == before
+    assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted climb goes on
 
 
 def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):

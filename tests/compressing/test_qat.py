@@ -12,7 +12,7 @@ from static_int8 import write_static
 from strategies import build_trained, specs
 from tiny_runs import PREPROCESS
 
-from effnet.compressing.fake import RoundedConv2d, calibrate_, round_, rounded_values, rounded_weight
+from effnet.compressing.fake import FakeQuantize, RoundedConv2d, calibrate_, round_, rounded_values, rounded_weight
 from effnet.compressing.qat import rounded_network, sensitive_layers, train_rounded
 from effnet.compressing.recovery import network_of, recovery_recipe, save_teacher
 from effnet.compressing.subject import calibration_images
@@ -100,6 +100,37 @@ def test_a_weight_is_rounded_within_half_a_step_of_its_channel(seed, channels):
     weight = torch.randn(channels, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 10 ** (seed % 7 - 3)
     largest = weight.abs().flatten(1).amax(1)[:, None, None, None]
     assert ((rounded_weight(weight) - weight).abs() <= 0.5001 * largest / 127).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_map_is_rounded_to_256_values_zero_among_them(dtype):
+    quantizer = FakeQuantize().eval()
+    quantizer.low.fill_(-0.28)
+    quantizer.high.fill_(5.0)
+    x = torch.linspace(-1, 6, 5001).to(dtype).requires_grad_()
+    found = quantizer(x)
+    found.float().sum().backward()
+    assert found.dtype == dtype
+    assert found.unique().numel() == 256
+    assert (found == 0).any()
+    assert float(found.detach().min()) == pytest.approx(-0.28, abs=0.02)
+    inside = (x > -0.25) & (x < 4.95)
+    assert (x.grad[inside] == 1).all()
+    assert (x.grad[(x < -0.31) | (x > 5.05)] == 0).all()
+
+
+def test_ranges_follow_the_batches_and_stay_after_a_while():
+    quantizer = FakeQuantize().train()
+    quantizer.high.fill_(1.0)
+    quantizer(torch.tensor([0.0, 3.0]))
+    assert float(quantizer.high) == pytest.approx(0.95 + 0.05 * 3)
+    for _ in range(300):
+        quantizer(torch.tensor([0.0, 3.0]))
+    settled = float(quantizer.high)
+    assert settled == pytest.approx(3, abs=1e-3)
+    quantizer(torch.tensor([0.0, 100.0]))
+    assert float(quantizer.high) == settled
+    assert float(quantizer.eval()(torch.tensor([100.0]))) == pytest.approx(settled, rel=1e-4)
 
 
 def test_rounding_a_weight_passes_its_gradient_on():
