@@ -103,6 +103,8 @@ def _latency_table(record: Record) -> str:
         f"predicts it ({details['runtime']}, {details['precision']}), against what they take: median error; of their "
         f"memory {details['memory_error']:.1f} %"
     )
+
+
 def _int8_accuracy(record: Record) -> str:
     samples = record["samples"]
     losses = ", ".join(f"{name} {loss:.2f}" for name, loss in record["details"]["losses"].items())

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import data, models, networks, profiling, recipes, runs, training, weights
+from effnet.cli import data, models, networks, profiling, quantize, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
@@ -60,6 +60,7 @@ for verb in (
     models.export,
     models.bench,
     profiling.profile,
+    quantize.quantize,
     data.inspect,
     data.shard,
     networks.models,

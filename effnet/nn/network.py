@@ -109,6 +109,11 @@ class Network(nn.Module):
             outputs.append(x)
         return outputs
 
+    def maps_and_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Returns the output map of every stage, and the logits [batch, num_classes] that follow from the last."""
+        maps = self.stage_outputs(x)
+        return maps, self.classifier(self.dropout(self.pool(self.head(maps[-1])).flatten(1)))
+
     def features(self, x: Tensor) -> Tensor:
         """Returns the pooled features [batch, feature_channels] that the classifier reads."""
         if self.fused and self.training and kernels_fit(x):

@@ -118,8 +118,10 @@ def train_batches(
 
     Of a batch of so many pictures, this process gets those that `own` says. The order depends on seed, epoch and
     `blocks`, a view on seed, epoch and index alone: how many `workers` prepare batches, and how many `ahead`, changes
-    nothing.
+    nothing. With a teacher and loss.teacher_views, views come in turn.
     """
+    views = recipe.loss.teacher_views if recipe.loss.teacher else 0
+    drawn = epoch % views if views else epoch
     order = epoch_order(len(labels), seed=recipe.train.seed, epoch=epoch, blocks=blocks)
     chunks = [order[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:  # a batch of one has no batch statistics
@@ -130,7 +132,7 @@ def train_batches(
 
     def view(index: int) -> tuple[np.ndarray, int]:
         def make_view(place: int) -> np.ndarray:
-            rng = np.random.default_rng([recipe.train.seed, epoch, index])
+            rng = np.random.default_rng([recipe.train.seed, drawn, index])
             return augmented(load(place), recipe, preprocess, rng=rng)
 
         return _this_or_next(make_view, labels, index)

@@ -203,7 +203,9 @@ class Loss:
 
     `bce` asks of each class on its own whether it is there. With a `teacher`, a bundle's folder, the loss is a mean of
     the labels' and of the teacher's answers, softened by `temperature` (Hinton et al. 2015), the latter weighing
-    `teacher_weight`.
+    `teacher_weight`. `feature_weight` adds where both look within the picture (Zagoruyko & Komodakis 2017), 0 for not
+    at all. With `teacher_views` only so many views of each picture are drawn, in turn, and the teacher's answers to
+    them are kept: it is run that often and no more; 0 draws new views each epoch.
     """
 
     name: LossName = "cross_entropy"
@@ -211,12 +213,16 @@ class Loss:
     teacher: str = ""
     teacher_weight: float = 0.5
     temperature: float = 1.0
+    feature_weight: float = 0.0
+    teacher_views: int = 0
 
     def __post_init__(self) -> None:
         _check_choice("loss.name", self.name, get_args(LossName))
         _check_shares(self, "loss", "label_smoothing")
         _check_positive(self, "loss", "temperature")
+        _check_from_zero(self, "loss", "feature_weight")
         _check_range(self, "loss", 0, 1, "teacher_weight")
+        _check_integers(self, "loss", {"teacher_views": 0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

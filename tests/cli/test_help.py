@@ -8,7 +8,8 @@ import effnet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
-    "fit", "train", "runs", "compare", "predict", "evaluate", "export", "bench", "profile", "inspect", "shard",
+    "fit", "train", "runs", "compare", "predict", "evaluate", "export", "bench", "profile", "quantize", "inspect",
+    "shard",
     "models", "show", "cost", "scale", "recipes", "pull", "weights",
 )  # fmt: skip
 

@@ -1,0 +1,132 @@
+"""The verb quantize: a bundle climbs the ladder, and what wins becomes what it predicts with."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from effnet.compressing.ladder import AS_DEPLOYED, climb
+from effnet.compressing.record import Ladder
+from effnet.compressing.rungs import Tools, copy_export
+from effnet.compressing.subject import Subject
+from effnet.compressing.verdict import Gate, Limits
+from effnet.data.datasets import read_dataset
+from effnet.errors import BudgetError, InputError
+from effnet.exporting.bundle import export_onnx
+from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
+from effnet.runtime.formats import FORMATS, Runtime
+from effnet.training.events import Listener
+from effnet.training.interrupt import held_interrupts
+from effnet.weights.bundle import load_state, save_bundle
+
+RECORD = "quantize.json"
+_SCRATCH = ".ladder"
+
+
+def quantize(
+    folder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    runtime: Runtime = "onnxruntime",
+    limits: Limits | None = None,
+    gate: Gate | None = None,
+    threads: int = 1,
+    train: bool = True,
+    minutes: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+    tools: Tools | None = None,
+    listener: Listener = lambda event: None,
+) -> Ladder:
+    """Climbs the ladder with the bundle `folder` and deploys what wins, in the bundle or in its copy `out`.
+
+    `data` are those that the bundle was trained on; they are split as they were then. The rest is as for `climb`. The
+    bundle stays as it was until the winner is proven, and where the limits are not kept: BudgetError then. What an
+    interrupted call has finished is found again by the next one. Where weights were trained, exports of the old ones
+    are taken away. The record of all steps goes into quantize.json.
+    """
+    folder, target = Path(folder), Path(folder if out is None else out)
+    config = read_config(folder)
+    in_place = out is None or target.resolve() == folder.resolve()
+    if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--out must be a folder that is empty or not there yet; {target} is neither: name another")
+    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    scratch = folder / _SCRATCH if in_place else target.with_name(f".{target.name}{_SCRATCH}")
+    found = climb(
+        Subject(config=config, state=load_state(folder)),
+        dataset,
+        runtime=runtime,
+        folder=scratch,
+        limits=limits,
+        gate=gate,
+        threads=threads,
+        train=train,
+        minutes=minutes,
+        present=folder,
+        tools=tools,
+        listener=listener,
+    )
+    if not found.met:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise BudgetError(f"{found.sentence}. The bundle is as it was")
+    if in_place:
+        deploy(found, folder)
+    else:
+        _deploy_copy(found, folder, target)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return found
+
+
+def deploy(found: Ladder, folder: Path) -> None:
+    """Gives the bundle `folder` the winner of a climb that began with it, and the record of its steps.
+
+    Everything is made beside the bundle's files first, then moved in, the config last.
+    """
+    if found.winner.name != AS_DEPLOYED:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".deploy-") as beside:
+            scratch = Path(beside)
+            copy_export(found.format, found.folder, scratch)
+            if found.changed:
+                save_bundle(scratch, found.config, found.state)
+                if found.format != "onnx":
+                    export_onnx(scratch, found.config, found.state)
+            else:
+                write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
+            _move_in(scratch, folder, changed=found.changed)
+    write_text(folder / RECORD, json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
+    names = sorted(path.name for path in scratch.iterdir())
+    with held_interrupts():  # a few renames, which belong together
+        for name in [name for name in names if name != CONFIG] + [CONFIG]:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            os.replace(scratch / name, folder / name)
+        stale = [name for other in FORMATS.values() for name in (other.file, *other.others) if name not in names]
+        for name in stale if changed else ():
+            _remove(folder / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
+    """Makes `target` a copy of the bundle with the winner in it, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".deploy-") as beside:
+        copy = Path(beside) / "bundle"
+        copy.mkdir()
+        deployed = FORMATS[read_config(folder).deployed]
+        for name in {CONFIG, WEIGHTS, ONNX, deployed.file, *deployed.others}:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, copy / name)
+        deploy(found, copy)
+        if target.exists():
+            target.rmdir()
+        os.replace(copy, target)

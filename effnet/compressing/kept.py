@@ -1,0 +1,61 @@
+"""What an interrupted ladder has finished, found again by a key that changes with everything it came from."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.arch.codec import spec_to_dict
+from effnet.compressing.subject import Subject
+from effnet.data.datasets import Split
+from effnet.data.stored import source_name
+from effnet.runtime.config import write_text
+
+_RECORD = "done.json"
+
+
+def subject_key(subject: Subject) -> str:
+    """Returns a text that tells this network from others: architecture, weights, preprocessing, temperature."""
+    config, digest = subject.config, hashlib.blake2b(digest_size=16)
+    words = [spec_to_dict(config.arch), config.preprocess.to_dict(), list(config.class_names), config.temperature]
+    digest.update(json.dumps([*words, list(subject.float_layers)]).encode())
+    for name in sorted(subject.state):
+        digest.update(name.encode() + np.ascontiguousarray(subject.state[name]).tobytes())
+    return digest.hexdigest()
+
+
+def pictures_key(split: Split, images: np.ndarray) -> str:
+    """Returns a text that tells these held-out and calibration pictures from others, files by name and label."""
+    digest = hashlib.blake2b(np.ascontiguousarray(split.labels).tobytes(), digest_size=16)
+    digest.update(np.ascontiguousarray(images).tobytes())
+    for number, source in enumerate(split.sources):
+        pixels = isinstance(source, np.ndarray)
+        digest.update(source.tobytes() if pixels else source_name(source, str(number)).encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
+    """Returns what was recorded in `folder` under this key; None where it is another's, damaged or not there."""
+    try:
+        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found["record"] if isinstance(found, dict) and found.get("key") == key else None
+
+
+def keep_record(folder: Path, key: str, record: dict[str, Any]) -> None:
+    """Records that what is in `folder` is finished."""
+    write_text(folder / _RECORD, json.dumps({"key": key, "record": record}) + "\n")
+
+
+def own_folder(folder: Path, key: str) -> Path:
+    """Returns `folder`, emptied where what it holds was begun under another key."""
+    path = folder / "key"
+    if not path.is_file() or path.read_text(encoding="utf-8") != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_text(path, key)
+    return folder

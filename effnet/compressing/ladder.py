@@ -1,0 +1,311 @@
+"""The ladder: one step after the other towards int8, each proven in the real runtime before it counts."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from effnet.compressing.kept import keep_record, kept_record, own_folder, subject_key
+from effnet.compressing.proof import Proofs, figures
+from effnet.compressing.record import Ladder
+from effnet.compressing.recovery import recovery_epochs, recovery_recipe, save_teacher
+from effnet.compressing.replace import standins, with_spec
+from effnet.compressing.rungs import Tools
+from effnet.compressing.subject import Subject, calibration_images
+from effnet.compressing.verdict import Gate, Limits, Step, best_of
+from effnet.data.datasets import Dataset
+from effnet.errors import DataError, EffnetError, InputError
+from effnet.exporting.targets import Calibration, Quantization
+from effnet.runtime.config import WEIGHTS
+from effnet.runtime.formats import Precision, Runtime, find_format
+from effnet.training.events import Listener
+from effnet.training.speed import train_speed
+from effnet.weights.bundle import load_state, write_arrays
+
+AS_DEPLOYED = "as deployed"
+_METHODS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
+# No more than this share of the layers stays float: beyond it little is left that int8 could speed up.
+_MOST_FLOAT = 0.5
+# The share of the time left that one training may take, and the speed of training that rounds beside one that does not.
+_TIME_SHARE, _ROUNDED_SPEED = 0.5, 0.5
+# Learning rates, for batches of 32: another activation asks for more than another rounding.
+_REPLACED_RATE, _ROUNDED_RATE = 1e-3, 2e-4
+
+
+def climb(
+    subject: Subject,
+    dataset: Dataset,
+    *,
+    runtime: Runtime,
+    folder: Path,
+    limits: Limits | None = None,
+    gate: Gate | None = None,
+    threads: int = 1,
+    train: bool = True,
+    minutes: float | None = None,
+    present: Path | None = None,
+    tools: Tools | None = None,
+    listener: Listener = lambda event: None,
+) -> Ladder:
+    """Returns the fastest artifact that keeps the gate, or the first that keeps the limits as well.
+
+    The steps: 32 bits; 16 bits and 8-bit weights, where the runtime has them; int8 with ranges by minmax, percentile or
+    entropy; full bias correction; equalized channels; the most sensitive layers float; with `train`, another activation
+    and training that rounds. Each is scored on the validation pictures and timed in turns with the 32-bit file, with
+    `threads`, in the runtime itself. Later steps are taken only while the aim is not met. Training pictures calibrate;
+    test pictures decide nothing.
+
+    Everything is made in `folder`, where an interrupted climb goes on; nothing else is written. Past `minutes` no new
+    step begins. What the bundle `present`, the subject's own, is deployed as is a step too, where this runtime runs it:
+    so a climb never ends with less than there was. Raises DataError without validation pictures or with other classes
+    than the subject's, MissingExtraError where the runtime or what writes for it is not installed.
+    """
+    if dataset.class_names != subject.config.class_names:
+        raise DataError(
+            f"the data set must have the network's {len(subject.config.class_names)} classes in its order; "
+            f"{dataset.name} has {len(dataset.class_names)}, or others: give the data that the network was trained on"
+        )
+    if not len(dataset.val):
+        raise DataError(f"what a step loses is measured on validation pictures; {dataset.name} has none: give it some")
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"minutes must be above 0; got {minutes!r}")
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    proofs = Proofs(
+        dataset.val,
+        calibration_images(dataset, subject.config.preprocess),
+        runtime=runtime,
+        folder=folder,
+        gate=gate or Gate(),
+        threads=threads,
+        tools=tools or Tools(),
+        listener=listener,
+    )
+    climbing = _Climb(subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline)
+    return climbing.go(present)
+
+
+class _Climb:
+    """The order of the steps, and when enough is reached."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        dataset: Dataset,
+        proofs: Proofs,
+        runtime: Runtime,
+        limits: Limits,
+        *,
+        train: bool,
+        deadline: float | None,
+    ) -> None:
+        self.subject, self.dataset, self.proofs, self.runtime = subject, dataset, proofs, runtime
+        self.limits, self.train, self.deadline = limits, train, deadline
+        # Networks whose int8 loses too much with every layer rounded, and the accuracy of the best such int8.
+        self.failed: list[tuple[str, Subject, float]] = []
+
+    def go(self, present: Path | None) -> Ladder:
+        """Climbs."""
+        proofs = self.proofs
+        proofs.folder.mkdir(parents=True, exist_ok=True)
+        self._begin()
+        if present is not None:
+            self._look_at(present)
+        for climb_on in (self._store_smaller, self._round, self._replace, self._train_rounded):
+            if not self._over():
+                climb_on()
+        best = self._best()
+        rung = next(rung for rung in proofs.rungs if rung.step is best)
+        return Ladder(
+            runtime=self.runtime,
+            limits=self.limits,
+            gate=proofs.gate,
+            steps=tuple(rung.step for rung in proofs.rungs),
+            winner=best,
+            quantization=rung.quantization,
+            folder=proofs.folder_of(best.name),
+            config=dataclasses.replace(rung.subject.config, deployed=best.format),
+            state=rung.subject.state,
+            changed=rung.subject is not self.subject,
+            met=self._met(),
+            sentence=self._sentence(best),
+            tested=proofs.tested(best, self.dataset),
+        )
+
+    def _best(self) -> Step:
+        return best_of(self.proofs.accepted, self.limits, self.proofs.gate)
+
+    def _met(self) -> bool:
+        best = self._best()
+        return self.limits.excess(latency_ms=best.latency_ms, size_mb=best.size_mb) <= 1
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _over(self) -> bool:
+        """Returns whether no further step is wanted: the limits are kept, or the time is over."""
+        return (self.limits.asked and self._met()) or self._late()
+
+    def _begin(self) -> None:
+        """Makes the 32-bit artifact."""
+        if not {"fp32", "int8"} <= set(self.proofs.formats):
+            raise InputError(f"{self.runtime} has no 32-bit and int8 formats that run here; name another runtime")
+        step = self.proofs.attempt("fp32", "fp32", self.subject, done="32 bits, as trained")
+        if not step.accepted:
+            raise EffnetError(f"the 32-bit artifact must be there to compare with; {step.reason}")
+
+    def _look_at(self, present: Path) -> None:
+        """Measures what is deployed already, where it is another artifact of this runtime than that of 32 bits."""
+        deployed = find_format(self.subject.config.deployed)
+        here = deployed.runtime == self.runtime and deployed.precision != "fp32" and (present / deployed.file).exists()
+        if here:
+            self.proofs.attempt(
+                AS_DEPLOYED, deployed.precision, self.subject, done="as deployed so far", present=present
+            )
+
+    def _store_smaller(self) -> None:
+        """Tries weights of fewer bits, which save room, and time only where the runtime computes in them."""
+        self._if_any("fp16", "weights in 16 bits")
+        if self.limits.size_mb is not None and not self._over():
+            self._if_any("w8", "weights in 8 bits, arithmetic in 32")
+
+    def _if_any(self, precision: Precision, done: str) -> None:
+        if precision in self.proofs.formats:
+            self.proofs.attempt(precision, precision, self.subject, done=done)
+
+    def _round(self) -> None:
+        self._round_subject(self.subject, "int8")
+
+    def _round_subject(self, subject: Subject, name: str) -> bool:
+        """Takes one way after another to round all layers, then all but a few; returns whether one kept the gate."""
+        tried: list[tuple[float, Subject, Quantization]] = []
+
+        def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
+            step = self.proofs.attempt(f"{name} {way}", "int8", rounded, quantization=quantization)
+            tried.append((step.accuracy or 0.0, rounded, quantization))
+            return step.kept
+
+        for method in _METHODS:
+            if keeps(method, subject, Quantization(method=method)):
+                return True
+            if self._late():
+                return False
+        method = _best(tried)[2].method
+        if keeps(f"{method}, full bias correction", subject, Quantization(method=method, bias_correction="full")):
+            return True
+        equalize = self.proofs.tools.equalize
+        if equalize is not None:
+            equal = equalize(subject, self.proofs.images)
+            if keeps(f"{method}, equalized", equal, Quantization(method=method)):
+                return True
+        accuracy, best, quantization = _best(tried)
+        self.failed.append((name, best, accuracy))
+        return self._leave_float(best, name, quantization)
+
+    def _leave_float(self, subject: Subject, name: str, quantization: Quantization) -> bool:
+        """Leaves the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
+        if self._late():
+            return False
+        self.proofs.say("Looking for the layers whose rounding does most harm")
+        ranked, count = self.proofs.tools.rank_layers(subject, self.proofs.images), 1
+        while count <= _MOST_FLOAT * len(ranked) and not self._late():
+            label = f"{name} {quantization.method}, {count} {'layer' if count == 1 else 'layers'} float"
+            plan = dataclasses.replace(quantization, float_layers=ranked[:count])
+            if self.proofs.attempt(label, "int8", subject, quantization=plan).kept:
+                return True
+            count *= 2
+        return False
+
+    def _replace(self) -> None:
+        """Tries other activations: their speed first, which needs no training, then, where it pays, their accuracy."""
+        if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they are no smaller
+            return
+        paying = []
+        for spec in standins(self.subject.config.arch):
+            speed = self.proofs.speed_of(f"untrained {spec.activation}", with_spec(self.subject, spec))
+            best = max(step.speed for step in self.proofs.accepted)
+            if speed is not None and speed >= best * (1 + self.proofs.gate.least_gain):
+                paying.append((speed, spec))
+            else:
+                self._refuse_standin(spec.activation, speed, best)
+        for _, spec in sorted(paying, key=lambda pair: -pair[0]):
+            if self._over():
+                return
+            name = f"replaced {spec.activation}"
+            changed = self._trained(name, self.subject, spec.activation, lr=_REPLACED_RATE)
+            if self._round_subject(changed, f"{name} int8"):
+                return
+
+    def _refuse_standin(self, activation: str, speed: float | None, best: float) -> None:
+        found = "cannot be made"
+        if speed is not None:
+            found = f"is {speed:.2f} times as fast as fp32, and {best:.2f} is reached"
+        step = Step(
+            name=f"replaced {activation}",
+            format=self.proofs.formats["int8"],
+            done=f"{activation}, not trained",
+            speed=speed,
+            reason=f"not worth training: its int8 {found}",
+        )
+        self.proofs.add(step, self.subject, None)
+
+    def _train_rounded(self) -> None:
+        """Trains those networks rounded whose int8 has lost too much with every layer rounded, the latest first."""
+        if not self.train:
+            return
+        for name, subject, accuracy in reversed(self.failed):
+            if self._over():
+                return
+            label = f"trained {name}"
+            trained = self._trained(label, subject, "", lr=_ROUNDED_RATE)
+            plan = Quantization()
+            if self.proofs.attempt(label, "int8", trained, quantization=plan, must_beat=accuracy).accepted:
+                return
+
+    def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
+        """Returns the subject trained with another activation or, without one, rounded; what is done is kept."""
+        tools, dataset = self.proofs.tools, self.dataset
+        folder = own_folder(self.proofs.folder_of(f"{name} weights"), subject_key(subject) + self.proofs.key)
+        spec = subject.config.arch
+        if activation:
+            spec = next(found for found in standins(spec) if found.activation == activation)
+        if kept_record(folder, "trained") is not None:
+            return dataclasses.replace(with_spec(subject, spec), state=load_state(folder))
+        teacher = save_teacher(self.subject, own_folder(self.proofs.folder / "teacher", subject_key(self.subject)))
+        seconds = None if self.deadline is None else max(1.0, _TIME_SHARE * (self.deadline - time.monotonic()))
+        recipe = recovery_recipe(dataset, subject.config.preprocess, epochs=1, teacher=teacher, lr=lr)
+        epochs = recovery_epochs(
+            len(dataset.train),
+            batch_size=recipe.train.batch_size,
+            images_per_second=train_speed(spec) * (1.0 if activation else _ROUNDED_SPEED),
+            minutes=None if seconds is None else seconds / 60,
+        )
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+        how = f"with {activation}" if activation else "with rounding"
+        self.proofs.say(f"Training {how} for {epochs} epochs, learning from the 32-bit network")
+        run, listener = folder / "run", self.proofs.listener
+        if activation:
+            found = tools.train_replaced(
+                subject, spec, dataset, recipe, folder=run, listener=listener, deadline_seconds=seconds
+            )
+        else:
+            found = tools.train_rounded(
+                subject, dataset, self.proofs.images, recipe, folder=run, listener=listener, deadline_seconds=seconds
+            )
+        write_arrays(found.state, folder / WEIGHTS, metadata={"format": "pt"})
+        keep_record(folder, "trained", {})
+        return found
+
+    def _sentence(self, best: Step) -> str:
+        """Returns what came of the climb, in one sentence."""
+        found = f"{best.name} wins{figures(best)}"
+        if not self.limits.asked:
+            return found
+        limits = self.limits.in_words()
+        if self._met():
+            return f"{found}; it keeps the limits ({limits})"
+        late = " in the time given" if self._late() else ""
+        return f"no step keeps the limits ({limits}) and the gate{late}; the nearest: {best.name}{figures(best)}"
+
+
+def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:
+    """Returns the most accurate of some ways to round; the first of equal ones."""
+    return max(tried, key=lambda found: found[0])

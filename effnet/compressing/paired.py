@@ -1,0 +1,63 @@
+"""Two networks on the same pictures: how many changed sides, and whether that is more than chance."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_Z = 1.959964
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """What a change did to `images` pictures: `lost` went from right to wrong, `gained` from wrong to right."""
+
+    images: int
+    lost: int
+    gained: int
+
+    @property
+    def drop(self) -> float:
+        """The share of pictures lost, less the share gained; below 0 where the change is for the better."""
+        return (self.lost - self.gained) / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the drop, from the pictures that changed sides alone.
+
+        Source: Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions": half a
+        picture is added to each of the four counts, so that it has a width where none changed.
+        """
+        total, lost, gained = self.images + 2, self.lost + 0.5, self.gained + 0.5
+        middle = (lost - gained) / total
+        spread = _Z * math.sqrt(lost + gained - (lost - gained) ** 2 / total) / total
+        return middle - spread, middle + spread
+
+    @property
+    def p_value(self) -> float:
+        """The chance of so uneven a change if losing and gaining were alike: McNemar's exact test, two-sided."""
+        changed, fewer = self.lost + self.gained, min(self.lost, self.gained)
+        tail = sum(math.comb(changed, count) for count in range(fewer + 1))
+        return min(1.0, 2 * tail / 2**changed)
+
+    def sentence(self) -> str:
+        """Returns the change in words, with how sure it is."""
+        low, high = self.interval
+        sure = "more than chance" if self.p_value < 0.05 else "within chance"
+        verb = "loses" if self.drop > 0 else "gains" if self.drop < 0 else "keeps the accuracy:"
+        points = f" {abs(100 * self.drop):.2f} points:" if self.drop else ""
+        return (
+            f"{verb}{points} of {self.images} pictures {self.lost} went from right to wrong and {self.gained} back "
+            f"(95 % {100 * low:+.2f} to {100 * high:+.2f} points lost, {sure})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the counts, and what follows from them, as JSON-able data."""
+        low, high = self.interval
+        return asdict(self) | {"drop": self.drop, "interval": [low, high], "p_value": self.p_value}
+
+
+def paired(before: np.ndarray, after: np.ndarray) -> Paired:
+    """Returns what changed between two answers, bool [pictures]: whether each picture is right."""
+    return Paired(images=len(before), lost=int((before & ~after).sum()), gained=int((~before & after).sum()))

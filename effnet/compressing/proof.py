@@ -1,0 +1,181 @@
+"""One step of the ladder made, scored, timed and judged; what is finished is found again."""
+
+import dataclasses
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.compressing.kept import keep_record, kept_record, pictures_key, subject_key
+from effnet.compressing.paired import paired
+from effnet.compressing.rungs import Tools, copy_export, formats_of, size_mb
+from effnet.compressing.subject import Subject
+from effnet.compressing.verdict import Gate, Step, judge
+from effnet.data.datasets import Dataset, Split
+from effnet.errors import EffnetError, MissingExtraError
+from effnet.exporting.targets import Quantization
+from effnet.measure.machine import versions
+from effnet.runtime.config import write_config
+from effnet.runtime.formats import Precision, Runtime, find_format
+from effnet.training.events import Listener, Noted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rung:
+    """A step with what it is made of."""
+
+    step: Step
+    subject: Subject
+    quantization: Quantization | None
+
+
+class Proofs:
+    """The steps of one climb so far; the first is the 32-bit artifact, which all others are compared with."""
+
+    def __init__(
+        self,
+        val: Split,
+        images: np.ndarray,
+        *,
+        runtime: Runtime,
+        folder: Path,
+        gate: Gate,
+        threads: int,
+        tools: Tools,
+        listener: Listener,
+    ) -> None:
+        self.val, self.images, self.folder = val, images, folder
+        self.gate, self.threads, self.tools, self.listener = gate, threads, tools, listener
+        self.formats = formats_of(runtime)
+        self.key = pictures_key(val, images) + repr((threads, sorted(versions().items())))
+        self.rungs: list[Rung] = []
+        self.right = np.empty(0, dtype=bool)  # the 32-bit artifact's answers
+
+    @property
+    def accepted(self) -> list[Step]:
+        """The steps that brought something and kept the gate."""
+        return [rung.step for rung in self.rungs if rung.step.accepted]
+
+    def say(self, text: str) -> None:
+        """Tells the listener."""
+        self.listener(Noted(text=text))
+
+    def folder_of(self, name: str) -> Path:
+        """Returns the folder of a step's files."""
+        return self.folder / re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+    def attempt(
+        self,
+        name: str,
+        precision: Precision,
+        subject: Subject,
+        *,
+        done: str = "",
+        quantization: Quantization | None = None,
+        must_beat: float | None = None,
+        present: Path | None = None,
+    ) -> Step:
+        """Makes, scores and times one artifact, and says what became of it.
+
+        With `present`, a bundle's folder, it is there already and not made. What its runtime cannot make is refused
+        with the reason; raises MissingExtraError where a package is missing.
+        """
+        started = time.monotonic()
+        step = Step(name=name, format=self.formats[precision], done=done or _in_words(quantization))
+        try:
+            step = self._measured(step, subject, quantization, present)
+        except MissingExtraError:
+            raise
+        except EffnetError as error:
+            step = dataclasses.replace(step, reason=f"it cannot be made: {error}")
+        else:
+            kept, accepted, reason = True, True, "what all others are compared with"
+            if self.rungs:
+                kept, accepted, reason = judge(step, self.accepted, self.gate, must_beat=must_beat)
+            step = dataclasses.replace(step, kept=kept, accepted=accepted, reason=reason)
+        return self.add(dataclasses.replace(step, seconds=time.monotonic() - started), subject, quantization)
+
+    def _measured(self, step: Step, subject: Subject, quantization: Quantization | None, present: Path | None) -> Step:
+        folder, first = self.folder_of(step.name), not self.rungs
+        key = f"{subject_key(subject)} {self.key} {step.format} {quantization}"
+        found = kept_record(folder, key) if present is None else None
+        if found is None:
+            if present is None:
+                path = self._write(step.name, step.format, subject, quantization)
+            else:
+                path = copy_export(step.format, present, folder)
+                write_config(subject.config, folder)
+            right = self.tools.answer(folder, step.format, self.val, self.threads)
+            pair = self.tools.time_pair(path if first else self._base(), path, self.threads)
+            found = {
+                "right": right.astype(int).tolist(),
+                "latency_ms": pair.latency_ms,
+                "base_ms": pair.latency_ms if first else pair.base_ms,
+                "speed": 1.0 if first else pair.speed,
+                "size_mb": size_mb(folder, step.format),
+            }
+            keep_record(folder, key, found)
+        right = np.array(found["right"], dtype=bool)
+        if first:
+            self.right = right
+        figures = {name: found[name] for name in ("latency_ms", "base_ms", "speed", "size_mb")}
+        return dataclasses.replace(step, accuracy=float(right.mean()), paired=paired(self.right, right), **figures)
+
+    def speed_of(self, name: str, subject: Subject) -> float | None:
+        """Returns how many times as fast as the 32-bit artifact the int8 of an untrained network is; None without."""
+        target, key = self.formats["int8"], f"{subject_key(subject)} {self.key} speed"
+        found = kept_record(self.folder_of(name), key)
+        if found is None:
+            try:
+                path = self._write(name, target, subject, Quantization())
+            except MissingExtraError:
+                raise
+            except EffnetError:
+                return None
+            found = {"speed": self.tools.time_pair(self._base(), path, self.threads).speed}
+            keep_record(self.folder_of(name), key, found)
+        return found["speed"]
+
+    def add(self, step: Step, subject: Subject, quantization: Quantization | None) -> Step:
+        """Keeps a step, and says what became of it."""
+        self.rungs.append(Rung(step=step, subject=subject, quantization=quantization))
+        self.say(f"{step.name}: {'accepted' if step.accepted else 'refused'}{figures(step)}; {step.reason}")
+        return step
+
+    def tested(self, best: Step, dataset: Dataset) -> dict[str, Any]:
+        """Returns how the first artifact and `best` do on the test pictures; empty without any."""
+        if not len(dataset.test):
+            return {}
+        first, last = (
+            self.tools.answer(self.folder_of(step.name), step.format, dataset.test, self.threads)
+            for step in (self.rungs[0].step, best)
+        )
+        return {"fp32": float(first.mean()), "winner": float(last.mean()), "paired": paired(first, last).to_dict()}
+
+    def _write(self, name: str, target: str, subject: Subject, quantization: Quantization | None) -> Path:
+        images = self.images if find_format(target).precision == "int8" else None
+        return self.tools.write(target, self.folder_of(name), subject, images, quantization)
+
+    def _base(self) -> Path:
+        return self.folder_of("fp32") / find_format(self.formats["fp32"]).file
+
+
+def _in_words(quantization: Quantization | None) -> str:
+    """Returns how an int8 artifact was rounded."""
+    if quantization is None:
+        return ""
+    text = f"int8, ranges by {quantization.method}, {quantization.bias_correction} bias correction"
+    return text + (f", float: {', '.join(quantization.float_layers)}" if quantization.float_layers else "")
+
+
+def figures(step: Step) -> str:
+    """Returns a step's figures for a sentence, behind a comma; nothing where it was not measured."""
+    if step.accuracy is None:
+        return ""
+    speed = f"{step.speed:.2f} times as fast as fp32"
+    if step.base_ms != step.latency_ms:
+        speed += f", {step.base_ms:.3g} ms beside it"
+    return f", {step.accuracy:.2%}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"

@@ -1,0 +1,109 @@
+"""Training that knows of int8: the network rounds as its export will, and learns to live with it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effnet.arch.cost import cost
+from effnet.arch.layers import named_layers
+from effnet.compressing.fake import FakeQuantize, calibrate_, round_, rounded_values
+from effnet.compressing.recovery import network_of, recover
+from effnet.compressing.subject import Subject
+from effnet.data.datasets import Dataset
+from effnet.nn.network import Network
+from effnet.training.device import to_input
+from effnet.training.events import Listener
+from effnet.training.recipe import Recipe
+
+_CPU = torch.device("cpu")
+# Sensitivity runs the network once a layer: on so many pictures that this many multiply-accumulates do.
+_MACS, _LEAST_IMAGES, _MOST_IMAGES = 300e9, 8, 128
+
+
+def rounded_network(subject: Subject, images: np.ndarray, *, float_layers: Sequence[str] = ()) -> Network:
+    """Returns the subject's network computing as its int8 export will, its ranges those of `images`.
+
+    `images` are uint8 [pictures, R, R, C]. Only weights and maps are rounded: an export that corrects biases does a
+    little better than this.
+    """
+    network = network_of(subject)
+    round_(network, float_layers=float_layers)
+    calibrate_(network, to_input(images, subject.config.preprocess, _CPU))
+    return network.eval()
+
+
+def train_rounded(
+    subject: Subject,
+    dataset: Dataset,
+    images: np.ndarray,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    listener: Listener | None = None,
+    deadline_seconds: float | None = None,
+) -> Subject:
+    """Returns the subject with weights that were trained rounded; they are floats, for any int8 exporter to round.
+
+    Norms keep their statistics, so that weights are rounded as they are once norms are folded; ranges follow the
+    batches at first and stay later. `images` calibrate, as for the export. Gradients pass straight through rounding.
+    Which epoch is best is told by the rounded network's validation. Sources: Jacob et al. 2018, section 3;
+    Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen norms, per-channel weights).
+    """
+    network = rounded_network(subject, images, float_layers=subject.float_layers)
+    # In 32 bits: bfloat16 has fewer values over a range than the 256 that rounding leaves.
+    plan = dataclasses.replace(recipe.train, frozen_norms=True, fused=False, recompute="none", precision="float32")
+    recipe = dataclasses.replace(recipe, name="qat", train=plan)
+    state = recover(
+        network, subject, dataset, recipe, folder=folder, listener=listener, deadline_seconds=deadline_seconds
+    )
+    return dataclasses.replace(subject, state=state)
+
+
+@torch.no_grad()
+def sensitive_layers(subject: Subject, images: np.ndarray) -> tuple[tuple[str, float], ...]:
+    """Returns convolutions and linear layers with the harm that rounding each alone does, the most harmful first.
+
+    The harm is the mean divergence (KL, nats) of the answers from the float network's when only this layer's weights,
+    what it reads and what it gives are rounded. `images` are uint8 [pictures, R, R, C].
+    """
+    layers = dict(named_layers(subject.config.arch))
+    names = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
+    count = int(_MACS / (len(names) * cost(subject.config.arch).macs))
+    images = images[: max(_LEAST_IMAGES, min(_MOST_IMAGES, count))]
+    network = rounded_network(subject, images)
+    pixels = to_input(images, subject.config.preprocess, _CPU)
+    rounded = {name: _quantizer(network, name) for name in rounded_values(subject.config.arch)}
+    for quantizer in rounded.values():
+        quantizer.enabled = False
+    for name in names:
+        network.get_submodule(name).rounds = False  # type: ignore[assignment]
+    reference = network(pixels).log_softmax(1)
+    harm = {}
+    for name in names:
+        module = network.get_submodule(name)
+        touching = [rounded[value] for value in (*layers[name].inputs, *_outputs(layers, name)) if value in rounded]
+        _switch(module, touching, on=True)
+        answers = network(pixels).log_softmax(1)
+        _switch(module, touching, on=False)
+        harm[name] = float((reference.exp() * (reference - answers)).sum(1).mean())
+    return tuple(sorted(harm.items(), key=lambda pair: -pair[1]))
+
+
+def _outputs(layers: dict, name: str) -> list[str]:
+    """Returns the names that the layer's result goes by: its own, or that of the norm behind it."""
+    return [name, *(other for other, layer in layers.items() if layer.op == "norm" and layer.inputs[0] == name)]
+
+
+def _quantizer(network: Network, name: str) -> FakeQuantize:
+    found = network.get_submodule("ranges").get_submodule(name.replace(".", "/"))
+    assert isinstance(found, FakeQuantize)
+    return found
+
+
+def _switch(module: torch.nn.Module, quantizers: Sequence[FakeQuantize], *, on: bool) -> None:
+    module.rounds = on  # type: ignore[assignment]
+    for quantizer in quantizers:
+        quantizer.enabled = on

@@ -1,0 +1,61 @@
+"""What climbing the ladder brought."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.compressing.verdict import Gate, Limits, Step
+from effnet.exporting.targets import Quantization
+from effnet.runtime.config import ModelConfig
+from effnet.runtime.formats import Runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ladder:
+    """What climbing brought: the step that won, its files in `folder`, its config and weights, and all steps.
+
+    `changed` says that spec or weights are other than those that climbing began with, `met` that the limits are kept,
+    if any were set. `quantization` is how the winner was rounded, None where it is not int8. `tested` has the accuracy
+    of the 32-bit artifact and of the winner on the test pictures, and their pairs; it is empty without test pictures,
+    and decided nothing.
+    """
+
+    runtime: Runtime
+    limits: Limits
+    gate: Gate
+    steps: tuple[Step, ...]
+    winner: Step
+    quantization: Quantization | None
+    folder: Path
+    config: ModelConfig
+    state: Mapping[str, np.ndarray]
+    changed: bool
+    met: bool
+    sentence: str
+    tested: Mapping[str, Any]
+
+    @property
+    def format(self) -> str:
+        """The winner's format."""
+        return self.winner.format
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record as JSON-able data, without paths and weights."""
+        return {
+            "runtime": self.runtime,
+            "limits": dataclasses.asdict(self.limits),
+            "gate": dataclasses.asdict(self.gate),
+            "steps": [step.to_dict() for step in self.steps],
+            "winner": self.winner.name,
+            "format": self.winner.format,
+            "network": self.config.arch.name,
+            "changed": self.changed,
+            "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
+            "met": self.met,
+            "sentence": self.sentence,
+            "tested": dict(self.tested),
+        }

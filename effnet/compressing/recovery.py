@@ -1,0 +1,112 @@
+"""Short training after a change to a network, in which it learns from the network that it was."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+from effnet.compressing.subject import Subject
+from effnet.data.datasets import Dataset
+from effnet.data.preprocess import Preprocess
+from effnet.nn.network import Network, build
+from effnet.training.events import Listener
+from effnet.training.loop import train
+from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Schedule, Train
+from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
+
+# So many steps teach a changed network what it has lost; more of them bring little where the change was small.
+_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 800, 3, 100
+# The weight of the teacher's answers beside the labels'.
+_TEACHER_WEIGHT = 0.7
+# The share of the time that training may take; validation and checkpoints share the rest.
+_TRAINING_SHARE = 0.8
+
+
+def recovery_epochs(num_train: int, *, batch_size: int, images_per_second: float, minutes: float | None) -> int:
+    """Returns how many epochs a recovery takes: about 800 steps, or what fits into `minutes`."""
+    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * batch_size / num_train)))
+    if minutes is None:
+        return epochs
+    return max(1, min(epochs, int(60 * minutes * _TRAINING_SHARE * images_per_second / num_train)))
+
+
+def recovery_recipe(
+    dataset: Dataset,
+    preprocess: Preprocess,
+    *,
+    epochs: int,
+    teacher: Path | None = None,
+    lr: float = 5e-4,
+    seed: int = 0,
+) -> Recipe:
+    """Returns the recipe for a network that was changed and has only to find back: small steps, mild views.
+
+    `teacher` is the bundle that it learns from beside the labels; `lr` is meant for batches of 32. Weights that
+    training begins with count as a result, so that what comes out is never worse on the validation split.
+    """
+    batch_size = min(64 if len(dataset.train) >= 2000 else 32, max(2, len(dataset.train)))
+    view = "crop" if dataset.mirror_safe else "shift"
+    return Recipe(
+        name="recovery",
+        train=Train(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr * (batch_size / 32) ** 0.5,
+            ema_decay=0.99,
+            frozen_norms=True,
+            start_counts=True,
+            seed=seed,
+        ),
+        model=Model(dropout=0.0, zero_classifier=False),
+        optimizer=Optimizer(weight_decay=0.01),
+        schedule=Schedule(warmup=0.1),
+        augment=Augment(view=view, min_area=0.6, flip=dataset.mirror_safe, interpolation=preprocess.interpolation),
+        loss=Loss(
+            label_smoothing=0.0,
+            teacher=str(teacher) if teacher else "",
+            teacher_weight=_TEACHER_WEIGHT if teacher else 0.5,
+        ),
+    )
+
+
+def network_of(subject: Subject, *, spec: ArchSpec | None = None) -> Network:
+    """Returns the subject's network in evaluation mode, or one of another `spec` of the same weights."""
+    network = build(spec or subject.config.arch)
+    load_arrays_(network, subject.state, where="the network to compress")
+    return network.eval()
+
+
+def recover(
+    network: Network,
+    config_of: Subject,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    listener: Listener | None = None,
+    deadline_seconds: float | None = None,
+) -> dict[str, np.ndarray]:
+    """Trains `network` in `folder`, or goes on with what is there, and returns the weights that did best.
+
+    Only the weights of the spec are returned, as arrays under their names: what rounding keeps beside them is not.
+    """
+    found = train(
+        network,
+        dataset,
+        recipe,
+        config_of.config.preprocess,
+        folder=folder,
+        listener=listener,
+        deadline_seconds=deadline_seconds,
+    )
+    names = set(config_of.state)
+    return {name: array for name, array in state_arrays(found.model).items() if name in names}
+
+
+def save_teacher(subject: Subject, folder: Path) -> Path:
+    """Writes the network as it is into `folder`, once, so that others may learn from it."""
+    if not (folder / "config.json").is_file():
+        save_bundle(folder, dataclasses.replace(subject.config, deployed="onnx"), subject.state)
+    return folder

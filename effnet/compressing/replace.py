@@ -1,0 +1,63 @@
+"""Other activations for a trained network, which a runtime computes faster, and the training that makes up for it."""
+
+import dataclasses
+from pathlib import Path
+
+from effnet.arch.layers import named_layers
+from effnet.arch.spec import Activation, ArchSpec, Gate
+from effnet.compressing.recovery import network_of, recover
+from effnet.compressing.subject import Subject
+from effnet.data.datasets import Dataset
+from effnet.training.events import Listener
+from effnet.training.recipe import Recipe
+
+# What may stand in for an activation: of about the same shape, and cheaper in one runtime or another.
+_STANDINS: dict[Activation, tuple[Activation, ...]] = {
+    "silu": ("relu6", "hard_swish"),
+    "hard_swish": ("relu6",),
+    "relu": (),
+    "relu6": (),
+}
+
+
+def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
+    """Returns `spec` with each activation that may stand in for its own, and a gate without exponentials.
+
+    Source: tensorflow/tpu efficientnet/lite/README.md (ReLU6 for int8); Howard et al. 2019, section 5.2 (hard forms).
+    """
+    return tuple(with_activation(spec, activation) for activation in _STANDINS[spec.activation])
+
+
+def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
+    """Returns `spec` with another activation; a sigmoid gate becomes a hard one. Layers keep their names and shapes."""
+    gate: Gate = "hard_sigmoid" if spec.se_gate == "sigmoid" else spec.se_gate
+    if not any(layer.op == "mul" for _, layer in named_layers(spec)):
+        gate = spec.se_gate  # there is nothing to gate
+    return dataclasses.replace(spec, name=f"{spec.name}_{activation}", activation=activation, se_gate=gate)
+
+
+def with_spec(subject: Subject, spec: ArchSpec) -> Subject:
+    """Returns the subject's weights under another spec of the same layers, not trained for it yet."""
+    return dataclasses.replace(subject, config=dataclasses.replace(subject.config, arch=spec))
+
+
+def train_replaced(
+    subject: Subject,
+    spec: ArchSpec,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    folder: Path,
+    listener: Listener | None = None,
+    deadline_seconds: float | None = None,
+) -> Subject:
+    """Returns the subject as `spec`, its weights trained anew from where they were.
+
+    `recipe` is a recovery_recipe whose teacher is the network with its own activations.
+    """
+    changed = with_spec(subject, spec)
+    state = recover(
+        network_of(changed), changed, dataset, recipe, folder=folder, listener=listener,
+        deadline_seconds=deadline_seconds,
+    )  # fmt: skip
+    return dataclasses.replace(changed, state=state)

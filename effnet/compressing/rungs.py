@@ -1,0 +1,111 @@
+"""What the ladder does to make, score and time one artifact; each is a function that a caller may replace."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effnet.compressing.qat import sensitive_layers, train_rounded
+from effnet.compressing.replace import train_replaced
+from effnet.compressing.subject import Subject
+from effnet.data.datasets import Split
+from effnet.exporting.targets import Quantization, write_export
+from effnet.measure.timing import time_model
+from effnet.runtime.config import ModelConfig, write_config
+from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
+from effnet.runtime.predictor import Predictor
+from effnet.training.evaluate import predict_split
+
+# One file's measurement between those of the other: what slows the machine down then slows both.
+_ROUNDS, _ROUND_SECONDS = 4, 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two files timed in turns: the median latency of each one's calmest round."""
+
+    base_ms: float
+    latency_ms: float
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as the first the second is."""
+        return self.base_ms / self.latency_ms
+
+
+def write(
+    format_name: str, folder: Path, subject: Subject, images: np.ndarray | None, quantization: Quantization | None
+) -> Path:
+    """Writes the export and its config into `folder`, and returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: ModelConfig = subject.config
+    write_config(config, folder)
+    return write_export(format_name, folder, config, subject.state, images=images, quantization=quantization)
+
+
+def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
+    """Returns whether the export gets each picture of `split` right, bool [pictures]; unreadable ones are wrong."""
+    probabilities, indices = predict_split(Predictor(folder, threads=threads, format=format_name), split)
+    right = np.zeros(len(split), dtype=bool)
+    right[indices] = probabilities.argmax(1) == split.labels[indices]
+    return right
+
+
+def time_pair(base: Path, path: Path, threads: int) -> Pair:
+    """Times both files in turns, each round in a process of its own.
+
+    Other processes only ever add time, so that the calmest rounds tell the files apart best.
+    """
+    found: dict[Path, list[float]] = {base: [], path: []}
+    for number in range(_ROUNDS):
+        for file in (base, path) if number % 2 == 0 else (path, base):
+            found[file].append(time_model(file, threads=threads, rounds=1, seconds=_ROUND_SECONDS).p50_ms)
+    return Pair(base_ms=min(found[base]), latency_ms=min(found[path]))
+
+
+def rank_layers(subject: Subject, images: np.ndarray) -> tuple[str, ...]:
+    """Returns the layers whose rounding does harm, the most harmful first."""
+    return tuple(name for name, _ in sensitive_layers(subject, images))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """How artifacts are made and measured; `equalize` maps a subject and pictures to an equal one that rounds better.
+
+    Without `equalize` the ladder has no such step.
+    """
+
+    write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
+    answer: Callable[[Path, str, Split, int], np.ndarray] = answer
+    time_pair: Callable[[Path, Path, int], Pair] = time_pair
+    rank_layers: Callable[[Subject, np.ndarray], tuple[str, ...]] = rank_layers
+    equalize: Callable[[Subject, np.ndarray], Subject] | None = None
+    train_replaced: Callable[..., Subject] = train_replaced
+    train_rounded: Callable[..., Subject] = train_rounded
+
+
+def formats_of(runtime: Runtime) -> Mapping[Precision, str]:
+    """Returns the names of a runtime's formats by their precision."""
+    return {found.precision: found.name for found in FORMATS.values() if found.runtime == runtime}
+
+
+def copy_export(format_name: str, source: Path, folder: Path) -> Path:
+    """Copies an export from one folder to another, each of its files whole or not at all; returns its path there."""
+    found = find_format(format_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*found.others, found.file):  # the file that is opened comes last
+        temporary = folder / f"{name}.tmp"
+        try:
+            shutil.copyfile(source / name, temporary)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return folder / found.file
+
+
+def size_mb(folder: Path, format_name: str) -> float:
+    """Returns the size of an export, in 10^6 bytes."""
+    return find_format(format_name).size_bytes(folder) / 1e6

@@ -1,0 +1,132 @@
+"""What counts on the ladder: the limits, the gate, a step's record, and which of the steps wins."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from effnet.compressing.paired import Paired
+from effnet.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that the artifact may take: milliseconds a picture, 10^6 bytes on disk. With neither: fast as can be."""
+
+    latency_ms: float | None = None
+    size_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "size_mb"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"the limit {name} must be positive and finite; got {value!r}")
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is any."""
+        return self.latency_ms is not None or self.size_mb is not None
+
+    def in_words(self) -> str:
+        """Returns the limits that are asked."""
+        pairs = ((self.latency_ms, "ms"), (self.size_mb, "MB"))
+        return ", ".join(f"{value:g} {unit}" for value, unit in pairs if value is not None)
+
+    def excess(self, *, latency_ms: float, size_mb: float) -> float:
+        """Returns how many times the limits are taken, by the one exceeded most; at most 1 where both are kept."""
+        pairs = ((latency_ms, self.latency_ms), (size_mb, self.size_mb))
+        return max((value / limit for value, limit in pairs if limit is not None), default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a step must keep and bring.
+
+    It may lose at most `max_drop` of the accuracy on the validation pictures (0.005: half a point), and must be faster
+    or smaller than what is there by `least_gain`: less is the noise of measuring.
+    """
+
+    max_drop: float = 0.005
+    least_gain: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop < 1:
+            raise InputError(f"max_drop must be a share of the pictures from 0 to 1, 1 excluded; got {self.max_drop!r}")
+        if not 0 <= self.least_gain < 1:
+            raise InputError(f"least_gain must lie in 0..1, 1 excluded; got {self.least_gain!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the ladder: what was made, what was measured of it, and what became of it.
+
+    `paired` compares its answers with the 32-bit artifact's on the same validation pictures in the same runtime;
+    `latency_ms` is the median of one picture in the calmest round, `base_ms` that of the 32-bit artifact in the same
+    rounds, timed in turns, and `speed` how many times as fast as that it is. What was not measured is None. `kept` says
+    that the gate held, `accepted` that the step brought something as well.
+    """
+
+    name: str
+    format: str
+    done: str
+    accuracy: float | None = None
+    paired: Paired | None = None
+    latency_ms: float | None = None
+    base_ms: float | None = None
+    speed: float | None = None
+    size_mb: float | None = None
+    kept: bool = False
+    accepted: bool = False
+    reason: str = ""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the step as JSON-able data."""
+        return asdict(self) | {"paired": self.paired.to_dict() if self.paired else None}
+
+
+def judge(
+    step: Step, accepted: Sequence[Step], gate: Gate, *, must_beat: float | None = None
+) -> tuple[bool, bool, str]:
+    """Returns whether a measured step keeps the accuracy, whether it is accepted, and why.
+
+    `must_beat` is an accuracy that it must exceed in any case. A step brings something where none of those accepted
+    before is at once as fast and as small.
+    """
+    assert step.paired is not None
+    words = step.paired.sentence()
+    if step.paired.drop > gate.max_drop + 1e-9:
+        return False, False, f"over the {100 * gate.max_drop:.2f} points allowed: it {words}{_grain(step.paired, gate)}"
+    if must_beat is not None and step.accuracy <= must_beat:
+        return True, False, f"no better than without this training, {must_beat:.2%}: it {words}"
+    for other in accepted:
+        faster = step.speed / other.speed - 1
+        smaller = 1 - step.size_mb / other.size_mb
+        if faster < gate.least_gain and smaller < gate.least_gain:
+            return True, False, f"neither faster ({faster:+.0%}) nor smaller ({smaller:+.0%}) than {other.name}"
+    return True, True, f"it {words}"
+
+
+def _grain(found: Paired, gate: Gate) -> str:
+    """Returns what to say where single pictures decide."""
+    if found.images * gate.max_drop >= 1:
+        return ""
+    return f"; with {found.images} validation pictures one alone is {100 / found.images:.2f} points"
+
+
+def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
+    """Returns the step that wins.
+
+    Under limits it is the one that loses least among those that keep them or, where none does, the nearest; without
+    limits the smallest of those within the noise of the fastest.
+    """
+
+    def excess(step: Step) -> float:
+        return limits.excess(latency_ms=step.latency_ms, size_mb=step.size_mb)
+
+    if limits.asked:
+        meeting = [step for step in accepted if excess(step) <= 1]
+        return min(meeting, key=lambda s: (s.paired.drop, -s.speed)) if meeting else min(accepted, key=excess)
+    fastest = max(step.speed for step in accepted)
+    near = [step for step in accepted if step.speed * (1 + gate.least_gain) >= fastest]
+    return min(near, key=lambda s: (s.size_mb, s.paired.drop))
