@@ -20,7 +20,7 @@ from effnet.fitting.backbones import LEAST_SIDE, Offer, list_offers, list_pretra
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
 from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
-from effnet.fitting.measure import measure_random, training_speed, write_random
+from effnet.fitting.measure import measure_random, training_speed
 from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.fitting.settings import DEFAULT_MINUTES, feature_need, training_need
 from effnet.fitting.shorts import short_training
@@ -29,6 +29,7 @@ from effnet.fitting.task import Task
 from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
 from effnet.measure.timing import Timing
+from effnet.profiling.graphs import write_graph
 from effnet.runtime.formats import Precision
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
@@ -202,7 +203,7 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
         def measure(found: Candidate) -> Timing:
             if device is None:
                 return measure_random(found, Path(scratch), target=task.target, threads=task.threads)
-            path = write_random(found.spec, task.target.format(found.precision), Path(scratch))
+            path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
 
         yield measure

@@ -4,26 +4,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from effnet.arch.spec import ArchSpec
-from effnet.exporting.onnx import to_onnx, write_onnx
-from effnet.exporting.weights import random_weights
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.target import Target
 from effnet.measure.timing import Timing, time_model
-from effnet.runtime.formats import Format
+from effnet.profiling.graphs import write_graph
 
 
 def measure_random(candidate: Candidate, scratch: Path, *, target: Target, threads: int) -> Timing:
     """Exports a candidate with random weights into `scratch` and measures the file in the target's runtime."""
-    path = write_random(candidate.spec, target.format(candidate.precision), scratch)
-    return time_model(path, threads=threads, rounds=3, seconds=0.1)
-
-
-def write_random(spec: ArchSpec, target: Format, scratch: Path) -> Path:
-    """Writes `spec` with random weights in a format, without any training or calibration, and returns the path."""
-    half = (0.5,) * spec.in_channels
-    path = scratch / target.file
-    write_onnx(to_onnx(spec, random_weights(spec), mean=half, std=half), path)
-    return path
+    path = write_graph(candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision)
+    return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime)
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,60 +9,70 @@ import numpy as np
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, MissingExtraError
+from effnet.exporting import qdq
 from effnet.exporting.onnx import to_onnx, write_onnx
+from effnet.exporting.qdq_graph import to_qdq
+from effnet.exporting.ranges import random_ranges
 from effnet.exporting.targets import write_export
 from effnet.exporting.weights import random_weights
 from effnet.runtime.formats import FORMATS, Precision, Runtime
 
-# What can be profiled, and in which precisions without data to calibrate on.
+# What can be profiled; others differ from these in the size of the file alone.
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "int8"),
-    "litert": ("fp32",),
-    "executorch": ("fp32",),
+    "litert": ("fp32", "int8"),
+    "executorch": ("fp32", "int8"),
 }
-_QDQ, _LITERT = "effnet.exporting.qdq_graph", "effnet.exporting.litert"
-# How wide the numbers are does not change how long they take; these keep to what 8 bits can tell.
-_RANGE = (-4.0, 4.0)
+_STORES = {"w8": qdq.store_int8, "fp16": qdq.store_half}
+# Ranges of random numbers are found on few pictures.
+_IMAGES = 2
 
 
 def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
-    """Returns the precisions that `runtime` can be profiled in here; raises InputError where it cannot be at all."""
+    """Returns the precisions that `runtime` can be profiled in; raises InputError where it cannot be at all."""
     if runtime not in PRECISIONS:
         raise InputError(f"effnet can profile {', '.join(PRECISIONS)}; got {runtime!r}")
-    found = PRECISIONS[runtime]
-    return found if importlib.util.find_spec(_QDQ) else tuple(p for p in found if p != "int8")
+    return PRECISIONS[runtime]
 
 
 def write_graph(spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Precision) -> Path:
     """Writes `spec` with random weights into `folder` as `runtime` reads it, and returns the file's path.
 
-    Raises InputError for what cannot be profiled, MissingExtraError where a package that writes it is not installed.
+    Without data, milliseconds for ONNX Runtime, OpenVINO (which reads ONNX as its own format) and LiteRT. Raises
+    InputError for what the runtime cannot have, MissingExtraError where a package that writes it is not installed.
     """
-    if precision not in precisions_of(runtime):
-        raise InputError(f"{runtime} can be profiled in {', '.join(precisions_of(runtime))}; got {precision!r}")
-    weights, half = random_weights(spec), (0.5,) * spec.in_channels
-    if runtime in ("onnxruntime", "openvino"):  # OpenVINO reads ONNX as its own format
-        path = folder / f"model{'.int8' if precision == 'int8' else ''}.onnx"
-        if precision == "int8":
-            to_qdq = import_module(_QDQ).to_qdq
-            write_onnx(to_qdq(spec, weights, made_up_ranges(spec), mean=half, std=half), path)
-        else:
-            write_onnx(to_onnx(spec, weights, mean=half, std=half), path)
-        return path
+    formats = {f.precision: f for f in FORMATS.values() if f.runtime == runtime}
+    if runtime not in PRECISIONS or precision not in formats:
+        raise InputError(f"{runtime} can be had in {', '.join(formats) or 'nothing'}; got {precision!r}")
+    if runtime in ("onnxruntime", "openvino"):
+        return _write_onnx(spec, folder / f"model.{precision}.onnx", precision)
     if runtime == "litert":
-        path = folder / FORMATS["litert"].file
-        path.write_bytes(_module(_LITERT).to_tflite(spec, weights, mean=half, std=half))
-        return path
-    return _export(spec, folder, weights)
+        return _write_litert(spec, folder / formats[precision].file, precision)
+    return _export(spec, folder, formats[precision].name)
 
 
-def made_up_ranges(spec: ArchSpec) -> dict[str, tuple[float, float]]:
-    """Returns a range for the output of every layer that int8 needs one of."""
-    return {name: _RANGE for name, layer in named_layers(spec) if layer.op not in ("norm", "linear")}
+def _write_onnx(spec: ArchSpec, path: Path, precision: Precision) -> Path:
+    weights, half = random_weights(spec), (0.5,) * spec.in_channels
+    if precision == "int8":
+        write_onnx(to_qdq(spec, weights, random_ranges(spec), mean=half, std=half), path)
+    else:
+        write_onnx(to_onnx(spec, weights, mean=half, std=half, parameter=_STORES.get(precision)), path)
+    return path
 
 
-def _export(spec: ArchSpec, folder: Path, weights: Mapping[str, np.ndarray]) -> Path:
+def _write_litert(spec: ArchSpec, path: Path, precision: Precision) -> Path:
+    from effnet.exporting.litert import to_tflite
+    from effnet.exporting.tflite_int8 import random_int8
+
+    half = (0.5,) * spec.in_channels
+    path.write_bytes(
+        random_int8(spec) if precision == "int8" else to_tflite(spec, random_weights(spec), mean=half, std=half)
+    )
+    return path
+
+
+def _export(spec: ArchSpec, folder: Path, name: str) -> Path:
     """Writes through the exporter of bundles, which needs torch for these formats."""
     from effnet.data.preprocess import Preprocess
     from effnet.runtime.config import ModelConfig
@@ -71,13 +80,15 @@ def _export(spec: ArchSpec, folder: Path, weights: Mapping[str, np.ndarray]) -> 
     for package in ("torch", "executorch"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{package} (ExecuTorch's programs are written with it)", "executorch")
-    half = (0.5,) * spec.in_channels
+    half, side = (0.5,) * spec.in_channels, spec.resolution
     config = ModelConfig(
         arch=spec,
-        preprocess=Preprocess(resolution=spec.resolution, mean=half, std=half),
+        preprocess=Preprocess(resolution=side, mean=half, std=half),
         class_names=tuple(f"class {i}" for i in range(spec.num_classes)),
     )
-    return write_export("executorch", folder, config, {**_identity_norms(spec), **weights})
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, spec.in_channels), dtype=np.uint8)
+    state: Mapping[str, np.ndarray] = {**_identity_norms(spec), **random_weights(spec)}
+    return write_export(name, folder, config, state, images=images)
 
 
 def _identity_norms(spec: ArchSpec) -> dict[str, np.ndarray]:
@@ -88,12 +99,3 @@ def _identity_norms(spec: ArchSpec) -> dict[str, np.ndarray]:
             state |= {f"{name}.weight": ones, f"{name}.running_var": ones}
             state |= {f"{name}.bias": zeros, f"{name}.running_mean": zeros}
     return state
-
-
-def _module(name: str):
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            raise InputError("this effnet cannot write LiteRT's files by itself yet: profile onnxruntime") from error
-        raise
