@@ -7,6 +7,9 @@ import numpy as np
 
 from effnet.errors import BundleError, MissingExtraError
 
+# Where effnet.exporting.openvino writes it.
+_PRECISION = ["effnet", "inference_precision"]
+
 
 def preload() -> Any:
     """Imports the runtime and returns it."""
@@ -18,18 +21,20 @@ def preload() -> Any:
 
 
 class OpenVinoEngine:
-    """A model compiled for the CPU, in the precision that its file has and no lower one."""
+    """A model compiled for the CPU, in the precision that its file has and no lower one unless its file asks for it."""
 
     def __init__(self, path: Path, *, threads: int) -> None:
         openvino = preload()
         if not path.is_file():
             raise BundleError(f"there must be a model at {path}; none is there: `effnet export` writes it")
-        # On processors with AMX the default is bfloat16, whose probabilities differ from the trained network's.
-        options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
+        options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)
+        core = openvino.Core()
         try:
-            self.model = openvino.Core().compile_model(str(path), "CPU", options)
+            model = core.read_model(str(path))
+            options["INFERENCE_PRECISION_HINT"] = _precision(core, model)
+            self.model = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BundleError(f"OpenVINO {openvino.__version__} cannot read {path}: {error}") from error
         self._request = self.model.create_infer_request()
@@ -40,6 +45,15 @@ class OpenVinoEngine:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]."""
         return np.array(self._request.infer([np.ascontiguousarray(images)])[0])
+
+
+def _precision(core: Any, model: Any) -> str:
+    """Returns the precision to compute in: 32 bits unless the file asks for bfloat16 and the processor has it.
+
+    On processors with AMX the default would be bfloat16, whose probabilities differ from the trained network's.
+    """
+    asked = model.has_rt_info(_PRECISION) and model.get_rt_info(_PRECISION).astype(str) == "bf16"
+    return "bf16" if asked and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def open_engine(path: Path, *, threads: int) -> OpenVinoEngine:
