@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import logging
 import os
 import tempfile
@@ -51,7 +50,9 @@ def write(
             for name in (*target.others, target.file):
                 os.replace(Path(scratch) / name, folder / name)
     except RuntimeError as error:
-        raise SpecError(f"OpenVINO {openvino.__version__} cannot make {target.name} of this network: {error}") from error
+        raise SpecError(
+            f"OpenVINO {openvino.__version__} cannot make {target.name} of this network: {error}"
+        ) from error
 
 
 def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
@@ -143,9 +144,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, str]:
     """Returns the section `effnet` of the metadata of the model at `path`; class_names and preprocess are JSON."""
     model = _import_openvino().Core().read_model(os.fspath(path))
     keys = ("class_names", "preprocess", "network", "threshold", "inference_precision")
-    return {
-        key: model.get_rt_info([_SECTION, key]).astype(str) for key in keys if model.has_rt_info([_SECTION, key])
-    }
+    return {key: model.get_rt_info([_SECTION, key]).astype(str) for key in keys if model.has_rt_info([_SECTION, key])}
 
 
 def _import_openvino() -> Any:

@@ -15,8 +15,9 @@ Precision = Literal["fp32", "fp16", "bf16", "w8", "int8"]
 class Format:
     """One kind of export: `file` lies in the bundle's folder, `others` beside it.
 
-    `precision` is that of weights and arithmetic; w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
-    16 bits, bf16 computes in bfloat16 where the processor does so in hardware. Those that this machine cannot run, Core ML's, have no engine.
+    `precision` is that of weights and arithmetic: w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
+    16 bits, bf16 does too and computes in bfloat16 where the processor has it. Those that this machine cannot run,
+    Core ML's, have no engine.
     """
 
     name: str
