@@ -49,7 +49,7 @@ def export(
     ] = Correction.fast,
     float_layers: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="Layers that int8 leaves float, by the names that `effnet show` prints."),
+        typer.Option(metavar="NAMES", help="Layers that int8 leaves float, by the names in `effnet show`."),
     ] = "",
 ) -> None:
     """Write a bundle for other runtimes, and check each file against the trained network.
