@@ -42,6 +42,9 @@ def write(
         model = to_openvino(config, state)
         if target.precision == "int8":
             model = quantize(model, images, quantization)
+            # On processors with AMX OpenVINO's int8 kernels crash where the batch is dynamic and maps are small
+            # (openvinotoolkit/openvino#37577); who wants another batch reshapes the model, as effnet's engine does.
+            model.reshape([1, *(dimension.get_length() for dimension in list(model.input(0).get_partial_shape())[1:])])
         describe_model(model, config, inference_precision="bf16" if target.precision == "bf16" else "f32")
         # Beside each other and whole: the graph says where in the other file its weights begin.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".openvino-") as scratch:

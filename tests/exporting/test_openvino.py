@@ -83,8 +83,7 @@ def test_the_precisions_differ_by_no_more_than_their_rounding(name, most, write,
     expected, engine = open_engine(bundle / "model.onnx").run(images), open_engine(path)
     assert np.abs(engine.run(images) - expected).max() < most
     fast = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    computed = engine.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    assert computed == ("bf16" if name == "openvino-bf16" and fast else "f32")
+    assert engine.computes_in == ("bf16" if name == "openvino-bf16" and fast else "f32")
     half = path.with_suffix(".bin").stat().st_size / (bundle / "model.safetensors").stat().st_size
     assert (half < 0.6) == (name != "openvino")
 
@@ -120,6 +119,22 @@ def test_no_activation_is_quantized_within(int8, bundle):
     found = operations(int8)
     assert {found[name].get_type_name() for name in silus} == {"Swish"}
     assert not [name for name in silus if found[name].input_value(0).get_node().get_type_name() == "FakeQuantize"]
+
+
+def test_int8_runs_batches_of_any_size_in_processes_that_live_on(int8, write, images, run_python, tmp_path):
+    # Processors with AMX crashed here: openvinotoolkit/openvino#37577.
+    script = "import sys, numpy as np; from effnet.runtime.engines import open_engine\n"
+    script += "engine = open_engine(sys.argv[1]); images = np.load(sys.argv[2])\n"
+    script += "for n in (4, 1, 4, 7, 1):\n for _ in range(60): assert engine.run(images[:n]).shape == (n, 10)\n"
+    np.save(tmp_path / "images.npy", images)
+    assert run_python("-c", script, int8, tmp_path / "images.npy").code == 0
+    model = openvino.Core().read_model(int8)
+    assert list(model.input(0).get_shape()) == [1, 16, 16, 1]
+    engine = open_engine(int8)
+    together = engine.run(images)
+    np.testing.assert_allclose(
+        np.concatenate([engine.run(images[i : i + 3]) for i in range(0, 24, 3)]), together, atol=1e-5
+    )
 
 
 def test_int8_is_smaller_and_its_float_weights_have_16_bits(int8, write, tmp_path):
