@@ -34,7 +34,7 @@ def bench(
     if runtimes is None:
         if data is not None:
             raise InputError("--data scores exports that are compared; give --runtimes all as well")
-        _one(bundle, thread_numbers, _numbers(batch or "1,8,32", "--batch"), output)
+        _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output)
         return
     from effnet.exporting.benching import bench_exports
 
@@ -43,7 +43,7 @@ def bench(
             bundle,
             runtimes=words(runtimes),
             threads=thread_numbers,
-            batches=_numbers(batch or "1", "--batch"),
+            batches=_numbers("1" if batch is None else batch, "--batch"),
             data=data,
             progress=progress,
         )
