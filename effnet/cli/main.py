@@ -11,7 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import data, models, networks, profiling, quantize, recipes, runs, training, weights
+from effnet.cli import benches, data, exports, models, networks, profiling, quantize, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
@@ -57,8 +57,8 @@ for verb in (
     runs.compare,
     models.predict,
     models.evaluate,
-    models.export,
-    models.bench,
+    exports.export,
+    benches.bench,
     profiling.profile,
     quantize.quantize,
     data.inspect,

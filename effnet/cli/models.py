@@ -1,4 +1,4 @@
-"""predict, bench, evaluate, export: verbs over a bundle."""
+"""predict, evaluate: verbs over a bundle."""
 
 import csv
 import glob
@@ -36,6 +36,10 @@ class Part(StrEnum):
 
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `effnet fit` or `effnet pull` wrote.")]
+Use = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="Which export predicts, such as onnx-int8; the bundle's own by default."),
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 is one a core.")]
 
 
@@ -52,12 +56,13 @@ def predict(
             metavar="P", help="Below this probability a picture is unknown; the bundle's own by default, 0 never."
         ),
     ] = None,
+    use: Use = None,
     threads: Threads = 1,
 ) -> None:
     """Name the classes of pictures. Exit code 2 if any picture could not be read."""
     from effnet.runtime.predictor import load, to_prediction
 
-    model = load(bundle, threads=threads)
+    model = load(bundle, threads=threads, format=use)
     least = model.chosen_threshold(threshold)
     bad = 0
 
@@ -149,66 +154,6 @@ def _in_words(found: Any) -> str:
     return ", ".join(guesses) if found.known else f"{UNKNOWN} (best guess: {guesses[0]})"
 
 
-def bench(
-    bundle: Bundle,
-    threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.")] = "1",
-    batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1,8,32",
-    output: Format = Output.table,
-) -> None:
-    """Measure latency, throughput and memory of a bundle in ONNX Runtime on this machine."""
-    from effnet.measure.machine import machine, versions
-    from effnet.measure.timing import time_onnx
-    from effnet.runtime.config import ONNX, read_config
-
-    config = read_config(bundle)
-    settings = [(t, b) for t in _numbers(threads, "--threads") for b in _numbers(batch, "--batch")]
-    rows = []
-    with counter("measuring") as progress:
-        for number, (t, b) in enumerate(settings):
-            if progress:
-                progress(number, len(settings))
-            rows.append(time_onnx(bundle / ONNX, threads=t, batch=b, rounds=5))
-    if output is Output.json:
-        import dataclasses
-
-        data = [dataclasses.asdict(row) | {"images_per_second": row.images_per_second} for row in rows]
-        print(
-            json.dumps(
-                {"network": config.arch.name, "machine": machine(), "versions": versions(), "rows": data},
-                indent=1,
-            )
-        )
-        return
-    print(
-        f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, ONNX Runtime {versions()['onnxruntime']}"
-    )
-    print_table(
-        ("threads", "batch", "p50 ms", "p95 ms", "images/s", "load ms", "memory MB"),
-        [
-            (
-                r.threads,
-                r.batch,
-                f"{r.p50_ms:.3g}",
-                f"{r.p95_ms:.3g}",
-                f"{r.images_per_second:.0f}",
-                f"{r.load_ms:.0f}",
-                f"{r.memory_mb:.1f}",
-            )
-            for r in rows
-        ],
-    )
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) < 1 or max(found) > 4096:
-        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {text!r}")
-    return found
-
-
 def evaluate(
     bundle: Bundle,
     data: Annotated[
@@ -221,16 +166,17 @@ def evaluate(
     unknown_from: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to see how many are rejected.")
     ] = None,
+    use: Use = None,
     threads: Threads = 1,
     output: Format = Output.table,
 ) -> None:
-    """Score a bundle's ONNX file on labelled pictures."""
+    """Score one of a bundle's exports on labelled pictures, in the runtime that runs it."""
     from effnet.runtime.predictor import load
     from effnet.training.evaluate import evaluate as evaluate_split
-    from effnet.training.evaluate import labelled_split
     from effnet.training.unknown import unknown_pictures
+    from effnet.weights.labels import labelled_split
 
-    model = load(bundle, threads=threads)
+    model = load(bundle, threads=threads, format=use)
     if unknown_from is not None:
         unknown_pictures(unknown_from)  # what is wrong with it is better said before scoring than after
     pictures = labelled_split(data, split.value, config=model.config, seed=seed)
@@ -273,18 +219,3 @@ def _score_lines(found: Any) -> Iterator[str]:
         rejected = "" if unknown.rejected is None else f"{unknown.rejected:.2%} rejected, "
         unreadable = f" ({unknown.unreadable} more could not be read)" if unknown.unreadable else ""
         yield f"unknown pictures: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}{unreadable}"
-
-
-def export(
-    bundle: Bundle,
-    data: Annotated[str | None, typer.Option(help="Pictures to check the export on; random ones otherwise.")] = None,
-) -> None:
-    """Write model.onnx from a bundle's weights, and check it against the trained network."""
-    from effnet.exporting.job import export as export_bundle
-
-    found = export_bundle(bundle, data=data)
-    kind = "pictures" if data else "random pictures"
-    print(
-        f"wrote {bundle / 'model.onnx'}: largest difference of a probability {found.max_difference:.1e}, "
-        f"same class on {found.agreement:.1%} of {found.images} {kind}"
-    )

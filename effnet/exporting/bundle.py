@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ONNX, ModelConfig
 from effnet.runtime.formats import Format
 
+if TYPE_CHECKING:
+    import onnx
+
 
 def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarray]) -> Path:
     """Writes model.onnx into `folder` from a state dict as arrays, and returns its path.
@@ -21,13 +25,20 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
     The class names, the preprocessing and the threshold travel in the file's metadata, so that it is usable alone.
     Raises SpecError for a network without a classifier, which a fit can begin with but nothing can predict with.
     """
+    path = folder / ONNX
+    write_onnx(onnx_model(config, state), path)
+    return path
+
+
+def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.ModelProto":
+    """Returns the ONNX model of a bundle in 32 bits; raises SpecError for a network without a classifier."""
     if not config.arch.num_classes:
         raise SpecError(
             f"a bundle's {ONNX} gives probabilities, and {config.arch.name} has no classifier (num_classes = 0); "
             "train one on your pictures: effnet fit DATA --weights BUNDLE"
         )
     preprocess = config.preprocess
-    model = to_onnx(
+    return to_onnx(
         config.arch,
         calibrated_weights(config, state),
         mean=preprocess.mean,
@@ -35,9 +46,6 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
         resolution=preprocess.resolution,
         metadata=model_metadata(config),
     )
-    path = folder / ONNX
-    write_onnx(model, path)
-    return path
 
 
 def write(

@@ -1,48 +1,265 @@
-"""The verb export: a bundle's weights become its ONNX file, proven against the module."""
+"""The verb export: a bundle's weights become files for runtimes, each proven before it takes its place."""
 
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from effnet.data.datasets import load_image, read_dataset
-from effnet.data.preprocess import resize_and_crop
-from effnet.exporting.bundle import export_onnx
-from effnet.runtime.config import CONFIG, ONNX
+from effnet.errors import EffnetError, InputError
+from effnet.exporting.ledger import Entry, digest_of, record, versions_for
+from effnet.exporting.pictures import CALIBRATED, Pictures, accuracy_of, gather
+from effnet.exporting.targets import Quantization, write_export
+from effnet.runtime.config import CONFIG, ModelConfig, read_config, write_config
+from effnet.runtime.engines import can_run
+from effnet.runtime.formats import Format, find_format
+from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
 
-_IMAGES = 64
+if TYPE_CHECKING:
+    from effnet.exporting.verify import ExportCheck
+
+Said = Callable[[str, int, int], None]
 
 
-def export(folder: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None):
-    """Writes model.onnx into the bundle `folder` and returns its ExportCheck against the module.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One format of a bundle, written.
 
-    The check runs on pictures of `data`, or on random ones. Raises EffnetError where they differ, and leaves the
-    old file as it was.
+    `check` is against the eager network, on random pictures where `random`; None where the runtime does not run here.
+    `accuracy` is that on the `scored` pictures of the test split, in the runtime itself; None without data.
+    `unscored` says why there is none though data were given.
     """
+
+    format: Format
+    path: Path
+    size_bytes: int
+    check: "ExportCheck | None"
+    random: bool
+    accuracy: float | None = None
+    scored: int = 0
+    unscored: str = ""
+
+
+@overload
+def export(
+    folder: str | os.PathLike[str],
+    *,
+    to: str = ...,
+    data: str | os.PathLike[str] | None = ...,
+    out: str | os.PathLike[str] | None = ...,
+    quantization: Quantization | None = ...,
+    images: int = ...,
+) -> "ExportCheck | None": ...
+@overload
+def export(
+    folder: str | os.PathLike[str],
+    *,
+    to: Sequence[str],
+    data: str | os.PathLike[str] | None = ...,
+    out: str | os.PathLike[str] | None = ...,
+    quantization: Quantization | None = ...,
+    images: int = ...,
+) -> dict[str, Exported]: ...
+def export(
+    folder: str | os.PathLike[str],
+    *,
+    to: str | Sequence[str] = "onnx",
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    quantization: Quantization | None = None,
+    images: int = CALIBRATED,
+) -> "ExportCheck | dict[str, Exported] | None":
+    """Writes formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each proven.
+
+    Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
+    run); for a list of names, an Exported each. Checks run on test pictures of `data`, or on random ones; with data the
+    test split is scored too, and `images` pictures of the training split calibrate int8. Raises the first EffnetError
+    once all formats have had their turn; a format that fails leaves its old file as it was.
+    """
+    names = [to] if isinstance(to, str) else list(to)
+    found: dict[str, Exported] = {}
+    failed: list[EffnetError] = []
+    for name, result in export_each(folder, names, data=data, out=out, quantization=quantization, images=images):
+        if isinstance(result, EffnetError):
+            failed.append(result)
+        else:
+            found[name] = result
+    if failed:
+        raise failed[0]
+    return found[to].check if isinstance(to, str) else found
+
+
+def export_each(
+    folder: str | os.PathLike[str],
+    names: Sequence[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    quantization: Quantization | None = None,
+    images: int = CALIBRATED,
+    progress: Said | None = None,
+) -> Iterator[tuple[str, Exported | EffnetError]]:
+    """Yields each format as soon as it lies in its place, or the error for which it does not.
+
+    `progress` hears what is done with which pictures of how many. Raises EffnetError at once for what no format could
+    be made with: no bundle, unknown names, data that cannot be read, a folder that cannot be written to.
+    """
+    targets = [find_format(name) for name in dict.fromkeys(names)]
+    if not targets:
+        raise InputError("export takes at least one format; got none")
+    if images < 1:
+        raise InputError(f"at least 1 picture must calibrate int8; got {images}")
+    for target in targets:
+        if can_run(target.runtime) and (error := missing(target.runtime)):
+            raise error
+    folder = Path(folder)
+    place = folder if out is None else Path(out)
     # Torch loads here: importing effnet.export must not need it.
-    from effnet.exporting.verify import check_export
+    from effnet.exporting.verify import eager_probabilities
     from effnet.weights.bundle import load_module, load_state
 
-    folder = Path(folder)
-    pictures = _pictures(Predictor(folder), data)
-    # Within the folder, so that the file moves in whole once it is proven; until then the old one stays.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
-        shutil.copyfile(folder / CONFIG, Path(scratch) / CONFIG)
-        predictor = Predictor(scratch)
-        path = export_onnx(Path(scratch), predictor.config, load_state(folder))
-        found = check_export(load_module(folder), predictor, pictures)
-        os.replace(path, folder / ONNX)
-    return found
+    config = read_config(folder)
+    state, module = load_state(folder), load_module(folder)
+    calibrated = images if any(target.precision == "int8" for target in targets) else 0
+    pictures = gather(config, data, calibrated=calibrated)
+    with _plain_errors(place):
+        _prepare_place(place, folder, config, targets)
+    eager = eager_probabilities(module, config, pictures.check)
+    settings = quantization or Quantization()
+    for target in targets:
+        result: Exported | EffnetError
+        try:
+            with _plain_errors(place):
+                result = _export_one(target, place, config, state, pictures, eager, settings, progress)
+        except EffnetError as error:
+            result = error
+        yield target.name, result
 
 
-def _pictures(predictor: Predictor, data: str | os.PathLike[str] | None) -> np.ndarray:
-    preprocess = predictor.config.preprocess
-    if data is None:
-        shape = (_IMAGES, preprocess.resolution, preprocess.resolution, preprocess.channels)
-        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    dataset = read_dataset(data, channels=preprocess.channels)
-    images = [load_image(dataset.test, i, channels=preprocess.channels) for i in range(min(_IMAGES, len(dataset.test)))]
-    return np.stack([resize_and_crop(image, preprocess) for image in images])
+@contextmanager
+def _plain_errors(place: Path) -> Iterator[None]:
+    """Says in one line that a disk is full or a folder may not be written to."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"exports must be written to {place}, which failed: {reason}; what lay there is as it was. Make room "
+            "there, or name another --out"
+        ) from error
+
+
+def _export_one(
+    target: Format,
+    place: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    pictures: Pictures,
+    eager: np.ndarray,
+    quantization: Quantization,
+    progress: Said | None,
+) -> Exported:
+    from effnet.exporting.verify import compare
+
+    calibration = pictures.calibration if target.precision == "int8" else None
+    if progress:
+        progress(f"writing {target.name}", 0, 0)
+    # Within the folder, so that the files move in whole once they are proven; until then the old ones stay.
+    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name:
+        scratch = Path(name)
+        write_config(config, scratch)
+        write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
+        check, accuracy, scored = None, None, 0
+        if can_run(target.runtime):
+            predictor = Predictor(scratch, format=target.name)
+            check = compare(eager, predictor, pictures.check)
+            if pictures.test is not None:
+                accuracy, scored = accuracy_of(
+                    predictor,
+                    pictures.test,
+                    progress=lambda done, total: progress(f"scoring {target.name}", done, total) if progress else None,
+                )
+            del predictor  # Windows moves no file that is open
+        size = target.size_bytes(scratch)
+        _move_in(scratch, place, target)
+    entry = Entry(
+        digest=digest_of(place, target) or "",
+        size_bytes=size,
+        checked=check.images if check else 0,
+        random=pictures.random,
+        max_difference=check.max_difference if check else None,
+        agreement=check.agreement if check else None,
+        scored=scored,
+        accuracy=accuracy,
+        calibration={} if calibration is None else _settings(quantization, len(calibration)),
+        versions=versions_for(target.runtime),
+    )
+    record(place, target.name, entry)
+    return Exported(
+        format=target,
+        path=place / target.file,
+        size_bytes=size,
+        check=check,
+        random=pictures.random,
+        accuracy=accuracy,
+        scored=scored,
+        unscored=pictures.unscored,
+    )
+
+
+def _settings(quantization: Quantization, images: int) -> dict[str, object]:
+    return {
+        "images": images,
+        "method": quantization.method,
+        "bias_correction": quantization.bias_correction,
+        "float_layers": list(quantization.float_layers),
+    }
+
+
+def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequence[Format]) -> None:
+    """Makes a folder other than the bundle's one that can predict: it gets a config of its own."""
+    if place.resolve() == folder.resolve():
+        return
+    if (place / CONFIG).exists():
+        found = read_config(place)
+        if replace(found, deployed=config.deployed, versions={}) != replace(config, versions={}):
+            raise InputError(f"{place} must be new or hold exports of this bundle; it is another: name another --out")
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    names = [target.name for target in targets]
+    write_config(config if config.deployed in names else replace(config, deployed=names[0]), place)
+
+
+def _move_in(scratch: Path, place: Path, target: Format) -> None:
+    """Moves the files of a format to their place, or leaves the old ones there where one cannot be moved."""
+    names = (*target.others, target.file)
+    aside = scratch / "old"
+    aside.mkdir()
+    moved: list[str] = []
+    try:
+        for name in names:
+            if (place / name).exists():
+                os.replace(place / name, aside / name)
+        for name in names:
+            os.replace(scratch / name, place / name)
+            moved.append(name)
+    except OSError:
+        for name in moved:
+            _remove(place / name)
+        for name in names:
+            if (aside / name).exists():
+                os.replace(aside / name, place / name)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """One way to write a bundle's export in any format; each format's writer lies in its own file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -8,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from effnet.errors import InputError
+from effnet.arch.layers import named_layers
+from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError, nearest
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import find_format
 
@@ -56,6 +58,19 @@ def write_export(
     target = find_format(name)
     if target.precision == "int8" and (images is None or not len(images)):
         raise InputError(f"{name} must see pictures to find the ranges of its numbers; got none: give --data DATA")
+    quantization = quantization or Quantization()
+    check_float_layers(quantization.float_layers, config.arch)
     writer = import_module(_WRITERS[target.runtime]).write
-    writer(target, folder, config, state, images=images, quantization=quantization or Quantization())
+    writer(target, folder, config, state, images=images, quantization=quantization)
     return folder / target.file
+
+
+def check_float_layers(names: Iterable[str], spec: ArchSpec) -> None:
+    """Raises InputError for a name that is no convolution or linear layer of `spec`, with the nearest that is."""
+    known = [name for name, layer in named_layers(spec) if layer.op in ("conv", "linear")]
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"a layer that stays float must be a convolution or a linear layer of {spec.name}; got {name!r}"
+                f"{nearest(name, known)}"
+            )

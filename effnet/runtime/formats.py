@@ -8,15 +8,16 @@ from typing import Literal
 from effnet.errors import InputError, nearest
 
 Runtime = Literal["onnxruntime", "openvino", "litert", "executorch", "coreml", "torch"]
-Precision = Literal["fp32", "fp16", "w8", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "w8", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One kind of export: `file` lies in the bundle's folder, `others` beside it.
 
-    `precision` is that of weights and arithmetic; w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
-    16 bits. Those that this machine cannot run, Core ML's, have no engine.
+    `precision` is that of weights and arithmetic: w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
+    16 bits, bf16 does too and computes in bfloat16 where the processor has it. Those that this machine cannot run,
+    Core ML's, have no engine.
     """
 
     name: str
@@ -48,6 +49,8 @@ FORMATS = {
         _format("onnx-w8", "onnxruntime", "w8", "model.w8.onnx"),
         _format("onnx-int8", "onnxruntime", "int8", "model.int8.onnx"),
         _format("openvino", "openvino", "fp32", "model.xml", "model.bin"),
+        _format("openvino-fp16", "openvino", "fp16", "model.fp16.xml", "model.fp16.bin"),
+        _format("openvino-bf16", "openvino", "bf16", "model.bf16.xml", "model.bf16.bin"),
         _format("openvino-int8", "openvino", "int8", "model.int8.xml", "model.int8.bin"),
         _format("litert", "litert", "fp32", "model.tflite"),
         _format("litert-int8", "litert", "int8", "model.int8.tflite"),

@@ -1,4 +1,4 @@
-"""Prediction with a bundle: Pillow, numpy and ONNX Runtime, no torch."""
+"""Prediction with a bundle: Pillow, numpy and one runtime, no torch."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Predictor:
         self.threads = threads
         self.config: ModelConfig = read_config(folder)
         self.format = find_format(format or self.config.deployed)
+        self._turn = Lock()
 
     @cached_property
     def engine(self) -> Engine:
@@ -85,8 +87,15 @@ class Predictor:
         return resize_and_crop(image, preprocess)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 [batch, classes] for prepared pictures, uint8 [batch, resolution, resolution, channels]."""
-        return self.engine.run(images)
+        """Returns float32 [batch, classes] for prepared pictures, uint8 [batch, resolution, resolution, channels].
+
+        It may be called from several threads; only ONNX Runtime computes for them at the same time.
+        """
+        with self._turn:
+            engine = self.engine
+            if self.format.runtime != "onnxruntime":
+                return engine.run(images)
+        return engine.run(images)
 
     def chosen_threshold(self, asked: float | None = None) -> float:
         """Returns the probability below which a picture is "unknown": as asked, the bundle's own, or 0 for never."""

@@ -2,27 +2,23 @@
 
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from effnet.data.datasets import Split, load_image, read_dataset
+from effnet.data.datasets import Split, load_image
 from effnet.data.preprocess import resize_and_crop
 from effnet.data.stored import source_name
-from effnet.errors import DataError, MissingExtraError, nearest
+from effnet.errors import DataError, MissingExtraError
 from effnet.measure.machine import usable_cores
-from effnet.runtime.config import ModelConfig
 from effnet.runtime.pipeline import run_pictures
 from effnet.runtime.predictor import Predictor
 from effnet.training import calibration
 from effnet.training.unknown import Unknown, measure_unknown
-from effnet.weights.class_names import wnid_names
 
 _RESAMPLES = 2000
-_WORDNET_ID = re.compile(r"n\d{8}")
 _WORST_MISTAKES = 24
 
 
@@ -267,26 +263,3 @@ def bootstrap(right: int, count: int, *, resamples: int = _RESAMPLES, seed: int 
     shares = np.random.default_rng(seed).binomial(count, right / count, resamples) / count
     low, high = np.percentile(shares, (2.5, 97.5))
     return float(low), float(high)
-
-
-def labelled_split(data: str | os.PathLike[str], part: str, *, config: ModelConfig, seed: int | None = None) -> Split:
-    """Returns the part (train, val, test or all) of a data set, its labels as the model numbers its classes.
-
-    Data without splits are split with `seed` or, by default, the seed that the model's own were split with.
-    WordNet ids (n01440764) name ImageNet's classes as well. Raises DataError where the data have a class that the
-    model does not know.
-    """
-    seed = (config.split_seed or 0) if seed is None else seed
-    dataset = read_dataset(data, seed=seed, channels=config.preprocess.channels)
-    known = {name: number for number, name in enumerate(config.class_names)}
-    if any(_WORDNET_ID.fullmatch(name) for name in set(dataset.class_names) - known.keys()):
-        known |= {wnid: known[name] for wnid, name in wnid_names().items() if name in known}
-    for name in dataset.class_names:
-        if name not in known:
-            count = len(config.class_names)
-            raise DataError(f"the model knows no class {name!r}{nearest(name, known)}; it knows {count} classes")
-    numbers = np.array([known[name] for name in dataset.class_names], dtype=np.int64)
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    wanted = list(splits.values()) if part == "all" else [splits[part]]
-    sources = [source for split in wanted for source in split.sources]
-    return Split(sources=sources, labels=numbers[np.concatenate([split.labels for split in wanted])])

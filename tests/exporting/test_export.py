@@ -12,7 +12,7 @@ import torch
 
 import effnet
 from effnet.data.preprocess import normalize
-from effnet.errors import BundleError, DataError, EffnetError, MissingExtraError, SpecError
+from effnet.errors import BundleError, DataError, EffnetError, MissingExtraError
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.verify import TOLERANCE, check_export
 from effnet.exporting.weights import random_weights
@@ -132,7 +132,7 @@ def test_weights_of_another_network_are_named(bundle_copy):
     data = json.loads((bundle_copy / "config.json").read_text())
     data["arch"]["head_channels"] += 8
     (bundle_copy / "config.json").write_text(json.dumps(data))
-    with pytest.raises(SpecError, match=r"head\.conv\.weight must have shape"):
+    with pytest.raises(BundleError, match=r"head\.conv\.weight must have shape"):
         effnet.export(bundle_copy)
 
 

@@ -8,7 +8,8 @@ from sklearn.metrics import top_k_accuracy_score
 from effnet.data.datasets import Split
 from effnet.errors import DataError
 from effnet.training import calibration
-from effnet.training.evaluate import bootstrap, labelled_split, score, wilson
+from effnet.training.evaluate import bootstrap, score, wilson
+from effnet.weights.labels import labelled_split
 
 NAMES = ("cat", "dog", "owl")
 PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])

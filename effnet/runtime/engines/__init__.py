@@ -48,6 +48,11 @@ def preload(runtime: Runtime) -> None:
     _module(runtime).preload()
 
 
+def can_run(runtime: Runtime) -> bool:
+    """Returns whether effnet has an engine for `runtime`, be it installed or not; Core ML's run on a Mac alone."""
+    return runtime in _MODULES
+
+
 def _module(runtime: str):
     if runtime not in _MODULES:
         raise InputError(f"effnet can run {', '.join(_MODULES)}; it cannot run {runtime}, only export to it")

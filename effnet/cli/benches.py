@@ -1,0 +1,155 @@
+"""bench: what a bundle's exports take on this machine."""
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+
+from effnet.cli.console import counter, fail, print_table
+from effnet.cli.exports import words
+from effnet.cli.models import Bundle
+from effnet.cli.networks import Format, Output
+from effnet.errors import InputError
+
+
+def bench(
+    bundle: Bundle,
+    runtimes: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Compare the exports of these runtimes, with commas; `all` is every one."),
+    ] = None,
+    threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.")] = "1",
+    batch: Annotated[
+        str | None,
+        typer.Option(help="Batch sizes, with commas; by default 1,8,32, and 1 where runtimes are compared."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Pictures whose test split scores the exports that are compared.")
+    ] = None,
+    output: Format = Output.table,
+) -> None:
+    """Measure latency, throughput and memory of a bundle's exports on this machine."""
+    thread_numbers = _numbers(threads, "--threads")
+    if runtimes is None:
+        if data is not None:
+            raise InputError("--data scores exports that are compared; give --runtimes all as well")
+        _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output)
+        return
+    from effnet.exporting.benching import bench_exports
+
+    with counter("measuring") as progress:
+        found = bench_exports(
+            bundle,
+            runtimes=words(runtimes),
+            threads=thread_numbers,
+            batches=_numbers("1" if batch is None else batch, "--batch"),
+            data=data,
+            progress=progress,
+        )
+    if output is Output.json:
+        _print_json(found)
+    else:
+        _print_bench(found, bundle)
+    for name, reason in found.failed.items():
+        fail(f"{name}: {reason}")
+    if found.failed:
+        raise typer.Exit(2)
+
+
+def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) -> None:
+    """Measures the export that predicts, at every setting."""
+    from effnet.measure.machine import machine, versions
+    from effnet.measure.timing import time_model
+    from effnet.runtime.config import read_config
+    from effnet.runtime.formats import find_format
+
+    config = read_config(bundle)
+    target = find_format(config.deployed)
+    settings = [(t, b) for t in threads for b in batches]
+    rows = []
+    with counter("measuring") as progress:
+        for number, (t, b) in enumerate(settings):
+            if progress:
+                progress(number, len(settings))
+            rows.append(time_model(bundle / target.file, threads=t, batch=b, rounds=5))
+    if output is Output.json:
+        data = [dataclasses.asdict(row) | {"images_per_second": row.images_per_second} for row in rows]
+        about = {"network": config.arch.name, "format": target.name, "machine": machine(), "versions": versions()}
+        print(json.dumps(about | {"rows": data}, indent=1))
+        return
+    print(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
+    columns = ("threads", "batch", "p50 ms", "p95 ms", "images/s", "load ms", "memory MB")
+    print_table(columns, [(r.threads, r.batch, *_speeds(r), f"{r.load_ms:.0f}", f"{r.memory_mb:.1f}") for r in rows])
+
+
+def _speeds(timing: Any) -> tuple[str, str, str]:
+    return f"{timing.p50_ms:.3g}", f"{timing.p95_ms:.3g}", f"{timing.images_per_second:.0f}"
+
+
+def _runtime(runtime: Any) -> str:
+    """Returns a runtime's name with its version."""
+    from effnet.exporting.ledger import versions_for
+
+    if runtime == "onnxruntime":
+        from effnet.measure.machine import versions
+
+        return f"ONNX Runtime {versions()['onnxruntime']}"
+    return ", ".join(f"{name} {version}" for name, version in versions_for(runtime).items() if name != "effnet")
+
+
+def _print_json(found: Any) -> None:
+    from effnet.exporting.ledger import versions_for
+    from effnet.measure.machine import machine, versions
+
+    rows = [
+        {
+            "format": row.format.name,
+            "runtime": row.format.runtime,
+            "precision": row.format.precision,
+            **dataclasses.asdict(row.timing),
+            "images_per_second": row.timing.images_per_second,
+            "size_mb": row.size_mb,
+            **{key: value for key, value in dataclasses.asdict(row.quality).items() if key != "images"},
+            "scored": row.quality.images,
+        }
+        for row in found.rows
+    ]
+    known = versions()
+    for runtime in {row.format.runtime for row in found.rows}:
+        known |= versions_for(runtime)
+    about = {"network": found.config.arch.name, "machine": machine(), "versions": known, "rows": rows}
+    more = {"absent": list(found.absent), "uninstalled": found.uninstalled, "failed": found.failed}
+    print(json.dumps(about | more, indent=1, ensure_ascii=False))
+
+
+def _print_bench(found: Any, bundle: Any) -> None:
+    from effnet.measure.machine import machine
+
+    several = len({row.timing.batch for row in found.rows}) > 1
+    columns = ["runtime", "precision", "threads", *["batch"] * several, "MB", "load ms", "p50 ms", "p95 ms", "images/s"]
+    columns += ["memory MB", "accuracy", "agreement"]
+    rows = []
+    for row in found.rows:
+        timing, quality = row.timing, row.quality
+        shares = ("-" if share is None else f"{share:.2%}" for share in (quality.accuracy, quality.agreement))
+        setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
+        speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
+        rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares))
+    print(f"{found.config.arch.name} on {machine()['cpu']}")
+    print_table(columns, rows, left=("runtime", "precision"))
+    if found.absent:
+        data = " --data DATA" if any(name.endswith("int8") for name in found.absent) else ""
+        print(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")
+    for runtime, reason in found.uninstalled.items():
+        print(f"Not installed: {runtime}: {reason}")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1 or max(found) > 4096:
+        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {text!r}")
+    return found

@@ -1,0 +1,120 @@
+"""export: a bundle becomes files for other runtimes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from effnet.cli.console import fail, make_console
+from effnet.cli.models import Bundle
+
+
+class Method(StrEnum):
+    """How int8 finds the ranges of its numbers."""
+
+    minmax = "minmax"
+    percentile = "percentile"
+    entropy = "entropy"
+
+
+class Correction(StrEnum):
+    """What corrects the shift that rounding brings."""
+
+    fast = "fast"
+    full = "full"
+    none = "none"
+
+
+def export(
+    bundle: Bundle,
+    to: Annotated[
+        str, typer.Option(metavar="FORMATS", help="What to write, with commas; `all` is all that is installed.")
+    ] = "onnx",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Pictures to calibrate int8, to check and to score the exports on; random ones check otherwise."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write; into the bundle by default.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training pictures that calibrate int8.")] = 256,
+    method: Annotated[Method, typer.Option(help="How int8 finds the ranges of its numbers.")] = Method.minmax,
+    bias_correction: Annotated[
+        Correction, typer.Option(help="How int8 corrects its biases, where the runtime can.")
+    ] = Correction.fast,
+    float_layers: Annotated[
+        str,
+        typer.Option(metavar="NAMES", help="Layers that int8 leaves float, by the names in `effnet show`."),
+    ] = "",
+) -> None:
+    """Write a bundle for other runtimes, and check each file against the trained network.
+
+    Formats: onnx, onnx-fp16, onnx-w8, onnx-int8, openvino, openvino-fp16, openvino-bf16, openvino-int8, litert,
+    litert-int8, executorch, executorch-int8, coreml, pt2.
+    """
+    from effnet.errors import EffnetError
+    from effnet.exporting.job import export_each
+    from effnet.exporting.targets import Quantization
+
+    quantization = Quantization(
+        method=method.value, bias_correction=bias_correction.value, float_layers=tuple(words(float_layers))
+    )
+    code = 0
+    with _status() as progress:
+        for name, found in export_each(
+            bundle, _formats(to), data=data, out=out, quantization=quantization, images=images, progress=progress
+        ):
+            if isinstance(found, EffnetError):
+                fail(f"{name}: {found}" if "," in to or to == "all" else str(found))
+                code = max(code, found.exit_code)
+            else:
+                print(in_words(found), flush=True)
+    if code:
+        raise typer.Exit(code)
+
+
+def words(text: str) -> list[str]:
+    """Returns the words that stand between commas."""
+    return [word for part in text.split(",") if (word := part.strip())]
+
+
+def _formats(text: str) -> list[str]:
+    from effnet.runtime.formats import FORMATS
+    from effnet.runtime.installed import missing
+
+    if text == "all":
+        return [name for name, target in FORMATS.items() if missing(target.runtime) is None]
+    return words(text)
+
+
+def in_words(found: Any) -> str:
+    """Returns what was found of one export on one line."""
+    text = f"wrote {found.path}: "
+    if found.check is None:
+        return f"{text}{found.size_bytes / 1e6:.2f} MB, converted, not run: this machine has no runtime for it"
+    kind = "random pictures" if found.random else "pictures"
+    text += (
+        f"largest difference of a probability {found.check.max_difference:.1e}, "
+        f"same class on {found.check.agreement:.1%} of {found.check.images} {kind}"
+    )
+    if found.accuracy is not None:
+        text += f"; accuracy {found.accuracy:.2%} on {found.scored} test pictures, {found.size_bytes / 1e6:.2f} MB"
+    if found.unscored:
+        text += f"; not scored: {found.unscored}"
+    return text
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Shows, on a terminal only, what is being done."""
+    console = make_console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status("reading") as status:
+        yield lambda text, done, total: status.update(f"{text}: {done} of {total}" if total else text)

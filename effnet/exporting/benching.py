@@ -1,0 +1,165 @@
+"""The verb bench: all exports of a bundle side by side, in the runtimes that run them."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effnet.data.datasets import Split
+from effnet.errors import BundleError, EffnetError, InputError, nearest
+from effnet.exporting.ledger import read_ledger
+from effnet.exporting.pictures import probabilities_of
+from effnet.measure.side_by_side import time_in_turns
+from effnet.measure.timing import Timing
+from effnet.runtime.config import ModelConfig, read_config
+from effnet.runtime.engines import can_run
+from effnet.runtime.formats import FORMATS, Format
+from effnet.runtime.installed import missing
+from effnet.runtime.predictor import Predictor
+from effnet.weights.labels import labelled_split
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How right an export is: on the test split now, or as exports.json has it from when it was proven.
+
+    `agreement` is the share of pictures that are named as model.onnx names them or, from exports.json, the eager
+    network.
+    """
+
+    accuracy: float | None = None
+    agreement: float | None = None
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One export at one number of threads and one batch size."""
+
+    format: Format
+    size_mb: float
+    timing: Timing
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What was measured; `absent` formats could be exported here, `uninstalled` says by runtime how to install it.
+
+    `failed` says by format why it could not be measured.
+    """
+
+    config: ModelConfig
+    rows: tuple[Row, ...]
+    absent: tuple[str, ...]
+    uninstalled: dict[str, str]
+    failed: dict[str, str]
+
+
+def bench_exports(
+    folder: str | os.PathLike[str],
+    *,
+    runtimes: Sequence[str] = ("all",),
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    data: str | os.PathLike[str] | None = None,
+    rounds: int = 3,
+    seconds: float = 0.3,
+    progress: Progress | None = None,
+) -> Bench:
+    """Measures the exports that lie in the bundle `folder`, in turns, and scores them on the test split of `data`.
+
+    `runtimes` are those of effnet.runtime.formats, or "all". Raises InputError for a runtime that there is none of,
+    MissingExtraError for one that was named and is not installed, BundleError where nothing can be measured.
+    """
+    config = read_config(folder)
+    wanted = _wanted(runtimes)
+    uninstalled = {name: str(error) for name in wanted if (error := missing(name))}
+    here = [found for found in FORMATS.values() if found.runtime in wanted and found.runtime not in uninstalled]
+    present = [found for found in here if (Path(folder) / found.file).exists()]
+    absent = tuple(found.name for found in here if found not in present)
+    if not present:
+        raise BundleError(f"{folder} has no export that these runtimes run: effnet export {folder} --to {absent[0]}")
+    steps = len(threads) * len(batches) * rounds * len(present)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, steps)
+
+    failed: dict[str, str] = {}
+    paths = {found.name: Path(folder) / found.file for found in present}
+    timings: list[tuple[str, Timing]] = []
+    for number in threads:
+        for batch in batches:
+            taken = time_in_turns(
+                paths, threads=number, batch=batch, rounds=rounds, seconds=seconds, progress=step
+            )  # fmt: skip
+            failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
+            timings += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
+    qualities = _qualities(folder, [name for name in paths if name not in failed], config, data, failed)
+    rows = tuple(
+        Row(
+            format=FORMATS[name],
+            size_mb=FORMATS[name].size_bytes(folder) / 1e6,
+            timing=timing,
+            quality=qualities.get(name, Quality()),
+        )
+        for name, timing in timings
+    )
+    return Bench(config=config, rows=rows, absent=absent, uninstalled=uninstalled, failed=failed)
+
+
+def _wanted(runtimes: Sequence[str]) -> list[str]:
+    known = list(dict.fromkeys(found.runtime for found in FORMATS.values() if can_run(found.runtime)))
+    if list(runtimes) == ["all"]:
+        return known
+    for name in runtimes:
+        if name not in known:
+            raise InputError(f"a runtime must be one of {', '.join(known)}, or all; got {name!r}{nearest(name, known)}")
+        if error := missing(name):
+            raise error
+    if not runtimes:
+        raise InputError(f"bench takes at least one runtime of {', '.join(known)}, or all; got none")
+    return list(runtimes)
+
+
+def _qualities(
+    folder: str | os.PathLike[str],
+    names: Sequence[str],
+    config: ModelConfig,
+    data: str | os.PathLike[str] | None,
+    failed: dict[str, str],
+) -> dict[str, Quality]:
+    """Returns what each export is worth; one that cannot predict is added to `failed`."""
+    if data is None:
+        return {
+            name: Quality(accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked)
+            for name, entry in read_ledger(folder).items()
+        }
+    split = labelled_split(data, "test", config=config)
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name in names:
+        try:
+            found[name] = probabilities_of(Predictor(folder, format=name), split)
+        except EffnetError as error:
+            failed[name] = str(error)
+    reference = found.get("onnx")
+    return {name: _quality(rows, indices, split, reference) for name, (rows, indices) in found.items()}
+
+
+def _quality(
+    rows: np.ndarray, indices: np.ndarray, split: Split, reference: tuple[np.ndarray, np.ndarray] | None
+) -> Quality:
+    top = rows.argmax(1)
+    return Quality(
+        accuracy=float((top == split.labels[indices]).mean()),
+        agreement=None if reference is None else float((top == reference[0].argmax(1)).mean()),
+        images=len(indices),
+    )

@@ -1,0 +1,94 @@
+"""exports.json of a bundle: what is known of each of its exports, and of which files it is known."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from effnet.runtime.config import write_text
+from effnet.runtime.formats import FORMATS, Format, Runtime
+
+LEDGER = "exports.json"
+_FORMAT = 1
+# What a runtime's files and answers depend on.
+_PACKAGES: dict[Runtime, tuple[str, ...]] = {
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+    "litert": ("ai-edge-litert", "ai-edge-quantizer", "litert-torch"),
+    "executorch": ("executorch", "torchao", "torch"),
+    "coreml": ("coremltools", "torch"),
+    "torch": ("torch",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is known of one export.
+
+    `digest` is that of its files when it was proven. `max_difference` (of a probability) and `agreement` (share of
+    equal top classes) are against the eager network on `checked` pictures, random ones where `random` says so; None
+    where the runtime does not run here. `accuracy` is that on the `scored` pictures of the test split. `calibration`
+    says how int8 found its ranges.
+    """
+
+    digest: str
+    size_bytes: int
+    checked: int = 0
+    random: bool = True
+    max_difference: float | None = None
+    agreement: float | None = None
+    scored: int = 0
+    accuracy: float | None = None
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
+    """Returns, by format, what is known of the exports that lie in the bundle `folder` as they were proven.
+
+    Nothing is known of an export whose files have changed since or are gone, nor where exports.json is absent or
+    damaged: `effnet export` finds it anew.
+    """
+    try:
+        data = json.loads((Path(folder) / LEDGER).read_text(encoding="utf-8"))
+        entries = data["exports"] if data["format"] == _FORMAT else {}
+        found = {name: Entry(**entry) for name, entry in entries.items() if name in FORMATS}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return {}
+    return {name: entry for name, entry in found.items() if digest_of(folder, FORMATS[name]) == entry.digest}
+
+
+def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:
+    """Writes what is known of the format `name` into exports.json, whole or not at all."""
+    entries = {**read_ledger(folder), name: entry}
+    data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in FORMATS if key in entries}}
+    write_text(Path(folder) / LEDGER, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
+    """Returns a digest of the files of a format in `folder`, None where one is missing or cannot be read."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for name in (target.file, *target.others):
+            path = Path(folder) / name
+            for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+                content = file.read_bytes()
+                digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def versions_for(runtime: Runtime) -> dict[str, str]:
+    """Returns the versions of effnet and of the packages that stand behind a runtime's exports, where installed."""
+    found = {}
+    for package in ("effnet", *_PACKAGES[runtime]):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

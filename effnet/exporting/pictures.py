@@ -1,0 +1,122 @@
+"""The pictures that exports are made, checked and scored with."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from effnet.data.datasets import Split, load_image, read_dataset
+from effnet.data.preprocess import resize_and_crop
+from effnet.errors import DataError, ImageError, InputError
+from effnet.measure.machine import usable_cores
+from effnet.runtime.config import ModelConfig
+from effnet.runtime.pipeline import run_pictures
+from effnet.runtime.predictor import Predictor
+from effnet.weights.labels import labelled_splits
+
+CHECKED = 64
+CALIBRATED = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pictures:
+    """`check` is uint8 [pictures, R, R, C], random where `random`; `calibration` likewise, None where there is none.
+
+    `test` is the labelled test split; `unscored` says why there is none though there are data.
+    """
+
+    check: np.ndarray
+    random: bool
+    calibration: np.ndarray | None = None
+    test: Split | None = None
+    unscored: str = ""
+
+
+def gather(config: ModelConfig, data: str | os.PathLike[str] | None, *, calibrated: int = 0, seed: int = 0) -> Pictures:
+    """Returns the pictures of `data`: `calibrated` ones of the training split, the test split, and some of it to check.
+
+    Data without splits are split as the bundle's own were, so that none of the test pictures was trained on. Which
+    training pictures calibrate depends on `seed` and their number alone. Without data random pictures are for checking.
+    Raises DataError where no picture can be read or where those that calibrate are all of one class, InputError where
+    pictures must calibrate and there are no data.
+    """
+    preprocess = config.preprocess
+    if data is None:
+        if calibrated:
+            raise InputError(
+                "int8 finds the ranges of its numbers on training pictures; give those that the bundle was trained on: "
+                "--data DATA"
+            )
+        shape = (CHECKED, preprocess.resolution, preprocess.resolution, preprocess.channels)
+        return Pictures(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
+    try:
+        splits = labelled_splits(data, config=config)
+    except DataError as error:
+        if calibrated:
+            raise
+        # Pictures of other things cannot be scored, but they can show whether two runtimes agree.
+        test = read_dataset(data, seed=config.split_seed or 0, channels=preprocess.channels).test
+        check, _ = _load(test, np.arange(len(test)), config, most=CHECKED)
+        return Pictures(check=check, random=False, unscored=str(error))
+    check, _ = _load(splits["test"], np.arange(len(splits["test"])), config, most=CHECKED)
+    calibration = _calibration(splits["train"], config, most=calibrated, seed=seed) if calibrated else None
+    return Pictures(check=check, random=False, calibration=calibration, test=splits["test"])
+
+
+def _calibration(train: Split, config: ModelConfig, *, most: int, seed: int) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(len(train))
+    images, kept = _load(train, order, config, most=most)
+    labels = set(train.labels[kept].tolist())
+    if len(labels) < 2 <= len(config.class_names):
+        raise DataError(
+            f"pictures of at least two classes must calibrate int8; the {len(images)} that were drawn are all of "
+            f"{config.class_names[labels.pop()]!r}: give data with the model's classes, or more pictures (--images)"
+        )
+    return images
+
+
+def _load(split: Split, order: np.ndarray, config: ModelConfig, *, most: int) -> tuple[np.ndarray, list[int]]:
+    """Returns the first `most` readable pictures in this order as the model takes them, and their indices."""
+    preprocess = config.preprocess
+    images: list[np.ndarray] = []
+    kept: list[int] = []
+    for index in map(int, order):
+        try:
+            images.append(resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess))
+            kept.append(index)
+        except ImageError:
+            continue
+        if len(images) == most:
+            break
+    if not images:
+        raise DataError("an export needs at least one picture that can be read; none can")
+    return np.stack(images), kept
+
+
+def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None = None) -> tuple[float, int]:
+    """Returns the share of the readable pictures of `split` that the export names right, and how many those are."""
+    rows, indices = probabilities_of(predictor, split, progress=progress)
+    return float((rows.argmax(1) == split.labels[indices]).mean()), len(indices)
+
+
+def probabilities_of(
+    predictor: Predictor, split: Split, *, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probabilities [pictures, classes] of a split's readable pictures, and their indices [pictures].
+
+    Raises DataError where there is none.
+    """
+    preprocess = predictor.config.preprocess
+    rows, found = run_pictures(
+        range(len(split)),
+        prepare=lambda index: resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess),
+        compute=predictor.probabilities,
+        workers=usable_cores(),
+        progress=progress,
+    )
+    if not rows:
+        raise DataError("an export is scored on at least one picture that can be read; none can")
+    return np.stack(rows), np.array(found)

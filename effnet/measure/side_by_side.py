@@ -1,0 +1,54 @@
+"""Several models' files measured in turns, so that what else runs on the machine hits all of them alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from effnet.errors import BundleError
+from effnet.measure.timing import Timing, time_model
+
+Measure = Callable[..., Timing]
+
+
+def time_in_turns(
+    paths: Mapping[str, Path],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    rounds: int = 3,
+    seconds: float = 0.3,
+    progress: Callable[[], None] | None = None,
+    measure: Measure = time_model,
+) -> dict[str, Timing | BundleError]:
+    """Measures each file once a round, in a process of its own each time, and returns what each takes.
+
+    The rounds of one file are put together: latency is that of its calmest round, load time and memory are medians. A
+    file that fails has its error, and is not tried again. `progress` hears of each measurement, `measure` is the clock.
+    """
+    found: dict[str, list[Timing]] = {name: [] for name in paths}
+    failed: dict[str, BundleError] = {}
+    for number in range(rounds):
+        # Forwards, then backwards: a machine that grows hotter or calmer favours none.
+        for name in list(paths)[:: 1 if number % 2 == 0 else -1]:
+            if name not in failed:
+                try:
+                    found[name].append(measure(paths[name], threads=threads, batch=batch, rounds=1, seconds=seconds))
+                except BundleError as error:
+                    failed[name] = error
+            if progress:
+                progress()
+    return {name: failed[name] if name in failed else joined(found[name]) for name in paths}
+
+
+def joined(timings: Sequence[Timing]) -> Timing:
+    """Returns several measurements of one file as one."""
+    calmest = min(timings, key=lambda timing: timing.p50_ms)
+    return replace(
+        calmest,
+        rounds_ms=tuple(lap for timing in timings for lap in timing.rounds_ms),
+        runs=sum(timing.runs for timing in timings),
+        load_ms=float(np.median([timing.load_ms for timing in timings])),
+        memory_mb=float(np.median([timing.memory_mb for timing in timings])),
+    )

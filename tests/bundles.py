@@ -1,0 +1,32 @@
+"""A bundle of a tiny network that nobody had to train."""
+
+from pathlib import Path
+
+from strategies import build_trained
+
+import effnet
+from effnet.arch.scale import with_total_stride
+from effnet.data.preprocess import Preprocess
+from effnet.exporting.bundle import export_onnx
+from effnet.runtime.config import ModelConfig
+from effnet.weights.bundle import save_bundle, state_arrays
+
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+def make_bundle(folder: Path, *, class_names: tuple[str, ...] = DIGITS, threshold: float | None = None) -> Path:
+    """Writes config, weights and ONNX file of a network with SiLU and SE for grey pictures of 16 x 16 into `folder`."""
+    spec = effnet.get_spec("b0", num_classes=len(class_names), in_channels=1)
+    spec = with_total_stride(effnet.scale(spec, phi=-20, resolution=16), 8)
+    config = ModelConfig(
+        arch=spec,
+        preprocess=Preprocess(resolution=16, mean=(0.3,), std=(0.4,)),
+        class_names=class_names,
+        split_seed=3,
+        temperature=1.5,
+        threshold=threshold,
+    )
+    state = state_arrays(build_trained(spec, resolution=16))
+    save_bundle(folder, config, state)
+    export_onnx(folder, config, state)
+    return folder

@@ -1,0 +1,129 @@
+"""bench --runtimes: the exports of a bundle in one table."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from messages import refused
+
+import effnet
+from effnet.errors import BundleError
+from effnet.measure.side_by_side import joined, time_in_turns
+from effnet.measure.timing import Timing
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = make_bundle(tmp_path_factory.mktemp("bench") / "bundle")
+    effnet.export(folder, to=["onnx", "openvino"], data="digits")
+    return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Replaces the clock: a made-up measurement of each file, at once."""
+    calls = []
+
+    def measure(path, *, threads, batch, rounds, seconds):
+        calls.append((path.name, threads, batch))
+        if path.read_bytes()[:4] == b"dead":
+            raise BundleError(f"measuring {path} failed: it is no model")
+        return timing(p50_ms=2.0 * threads, batch=batch, threads=threads)
+
+    def in_turns(*words, **options):
+        return time_in_turns(*words, **options, measure=measure)
+
+    monkeypatch.setattr("effnet.exporting.benching.time_in_turns", in_turns)
+    return calls
+
+
+def timing(**changes):
+    fields = {"p50_ms": 2.0, "p95_ms": 3.0, "rounds_ms": (2.0,), "runs": 20, "load_ms": 5.0, "memory_mb": 7.0}
+    return Timing(**{**fields, "size_mb": 1.0, "threads": 1, "batch": 1, **changes})
+
+
+def test_two_runtimes_are_really_measured(run_cli, plain):
+    ran = run_cli("bench", plain, "--runtimes", "onnxruntime,openvino", "--format", "json")
+    assert (ran.code, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert [row["format"] for row in found["rows"]] == ["onnx", "openvino"]
+    for row in found["rows"]:
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert len(row["rounds_ms"]) == 3
+        assert row["load_ms"] > 0 < row["memory_mb"]
+    assert {"onnxruntime", "openvino"} <= set(found["versions"])
+
+
+def test_one_table_has_every_runtime_precision_and_number_of_threads(run_cli, plain, quick):
+    ran = run_cli("bench", plain, "--runtimes", "all", "--threads", "1,2")
+    assert (ran.code, ran.err) == (0, "")
+    rows = [line.split() for line in ran.out.splitlines() if " fp32 " in line]
+    assert [row[0] + row[2] for row in rows] == ["onnxruntime1", "openvino1", "onnxruntime2", "openvino2"]
+    known = json.loads((plain / "exports.json").read_text())["exports"]["openvino"]
+    assert rows[1][-2:] == [f"{known['accuracy']:.2%}", "100.00%"]
+    assert [rows[1][5], rows[3][5]] == ["2", "4"]
+    line = next(line for line in ran.out.splitlines() if line.startswith("Not exported yet: "))
+    assert line.startswith(f"Not exported yet: effnet export {plain} --to onnx-fp16,onnx-w8,onnx-int8,openvino-fp16")
+    assert line.endswith(" --data DATA")
+    # Forwards, then backwards, so that what else runs hits all alike.
+    assert quick[:4] == [("model.onnx", 1, 1), ("model.xml", 1, 1), ("model.xml", 1, 1), ("model.onnx", 1, 1)]
+
+
+def test_with_data_the_exports_are_scored_now(run_cli, plain, quick):
+    ran = run_cli("bench", plain, "--runtimes", "all", "--data", "digits", "--batch", "1,4", "--format", "json")
+    found = json.loads(ran.out)
+    assert [(row["format"], row["batch"]) for row in found["rows"]] == [
+        ("onnx", 1), ("openvino", 1), ("onnx", 4), ("openvino", 4),
+    ]  # fmt: skip
+    scored = json.loads(run_cli("evaluate", plain, "digits", "--format", "json").out)
+    assert {row["accuracy"] for row in found["rows"]} == {scored["accuracy"]}
+    assert {(row["agreement"], row["scored"]) for row in found["rows"]} == {(1.0, 269)}
+
+
+def test_a_runtime_that_is_not_installed_has_a_line(run_cli, plain, quick, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    ran = run_cli("bench", plain, "--runtimes", "all")
+    assert ran.code == 0
+    assert "Not installed: openvino: this needs openvino, which is not installed; install it with: pip" in ran.out
+    assert "openvino-int8" not in ran.out
+    assert "this needs openvino" in refused(run_cli("bench", plain, "--runtimes", "openvino"))
+
+
+def test_a_file_that_cannot_be_measured_does_not_stop_the_others(run_cli, plain, quick, tmp_path):
+    bundle = shutil.copytree(plain, tmp_path / "bundle")
+    (bundle / "model.xml").write_bytes(b"dead")
+    ran = run_cli("bench", bundle, "--runtimes", "all", "--data", "digits")
+    assert ran.code == 2
+    assert ran.err == f"effnet: openvino: measuring {bundle / 'model.xml'} failed: it is no model\n"
+    assert [line.split()[0] for line in ran.out.splitlines() if " fp32 " in line] == ["onnxruntime"]
+    assert quick.count(("model.xml", 1, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["--runtimes", "tflite"], "a runtime must be one of onnxruntime, openvino"),
+        (["--runtimes", ","], "at least one runtime"),
+        (["--data", "digits"], "give --runtimes all as well"),
+        (["--runtimes", "all", "--threads", "x"], "--threads must be whole numbers"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(words, reason, run_cli, plain):
+    assert reason in refused(run_cli("bench", plain, *words))
+
+
+def test_a_bundle_without_exports_is_told_how_to_make_one(run_cli, plain, tmp_path):
+    shutil.copyfile(plain / "config.json", tmp_path / "config.json")
+    message = refused(run_cli("bench", tmp_path, "--runtimes", "all"))
+    assert message.endswith(f"has no export that these runtimes run: effnet export {tmp_path} --to onnx")
+
+
+def test_the_rounds_of_a_file_are_put_together():
+    found = joined([timing(p50_ms=p50, p95_ms=9 - p50, rounds_ms=(p50,), load_ms=10 * p50) for p50 in (4.0, 2.0, 3.0)])
+    assert (found.p50_ms, found.p95_ms, found.rounds_ms, found.runs) == (2, 7, (4, 2, 3), 60)
+    assert (found.load_ms, found.memory_mb) == (30, 7)
+    assert np.isclose(found.images_per_second, 500)
