@@ -22,7 +22,7 @@ _WRITES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockKeep:
-    """The channels of a block that stay, ascending: of its middle, its output and its squeezed width (if it has one)."""
+    """The channels of a block that stay, ascending: of its middle, its output, its squeezed width if any."""
 
     mid: Indices
     out: Indices
