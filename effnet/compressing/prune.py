@@ -226,7 +226,7 @@ def _find_threshold(
 ) -> tuple[dict[str, int], frozenset[str]]:
     """Returns the counts and dropped blocks of the lowest threshold that keeps the limit, by bisection.
 
-    A block is much at once: the last one that the threshold would drop stays where channels alone can make up for it.
+    A block is much at once: where too much would go with the last ones, they stay, and channels go instead.
     """
     values = np.unique(np.concatenate([*choice.scores.values(), np.array([*choice.block_scores.values()])]))
     thresholds = [-np.inf, *values.tolist(), np.inf]
@@ -239,13 +239,17 @@ def _find_threshold(
             f"{measure(kept_spec(spec, choice.keep(counts, dropped))):.4g}; allow that much, a smaller round_to or "
             "min_channels, or whole blocks to go"
         )
-    found = _bisect(thresholds, lambda value: fits(choice.counts(value), choice.dropped(value)))
-    dropped = choice.dropped(thresholds[found])
-    fewer = dropped - {max(sorted(dropped), key=choice.block_scores.__getitem__)} if dropped else dropped
-    if fewer != dropped and fits(counts, fewer):
-        dropped = fewer
-        found = _bisect(thresholds, lambda value: fits(choice.counts(value), fewer))
-    return choice.counts(thresholds[found]), dropped
+    threshold = thresholds[_bisect(thresholds, lambda value: fits(choice.counts(value), choice.dropped(value)))]
+    dropped = choice.dropped(threshold)
+    everything = choice.counts(-np.inf)
+    for name in sorted(dropped, key=choice.block_scores.__getitem__, reverse=True):
+        if not fits(everything, dropped):
+            break
+        if fits(counts, dropped - {name}):
+            dropped -= {name}
+    if fits(everything, dropped):
+        return everything, dropped
+    return choice.counts(thresholds[_bisect(thresholds, lambda value: fits(choice.counts(value), dropped))]), dropped
 
 
 def _bisect(thresholds: Sequence[float], fits: Callable[[float], bool]) -> int:
