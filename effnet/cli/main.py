@@ -11,7 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import data, models, networks, recipes, runs, training, weights
+from effnet.cli import data, models, networks, prune, recipes, runs, training, weights
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
@@ -34,7 +34,7 @@ class _Verbs(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            resumable = ctx.invoked_subcommand in ("fit", "train")
+            resumable = ctx.invoked_subcommand in ("fit", "train", "prune")
             hint = "; it goes on with the same command and --resume" if resumable else ""
             raise _Interrupted(f"interrupted{hint}") from error
 
@@ -59,6 +59,7 @@ for verb in (
     models.evaluate,
     models.export,
     models.bench,
+    prune.prune,
     data.inspect,
     data.shard,
     networks.models,

@@ -104,7 +104,7 @@ def test_a_block_that_does_nothing_goes_and_every_stage_keeps_one():
     nothing = dataclasses.replace(importance, blocks=dict.fromkeys(importance.blocks, 0.0))
     found = prune(spec, importance=nothing, limit=0.3 * cost(spec).macs, drop_blocks=True)
     assert all(found.spec.stages)
-    assert len(found.spec.blocks) < 14 < 40 == len(spec.blocks)
+    assert len(found.spec.blocks) < 30 < 40 == len(spec.blocks)
 
 
 def test_with_the_scope_stage_all_stages_lose_alike():
