@@ -1,4 +1,4 @@
-"""`python -m benchmarks.prune_speed`: half of a network's multiply-accumulates pruned away, and what is left of its time.
+"""`python -m benchmarks.prune_speed`: the latency that is left with half of the multiply-accumulates pruned.
 
 A Lite0 is fine-tuned on imagenette_mini (600 training pictures of ten classes) from a real backbone, pruned to 50 % of
 its multiply-accumulates in steps, and recovered with the original as teacher. The figure is the pruned file's latency
@@ -40,7 +40,7 @@ def main() -> None:
     print(f"accuracy {sides[0]['test_accuracy']:.2%} becomes {sides[1]['test_accuracy']:.2%}, {lost:+.2f} points lost")
     print(f"multiply-accumulates {sides[0]['macs'] / 1e6:.1f}M become {sides[1]['macs'] / 1e6:.1f}M")
     finish(
-        "prune_speed", args, figure=timed.ratio if lost <= MOST_POINTS else 1.0, goal=GOAL, unit="of the original's time",
+        "prune_speed", args, figure=timed.ratio if lost <= MOST_POINTS else 1.0, goal=GOAL, unit="of the original",
         better="lower", samples={"original_ms": timed.first_ms, "pruned_ms": timed.second_ms},
         details={
             "latency_ratio": timed.ratio, "points_lost": lost, "most_points": MOST_POINTS,

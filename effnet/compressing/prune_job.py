@@ -110,10 +110,12 @@ def prune_bundle(
     """Prunes the bundle to a share of its multiply-accumulates, recovers it on `data`, and writes the bundle `out`.
 
     `data` must have the bundle's classes; it is split as the bundle's own was. Every step takes importance anew,
-    prunes, takes the norms' statistics anew and trains with the original as its teacher. The result is an ordinary bundle; its
-    ONNX file is proven against the module, scored on the test split and timed against the original's in turn. With
-    `resume` an interrupted run goes on. Raises InputError where `out` is not empty, where the data or a resumed run do
-    not belong to the bundle, BudgetError where the network cannot be pruned so far.
+    prunes, takes the norms' statistics anew and trains with the original as its teacher. The result is an ordinary
+    bundle; its ONNX file is proven against the module, scored on the test split and timed against the original's in
+    turn. With `resume` an interrupted run goes on.
+
+    Raises InputError where `out` is not empty, or where the data or a resumed run do not belong to the bundle;
+    BudgetError where the network cannot be pruned so far.
     """
     options = options or Options()
     bundle, out = Path(bundle), Path(out)
