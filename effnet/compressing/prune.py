@@ -38,7 +38,8 @@ def vector_width() -> int:
     """Returns the multiple of channels that ONNX Runtime computes at once on this machine's CPU.
 
     It lays maps out in blocks of 16 channels where the CPU has AVX-512 and of 8 elsewhere, and pads a width to whole
-    blocks: a width between two multiples costs what the upper one does. Source: MlasNchwcGetBlockSize and
+    blocks: a width between two multiples costs what the upper one does (measured with 1.32 and AVX-512: convolutions of
+    20, 24, 28 and 32 channels take the same time, of 16 less than half). Source: MlasNchwcGetBlockSize and
     nchwc_transformer.cc in microsoft/onnxruntime.
     """
     flags = Path("/proc/cpuinfo")

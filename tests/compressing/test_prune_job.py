@@ -1,6 +1,7 @@
 """The whole job on digits: a small bundle becomes a smaller one that is as ordinary as the first."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -11,6 +12,8 @@ from strategies import build_trained
 
 from effnet import cost, get_spec, load, load_module
 from effnet.arch.scale import scale, with_total_stride
+from effnet.compressing import prune_job
+from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune_job import Options, prune_bundle
 from effnet.compressing.recover import unfolded
 from effnet.data.datasets import read_dataset
@@ -26,6 +29,14 @@ from effnet.weights.adapt import has_folded_norms
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 
 QUICK = Options(macs_ratio=0.5, steps=2, epochs=2, round_to=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_timing():
+    """What is measured is not tested here: one short turn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prune_job, "compare_latency", functools.partial(compare_latency, turns=1, seconds=0.01))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +82,13 @@ def test_the_result_is_an_ordinary_bundle_that_predicts(pruned, bundle):
     assert report["points_lost"] < 30
     assert json.loads((found.folder / "prune_report.json").read_text()) == json.loads(json.dumps(dict(report)))
     assert f"{report['after']['macs'] / 1e6:.1f}M" in (found.folder / "README.md").read_text()
+
+
+def test_both_files_are_timed_in_turn(pruned, bundle):
+    report = pruned[0].report
+    assert len(report["before"]["latencies_ms"]) == len(report["after"]["latencies_ms"]) == 1
+    assert report["latency_ratio"] == report["after"]["latency_ms"] / report["before"]["latency_ms"]
+    assert Compared(first_ms=(1.0, 2.0, 4.0), second_ms=(0.5, 1.5, 2.0)).ratio == 0.5
 
 
 def test_progress_is_told(pruned):
