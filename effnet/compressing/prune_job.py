@@ -16,7 +16,7 @@ from effnet.compressing.importance import Importance, Method, check_method, tayl
 from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune import Scope, prune, vector_width
 from effnet.compressing.prune_card import card
-from effnet.compressing.recover import recovery_recipe, renormed, sample_batches, unfolded
+from effnet.compressing.recover import rebased, recovery_recipe, renormed, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
@@ -33,7 +33,7 @@ from effnet.training.events import Listener, Noted
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
 from effnet.training.speed import train_speed
-from effnet.weights.adapt import Arrays, has_folded_norms
+from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.weights.transfer import transfer
 
@@ -169,9 +169,6 @@ def _prune_in_steps(run: _Run) -> tuple[Network, float]:
     options, seconds = run.options, 0.0
     original = cost(run.config.arch).macs
     config, state = run.config, load_state(run.bundle)
-    if has_folded_norms(state, config.arch):
-        network = _network(config, state, run.bundle)
-        state = unfolded(network, [batch.images for batch in _pictures(run)])
     epochs = _epochs(run)
     for number in range(1, options.steps + 1):
         folder = run.folder / f"step-{number}"
@@ -210,6 +207,8 @@ def _epochs(run: _Run) -> list[int]:
 def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, folder: Path, heading: str) -> None:
     """Writes what a step begins its training with, a bundle without an ONNX file, into `folder`/start."""
     options = run.options
+    # Training leaves norms frozen, so before each step, and before the first for whatever the original is.
+    state = rebased(_network(config, state, run.bundle), (batch.images for batch in _pictures(run)))
     importance = _importance(run, config, state)
     found = prune(
         config.arch,

@@ -45,25 +45,60 @@ def renormed(network: Network, batches: Iterable[Tensor]) -> Arrays:
         return {name: array.copy() for name, array in state_arrays(network).items()}
 
 
-def unfolded(network: Network, batches: Iterable[Tensor]) -> Arrays:
+def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
     """Returns a state that computes the same, with norms that hold the statistics of `batches`.
 
-    For networks whose norms were folded away: with mean, variance, gain sqrt(variance + epsilon) and bias + mean the
-    norms do what they did, and can again be taken anew once channels are gone.
+    Where norms were folded away, or stayed frozen while the weights were trained, their statistics are not those of
+    their inputs, and `renormed` would change what the network computes even with no channel gone. Gain and bias make up
+    for the new mean and variance here.
     """
-    before = {name: array.copy() for name, array in state_arrays(network).items()}
-    state = renormed(network, batches)
-    for name, module in network.named_modules():
-        if not isinstance(module, nn.BatchNorm2d):
-            continue
-        old_gain, old_bias, old_mean, old_var = (
-            before[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
+    state = {name: array.copy() for name, array in state_arrays(network).items()}
+    for name, (mean, var) in _input_statistics(network, batches).items():
+        gain, bias, old_mean, old_var = (
+            state[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
         )
-        mean, var = (state[f"{name}.{part}"].astype(np.float64) for part in ("running_mean", "running_var"))
-        factor = old_gain / np.sqrt(old_var + module.eps)
-        state[f"{name}.weight"] = (factor * np.sqrt(var + module.eps)).astype(np.float32)
-        state[f"{name}.bias"] = (old_bias + factor * (mean - old_mean)).astype(np.float32)
+        epsilon = network.spec.norm_epsilon
+        factor = gain / np.sqrt(old_var + epsilon)
+        found = {
+            "weight": factor * np.sqrt(var + epsilon),
+            "bias": bias + factor * (mean - old_mean),
+            "running_mean": mean,
+            "running_var": var,
+        }
+        state |= {f"{name}.{part}": array.astype(np.float32) for part, array in found.items()}
     return state
+
+
+@torch.no_grad()
+def _input_statistics(network: Network, batches: Iterable[Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns mean and variance of what every norm is given in evaluation, by the norm's name, each [channels].
+
+    Not with norms that use the batch's: those before them would then put out something else.
+    """
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    sums = {name: torch.zeros(3, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
+
+    def hook(name: str):
+        def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].double()
+            count = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=torch.float64)
+            sums[name] += torch.stack([count, x.sum((0, 2, 3)).cpu(), x.square().sum((0, 2, 3)).cpu()])
+
+        return add
+
+    handles = [norm.register_forward_pre_hook(hook(name)) for name, norm in norms.items()]
+    try:
+        network.eval()
+        for images in batches:
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    means = {name: (total[1] / total[0]).numpy() for name, total in sums.items()}
+    return {
+        name: (means[name], np.maximum((total[2] / total[0]).numpy() - means[name] ** 2, 0.0))
+        for name, total in sums.items()
+    }
 
 
 def recovery_recipe(
