@@ -29,6 +29,12 @@ class Pruned:
     keep: Keep
 
 
+def check_scope(scope: str) -> None:
+    """Raises InputError unless `scope` is a way to set the threshold."""
+    if scope not in get_args(Scope):
+        raise InputError(f"scope must be one of {', '.join(get_args(Scope))}; got {scope!r}")
+
+
 def macs_of(spec: ArchSpec) -> float:
     """Returns the multiply-accumulates of one picture at the spec's own resolution."""
     return float(cost(spec).macs)
@@ -89,8 +95,7 @@ def prune(
 def _check(
     importance: Importance, limit: float, scope: str, round_to: int, min_channels: int | None, spec: ArchSpec
 ) -> None:
-    if scope not in get_args(Scope):
-        raise InputError(f"scope must be one of {', '.join(get_args(Scope))}; got {scope!r}")
+    check_scope(scope)
     if not limit > 0:
         raise InputError(f"the limit of a pruned network must lie above 0; got {limit}")
     for what, value in (("round_to", round_to), ("min_channels", min_channels)):

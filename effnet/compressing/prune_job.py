@@ -14,7 +14,7 @@ import numpy as np
 from effnet.arch.cost import cost
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
 from effnet.compressing.latency import Compared, compare_latency
-from effnet.compressing.prune import Scope, prune, vector_width
+from effnet.compressing.prune import Scope, check_scope, prune, vector_width
 from effnet.compressing.prune_card import card
 from effnet.compressing.recover import rebased, recovery_recipe, renormed, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
@@ -63,6 +63,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_method(self.method)
+        check_scope(self.scope)
         if not 0 < self.macs_ratio < 1:
             raise InputError(f"the share of multiply-accumulates that stays must lie in 0..1; got {self.macs_ratio}")
         for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
