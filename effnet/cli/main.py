@@ -11,7 +11,20 @@ from typing import Any
 import typer
 import typer.core
 
-from effnet.cli import benches, data, exports, models, networks, profiling, quantize, recipes, runs, training, weights
+from effnet.cli import (
+    benches,
+    data,
+    exports,
+    models,
+    networks,
+    profiling,
+    prune,
+    quantize,
+    recipes,
+    runs,
+    training,
+    weights,
+)
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
@@ -34,7 +47,7 @@ class _Verbs(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            resumable = ctx.invoked_subcommand in ("fit", "train", "profile")
+            resumable = ctx.invoked_subcommand in ("fit", "train", "profile", "prune")
             hint = "; it goes on with the same command and --resume" if resumable else ""
             raise _Interrupted(f"interrupted{hint}") from error
 
@@ -60,6 +73,7 @@ for verb in (
     exports.export,
     benches.bench,
     profiling.profile,
+    prune.prune,
     quantize.quantize,
     data.inspect,
     data.shard,

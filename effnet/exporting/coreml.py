@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from effnet.errors import MissingExtraError
-from effnet.exporting.deployed import Deployed, deployed_module, texts
+from effnet.exporting.deployed import Deployed, deployed_module
+from effnet.exporting.metadata import model_metadata
 from effnet.exporting.quiet import quiet
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
@@ -63,7 +64,7 @@ def write(
             skip_model_load=True,
         )
     model.short_description = f"{config.arch.name}, {len(config.class_names)} classes"
-    model.user_defined_metadata.update(texts(config))
+    model.user_defined_metadata.update(model_metadata(config))
     _replace(model, folder / target.file)
 
 

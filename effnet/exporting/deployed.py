@@ -1,6 +1,5 @@
 """The graph that is deployed, as a torch module: normalisation, network without norms, probabilities."""
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.nn import functional
 
 from effnet.arch.layers import INPUT, named_layers, output_side
 from effnet.errors import SpecError
-from effnet.exporting.bundle import calibrated_weights
+from effnet.exporting.weights import calibrated_weights
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network, build
 from effnet.runtime.config import ModelConfig
@@ -102,14 +101,3 @@ def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.weight = nn.Parameter(torch.from_numpy(weights[f"{name}.weight"]))
             module.bias = nn.Parameter(torch.from_numpy(weights[f"{name}.bias"]))
-
-
-def texts(config: ModelConfig) -> dict[str, str]:
-    """Returns what a file tells of itself: class names and preprocessing as JSON, network, threshold."""
-    threshold = {} if config.threshold is None else {"threshold": repr(config.threshold)}
-    return {
-        "class_names": json.dumps(list(config.class_names), ensure_ascii=False),
-        "preprocess": json.dumps(config.preprocess.to_dict()),
-        "network": config.arch.name,
-        **threshold,
-    }

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from effnet.errors import MissingExtraError
-from effnet.exporting.deployed import deployed_module, texts
+from effnet.exporting.deployed import deployed_module
+from effnet.exporting.metadata import model_metadata
 from effnet.exporting.quiet import quiet
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
@@ -41,7 +42,7 @@ def write(
 
             assert images is not None
             graph = quantize(module, images, quantization)
-        data = _lower(torch.export.export(graph, example), texts(config))
+        data = _lower(torch.export.export(graph, example), model_metadata(config))
     path = folder / target.file
     temporary = path.with_name(path.name + ".tmp")
     try:

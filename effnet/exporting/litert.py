@@ -9,9 +9,9 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
-from effnet.exporting.bundle import calibrated_weights
 from effnet.exporting.tflite_graph import to_graph
 from effnet.exporting.tflite_metadata import finish
+from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from effnet.errors import InputError, MissingExtraError, SpecError
-from effnet.exporting.bundle import model_metadata, onnx_model
+from effnet.exporting.bundle import onnx_model
+from effnet.exporting.metadata import model_metadata
 from effnet.exporting.onnx import write_onnx
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig

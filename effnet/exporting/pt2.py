@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from effnet.exporting.deployed import deployed_module, texts
+from effnet.exporting.deployed import deployed_module
+from effnet.exporting.metadata import model_metadata
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
@@ -36,7 +37,7 @@ def write(
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # tells of files on this machine
     stream = io.BytesIO()
-    torch.export.save(program, stream, extra_files=texts(config))
+    torch.export.save(program, stream, extra_files=model_metadata(config))
     path = folder / target.file
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -1,0 +1,296 @@
+"""Which channels and blocks of a network stay, the smaller spec that comes of it, and which channels go together."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec
+from effnet.errors import SpecError
+
+Indices = tuple[int, ...]
+
+CLASSES = "classes"
+# The width of its block that each convolution writes. `mid` of a depthwise_separable is its input, of a conv its
+# output; the two inner convolutions of a bottleneck have one width, and so one choice of channels.
+_WRITES = {
+    "expand.conv": "mid", "depthwise.conv": "mid", "se.reduce": "se", "se.expand": "mid", "project.conv": "out",
+    "conv": "out", "conv1.conv": "mid", "conv2.conv": "mid", "conv3.conv": "out", "shortcut.conv": "out",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockKeep:
+    """The channels of a block that stay, ascending: of its middle, its output, its squeezed width if any."""
+
+    mid: Indices
+    out: Indices
+    se: Indices = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """The channels of every width that stay, by index and ascending; a block that is None goes as a whole.
+
+    `head` is empty for a network without a head convolution.
+    """
+
+    stem: Indices
+    stages: tuple[tuple[BlockKeep | None, ...], ...]
+    head: Indices = ()
+
+
+class Tie(NamedTuple):
+    """Widths whose channels are the same channels, so that they stay or go together.
+
+    `name` is the first of `widths`, such as "stages.0.1.mid"; `writers` are the convolutions that put these channels
+    out, `readers` the layers that take them in. `fixed` are features that no classifier of the network reads: others
+    rely on their number.
+    """
+
+    name: str
+    channels: int
+    widths: tuple[str, ...]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    fixed: bool
+
+
+def block_name(stage: int, block: int) -> str:
+    """Returns what the names of a block's layers begin with."""
+    return f"stages.{stage}.{block}"
+
+
+def layer_widths(spec: ArchSpec) -> dict[str, tuple[str, str]]:
+    """Returns which width every layer reads and which it writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
+    widths = {INPUT: INPUT}
+    found = {}
+    for name, layer in named_layers(spec):
+        reads = widths[layer.inputs[0]]
+        writes = _written(name, spec) if layer.op in ("conv", "linear") else reads
+        widths[name] = writes
+        found[name] = (reads, writes)
+    return found
+
+
+def _written(name: str, spec: ArchSpec) -> str:
+    if name == "classifier":
+        return CLASSES
+    if not name.startswith("stages."):
+        return name.removesuffix(".conv")
+    _, i, j, rest = name.split(".", 3)
+    basic = spec.stages[int(i)][int(j)].kind == "basic"
+    return f"{block_name(int(i), int(j))}.{'out' if basic and rest == 'conv2.conv' else _WRITES[rest]}"
+
+
+def width_channels(spec: ArchSpec) -> dict[str, int]:
+    """Returns the number of channels of every width that can be pruned, in the order of the network."""
+    found = {"stem": spec.stem.channels}
+    for i, blocks in enumerate(spec.stages):
+        for j, block in enumerate(blocks):
+            name = block_name(i, j)
+            found[f"{name}.mid"] = block.mid_channels
+            if block.se_channels:
+                found[f"{name}.se"] = block.se_channels
+            found[f"{name}.out"] = block.out_channels
+    if spec.head_channels:
+        found["head"] = spec.head_channels
+    return found
+
+
+def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
+    """Returns the widths of `spec`, those together that must keep the same channels, in the order of the network.
+
+    An identity shortcut ties a block's output to its input; a depthwise_separable block its middle to its input, a
+    conv block to its output.
+    """
+    channels = width_channels(spec)
+    root = {name: name for name in channels}
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            name = root[name]
+        return name
+
+    order = {name: number for number, name in enumerate(channels)}
+    for first, second in _ties(spec):
+        low, high = sorted((find(first), find(second)), key=order.__getitem__)
+        root[high] = low
+    widths, writers, readers = ({name: [] for name in channels} for _ in range(3))
+    for name in channels:
+        widths[find(name)].append(name)
+    layers = dict(named_layers(spec))
+    for name, (reads, writes) in layer_widths(spec).items():
+        if layers[name].op not in ("conv", "linear"):
+            continue
+        if writes in root:
+            writers[find(writes)].append(name)
+        if reads in root:
+            readers[find(reads)].append(name)
+    features = find(_features(spec))
+    return tuple(
+        Tie(
+            name=name,
+            channels=channels[name],
+            widths=tuple(widths[name]),
+            writers=tuple(writers[name]),
+            readers=tuple(readers[name]),
+            fixed=name == features and not spec.num_classes,
+        )
+        for name in channels
+        if widths[name]
+    )
+
+
+def _features(spec: ArchSpec) -> str:
+    last = block_name(len(spec.stages) - 1, len(spec.stages[-1]) - 1)
+    return "head" if spec.head_channels else f"{last}.out"
+
+
+def _ties(spec: ArchSpec) -> Iterator[tuple[str, str]]:
+    before = "stem"
+    for i, blocks in enumerate(spec.stages):
+        for j, block in enumerate(blocks):
+            name = block_name(i, j)
+            if block.kind == "depthwise_separable":
+                yield before, f"{name}.mid"
+            if block.kind == "conv":
+                yield f"{name}.mid", f"{name}.out"
+            if block.residual == "identity":
+                yield before, f"{name}.out"
+            before = f"{name}.out"
+
+
+def keep_all(spec: ArchSpec) -> Keep:
+    """Returns the keep that changes nothing."""
+    return keep_from(spec, {name: tuple(range(count)) for name, count in width_channels(spec).items()})
+
+
+def keep_from(spec: ArchSpec, widths: dict[str, Indices], *, dropped: Sequence[str] = ()) -> Keep:
+    """Returns the keep of these channels by the names of `width_channels`; blocks named in `dropped` go."""
+    return Keep(
+        stem=widths["stem"],
+        stages=tuple(
+            tuple(
+                None
+                if (name := block_name(i, j)) in dropped
+                else BlockKeep(mid=widths[f"{name}.mid"], out=widths[f"{name}.out"], se=widths.get(f"{name}.se", ()))
+                for j in range(len(blocks))
+            )
+            for i, blocks in enumerate(spec.stages)
+        ),
+        head=widths.get("head", ()),
+    )
+
+
+def kept_widths(spec: ArchSpec, keep: Keep) -> dict[str, Indices]:
+    """Returns the channels that stay by the names of widths; those of a block that goes are what it is given.
+
+    Raises SpecError where `keep` does not belong to `spec`, or leaves layers that do not fit together.
+    """
+    if [len(row) for row in keep.stages] != [len(row) for row in spec.stages]:
+        raise SpecError(
+            f"keep must have the blocks of {spec.name}, {[len(row) for row in spec.stages]} in its stages; "
+            f"got {[len(row) for row in keep.stages]}"
+        )
+    found = {"stem": _checked("stem", keep.stem, spec.stem.channels)}
+    before = found["stem"]
+    for i, (blocks, row) in enumerate(zip(spec.stages, keep.stages, strict=True)):
+        for j, (block, kept) in enumerate(zip(blocks, row, strict=True)):
+            name = block_name(i, j)
+            if kept is None:
+                if block.residual != "identity":
+                    raise SpecError(f"only a block with an identity shortcut may go; {name} has none")
+                continue
+            found |= _kept_block(name, block, kept, before)
+            before = kept.out
+        if not any(row):
+            raise SpecError(f"a stage must keep a block; stage {i} of {spec.name} keeps none")
+    if bool(keep.head) != bool(spec.head_channels):
+        raise SpecError(f"keep must name channels of the head where there is one; {spec.name}: {spec.head_channels}")
+    if keep.head:
+        found["head"] = _checked("head", keep.head, spec.head_channels)
+    return found | {INPUT: tuple(range(spec.in_channels)), CLASSES: tuple(range(spec.num_classes))}
+
+
+def _kept_block(name: str, block: BlockSpec, kept: BlockKeep, before: Indices) -> dict[str, Indices]:
+    found = {
+        f"{name}.mid": _checked(f"{name}.mid", kept.mid, block.mid_channels),
+        f"{name}.out": _checked(f"{name}.out", kept.out, block.out_channels),
+    }
+    if bool(kept.se) != bool(block.se_channels):
+        raise SpecError(f"keep must name squeezed channels where there are some; {name} has {block.se_channels}")
+    if kept.se:
+        found[f"{name}.se"] = _checked(f"{name}.se", kept.se, block.se_channels)
+    ties = {
+        "the middle and the input of a depthwise_separable block": (
+            block.kind == "depthwise_separable" and kept.mid != before
+        ),
+        "the middle and the output of a conv block": block.kind == "conv" and kept.mid != kept.out,
+        "the input and the output of a block with an identity shortcut": (
+            block.residual == "identity" and kept.out != before
+        ),
+    }
+    for what, broken in ties.items():
+        if broken:
+            raise SpecError(f"{what} must keep the same channels; those of {name} do not")
+    return found
+
+
+def _checked(name: str, kept: Indices, channels: int) -> Indices:
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= channels:
+        shown = f"{len(kept)} of which the first are {kept[:4]}" if kept else "none"
+        raise SpecError(f"{name} must keep some of the channels 0 to {channels - 1}, ascending; got {shown}")
+    return kept
+
+
+def kept_blocks(keep: Keep) -> dict[str, str]:
+    """Returns the name of every block that stays, by the name that it gets once the others are gone."""
+    return {
+        block_name(i, place): block_name(i, j)
+        for i, row in enumerate(keep.stages)
+        for place, j in enumerate(j for j, kept in enumerate(row) if kept is not None)
+    }
+
+
+def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpec:
+    """Returns the smaller network that `keep` leaves of `spec`; raises SpecError where it does not belong to it."""
+    widths = kept_widths(spec, keep)
+    width, stages = len(keep.stem), []
+    for i, blocks in enumerate(spec.stages):
+        row = []
+        for j, block in enumerate(blocks):
+            if keep.stages[i][j] is None:
+                continue
+            label = block_name(i, j)
+            row.append(
+                dataclasses.replace(
+                    block,
+                    in_channels=width,
+                    mid_channels=len(widths[f"{label}.mid"]),
+                    out_channels=len(widths[f"{label}.out"]),
+                    se_channels=len(widths.get(f"{label}.se", ())),
+                )
+            )
+            width = row[-1].out_channels
+        stages.append(tuple(row))
+    return dataclasses.replace(
+        spec,
+        name=spec.name if name is None else name,
+        stem=dataclasses.replace(spec.stem, channels=len(keep.stem)),
+        stages=tuple(stages),
+        head_channels=len(keep.head),
+    )
+
+
+def last_norm(block: BlockSpec) -> str:
+    """Returns the norm whose output is what a block adds to its shortcut, by its name within the block."""
+    if block.kind in RESNET_KINDS:
+        return "conv2.norm" if block.kind == "basic" else "conv3.norm"
+    return "norm" if block.kind == "conv" else "project.norm"
+
+
+def weighted(layer: Layer) -> bool:
+    """Returns whether a layer has parameters."""
+    return layer.op in ("conv", "norm", "linear")

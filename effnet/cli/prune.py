@@ -1,0 +1,71 @@
+"""prune: from a bundle to a smaller and faster one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effnet.cli.console import TerminalListener, amount, print_table
+from effnet.cli.data import Data
+from effnet.cli.models import Bundle, Threads
+
+
+def prune(
+    bundle: Bundle,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")],
+    macs: Annotated[float, typer.Option(help="Share of the multiply-accumulates that stays.")] = 0.5,
+    method: Annotated[
+        str, typer.Option(metavar="taylor|l1|l2|bn", help="How importance is told: from data, or from weights.")
+    ] = "taylor",
+    scope: Annotated[
+        str, typer.Option(metavar="global|stage", help="One threshold for all, or as much from each stage.")
+    ] = "global",
+    steps: Annotated[int, typer.Option(help="In how many steps, with training behind each.")] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training pictures, in all; 20 by default.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")] = None,
+    drop_blocks: Annotated[bool, typer.Option("--drop-blocks", help="Whole blocks may go, too.")] = False,
+    round_to: Annotated[
+        int | None, typer.Option(help="Channels of a cut width are a multiple of it; what this CPU computes at once.")
+    ] = None,
+    threads: Threads = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted.")] = False,
+) -> None:
+    """Make a bundle smaller and faster: prune what matters least, and train the rest to answer as before."""
+    from effnet.compressing.prune_job import Options, prune_bundle
+
+    options = Options(
+        macs_ratio=macs,
+        steps=steps,
+        method=method,  # type: ignore[arg-type]  # checked with the other options
+        scope=scope,  # type: ignore[arg-type]
+        epochs=epochs,
+        minutes=minutes,
+        drop_blocks=drop_blocks,
+        round_to=round_to,
+        threads=threads,
+        seed=seed,
+    )
+    with TerminalListener() as listener:
+        result = prune_bundle(bundle, data, out=out, options=options, resume=resume, listener=listener)
+    report = result.report
+    rows = [
+        (
+            name,
+            amount(side["params"]),
+            amount(side["macs"]),
+            side["blocks"],
+            f"{side['latency_ms']:.3g}",
+            f"{side['test_accuracy']:.2%}",
+        )
+        for name, side in (("original", report["before"]), ("pruned", report["after"]))
+    ]
+    print_table(("network", "params", "MACs", "blocks", "p50 ms", "test accuracy"), rows, left=("network",))
+    print(
+        f"The pruned file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
+        f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} pictures."
+    )
+    print(f"Bundle: {result.folder}")

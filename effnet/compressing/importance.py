@@ -1,0 +1,184 @@
+"""How much each channel of a network matters: by its weights, by its norms, or by what the loss would lose with it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from torch import Tensor, nn
+
+from effnet.arch.keep import block_name, last_norm, layer_widths, tied_widths
+from effnet.arch.layers import named_layers
+from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError
+from effnet.exporting.weights import fold_norms
+from effnet.nn.network import Network
+from effnet.training.losses import Batch, LossFn
+from effnet.weights.adapt import has_folded_norms
+
+Method = Literal["taylor", "l1", "l2", "bn"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """What each channel and each block with an identity shortcut is worth, larger for more.
+
+    `channels` has an array [channels] for every tie of `tied_widths`, by its name; `blocks` a number a block, by the
+    block's. With `additive` these are shares of the loss, which add up over layers and may be weighed against what they
+    cost; else a typical channel of every tie has 1, and so has a typical block of every tie.
+    """
+
+    method: Method
+    additive: bool
+    channels: Mapping[str, np.ndarray]
+    blocks: Mapping[str, float]
+
+
+def check_method(method: str) -> None:
+    """Raises InputError unless `method` is a way to tell importance."""
+    if method not in get_args(Method):
+        raise InputError(f"the method must be one of {', '.join(get_args(Method))}; got {method!r}")
+
+
+def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method: Method = "l1") -> Importance:
+    """Returns the importance by weights alone; `state` is a state dict as arrays.
+
+    l1 and l2 are the norms of a channel's filter with the norm behind it folded in, since without that its size means
+    nothing (Li et al. 2017, "Pruning Filters for Efficient ConvNets"); bn is the gain of that norm (Liu et al. 2017,
+    "Network Slimming"). Each layer is divided by its mean, and a tie has the mean of its layers.
+    Raises InputError for bn where norms are folded away, since all gains are one.
+    """
+    check_method(method)
+    if method == "taylor":
+        raise InputError("taylor needs data: use taylor_importance")
+    if method == "bn" and has_folded_norms(state, spec):
+        raise InputError("bn needs norms with gains; those of this network are folded away: take l1, l2 or taylor")
+    sizes = _gains(spec, state) if method == "bn" else {}
+    folded = fold_norms(spec, state)
+
+    def of_layer(name: str) -> np.ndarray:
+        if name in sizes:
+            return sizes[name]
+        weight = np.abs(folded[f"{name}.weight"].astype(np.float64)).reshape(len(folded[f"{name}.weight"]), -1)
+        return weight.sum(1) if method == "l1" else np.sqrt((weight**2).sum(1))
+
+    channels, blocks = {}, {}
+    last = _last_convs(spec)
+    for tie in tied_widths(spec):
+        raw = {name: of_layer(name) for name in tie.writers}
+        channels[tie.name] = np.mean([_over_mean(values) for values in raw.values()], axis=0)
+        means = {name: float(values.mean()) for name, values in raw.items()}
+        typical = float(np.mean(list(means.values())))
+        blocks |= {last[name]: means[name] / max(typical, 1e-12) for name in means if name in last}
+    return Importance(method=method, additive=False, channels=channels, blocks=blocks)
+
+
+def _gains(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the absolute gains of each norm, by the convolution before it."""
+    norms = [(name, layer.inputs[0]) for name, layer in named_layers(spec) if layer.op == "norm"]
+    return {conv: np.abs(state[f"{name}.weight"].astype(np.float64)) for name, conv in norms}
+
+
+def _over_mean(values: np.ndarray) -> np.ndarray:
+    return values / max(float(values.mean()), 1e-12)
+
+
+def _last_convs(spec: ArchSpec) -> dict[str, str]:
+    """Returns the block of each convolution whose output is added to an identity shortcut."""
+    return {
+        f"{block_name(i, j)}.{last_norm(block)}".removesuffix("norm") + "conv": block_name(i, j)
+        for i, blocks in enumerate(spec.stages)
+        for j, block in enumerate(blocks)
+        if block.residual == "identity"
+    }
+
+
+def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossFn) -> Importance:
+    """Returns what removing each channel would change the loss by, to first order, on normalised `batches`.
+
+    A channel's is the mean over pictures of |sum over positions of gradient * activation|, summed over the layers that
+    have this channel behind their norm and activation; a block's is that of the whole sum that it adds to its shortcut.
+    Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", eq. 7,
+    without its normalisation, which the later paper (2019, section 3.1) drops as well. The network is used as in
+    evaluation. Raises InputError without any batch.
+    """
+    spec = network.spec
+    points = _points(spec)
+    ends = {f"{name}.{last_norm(block)}": name for name, block in _identity_blocks(spec)}
+    totals: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    modules = dict(network.named_modules())
+
+    def hook(name: str):
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            output.retain_grad()
+            outputs[name] = output
+
+        return keep
+
+    handles = [modules[name].register_forward_hook(hook(name)) for name in {*points, *ends}]
+    trainable = [parameter.requires_grad for parameter in network.parameters()]
+    network.eval().requires_grad_(True)  # so that what is hooked has gradients, whatever was frozen
+    pictures = 0
+    try:
+        for batch in batches:
+            network.zero_grad(set_to_none=True)
+            # The loss is a mean over pictures; a picture's own gradient is so many times larger.
+            (loss_fn(network, batch) * len(batch.images)).backward()
+            pictures += len(batch.images)
+            for name, output in outputs.items():
+                product = (output.detach() * output.grad).sum((2, 3)).double()
+                if name in points:
+                    _add(totals, name, product.abs().sum(0))
+                if name in ends:
+                    _add(totals, f"block {ends[name]}", product.sum(1).abs().sum(0))
+            outputs.clear()
+    finally:
+        for handle in handles:
+            handle.remove()
+        network.zero_grad(set_to_none=True)
+        for parameter, flag in zip(network.parameters(), trainable, strict=True):
+            parameter.requires_grad_(flag)
+    if not pictures:
+        raise InputError("importance needs at least one batch of pictures; got none")
+    found = {name: (total / pictures).cpu().numpy() for name, total in totals.items()}
+    channels = {tie.name: np.zeros(tie.channels) for tie in tied_widths(spec)}
+    owners = {width: tie for tie in tied_widths(spec) for width in tie.widths}
+    for name, width in points.items():
+        channels[owners[width].name] += found[name]
+    blocks = {name: float(found[f"block {name}"]) for name in ends.values()}
+    return Importance(method="taylor", additive=True, channels=channels, blocks=blocks)
+
+
+def _add(totals: dict[str, Tensor], name: str, values: Tensor) -> None:
+    totals[name] = totals[name] + values if name in totals else values
+
+
+def _identity_blocks(spec: ArchSpec):
+    for i, blocks in enumerate(spec.stages):
+        for j, block in enumerate(blocks):
+            if block.residual == "identity":
+                yield block_name(i, j), block
+
+
+def _points(spec: ArchSpec) -> dict[str, str]:
+    """Returns the modules whose outputs are looked at, each with the width that it carries.
+
+    Of a convolution with norm and activation that is the last of these. What a gate scales is looked at before it, and
+    what is added to a shortcut before it is: later the shortcut would be counted again and again.
+    """
+    layers = dict(named_layers(spec))
+    widths = layer_widths(spec)
+    readers: dict[str, list[str]] = {}
+    for name, layer in layers.items():
+        for source in layer.inputs:
+            readers.setdefault(source, []).append(name)
+    points = {}
+    for name, layer in layers.items():
+        if layer.op != "conv" or name.endswith(".se.expand"):
+            continue
+        end = name
+        while len(readers[end]) == 1 and layers[readers[end][0]].op in ("norm", "act"):
+            end = readers[end][0]
+        points[end] = widths[name][1]
+    return points

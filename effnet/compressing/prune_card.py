@@ -1,0 +1,33 @@
+"""The model card of a pruned network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def card(report: Mapping[str, Any], *, name: str) -> str:
+    """Returns README.md, as Markdown with the hub's metadata, of a bundle that pruning made."""
+    before, after, options = report["before"], report["after"], report["options"]
+    rows = (
+        ("parameters", f"{before['params']:,}", f"{after['params']:,}"),
+        ("multiply-accumulates", f"{before['macs'] / 1e6:.1f}M", f"{after['macs'] / 1e6:.1f}M"),
+        ("blocks", before["blocks"], after["blocks"]),
+        ("latency in ONNX Runtime, ms", f"{before['latency_ms']:.3g}", f"{after['latency_ms']:.3g}"),
+        ("test accuracy", f"{before['test_accuracy']:.2%}", f"{after['test_accuracy']:.2%}"),
+    )
+    table = "\n".join(f"| {what} | {old} | {new} |" for what, old, new in rows)
+    low, high = after["confidence"]
+    return (
+        "---\nlibrary_name: effnet\npipeline_tag: image-classification\ntags:\n- image-classification\n"
+        "- efficientnet\n- onnx\n- pruned\n---\n\n"
+        f"# {name}\n\n"
+        f"{after['network']}, made from the bundle {report['original']} by structured pruning (importance: "
+        f"{options['method']}, {options['steps']} {'step' if options['steps'] == 1 else 'steps'}) and recovery with "
+        f"the original as teacher on {report['data']}.\n\n"
+        f"| | original | pruned |\n|---|---:|---:|\n{table}\n\n"
+        f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the pruned one "
+        f"{low:.1%} to {high:.1%}). Both files were timed in turn with {options['threads']} "
+        f"{'thread' if options['threads'] == 1 else 'threads'}; the pruned one takes {report['latency_ratio']:.2f} of "
+        "the original's time.\n\n"
+        f"## Use\n\n```sh\neffnet predict {name} PICTURES\n```\n\n"
+        "## Licence\n\nThat of the original and of the pictures that it was trained on.\n"
+    )

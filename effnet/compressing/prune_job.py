@@ -1,0 +1,355 @@
+"""The job of pruning: a bundle in, a smaller and faster one out, recovered from the original's own answers."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.arch.cost import cost
+from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
+from effnet.compressing.latency import Compared, compare_latency
+from effnet.compressing.prune import Scope, check_scope, prune, vector_width
+from effnet.compressing.prune_card import card
+from effnet.compressing.recover import rebased, recovery_recipe, renormed, sample_batches
+from effnet.data.datasets import Dataset, read_dataset
+from effnet.errors import BudgetError, InputError
+from effnet.exporting.bundle import export_onnx
+from effnet.exporting.verify import ExportCheck, check_export
+from effnet.measure.machine import versions
+from effnet.nn.network import Network, build
+from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_text
+from effnet.runtime.predictor import Predictor
+from effnet.training.batches import eval_batches
+from effnet.training.calibration import Abstain, calibrate
+from effnet.training.distill import read_teacher
+from effnet.training.evaluate import evaluate, labelled_split, predict_split
+from effnet.training.events import Listener, Noted
+from effnet.training.loop import train
+from effnet.training.losses import cross_entropy
+from effnet.training.speed import train_speed
+from effnet.weights.adapt import Arrays
+from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
+from effnet.weights.transfer import transfer
+
+RUN, OPTIONS, REPORT, CARD = "run", "prune.json", "prune_report.json", "README.md"
+_DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
+_CHECKED = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What pruning is asked for; a resumed run repeats it.
+
+    `macs_ratio` is the share of the multiply-accumulates that stays, reached in `steps` with recovery behind each.
+    Training takes `epochs` in all or, where given, as many as fit into `minutes`.
+    """
+
+    macs_ratio: float = 0.5
+    steps: int = 3
+    method: Method = "taylor"
+    scope: Scope = "global"
+    epochs: int | None = None
+    minutes: float | None = None
+    drop_blocks: bool = False
+    round_to: int | None = None
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        check_scope(self.scope)
+        if not 0 < self.macs_ratio < 1:
+            raise InputError(f"the share of multiply-accumulates that stays must lie in 0..1; got {self.macs_ratio}")
+        for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if self.epochs is not None and self.minutes is not None:
+            raise InputError("give epochs or minutes, not both")
+        if self.minutes is not None and not self.minutes > 0:
+            raise InputError(f"minutes must be a number above 0; got {self.minutes}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """The bundle that came of it, and what was counted and measured before and after: the bundle's own report."""
+
+    folder: Path
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What every step of one job needs."""
+
+    bundle: Path
+    config: ModelConfig
+    dataset: Dataset
+    options: Options
+    folder: Path
+    listener: Listener
+
+    def say(self, text: str) -> None:
+        """Tells whoever listens."""
+        self.listener(Noted(text=text))
+
+
+def prune_bundle(
+    bundle: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    options: Options | None = None,
+    resume: bool = False,
+    listener: Listener = lambda event: None,
+) -> PruneResult:
+    """Prunes the bundle to a share of its multiply-accumulates, recovers it on `data`, and writes the bundle `out`.
+
+    `data` must have the bundle's classes; it is split as the bundle's own was. Every step takes importance anew,
+    prunes, takes the norms' statistics anew and trains with the original as its teacher. The result is an ordinary
+    bundle; its ONNX file is proven against the module, scored on the test split and timed against the original's in
+    turn. With `resume` an interrupted run goes on.
+
+    Raises InputError where `out` is not empty, or where the data or a resumed run do not belong to the bundle;
+    BudgetError where the network cannot be pruned so far.
+    """
+    options = options or Options()
+    bundle, out = Path(bundle), Path(out)
+    config = read_config(bundle)
+    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    read_teacher(bundle, class_names=dataset.class_names, channels=config.preprocess.channels)
+    _begin(out, bundle, os.fspath(data), options, resume=resume)
+    run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
+    try:
+        network, seconds = _prune_in_steps(run)
+    except BudgetError:  # there is nothing to go on with
+        _leave_nothing(out)
+        raise
+    return _prove(run, network, seconds, data=os.fspath(data), out=out)
+
+
+def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
+    """Makes the folder of the run, or sees that the one there is of the same run."""
+    asked = {"bundle": str(bundle.resolve()), "data": data, **asdict(options)}
+    asked["weights"] = (bundle / WEIGHTS).stat().st_size if (bundle / WEIGHTS).is_file() else None
+    path = out / RUN / OPTIONS
+    foreign = [entry.name for entry in out.iterdir() if entry.name != RUN or not resume] if out.is_dir() else []
+    if foreign:
+        hint = "" if resume else ", or go on with --resume" if path.is_file() else ""
+        raise InputError(f"{out} must be a new or empty folder; it has {sorted(foreign)[0]}: name another{hint}")
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key, value in asked.items() if before.get(key) != value]
+        other = [f"{key} was {before.get(key)!r}, now {asked[key]!r}" for key in changed]
+        if other:
+            raise InputError(f"--resume must repeat the options of the run in {out}: {'; '.join(other)}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(asked, indent=1) + "\n")
+
+
+def _leave_nothing(out: Path) -> None:
+    shutil.rmtree(out / RUN)
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
+def _network(config: ModelConfig, state: Arrays, where: Path) -> Network:
+    network = build(config.arch)
+    load_arrays_(network, state, where=str(where))
+    return network.eval()
+
+
+def _prune_in_steps(run: _Run) -> tuple[Network, float]:
+    """Returns the pruned and recovered network and the seconds that its training took."""
+    options, seconds = run.options, 0.0
+    original = cost(run.config.arch).macs
+    config, state = run.config, load_state(run.bundle)
+    epochs = _epochs(run)
+    for number in range(1, options.steps + 1):
+        folder = run.folder / f"step-{number}"
+        if not (folder / "start" / CONFIG).is_file():
+            limit = original * options.macs_ratio ** (number / options.steps)
+            _prune_once(run, config, state, limit=limit, folder=folder, heading=f"Step {number} of {options.steps}")
+        config = read_config(folder / "start")
+        network, spent = _recover(run, config, folder, epochs=epochs[number - 1])
+        state = state_arrays(network)
+        seconds += spent
+    return network, seconds
+
+
+def _pictures(run: _Run):
+    return sample_batches(run.dataset.train, run.config.preprocess, seed=run.options.seed)
+
+
+def _epochs(run: _Run) -> list[int]:
+    """Returns the epochs of each step: half of all behind the last, the others shared out alike."""
+    options, steps = run.options, run.options.steps
+    total = options.epochs or _DEFAULT_EPOCHS
+    if options.minutes is not None:
+        path = run.folder / "epochs.json"
+        if not path.is_file():  # a resumed run does not measure anew
+            # The teacher's forward pass is about a third of its training step.
+            speed = train_speed(run.config.arch) * 0.75
+            possible = 60 * options.minutes * _TRAINING_SHARE * speed / len(run.dataset.train)
+            write_text(path, json.dumps(max(steps, min(_MOST_EPOCHS, int(possible)))))
+        total = json.loads(path.read_text(encoding="utf-8"))
+    if steps == 1:
+        return [total]
+    early = max(1, total // 2 // (steps - 1))
+    return [early] * (steps - 1) + [max(1, total - early * (steps - 1))]
+
+
+def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, folder: Path, heading: str) -> None:
+    """Writes what a step begins its training with, a bundle without an ONNX file, into `folder`/start."""
+    options = run.options
+    # Training leaves norms frozen, so before each step, and before the first for whatever the original is.
+    state = rebased(_network(config, state, run.bundle), (batch.images for batch in _pictures(run)))
+    importance = _importance(run, config, state)
+    found = prune(
+        config.arch,
+        importance=importance,
+        limit=limit,
+        scope=options.scope,
+        round_to=options.round_to or vector_width(),
+        drop_blocks=options.drop_blocks,
+    )
+    smaller = replace(config, arch=found.spec)
+    moved = transfer(state, source=config.arch, target=found.spec, keep=found.keep)
+    moved = renormed(_network(smaller, moved, folder), (batch.images for batch in _pictures(run)))
+    before, after = cost(config.arch), cost(found.spec)
+    run.say(
+        f"{heading}: {before.macs / 1e6:.4g}M multiply-accumulates become {after.macs / 1e6:.4g}M, {before.params:,} "
+        f"parameters {after.params:,}, {len(config.arch.blocks)} blocks {len(found.spec.blocks)}"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".start-") as scratch:
+        save_bundle(Path(scratch) / "start", smaller, moved)
+        os.replace(Path(scratch) / "start", folder / "start")
+
+
+def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
+    if run.options.method != "taylor":
+        return weight_importance(config.arch, state, method=run.options.method)
+    # Smoothed labels: a network that knows its training pictures by heart would have next to no gradient.
+    return taylor_importance(_network(config, state, run.bundle), _pictures(run), cross_entropy(0.1))
+
+
+def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tuple[Network, float]:
+    """Trains what `folder`/start holds, or goes on with it, and returns the best that came of it."""
+    recipe = recovery_recipe(
+        run.dataset,
+        config.preprocess,
+        epochs=epochs,
+        teacher=str(run.bundle),
+        short_side=config.preprocess.resolution,
+        seed=run.options.seed,
+    )
+    network = _network(config, load_state(folder / "start"), folder / "start")
+    result = train(network, run.dataset, recipe, config.preprocess, folder=folder / "train", listener=run.listener)
+    plain = _network(config, state_arrays(result.model), folder)
+    return plain, result.seconds
+
+
+def _prove(run: _Run, network: Network, seconds: float, *, data: str, out: Path) -> PruneResult:
+    """Exports, checks, scores and times the network, and publishes it into `out`."""
+    run.say("Exporting to ONNX, checking, scoring and timing")
+    folder = run.folder / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)
+    state = state_arrays(network)
+    config = replace(
+        run.config, arch=network.spec, versions=versions(), temperature=1.0, threshold=None, deployed="onnx"
+    )
+    config = _calibrated(run, config, state, folder)
+    save_bundle(folder, config, state)
+    export_onnx(folder, config, state)
+    predictor = Predictor(folder, threads=run.options.threads)
+    check = check_export(network, predictor, _checked(run))
+    original = _original(run)
+    scores = {
+        name: evaluate(Predictor(place, threads=run.options.threads), _test_split(data, config))
+        for name, place in (("before", original), ("after", folder))
+    }
+    timed = compare_latency(original / ONNX, folder / ONNX, threads=run.options.threads)
+    report = _report(run, config, check, scores, timed, seconds)
+    write_text(folder / CARD, card(report, name=out.name))
+    write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    # config.json comes last: with it the folder is a bundle, and then it is whole.
+    for name in (WEIGHTS, ONNX, REPORT, CARD, CONFIG):
+        os.replace(folder / name, out / name)
+    shutil.rmtree(run.folder)
+    return PruneResult(folder=out, report=report)
+
+
+def _test_split(data: str, config: ModelConfig):
+    return labelled_split(data, "test", config=config)
+
+
+def _calibrated(run: _Run, config: ModelConfig, state: Arrays, folder: Path) -> ModelConfig:
+    """Returns the config with the temperature that suits the validation split, and the original's threshold."""
+    val = run.dataset.val
+    if len(val):
+        save_bundle(folder, config, state)
+        export_onnx(folder, config, state)
+        probabilities, indices = predict_split(Predictor(folder), val)
+        config = replace(config, temperature=calibrate(probabilities, val.labels[indices], Abstain()).temperature)
+    return replace(config, threshold=run.config.threshold)
+
+
+def _checked(run: _Run) -> np.ndarray:
+    images, _ = next(eval_batches(run.dataset.test, run.config.preprocess, batch_size=_CHECKED))
+    return images
+
+
+def _original(run: _Run) -> Path:
+    """Returns a folder with the original's ONNX file: the bundle itself or, where it has none, one made for it."""
+    if (run.bundle / ONNX).is_file() and run.config.deployed == "onnx":
+        return run.bundle
+    folder = run.folder / "original"
+    config, state = replace(run.config, deployed="onnx"), load_state(run.bundle)
+    save_bundle(folder, config, state)
+    export_onnx(folder, config, state)
+    return folder
+
+
+def _report(
+    run: _Run,
+    config: ModelConfig,
+    check: ExportCheck,
+    scores: Mapping[str, Any],
+    timed: Compared,
+    seconds: float,
+) -> dict[str, Any]:
+    """Returns what was counted and measured of the original ("before") and of the pruned network ("after")."""
+
+    def side(name: str, spec: Any, times: tuple[float, ...]) -> dict[str, Any]:
+        total, score = cost(spec), scores[name]
+        return {
+            "network": spec.name,
+            "params": total.params,
+            "macs": total.macs,
+            "blocks": len(spec.blocks),
+            "latency_ms": min(times),
+            "latencies_ms": list(times),
+            "test_accuracy": score.accuracy,
+            "test_images": score.images,
+            "confidence": list(score.confidence),
+        }
+
+    return {
+        "before": side("before", run.config.arch, timed.first_ms),
+        "after": side("after", config.arch, timed.second_ms),
+        "latency_ratio": timed.ratio,
+        "points_lost": 100 * (scores["before"].accuracy - scores["after"].accuracy),
+        "check": check.to_dict(),
+        "options": asdict(run.options),
+        "original": run.bundle.resolve().name,
+        "data": run.dataset.name,
+        "training_seconds": seconds,
+        "versions": versions(),
+    }

@@ -1,0 +1,134 @@
+"""What a pruned network needs to work again: statistics of its norms, and training from the original's answers."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from effnet.data.datasets import Dataset, Split
+from effnet.data.preprocess import Preprocess
+from effnet.nn.network import Network
+from effnet.training.batches import eval_batches
+from effnet.training.device import to_input
+from effnet.training.losses import Batch
+from effnet.training.norms import precise_norms
+from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Schedule, Train
+from effnet.weights.adapt import Arrays
+from effnet.weights.bundle import state_arrays
+
+# Pictures that statistics and importance are taken from, and how many at once.
+_PICTURES, _BATCH = 512, 32
+# Few pictures would only blur statistics that were taken from all of them at once.
+_ENOUGH_FOR_STATISTICS = 5000
+_RATE, _TEACHER_WEIGHT, _TEMPERATURE = 1e-3, 0.7, 2.0
+
+
+def sample_batches(
+    split: Split, preprocess: Preprocess, *, seed: int, pictures: int = _PICTURES, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """Yields at most so many pictures of a split, drawn by `seed`, as evaluation sees them, normalised."""
+    device = device or torch.device("cpu")
+    chosen = np.random.default_rng(seed).permutation(len(split))[:pictures]
+    part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
+    for images, indices in eval_batches(part, preprocess, batch_size=_BATCH):
+        labels = torch.from_numpy(part.labels[indices]).to(device)
+        yield Batch(images=to_input(images, preprocess, device), labels=labels)
+
+
+def renormed(network: Network, batches: Iterable[Tensor]) -> Arrays:
+    """Returns the network's state with the norms' statistics of normalised `batches`, as they are with its weights now.
+
+    Where channels were taken away, those that read them get other inputs than their norms were made for.
+    """
+    with precise_norms(network, batches):
+        return {name: array.copy() for name, array in state_arrays(network).items()}
+
+
+def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
+    """Returns a state that computes the same, with norms that hold the statistics of `batches`.
+
+    Where norms were folded away, or stayed frozen while the weights were trained, their statistics are not those of
+    their inputs, and `renormed` would change what the network computes even with no channel gone. Gain and bias make up
+    for the new mean and variance here.
+    """
+    state = {name: array.copy() for name, array in state_arrays(network).items()}
+    for name, (mean, var) in _input_statistics(network, batches).items():
+        gain, bias, old_mean, old_var = (
+            state[f"{name}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        epsilon = network.spec.norm_epsilon
+        factor = gain / np.sqrt(old_var + epsilon)
+        found = {
+            "weight": factor * np.sqrt(var + epsilon),
+            "bias": bias + factor * (mean - old_mean),
+            "running_mean": mean,
+            "running_var": var,
+        }
+        state |= {f"{name}.{part}": array.astype(np.float32) for part, array in found.items()}
+    return state
+
+
+@torch.no_grad()
+def _input_statistics(network: Network, batches: Iterable[Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns mean and variance of what every norm is given in evaluation, by the norm's name, each [channels].
+
+    Not with norms that use the batch's: those before them would then put out something else.
+    """
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    sums = {name: torch.zeros(3, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
+
+    def hook(name: str):
+        def add(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].double()
+            count = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=torch.float64)
+            sums[name] += torch.stack([count, x.sum((0, 2, 3)).cpu(), x.square().sum((0, 2, 3)).cpu()])
+
+        return add
+
+    handles = [norm.register_forward_pre_hook(hook(name)) for name, norm in norms.items()]
+    try:
+        network.eval()
+        for images in batches:
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    means = {name: (total[1] / total[0]).numpy() for name, total in sums.items()}
+    return {
+        name: (means[name], np.maximum((total[2] / total[0]).numpy() - means[name] ** 2, 0.0))
+        for name, total in sums.items()
+    }
+
+
+def recovery_recipe(
+    dataset: Dataset, preprocess: Preprocess, *, epochs: int, teacher: str, short_side: int, seed: int
+) -> Recipe:
+    """Returns the recipe for a pruned network: the original's answers beside the labels, small steps, mild views.
+
+    Norms keep their statistics where pictures are few.
+    """
+    batch_size = 64 if len(dataset.train) >= 2000 else 32
+    mirror = dataset.mirror_safe
+    return Recipe(
+        name="prune",
+        train=Train(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=_RATE * (batch_size / 32) ** 0.5,
+            ema_decay=0.99,
+            frozen_norms=len(dataset.train) < _ENOUGH_FOR_STATISTICS,
+            start_counts=True,
+            seed=seed,
+        ),
+        model=Model(dropout=0.0),
+        optimizer=Optimizer(weight_decay=0.02),
+        schedule=Schedule(warmup=0.1),
+        augment=Augment(
+            view="crop" if mirror else "shift",
+            min_area=0.6 if short_side <= 40 else 0.4,
+            flip=mirror,
+            interpolation=preprocess.interpolation,
+        ),
+        loss=Loss(teacher=teacher, teacher_weight=_TEACHER_WEIGHT, temperature=_TEMPERATURE, label_smoothing=0.0),
+    )
