@@ -164,6 +164,7 @@ class _Climb:
     def _store_smaller(self) -> None:
         """Tries weights of fewer bits, which save room, and time only where the runtime computes in them."""
         self._if_any("fp16", "weights in 16 bits")
+        self._if_any("bf16", "weights in 16 bits, arithmetic in bfloat16 where the processor has it")
         if self.limits.size_mb is not None and not self._over():
             self._if_any("w8", "weights in 8 bits, arithmetic in 32")
 
@@ -191,11 +192,9 @@ class _Climb:
         method = _best(tried)[2].method
         if keeps(f"{method}, full bias correction", subject, Quantization(method=method, bias_correction="full")):
             return True
-        equalize = self.proofs.tools.equalize
-        if equalize is not None:
-            equal = equalize(subject, self.proofs.images)
-            if keeps(f"{method}, equalized", equal, Quantization(method=method)):
-                return True
+        equal = self.proofs.tools.equalize(subject, self.proofs.images)
+        if equal is not None and keeps(f"{method}, equalized", equal, Quantization(method=method)):
+            return True
         accuracy, best, quantization = _best(tried)
         self.failed.append((name, best, accuracy))
         return self._leave_float(best, name, quantization)

@@ -28,13 +28,14 @@ from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, calibrate
 from effnet.training.distill import read_teacher
-from effnet.training.evaluate import evaluate, labelled_split, predict_split
+from effnet.training.evaluate import evaluate, predict_split
 from effnet.training.events import Listener, Noted
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
 from effnet.training.speed import train_speed
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
+from effnet.weights.labels import labelled_split
 from effnet.weights.transfer import transfer
 
 RUN, OPTIONS, REPORT, CARD = "run", "prune.json", "prune_report.json", "README.md"

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ from effnet.compressing.qat import sensitive_layers, train_rounded
 from effnet.compressing.replace import train_replaced
 from effnet.compressing.subject import Subject
 from effnet.data.datasets import Split
+from effnet.exporting.equalize import equalize
 from effnet.exporting.targets import Quantization, write_export
+from effnet.exporting.weights import fold_norms, unfold_norms
 from effnet.measure.timing import time_model
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
@@ -71,18 +73,27 @@ def rank_layers(subject: Subject, images: np.ndarray) -> tuple[str, ...]:
     return tuple(name for name, _ in sensitive_layers(subject, images))
 
 
+def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
+    """Returns the subject with its channels equally large, None where its activation lets no factor through."""
+    spec = subject.config.arch
+    if spec.activation != "relu":
+        return None
+    state = unfold_norms(spec, equalize(spec, fold_norms(spec, subject.state)))
+    return replace(subject, state=state)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """How artifacts are made and measured; `equalize` maps a subject and pictures to an equal one that rounds better.
 
-    Without `equalize` the ladder has no such step.
+    Where it returns None the ladder has no such step.
     """
 
     write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
     answer: Callable[[Path, str, Split, int], np.ndarray] = answer
     time_pair: Callable[[Path, Path, int], Pair] = time_pair
     rank_layers: Callable[[Subject, np.ndarray], tuple[str, ...]] = rank_layers
-    equalize: Callable[[Subject, np.ndarray], Subject] | None = None
+    equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized
     train_replaced: Callable[..., Subject] = train_replaced
     train_rounded: Callable[..., Subject] = train_rounded
 

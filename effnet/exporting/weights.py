@@ -45,6 +45,25 @@ def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> 
     return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
 
 
+def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
+    """Returns a state dict as arrays of the function that folded weights compute: norms only add a bias.
+
+    It is what `fold_norms` folds to `folded` again.
+    """
+    state: Arrays = {}
+    for name, layer in named_layers(spec):
+        if layer.op in ("conv", "linear"):
+            state[f"{name}.weight"] = folded[f"{name}.weight"]
+            if layer.bias:
+                state[f"{name}.bias"] = folded[f"{name}.bias"]
+        elif layer.op == "norm":
+            ones, zeros = np.ones(layer.out_channels, np.float32), np.zeros(layer.out_channels, np.float32)
+            bias = folded[f"{layer.inputs[0]}.bias"]
+            state |= {f"{name}.weight": ones, f"{name}.bias": bias, f"{name}.running_mean": zeros}
+            state[f"{name}.running_var"] = ones * np.float32(1 - spec.norm_epsilon)
+    return state
+
+
 def _take(state: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> np.ndarray:
     if key not in state:
         raise SpecError(f"the weights lack {key}, which this architecture needs")

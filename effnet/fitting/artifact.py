@@ -13,6 +13,8 @@ from scipy.special import softmax
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
+from effnet.compressing.prune import vector_width
+from effnet.compressing.prune_job import Options, prune_bundle
 from effnet.data.datasets import Dataset, Split, load_image
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
@@ -29,18 +31,21 @@ from effnet.fitting.transfer import Learned, transfer
 from effnet.measure.machine import versions
 from effnet.measure.timing import Timing, time_model
 from effnet.nn.network import build, zero_classifier_
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_config
+from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate, predict_split
 from effnet.training.state import network_for
-from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
+from effnet.weights.adapt import Arrays
+from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 
 # Pictures that the export is checked on: as many as eager can do within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 # Other processes can only slow a measurement down, so a miss is measured again, with pauses in seconds between,
 # before it counts: another half minute is little beside another training.
+# Pruning in the steps of which recovery takes this share of the time.
+_PRUNING_STEPS, _PRUNING_SHARE = 2, 0.5
 _PAUSES = (0, 1, 2, 4, 6, 8, 10)
 
 
@@ -78,7 +83,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 
     With an attempt that is not from scratch, the network begins with the candidate's pretrained weights.
     """
-    spec = candidate.spec
+    spec = candidate.whole or candidate.spec
     listener, threads, abstain, budget = task.listener, task.threads, task.abstain, task.budget
     learned = _learn(spec, attempt, dataset, folder=folder, task=task, weights=candidate.weights)
     training = learned.training
@@ -97,6 +102,9 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     config, calibration = _calibrated(config, state, dataset.val, learned, abstain, folder=bundle)
     listener(Said(text=f"Temperature {calibration.temperature:g}. {calibration.sentence}"))
     reference = export_onnx(bundle, config, state)
+    if candidate.kept < 1:
+        bundle, config, state = _pruned(bundle, candidate, dataset, task=task)
+        reference = bundle / ONNX
     deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
     if deployed.path != reference:  # it is what others are compared with, and proven as well
         _check(reference.parent, config, state, dataset, format="onnx")
@@ -128,6 +136,23 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         failures=missed,
         seconds=training.seconds + time.monotonic() - proving,
     )
+
+
+def _pruned(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, ModelConfig, Arrays]:
+    """Returns the bundle that pruning makes of `bundle`, beside it, its config and its weights."""
+    task.say(f"Pruning to {candidate.kept:.0%} of the MACs", heading=True)
+    out = bundle.with_name("pruned")
+    options = Options(
+        macs_ratio=candidate.kept,
+        steps=_PRUNING_STEPS,
+        scope="stage",
+        round_to=vector_width(),
+        minutes=None if task.time_limit is None else _PRUNING_SHARE * task.time_limit,
+        threads=task.threads,
+        seed=task.seed,
+    )
+    prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
+    return out, replace(read_config(out), split_seed=task.seed), load_state(out)
 
 
 def _check(

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
+from effnet.compressing.importance import weight_importance
+from effnet.compressing.prune import macs_of, prune, vector_width
 from effnet.data.preprocess import Preprocess
+from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.fitting.candidates import Candidate, in_precision
 from effnet.runtime.formats import Precision
 from effnet.weights.adapt import adapt_statistics
@@ -24,7 +27,9 @@ _RESOLUTIONS = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512, 6
 # octaves: linear probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders what is tried.
 _POINTS, _POWER = 8.0, 1.5
 # What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
-_LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "w8": 0.1, "int8": 0.3}
+_LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.1, "w8": 0.1, "int8": 0.3}
+# Shares of the MACs that pruning may leave, and the points that each may lose, after recovery: a guess that orders.
+_KEPT = {0.7: 1.0, 0.5: 2.0}
 # Assumed for weights whose accuracy nobody published.
 _UNKNOWN_TOP1 = 75.0
 # Keras' and TensorFlow's weights are on the hub as timm's, and lukemelas' are TensorFlow's.
@@ -99,23 +104,32 @@ def _offer(
     return Offer(source=source, label=label, spec=spec, preprocess=preprocess, family=family, top1=top1)
 
 
-def list_pretrained(offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",)) -> list[Candidate]:
+def list_pretrained(
+    offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",), may_prune: bool = False
+) -> list[Candidate]:
     """Returns every offer at its own and at smaller resolutions, in every precision, the most accurate first.
 
-    What is expected of their accuracy orders them.
+    What is expected of their accuracy orders them. With `may_prune` there are those too that
+    pruning makes of them: their widths are known, which channels these are is not.
     """
     found: list[tuple[float, Candidate]] = []
-    for offer in offers:
+    shapes = [(offer, 1.0, offer.spec) for offer in offers]
+    if may_prune:
+        shapes += [(offer, kept, slimmed(offer.spec, kept)) for offer in offers for kept in _KEPT]
+    for offer, kept, shape in shapes:
         native = offer.preprocess.resolution
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):
-            name = f"{offer.label} at {resolution}"
-            spec = dataclasses.replace(offer.spec, resolution=resolution, name=name)
+            name = f"{offer.label} at {resolution}" + ("" if kept == 1 else f" pruned to {kept:.0%}")
+            spec = dataclasses.replace(shape, resolution=resolution, name=name)
+            whole = None if kept == 1 else dataclasses.replace(offer.spec, resolution=resolution)
             total = cost(spec)
             candidate = Candidate(
                 spec=spec, family=offer.family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
                 weights=offer.source, preprocess=dataclasses.replace(offer.preprocess, resolution=resolution),
+                kept=kept, whole=whole,
             )  # fmt: skip
             expected = expected_accuracy(offer.top1, native=native, resolution=resolution)
+            expected -= _KEPT.get(kept, 0.0)
             found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
     return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
 
@@ -124,3 +138,9 @@ def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> fl
     """Returns what orders pretrained networks: the published accuracy, less for pictures smaller than in training."""
     octaves = max(0.0, math.log2(native / resolution))
     return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
+
+
+def slimmed(spec: ArchSpec, kept: float) -> ArchSpec:
+    """Returns the network that pruning to a share of the MACs leaves: with all stages cut alike, any weights' are."""
+    importance = weight_importance(spec, unfold_norms(spec, random_weights(spec)))
+    return prune(spec, importance=importance, limit=kept * macs_of(spec), scope="stage", round_to=vector_width()).spec

@@ -24,7 +24,7 @@ _VARIANTS: tuple[tuple[str, Activation, Gate], ...] = (
 # What a network's MACs are worth beside the same network's with SiLU in 32 bits. A rule of thumb: it only orders what
 # is tried; trials and the finished file decide.
 _WORTH_ACTIVATION = {"relu6": 0.85, "hard_swish": 0.97}
-WORTH_PRECISION: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "w8": 0.98, "int8": 0.85}
+WORTH_PRECISION: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "bf16": 0.97, "w8": 0.98, "int8": 0.85}
 # Finer where most devices are.
 PHIS = (
     6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -3.5, -4, -5, -6, -7, -8, -9, -10, -12, -14,
@@ -50,6 +50,10 @@ _KNOWN = (
     "trial_rounds",
     "worth",
 )
+# What its weights take in a file.
+_STORED_AS: dict[Precision, Literal["fp32", "fp16", "int8"]] = {
+    "fp32": "fp32", "fp16": "fp16", "bf16": "fp16", "w8": "int8", "int8": "int8",
+}  # fmt: skip
 # How far a network's input may lie from the resolution that compound scaling pairs with its phi.
 _LEAST_RATIO, _MOST_RATIO, _LEAST_PAIRED = 0.6, 3.0, 40.0
 
@@ -60,9 +64,10 @@ class Candidate:
 
     `latency_ms`, `memory_mb` are None until measured; `size_mb` is the size of the weights until then. `weights` are
     the pretrained ones that it begins with, as an id or a path, and `preprocess` is what they expect; empty and None
-    for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs of its
-    weights' network that pruning leaves. Of two candidates the one with more MACs times `worth` is expected to be
-    more accurate. `trial_accuracy` is that of a short training, of so many rounds; None without one.
+    for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs of its weights'
+    network, `whole`, that pruning leaves; 1 and None without pruning. Of two candidates the one with more MACs times
+    `worth` is expected to be more accurate. `trial_accuracy` is that of a short training, of so many rounds; None
+    without one.
     """
 
     spec: ArchSpec
@@ -76,6 +81,7 @@ class Candidate:
     preprocess: Preprocess | None = None
     precision: Precision = "fp32"
     kept: float = 1.0
+    whole: ArchSpec | None = None
     worth: float = 1.0
     trial_accuracy: float | None = None
     trial_rounds: int = 0
@@ -111,7 +117,13 @@ class Candidate:
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-able data that `candidate_from_dict` reads."""
         preprocess = self.preprocess.to_dict() if self.preprocess else None
-        return self.to_row() | {"spec": spec_to_dict(self.spec), "preprocess": preprocess, "worth": self.worth}
+        whole = spec_to_dict(self.whole) if self.whole else None
+        return self.to_row() | {
+            "spec": spec_to_dict(self.spec),
+            "preprocess": preprocess,
+            "whole": whole,
+            "worth": self.worth,
+        }
 
 
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:
@@ -119,7 +131,8 @@ def candidate_from_dict(data: dict[str, Any]) -> Candidate:
     spec = spec_from_dict(data["spec"])
     known = {key: data[key] for key in _KNOWN if key in data}  # plans of 0.1.0 have no precision
     preprocess = Preprocess.from_dict(data["preprocess"]) if data["preprocess"] else None
-    return Candidate(spec=spec, cost=cost(spec), preprocess=preprocess, **known)
+    whole = spec_from_dict(data["whole"]) if data.get("whole") else None
+    return Candidate(spec=spec, cost=cost(spec), preprocess=preprocess, whole=whole, **known)
 
 
 def list_candidates(
@@ -153,9 +166,8 @@ def by_promise(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def in_precision(candidate: Candidate, precision: Precision) -> Candidate:
     """Returns a candidate as a file of this precision."""
-    known = "int8" if precision == "w8" else precision
     worth = candidate.worth * WORTH_PRECISION[precision] / WORTH_PRECISION[candidate.precision]
-    size_mb = candidate.cost.weight_bytes(known) / 1e6
+    size_mb = candidate.cost.weight_bytes(_STORED_AS[precision]) / 1e6
     return dataclasses.replace(candidate, precision=precision, worth=worth, size_mb=size_mb)
 
 

@@ -175,7 +175,10 @@ def _choose_pretrained(task: Task, dataset: Dataset, offers: Sequence[Offer]) ->
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
         need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
-    return _plan(task, list_pretrained(offers, precisions=_precisions(task, dataset)), need=need, best="most accurate")
+    # Pruned networks are trained again, which a head alone is not; and only where it is known which weights are taken.
+    may_prune = len(offers) == 1 and task.strategy != "head" and bool(task.budget.asked()) and len(dataset.val) > 0
+    candidates = list_pretrained(offers, precisions=_precisions(task, dataset), may_prune=may_prune)
+    return _plan(task, candidates, need=need, best="most accurate")
 
 
 def _plan(

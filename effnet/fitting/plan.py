@@ -166,7 +166,7 @@ class _Search:
     def _measure_spread(self) -> None:
         """Measures a few networks of each kind, over the range of MACs, for the predictions to stand on."""
         for family, precision in dict.fromkeys((c.family, c.precision) for c in self.table):
-            if precision not in ("fp32", "int8"):  # they compute as in 32 bits
+            if precision not in ("fp32", "bf16", "int8"):  # they compute as in 32 bits
                 continue
             open_ = [i for i, c in enumerate(self.table) if _is(c, family, precision) and c.status == "listed"]
             # Huge ones take long and say little about the small ones: the top of the range is the median.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from effnet.arch.layers import named_layers
-from effnet.fitting.candidates import Candidate
+from effnet.fitting.candidates import Candidate, in_precision
 
 # The budgets that only a measurement settles: the file is more than its weights.
 MEASURED = ("latency_ms", "memory_mb", "size_mb")
@@ -13,17 +13,23 @@ MEASURED = ("latency_ms", "memory_mb", "size_mb")
 _SLOW = ("silu", "hard_swish")
 
 
+def _computes_in(candidate: Candidate) -> str:
+    """Returns the arithmetic: weights of fewer bits alone change nothing."""
+    return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
+
+
 class Predictions:
     """Latency, memory and size as linear functions of what a network's cost says, fitted to what was measured.
 
-    Integer arithmetic has functions of its own; each family has constants of its own. `table` may change between calls.
+    Arithmetic in 8 bits and in bfloat16 has functions of its own; each family has constants of its own. `table` may
+    change between calls.
     """
 
     def __init__(self, table: Sequence[Candidate]) -> None:
         self.table = table
         self._families = list(dict.fromkeys(candidate.family for candidate in table))
         self._features: dict[int, np.ndarray] = {}
-        self._models: dict[tuple[str, bool], np.ndarray | None] = {}
+        self._models: dict[tuple[str, str], np.ndarray | None] = {}
 
     def forget(self) -> None:
         """Has the functions fitted anew: something has been measured."""
@@ -31,25 +37,25 @@ class Predictions:
 
     def of(self, index: int, key: str) -> float | None:
         """Returns the latency in ms, or memory or size in MB, to expect; None before anything is known."""
-        integer = self.table[index].precision == "int8"
-        model = self._model(key, integer)
-        if model is None:  # integers are rarely slower: what floats take is a cautious guess
-            model = self._model(key, not integer)
+        kind = _computes_in(self.table[index])
+        model = self._model(key, kind)
+        if model is None:  # fewer bits are rarely slower: what 32 take is a cautious guess
+            model = self._model(key, "fp32")
         return None if model is None else float(self._feature(index) @ model)
 
-    def _model(self, key: str, integer: bool) -> np.ndarray | None:
-        if (key, integer) not in self._models:
-            self._models[key, integer] = self._fit(key, integer)
-        return self._models[key, integer]
+    def _model(self, key: str, kind: str) -> np.ndarray | None:
+        if (key, kind) not in self._models:
+            self._models[key, kind] = self._fit(key, kind)
+        return self._models[key, kind]
 
-    def _fit(self, key: str, integer: bool) -> np.ndarray | None:
+    def _fit(self, key: str, kind: str) -> np.ndarray | None:
         """Fits non-negative coefficients to what has been measured, each relative to its size."""
         from scipy.optimize import nnls
 
         known = [
             (i, value)
             for i, c in enumerate(self.table)
-            if c.latency_ms is not None and (c.precision == "int8") == integer and (value := c.figures[key])
+            if c.latency_ms is not None and _computes_in(c) == kind and (value := c.figures[key])
         ]
         if not known:
             return None
@@ -67,7 +73,7 @@ class Predictions:
                 found.activations / 1e6,
                 slow / 1e6,
                 found.folded_params / 1e6,
-                found.weight_bytes("int8" if candidate.precision in ("w8", "int8") else "fp32") / 1e6,
+                in_precision(candidate, candidate.precision).size_mb,
                 found.peak_activations / 1e6,
             )
             own = [float(candidate.family == family) for family in self._families]

@@ -7,10 +7,10 @@ from effnet.errors import InputError, nearest
 from effnet.fitting.budget import Budget
 from effnet.runtime.formats import FORMATS, Format, Precision, Runtime
 
-Wanted = Literal["auto", "fp32", "fp16", "w8", "int8"]
+Wanted = Literal["auto", "fp32", "fp16", "bf16", "w8", "int8"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "litert", "executorch")
 # What each precision brings: only then is it worth trying. Weights of fewer bits make files smaller, nothing faster.
-_BRINGS = {"w8": ("size_mb",), "int8": ("latency_ms", "size_mb", "memory_mb")}
+_BRINGS = {"w8": ("size_mb",), "bf16": ("latency_ms", "size_mb"), "int8": ("latency_ms", "size_mb", "memory_mb")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

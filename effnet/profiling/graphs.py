@@ -45,7 +45,7 @@ def write_graph(spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Pr
     formats = {f.precision: f for f in FORMATS.values() if f.runtime == runtime}
     if runtime not in PRECISIONS or precision not in formats:
         raise InputError(f"{runtime} can be had in {', '.join(formats) or 'nothing'}; got {precision!r}")
-    if runtime in ("onnxruntime", "openvino"):
+    if runtime == "onnxruntime" or (runtime == "openvino" and precision in ("fp32", "int8")):
         return _write_onnx(spec, folder / f"model.{precision}.onnx", precision)
     if runtime == "litert":
         return _write_litert(spec, folder / formats[precision].file, precision)
@@ -73,11 +73,11 @@ def _write_litert(spec: ArchSpec, path: Path, precision: Precision) -> Path:
 
 
 def _export(spec: ArchSpec, folder: Path, name: str) -> Path:
-    """Writes through the exporter of bundles, which needs torch for these formats."""
+    """Writes through the exporter of bundles; ExecuTorch's needs torch."""
     from effnet.data.preprocess import Preprocess
     from effnet.runtime.config import ModelConfig
 
-    for package in ("torch", "executorch"):
+    for package in ("torch", "executorch") if name.startswith("executorch") else ():
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"{package} (ExecuTorch's programs are written with it)", "executorch")
     half, side = (0.5,) * spec.in_channels, spec.resolution

@@ -104,7 +104,9 @@ class Scripted:
             answer=self.answer,
             time_pair=self.time_pair,
             rank_layers=self.rank_layers,
-            equalize=(lambda subject, images: self.marked(subject, "equal")) if equalize else None,
+            equalize=(lambda subject, images: self.marked(subject, "equal"))
+            if equalize
+            else (lambda subject, images: None),
             train_replaced=self.train_replaced,
             train_rounded=self.train_rounded,
         )
