@@ -388,6 +388,7 @@ def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp
         write=write_static,
         time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
         rank_layers=lambda subject, images: (),
+        equalize=lambda subject, images: None,
     )
     found = climb(
         fragile, data, runtime="onnxruntime", folder=tmp_path, tools=tools, gate=Gate(max_drop=0.3),
@@ -401,6 +402,22 @@ def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp
     assert found.changed
     assert found.tested["winner"] > by_name["int8 minmax"].accuracy
     assert any("learning from the 32-bit network" in getattr(event, "text", "") for event in heard)
+
+
+def test_equalized_channels_round_where_spoilt_ones_do_not(fragile, tmp_path, monkeypatch):
+    monkeypatch.setattr("effnet.compressing.ladder._METHODS", ("minmax",))
+    tools = Tools(
+        write=write_static,
+        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+    )
+    found = climb(
+        fragile, patterns(), runtime="onnxruntime", folder=tmp_path, tools=tools, gate=Gate(max_drop=0.1), train=False
+    )
+    by_name = {step.name: step for step in found.steps}
+    assert not by_name["int8 minmax"].kept
+    assert found.winner.name == "int8 minmax, equalized"
+    assert found.winner.accuracy > by_name["int8 minmax"].accuracy + 0.1
+    assert found.changed
 
 
 # The bundle.

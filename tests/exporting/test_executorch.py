@@ -174,7 +174,7 @@ def test_what_it_has_no_means_of_is_refused(tmp_path):
     for quantization, message in (
         (Quantization(method="entropy"), "finds ranges by minmax or percentile; got entropy"),
         (Quantization(bias_correction="full"), "corrects biases fast or not at all; got full"),
-        (Quantization(float_layers=("stem.conv", "stem.con")), r"has none called stem\.con$"),
+        (Quantization(float_layers=("stem.conv", "stem.con")), r"got 'stem\.con'"),
     ):
         with pytest.raises(InputError, match=message):
             write_export("executorch-int8", tmp_path, config, state, images=draw(1), quantization=quantization)

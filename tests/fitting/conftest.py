@@ -49,7 +49,7 @@ def quick() -> Iterator[None]:
     """Neither draws nor measures the finished file in the tests of a module."""
     with pytest.MonkeyPatch.context() as patch:
         spare_plots(patch)
-        patch.setattr("effnet.fitting.artifact.time_onnx", lambda *_, **__: timing(1.0))
+        patch.setattr("effnet.fitting.artifact.time_model", lambda *_, **__: timing(1.0))
         yield
 
 
@@ -64,7 +64,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)  # as one_thread does for a module
     with pytest.MonkeyPatch.context() as patch:
         spare_plots(patch)
-        patch.setattr("effnet.fitting.artifact.time_onnx", lambda *_, **__: timing(1.0))
+        patch.setattr("effnet.fitting.artifact.time_model", lambda *_, **__: timing(1.0))
         narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
         spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
         for seed, name in enumerate("ab"):

@@ -89,7 +89,7 @@ def fit_shades(data, out, **kwargs):
 def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_pictures, tmp_path, monkeypatch):
     slow = {"attempt-1"}
     monkeypatch.setattr(
-        "effnet.fitting.artifact.time_onnx", lambda path, **_: timing(2.0 if path.parts[-3] in slow else 0.5)
+        "effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0 if path.parts[-3] in slow else 0.5)
     )
     report = fit_shades(tiny_pictures, tmp_path / "out").report
     first, second = report["attempts"]
@@ -111,7 +111,7 @@ def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_pictures, 
 def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_report(
     tiny_pictures, tmp_path, monkeypatch, run_cli
 ):
-    monkeypatch.setattr("effnet.fitting.artifact.time_onnx", lambda path, **_: timing(2.0))
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0))
     out = tmp_path / "out"
     words = ["fit", tiny_pictures, "--max-latency-ms", 1, "--max-macs", "180k", "--epochs", 1, "--out", out]
     ran = run_cli(*words)

@@ -258,7 +258,7 @@ def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_fil
     monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda spec, *_, **__: timing(spec.resolution / 100))
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,))
     monkeypatch.setattr(
-        "effnet.fitting.artifact.time_onnx", lambda path, **_: timing(2.0 if "attempt-1" in path.parts else 0.5)
+        "effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0 if "attempt-1" in path.parts else 0.5)
     )
     report = effnet.fit(photos, weights=lite0_file, strategy="head", max_latency_ms=1.1, out=tmp_path / "out").report
     assert [row["name"] for row in report["attempts"]] == ["tf_efficientnet_lite0 at 96", "tf_efficientnet_lite0 at 64"]
