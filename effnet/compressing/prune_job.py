@@ -16,7 +16,8 @@ from effnet.compressing.importance import Importance, Method, check_method, tayl
 from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune import Scope, check_scope, prune, vector_width
 from effnet.compressing.prune_card import card
-from effnet.compressing.recover import rebased, recovery_recipe, renormed, sample_batches
+from effnet.compressing.recovery import recovery_recipe
+from effnet.compressing.statistics import rebased, renormed, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
@@ -41,6 +42,10 @@ from effnet.weights.transfer import transfer
 RUN, OPTIONS, REPORT, CARD = "run", "prune.json", "prune_report.json", "README.md"
 _DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
 _CHECKED = 32
+# Much is gone and must be learned anew: larger steps, more varied views and softer answers than other recoveries take.
+_RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
+# Few pictures would only blur statistics that were taken from all of them at once.
+_ENOUGH_FOR_STATISTICS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,8 +252,11 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tu
         run.dataset,
         config.preprocess,
         epochs=epochs,
-        teacher=str(run.bundle),
-        short_side=config.preprocess.resolution,
+        teacher=run.bundle,
+        lr=_RATE,
+        temperature=_TEMPERATURE,
+        min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
+        frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
         seed=run.options.seed,
     )
     network = _network(config, load_state(folder / "start"), folder / "start")

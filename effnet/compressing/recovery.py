@@ -39,6 +39,9 @@ def recovery_recipe(
     epochs: int,
     teacher: Path | None = None,
     lr: float = 5e-4,
+    temperature: float = 1.0,
+    min_area: float = 0.6,
+    frozen_norms: bool = True,
     seed: int = 0,
 ) -> Recipe:
     """Returns the recipe for a network that was changed and has only to find back: small steps, mild views.
@@ -55,18 +58,19 @@ def recovery_recipe(
             batch_size=batch_size,
             lr=lr * (batch_size / 32) ** 0.5,
             ema_decay=0.99,
-            frozen_norms=True,
+            frozen_norms=frozen_norms,
             start_counts=True,
             seed=seed,
         ),
         model=Model(dropout=0.0, zero_classifier=False),
         optimizer=Optimizer(weight_decay=0.01),
         schedule=Schedule(warmup=0.1),
-        augment=Augment(view=view, min_area=0.6, flip=dataset.mirror_safe, interpolation=preprocess.interpolation),
+        augment=Augment(view=view, min_area=min_area, flip=dataset.mirror_safe, interpolation=preprocess.interpolation),
         loss=Loss(
             label_smoothing=0.0,
             teacher=str(teacher) if teacher else "",
             teacher_weight=_TEACHER_WEIGHT if teacher else 0.5,
+            temperature=temperature,
         ),
     )
 

@@ -15,7 +15,7 @@ from effnet.arch.scale import scale, with_total_stride
 from effnet.compressing import prune_job
 from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune_job import Options, prune_bundle
-from effnet.compressing.recover import rebased, renormed
+from effnet.compressing.statistics import rebased, renormed
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError, InputError

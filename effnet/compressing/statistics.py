@@ -1,4 +1,4 @@
-"""What a pruned network needs to work again: statistics of its norms, and training from the original's answers."""
+"""What a pruned network needs before it is trained again: statistics of its norms that are those of its inputs."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,22 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from effnet.data.datasets import Dataset, Split
+from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
 from effnet.nn.network import Network
 from effnet.training.batches import eval_batches
 from effnet.training.device import to_input
 from effnet.training.losses import Batch
 from effnet.training.norms import precise_norms
-from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Schedule, Train
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import state_arrays
 
 # Pictures that statistics and importance are taken from, and how many at once.
 _PICTURES, _BATCH = 512, 32
-# Few pictures would only blur statistics that were taken from all of them at once.
-_ENOUGH_FOR_STATISTICS = 5000
-_RATE, _TEACHER_WEIGHT, _TEMPERATURE = 1e-3, 0.7, 2.0
 
 
 def sample_batches(
@@ -99,36 +95,3 @@ def _input_statistics(network: Network, batches: Iterable[Tensor]) -> dict[str, 
         name: (means[name], np.maximum((total[2] / total[0]).numpy() - means[name] ** 2, 0.0))
         for name, total in sums.items()
     }
-
-
-def recovery_recipe(
-    dataset: Dataset, preprocess: Preprocess, *, epochs: int, teacher: str, short_side: int, seed: int
-) -> Recipe:
-    """Returns the recipe for a pruned network: the original's answers beside the labels, small steps, mild views.
-
-    Norms keep their statistics where pictures are few.
-    """
-    batch_size = 64 if len(dataset.train) >= 2000 else 32
-    mirror = dataset.mirror_safe
-    return Recipe(
-        name="prune",
-        train=Train(
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=_RATE * (batch_size / 32) ** 0.5,
-            ema_decay=0.99,
-            frozen_norms=len(dataset.train) < _ENOUGH_FOR_STATISTICS,
-            start_counts=True,
-            seed=seed,
-        ),
-        model=Model(dropout=0.0),
-        optimizer=Optimizer(weight_decay=0.02),
-        schedule=Schedule(warmup=0.1),
-        augment=Augment(
-            view="crop" if mirror else "shift",
-            min_area=0.6 if short_side <= 40 else 0.4,
-            flip=mirror,
-            interpolation=preprocess.interpolation,
-        ),
-        loss=Loss(teacher=teacher, teacher_weight=_TEACHER_WEIGHT, temperature=_TEMPERATURE, label_smoothing=0.0),
-    )
