@@ -114,10 +114,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     spec = deployed.config.arch
     check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
     score = evaluate(Predictor(bundle, threads=threads), dataset.test, unknown_from=abstain.unknown_from)
-    timing, measured, measurements = _measure(deployed.path, spec, budget, threads=threads)
-    device = device_of(task)
-    if device is not None:
-        measured = measured | predicted_figures(device, spec, deployed.format.precision)
+    timing, measured, measurements, predicted = _figures(deployed, task)
     missed = failures(budget, measured) + ((deployed.refused,) if deployed.refused else ())
     if missed and deployed.ladder is not None:
         missed += (deployed.ladder["sentence"],)
@@ -125,7 +122,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         folder=bundle,
         spec=spec,
         deployed=deployed,
-        predicted=() if device is None else device.keys,
+        predicted=predicted,
         learned=learned,
         calibration=calibration,
         check=check,
@@ -233,6 +230,19 @@ def _calibrated(
     config = replace(config, temperature=found.temperature, threshold=found.threshold)
     write_config(config, folder)
     return config, found
+
+
+def _figures(
+    deployed: Deployed, task: Task
+) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
+    """Returns what was measured of the file, with another device's predictions in place of what they tell."""
+    device, spec = device_of(task), deployed.config.arch
+    here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
+    timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads)
+    if device is None:
+        return timing, measured, measurements, ()
+    measured |= predicted_figures(device, spec, deployed.format.precision)
+    return timing, measured, measurements, device.keys
 
 
 def _measure(

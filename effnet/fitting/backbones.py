@@ -29,7 +29,7 @@ _POINTS, _POWER = 8.0, 1.5
 # What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
 _LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.1, "w8": 0.1, "int8": 0.3}
 # Shares of the MACs that pruning may leave, and the points that each may lose, after recovery: a guess that orders.
-_KEPT = {0.7: 1.0, 0.5: 2.0}
+_KEPT = {0.85: 0.4, 0.7: 1.0, 0.5: 2.0}
 # Assumed for weights whose accuracy nobody published.
 _UNKNOWN_TOP1 = 75.0
 # Keras' and TensorFlow's weights are on the hub as timm's, and lukemelas' are TensorFlow's.
