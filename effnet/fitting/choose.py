@@ -64,9 +64,12 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
             f"weights must read {_RGB} channels, or as many as the pictures have, {dataset.channels}; {task.weights} "
             f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
         )
+    # A network that knows these classes can teach what pruning leaves of it; a head alone is not trained again.
+    knows = found.class_names == dataset.class_names and len(dataset.val) > 0
+    may_prune = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
     try:
-        return _choose_pretrained(task, dataset, [offer])
+        return _choose_pretrained(task, dataset, [offer], may_prune=may_prune)
     except BudgetError as error:
         raise BudgetError(f"{error}; or train a fresh network, which may be smaller, with --weights none") from error
 
@@ -170,13 +173,13 @@ def _hub_answers() -> bool:
         return False
 
 
-def _choose_pretrained(task: Task, dataset: Dataset, offers: Sequence[Offer]) -> list[Candidate]:
+def _choose_pretrained(
+    task: Task, dataset: Dataset, offers: Sequence[Offer], *, may_prune: bool = False
+) -> list[Candidate]:
     need = None
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
         need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
-    # Pruned networks are trained again, which a head alone is not; and only where it is known which weights are taken.
-    may_prune = len(offers) == 1 and task.strategy != "head" and bool(task.budget.asked()) and len(dataset.val) > 0
     candidates = list_pretrained(offers, precisions=_precisions(task, dataset), may_prune=may_prune)
     return _plan(task, candidates, need=need, best="most accurate")
 

@@ -37,8 +37,8 @@ def again(small_fit, tmp_path, monkeypatch):
             data="digits", budget=Budget(), threads=1, epochs=2, minutes=None, seed=0, channels=None, strict=False,
             out=tmp_path, listener=said.append, abstain=abstain,
         )  # fmt: skip
-        spec = plan.candidates[attempt.candidate].spec
-        artifact = make_artifact(spec, attempt, dataset or read_dataset("digits"), folder=folder, task=task, weights="")
+        candidate = plan.candidates[attempt.candidate]
+        artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, task=task)
         return artifact, [event.text for event in said if isinstance(event, Said)]
 
     return make
