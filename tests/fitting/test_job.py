@@ -114,6 +114,7 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0))
     out = tmp_path / "out"
     words = ["fit", tiny_pictures, "--max-latency-ms", 1, "--max-macs", "180k", "--epochs", 1, "--out", out]
+    words += ["--precision", "fp32"]
     ran = run_cli(*words)
     assert ran.code == 3
     message = (
