@@ -255,7 +255,9 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
 
 def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_file, photos, tmp_path, monkeypatch):
     """Each attempt has a head of its own, on features at its own resolution."""
-    monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.spec.resolution / 100))
+    monkeypatch.setattr(
+        "effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.spec.resolution / 100)
+    )
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,))
     monkeypatch.setattr(
         "effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0 if "attempt-1" in path.parts else 0.5)
