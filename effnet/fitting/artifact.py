@@ -54,8 +54,8 @@ class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
     `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
-    what the profile of another device says. `deployed` is the file. `seconds` is what training,
-    over all its sessions, and this proof took.
+    what the profile of another device says. `deployed` is the file. `kept` is the share of MACs that pruning left.
+    `seconds` is what training, over all its sessions, and this proof took.
     """
 
     folder: Path
@@ -69,6 +69,7 @@ class Artifact:
     measurements: tuple[dict[str, float], ...]
     deployed: Deployed
     predicted: tuple[str, ...]
+    kept: float
     failures: tuple[str, ...]
     seconds: float
 
@@ -123,6 +124,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         spec=spec,
         deployed=deployed,
         predicted=predicted,
+        kept=candidate.kept,
         learned=learned,
         calibration=calibration,
         check=check,

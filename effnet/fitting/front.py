@@ -38,7 +38,6 @@ def front_svg(report: Mapping[str, Any]) -> str | None:
         figure = new_figure(4.4 * len(panels), 3.2)
         for number, (title, points) in enumerate(panels, 1):
             _draw(figure.add_subplot(1, len(panels), number), title, points)
-        figure.tight_layout(w_pad=3)
     return figure_svg(figure, name="front")
 
 

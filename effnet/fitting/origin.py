@@ -16,14 +16,21 @@ def method_sentence(report: Mapping[str, Any]) -> str:
     kept = f"; the weights of epoch {best} were kept" if best else ""
     match training.get("method"):
         case "head":
-            return f"A linear {head}."
+            found = f"A linear {head}."
         case "finetune":
             if best == 0:
                 kept = "; none was better than the head alone, which was kept"
-            return f"A {head}, then all of it fine-tuned for {passes}{kept}."
+            found = f"A {head}, then all of it fine-tuned for {passes}{kept}."
         case "scratch":
-            return f"Trained from scratch for {passes}{kept}."
-    return f"Trained for {passes}{kept}." if epochs else ""
+            found = f"Trained from scratch for {passes}{kept}."
+        case _:
+            found = f"Trained for {passes}{kept}." if epochs else ""
+    share = training.get("kept") or 1
+    if share == 1:
+        return found
+    return (
+        f"{found} Pruned to {share:.0%} of its MACs and trained again with the whole network as its teacher.".lstrip()
+    )
 
 
 def weights_name(report: Mapping[str, Any]) -> str:

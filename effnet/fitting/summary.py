@@ -106,6 +106,7 @@ def _training(artifact: Artifact) -> dict[str, Any]:
         "stopped": training.stopped,
         "device": training.device,
         "seconds": training.seconds,
+        "kept": artifact.kept,
         "recipe": learned.recipe.to_dict() if learned.recipe else None,
     }
 

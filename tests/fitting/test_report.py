@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pages import NASTY, check_card, check_page, pretrained, sample, words_of
 
 from effnet.errors import BundleError, MissingExtraError
-from effnet.fitting import plots, report, wording
+from effnet.fitting import front, origin, plots, report, wording
 
 
 def pictures_for(some, channels=3):
@@ -295,3 +295,25 @@ def test_the_code_of_the_card_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(code, {})
     assert capsys.readouterr().out.startswith("green 1.0")
+
+
+def test_a_pruned_network_says_so():
+    found = sample()
+    found["training"]["kept"] = 0.7
+    assert origin.method_sentence(found).endswith(
+        " Pruned to 70% of its MACs and trained again with the whole network as its teacher."
+    )
+
+
+def test_steps_towards_8_bits_are_shown_with_their_reasons():
+    found = sample()
+    step = {"accuracy": 0.9, "latency_ms": 2.0, "speed": 1.0, "size_mb": 4.0, "accepted": True, "reason": "the first"}
+    worse = {"name": "int8 minmax", "accuracy": 0.8, "accepted": False, "reason": "over the 0.50 points allowed"}
+    ladder = {"winner": "fp32", "sentence": "fp32 wins", "steps": [{"name": "fp32", **step}, {**step, **worse}]}
+    found["deployed"] = {"runtime": "onnxruntime", "ladder": ladder, "predicted": ["latency_ms"]}
+    page = report.render_html(found, pictures=[])
+    assert "Towards the device" in page
+    assert "over the 0.50 points allowed" in page
+    assert "latency above is what its profile predicts" in page
+    assert [row["verdict"] for row in front.ladder_rows(found)] == ["taken", "refused"]
+    assert front.pareto([(1, 0.5), (2, 0.4), (3, 0.9)]) == [(1, 0.5), (3, 0.9)]
