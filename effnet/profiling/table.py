@@ -93,6 +93,7 @@ def _robust_rates(matrix: np.ndarray, target: np.ndarray, ridge: float) -> np.nd
     """Returns non-negative rates that minimise relative errors, large ones counting less and less."""
     relative = matrix / target[:, None]
     scale = relative.mean(0)
+    scale[scale == 0] = 1.0  # work that is named, but that none of these networks do
     relative = relative / scale
     weights = np.ones(len(target))
     for _ in range(_REWEIGHTINGS):

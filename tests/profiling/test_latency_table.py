@@ -11,7 +11,7 @@ from effnet.arch.cost import cost
 from effnet.errors import InputError
 from effnet.profiling.networks import is_mixture, profile_networks, random_network
 from effnet.profiling.regression import non_negative_least_squares
-from effnet.profiling.table import fit_latency, left_out_error, predict
+from effnet.profiling.table import LinearModel, fit_latency, left_out_error, predict
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +98,13 @@ def test_the_networks_of_a_profile_are_always_the_same_and_each_once():
     assert 3 <= sum(kinds) <= 7
     assert {spec.activation for spec in specs} == {"silu", "relu", "relu6", "hard_swish"}
     assert max(cost(spec).macs for spec in specs if is_mixture(spec)) <= 150_000_000
+
+
+def test_work_that_no_network_does_has_no_rate():
+    specs = [get_spec(name, num_classes=10) for name in ("lite0", "lite1", "lite2", "b0")]
+    model = LinearModel(
+        specs, [1.0, 2.0, 3.0, 4.0], ridge=1e-3, smooth=False,
+        features=lambda spec: {"blocks": float(len(spec.blocks)), "nothing": 0.0},
+    )  # fmt: skip
+    assert dict(zip(model.names, model.rates, strict=True))["nothing"] == 0
+    assert model.predict(specs[0]) > 0
