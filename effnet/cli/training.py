@@ -7,6 +7,25 @@ import typer
 
 from effnet.cli.console import TerminalListener
 from effnet.cli.data import Data
+from effnet.cli.fit_options import (
+    Coverage,
+    Device,
+    MaxDrop,
+    MaxError,
+    MaxLatencyMs,
+    MaxMacs,
+    MaxMemoryMB,
+    MaxParams,
+    MaxSizeMB,
+    Model,
+    Precision,
+    Runtime,
+    Storage,
+    Strategy,
+    Trials,
+    UnknownFrom,
+    Weights,
+)
 from effnet.cli.launched import is_first
 
 Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
@@ -21,44 +40,23 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the fit in --
 
 def fit(
     data: Data,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Median time of one picture in the runtime.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Parameters, such as 1M.")] = None,
-    max_macs: Annotated[str | None, typer.Option(help="Multiply-accumulates of one picture, such as 50M.")] = None,
-    max_size_mb: Annotated[float | None, typer.Option(help="Size of the model's file, in 10^6 bytes.")] = None,
-    max_memory_mb: Annotated[
-        float | None, typer.Option(help="Peak memory beyond the idle runtime, in 10^6 bytes.")
-    ] = None,
-    runtime: Annotated[
-        str, typer.Option(metavar="NAME", help="What the device runs: onnxruntime, openvino, litert or executorch.")
-    ] = "onnxruntime",
-    precision: Annotated[
-        str,
-        typer.Option(metavar="auto|fp32|fp16|w8|int8", help="Bits of the file; auto: fewer if a budget asks."),
-    ] = "auto",
-    max_drop: Annotated[float, typer.Option(help="Points of accuracy that fewer bits may cost.")] = 0.5,
-    device: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Profile of another device, by `effnet profile`, to plan for.")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Fresh networks that are tried before one is chosen; 8 from 30 minutes on.")
-    ] = None,
-    storage: Annotated[str, typer.Option(metavar="FILE|URL", help="Where machines share their trials.")] = "",
-    weights: Annotated[
-        str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to begin with; `effnet weights list`.")
-    ] = "auto",
-    strategy: Annotated[
-        str, typer.Option(metavar="auto|head|finetune|scratch", help="What is trained; auto fine-tunes where it pays.")
-    ] = "auto",
-    model: Annotated[str, typer.Option(help="The network of a --weights FILE that does not tell it.")] = "",
-    coverage: Annotated[
-        float | None, typer.Option(help='Share of pictures to answer, such as 0.95; the others are "unknown".')
-    ] = None,
-    max_error: Annotated[
-        float | None, typer.Option(help='Largest error among the answers, such as 0.01; "unknown" else.')
-    ] = None,
-    unknown_from: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to measure rejection on.")
-    ] = None,
+    max_latency_ms: MaxLatencyMs = None,
+    max_params: MaxParams = None,
+    max_macs: MaxMacs = None,
+    max_size_mb: MaxSizeMB = None,
+    max_memory_mb: MaxMemoryMB = None,
+    runtime: Runtime = "onnxruntime",
+    precision: Precision = "auto",
+    max_drop: MaxDrop = 0.5,
+    device: Device = None,
+    trials: Trials = None,
+    storage: Storage = "",
+    weights: Weights = "auto",
+    strategy: Strategy = "auto",
+    model: Model = "",
+    coverage: Coverage = None,
+    max_error: MaxError = None,
+    unknown_from: UnknownFrom = None,
     threads: Threads = 1,
     epochs: Epochs = None,
     minutes: Minutes = None,

@@ -1,11 +1,12 @@
 """Two models timed in turn, so that what else the machine does falls on both alike."""
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.measure.timing import time_model
+from effnet.errors import BundleError
+from effnet.measure.side_by_side import time_in_turns
+from effnet.measure.timing import Timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,13 @@ class Compared:
 
 
 def compare_latency(first: Path, second: Path, *, threads: int = 1, turns: int = 5, seconds: float = 0.3) -> Compared:
-    """Times two models' files in turn, each in a fresh process of its runtime, and who begins changes each time."""
-    found: dict[Path, list[float]] = {first: [], second: []}
-    for turn in range(turns):
-        order: Sequence[Path] = (first, second) if turn % 2 == 0 else (second, first)
-        for path in order:
-            found[path].append(time_model(path, threads=threads, rounds=2, seconds=seconds).p50_ms)
-    return Compared(first_ms=tuple(found[first]), second_ms=tuple(found[second]))
+    """Times two models' files in turn, each in a fresh process of its runtime; raises BundleError where one fails."""
+    files = {"first": first, "second": second}
+    found = [_taken(t) for t in time_in_turns(files, threads=threads, rounds=turns, seconds=seconds).values()]
+    return Compared(first_ms=found[0].rounds_ms, second_ms=found[1].rounds_ms)
+
+
+def _taken(found: Timing | BundleError) -> Timing:
+    if isinstance(found, BundleError):
+        raise found
+    return found

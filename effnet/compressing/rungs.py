@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from effnet.compressing.latency import compare_latency
 from effnet.compressing.qat import sensitive_layers, train_rounded
 from effnet.compressing.replace import train_replaced
 from effnet.compressing.subject import Subject
@@ -15,7 +16,6 @@ from effnet.data.datasets import Split
 from effnet.exporting.equalize import equalize
 from effnet.exporting.targets import Quantization, write_export
 from effnet.exporting.weights import fold_norms, unfold_norms
-from effnet.measure.timing import time_model
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
 from effnet.runtime.predictor import Predictor
@@ -61,11 +61,8 @@ def time_pair(base: Path, path: Path, threads: int) -> Pair:
 
     Other processes only ever add time, so that the calmest rounds tell the files apart best.
     """
-    found: dict[Path, list[float]] = {base: [], path: []}
-    for number in range(_ROUNDS):
-        for file in (base, path) if number % 2 == 0 else (path, base):
-            found[file].append(time_model(file, threads=threads, rounds=1, seconds=_ROUND_SECONDS).p50_ms)
-    return Pair(base_ms=min(found[base]), latency_ms=min(found[path]))
+    found = compare_latency(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
+    return Pair(base_ms=min(found.first_ms), latency_ms=min(found.second_ms))
 
 
 def rank_layers(subject: Subject, images: np.ndarray) -> tuple[str, ...]:

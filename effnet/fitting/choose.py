@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from effnet.data.datasets import Dataset
 from effnet.data.fetching import cache_folder, network_forbidden
 from effnet.data.inspect import DataReport
@@ -24,7 +26,7 @@ from effnet.fitting.measure import measure_random, training_speed
 from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.fitting.settings import DEFAULT_MINUTES, feature_need, training_need
 from effnet.fitting.shorts import short_training
-from effnet.fitting.state import RUN, fingerprint
+from effnet.fitting.state import RUN
 from effnet.fitting.task import Task
 from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
@@ -126,9 +128,17 @@ def _tried(
             measure=measure_trained,
             score=score,
             folder=task.out / RUN,
-            key=json.dumps([fingerprint(dataset), task.options]),
+            key=_shared_key(task, dataset),
             listener=task.listener,
         )
+
+
+def _shared_key(task: Task, dataset: Dataset) -> str:
+    """Returns what machines must have in common to share trials; where their pictures lie is not part of it."""
+    counts = [np.bincount(split.labels).tolist() for split in (dataset.train, dataset.val, dataset.test)]
+    names = ("seed", "channels", "threads", "epochs", "minutes")
+    asked = {name: getattr(task, name) for name in names} | task.target.options | task.budget.to_dict()
+    return json.dumps([dataset.class_names, counts, asked])
 
 
 def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:

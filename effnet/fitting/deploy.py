@@ -1,7 +1,6 @@
 """From trained weights to the file for the device: in the runtime and the precision that the plan chose, or better."""
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from effnet.compressing.ladder import climb
 from effnet.compressing.paired import Paired, paired
+from effnet.compressing.rungs import copy_export
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import Dataset
@@ -24,6 +24,8 @@ from effnet.training.evaluate import predict_split
 
 # Steps towards 8 bits may take this share of the time that training may.
 _LADDER_SHARE = 0.3
+# It lies in every bundle before anything is deployed.
+_REFERENCE = "onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,9 @@ def deploy(
     precision: Precision,
     task: Task,
 ) -> Deployed:
-    """Writes the file for the device into the folder `bundle`, which has config and weights, and its config anew.
+    """Writes the file for the device into the folder `bundle`, and its config anew.
+
+    The folder has config, weights and the 32-bit ONNX file already.
 
     With int8 the ladder is climbed until the budget is kept; else the file is written in `precision` as it is. What
     loses more than the target's `max_drop` on the validation pictures is refused.
@@ -61,7 +65,9 @@ def deploy(
         return _climbed(bundle, config, state, dataset, task=task)
     found = target.format(precision)
     config = dataclasses.replace(config, deployed=found.name)
-    path = write_export(found.name, bundle, config, state)
+    path = bundle / found.file
+    if found.name != _REFERENCE:
+        write_export(found.name, bundle, config, state)
     write_config(config, bundle)
     refused = ""
     if precision != "fp32" and len(dataset.val):
@@ -82,7 +88,8 @@ def _lost(
     threads: int,
 ) -> Paired:
     """Returns what a format loses against 32 bits in the same runtime."""
-    write_export(reference.name, bundle, config, state)
+    if reference.name != _REFERENCE:
+        write_export(reference.name, bundle, config, state)
     right = []
     for name in (reference.name, found.name):
         probabilities, indices = predict_split(Predictor(bundle, threads=threads, format=name), dataset.val)
@@ -110,13 +117,12 @@ def _climbed(
     )
     task.say(ladder.sentence)
     found = find_format(ladder.format)
-    for name in (found.file, *found.others):
-        shutil.copyfile(ladder.folder / name, bundle / name)
+    path = copy_export(ladder.format, ladder.folder, bundle)
     write_config(ladder.config, bundle)
     return Deployed(
         config=ladder.config,
         state=ladder.state,
-        path=bundle / found.file,
+        path=path,
         format=found,
         ladder=ladder.to_dict(),
     )

@@ -60,7 +60,7 @@ def fit(
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
-    """Trains the best EfficientNet for `data` that keeps every budget, and proves it in ONNX Runtime.
+    """Trains the best EfficientNet for `data` that keeps every budget, and proves it in the device's runtime.
 
     It is the pretrained one that is expected to be most accurate or, without pretrained weights, the largest.
 
@@ -75,40 +75,26 @@ def fit(
     the head leaves much to learn. With `coverage` or `max_error` the model answers "unknown" where it is not sure
     enough; `unknown_from` is a folder of pictures of none of the classes to measure that with.
 
-    `runtime` is the one that the device runs: "onnxruntime", "openvino", "litert" or "executorch". `precision` is
-    "fp32", "fp16" or "w8" (weights of 16 and 8 bits), "int8", or "auto": 8 bits where a budget may need them, and then
-    only if that loses at most `max_drop` points on the validation pictures. `device` is a profile that `effnet profile`
-    wrote on another machine: planning then takes its predictions for measurements. `trials` fresh networks are trained
-    for a little while, and the best goes on (8 where there are 30 minutes, else none); `storage` is a file or the URL
-    of a database that shares them between machines.
+    `runtime` is the device's: "onnxruntime", "openvino", "litert" or "executorch". `precision` is "fp32", "fp16" or
+    "w8" (weights of 16 and 8 bits), "bf16" (OpenVINO), "int8", or "auto": fewer bits where a budget may need them, and
+    then only if that loses at most `max_drop` points on the validation pictures. `device` is a profile that `effnet
+    profile` wrote on another machine: its predictions are taken for measurements. `trials` fresh networks are trained
+    for a while, and the best goes on (8 where there are 30 minutes, else none); `storage`, a file or the URL of a
+    database, shares them between machines.
 
     Raises BudgetError where no network fits, or where the finished file misses the budget (it is kept, with
     its report); InputError for anything else that the caller can mend.
     """
     budget = Budget(
-        latency_ms=max_latency_ms,
-        params=max_params,
-        macs=max_macs,
-        size_mb=max_size_mb,
-        memory_mb=max_memory_mb,
+        latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )
+    unknown, profile = None if unknown_from is None else os.fspath(unknown_from), os.fspath(device or "")
     task = Task(
         data=os.fspath(data), budget=budget, threads=threads, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
-        abstain=Abstain(
-            coverage=coverage,
-            max_error=max_error,
-            unknown_from=None if unknown_from is None else os.fspath(unknown_from),
-        ),
-        trials=trials,
-        storage=storage,
-        target=Target(
-            runtime=runtime,
-            precision=precision,
-            max_drop=max_drop / 100,
-            profile="" if device is None else os.fspath(device),
-        ),
+        abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
+        target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
     )  # fmt: skip
     return _run(task, resume=resume)
 

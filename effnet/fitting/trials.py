@@ -220,7 +220,7 @@ class _Search:
                 self.table[index] = dataclasses.replace(before, trial_accuracy=value, trial_rounds=done)
 
     def conclude(self) -> list[Candidate]:
-        """Takes the best of those that went furthest, and puts it first among those to fall back on."""
+        """Takes the best of those that went furthest."""
         tried = [i for i, c in enumerate(self.table) if c.trial_accuracy is not None and c.status in ("taken", "fits")]
         if not tried:
             return self.table

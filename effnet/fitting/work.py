@@ -102,11 +102,15 @@ def _order(table: list[Candidate]) -> list[int]:
     taken = next(i for i, c in enumerate(table) if c.status == "taken")
     # Other weights than the taken ones have not been downloaded, and may not be there to be had.
     usable = [i for i, c in enumerate(table) if c.status == "fits" and c.weights == table[taken].weights]
-    return [taken, *[i for i in usable if i > taken][:MAX_FALLBACKS]]
+    if table[taken].trial_accuracy is None:
+        usable = [i for i in usable if i > taken]
+    else:  # what trials found comes before what the table promises
+        usable.sort(key=lambda i: (-table[i].trial_rounds, -(table[i].trial_accuracy or 0.0)))
+    return [taken, *usable[:MAX_FALLBACKS]]
 
 
 def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate) -> Attempt:
-    spec, num_train = candidate.spec, len(dataset.train)
+    spec, num_train = candidate.whole or candidate.spec, len(dataset.train)
     epochs, side = task.epochs or task.asked.value("train.epochs"), report.median_short_side
     if candidate.weights:
         epochs = epochs or 1  # fine-tuning finds its own, where it is not given

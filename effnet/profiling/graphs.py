@@ -1,12 +1,10 @@
 """The file that a runtime is given of a network with random weights: written by the exporter that deploys to it."""
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, MissingExtraError
 from effnet.exporting import qdq
@@ -14,7 +12,7 @@ from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.qdq_graph import to_qdq
 from effnet.exporting.ranges import random_ranges
 from effnet.exporting.targets import write_export
-from effnet.exporting.weights import random_weights
+from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.runtime.formats import FORMATS, Precision, Runtime
 
 # What can be profiled; others differ from these in the size of the file alone.
@@ -87,15 +85,4 @@ def _export(spec: ArchSpec, folder: Path, name: str) -> Path:
         class_names=tuple(f"class {i}" for i in range(spec.num_classes)),
     )
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, spec.in_channels), dtype=np.uint8)
-    state: Mapping[str, np.ndarray] = {**_identity_norms(spec), **random_weights(spec)}
-    return write_export(name, folder, config, state, images=images)
-
-
-def _identity_norms(spec: ArchSpec) -> dict[str, np.ndarray]:
-    state = {}
-    for name, layer in named_layers(spec):
-        if layer.op == "norm":
-            ones, zeros = np.ones(layer.out_channels, np.float32), np.zeros(layer.out_channels, np.float32)
-            state |= {f"{name}.weight": ones, f"{name}.running_var": ones}
-            state |= {f"{name}.bias": zeros, f"{name}.running_mean": zeros}
-    return state
+    return write_export(name, folder, config, unfold_norms(spec, random_weights(spec)), images=images)
