@@ -31,7 +31,7 @@ def main() -> None:
         original = fitted(listener)
         found = prune_bundle(
             original, shared("data", "imagenette_mini"), out=Path(scratch) / "pruned",
-            options=Options(macs_ratio=0.5, steps=_STEPS, epochs=_EPOCHS), listener=listener,
+            options=Options(share=0.5, steps=_STEPS, epochs=_EPOCHS), listener=listener,
         )  # fmt: skip
         timed = compare_latency(original / ONNX, found.folder / ONNX, turns=args.n, seconds=0.5)
     report = found.report

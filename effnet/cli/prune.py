@@ -8,13 +8,15 @@ import typer
 from effnet.cli.console import TerminalListener, amount, print_table
 from effnet.cli.data import Data
 from effnet.cli.models import Bundle, Threads
+from effnet.errors import InputError
 
 
 def prune(
     bundle: Bundle,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")],
-    macs: Annotated[float, typer.Option(help="Share of the multiply-accumulates that stays.")] = 0.5,
+    macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays; 0.5 by default.")] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, instead of --macs.")] = None,
     method: Annotated[
         str, typer.Option(metavar="taylor|l1|l2|bn", help="How importance is told: from data, or from weights.")
     ] = "taylor",
@@ -37,8 +39,11 @@ def prune(
     """Make a bundle smaller and faster: prune what matters least, and train the rest to answer as before."""
     from effnet.compressing.prune_job import Options, prune_bundle
 
+    if macs is not None and params is not None:
+        raise InputError("give --macs or --params, not both")
     options = Options(
-        macs_ratio=macs,
+        share=next((share for share in (params, macs) if share is not None), 0.5),
+        count="macs" if params is None else "params",
         steps=steps,
         method=method,  # type: ignore[arg-type]  # checked with the other options
         scope=scope,  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from effnet.compressing.importance import Importance
 from effnet.errors import BudgetError, InputError
 
 Scope = Literal["global", "stage"]
+Count = Literal["macs", "params"]
 Measure = Callable[[ArchSpec], float]
 Fits = Callable[[Mapping[str, int], frozenset[str]], bool]
 
@@ -35,9 +36,18 @@ def check_scope(scope: str) -> None:
         raise InputError(f"scope must be one of {', '.join(get_args(Scope))}; got {scope!r}")
 
 
-def macs_of(spec: ArchSpec) -> float:
-    """Returns the multiply-accumulates of one picture at the spec's own resolution."""
-    return float(cost(spec).macs)
+COUNTS: dict[Count, str] = {"macs": "multiply-accumulates", "params": "parameters"}
+
+
+def check_count(count: str) -> None:
+    """Raises InputError unless `count` is something that a limit can be set on."""
+    if count not in COUNTS:
+        raise InputError(f"what is counted must be one of {', '.join(COUNTS)}; got {count!r}")
+
+
+def count_of(spec: ArchSpec, count: Count = "macs") -> float:
+    """Returns the multiply-accumulates of one picture at the spec's own resolution, or the parameters."""
+    return float(getattr(cost(spec), count))
 
 
 def vector_width() -> int:
@@ -57,7 +67,8 @@ def prune(
     *,
     importance: Importance,
     limit: float,
-    measure: Measure = macs_of,
+    count: Count = "macs",
+    measure: Measure | None = None,
     scope: Scope = "global",
     round_to: int = _OTHERS,
     min_channels: int | None = None,
@@ -66,10 +77,11 @@ def prune(
 ) -> Pruned:
     """Returns the network that is left of `spec` once what matters least is gone, as large as `limit` allows.
 
-    `measure` says what is limited: multiply-accumulates or, for instance, the latency that a profile predicts; it must
-    not fall as channels are added. One threshold is found for the whole network: with the scope global on importance
-    (on importance per multiply-accumulate where that is additive), with stage on ranks within each stage, so that all
-    stages lose the same share. What rounding leaves free is given back, the most important channels first.
+    `count` says what is limited and what channels are weighed by, multiply-accumulates or parameters; a `measure` that
+    is given is limited instead, for instance the latency that a profile predicts, and must not fall as channels are
+    added. One threshold is found for the whole network: with the scope global on importance (where that is additive,
+    on importance per multiply-accumulate or parameter), with stage on ranks within each stage, so that all stages lose
+    the same share. What rounding leaves free is given back, the most important channels first.
 
     A width that is cut becomes a multiple of `round_to`, and keeps at least `min_channels` (by default `round_to`, and
     never more than it had). With `drop_blocks` whole blocks with an identity shortcut go where they matter less than
@@ -78,12 +90,17 @@ def prune(
     Raises BudgetError where even the smallest network is above the limit, InputError for options out of range.
     """
     _check(importance, limit, scope, round_to, min_channels, spec)
-    choice = _Choice(spec, importance, scope, round_to, round_to if min_channels is None else min_channels, drop_blocks)
+    check_count(count)
+    least = round_to if min_channels is None else min_channels
+    choice = _Choice(spec, importance, scope, count, round_to, least, drop_blocks)
+
+    def of(found: ArchSpec) -> float:
+        return count_of(found, count) if measure is None else measure(found)
 
     def fits(counts: Mapping[str, int], dropped: frozenset[str]) -> bool:
-        return measure(kept_spec(spec, choice.keep(counts, dropped))) <= limit
+        return of(kept_spec(spec, choice.keep(counts, dropped))) <= limit
 
-    counts, dropped = _find_threshold(choice, fits, limit=limit, measure=measure, spec=spec)
+    counts, dropped = _find_threshold(choice, fits, limit=limit, measure=of, spec=spec)
     counts, dropped = _give_back(choice, counts, dropped, fits)
     keep = choice.keep(counts, dropped)
     left = kept_spec(spec, keep)
@@ -115,12 +132,13 @@ class _Choice:
         spec: ArchSpec,
         importance: Importance,
         scope: Scope,
+        count: Count,
         round_to: int,
         min_channels: int,
         drop_blocks: bool,
     ) -> None:
         self.spec, self.ties = spec, {tie.name: tie for tie in tied_widths(spec)}
-        self.scores, self.block_scores = _scores(spec, self.ties, importance)
+        self.scores, self.block_scores = _scores(spec, self.ties, importance, count)
         if scope == "stage":
             self.scores, self.block_scores = _ranked(self.ties, self.scores, self.block_scores)
         if not drop_blocks:
@@ -169,35 +187,36 @@ def _allowed(tie: Tie, round_to: int, min_channels: int) -> np.ndarray:
 
 
 def _scores(
-    spec: ArchSpec, ties: Mapping[str, Tie], importance: Importance
+    spec: ArchSpec, ties: Mapping[str, Tie], importance: Importance, count: Count
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Returns what is compared with the threshold: importance, a multiply-accumulate where it is additive."""
+    """Returns what is compared with the threshold: importance, where it is additive over what the channel counts."""
     channels = {name: np.asarray(values, np.float64) for name, values in importance.channels.items()}
     if not importance.additive:
         return channels, dict(importance.blocks)
-    per_channel, per_block = _macs(spec, ties)
+    per_channel, per_block = _counts(spec, ties, count)
     return (
         {name: values / per_channel[name] for name, values in channels.items()},
         {name: value / per_block[name] for name, value in importance.blocks.items()},
     )
 
 
-def _macs(spec: ArchSpec, ties: Mapping[str, Tie]) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns the multiply-accumulates that go with one channel of each tie, and with each block."""
+def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the multiply-accumulates or parameters that go with one channel of each tie, and with each block."""
     owners = {width: tie.name for tie in ties.values() for width in tie.widths}
     channels, blocks = dict.fromkeys(ties, 0.0), {}
     widths = layer_widths(spec)
     for row in layer_costs(spec):
-        if not row.macs:
+        number = getattr(row, count)
+        if not number:
             continue
         if row.name.startswith("stages."):
             name = ".".join(row.name.split(".")[:3])
-            blocks[name] = blocks.get(name, 0.0) + row.macs
+            blocks[name] = blocks.get(name, 0.0) + number
         reads, writes = widths[row.name]
         if writes in owners:
-            channels[owners[writes]] += row.macs / row.out_channels
-        if reads in owners and not row.name.endswith(".depthwise.conv"):  # which has a channel once
-            channels[owners[reads]] += row.macs / row.in_channels
+            channels[owners[writes]] += number / row.out_channels
+        if reads in owners and reads != writes and not row.name.endswith(".depthwise.conv"):  # which has a channel once
+            channels[owners[reads]] += number / row.in_channels
     return channels, blocks
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from effnet.arch.cost import cost
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
 from effnet.compressing.latency import Compared, compare_latency
-from effnet.compressing.prune import Scope, check_scope, prune, vector_width
+from effnet.compressing.prune import COUNTS, Count, Scope, check_count, check_scope, count_of, prune, vector_width
 from effnet.compressing.prune_card import card
+from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
-from effnet.compressing.statistics import rebased, renormed, sample_batches
+from effnet.compressing.statistics import rebased, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
@@ -52,11 +53,12 @@ _ENOUGH_FOR_STATISTICS = 5000
 class Options:
     """What pruning is asked for; a resumed run repeats it.
 
-    `macs_ratio` is the share of the multiply-accumulates that stays, reached in `steps` with recovery behind each.
-    Training takes `epochs` in all or, where given, as many as fit into `minutes`.
+    `share` is how much stays of what `count` names, multiply-accumulates or parameters; it is reached in `steps` with
+    recovery behind each. Training takes `epochs` in all or, where given, as many as fit into `minutes`.
     """
 
-    macs_ratio: float = 0.5
+    share: float = 0.5
+    count: Count = "macs"
     steps: int = 3
     method: Method = "taylor"
     scope: Scope = "global"
@@ -70,8 +72,9 @@ class Options:
     def __post_init__(self) -> None:
         check_method(self.method)
         check_scope(self.scope)
-        if not 0 < self.macs_ratio < 1:
-            raise InputError(f"the share of multiply-accumulates that stays must lie in 0..1; got {self.macs_ratio}")
+        check_count(self.count)
+        if not 0 < self.share < 1:
+            raise InputError(f"the share of {COUNTS[self.count]} that stays must lie in 0..1; got {self.share}")
         for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
@@ -114,12 +117,12 @@ def prune_bundle(
     resume: bool = False,
     listener: Listener = lambda event: None,
 ) -> PruneResult:
-    """Prunes the bundle to a share of its multiply-accumulates, recovers it on `data`, and writes the bundle `out`.
+    """Prunes the bundle to a share of its size or work, recovers it on `data`, and writes the bundle `out`.
 
     `data` must have the bundle's classes; it is split as the bundle's own was. Every step takes importance anew,
-    prunes, takes the norms' statistics anew and trains with the original as its teacher. The result is an ordinary
-    bundle; its ONNX file is proven against the module, scored on the test split and timed against the original's in
-    turn. With `resume` an interrupted run goes on.
+    prunes, solves what is left for what the layers gave before, and trains with the original as its teacher. The result
+    is an ordinary bundle; its ONNX file is proven against the module, scored on the test split and timed against the
+    original's in turn. With `resume` an interrupted run goes on.
 
     Raises InputError where `out` is not empty, or where the data or a resumed run do not belong to the bundle;
     BudgetError where the network cannot be pruned so far.
@@ -174,13 +177,13 @@ def _network(config: ModelConfig, state: Arrays, where: Path) -> Network:
 def _prune_in_steps(run: _Run) -> tuple[Network, float]:
     """Returns the pruned and recovered network and the seconds that its training took."""
     options, seconds = run.options, 0.0
-    original = cost(run.config.arch).macs
+    original = count_of(run.config.arch, options.count)
     config, state = run.config, load_state(run.bundle)
     epochs = _epochs(run)
     for number in range(1, options.steps + 1):
         folder = run.folder / f"step-{number}"
         if not (folder / "start" / CONFIG).is_file():
-            limit = original * options.macs_ratio ** (number / options.steps)
+            limit = original * options.share ** (number / options.steps)
             _prune_once(run, config, state, limit=limit, folder=folder, heading=f"Step {number} of {options.steps}")
         config = read_config(folder / "start")
         network, spent = _recover(run, config, folder, epochs=epochs[number - 1])
@@ -221,13 +224,15 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
         config.arch,
         importance=importance,
         limit=limit,
+        count=options.count,
         scope=options.scope,
         round_to=options.round_to or vector_width(),
         drop_blocks=options.drop_blocks,
     )
     smaller = replace(config, arch=found.spec)
     moved = transfer(state, source=config.arch, target=found.spec, keep=found.keep)
-    moved = renormed(_network(smaller, moved, folder), (batch.images for batch in _pictures(run)))
+    whole, left = _network(config, state, run.bundle), _network(smaller, moved, folder)
+    moved = reconstructed(whole, left, found.keep, (batch.images for batch in _pictures(run)))
     before, after = cost(config.arch), cost(found.spec)
     run.say(
         f"{heading}: {before.macs / 1e6:.4g}M multiply-accumulates become {after.macs / 1e6:.4g}M, {before.params:,} "

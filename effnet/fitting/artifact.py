@@ -142,7 +142,7 @@ def _pruned(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task)
     task.say(f"Pruning to {candidate.kept:.0%} of the MACs", heading=True)
     out = bundle.with_name("pruned")
     options = Options(
-        macs_ratio=candidate.kept,
+        share=candidate.kept,
         steps=_PRUNING_STEPS,
         scope="stage",
         round_to=vector_width(),

@@ -10,7 +10,7 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.compressing.importance import weight_importance
-from effnet.compressing.prune import macs_of, prune, vector_width
+from effnet.compressing.prune import count_of, prune, vector_width
 from effnet.data.preprocess import Preprocess
 from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.fitting.candidates import Candidate, in_precision
@@ -143,4 +143,4 @@ def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> fl
 def slimmed(spec: ArchSpec, kept: float) -> ArchSpec:
     """Returns the network that pruning to a share of the MACs leaves: with all stages cut alike, any weights' are."""
     importance = weight_importance(spec, unfold_norms(spec, random_weights(spec)))
-    return prune(spec, importance=importance, limit=kept * macs_of(spec), scope="stage", round_to=vector_width()).spec
+    return prune(spec, importance=importance, limit=kept * count_of(spec), scope="stage", round_to=vector_width()).spec

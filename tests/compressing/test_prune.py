@@ -13,7 +13,7 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.keep import keep_all, kept_spec, tied_widths, width_channels
 from effnet.arch.scale import scale
 from effnet.compressing.importance import Importance, weight_importance
-from effnet.compressing.prune import macs_of, prune, vector_width
+from effnet.compressing.prune import count_of, prune, vector_width
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import build
 from effnet.weights.bundle import state_arrays
@@ -139,7 +139,7 @@ def test_a_pruned_network_is_pruned_again_and_scaled():
     twice = prune(once.spec, importance=random_importance(once.spec), limit=0.4 * cost(spec).macs)
     assert cost(twice.spec).macs <= 0.4 * cost(spec).macs
     assert twice.spec.name == f"b0 pruned to {cost(twice.spec).macs / 1e6:.3g}M MACs"
-    assert macs_of(scale(twice.spec, width=1.5)) > macs_of(twice.spec)
+    assert count_of(scale(twice.spec, width=1.5)) > count_of(twice.spec)
 
 
 def test_what_cannot_be_done_is_refused_with_what_can():

@@ -28,7 +28,7 @@ from effnet.training.recipe import Augment, Loss, Recipe, Train
 from effnet.weights.adapt import has_folded_norms
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 
-QUICK = Options(macs_ratio=0.5, steps=2, epochs=2, round_to=4)
+QUICK = Options(share=0.5, steps=2, epochs=2, round_to=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,7 +101,7 @@ def test_progress_is_told(pruned):
 
 def test_a_pruned_bundle_is_pruned_again_by_other_means_and_keeps_its_base_name(pruned, tmp_path):
     found, _ = pruned
-    options = dataclasses.replace(QUICK, macs_ratio=0.8, steps=1, epochs=1, method="bn", drop_blocks=True)
+    options = dataclasses.replace(QUICK, share=0.8, steps=1, epochs=1, method="bn", drop_blocks=True)
     again = prune_bundle(found.folder, "digits", out=tmp_path / "again", options=options)
     arch = read_config(again.folder).arch
     assert cost(arch).macs <= 0.8 * cost(read_config(found.folder).arch).macs
@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, tmp_path
 
 def test_bad_input_is_refused_and_leaves_nothing(bundle, tmp_path):
     for changes, words in (
-        ({"macs_ratio": 1.5}, "must lie in"),
+        ({"share": 1.5}, "must lie in"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
         ({"steps": 0}, "steps must be"),
@@ -137,7 +137,7 @@ def test_bad_input_is_refused_and_leaves_nothing(bundle, tmp_path):
         with pytest.raises(InputError, match=words):
             Options(**changes)
     with pytest.raises(BudgetError, match="the smallest network"):
-        prune_bundle(bundle, "digits", out=tmp_path / "out", options=Options(macs_ratio=0.01, steps=1, epochs=1))
+        prune_bundle(bundle, "digits", out=tmp_path / "out", options=Options(share=0.01, steps=1, epochs=1))
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
