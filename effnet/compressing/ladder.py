@@ -128,6 +128,7 @@ class _Climb:
             met=self._met(),
             sentence=self._sentence(best),
             tested=proofs.tested(best, self.dataset),
+            sensitivity=proofs.sensitivity_of(rung.subject),
         )
 
     def _best(self) -> Step:
@@ -203,11 +204,10 @@ class _Climb:
         """Leaves the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
         if self._late():
             return False
-        self.proofs.say("Looking for the layers whose rounding does most harm")
-        ranked, count = self.proofs.tools.rank_layers(subject, self.proofs.images), 1
+        ranked, count = [layer for layer, _ in self.proofs.rank_layers(name, subject)], 1
         while count <= _MOST_FLOAT * len(ranked) and not self._late():
             label = f"{name} {quantization.method}, {count} {'layer' if count == 1 else 'layers'} float"
-            plan = dataclasses.replace(quantization, float_layers=ranked[:count])
+            plan = dataclasses.replace(quantization, float_layers=tuple(ranked[:count]))
             if self.proofs.attempt(label, "int8", subject, quantization=plan).kept:
                 return True
             count *= 2

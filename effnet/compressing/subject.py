@@ -24,6 +24,10 @@ class Subject:
     float_layers: tuple[str, ...] = ()
 
 
+Sensitivity = tuple[tuple[str, float], ...]
+"""Layers with the harm that rounding each alone does to the answers (KL, nats), the most harmful first."""
+
+
 def calibration_images(
     dataset: Dataset, preprocess: Preprocess, *, count: int = CALIBRATION_IMAGES, seed: int = 0
 ) -> np.ndarray:

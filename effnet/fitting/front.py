@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effnet.fitting.svg import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 from effnet.fitting.wording import ABSENT, percent, quantity
+from effnet.measure.svg import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 
 _LABELLED = 12
 
