@@ -10,10 +10,11 @@ from effnet.compressing.record import Ladder
 from effnet.compressing.recovery import recovery_epochs, recovery_recipe, save_teacher
 from effnet.compressing.replace import standins, with_spec
 from effnet.compressing.rungs import Tools
-from effnet.compressing.subject import Subject, calibration_images
+from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits, Step, best_of
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
+from effnet.exporting.pictures import calibration_images
 from effnet.exporting.targets import Calibration, Quantization
 from effnet.runtime.config import WEIGHTS
 from effnet.runtime.formats import Precision, Runtime, find_format
@@ -71,7 +72,7 @@ def climb(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     proofs = Proofs(
         dataset.val,
-        calibration_images(dataset, subject.config.preprocess),
+        calibration_images(dataset.train, subject.config.preprocess, class_names=dataset.class_names),
         runtime=runtime,
         folder=folder,
         gate=gate or Gate(),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 24
 _NAMED = 3
+# Below it harms are told in thousandths.
+_SMALL = 0.1
 
 
 def sensitivity_svg(ladder: Mapping[str, Any]) -> str | None:
@@ -75,7 +77,8 @@ def _figure(ladder: Mapping[str, Any]) -> "Figure | None":
     with style():
         figure = new_figure(6.6, 1.2 + 0.19 * len(shown))
         axes = figure.add_subplot()
-        places, harms = range(len(shown)), [harm for _, harm in shown]
+        small = shown[0][1] < _SMALL
+        places, harms = range(len(shown)), [harm * (1000 if small else 1) for _, harm in shown]
         colours = [VERMILLION if layer in kept else BLUE for layer, _ in shown]
         axes.barh(places, harms, color=colours, height=0.7)
         for place, harm in zip(places, harms, strict=True):
@@ -93,7 +96,7 @@ def _figure(ladder: Mapping[str, Any]) -> "Figure | None":
         axes.tick_params(axis="y", length=0)
         most = f"The {len(shown)} most harmful of {len(rows)} layers" if len(shown) < len(rows) else "All layers"
         axes.set_title(f"{most}, each rounded alone", loc="left", fontsize=9, fontweight="bold")
-        axes.set_xlabel("Divergence of the answers from 32 bits (KL, nats)")
+        axes.set_xlabel(f"Divergence of the answers from 32 bits (KL, {'thousandths of a nat' if small else 'nats'})")
         if kept:
             _add_legend(axes)
     return figure

@@ -15,10 +15,10 @@ from effnet.compressing.ladder import climb
 from effnet.compressing.paired import Paired
 from effnet.compressing.rungs import Pair, Tools
 from effnet.compressing.sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
-from effnet.compressing.subject import calibration_images
 from effnet.compressing.verdict import Gate, Limits, Step, best_of, judge
 from effnet.data.datasets import Split
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
+from effnet.exporting.pictures import calibration_images
 from effnet.exporting.verify import check_export
 from effnet.runtime.config import read_config
 from effnet.runtime.engines import open_engine
@@ -406,7 +406,10 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
     for changed, message in (
         (dataclasses.replace(data, val=nothing), "patterns has none"),
         (dataclasses.replace(data, class_names=("a", "b", "c", "e")), "must have the network's 4 classes in its order"),
-        (dataclasses.replace(data, train=one), "at least 2 classes; patterns has 1"),
+        (
+            dataclasses.replace(data, train=one),
+            "two classes must calibrate int8; the 2 that were drawn are all of .*: give the data",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             go(changed)
@@ -419,10 +422,13 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
 def test_every_class_calibrates_as_much_as_any_other(good, data):
     labels = np.array([0] * 100 + [1, 2, 3] * 5)
     sources = [np.full((16, 16, 1), label, np.uint8) for label in labels]
-    found = calibration_images(
-        dataclasses.replace(data, train=Split(sources=sources, labels=labels)), good.config.preprocess, count=20
+    train = Split(sources=[*sources[:-1], "no-such-file.png"], labels=labels)
+    drawn = calibration_images(
+        Split(sources=sources, labels=labels), good.config.preprocess, class_names=data.class_names, count=20
     )
-    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [5, 5, 5, 5]
+    assert np.unique(drawn[:, 0, 0, 0], return_counts=True)[1].tolist() == [5, 5, 5, 5]
+    found = calibration_images(train, good.config.preprocess, class_names=data.class_names, count=20)
+    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [6, 5, 5, 4]  # one more for the unreadable
 
 
 def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp_path):
