@@ -12,7 +12,7 @@ from strategies import build_trained
 
 from effnet import cost, get_spec, load, load_module
 from effnet.arch.scale import scale, with_total_stride
-from effnet.compressing import prune_job
+from effnet.compressing import prune_proof
 from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune_job import Options, prune_bundle
 from effnet.compressing.statistics import rebased, renormed
@@ -35,7 +35,7 @@ QUICK = Options(macs_ratio=0.5, steps=2, epochs=2, round_to=4)
 def short_timing():
     """What is measured is not tested here: one short turn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune_job, "compare_latency", functools.partial(compare_latency, turns=1, seconds=0.01))
+        patch.setattr(prune_proof, "compare_latency", functools.partial(compare_latency, turns=1, seconds=0.01))
         yield
 
 
