@@ -493,6 +493,26 @@ def test_equalized_channels_round_where_spoilt_ones_do_not(fragile, tmp_path, mo
     assert found.changed
 
 
+def test_a_real_climb_leaves_the_layer_float_that_rounding_spoils_and_shows_it(fragile, tmp_path, monkeypatch):
+    """Really ranked, written and scored, in ONNX Runtime; only the clock is scripted."""
+    monkeypatch.setattr("effnet.compressing.ladder._METHODS", ("minmax",))
+    tools = Tools(
+        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+        equalize=lambda subject, images: None,
+    )
+    found = climb(
+        fragile, patterns(), runtime="onnxruntime", folder=tmp_path, tools=tools, gate=Gate(max_drop=0.05), train=False
+    )
+    worst, harm = found.sensitivity[0]
+    assert worst == "stages.1.0.depthwise.conv"
+    assert harm > 1000 * found.sensitivity[2][1]
+    assert worst in found.quantization.float_layers
+    assert found.winner.accuracy > found.steps[2].accuracy + 0.3
+    texts = "".join(ElementTree.fromstring(sensitivity_svg(found.to_dict())).itertext())
+    assert all(f"{layer}\n" in texts for layer, _ in found.sensitivity)
+    assert "All layers, each rounded alone" in texts
+
+
 # The bundle.
 
 
