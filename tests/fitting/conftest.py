@@ -13,8 +13,8 @@ from PIL import Image
 from effnet.arch.scale import with_total_stride
 from effnet.fitting import plots, sureness
 
-# The tiny runs of training, the patterns of compressing and the made-up device of profiling are this folder's too.
-sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("training", "compressing", "profiling")]
+# The tiny runs of training and the made-up device of profiling are this folder's too.
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("training", "profiling")]
 
 
 @pytest.fixture(scope="session")
