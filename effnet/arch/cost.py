@@ -13,6 +13,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 _IN_PLACE = frozenset({"norm", "act", "mul", "add"})
 _MULTIPLY = frozenset({"conv", "linear"})
 
+Count = Literal["macs", "params"]
+"""What of a network can be counted and limited, by its name in Cost and LayerCost."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:

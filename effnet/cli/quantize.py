@@ -40,7 +40,9 @@ def quantize(
     ] = None,
 ) -> None:
     """Round a bundle to 8 bits step by step, and keep what is faster and as right in its runtime."""
+    from effnet.compressing.job import PLOT
     from effnet.compressing.job import quantize as quantize_bundle
+    from effnet.compressing.sensitivity import sensitivity_sentence
     from effnet.compressing.verdict import Gate, Limits
 
     with TerminalListener() as listener:
@@ -61,6 +63,8 @@ def quantize(
     if found.tested:
         tested = found.tested
         print(f"test accuracy {tested['winner']:.2%}; in 32 bits {tested['fp32']:.2%}")
+    shown = f": {Path(out or bundle) / PLOT} shows them" if found.sensitivity else ""
+    print(sensitivity_sentence(found.to_dict()) + shown)
     print(f"{out or bundle} now predicts with {found.format}")
 
 

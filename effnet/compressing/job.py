@@ -10,6 +10,7 @@ from pathlib import Path
 from effnet.compressing.ladder import AS_DEPLOYED, climb
 from effnet.compressing.record import Ladder
 from effnet.compressing.rungs import Tools, copy_export
+from effnet.compressing.sensitivity import save_sensitivity
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import read_dataset
@@ -21,7 +22,7 @@ from effnet.training.events import Listener
 from effnet.training.interrupt import held_interrupts
 from effnet.weights.bundle import load_state, save_bundle
 
-RECORD = "quantize.json"
+RECORD, PLOT = "quantize.json", "sensitivity.svg"
 _SCRATCH = ".ladder"
 
 
@@ -44,7 +45,8 @@ def quantize(
     `data` are those that the bundle was trained on; they are split as they were then. The rest is as for `climb`. The
     bundle stays as it was until the winner is proven, and where the limits are not kept: BudgetError then. What an
     interrupted call has finished is found again by the next one. Where weights were trained, exports of the old ones
-    are taken away. The record of all steps goes into quantize.json.
+    are taken away. The record of all steps goes into quantize.json; where layers were ranked by the harm that rounding
+    them does, sensitivity.svg shows it.
     """
     folder, target = Path(folder), Path(folder if out is None else out)
     config = read_config(folder)
@@ -94,7 +96,9 @@ def deploy(found: Ladder, folder: Path) -> None:
             else:
                 write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
             _move_in(scratch, folder, changed=found.changed)
-    write_text(folder / RECORD, json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    record = found.to_dict()
+    save_sensitivity(record, folder / PLOT)
+    write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:

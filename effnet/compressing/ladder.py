@@ -10,10 +10,11 @@ from effnet.compressing.record import Ladder
 from effnet.compressing.recovery import recovery_epochs, recovery_recipe, save_teacher
 from effnet.compressing.replace import standins, with_spec
 from effnet.compressing.rungs import Tools
-from effnet.compressing.subject import Subject, calibration_images
+from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits, Step, best_of
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
+from effnet.exporting.pictures import calibration_images
 from effnet.exporting.targets import Calibration, Quantization
 from effnet.runtime.config import WEIGHTS
 from effnet.runtime.formats import Precision, Runtime, find_format
@@ -71,7 +72,7 @@ def climb(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     proofs = Proofs(
         dataset.val,
-        calibration_images(dataset, subject.config.preprocess),
+        calibration_images(dataset.train, subject.config.preprocess, class_names=dataset.class_names),
         runtime=runtime,
         folder=folder,
         gate=gate or Gate(),
@@ -128,6 +129,7 @@ class _Climb:
             met=self._met(),
             sentence=self._sentence(best),
             tested=proofs.tested(best, self.dataset),
+            sensitivity=proofs.sensitivity_of(rung.subject),
         )
 
     def _best(self) -> Step:
@@ -203,11 +205,10 @@ class _Climb:
         """Leaves the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
         if self._late():
             return False
-        self.proofs.say("Looking for the layers whose rounding does most harm")
-        ranked, count = self.proofs.tools.rank_layers(subject, self.proofs.images), 1
+        ranked, count = [layer for layer, _ in self.proofs.rank_layers(name, subject)], 1
         while count <= _MOST_FLOAT * len(ranked) and not self._late():
             label = f"{name} {quantization.method}, {count} {'layer' if count == 1 else 'layers'} float"
-            plan = dataclasses.replace(quantization, float_layers=ranked[:count])
+            plan = dataclasses.replace(quantization, float_layers=tuple(ranked[:count]))
             if self.proofs.attempt(label, "int8", subject, quantization=plan).kept:
                 return True
             count *= 2

@@ -12,7 +12,7 @@ import numpy as np
 from effnet.compressing.kept import keep_record, kept_record, pictures_key, subject_key
 from effnet.compressing.paired import paired
 from effnet.compressing.rungs import Tools, copy_export, formats_of, size_mb
-from effnet.compressing.subject import Subject
+from effnet.compressing.subject import Sensitivity, Subject
 from effnet.compressing.verdict import Gate, Step, judge
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
@@ -52,6 +52,7 @@ class Proofs:
         self.formats = formats_of(runtime)
         self.key = pictures_key(val, images) + repr((threads, sorted(versions().items())))
         self.rungs: list[Rung] = []
+        self.ranked: list[tuple[Subject, Sensitivity]] = []
         self.right = np.empty(0, dtype=bool)  # the 32-bit artifact's answers
 
     @property
@@ -138,6 +139,24 @@ class Proofs:
             found = {"speed": self.tools.time_pair(self._base(), path, self.threads).speed}
             keep_record(self.folder_of(name), key, found)
         return found["speed"]
+
+    def rank_layers(self, name: str, subject: Subject) -> Sensitivity:
+        """Returns the layers of a network by the harm that rounding each does, the most harmful first."""
+        folder, key = self.folder_of(f"{name} sensitivity"), f"{subject_key(subject)} {self.key} sensitivity"
+        found = kept_record(folder, key)
+        if found is None:
+            self.say("Looking for the layers whose rounding does most harm")
+            found = {"layers": self.tools.rank_layers(subject, self.images)}
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_record(folder, key, found)
+        ranked = tuple((layer, harm) for layer, harm in found["layers"])
+        self.ranked.append((subject, ranked))
+        return ranked
+
+    def sensitivity_of(self, subject: Subject) -> Sensitivity:
+        """Returns the ranking of this network's layers or, without one, the first that was made; empty without any."""
+        own = [ranking for ranked, ranking in self.ranked if ranked is subject]
+        return next(iter(own or [ranking for _, ranking in self.ranked]), ())
 
     def add(self, step: Step, subject: Subject, quantization: Quantization | None) -> Step:
         """Keeps a step, and says what became of it."""

@@ -7,14 +7,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from effnet.arch.cost import cost, layer_costs
+from effnet.arch.cost import Count, cost, layer_costs
 from effnet.arch.keep import Indices, Keep, Tie, block_name, keep_from, kept_spec, layer_widths, tied_widths
 from effnet.arch.spec import ArchSpec
 from effnet.compressing.importance import Importance
 from effnet.errors import BudgetError, InputError
 
 Scope = Literal["global", "stage"]
-Count = Literal["macs", "params"]
 Measure = Callable[[ArchSpec], float]
 Fits = Callable[[Mapping[str, int], frozenset[str]], bool]
 

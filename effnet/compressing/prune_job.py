@@ -9,40 +9,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from effnet.arch.cost import cost
+from effnet.arch.cost import Count, cost
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
-from effnet.compressing.latency import Compared, compare_latency
-from effnet.compressing.prune import COUNTS, Count, Scope, check_count, check_scope, count_of, prune, vector_width
-from effnet.compressing.prune_card import card
+from effnet.compressing.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
+from effnet.compressing.prune_proof import Original, prove
 from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
 from effnet.compressing.statistics import rebased, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
-from effnet.exporting.bundle import export_onnx
-from effnet.exporting.verify import ExportCheck, check_export
-from effnet.measure.machine import versions
 from effnet.nn.network import Network, build
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_text
-from effnet.runtime.predictor import Predictor
-from effnet.training.batches import eval_batches
-from effnet.training.calibration import Abstain, calibrate
+from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
 from effnet.training.distill import read_teacher
-from effnet.training.evaluate import evaluate, predict_split
 from effnet.training.events import Listener, Noted
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
 from effnet.training.speed import train_speed
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
-from effnet.weights.labels import labelled_split
 from effnet.weights.transfer import transfer
 
-RUN, OPTIONS, REPORT, CARD = "run", "prune.json", "prune_report.json", "README.md"
+RUN, OPTIONS = "run", "prune.json"
 _DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
-_CHECKED = 32
 # Much is gone and must be learned anew: larger steps, more varied views and softer answers than other recoveries take.
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
 # Few pictures would only blur statistics that were taken from all of them at once.
@@ -139,7 +127,17 @@ def prune_bundle(
     except BudgetError:  # there is nothing to go on with
         _leave_nothing(out)
         raise
-    return _prove(run, network, seconds, data=os.fspath(data), out=out)
+    report = prove(
+        network,
+        Original(bundle=bundle, config=config, dataset=dataset, data=os.fspath(data)),
+        options=asdict(options),
+        training_seconds=seconds,
+        threads=options.threads,
+        folder=run.folder,
+        out=out,
+        say=run.say,
+    )
+    return PruneResult(folder=out, report=report)
 
 
 def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
@@ -268,102 +266,3 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tu
     result = train(network, run.dataset, recipe, config.preprocess, folder=folder / "train", listener=run.listener)
     plain = _network(config, state_arrays(result.model), folder)
     return plain, result.seconds
-
-
-def _prove(run: _Run, network: Network, seconds: float, *, data: str, out: Path) -> PruneResult:
-    """Exports, checks, scores and times the network, and publishes it into `out`."""
-    run.say("Exporting to ONNX, checking, scoring and timing")
-    folder = run.folder / "bundle"
-    shutil.rmtree(folder, ignore_errors=True)
-    state = state_arrays(network)
-    config = replace(
-        run.config, arch=network.spec, versions=versions(), temperature=1.0, threshold=None, deployed="onnx"
-    )
-    config = _calibrated(run, config, state, folder)
-    save_bundle(folder, config, state)
-    export_onnx(folder, config, state)
-    predictor = Predictor(folder, threads=run.options.threads)
-    check = check_export(network, predictor, _checked(run))
-    original = _original(run)
-    scores = {
-        name: evaluate(Predictor(place, threads=run.options.threads), _test_split(data, config))
-        for name, place in (("before", original), ("after", folder))
-    }
-    timed = compare_latency(original / ONNX, folder / ONNX, threads=run.options.threads)
-    report = _report(run, config, check, scores, timed, seconds)
-    write_text(folder / CARD, card(report, name=out.name))
-    write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
-    # config.json comes last: with it the folder is a bundle, and then it is whole.
-    for name in (WEIGHTS, ONNX, REPORT, CARD, CONFIG):
-        os.replace(folder / name, out / name)
-    shutil.rmtree(run.folder)
-    return PruneResult(folder=out, report=report)
-
-
-def _test_split(data: str, config: ModelConfig):
-    return labelled_split(data, "test", config=config)
-
-
-def _calibrated(run: _Run, config: ModelConfig, state: Arrays, folder: Path) -> ModelConfig:
-    """Returns the config with the temperature that suits the validation split, and the original's threshold."""
-    val = run.dataset.val
-    if len(val):
-        save_bundle(folder, config, state)
-        export_onnx(folder, config, state)
-        probabilities, indices = predict_split(Predictor(folder), val)
-        config = replace(config, temperature=calibrate(probabilities, val.labels[indices], Abstain()).temperature)
-    return replace(config, threshold=run.config.threshold)
-
-
-def _checked(run: _Run) -> np.ndarray:
-    images, _ = next(eval_batches(run.dataset.test, run.config.preprocess, batch_size=_CHECKED))
-    return images
-
-
-def _original(run: _Run) -> Path:
-    """Returns a folder with the original's ONNX file: the bundle itself or, where it has none, one made for it."""
-    if (run.bundle / ONNX).is_file() and run.config.deployed == "onnx":
-        return run.bundle
-    folder = run.folder / "original"
-    config, state = replace(run.config, deployed="onnx"), load_state(run.bundle)
-    save_bundle(folder, config, state)
-    export_onnx(folder, config, state)
-    return folder
-
-
-def _report(
-    run: _Run,
-    config: ModelConfig,
-    check: ExportCheck,
-    scores: Mapping[str, Any],
-    timed: Compared,
-    seconds: float,
-) -> dict[str, Any]:
-    """Returns what was counted and measured of the original ("before") and of the pruned network ("after")."""
-
-    def side(name: str, spec: Any, times: tuple[float, ...]) -> dict[str, Any]:
-        total, score = cost(spec), scores[name]
-        return {
-            "network": spec.name,
-            "params": total.params,
-            "macs": total.macs,
-            "blocks": len(spec.blocks),
-            "latency_ms": min(times),
-            "latencies_ms": list(times),
-            "test_accuracy": score.accuracy,
-            "test_images": score.images,
-            "confidence": list(score.confidence),
-        }
-
-    return {
-        "before": side("before", run.config.arch, timed.first_ms),
-        "after": side("after", config.arch, timed.second_ms),
-        "latency_ratio": timed.ratio,
-        "points_lost": 100 * (scores["before"].accuracy - scores["after"].accuracy),
-        "check": check.to_dict(),
-        "options": asdict(run.options),
-        "original": run.bundle.resolve().name,
-        "data": run.dataset.name,
-        "training_seconds": seconds,
-        "versions": versions(),
-    }

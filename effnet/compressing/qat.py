@@ -11,7 +11,7 @@ from effnet.arch.cost import cost
 from effnet.arch.layers import named_layers
 from effnet.compressing.fake import FakeQuantize, calibrate_, round_, rounded_values
 from effnet.compressing.recovery import network_of, recover
-from effnet.compressing.subject import Subject
+from effnet.compressing.subject import Sensitivity, Subject
 from effnet.data.datasets import Dataset
 from effnet.nn.network import Network
 from effnet.training.device import to_input
@@ -63,7 +63,7 @@ def train_rounded(
 
 
 @torch.no_grad()
-def sensitive_layers(subject: Subject, images: np.ndarray) -> tuple[tuple[str, float], ...]:
+def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
     """Returns convolutions and linear layers with the harm that rounding each alone does, the most harmful first.
 
     The harm is the mean divergence (KL, nats) of the answers from the float network's when only this layer's weights,

@@ -1,6 +1,7 @@
 """What climbing the ladder brought."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from effnet.compressing.subject import Sensitivity
 from effnet.compressing.verdict import Gate, Limits, Step
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
@@ -19,9 +21,10 @@ class Ladder:
     """What climbing brought: the step that won, its files in `folder`, its config and weights, and all steps.
 
     `changed` says that spec or weights are other than those that climbing began with, `met` that the limits are kept,
-    if any were set. `quantization` is how the winner was rounded, None where it is not int8. `tested` has the accuracy
-    of the 32-bit artifact and of the winner on the test pictures, and their pairs; it is empty without test pictures,
-    and decided nothing.
+    if any were set. `quantization` is how the winner was rounded, None where it is not int8. `sensitivity` is that of
+    the winner's layers or, where only another network's were ranked, of that; it is empty where none were. `tested` has
+    the accuracy of the 32-bit artifact and of the winner on the test pictures, and their pairs; it is empty without
+    test pictures, and decided nothing.
     """
 
     runtime: Runtime
@@ -37,6 +40,7 @@ class Ladder:
     met: bool
     sentence: str
     tested: Mapping[str, Any]
+    sensitivity: Sensitivity = ()
 
     @property
     def format(self) -> str:
@@ -58,4 +62,7 @@ class Ladder:
             "met": self.met,
             "sentence": self.sentence,
             "tested": dict(self.tested),
+            "sensitivity": [
+                {"layer": layer, "harm": harm if math.isfinite(harm) else None} for layer, harm in self.sensitivity
+            ],
         }

@@ -11,7 +11,7 @@ import numpy as np
 from effnet.compressing.latency import compare_latency
 from effnet.compressing.qat import sensitive_layers, train_rounded
 from effnet.compressing.replace import train_replaced
-from effnet.compressing.subject import Subject
+from effnet.compressing.subject import Sensitivity, Subject
 from effnet.data.datasets import Split
 from effnet.exporting.equalize import equalize
 from effnet.exporting.targets import Quantization, write_export
@@ -65,11 +65,6 @@ def time_pair(base: Path, path: Path, threads: int) -> Pair:
     return Pair(base_ms=min(found.first_ms), latency_ms=min(found.second_ms))
 
 
-def rank_layers(subject: Subject, images: np.ndarray) -> tuple[str, ...]:
-    """Returns the layers whose rounding does harm, the most harmful first."""
-    return tuple(name for name, _ in sensitive_layers(subject, images))
-
-
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
     """Returns the subject with its channels equally large, None where its activation lets no factor through."""
     spec = subject.config.arch
@@ -89,7 +84,7 @@ class Tools:
     write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
     answer: Callable[[Path, str, Split, int], np.ndarray] = answer
     time_pair: Callable[[Path, Path, int], Pair] = time_pair
-    rank_layers: Callable[[Subject, np.ndarray], tuple[str, ...]] = rank_layers
+    rank_layers: Callable[[Subject, np.ndarray], Sensitivity] = sensitive_layers
     equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized
     train_replaced: Callable[..., Subject] = train_replaced
     train_rounded: Callable[..., Subject] = train_rounded

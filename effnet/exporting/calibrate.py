@@ -8,7 +8,7 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError
 from effnet.exporting.onnx import expose, to_onnx
-from effnet.exporting.qdq_graph import ranged_layers
+from effnet.exporting.qdq_schemes import ranged_layers
 from effnet.runtime.pipeline import Progress
 from effnet.runtime.session import IMAGE, open_bytes
 

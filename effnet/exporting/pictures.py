@@ -1,13 +1,13 @@
 """The pictures that exports are made, checked and scored with."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from effnet.data.datasets import Split, load_image, read_dataset
-from effnet.data.preprocess import resize_and_crop
+from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measure.machine import usable_cores
 from effnet.runtime.config import ModelConfig
@@ -16,6 +16,7 @@ from effnet.runtime.predictor import Predictor
 from effnet.weights.labels import labelled_splits
 
 CHECKED = 64
+# Ranges of int8 need no more pictures: NNCF and ONNX Runtime take 100 to 300.
 CALIBRATED = 256
 
 Progress = Callable[[int, int], None]
@@ -39,7 +40,7 @@ def gather(config: ModelConfig, data: str | os.PathLike[str] | None, *, calibrat
     """Returns the pictures of `data`: `calibrated` ones of the training split, the test split, and some of it to check.
 
     Data without splits are split as the bundle's own were, so that none of the test pictures was trained on. Which
-    training pictures calibrate depends on `seed` and their number alone. Without data random pictures are for checking.
+    training pictures calibrate depends on `seed` and the labels alone. Without data random pictures are for checking.
     Raises DataError where no picture can be read or where those that calibrate are all of one class, InputError where
     pictures must calibrate and there are no data.
     """
@@ -59,28 +60,43 @@ def gather(config: ModelConfig, data: str | os.PathLike[str] | None, *, calibrat
             raise
         # Pictures of other things cannot be scored, but they can show whether two runtimes agree.
         test = read_dataset(data, seed=config.split_seed or 0, channels=preprocess.channels).test
-        check, _ = _load(test, np.arange(len(test)), config, most=CHECKED)
+        check, _ = _load(test, np.arange(len(test)), preprocess, most=CHECKED)
         return Pictures(check=check, random=False, unscored=str(error))
-    check, _ = _load(splits["test"], np.arange(len(splits["test"])), config, most=CHECKED)
-    calibration = _calibration(splits["train"], config, most=calibrated, seed=seed) if calibrated else None
+    check, _ = _load(splits["test"], np.arange(len(splits["test"])), preprocess, most=CHECKED)
+    calibration = None
+    if calibrated:
+        calibration = calibration_images(
+            splits["train"], preprocess, class_names=config.class_names, count=calibrated, seed=seed
+        )
     return Pictures(check=check, random=False, calibration=calibration, test=splits["test"])
 
 
-def _calibration(train: Split, config: ModelConfig, *, most: int, seed: int) -> np.ndarray:
-    order = np.random.default_rng(seed).permutation(len(train))
-    images, kept = _load(train, order, config, most=most)
-    labels = set(train.labels[kept].tolist())
-    if len(labels) < 2 <= len(config.class_names):
+def calibration_images(
+    train: Split, preprocess: Preprocess, *, class_names: Sequence[str], count: int = CALIBRATED, seed: int = 0
+) -> np.ndarray:
+    """Returns `count` readable training pictures, uint8 [pictures, R, R, C], as preprocessing makes them.
+
+    Every class gives as many as any other, as far as it has them; which, depends on `seed` and the labels alone. Raises
+    DataError where no picture can be read or, of more classes, all are of one: ranges found on them would not suit the
+    others.
+    """
+    rng, labels = np.random.default_rng(seed), train.labels
+    shuffled = [rng.permutation(np.flatnonzero(labels == number)) for number in np.unique(labels)]
+    ranks = np.concatenate([np.arange(len(places)) for places in shuffled] or [labels])
+    order = np.concatenate(shuffled or [labels])[np.argsort(ranks, kind="stable")]
+    images, kept = _load(train, order, preprocess, most=count)
+    drawn = set(labels[kept].tolist())
+    if len(drawn) < 2 <= len(class_names):
+        remedy = "ask for more pictures (--images)" if count == 1 else "give the data that the network was trained on"
         raise DataError(
             f"pictures of at least two classes must calibrate int8; the {len(images)} that were drawn are all of "
-            f"{config.class_names[labels.pop()]!r}: give data with the model's classes, or more pictures (--images)"
+            f"{class_names[drawn.pop()]!r}: {remedy}"
         )
     return images
 
 
-def _load(split: Split, order: np.ndarray, config: ModelConfig, *, most: int) -> tuple[np.ndarray, list[int]]:
+def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int) -> tuple[np.ndarray, list[int]]:
     """Returns the first `most` readable pictures in this order as the model takes them, and their indices."""
-    preprocess = config.preprocess
     images: list[np.ndarray] = []
     kept: list[int] = []
     for index in map(int, order):

@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from effnet.arch.cost import cost
+from effnet.arch.cost import Count, cost
 from effnet.arch.spec import ArchSpec
-from effnet.compressing.prune import vector_width
+from effnet.compressing.prune import COUNTS, vector_width
 from effnet.compressing.prune_job import Options, prune_bundle
 from effnet.data.datasets import Dataset, Split, load_image
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
+from effnet.fitting.backbones import scope_of
 from effnet.fitting.budget import Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.deploy import Deployed, deploy
 from effnet.fitting.device import device_of, predicted_figures
 from effnet.fitting.events import Said
 from effnet.fitting.report import write_report
+from effnet.fitting.settings import PRUNING_SHARE
 from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
 from effnet.fitting.team import Training, train_together
@@ -44,9 +46,9 @@ from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_a
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 # Other processes can only slow a measurement down, so a miss is measured again, with pauses in seconds between,
 # before it counts: another half minute is little beside another training.
-# Pruning in the steps of which recovery takes this share of the time.
-_PRUNING_STEPS, _PRUNING_SHARE = 2, 0.5
 _PAUSES = (0, 1, 2, 4, 6, 8, 10)
+# Steps of pruning, and the share that a single one may leave.
+_PRUNING_STEPS, _LITTLE = 2, 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,8 @@ class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
     `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
-    what the profile of another device says. `deployed` is the file. `kept` is the share of MACs that pruning left.
-    `seconds` is what training, over all its sessions, and this proof took.
+    what the profile of another device says. `deployed` is the file. `kept` is the share that pruning left of what
+    `kept_of` names. `seconds` is what training, over all its sessions, and this proof took.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class Artifact:
     deployed: Deployed
     predicted: tuple[str, ...]
     kept: float
+    kept_of: Count
     failures: tuple[str, ...]
     seconds: float
 
@@ -125,6 +128,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         deployed=deployed,
         predicted=predicted,
         kept=candidate.kept,
+        kept_of=candidate.kept_of,
         learned=learned,
         calibration=calibration,
         check=check,
@@ -139,14 +143,15 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 
 def _pruned(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, ModelConfig, Arrays]:
     """Returns the bundle that pruning makes of `bundle`, beside it, its config and its weights."""
-    task.say(f"Pruning to {candidate.kept:.0%} of the MACs", heading=True)
+    task.say(f"Pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}", heading=True)
     out = bundle.with_name("pruned")
     options = Options(
         share=candidate.kept,
-        steps=_PRUNING_STEPS,
-        scope="stage",
+        count=candidate.kept_of,
+        steps=1 if candidate.kept >= _LITTLE else _PRUNING_STEPS,
+        scope=scope_of(candidate.kept_of),
         round_to=vector_width(),
-        minutes=None if task.time_limit is None else _PRUNING_SHARE * task.time_limit,
+        minutes=None if task.time_limit is None else PRUNING_SHARE * task.time_limit,
         threads=task.threads,
         seed=task.seed,
     )

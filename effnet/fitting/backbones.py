@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from effnet.arch.catalog import get_spec
-from effnet.arch.cost import cost
+from effnet.arch.cost import Count, cost
+from effnet.arch.keep import tied_widths
 from effnet.arch.spec import ArchSpec
-from effnet.compressing.importance import weight_importance
-from effnet.compressing.prune import count_of, prune, vector_width
+from effnet.compressing.importance import Importance, weight_importance
+from effnet.compressing.prune import Scope, count_of, prune, vector_width
 from effnet.data.preprocess import Preprocess
 from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.fitting.candidates import Candidate, in_precision
@@ -22,14 +25,20 @@ from effnet.weights.pretrained import Pretrained
 
 # Smaller pictures than this hold too little of what networks for photographs have learned to see.
 LEAST_SIDE = 48
-_RESOLUTIONS = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512, 600)
+_RESOLUTIONS = (64, 96, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 384, 448, 512, 600)
 # What a network loses that sees pictures of half its resolution, in points of accuracy, and how that grows with the
 # octaves: linear probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders what is tried.
 _POINTS, _POWER = 8.0, 1.5
 # What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
 _LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.1, "w8": 0.1, "int8": 0.3}
-# Shares of the MACs that pruning may leave, and the points that each may lose, after recovery: a guess that orders.
-_KEPT = {0.85: 0.4, 0.7: 1.0, 0.5: 2.0}
+# What pruning may leave, and the points that each may lose after recovery: those of Lite0 on imagenette_mini, whose 600
+# pictures teach a network little. Parameters that go lie in the last stages and cost next to nothing; MACs lie in the
+# first, and cost more than smaller pictures do. It orders, too.
+_CUTS: tuple[tuple[Count, float, float], ...] = (
+    ("params", 0.88, 0.3), ("params", 0.75, 1.5), ("macs", 0.85, 3.0), ("macs", 0.7, 8.0), ("macs", 0.5, 14.0),
+)  # fmt: skip
+# The spread of the logarithms of what channels are worth: Taylor importance of Lite0 on imagenette_mini.
+_SPREAD = 1.5
 # Assumed for weights whose accuracy nobody published.
 _UNKNOWN_TOP1 = 75.0
 # Keras' and TensorFlow's weights are on the hub as timm's, and lukemelas' are TensorFlow's.
@@ -113,23 +122,23 @@ def list_pretrained(
     pruning makes of them: their widths are known, which channels these are is not.
     """
     found: list[tuple[float, Candidate]] = []
-    shapes = [(offer, 1.0, offer.spec) for offer in offers]
+    whole_one: tuple[Count, float, float] = ("macs", 1.0, 0.0)
+    shapes = [(offer, whole_one, offer.spec) for offer in offers]
     if may_prune:
-        shapes += [(offer, kept, slimmed(offer.spec, kept)) for offer in offers for kept in _KEPT]
-    for offer, kept, shape in shapes:
+        shapes += [(offer, cut, slimmed(offer.spec, *cut[:2])) for offer in offers for cut in _CUTS]
+    for offer, (count, kept, points), shape in shapes:
         native = offer.preprocess.resolution
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):
-            name = f"{offer.label} at {resolution}" + ("" if kept == 1 else f" pruned to {kept:.0%}")
+            name = f"{offer.label} at {resolution}" + ("" if kept == 1 else f" pruned to {kept:.0%} of {count}")
             spec = dataclasses.replace(shape, resolution=resolution, name=name)
             whole = None if kept == 1 else dataclasses.replace(offer.spec, resolution=resolution)
             total = cost(spec)
             candidate = Candidate(
                 spec=spec, family=offer.family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
                 weights=offer.source, preprocess=dataclasses.replace(offer.preprocess, resolution=resolution),
-                kept=kept, whole=whole,
+                kept=kept, kept_of=count, whole=whole,
             )  # fmt: skip
-            expected = expected_accuracy(offer.top1, native=native, resolution=resolution)
-            expected -= _KEPT.get(kept, 0.0)
+            expected = expected_accuracy(offer.top1, native=native, resolution=resolution) - points
             found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
     return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
 
@@ -140,7 +149,22 @@ def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> fl
     return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
 
 
-def slimmed(spec: ArchSpec, kept: float) -> ArchSpec:
-    """Returns the network that pruning to a share of the MACs leaves: with all stages cut alike, any weights' are."""
-    importance = weight_importance(spec, unfold_norms(spec, random_weights(spec)))
-    return prune(spec, importance=importance, limit=kept * count_of(spec), scope="stage", round_to=vector_width()).spec
+def slimmed(spec: ArchSpec, count: Count, kept: float) -> ArchSpec:
+    """Returns about the network that pruning to a share of the MACs or parameters leaves, whatever the weights.
+
+    Where all stages lose the same share of channels, as `scope_of` says for MACs, it is that network. Where channels
+    are weighed by their parameters, theirs is the spread of importance that trained networks have.
+    """
+    limit, scope = kept * count_of(spec, count), scope_of(count)
+    if scope == "stage":
+        importance = weight_importance(spec, unfold_norms(spec, random_weights(spec)))
+    else:
+        rng = np.random.default_rng(0)
+        channels = {tie.name: rng.lognormal(0.0, _SPREAD, tie.channels) for tie in tied_widths(spec)}
+        importance = Importance(method="taylor", additive=True, channels=channels, blocks={})
+    return prune(spec, importance=importance, limit=limit, count=count, scope=scope, round_to=vector_width()).spec
+
+
+def scope_of(count: Count) -> Scope:
+    """Returns how pruning sets its threshold: parameters are taken where they matter least, MACs from all stages."""
+    return "global" if count == "params" else "stage"

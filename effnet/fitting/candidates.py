@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
-from effnet.arch.cost import Cost, cost
+from effnet.arch.cost import Cost, Count, cost
 from effnet.arch.scale import GAMMA, scale, truncate, with_expand_ratio, with_total_stride
 from effnet.arch.spec import Activation, ArchSpec, Gate
 from effnet.data.preprocess import Preprocess
@@ -46,6 +46,7 @@ _KNOWN = (
     "reason",
     "precision",
     "kept",
+    "kept_of",
     "trial_accuracy",
     "trial_rounds",
     "worth",
@@ -64,10 +65,10 @@ class Candidate:
 
     `latency_ms`, `memory_mb` are None until measured; `size_mb` is the size of the weights until then. `weights` are
     the pretrained ones that it begins with, as an id or a path, and `preprocess` is what they expect; empty and None
-    for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs of its weights'
-    network, `whole`, that pruning leaves; 1 and None without pruning. Of two candidates the one with more MACs times
-    `worth` is expected to be more accurate. `trial_accuracy` is that of a short training, of so many rounds; None
-    without one.
+    for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs or parameters, as
+    `kept_of` says, of its weights' network, `whole`, that pruning leaves; 1 and None without pruning. Of two candidates
+    the one with more MACs times `worth` is expected to be more accurate. `trial_accuracy` is that of a short training,
+    of so many rounds; None without one.
     """
 
     spec: ArchSpec
@@ -81,6 +82,7 @@ class Candidate:
     preprocess: Preprocess | None = None
     precision: Precision = "fp32"
     kept: float = 1.0
+    kept_of: Count = "macs"
     whole: ArchSpec | None = None
     worth: float = 1.0
     trial_accuracy: float | None = None
@@ -109,6 +111,7 @@ class Candidate:
             "weights": self.weights,
             "precision": self.precision,
             "kept": self.kept,
+            "kept_of": self.kept_of,
             "trial_accuracy": self.trial_accuracy,
             "trial_rounds": self.trial_rounds,
         }

@@ -24,7 +24,7 @@ from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
 from effnet.fitting.measure import measure_random, training_speed
 from effnet.fitting.plan import TrainingNeed, make_plan
-from effnet.fitting.settings import DEFAULT_MINUTES, feature_need, training_need
+from effnet.fitting.settings import DEFAULT_MINUTES, can_recover, feature_need, training_need
 from effnet.fitting.shorts import short_training
 from effnet.fitting.state import RUN
 from effnet.fitting.task import Task
@@ -68,12 +68,19 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
         )
     # A network that knows these classes can teach what pruning leaves of it; a head alone is not trained again.
     knows = found.class_names == dataset.class_names and len(dataset.val) > 0
-    may_prune = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
+    may_prune = knows and task.strategy != "head" and bool(task.budget.asked()) and _can_recover(task, dataset, offer)
     try:
         return _choose_pretrained(task, dataset, [offer], may_prune=may_prune)
     except BudgetError as error:
         raise BudgetError(f"{error}; or train a fresh network, which may be smaller, with --weights none") from error
+
+
+def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
+    if task.time_limit is None:
+        return True
+    speed = training_speed(offer.spec)
+    return can_recover(len(dataset.train), minutes=task.time_limit, images_per_second=speed)
 
 
 def _load(task: Task, weights: str) -> Pretrained:

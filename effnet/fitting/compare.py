@@ -11,7 +11,7 @@ from effnet.fitting import wording
 from effnet.fitting.curves import Against, curves_svg, look
 from effnet.fitting.render import render, replace_text, strict
 from effnet.fitting.runs import Run, finite, flatten
-from effnet.fitting.svg import BLUE
+from effnet.measure.svg import BLUE
 
 # What metrics.jsonl calls it, its title, and whether it is a share.
 _CURVES = (

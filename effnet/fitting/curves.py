@@ -6,8 +6,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 from effnet.fitting.runs import Run, finite
-from effnet.fitting.svg import BLUE, GREEN, MUTED, ORANGE, PURPLE, VERMILLION, figure_svg, new_figure, style
 from effnet.fitting.wording import printable
+from effnet.measure.svg import BLUE, GREEN, MUTED, ORANGE, PURPLE, VERMILLION, figure_svg, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,5 +1,6 @@
 """Another device, by the profile that `effnet profile` wrote on it: what it should take stands in for measurements."""
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,8 +50,20 @@ def describe_device(task: Task) -> list[str]:
     ]
 
 
-@lru_cache(maxsize=4)
 def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str, ...]]:
+    try:
+        found = os.stat(path)
+        written = (found.st_mtime_ns, found.st_size, found.st_ino)
+    except OSError:
+        written = (0, 0, 0)  # what reads it says that it is absent
+    return _read_once(path, written, runtime, threads)
+
+
+@lru_cache(maxsize=4)
+def _read_once(
+    path: str, written: tuple[int, int, int], runtime: Runtime, threads: int
+) -> tuple[Device, tuple[str, ...]]:
+    """Returns the device; `written` tells a file from the one that was measured anew in its place."""
     profile = read_profile(path)
     doubts = check_profile(
         profile, runtime=runtime, threads=threads, precision=profile.precisions[0], version=runtime_version(runtime)

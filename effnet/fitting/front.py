@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effnet.fitting.svg import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 from effnet.fitting.wording import ABSENT, percent, quantity
+from effnet.measure.svg import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 
 _LABELLED = 12
 
@@ -35,7 +35,7 @@ def front_svg(report: Mapping[str, Any]) -> str | None:
     if not panels:
         return None
     with style():
-        figure = new_figure(4.4 * len(panels), 3.2)
+        figure = new_figure(max(6.6, 4.4 * len(panels)), 3.2)
         for number, (title, points) in enumerate(panels, 1):
             _draw(figure.add_subplot(1, len(panels), number), title, points)
     return figure_svg(figure, name="front")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from effnet.fitting.budget import LABELS
 from effnet.fitting.wording import ABSENT, duration, integer, percent, significant
 
 
@@ -28,9 +29,8 @@ def method_sentence(report: Mapping[str, Any]) -> str:
     share = training.get("kept") or 1
     if share == 1:
         return found
-    return (
-        f"{found} Pruned to {share:.0%} of its MACs and trained again with the whole network as its teacher.".lstrip()
-    )
+    of = LABELS[training.get("kept_of", "macs")]
+    return f"{found} Pruned to {share:.0%} of its {of} and trained again with the whole network as teacher.".lstrip()
 
 
 def weights_name(report: Mapping[str, Any]) -> str:

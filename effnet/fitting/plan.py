@@ -8,7 +8,7 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BudgetError, BundleError
-from effnet.fitting.budget import LABELS, MARGIN, Budget, failures, say, say_at_least
+from effnet.fitting.budget import LABELS, MARGINS, Budget, failures, say, say_at_least
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.events import Listener, Measured
 from effnet.fitting.predicting import MEASURED, Predictions
@@ -58,8 +58,8 @@ def make_plan(
 
     Candidates come in the order in which they are wanted, the most promising first; `best` is the word for it. Those
     over the analytic budgets are rejected; of the rest the first that may fit is measured, until none before it is
-    left. Every budget keeps a margin of 10 %. With a `need`, the network must also train that fast. Raises BudgetError
-    where nothing fits, naming the nearest budget that can be met.
+    left. Every budget keeps its margin, a tenth of latency and memory. With a `need`, the network must also train that
+    fast. Raises BudgetError where nothing fits, naming the nearest budget that can be met.
     """
     table = [_analytic(candidate, budget) for candidate in candidates]
     search = _Search(table, budget, measure, listener)
@@ -83,7 +83,7 @@ def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
     weights = candidate.cost.weight_bytes("int8" if candidate.precision == "int8" else "fp32")
     maps = candidate.cost.peak_activations * (1 if candidate.precision == "int8" else 4)
     least_memory = (weights + maps) / 1e6
-    found = failures(budget, candidate.figures | {"memory_mb": least_memory}, margin=MARGIN)
+    found = failures(budget, candidate.figures | {"memory_mb": least_memory}, planning=True)
     found = tuple(text.replace("peak memory ", "peak memory of at least ", 1) for text in found)
     return dataclasses.replace(candidate, status="rejected", reason="; ".join(found)) if found else candidate
 
@@ -113,7 +113,7 @@ class _Search:
         known = dataclasses.replace(
             self.table[index], latency_ms=timing.p50_ms, memory_mb=timing.memory_mb, size_mb=timing.size_mb
         )
-        found = failures(self.budget, known.figures, margin=MARGIN)
+        found = failures(self.budget, known.figures, planning=True)
         known = dataclasses.replace(known, status="rejected" if found else "fits", reason="; ".join(found))
         self.table[index] = known
         self._predictions.forget()
@@ -202,7 +202,9 @@ class _Search:
         for key in MEASURED:
             limit = self.budget.asked().get(key)
             predicted = self.predicted(index, key) if limit is not None else None
-            if predicted is not None and predicted > limit * (1 - MARGIN) * (1 + _DOUBT * _DOUBT_FALLS**self.misses):
+            if limit is None or predicted is None:
+                continue
+            if predicted > limit * (1 - MARGINS[key]) * (1 + _DOUBT * _DOUBT_FALLS**self.misses):
                 return True
         return False
 
@@ -286,12 +288,13 @@ def _nothing_fits(table: Sequence[Candidate], budget: Budget, need: TrainingNeed
         if not known:
             continue
         least = min(known, key=lambda c: c.figures[name])  # type: ignore[arg-type, return-value]
-        value = least.figures[name] or 0.0
-        if value > limit * (1 - MARGIN):
-            nearest = say_at_least(name, value / (1 - MARGIN))
+        value, margin = least.figures[name] or 0.0, MARGINS[name]
+        if value > limit * (1 - margin):
+            nearest = say_at_least(name, value / (1 - margin))
+            left = f" with a margin of {margin:.0%}" if margin else ""
             lines.append(
-                f"{_subject(table)} has {LABELS[name]} of at most {say(name, limit)} "
-                f"with a margin of {MARGIN:.0%}: the least is {least.spec.name} with {say(name, value)}, "
+                f"{_subject(table)} has {LABELS[name]} of at most {say(name, limit)}{left}: the least is "
+                f"{least.spec.name} with {say(name, value)}, "
                 f"so ask for {nearest} or more"
             )
     if not lines and need is not None:

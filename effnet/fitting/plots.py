@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from effnet.fitting.origin import weights_name
-from effnet.fitting.svg import (
+from effnet.fitting.wording import printable, short, width
+from effnet.measure.svg import (
     BLUE,
     GREEN,
     INK,
@@ -22,7 +23,6 @@ from effnet.fitting.svg import (
     new_figure,
     style,
 )
-from effnet.fitting.wording import printable, short, width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from effnet.compressing.sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.errors import BundleError
 from effnet.fitting import front, origin, plots, sureness, wording
 from effnet.fitting.render import render, replace_text, strict
@@ -78,6 +79,8 @@ def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) ->
             "candidates_plot": plots.candidates_svg(report),
             "front_plot": front.front_svg(report),
             "ladder_rows": front.ladder_rows(report),
+            "sensitivity_plot": sensitivity_svg(_ladder(report)),
+            "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
             "predicted": _predicted(report),
             "candidates_caption": plots.candidates_caption(report),
             "candidates": candidates[:_SHOWN_CANDIDATES],
@@ -112,6 +115,7 @@ def render_card(report: Mapping[str, Any]) -> str:
             "verdict": _verdict(report),
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),
+            "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
             "weakest": sorted(wrong, key=lambda row: row["f1"])[:_WEAKEST_CLASSES],
             "method": origin.method_sentence(report),
             "base_model": _base_model(report),
@@ -123,6 +127,11 @@ def render_card(report: Mapping[str, Any]) -> str:
             "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
         },
     )
+
+
+def _ladder(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the record of the steps towards 8 bits; empty where there were none."""
+    return (report.get("deployed") or {}).get("ladder") or {}
 
 
 def _predicted(report: Mapping[str, Any]) -> str:

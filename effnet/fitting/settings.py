@@ -27,6 +27,8 @@ _CORE_MACS, _GPU_MACS = 15e9, 50e12
 # second times 384 million, over the cores), rounded down, and the share of the time that features may take.
 _CORE_FEATURE_MACS, _FEATURE_SHARE = 30e9, 0.25
 _SAMPLE = 256
+# Recovery of a pruned network: the share of the time that it may take, and the epochs below which it is not worth it.
+PRUNING_SHARE, _LEAST_RECOVERY = 0.5, 3
 # Fine-tuning: more epochs only learn few pictures by heart; the rate is the head's, for batches of 32.
 _MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
 _ENOUGH_FOR_STATISTICS = 5000
@@ -60,6 +62,12 @@ def feature_need(pictures: int, *, minutes: float, cores: int) -> TrainingNeed:
     seconds = 60 * minutes * _FEATURE_SHARE
     reason = f"the features of {pictures} pictures must take at most {seconds / 60:.3g} minutes"
     return TrainingNeed(images_per_second=0.0, most_macs=cores * _CORE_FEATURE_MACS * seconds / pictures, reason=reason)
+
+
+def can_recover(num_train: int, *, minutes: float, images_per_second: float) -> bool:
+    """Returns whether a pruned network can be trained long enough, beside its teacher, within its share of the time."""
+    epochs = 60 * minutes * PRUNING_SHARE * _TRAINING_SHARE * images_per_second / num_train
+    return epochs >= _LEAST_RECOVERY
 
 
 def epochs_in(minutes: float, *, images_per_second: float, num_train: int) -> int:

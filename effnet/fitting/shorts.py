@@ -8,6 +8,7 @@ import numpy as np
 
 from effnet.data.datasets import Dataset, Split
 from effnet.data.inspect import DataReport
+from effnet.data.order import Blocks
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.measure import training_speed
 from effnet.fitting.settings import make_preprocess, make_recipe
@@ -73,10 +74,29 @@ def _part(split: Split, number: int, *, seed: int) -> Split:
     if len(split) <= number:
         return split
     rng = np.random.default_rng(seed)
-    share = number / len(split)
-    kept: list[int] = []
-    for label in np.unique(split.labels):
-        own = np.flatnonzero(split.labels == label)
-        kept += list(rng.permutation(own)[: max(1, round(share * len(own)))])
-    kept = sorted(kept)
-    return Split(sources=[split.sources[i] for i in kept], labels=split.labels[kept])
+    places = _at_hand(split, number, rng)
+    labels = split.labels[places]
+    share = number / len(places)
+    drawn = []
+    for label in np.unique(labels):
+        own = places[labels == label]
+        drawn.append(rng.permutation(own)[: max(1, round(share * len(own)))])
+    kept = np.sort(np.concatenate(drawn))
+    blocks = split.blocks and Blocks(numbers=split.blocks.numbers[kept], mixed=split.blocks.mixed)
+    return Split(sources=[split.sources[i] for i in kept], labels=split.labels[kept], blocks=blocks)
+
+
+def _at_hand(split: Split, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the places of the pictures to draw from: all of them or, where blocks are fetched, those of a few.
+
+    The few hold as many as are wanted and every class: a trial shall not fetch all that fits on no disk.
+    """
+    if split.blocks is None:
+        return np.arange(len(split))
+    numbers, classes = split.blocks.numbers, len(np.unique(split.labels))
+    found = np.zeros(len(split), dtype=bool)
+    for block in rng.permutation(np.unique(numbers)):
+        found |= numbers == block
+        if found.sum() >= number and len(np.unique(split.labels[found])) == classes:
+            break
+    return np.flatnonzero(found)

@@ -107,6 +107,7 @@ def _training(artifact: Artifact) -> dict[str, Any]:
         "device": training.device,
         "seconds": training.seconds,
         "kept": artifact.kept,
+        "kept_of": artifact.kept_of,
         "recipe": learned.recipe.to_dict() if learned.recipe else None,
     }
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from effnet.fitting.svg import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 from effnet.fitting.wording import probability
+from effnet.measure.svg import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 
 _COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effnet.errors import BundleError, InputError, MissingExtraError
-from effnet.fitting.budget import MARGIN, Budget, failures
+from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.events import Listener, Measured, Said
 
@@ -196,7 +196,7 @@ class _Search:
         known = dataclasses.replace(
             candidate, latency_ms=timing.p50_ms, memory_mb=timing.memory_mb, size_mb=timing.size_mb
         )
-        found = failures(self.budget, known.figures, margin=MARGIN)
+        found = failures(self.budget, known.figures, planning=True)
         self.count += 1
         self.table[index] = dataclasses.replace(
             known, status="rejected" if found else "fits", reason="; ".join(found) or "keeps every budget"
@@ -240,7 +240,7 @@ class _Search:
 def _limits(candidate: Candidate, budget: Budget) -> list[tuple[str, float, float]]:
     figures = candidate.figures
     return [
-        (name, limit * (1 - MARGIN), value)
+        (name, limit * (1 - MARGINS[name]), value)
         for name, limit in budget.asked().items()
         if (value := figures[name]) is not None
     ]

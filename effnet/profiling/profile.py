@@ -42,6 +42,7 @@ class Measured:
 
     def __post_init__(self) -> None:
         _must_be_positive("latency_ms", self.latency_ms)
+        _must_be_number("spread", self.spread)
         if self.memory_mb is not None:
             _must_be_positive("memory_mb", self.memory_mb)
         if self.precision not in get_args(Precision):
@@ -56,6 +57,13 @@ class Clock:
     start_mhz: float | None = None
     end_mhz: float | None = None
     reference_ms: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, value in (("start_mhz", self.start_mhz), ("end_mhz", self.end_mhz)):
+            if value is not None:
+                _must_be_positive(what, value)
+        for value in self.reference_ms:
+            _must_be_positive("reference_ms", value)
 
     @property
     def drift(self) -> float:
@@ -87,6 +95,17 @@ class DeviceProfile:
     def __post_init__(self) -> None:
         if not self.measured:
             raise InputError("a profile must hold at least one measured network; it holds none: measure it anew")
+        if type(self.threads) is not int or self.threads < 1:
+            raise InputError(f"threads must be a whole number of at least 1; got {self.threads!r}")
+        for what, values in (("machine", self.machine), ("versions", self.versions), ("errors", self.errors)):
+            if not isinstance(values, Mapping):
+                raise InputError(f"{what} must be names with their values; got {values!r}")
+        for name, version in self.versions.items():
+            if not isinstance(version, str):
+                raise InputError(f"the version of {name} must be text; got {version!r}")
+        for name, error in self.errors.items():
+            _must_be_number(f"the error of {name}", error)
+        _must_be_number("seconds", self.seconds)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -149,6 +168,11 @@ def check_profile(
 def _must_be_positive(what: str, value: object) -> None:
     if type(value) not in (int, float) or not 0 < value < math.inf:  # type: ignore[operator]
         raise InputError(f"{what} must be a finite number above 0; got {value!r}")
+
+
+def _must_be_number(what: str, value: object) -> None:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise InputError(f"{what} must be a finite number; got {value!r}")
 
 
 def write_profile(profile: DeviceProfile, path: Path) -> None:

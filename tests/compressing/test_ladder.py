@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from effnet.compressing.job import quantize
 from effnet.compressing.ladder import climb
 from effnet.compressing.paired import Paired
 from effnet.compressing.rungs import Pair, Tools
-from effnet.compressing.subject import calibration_images
+from effnet.compressing.sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.compressing.verdict import Gate, Limits, Step, best_of, judge
 from effnet.data.datasets import Split
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
+from effnet.exporting.pictures import calibration_images
 from effnet.exporting.verify import check_export
 from effnet.runtime.config import read_config
 from effnet.runtime.engines import open_engine
@@ -84,7 +86,7 @@ class Scripted:
 
     def rank_layers(self, subject, images):
         self.ranked += 1
-        return tuple(f"layer {number}" for number in range(12))
+        return tuple((f"layer {number}", 1.5 / (number + 1)) for number in range(12))
 
     def marked(self, subject, word):
         return dataclasses.replace(subject, state=dict(subject.state) | {word: np.zeros(1, np.float32)})
@@ -171,9 +173,74 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
     ]  # fmt: skip
     assert found.winner.name == "int8 percentile, 4 layers float"
     assert found.quantization.float_layers == tuple(f"layer {number}" for number in range(4))
+    assert found.sensitivity == script.rank_layers(None, None)
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["sensitivity"][1] == {"layer": "layer 1", "harm": 0.75}
+    assert sensitivity_sentence(record) == (
+        "Of 12 layers, rounding does most harm in layer 0, layer 1, layer 2; 4 stay float in what won"
+    )
     refused = found.steps[2].reason
     assert refused.startswith("over the 0.50 points allowed: it loses 10.00 points: of 400 pictures 40 went")
     assert "more than chance" in refused
+
+
+def test_a_ranking_is_found_again_and_is_of_the_network_that_won(run):
+    table = FP32 | {
+        "silu_minmax": (40, 1.5, 1), "relu6_minmax": (390, 2.5, 1), "relu6_minmax_trained": (30, 2.5, 1),
+        "relu6_minmax_trained_1": (1, 2.4, 1.1),
+    }  # fmt: skip
+    script = Scripted(**table)
+    ranked = script.rank_layers
+
+    def rank_layers(subject, images):
+        return ranked(subject, images)[:: -1 if "trained" in subject.state else 1]
+
+    script.rank_layers = rank_layers
+    found = run(script)
+    assert found.winner.name == "replaced relu6 int8 minmax, 1 layer float"
+    assert found.sensitivity[0][0] == "layer 11"
+    assert script.ranked == 2
+    again = Scripted(**table)
+    assert run(again).sensitivity == found.sensitivity
+    assert again.ranked == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "limits", "why"),
+    [
+        (GOOD_INT8, None, "int8 keeps the gate without it"),
+        (GOOD_INT8, Limits(size_mb=5), "int8 was not tried"),
+    ],
+)
+def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table, limits, why):
+    found = run(Scripted(**FP32, **table), train=False, limits=limits)
+    assert found.sensitivity == ()
+    assert sensitivity_sentence(found.to_dict()) == f"Layers were not ranked by the harm of rounding: {why}"
+    assert sensitivity_svg(found.to_dict()) is None
+    (tmp_path / "old.svg").write_text("of another climb")
+    assert not save_sensitivity(found.to_dict(), tmp_path / "old.svg")
+    assert not (tmp_path / "old.svg").exists()
+
+
+def test_the_plot_has_a_bar_for_each_of_the_most_harmful_layers_and_marks_those_left_float(tmp_path):
+    rows = [{"layer": f"stages.{number}.conv", "harm": 3.0 / (number + 1)} for number in range(60)]
+    rows[2]["harm"] = None  # it left no number
+    ladder = {"sensitivity": rows, "quantization": {"float_layers": ["stages.0.conv", "stages.1.conv"]}}
+    assert save_sensitivity(ladder, tmp_path / "plot.svg")
+    first = (tmp_path / "plot.svg").read_bytes()
+    assert save_sensitivity(ladder, tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.svg"]
+    for root in (ElementTree.fromstring(first), ElementTree.fromstring(sensitivity_svg(ladder))):
+        texts = "".join(root.itertext())
+        named = [row["layer"] for row in rows if f"{row['layer']}\n" in texts]
+        assert named == [f"stages.{number}.conv" for number in (0, 1, *range(3, 25))]
+        assert "24 most harmful of 60 layers" in texts
+        filled = [
+            path.get("style", "") for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("clip-path")
+        ]
+        assert sum("#d55e00" in style for style in filled) == 2  # vermillion
+        assert sum("#0072b2" in style and "fill" in style for style in filled) == 22  # blue
 
 
 def test_a_step_that_brings_neither_speed_nor_size_is_refused(run):
@@ -339,7 +406,10 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
     for changed, message in (
         (dataclasses.replace(data, val=nothing), "patterns has none"),
         (dataclasses.replace(data, class_names=("a", "b", "c", "e")), "must have the network's 4 classes in its order"),
-        (dataclasses.replace(data, train=one), "at least 2 classes; patterns has 1"),
+        (
+            dataclasses.replace(data, train=one),
+            "two classes must calibrate int8; the 2 that were drawn are all of .*: give the data",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             go(changed)
@@ -352,10 +422,13 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
 def test_every_class_calibrates_as_much_as_any_other(good, data):
     labels = np.array([0] * 100 + [1, 2, 3] * 5)
     sources = [np.full((16, 16, 1), label, np.uint8) for label in labels]
-    found = calibration_images(
-        dataclasses.replace(data, train=Split(sources=sources, labels=labels)), good.config.preprocess, count=20
+    train = Split(sources=[*sources[:-1], "no-such-file.png"], labels=labels)
+    drawn = calibration_images(
+        Split(sources=sources, labels=labels), good.config.preprocess, class_names=data.class_names, count=20
     )
-    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [5, 5, 5, 5]
+    assert np.unique(drawn[:, 0, 0, 0], return_counts=True)[1].tolist() == [5, 5, 5, 5]
+    found = calibration_images(train, good.config.preprocess, class_names=data.class_names, count=20)
+    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [6, 5, 5, 4]  # one more for the unreadable
 
 
 def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp_path):
@@ -420,6 +493,26 @@ def test_equalized_channels_round_where_spoilt_ones_do_not(fragile, tmp_path, mo
     assert found.changed
 
 
+def test_a_real_climb_leaves_the_layer_float_that_rounding_spoils_and_shows_it(fragile, tmp_path, monkeypatch):
+    """Really ranked, written and scored, in ONNX Runtime; only the clock is scripted."""
+    monkeypatch.setattr("effnet.compressing.ladder._METHODS", ("minmax",))
+    tools = Tools(
+        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+        equalize=lambda subject, images: None,
+    )
+    found = climb(
+        fragile, patterns(), runtime="onnxruntime", folder=tmp_path, tools=tools, gate=Gate(max_drop=0.05), train=False
+    )
+    worst, harm = found.sensitivity[0]
+    assert worst == "stages.1.0.depthwise.conv"
+    assert harm > 1000 * found.sensitivity[2][1]
+    assert worst in found.quantization.float_layers
+    assert found.winner.accuracy > found.steps[2].accuracy + 0.3
+    texts = "".join(ElementTree.fromstring(sensitivity_svg(found.to_dict())).itertext())
+    assert all(f"{layer}\n" in texts for layer, _ in found.sensitivity)
+    assert "All layers, each rounded alone" in texts
+
+
 # The bundle.
 
 
@@ -443,6 +536,15 @@ def test_a_bundle_gets_the_winner_and_the_record(bundle_copy):
     assert read_config(bundle_copy).deployed == "onnx-int8"
     assert json.loads((bundle_copy / "quantize.json").read_text())["winner"] == "int8 minmax"
     assert not (bundle_copy / ".ladder").exists()
+
+
+def test_a_bundle_shows_its_sensitive_layers_as_long_as_they_are_its_own(bundle_copy):
+    plot = bundle_copy / "sensitivity.svg"
+    script = Scripted(**FP32, silu_minmax=(200, 1.5, 1), silu_minmax_2=(0, 1.4, 1))
+    quantize(bundle_copy, "digits", tools=script.tools(equalize=False), train=False)
+    assert "stays float" in "".join(ElementTree.parse(plot).getroot().itertext())
+    quantize(bundle_copy, "digits", tools=Scripted(**FP32, silu_minmax=(0, 9, 1)).tools(), train=False)
+    assert not plot.exists()
 
 
 def test_what_is_deployed_already_stays_where_nothing_is_better(bundle_copy):
@@ -506,6 +608,7 @@ def test_the_command_prints_every_step_and_says_what_predicts_now(bundle_copy, r
     assert "int8 minmax" in done.out
     assert "refused" in done.out
     assert "now predicts with onnx-int8" in done.out
+    assert "Layers were not ranked by the harm of rounding: int8 keeps the gate without it" in done.out
     missed = run_cli("quantize", bundle_copy, "digits", "--no-train", "--max-latency-ms", "0.000001")
     assert missed.code == 3
     assert "the nearest:" in missed.err

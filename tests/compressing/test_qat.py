@@ -15,7 +15,7 @@ from tiny_runs import PREPROCESS
 from effnet.compressing.fake import FakeQuantize, RoundedConv2d, calibrate_, round_, rounded_values, rounded_weight
 from effnet.compressing.qat import rounded_network, sensitive_layers, train_rounded
 from effnet.compressing.recovery import network_of, recovery_recipe, save_teacher
-from effnet.compressing.subject import calibration_images
+from effnet.exporting.pictures import calibration_images
 from effnet.exporting.targets import Quantization
 from effnet.runtime.predictor import Predictor
 from effnet.training.device import to_input
@@ -30,7 +30,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def images(data):
-    return calibration_images(data, PREPROCESS)
+    return calibration_images(data.train, PREPROCESS, class_names=data.class_names)
 
 
 @pytest.fixture(scope="module")

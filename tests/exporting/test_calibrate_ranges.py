@@ -12,7 +12,7 @@ from effnet.data.preprocess import Preprocess, normalize
 from effnet.errors import InputError
 from effnet.exporting import calibrate as module
 from effnet.exporting.calibrate import calibrate
-from effnet.exporting.qdq_graph import ranged_layers
+from effnet.exporting.qdq_schemes import ranged_layers
 from effnet.exporting.ranges import affine, hard_swish_input, random_ranges, silu, silu_input
 from effnet.exporting.weights import fold_norms
 

@@ -210,7 +210,7 @@ def test_what_is_missing_or_unknown_is_named(monkeypatch):
 
 
 def test_none_of_it_imports_torch(run_python):
-    modules = ["qdq", "qdq_graph", "calibrate", "bias_correction", "equalize", "sensitivity", "ranges", "bundle"]
+    modules = ["qdq", "qdq_graph", "qdq_schemes", "calibrate", "bias_correction", "equalize", "ranges", "bundle"]
     code = "import sys; " + "; ".join(f"import effnet.exporting.{name}" for name in modules)
     done = run_python("-c", f"{code}; print(sorted({{'torch', 'matplotlib', 'onnx'}} & set(sys.modules)))")
     assert (done.code, done.out.strip()) == (0, "[]"), done.err

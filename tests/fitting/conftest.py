@@ -1,6 +1,7 @@
 """What the tests of reports share."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from PIL import Image
 
 from effnet.arch.scale import with_total_stride
 from effnet.fitting import plots, sureness
+
+# The tiny runs of training and the made-up device of profiling are this folder's too.
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("training", "profiling")]
 
 
 @pytest.fixture(scope="session")

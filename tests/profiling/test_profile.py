@@ -16,7 +16,7 @@ from effnet.measure.machine import clock_mhz
 from effnet.profiling import job, visits
 from effnet.profiling.graphs import write_graph
 from effnet.profiling.job import Plan, profile_device, unfinished_path
-from effnet.profiling.profile import Clock, check_profile, read_profile, write_profile
+from effnet.profiling.profile import Clock, check_profile, checksum, read_profile, write_profile
 from effnet.profiling.table import predict
 
 TINY = Plan(networks=3, mixtures=8, memory_networks=2, least=4, least_memory=2, seconds=6.0)
@@ -73,6 +73,42 @@ def test_the_same_content_laid_out_otherwise_is_the_same_profile(file):
 def test_other_files_are_refused(file, text, says):
     file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=says):
+        read_profile(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"threads": "two"}, "threads must be a whole number"),
+        ({"versions": {"onnxruntime": 1.32}}, "the version of onnxruntime must be text; got 1.32"),
+        ({"versions": None}, "versions must be names with their values; got None"),
+        ({"machine": ["cpu"]}, "machine must be names with their values"),
+        ({"errors": {"fp32 latency": "bad"}}, "the error of fp32 latency must be a finite number; got 'bad'"),
+        ({"seconds": None}, "seconds must be a finite number"),
+        ({"clock": {"start_mhz": "fast", "end_mhz": None, "reference_ms": []}}, "start_mhz must be a finite number"),
+        ({"clock": {"start_mhz": None, "end_mhz": None, "reference_ms": [0] * 8}}, "reference_ms must be a finite"),
+        ({"clock": None}, "lacks what a device profile holds"),
+        ({"measured": {}}, "at least one measured network"),
+        ({"measured": [3]}, "lacks what a device profile holds"),
+    ],
+)
+def test_a_profile_of_another_make_is_refused_though_its_checksum_is_right(file, changes, says, run_cli):
+    """As another program or a newer effnet may write it: what is read must not fail in the midst of planning."""
+    data = json.loads(file.read_text()) | changes
+    del data["checksum"]
+    file.write_text(json.dumps(data | {"checksum": checksum(data)}))
+    ran = run_cli("profile", "--show", file)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_a_spread_that_is_no_number_is_refused(file):
+    data = json.loads(file.read_text())
+    data["measured"][0]["spread"] = "wide"
+    del data["checksum"]
+    file.write_text(json.dumps(data | {"checksum": checksum(data)}))
+    with pytest.raises(InputError, match="spread must be a finite number; got 'wide'"):
         read_profile(file)
 
 

@@ -1,10 +1,12 @@
-"""The look that the plots of a report share, and how a figure becomes SVG text to stand inside a page."""
+"""The look that plots share, and how a figure becomes SVG: text to stand inside a page, or a file."""
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.errors import MissingExtraError
@@ -98,3 +100,14 @@ def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
     for colour, variable in _PAGE_COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable}, {colour})")
     return svg.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1).strip()
+
+
+def save_svg(figure: "Figure", path: Path) -> None:
+    """Writes a figure into an .svg file, on white, whole or not at all; the same figure gives the same bytes."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with style(salt=path.stem):
+            figure.savefig(temporary, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

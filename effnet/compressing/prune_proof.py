@@ -1,0 +1,143 @@
+"""The proof of a pruned network: exported, checked, scored and timed beside the original, and published whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.arch.cost import cost
+from effnet.arch.spec import ArchSpec
+from effnet.compressing.latency import Compared, compare_latency
+from effnet.compressing.prune_card import card
+from effnet.data.datasets import Dataset
+from effnet.exporting.bundle import export_onnx
+from effnet.exporting.verify import check_export
+from effnet.measure.machine import versions
+from effnet.nn.network import Network
+from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_text
+from effnet.runtime.predictor import Predictor
+from effnet.training.batches import eval_batches
+from effnet.training.calibration import Abstain, calibrate
+from effnet.training.evaluate import evaluate, predict_split
+from effnet.weights.adapt import Arrays
+from effnet.weights.bundle import load_state, save_bundle, state_arrays
+from effnet.weights.labels import labelled_split
+
+REPORT, CARD = "prune_report.json", "README.md"
+_CHECKED = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """What was pruned: the bundle and its config; and what it is proven on: `data`, as asked for, and as read."""
+
+    bundle: Path
+    config: ModelConfig
+    dataset: Dataset
+    data: str
+
+
+def prove(
+    network: Network,
+    original: Original,
+    *,
+    options: Mapping[str, Any],
+    training_seconds: float,
+    threads: int,
+    folder: Path,
+    out: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Exports, checks, scores and times a pruned network, publishes it into `out`, and returns its report.
+
+    `folder`, where all is made first, is taken away in the end. `options` are those of pruning, for the report.
+    """
+    say("Exporting to ONNX, checking, scoring and timing")
+    made = folder / "bundle"
+    shutil.rmtree(made, ignore_errors=True)
+    state = state_arrays(network)
+    config = replace(
+        original.config, arch=network.spec, versions=versions(), temperature=1.0, threshold=None, deployed="onnx"
+    )
+    config = _calibrated(original, config, state, made)
+    save_bundle(made, config, state)
+    export_onnx(made, config, state)
+    check = check_export(network, Predictor(made, threads=threads), _checked(original))
+    before = _with_onnx(original, folder / "original")
+    scores = {
+        name: evaluate(Predictor(place, threads=threads), labelled_split(original.data, "test", config=config))
+        for name, place in (("before", before), ("after", made))
+    }
+    timed = compare_latency(before / ONNX, made / ONNX, threads=threads)
+    report = {
+        **_figures(original, config, scores, timed),
+        "check": check.to_dict(),
+        "options": dict(options),
+        "original": original.bundle.resolve().name,
+        "data": original.dataset.name,
+        "training_seconds": training_seconds,
+        "versions": versions(),
+    }
+    write_text(made / CARD, card(report, name=out.name))
+    write_text(made / REPORT, json.dumps(report, indent=1) + "\n")
+    # config.json comes last: with it the folder is a bundle, and then it is whole.
+    for name in (WEIGHTS, ONNX, REPORT, CARD, CONFIG):
+        os.replace(made / name, out / name)
+    shutil.rmtree(folder)
+    return report
+
+
+def _calibrated(original: Original, config: ModelConfig, state: Arrays, folder: Path) -> ModelConfig:
+    """Returns the config with the temperature that suits the validation split, and the original's threshold."""
+    val = original.dataset.val
+    if len(val):
+        save_bundle(folder, config, state)
+        export_onnx(folder, config, state)
+        probabilities, indices = predict_split(Predictor(folder), val)
+        config = replace(config, temperature=calibrate(probabilities, val.labels[indices], Abstain()).temperature)
+    return replace(config, threshold=original.config.threshold)
+
+
+def _checked(original: Original) -> np.ndarray:
+    images, _ = next(eval_batches(original.dataset.test, original.config.preprocess, batch_size=_CHECKED))
+    return images
+
+
+def _with_onnx(original: Original, folder: Path) -> Path:
+    """Returns a folder with the original's ONNX file: the bundle or, where it has none, `folder`, made for it."""
+    if (original.bundle / ONNX).is_file() and original.config.deployed == "onnx":
+        return original.bundle
+    config, state = replace(original.config, deployed="onnx"), load_state(original.bundle)
+    save_bundle(folder, config, state)
+    export_onnx(folder, config, state)
+    return folder
+
+
+def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any], timed: Compared) -> dict[str, Any]:
+    """Returns what was counted and measured of the original ("before") and of the pruned network ("after")."""
+
+    def side(name: str, spec: ArchSpec, times: tuple[float, ...]) -> dict[str, Any]:
+        total, score = cost(spec), scores[name]
+        return {
+            "network": spec.name,
+            "params": total.params,
+            "macs": total.macs,
+            "blocks": len(spec.blocks),
+            "latency_ms": min(times),
+            "latencies_ms": list(times),
+            "test_accuracy": score.accuracy,
+            "test_images": score.images,
+            "confidence": list(score.confidence),
+        }
+
+    return {
+        "before": side("before", original.config.arch, timed.first_ms),
+        "after": side("after", config.arch, timed.second_ms),
+        "latency_ratio": timed.ratio,
+        "points_lost": 100 * (scores["before"].accuracy - scores["after"].accuracy),
+    }
