@@ -29,8 +29,9 @@ from effnet.runtime.predictor import Predictor
 from effnet.weights.convert import convert
 
 SPEED, SHARE, MOST_LOST = 3.0, 0.25, 0.5
-# What is asked of fit is a little more than what must be reached: machines differ from minute to minute.
-_ASKED = 0.93
+# fit plans with a tenth of the latency to spare, and times candidates in fresh processes, which are slower than a warm
+# one: so much more than what must be reached is asked of it.
+_ASKED = 1.2
 _TURN_SECONDS = 0.4
 # The B0 that is trained here: its resolution and epochs, and the MACs that Lite0 has at that resolution.
 _SIDE, _EPOCHS, _TEACHER_MACS = 128, 40, 145e6

@@ -28,6 +28,9 @@ def prune(
         int | None, typer.Option(help="Passes over the training pictures, in all; 20 by default.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")] = None,
+    teacher: Annotated[
+        str, typer.Option(metavar="BUNDLE", help="Whose answers to learn from; the original's by default.")
+    ] = "",
     drop_blocks: Annotated[bool, typer.Option("--drop-blocks", help="Whole blocks may go, too.")] = False,
     round_to: Annotated[
         int | None, typer.Option(help="Channels of a cut width are a multiple of it; what this CPU computes at once.")
@@ -47,6 +50,7 @@ def prune(
         steps=steps,
         method=method,  # type: ignore[arg-type]  # checked with the other options
         scope=scope,  # type: ignore[arg-type]
+        teacher=teacher,
         epochs=epochs,
         minutes=minutes,
         drop_blocks=drop_blocks,

@@ -11,11 +11,12 @@ from typing import Any
 
 from effnet.arch.cost import Count, cost
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
+from effnet.compressing.paired import Paired, paired
 from effnet.compressing.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
 from effnet.compressing.prune_proof import Original, prove
 from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
-from effnet.compressing.statistics import rebased, sample_batches
+from effnet.compressing.statistics import rebased, right_answers, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import Network, build
@@ -32,6 +33,7 @@ from effnet.weights.transfer import transfer
 RUN, OPTIONS = "run", "prune.json"
 _DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
 # Much is gone and must be learned anew: larger steps, more varied views and softer answers than other recoveries take.
+# The rate is that for half of what there was; where less goes, steps are much smaller.
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
 # Few pictures would only blur statistics that were taken from all of them at once.
 _ENOUGH_FOR_STATISTICS = 5000
@@ -42,11 +44,13 @@ class Options:
     """What pruning is asked for; a resumed run repeats it.
 
     `share` is how much stays of what `count` names, multiply-accumulates or parameters; it is reached in `steps` with
-    recovery behind each. Training takes `epochs` in all or, where given, as many as fit into `minutes`.
+    recovery behind each, from the answers of the bundle `teacher`, or of the original where that is empty. Training
+    takes `epochs` in all or, where given, as many as fit into `minutes`.
     """
 
     share: float = 0.5
     count: Count = "macs"
+    teacher: str = ""
     steps: int = 3
     method: Method = "taylor"
     scope: Scope = "global"
@@ -119,7 +123,8 @@ def prune_bundle(
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
     dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
-    read_teacher(bundle, class_names=dataset.class_names, channels=config.preprocess.channels)
+    for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
+        read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
     _begin(out, bundle, os.fspath(data), options, resume=resume)
     run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
     try:
@@ -250,19 +255,35 @@ def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
 
 
 def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tuple[Network, float]:
-    """Trains what `folder`/start holds, or goes on with it, and returns the best that came of it."""
+    """Trains what `folder`/start holds, or goes on with it, and returns the best that came of it.
+
+    What answers as well as the original, as far as the validation pictures can tell, is not trained: it would forget
+    more than it learns.
+    """
+    network = _network(config, load_state(folder / "start"), folder / "start")
+    if not (folder / "train").exists() and (lost := _lost(run, network)) is not None and lost.interval[0] <= 0:
+        run.say(f"Not trained, since it answers as the original does: it {lost.sentence()}")
+        return network, 0.0
     recipe = recovery_recipe(
         run.dataset,
         config.preprocess,
         epochs=epochs,
-        teacher=run.bundle,
-        lr=_RATE,
+        teacher=Path(run.options.teacher or run.bundle),
+        lr=_RATE * min(1.0, 2 * (1 - run.options.share)) ** 2,
         temperature=_TEMPERATURE,
         min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
         frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
         seed=run.options.seed,
     )
-    network = _network(config, load_state(folder / "start"), folder / "start")
     result = train(network, run.dataset, recipe, config.preprocess, folder=folder / "train", listener=run.listener)
     plain = _network(config, state_arrays(result.model), folder)
     return plain, result.seconds
+
+
+def _lost(run: _Run, network: Network) -> Paired | None:
+    """Returns what is lost against the original on the validation pictures; None without any."""
+    val, preprocess = run.dataset.val, run.config.preprocess
+    if not len(val):
+        return None
+    original = _network(run.config, load_state(run.bundle), run.bundle)
+    return paired(right_answers(original, val, preprocess), right_answers(network, val, preprocess))

@@ -32,6 +32,16 @@ def sample_batches(
         yield Batch(images=to_input(images, preprocess, device), labels=labels)
 
 
+@torch.no_grad()
+def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.ndarray:
+    """Returns whether the network gets each picture of a split right, bool [pictures]; unreadable ones are wrong."""
+    right, cpu = np.zeros(len(split), dtype=bool), torch.device("cpu")
+    for images, indices in eval_batches(split, preprocess, batch_size=_BATCH):
+        answers = network.eval()(to_input(images, preprocess, cpu)).argmax(1).numpy()
+        right[indices] = answers == split.labels[indices]
+    return right
+
+
 def renormed(network: Network, batches: Iterable[Tensor]) -> Arrays:
     """Returns the network's state with the norms' statistics of normalised `batches`, as they are with its weights now.
 

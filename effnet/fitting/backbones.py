@@ -34,9 +34,12 @@ _LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.1, "w8": 
 # What pruning may leave, and the points that each may lose after recovery: those of Lite0 on imagenette_mini, whose 600
 # pictures teach a network little. Parameters that go lie in the last stages and cost next to nothing; MACs lie in the
 # first, and cost more than smaller pictures do. It orders, too.
-_CUTS: tuple[tuple[Count, float, float], ...] = (
-    ("params", 0.88, 0.3), ("params", 0.75, 1.5), ("macs", 0.85, 3.0), ("macs", 0.7, 8.0), ("macs", 0.5, 14.0),
+Cut = tuple[Count, float, float]
+LIGHT_CUTS: tuple[Cut, ...] = (("params", 0.88, 0.3),)  # those that need no training
+CUTS: tuple[Cut, ...] = (
+    *LIGHT_CUTS, ("params", 0.75, 1.5), ("macs", 0.85, 3.0), ("macs", 0.7, 8.0), ("macs", 0.5, 14.0),
 )  # fmt: skip
+_WHOLE: Cut = ("macs", 1.0, 0.0)
 # The spread of the logarithms of what channels are worth: Taylor importance of Lite0 on imagenette_mini.
 _SPREAD = 1.5
 # Assumed for weights whose accuracy nobody published.
@@ -114,18 +117,16 @@ def _offer(
 
 
 def list_pretrained(
-    offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",), may_prune: bool = False
+    offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",), cuts: Sequence[Cut] = ()
 ) -> list[Candidate]:
     """Returns every offer at its own and at smaller resolutions, in every precision, the most accurate first.
 
-    What is expected of their accuracy orders them. With `may_prune` there are those too that
-    pruning makes of them: their widths are known, which channels these are is not.
+    What is expected of their accuracy orders them. With `cuts` there are those too that pruning makes of them: about
+    how wide they are is known, which channels stay is not.
     """
     found: list[tuple[float, Candidate]] = []
-    whole_one: tuple[Count, float, float] = ("macs", 1.0, 0.0)
-    shapes = [(offer, whole_one, offer.spec) for offer in offers]
-    if may_prune:
-        shapes += [(offer, cut, slimmed(offer.spec, *cut[:2])) for offer in offers for cut in _CUTS]
+    shapes = [(offer, _WHOLE, offer.spec) for offer in offers]
+    shapes += [(offer, cut, slimmed(offer.spec, *cut[:2])) for offer in offers for cut in cuts]
     for offer, (count, kept, points), shape in shapes:
         native = offer.preprocess.resolution
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):

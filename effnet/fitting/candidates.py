@@ -170,8 +170,13 @@ def by_promise(candidates: Sequence[Candidate]) -> list[Candidate]:
 def in_precision(candidate: Candidate, precision: Precision) -> Candidate:
     """Returns a candidate as a file of this precision."""
     worth = candidate.worth * WORTH_PRECISION[precision] / WORTH_PRECISION[candidate.precision]
-    size_mb = candidate.cost.weight_bytes(_STORED_AS[precision]) / 1e6
-    return dataclasses.replace(candidate, precision=precision, worth=worth, size_mb=size_mb)
+    found = dataclasses.replace(candidate, precision=precision, worth=worth)
+    return dataclasses.replace(found, size_mb=weights_mb(found))
+
+
+def weights_mb(candidate: Candidate) -> float:
+    """Returns the size of a candidate's weights alone, in 10^6 bytes, as its file stores them."""
+    return candidate.cost.weight_bytes(_STORED_AS[candidate.precision]) / 1e6
 
 
 def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple[str, ArchSpec]]:

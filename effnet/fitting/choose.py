@@ -18,7 +18,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.fetching import cache_folder, network_forbidden
 from effnet.data.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
-from effnet.fitting.backbones import LEAST_SIDE, Offer, list_offers, list_pretrained, offer_of
+from effnet.fitting.backbones import CUTS, LEAST_SIDE, LIGHT_CUTS, Cut, Offer, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
 from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
@@ -68,10 +68,11 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
         )
     # A network that knows these classes can teach what pruning leaves of it; a head alone is not trained again.
     knows = found.class_names == dataset.class_names and len(dataset.val) > 0
+    may_prune = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
-    may_prune = knows and task.strategy != "head" and bool(task.budget.asked()) and _can_recover(task, dataset, offer)
+    cuts = () if not may_prune else CUTS if _can_recover(task, dataset, offer) else LIGHT_CUTS
     try:
-        return _choose_pretrained(task, dataset, [offer], may_prune=may_prune)
+        return _choose_pretrained(task, dataset, [offer], cuts=cuts)
     except BudgetError as error:
         raise BudgetError(f"{error}; or train a fresh network, which may be smaller, with --weights none") from error
 
@@ -191,13 +192,13 @@ def _hub_answers() -> bool:
 
 
 def _choose_pretrained(
-    task: Task, dataset: Dataset, offers: Sequence[Offer], *, may_prune: bool = False
+    task: Task, dataset: Dataset, offers: Sequence[Offer], *, cuts: Sequence[Cut] = ()
 ) -> list[Candidate]:
     need = None
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
         need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
-    candidates = list_pretrained(offers, precisions=_precisions(task, dataset), may_prune=may_prune)
+    candidates = list_pretrained(offers, precisions=_precisions(task, dataset), cuts=cuts)
     return _plan(task, candidates, need=need, best="most accurate")
 
 

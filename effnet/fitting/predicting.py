@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from effnet.arch.layers import named_layers
-from effnet.fitting.candidates import Candidate, in_precision
+from effnet.fitting.candidates import Candidate, weights_mb
 
 # The budgets that only a measurement settles: the file is more than its weights.
 MEASURED = ("latency_ms", "memory_mb", "size_mb")
@@ -18,8 +18,12 @@ def _computes_in(candidate: Candidate) -> str:
     return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
 
 
+def _parts(candidate: Candidate) -> np.ndarray:
+    return np.array([sum(block.mid_channels + block.out_channels for block in candidate.spec.blocks) / 1e3, 1.0])
+
+
 class Predictions:
-    """Latency, memory and size as linear functions of what a network's cost says, fitted to what was measured.
+    """Latency and memory as linear functions of what a network's cost says, fitted to what was measured; and size.
 
     Arithmetic in 8 bits and in bfloat16 has functions of its own; each family has constants of its own. `table` may
     change between calls.
@@ -37,6 +41,8 @@ class Predictions:
 
     def of(self, index: int, key: str) -> float | None:
         """Returns the latency in ms, or memory or size in MB, to expect; None before anything is known."""
+        if key == "size_mb":
+            return self._size(index)
         kind = _computes_in(self.table[index])
         model = self._model(key, kind)
         if model is None:  # fewer bits are rarely slower: what 32 take is a cautious guess
@@ -47,6 +53,21 @@ class Predictions:
         if (key, kind) not in self._models:
             self._models[key, kind] = self._fit(key, kind)
         return self._models[key, kind]
+
+    def _size(self, index: int) -> float:
+        """Returns the size of the weights and of what files of this precision were found to hold beside them.
+
+        That is a part for every channel and one for the graph.
+        """
+        from scipy.optimize import nnls
+
+        candidate = self.table[index]
+        known = [c for c in self.table if c.latency_ms is not None and c.precision == candidate.precision]
+        model = np.zeros(2)
+        if known:
+            beside = np.array([max(0.0, c.size_mb - weights_mb(c)) for c in known])
+            model = nnls(np.array([_parts(c) for c in known]), beside)[0]
+        return weights_mb(candidate) + float(_parts(candidate) @ model)
 
     def _fit(self, key: str, kind: str) -> np.ndarray | None:
         """Fits non-negative coefficients to what has been measured, each relative to its size."""
@@ -73,7 +94,7 @@ class Predictions:
                 found.activations / 1e6,
                 slow / 1e6,
                 found.folded_params / 1e6,
-                in_precision(candidate, candidate.precision).size_mb,
+                weights_mb(candidate),
                 found.peak_activations / 1e6,
             )
             own = [float(candidate.family == family) for family in self._families]
