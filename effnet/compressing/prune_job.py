@@ -35,6 +35,8 @@ _DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
 # Much is gone and must be learned anew: larger steps, more varied views and softer answers than other recoveries take.
 # The rate is that for half of what there was; where less goes, steps are much smaller.
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
+# Of what keeps this share, weights that were solved anew may be all that is needed.
+_LIGHT = 0.85
 # Few pictures would only blur statistics that were taken from all of them at once.
 _ENOUGH_FOR_STATISTICS = 5000
 
@@ -257,11 +259,12 @@ def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
 def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tuple[Network, float]:
     """Trains what `folder`/start holds, or goes on with it, and returns the best that came of it.
 
-    What answers as well as the original, as far as the validation pictures can tell, is not trained: it would forget
-    more than it learns.
+    Where little goes, and the rest answers as the original does as far as the validation pictures can tell, nothing is
+    trained: it would forget more than it learns.
     """
     network = _network(config, load_state(folder / "start"), folder / "start")
-    if not (folder / "train").exists() and (lost := _lost(run, network)) is not None and lost.interval[0] <= 0:
+    lost = _lost(run, network) if run.options.share >= _LIGHT and not (folder / "train").exists() else None
+    if lost is not None and lost.interval[0] <= 0:
         run.say(f"Not trained, since it answers as the original does: it {lost.sentence()}")
         return network, 0.0
     recipe = recovery_recipe(

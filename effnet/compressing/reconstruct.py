@@ -26,7 +26,9 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
     weights: what they read is matched before them.
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
     """
-    solver = _Solver(original.eval(), pruned.eval(), keep)
+    original.eval()
+    pruned.eval()
+    solver = _Solver(original, keep)
     maps = [(images, images) for images in batches]
     maps = solver.through("stem", original.stem, pruned.stem, maps)
     renamed = {old: new for new, old in kept_blocks(keep).items()}
@@ -46,10 +48,10 @@ Maps = list[tuple[Tensor, Tensor]]
 
 
 class _Solver:
-    """Both networks, and which channels of the original's layers the pruned one has."""
+    """Which channels of the original's layers are kept, and the layers solved with them, one after the other."""
 
-    def __init__(self, original: Network, pruned: Network, keep: Keep) -> None:
-        self.original, self.pruned = original, pruned
+    def __init__(self, original: Network, keep: Keep) -> None:
+        self.generator = torch.Generator().manual_seed(0)  # an interrupted job must come to the same weights
         widths = {name: torch.tensor(kept) for name, kept in kept_widths(original.spec, keep).items()}
         self.outputs = {
             name: widths[writes] for name, (_, writes) in layer_widths(original.spec).items() if writes in widths
@@ -69,7 +71,7 @@ class _Solver:
         sums = _Sums()
         for x, y in maps:
             wanted = _taken(old, old.get_submodule(layer), x, output=True)[:, kept]
-            sums.add(*_sampled(_taken(new, module, y, output=False), wanted))
+            sums.add(*self._sampled(_taken(new, module, y, output=False), wanted))
         weight = module.weight.flatten(1).double()
         solved, shift = sums.solve(weight)
         module.weight.copy_(solved.reshape(module.weight.shape))
@@ -77,6 +79,15 @@ class _Solver:
             module.bias.copy_(shift)
         else:
             new.get_submodule(layer.removesuffix("conv") + "norm").running_mean.sub_(shift)
+
+    def _sampled(self, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns some positions of two maps as rows [n, channels]."""
+        if given.ndim == 2:
+            return given, wanted
+        x, y = given.flatten(2), wanted.flatten(2)
+        chosen = torch.randperm(x.shape[2], generator=self.generator)[:_POSITIONS]
+        x, y = (rows[:, :, chosen].transpose(1, 2).flatten(0, 1) for rows in (x, y))
+        return x, y
 
 
 class _Sums:
@@ -127,13 +138,3 @@ def _taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Te
     finally:
         handle.remove()
     return found[0]
-
-
-def _sampled(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns some positions of two maps as rows [n, channels]."""
-    if given.ndim == 2:
-        return given, wanted
-    x, y = given.flatten(2), wanted.flatten(2)
-    count = x.shape[2]
-    chosen = torch.arange(count) if count <= _POSITIONS else torch.randperm(count)[:_POSITIONS]
-    return tuple(rows[:, :, chosen].transpose(1, 2).flatten(0, 1) for rows in (x, y))  # type: ignore[return-value]
