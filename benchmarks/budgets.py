@@ -1,8 +1,9 @@
 """`python -m benchmarks.budgets`: are random budgets kept, on the file, or refused with the nearest that can be met?
 
 20 budgets, drawn from seed 0 over digits, photos7 and CIFAR-10: a latency of 0.5 to 20 ms, a size of 0.2 to 20 MB, a
-memory of 15 to 200 MB, each alone or together, with a minute of training at most. What is delivered is measured again,
-by a process that knows nothing of the fit. What is refused must name a nearest budget; asking for that one must work.
+memory of 15 to 200 MB, each alone or together, with a third of a minute of training. What is delivered is measured
+again, by a process that knows nothing of the fit. What is refused must name a nearest budget; asking for that one must
+work.
 """
 
 import re

@@ -120,10 +120,29 @@ def _prune_speed(record: Record) -> str:
     details = record["details"]
     before, after = details["accuracy"]
     return (
-        "latency in ONNX Runtime of a Lite0, fine-tuned on 10 classes of photographs, with "
+        f"latency in ONNX Runtime of a {details['network'].title()}, trained on 600 photographs of 10 classes, with "
         f"{details['macs'][1] / details['macs'][0]:.0%} of its multiply-accumulates left, over that of the whole; test "
         f"accuracy {before:.1%} becomes {after:.1%}"
     )
+
+
+def _budgets(record: Record) -> str:
+    rows = record["details"]["budgets"]
+    refused = sum(row["exit_code"] != 0 for row in rows)
+    return (
+        f"random budgets of latency, size and memory over three data sets: {len(rows) - refused} honoured, as measured "
+        f"again on the file, {refused} refused with the nearest budget that can be met, which then was"
+    )
+
+
+def _deploy_speed(record: Record) -> str:
+    details = record["details"]
+    found = "; ".join(
+        f"{name}: {row['timm_accuracy']:.1%} becomes {row['accuracy']:.1%}, {row['timm_ms']:.1f} ms become "
+        f"{row['effnet_ms']:.1f}, {row['timm_mb']:.1f} MB become {row['effnet_mb']:.1f}"
+        for name, row in details.items() if isinstance(row, dict)
+    )  # fmt: skip
+    return f"the file that `fit` deploys against timm, torch.onnx, ONNX Runtime on 10 classes of photographs: {found}"
 
 
 _SENTENCES: dict[str, Callable[[Record], str]] = {
@@ -141,4 +160,6 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "latency_table": _latency_table,
     "int8_accuracy": _int8_accuracy,
     "prune_speed": _prune_speed,
+    "budgets": _budgets,
+    "deploy_speed": _deploy_speed,
 }

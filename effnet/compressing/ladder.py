@@ -136,8 +136,7 @@ class _Climb:
         return best_of(self.proofs.accepted, self.limits, self.proofs.gate)
 
     def _met(self) -> bool:
-        best = self._best()
-        return self.limits.excess(latency_ms=best.latency_ms, size_mb=best.size_mb) <= 1
+        return self.limits.kept_by(self._best())
 
     def _late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline

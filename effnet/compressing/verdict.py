@@ -7,14 +7,19 @@ from typing import Any
 
 from effnet.compressing.paired import Paired
 from effnet.errors import InputError
+from effnet.runtime.formats import Precision, find_format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most that the artifact may take: milliseconds a picture, 10^6 bytes on disk. With neither: fast as can be."""
+    """The most that the artifact may take: milliseconds a picture, 10^6 bytes on disk. With neither: fast as can be.
+
+    With a `precision` nothing else will do.
+    """
 
     latency_ms: float | None = None
     size_mb: float | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_ms", "size_mb"):
@@ -25,12 +30,18 @@ class Limits:
     @property
     def asked(self) -> bool:
         """Whether there is any."""
-        return self.latency_ms is not None or self.size_mb is not None
+        return any(limit is not None for limit in (self.latency_ms, self.size_mb, self.precision))
+
+    def kept_by(self, step: "Step") -> bool:
+        """Returns whether an accepted step keeps them all."""
+        of_precision = self.precision in (None, find_format(step.format).precision)
+        return of_precision and self.excess(latency_ms=step.latency_ms, size_mb=step.size_mb) <= 1
 
     def in_words(self) -> str:
         """Returns the limits that are asked."""
         pairs = ((self.latency_ms, "ms"), (self.size_mb, "MB"))
-        return ", ".join(f"{value:g} {unit}" for value, unit in pairs if value is not None)
+        found = [f"{value:g} {unit}" for value, unit in pairs if value is not None]
+        return ", ".join(found + ([self.precision] if self.precision else []))
 
     def excess(self, *, latency_ms: float, size_mb: float) -> float:
         """Returns how many times the limits are taken, by the one exceeded most; at most 1 where both are kept."""
@@ -125,7 +136,7 @@ def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
         return limits.excess(latency_ms=step.latency_ms, size_mb=step.size_mb)
 
     if limits.asked:
-        meeting = [step for step in accepted if excess(step) <= 1]
+        meeting = [step for step in accepted if limits.kept_by(step)]
         return min(meeting, key=lambda s: (s.paired.drop, -s.speed)) if meeting else min(accepted, key=excess)
     fastest = max(step.speed for step in accepted)
     near = [step for step in accepted if step.speed * (1 + gate.least_gain) >= fastest]

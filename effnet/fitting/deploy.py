@@ -16,6 +16,7 @@ from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import Dataset
 from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
+from effnet.fitting.target import Target
 from effnet.fitting.task import Task
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import Format, Precision, find_format
@@ -109,7 +110,11 @@ def _climbed(
         dataset,
         runtime=target.runtime,
         folder=bundle.parent / "ladder",
-        limits=Limits(latency_ms=budget.latency_ms if here else None, size_mb=budget.size_mb),
+        limits=Limits(
+            latency_ms=budget.latency_ms if here else None,
+            size_mb=budget.size_mb,
+            precision="int8" if target.precision == "int8" else None,
+        ),
         gate=Gate(max_drop=target.max_drop),
         threads=task.threads,
         minutes=minutes,
@@ -125,4 +130,14 @@ def _climbed(
         path=path,
         format=found,
         ladder=ladder.to_dict(),
+        refused=_not_int8(found, target),
+    )
+
+
+def _not_int8(found: Format, target: Target) -> str:
+    if target.precision != "int8" or found.precision == "int8":
+        return ""
+    return (
+        f"precision int8 was asked for, and none of its steps loses at most {100 * target.max_drop:g} points and is "
+        "faster or smaller"
     )

@@ -12,7 +12,7 @@ from effnet.errors import BudgetError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.choose import choose
-from effnet.fitting.device import describe_device
+from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
 from effnet.fitting.measure import training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
@@ -21,6 +21,7 @@ from effnet.fitting.state import RUN, Attempt, Plan, check_same, fingerprint, re
 from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line
 from effnet.measure.machine import machine
+from effnet.runtime.installed import missing
 from effnet.training.distill import read_teacher
 from effnet.training.recipe import Recipe
 from effnet.training.trial import fit_batch_here
@@ -33,6 +34,7 @@ def work(task: Task, *, resume: bool) -> Mapping[str, Any]:
     plan = _earlier_plan(task, resume=resume)
     if plan is None:  # a resumed fit may need them no longer
         check_weights(task)
+        _check_device(task)
     dataset, report = _read(task)
     if plan is None:
         _check_recipe(task, dataset)
@@ -53,6 +55,14 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
         hint = "there is no fit in it to resume" if resume else "add --resume to go on with the fit in it"
         raise InputError(f"{out} must be new or empty; it is not: {hint}, or name another --out")
     return plan
+
+
+def _check_device(task: Task) -> None:
+    """Raises what is wrong with the device before any work is done for it."""
+    device_of(task)
+    error = missing(task.target.runtime, int8="int8" in task.target.precisions(task.budget))
+    if error is not None:
+        raise error
 
 
 def _read(task: Task) -> tuple[Dataset, DataReport]:

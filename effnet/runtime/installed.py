@@ -16,9 +16,23 @@ _NEEDED: dict[Runtime, tuple[str, str, str]] = {
 }
 
 
-def missing(runtime: Runtime) -> MissingExtraError | None:
-    """Returns the error that says how to install `runtime`, or None where it is installed."""
-    module, package, extra = _NEEDED[runtime]
+# What rounds to 8 bits for a runtime, where that is a package of its own.
+_ROUNDING: dict[Runtime, tuple[str, str, str]] = {
+    "openvino": ("nncf", "nncf", "openvino"),
+    "executorch": ("torchao", "torchao", "executorch"),
+}
+
+
+def missing(runtime: Runtime, *, int8: bool = False) -> MissingExtraError | None:
+    """Returns the error that says how to install `runtime`, or None where it is installed.
+
+    With `int8` what writes its 8-bit files counts, too.
+    """
+    needed = [_NEEDED[runtime], *([_ROUNDING[runtime]] if int8 and runtime in _ROUNDING else [])]
+    return next((error for need in needed if (error := _absent(*need))), None)
+
+
+def _absent(module: str, package: str, extra: str) -> MissingExtraError | None:
     try:
         found = find_spec(module)
     except (ImportError, ValueError):  # a module that stands in sys.modules without a spec

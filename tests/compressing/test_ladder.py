@@ -269,6 +269,13 @@ def test_the_ladder_ends_where_the_limits_are_kept(run):
     assert "keeps the limits (9 ms)" in found.sentence
 
 
+def test_where_int8_is_wanted_nothing_else_will_do(run):
+    script = Scripted(**FP32, fp16=(0, 1.2, 2), **GOOD_INT8)
+    found = run(script, limits=Limits(latency_ms=9, precision="int8"))
+    assert (found.winner.name, found.met) == ("int8 minmax", True)
+    assert "keeps the limits (9 ms, int8)" in found.sentence
+
+
 def test_limits_that_nothing_keeps_name_the_nearest(run):
     found = run(Scripted(**FP32, **GOOD_INT8), limits=Limits(latency_ms=2), train=False)
     assert not found.met

@@ -1,10 +1,13 @@
 """From trained weights to the file for the device: what it loses in its own runtime decides whether it is shipped."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
+from effnet.compressing.ladder import climb
+from effnet.compressing.rungs import Pair, Tools
 from effnet.data.datasets import Split, read_dataset
 from effnet.fitting import deploy as module
 from effnet.fitting.budget import Budget
@@ -74,6 +77,36 @@ def test_int8_is_a_file_of_its_runtime_that_loses_no_more_than_it_may(deployed, 
     assert after >= before - target.max_drop - 1e-9
     assert found.ladder["winner"]
     np.testing.assert_allclose(open_engine(found.path).run(_pictures(found, digits)).sum(1), 1, atol=0.05)
+
+
+def test_int8_that_was_asked_for_is_not_replaced_by_32_bits_that_keep_the_budget(deployed, monkeypatch):
+    monkeypatch.setattr(module, "climb", functools.partial(climb, tools=faster_in_8_bits()))
+    found = deployed("int8", target=Target(precision="int8", max_drop=0.5), budget=Budget(latency_ms=1e4))
+    assert (found.format.name, found.refused) == ("onnx-int8", "")
+
+
+def test_int8_that_keeps_no_gate_is_refused_where_nothing_else_was_asked_for(deployed, monkeypatch):
+    def without_int8(subject, dataset, *, runtime, folder, limits, **kwargs):
+        def answer(place, format_name, split, threads):
+            return np.full(len(split), format_name == "onnx")
+
+        tools = dataclasses.replace(faster_in_8_bits(), answer=answer)
+        return climb(
+            subject, dataset, runtime=runtime, folder=folder, limits=limits, tools=tools, train=False, **kwargs
+        )
+
+    monkeypatch.setattr(module, "climb", without_int8)
+    found = deployed("int8", target=Target(precision="int8"), budget=Budget(latency_ms=1e4))
+    assert found.format.name == "onnx"
+    assert "none of its steps loses at most 0.5 points" in found.refused
+    assert deployed("int8", budget=Budget(latency_ms=1e4)).refused == ""  # with auto, 32 bits will do
+
+
+def faster_in_8_bits():
+    """8 bits take half the time: those of a network as tiny as this one do not."""
+    return Tools(
+        time_pair=lambda base, path, threads: Pair(base_ms=2.0, latency_ms=1.0 if "int8" in path.name else 2.0)
+    )
 
 
 def _size_in_32_bits(bundle):

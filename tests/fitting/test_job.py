@@ -284,3 +284,17 @@ def test_a_training_of_ones_own_network_can_be_resumed(tiny_pictures, tiny_spec,
     first = effnet.train(tiny_pictures, spec=spec, epochs=1, out=tmp_path / "out")
     again = effnet.train(tiny_pictures, spec=spec, epochs=1, out=tmp_path / "out", resume=True)
     assert again.report["test_accuracy"] == first.report["test_accuracy"]
+
+
+def test_what_rounds_must_be_there_before_anything_is_read(tmp_path, monkeypatch, run_cli):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr("effnet.runtime.installed.find_spec", lambda name: None if name == "nncf" else find(name))
+    pytest.importorskip("openvino")
+    words = ["fit", tmp_path / "no data at all", "--runtime", "openvino", "--max-latency-ms", 1]
+    ran = run_cli(*words, "--out", tmp_path / "out")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "nncf" in ran.err
+    assert "pip install" in ran.err
+    assert not (tmp_path / "out").exists()
