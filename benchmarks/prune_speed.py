@@ -20,7 +20,7 @@ from effnet.compressing.prune_job import Options, prune_bundle
 from effnet.runtime.config import ONNX
 
 GOAL, MOST_POINTS = 0.65, 1.0
-_STEPS, _EPOCHS = 2, 40
+_STEPS, _EPOCHS = 2, 24
 
 
 def main() -> None:
