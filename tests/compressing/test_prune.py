@@ -165,3 +165,17 @@ def test_features_that_no_classifier_reads_keep_their_number():
 
 def test_the_vector_width_is_a_power_of_two():
     assert vector_width() in (8, 16)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameters_are_pruned_where_they_lie(name):
+    """In the last stages, that is: hardly any multiply-accumulates go with them."""
+    spec = get_spec(name)
+    importance = random_importance(spec)
+    limit = 0.85 * cost(spec).params
+    found = prune(spec, importance=importance, limit=limit, count="params").spec
+    assert 0.97 * limit <= cost(found).params <= limit
+    same_macs = prune(spec, importance=importance, limit=cost(found).macs).spec
+    assert cost(same_macs).params > cost(found).params
+    with pytest.raises(InputError, match="one of macs, params"):
+        prune(spec, importance=importance, limit=limit, count="bytes")

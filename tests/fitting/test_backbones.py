@@ -1,5 +1,6 @@
 """Which pretrained networks a fit may begin with, and in which order they are tried."""
 
+import dataclasses
 import math
 import re
 
@@ -7,7 +8,7 @@ import pytest
 
 import effnet
 from effnet.arch.layers import named_layers
-from effnet.fitting.backbones import expected_accuracy, list_offers, list_pretrained, offer_of
+from effnet.fitting.backbones import CUTS, expected_accuracy, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import candidate_from_dict
 from effnet.weights.catalog import entries, find
 from effnet.weights.pretrained import load_pretrained
@@ -110,3 +111,20 @@ def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(s
     assert (candidate.weights, candidate.preprocess) == (str(small_bundle), found.preprocess)
     names = [name for name, _ in named_layers(candidate.spec)]
     assert names == [name for name, _ in named_layers(found.spec)]
+
+
+def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers):
+    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_lite0.in1k"))
+    found = list_pretrained([offer], cuts=CUTS)
+    whole = {c.spec.resolution: c for c in found if c.kept == 1}
+    for c in found:
+        if c.kept == 1:
+            continue
+        before = whole[c.spec.resolution]
+        share = getattr(c.cost, c.kept_of) / getattr(before.cost, c.kept_of)
+        assert 0.9 * c.kept < share <= 1.02 * c.kept  # exact at its own resolution
+        assert c.whole == dataclasses.replace(offer.spec, resolution=c.spec.resolution)
+        assert f"pruned to {c.kept:.0%} of {c.kept_of}" in c.spec.name
+        assert found.index(c) > found.index(before)
+        assert candidate_from_dict(c.to_dict()) == c
+    assert {(c.kept_of, c.kept) for c in found} == {("macs", 1.0), *((count, kept) for count, kept, _ in CUTS)}
