@@ -17,13 +17,14 @@ from effnet.compressing.prune_card import card
 from effnet.data.datasets import Dataset
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import check_export
+from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
 from effnet.nn.network import Network
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_text
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, calibrate
-from effnet.training.evaluate import evaluate, predict_split
+from effnet.training.evaluate import evaluate
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_state, save_bundle, state_arrays
 from effnet.weights.labels import labelled_split

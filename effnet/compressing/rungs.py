@@ -16,10 +16,10 @@ from effnet.data.datasets import Split
 from effnet.exporting.equalize import equalize
 from effnet.exporting.targets import Quantization, write_export
 from effnet.exporting.weights import fold_norms, unfold_norms
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
 from effnet.runtime.predictor import Predictor
-from effnet.training.evaluate import predict_split
 
 # One file's measurement between those of the other: what slows the machine down then slows both.
 _ROUNDS, _ROUND_SECONDS = 4, 0.15

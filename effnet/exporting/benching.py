@@ -10,7 +10,7 @@ import numpy as np
 from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.exporting.ledger import read_ledger
-from effnet.exporting.pictures import probabilities_of
+from effnet.measure.answers import predict_split
 from effnet.measure.side_by_side import time_in_turns
 from effnet.measure.timing import Timing
 from effnet.runtime.config import ModelConfig, read_config
@@ -147,7 +147,7 @@ def _qualities(
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
         try:
-            found[name] = probabilities_of(Predictor(folder, format=name), split)
+            found[name] = predict_split(Predictor(folder, format=name), split)
         except EffnetError as error:
             failed[name] = str(error)
     reference = found.get("onnx")

@@ -9,9 +9,8 @@ import numpy as np
 from effnet.data.datasets import Split, load_image, read_dataset
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import DataError, ImageError, InputError
-from effnet.measure.machine import usable_cores
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import ModelConfig
-from effnet.runtime.pipeline import run_pictures
 from effnet.runtime.predictor import Predictor
 from effnet.weights.labels import labelled_splits
 
@@ -114,25 +113,5 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
 
 def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None = None) -> tuple[float, int]:
     """Returns the share of the readable pictures of `split` that the export names right, and how many those are."""
-    rows, indices = probabilities_of(predictor, split, progress=progress)
+    rows, indices = predict_split(predictor, split, progress=progress)
     return float((rows.argmax(1) == split.labels[indices]).mean()), len(indices)
-
-
-def probabilities_of(
-    predictor: Predictor, split: Split, *, progress: Progress | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the probabilities [pictures, classes] of a split's readable pictures, and their indices [pictures].
-
-    Raises DataError where there is none.
-    """
-    preprocess = predictor.config.preprocess
-    rows, found = run_pictures(
-        range(len(split)),
-        prepare=lambda index: resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess),
-        compute=predictor.probabilities,
-        workers=usable_cores(),
-        progress=progress,
-    )
-    if not rows:
-        raise DataError("an export is scored on at least one picture that can be read; none can")
-    return np.stack(rows), np.array(found)

@@ -30,6 +30,7 @@ from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
 from effnet.fitting.team import Training, train_together
 from effnet.fitting.transfer import Learned, transfer
+from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
 from effnet.measure.timing import Timing, time_model
 from effnet.nn.network import build, zero_classifier_
@@ -37,7 +38,7 @@ from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_confi
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
-from effnet.training.evaluate import Score, evaluate, predict_split
+from effnet.training.evaluate import Score, evaluate
 from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays

@@ -18,10 +18,10 @@ from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
 from effnet.fitting.task import Task
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import Format, Precision, find_format
 from effnet.runtime.predictor import Predictor
-from effnet.training.evaluate import predict_split
 
 # Steps towards 8 bits may take this share of the time that training may.
 _LADDER_SHARE = 0.3

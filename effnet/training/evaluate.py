@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.datasets import Split, load_image
-from effnet.data.preprocess import resize_and_crop
+from effnet.data.datasets import Split
 from effnet.data.stored import source_name
-from effnet.errors import DataError, MissingExtraError
-from effnet.measure.machine import usable_cores
-from effnet.runtime.pipeline import run_pictures
+from effnet.errors import MissingExtraError
+from effnet.measure.answers import predict_split
 from effnet.runtime.predictor import Predictor
 from effnet.training import calibration
 from effnet.training.unknown import Unknown, measure_unknown
@@ -124,28 +122,6 @@ def evaluate(
         threshold=config.threshold,
         unknown=unknown,
     )
-
-
-def predict_split(
-    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the probabilities [pictures, classes] of a split's readable pictures, and their indices [pictures].
-
-    Raises DataError where there is none.
-    """
-    if not len(split):
-        raise DataError("evaluation needs at least one labelled picture; the split is empty")
-    preprocess = predictor.config.preprocess
-    rows, found = run_pictures(
-        range(len(split)),
-        prepare=lambda index: resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess),
-        compute=predictor.probabilities,
-        workers=usable_cores(),
-        progress=progress,
-    )
-    if not rows:
-        raise DataError("evaluation needs at least one picture that can be read; none can")
-    return np.stack(rows), np.array(found)
 
 
 def score(

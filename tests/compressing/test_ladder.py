@@ -20,11 +20,11 @@ from effnet.data.datasets import Split
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.exporting.pictures import calibration_images
 from effnet.exporting.verify import check_export
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import read_config
 from effnet.runtime.engines import open_engine
 from effnet.runtime.formats import find_format
 from effnet.runtime.predictor import Predictor
-from effnet.training.evaluate import predict_split
 from effnet.weights.bundle import load_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")

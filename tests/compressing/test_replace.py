@@ -16,9 +16,9 @@ from effnet.compressing.recovery import network_of, recover, recovery_epochs, re
 from effnet.compressing.replace import standins, train_replaced, with_activation, with_spec
 from effnet.data.datasets import Split
 from effnet.exporting.bundle import export_onnx
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import write_config
 from effnet.runtime.predictor import Predictor
-from effnet.training.evaluate import predict_split
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,8 +17,8 @@ from effnet.fitting.budget import Budget
 from effnet.fitting.events import Said
 from effnet.fitting.state import read_plan
 from effnet.fitting.task import Task
+from effnet.measure.answers import predict_split
 from effnet.training.calibration import Abstain, expected_calibration_error, fit_temperature
-from effnet.training.evaluate import predict_split
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

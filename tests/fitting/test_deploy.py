@@ -15,10 +15,10 @@ from effnet.fitting.deploy import deploy
 from effnet.fitting.events import ignore
 from effnet.fitting.target import Target
 from effnet.fitting.task import Task
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import read_config
 from effnet.runtime.engines import open_engine
 from effnet.runtime.predictor import Predictor
-from effnet.training.evaluate import predict_split
 from effnet.weights.bundle import load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -277,8 +277,8 @@ def test_a_head_takes_no_epochs(tmp_path, tiny_pictures):
 
 def test_a_heads_temperature_is_that_of_its_exported_file(head, stripes):
     """It is fitted on logits from the features; the file must agree with them."""
+    from effnet.measure.answers import predict_split
     from effnet.training.calibration import apply_temperature, fit_temperature
-    from effnet.training.evaluate import predict_split
 
     model, val = effnet.load(head.folder), effnet.read_dataset(stripes).val
     probabilities, indices = predict_split(model, val)

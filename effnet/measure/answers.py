@@ -1,0 +1,34 @@
+"""What an export answers to labelled pictures, in its own runtime."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from effnet.data.datasets import Split, load_image
+from effnet.data.preprocess import resize_and_crop
+from effnet.errors import DataError
+from effnet.measure.machine import usable_cores
+from effnet.runtime.pipeline import run_pictures
+from effnet.runtime.predictor import Predictor
+
+
+def predict_split(
+    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probabilities [pictures, classes] of a split's readable pictures, and their indices [pictures].
+
+    Raises DataError where there is none.
+    """
+    if not len(split):
+        raise DataError("evaluation needs at least one labelled picture; the split is empty")
+    preprocess = predictor.config.preprocess
+    rows, found = run_pictures(
+        range(len(split)),
+        prepare=lambda index: resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess),
+        compute=predictor.probabilities,
+        workers=usable_cores(),
+        progress=progress,
+    )
+    if not rows:
+        raise DataError("evaluation needs at least one picture that can be read; none can")
+    return np.stack(rows), np.array(found)
