@@ -97,8 +97,8 @@ def deploy(found: Ladder, folder: Path) -> None:
                 write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
-    save_sensitivity(record, folder / PLOT)
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    save_sensitivity(record, folder / PLOT)
 
 
 def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
