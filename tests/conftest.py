@@ -4,6 +4,7 @@ import atexit
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,12 @@ import pytest
 from hypothesis import settings
 
 # The same random cases in each run, so that a test that failed fails again. EFFNET_RANDOM=1 looks for new ones.
-settings.register_profile("effnet", derandomize="EFFNET_RANDOM" not in os.environ)
+settings.register_profile("effnet", derandomize="EFFNET_RANDOM" not in os.environ, max_examples=50)
 settings.load_profile("effnet")
+
+# A shell ignores Ctrl-C for what it begins in the background, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Settings of the user's own terminal would change what is printed.
 os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")

@@ -78,7 +78,7 @@ def test_data_that_cannot_be_learned_from_are_refused(folders, message, tiny_pic
 def test_a_budget_that_nothing_keeps_ends_with_code_3_and_the_nearest_that_can_be_kept(run_cli, tmp_path):
     ran = run_cli("fit", "digits", "--max-params", "100", "--out", tmp_path / "out")
     assert ran.code == 3
-    assert re.search(r"^effnet: no network .* parameters of at most 100 .*, so ask for [\d,]+ or more\n$", ran.err)
+    assert re.search(r"^effnet: no network .* parameters of at most 100: .*, so ask for [\d,]+ or more\n$", ran.err)
     assert not (tmp_path / "out").exists()
 
 

@@ -22,7 +22,7 @@ from effnet.exporting.weights import random_weights
 from effnet.nn.network import Network, build
 
 random_networks = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -171,7 +171,7 @@ def test_edits_of_a_random_network_are_pure_and_valid(spec, phi, factors, total_
     assert with_total_stride(spec, total_stride).total_stride <= total_stride
 
 
-@settings(random_networks, max_examples=100)
+@settings(random_networks, max_examples=60)
 @given(specs(even_stages=True), st.floats(0.2, 3), st.floats(0.2, 3))
 def test_scaling_a_random_network_creates_no_shortcut(spec, width, depth):
     scaled = scale(spec, width=width, depth=depth)

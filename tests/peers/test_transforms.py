@@ -117,7 +117,7 @@ def test_the_pictures_of_scikit_learn_equal_theirs_under_every_published_setting
         assert difference(photo, Image.fromarray(photo), preprocess, transform) <= ROUNDING, preprocess
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 400),
     width=st.integers(1, 400),
