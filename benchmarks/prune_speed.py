@@ -3,8 +3,8 @@
 A B0 (SiLU, squeeze-and-excitation) that deploy_speed trains on imagenette_mini (600 pictures of ten classes) is pruned
 to 50 % of its multiply-accumulates and recovered with the original as teacher. The figure is the pruned file's latency
 over the original's in ONNX Runtime with one thread, the median over turns in which both are timed. It counts as 1 where
-more than 1 point of accuracy is lost on the 300 test pictures. `--network lite0` prunes a network whose backbone has
-learned from ImageNet, most of which 600 pictures cannot give back.
+more than 1 point of accuracy is lost on the 300 test pictures. `--network lite0` prunes one whose backbone has
+learned from ImageNet.
 """
 
 import argparse

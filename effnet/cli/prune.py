@@ -45,7 +45,7 @@ def prune(
     if macs is not None and params is not None:
         raise InputError("give --macs or --params, not both")
     options = Options(
-        share=next((share for share in (params, macs) if share is not None), 0.5),
+        share=params if params is not None else 0.5 if macs is None else macs,
         count="macs" if params is None else "params",
         steps=steps,
         method=method,  # type: ignore[arg-type]  # checked with the other options

@@ -12,7 +12,6 @@ from effnet.nn.network import Network
 from effnet.training.batches import eval_batches
 from effnet.training.device import to_input
 from effnet.training.losses import Batch
-from effnet.training.norms import precise_norms
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import state_arrays
 
@@ -35,28 +34,20 @@ def sample_batches(
 @torch.no_grad()
 def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.ndarray:
     """Returns whether the network gets each picture of a split right, bool [pictures]; unreadable ones are wrong."""
+    network.eval()
     right, cpu = np.zeros(len(split), dtype=bool), torch.device("cpu")
     for images, indices in eval_batches(split, preprocess, batch_size=_BATCH):
-        answers = network.eval()(to_input(images, preprocess, cpu)).argmax(1).numpy()
+        answers = network(to_input(images, preprocess, cpu)).argmax(1).numpy()
         right[indices] = answers == split.labels[indices]
     return right
-
-
-def renormed(network: Network, batches: Iterable[Tensor]) -> Arrays:
-    """Returns the network's state with the norms' statistics of normalised `batches`, as they are with its weights now.
-
-    Where channels were taken away, those that read them get other inputs than their norms were made for.
-    """
-    with precise_norms(network, batches):
-        return {name: array.copy() for name, array in state_arrays(network).items()}
 
 
 def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
     """Returns a state that computes the same, with norms that hold the statistics of `batches`.
 
     Where norms were folded away, or stayed frozen while the weights were trained, their statistics are not those of
-    their inputs, and `renormed` would change what the network computes even with no channel gone. Gain and bias make up
-    for the new mean and variance here.
+    their inputs, and training that takes them anew would begin with another network. Gain and bias make up for the new
+    mean and variance here.
     """
     state = {name: array.copy() for name, array in state_arrays(network).items()}
     for name, (mean, var) in _input_statistics(network, batches).items():

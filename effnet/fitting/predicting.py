@@ -6,6 +6,7 @@ import numpy as np
 
 from effnet.arch.layers import named_layers
 from effnet.fitting.candidates import Candidate, weights_mb
+from effnet.runtime.formats import Precision
 
 # The budgets that only a measurement settles: the file is more than its weights.
 MEASURED = ("latency_ms", "memory_mb", "size_mb")
@@ -59,15 +60,19 @@ class Predictions:
 
         That is a part for every channel and one for the graph.
         """
+        candidate = self.table[index]
+        key = ("size_mb", candidate.precision)
+        if key not in self._models:
+            self._models[key] = self._fit_size(candidate.precision)
+        return weights_mb(candidate) + float(_parts(candidate) @ self._models[key])
+
+    def _fit_size(self, precision: Precision) -> np.ndarray:
         from scipy.optimize import nnls
 
-        candidate = self.table[index]
-        known = [c for c in self.table if c.latency_ms is not None and c.precision == candidate.precision]
-        model = np.zeros(2)
-        if known:
-            beside = np.array([max(0.0, c.size_mb - weights_mb(c)) for c in known])
-            model = nnls(np.array([_parts(c) for c in known]), beside)[0]
-        return weights_mb(candidate) + float(_parts(candidate) @ model)
+        known = [c for c in self.table if c.latency_ms is not None and c.precision == precision]
+        if not known:
+            return np.zeros(2)
+        return nnls(np.stack([_parts(c) for c in known]), [max(0.0, c.size_mb - weights_mb(c)) for c in known])[0]
 
     def _fit(self, key: str, kind: str) -> np.ndarray | None:
         """Fits non-negative coefficients to what has been measured, each relative to its size."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from renorm import renormed
 from strategies import build_trained
 
 from effnet import cost, get_spec, load, load_module
@@ -16,7 +17,7 @@ from effnet.arch.scale import scale, with_total_stride
 from effnet.compressing import prune_proof
 from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune_job import Options, prune_bundle
-from effnet.compressing.statistics import rebased, renormed
+from effnet.compressing.statistics import rebased
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError, InputError

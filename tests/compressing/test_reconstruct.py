@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from renorm import renormed
 from strategies import build_trained, specs
 
 from effnet import get_spec
@@ -15,7 +16,7 @@ from effnet.arch.scale import scale
 from effnet.compressing.importance import weight_importance
 from effnet.compressing.prune import count_of, prune
 from effnet.compressing.reconstruct import reconstructed
-from effnet.compressing.statistics import rebased, renormed
+from effnet.compressing.statistics import rebased
 from effnet.nn.network import build
 from effnet.weights.bundle import load_arrays_, state_arrays
 from effnet.weights.transfer import transfer
