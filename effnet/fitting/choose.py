@@ -22,7 +22,7 @@ from effnet.fitting.backbones import CUTS, LEAST_SIDE, LIGHT_CUTS, Cut, Offer, l
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
 from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
-from effnet.fitting.measure import measure_random, training_speed
+from effnet.fitting.measure import measure_random, patient, training_speed
 from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.fitting.settings import DEFAULT_MINUTES, can_recover, feature_need, training_need
 from effnet.fitting.shorts import short_training
@@ -224,13 +224,14 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
     device = device_of(task)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
-        def measure(found: Candidate) -> Timing:
-            if device is None:
-                return measure_random(found, Path(scratch), target=task.target, threads=task.threads)
+        def here(found: Candidate) -> Timing:
+            return measure_random(found, Path(scratch), target=task.target, threads=task.threads)
+
+        def elsewhere(found: Candidate) -> Timing:
             path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
 
-        yield measure
+        yield patient(here, task.budget) if device is None else elsewhere
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:

@@ -1,0 +1,61 @@
+"""A candidate's latency beside noisy neighbours."""
+
+import dataclasses
+import itertools
+
+from effnet.fitting.budget import Budget
+from effnet.fitting.candidates import list_candidates
+from effnet.fitting.measure import patient
+from effnet.measure.timing import Timing
+
+(CANDIDATE,) = list_candidates(num_classes=10, channels=3, short_side=32)[:1]
+CALM = Timing(
+    p50_ms=2.0, p95_ms=2.2, rounds_ms=(2.0,), runs=20, load_ms=1.0, memory_mb=20.0, size_mb=1.0, threads=1, batch=1
+)
+
+
+def measured(latencies, budget, **others):
+    """Returns what is found of latencies that come one after the other, how often was measured, and the pauses."""
+    taken, pauses = [], []
+    given = iter(latencies)
+
+    def measure(candidate):
+        taken.append(candidate)
+        return dataclasses.replace(CALM, p50_ms=next(given), **others)
+
+    found = patient(measure, budget, pause=pauses.append)(CANDIDATE)
+    return found.p50_ms, len(taken), pauses
+
+
+def test_a_near_miss_is_measured_again_and_the_calmest_counts():
+    latency, times, pauses = measured([3.0, 2.9, 2.05], Budget(latency_ms=2.3))
+    assert (latency, times) == (2.05, 3)
+    assert len(pauses) == 2
+
+
+def test_what_keeps_the_budget_or_misses_it_by_far_is_measured_once():
+    assert measured([2.0], Budget(latency_ms=2.3))[:2] == (2.0, 1)
+    assert measured([9.0], Budget(latency_ms=2.3))[:2] == (9.0, 1)
+    assert measured([9.0], Budget(size_mb=2.0))[:2] == (9.0, 1)
+
+
+def test_a_network_that_misses_another_budget_as_well_is_not_measured_again():
+    assert measured([2.5], Budget(latency_ms=2.3, size_mb=0.5))[1] == 1
+    assert measured([2.5], Budget(latency_ms=2.3, memory_mb=15.0))[1] == 1
+
+
+def test_a_miss_that_stays_is_a_miss():
+    assert measured([2.5, 2.6, 2.4], Budget(latency_ms=2.3))[:2] == (2.4, 3)
+
+
+def test_patience_ends():
+    times = itertools.count()
+
+    def measure(candidate):
+        next(times)
+        return dataclasses.replace(CALM, p50_ms=2.5)
+
+    again = patient(measure, Budget(latency_ms=2.3), pause=lambda seconds: None)
+    for _ in range(50):
+        again(CANDIDATE)
+    assert 50 < next(times) < 80
