@@ -17,6 +17,10 @@ def prune(
     out: Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")],
     macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays; 0.5 by default.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, instead of --macs.")] = None,
+    activation: Annotated[
+        str,
+        typer.Option(metavar="relu6|...", help="Another activation, relu6 or hard_swish; alone, nothing is pruned."),
+    ] = "",
     method: Annotated[
         str, typer.Option(metavar="taylor|l1|l2|bn", help="How importance is told: from data, or from weights.")
     ] = "taylor",
@@ -45,12 +49,13 @@ def prune(
     if macs is not None and params is not None:
         raise InputError("give --macs or --params, not both")
     options = Options(
-        share=params if params is not None else 0.5 if macs is None else macs,
+        share=next((share for share in (params, macs) if share is not None), 1.0 if activation else 0.5),
         count="macs" if params is None else "params",
         steps=steps,
         method=method,  # type: ignore[arg-type]  # checked with the other options
         scope=scope,  # type: ignore[arg-type]
         teacher=teacher,
+        activation=activation,
         epochs=epochs,
         minutes=minutes,
         drop_blocks=drop_blocks,

@@ -1,6 +1,7 @@
 """The model card of a pruned network."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -20,9 +21,8 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         "---\nlibrary_name: effnet\npipeline_tag: image-classification\ntags:\n- image-classification\n"
         "- efficientnet\n- onnx\n- pruned\n---\n\n"
         f"# {name}\n\n"
-        f"{after['network']}, made from the bundle {report['original']} by structured pruning (importance: "
-        f"{options['method']}, {options['steps']} {'step' if options['steps'] == 1 else 'steps'}) and recovery with "
-        f"the original as teacher on {report['data']}.\n\n"
+        f"{after['network']}, made from the bundle {report['original']} by {_how(options)} and recovery with "
+        f"{Path(options['teacher']).name or 'the original'} as teacher on {report['data']}.\n\n"
         f"| | original | pruned |\n|---|---:|---:|\n{table}\n\n"
         f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the pruned one "
         f"{low:.1%} to {high:.1%}). Both files were timed in turn with {options['threads']} "
@@ -31,3 +31,11 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"## Use\n\n```sh\neffnet predict {name} PICTURES\n```\n\n"
         "## Licence\n\nThat of the original and of the pictures that it was trained on.\n"
     )
+
+
+def _how(options: Mapping[str, Any]) -> str:
+    """Returns what was done to the original before it was trained."""
+    steps = f"{options['steps']} {'step' if options['steps'] == 1 else 'steps'}"
+    pruning = f"structured pruning (importance: {options['method']}, {steps})" if options["share"] < 1 else ""
+    activation = f"{options['activation']} as its activation" if options["activation"] else ""
+    return ", ".join(filter(None, (pruning, activation)))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch.cost import Count, cost
+from effnet.arch.spec import ArchSpec
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
 from effnet.compressing.paired import Paired, paired
 from effnet.compressing.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
 from effnet.compressing.prune_proof import Original, prove
 from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
+from effnet.compressing.replace import check_standin, with_activation
 from effnet.compressing.statistics import rebased, right_answers, sample_batches
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
@@ -47,12 +49,14 @@ class Options:
 
     `share` is how much stays of what `count` names, multiply-accumulates or parameters; it is reached in `steps` with
     recovery behind each, from the answers of the bundle `teacher`, or of the original where that is empty. Training
-    takes `epochs` in all or, where given, as many as fit into `minutes`.
+    takes `epochs` in all or, where given, as many as fit into `minutes`. The first step gives the network another
+    `activation` as well, where one is named; then the share may be 1.
     """
 
     share: float = 0.5
     count: Count = "macs"
     teacher: str = ""
+    activation: str = ""
     steps: int = 3
     method: Method = "taylor"
     scope: Scope = "global"
@@ -67,7 +71,7 @@ class Options:
         check_method(self.method)
         check_scope(self.scope)
         check_count(self.count)
-        if not 0 < self.share < 1:
+        if not 0 < self.share < 1 and not (self.share == 1 and self.activation):
             raise InputError(f"the share of {COUNTS[self.count]} that stays must lie in 0..1; got {self.share}")
         for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
             if value is not None and (type(value) is not int or value < 1):
@@ -124,6 +128,7 @@ def prune_bundle(
     options = options or Options()
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
+    check_standin(config.arch, options.activation)
     dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
@@ -233,20 +238,27 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
         scope=options.scope,
         round_to=options.round_to or vector_width(),
         drop_blocks=options.drop_blocks,
+        name=None if options.share < 1 else config.arch.name,
     )
-    smaller = replace(config, arch=found.spec)
+    smaller = replace(config, arch=_with_activation(found.spec, options.activation))
     moved = transfer(state, source=config.arch, target=found.spec, keep=found.keep)
     whole, left = _network(config, state, run.bundle), _network(smaller, moved, folder)
     moved = reconstructed(whole, left, found.keep, (batch.images for batch in _pictures(run)))
     before, after = cost(config.arch), cost(found.spec)
+    changed = smaller.arch.activation != config.arch.activation
     run.say(
         f"{heading}: {before.macs / 1e6:.4g}M multiply-accumulates become {after.macs / 1e6:.4g}M, {before.params:,} "
         f"parameters {after.params:,}, {len(config.arch.blocks)} blocks {len(found.spec.blocks)}"
+        + (f", {config.arch.activation} {smaller.arch.activation}" if changed else "")
     )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".start-") as scratch:
         save_bundle(Path(scratch) / "start", smaller, moved)
         os.replace(Path(scratch) / "start", folder / "start")
+
+
+def _with_activation(spec: ArchSpec, activation: str) -> ArchSpec:
+    return spec if activation in ("", spec.activation) else with_activation(spec, activation)
 
 
 def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
@@ -263,7 +275,9 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tu
     trained: it would forget more than it learns.
     """
     network = _network(config, load_state(folder / "start"), folder / "start")
-    lost = _lost(run, network) if run.options.share >= _LIGHT and not (folder / "train").exists() else None
+    options = run.options
+    light = options.share >= _LIGHT and not options.activation
+    lost = _lost(run, network) if light and not (folder / "train").exists() else None
     if lost is not None and lost.interval[0] <= 0:
         run.say(f"Not trained, since it answers as the original does: it {lost.sentence()}")
         return network, 0.0
@@ -271,12 +285,12 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tu
         run.dataset,
         config.preprocess,
         epochs=epochs,
-        teacher=Path(run.options.teacher or run.bundle),
-        lr=_RATE * min(1.0, 2 * (1 - run.options.share)) ** 2,
+        teacher=Path(options.teacher or run.bundle),
+        lr=_RATE * (1.0 if options.activation else min(1.0, 2 * (1 - options.share)) ** 2),
         temperature=_TEMPERATURE,
         min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
         frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
-        seed=run.options.seed,
+        seed=options.seed,
     )
     result = train(network, run.dataset, recipe, config.preprocess, folder=folder / "train", listener=run.listener)
     plain = _network(config, state_arrays(result.model), folder)

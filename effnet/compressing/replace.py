@@ -8,6 +8,7 @@ from effnet.arch.spec import Activation, ArchSpec, Gate
 from effnet.compressing.recovery import network_of, recover
 from effnet.compressing.subject import Subject
 from effnet.data.datasets import Dataset
+from effnet.errors import InputError
 from effnet.training.events import Listener
 from effnet.training.recipe import Recipe
 
@@ -26,6 +27,14 @@ def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
     Source: tensorflow/tpu efficientnet/lite/README.md (ReLU6 for int8); Howard et al. 2019, section 5.2 (hard forms).
     """
     return tuple(with_activation(spec, activation) for activation in _STANDINS[spec.activation])
+
+
+def check_standin(spec: ArchSpec, activation: str) -> None:
+    """Raises InputError for an activation that may not stand in for the network's own; the empty one is none."""
+    known = _STANDINS[spec.activation]
+    if activation and activation not in known:
+        these = " or ".join(known) or "nothing"
+        raise InputError(f"{these} may stand in for {spec.activation}, which {spec.name} has; got {activation!r}")
 
 
 def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from effnet.arch.cost import Count, cost
+from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.compressing.prune import COUNTS, vector_width
 from effnet.compressing.prune_job import Options, prune_bundle
@@ -40,7 +40,6 @@ from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate
 from effnet.training.state import network_for
-from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 
 # Pictures that the export is checked on: as many as eager can do within a second or two.
@@ -50,6 +49,8 @@ _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 _PAUSES = (0, 1, 2, 4, 6, 8, 10)
 # Steps of pruning, and the share that a single one may leave.
 _PRUNING_STEPS, _LITTLE = 2, 0.85
+# The bundle of the pruned network, beside that of the whole one.
+_CHANGED = "pruned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,9 @@ class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
     `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
-    what the profile of another device says. `deployed` is the file. `kept` is the share that pruning left of what
-    `kept_of` names. `seconds` is what training, over all its sessions, and this proof took.
+    what the profile of another device says. `deployed` is the file. `changes` say what was made of the network that
+    was learned: the share that was `kept` of what `kept_of` names, another `activation` and the `recovery_seconds` of
+    training behind it. `seconds` is what training, over all its sessions, and this proof took.
     """
 
     folder: Path
@@ -72,8 +74,7 @@ class Artifact:
     measurements: tuple[dict[str, float], ...]
     deployed: Deployed
     predicted: tuple[str, ...]
-    kept: float
-    kept_of: Count
+    changes: Mapping[str, Any]
     failures: tuple[str, ...]
     seconds: float
 
@@ -90,7 +91,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     """
     spec = candidate.whole or candidate.spec
     listener, threads, abstain, budget = task.listener, task.threads, task.abstain, task.budget
-    learned = _learn(spec, attempt, dataset, folder=folder, task=task, weights=candidate.weights)
+    learned = _learn(candidate, attempt, dataset, folder=folder, task=task)
     training = learned.training
     proving = time.monotonic()
     listener(Said(text="Exporting, checking and measuring", heading=True))
@@ -107,8 +108,11 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     config, calibration = _calibrated(config, state, dataset.val, learned, abstain, folder=bundle)
     listener(Said(text=f"Temperature {calibration.temperature:g}. {calibration.sentence}"))
     reference = export_onnx(bundle, config, state)
-    if candidate.kept < 1:
-        bundle, config, state = _pruned(bundle, candidate, dataset, task=task)
+    recovery = 0.0
+    if candidate.whole is not None:
+        recovery = _change(bundle, candidate, task=task)
+        bundle = bundle.with_name(_CHANGED)
+        config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
         reference = bundle / ONNX
     deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
     if deployed.path != reference:  # it is what others are compared with, and proven as well
@@ -128,8 +132,12 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         spec=spec,
         deployed=deployed,
         predicted=predicted,
-        kept=candidate.kept,
-        kept_of=candidate.kept_of,
+        changes={
+            "kept": candidate.kept,
+            "kept_of": candidate.kept_of,
+            "activation": _activation(candidate),
+            "recovery_seconds": recovery,
+        },
         learned=learned,
         calibration=calibration,
         check=check,
@@ -142,13 +150,23 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     )
 
 
-def _pruned(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, ModelConfig, Arrays]:
-    """Returns the bundle that pruning makes of `bundle`, beside it, its config and its weights."""
-    task.say(f"Pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}", heading=True)
-    out = bundle.with_name("pruned")
+def _activation(candidate: Candidate) -> str:
+    """Returns the activation that takes the place of the learned network's own; empty where that stays."""
+    whole = candidate.whole
+    return candidate.spec.activation if whole is not None and candidate.spec.activation != whole.activation else ""
+
+
+def _change(bundle: Path, candidate: Candidate, *, task: Task) -> float:
+    """Makes what the candidate is of `bundle`, as a bundle beside it; returns the seconds of training that it took."""
+    activation = _activation(candidate)
+    words = [f"{activation} as the activation"] if activation else []
+    words += [f"pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}"] if candidate.kept < 1 else []
+    task.say(f"Smaller and faster: {', '.join(words)}", heading=True)
+    out = bundle.with_name(_CHANGED)
     options = Options(
         share=candidate.kept,
         count=candidate.kept_of,
+        activation=activation,
         steps=1 if candidate.kept >= _LITTLE else _PRUNING_STEPS,
         scope=scope_of(candidate.kept_of),
         round_to=vector_width(),
@@ -156,8 +174,8 @@ def _pruned(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task)
         threads=task.threads,
         seed=task.seed,
     )
-    prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
-    return out, replace(read_config(out), split_seed=task.seed), load_state(out)
+    done = prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
+    return done.report["training_seconds"]
 
 
 def _check(
@@ -179,16 +197,23 @@ def _num_checked(spec: ArchSpec) -> int:
     return int(max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECK_MACS / cost(spec).macs)))
 
 
-def _learn(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task, weights: str) -> Learned:
+def _learning_minutes(candidate: Candidate, task: Task) -> float | None:
+    """Returns the time for training before a network is changed: what is behind it needs its share."""
+    heavy = candidate.kept < _LITTLE or _activation(candidate)
+    return None if task.time_limit is None else task.time_limit * (1 - PRUNING_SHARE if heavy else 1)
+
+
+def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Learned:
+    spec = candidate.whole or candidate.spec
     if attempt.strategy != "scratch":
         learned = transfer(
             spec,
             attempt,
             dataset,
-            weights=weights,
+            weights=candidate.weights,
             model=task.model or None,
             epochs=task.epochs,
-            minutes=task.time_limit,
+            minutes=_learning_minutes(candidate, task),
             folder=folder,
             listener=task.listener,
             ranks=task.ranks,

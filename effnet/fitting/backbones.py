@@ -5,15 +5,17 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import Count, cost
 from effnet.arch.keep import tied_widths
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import Activation, ArchSpec
 from effnet.compressing.importance import Importance, weight_importance
 from effnet.compressing.prune import Scope, count_of, prune, vector_width
+from effnet.compressing.replace import standins, with_activation
 from effnet.data.preprocess import Preprocess
 from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.fitting.candidates import Candidate, in_precision
@@ -31,15 +33,9 @@ _RESOLUTIONS = (64, 96, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 3
 _POINTS, _POWER = 8.0, 1.5
 # What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
 _LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.1, "w8": 0.1, "int8": 0.3}
-# What pruning may leave, and the points that each may lose after recovery; it only orders. Lite0 on imagenette_mini
-# lost 0.7 points with 88 % of its parameters, at 128 pixels, and 15 with half of its MACs after 40 epochs; what lies
-# between is a guess. Where there are more pictures than its 600, less should be lost.
-Cut = tuple[Count, float, float]
-LIGHT_CUTS: tuple[Cut, ...] = (("params", 0.88, 0.3),)  # those that need no training
-CUTS: tuple[Cut, ...] = (
-    *LIGHT_CUTS, ("params", 0.75, 1.5), ("macs", 0.85, 3.0), ("macs", 0.7, 8.0), ("macs", 0.5, 14.0),
-)  # fmt: skip
-_WHOLE: Cut = ("macs", 1.0, 0.0)
+
+# What another activation may lose, after recovery; a guess.
+_REPLACED_POINTS = 1.0
 # The spread of the logarithms of what a width's channels are worth: the median over Lite0's widths, by their Taylor
 # importance on imagenette_mini at 128 pixels (from 0.2 to 8.4).
 _SPREAD = 1.7
@@ -49,6 +45,36 @@ _UNKNOWN_TOP1 = 75.0
 _DOWNLOADED = ("timm", "torchvision")
 # Classes of the pretraining: weights for others transfer as well, but come with heads of twenty thousand.
 _CLASSES = (1000, 1001)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a network that knows the classes: the share of a count that stays, perhaps another activation.
+
+    `points` of accuracy may go with it, after recovery; they only order what is tried.
+    """
+
+    count: Count = "macs"
+    kept: float = 1.0
+    points: float = 0.0
+    activation: Activation | None = None
+
+    def in_words(self) -> str:
+        """Returns what a candidate's name says of it."""
+        pruned = f"pruned to {self.kept:.0%} of {self.count}" if self.kept < 1 else ""
+        return ", ".join(filter(None, (f"with {self.activation}" if self.activation else "", pruned)))
+
+
+_NONE = Change()
+
+
+# Lite0 on imagenette_mini lost 0.7 points with 88 % of its parameters, at 128 pixels, and 15 with half of its MACs
+# after 40 epochs; what lies between is a guess. Where there are more pictures than its 600, less should be lost.
+LIGHT_CHANGES = (Change("params", 0.88, 0.3),)  # those that need no training
+CHANGES = (
+    *LIGHT_CHANGES, Change("params", 0.75, 1.5), Change("macs", 0.85, 3.0), Change("macs", 0.7, 8.0),
+    Change("macs", 0.5, 14.0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,30 +143,42 @@ def _offer(
     return Offer(source=source, label=label, spec=spec, preprocess=preprocess, family=family, top1=top1)
 
 
+def changes_of(spec: ArchSpec, *, can_train: bool) -> tuple[Change, ...]:
+    """Returns what may become of a network that knows the classes; without training little."""
+    if not can_train:
+        return LIGHT_CHANGES
+    replaced = [
+        dataclasses.replace(change, activation=found.activation, points=change.points + _REPLACED_POINTS)
+        for found in standins(spec)
+        for change in (_NONE, *CHANGES)
+    ]
+    return (*CHANGES, *replaced)
+
+
 def list_pretrained(
-    offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",), cuts: Sequence[Cut] = ()
+    offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",), changes: Sequence[Change] = ()
 ) -> list[Candidate]:
     """Returns every offer at its own and at smaller resolutions, in every precision, the most accurate first.
 
-    What is expected of their accuracy orders them. With `cuts` there are those too that pruning makes of them: about
-    how wide they are is known, which channels stay is not.
+    What is expected of their accuracy orders them. With `changes` there are those too that these make of them: about
+    how wide pruned ones are is known, which channels stay is not.
     """
     found: list[tuple[float, Candidate]] = []
-    shapes = [(offer, _WHOLE, offer.spec) for offer in offers]
-    shapes += [(offer, cut, slimmed(offer.spec, *cut[:2])) for offer in offers for cut in cuts]
-    for offer, (count, kept, points), shape in shapes:
+    shapes = [(offer, change, changed(offer.spec, change)) for offer in offers for change in (_NONE, *changes)]
+    for offer, change, shape in shapes:
         native = offer.preprocess.resolution
+        family = " ".join(filter(None, (offer.family, change.activation)))
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):
-            name = f"{offer.label} at {resolution}" + ("" if kept == 1 else f" pruned to {kept:.0%} of {count}")
+            name = " ".join(filter(None, (offer.label, f"at {resolution}", change.in_words())))
             spec = dataclasses.replace(shape, resolution=resolution, name=name)
-            whole = None if kept == 1 else dataclasses.replace(offer.spec, resolution=resolution)
+            whole = None if change == _NONE else dataclasses.replace(offer.spec, resolution=resolution)
             total = cost(spec)
             candidate = Candidate(
-                spec=spec, family=offer.family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
+                spec=spec, family=family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
                 weights=offer.source, preprocess=dataclasses.replace(offer.preprocess, resolution=resolution),
-                kept=kept, kept_of=count, whole=whole,
+                kept=change.kept, kept_of=change.count, whole=whole,
             )  # fmt: skip
-            expected = expected_accuracy(offer.top1, native=native, resolution=resolution) - points
+            expected = expected_accuracy(offer.top1, native=native, resolution=resolution) - change.points
             found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
     return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
 
@@ -151,6 +189,13 @@ def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> fl
     return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
 
 
+def changed(spec: ArchSpec, change: Change) -> ArchSpec:
+    """Returns about the network that a change leaves, whatever the weights."""
+    left = spec if change.kept == 1 else slimmed(spec, change.count, change.kept)
+    return with_activation(left, change.activation) if change.activation else left
+
+
+@lru_cache(maxsize=256)
 def slimmed(spec: ArchSpec, count: Count, kept: float) -> ArchSpec:
     """Returns about the network that pruning to a share of the MACs or parameters leaves, whatever the weights.
 

@@ -18,7 +18,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.fetching import cache_folder, network_forbidden
 from effnet.data.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
-from effnet.fitting.backbones import CUTS, LEAST_SIDE, LIGHT_CUTS, Cut, Offer, list_offers, list_pretrained, offer_of
+from effnet.fitting.backbones import LEAST_SIDE, Change, Offer, changes_of, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
 from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
@@ -66,13 +66,13 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
             f"weights must read {_RGB} channels, or as many as the pictures have, {dataset.channels}; {task.weights} "
             f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
         )
-    # A network that knows these classes can teach what pruning leaves of it; a head alone is not trained again.
+    # A network that knows these classes can teach what is made of it; a head alone is not trained again.
     knows = found.class_names == dataset.class_names and len(dataset.val) > 0
-    may_prune = knows and task.strategy != "head" and bool(task.budget.asked())
+    may_change = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
-    cuts = () if not may_prune else CUTS if _can_recover(task, dataset, offer) else LIGHT_CUTS
+    changes = changes_of(offer.spec, can_train=_can_recover(task, dataset, offer)) if may_change else ()
     try:
-        return _choose_pretrained(task, dataset, [offer], cuts=cuts)
+        return _choose_pretrained(task, dataset, [offer], changes=changes)
     except BudgetError as error:
         raise BudgetError(f"{error}; or train a fresh network, which may be smaller, with --weights none") from error
 
@@ -192,13 +192,13 @@ def _hub_answers() -> bool:
 
 
 def _choose_pretrained(
-    task: Task, dataset: Dataset, offers: Sequence[Offer], *, cuts: Sequence[Cut] = ()
+    task: Task, dataset: Dataset, offers: Sequence[Offer], *, changes: Sequence[Change] = ()
 ) -> list[Candidate]:
     need = None
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
         need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
-    candidates = list_pretrained(offers, precisions=_precisions(task, dataset), cuts=cuts)
+    candidates = list_pretrained(offers, precisions=_precisions(task, dataset), changes=changes)
     return _plan(task, candidates, need=need, best="most accurate")
 
 

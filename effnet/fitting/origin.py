@@ -26,11 +26,23 @@ def method_sentence(report: Mapping[str, Any]) -> str:
             found = f"Trained from scratch for {passes}{kept}."
         case _:
             found = f"Trained for {passes}{kept}." if epochs else ""
-    share = training.get("kept") or 1
-    if share == 1:
-        return found
-    of = LABELS[training.get("kept_of", "macs")]
-    return f"{found} Pruned to {share:.0%} of its {of} and trained again with the whole network as teacher.".lstrip()
+    return f"{found}{_changes(training)}".lstrip()
+
+
+def _changes(training: Mapping[str, Any]) -> str:
+    """Returns what was made of the learned network, as a sentence behind a blank; empty where it is as it was."""
+    share, activation = training.get("kept") or 1, training.get("activation")
+    done = [f"given {activation} as its activation"] if activation else []
+    done += [f"pruned to {share:.0%} of its {LABELS[training.get('kept_of', 'macs')]}"] if share < 1 else []
+    if not done:
+        return ""
+    # Reports of before do not tell how long they trained.
+    trained = training.get("recovery_seconds", 1.0) > 0
+    how = (
+        " and trained again with the whole network as teacher" if trained else ", its layers solved anew in closed form"
+    )
+    sentence = ", ".join(done) + how
+    return f" {sentence[0].upper()}{sentence[1:]}."
 
 
 def weights_name(report: Mapping[str, Any]) -> str:

@@ -106,8 +106,7 @@ def _training(artifact: Artifact) -> dict[str, Any]:
         "stopped": training.stopped,
         "device": training.device,
         "seconds": training.seconds,
-        "kept": artifact.kept,
-        "kept_of": artifact.kept_of,
+        **artifact.changes,
         "recipe": learned.recipe.to_dict() if learned.recipe else None,
     }
 

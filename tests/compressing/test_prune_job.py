@@ -17,7 +17,7 @@ from effnet.arch.scale import scale, with_total_stride
 from effnet.compressing import prune_proof
 from effnet.compressing.latency import Compared, compare_latency
 from effnet.compressing.prune_job import Options, prune_bundle
-from effnet.compressing.statistics import rebased
+from effnet.compressing.statistics import rebased, right_answers
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError, InputError
@@ -124,6 +124,21 @@ def test_a_pruned_bundle_is_pruned_again_by_other_means_and_keeps_its_base_name(
     assert arch.name.count("pruned") == 1
 
 
+def test_another_activation_alone_prunes_nothing_and_is_learned_from_the_original(bundle, digits, tmp_path):
+    options, events = Options(share=1.0, activation="relu6", steps=1, epochs=2), []
+    found = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, listener=events.append)
+    before, after = read_config(bundle).arch, read_config(found.folder).arch
+    assert after == dataclasses.replace(before, activation="relu6", se_gate="hard_sigmoid", name=f"{before.name}_relu6")
+    # A network with other activations in the middle of it knows next to nothing until it is solved and trained anew.
+    swapped = build(after).eval()
+    load_arrays_(swapped, load_state(bundle), where="the test")
+    split = read_dataset(digits, channels=1).test
+    untrained = right_answers(swapped, split, read_config(bundle).preprocess).mean()
+    assert found.report["after"]["test_accuracy"] > untrained + 0.2
+    assert "silu relu6" in next(event.text for event in events if isinstance(event, Noted))
+    assert "made from the bundle bundle by relu6 as its activation" in (found.folder / "README.md").read_text()
+
+
 def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, tmp_path):
     class Stop(Exception):
         pass
@@ -152,6 +167,8 @@ def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             Options(**changes)
+    with pytest.raises(InputError, match="relu6 or hard_swish may stand in for silu, which tiny has; got 'gelu'"):
+        prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, activation="gelu"))
     with pytest.raises(BudgetError, match="the smallest network"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=Options(share=0.01, steps=1, epochs=1))
     assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import pytest
 
 import effnet
 from effnet.arch.layers import named_layers
-from effnet.fitting.backbones import CUTS, expected_accuracy, list_offers, list_pretrained, offer_of
+from effnet.fitting.backbones import CHANGES, changes_of, expected_accuracy, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import candidate_from_dict
 from effnet.weights.catalog import entries, find
 from effnet.weights.pretrained import load_pretrained
@@ -115,7 +115,7 @@ def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(s
 
 def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers):
     offer = next(o for o in offers if o.label.endswith("tf_efficientnet_lite0.in1k"))
-    found = list_pretrained([offer], cuts=CUTS)
+    found = list_pretrained([offer], changes=CHANGES)
     whole = {c.spec.resolution: c for c in found if c.kept == 1}
     for c in found:
         if c.kept == 1:
@@ -127,4 +127,26 @@ def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers
         assert f"pruned to {c.kept:.0%} of {c.kept_of}" in c.spec.name
         assert found.index(c) > found.index(before)
         assert candidate_from_dict(c.to_dict()) == c
-    assert {(c.kept_of, c.kept) for c in found} == {("macs", 1.0), *((count, kept) for count, kept, _ in CUTS)}
+    assert {(c.kept_of, c.kept) for c in found} == {("macs", 1.0), *((change.count, change.kept) for change in CHANGES)}
+
+
+def test_other_activations_stand_beside_a_networks_own(offers):
+    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_b0.in1k"))
+    changes = changes_of(offer.spec, can_train=True)
+    found = list_pretrained([offer], precisions=("fp32", "int8"), changes=changes)
+    assert {c.spec.activation for c in found} == {"silu", "relu6", "hard_swish"}
+    for c in found:
+        own = c.spec.activation == "silu"
+        assert (c.whole is None) == (own and c.kept == 1)
+        assert ("with" in c.spec.name) != own
+        assert c.spec.se_gate == ("sigmoid" if own else "hard_sigmoid")
+        assert c.whole is None or c.whole.activation == "silu"
+        assert own or c.family.endswith(f" {c.spec.activation}")  # it is as fast as others of its activation
+    pruned = [c for c in found if c.spec.activation == "relu6" and c.kept == 0.5]
+    assert len({c.spec.name for c in pruned}) == len(pruned) / 2  # in two precisions
+    assert all("with relu6, pruned to 50% of macs" in c.spec.name for c in pruned)
+
+
+def test_without_training_a_network_keeps_its_activation(offers):
+    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_b0.in1k"))
+    assert {change.activation for change in changes_of(offer.spec, can_train=False)} == {None}

@@ -303,6 +303,12 @@ def test_a_pruned_network_says_so():
     assert origin.method_sentence(found).endswith(
         " Pruned to 70% of its MACs and trained again with the whole network as teacher."
     )
+    found["training"] |= {"activation": "relu6", "recovery_seconds": 3.0}
+    assert " Given relu6 as its activation, pruned to 70% of its MACs and trained" in origin.method_sentence(found)
+    found["training"] |= {"kept": 0.88, "kept_of": "params", "activation": "", "recovery_seconds": 0.0}
+    assert origin.method_sentence(found).endswith(
+        " Pruned to 88% of its parameters, its layers solved anew in closed form."
+    )
 
 
 def test_steps_towards_8_bits_are_shown_with_their_reasons():
