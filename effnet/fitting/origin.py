@@ -52,6 +52,12 @@ def weights_name(report: Mapping[str, Any]) -> str:
     return str(head.get("name") or PurePath(str(training.get("weights") or "")).name)
 
 
+def _penalty(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:g}" if value else "none: the pretrained weights' own head was better"
+
+
 def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns the facts on pretrained weights and on the head, each with its label; none for a network from scratch."""
     head = (report.get("training") or {}).get("head") or {}
@@ -63,7 +69,7 @@ def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Their licence", licence_words(report)),
         ("Their published accuracy", _published(head)),
         ("Head: validation accuracy", percent(head.get("val_accuracy"))),
-        ("Head: penalty", f"{head['penalty']:g}" if head.get("penalty") else ABSENT),
+        ("Head: penalty", _penalty(head.get("penalty"))),
         ("Head: training images", integer(head.get("images")) + (f", {views} views of each" if views > 1 else "")),
         ("Features", _features(head)),
         ("Features and head took", duration(head.get("seconds"))),

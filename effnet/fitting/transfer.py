@@ -22,7 +22,7 @@ from effnet.fitting.state import Attempt
 from effnet.fitting.team import Training, train_together
 from effnet.nn.network import Network, build
 from effnet.runtime.config import write_text
-from effnet.training.head import train_head
+from effnet.training.head import scored_head, train_head
 from effnet.training.loop import TrainResult
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
@@ -37,6 +37,7 @@ from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
 Method = Literal["scratch", "head", "finetune"]
 
 HEAD, RECIPE = "head.safetensors", "recipe.json"
+_CLASSIFIER = ("classifier.weight", "classifier.bias")
 _LOGITS, _INDICES = "validation.logits", "validation.indices"
 # With --strategy auto the whole network is trained only where the head gets less than this right (of the few others too
 # few are in validation to tell whether it helped) and a class has as many training pictures: benchmarks/finetune.py
@@ -163,8 +164,9 @@ def _why_no_more(facts: Mapping[str, Any], dataset: Dataset) -> str:
 
 
 def _say_head(facts: Mapping[str, Any]) -> str:
+    kind = "A head" if facts["penalty"] else "Its own head"
     return (
-        f"A head on frozen features of {facts['name']}: validation accuracy {facts['val_accuracy']:.2%}, "
+        f"{kind} on frozen features of {facts['name']}: validation accuracy {facts['val_accuracy']:.2%}, "
         f"{facts['seconds']:.1f} s ({facts['computed']} of {facts['features']} features computed)"
     )
 
@@ -184,6 +186,7 @@ def _train_head(
     started = time.monotonic()
     found = load_pretrained(weights, model=model)
     origin = _origin(found)
+    own = tuple(found.state[name] for name in _CLASSIFIER) if found.class_names == dataset.class_names else ()
     found = adapted(
         found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution
     )  # fmt: skip
@@ -202,6 +205,9 @@ def _train_head(
         val_features=val.values,
         val_labels=val_split.labels[val.indices],
     )
+    if own and len(dataset.val):  # weights that know these classes may know them better than a head of this size can
+        before = scored_head(*own, val.values, val_split.labels[val.indices])
+        head = max(before, head, key=lambda h: (h.val_accuracy, -h.val_loss))
     facts = {
         **origin,
         "penalty": head.penalty,
@@ -213,7 +219,7 @@ def _train_head(
         "computed": sum(found.computed for found in (*rows, val)),
         "seconds": time.monotonic() - started,
     }
-    state = dict(found.state) | {"classifier.weight": head.weight, "classifier.bias": head.bias}
+    state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
     # Pictures that were trained on say nothing of how sure the head may be.
     held = val.values[: len(val.values) if len(dataset.val) else 0]
     validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])

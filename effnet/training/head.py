@@ -19,7 +19,8 @@ _LEAST_SPREAD = 1e-3
 class Head:
     """A linear classifier: logits = features @ weight.T + bias; `weight` [classes, channels], `bias` [classes].
 
-    `penalty` is the one of those tried that did best on the validation features, with these results there.
+    `penalty` is the one of those tried that did best on the validation features, with these results there; 0 for a
+    head that was not fitted here.
     """
 
     weight: np.ndarray
@@ -95,9 +96,14 @@ def _to_head(
             np.array([-0.5, 0.5]) * scaled_bias,
         )
     weight = scaled_weight / spread
-    bias = scaled_bias - weight @ mean
-    logits = val_features @ weight.T + bias
-    loss, accuracy = _score(logits, val_labels)
+    return scored_head(weight, scaled_bias - weight @ mean, val_features, val_labels, penalty=penalty)
+
+
+def scored_head(
+    weight: np.ndarray, bias: np.ndarray, val_features: np.ndarray, val_labels: np.ndarray, *, penalty: float = 0.0
+) -> Head:
+    """Returns a classifier, [classes, channels] and [classes], with what it reaches on the validation features."""
+    loss, accuracy = _score(val_features @ weight.T + bias, val_labels)
     return Head(
         weight=weight.astype(np.float32, order="C"),
         bias=bias.astype(np.float32),

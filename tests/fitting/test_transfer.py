@@ -16,6 +16,7 @@ import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
 from effnet.fitting.events import Counted, Said
+from effnet.training.head import scored_head
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
@@ -148,6 +149,32 @@ def test_a_cache_that_cannot_be_made_costs_time_only(head, stripes, small_bundle
     assert load(tmp_path / "out").keys() == same(load(tmp_path / "out"), load(head.folder))
 
 
+def useless_head(features, labels, *, num_classes, val_features, val_labels):
+    """A solver that finds nothing."""
+    shape = (num_classes, features.shape[1])
+    return scored_head(np.zeros(shape), np.arange(num_classes) - 9.0, val_features, val_labels, penalty=1.0)
+
+
+def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_is_found(
+    tuned, stripes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("effnet.fitting.transfer.train_head", useless_head)
+    events = []
+    found = effnet.fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
+    assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
+    head = found.report["training"]["head"]
+    best = tuned.report["training"]["epochs"][tuned.report["training"]["best_epoch"] - 1]
+    assert head["val_accuracy"] == pytest.approx(best["val_accuracy"])
+    assert any("Its own head on frozen features" in event.text for event in events if isinstance(event, Said))
+    assert "own head was better" in (found.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_path, monkeypatch):
+    monkeypatch.setattr("effnet.fitting.transfer.train_head", useless_head)
+    found = effnet.fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
+    assert found.report["training"]["head"]["penalty"] == 1.0
+
+
 def test_a_file_of_weights_is_adapted_to_grey_pictures_and_to_the_budget(lite0_file, photos, tmp_path):
     grey = tmp_path / "grey"
     for path in photos.glob("*/0*.png"):
@@ -171,6 +198,7 @@ import os, signal, sys
 import onnx, onnxruntime, scipy.optimize, sklearn.linear_model, torch
 import effnet, effnet.fitting.job, effnet.training.loop
 from effnet.fitting.events import Counted, Said
+from effnet.training.head import scored_head
 from effnet.training.events import Step
 
 torch.set_num_threads(1)
