@@ -27,7 +27,7 @@ from effnet.weights.pretrained import Pretrained
 
 # Smaller pictures than this hold too little of what networks for photographs have learned to see.
 LEAST_SIDE = 48
-_RESOLUTIONS = (64, 96, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 384, 448, 512, 600)
+_RESOLUTIONS = (64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 384, 448, 512, 600)
 # What a network loses that sees pictures of half its resolution, in points of accuracy, and how that grows with the
 # octaves: linear probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders what is tried.
 _POINTS, _POWER = 8.0, 1.5

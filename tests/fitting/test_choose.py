@@ -129,8 +129,8 @@ def test_what_is_in_a_cache_is_taken_without_the_network(chosen, cached_lite0):
     taken, table, said = chosen()
     assert (taken.weights, taken.family, said) == (LITE0, "lite", [])
     assert {c.weights for c in table} == {LITE0}
-    assert taken.spec.name == f"{LITE0} at 64"  # 96 pixels would take more than 60 million MACs
-    assert (taken.preprocess.resolution, taken.preprocess.mean) == (64, (0.5, 0.5, 0.5))
+    assert taken.spec.name == f"{LITE0} at 80"  # 96 pixels would take more than 60 million MACs
+    assert (taken.preprocess.resolution, taken.preprocess.mean) == (80, (0.5, 0.5, 0.5))
     assert taken.reason == "the most accurate that keeps every budget with its margin"
 
 
@@ -194,7 +194,7 @@ def test_named_weights_are_taken_at_the_largest_resolution_that_keeps_the_budget
     taken, table, said = chosen(weights=str(lite0_file), budget=budget)
     assert (taken.spec.resolution, taken.preprocess.resolution, said) == (side, side, [])
     assert taken.weights == str(lite0_file)
-    assert [c.spec.resolution for c in table if c.precision == "fp32"] == [224, 208, 192, 176, 160, 144, 128, 96, 64]
+    assert [c.spec.resolution for c in table if c.precision == "fp32"] == [224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64]
 
 
 @pytest.mark.parametrize(
