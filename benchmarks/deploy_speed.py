@@ -29,9 +29,8 @@ from effnet.runtime.predictor import Predictor
 from effnet.weights.convert import convert
 
 SPEED, SHARE, MOST_LOST = 3.0, 0.25, 0.5
-# fit plans with a tenth of the latency to spare, and times candidates in fresh processes, which are slower than a warm
-# one: so much more than what must be reached is asked of it.
-_ASKED = 1.2
+# fit plans with a tenth of the latency to spare: so much more than what must be reached is asked of it.
+_ASKED = 1.08
 _TURN_SECONDS = 0.4
 # The B0 that is trained here: its resolution and epochs, and the MACs that Lite0 has at that resolution.
 _SIDE, _EPOCHS, _TEACHER_MACS = 128, 40, 145e6
@@ -55,6 +54,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="onnxruntime", help="the runtime that fit deploys to")
     parser.add_argument("--minutes", type=float, default=6.0, help="minutes of each fit")
     parser.add_argument("--cache", type=Path, help="a folder that keeps the trained networks")
+    parser.add_argument("--network", choices=("lite0", "b0"), help="one of the two alone")
     args = parser.parse_args()
     folder = args.cache or Path(tempfile.mkdtemp(prefix="effnet-deploy-"))
     data = shared("data", "imagenette_mini")
@@ -62,6 +62,8 @@ def main() -> None:
     details: dict[str, Any] = {"runtime": args.runtime, "minutes": args.minutes}
     figures = []
     for case in cases(data):
+        if args.network not in (None, case.name):
+            continue
         found = compare(case, data, folder, args, samples)
         details[case.name] = found
         kept = found["lost_points"] <= MOST_LOST and found["size_share"] <= SHARE
@@ -116,7 +118,9 @@ def compare(case: Case, data: Path, folder: Path, args: argparse.Namespace, samp
     if not plain.is_file():
         export_timm(case, bundle, plain)
     run_plain = plain_route(plain, effnet.load(bundle).config.preprocess.resolution)
-    plain_ms, size_mb = statistics.median(turn(run_plain)), plain.stat().st_size / 1e6
+    # Neighbours on the machine only ever add time: the calmest turn is what the plain route takes.
+    plain_ms = min(statistics.median(turn(run_plain)) for _ in range(args.n))
+    size_mb = plain.stat().st_size / 1e6
     out = folder / f"{case.name}-fit-{args.runtime}"
     shutil.rmtree(out, ignore_errors=True)
     effnet.fit(

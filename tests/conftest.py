@@ -2,6 +2,7 @@
 
 import atexit
 import io
+import math
 import os
 import shutil
 import signal
@@ -102,6 +103,15 @@ def run_python() -> Callable[..., Ran]:
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def impatient() -> Iterator[None]:
+    """Has planning take its measurements as they come: what it would do for a calm machine has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda: math.inf)
+        patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, calm_ms: measure)
+        yield
 
 
 def leave_few_candidates(patch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from effnet.fitting.state import RUN
 from effnet.fitting.task import Task
 from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
+from effnet.measure.pace import calm_pace_ms
 from effnet.measure.timing import Timing
 from effnet.profiling.graphs import write_graph
 from effnet.runtime.formats import Precision
@@ -231,7 +232,7 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
             path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
 
-        yield patient(here, task.budget) if device is None else elsewhere
+        yield elsewhere if device is not None else patient(here, task.budget, calm_ms=calm_pace_ms())
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:

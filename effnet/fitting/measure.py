@@ -1,5 +1,6 @@
 """How planning measures a network that nobody has trained."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,26 +13,34 @@ from effnet.fitting.target import Target
 from effnet.measure.timing import Timing, time_model
 from effnet.profiling.graphs import write_graph
 
-# Neighbours on the machine make the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.2).
-# A latency that is over the budget by less than this may be theirs: it is measured again, with pauses in seconds
-# before, and no more often than a plan has patience for.
-_NEAR_MISS, _PAUSES, _PATIENCE = 1.6, (0.5, 1.5), 16
+# Neighbours on the machine make the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.1).
+# A measurement is theirs where the machine's pace was so much slower than it can be, and may be theirs where a latency
+# is over the budget by less than the second.
+_DISTURBED, _NEAR_MISS = 1.15, 1.6
+# Pauses in seconds before it is made again; a plan has patience for so many.
+_PAUSES, _PATIENCE = (0.3, 0.8, 1.5), 30
 
 
 def patient(
-    measure: Callable[[Candidate], Timing], budget: Budget, *, pause: Callable[[float], None] = time.sleep
+    measure: Callable[[Candidate], Timing],
+    budget: Budget,
+    *,
+    calm_ms: float = math.inf,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Callable[[Candidate], Timing]:
-    """Returns what measures as `measure` does, but again where only the latency misses the budget, and by little.
+    """Returns what measures as `measure` does but, with a budget of latency, again where something disturbed it.
 
-    The calmest measurement counts: other processes only ever add time.
+    `calm_ms` is the pace of the machine when nothing does, as far as is known. Of several measurements of a candidate
+    the calmest counts: other processes only ever add time.
     """
-    left = _PATIENCE
+    left, calm = _PATIENCE, calm_ms
 
     def again(candidate: Candidate) -> Timing:
-        nonlocal left
+        nonlocal left, calm
         found = measure(candidate)
-        for seconds in _PAUSES:
-            if not left or not _nearly_keeps(budget, found):
+        for seconds in _PAUSES if budget.latency_ms is not None else ():
+            calm = min(calm, found.pace_ms or calm)
+            if not left or not (found.pace_ms > _DISTURBED * calm or _nearly_keeps(budget, found)):
                 break
             left -= 1
             pause(seconds)
@@ -42,8 +51,8 @@ def patient(
 
 
 def _nearly_keeps(budget: Budget, found: Timing) -> bool:
-    if budget.latency_ms is None:
-        return False
+    """Returns whether a calmer machine might let a candidate keep the budget; what misses another one needs no more."""
+    assert budget.latency_ms is not None
     excess = found.p50_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
     return 1 < excess < _NEAR_MISS and not failures(budget, rest, planning=True)

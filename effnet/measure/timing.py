@@ -19,7 +19,8 @@ class Timing:
 
     `p50_ms` and `p95_ms` are those of the calmest round, the one with the lowest median: other processes only
     ever add time. `rounds_ms` are the medians of all rounds. `memory_mb` is the peak memory of the process
-    beyond the idle runtime, in 10^6 bytes, from loading through inference; `size_mb` is the file's.
+    beyond the idle runtime, in 10^6 bytes, from loading through inference; `size_mb` is the file's. `pace_ms` is what
+    a fixed piece of work took around the calmest round (see measure.pace); 0 where that is not known.
     """
 
     p50_ms: float
@@ -31,6 +32,7 @@ class Timing:
     size_mb: float
     threads: int
     batch: int
+    pace_ms: float = 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -79,7 +81,8 @@ def time_model(
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise BundleError(f"measuring {path} failed: {reason[0]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    laps = min(found["rounds_ms"], key=np.median)
+    calmest = min(range(rounds), key=lambda i: np.median(found["rounds_ms"][i]))
+    laps = found["rounds_ms"][calmest]
     return Timing(
         p50_ms=float(np.median(laps)),
         p95_ms=float(np.percentile(laps, 95)),
@@ -90,6 +93,7 @@ def time_model(
         size_mb=_size_bytes(Path(path)) / 1e6,
         threads=threads,
         batch=batch,
+        pace_ms=found["paces_ms"][calmest],
     )
 
 

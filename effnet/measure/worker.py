@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from effnet.errors import EffnetError
+from effnet.measure.pace import pace_ms
 from effnet.runtime.engines import open_engine, preload
 from effnet.runtime.formats import Runtime
 
@@ -45,7 +46,7 @@ def _forget_peak() -> None:
 def measure(
     path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: Runtime
 ) -> dict[str, object]:
-    """Returns load time, peak memory over the idle runtime, and every latency of each round, in ms."""
+    """Returns load time, peak memory over the idle runtime, and of each round every latency and the pace, in ms."""
     preload(runtime)
     _forget_peak()
     before, _ = _resident_and_peak()
@@ -57,8 +58,9 @@ def measure(
     for _ in range(_WARM_UP_RUNS):
         engine.run(images)
     _, peak = _resident_and_peak()
-    samples = []
+    samples, paces = [], []
     for _ in range(rounds):
+        before_round = pace_ms()
         laps: list[float] = []
         end = time.perf_counter() + seconds
         most = end + _MOST_PATIENCE * seconds
@@ -67,7 +69,8 @@ def measure(
             engine.run(images)
             laps.append(round(1e3 * (time.perf_counter() - lap), 5))
         samples.append(laps)
-    return {"load_ms": load_ms, "memory_bytes": max(0, peak - before), "rounds_ms": samples}
+        paces.append((before_round + pace_ms()) / 2)
+    return {"load_ms": load_ms, "memory_bytes": max(0, peak - before), "rounds_ms": samples, "paces_ms": paces}
 
 
 if __name__ == "__main__":

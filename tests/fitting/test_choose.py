@@ -194,7 +194,19 @@ def test_named_weights_are_taken_at_the_largest_resolution_that_keeps_the_budget
     taken, table, said = chosen(weights=str(lite0_file), budget=budget)
     assert (taken.spec.resolution, taken.preprocess.resolution, said) == (side, side, [])
     assert taken.weights == str(lite0_file)
-    assert [c.spec.resolution for c in table if c.precision == "fp32"] == [224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 64]
+    assert [c.spec.resolution for c in table if c.precision == "fp32"] == [
+        224,
+        208,
+        192,
+        176,
+        160,
+        144,
+        128,
+        112,
+        96,
+        80,
+        64,
+    ]
 
 
 @pytest.mark.parametrize(

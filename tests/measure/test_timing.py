@@ -62,7 +62,9 @@ def test_a_batch_is_faster_a_picture_than_one_by_one_is_slow(small):
 
 
 def test_the_calmest_round_counts(monkeypatch, small):
-    printed = '{"load_ms": 1, "memory_bytes": 2e6, "rounds_ms": [[9, 9, 9], [1, 2, 3], [2, 2, 99]]}'
+    printed = (
+        '{"load_ms": 1, "memory_bytes": 2e6, "rounds_ms": [[9, 9, 9], [1, 2, 3], [2, 2, 99]], "paces_ms": [3, 4, 5]}'
+    )
 
     def done(*_, **__):
         return subprocess.CompletedProcess([], 0, stdout=f"a warning of the runtime\n{printed}\n", stderr="")
@@ -71,7 +73,7 @@ def test_the_calmest_round_counts(monkeypatch, small):
     found = time_onnx(small)
     assert (found.p50_ms, found.rounds_ms, found.runs) == (2, (9, 2, 2), 9)
     assert found.p95_ms == pytest.approx(np.percentile([1, 2, 3], 95))
-    assert found.memory_mb == 2
+    assert (found.memory_mb, found.pace_ms) == (2, 4)
 
 
 @pytest.mark.parametrize("content, reason", [(None, "there must be an ONNX file at"), (b"no model", "cannot read")])
@@ -109,4 +111,4 @@ def test_the_worker_prints_one_line_of_json(small, run_python):
     ran = run_python("-m", "effnet.measure.worker", small, 1, 1, 0.01, 2, "onnxruntime")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.count("\n") == 1
-    assert set(json.loads(ran.out)) == {"load_ms", "memory_bytes", "rounds_ms"}
+    assert set(json.loads(ran.out)) == {"load_ms", "memory_bytes", "rounds_ms", "paces_ms"}
