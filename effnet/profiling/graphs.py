@@ -10,6 +10,7 @@ from effnet.errors import InputError, MissingExtraError
 from effnet.exporting import qdq
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.qdq_graph import to_qdq
+from effnet.exporting.qdq_stem import pairs_pay
 from effnet.exporting.ranges import random_ranges
 from effnet.exporting.targets import write_export
 from effnet.exporting.weights import random_weights, unfold_norms
@@ -44,16 +45,17 @@ def write_graph(spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Pr
     if runtime not in PRECISIONS or precision not in formats:
         raise InputError(f"{runtime} can be had in {', '.join(formats) or 'nothing'}; got {precision!r}")
     if runtime == "onnxruntime" or (runtime == "openvino" and precision in ("fp32", "int8")):
-        return _write_onnx(spec, folder / f"model.{precision}.onnx", precision)
+        paired = runtime == "onnxruntime" and pairs_pay()
+        return _write_onnx(spec, folder / f"model.{precision}.onnx", precision, paired=paired)
     if runtime == "litert":
         return _write_litert(spec, folder / formats[precision].file, precision)
     return _export(spec, folder, formats[precision].name)
 
 
-def _write_onnx(spec: ArchSpec, path: Path, precision: Precision) -> Path:
+def _write_onnx(spec: ArchSpec, path: Path, precision: Precision, *, paired: bool) -> Path:
     weights, half = random_weights(spec), (0.5,) * spec.in_channels
     if precision == "int8":
-        write_onnx(to_qdq(spec, weights, random_ranges(spec), mean=half, std=half), path)
+        write_onnx(to_qdq(spec, weights, random_ranges(spec), mean=half, std=half, pair_stem=paired), path)
     else:
         write_onnx(to_onnx(spec, weights, mean=half, std=half, parameter=_STORES.get(precision)), path)
     return path

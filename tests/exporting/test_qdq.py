@@ -90,6 +90,22 @@ def test_a_random_network_loads_and_runs_in_int8(spec, side, data):
     assert np.isfinite(found).all()
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(specs(), st.integers(1, 10), st.data())
+def test_a_stem_written_in_pairs_gives_the_same_numbers(spec, quarter, data):
+    """Whatever the padding, the channels and the mean; sides that are no multiple of four have no pairs."""
+    side = 4 * quarter + data.draw(st.sampled_from((0, 0, 0, 1, 2, 3)))
+    kept = data.draw(st.sampled_from(((), ("stem.conv",))))
+    given_ = {"resolution": side, "float_layers": kept, **norm_of(spec)}
+    weights, ranges, images = random_weights(spec), random_ranges(spec), smooth(2, side, spec.in_channels)
+    plain, paired = (to_qdq(spec, weights, ranges, pair_stem=pair, **given_) for pair in (False, True))
+    onnx.checker.check_model(paired)
+    stem = dict(named_layers(spec))["stem.conv"]
+    pairs = (stem.kernel_size, stem.stride) == (3, 2) and side % 4 == 0 and not kept
+    assert (len(paired.graph.node) > len(plain.graph.node)) == pairs
+    np.testing.assert_array_equal(run(paired, images), run(plain, images))
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(specs())
 def test_with_every_layer_float_it_is_the_32_bit_network(spec):
@@ -130,6 +146,12 @@ def test_the_picture_reaches_the_first_convolution_whatever_its_mean(mean):
     inner = difference[:, :, 1:-1, 1:-1]
     assert np.percentile(inner, 99) < 2.5 * step
     assert difference.mean() < 1.2 * step
+
+
+def test_of_a_stem_in_pairs_two_views_are_all_that_is_left_beside_the_convolution(tmp_path):
+    spec = tiny("relu6", name="lite0")
+    model = to_qdq(spec, random_weights(spec), random_ranges(spec), pair_stem=True, **norm_of(spec))
+    assert optimized_operators(model, tmp_path)[:4] == ["Reshape", "QLinearConv", "Reshape", "QLinearConv"]
 
 
 @pytest.mark.parametrize("activation, gate, expected", [
