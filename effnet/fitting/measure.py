@@ -17,8 +17,8 @@ from effnet.profiling.graphs import write_graph
 # A measurement is theirs where the machine's pace was so much slower than it can be, and may be theirs where a latency
 # is over the budget by less than the second.
 _DISTURBED, _NEAR_MISS = 1.15, 1.6
-# Pauses in seconds before it is made again; a plan has patience for so many.
-_PAUSES, _PATIENCE = (0.3, 0.8, 1.5), 30
+# Pauses in seconds before it is made again; a plan has patience for so many seconds of them in all.
+_PAUSES, _PATIENCE = (0.3, 0.7, 1.0, 2.0, 4.0, 6.0), 90.0
 
 
 def patient(
@@ -40,9 +40,9 @@ def patient(
         found = measure(candidate)
         for seconds in _PAUSES if budget.latency_ms is not None else ():
             calm = min(calm, found.pace_ms or calm)
-            if not left or not (found.pace_ms > _DISTURBED * calm or _nearly_keeps(budget, found)):
+            if left < seconds or not (found.pace_ms > _DISTURBED * calm or _nearly_keeps(budget, found)):
                 break
-            left -= 1
+            left -= seconds
             pause(seconds)
             found = min(found, measure(candidate), key=lambda timing: timing.p50_ms)
         return found
