@@ -17,7 +17,8 @@ Scope = Literal["global", "stage"]
 Measure = Callable[[ArchSpec], float]
 Fits = Callable[[Mapping[str, int], frozenset[str]], bool]
 
-_MARK = " pruned"
+# Behind it, a name says how far a network was pruned.
+PRUNED_MARK = " pruned"
 _AVX512, _OTHERS = 16, 8
 
 
@@ -103,8 +104,8 @@ def prune(
     counts, dropped = _give_back(choice, counts, dropped, fits)
     keep = choice.keep(counts, dropped)
     left = kept_spec(spec, keep)
-    base = spec.name.partition(_MARK)[0]
-    label = f"{base}{_MARK} to {cost(left).macs / 1e6:.3g}M MACs" if name is None else name
+    base = spec.name.partition(PRUNED_MARK)[0]
+    label = f"{base}{PRUNED_MARK} to {cost(left).macs / 1e6:.3g}M MACs" if name is None else name
     return Pruned(spec=kept_spec(spec, keep, name=label), keep=keep)
 
 

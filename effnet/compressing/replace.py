@@ -5,6 +5,7 @@ from pathlib import Path
 
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import Activation, ArchSpec, Gate
+from effnet.compressing.prune import PRUNED_MARK
 from effnet.compressing.recovery import network_of, recover
 from effnet.compressing.subject import Subject
 from effnet.data.datasets import Dataset
@@ -42,7 +43,9 @@ def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
     gate: Gate = "hard_sigmoid" if spec.se_gate == "sigmoid" else spec.se_gate
     if not any(layer.op == "mul" for _, layer in named_layers(spec)):
         gate = spec.se_gate  # there is nothing to gate
-    return dataclasses.replace(spec, name=f"{spec.name}_{activation}", activation=activation, se_gate=gate)
+    base, mark, rest = spec.name.partition(PRUNED_MARK)
+    name = f"{base}_{activation}{mark}{rest}"
+    return dataclasses.replace(spec, name=name, activation=activation, se_gate=gate)
 
 
 def with_spec(subject: Subject, spec: ArchSpec) -> Subject:

@@ -13,19 +13,15 @@ from scipy.special import softmax
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.compressing.prune import COUNTS, vector_width
-from effnet.compressing.prune_job import Options, prune_bundle
 from effnet.data.datasets import Dataset, Split, load_image
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
-from effnet.fitting.backbones import scope_of
 from effnet.fitting.budget import Budget, failures
 from effnet.fitting.candidates import Candidate
+from effnet.fitting.change import CHANGED, change, learning_minutes
 from effnet.fitting.deploy import Deployed, deploy
 from effnet.fitting.device import device_of, predicted_figures
-from effnet.fitting.events import Said
 from effnet.fitting.report import write_report
-from effnet.fitting.settings import PRUNING_SHARE
 from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
 from effnet.fitting.team import Training, train_together
@@ -47,10 +43,6 @@ _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 # Other processes can only slow a measurement down, so a miss is measured again, with pauses in seconds between,
 # before it counts: another half minute is little beside another training.
 _PAUSES = (0, 1, 2, 4, 6, 8, 10)
-# Steps of pruning, and the share that a single one may leave.
-_PRUNING_STEPS, _LITTLE = 2, 0.85
-# The bundle of the pruned network, beside that of the whole one.
-_CHANGED = "pruned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +51,7 @@ class Artifact:
 
     `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
     what the profile of another device says. `deployed` is the file. `changes` say what was made of the network that
-    was learned: the share that was `kept` of what `kept_of` names, another `activation` and the `recovery_seconds` of
-    training behind it. `seconds` is what training, over all its sessions, and this proof took.
+    was learned, as `fitting.change` has it. `seconds` is what training, over all its sessions, and this proof took.
     """
 
     folder: Path
@@ -89,42 +80,28 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 
     With an attempt that is not from scratch, the network begins with the candidate's pretrained weights.
     """
-    spec = candidate.whole or candidate.spec
-    listener, threads, abstain, budget = task.listener, task.threads, task.abstain, task.budget
+    abstain = task.abstain
     learned = _learn(candidate, attempt, dataset, folder=folder, task=task)
     training = learned.training
     proving = time.monotonic()
-    listener(Said(text="Exporting, checking and measuring", heading=True))
+    task.say("Exporting, checking and measuring", heading=True)
     bundle = folder / "bundle"
-    config = ModelConfig(
-        arch=spec,
-        preprocess=attempt.preprocess,
-        class_names=dataset.class_names,
-        versions=versions(),
-        split_seed=task.seed,
-    )
-    state = state_arrays(training.model)
-    save_bundle(bundle, config, state)
-    config, calibration = _calibrated(config, state, dataset.val, learned, abstain, folder=bundle)
-    listener(Said(text=f"Temperature {calibration.temperature:g}. {calibration.sentence}"))
-    reference = export_onnx(bundle, config, state)
-    recovery = 0.0
-    if candidate.whole is not None:
-        recovery = _change(bundle, candidate, task=task)
-        bundle = bundle.with_name(_CHANGED)
+    config, state, calibration = _save_learned(bundle, attempt, dataset, learned, task=task)
+    changes = change(bundle, candidate, task=task)
+    if changes:
+        bundle = bundle.with_name(CHANGED)
         config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
-        reference = bundle / ONNX
     deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
-    if deployed.path != reference:  # it is what others are compared with, and proven as well
-        _check(reference.parent, config, state, dataset, format="onnx")
+    if deployed.path != bundle / ONNX:  # it is what others are compared with, and proven as well
+        _check(bundle, config, state, dataset, format="onnx")
     if deployed.state is not state:
         save_bundle(bundle, deployed.config, deployed.state)
         export_onnx(bundle, deployed.config, deployed.state)
     spec = deployed.config.arch
     check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
-    score = evaluate(Predictor(bundle, threads=threads), dataset.test, unknown_from=abstain.unknown_from)
+    score = evaluate(Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from)
     timing, measured, measurements, predicted = _figures(deployed, task)
-    missed = failures(budget, measured) + ((deployed.refused,) if deployed.refused else ())
+    missed = failures(task.budget, measured) + ((deployed.refused,) if deployed.refused else ())
     if missed and deployed.ladder is not None:
         missed += (deployed.ladder["sentence"],)
     return Artifact(
@@ -132,12 +109,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         spec=spec,
         deployed=deployed,
         predicted=predicted,
-        changes={
-            "kept": candidate.kept,
-            "kept_of": candidate.kept_of,
-            "activation": _activation(candidate),
-            "recovery_seconds": recovery,
-        },
+        changes=changes,
         learned=learned,
         calibration=calibration,
         check=check,
@@ -150,32 +122,24 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     )
 
 
-def _activation(candidate: Candidate) -> str:
-    """Returns the activation that takes the place of the learned network's own; empty where that stays."""
-    whole = candidate.whole
-    return candidate.spec.activation if whole is not None and candidate.spec.activation != whole.activation else ""
-
-
-def _change(bundle: Path, candidate: Candidate, *, task: Task) -> float:
-    """Makes what the candidate is of `bundle`, as a bundle beside it; returns the seconds of training that it took."""
-    activation = _activation(candidate)
-    words = [f"{activation} as the activation"] if activation else []
-    words += [f"pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}"] if candidate.kept < 1 else []
-    task.say(f"Smaller and faster: {', '.join(words)}", heading=True)
-    out = bundle.with_name(_CHANGED)
-    options = Options(
-        share=candidate.kept,
-        count=candidate.kept_of,
-        activation=activation,
-        steps=1 if candidate.kept >= _LITTLE else _PRUNING_STEPS,
-        scope=scope_of(candidate.kept_of),
-        round_to=vector_width(),
-        minutes=None if task.time_limit is None else PRUNING_SHARE * task.time_limit,
-        threads=task.threads,
-        seed=task.seed,
+def _save_learned(
+    bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, task: Task
+) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
+    """Writes the learned network as a bundle with its 32-bit ONNX file; returns config, weights and calibration."""
+    network = learned.training.model
+    config = ModelConfig(
+        arch=network.spec,
+        preprocess=attempt.preprocess,
+        class_names=dataset.class_names,
+        versions=versions(),
+        split_seed=task.seed,
     )
-    done = prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
-    return done.report["training_seconds"]
+    state = state_arrays(network)
+    save_bundle(bundle, config, state)
+    config, calibration = _calibrated(config, state, dataset.val, learned, task.abstain, folder=bundle)
+    task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
+    export_onnx(bundle, config, state)
+    return config, state, calibration
 
 
 def _check(
@@ -197,12 +161,6 @@ def _num_checked(spec: ArchSpec) -> int:
     return int(max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECK_MACS / cost(spec).macs)))
 
 
-def _learning_minutes(candidate: Candidate, task: Task) -> float | None:
-    """Returns the time for training before a network is changed: what is behind it needs its share."""
-    heavy = candidate.kept < _LITTLE or _activation(candidate)
-    return None if task.time_limit is None else task.time_limit * (1 - PRUNING_SHARE if heavy else 1)
-
-
 def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Learned:
     spec = candidate.whole or candidate.spec
     if attempt.strategy != "scratch":
@@ -213,7 +171,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             weights=candidate.weights,
             model=task.model or None,
             epochs=task.epochs,
-            minutes=_learning_minutes(candidate, task),
+            minutes=learning_minutes(candidate, task),
             folder=folder,
             listener=task.listener,
             ranks=task.ranks,

@@ -169,9 +169,9 @@ def list_pretrained(
         native = offer.preprocess.resolution
         family = " ".join(filter(None, (offer.family, change.activation)))
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):
-            name = " ".join(filter(None, (offer.label, f"at {resolution}", change.in_words())))
-            spec = dataclasses.replace(shape, resolution=resolution, name=name)
-            whole = None if change == _NONE else dataclasses.replace(offer.spec, resolution=resolution)
+            own = f"{offer.label} at {resolution}"
+            spec = dataclasses.replace(shape, resolution=resolution, name=f"{own} {change.in_words()}".rstrip())
+            whole = None if change == _NONE else dataclasses.replace(offer.spec, resolution=resolution, name=own)
             total = cost(spec)
             candidate = Candidate(
                 spec=spec, family=family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,

@@ -123,7 +123,9 @@ def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers
         before = whole[c.spec.resolution]
         share = getattr(c.cost, c.kept_of) / getattr(before.cost, c.kept_of)
         assert 0.9 * c.kept < share <= 1.02 * c.kept  # exact at its own resolution
-        assert c.whole == dataclasses.replace(offer.spec, resolution=c.spec.resolution)
+        assert c.whole == dataclasses.replace(
+            offer.spec, resolution=c.spec.resolution, name=f"{offer.label} at {c.spec.resolution}"
+        )
         assert f"pruned to {c.kept:.0%} of {c.kept_of}" in c.spec.name
         assert found.index(c) > found.index(before)
         assert candidate_from_dict(c.to_dict()) == c

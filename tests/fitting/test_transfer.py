@@ -291,8 +291,8 @@ def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_fil
         "effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0 if "attempt-1" in path.parts else 0.5)
     )
     report = effnet.fit(photos, weights=lite0_file, strategy="head", max_latency_ms=1.1, out=tmp_path / "out").report
-    assert [row["name"] for row in report["attempts"]] == ["tf_efficientnet_lite0 at 96", "tf_efficientnet_lite0 at 64"]
-    assert effnet.load(tmp_path / "out").config.preprocess.resolution == 64
+    assert [row["name"] for row in report["attempts"]] == ["tf_efficientnet_lite0 at 96", "tf_efficientnet_lite0 at 80"]
+    assert effnet.load(tmp_path / "out").config.preprocess.resolution == 80
     with pytest.raises(BudgetError, match="no resolution of"):
         effnet.fit(photos, weights=lite0_file, max_latency_ms=0.1, out=tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -1,0 +1,61 @@
+"""What a plan makes of a network that has learned: fewer channels, another activation."""
+
+from pathlib import Path
+from typing import Any
+
+from effnet.compressing.prune import COUNTS, vector_width
+from effnet.compressing.prune_job import Options, prune_bundle
+from effnet.fitting.backbones import scope_of
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.settings import PRUNING_SHARE
+from effnet.fitting.task import Task
+
+# The bundle of the changed network, beside that of the whole one.
+CHANGED = "changed"
+# Steps of pruning, and the share that a single one may leave.
+_PRUNING_STEPS, _LITTLE = 2, 0.85
+
+
+def change(bundle: Path, candidate: Candidate, *, task: Task) -> dict[str, Any]:
+    """Makes what the candidate is of the learned network in `bundle`, as the bundle CHANGED beside it.
+
+    Returned are the share that was "kept" of what "kept_of" names, the other "activation", empty where it stays, and
+    the "recovery_seconds" of training; nothing at all where the candidate is the learned network.
+    """
+    if candidate.whole is None:
+        return {}
+    activation = _activation(candidate)
+    words = [f"{activation} as the activation"] if activation else []
+    words += [f"pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}"] if candidate.kept < 1 else []
+    task.say(f"Smaller and faster: {', '.join(words)}", heading=True)
+    out = bundle.with_name(CHANGED)
+    options = Options(
+        share=candidate.kept,
+        count=candidate.kept_of,
+        activation=activation,
+        steps=1 if candidate.kept >= _LITTLE else _PRUNING_STEPS,
+        scope=scope_of(candidate.kept_of),
+        round_to=vector_width(),
+        minutes=None if task.time_limit is None else PRUNING_SHARE * task.time_limit,
+        threads=task.threads,
+        seed=task.seed,
+    )
+    done = prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
+    return {
+        "kept": candidate.kept,
+        "kept_of": candidate.kept_of,
+        "activation": activation,
+        "recovery_seconds": done.report["training_seconds"],
+    }
+
+
+def learning_minutes(candidate: Candidate, task: Task) -> float | None:
+    """Returns the minutes for training before a network is changed; what must be trained after that needs its share."""
+    heavy = candidate.kept < _LITTLE or _activation(candidate)
+    return None if task.time_limit is None else task.time_limit * (1 - PRUNING_SHARE if heavy else 1)
+
+
+def _activation(candidate: Candidate) -> str:
+    """Returns the activation that takes the place of the learned network's own; empty where that stays."""
+    whole = candidate.whole
+    return "" if whole is None or candidate.spec.activation == whole.activation else candidate.spec.activation
