@@ -32,7 +32,7 @@ from effnet.weights.convert import convert
 SPEED, SHARE, MOST_LOST = 3.0, 0.25, 0.5
 # fit plans with a tenth of the latency to spare: so much more than what must be reached is asked of it.
 _ASKED = 1.15
-_TURN_SECONDS, _PATIENCE = 0.4, 60.0
+_TURN_SECONDS, _LEAST_PATIENCE, _PATIENCE = 0.4, 30.0, 120.0
 # The B0 that is trained here: its resolution and epochs, and the MACs that Lite0 has at that resolution.
 _SIDE, _EPOCHS, _TEACHER_MACS = 128, 40, 145e6
 
@@ -198,15 +198,20 @@ def turn(run: Callable[[], Any]) -> list[float]:
 
 
 def calm_ms(run: Callable[[], Any]) -> float:
-    """Returns the milliseconds of the calmest turn, of as many as it takes to meet the machine in a calm moment."""
-    calm, found, end = calm_pace_ms(seconds=2.0), [], time.perf_counter() + _PATIENCE
-    while len(found) < 3 or (min(pace for _, pace in found) > 1.1 * calm and time.perf_counter() < end):
+    """Returns the milliseconds of the calmest of turns over half a minute, or over more until one was in a calm moment.
+
+    Neighbours on the machine only ever add time, for many seconds on end.
+    """
+    calm, turns, start = calm_pace_ms(seconds=1.0), [], time.perf_counter()
+    while (spent := time.perf_counter() - start) < _PATIENCE:
         before = pace_ms()
         milliseconds = statistics.median(turn(run))
-        pace = (before + pace_ms()) / 2
-        found.append((milliseconds, pace))
-        calm = min(calm, pace)
-    return min(found)[0]
+        turns.append((milliseconds, (before + pace_ms()) / 2))
+        calm = min(calm, turns[-1][1])
+        if spent > _LEAST_PATIENCE and min(turns)[1] < 1.1 * calm:
+            break
+        time.sleep(_TURN_SECONDS)
+    return min(turns)[0]
 
 
 def score_plain(path: Path, model: Predictor, split: Any) -> float:

@@ -25,6 +25,9 @@ settings.load_profile("effnet")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests run in as many processes as there are cores, and the networks in them are tiny: threads would only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Settings of the user's own terminal would change what is printed.
 os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
 os.environ.pop("FORCE_COLOR", None)

@@ -27,7 +27,7 @@ def device(tmp_path_factory):
         shutil.copy(ROOT / name, source.parent / name)
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     programs = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
     done = subprocess.run(
         [*pip, "-c", "constraints.txt", "."], cwd=source.parent, capture_output=True, text=True, check=False
     )
