@@ -16,6 +16,7 @@ from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
+from effnet.exporting.qdq_stem import pairs_pay
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
 from effnet.runtime.formats import FORMATS, Runtime
 from effnet.training.events import Listener
@@ -62,6 +63,7 @@ def quantize(
         folder=scratch,
         limits=limits,
         gate=gate,
+        pair_stem=pairs_pay(),
         threads=threads,
         train=train,
         minutes=minutes,

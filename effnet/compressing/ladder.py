@@ -44,6 +44,7 @@ def climb(
     train: bool = True,
     minutes: float | None = None,
     present: Path | None = None,
+    pair_stem: bool = False,
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
@@ -57,8 +58,9 @@ def climb(
 
     Everything is made in `folder`, where an interrupted climb goes on; nothing else is written. Past `minutes` no new
     step begins. What the bundle `present`, the subject's own, is deployed as is a step too, where this runtime runs it:
-    so a climb never ends with less than there was. Raises DataError without validation pictures or with other classes
-    than the subject's, MissingExtraError where the runtime or what writes for it is not installed.
+    so a climb never ends with less than there was. `pair_stem`, of Quantization, is for files that run here. Raises
+    DataError without validation pictures or with other classes than the subject's, MissingExtraError where the runtime
+    or what writes for it is not installed.
     """
     if dataset.class_names != subject.config.class_names:
         raise DataError(
@@ -77,6 +79,7 @@ def climb(
         folder=folder,
         gate=gate or Gate(),
         threads=threads,
+        pair_stem=pair_stem,
         tools=tools or Tools(),
         listener=listener,
     )

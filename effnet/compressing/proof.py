@@ -46,10 +46,12 @@ class Proofs:
         threads: int,
         tools: Tools,
         listener: Listener,
+        pair_stem: bool = False,
     ) -> None:
         self.val, self.images, self.folder = val, images, folder
         self.gate, self.threads, self.tools, self.listener = gate, threads, tools, listener
         self.formats = formats_of(runtime)
+        self.pair_stem = pair_stem and runtime == "onnxruntime"
         self.key = pictures_key(val, images) + repr((threads, sorted(versions().items())))
         self.rungs: list[Rung] = []
         self.ranked: list[tuple[Subject, Sensitivity]] = []
@@ -85,6 +87,7 @@ class Proofs:
         with the reason; raises MissingExtraError where a package is missing.
         """
         started = time.monotonic()
+        quantization = self._for_here(quantization)
         step = Step(name=name, format=self.formats[precision], done=done or _in_words(quantization))
         try:
             step = self._measured(step, subject, quantization, present)
@@ -131,7 +134,7 @@ class Proofs:
         found = kept_record(self.folder_of(name), key)
         if found is None:
             try:
-                path = self._write(name, target, subject, Quantization())
+                path = self._write(name, target, subject, self._for_here(Quantization()))
             except MissingExtraError:
                 raise
             except EffnetError:
@@ -173,6 +176,9 @@ class Proofs:
             for step in (self.rungs[0].step, best)
         )
         return {"fp32": float(first.mean()), "winner": float(last.mean()), "paired": paired(first, last).to_dict()}
+
+    def _for_here(self, quantization: Quantization | None) -> Quantization | None:
+        return quantization and dataclasses.replace(quantization, pair_stem=self.pair_stem)
 
     def _write(self, name: str, target: str, subject: Subject, quantization: Quantization | None) -> Path:
         images = self.images if find_format(target).precision == "int8" else None

@@ -14,7 +14,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
 from effnet.compressing.paired import Paired, paired
 from effnet.compressing.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
-from effnet.compressing.prune_proof import Original, prove
+from effnet.compressing.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
 from effnet.compressing.replace import check_standin, with_activation
@@ -50,7 +50,7 @@ class Options:
     `share` is how much stays of what `count` names, multiply-accumulates or parameters; it is reached in `steps` with
     recovery behind each, from the answers of the bundle `teacher`, or of the original where that is empty. Training
     takes `epochs` in all or, where given, as many as fit into `minutes`. The first step gives the network another
-    `activation` as well, where one is named; then the share may be 1.
+    `activation` as well, where one is named; then the share may be 1, and there is no other step.
     """
 
     share: float = 0.5
@@ -72,7 +72,10 @@ class Options:
         check_scope(self.scope)
         check_count(self.count)
         if not 0 < self.share < 1 and not (self.share == 1 and self.activation):
-            raise InputError(f"the share of {COUNTS[self.count]} that stays must lie in 0..1; got {self.share}")
+            raise InputError(
+                f"the share of {COUNTS[self.count]} that stays must lie above 0 and below 1, or be 1 with another "
+                f"activation; got {self.share}"
+            )
         for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
@@ -80,6 +83,11 @@ class Options:
             raise InputError("give epochs or minutes, not both")
         if self.minutes is not None and not self.minutes > 0:
             raise InputError(f"minutes must be a number above 0; got {self.minutes}")
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps there are."""
+        return self.steps if self.share < 1 else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +140,8 @@ def prune_bundle(
     dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
+    if resume and (done := _finished(out, options)) is not None:
+        return done
     _begin(out, bundle, os.fspath(data), options, resume=resume)
     run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
     try:
@@ -152,17 +162,31 @@ def prune_bundle(
     return PruneResult(folder=out, report=report)
 
 
+def _finished(out: Path, options: Options) -> PruneResult | None:
+    """Returns what a run with these options has made, if it was killed while it tidied up, or not at all."""
+    if not ((out / CONFIG).is_file() and (out / REPORT).is_file()):
+        return None
+    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    if report["options"] != asdict(options):
+        return None
+    shutil.rmtree(out / RUN, ignore_errors=True)
+    return PruneResult(folder=out, report=report)
+
+
 def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
     """Makes the folder of the run, or sees that the one there is of the same run."""
     asked = {"bundle": str(bundle.resolve()), "data": data, **asdict(options)}
     asked["weights"] = (bundle / WEIGHTS).stat().st_size if (bundle / WEIGHTS).is_file() else None
     path = out / RUN / OPTIONS
-    foreign = [entry.name for entry in out.iterdir() if entry.name != RUN or not resume] if out.is_dir() else []
+    # A run that was killed while it published has some of its files there already.
+    own = {RUN, *(PUBLISHED if path.is_file() else ())} if resume else set()
+    foreign = [entry.name for entry in out.iterdir() if entry.name not in own] if out.is_dir() else []
     if foreign:
         hint = "" if resume else ", or go on with --resume" if path.is_file() else ""
         raise InputError(f"{out} must be a new or empty folder; it has {sorted(foreign)[0]}: name another{hint}")
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
+        before = asdict(Options()) | before  # a run of before has no options that are newer
         changed = [key for key, value in asked.items() if before.get(key) != value]
         other = [f"{key} was {before.get(key)!r}, now {asked[key]!r}" for key in changed]
         if other:
@@ -190,11 +214,11 @@ def _prune_in_steps(run: _Run) -> tuple[Network, float]:
     original = count_of(run.config.arch, options.count)
     config, state = run.config, load_state(run.bundle)
     epochs = _epochs(run)
-    for number in range(1, options.steps + 1):
+    for number in range(1, options.num_steps + 1):
         folder = run.folder / f"step-{number}"
         if not (folder / "start" / CONFIG).is_file():
-            limit = original * options.share ** (number / options.steps)
-            _prune_once(run, config, state, limit=limit, folder=folder, heading=f"Step {number} of {options.steps}")
+            limit = original * options.share ** (number / options.num_steps)
+            _prune_once(run, config, state, limit=limit, folder=folder, heading=f"Step {number} of {options.num_steps}")
         config = read_config(folder / "start")
         network, spent = _recover(run, config, folder, epochs=epochs[number - 1])
         state = state_arrays(network)
@@ -208,7 +232,7 @@ def _pictures(run: _Run):
 
 def _epochs(run: _Run) -> list[int]:
     """Returns the epochs of each step: half of all behind the last, the others shared out alike."""
-    options, steps = run.options, run.options.steps
+    options, steps = run.options, run.options.num_steps
     total = options.epochs or _DEFAULT_EPOCHS
     if options.minutes is not None:
         path = run.folder / "epochs.json"
@@ -262,6 +286,8 @@ def _with_activation(spec: ArchSpec, activation: str) -> ArchSpec:
 
 
 def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
+    if run.options.share == 1:  # nothing goes
+        return weight_importance(config.arch, state)
     if run.options.method != "taylor":
         return weight_importance(config.arch, state, method=run.options.method)
     # Smoothed labels: a network that knows its training pictures by heart would have next to no gradient.

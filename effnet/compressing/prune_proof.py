@@ -30,6 +30,7 @@ from effnet.weights.bundle import load_state, save_bundle, state_arrays
 from effnet.weights.labels import labelled_split
 
 REPORT, CARD = "prune_report.json", "README.md"
+PUBLISHED = (WEIGHTS, ONNX, REPORT, CARD, CONFIG)
 _CHECKED = 32
 
 
@@ -87,7 +88,7 @@ def prove(
     write_text(made / CARD, card(report, name=out.name))
     write_text(made / REPORT, json.dumps(report, indent=1) + "\n")
     # config.json comes last: with it the folder is a bundle, and then it is whole.
-    for name in (WEIGHTS, ONNX, REPORT, CARD, CONFIG):
+    for name in PUBLISHED:
         os.replace(made / name, out / name)
     shutil.rmtree(folder)
     return report

@@ -13,7 +13,6 @@ from effnet.exporting.calibrate import calibrate
 from effnet.exporting.metadata import model_metadata
 from effnet.exporting.onnx import Graph, to_onnx, write_onnx
 from effnet.exporting.qdq_graph import quantize_weight, to_qdq
-from effnet.exporting.qdq_stem import pairs_pay
 from effnet.exporting.targets import Quantization
 from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ModelConfig
@@ -83,7 +82,8 @@ def quantize(
         case "full":
             some = images[:: max(1, len(images) // _FULL_IMAGES)][:_FULL_IMAGES]
             weights = correct_full(spec, weights, ranges, some, float_layers=kept, progress=progress, **given)
-    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pairs_pay(), **given)
+    pair = quantization.pair_stem
+    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pair, **given)
 
 
 def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:

@@ -33,12 +33,14 @@ class Quantization:
     """How numbers are rounded to 8 bits: how ranges are found, and which layers stay float.
 
     `float_layers` are names of `named_layers`: convolutions and linear layers whose weights, inputs and outputs keep 32
-    bits. A runtime's writer raises InputError for what it has no means of.
+    bits. A runtime's writer raises InputError for what it has no means of. `pair_stem` is for the x86 processors that
+    qdq_stem names, and ONNX Runtime: the same numbers, faster there.
     """
 
     method: Calibration = "minmax"
     bias_correction: BiasCorrection = "fast"
     float_layers: tuple[str, ...] = ()
+    pair_stem: bool = False
 
 
 def write_export(

@@ -18,14 +18,14 @@ from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
 from effnet.fitting.budget import Budget, failures
 from effnet.fitting.candidates import Candidate
-from effnet.fitting.change import CHANGED, change, learning_minutes
+from effnet.fitting.change import change, learning_minutes
 from effnet.fitting.deploy import Deployed, deploy
 from effnet.fitting.device import device_of, predicted_figures
 from effnet.fitting.report import write_report
 from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
 from effnet.fitting.team import Training, train_together
-from effnet.fitting.transfer import Learned, transfer
+from effnet.fitting.transfer import Learned, Validation, transfer
 from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
 from effnet.measure.timing import Timing, time_model
@@ -87,10 +87,10 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     task.say("Exporting, checking and measuring", heading=True)
     bundle = folder / "bundle"
     config, state, calibration = _save_learned(bundle, attempt, dataset, learned, task=task)
-    changes = change(bundle, candidate, task=task)
+    bundle, changes = change(bundle, candidate, task=task)
     if changes:
-        bundle = bundle.with_name(CHANGED)
         config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
+        config, calibration = _calibrated(config, state, dataset.val, None, abstain, folder=bundle)
     deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
     if deployed.path != bundle / ONNX:  # it is what others are compared with, and proven as well
         _check(bundle, config, state, dataset, format="onnx")
@@ -136,9 +136,8 @@ def _save_learned(
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
-    config, calibration = _calibrated(config, state, dataset.val, learned, task.abstain, folder=bundle)
+    config, calibration = _calibrated(config, state, dataset.val, learned.validation, task.abstain, folder=bundle)
     task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
-    export_onnx(bundle, config, state)
     return config, state, calibration
 
 
@@ -204,14 +203,18 @@ def _calibrated(
     config: ModelConfig,
     state: Mapping[str, np.ndarray],
     val: Split,
-    learned: Learned,
+    validation: Validation | None,
     abstain: Abstain,
     *,
     folder: Path,
 ) -> tuple[ModelConfig, Calibration]:
-    """Returns the config with the temperature and threshold that suit `val`, and writes it into the bundle `folder`."""
-    if learned.validation is not None:
-        probabilities, indices = softmax(learned.validation.logits, axis=1), learned.validation.indices
+    """Returns the config with the temperature and threshold that suit `val`; the bundle `folder` gets it, and its file.
+
+    `validation` are the network's answers, where they are known already.
+    """
+    config = replace(config, temperature=1.0, threshold=None)
+    if validation is not None:
+        probabilities, indices = softmax(validation.logits, axis=1), validation.indices
     elif len(val):
         export_onnx(folder, config, state)
         probabilities, indices = predict_split(Predictor(folder), val)
@@ -220,6 +223,7 @@ def _calibrated(
     found = calibrate(probabilities, val.labels[indices], abstain)
     config = replace(config, temperature=found.temperature, threshold=found.threshold)
     write_config(config, folder)
+    export_onnx(folder, config, state)
     return config, found
 
 

@@ -17,6 +17,7 @@ from effnet.compressing.importance import Importance, weight_importance
 from effnet.compressing.prune import Scope, count_of, prune, vector_width
 from effnet.compressing.replace import standins, with_activation
 from effnet.data.preprocess import Preprocess
+from effnet.errors import BudgetError
 from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.fitting.candidates import Candidate, in_precision
 from effnet.runtime.formats import Precision
@@ -166,6 +167,8 @@ def list_pretrained(
     found: list[tuple[float, Candidate]] = []
     shapes = [(offer, change, changed(offer.spec, change)) for offer in offers for change in (_NONE, *changes)]
     for offer, change, shape in shapes:
+        if shape is None:
+            continue
         native = offer.preprocess.resolution
         family = " ".join(filter(None, (offer.family, change.activation)))
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):
@@ -189,9 +192,12 @@ def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> fl
     return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
 
 
-def changed(spec: ArchSpec, change: Change) -> ArchSpec:
-    """Returns about the network that a change leaves, whatever the weights."""
-    left = spec if change.kept == 1 else slimmed(spec, change.count, change.kept)
+def changed(spec: ArchSpec, change: Change) -> ArchSpec | None:
+    """Returns about the network that a change leaves, whatever the weights; None where it cannot be pruned so far."""
+    try:
+        left = spec if change.kept == 1 else slimmed(spec, change.count, change.kept)
+    except BudgetError:
+        return None
     return with_activation(left, change.activation) if change.activation else left
 
 

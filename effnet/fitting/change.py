@@ -1,34 +1,38 @@
 """What a plan makes of a network that has learned: fewer channels, another activation."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from effnet.compressing.prune import COUNTS, vector_width
 from effnet.compressing.prune_job import Options, prune_bundle
-from effnet.fitting.backbones import scope_of
+from effnet.fitting.backbones import LIGHT_CHANGES, scope_of
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.settings import PRUNING_SHARE
 from effnet.fitting.task import Task
 
-# The bundle of the changed network, beside that of the whole one.
-CHANGED = "changed"
+# The bundle of the changed network, beside that of the whole one, and the copy of it that a file is deployed in.
+_CHANGED, _DEPLOYED = "changed", "deployed"
 # Steps of pruning, and the share that a single one may leave.
 _PRUNING_STEPS, _LITTLE = 2, 0.85
+# What needs no training, as a rule.
+_LIGHT = [(found.count, found.kept) for found in LIGHT_CHANGES]
 
 
-def change(bundle: Path, candidate: Candidate, *, task: Task) -> dict[str, Any]:
-    """Makes what the candidate is of the learned network in `bundle`, as the bundle CHANGED beside it.
+def change(bundle: Path, candidate: Candidate, *, task: Task) -> tuple[Path, dict[str, Any]]:
+    """Makes what the candidate is of the learned network in `bundle`; returns the bundle that it is, and what was done.
 
-    Returned are the share that was "kept" of what "kept_of" names, the other "activation", empty where it stays, and
-    the "recovery_seconds" of training; nothing at all where the candidate is the learned network.
+    That is the share "kept" of what "kept_of" names, another "activation", empty where it stays, and the
+    "recovery_seconds" of training; nothing, and `bundle` itself, where the candidate is the learned network. What is
+    done is found again by a resumed fit: the bundle is a copy, and may be changed.
     """
     if candidate.whole is None:
-        return {}
+        return bundle, {}
     activation = _activation(candidate)
     words = [f"{activation} as the activation"] if activation else []
     words += [f"pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}"] if candidate.kept < 1 else []
     task.say(f"Smaller and faster: {', '.join(words)}", heading=True)
-    out = bundle.with_name(CHANGED)
+    out, copy = bundle.with_name(_CHANGED), bundle.with_name(_DEPLOYED)
     options = Options(
         share=candidate.kept,
         count=candidate.kept_of,
@@ -41,7 +45,9 @@ def change(bundle: Path, candidate: Candidate, *, task: Task) -> dict[str, Any]:
         seed=task.seed,
     )
     done = prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
-    return {
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(out, copy)
+    return copy, {
         "kept": candidate.kept,
         "kept_of": candidate.kept_of,
         "activation": activation,
@@ -51,8 +57,8 @@ def change(bundle: Path, candidate: Candidate, *, task: Task) -> dict[str, Any]:
 
 def learning_minutes(candidate: Candidate, task: Task) -> float | None:
     """Returns the minutes for training before a network is changed; what must be trained after that needs its share."""
-    heavy = candidate.kept < _LITTLE or _activation(candidate)
-    return None if task.time_limit is None else task.time_limit * (1 - PRUNING_SHARE if heavy else 1)
+    light = candidate.whole is None or ((candidate.kept_of, candidate.kept) in _LIGHT and not _activation(candidate))
+    return None if task.time_limit is None else task.time_limit * (1 if light else 1 - PRUNING_SHARE)
 
 
 def _activation(candidate: Candidate) -> str:

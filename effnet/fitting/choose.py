@@ -68,7 +68,12 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
             f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
         )
     # A network that knows these classes can teach what is made of it; a head alone is not trained again.
-    knows = found.class_names == dataset.class_names and len(dataset.val) > 0
+    knows = found.knows(dataset.class_names, split_seed=task.seed) and len(dataset.val) > 0
+    if found.class_names == dataset.class_names and found.split_seed != task.seed:
+        task.say(
+            f"{task.weights} may have been trained on pictures that are held out now: its head is not kept and nothing "
+            f"pruned; its own split has the seed {found.split_seed}"
+        )
     may_change = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
     changes = changes_of(offer.spec, can_train=_can_recover(task, dataset, offer)) if may_change else ()
@@ -232,7 +237,12 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
             path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
 
-        yield elsewhere if device is not None else patient(here, task.budget, calm_ms=calm_pace_ms())
+        if device is not None:
+            yield elsewhere
+        elif task.budget.latency_ms is None:
+            yield here
+        else:
+            yield patient(here, task.budget, calm_ms=calm_pace_ms())
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:

@@ -14,6 +14,7 @@ from effnet.compressing.rungs import copy_export
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import Dataset
+from effnet.exporting.qdq_stem import pairs_pay
 from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
@@ -116,6 +117,7 @@ def _climbed(
             precision="int8" if target.precision == "int8" else None,
         ),
         gate=Gate(max_drop=target.max_drop),
+        pair_stem=here and pairs_pay(),
         threads=task.threads,
         minutes=minutes,
         listener=task.listener,

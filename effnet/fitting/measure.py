@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from effnet.arch.spec import ArchSpec
+from effnet.errors import BundleError
+from effnet.exporting.qdq_stem import pairs_pay
 from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.target import Target
@@ -28,7 +30,7 @@ def patient(
     calm_ms: float = math.inf,
     pause: Callable[[float], None] = time.sleep,
 ) -> Callable[[Candidate], Timing]:
-    """Returns what measures as `measure` does but, with a budget of latency, again where something disturbed it.
+    """Returns what measures as `measure` does but again where something disturbed it; `budget` has a latency.
 
     `calm_ms` is the pace of the machine when nothing does, as far as is known. Of several measurements of a candidate
     the calmest counts: other processes only ever add time.
@@ -38,13 +40,16 @@ def patient(
     def again(candidate: Candidate) -> Timing:
         nonlocal left, calm
         found = measure(candidate)
-        for seconds in _PAUSES if budget.latency_ms is not None else ():
+        for seconds in _PAUSES:
             calm = min(calm, found.pace_ms or calm)
             if left < seconds or not (found.pace_ms > _DISTURBED * calm or _nearly_keeps(budget, found)):
                 break
             left -= seconds
             pause(seconds)
-            found = min(found, measure(candidate), key=lambda timing: timing.p50_ms)
+            try:
+                found = min(found, measure(candidate), key=lambda timing: timing.p50_ms)
+            except BundleError:  # what was measured before still holds
+                break
         return found
 
     return again
@@ -60,7 +65,9 @@ def _nearly_keeps(budget: Budget, found: Timing) -> bool:
 
 def measure_random(candidate: Candidate, scratch: Path, *, target: Target, threads: int) -> Timing:
     """Exports a candidate with random weights into `scratch` and measures the file in the target's runtime."""
-    path = write_graph(candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision)
+    path = write_graph(
+        candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=pairs_pay()
+    )
     return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime)
 
 

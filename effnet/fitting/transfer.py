@@ -186,7 +186,8 @@ def _train_head(
     started = time.monotonic()
     found = load_pretrained(weights, model=model)
     origin = _origin(found)
-    own = tuple(found.state[name] for name in _CLASSIFIER) if found.class_names == dataset.class_names else ()
+    knows = found.knows(dataset.class_names, split_seed=attempt.recipe.train.seed) and len(dataset.val) > 0
+    own = tuple(found.state[name] for name in _CLASSIFIER) if knows else ()
     found = adapted(
         found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution
     )  # fmt: skip
@@ -205,7 +206,7 @@ def _train_head(
         val_features=val.values,
         val_labels=val_split.labels[val.indices],
     )
-    if own and len(dataset.val):  # weights that know these classes may know them better than a head of this size can
+    if own:  # weights that know these classes may know them better than a head of this size can
         before = scored_head(*own, val.values, val_split.labels[val.indices])
         head = max(before, head, key=lambda h: (h.val_accuracy, -h.val_loss))
     facts = {

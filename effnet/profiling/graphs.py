@@ -10,7 +10,6 @@ from effnet.errors import InputError, MissingExtraError
 from effnet.exporting import qdq
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.qdq_graph import to_qdq
-from effnet.exporting.qdq_stem import pairs_pay
 from effnet.exporting.ranges import random_ranges
 from effnet.exporting.targets import write_export
 from effnet.exporting.weights import random_weights, unfold_norms
@@ -35,9 +34,12 @@ def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
     return PRECISIONS[runtime]
 
 
-def write_graph(spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Precision) -> Path:
+def write_graph(
+    spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Precision, pair_stem: bool = False
+) -> Path:
     """Writes `spec` with random weights into `folder` as `runtime` reads it, and returns the file's path.
 
+    `pair_stem` is as in Quantization.
     Without data, milliseconds for ONNX Runtime, OpenVINO (which reads ONNX as its own format) and LiteRT. Raises
     InputError for what the runtime cannot have, MissingExtraError where a package that writes it is not installed.
     """
@@ -45,7 +47,7 @@ def write_graph(spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Pr
     if runtime not in PRECISIONS or precision not in formats:
         raise InputError(f"{runtime} can be had in {', '.join(formats) or 'nothing'}; got {precision!r}")
     if runtime == "onnxruntime" or (runtime == "openvino" and precision in ("fp32", "int8")):
-        paired = runtime == "onnxruntime" and pairs_pay()
+        paired = pair_stem and runtime == "onnxruntime"
         return _write_onnx(spec, folder / f"model.{precision}.onnx", precision, paired=paired)
     if runtime == "litert":
         return _write_litert(spec, folder / formats[precision].file, precision)

@@ -1,6 +1,7 @@
 """Weights that have learned already: from an id, a file or a bundle to a network in effnet's own names."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Pretrained:
 
     `class_names` are empty where there is no classifier. `source` is the id or the path that it came from; `top1`
     is its published ImageNet-1k accuracy in percent, None where there is none. Of a file without a published name
-    neither `licence` nor `top1` is known.
+    neither `licence` nor `top1` is known. `split_seed` is a bundle's: what its training data were split with.
     """
 
     name: str
@@ -51,6 +52,11 @@ class Pretrained:
     licence: str
     source: str
     top1: float | None
+    split_seed: int | None = None
+
+    def knows(self, class_names: Sequence[str], *, split_seed: int) -> bool:
+        """Returns whether it was trained to tell these classes, and on none of the pictures held out by this seed."""
+        return self.class_names == tuple(class_names) and self.split_seed == split_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +153,7 @@ def _from_bundle(folder: Path) -> Pretrained:
         licence=entry.licence if published else "",
         source=str(folder),
         top1=entry.top1 if published else None,
+        split_seed=config.split_seed,
     )
 
 

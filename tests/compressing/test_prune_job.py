@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -158,9 +159,34 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, 
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits, tmp_path, monkeypatch):
+    options = dataclasses.replace(QUICK, steps=1, epochs=1)
+
+    class Killed(Exception):
+        pass
+
+    def replaced(source, target):
+        if str(target) == str(tmp_path / "out" / "config.json"):
+            raise Killed
+        return os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_proof.os, "replace", replaced)
+        with pytest.raises(Killed):
+            prune_bundle(bundle, digits, out=tmp_path / "out", options=options)
+    found = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)
+    assert load(found.folder).config.arch.name.startswith("tiny pruned to")
+    assert not (tmp_path / "out" / "run").exists()
+    again = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)  # nothing is left to do
+    assert again.report == json.loads(json.dumps(dict(found.report)))
+    with pytest.raises(InputError, match="must be a new or empty folder"):
+        prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, resume=True)
+
+
 def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     for changes, words in (
-        ({"share": 1.5}, "must lie in"),
+        ({"share": 1.5}, "must lie above 0 and below 1"),
+        ({"share": 1.0}, "or be 1 with another activation; got 1.0"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
         ({"steps": 0}, "steps must be"),

@@ -198,7 +198,6 @@ import os, signal, sys
 import onnx, onnxruntime, scipy.optimize, sklearn.linear_model, torch
 import effnet, effnet.fitting.job, effnet.training.loop
 from effnet.fitting.events import Counted, Said
-from effnet.training.head import scored_head
 from effnet.training.events import Step
 
 torch.set_num_threads(1)
