@@ -75,11 +75,11 @@ def prune(
             f"{side['latency_ms']:.3g}",
             f"{side['test_accuracy']:.2%}",
         )
-        for name, side in (("original", report["before"]), ("pruned", report["after"]))
+        for name, side in (("original", report["before"]), ("now", report["after"]))
     ]
     print_table(("network", "params", "MACs", "blocks", "p50 ms", "test accuracy"), rows, left=("network",))
     print(
-        f"The pruned file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
+        f"The new file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
         f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} pictures."
     )
     print(f"Bundle: {result.folder}")

@@ -17,16 +17,17 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
     )
     table = "\n".join(f"| {what} | {old} | {new} |" for what, old, new in rows)
     low, high = after["confidence"]
+    tag = "- pruned\n" if options["share"] < 1 else ""
     return (
         "---\nlibrary_name: effnet\npipeline_tag: image-classification\ntags:\n- image-classification\n"
-        "- efficientnet\n- onnx\n- pruned\n---\n\n"
+        f"- efficientnet\n- onnx\n{tag}---\n\n"
         f"# {name}\n\n"
         f"{after['network']}, made from the bundle {report['original']} by {_how(options)} and recovery with "
         f"{Path(options['teacher']).name or 'the original'} as teacher on {report['data']}.\n\n"
-        f"| | original | pruned |\n|---|---:|---:|\n{table}\n\n"
-        f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the pruned one "
+        f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
+        f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the new one "
         f"{low:.1%} to {high:.1%}). Both files were timed in turn with {options['threads']} "
-        f"{'thread' if options['threads'] == 1 else 'threads'}; the pruned one takes {report['latency_ratio']:.2f} of "
+        f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
         "the original's time.\n\n"
         f"## Use\n\n```sh\neffnet predict {name} PICTURES\n```\n\n"
         "## Licence\n\nThat of the original and of the pictures that it was trained on.\n"

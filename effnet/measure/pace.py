@@ -10,7 +10,7 @@ _RUNS, _LOOPS = 7, 5000
 def pace_ms() -> float:
     """Returns the median milliseconds of a few runs of the same small work, within 2 to 10 ms in all.
 
-    It needs one core and no memory. Where a neighbour computes on the same core (hyper-threads), or the clock is slower,
+    It needs one core and no memory. Where a neighbour computes on the same core (hyper-threads), or the clock slows,
     it takes longer, about as much as networks do (measured on a shared machine: 1.4 times where they took 1.45).
     """
     laps = []
