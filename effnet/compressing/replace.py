@@ -44,7 +44,7 @@ def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
     if not any(layer.op == "mul" for _, layer in named_layers(spec)):
         gate = spec.se_gate  # there is nothing to gate
     base, mark, rest = spec.name.partition(PRUNED_MARK)
-    name = f"{base}_{activation}{mark}{rest}"
+    name = f"{base} with {activation}{mark}{rest}"
     return dataclasses.replace(spec, name=name, activation=activation, se_gate=gate)
 
 
