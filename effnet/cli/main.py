@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (t
 3 a budget that cannot be met or was missed; 130 interrupted.
 """
 
+import errno
 import sys
 import time
 from typing import Any
@@ -130,7 +131,13 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        # A path that cannot be read or written; without a path it is the machine that fails (a full disk).
+        if error.errno == errno.ENOSPC:
+            where = f" at {error.filename}" if error.filename else ""
+            fail(
+                f"the disk is full{where}: free some room, then give the command again, with --resume where it has that"
+            )
+            sys.exit(1)
+        # A path that cannot be read or written; without a path it is the machine that fails.
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         sys.exit(2 if error.filename else 1)
 
