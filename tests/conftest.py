@@ -113,7 +113,7 @@ def impatient() -> Iterator[None]:
     """Has planning take its measurements as they come: what it would do for a calm machine has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda: math.inf)
-        patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, calm_ms: measure)
+        patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, **_: measure)
         yield
 
 

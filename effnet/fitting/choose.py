@@ -242,7 +242,8 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
         elif task.budget.latency_ms is None:
             yield here
         else:
-            yield patient(here, task.budget, calm_ms=calm_pace_ms())
+            minutes = task.time_limit or DEFAULT_MINUTES
+            yield patient(here, task.budget, calm_ms=calm_pace_ms(), minutes=minutes)
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:

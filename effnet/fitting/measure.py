@@ -19,8 +19,10 @@ from effnet.profiling.graphs import write_graph
 # A measurement is theirs where the machine's pace was so much slower than it can be, and may be theirs where a latency
 # is over the budget by less than the second.
 _DISTURBED, _NEAR_MISS = 1.15, 1.6
-# Pauses in seconds before it is made again; a plan has patience for so many seconds of them in all.
-_PAUSES, _PATIENCE = (0.3, 0.7, 1.0, 2.0, 4.0, 6.0), 90.0
+# Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
+_PAUSES, _LOOKS = (0.3, 0.7, 1.0, 2.0, 4.0, 6.0), 2
+# A plan has patience for so many seconds of them in all, and for this share of the time that training may take.
+_PATIENCE, _PATIENCE_SHARE = 90.0, 0.2
 
 
 def patient(
@@ -28,21 +30,23 @@ def patient(
     budget: Budget,
     *,
     calm_ms: float = math.inf,
+    minutes: float = math.inf,
     pause: Callable[[float], None] = time.sleep,
 ) -> Callable[[Candidate], Timing]:
     """Returns what measures as `measure` does but again where something disturbed it; `budget` has a latency.
 
-    `calm_ms` is the pace of the machine when nothing does, as far as is known. Of several measurements of a candidate
-    the calmest counts: other processes only ever add time.
+    `calm_ms` is the pace of the machine when nothing does, as far as is known; `minutes` is what training may take.
+    Of several measurements of a candidate the calmest counts: other processes only ever add time.
     """
-    left, calm = _PATIENCE, calm_ms
+    left, calm = min(_PATIENCE, 60 * minutes * _PATIENCE_SHARE), calm_ms
 
     def again(candidate: Candidate) -> Timing:
         nonlocal left, calm
         found = measure(candidate)
-        for seconds in _PAUSES:
+        for number, seconds in enumerate(_PAUSES):
             calm = min(calm, found.pace_ms or calm)
-            if left < seconds or not (found.pace_ms > _DISTURBED * calm or _nearly_keeps(budget, found)):
+            doubtful = number < _LOOKS and _nearly_keeps(budget, found)
+            if left < seconds or not (doubtful or found.pace_ms > _DISTURBED * calm):
                 break
             left -= seconds
             pause(seconds)
