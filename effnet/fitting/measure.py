@@ -22,7 +22,7 @@ _DISTURBED, _NEAR_MISS = 1.15, 1.6
 # Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
 _PAUSES, _LOOKS = (0.3, 0.7, 1.0, 2.0, 4.0, 6.0), 2
 # A plan has patience for so many seconds of them in all, and for this share of the time that training may take.
-_PATIENCE, _PATIENCE_SHARE = 90.0, 0.2
+_PATIENCE, _PATIENCE_SHARE = 45.0, 0.2
 
 
 def patient(
