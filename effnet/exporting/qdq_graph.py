@@ -149,8 +149,9 @@ def _start(
     writer = _Writer(
         spec=spec, graph=graph, weights=dict(weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
         float_layers=kept, weight_levels=weight_levels, sides=sides,
-        paired=pair_stem and can_pair(stem, side, pads_of(stem, sides, spec)),
+        paired=False,
     )  # fmt: skip
+    writer.paired = pair_stem and "stem.conv" in writer.schemes and can_pair(stem, side, pads_of(stem, sides, spec))
     _write_picture(writer, mean, std)
     return writer
 
@@ -166,13 +167,11 @@ def _write_picture(writer: _Writer, mean: Sequence[float], std: Sequence[float])
     zero_point = int(np.clip(np.round((centre.min() + centre.max()) / 2), 0, LEVELS))
     writer.weights = {**writer.weights, "stem.conv.weight": kernel}
     if "stem.conv" in writer.float_layers:
-        writer.paired = False
         writer.tensors[INPUT] = _Tensor(values=add_normalisation(graph, mean))
     elif np.abs(centre - zero_point).max() <= _MAX_OFFSET:
         shift = (kernel.astype(np.float64).sum((2, 3)) * (zero_point - centre)[None]).sum(1)
         bias = (writer.weights["stem.conv.bias"] + shift).astype(np.float32)
         writer.weights = {**writer.weights, "stem.conv.bias": bias}
-        writer.paired = writer.paired and "stem.conv" in writer.schemes
         if writer.paired:
             x = add_blocks(graph, writer.sides[INPUT], writer.spec.in_channels)
         else:
