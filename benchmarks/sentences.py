@@ -129,10 +129,11 @@ def _prune_speed(record: Record) -> str:
 def _budgets(record: Record) -> str:
     rows = record["details"]["budgets"]
     refused = sum(row["exit_code"] != 0 for row in rows)
+    advice = f"{refused} refused with the nearest budget that can be met, which then was" if refused else "none refused"
     return (
         f"random budgets of latency, size and memory over three data sets: {len(rows) - refused} honoured, as measured "
-        f"again on the file, {refused} refused with the nearest budget that can be met (which then was met); "
-        f"{record['details']['minutes']:g} minutes of training each, which limit most networks before the budget does"
+        f"again on the file, {advice}; {record['details']['minutes']:g} minutes of training each, which limit most "
+        "networks before the budget does"
     )
 
 
