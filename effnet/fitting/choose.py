@@ -23,7 +23,8 @@ from effnet.fitting.candidates import Candidate, in_precision, list_candidates, 
 from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
 from effnet.fitting.measure import measure_random, patient, training_speed
-from effnet.fitting.plan import TrainingNeed, make_plan
+from effnet.fitting.plan import make_plan
+from effnet.fitting.searching import TrainingNeed
 from effnet.fitting.settings import DEFAULT_MINUTES, can_recover, feature_need, training_need
 from effnet.fitting.shorts import short_training
 from effnet.fitting.state import RUN
@@ -230,8 +231,8 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
     device = device_of(task)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
-        def here(found: Candidate) -> Timing:
-            return measure_random(found, Path(scratch), target=task.target, threads=task.threads)
+        def here(found: Candidate, pace_ms: float = math.inf) -> Timing:
+            return measure_random(found, Path(scratch), target=task.target, threads=task.threads, pace_ms=pace_ms)
 
         def elsewhere(found: Candidate) -> Timing:
             path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)

@@ -18,15 +18,15 @@ from effnet.profiling.graphs import write_graph
 # Neighbours on the machine make the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.1).
 # A measurement is theirs where the machine's pace was so much slower than it can be, and may be theirs where a latency
 # is over the budget by less than the second.
-_DISTURBED, _NEAR_MISS = 1.15, 1.6
+_DISTURBED, NEAR_MISS = 1.15, 1.6
 # Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
-_PAUSES, _LOOKS = (0.3, 0.7, 1.0, 2.0, 4.0, 6.0), 2
+_PAUSES, _LOOKS = (0.5, 2.0, 5.0), 2
 # A plan has patience for so many seconds of them in all, and for this share of the time that training may take.
 _PATIENCE, _PATIENCE_SHARE = 45.0, 0.2
 
 
 def patient(
-    measure: Callable[[Candidate], Timing],
+    measure: Callable[[Candidate, float], Timing],
     budget: Budget,
     *,
     calm_ms: float = math.inf,
@@ -35,14 +35,15 @@ def patient(
 ) -> Callable[[Candidate], Timing]:
     """Returns what measures as `measure` does but again where something disturbed it; `budget` has a latency.
 
-    `calm_ms` is the pace of the machine when nothing does, as far as is known; `minutes` is what training may take.
-    Of several measurements of a candidate the calmest counts: other processes only ever add time.
+    `measure` is told with a candidate the slowest pace of the machine at which nothing does. `calm_ms` is the pace when
+    nothing does, as far as is known; `minutes` is what training may take. Of several measurements of a candidate the
+    calmest counts: other processes only ever add time.
     """
     left, calm = min(_PATIENCE, 60 * minutes * _PATIENCE_SHARE), calm_ms
 
     def again(candidate: Candidate) -> Timing:
         nonlocal left, calm
-        found = measure(candidate)
+        found = measure(candidate, _DISTURBED * calm)
         for number, seconds in enumerate(_PAUSES):
             calm = min(calm, found.pace_ms or calm)
             doubtful = number < _LOOKS and _nearly_keeps(budget, found)
@@ -51,7 +52,7 @@ def patient(
             left -= seconds
             pause(seconds)
             try:
-                found = min(found, measure(candidate), key=lambda timing: timing.p50_ms)
+                found = min(found, measure(candidate, _DISTURBED * calm), key=lambda timing: timing.p50_ms)
             except BundleError:  # what was measured before still holds
                 break
         return found
@@ -64,15 +65,20 @@ def _nearly_keeps(budget: Budget, found: Timing) -> bool:
     assert budget.latency_ms is not None
     excess = found.p50_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
-    return 1 < excess < _NEAR_MISS and not failures(budget, rest, planning=True)
+    return 1 < excess < NEAR_MISS and not failures(budget, rest, planning=True)
 
 
-def measure_random(candidate: Candidate, scratch: Path, *, target: Target, threads: int) -> Timing:
-    """Exports a candidate with random weights into `scratch` and measures the file in the target's runtime."""
+def measure_random(
+    candidate: Candidate, scratch: Path, *, target: Target, threads: int, pace_ms: float = math.inf
+) -> Timing:
+    """Exports a candidate with random weights into `scratch` and measures the file in the target's runtime.
+
+    It takes somewhat longer while the machine's pace is slower than `pace_ms`.
+    """
     path = write_graph(
         candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=pairs_pay()
     )
-    return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime)
+    return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime, pace_ms=pace_ms)
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from effnet.data.datasets import Dataset, load_image
 from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
-from effnet.fitting.plan import TrainingNeed
+from effnet.fitting.searching import TrainingNeed
 from effnet.training.memory import training_memory
 from effnet.training.recipe import Augment, Model, Recipe, Train
 

@@ -16,6 +16,7 @@ from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
 from effnet.fitting.measure import training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
+from effnet.fitting.refusal import enough
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
 from effnet.fitting.state import RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.fitting.summary import summarize
@@ -189,8 +190,10 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
     )
     publish(artifact, data, dataset, task.out)
     if not artifact.honoured:
+        advice = enough(task.budget, artifact.measured)
         raise BudgetError(
-            f"the finished model misses the budget: {'; '.join(artifact.failures)}. Model and report are in {task.out}"
+            f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}. "
+            f"Model and report are in {task.out}"
         )
     return data
 

@@ -1,6 +1,7 @@
 """Latency, throughput and memory of a model's file, as the device will see them."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -55,11 +56,13 @@ def time_model(
     seconds: float = 0.3,
     timeout: float = 600,
     runtime: Runtime | None = None,
+    pace_ms: float = math.inf,
 ) -> Timing:
     """Measures the model at `path` in a fresh process of its `runtime`, by default the one that its name tells.
 
-    Each of `rounds` rounds lasts `seconds` and at least 20 runs, behind 5 unmeasured ones. Raises BundleError
-    where the process fails.
+    Each of `rounds` rounds lasts `seconds` and at least 20 runs, behind 5 unmeasured ones; there are a few rounds more
+    while the machine's pace (see measure.pace) is slower than `pace_ms` in all of them. Raises BundleError where the
+    process fails.
     """
     command = [
         sys.executable,
@@ -72,6 +75,7 @@ def time_model(
         str(seconds),
         str(batch),
         runtime or format_of(path).runtime,
+        str(pace_ms),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=_environment())
@@ -81,7 +85,7 @@ def time_model(
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise BundleError(f"measuring {path} failed: {reason[0]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    calmest = min(range(rounds), key=lambda i: np.median(found["rounds_ms"][i]))
+    calmest = min(range(len(found["rounds_ms"])), key=lambda i: np.median(found["rounds_ms"][i]))
     laps = found["rounds_ms"][calmest]
     return Timing(
         p50_ms=float(np.median(laps)),

@@ -118,7 +118,8 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
     ran = run_cli(*words)
     assert ran.code == 3
     message = (
-        f"the finished model misses the budget: latency 2 ms is over the budget of 1 ms. Model and report are in {out}"
+        f"the finished model misses the budget: latency 2 ms is over the budget of 1 ms; ask for "
+        f"2.23 ms or more. Model and report are in {out}"
     )
     assert ran.err == f"effnet: {message}\n"
     report = read_report(out)

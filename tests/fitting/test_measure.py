@@ -22,7 +22,7 @@ def measured(latencies, budget, **others):
     taken, pauses = [], []
     given = itertools.chain(latencies, itertools.repeat(latencies[-1]))
 
-    def measure(candidate):
+    def measure(candidate, pace_ms):
         taken.append(candidate)
         return dataclasses.replace(CALM, p50_ms=next(given), **others)
 
@@ -54,7 +54,7 @@ def test_what_a_neighbour_disturbed_is_measured_again_until_the_machine_is_calm(
     """Also where it keeps the budget, or misses it by far: what is predicted of others stands on it."""
     given = iter([(4.1, 0.40), (4.0, 0.41), (2.7, 0.29), (2.8, 0.28)])
 
-    def measure(candidate):
+    def measure(candidate, pace_ms):
         latency, pace = next(given)
         return dataclasses.replace(CALM, p50_ms=latency, pace_ms=pace)
 
@@ -65,7 +65,7 @@ def test_what_a_neighbour_disturbed_is_measured_again_until_the_machine_is_calm(
 def test_a_measurement_that_fails_the_second_time_is_that_of_the_first():
     given = iter([2.5])
 
-    def measure(candidate):
+    def measure(candidate, pace_ms):
         for latency in given:
             return dataclasses.replace(CALM, p50_ms=latency)
         raise BundleError("measuring took more than 600 s")
@@ -77,7 +77,7 @@ def test_a_measurement_that_fails_the_second_time_is_that_of_the_first():
 def test_patience_ends_before_it_takes_much_of_the_time(minutes, most):
     pauses = []
 
-    def measure(candidate):
+    def measure(candidate, pace_ms):
         return dataclasses.replace(CALM, pace_ms=0.5)
 
     again = patient(measure, Budget(latency_ms=9.0), calm_ms=0.3, minutes=minutes, pause=pauses.append)

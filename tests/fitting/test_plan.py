@@ -1,12 +1,14 @@
 import dataclasses
+import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.errors import BudgetError, BundleError, InputError
 from effnet.fitting.budget import Budget, failures, parse_amount
-from effnet.fitting.candidates import candidate_from_dict, list_candidates
+from effnet.fitting.candidates import candidate_from_dict, list_candidates, weights_mb
 from effnet.fitting.events import Measured, ignore
 from effnet.fitting.plan import TrainingNeed, make_plan
 from effnet.measure.timing import Timing
@@ -20,7 +22,7 @@ def fake_measure(found, *, ms_per_mmac=0.05):
     latency = overhead + ms_per_mmac * found.cost.macs / 1e6 + 0.004 * len(found.spec.blocks)
     return Timing(
         p50_ms=latency, p95_ms=1.1 * latency, rounds_ms=(latency,), runs=20, load_ms=1.0,
-        memory_mb=11 + 2.5 * found.size_mb + found.cost.peak_memory_bytes / 1e6, size_mb=found.size_mb + 0.02,
+        memory_mb=11 + 2.5 * weights_mb(found) + found.cost.peak_memory_bytes / 1e6, size_mb=weights_mb(found) + 0.02,
         threads=1, batch=1,
     )  # fmt: skip
 
@@ -81,7 +83,7 @@ def in_precisions(budget, *, speedup):
 
     def measure(found):
         family = found.family.split()[0]
-        fp32 = fake_measure(dataclasses.replace(found, family=family, size_mb=found.cost.weight_bytes("fp32") / 1e6))
+        fp32 = fake_measure(dataclasses.replace(found, family=family, precision="fp32"))
         if found.precision == "fp32":
             return fp32
         return dataclasses.replace(fp32, p50_ms=fp32.p50_ms / speedup, size_mb=fp32.size_mb / 4)
@@ -225,6 +227,93 @@ def test_the_budget_that_a_refusal_advises_is_enough(name):
     assert taken(plan(Budget(**{name: advice})))
     with pytest.raises(BudgetError):
         plan(Budget(**{name: 0.98 * advice}))
+
+
+NAMES = {
+    "latency": "latency_ms",
+    "size on disk": "size_mb",
+    "peak memory": "memory_mb",
+    "parameters": "params",
+    "MACs": "macs",
+}
+
+
+def advised(error):
+    """Returns the limits that a refusal advises, read from its words as a user would."""
+    (found,) = re.findall("so ask for (.*)", str(error))
+    label = re.search(f"has ({'|'.join(NAMES)}) of at most", str(error))[1]
+    limits = {}
+    for part in found.split(" or more")[:-1]:
+        name = next((label for label in NAMES if label in part), label)
+        limits[NAMES[name]] = float(re.search(r"[\d,.]+", part)[0].replace(",", ""))
+    return limits
+
+
+def noisy_measure(seed):
+    """The fake device with neighbours: a measurement takes up to a third longer, more than many networks differ."""
+    rng = np.random.default_rng(seed)
+
+    def measure(found):
+        timing = fake_measure(found)
+        noise = {
+            "p50_ms": timing.p50_ms * (1 + rng.beta(1, 3) / 3),
+            "memory_mb": timing.memory_mb + rng.uniform(0, 0.4),
+        }
+        return dataclasses.replace(timing, **noise)
+
+    return measure
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    latency=st.none() | st.floats(0.02, 0.3),
+    size=st.none() | st.floats(0.005, 0.1),
+    memory=st.none() | st.floats(2, 14),
+    params=st.none() | st.integers(500, 50_000),
+    macs=st.none() | st.integers(1_000, 2_000_000),
+)
+def test_the_limits_that_a_refusal_advises_are_enough_together(latency, size, memory, params, macs):
+    budget = Budget(latency_ms=latency, size_mb=size, memory_mb=memory, params=params, macs=macs)
+    try:
+        plan(budget)
+    except BudgetError as error:
+        advice = budget.asked() | advised(error)
+        assert advice != budget.asked()
+        assert fits(taken(plan(Budget(**advice))), Budget(**advice))
+        # Nor is it more than the nearest: with 2 per cent less of all of them nothing fits.
+        less = {name: 0.98 * value if value > budget.asked()[name] else value for name, value in advice.items()}
+        with pytest.raises(BudgetError):
+            plan(Budget(**less))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "limits", [{"latency_ms": 0.02}, {"latency_ms": 0.02, "size_mb": 0.02}, {"latency_ms": 0.05, "memory_mb": 5.0}]
+)
+def test_what_a_refusal_advises_is_enough_on_a_noisy_device_as_well(limits, seed):
+    measure = noisy_measure(seed)
+
+    def plan_noisily(budget):
+        return make_plan(CANDIDATES, budget, measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
+
+    with pytest.raises(BudgetError) as caught:
+        plan_noisily(Budget(**limits))
+    assert taken(plan_noisily(Budget(**limits | advised(caught.value))))
+
+
+def test_a_refusal_advises_nothing_that_could_not_be_trained_in_time():
+    """The networks of the fewest parameters are those of few channels: in time only where they see few pixels."""
+    need = TrainingNeed(images_per_second=100.0, most_macs=1e12, reason="16 epochs in 4 minutes need 100")
+    most = min(c.cost.activations for c in CANDIDATES if c.cost.params > 6_000)
+
+    def speed(spec):
+        return 100 * most / next(c for c in CANDIDATES if c.spec == spec).cost.activations
+
+    with pytest.raises(BudgetError) as caught:
+        plan(Budget(params=100), need=need, train_speed=speed)
+    advice = advised(caught.value)
+    assert advice["params"] > min(c.cost.params for c in CANDIDATES)
+    assert speed(taken(plan(Budget(**advice), need=need, train_speed=speed)).spec) >= 100
 
 
 def test_a_sentence_never_says_that_a_number_is_over_itself():

@@ -76,6 +76,12 @@ def test_the_calmest_round_counts(monkeypatch, small):
     assert (found.memory_mb, found.pace_ms) == (2, 4)
 
 
+def test_rounds_are_added_while_the_machine_is_slower_than_it_can_be(small):
+    """No machine has a pace of no time at all, and any has one of an hour."""
+    least, most = (len(time_onnx(small, rounds=2, seconds=0.01, pace_ms=pace).rounds_ms) for pace in (3.6e6, 0.0))
+    assert least == 2 < most <= 20
+
+
 @pytest.mark.parametrize("content, reason", [(None, "there must be an ONNX file at"), (b"no model", "cannot read")])
 def test_a_file_that_cannot_be_measured_is_named(content, reason, tmp_path):
     path = tmp_path / "model.onnx"
@@ -108,7 +114,7 @@ def test_a_measurement_that_takes_too_long_is_ended(small):
 
 
 def test_the_worker_prints_one_line_of_json(small, run_python):
-    ran = run_python("-m", "effnet.measure.worker", small, 1, 1, 0.01, 2, "onnxruntime")
+    ran = run_python("-m", "effnet.measure.worker", small, 1, 1, 0.01, 2, "onnxruntime", "inf")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.count("\n") == 1
     assert set(json.loads(ran.out)) == {"load_ms", "memory_bytes", "rounds_ms", "paces_ms"}

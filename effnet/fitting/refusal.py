@@ -1,0 +1,74 @@
+"""What a plan says where no network keeps the budget: the nearest one, and the limits that are enough for it."""
+
+from collections.abc import Mapping, Sequence
+
+from effnet.fitting.budget import LABELS, MARGINS, Budget, say, say_at_least
+from effnet.fitting.candidates import Candidate
+
+
+def excess(budget: Budget, figures: Mapping[str, float | None]) -> float:
+    """Returns the share of the budget, less its margins, that `figures` take: of several limits the largest share.
+
+    What is not known, None or absent, takes nothing.
+    """
+    shares = [
+        (figures.get(name) or 0.0) / (limit * (1 - MARGINS[name]))  # counts have no margin
+        for name, limit in budget.asked().items()
+    ]
+    return max(shares, default=0.0)
+
+
+def refusal(
+    candidates: Sequence[Candidate], budget: Budget, nearest: Candidate, figures: Mapping[str, float | None]
+) -> str:
+    """Returns the sentence that names a budget that none of the candidates keeps, and the nearest that can be met.
+
+    That is the budget that the `nearest` candidate needs, which keeps to `figures`; all of its limits belong together.
+    """
+    asked = budget.asked()
+    has = {name: _range(name, nearest.figures[name] or value, value) for name, value in _over(budget, figures).items()}
+    limits = " and ".join(_limit(name, limit) for name, limit in asked.items())
+    name = nearest.spec.name + ("" if nearest.precision == "fp32" else f" in {nearest.precision}")
+    if len(asked) == 1:
+        which = f"the least is {name} with {' '.join(has.values())}"
+    else:
+        which = f"the nearest is {name} with {' and '.join(f'{LABELS[key]} {value}' for key, value in has.items())}"
+    return f"{_name(candidates)} has {limits}: {which}, so ask for {enough(budget, figures)}"
+
+
+def enough(budget: Budget, figures: Mapping[str, float | None]) -> str:
+    """Returns the words for the limits, of those that `figures` exceed, that leave them and their margins room."""
+    least = {
+        name: say_at_least(name, value / (1 - MARGINS[name])) + " or more"
+        for name, value in _over(budget, figures).items()
+    }
+    if len(budget.asked()) == 1:
+        return " ".join(least.values())
+    return " and ".join(f"{LABELS[name]} {value}" for name, value in least.items())
+
+
+def _over(budget: Budget, figures: Mapping[str, float | None]) -> dict[str, float]:
+    return {
+        name: value
+        for name, limit in budget.asked().items()
+        if (value := figures.get(name)) is not None and value > limit * (1 - MARGINS[name])
+    }
+
+
+def _limit(name: str, limit: float) -> str:
+    margin = f" with a margin of {MARGINS[name]:.0%}" if MARGINS[name] else ""
+    return f"{LABELS[name]} of at most {say(name, limit)}{margin}"
+
+
+def _range(name: str, least: float, most: float) -> str:
+    """Says what several measurements came to, in one number where that is enough."""
+    first, last = say(name, least), say(name, most)
+    return first if first == last else f"{first.partition(' ')[0]} to {last}"
+
+
+def _name(table: Sequence[Candidate]) -> str:
+    """Names all candidates, none of which will do."""
+    sources = sorted({candidate.weights for candidate in table})
+    if sources == [""]:
+        return "no network that effnet knows for these pictures"
+    return f"no resolution of {sources[0]}" if len(sources) == 1 else "no pretrained network, at whatever resolution,"

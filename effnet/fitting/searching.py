@@ -1,0 +1,276 @@
+"""The search for the best candidate that keeps a budget: few of many are measured, those that predictions point to."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+from effnet.errors import BudgetError, BundleError
+from effnet.fitting.budget import MARGINS, Budget, failures
+from effnet.fitting.candidates import Candidate
+from effnet.fitting.events import Listener, Measured
+from effnet.fitting.measure import NEAR_MISS
+from effnet.fitting.predicting import MEASURED, Predictions
+from effnet.fitting.refusal import excess, refusal
+from effnet.measure.timing import Timing
+
+# Measuring takes about a second each; few plans need more than half of these.
+MAX_MEASUREMENTS = 50
+# Networks measured before the first prediction, spread over the range of MACs of each family.
+_FIRST_MEASUREMENTS = 2
+# A prediction must miss the budget by this share before a candidate is dropped unmeasured; each measurement that
+# does miss makes predictions more trustworthy, and the share that much smaller.
+_DOUBT, _DOUBT_FALLS = 0.25, 0.7
+# So many measurements are made of networks whose predictions, or measurements before, miss the budget by less than
+# these factors, until it is refused; and so many at the least for the nearest that could be met.
+_LAST_CHANCES, _DOUBTFUL, _NEAR, _LEAST_CHANCES = 16, 2.0, NEAR_MISS, 8
+# None is measured more often; the one whose figures are advised is measured as often.
+_LOOKS = 4
+# So much less than predicted a network may take of whose family none was measured; falls with the root of their number.
+_OPTIMISM = 0.5
+# These come out differently every time; advised is at most so many times the least that did.
+_DIFFERING, _MOST_ADVISED = ("latency_ms", "memory_mb"), 1.2
+
+Measure = Callable[[Candidate], Timing]
+TrainSpeed = Callable[[ArchSpec], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingNeed:
+    """How fast training must be: `images_per_second`, and the words that explain it.
+
+    Networks of more than `most_macs` are too slow on any machine of this kind; they are not even timed.
+    """
+
+    images_per_second: float
+    most_macs: float
+    reason: str
+
+
+class Search:
+    """The table under way, and the predictions that say what to measure next."""
+
+    def __init__(
+        self,
+        table: list[Candidate],
+        budget: Budget,
+        *,
+        measure: Measure,
+        train_speed: TrainSpeed,
+        need: TrainingNeed | None,
+        listener: Listener,
+    ) -> None:
+        self.table, self.budget, self._measure, self._listener = table, budget, measure, listener
+        self._train_speed, self._need = train_speed, need
+        self._predictions = Predictions(table)
+        self.count = self.misses = 0
+        self._chances = _LAST_CHANCES
+        # Those that no budget brings back: they cannot be measured, or not be trained in time.
+        self._barred: set[int] = set()
+        self._found: dict[int, list[dict[str, float]]] = {}
+        # What is only counted is known without measuring anything.
+        self.measures = any(key in budget.asked() for key in MEASURED)
+
+    def measure(self, index: int) -> bool:
+        """Measures one candidate and returns whether it keeps the budget with its margin."""
+        self.count += 1
+        try:
+            timing = self._measure(self.table[index])
+        except BundleError as error:
+            reason = f"could not be measured: {error}"
+            self._bar(index, reason)
+            # Out of time or memory, most likely; its neighbours would fare alike.
+            half = 0.5 * self.table[index].cost.macs
+            self._reject(lambda c: c.cost.macs > half, f"{self.table[index].spec.name} {reason}")
+            return False
+        known = dataclasses.replace(self.table[index], **self._figures(index, timing))  # type: ignore[arg-type]
+        found = failures(self.budget, known.figures, planning=True)
+        known = dataclasses.replace(known, status="rejected" if found else "fits", reason="; ".join(found))
+        self.table[index] = known
+        self._predictions.forget()
+        self.misses += bool(found)
+        self._listener(Measured(candidate=known, number=self.count))
+        return not found
+
+    def _figures(self, index: int, timing: Timing) -> dict[str, float]:
+        """Returns a candidate's figures from all of its measurements: the least, other processes only ever add."""
+        found = {"latency_ms": timing.p50_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
+        self._found.setdefault(index, []).append(found)
+        return {name: min(figures[name] for figures in self._found[index]) for name in found}
+
+    def best_that_fits(self) -> int | None:
+        """Returns the index of the first, and so best, candidate that keeps every budget and trains in time."""
+        if (need := self._need) is not None:
+            self._reject(lambda c: c.cost.macs > need.most_macs, f"training would be too slow, {need.reason}")
+        if self.measures:
+            self._measure_spread()
+        while True:
+            index = self._next()
+            if index is None:
+                # Predictions alone do not refuse a budget: the networks that should come nearest are measured.
+                nearest = self._nearest(self._may_fit) if self._chances else None
+                if nearest is None:
+                    return None
+                self._chances -= 1
+                self.measure(nearest)
+                continue
+            candidate = self.table[index]
+            if self.measures and candidate.status == "listed" and not self.measure(index):
+                continue
+            if self._trains_in_time(index):
+                return index
+
+    def _trains_in_time(self, index: int) -> bool:
+        """Returns whether a candidate trains fast enough; where not it is rejected, with those that must be as slow.
+
+        Training speed goes with activations more than with MACs; half as much again is left for what it does not.
+        """
+        candidate, need = self.table[index], self._need
+        if need is None or (speed := self._train_speed(candidate.spec)) >= need.images_per_second:
+            return True
+        reason = f"trains {speed:.3g} images/s, {need.reason}"
+        self._bar(index, reason)
+        share = max(0.02, min(0.95, 1.5 * speed / need.images_per_second))
+        most = share * candidate.cost.activations
+        self._reject(lambda c: c.cost.activations > most, f"training would be too slow: {candidate.spec.name} {reason}")
+        return False
+
+    def _reject(self, wrong: Callable[[Candidate], bool], reason: str) -> None:
+        for index, candidate in enumerate(self.table):
+            if wrong(candidate):
+                self._bar(index, reason)
+
+    def _bar(self, index: int, reason: str) -> None:
+        """Rejects a candidate for what no other budget mends; what refused it before remains its reason."""
+        self._barred.add(index)
+        if self.table[index].status in ("listed", "fits"):
+            self.table[index] = dataclasses.replace(self.table[index], status="rejected", reason=reason)
+
+    def _measure_spread(self) -> None:
+        """Measures a few networks of each kind, over the range of MACs, for the predictions to stand on."""
+        for kind in dict.fromkeys(_kind(c) for c in self.table):
+            precision = kind[1]
+            if precision not in ("fp32", "bf16", "int8"):  # they compute as in 32 bits
+                continue
+            open_ = [i for i, c in enumerate(self.table) if _kind(c) == kind and c.status == "listed"]
+            # Huge ones take long and say little about the small ones: the top of the range is the median.
+            for share in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS if precision == "fp32" else 1):
+                if open_:
+                    index = open_[min(len(open_) - 1, int(share * len(open_)))]
+                    if self.table[index].status == "listed":
+                        self.measure(index)
+
+    def _next(self) -> int | None:
+        """Returns the largest candidate that fits or, as far as can be told, may fit."""
+        for index, candidate in enumerate(self.table):
+            if candidate.status == "fits":
+                return index
+            if not self.measures and candidate.status == "listed":
+                return index
+            may_measure = candidate.status == "listed" and self.count < MAX_MEASUREMENTS
+            if may_measure and not self._predicted_over(index):
+                return index
+        return None
+
+    def _nearest(self, among: Callable[[int], bool]) -> int | None:
+        """Returns the candidate, of those that `among` holds for, that should exceed the budget by the least share."""
+        open_ = [i for i in range(len(self.table)) if i not in self._barred and among(i)]
+        return min(open_, key=self._excess, default=None)
+
+    def _may_fit(self, index: int) -> bool:
+        """Returns whether another measurement might show that a candidate keeps the budget."""
+        if index in self._found:
+            return len(self._found[index]) < _LOOKS and self._excess(index) < _NEAR
+        return self.table[index].status == "listed" and self._excess(index) < _DOUBTFUL
+
+    def _excess(self, index: int) -> float:
+        return excess(self.budget, self._expected(index))
+
+    def _expected(self, index: int) -> dict[str, float | None]:
+        """Returns a candidate's figures, or the least that predictions leave possible where it was not measured."""
+        candidate = self.table[index]
+        if index in self._found or not self.measures:
+            return candidate.figures
+        kind = _kind(candidate)
+        known = sum(_kind(self.table[i]) == kind for i in self._found)
+        share = 1 - _OPTIMISM / math.sqrt(1 + known)
+        least = {name: share * (self.predicted(index, name) or 0.0) for name in MEASURED}
+        return candidate.figures | least | {"size_mb": max(candidate.size_mb, least["size_mb"])}
+
+    def _predicted_over(self, index: int) -> bool:
+        for key in MEASURED:
+            limit = self.budget.asked().get(key)
+            predicted = self.predicted(index, key) if limit is not None else None
+            if limit is None or predicted is None:
+                continue
+            if predicted > limit * (1 - MARGINS[key]) * (1 + _DOUBT * _DOUBT_FALLS**self.misses):
+                return True
+        return False
+
+    def predicted(self, index: int, key: str) -> float | None:
+        """Returns the predicted latency in ms or memory in MB, or None before anything was measured."""
+        return self._predictions.of(index, key)
+
+    def approach(self) -> int:
+        """Measures what should come nearest to the whole budget, until it is known; returns it where it fits after all.
+
+        Raises BudgetError with its figures otherwise.
+        """
+        most = self.count + max(self._chances, _LEAST_CHANCES)
+
+        def may_be_told(index: int) -> bool:
+            return not self.measures or index in self._found or self.count < most
+
+        while (index := self._nearest(may_be_told)) is not None:
+            if self.measures and index not in self._found:
+                self.measure(index)
+            elif self._trains_in_time(index):
+                figures = self._surely(index)
+                if self.table[index].status == "fits":
+                    return index
+                raise BudgetError(refusal(self.table, self.budget, self.table[index], figures))
+        if self._need is None:
+            raise BudgetError("no network could be measured on this machine")
+        raise BudgetError(
+            f"no network that keeps the budget can be trained in time: {self._need.reason}; give more --minutes, or "
+            "--epochs"
+        )
+
+    def _surely(self, index: int) -> dict[str, float | None]:
+        """Returns what a candidate keeps to when it is measured anew, by what came out so far.
+
+        That is as far above the most as the least is below it, for what was never seen, but not above what a neighbour
+        on the machine adds: planning looks again there.
+        """
+        figures = self.table[index].figures
+        if not self.measures:
+            return figures
+        if any(name in self.budget.asked() for name in _DIFFERING):
+            for _ in range(_LOOKS - len(self._found[index])):
+                self.measure(index)
+        for name in MEASURED:
+            found = [each[name] for each in self._found[index]]
+            figures[name] = min(2 * max(found) - min(found), _MOST_ADVISED * min(found))
+        return figures
+
+    def measure_fallback(self, taken: int, share: float, *, floats: bool = False) -> None:
+        """Measures the best likely candidate of the same weights with at most this share of the taken one's MACs.
+
+        With `floats` only those that do not compute in 8 bits count.
+        """
+        limit = share * self.table[taken].cost.macs
+        for index, candidate in enumerate(self.table):
+            likely = candidate.cost.macs <= limit and candidate.status in ("listed", "fits")
+            likely = likely and candidate.weights == self.table[taken].weights
+            likely = likely and not (floats and candidate.precision == "int8")
+            if likely and not self._predicted_over(index):
+                if candidate.status == "listed":
+                    self.measure(index)
+                return
+
+
+def _kind(candidate: Candidate) -> tuple[str, str]:
+    return candidate.family, candidate.precision
