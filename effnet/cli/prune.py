@@ -1,7 +1,7 @@
 """prune: from a bundle to a smaller and faster one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,38 +10,49 @@ from effnet.cli.data import Data
 from effnet.cli.models import Bundle, Threads
 from effnet.errors import InputError
 
+if TYPE_CHECKING:
+    from effnet.compressing.prune_job import PruneResult
+
+Out = Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")]
+Macs = Annotated[float | None, typer.Option(help="Share of the MACs that stays; 0.5 by default.")]
+Params = Annotated[float | None, typer.Option(help="Share of the parameters that stays, instead of --macs.")]
+Activation = Annotated[
+    str, typer.Option(metavar="relu6|...", help="Another activation, relu6 or hard_swish; alone, nothing is pruned.")
+]
+Method = Annotated[
+    str, typer.Option(metavar="taylor|l1|l2|bn", help="How importance is told: from data, or from weights.")
+]
+Scope = Annotated[str, typer.Option(metavar="global|stage", help="One threshold for all, or as much from each stage.")]
+Steps = Annotated[int, typer.Option(help="In how many steps, with training behind each.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures, in all; 20 by default.")]
+Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")]
+Teacher = Annotated[str, typer.Option(metavar="BUNDLE", help="Whose answers to learn from; the original's by default.")]
+DropBlocks = Annotated[bool, typer.Option("--drop-blocks", help="Whole blocks may go, too.")]
+RoundTo = Annotated[
+    int | None, typer.Option(help="Channels of a cut width are a multiple of it; what this CPU computes at once.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of training.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted.")]
+
 
 def prune(
     bundle: Bundle,
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")],
-    macs: Annotated[float | None, typer.Option(help="Share of the MACs that stays; 0.5 by default.")] = None,
-    params: Annotated[float | None, typer.Option(help="Share of the parameters that stays, instead of --macs.")] = None,
-    activation: Annotated[
-        str,
-        typer.Option(metavar="relu6|...", help="Another activation, relu6 or hard_swish; alone, nothing is pruned."),
-    ] = "",
-    method: Annotated[
-        str, typer.Option(metavar="taylor|l1|l2|bn", help="How importance is told: from data, or from weights.")
-    ] = "taylor",
-    scope: Annotated[
-        str, typer.Option(metavar="global|stage", help="One threshold for all, or as much from each stage.")
-    ] = "global",
-    steps: Annotated[int, typer.Option(help="In how many steps, with training behind each.")] = 3,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training pictures, in all; 20 by default.")
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")] = None,
-    teacher: Annotated[
-        str, typer.Option(metavar="BUNDLE", help="Whose answers to learn from; the original's by default.")
-    ] = "",
-    drop_blocks: Annotated[bool, typer.Option("--drop-blocks", help="Whole blocks may go, too.")] = False,
-    round_to: Annotated[
-        int | None, typer.Option(help="Channels of a cut width are a multiple of it; what this CPU computes at once.")
-    ] = None,
+    out: Out,
+    macs: Macs = None,
+    params: Params = None,
+    activation: Activation = "",
+    method: Method = "taylor",
+    scope: Scope = "global",
+    steps: Steps = 3,
+    epochs: Epochs = None,
+    minutes: Minutes = None,
+    teacher: Teacher = "",
+    drop_blocks: DropBlocks = False,
+    round_to: RoundTo = None,
     threads: Threads = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of training.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
 ) -> None:
     """Make a bundle smaller and faster: prune what matters least, and train the rest to answer as before."""
     from effnet.compressing.prune_job import Options, prune_bundle
@@ -65,6 +76,10 @@ def prune(
     )
     with TerminalListener() as listener:
         result = prune_bundle(bundle, data, out=out, options=options, resume=resume, listener=listener)
+    _print_result(result)
+
+
+def _print_result(result: "PruneResult") -> None:
     report = result.report
     rows = [
         (
