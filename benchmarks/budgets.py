@@ -2,7 +2,7 @@
 
 20 budgets, drawn from seed 0 over digits, photos7 and CIFAR-10: a latency of 0.5 to 20 ms, a size of 0.2 to 20 MB, a
 memory of 15 to 200 MB, each alone or together; and for every four of them another, of a 30th of such limits, most of
-which no network keeps. Training takes two epochs, so that it is the budget that limits the network. What is delivered
+which no network keeps. Training takes one epoch, so that it is the budget that limits the network. What is delivered
 is measured again, by a process that knows nothing of the fit. What is refused must name a nearest budget; asking for
 that one must work.
 """
@@ -20,7 +20,7 @@ from benchmarks.harness import ROOT, finish, options, shared
 from effnet.measure.timing import time_model
 from effnet.runtime.predictor import load
 
-EPOCHS = 2
+EPOCHS = 1
 _RANGES = {"latency-ms": (0.5, 20.0), "size-mb": (0.2, 20.0), "memory-mb": (15.0, 200.0)}
 # One more for so many, of limits that are so much smaller.
 _EVERY, _TIGHTER = 4, 30

@@ -132,7 +132,7 @@ def _budgets(record: Record) -> str:
     advice = f"{refused} refused with the nearest budget that can be met, which then was" if refused else "none refused"
     return (
         f"random budgets of latency, size and memory over three data sets: {len(rows) - refused} honoured, as measured "
-        f"again on the file, {advice}; {record['details']['epochs']} epochs of training each"
+        f"again on the file, {advice}; epochs of training each: {record['details']['epochs']}"
     )
 
 

@@ -43,6 +43,7 @@ def climb(
     threads: int = 1,
     train: bool = True,
     minutes: float | None = None,
+    epochs: int | None = None,
     present: Path | None = None,
     pair_stem: bool = False,
     tools: Tools | None = None,
@@ -57,10 +58,10 @@ def climb(
     test pictures decide nothing.
 
     Everything is made in `folder`, where an interrupted climb goes on; nothing else is written. Past `minutes` no new
-    step begins. What the bundle `present`, the subject's own, is deployed as is a step too, where this runtime runs it:
-    so a climb never ends with less than there was. `pair_stem`, of Quantization, is for files that run here. Raises
-    DataError without validation pictures or with other classes than the subject's, MissingExtraError where the runtime
-    or what writes for it is not installed.
+    step begins, and none trains for more than `epochs`. What the bundle `present`, the subject's own, is deployed as is
+    a step too, where this runtime runs it: so a climb never ends with less than there was. `pair_stem`, of
+    Quantization, is for files that run here. Raises DataError without validation pictures or with other classes than
+    the subject's, MissingExtraError where the runtime or what writes for it is not installed.
     """
     if dataset.class_names != subject.config.class_names:
         raise DataError(
@@ -83,7 +84,9 @@ def climb(
         tools=tools or Tools(),
         listener=listener,
     )
-    climbing = _Climb(subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline)
+    climbing = _Climb(
+        subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline, epochs=epochs
+    )
     return climbing.go(present)
 
 
@@ -100,9 +103,10 @@ class _Climb:
         *,
         train: bool,
         deadline: float | None,
+        epochs: int | None,
     ) -> None:
         self.subject, self.dataset, self.proofs, self.runtime = subject, dataset, proofs, runtime
-        self.limits, self.train, self.deadline = limits, train, deadline
+        self.limits, self.train, self.deadline, self.epochs = limits, train, deadline, epochs
         # Networks whose int8 loses too much with every layer rounded, and the accuracy of the best such int8.
         self.failed: list[tuple[str, Subject, float]] = []
 
@@ -279,6 +283,7 @@ class _Climb:
             batch_size=recipe.train.batch_size,
             images_per_second=train_speed(spec) * (1.0 if activation else _ROUNDED_SPEED),
             minutes=None if seconds is None else seconds / 60,
+            most=self.epochs,
         )
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
         how = f"with {activation}" if activation else "with rounding"

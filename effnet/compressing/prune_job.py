@@ -33,7 +33,7 @@ from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_a
 from effnet.weights.transfer import transfer
 
 RUN, OPTIONS = "run", "prune.json"
-_DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
+DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
 # Much is gone and must be learned anew: larger steps, more varied views and softer answers than other recoveries take.
 # The rate is that for half of what there was; where less goes, steps are much smaller.
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
@@ -233,7 +233,7 @@ def _pictures(run: _Run):
 def _epochs(run: _Run) -> list[int]:
     """Returns the epochs of each step: half of all behind the last, the others shared out alike."""
     options, steps = run.options, run.options.num_steps
-    total = options.epochs or _DEFAULT_EPOCHS
+    total = options.epochs or DEFAULT_EPOCHS
     if options.minutes is not None:
         path = run.folder / "epochs.json"
         if not path.is_file():  # a resumed run does not measure anew

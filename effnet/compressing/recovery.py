@@ -24,9 +24,11 @@ _TEACHER_WEIGHT = 0.7
 _TRAINING_SHARE = 0.8
 
 
-def recovery_epochs(num_train: int, *, batch_size: int, images_per_second: float, minutes: float | None) -> int:
-    """Returns how many epochs a recovery takes: about 800 steps, or what fits into `minutes`."""
-    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * batch_size / num_train)))
+def recovery_epochs(
+    num_train: int, *, batch_size: int, images_per_second: float, minutes: float | None, most: int | None = None
+) -> int:
+    """Returns how many epochs a recovery takes: about 800 steps, or what fits into `minutes`; never above `most`."""
+    epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * batch_size / num_train)), most or _MOST_EPOCHS)
     if minutes is None:
         return epochs
     return max(1, min(epochs, int(60 * minutes * _TRAINING_SHARE * images_per_second / num_train)))

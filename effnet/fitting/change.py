@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.compressing.prune import COUNTS, vector_width
-from effnet.compressing.prune_job import Options, prune_bundle
+from effnet.compressing.prune_job import DEFAULT_EPOCHS, Options, prune_bundle
 from effnet.fitting.backbones import LIGHT_CHANGES, scope_of
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.settings import PRUNING_SHARE
@@ -40,6 +40,7 @@ def change(bundle: Path, candidate: Candidate, *, task: Task) -> tuple[Path, dic
         steps=1 if candidate.kept >= _LITTLE else _PRUNING_STEPS,
         scope=scope_of(candidate.kept_of),
         round_to=vector_width(),
+        epochs=None if task.epochs is None else min(task.epochs, DEFAULT_EPOCHS),
         minutes=None if task.time_limit is None else PRUNING_SHARE * task.time_limit,
         threads=task.threads,
         seed=task.seed,

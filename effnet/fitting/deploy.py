@@ -120,6 +120,8 @@ def _climbed(
         pair_stem=here and pairs_pay(),
         threads=task.threads,
         minutes=minutes,
+        # Who asks for few passes over the pictures does not wait for many more here.
+        epochs=task.epochs,
         listener=task.listener,
     )
     task.say(ladder.sentence)

@@ -1,5 +1,6 @@
 """The command line in two processes that torchrun starts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from effnet.arch.catalog import get_spec
+from effnet.arch.codec import spec_to_dict
+from effnet.arch.scale import scale, truncate
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, InputError, SaidElsewhere
 
@@ -36,11 +40,13 @@ def launch(*words):
 
 
 def test_two_processes_make_one_bundle_and_say_everything_once(tmp_path, tiny_pictures):
-    words = (tiny_pictures, "--model", "lite0", "--resolution", 32, "--epochs", 1, "--out", tmp_path / "out")
+    network = tmp_path / "tiny.json"
+    network.write_text(json.dumps(spec_to_dict(truncate(scale(get_spec("lite0"), phi=-20), 3))))
+    words = (tiny_pictures, "--model", network, "--resolution", 32, "--epochs", 1, "--out", tmp_path / "out")
     code, out, err = launch(*words)
     assert code == 0, err
     assert "effnet" not in err
-    for part in ("Reading", "Training lite0 for 1 epochs", "epoch 1: ", "Test accuracy", "Bundle: "):
+    for part in ("Reading", "Training ", " for 1 epochs", "epoch 1: ", "Test accuracy", "Bundle: "):
         assert out.count(part) == 1
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "model.onnx", "report.html", "run"} <= names

@@ -85,3 +85,8 @@ def test_train_replaced_returns_the_new_spec_with_new_weights(good, tmp_path):
 )
 def test_recovery_takes_the_steps_it_needs_or_the_time_it_has(num_train, minutes, expected):
     assert recovery_epochs(num_train, batch_size=32, images_per_second=100.0, minutes=minutes) == expected
+
+
+def test_recovery_takes_no_more_epochs_than_it_may():
+    assert recovery_epochs(60, batch_size=32, images_per_second=100.0, minutes=None, most=2) == 2
+    assert recovery_epochs(8000, batch_size=32, images_per_second=100.0, minutes=None, most=9) == 4

@@ -26,7 +26,6 @@ def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for place in ("backbones", "change"):
             patch.setattr(f"effnet.fitting.{place}.vector_width", lambda: 4)
-        patch.setattr("effnet.compressing.prune_job._DEFAULT_EPOCHS", 2)
         slimmed.cache_clear()
         yield
     slimmed.cache_clear()
