@@ -19,7 +19,7 @@ def _computes_in(candidate: Candidate) -> str:
     return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
 
 
-def _parts(candidate: Candidate) -> np.ndarray:
+def _parts_beside(candidate: Candidate) -> np.ndarray:
     """Returns what a file holds beside its weights, in parts: numbers for every channel, and nodes for every layer.
 
     Some functions take more nodes than others. On 120 candidates' ONNX files nodes explain the size to 1 %, of those
@@ -41,6 +41,7 @@ class Predictions:
         self.table = table
         self._families = list(dict.fromkeys(candidate.family for candidate in table))
         self._features: dict[int, np.ndarray] = {}
+        self._found_parts: dict[int, np.ndarray] = {}
         self._models: dict[tuple[str, str], np.ndarray | None] = {}
 
     def forget(self) -> None:
@@ -68,15 +69,21 @@ class Predictions:
         key = ("size_mb", candidate.precision)
         if key not in self._models:
             self._models[key] = self._fit_size(candidate.precision)
-        return weights_mb(candidate) + float(_parts(candidate) @ self._models[key])
+        return weights_mb(candidate) + float(self._parts(index) @ self._models[key])
 
     def _fit_size(self, precision: Precision) -> np.ndarray:
         from scipy.optimize import nnls
 
-        known = [c for c in self.table if c.latency_ms is not None and c.precision == precision]
+        known = [(i, c) for i, c in enumerate(self.table) if c.latency_ms is not None and c.precision == precision]
         if not known:
             return np.zeros(2 + len(_SLOW))
-        return nnls(np.stack([_parts(c) for c in known]), [max(0.0, c.size_mb - weights_mb(c)) for c in known])[0]
+        rows = np.stack([self._parts(i) for i, _ in known])
+        return nnls(rows, [max(0.0, c.size_mb - weights_mb(c)) for _, c in known])[0]
+
+    def _parts(self, index: int) -> np.ndarray:
+        if index not in self._found_parts:
+            self._found_parts[index] = _parts_beside(self.table[index])
+        return self._found_parts[index]
 
     def _fit(self, key: str, kind: str) -> np.ndarray | None:
         """Fits non-negative coefficients to what has been measured, each relative to its size."""

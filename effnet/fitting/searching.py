@@ -194,11 +194,13 @@ class Search:
         candidate = self.table[index]
         if index in self._found or not self.measures:
             return candidate.figures
-        kind = _kind(candidate)
-        known = sum(_kind(self.table[i]) == kind for i in self._found)
+        known = sum(_kind(self.table[i]) == _kind(candidate) for i in self._found)
         share = 1 - _OPTIMISM / math.sqrt(1 + known)
-        least = {name: share * (self.predicted(index, name) or 0.0) for name in MEASURED}
-        return candidate.figures | least | {"size_mb": max(candidate.size_mb, least["size_mb"])}
+        figures, asked = candidate.figures, self.budget.asked()
+        for name in MEASURED:
+            if name in asked:  # of a size, that of the weights is known
+                figures[name] = max(figures[name] or 0.0, share * (self.predicted(index, name) or 0.0))
+        return figures
 
     def _predicted_over(self, index: int) -> bool:
         for key in MEASURED:
