@@ -30,6 +30,9 @@ def quantize(
         float | None, typer.Option(help="Median time of one picture; as fast as can be otherwise.")
     ] = None,
     max_size_mb: Annotated[float | None, typer.Option(help="Size of the artifact, in 10^6 bytes.")] = None,
+    max_memory_mb: Annotated[
+        float | None, typer.Option(help="Peak memory beyond the idle runtime, in 10^6 bytes.")
+    ] = None,
     threads: Threads = 1,
     no_train: Annotated[
         bool, typer.Option("--no-train", help="No step that trains: no other activation, no rounding in training.")
@@ -50,7 +53,7 @@ def quantize(
             bundle,
             data,
             runtime=runtime.value,
-            limits=Limits(latency_ms=max_latency_ms, size_mb=max_size_mb),
+            limits=Limits(latency_ms=max_latency_ms, size_mb=max_size_mb, memory_mb=max_memory_mb),
             gate=Gate(max_drop=max_drop / 100),
             threads=threads,
             train=not no_train,
@@ -78,10 +81,11 @@ def print_steps(steps: Any) -> None:
             "-" if step.latency_ms is None else f"{step.latency_ms:.3g}",
             "-" if step.speed is None else f"{step.speed:.2f}",
             "-" if step.size_mb is None else f"{step.size_mb:.3g}",
+            "-" if step.memory_mb is None else f"{step.memory_mb:.3g}",
             "accepted" if step.accepted else "refused",
             step.reason,
         )
         for step in steps
     ]
-    columns = ("step", "accuracy", "pictures", "ms", "speed", "MB", "verdict", "why")
+    columns = ("step", "accuracy", "pictures", "ms", "speed", "MB", "memory MB", "verdict", "why")
     print_table(columns, rows, left=("step", "verdict", "why"))

@@ -11,10 +11,14 @@ from effnet.measure.timing import Timing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Medians of one picture in milliseconds, a number a turn; `ratio` is the median of second over first in a turn."""
+    """Medians of one picture in milliseconds, a number a turn; `ratio` is the median of second over first in a turn.
+
+    `second_mb` is the peak memory of the second, in 10^6 bytes.
+    """
 
     first_ms: tuple[float, ...]
     second_ms: tuple[float, ...]
+    second_mb: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -26,7 +30,7 @@ def compare_latency(first: Path, second: Path, *, threads: int = 1, turns: int =
     """Times two models' files in turn, each in a fresh process of its runtime; raises BundleError where one fails."""
     files = {"first": first, "second": second}
     found = [_taken(t) for t in time_in_turns(files, threads=threads, rounds=turns, seconds=seconds).values()]
-    return Compared(first_ms=found[0].rounds_ms, second_ms=found[1].rounds_ms)
+    return Compared(first_ms=found[0].rounds_ms, second_ms=found[1].rounds_ms, second_mb=found[1].memory_mb)
 
 
 def _taken(found: Timing | BundleError) -> Timing:

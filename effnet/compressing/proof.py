@@ -120,12 +120,13 @@ class Proofs:
                 "base_ms": pair.latency_ms if first else pair.base_ms,
                 "speed": 1.0 if first else pair.speed,
                 "size_mb": size_mb(folder, step.format),
+                "memory_mb": pair.memory_mb,
             }
             keep_record(folder, key, found)
         right = np.array(found["right"], dtype=bool)
         if first:
             self.right = right
-        figures = {name: found[name] for name in ("latency_ms", "base_ms", "speed", "size_mb")}
+        figures = {name: found[name] for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")}
         return dataclasses.replace(step, accuracy=float(right.mean()), paired=paired(self.right, right), **figures)
 
     def speed_of(self, name: str, subject: Subject) -> float | None:

@@ -27,10 +27,11 @@ _ROUNDS, _ROUND_SECONDS = 4, 0.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two files timed in turns: the median latency of each one's calmest round."""
+    """Two files timed in turns: the median latency of each one's calmest round, and the peak memory of the second."""
 
     base_ms: float
     latency_ms: float
+    memory_mb: float | None = None
 
     @property
     def speed(self) -> float:
@@ -62,7 +63,7 @@ def time_pair(base: Path, path: Path, threads: int) -> Pair:
     Other processes only ever add time, so that the calmest rounds tell the files apart best.
     """
     found = compare_latency(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
-    return Pair(base_ms=min(found.first_ms), latency_ms=min(found.second_ms))
+    return Pair(base_ms=min(found.first_ms), latency_ms=min(found.second_ms), memory_mb=found.second_mb)
 
 
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:

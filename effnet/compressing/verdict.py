@@ -9,20 +9,23 @@ from effnet.compressing.paired import Paired
 from effnet.errors import InputError
 from effnet.runtime.formats import Precision, find_format
 
+_LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most that the artifact may take: milliseconds a picture, 10^6 bytes on disk. With neither: fast as can be.
+    """The most that the artifact may take: milliseconds a picture, 10^6 bytes on disk, and of peak memory.
 
-    With a `precision` nothing else will do.
+    With none of them it is to be as fast as can be; with a `precision` nothing else will do.
     """
 
     latency_ms: float | None = None
     size_mb: float | None = None
+    memory_mb: float | None = None
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
-        for name in ("latency_ms", "size_mb"):
+        for name in _LIMITED:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"the limit {name} must be positive and finite; got {value!r}")
@@ -30,23 +33,24 @@ class Limits:
     @property
     def asked(self) -> bool:
         """Whether there is any."""
-        return any(limit is not None for limit in (self.latency_ms, self.size_mb, self.precision))
+        return any(getattr(self, name) is not None for name in (*_LIMITED, "precision"))
 
     def kept_by(self, step: "Step") -> bool:
         """Returns whether an accepted step keeps them all."""
         of_precision = self.precision in (None, find_format(step.format).precision)
-        return of_precision and self.excess(latency_ms=step.latency_ms, size_mb=step.size_mb) <= 1
+        return of_precision and self.excess(step) <= 1
 
     def in_words(self) -> str:
         """Returns the limits that are asked."""
-        pairs = ((self.latency_ms, "ms"), (self.size_mb, "MB"))
-        found = [f"{value:g} {unit}" for value, unit in pairs if value is not None]
+        found = [
+            f"{getattr(self, name):g} {unit}" for name, unit in _LIMITED.items() if getattr(self, name) is not None
+        ]
         return ", ".join(found + ([self.precision] if self.precision else []))
 
-    def excess(self, *, latency_ms: float, size_mb: float) -> float:
-        """Returns how many times the limits are taken, by the one exceeded most; at most 1 where both are kept."""
-        pairs = ((latency_ms, self.latency_ms), (size_mb, self.size_mb))
-        return max((value / limit for value, limit in pairs if limit is not None), default=0.0)
+    def excess(self, step: "Step") -> float:
+        """Returns how many times a measured step takes the limit that it exceeds most; at most 1 where it keeps all."""
+        pairs = ((getattr(step, name), getattr(self, name)) for name in _LIMITED)
+        return max((value / limit for value, limit in pairs if value is not None and limit is not None), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +77,8 @@ class Step:
 
     `paired` compares its answers with the 32-bit artifact's on the same validation pictures in the same runtime;
     `latency_ms` is the median of one picture in the calmest round, `base_ms` that of the 32-bit artifact in the same
-    rounds, timed in turns, and `speed` how many times as fast as that it is. What was not measured is None. `kept` says
-    that the gate held, `accepted` that the step brought something as well.
+    rounds, timed in turns, and `speed` how many times as fast as that it is; `memory_mb` is its peak memory. What was
+    not measured is None. `kept` says that the gate held, `accepted` that the step brought something as well.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Step:
     base_ms: float | None = None
     speed: float | None = None
     size_mb: float | None = None
+    memory_mb: float | None = None
     kept: bool = False
     accepted: bool = False
     reason: str = ""
@@ -132,12 +137,9 @@ def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
     limits the smallest of those within the noise of the fastest.
     """
 
-    def excess(step: Step) -> float:
-        return limits.excess(latency_ms=step.latency_ms, size_mb=step.size_mb)
-
     if limits.asked:
         meeting = [step for step in accepted if limits.kept_by(step)]
-        return min(meeting, key=lambda s: (s.paired.drop, -s.speed)) if meeting else min(accepted, key=excess)
+        return min(meeting, key=lambda s: (s.paired.drop, -s.speed)) if meeting else min(accepted, key=limits.excess)
     fastest = max(step.speed for step in accepted)
     near = [step for step in accepted if step.speed * (1 + gate.least_gain) >= fastest]
     return min(near, key=lambda s: (s.size_mb, s.paired.drop))

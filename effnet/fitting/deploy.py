@@ -114,6 +114,7 @@ def _climbed(
         limits=Limits(
             latency_ms=budget.latency_ms if here else None,
             size_mb=budget.size_mb,
+            memory_mb=budget.memory_mb if here else None,
             precision="int8" if target.precision == "int8" else None,
         ),
         gate=Gate(max_drop=target.max_drop),

@@ -36,11 +36,11 @@ BIG = Split(sources=[np.zeros((16, 16, 1), np.uint8)] * COUNT, labels=np.arange(
 class Scripted:
     """Artifacts that are texts: a table says what each loses, how fast it is and how large, by a part of its name.
 
-    `lost` is in pictures of 400. What the table lacks cannot be made.
+    `lost` is in pictures of 400, `memory` in 10^6 bytes. What the table lacks cannot be made.
     """
 
-    def __init__(self, **table):
-        self.table = table
+    def __init__(self, memory=None, **table):
+        self.table, self.memory = table, memory or {}
         self.made, self.trained, self.ranked = [], [], 0
 
     def entry(self, path):
@@ -82,7 +82,8 @@ class Scripted:
 
     def time_pair(self, base, path, threads):
         speeds = [self.entry(file)["speed"] for file in (base, path)]
-        return Pair(base_ms=8 / speeds[0], latency_ms=8 / speeds[1])
+        memory = self.memory.get("int8" if "int8" in path.name else "fp32")
+        return Pair(base_ms=8 / speeds[0], latency_ms=8 / speeds[1], memory_mb=memory)
 
     def rank_layers(self, subject, images):
         self.ranked += 1
@@ -267,6 +268,16 @@ def test_the_ladder_ends_where_the_limits_are_kept(run):
     found = run(script, limits=Limits(latency_ms=9))
     assert (names(found), found.met) == (["fp32"], True)
     assert "keeps the limits (9 ms)" in found.sentence
+
+
+def test_a_limit_of_memory_is_one_like_the_others(run):
+    """A network in 32 bits that is fast enough, and takes too much memory, is not what a plan with int8 counted on."""
+    script = Scripted(**FP32, **GOOD_INT8, memory={"fp32": 20.0, "int8": 12.0})
+    found = run(script, limits=Limits(latency_ms=9, memory_mb=15))
+    assert (found.winner.name, found.met, found.winner.memory_mb) == ("int8 minmax", True, 12.0)
+    assert "keeps the limits (9 ms, 15 MB of memory)" in found.sentence
+    with pytest.raises(InputError, match="memory_mb must be positive"):
+        Limits(memory_mb=-1)
 
 
 def test_where_int8_is_wanted_nothing_else_will_do(run):

@@ -119,7 +119,7 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
     assert ran.code == 3
     message = (
         f"the finished model misses the budget: latency 2 ms is over the budget of 1 ms; ask for "
-        f"2.23 ms or more. Model and report are in {out}"
+        f"latency 2.23 ms or more. Model and report are in {out}"
     )
     assert ran.err == f"effnet: {message}\n"
     report = read_report(out)
