@@ -128,11 +128,13 @@ def _prune_speed(record: Record) -> str:
 
 def _budgets(record: Record) -> str:
     rows = record["details"]["budgets"]
-    refused = sum(row["exit_code"] != 0 for row in rows)
+    kept = sum(row["right"] and row["exit_code"] == 0 for row in rows)
+    refused = sum(row["right"] and row["exit_code"] != 0 for row in rows)
     advice = f"{refused} refused with the nearest budget that can be met, which then was" if refused else "none refused"
+    wrong = len(rows) - kept - refused
     return (
-        f"random budgets of latency, size and memory over three data sets: {len(rows) - refused} honoured, as measured "
-        f"again on the file, {advice}; epochs of training each: {record['details']['epochs']}"
+        f"random budgets of latency, size and memory over three data sets: {kept} honoured, as measured again on the "
+        f"file, {advice}{f', {wrong} neither' if wrong else ''}; epochs of training each: {record['details']['epochs']}"
     )
 
 
