@@ -126,7 +126,8 @@ class Proofs:
         right = np.array(found["right"], dtype=bool)
         if first:
             self.right = right
-        figures = {name: found[name] for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")}
+        # Records of climbs that an older effnet began know no memory.
+        figures = {name: found.get(name) for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")}
         return dataclasses.replace(step, accuracy=float(right.mean()), paired=paired(self.right, right), **figures)
 
     def speed_of(self, name: str, subject: Subject) -> float | None:

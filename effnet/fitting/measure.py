@@ -12,13 +12,13 @@ from effnet.exporting.qdq_stem import pairs_pay
 from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.target import Target
+from effnet.measure.pace import DISTURBED
 from effnet.measure.timing import Timing, time_model
 from effnet.profiling.graphs import write_graph
 
 # Neighbours on the machine make the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.1).
-# A measurement is theirs where the machine's pace was so much slower than it can be, and may be theirs where a latency
-# is over the budget by less than the second.
-_DISTURBED, NEAR_MISS = 1.15, 1.6
+# A latency that is over the budget by less than this may be theirs.
+NEAR_MISS = 1.6
 # Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
 _PAUSES, _LOOKS = (0.5, 2.0, 5.0), 2
 # A plan has patience for so many seconds of them in all, and for this share of the time that training may take.
@@ -43,16 +43,16 @@ def patient(
 
     def again(candidate: Candidate) -> Timing:
         nonlocal left, calm
-        found = measure(candidate, _DISTURBED * calm)
+        found = measure(candidate, DISTURBED * calm)
         for number, seconds in enumerate(_PAUSES):
             calm = min(calm, found.pace_ms or calm)
             doubtful = number < _LOOKS and _nearly_keeps(budget, found)
-            if left < seconds or not (doubtful or found.pace_ms > _DISTURBED * calm):
+            if left < seconds or not (doubtful or found.pace_ms > DISTURBED * calm):
                 break
             left -= seconds
             pause(seconds)
             try:
-                found = min(found, measure(candidate, _DISTURBED * calm), key=lambda timing: timing.p50_ms)
+                found = min(found, measure(candidate, DISTURBED * calm), key=lambda timing: timing.p50_ms)
             except BundleError:  # what was measured before still holds
                 break
         return found
