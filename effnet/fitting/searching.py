@@ -80,6 +80,8 @@ class Search:
         try:
             timing = self._measure(self.table[index])
         except BundleError as error:
+            if index in self._found:  # what was measured before still holds
+                return False
             reason = f"could not be measured: {error}"
             self._bar(index, reason)
             # Out of time or memory, most likely; its neighbours would fare alike.

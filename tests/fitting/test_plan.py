@@ -301,6 +301,20 @@ def test_what_a_refusal_advises_is_enough_on_a_noisy_device_as_well(limits, seed
     assert taken(plan_noisily(Budget(**limits | advised(caught.value))))
 
 
+def test_what_cannot_be_measured_again_is_advised_as_it_was_measured():
+    def measure(found):
+        if found.latency_ms is not None:
+            raise BundleError("measuring took more than 600 s")
+        return fake_measure(found)
+
+    def plan_once(budget):
+        return make_plan(CANDIDATES, budget, measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
+
+    with pytest.raises(BudgetError) as caught:
+        plan_once(Budget(latency_ms=0.078))
+    assert taken(plan_once(Budget(**advised(caught.value))))
+
+
 def test_a_refusal_advises_nothing_that_could_not_be_trained_in_time():
     """The networks of the fewest parameters are those of few channels: in time only where they see few pixels."""
     need = TrainingNeed(images_per_second=100.0, most_macs=1e12, reason="16 epochs in 4 minutes need 100")
