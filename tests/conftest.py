@@ -110,9 +110,10 @@ def run_python() -> Callable[..., Ran]:
 
 @pytest.fixture(scope="session", autouse=True)
 def impatient() -> Iterator[None]:
-    """Has planning take its measurements as they come: what it would do for a calm machine has tests of its own."""
+    """Has a fit take its measurements as they come: what it would do for a calm machine has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda: math.inf)
+        patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: math.inf)
         patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, **_: measure)
         yield
 

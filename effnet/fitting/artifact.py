@@ -1,5 +1,6 @@
 """One attempt: train, export, check, score and measure; then publish what came of it."""
 
+import math
 import os
 import shutil
 import time
@@ -16,7 +17,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split, load_image
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
-from effnet.fitting.budget import Budget, failures
+from effnet.fitting.budget import Budget, failures, share
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.change import change, learning_minutes
 from effnet.fitting.deploy import Deployed, deploy
@@ -28,6 +29,7 @@ from effnet.fitting.team import Training, train_together
 from effnet.fitting.transfer import Learned, Validation, transfer
 from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
+from effnet.measure.pace import DISTURBED, calm_pace_ms
 from effnet.measure.timing import Timing, time_model
 from effnet.nn.network import build, zero_classifier_
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config
@@ -247,21 +249,20 @@ def _measure(
 
     Returned is the first measurement that keeps the budget or, where none does, the one that misses least.
     """
-    total = cost(spec)
+    total, calm = cost(spec), math.inf
     found: list[tuple[Timing, dict[str, float]]] = []
     for pause in _PAUSES:
         time.sleep(pause)
-        timing = time_model(path, threads=threads, rounds=5, seconds=0.3 if budget.asked() else 0.1)
+        seconds = 0.3 if budget.asked() else 0.1
+        timing = time_model(path, threads=threads, rounds=5, seconds=seconds, pace_ms=DISTURBED * calm)
         counts = {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
         found.append((timing, {"latency_ms": timing.p50_ms, **counts, "memory_mb": timing.memory_mb}))
         # What is counted stays as it is however often it is looked at.
         if failures(budget, counts) or not failures(budget, found[-1][1]):
             break
-
-    def excess(pair: tuple[Timing, dict[str, float]]) -> float:
-        return max((pair[1][name] / limit for name, limit in budget.asked().items()), default=0.0)
-
-    timing, measured = min(found, key=excess)
+        # A second look goes on for as long as a neighbour disturbs it.
+        calm = min(calm, calm_pace_ms())
+    timing, measured = min(found, key=lambda pair: share(budget, pair[1]))
     return timing, measured, tuple(values for _, values in found)
 
 

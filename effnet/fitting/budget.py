@@ -93,6 +93,17 @@ def failures(budget: Budget, measured: Mapping[str, float | None], *, planning: 
     return tuple(found)
 
 
+def share(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> float:
+    """Returns the share of the budget, with its margins left free while `planning`, that `measured` takes.
+
+    Of several limits it is the largest share, above 1 where one is exceeded; what has not been measured takes nothing.
+    """
+    shares = [
+        (measured.get(name) or 0.0) / (limit * (1 - MARGINS[name] * planning)) for name, limit in budget.asked().items()
+    ]
+    return max(shares, default=0.0)
+
+
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgbt]?)\s*", re.IGNORECASE)
 _POWERS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 

@@ -6,18 +6,6 @@ from effnet.fitting.budget import LABELS, MARGINS, Budget, say, say_at_least
 from effnet.fitting.candidates import Candidate
 
 
-def excess(budget: Budget, figures: Mapping[str, float | None]) -> float:
-    """Returns the share of the budget, less its margins, that `figures` take: of several limits the largest share.
-
-    What is not known, None or absent, takes nothing.
-    """
-    shares = [
-        (figures.get(name) or 0.0) / (limit * (1 - MARGINS[name]))  # counts have no margin
-        for name, limit in budget.asked().items()
-    ]
-    return max(shares, default=0.0)
-
-
 def refusal(
     candidates: Sequence[Candidate], budget: Budget, nearest: Candidate, figures: Mapping[str, float | None]
 ) -> str:

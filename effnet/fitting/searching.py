@@ -9,12 +9,12 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BudgetError, BundleError
-from effnet.fitting.budget import MARGINS, Budget, failures
+from effnet.fitting.budget import MARGINS, Budget, failures, share
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.events import Listener, Measured
 from effnet.fitting.measure import NEAR_MISS
 from effnet.fitting.predicting import MEASURED, Predictions
-from effnet.fitting.refusal import excess, refusal
+from effnet.fitting.refusal import refusal
 from effnet.measure.timing import Timing
 
 # Measuring takes about a second each; few plans need more than half of these.
@@ -159,9 +159,9 @@ class Search:
                 continue
             open_ = [i for i, c in enumerate(self.table) if _kind(c) == kind and c.status == "listed"]
             # Huge ones take long and say little about the small ones: the top of the range is the median.
-            for share in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS if precision == "fp32" else 1):
+            for place in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS if precision == "fp32" else 1):
                 if open_:
-                    index = open_[min(len(open_) - 1, int(share * len(open_)))]
+                    index = open_[min(len(open_) - 1, int(place * len(open_)))]
                     if self.table[index].status == "listed":
                         self.measure(index)
 
@@ -180,16 +180,16 @@ class Search:
     def _nearest(self, among: Callable[[int], bool]) -> int | None:
         """Returns the candidate, of those that `among` holds for, that should exceed the budget by the least share."""
         open_ = [i for i in range(len(self.table)) if i not in self._barred and among(i)]
-        return min(open_, key=self._excess, default=None)
+        return min(open_, key=self._share, default=None)
 
     def _may_fit(self, index: int) -> bool:
         """Returns whether another measurement might show that a candidate keeps the budget."""
         if index in self._found:
-            return len(self._found[index]) < _LOOKS and self._excess(index) < _NEAR
-        return self.table[index].status == "listed" and self._excess(index) < _DOUBTFUL
+            return len(self._found[index]) < _LOOKS and self._share(index) < _NEAR
+        return self.table[index].status == "listed" and self._share(index) < _DOUBTFUL
 
-    def _excess(self, index: int) -> float:
-        return excess(self.budget, self._expected(index))
+    def _share(self, index: int) -> float:
+        return share(self.budget, self._expected(index), planning=True)
 
     def _expected(self, index: int) -> dict[str, float | None]:
         """Returns a candidate's figures, or the least that predictions leave possible where it was not measured."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 
 import numpy as np
@@ -18,6 +19,8 @@ from effnet.fitting.events import Said
 from effnet.fitting.state import read_plan
 from effnet.fitting.task import Task
 from effnet.measure.answers import predict_split
+from effnet.measure.pace import DISTURBED
+from effnet.measure.timing import time_model
 from effnet.training.calibration import Abstain, expected_calibration_error, fit_temperature
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,11 +34,11 @@ def again(small_fit, tmp_path, monkeypatch):
     plan = read_plan(small_fit.folder)
     attempt = plan.attempts[0]
 
-    def make(abstain, dataset=None):
+    def make(abstain, dataset=None, **asked):
         said = []
         task = Task(
-            data="digits", budget=Budget(), threads=1, epochs=2, minutes=None, seed=0, channels=None, strict=False,
-            out=tmp_path, listener=said.append, abstain=abstain,
+            data="digits", budget=Budget(**asked), threads=1, epochs=2, minutes=None, seed=0, channels=None,
+            strict=False, out=tmp_path, listener=said.append, abstain=abstain,
         )  # fmt: skip
         candidate = plan.candidates[attempt.candidate]
         artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, task=task)
@@ -100,3 +103,20 @@ def test_without_validation_pictures_the_temperature_is_1(again):
     assert score.sureness == score.uncalibrated
     probabilities, indices = predict_split(effnet.load(artifact.folder), dataset.test)
     assert score.sureness.ece == expected_calibration_error(probabilities, dataset.test.labels[indices])
+
+
+def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_disturbs(again, monkeypatch):
+    paces, calm = [], iter([0.5, 0.4, 0.6])
+
+    def time_disturbed(path, *, pace_ms, **options):
+        """Takes 3 ms but for a moment that is only met by whoever waits for a pace of 0.46 ms."""
+        paces.append(pace_ms)
+        return dataclasses.replace(time_model(path, **options), p50_ms=1.0 if pace_ms < 0.47 else 3.0)
+
+    monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,) * 4)
+    monkeypatch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: next(calm))
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", time_disturbed)
+    artifact, _ = again(Abstain(), latency_ms=2)
+    assert paces == pytest.approx([math.inf, DISTURBED * 0.5, DISTURBED * 0.4])
+    assert artifact.honoured
+    assert [measured["latency_ms"] for measured in artifact.measurements] == [3, 3, 1]
