@@ -67,7 +67,7 @@ def print_candidates(candidates: Sequence[Any]) -> None:
         size = f"{c.size_mb:.2f}"
         rows.append(
             (
-                c.spec.name,
+                c.title,
                 amount(c.cost.macs),
                 amount(c.cost.params),
                 size,
@@ -152,9 +152,7 @@ class TerminalListener(AbstractContextManager):
 
             self._start(SpinnerColumn(), TextColumn("{task.fields[text]}", markup=False))
         c = event.candidate
-        self._progress.update(
-            self._task, text=f"{event.number} measured; {c.spec.name}: {c.latency_ms:.3g} ms, {c.status}"
-        )
+        self._progress.update(self._task, text=f"{event.number} measured; {c.title}: {c.latency_ms:.3g} ms, {c.status}")
 
     def _show_count(self, event: Any) -> None:
         self._show_bar(event.done, event.total, f"{event.label}: {event.done} of {event.total}")

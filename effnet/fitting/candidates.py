@@ -91,6 +91,11 @@ class Candidate:
     reason: str = ""
 
     @property
+    def title(self) -> str:
+        """The network's name, and the precision where that is not 32 bits."""
+        return self.spec.name + ("" if self.precision == "fp32" else f" in {self.precision}")
+
+    @property
     def figures(self) -> dict[str, float | None]:
         """What is known of it, under the names of the budget."""
         return {

@@ -65,11 +65,11 @@ def _explain_rest(search: Search, taken: int, word: str) -> None:
         smaller = word == "largest" and candidate.cost.macs <= best.cost.macs
         less = "smaller than" if smaller else "expected to be less accurate than"
         if candidate.status == "fits" and not candidate.reason:
-            search.table[index] = dataclasses.replace(candidate, reason=f"keeps every budget, {less} {best.spec.name}")
+            search.table[index] = dataclasses.replace(candidate, reason=f"keeps every budget, {less} {best.title}")
         if candidate.status != "listed":
             continue
         if index > taken:
-            reason = f"not measured: {less} {best.spec.name}"
+            reason = f"not measured: {less} {best.title}"
         else:
             parts = [
                 f"{LABELS[key]} predicted at {say(key, search.predicted(index, key) or 0.0)}"

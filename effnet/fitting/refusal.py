@@ -16,11 +16,9 @@ def refusal(
     asked = budget.asked()
     has = {name: _range(name, nearest.figures[name] or value, value) for name, value in _over(budget, figures).items()}
     limits = " and ".join(_limit(name, limit) for name, limit in asked.items())
-    name = nearest.spec.name + ("" if nearest.precision == "fp32" else f" in {nearest.precision}")
-    if len(asked) == 1:
-        which = f"the least is {name} with {' '.join(has.values())}"
-    else:
-        which = f"the nearest is {name} with {' and '.join(f'{LABELS[key]} {value}' for key, value in has.items())}"
+    one = len(asked) == 1
+    takes = " and ".join(value if one else f"{LABELS[key]} {value}" for key, value in has.items())
+    which = f"the {'least' if one else 'nearest'} is {nearest.title} with {takes}"
     return f"{_name(candidates)} has {limits}: {which}, so ask for {enough(budget, figures)}"
 
 

@@ -86,7 +86,7 @@ class Search:
             self._bar(index, reason)
             # Out of time or memory, most likely; its neighbours would fare alike.
             half = 0.5 * self.table[index].cost.macs
-            self._reject(lambda c: c.cost.macs > half, f"{self.table[index].spec.name} {reason}")
+            self._reject(lambda c: c.cost.macs > half, f"{self.table[index].title} {reason}")
             return False
         known = dataclasses.replace(self.table[index], **self._figures(index, timing))  # type: ignore[arg-type]
         found = failures(self.budget, known.figures, planning=True)

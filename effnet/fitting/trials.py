@@ -153,7 +153,6 @@ class _Search:
             trial.set_constraint(name, value)
         if candidate.status == "rejected":
             return 0.0
-        name = candidate.spec.name
         best = 0.0
 
         def report(number: int, accuracy: float) -> bool:
@@ -164,7 +163,7 @@ class _Search:
 
         accuracy = self._score(candidate, report)
         stopped = trial.should_prune() if best else False
-        self._listener(Said(text=f"Trial {trial.number + 1}: {name} {candidate.precision}, {accuracy:.1%}"))
+        self._listener(Said(text=f"Trial {trial.number + 1}: {candidate.title}, {accuracy:.1%}"))
         if stopped:
             raise optuna.TrialPruned
         return accuracy

@@ -176,7 +176,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         plan = _with_failure(plan, attempt.candidate, artifact, failed)
         write_plan(plan, task.out)
         task.say(
-            f"{candidate.spec.name} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
+            f"{candidate.title} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
         )
     data = summarize(
         plan,

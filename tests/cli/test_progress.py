@@ -1,5 +1,6 @@
 """What training shows: a bar where somebody watches, plain lines elsewhere."""
 
+import dataclasses
 import os
 import pty
 import re
@@ -10,6 +11,8 @@ import sys
 import pytest
 
 from effnet.cli.console import TerminalListener, progress_text
+from effnet.fitting.candidates import list_candidates
+from effnet.fitting.events import Planned
 from effnet.training.events import EpochEnd, Step
 
 STEP = Step(
@@ -54,6 +57,15 @@ def test_without_a_terminal_an_epoch_is_a_line_and_a_long_one_a_line_a_minute(ca
         listener(STEP)
     expected = "epoch 3: loss 0.5000, val loss 0.4000, val accuracy 93.21%, lr 0.0012, 812 images/s, 62.0 s"
     assert capsys.readouterr().out.splitlines() == [expected]
+
+
+def test_a_planned_network_is_shown_with_its_precision_unless_that_is_32_bits(capsys):
+    candidates = list_candidates(num_classes=2, channels=3, short_side=32, precisions=("fp32", "int8"))
+    same = [dataclasses.replace(c, status="fits") for c in candidates if c.spec == candidates[0].spec]
+    with TerminalListener() as listener:
+        listener(Planned(candidates=same))
+    names = re.findall(r"^ (.*?)  +[0-9.]+[MG] ", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(names) == [same[0].spec.name, same[0].spec.name + " in int8"]
 
 
 _SHOW = """
