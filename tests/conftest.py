@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from effnet.measure.timing import time_model
+
 # The same random cases in each run, so that a test that failed fails again. EFFNET_RANDOM=1 looks for new ones.
 settings.register_profile("effnet", derandomize="EFFNET_RANDOM" not in os.environ, max_examples=50)
 settings.load_profile("effnet")
@@ -110,8 +112,14 @@ def run_python() -> Callable[..., Ran]:
 
 @pytest.fixture(scope="session", autouse=True)
 def impatient() -> Iterator[None]:
-    """Has a fit take its measurements as they come: what it would do for a calm machine has tests of its own."""
+    """Has a fit measure briefly, as it comes: what it would do for a calm machine has tests of its own."""
+
+    def brief(path: Path, **options: Any) -> Any:
+        return time_model(path, **options | {"seconds": 0.01})
+
     with pytest.MonkeyPatch.context() as patch:
+        for module in ("artifact", "measure"):
+            patch.setattr(f"effnet.fitting.{module}.time_model", brief)
         patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda: math.inf)
         patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: math.inf)
         patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, **_: measure)

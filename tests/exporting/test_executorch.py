@@ -28,7 +28,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def small(name="b0", *, activation="silu", stages=2):
     spec = get_spec(name, num_classes=len(NAMES))
-    return dataclasses.replace(spec, stages=spec.stages[:stages], head_channels=24, activation=activation)
+    one_block_each = tuple(stage[:1] for stage in spec.stages[:stages])  # what it takes to write grows with blocks
+    return dataclasses.replace(spec, stages=one_block_each, head_channels=24, activation=activation)
 
 
 def bundle_of(spec, *, side=SIDE):
@@ -100,7 +101,7 @@ def test_eight_bits_are_near_and_smaller(exported):
     difference = np.abs(found - expected).max()
     assert 1e-6 < difference < 0.05  # rounded, and near
     sizes = [(folder / name).stat().st_size for name in ("model.int8.pte", "model.pte")]
-    assert sizes[0] < 0.7 * sizes[1]
+    assert sizes[0] < 0.8 * sizes[1]  # the program itself is most of it
 
 
 @pytest.mark.filterwarnings("ignore:This API is experimental")

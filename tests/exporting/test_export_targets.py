@@ -36,6 +36,14 @@ def bundle(plain, tmp_path):
     return shutil.copytree(plain, tmp_path / "bundle")
 
 
+@pytest.fixture(scope="module")
+def in_openvino(plain, tmp_path_factory):
+    """A bundle that was exported once; not to change."""
+    folder = shutil.copytree(plain, tmp_path_factory.mktemp("targets") / "bundle")
+    effnet.export(folder, to="openvino")
+    return folder
+
+
 def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -154,8 +162,8 @@ def test_a_format_that_fails_does_not_stop_the_others_and_keeps_its_old_file(bun
 
 
 @pytest.mark.parametrize("which", [1, 4, 5, 6, 7])
-def test_a_full_disk_leaves_what_was_there(which, bundle, monkeypatch):
-    effnet.export(bundle, to="openvino")
+def test_a_full_disk_leaves_what_was_there(which, in_openvino, tmp_path, monkeypatch):
+    bundle = shutil.copytree(in_openvino, tmp_path / "bundle")
     before, calls, replace = contents(bundle), [], os.replace
 
     def full(*paths):

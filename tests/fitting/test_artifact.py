@@ -111,8 +111,7 @@ def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_di
     def time_disturbed(path, *, pace_ms, **options):
         """Takes 3 ms but for a moment that is only met by whoever waits for a pace of 0.46 ms."""
         paces.append(pace_ms)
-        found = time_model(path, **options | {"seconds": 0.01})
-        return dataclasses.replace(found, p50_ms=1.0 if pace_ms < 0.47 else 3.0)
+        return dataclasses.replace(time_model(path, **options | {"seconds": 0.01}), p50_ms=1 if pace_ms < 0.47 else 3)
 
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,) * 4)
     monkeypatch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: next(calm))

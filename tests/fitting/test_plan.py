@@ -264,7 +264,7 @@ def noisy_measure(seed):
     return measure
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     latency=st.none() | st.floats(0.02, 0.3),
     size=st.none() | st.floats(0.005, 0.1),
