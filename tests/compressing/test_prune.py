@@ -35,10 +35,14 @@ def random_importance(spec, *, seed=0, additive=True):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("ratio", [0.8, 0.5])
-def test_multiply_accumulates_land_within_two_percent_below_the_limit(name, ratio):
+def test_multiply_accumulates_land_within_two_percent_below_the_limit(name):
     spec = get_spec(name)
-    for additive, scope, drop in ((True, "global", False), (False, "global", True), (True, "stage", True)):
+    for ratio, additive, scope, drop in (
+        (0.8, True, "global", False),
+        (0.5, True, "global", False),
+        (0.5, False, "global", True),
+        (0.8, True, "stage", True),
+    ):
         limit = ratio * cost(spec).macs
         found = prune(
             spec, importance=random_importance(spec, additive=additive), limit=limit, scope=scope, drop_blocks=drop
@@ -57,7 +61,7 @@ def assert_rounded(spec, found, multiple):
             assert count == before[name] or (count < before[name] and count % multiple == 0), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(spec=specs(), seed=st.integers(0, 99), share=st.floats(0.3, 1.0), drop=st.booleans(), additive=st.booleans())
 def test_any_network_is_pruned_to_a_valid_one_below_the_limit_or_refused(spec, seed, share, drop, additive):
     limit = share * cost(spec).macs

@@ -22,7 +22,7 @@ from effnet.exporting.weights import random_weights
 from effnet.nn.network import Network, build
 
 random_networks = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -171,7 +171,7 @@ def test_edits_of_a_random_network_are_pure_and_valid(spec, phi, factors, total_
     assert with_total_stride(spec, total_stride).total_stride <= total_stride
 
 
-@settings(random_networks, max_examples=60)
+@settings(random_networks, max_examples=40)
 @given(specs(even_stages=True), st.floats(0.2, 3), st.floats(0.2, 3))
 def test_scaling_a_random_network_creates_no_shortcut(spec, width, depth):
     scaled = scale(spec, width=width, depth=depth)
@@ -186,7 +186,7 @@ def is_scaled_from(old: BlockSpec, new: BlockSpec) -> bool:
     return all(getattr(old, name) == getattr(new, name) for name in ("kind", "kernel_size", "stride", "residual"))
 
 
-@settings(random_networks, max_examples=50)
+@settings(random_networks, max_examples=30)
 @given(specs())
 def test_random_weights_have_the_folded_parameters_of_the_cost(spec):
     arrays = random_weights(spec, seed=1)
@@ -218,7 +218,7 @@ def naive_peak(spec: ArchSpec) -> int:
     return peak
 
 
-@settings(random_networks, max_examples=50)
+@settings(random_networks, max_examples=30)
 @given(specs(), st.data())
 def test_truncation_keeps_a_random_networks_first_stages(spec, data):
     count = data.draw(st.integers(1, len(spec.stages)))

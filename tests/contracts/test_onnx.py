@@ -89,7 +89,7 @@ def test_a_named_network_gives_the_same_probabilities_in_onnx_runtime(name, side
     check_equal_to_eager(get_spec(name, num_classes=7), side, tmp_path)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(specs(min_classes=2), st.integers(1, 40))
 def test_a_random_network_gives_the_same_probabilities_in_onnx_runtime(tmp_path_factory, spec, side):
     check_equal_to_eager(spec, side, tmp_path_factory.getbasetemp())
@@ -102,7 +102,7 @@ def test_a_named_network_without_a_classifier_gives_the_same_features(name, side
     check_equal_to_eager(get_spec(name, num_classes=0), side, tmp_path)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(specs(), st.integers(1, 40))
 def test_a_random_network_without_a_classifier_gives_the_same_features(tmp_path_factory, spec, side):
     check_equal_to_eager(dataclasses.replace(spec, num_classes=0), side, tmp_path_factory.getbasetemp())

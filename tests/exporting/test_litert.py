@@ -76,7 +76,7 @@ def test_a_named_network_gives_the_same_probabilities_as_in_onnx_runtime(name, s
     check_equal_to_onnx(get_spec(name, num_classes=7), side, tmp_path)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(specs(), st.integers(1, 40))
 def test_a_random_network_gives_the_same_as_in_onnx_runtime(tmp_path_factory, spec, side):
     check_equal_to_onnx(spec, side, tmp_path_factory.getbasetemp())

@@ -59,7 +59,7 @@ def operations(path):
     return {op.get_friendly_name(): op for op in openvino.Core().read_model(path).get_ordered_ops()}
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(spec=specs(min_classes=2), resolution=st.integers(9, 24))
 def test_openvino_gives_what_onnx_runtime_gives(spec, resolution, tmp_path_factory):
     folder = tmp_path_factory.mktemp("random")

@@ -78,7 +78,7 @@ def initializers(model):
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
 @given(specs(), st.integers(1, 40), st.data())
 def test_a_random_network_loads_and_runs_in_int8(spec, side, data):
     weights = random_weights(spec)
@@ -106,7 +106,7 @@ def test_a_stem_written_in_pairs_gives_the_same_numbers(spec, quarter, data):
     np.testing.assert_array_equal(run(paired, images), run(plain, images))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(specs())
 def test_with_every_layer_float_it_is_the_32_bit_network(spec):
     weights = random_weights(spec)
@@ -285,7 +285,7 @@ def test_fast_bias_correction_takes_back_what_rounding_weights_does():
 # Equalization
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(specs(min_classes=1))
 def test_equalization_changes_no_output(spec):
     spec = dataclasses.replace(spec, activation="relu")

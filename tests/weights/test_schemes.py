@@ -45,7 +45,7 @@ def test_effnets_own_names_and_shapes_are_those_of_the_module():
 
 
 @pytest.mark.parametrize("scheme", FOREIGN)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(spec=specs(), seed=st.integers(0, 9))
 def test_random_networks_come_back_byte_for_byte(scheme, spec, seed):
     assume(has_names(spec, scheme))
