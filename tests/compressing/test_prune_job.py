@@ -33,7 +33,7 @@ from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_a
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = Options(share=0.5, steps=2, epochs=4, round_to=4)
+QUICK = Options(share=0.5, steps=2, epochs=2, round_to=4)
 _A_CLASS = 50
 
 

@@ -19,8 +19,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 V1 = {f"EfficientNetB{i}": f"b{i}" for i in range(8)}
 V2 = {f"EfficientNetV2{size}": f"v2_{size.lower()}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")}
 NAMES = V1 | V2
+# Those between have the same layers in other numbers, as timm's have, all of which are compared.
+COMPARED = [f"EfficientNet{size}" for size in ("B0", "B1", "B3", "B7", "V2B0", "V2B3", "V2S", "V2L")]
 # As in parity.pictures_for: both paddings matter at 40 pixels already.
-CASES = [(name, side) for name in NAMES for side in ((48, 49) if name.endswith("B0") else (40,))]
+CASES = [(name, side) for name in COMPARED for side in ((48, 49) if name.endswith("B0") else (40,))]
 
 
 @pytest.fixture
