@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from effnet.measure.timing import time_model
@@ -186,27 +187,40 @@ def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_fit(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A real fit of the digits for a latency, its FitResult; tests that change the bundle copy it."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Returns what makes a folder once for all processes that share the tests; torch computes in one thread."""
     import torch
 
-    import effnet
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as one_thread does for a module
-    with pytest.MonkeyPatch.context() as patch:
-        leave_few_candidates(patch)
-        result = effnet.fit(
-            "digits", max_latency_ms=50, max_macs=162_000, epochs=2, out=tmp_path_factory.mktemp("fit") / "bundle"
-        )
-    torch.set_num_threads(threads)
-    return result
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        done, folder = root / f"{name}.done", root / name
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                threads = torch.get_num_threads()
+                torch.set_num_threads(1)  # as one_thread does for a module
+                make(folder)
+                torch.set_num_threads(threads)
+                done.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def small_bundle(small_fit: Any) -> Path:
-    """The folder of `small_fit`."""
-    return small_fit.folder
+def small_bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The folder of a real fit of the digits for a latency; tests that change it copy it."""
+    import effnet
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            leave_few_candidates(patch)
+            effnet.fit("digits", max_latency_ms=50, max_macs=162_000, epochs=2, out=folder)
+
+    return made_once("bundle", make)
 
 
 @pytest.fixture

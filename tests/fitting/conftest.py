@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +58,17 @@ def quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_runs(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A folder of two runs of the digits, a and b, which differ in their seeds; not to change."""
-    import torch
-
     import effnet
 
-    root, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
-    torch.set_num_threads(1)  # as one_thread does for a module
-    with pytest.MonkeyPatch.context() as patch:
-        spare_plots(patch)
-        patch.setattr("effnet.fitting.artifact.time_model", lambda *_, **__: timing(1.0))
-        narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
-        spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
-        for seed, name in enumerate("ab"):
-            effnet.train("digits", spec=spec, epochs=2, seed=seed, out=root / name)
-    torch.set_num_threads(threads)
-    return root
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            spare_plots(patch)
+            patch.setattr("effnet.fitting.artifact.time_model", lambda *_, **__: timing(1.0))
+            narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
+            spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
+            for seed, name in enumerate("ab"):
+                effnet.train("digits", spec=spec, epochs=2, seed=seed, out=folder / name)
+
+    return made_once("two_runs", make)

@@ -27,11 +27,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def again(small_fit, tmp_path, monkeypatch):
+def again(small_bundle, tmp_path, monkeypatch):
     """Returns a function that makes the small fit's artifact again, its training already over, and what it said."""
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,))
-    folder = shutil.copytree(small_fit.folder / "run" / "attempt-1", tmp_path / "attempt-1")
-    plan = read_plan(small_fit.folder)
+    folder = shutil.copytree(small_bundle / "run" / "attempt-1", tmp_path / "attempt-1")
+    plan = read_plan(small_bundle)
     attempt = plan.attempts[0]
 
     def make(abstain, dataset=None, **asked):
