@@ -19,12 +19,13 @@ def _computes_in(candidate: Candidate) -> str:
     return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
 
 
-def _parts_beside(candidate: Candidate, layers: int) -> np.ndarray:
+def _parts_beside(candidate: Candidate) -> np.ndarray:
     """Returns what a file holds beside its weights, in parts: numbers for every channel, and nodes for every layer.
 
     Some functions take more nodes than others. On 120 candidates' ONNX files nodes explain the size to 1 %, of those
     in 8 bits to 10 %.
     """
+    layers = len(named_layers(candidate.spec))
     channels = sum(block.mid_channels + block.out_channels for block in candidate.spec.blocks)
     return np.array([channels / 1e3, layers, *(layers * (candidate.spec.activation == name) for name in _SLOW)])
 
@@ -40,7 +41,6 @@ class Predictions:
         self.table = table
         self._families = list(dict.fromkeys(candidate.family for candidate in table))
         self._features: dict[int, np.ndarray] = {}
-        self._layers: dict[int, int] = {}
         self._found_parts: dict[int, np.ndarray] = {}
         self._models: dict[tuple[str, str], np.ndarray | None] = {}
 
@@ -82,13 +82,8 @@ class Predictions:
 
     def _parts(self, index: int) -> np.ndarray:
         if index not in self._found_parts:
-            self._found_parts[index] = _parts_beside(self.table[index], self._num_layers(index))
+            self._found_parts[index] = _parts_beside(self.table[index])
         return self._found_parts[index]
-
-    def _num_layers(self, index: int) -> int:
-        if index not in self._layers:
-            self._layers[index] = len(named_layers(self.table[index].spec))
-        return self._layers[index]
 
     def _fit(self, key: str, kind: str) -> np.ndarray | None:
         """Fits non-negative coefficients to what has been measured, each relative to its size."""
@@ -110,7 +105,7 @@ class Predictions:
             candidate, found = self.table[index], self.table[index].cost
             slow = found.activations if candidate.spec.activation in _SLOW else 0
             shared = (
-                self._num_layers(index),
+                self._parts(index)[1],  # layers
                 found.macs / 1e6,
                 found.activations / 1e6,
                 slow / 1e6,
