@@ -1,0 +1,94 @@
+"""Files from outside are read if they are regular and of a bounded size; files of our own are written whole."""
+
+import errno
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MAX_JSON_BYTES = 32 * 10**6
+"""No JSON file of effnet's own comes near this size."""
+
+_MAX_INTEGER = 2**63 - 1
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file for reading; a pipe, a device or a folder is an OSError instead of an endless wait."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | os.PathLike[str], *, limit_bytes: int) -> bytes:
+    """Returns the content of a regular file; a file that is larger than `limit_bytes` is an OSError."""
+    with open_regular(path) as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"it must have at most {limit_bytes:,} bytes; it has more", os.fspath(path))
+    return data
+
+
+def read_json(path: str | os.PathLike[str], *, limit_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Returns the value in a JSON file; raises OSError if it cannot be read, ValueError as `parse_json` does."""
+    return parse_json(read_bytes(path, limit_bytes=limit_bytes))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a JSON text from outside.
+
+    Raises ValueError, with a reason on one line, for damaged text, for nesting that is too deep, for NaN and infinity,
+    and for integers of more than 64 bits: these end in a traceback where they are used.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it must be UTF-8 text; byte {error.start:,} is not") from error
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"it must hold finite numbers; got {text}")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or abs(value := int(digits)) > _MAX_INTEGER:
+        raise ValueError(f"it must hold whole numbers of at most 64 bits; got {digits[:20]}... ({len(digits)} digits)")
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it must hold finite numbers; got {text[:40]}")
+    return value
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, which takes its place if the block succeeds and is removed if not.
+
+    The data are on the disk before the name points to them. An OSError that names the file beside names `path`.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        if error.filename is None or os.fspath(error.filename) == os.fspath(beside):
+            error.filename = os.fspath(path)
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
