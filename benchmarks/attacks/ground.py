@@ -1,0 +1,224 @@
+"""Where an attack takes place: a folder with a bundle, a canary and a secret; and what counts as a fault."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.harness import ROOT
+
+HANG_SECONDS = 60
+MEMORY_MB = 1000
+SECRET = "a-line-of-a-private-file-4711"
+_TRACEBACK = "Traceback (most recent call last)"
+# What succeeds in taking all memory would end the benchmark, and this machine's other work.
+_ADDRESSES = 8 * 10**9
+# Past this an attack is ended, whatever it still does.
+_KILLED_AFTER = HANG_SECONDS + 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """A folder of one attack: `bundle` may be damaged, `canary` must never appear, `secret` must never be copied."""
+
+    folder: Path
+    bundle: Path
+
+    @property
+    def canary(self) -> Path:
+        """The file that code of an attack makes."""
+        return self.folder / "canary"
+
+    @property
+    def secret(self) -> Path:
+        """A file outside every folder that is given to effnet."""
+        return self.folder / "private" / "secret.txt"
+
+    @property
+    def image(self) -> Path:
+        """A good image."""
+        return self.folder / "good.png"
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file to make in the folder."""
+        return self.folder / name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command line of effnet, `words`; and what must come of it.
+
+    It must end with one of `codes`, and print `says` (a text, in either stream) and none of `lacks`. `python` runs the
+    words as Python code instead. `before` runs in the child before effnet starts; `stop` sends a signal after so many
+    seconds. `beside` starts the same command a second time, at once: one of the two must end with each of `codes`.
+    """
+
+    words: Sequence[str]
+    codes: Sequence[int] = (2,)
+    says: str = ""
+    lacks: Sequence[str] = ()
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    python: bool = False
+    before: Callable[[], None] | None = None
+    closed: Sequence[int] = ()
+    stop: tuple[signal.Signals, float] | None = None
+    beside: bool = False
+    memory_mb: float = MEMORY_MB
+    seconds: float = HANG_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attack:
+    """One attack: `item` is the number in the list of promises, `prepare` makes the input and returns the commands.
+
+    `after` looks at the folder when all is done and returns what is wrong, or an empty text.
+    """
+
+    item: int
+    name: str
+    prepare: Callable[[Ground], Sequence[Command]]
+    after: Callable[[Ground], str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command did: its exit code (negative for a signal), its time, peak memory and output."""
+
+    code: int
+    seconds: float
+    peak_mb: float
+    text: str
+
+
+def carry_out(attack: Attack, *, bundle: Path) -> tuple[list[str], list[Outcome]]:
+    """Return the faults of one attack, each a line, and what its commands did."""
+    with tempfile.TemporaryDirectory(prefix="effnet-hostile-") as name:
+        ground = _prepare_ground(Path(name), bundle)
+        faults, outcomes = [], []
+        for command in attack.prepare(ground):
+            done = _run_two(command, ground) if command.beside else [run(command, ground)]
+            outcomes += done
+            codes = sorted(outcome.code for outcome in done)
+            if command.beside and codes != sorted(command.codes):
+                faults.append(f"of two processes the exit codes must be {sorted(command.codes)}; got {codes}")
+            for outcome in done:
+                faults += _faults(outcome, command)
+        if ground.canary.exists():
+            faults.append("code of the attack ran")
+        if leaked := _leaked(ground):
+            faults.append(f"a private file was copied to {leaked}")
+        if attack.after and (found := attack.after(ground)):
+            faults.append(found)
+        return faults, outcomes
+
+
+def _prepare_ground(folder: Path, bundle: Path) -> Ground:
+    from PIL import Image
+
+    ground = Ground(folder=folder, bundle=folder / "bundle")
+    shutil.copytree(bundle, ground.bundle)
+    ground.secret.parent.mkdir()
+    ground.secret.write_text(SECRET * 1000, encoding="utf-8")
+    Image.new("L", (8, 8), 90).save(ground.image)
+    return ground
+
+
+def _faults(outcome: Outcome, command: Command) -> list[str]:
+    """Return what a command did wrong, whatever it was asked."""
+    faults = []
+    # A signal that comes before Python has begun ends it as any program.
+    if outcome.code < 0 and not (command.stop and outcome.code == -command.stop[0]):
+        faults.append(f"killed by signal {-outcome.code}: {outcome.text[-200:]!r}")
+    elif not command.beside and outcome.code >= 0 and outcome.code not in command.codes:
+        faults.append(f"exit code {outcome.code} instead of {tuple(command.codes)}: {outcome.text[-300:]!r}")
+    if outcome.seconds > command.seconds:
+        faults.append(f"took {outcome.seconds:.0f} s")
+    if outcome.peak_mb > command.memory_mb:
+        faults.append(f"took {outcome.peak_mb:.0f} MB")
+    if _TRACEBACK in outcome.text:
+        faults.append(f"a traceback: {outcome.text.strip().splitlines()[-1][:200]}")
+    if not command.beside and command.says not in outcome.text:
+        faults.append(f"must say {command.says!r}: {outcome.text[-300:]!r}")
+    faults += [f"must not print {text!r}" for text in (*command.lacks, SECRET) if text in outcome.text]
+    return faults
+
+
+def _leaked(ground: Ground) -> str:
+    """Return the first file outside the private folder that holds the secret, as text or as the bytes of an array."""
+    for path in sorted(ground.folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and ground.secret.parent not in path.parents:
+            with open(path, "rb") as file:
+                if SECRET.encode() in file.read(64 * 10**6):
+                    return path.name
+    return ""
+
+
+def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the environment of a user who is offline and has no cache; None removes a name."""
+    own = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    found = os.environ | own | changes
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def run(command: Command, ground: Ground) -> Outcome:
+    """Run a command to its end and return what it did; its memory is that of the largest of its processes."""
+    return _finish(*_start(command, ground, "0"), command)
+
+
+def _run_two(command: Command, ground: Ground) -> list[Outcome]:
+    started = [_start(command, ground, number) for number in "01"]
+    return [_finish(*one, command) for one in started]
+
+
+def _start(command: Command, ground: Ground, number: str) -> tuple[subprocess.Popen[bytes], Path, float]:
+    output = ground.path(f"private/output-{number}")
+    start = [sys.executable, "-c"] if command.python else [sys.executable, "-m", "effnet"]
+    environ = environment({"EFFNET_CACHE": str(ground.path("cache")), **command.env})
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
+        if command.before:
+            command.before()
+        for descriptor in command.closed:
+            os.close(descriptor)
+
+    with open(output, "wb") as file:
+        process = subprocess.Popen(
+            [*start, *map(str, command.words)], cwd=ground.folder, env=environ, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, preexec_fn=prepare,
+        )  # fmt: skip
+    return process, output, time.monotonic()
+
+
+def _finish(process: subprocess.Popen[bytes], output: Path, start: float, command: Command) -> Outcome:
+    timers = [threading.Timer(max(_KILLED_AFTER, command.seconds + 30), _kill_group, (process.pid, signal.SIGKILL))]
+    if command.stop:
+        number, seconds = command.stop
+        timers.append(threading.Timer(seconds, _kill_group, (process.pid, number)))
+    for timer in timers:
+        timer.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    for timer in timers:
+        timer.cancel()
+    _kill_group(process.pid, signal.SIGKILL)  # what it may have left behind
+    text = output.read_bytes()[: 10**6].decode("utf-8", "replace")
+    peak = usage.ru_maxrss * (1024 if sys.platform != "darwin" else 1) / 1e6  # macOS counts in bytes
+    return Outcome(code=process.returncode, seconds=seconds, peak_mb=peak, text=text)
+
+
+def _kill_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
