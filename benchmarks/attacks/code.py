@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from benchmarks.attacks.ground import Attack, Command, Ground
 
-
 # What a program does that loads a bundle; errors of effnet's own end it as they end a command.
 _LOAD = """import effnet, effnet.errors, sys
 try:

@@ -121,7 +121,10 @@ def damaged(ground: Ground) -> Sequence[Command]:
 def bomb(ground: Ground) -> Sequence[Command]:
     """A .keras archive of 10 MB that unpacks to 10 GB."""
     path = ground.path("bomb.keras")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("model.weights.h5", "w") as member:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open("model.weights.h5", "w", force_zip64=True) as member,
+    ):
         for _ in range(10_000):
             member.write(bytes(10**6))
     return (_fit(ground, path),)
