@@ -14,6 +14,18 @@ from benchmarks.attacks.ground import Attack, Command, Ground
 _FIT = ("--model", "lite0", "--max-params", "9M", "--epochs", "1")
 
 
+# What a program does that reads weights; the arrays are printed, so that what was copied is seen.
+_READ = """import pathlib, sys
+from effnet.errors import EffnetError
+from effnet.weights.files import read_arrays
+try:
+    arrays = read_arrays(pathlib.Path(sys.argv[1]))
+except EffnetError as error:
+    sys.exit(print(error) or error.exit_code)
+sys.stdout.buffer.write(b"".join(array.tobytes()[:10000] for array in arrays.values()))
+"""
+
+
 def _fit(ground: Ground, path: Path) -> Command:
     out = ground.path(f"out-{path.name}")
     return Command(words=("fit", "digits", "--weights", path, *_FIT, "--out", out))
@@ -30,7 +42,8 @@ def _h5(name: str, fill: Callable[[object, Ground], None]) -> Callable[[Ground],
             fill(file, ground)
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
             packed.write(path, "model.weights.h5")
-        return _fit(ground, path), _fit(ground, archive)
+        read = [Command(words=(_READ, file), python=True) for file in (path, archive)]
+        return *read, _fit(ground, path)
 
     return prepare
 
