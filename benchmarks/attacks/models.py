@@ -23,6 +23,7 @@ def _onnx(ground: Ground, answer: Sequence[float], *, kind: int = 1, external: s
         numbers.data_location = TensorProto.EXTERNAL
         for key, value in (("location", external), ("offset", "0"), ("length", str(4 * len(answer)))):
             numbers.external_data.add(key=key, value=value)
+    side = json.loads((ground.bundle / "config.json").read_text())["preprocess"]["resolution"]
     zero = helper.make_tensor("zero", kind, [1, 1], [0])
     nodes = [
         helper.make_node("Cast", ["image"], ["numbers_in"], to=kind),
@@ -34,7 +35,7 @@ def _onnx(ground: Ground, answer: Sequence[float], *, kind: int = 1, external: s
     shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 1])
     graph = helper.make_graph(
         nodes, "answer",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 8, 8, 1])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", side, side, 1])],
         [helper.make_tensor_value_info("probabilities", kind, ["batch", len(answer)])],
         [numbers, zero, shape],
     )  # fmt: skip
