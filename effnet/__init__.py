@@ -17,6 +17,7 @@ from effnet.arch.cost import Cost, cost
 from effnet.arch.describe import describe
 from effnet.arch.scale import scale, solve_phi
 from effnet.arch.spec import ArchSpec, BlockSpec, stage
+from effnet.system.telemetry import silence
 
 if TYPE_CHECKING:
     from effnet.data.datasets import read_dataset
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from effnet.weights.bundle import load_module
     from effnet.weights.pretrained import Pretrained, load_pretrained
 
+silence()
 # Read when torch loads its OpenMP: threads that wait must sleep. Spinning ones starve the working ones wherever
 # something else runs on the same cores; a training step was 13 times slower beside one other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

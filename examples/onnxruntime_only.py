@@ -6,6 +6,9 @@ python examples/onnxruntime_only.py effnet-photos/model.onnx cat.jpg dog.jpg
 import argparse
 import json
 import math
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: ONNX Runtime 1.32 reports to its makers
 
 import numpy as np
 import onnxruntime

@@ -1,6 +1,8 @@
 """A finished model in OpenVINO without effnet: class names and preprocessing lie in its own metadata.
 
 python examples/openvino_only.py effnet-photos/model.xml cat.jpg dog.jpg
+
+OpenVINO tells Intel of each import; `opt_in_out --opt_out`, given once, ends that.
 """
 
 import argparse

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.system.files import open_regular, parse_json, read_bytes, read_json, written_whole
@@ -17,6 +17,7 @@ _VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=20)
 @given(_VALUES)
 def test_ordinary_json_is_read_as_the_standard_library_reads_it(value: object) -> None:
     assert parse_json(json.dumps(value)) == json.loads(json.dumps(value))
