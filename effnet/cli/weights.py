@@ -128,7 +128,7 @@ def _facts(entry: "PublishedWeights", place: Path | None) -> dict[str, Any]:
         "licence": entry.licence,
         "licence_source": entry.licence_source,
         "source": entry.source,
-        "url": f"https://huggingface.co/{entry.hub}" if entry.hub else entry.url,
+        "url": entry.page,
         "file": entry.file,
         "older_files": list(entry.legacy_files),
         "hashes": list(entry.hashes),

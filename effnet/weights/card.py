@@ -38,13 +38,13 @@ def _metadata(entry: PublishedWeights, spec: ArchSpec) -> str:
 
 def _head(entry: PublishedWeights, spec: ArchSpec, *, checked: bool) -> str:
     total = cost(spec)
-    where = f"https://huggingface.co/{entry.hub}" if entry.hub else entry.url
+    place = f"`{entry.page}`" if entry.package else f"<{entry.page}>"
     classes = f"{spec.num_classes:,} classes" if spec.num_classes else "features, without a classifier"
     note = f"\n\nNote: {entry.note}." if entry.note else ""
     return (
         f"# {entry.id}\n\n"
         f"Published weights of {entry.network}, converted by `effnet pull {entry.id}`.\n"
-        f"Source: {entry.source}, <{where}>. {_proof(checked)}\n\n"
+        f"Source: {entry.source}, {place}. {_proof(checked)}\n\n"
         f"{classes[0].upper()}{classes[1:]}; {total.params:,} parameters; {total.macs / 1e9:.3f} billion "
         f"multiply-accumulates at {spec.resolution} x {spec.resolution} pixels.{note}"
     )

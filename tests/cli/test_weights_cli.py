@@ -35,11 +35,11 @@ def test_the_list_shows_what_can_be_used_and_counts_the_rest(run_cli):
     assert (ran.code, ran.err) == (0, "")
     *_, last = ran.out.splitlines()
     assert last == (
-        "204 published weights; --all shows 16 that effnet cannot build and 22 names without weights as well; "
+        "207 published weights; --all shows 16 that effnet cannot build and 22 names without weights as well; "
         "`effnet weights info ID` says all about one"
     )
-    assert sum("/" in line.split(" ")[1] for line in ran.out.splitlines() if len(line) > 2) == 204
-    assert "untrained" not in ran.out.rpartition("\n204")[0]
+    assert sum("/" in line.split(" ")[1] for line in ran.out.splitlines() if len(line) > 2) == 207
+    assert "untrained" not in ran.out.rpartition("\n207")[0]
 
 
 def test_the_list_of_all_names_every_entry(run_cli):
@@ -60,7 +60,7 @@ def test_a_family_is_listed_alone(run_cli):
         "224",
         "apache-2.0",
     ]
-    assert out.splitlines()[-1].startswith("11 published weights; --all shows 4 names without weights as well;")
+    assert out.splitlines()[-1].startswith("14 published weights; --all shows 4 names without weights as well;")
     assert "efficientnet_b0" not in out
 
 

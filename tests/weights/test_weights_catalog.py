@@ -70,8 +70,8 @@ def test_what_is_unsupported_says_why_and_names_no_network():
 def test_the_entries_of_each_origin_are_all_there():
     counts = {scheme: len(entries(scheme=scheme, supported_only=False)) for scheme in SCHEMES}
     # torchvision: B0-B7 and a second B1, V2 S-L, eight ResNets; Keras: 15 networks with and without a classifier;
-    # TensorFlow: 6 + 8 + 2 + 9 + 10 of V1, 5 Lite, 3 EdgeTPU, 3 CondConv, 15 of V2; lukemelas: 8 and 9.
-    assert counts == {"timm": 114, "torchvision": 20, "keras": 30, "tensorflow": 61, "lukemelas": 17}
+    # TensorFlow: 6 + 8 + 2 + 9 + 10 of V1, 5 Lite, 3 EdgeTPU, 3 CondConv, 15 of V2; lukemelas: 8 and 9; PyPI: Lite0-2.
+    assert counts == {"timm": 114, "torchvision": 20, "keras": 30, "tensorflow": 61, "lukemelas": 17, "pypi": 3}
 
 
 def test_ids_are_distinct_and_begin_with_their_scheme():
@@ -85,7 +85,7 @@ def test_every_file_has_a_place_and_a_hash_where_one_is_published():
             assert entry.hub == entry.url == ""
             continue
         assert bool(entry.hub) != bool(entry.url)
-        assert entry.url == "" or entry.url.endswith(f"/{entry.file}")
+        assert entry.url == "" or entry.package or entry.url.endswith(f"/{entry.file}")
         assert all(re.fullmatch(r"sha256:([0-9a-f]{8}|[0-9a-f]{64})|md5:[0-9a-f]{32}", text) for text in entry.hashes)
         assert entry.hashes or entry.scheme == "tensorflow" or (entry.hub and not entry.legacy_files)
         # Published names end with the beginning of the hash.
@@ -119,7 +119,7 @@ def test_preprocessing_is_valid_and_resizes_to_whole_pixels():
         "torchvision/resnet50.IMAGENET1K_V2": 232,
     }
     # Google's crops keep the middle s / (s + 32) of the picture.
-    google = [e for e in ALL if e.scheme in ("tensorflow", "keras", "lukemelas") and e.mode == "center"]
+    google = [e for e in ALL if e.scheme in ("tensorflow", "keras", "lukemelas", "pypi") and e.mode == "center"]
     assert len(google) > 80
     shorter |= {entry.id: entry.resolution + 32 for entry in google}
     for name, resized in shorter.items():
