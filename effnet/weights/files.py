@@ -17,7 +17,7 @@ from effnet.errors import WeightsError
 from effnet.system.files import open_regular, read_bytes
 from effnet.weights.declared import to_32_bit
 from effnet.weights.hdf5 import KERAS_MEMBER, read_hdf5, read_keras_archive
-from effnet.weights.hdf5 import MAGIC as HDF5_MAGIC
+from effnet.weights.hdf5_format import MAGIC as HDF5_MAGIC
 from effnet.weights.pickled import Call
 from effnet.weights.safetensors_file import read_safetensors
 from effnet.weights.schemes.tensorflow import SLOTS
@@ -132,7 +132,7 @@ def _damage_told(path: Path) -> Iterator[None]:
         raise _refuse_pickle(path, error.name) from error
     except (*_DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # of the system, not of h5py or of a place before the file's start
+            raise  # of the system, not of a place before the start of the file
         reason = " ".join(str(error).split())[:120] or "it ends too early"
         raise WeightsError(f"{path} is cut off or damaged ({reason}); get it again") from error
 
