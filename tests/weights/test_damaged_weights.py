@@ -18,7 +18,9 @@ from effnet.weights.archive import unpack
 from effnet.weights.files import read_arrays
 
 STATE = {f"{n}.{name}": np.full(shape, n, np.float32) for n in range(3) for name, shape in (("a", (4, 3)), ("b", (4,)))}
-MUTANTS = 24
+NAMES = ("w.safetensors", "w.pth", "w.legacy.pth", "w.h5", "w.weights.h5", "w.keras", "w.tar.gz", "m.index")
+NAMES += ("m.data-00000-of-00001",)
+MUTANTS = 20
 NUMBERS = (b"\xff" * 8, b"\xff" * 4, b"\0\0\0\x80", (2**40).to_bytes(8, "little"), (3 * 10**9).to_bytes(4, "little"))
 
 
@@ -81,25 +83,16 @@ def within(data, rng):
     return new.getvalue()
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["file", "member"])
-@pytest.mark.parametrize(
-    "name",
-    ["w.safetensors", "w.pth", "w.legacy.pth", "w.h5", "w.weights.h5", "w.keras", "w.tar.gz", "m.index",
-     "m.data-00000-of-00001"],
-)  # fmt: skip
-def test_damage_ends_in_one_line(whole, tmp_path, name, inside):
-    data, refused = (whole / name).read_bytes(), 0
-    if inside and not data.startswith(b"PK"):
-        pytest.skip("it has no members")
+@pytest.mark.parametrize("name, damage", [(name, damaged) for name in NAMES] + [("w.pth", within), ("w.keras", within)])
+def test_damage_ends_in_one_line(whole, tmp_path, name, damage):
+    data, messages = (whole / name).read_bytes(), []
     for name_beside in ("m.index", "m.data-00000-of-00001"):
         shutil.copy(whole / name_beside, tmp_path)
     for seed in range(MUTANTS):
-        rng = random.Random(seed)
-        (tmp_path / name).write_bytes(within(data, rng) if inside else damaged(data, rng))
+        (tmp_path / name).write_bytes(damage(data, random.Random(seed)))
         try:
             read_arrays(unpack(tmp_path / name, tmp_path / f"{seed}") if name == "w.tar.gz" else tmp_path / name)
         except WeightsError as error:
-            refused += 1
-            assert "\n" not in str(error)
-            assert len(str(error)) < 600
-    assert refused
+            messages.append(str(error))
+    assert messages
+    assert not [text for text in messages if "\n" in text or len(text) > 600]
