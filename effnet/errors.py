@@ -84,7 +84,6 @@ WORKSHOP = {
     "matplotlib": "matplotlib",
     "jinja2": "jinja2",
     "huggingface_hub": "huggingface_hub",
-    "h5py": "h5py",
 }
 
 

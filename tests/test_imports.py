@@ -13,7 +13,6 @@ import effnet
 
 WORKSHOP = (
     "torch", "onnx", "safetensors", "sklearn", "scipy", "tensorboard", "matplotlib", "jinja2", "huggingface_hub",
-    "h5py",
 )  # fmt: skip
 
 # Python runs this before anything else, in child processes as well.

@@ -55,7 +55,7 @@ def export(
     """Write a bundle for other runtimes, and check each file against the trained network.
 
     Formats: onnx, onnx-fp16, onnx-w8, onnx-int8, openvino, openvino-fp16, openvino-bf16, openvino-int8, litert,
-    litert-int8, executorch, executorch-int8, coreml, pt2.
+    litert-int8, executorch, executorch-int8, coreml.
     """
     from effnet.errors import EffnetError
     from effnet.exporting.job import export_each

@@ -21,7 +21,6 @@ _PACKAGES: dict[Runtime, tuple[str, ...]] = {
     "litert": ("ai-edge-litert", "ai-edge-quantizer", "litert-torch"),
     "executorch": ("executorch", "torchao", "torch"),
     "coreml": ("coremltools", "torch"),
-    "torch": ("torch",),
 }
 
 

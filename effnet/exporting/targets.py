@@ -24,7 +24,6 @@ _WRITERS = {
     "litert": "effnet.exporting.litert",
     "executorch": "effnet.exporting.executorch",
     "coreml": "effnet.exporting.coreml",
-    "torch": "effnet.exporting.pt2",
 }
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import safetensors
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split
@@ -30,7 +29,7 @@ from effnet.training.recipe_file import recipe_from_dict
 from effnet.training.speed import train_speed
 from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays, has_folded_norms
-from effnet.weights.bundle import load_arrays_, write_arrays
+from effnet.weights.bundle import load_arrays, load_arrays_, write_arrays
 from effnet.weights.catalog import entries
 from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
 
@@ -266,11 +265,12 @@ def _read_head(folder: Path) -> Head | None:
     if not path.is_file():
         return None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            facts = json.loads(file.metadata()["facts"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return state, facts, Validation(logits=state.pop(_LOGITS), indices=state.pop(_INDICES))
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        state, metadata = load_arrays(path)
+        facts = json.loads(metadata["facts"])
+        if not isinstance(facts, dict):
+            raise ValueError("its facts must be a JSON object")
+        return state, facts, Validation(logits=state.pop(_LOGITS), indices=state.pop(_INDICES))
+    except (BundleError, ValueError, KeyError, RecursionError) as error:
         raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start anew") from error
 
 

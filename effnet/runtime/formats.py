@@ -7,7 +7,7 @@ from typing import Literal
 
 from effnet.errors import InputError, nearest
 
-Runtime = Literal["onnxruntime", "openvino", "litert", "executorch", "coreml", "torch"]
+Runtime = Literal["onnxruntime", "openvino", "litert", "executorch", "coreml"]
 Precision = Literal["fp32", "fp16", "bf16", "w8", "int8"]
 
 
@@ -57,7 +57,6 @@ FORMATS = {
         _format("executorch", "executorch", "fp32", "model.pte"),
         _format("executorch-int8", "executorch", "int8", "model.int8.pte"),
         _format("coreml", "coreml", "fp16", "model.mlpackage"),
-        _format("pt2", "torch", "fp32", "model.pt2"),
     )
 }
 

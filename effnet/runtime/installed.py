@@ -12,7 +12,6 @@ _NEEDED: dict[Runtime, tuple[str, str, str]] = {
     "litert": ("ai_edge_litert", "ai-edge-litert", "litert"),
     "executorch": ("executorch", "executorch", "executorch"),
     "coreml": ("coremltools", "coremltools", "coreml"),
-    "torch": ("torch", "torch", "train"),
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -79,12 +80,12 @@ def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) 
     they belong to another network.
     """
     paths = [path for path in (folder / CHECKPOINT, *_earlier(folder)) if path.is_file()]
-    first: Exception | None = None
+    first: str | None = None
     for path in paths:
         try:
             position = _restore_(path, state)
         except _UNREADABLE as error:
-            first = first or error
+            first = first or " ".join(str(error).split())[:200] or type(error).__name__
             continue
         if first is not None:
             say(f"{paths[0]} cannot be resumed: {first}; going on from {path.name}, at step {position.step}")
@@ -112,6 +113,17 @@ def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[
     tensors = {name: tensor.cpu() for name, tensor in state_tensors(state).items()} if ranks.main else {}
     tensors, words = ranks.tell((tensors, state_words(position, state)))
     return position if ranks.main else put_back_(state, tensors, words)
+
+
+def load_best(folder: Path) -> dict[str, Tensor]:
+    """Returns the weights that did best in the run of `folder`; raises BundleError where they cannot be read."""
+    try:
+        return safetensors.torch.load_file(folder / BEST)
+    except _UNREADABLE as error:
+        raise BundleError(
+            f"{folder / BEST} must hold the best weights of this run; it cannot be read ({error}); remove the folder "
+            "to start anew"
+        ) from error
 
 
 def _restore_(path: Path, state: State) -> Position:

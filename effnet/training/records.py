@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from effnet.training.checkpoint import BEST, save_checkpoint
+from effnet.training.checkpoint import BEST, load_best, save_checkpoint
 from effnet.training.events import EpochEnd, Step
 from effnet.training.journal import PICTURED_EPOCHS, Journal, open_journal
 from effnet.training.metrics import append_metrics, rewrite_metrics
@@ -74,9 +74,7 @@ class Records:
 
     def best(self) -> dict[str, Tensor] | None:
         """Returns the weights that did best; None on other processes than the first."""
-        import safetensors.torch
-
-        return safetensors.torch.load_file(self.folder / BEST) if self.main else None
+        return load_best(self.folder) if self.main else None
 
     def save(self, position: Position, state: State) -> None:
         """Writes a checkpoint."""

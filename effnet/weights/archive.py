@@ -1,16 +1,26 @@
 """Archives that TensorFlow checkpoints are published in."""
 
+import gzip
+import io
 import os
 import re
 import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from effnet.errors import WeightsError
+from effnet.system.files import open_regular
+from effnet.weights.declared import MAX_GROWTH
 
 # The graph, the TFLite files and the logs that lie beside a checkpoint are not needed.
 _WANTED = re.compile(r"checkpoint|[^.].*\.(index|data-\d{5}-of-\d{5})")
+_GZIP = b"\x1f\x8b"
+_MAX_MEMBERS = 10_000
+_MAX_READ = 2**20
 
 
 def is_archive(name: str) -> bool:
@@ -21,8 +31,8 @@ def is_archive(name: str) -> bool:
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpacks the files of a checkpoint into the new `folder`, whole or not at all, and returns it.
 
-    All go straight into `folder`, whatever folders they have in the archive. Raises WeightsError where the archive
-    is damaged or has no checkpoint.
+    All go straight into `folder`, whatever folders they have in the archive; links and sparse files are passed over.
+    Raises WeightsError where the archive is damaged, unpacks to many times its size or has no checkpoint.
     """
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
@@ -37,14 +47,67 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 def _extract(archive: Path, folder: Path) -> None:
     try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = Path(member.name).name
-                content = tar.extractfile(member) if member.isfile() and _WANTED.fullmatch(name) else None
-                if content is not None:
-                    with content, open(folder / name, "wb") as file:
-                        shutil.copyfileobj(content, file)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise WeightsError(f"{archive.name} is no whole archive: {error}; get the file again") from error
+        with _content(archive) as content, tarfile.open(fileobj=content, mode="r:") as tar:
+            for number, member in enumerate(tar):
+                if number == _MAX_MEMBERS:
+                    raise ValueError(f"it has more than {_MAX_MEMBERS:,} files")
+                if member.isfile() and not member.issparse() and _WANTED.fullmatch(name := Path(member.name).name):
+                    _copy(tar, member, folder / name)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise WeightsError(f"{archive.name} is no whole archive: {str(error)[:120]}; get the file again") from error
     if not any(path.suffix == ".index" for path in folder.iterdir()):
         raise WeightsError(f"{archive.name} must hold a TensorFlow checkpoint; it has no file that ends with .index")
+
+
+def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = tar.extractfile(member)
+    assert source is not None
+    with source, open(path, "wb") as file:
+        shutil.copyfileobj(source, file)
+        if file.tell() != member.size:
+            raise EOFError("it ends too early")
+
+
+@contextmanager
+def _content(archive: Path) -> Iterator[BinaryIO]:
+    """Yields the tar file itself, decompressed where it has to be, as a stream that gives no more than it should."""
+    with open_regular(archive) as file:
+        most = MAX_GROWTH * file.seek(0, os.SEEK_END)
+        file.seek(0)
+        zipped = file.read(2) == _GZIP
+        file.seek(0)
+        if not zipped:
+            yield _Bounded(file, most)  # type: ignore[misc]
+            return
+        with gzip.GzipFile(fileobj=file) as opened:
+            yield _Bounded(opened, most)  # type: ignore[misc,arg-type]
+
+
+class _Bounded(io.RawIOBase):
+    """A stream of at most `most` bytes, a bounded number at a time: tarfile reads names of any length whole."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._most = file, most
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._check(place)
+        return self._file.seek(place, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MAX_READ:
+            raise ValueError("a name in it is too long")
+        self._check(self._file.tell() + size)
+        return self._file.read(size)
+
+    def _check(self, place: int) -> None:
+        if place > self._most + _MAX_READ:
+            raise ValueError(f"it unpacks to more than {MAX_GROWTH} times its size")

@@ -8,9 +8,11 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from effnet.errors import BundleError
+from effnet.errors import BundleError, WeightsError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import WEIGHTS, ModelConfig, read_config, write_config
+from effnet.weights.declared import to_32_bit
+from effnet.weights.safetensors_file import load_safetensors
 
 
 def state_arrays(module: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -46,10 +48,21 @@ def load_state(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise BundleError(f"a bundle has its weights in {WEIGHTS}; {folder} has none: copy it there, or name another")
+    return load_arrays(path)[0]
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns the arrays and the metadata of a safetensors file; raises BundleError where they cannot be read.
+
+    Floating-point arrays become 32-bit: from fewer bits exactly.
+    """
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        arrays, metadata = load_safetensors(path)
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path} is no whole safetensors file: {error}") from error
+    except WeightsError as error:
+        raise BundleError(str(error)) from error
+    return {name: to_32_bit(array) for name, array in arrays.items()}, metadata
 
 
 def load_module(folder: str | os.PathLike[str]) -> Network:

@@ -1,19 +1,28 @@
 """Files of weights become arrays: safetensors, PyTorch, Keras, TensorFlow; what a file is, its content says."""
 
-import pickle
+import errno
+import os
 import re
-import warnings
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from effnet.errors import WeightsError
-from effnet.weights.hdf5 import MAGIC as HDF5_MAGIC
-from effnet.weights.hdf5 import read_hdf5, read_keras_archive
+from effnet.system.files import open_regular, read_bytes
+from effnet.weights.declared import to_32_bit
+from effnet.weights.hdf5 import KERAS_MEMBER, read_hdf5, read_keras_archive
+from effnet.weights.hdf5_format import MAGIC as HDF5_MAGIC
+from effnet.weights.pickled import Call
+from effnet.weights.safetensors_file import read_safetensors
 from effnet.weights.schemes.tensorflow import SLOTS
 from effnet.weights.tensor_bundle import TABLE_MAGIC, read_bundle
+from effnet.weights.torch_file import ForeignPickleError, is_tensor, read_plain, read_zipped
 
 Arrays = dict[str, np.ndarray]
 
@@ -23,6 +32,11 @@ _INSIDE = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _AVERAGED = "n_averaged"  # torch's AveragedModel, whose weights torchvision saves, counts its steps
 _READABLE = ".safetensors, .pth, .pt, .bin, .h5, .keras, or a TensorFlow checkpoint"
+_DAMAGED = (
+    *(zipfile.BadZipFile, struct.error, zlib.error, EOFError, ValueError, TypeError, RuntimeError),
+    *(KeyError, IndexError, AttributeError, OverflowError, MemoryError),
+)
+_MAX_LISTING_BYTES = 10**6
 _PARTS_OF_A_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
@@ -42,11 +56,7 @@ def read_arrays(path: Path) -> Arrays:
         raise WeightsError(f"{path} must be a readable file of weights; the system says: {reason}") from error
     if not arrays:
         raise WeightsError(f"{path} must hold weights; it holds no arrays; get the file again or name another")
-    return {key: _to_32_bit(array) for key, array in arrays.items()}
-
-
-def _to_32_bit(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    return {key: to_32_bit(array) for key, array in arrays.items()}
 
 
 def _is_weight(name: str) -> bool:
@@ -65,7 +75,8 @@ def _prefix_in(folder: Path) -> Path:
     """Returns the checkpoint in `folder`: the latest by its own list, else the only one."""
     listing = folder / "checkpoint"
     if listing.is_file():
-        latest = re.search(r'^model_checkpoint_path: "(.+)"', listing.read_text("utf-8", "replace"), re.MULTILINE)
+        text = read_bytes(listing, limit_bytes=_MAX_LISTING_BYTES).decode("utf-8", "replace")
+        latest = re.search(r'^model_checkpoint_path: "(.+)"', text, re.MULTILINE)
         if latest and (folder / f"{Path(latest[1]).name}.index").is_file():
             return folder / Path(latest[1]).name
     found = sorted(folder.glob("*.index"))
@@ -79,20 +90,17 @@ def _prefix_in(folder: Path) -> Path:
 
 
 def _read_file(path: Path) -> Arrays:
+    """Reads a file that is opened once: what it was found to be is what is read."""
     if not path.is_file():
         raise WeightsError(f"{path} must be a file of weights ({_READABLE}); there is no such file")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(512)
-        file.seek(max(0, path.stat().st_size - 8))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 8))
         end = file.read()
-    if start.startswith(HDF5_MAGIC):
-        return read_hdf5(path, where=str(path))
-    if start.startswith(b"PK\x03\x04"):
-        return _read_zip(path)
-    if start[8:9] == b"{":
-        return _read_safetensors(path)
-    if start.startswith(b"\x80"):
-        return _read_torch(path)
+        file.seek(0)
+        for signature, read in _READERS:
+            if signature(start):
+                return read(file, path)
     if end == TABLE_MAGIC:
         raise WeightsError(
             f"{path} must be named NAME.index, with NAME.data-00000-of-00001 beside it, as TensorFlow writes "
@@ -115,49 +123,52 @@ def _describe(start: bytes) -> str:
     return f"it begins with {start[:12]!r}, as none of these does; get it again or name another file"
 
 
-def _read_zip(path: Path) -> Arrays:
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file makes its reader raise into a WeightsError of one line."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{path} is cut off or damaged ({error}); get it again") from error
-    if "model.weights.h5" in names:
-        return read_keras_archive(path)
-    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
-        return _read_torch(path, zipped=True)
+        yield
+    except ForeignPickleError as error:
+        raise _refuse_pickle(path, error.name) from error
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the system, not of a place before the start of the file
+        reason = " ".join(str(error).split())[:120] or "it ends too early"
+        raise WeightsError(f"{path} is cut off or damaged ({reason}); get it again") from error
+
+
+def _read_zip(file: BinaryIO, path: Path) -> Arrays:
+    with _damage_told(path), zipfile.ZipFile(file) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+        if KERAS_MEMBER in archive.namelist():
+            return read_keras_archive(file, archive, where=path)
+        if "constants.pkl" in names:
+            raise WeightsError(
+                f"{path} must hold tensors and nothing else; it is a TorchScript program; where you trust it, load "
+                "it with torch.jit.load and save its state_dict() as .safetensors"
+            )
+        if "data.pkl" in names:
+            return read_zipped(file, archive, choose=lambda content: state_in(content, path=path), where=path)
     raise WeightsError(
         f"{path} must be a file of weights ({_READABLE}); it is an archive; unpack it and name a file in it"
     )
 
 
-def _read_safetensors(path: Path) -> Arrays:
-    import safetensors
+def _read_plain(file: BinaryIO, path: Path) -> Arrays:
+    with _damage_told(path):
+        return read_plain(file, choose=lambda content: state_in(content, path=path), where=path)
 
+
+def _read_hdf5(file: BinaryIO, path: Path) -> Arrays:
+    with _damage_told(path):
+        return read_hdf5(file, file_bytes=file.seek(0, os.SEEK_END), where=path)
+
+
+def _read_safetensors(file: BinaryIO, path: Path) -> Arrays:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {key: _to_array(file.get_tensor(key), key=key, path=path) for key in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+        return read_safetensors(file, where=path)[0]
+    except ValueError as error:
         raise WeightsError(f"{path} is no whole safetensors file ({error}); get it again") from error
-
-
-def _read_torch(path: Path, *, zipped: bool = False) -> Arrays:
-    import torch
-
-    # Mapped, an optimizer's state is never read; torch maps named files only, and goes by this suffix.
-    mmap = zipped and path.suffix != ".safetensors"
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # torch comments on the pickle protocol of files that it then reads
-            source = str(path) if mmap else file
-            content = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        # torch has words of its own for modules that are never allowed, and other ones for the rest.
-        asked = re.search(r"(?i)unsupported (?:(?:global|class): )?(?:GLOBAL )?(\w+\.[\w.]*\w)", str(error))
-        raise _refuse_pickle(path, asked[1] if asked else "") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).split(". ")[0][:120] or "it ends too early"
-        raise WeightsError(f"{path} is cut off or damaged ({reason}); get it again") from error
-    return {key: _to_array(value, key=key, path=path) for key, value in _state_in(content, path=path).items()}
 
 
 def _refuse_pickle(path: Path, asked: str) -> WeightsError:
@@ -168,21 +179,19 @@ def _refuse_pickle(path: Path, asked: str) -> WeightsError:
     )
 
 
-def _state_in(content: object, *, path: Path) -> dict[str, object]:
+def state_in(content: object, *, path: Path) -> dict[str, object]:
     """Returns the state dict in what a file held: unwrapped, and without the prefixes of wrappers."""
-    import torch
-
-    while isinstance(content, Mapping):
-        inner = next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
+    seen = set()
+    while isinstance(content, Mapping) and id(content) not in seen:  # a pickle may hold itself
+        seen.add(id(content))
+        content = next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), content)
     if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} must hold a state dict, names with tensors; it holds a {type(content).__name__}")
-    state = {str(key): value for key, value in content.items()}
+        kind = content.name if isinstance(content, Call) else type(content).__name__
+        raise WeightsError(f"{path} must hold a state dict, names with tensors; it holds a {kind}")
+    state = dict(content)
     if len(state) > 1 and all(key.startswith("module.") or key == _AVERAGED for key in state):
         state.pop(_AVERAGED, None)
-    strange = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    strange = [key for key, value in state.items() if not is_tensor(value)]
     if strange:
         raise WeightsError(
             f"{path} must hold a state dict, names with tensors; {', '.join(strange[:3])} is none; save "
@@ -193,12 +202,9 @@ def _state_in(content: object, *, path: Path) -> dict[str, object]:
     return state
 
 
-def _to_array(tensor: object, *, key: str, path: Path) -> np.ndarray:
-    """Returns a copy, since the file may be mapped into memory and go away."""
-    try:
-        tensor = tensor.detach()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy().copy()
-    except (TypeError, RuntimeError) as error:
-        raise WeightsError(
-            f"{path}: {key} must be an array of numbers; got {tensor.dtype}; use the weights before quantization"
-        ) from error
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, Path], Arrays]], ...] = (
+    (lambda start: start.startswith(HDF5_MAGIC), _read_hdf5),
+    (lambda start: start.startswith(b"PK\x03\x04"), _read_zip),
+    (lambda start: start[8:9] == b"{", _read_safetensors),
+    (lambda start: start.startswith(b"\x80"), _read_plain),
+)

@@ -2,13 +2,19 @@
 
 import io
 import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
 from effnet.errors import WeightsError
+from effnet.weights.declared import MAX_BYTES, MAX_GROWTH, Declared, check_declared
+from effnet.weights.hdf5_format import Dataset, Group, Hdf5File
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
+KERAS_MEMBER = "model.weights.h5"
+
+_MAX_OBJECTS = 100_000
 
 # Keras 3 numbers the variables of a layer; how many there are tells which kind of layer it is.
 _NUMBERED = {
@@ -19,44 +25,79 @@ _NUMBERED = {
 }
 
 
-def read_hdf5(source: Path | io.BytesIO, *, where: str) -> dict[str, np.ndarray]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """A data set of a file, the names that lead to it, and the group that it lies in."""
+
+    dataset: Dataset
+    path: tuple[str, ...]
+    parent: Group
+
+
+def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, np.ndarray]:
     """Returns the floating-point arrays of a Keras file by `LAYER/WEIGHT`; counters and seeds are left out.
 
-    Keras 2 stores `LAYER/.../kernel:0`; Keras 3 stores `layers/KIND/vars/0`, with the layer's name as an
-    attribute. Raises WeightsError where the file is damaged or names no layers.
+    Keras 2 stores `LAYER/.../kernel:0`; Keras 3 stores `layers/KIND/vars/0`, with the layer's name as an attribute.
+    Raises WeightsError where it names no layers, is HDF5 of another kind than Keras writes, or declares more than
+    `file_bytes`, the size of the file, can stand for; ValueError or struct.error where it is damaged.
     """
-    import h5py
+    file, path = Hdf5File(source, where), ()
+    root = file.open(file.root, path="its root")
+    if isinstance(root, Group) and "model_weights" in root.members:
+        root, path = file.open(root.members["model_weights"], path="model_weights"), ("model_weights",)
+    if not isinstance(root, Group):
+        raise ValueError("it has no groups")
+    found = list(_datasets(file, root, path, where=where))
+    declared = (
+        Declared(name="/".join(one.path), shape=one.dataset.shape, itemsize=one.dataset.dtype.itemsize) for one in found
+    )
+    check_declared(declared, file_bytes=file_bytes, where=where)
+    return {_key(one, where=where): file.numbers(one.dataset) for one in found}
 
-    try:
-        with h5py.File(source, "r") as file:
-            root = file.get("model_weights", file)
-            datasets: list[h5py.Dataset] = []
-            # Shared layers are reached by several ways; visiting goes each way once.
-            root.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
-            return {_key(item, where=where): item[()] for item in datasets if item.dtype.kind == "f"}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise WeightsError(f"{where} is cut off or damaged ({str(error)[:120]}); get it again") from error
+
+def _datasets(file: Hdf5File, root: Group, path: tuple[str, ...], *, where: object) -> Iterator[_Found]:
+    """Yields every data set once, whatever ways lead to it: shared layers have several, and groups may go round."""
+    waiting, seen = [(root, path)], {file.root}
+    for group, path in waiting:  # which grows
+        for name, place in group.members.items():
+            if place in seen:
+                continue
+            seen.add(place)
+            if len(seen) > _MAX_OBJECTS:
+                raise WeightsError(f"{where} must hold at most {_MAX_OBJECTS:,} objects; save the weights alone")
+            item = file.open(place, path="/".join((*path, name)))
+            if isinstance(item, Group):
+                waiting.append((item, (*path, name)))
+            elif item is not None:
+                yield _Found(item, (*path, name), group)
 
 
-def _key(item: object, *, where: str) -> str:
+def _key(found: _Found, *, where: object) -> str:
     """Returns `LAYER/WEIGHT` for one dataset of a Keras file."""
-    *_, layer, part = ("", *item.name.split("/"))
+    *_, layer, part = ("", *found.path)
     if not part.isdecimal():
         return f"{layer}/{part.removesuffix(':0')}"
-    name, names = item.parent.attrs.get("name"), _NUMBERED.get(len(item.parent), ())
-    if layer != "vars" or name is None or int(part) >= len(names):
+    name, names = found.parent.name, _NUMBERED.get(len(found.parent.members), ())
+    if layer != "vars" or not name or len(part) > 1 or int(part) >= len(names):
         raise WeightsError(
-            f"{where} must carry the names of its layers; {item.name} has none; save it with Keras 3.4 or newer, or "
-            "with model.save_weights('NAME.h5') of Keras 2"
+            f"{where} must carry the names of its layers; /{'/'.join(found.path)} has none; save it with Keras 3.4 or "
+            "newer, or with model.save_weights('NAME.h5') of Keras 2"
         )
-    return f"{name.decode() if isinstance(name, bytes) else name}/{names[int(part)]}"
+    return f"{name}/{names[int(part)]}"
 
 
-def read_keras_archive(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a .keras file by `LAYER/WEIGHT`; its description of the model is not read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read("model.weights.h5")
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
-        raise WeightsError(f"{path} is cut off or damaged ({error}); get it again") from error
-    return read_hdf5(io.BytesIO(content), where=str(path))
+def read_keras_archive(file: BinaryIO, archive: zipfile.ZipFile, *, where: object) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .keras archive, opened from `file`, by `LAYER/WEIGHT`, and reads nothing else in it.
+
+    Raises what `read_hdf5` does, and whatever zipfile raises where it is damaged.
+    """
+    file_bytes = file.seek(0, io.SEEK_END)
+    info, most = archive.getinfo(KERAS_MEMBER), min(MAX_BYTES, MAX_GROWTH * file_bytes)
+    if info.file_size > most:
+        raise WeightsError(
+            f"{where} must hold the weights that it declares; {KERAS_MEMBER} in it has {info.file_size:,} bytes, and "
+            f"at most {most:,} are read from {file_bytes:,}; save it with Keras anew"
+        )
+    with archive.open(info) as member:
+        content = member.read(info.file_size)
+    return read_hdf5(io.BytesIO(content), file_bytes=file_bytes, where=where)

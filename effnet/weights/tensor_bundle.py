@@ -8,24 +8,28 @@ tensorflow/core/util/tensor_bundle/tensor_bundle.h.
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from effnet.errors import WeightsError
+from effnet.system.files import open_regular, read_bytes
 from effnet.weights.crc32c import masked_crc32c
+from effnet.weights.declared import KINDS, Declared, check_declared, decode
 
 TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER, _TRAILER = 48, 5
 # DataType in tensorflow/core/framework/types.proto; what is no number (strings, object graphs) is passed over.
-_BFLOAT16 = 14
-_DTYPES = {
-    1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", _BFLOAT16: "<u2", 17: "<u2",
-    19: "<f2", 22: "<u4", 23: "<u8",
+_KINDS = {
+    1: "F32", 2: "F64", 3: "I32", 4: "U8", 5: "I16", 6: "I8", 9: "I64", 10: "BOOL", 14: "BF16", 17: "U16", 19: "F16",
+    22: "U32", 23: "U64",
 }  # fmt: skip
 _BIG_ENDIAN = 1
+_MAX_INDEX_BYTES = 8 * 10**6  # that of L2, its average and an optimizer's state has a tenth of it
+_MAX_KEY_BYTES, _MAX_SHARDS = 4096, 128
 
 
 class _Entry(NamedTuple):
@@ -39,6 +43,10 @@ class _Entry(NamedTuple):
     crc: int
     sliced: bool
 
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(KINDS[_KINDS[self.dtype]]).itemsize
+
 
 def read_bundle(prefix: Path, *, keep: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
     """Returns the numeric variables of the checkpoint PREFIX.index whose name `keep` accepts; bfloat16 as 32-bit.
@@ -47,22 +55,35 @@ def read_bundle(prefix: Path, *, keep: Callable[[str], bool] = lambda name: True
     """
     index = Path(f"{prefix}.index")
     try:
-        table = dict(read_table(index.read_bytes()))
+        table = dict(read_table(read_bytes(index, limit_bytes=_MAX_INDEX_BYTES)))
         num_shards = _read_header(table.pop(b"", None))
         entries = {key.decode(): _read_entry(message) for key, message in table.items()}
-        wanted = {name: e for name, e in entries.items() if e.dtype in _DTYPES and keep(name)}
+        wanted = {name: e for name, e in entries.items() if e.dtype in _KINDS and keep(name)}
     except (ValueError, IndexError, TypeError) as error:
         raise WeightsError(f"{index} must be the index of a TensorFlow checkpoint; {error}; get it again") from error
-    arrays = {}
-    for shard in sorted({entry.shard for entry in wanted.values()}):
-        path = Path(f"{prefix}.data-{shard:05d}-of-{num_shards:05d}")
-        if not path.is_file():
-            raise WeightsError(f"{index} has its numbers in {path.name}, which is not beside it; get that file too")
-        with path.open("rb") as file:
-            for name, entry in wanted.items():
-                if entry.shard == shard:
-                    arrays[name] = _read_variable(file, entry, what=f"{path}: {name}")
-    return arrays
+    with ExitStack() as opened:
+        files: dict[int, BinaryIO] = {}
+        for shard in sorted({entry.shard for entry in wanted.values()}):
+            path = _shard(prefix, shard, num_shards)
+            if not path.is_file():
+                raise WeightsError(f"{index} has its numbers in {path.name}, which is not beside it; get that file too")
+            if len(files) == _MAX_SHARDS:
+                raise WeightsError(f"{index} must have at most {_MAX_SHARDS} data files; save the checkpoint anew")
+            files[shard] = opened.enter_context(open_regular(path))
+        _check_sizes(wanted, files, index)
+        return {
+            name: _read_variable(files[entry.shard], entry, what=f"{_shard(prefix, entry.shard, num_shards)}: {name}")
+            for name, entry in sorted(wanted.items(), key=lambda item: item[1].shard)
+        }
+
+
+def _shard(prefix: Path, shard: int, num_shards: int) -> Path:
+    return Path(f"{prefix}.data-{shard:05d}-of-{num_shards:05d}")
+
+
+def _check_sizes(wanted: Mapping[str, _Entry], files: Mapping[int, BinaryIO], index: Path) -> None:
+    arrays = (Declared(name=name, shape=e.shape, itemsize=e.itemsize) for name, e in wanted.items())
+    check_declared(arrays, file_bytes=sum(file.seek(0, os.SEEK_END) for file in files.values()), where=index)
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -72,8 +93,13 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-_FOOTER:]
     _, at = _read_handle(footer, 0)  # the meta index, which checkpoints do not use
     (offset, size), _ = _read_handle(footer, at)
+    read = 0
     for _, handle in _read_block(data, offset, size):
-        yield from _read_block(data, *_read_handle(handle, 0)[0])
+        place, size = _read_handle(handle, 0)[0]
+        read += size
+        if read > len(data):
+            raise ValueError("its blocks overlap")
+        yield from _read_block(data, place, size)
 
 
 def _read_handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
@@ -99,6 +125,8 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         length, at = _read_varint(block, at)
         key = key[:shared] + block[at : at + fresh]
         at += fresh + length
+        if len(key) > _MAX_KEY_BYTES or at > stop:
+            raise ValueError("a name in it is too long, or a record is cut off")
         yield key, block[at - length : at]
 
 
@@ -142,7 +170,13 @@ def _read_header(message: bytes | None) -> int:
     fields = dict(_read_fields(message))
     if fields.get(2) == _BIG_ENDIAN:
         raise ValueError("it was written on a big-endian machine")
-    return int(fields.get(1, 1))
+    return _whole(fields.get(1, 1))
+
+
+def _whole(value: int | bytes) -> int:
+    if not isinstance(value, int) or value >= 2**63:
+        raise ValueError("a number in it is negative or no number")
+    return value
 
 
 def _read_entry(message: bytes) -> _Entry:
@@ -151,14 +185,15 @@ def _read_entry(message: bytes) -> _Entry:
     shape = []
     for number, dim in _read_fields(fields.get(2, b"")):
         if number == 2:
-            shape.append(dict(_read_fields(dim)).get(1, 0))
+            shape.append(_whole(dict(_read_fields(dim)).get(1, 0)))
+    dtype, shard, offset, size, crc = (_whole(fields.get(number, 0)) for number in (1, 3, 4, 5, 6))
     return _Entry(
-        dtype=fields.get(1, 0),
+        dtype=dtype,
         shape=tuple(shape),
-        shard=fields.get(3, 0),
-        offset=fields.get(4, 0),
-        size=fields.get(5, 0),
-        crc=fields.get(6, 0),
+        shard=shard,
+        offset=offset,
+        size=size,
+        crc=crc,
         sliced=7 in fields,
     )
 
@@ -166,8 +201,7 @@ def _read_entry(message: bytes) -> _Entry:
 def _read_variable(file: BinaryIO, entry: _Entry, *, what: str) -> np.ndarray:
     if entry.sliced:
         raise WeightsError(f"{what} is stored in slices, which are not read; save the checkpoint without partitions")
-    dtype = np.dtype(_DTYPES[entry.dtype])
-    if math.prod(entry.shape) * dtype.itemsize != entry.size:
+    if math.prod(entry.shape) * entry.itemsize != entry.size:
         raise WeightsError(f"{what} must fill its shape {entry.shape}; got {entry.size} bytes; get the file again")
     if entry.offset + entry.size > file.seek(0, os.SEEK_END):
         raise WeightsError(f"{what} lies beyond the end of the file, which is cut off; get it again")
@@ -175,5 +209,5 @@ def _read_variable(file: BinaryIO, entry: _Entry, *, what: str) -> np.ndarray:
     data = file.read(entry.size)
     if masked_crc32c(data) != entry.crc:
         raise WeightsError(f"{what} has a wrong checksum, so the file is damaged; get it again")
-    array = np.frombuffer(data, dtype).reshape(entry.shape)
-    return (array.astype(np.uint32) << 16).view(np.float32) if entry.dtype == _BFLOAT16 else array
+    kind = _KINDS[entry.dtype]
+    return decode(np.frombuffer(data, KINDS[kind]).reshape(entry.shape), kind)

@@ -69,7 +69,7 @@ def test_the_deployed_module_keeps_the_layers_names_and_has_no_norms():
 def test_a_network_without_a_classifier_is_refused(tmp_path):
     spec = dataclasses.replace(small(), num_classes=0)
     config = ModelConfig(arch=spec, preprocess=Preprocess(resolution=SIDE), class_names=())
-    for name in ("executorch", "pt2", "coreml"):
+    for name in ("executorch", "coreml"):
         with pytest.raises(SpecError, match="has no classifier"):
             write_export(name, tmp_path, config, {})
     assert not list(tmp_path.iterdir())
@@ -238,13 +238,13 @@ def test_without_executorch_the_extra_is_named(exported, tmp_path, monkeypatch):
 
 def test_a_failed_write_leaves_the_old_file(exported, tmp_path, monkeypatch):
     config, state = exported[:2]
-    (tmp_path / "model.pt2").write_bytes(b"old")
+    (tmp_path / "model.pte").write_bytes(b"old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_export("pt2", tmp_path, config, state)
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
-    assert (tmp_path / "model.pt2").read_bytes() == b"old"
+        write_export("executorch", tmp_path, config, state)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pte"]
+    assert (tmp_path / "model.pte").read_bytes() == b"old"

@@ -355,6 +355,6 @@ def test_what_is_not_there_or_holds_nothing(tmp_path, monkeypatch):
     def forbid(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", forbid)
+    monkeypatch.setattr("effnet.weights.files.open_regular", forbid)
     with pytest.raises(WeightsError, match=r"w.zip must be a readable file .* the system says: Permission denied"):
         read_arrays(tmp_path / "w.zip")

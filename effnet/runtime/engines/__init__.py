@@ -16,7 +16,6 @@ _MODULES: dict[str, str] = {
     "openvino": "openvino",
     "litert": "litert",
     "executorch": "executorch",
-    "torch": "torch",
 }
 
 
