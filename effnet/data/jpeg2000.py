@@ -37,8 +37,8 @@ class _Size:
         return math.ceil(self.width / self.tile_width) * math.ceil(self.height / self.tile_height)
 
 
-def check_codestream(stream: BinaryIO, *, size: tuple[int, int]) -> None:
-    """Raises ImageError for a file that takes too much memory to decode; `size` is what Pillow reads as its size.
+def check_codestream(stream: BinaryIO) -> float:
+    """Returns how many bytes decoding the file takes; raises ImageError where that is too much.
 
     All segments of the whole file are looked at, wherever they stand, as the decoder might find another than Pillow.
     """
@@ -53,6 +53,7 @@ def check_codestream(stream: BinaryIO, *, size: tuple[int, int]) -> None:
     stream.seek(place)
     if not sizes:
         raise ImageError("a JPEG 2000 file must say its size; it does not")
+    most = 0.0
     for found in sizes:
         bytes_needed = found.width * found.height * 4 + found.tiles * _TILE_BYTES
         area = min(found.width, found.tile_width) * min(found.height, found.tile_height)
@@ -60,6 +61,8 @@ def check_codestream(stream: BinaryIO, *, size: tuple[int, int]) -> None:
         bytes_needed += area * sum(4 + (1 if bits <= 8 else 2 if bits <= 16 else 4) for bits in found.samples)
         bytes_needed += len(found.samples) * max((_overhead(found, area, style) for style in styles), default=0)
         check_pixels(found.width, found.height, bytes_needed=bytes_needed)
+        most = max(most, bytes_needed)
+    return most
 
 
 def _segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -9,7 +9,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from effnet.data.limits import check_pixels
 from effnet.errors import ImageError
 
 # An empty scan takes 0.7 ns a pixel: all of them together take less than 4 s. Real files have about ten scans.
@@ -19,32 +18,32 @@ _LEAST_SCANS = 30
 
 _SCAN, _END = 0xDA, 0xD9
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _SCAN_WORD = 0xDAFF
 _BLOCK = 2**20
 
 
-def check_scans(stream: BinaryIO, *, pixels: int) -> None:
-    """Raises ImageError for a JPEG file with more scans than so many pixels may have, or too large for those it has."""
+def check_scans(stream: BinaryIO, *, pixels: int) -> bool:
+    """Returns whether the decoder keeps all coefficients of the file; raises ImageError for too many scans."""
     place = stream.tell()
     stream.seek(0)
     found = last = 0
     while block := stream.read(_BLOCK):
         found += count_scans(block) + (last == 0xFF and block[0] == _SCAN)
         last = block[-1]
-    if found > 1:
-        stream.seek(0)
-        data = stream.read()
-        check_scan_count(data, pixels=pixels, found=found)
+    stream.seek(0)
+    keeps = found != 1 and check_scan_count(stream.read(), pixels=pixels, found=found)
     stream.seek(place)
+    return keeps
 
 
-def check_scan_count(data: bytes, *, pixels: int, found: int) -> None:
-    """Raises ImageError as `check_scans`; `found` is how many starts of scans `count_scans` found."""
+def check_scan_count(data: bytes, *, pixels: int, found: int) -> bool:
+    """Returns and raises as `check_scans`; `found` is how many starts of scans `count_scans` found."""
     most = max(_LEAST_SCANS, min(_MOST_SCANS, _MOST_SCANNED // max(1, pixels)))
     # Thumbnails in the metadata and films behind the image count as well, so only many are counted exactly.
     if found > most and (exact := sum(marker == _SCAN for marker, _ in _markers(data))) > most:
         raise ImageError(f"a JPEG file of {pixels:,} pixels must have at most {most} scans; it has {exact}: save it anew")
+    return _keeps_coefficients(data)
 
 
 def count_scans(data: bytes) -> int:
@@ -57,7 +56,7 @@ def count_scans(data: bytes) -> int:
     )
 
 
-def holds_coefficients(data: bytes) -> bool:
+def _keeps_coefficients(data: bytes) -> bool:
     """Returns whether a decoder keeps the coefficients of the whole image, as for more than one scan it must."""
     components = 0
     for marker, place in _markers(data):

@@ -108,17 +108,18 @@ class HeaderStream:
 
     def __init__(self, stream: BinaryIO, *, limit_bytes: int = _HEADER_BYTES) -> None:
         self._stream = stream
+        self._read = stream.read
         self._left = limit_bytes
         self._exif_left = MAX_EXIF_BYTES
 
     def read(self, size: int = -1) -> bytes:
         """Returns as many bytes as asked for; raises ImageError where the header is too long."""
-        most = max(0, self._left) + 1
-        data = self._stream.read(most if size is None or size < 0 else min(size, most))
-        self._left -= len(data) + _CALL_BYTES
-        if data.startswith(_EXIF):
+        left = self._left
+        data = self._read(size if 0 <= size <= left else left + 1)
+        self._left = left = left - len(data) - _CALL_BYTES
+        if data[:6] == _EXIF:
             self._exif_left -= len(data)
-        if self._left < 0 or self._exif_left < 0:
+        if left < 0 or self._exif_left < 0:
             raise ImageError("its header or its metadata are too long; save it again without them")
         return data
 

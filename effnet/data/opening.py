@@ -48,7 +48,7 @@ if _PILLOW_DEFAULT_LIMIT == Image.MAX_IMAGE_PIXELS:
 # What a decoder takes a pixel beside Pillow's image and the result, which `BYTES_PER_PIXEL` counts; measured with
 # every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and two
 # copies.
-_DECODER_BYTES = {"WEBP": 16, "AVIF": 16}
+_DECODER_BYTES = {"WEBP": 10, "AVIF": 10}
 # Pillow decodes these in Python, a few million values a second; the files that people have are far smaller.
 _PYTHON_DECODERS = frozenset({"ppm", "ppm_plain", "bmp_rle"})
 _PYTHON_SHARE = 8
@@ -128,14 +128,24 @@ def bytes_needed(picture: Image.Image) -> float:
     return needed
 
 
-def load_picture(picture: Image.Image, stream: BinaryIO) -> None:
-    """Decodes the pixels of what `open_picture` opened; raises ImageError for a file that would take too long."""
-    pixels = picture.width * picture.height
+def decoding_bytes(picture: Any, stream: BinaryIO) -> float:
+    """Returns what `bytes_needed` does, exactly: where the header does not tell, the whole file is searched.
+
+    Raises ImageError for a file that would take too much memory or, of scans without number, too much time.
+    """
+    needed, (width, height) = bytes_needed(picture), picture.size
     if picture.format in ("JPEG", "MPO"):
-        jpeg_scans.check_scans(stream, pixels=pixels)
+        if jpeg_scans.check_scans(stream, pixels=width * height):
+            needed = max(needed, width * height * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
+            check_pixels(width, height, bytes_needed=needed)
     elif picture.format == "JPEG2000":
-        jpeg2000.check_codestream(stream, size=picture.size)
-    elif picture.format == "TIFF":
+        needed = max(needed, jpeg2000.check_codestream(stream))
+    return needed
+
+
+def load_picture(picture: Any) -> None:
+    """Decodes the pixels of what `open_picture` opened."""
+    if picture.format == "TIFF":
         # Pillow would read every tag of every directory within, which nobody asked for, and which may have millions.
         picture.is_animated = True
     elif picture.format == "PNG":
