@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from effnet.data.limits import BYTES_PER_PIXEL, MAX_PIXELS, ROOM
+from effnet.data.limits import BYTES_PER_PIXEL, ROOM
 from effnet.data.npy import is_npy, npy_shape, read_npy
 from effnet.data.opening import (
     FORMAT_SUFFIXES,

@@ -59,15 +59,12 @@ def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
             start = stream.read(len(_START))
             if start != _START:
                 return None
-            stream.seek(0)
             data = read_whole(stream)
         plain = _plain_frame(data)
         if plain is not None:
             height, width, channels = plain
             keeps = _keeps(data, width=width, height=height, channels=channels)
-            return EncodedJpeg(
-                data=data, name=name, width=width, height=height, stored_channels=channels, keeps=keeps
-            )
+            return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels, keeps=keeps)
         with open_picture(io.BytesIO(data)) as picture:
             if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
                 return None

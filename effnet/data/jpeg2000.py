@@ -81,7 +81,9 @@ def _read_size(body: bytes) -> _Size | None:
     """Returns what a SIZ segment says, None where these bytes are none."""
     if len(body) < 38:
         return None
-    length, _, right, lower, left, upper, tile_width, tile_height, _, _, components = struct.unpack_from(">HHIIIIIIIIH", body)
+    length, _, right, lower, left, upper, tile_width, tile_height, _, _, components = struct.unpack_from(
+        ">HHIIIIIIIIH", body
+    )
     if length != 38 + 3 * components or not components or right <= left or lower <= upper:
         return None
     if components > _MOST_COMPONENTS:
@@ -89,13 +91,11 @@ def _read_size(body: bytes) -> _Size | None:
     if not tile_width or not tile_height:
         return None
     bits = tuple((body[38 + 3 * i] & 0x7F) + 1 for i in range(components) if 38 + 3 * i < len(body))
-    return _Size(
-        width=right - left, height=lower - upper, tile_width=tile_width, tile_height=tile_height, samples=bits
-    )
+    return _Size(width=right - left, height=lower - upper, tile_width=tile_width, tile_height=tile_height, samples=bits)
 
 
 def _read_style(kind: int, body: bytes) -> tuple[int, list[int]] | None:
-    """Returns log2 of the area of a code block and the precincts' sizes of each resolution; None where it is no style."""
+    """Returns log2 of a code block's area and the precincts' sizes of each resolution; None where it is no style."""
     # Behind the length: in COD the style, and four bytes on progression; in COC the component and the style.
     start = 3 + 4 if kind == _STYLE else 4
     style_place = 2 if kind == _STYLE else 3

@@ -11,8 +11,8 @@ import numpy as np
 
 from effnet.errors import ImageError
 
-# An empty scan takes 0.7 ns a pixel: all of them together take less than 4 s. Real files have about ten scans.
-_MOST_SCANNED = 5_000_000_000
+# An empty scan takes 0.7 ns a pixel: all of them together take 2 s. Real files have about ten scans.
+_MOST_SCANNED = 3_000_000_000
 _MOST_SCANS = 500
 _LEAST_SCANS = 30
 
@@ -42,7 +42,9 @@ def check_scan_count(data: bytes, *, pixels: int, found: int) -> bool:
     most = max(_LEAST_SCANS, min(_MOST_SCANS, _MOST_SCANNED // max(1, pixels)))
     # Thumbnails in the metadata and films behind the image count as well, so only many are counted exactly.
     if found > most and (exact := sum(marker == _SCAN for marker, _ in _markers(data))) > most:
-        raise ImageError(f"a JPEG file of {pixels:,} pixels must have at most {most} scans; it has {exact}: save it anew")
+        raise ImageError(
+            f"a JPEG file of {pixels:,} pixels must have at most {most} scans; it has {exact:,}: save it again"
+        )
     return _keeps_coefficients(data)
 
 

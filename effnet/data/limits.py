@@ -27,11 +27,12 @@ def _chosen_pixels() -> int:
 
 
 MAX_PIXELS = _chosen_pixels()
-"""The width times the height above which an image is refused before it is decoded: EFFNET_MAX_PIXELS, or 100 million."""
+"""Width times height above which an image is refused before it is decoded: EFFNET_MAX_PIXELS, or 100 million."""
 
 BYTES_PER_PIXEL = 8
-"""Decoding takes at most so many bytes a pixel, the result among them: 4 in Pillow's image and 4 in the result. The
-decoders that need more have a lower limit of pixels."""
+"""What decoding takes a pixel, the result among it: 4 bytes in Pillow's image and 4 in the result.
+
+Decoders that need more have a lower limit of pixels."""
 
 MAX_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
 """The memory that all images take that are decoded at the same time; an image that needs more is refused."""
@@ -39,8 +40,8 @@ MAX_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
 MAX_WHOLE_FILE = 2 * MAX_PIXELS
 """The size of the largest file that is read whole before it is decoded: JPEG, WebP and AVIF."""
 
-# Headers, with all metadata, may have so many bytes. A call of `read` counts as 4096, so that millions of tiny ones
-# end soon as well.
+# Headers, with all metadata, may have so many bytes. A call of `read` counts as some more, so that of tiny pieces
+# there are not millions.
 _HEADER_BYTES = 64 * 2**20
 _CALL_BYTES = 4096
 _EXIF = b"Exif\0\0"
@@ -106,17 +107,18 @@ class HeaderStream:
     Raises ImageError where Pillow reads on and on, in comments, tags, chunks or segments.
     """
 
-    def __init__(self, stream: BinaryIO, *, limit_bytes: int = _HEADER_BYTES) -> None:
+    def __init__(self, stream: BinaryIO, *, limit_bytes: int = _HEADER_BYTES, call_bytes: int = _CALL_BYTES) -> None:
         self._stream = stream
         self._read = stream.read
         self._left = limit_bytes
+        self._call_bytes = call_bytes
         self._exif_left = MAX_EXIF_BYTES
 
     def read(self, size: int = -1) -> bytes:
         """Returns as many bytes as asked for; raises ImageError where the header is too long."""
         left = self._left
         data = self._read(size if 0 <= size <= left else left + 1)
-        self._left = left = left - len(data) - _CALL_BYTES
+        self._left = left = left - len(data) - self._call_bytes
         if data[:6] == _EXIF:
             self._exif_left -= len(data)
         if left < 0 or self._exif_left < 0:

@@ -4,13 +4,14 @@ import functools
 import io
 import os
 import stat
-import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from PIL import AvifImagePlugin, BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin, TiffImagePlugin
+import numpy as np
+from PIL import Image, PngImagePlugin
 
 from effnet.data import jpeg2000, jpeg_scans
+from effnet.data.headers import check_avif, check_icon, check_size, check_tags, strip_bytes
 from effnet.data.limits import (
     BYTES_PER_PIXEL,
     MAX_EXIF_BYTES,
@@ -49,17 +50,18 @@ if _PILLOW_DEFAULT_LIMIT == Image.MAX_IMAGE_PIXELS:
 # every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and two
 # copies.
 _DECODER_BYTES = {"WEBP": 10, "AVIF": 10}
-# Pillow decodes these in Python, a few million values a second; the files that people have are far smaller.
-_PYTHON_DECODERS = frozenset({"ppm", "ppm_plain", "bmp_rle"})
+# Pillow decodes these in Python, a million values a second, so they have a lower limit: 12 million values.
+_PYTHON_DECODERS = frozenset({"ppm_plain", "bmp_rle"})
 _PYTHON_SHARE = 8
-# Icons are decoded when they are opened; the format's own limit is 256 x 256.
-_MOST_ICON_PIXELS = 2**22
-# A tag of a TIFF file has so many numbers at most: offsets of tiles of 16 x 16 pixels, and colour tables.
-_MOST_TAG_VALUES = 400_000
-_BYTE_TYPES = frozenset({1, 2, 6, 7})
-_MOST_LATE_CHUNKS = 1000
-_MOST_DATA_CHUNKS = 500_000
+# A PNG's chunks before its pixels take three calls each, and a colour profile of 1 KB becomes 1 MB.
+_PNG_CALL_BYTES = 2**16
+_MOST_PNG_CHUNKS, _MOST_DATA_CHUNKS = 200, 100_000
+_PIECE_VALUES = 2**20
+_PIXEL_CHUNKS = frozenset({b"IDAT", b"DDAT", b"fdAT"})
 _EXIF_ORIENTATION = 0x0112
+
+_Chunk = tuple[bytes, int, int]
+"""Kind, place and length of a PNG chunk."""
 
 
 def open_stream(source: Source) -> BinaryIO:
@@ -78,11 +80,9 @@ def open_stream(source: Source) -> BinaryIO:
 
 
 def read_whole(stream: BinaryIO) -> bytes:
-    """Returns the rest of the file; raises ImageError where it is larger than any such image needs."""
-    data = stream.read(MAX_WHOLE_FILE + 1)
-    if len(data) > MAX_WHOLE_FILE:
-        raise ImageError(f"it must have at most {MAX_WHOLE_FILE:,} bytes; it has more: save it smaller")
-    return data
+    """Returns the whole file; raises ImageError where it is larger than any such image needs."""
+    check_size(stream)
+    return stream.read()
 
 
 @functools.cache
@@ -97,15 +97,18 @@ def open_picture(stream: BinaryIO) -> Image.Image:
     start = stream.read(16)
     stream.seek(0)
     if start.startswith(b"\0\0\1\0"):
-        _check_icon(stream)
+        check_icon(stream)
     elif start[4:8] == b"ftyp":
-        _check_avif(stream)
+        check_avif(stream)
     elif start[:2] in (b"II", b"MM"):
-        _check_tags(stream)
-    limit = {"limit_bytes": 2 * MAX_WHOLE_FILE} if start[4:8] == b"ftyp" or start.startswith(b"RIFF") else {}
-    if limit:  # these two plugins read the whole file
-        _check_size(stream)
-    header = HeaderStream(stream, **limit)
+        check_tags(stream)
+    limits = {}
+    if start[4:8] == b"ftyp" or start.startswith(b"RIFF"):  # these two plugins read the whole file
+        limits["limit_bytes"] = 2 * MAX_WHOLE_FILE
+        check_size(stream)
+    elif start.startswith(PngImagePlugin._MAGIC):
+        limits["call_bytes"] = _PNG_CALL_BYTES
+    header = HeaderStream(stream, **limits)
     picture = Image.open(header, formats=formats())  # type: ignore[arg-type]
     header.release()
     check_pixels(*picture.size, bytes_needed=bytes_needed(picture))
@@ -122,9 +125,9 @@ def bytes_needed(picture: Image.Image) -> float:
     if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
         return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
     if picture.format == "TIFF":
-        return needed + _strip_bytes(picture)
+        return max(needed, pixels * 4 + strip_bytes(picture))
     if any(tile[0] in _PYTHON_DECODERS for tile in getattr(picture, "tile", ())[:1]):
-        return needed * _PYTHON_SHARE
+        return needed * _PYTHON_SHARE * len(picture.getbands())
     return needed
 
 
@@ -148,8 +151,10 @@ def load_picture(picture: Any) -> None:
     if picture.format == "TIFF":
         # Pillow would read every tag of every directory within, which nobody asked for, and which may have millions.
         picture.is_animated = True
+    elif picture.format == "PPM" and picture.tile[0][0] == "ppm":
+        _load_ppm(picture)
     elif picture.format == "PNG":
-        picture.png.call = _counted(picture.png.call)
+        picture.png.read = _counted(picture.png.read)
     picture.load()
 
 
@@ -169,91 +174,46 @@ def orientation_of(picture: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _check_size(stream: BinaryIO) -> None:
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    if size > MAX_WHOLE_FILE:
-        raise ImageError(f"it must have at most {MAX_WHOLE_FILE:,} bytes; it has {size:,}: save it smaller")
+def _load_ppm(picture: Any) -> None:
+    """Decodes a PPM of an uncommon largest value, for which Pillow goes through all values in Python, as it does.
+
+    Source: PIL.PpmImagePlugin.PpmDecoder.
+    """
+    _, _, place, (_, largest) = picture.tile[0]
+    width, height = picture.size
+    stored, wanted = ("u1" if largest < 256 else ">u2"), (np.int32 if picture.mode == "I" else np.uint8)
+    top = 65535 if picture.mode == "I" else 255
+    numbers = range(256 if stored == "u1" else 65536)
+    table = np.array([min(top, round(value / largest * top)) for value in numbers], wanted)
+    values = np.empty(width * height * len(picture.getbands()), wanted)
+    picture.fp.seek(place)
+    for start in range(0, values.size, _PIECE_VALUES):
+        part = values[start : start + _PIECE_VALUES]
+        read = np.frombuffer(picture.fp.read(part.size * np.dtype(stored).itemsize), np.uint8)
+        if read.size < part.size * np.dtype(stored).itemsize:
+            raise ValueError("not enough image data")
+        part[:] = table[read.view(stored)]
+    picture.im = Image.frombuffer(picture.mode, picture.size, values, "raw", picture.mode, 0, 1).im
+    picture.tile = []
 
 
-def _check_icon(stream: BinaryIO) -> None:
-    """Raises ImageError for an icon whose image, which Pillow decodes at once, is large, whatever its directory says."""
-    try:
-        entries = IcoImagePlugin.IcoFile(HeaderStream(stream)).entry
-        if not entries:
-            return
-        stream.seek(entries[0].offset)
-        is_png = stream.read(8) == PngImagePlugin._MAGIC
-        stream.seek(entries[0].offset)
-        plugin = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
-        width, height = plugin(HeaderStream(stream)).size
-    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow will say the same, of all its formats
-        return
-    finally:
-        stream.seek(0)
-    if width * height > _MOST_ICON_PIXELS:
-        raise ImageError(f"an icon must have at most {_MOST_ICON_PIXELS:,} pixels, it holds {width} x {height}")
+def _counted(read: Callable[[], _Chunk]) -> Callable[[], _Chunk]:
+    """Returns Pillow's reader of the next PNG chunk, which stops at more of them than any image has."""
+    pixels_left, others_left = _MOST_DATA_CHUNKS, _MOST_PNG_CHUNKS
 
-
-def _check_avif(stream: BinaryIO) -> None:
-    """Raises ImageError for a block of EXIF that is far too long, all of which Pillow would take apart."""
-    if not AvifImagePlugin.SUPPORTED:
-        return
-    _check_size(stream)
-    try:
-        decoder = AvifImagePlugin._avif.AvifDecoder(stream.read(), AvifImagePlugin.DECODE_CODEC_CHOICE, 1)
-        exif = decoder.get_info()[4]
-    except Exception:  # Pillow will say the same
-        exif = None
-    stream.seek(0)
-    if len(exif or b"") > MAX_EXIF_BYTES:
-        raise ImageError("its EXIF metadata are too long; save it again without them")
-
-
-def _check_tags(stream: BinaryIO) -> None:
-    """Raises ImageError for a TIFF file with a tag of millions of numbers, which would become as many objects."""
-    header = stream.read(8)
-    header += stream.read(8) if header[2:3] == b"+" else b""
-    try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(header)
-        stream.seek(directory.next)
-        directory.load(HeaderStream(stream))
-    except (SyntaxError, IndexError, TypeError, struct.error):  # it is no TIFF file, or damaged
-        return
-    finally:
-        stream.seek(0)
-    for tag, data in directory._tagdata.items():
-        kind = directory.tagtype[tag]
-        count = len(data) // directory._load_dispatch[kind][0]
-        if kind not in _BYTE_TYPES and count > _MOST_TAG_VALUES:
-            raise ImageError(f"a tag must have at most {_MOST_TAG_VALUES:,} values; tag {tag} has {count:,}")
-
-
-def _strip_bytes(picture: Any) -> float:
-    """Returns what libtiff takes for one strip or tile of a file, as it is stored and as it becomes RGBA."""
-    if not picture.use_load_libtiff:
-        return 0
-    tags, (width, height) = picture.tag_v2, picture._tile_size
-    tile = tags.get(TiffImagePlugin.TILEWIDTH), tags.get(TiffImagePlugin.TILELENGTH)
-    rows = tags.get(TiffImagePlugin.ROWSPERSTRIP, height)
-    if not isinstance(rows, int) or not all(side is None or isinstance(side, int) for side in tile):
-        raise ImageError("the sizes of its strips and tiles must be single numbers")
-    area = width * min(rows, height) if None in tile else tile[0] * tile[1]
-    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-    samples = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, len(bits))
-    return area * (4 + max(bits) * samples / 8)
-
-
-def _counted(call: Callable[..., bytes]) -> Callable[..., bytes]:
-    """Returns Pillow's reader of PNG chunks, which stops at more chunks than any image has beside its pixels."""
-    left = _MOST_LATE_CHUNKS
-
-    def counted(kind: bytes, place: int, length: int) -> bytes:
-        nonlocal left
-        left -= kind not in (b"IDAT", b"fdAT")
-        if left < 0:
-            raise ImageError(f"it must have at most {_MOST_LATE_CHUNKS:,} PNG chunks beside its pixels; it has more")
-        return call(kind, place, length)
+    def counted() -> _Chunk:
+        nonlocal pixels_left, others_left
+        chunk = read()
+        if chunk[0] in _PIXEL_CHUNKS:
+            pixels_left -= 1
+        else:
+            others_left -= 1
+        if min(pixels_left, others_left) < 0:
+            raise ImageError(
+                f"it must have at most {_MOST_DATA_CHUNKS:,} PNG chunks of pixels and {_MOST_PNG_CHUNKS} others; "
+                "it has more: save it again"
+            )
+        return chunk
 
     return counted
 
@@ -261,16 +221,16 @@ def _counted(call: Callable[..., bytes]) -> Callable[..., bytes]:
 def _read_late_chunks(picture: Any) -> None:
     """Reads the metadata that stand behind the pixels of a PNG, which may hold EXIF, as PngImageFile.load_end does."""
     png, stream = picture.png, picture.fp
-    call, length = _counted(png.call), png.im_idat
-    for _ in range(_MOST_DATA_CHUNKS):
+    read, length = _counted(png.read), png.im_idat
+    while True:
         stream.seek(length + 4, os.SEEK_CUR)
-        kind, place, length = png.read()
+        kind, place, length = read()
         if kind == b"IEND" or (kind == b"fcTL" and picture.is_animated):
             return
-        if kind in (b"IDAT", b"DDAT", b"fdAT"):
+        if kind in _PIXEL_CHUNKS:
             continue
         try:
-            call(kind, place, length)
+            png.call(kind, place, length)
             length = 0
         except AttributeError:  # a kind that Pillow does not know, nothing of which was read
             continue
