@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (t
 import errno
 import sys
 import time
+import warnings
 from typing import Any
 
 import typer
@@ -108,6 +109,8 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     # A file's name need not be valid text, and must not end the list that it is printed in.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # Pillow remarks on damaged metadata, two lines each, though it goes on to read the pixels; what fails is an error.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         app(prog_name="effnet")
     except EffnetError as error:

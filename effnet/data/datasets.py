@@ -1,12 +1,13 @@
 """Reads a folder, a manifest or a built-in name as a Dataset: labelled pictures in train, val and test."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header, printable
+from effnet.data.decode import ImageHeader, decoded_image, fit_channels, image_header, printable
 from effnet.data.folder import LAYOUT, list_folder
 from effnet.data.listing import Listing, Part, Skipped, refuse_if_strict
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -104,10 +105,19 @@ def read_dataset(
 
 def load_image(split: Split, index: int, *, channels: int) -> np.ndarray:
     """Returns picture `index` as uint8 [H, W, channels]; raises ImageError if it cannot be decoded."""
+    with loaded_image(split, index, channels=channels) as image:
+        return image
+
+
+@contextmanager
+def loaded_image(split: Split, index: int, *, channels: int) -> Iterator[np.ndarray]:
+    """Yields what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
-        return fit_channels(source, channels)
-    return decode_image(encoded(source), channels=channels, name=source_name(source, ""))
+        yield fit_channels(source, channels)
+        return
+    with decoded_image(encoded(source), channels=channels, name=source_name(source, "")) as image:
+        yield image
 
 
 def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str, str]) -> Dataset:

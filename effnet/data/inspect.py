@@ -10,16 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.decode import (
-    FORMAT_SUFFIXES,
-    ImageHeader,
-    decode_image,
-    fit_channels,
-    image_header,
-    printable,
-)
+from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header, printable
 from effnet.data.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
 from effnet.data.listing import Skipped
+from effnet.data.opening import FORMAT_SUFFIXES
 from effnet.data.stored import Source, encoded, source_name
 from effnet.errors import DataError, ImageError
 
@@ -116,7 +110,8 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
 
 def _examine_all(items: Sequence[_Item], *, channels: int, progress: Progress | None) -> list[_Finding]:
     findings = []
-    # Pillow decodes without the interpreter's lock, so threads are enough.
+    # Pillow decodes without the interpreter's lock, so threads are enough. Large images wait for each other
+    # (effnet.data.limits.ROOM), so that there is memory for them.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         for finding in pool.map(lambda item: _examine(item, channels), items):
             findings.append(finding)

@@ -9,15 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from effnet.data.decode import (
-    Source,
-    fit_channels,
-    image_error,
-    open_picture,
-    open_stream,
-    orientation_of,
-    upright,
-)
+from effnet.data.decode import fit_channels, image_error
+from effnet.data.jpeg_scans import check_scan_count, count_scans
+from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
+from effnet.data.opening import Source, open_picture, open_stream, orientation_of, read_whole
+from effnet.data.pixels import to_pixels, upright
 
 _START = b"\xff\xd8\xff"
 # libjpeg decodes at these fractions of the size with its fast transforms.
@@ -38,7 +34,8 @@ _Decoder = Callable[..., np.ndarray]
 class EncodedJpeg:
     """A JPEG file that has been read but not decoded; width and height in pixels as shown, upright.
 
-    `name` says in errors where it came from; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8.
+    `name` says in errors where it came from; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8;
+    `keeps` says that the decoder holds all coefficients, as of progressive files, whatever the reduction.
     """
 
     data: bytes
@@ -47,6 +44,7 @@ class EncodedJpeg:
     height: int
     stored_channels: int
     orientation: int = 1
+    keeps: bool = False
 
 
 def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
@@ -61,11 +59,12 @@ def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
             start = stream.read(len(_START))
             if start != _START:
                 return None
-            data = start + stream.read()
+            data = read_whole(stream)
         plain = _plain_frame(data)
         if plain is not None:
             height, width, channels = plain
-            return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels)
+            keeps = _keeps(data, width=width, height=height, channels=channels)
+            return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels, keeps=keeps)
         with open_picture(io.BytesIO(data)) as picture:
             if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
                 return None
@@ -78,9 +77,18 @@ def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
                 height=height,
                 stored_channels=len(picture.getbands()),
                 orientation=orientation,
+                keeps=_keeps(data, width=width, height=height, channels=len(picture.getbands())),
             )
     except Exception as error:  # as in decode_image
         raise image_error(source, error, name=name) from error
+
+
+def _keeps(data: bytes, *, width: int, height: int, channels: int) -> bool:
+    found = count_scans(data)
+    if found == 1 or not check_scan_count(data, pixels=width * height, found=found):
+        return False
+    check_pixels(width, height, bytes_needed=width * height * (4 + 2 * channels))
+    return True
 
 
 def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
@@ -123,10 +131,11 @@ def decode_part(picture: EncodedJpeg, *, box: WholeBox, reduction: int = 1, chan
     left, top, right, bottom = _stored_box(box, picture)
     stored = (left // reduction, top // reduction, -(-right // reduction), -(-bottom // reduction))
     try:
-        part = _with_simplejpeg(picture, stored, reduction)
-        if part is None:
-            part = _with_pillow(picture, stored, reduction)
-        return fit_channels(upright(part, picture.orientation), channels)
+        with ROOM.taken(_bytes_needed(picture, reduction)):
+            part = _with_simplejpeg(picture, stored, reduction)
+            if part is None:
+                part = _with_pillow(picture, stored, reduction)
+            return fit_channels(upright(part, picture.orientation), channels)
     except Exception as error:
         raise image_error(picture.data, error, name=picture.name) from error
 
@@ -146,12 +155,19 @@ def _stored_box(box: WholeBox, picture: EncodedJpeg) -> WholeBox:
     return (left, top, right, bottom) if picture.orientation < 5 else (top, left, bottom, right)
 
 
+def _bytes_needed(picture: EncodedJpeg, reduction: int) -> float:
+    """Returns what decoding takes: Pillow's image and the result, or the decoder's coefficients."""
+    pixels = picture.width * picture.height
+    decoded = pixels / reduction**2
+    return max(BYTES_PER_PIXEL * decoded, 4 * decoded + 2 * pixels * picture.stored_channels * picture.keeps)
+
+
 def _with_pillow(picture: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray:
     with open_picture(io.BytesIO(picture.data)) as opened:
         if reduction > 1:
             opened.draft(opened.mode, (opened.width // reduction, opened.height // reduction))
-        part = np.array(opened.crop(box))
-    return part if part.ndim == 3 else part[..., None]
+        opened.load()
+        return to_pixels(opened, picture.stored_channels, box=box)
 
 
 @functools.cache

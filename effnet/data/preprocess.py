@@ -1,7 +1,7 @@
 """From a decoded picture to a network's input; Pillow and numpy only, so that it is the same everywhere."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -245,15 +245,17 @@ def resample(
     return _from_pictures([p.resize((width, height), resampling, box=box) for p in _to_pictures(image)])
 
 
-def _to_pictures(image: np.ndarray) -> list[Image.Image]:
-    """Returns one picture, or one per channel where Pillow has no mode for their number."""
+def _to_pictures(image: np.ndarray) -> Iterator[Image.Image]:
+    """Yields one picture, or one per channel where Pillow has no mode for their number."""
     height, width, channels = image.shape
     if channels == 3:
-        return [Image.fromarray(np.ascontiguousarray(image))]
-    if channels == 4:
+        yield Image.fromarray(np.ascontiguousarray(image))
+    elif channels == 4:
         # As RGBA, Pillow would multiply by the fourth channel before it resamples, which need not be alpha.
-        return [Image.frombytes("RGBX", (width, height), image.tobytes())]
-    return [Image.fromarray(np.ascontiguousarray(image[..., i])) for i in range(channels)]
+        yield Image.frombuffer("RGBX", (width, height), np.ascontiguousarray(image), "raw", "RGBX", 0, 1)
+    else:
+        for channel in range(channels):
+            yield Image.fromarray(np.ascontiguousarray(image[..., channel]))
 
 
 def _from_pictures(pictures: list[Image.Image]) -> np.ndarray:

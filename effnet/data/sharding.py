@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.datasets import Dataset, Split
-from effnet.data.decode import FORMAT_SUFFIXES, IMAGE_SUFFIXES, image_header, printable
+from effnet.data.decode import IMAGE_SUFFIXES, image_header, printable
 from effnet.data.fetching import Progress, file_digest
 from effnet.data.findings import SPLITS
 from effnet.data.listing import Skipped, refuse_if_strict
+from effnet.data.opening import FORMAT_SUFFIXES
 from effnet.data.places import INDEX
 from effnet.data.shard_index import FORMAT
 from effnet.data.shard_store import Shard

@@ -1,9 +1,12 @@
 """Random parts of training pictures: the box is drawn first, and only then are the pixels decoded that it needs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from effnet.data.datasets import Split
-from effnet.data.decode import decode_image, fit_channels, image_header
+from effnet.data.decode import decoded_image, fit_channels, image_header
 from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg, reduction_for
 from effnet.data.preprocess import random_box
 from effnet.data.stored import encoded, source_name
@@ -12,14 +15,23 @@ Picture = np.ndarray | EncodedJpeg
 """Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
 
 
-def open_picture_at(split: Split, index: int, *, channels: int) -> Picture:
-    """Returns picture `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read."""
+@contextmanager
+def open_picture_at(split: Split, index: int, *, channels: int) -> Iterator[Picture]:
+    """Yields picture `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read.
+
+    A large decoded one is counted among those of all threads until the block ends, as by `decoded_image`.
+    """
     source = split.sources[index]
     if isinstance(source, np.ndarray):
-        return fit_channels(source, channels)
+        yield fit_channels(source, channels)
+        return
     file, name = encoded(source), source_name(source, "")
     found = read_jpeg(file, name=name) if channels in (1, 3) else None
-    return decode_image(file, channels=channels, name=name) if found is None else found
+    if found is not None:
+        yield found
+        return
+    with decoded_image(file, channels=channels, name=name) as image:
+        yield image
 
 
 def size_at(split: Split, index: int) -> tuple[int, int]:

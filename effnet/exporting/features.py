@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Split, load_image
+from effnet.data.datasets import Split, loaded_image
 from effnet.data.fetching import cache_folder
 from effnet.data.preprocess import Preprocess, random_flip, random_resized_crop, resize_and_crop
 from effnet.errors import DataError, ImageError, WeightsError
@@ -162,12 +162,12 @@ def _compute(
 
 def _view(extractor: Extractor, split: Split, index: int, key: bytes, view: int) -> np.ndarray:
     preprocess = extractor.preprocess
-    image = load_image(split, index, channels=preprocess.channels)
-    if view == 0:
-        return resize_and_crop(image, preprocess)
-    rng = np.random.default_rng(int.from_bytes(key, "little"))
-    image = random_resized_crop(
-        image, resolution=preprocess.resolution, rng=rng, scale=(_MIN_AREA, 1.0),
-        interpolation=preprocess.interpolation,
-    )  # fmt: skip
+    with loaded_image(split, index, channels=preprocess.channels) as image:
+        if view == 0:
+            return resize_and_crop(image, preprocess)
+        rng = np.random.default_rng(int.from_bytes(key, "little"))
+        image = random_resized_crop(
+            image, resolution=preprocess.resolution, rng=rng, scale=(_MIN_AREA, 1.0),
+            interpolation=preprocess.interpolation,
+        )  # fmt: skip
     return random_flip(image, rng=rng) if extractor.mirror else image

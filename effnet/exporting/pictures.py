@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.datasets import Split, load_image, read_dataset
+from effnet.data.datasets import Split, loaded_image, read_dataset
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measure.answers import predict_split
@@ -100,7 +100,8 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
     kept: list[int] = []
     for index in map(int, order):
         try:
-            images.append(resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess))
+            with loaded_image(split, index, channels=preprocess.channels) as image:
+                images.append(resize_and_crop(image, preprocess))
             kept.append(index)
         except ImageError:
             continue

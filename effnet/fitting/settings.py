@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Dataset, load_image
+from effnet.data.datasets import Dataset, loaded_image
 from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
@@ -27,6 +27,8 @@ _CORE_MACS, _GPU_MACS = 15e9, 50e12
 # second times 384 million, over the cores), rounded down, and the share of the time that features may take.
 _CORE_FEATURE_MACS, _FEATURE_SHARE = 30e9, 0.25
 _SAMPLE = 256
+# So many pixels are summed up at a time.
+_PIECE_PIXELS = 2**20
 # Recovery of a pruned network: the share of the time that it may take, and the epochs below which it is not worth it.
 PRUNING_SHARE, _LEAST_RECOVERY = 0.5, 3
 # Fine-tuning: more epochs only learn few pictures by heart; the rate is the head's, for batches of 32.
@@ -93,14 +95,23 @@ def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...]
     totals = []
     for index in order:
         try:
-            image = load_image(dataset.train, int(index), channels=dataset.channels)
+            with loaded_image(dataset.train, int(index), channels=dataset.channels) as image:
+                totals.append(_moments(image))
         except ImageError:  # beyond the inspected sample a file may still be damaged
             continue
-        pixels = image.reshape(-1, image.shape[2]).astype(np.float64) / 255
-        totals.append((pixels.mean(0), (pixels**2).mean(0)))
     first, second = (np.mean([total[i] for total in totals], axis=0) for i in (0, 1))
     std = np.sqrt(np.maximum(second - first**2, 1e-4))
     return tuple(round(float(m), 4) for m in first), tuple(round(float(s), 4) for s in std)
+
+
+def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the means of the values in 0..1 and of their squares [channels], of a large image piece by piece."""
+    flat = image.reshape(-1, image.shape[2])
+    sums = np.zeros((2, image.shape[2]))
+    for start in range(0, len(flat), _PIECE_PIXELS):
+        pixels = flat[start : start + _PIECE_PIXELS].astype(np.float64) / 255
+        sums += pixels.sum(0), (pixels**2).sum(0)
+    return sums[0] / len(flat), sums[1] / len(flat)
 
 
 def make_recipe(

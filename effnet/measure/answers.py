@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from effnet.data.datasets import Split, load_image
+from effnet.data.datasets import Split, loaded_image
 from effnet.data.preprocess import resize_and_crop
 from effnet.errors import DataError
 from effnet.measure.machine import usable_cores
@@ -22,9 +22,14 @@ def predict_split(
     if not len(split):
         raise DataError("evaluation needs at least one labelled picture; the split is empty")
     preprocess = predictor.config.preprocess
+
+    def prepare(index: int) -> np.ndarray:
+        with loaded_image(split, index, channels=preprocess.channels) as image:
+            return resize_and_crop(image, preprocess)
+
     rows, found = run_pictures(
         range(len(split)),
-        prepare=lambda index: resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess),
+        prepare=prepare,
         compute=predictor.probabilities,
         workers=usable_cores(),
         progress=progress,

@@ -10,7 +10,7 @@ from threading import Lock
 
 import numpy as np
 
-from effnet.data.decode import decode_image
+from effnet.data.decode import decoded_image
 from effnet.data.preprocess import resize_and_crop
 from effnet.errors import BundleError, DataError, InputError
 from effnet.runtime.config import CONFIG, ModelConfig, read_config
@@ -81,10 +81,9 @@ class Predictor:
             expected = f"uint8 [height, width, {preprocess.channels}]"
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != preprocess.channels:
                 raise DataError(f"a picture as an array must be {expected}; got {picture.dtype} {picture.shape}")
-            image = picture
-        else:
-            image = decode_image(picture, channels=preprocess.channels)
-        return resize_and_crop(image, preprocess)
+            return resize_and_crop(picture, preprocess)
+        with decoded_image(picture, channels=preprocess.channels) as image:
+            return resize_and_crop(image, preprocess)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Returns float32 [batch, classes] for prepared pictures, uint8 [batch, resolution, resolution, channels].

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from effnet.data.datasets import Split, load_image
+from effnet.data.datasets import Split, loaded_image
 from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
 from effnet.data.views import Picture, decoded, open_picture_at, random_part, size_at
@@ -44,10 +44,10 @@ def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BY
         image = kept.get(index)
         if image is not None:
             return image
-        picture = open_picture_at(split, index, channels=preprocess.channels)
-        if int((index + 1) * share) == int(index * share) and not isinstance(picture, np.ndarray):
-            return picture
-        image = _shrink(picture, preprocess)
+        with open_picture_at(split, index, channels=preprocess.channels) as picture:
+            if int((index + 1) * share) == int(index * share) and not isinstance(picture, np.ndarray):
+                return picture
+            image = _shrink(picture, preprocess)
         if used + image.nbytes <= limit:
             kept[index] = image
             used += image.nbytes
@@ -194,7 +194,8 @@ def eval_batches(
     indices: list[int] = []
     for index in range(len(split)):
         try:
-            images.append(resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess))
+            with loaded_image(split, index, channels=preprocess.channels) as image:
+                images.append(resize_and_crop(image, preprocess))
             indices.append(index)
         except ImageError:
             continue

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data import decode
-from effnet.data.decode import IMAGE_SUFFIXES, MAX_PIXELS, decode_image, fit_channels, image_header, printable
+from effnet.data import opening
+from effnet.data.decode import IMAGE_SUFFIXES, decode_image, fit_channels, image_header, printable
+from effnet.data.limits import MAX_PIXELS
 from effnet.errors import ImageError
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -272,7 +273,7 @@ def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
 def test_suffixes_are_lower_case_and_hold_npy() -> None:
     assert {".jpg", ".jpeg", ".png", ".webp", ".npy"} <= IMAGE_SUFFIXES
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
-    assert set(decode._formats()) <= set(decode.FORMAT_SUFFIXES)
+    assert set(opening.formats()) <= set(opening.FORMAT_SUFFIXES)
 
 
 def test_printable_keeps_letters_and_escapes_the_rest() -> None:

@@ -129,13 +129,19 @@ def test_other_files_are_left_to_decode_image(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(save(SMOOTH))
     (tmp_path / "c.jpg").write_bytes(save(SMOOTH, "PNG"))
     split = Split(sources=[str(tmp_path / name) for name in ("a.npy", "b.png", "c.jpg")], labels=np.zeros(3))
-    opened = [open_picture_at(split, index, channels=3) for index in range(3)]
+    opened = []
+    for index in range(3):
+        with open_picture_at(split, index, channels=3) as picture:
+            opened.append(picture)
     assert [isinstance(picture, np.ndarray) for picture in opened] == [True, False, True]
     assert [decoded(picture, channels=3).shape for picture in opened] == [(4, 5, 3), (101, 157, 3), (101, 157, 3)]
     assert [size_at(split, index) for index in range(3)] == [(4, 5), (101, 157), (101, 157)]
     for index, channels in ((1, 5), (2, 5)):
-        with pytest.raises(ImageError, match="must have 5 channels"):
-            open_picture_at(split, index, channels=channels)
+        with (
+            pytest.raises(ImageError, match="must have 5 channels"),
+            open_picture_at(split, index, channels=channels),
+        ):
+            pass
 
 
 def test_a_plain_header_is_read_as_pillow_reads_it() -> None:

@@ -1,0 +1,133 @@
+"""What one image may cost: its pixels, the memory that its decoder needs, and the bytes that its header may take."""
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from effnet.errors import ImageError, InputError
+
+_OPTION = "EFFNET_MAX_PIXELS"
+_DEFAULT_PIXELS = 100_000_000
+_MOST_PIXELS = 1_000_000_000
+
+
+def _chosen_pixels() -> int:
+    text = os.environ.get(_OPTION, "").strip()
+    if not text:
+        return _DEFAULT_PIXELS
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST_PIXELS):
+        raise InputError(
+            f"{_OPTION} must be a whole number of pixels from 1 to {_MOST_PIXELS:,}; got {text[:40]!r}: set it so, or "
+            "leave it out"
+        )
+    return int(text)
+
+
+MAX_PIXELS = _chosen_pixels()
+"""Width times height above which an image is refused before it is decoded: EFFNET_MAX_PIXELS, or 100 million."""
+
+BYTES_PER_PIXEL = 8
+"""What decoding takes a pixel, the result among it: 4 bytes in Pillow's image and 4 in the result.
+
+Decoders that need more have a lower limit of pixels."""
+
+MAX_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
+"""The memory that all images take that are decoded at the same time; an image that needs more is refused."""
+
+MAX_WHOLE_FILE = 2 * MAX_PIXELS
+"""The size of the largest file that is read whole before it is decoded: JPEG, WebP and AVIF."""
+
+# Headers, with all metadata, may have so many bytes. A call of `read` counts as some more, so that of tiny pieces
+# there are not millions.
+_HEADER_BYTES = 64 * 2**20
+_CALL_BYTES = 4096
+_EXIF = b"Exif\0\0"
+MAX_EXIF_BYTES = 2**20
+"""The longest EXIF block that is read; a JPEG segment holds 64 KiB."""
+
+# An image that takes less is not counted: waiting in line would cost more than it saves.
+_SMALL_BYTES = 8 * 2**20
+
+
+def check_pixels(width: int, height: int, *, bytes_needed: float = 0) -> None:
+    """Raises ImageError for an image of too many pixels, or one that takes more than MAX_BYTES to decode."""
+    size = f"its header says {width} x {height}"
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"it must have at most {MAX_PIXELS:,} pixels, {size}; make it smaller, or set {_OPTION}")
+    if bytes_needed > MAX_BYTES:
+        raise ImageError(
+            f"decoding it must take at most {MAX_BYTES / 1e6:,.0f} MB; it takes {bytes_needed / 1e6:,.0f} MB, {size}; "
+            f"make it smaller, store it as plain JPEG or PNG, or set {_OPTION}"
+        )
+
+
+class Room:
+    """The memory that images may take together; who wants more than is free waits, in the order of arrival."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._free = size_bytes
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+        self._mine = threading.local()
+
+    @contextmanager
+    def taken(self, size_bytes: float) -> Iterator[None]:
+        """Waits until `size_bytes` are free and takes them for the block; what needs more than all waits for all.
+
+        A thread that has taken some already takes no more, so that it never waits for itself.
+        """
+        wanted = min(math.ceil(size_bytes), self.size_bytes)
+        if wanted < _SMALL_BYTES or getattr(self._mine, "taken", False):
+            yield
+            return
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        self._mine.taken = True
+        try:
+            yield
+        finally:
+            self._mine.taken = False
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+ROOM = Room(MAX_BYTES)
+"""The room of all images that this process decodes, in whatever thread."""
+
+
+class HeaderStream:
+    """A file whose header is read from a bounded number of bytes and calls; after `release` it is as it was.
+
+    Raises ImageError where Pillow reads on and on, in comments, tags, chunks or segments.
+    """
+
+    def __init__(self, stream: BinaryIO, *, limit_bytes: int = _HEADER_BYTES, call_bytes: int = _CALL_BYTES) -> None:
+        self._stream = stream
+        self._read = stream.read
+        self._left = limit_bytes
+        self._call_bytes = call_bytes
+        self._exif_left = MAX_EXIF_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        """Returns as many bytes as asked for; raises ImageError where the header is too long."""
+        left = self._left
+        data = self._read(size if 0 <= size <= left else left + 1)
+        self._left = left = left - len(data) - self._call_bytes
+        if data[:6] == _EXIF:
+            self._exif_left -= len(data)
+        if left < 0 or self._exif_left < 0:
+            raise ImageError("its header or its metadata are too long; save it again without them")
+        return data
+
+    def release(self) -> None:
+        """Ends the counting: what follows are pixels."""
+        self.read = self._stream.read  # type: ignore[method-assign]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)

@@ -1,0 +1,236 @@
+"""Opens image files with Pillow: what a file can cost is checked before anything is decoded."""
+
+import functools
+import io
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from effnet.data import jpeg2000, jpeg_scans
+from effnet.data.headers import check_avif, check_icon, check_size, check_tags, strip_bytes
+from effnet.data.limits import (
+    BYTES_PER_PIXEL,
+    MAX_EXIF_BYTES,
+    MAX_PIXELS,
+    MAX_WHOLE_FILE,
+    HeaderStream,
+    check_pixels,
+)
+from effnet.errors import ImageError
+
+FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
+    "JPEG": frozenset({".jpg", ".jpeg", ".jpe", ".jfif"}),
+    "MPO": frozenset({".jpg", ".jpeg", ".mpo"}),
+    "PNG": frozenset({".png", ".apng"}),
+    "GIF": frozenset({".gif"}),
+    "BMP": frozenset({".bmp"}),
+    "WEBP": frozenset({".webp"}),
+    "TIFF": frozenset({".tif", ".tiff"}),
+    "PPM": frozenset({".ppm", ".pgm", ".pbm", ".pnm", ".pfm"}),
+    "JPEG2000": frozenset({".jp2", ".j2k", ".jpx"}),
+    "AVIF": frozenset({".avif"}),
+    "ICO": frozenset({".ico"}),
+    "NPY": frozenset({".npy"}),
+}
+"""The formats that are read. Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
+
+Source = str | os.PathLike[str] | bytes
+
+_PILLOW_DEFAULT_LIMIT = 1024**3 // 4 // 3
+if _PILLOW_DEFAULT_LIMIT == Image.MAX_IMAGE_PIXELS:
+    # Pillow would print a warning for images between its limit and ours, from every thread that decodes.
+    # Filtering warnings is not safe in threads, so its default is raised; a limit set by the user stays.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+# What a decoder takes a pixel beside Pillow's image and the result, which `BYTES_PER_PIXEL` counts; measured with
+# every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and two
+# copies.
+_DECODER_BYTES = {"WEBP": 10, "AVIF": 10}
+# Pillow decodes these in Python, a million values a second, so they have a lower limit: 12 million values.
+_PYTHON_DECODERS = frozenset({"ppm_plain", "bmp_rle"})
+_PYTHON_SHARE = 8
+# A PNG's chunks before its pixels take three calls each, and a colour profile of 1 KB becomes 1 MB.
+_PNG_CALL_BYTES = 2**16
+_MOST_PNG_CHUNKS, _MOST_DATA_CHUNKS = 200, 100_000
+_PIECE_VALUES = 2**20
+_PIXEL_CHUNKS = frozenset({b"IDAT", b"DDAT", b"fdAT"})
+_EXIF_ORIENTATION = 0x0112
+
+_Chunk = tuple[bytes, int, int]
+"""Kind, place and length of a PNG chunk."""
+
+
+def open_stream(source: Source) -> BinaryIO:
+    """Opens a regular file or bytes for reading; raises ImageError where it is empty or no file, or OSError."""
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError("it is empty (0 bytes)")
+        return io.BytesIO(source)
+    status = os.stat(source)
+    # Opening a named pipe would wait for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("it is not a regular file")
+    if status.st_size == 0:
+        raise ImageError("the file is empty (0 bytes)")
+    return open(source, "rb")
+
+
+def read_whole(stream: BinaryIO) -> bytes:
+    """Returns the whole file; raises ImageError where it is larger than any such image needs."""
+    check_size(stream)
+    return stream.read()
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Returns the names of the formats that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMAT_SUFFIXES if name in Image.OPEN)
+
+
+def open_picture(stream: BinaryIO) -> Image.Image:
+    """Opens an image, nothing of which is decoded yet; raises ImageError for one that would cost too much."""
+    start = stream.read(16)
+    stream.seek(0)
+    if start.startswith(b"\0\0\1\0"):
+        check_icon(stream)
+    elif start[4:8] == b"ftyp":
+        check_avif(stream)
+    elif start[:2] in (b"II", b"MM"):
+        check_tags(stream)
+    limits = {}
+    if start[4:8] == b"ftyp" or start.startswith(b"RIFF"):  # these two plugins read the whole file
+        limits["limit_bytes"] = 2 * MAX_WHOLE_FILE
+        check_size(stream)
+    elif start.startswith(PngImagePlugin._MAGIC):
+        limits["call_bytes"] = _PNG_CALL_BYTES
+    header = HeaderStream(stream, **limits)
+    picture = Image.open(header, formats=formats())  # type: ignore[arg-type]
+    header.release()
+    check_pixels(*picture.size, bytes_needed=bytes_needed(picture))
+    return picture
+
+
+def bytes_needed(picture: Image.Image) -> float:
+    """Returns the most memory that decoding takes, the result of up to four channels among it."""
+    width, height = picture.size
+    pixels = width * height
+    needed = pixels * BYTES_PER_PIXEL
+    if picture.format in _DECODER_BYTES:
+        return needed + pixels * _DECODER_BYTES[picture.format]
+    if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
+        return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
+    if picture.format == "TIFF":
+        return max(needed, pixels * 4 + strip_bytes(picture))
+    if any(tile[0] in _PYTHON_DECODERS for tile in getattr(picture, "tile", ())[:1]):
+        return needed * _PYTHON_SHARE * len(picture.getbands())
+    return needed
+
+
+def decoding_bytes(picture: Any, stream: BinaryIO) -> float:
+    """Returns what `bytes_needed` does, exactly: where the header does not tell, the whole file is searched.
+
+    Raises ImageError for a file that would take too much memory or, of scans without number, too much time.
+    """
+    needed, (width, height) = bytes_needed(picture), picture.size
+    if picture.format in ("JPEG", "MPO"):
+        if jpeg_scans.check_scans(stream, pixels=width * height):
+            needed = max(needed, width * height * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
+            check_pixels(width, height, bytes_needed=needed)
+    elif picture.format == "JPEG2000":
+        needed = max(needed, jpeg2000.check_codestream(stream))
+    return needed
+
+
+def load_picture(picture: Any) -> None:
+    """Decodes the pixels of what `open_picture` opened."""
+    if picture.format == "TIFF":
+        # Pillow would read every tag of every directory within, which nobody asked for, and which may have millions.
+        picture.is_animated = True
+    elif picture.format == "PPM" and picture.tile[0][0] == "ppm":
+        _load_ppm(picture)
+    elif picture.format == "PNG":
+        picture.png.read = _counted(picture.png.read)
+    picture.load()
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """Returns EXIF's orientation, 1 to 8, without decoding; 1 where there is none, or Pillow has heeded it."""
+    if picture.format == "TIFF":  # Pillow turns TIFF upright itself
+        return 1
+    try:
+        if picture.format == "PNG" and "exif" not in picture.info and getattr(picture, "tile", None):
+            _read_late_chunks(picture)
+        if len(picture.info.get("exif") or b"") > MAX_EXIF_BYTES:
+            return 1
+        # A PNG plugin's own method decodes the image to find what stands behind it.
+        value = Image.Image.getexif(picture).get(_EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _load_ppm(picture: Any) -> None:
+    """Decodes a PPM of an uncommon largest value, for which Pillow goes through all values in Python, as it does.
+
+    Source: PIL.PpmImagePlugin.PpmDecoder.
+    """
+    _, _, place, (_, largest) = picture.tile[0]
+    width, height = picture.size
+    stored, wanted = ("u1" if largest < 256 else ">u2"), (np.int32 if picture.mode == "I" else np.uint8)
+    top = 65535 if picture.mode == "I" else 255
+    numbers = range(256 if stored == "u1" else 65536)
+    table = np.array([min(top, round(value / largest * top)) for value in numbers], wanted)
+    values = np.empty(width * height * len(picture.getbands()), wanted)
+    picture.fp.seek(place)
+    for start in range(0, values.size, _PIECE_VALUES):
+        part = values[start : start + _PIECE_VALUES]
+        read = np.frombuffer(picture.fp.read(part.size * np.dtype(stored).itemsize), np.uint8)
+        if read.size < part.size * np.dtype(stored).itemsize:
+            raise ValueError("not enough image data")
+        part[:] = table[read.view(stored)]
+    picture.im = Image.frombuffer(picture.mode, picture.size, values, "raw", picture.mode, 0, 1).im
+    picture.tile = []
+
+
+def _counted(read: Callable[[], _Chunk]) -> Callable[[], _Chunk]:
+    """Returns Pillow's reader of the next PNG chunk, which stops at more of them than any image has."""
+    pixels_left, others_left = _MOST_DATA_CHUNKS, _MOST_PNG_CHUNKS
+
+    def counted() -> _Chunk:
+        nonlocal pixels_left, others_left
+        chunk = read()
+        if chunk[0] in _PIXEL_CHUNKS:
+            pixels_left -= 1
+        else:
+            others_left -= 1
+        if min(pixels_left, others_left) < 0:
+            raise ImageError(
+                f"it must have at most {_MOST_DATA_CHUNKS:,} PNG chunks of pixels and {_MOST_PNG_CHUNKS} others; "
+                "it has more: save it again"
+            )
+        return chunk
+
+    return counted
+
+
+def _read_late_chunks(picture: Any) -> None:
+    """Reads the metadata that stand behind the pixels of a PNG, which may hold EXIF, as PngImageFile.load_end does."""
+    png, stream = picture.png, picture.fp
+    read, length = _counted(png.read), png.im_idat
+    while True:
+        stream.seek(length + 4, os.SEEK_CUR)
+        kind, place, length = read()
+        if kind == b"IEND" or (kind == b"fcTL" and picture.is_animated):
+            return
+        if kind in _PIXEL_CHUNKS:
+            continue
+        try:
+            png.call(kind, place, length)
+            length = 0
+        except AttributeError:  # a kind that Pillow does not know, nothing of which was read
+            continue

@@ -1,0 +1,130 @@
+"""From a Pillow image to an array of 8 bits, in pieces, so that nothing large is held twice."""
+
+import numpy as np
+from PIL import Image
+
+from effnet.errors import ImageError
+
+# So many pixels are converted at a time: some 30 MB in the worst mode.
+_PIECE_PIXELS = 2**20
+_ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+
+Box = tuple[int, int, int, int]
+"""Left, upper, right, lower in whole pixels."""
+
+
+def to_pixels(picture: Image.Image, channels: int, *, orientation: int = 1, box: Box | None = None) -> np.ndarray:
+    """Returns uint8 [height, width, channels] of a loaded image or of the box of it, turned upright.
+
+    Raises ImageError for other numbers of channels than 1, 3 and 4, and for values whose range is not known.
+    """
+    if channels not in (1, 3, 4):
+        raise ImageError(
+            f"it must have {channels} channels but is a {picture.format} picture with {stored_channels(picture)}; "
+            f"store {channels} channels in a .npy file of uint8 [height, width, {channels}]"
+        )
+    left, top, right, bottom = whole = box or (0, 0, *picture.size)
+    scale = _to_eight_bits(picture) if picture.mode in ("I", "F") else 1.0
+    width, height = right - left, bottom - top
+    if width * height <= _PIECE_PIXELS:
+        piece = picture if whole == (0, 0, *picture.size) else picture.crop(whole)
+        return upright(_convert(piece, channels, scale), orientation)
+    shape = (width, height) if orientation >= 5 else (height, width)
+    result = np.empty((*shape, channels), np.uint8)
+    stored = _as_stored(result, orientation)
+    for x0, y0, x1, y1 in _pieces(whole):
+        stored[y0 - top : y1 - top, x0 - left : x1 - left] = _convert(picture.crop((x0, y0, x1, y1)), channels, scale)
+    return result
+
+
+def stored_channels(picture: Image.Image) -> int:
+    """Returns how many channels the file has; colours of a palette count as three, or four with transparency."""
+    if picture.mode in ("P", "PA"):
+        return 4 if picture.mode == "PA" or "transparency" in picture.info else 3
+    return len(picture.getbands())
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns the image [H, W, C] as it is to be shown, for EXIF's orientation 1 to 8; 5 to 8 swap the axes.
+
+    Source: EXIF 2.32, tag 0x0112.
+    """
+    if orientation == 1:
+        return image
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    return np.ascontiguousarray(_mirrored(image, orientation))
+
+
+def _as_stored(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns the upright image, the same memory, as it lies in the file: the steps of `upright` backwards."""
+    image = _mirrored(image, orientation)
+    return image.transpose(1, 0, 2) if orientation >= 5 else image
+
+
+def _mirrored(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image[:, ::-1] if orientation in (2, 3, 6, 7) else image
+
+
+def _pieces(box: Box) -> list[Box]:
+    left, top, right, bottom = box
+    across = min(right - left, _PIECE_PIXELS)
+    down = _PIECE_PIXELS // across
+    return [
+        (x, y, min(x + across, right), min(y + down, bottom))
+        for y in range(top, bottom, down)
+        for x in range(left, right, across)
+    ]
+
+
+def _convert(picture: Image.Image, channels: int, scale: float) -> np.ndarray:
+    grey = _deep_grey(picture, scale)
+    if grey is not None:
+        colour = np.repeat(grey[..., None], min(channels, 3), axis=2)
+        opaque = np.full((*grey.shape, 1), 255, np.uint8)
+        return np.concatenate((colour, opaque), axis=2) if channels == 4 else colour
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    if channels == 4:
+        return np.array(picture.convert("RGBA"))
+    if picture.mode in _ALPHA_MODES or "transparency" in picture.info:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    if channels == 3:
+        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    if picture.mode not in ("1", "L", "RGB"):
+        picture = picture.convert("RGB")
+    return np.array(picture.convert("L"))[..., None]
+
+
+def _deep_grey(picture: Image.Image, scale: float) -> np.ndarray | None:
+    """Returns uint8 [H, W] for the grey modes with more than 8 bits, which Pillow would clip; else None."""
+    if picture.mode.startswith("I;16"):
+        return (np.asarray(picture) >> 8).astype(np.uint8)
+    if picture.mode not in ("I", "F"):
+        return None
+    return np.clip(_numbers(picture) * scale, 0, 255).astype(np.uint8)
+
+
+def _numbers(picture: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(picture, dtype=np.float64), nan=0.0)
+
+
+def _to_eight_bits(picture: Image.Image) -> float:
+    """Returns by what the values of mode I or F are multiplied."""
+    # PNG and PGM open as "I" where they hold 16 bits. TIFF does not say the range, so the values must.
+    if picture.mode == "I" and picture.format in ("PNG", "PPM"):
+        return 1 / 256
+    pieces = _pieces((0, 0, *picture.size))
+    peak = max(float(_numbers(picture.crop(piece)).max(initial=0.0)) for piece in pieces)
+    if picture.mode == "F" and peak <= 1:
+        return 255.0
+    if peak <= 255:
+        return 1.0
+    if peak <= 65535:
+        return 1 / 256
+    raise ImageError(
+        f"32-bit values must lie in 0..1, 0..255 or 0..65535 but reach {peak:g}; store it with 8 or 16 bits"
+    )

@@ -1,0 +1,189 @@
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effnet.data import decode
+from effnet.data.datasets import read_dataset
+from effnet.data.inspect import inspect_dataset
+from effnet.data.limits import MAX_BYTES, HeaderStream, Room
+from effnet.errors import ImageError
+
+MB = 2**20
+
+
+def test_large_images_wait_until_there_is_room() -> None:
+    room, inside, most, lock = Room(100 * MB), [0], [0], threading.Lock()
+
+    def decode(size: int) -> None:
+        with room.taken(size):
+            with lock:
+                inside[0] += size
+                most[0] = max(most[0], inside[0])
+            threading.Event().wait(0.005)
+            with lock:
+                inside[0] -= size
+
+    sizes = [60 * MB, 30 * MB, 100 * MB, 50 * MB, 45 * MB] * 3
+    threads = [threading.Thread(target=decode, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 60 * MB <= most[0] <= 100 * MB
+
+
+def test_a_thread_never_waits_for_itself_and_more_than_all_is_all() -> None:
+    room = Room(100 * MB)
+    with room.taken(1000 * MB), room.taken(90 * MB):
+        pass
+    with pytest.raises(ZeroDivisionError), room.taken(100 * MB):
+        raise ZeroDivisionError
+    with room.taken(100 * MB):  # it was given back
+        pass
+
+
+def test_inspection_decodes_large_images_one_after_another(make_folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder({f"{split}/{label}": 2 for split in ("train", "val", "test") for label in "ab"})
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def load(picture: Image.Image) -> None:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        threading.Event().wait(0.005)
+        picture.load()
+        with lock:
+            inside[0] -= 1
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decode, "load_picture", load)
+    monkeypatch.setattr(decode, "decoding_bytes", lambda *_: 0.6 * MAX_BYTES)
+    assert inspect_dataset(read_dataset(folder, channels=3)).num_examined == 12
+    assert most[0] == 1
+    monkeypatch.setattr(decode, "decoding_bytes", lambda *_: 0.3 * MAX_BYTES)
+    inspect_dataset(read_dataset(folder, channels=3))
+    assert 1 < most[0] <= 3
+
+
+def test_a_header_is_read_from_a_bounded_number_of_bytes_and_calls() -> None:
+    stream = HeaderStream(io.BytesIO(bytes(100_000)), limit_bytes=50_000)
+    assert len(stream.read(10)) == 10
+    assert stream.tell() == 10
+    with pytest.raises(ImageError, match="too long"):
+        stream.read()
+    stream = HeaderStream(io.BytesIO(bytes(100_000)), limit_bytes=50_000)
+    with pytest.raises(ImageError, match="too long"):
+        for _ in range(100):
+            stream.read(1)
+    stream = HeaderStream(io.BytesIO(bytes(100_000)), limit_bytes=50_000)
+    stream.release()
+    assert len(stream.read()) == 100_000
+
+
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-5", "1e6", "10000000000", "٣"])
+def test_a_limit_that_is_no_number_is_refused_on_one_line(value: str) -> None:
+    found = python("import effnet.data.limits", EFFNET_MAX_PIXELS=value)
+    assert found.stderr.splitlines()[-1].startswith(
+        "effnet.errors.InputError: EFFNET_MAX_PIXELS must be a whole number of pixels from 1 to 1,000,000,000; got '"
+    )
+
+
+def test_the_limit_is_an_option(tmp_path: Path) -> None:
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    code = (
+        "import sys\nfrom effnet.data.decode import decode_image\nfrom effnet.data.jpeg import read_jpeg\n"
+        "from effnet.errors import ImageError\ntry: print(decode_image(sys.argv[1]).shape)\n"
+        "except ImageError as error: print(error)"
+    )
+    assert (
+        "must have at most 1,999 pixels, its header says 50 x 40"
+        in python(code, str(tmp_path / "a.png"), EFFNET_MAX_PIXELS="1999").stdout
+    )
+    assert "(40, 50, 3)" in python(code, str(tmp_path / "a.png"), EFFNET_MAX_PIXELS=" 2000 ").stdout
+
+
+MEASURE = """
+import sys
+from effnet.data import pixels
+from effnet.data.decode import decode_image
+from effnet.data.opening import decoding_bytes, open_picture, open_stream
+pixels._PIECE_PIXELS = 2**16
+def peak(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+decode_image(sys.argv[1])
+for path in sys.argv[1:]:
+    with open_stream(path) as stream, open_picture(stream) as picture:
+        needed = decoding_bytes(picture, stream)
+    for channels in (1, 3, 4):
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        before = peak("VmRSS")
+        decode_image(path, channels=channels)
+        print(path.rsplit("/")[-1], channels, needed, peak("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read from /proc")
+def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path) -> None:
+    side = 1200
+    grey = (np.add.outer(np.arange(side), np.arange(side)) // 16 % 256).astype(np.uint8)
+    colour = Image.fromarray(np.stack([grey, grey.T, 255 - grey], axis=-1))
+    palette = Image.fromarray(grey).convert("P")
+    alpha = colour.copy()
+    alpha.putalpha(Image.fromarray(grey))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    fast = {"compress_level": 1}
+    cases = {
+        "rgb.jpg": (colour, {}),
+        "turned.jpg": (colour, {"exif": turned}),
+        "progressive.jpg": (colour, {"progressive": True, "subsampling": 0}),
+        "cmyk.jpg": (colour.convert("CMYK"), {}),
+        "grey.png": (Image.fromarray(grey), fast),
+        "rgb.png": (colour, fast),
+        "rgba.png": (alpha, fast),
+        "la.png": (alpha.convert("LA"), fast),
+        "palette.png": (palette, fast | {"transparency": bytes(range(256))}),
+        "deep.png": (Image.fromarray(grey.astype(np.uint16) * 257), fast),
+        "palette.gif": (palette, {"transparency": 3}),
+        "rgb.bmp": (colour, {}),
+        "deep.pgm": (Image.fromarray(grey.astype(np.uint16) * 257), {}),
+        "int.tif": (Image.fromarray(grey.astype(np.int32)), {}),
+        "float.tif": (Image.fromarray(grey.astype(np.float32)), {"compression": "tiff_lzw"}),
+        "strip.tif": (colour, {"compression": "tiff_lzw", "strip_size": side * side * 3}),
+        "rgba.webp": (alpha, {"method": 0}),
+        "rgb.jp2": (colour, {"quality_layers": [100]}),
+        "rgba.avif": (alpha, {"speed": 10, "subsampling": "4:4:4"}),
+    }
+    paths = []
+    for name, (picture, options) in cases.items():
+        if Image.registered_extensions().get(os.path.splitext(name)[1]) in Image.SAVE:
+            picture.save(tmp_path / name, **options)
+            paths.append(str(tmp_path / name))
+    np.save(tmp_path / "deep.npy", np.asfortranarray(np.asarray(colour).astype(np.uint16)))
+    found = python(MEASURE, *paths)
+    assert found.returncode == 0, found.stderr
+    rows = [line.split() for line in found.stdout.splitlines()]
+    assert len(rows) == 3 * len(paths)
+    # Pieces, buffers of the codecs, and what the allocator keeps are not counted.
+    over = [row for row in rows if float(row[3]) > float(row[2]) + 5e6]
+    assert not over
