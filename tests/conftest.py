@@ -121,8 +121,8 @@ def impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("artifact", "measure"):
             patch.setattr(f"effnet.fitting.{module}.time_model", brief)
-        patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda: math.inf)
-        patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: math.inf)
+        patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda *_: math.inf)
+        patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda *_: math.inf)
         patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, **_: measure)
         yield
 
