@@ -104,7 +104,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def run_python() -> Callable[..., Ran]:
     """Returns a runner of `python WORDS...` in a process of its own."""
 
-    def run(*words: Any, timeout: float = 60) -> Ran:
+    def run(*words: Any, timeout: float = 300) -> Ran:
         done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=timeout)
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
