@@ -30,9 +30,9 @@ _DOUBT, _DOUBT_FALLS = 0.25, 0.7
 _LAST_CHANCES, _DOUBTFUL, _NEAR, _LEAST_CHANCES = 16, 2.0, NEAR_MISS, 8
 # None is measured more often; the one whose figures are advised is measured as often.
 _LOOKS = 4
-# A latency is measured up to this many times if it is too many times that of a larger relative, or of the prediction
-# from at least this many relatives.
-_DOUBTED_LOOKS, _INCONSISTENT, _UNEXPECTED, _LEAST_RELATIVES = 3, DISTURBED, NEAR_MISS, 4
+# A latency is measured up to this many times if it is too many times that of a larger relative, or of the prediction by
+# at least this many others.
+_DOUBTED_LOOKS, _INCONSISTENT, _UNEXPECTED, _LEAST_OTHERS = 3, DISTURBED, NEAR_MISS, 4
 # So much less than predicted a network may take of whose family none was measured; falls with the root of their number.
 _OPTIMISM = 0.5
 # These come out differently every time; advised is at most so many times the least that did.
@@ -82,21 +82,16 @@ class Search:
 
     def measure(self, index: int) -> bool:
         """Measures one candidate, and anew what does not go together; returns whether it keeps the budget's margins."""
-        expected = self.predicted(index, "latency_ms") if self._num_relatives(index) >= _LEAST_RELATIVES else None
         self._measure_once(index)
-        if "latency_ms" in self.budget.asked() and index in self._found:
-            unexpected = expected is not None and self.table[index].latency_ms > _UNEXPECTED * expected
-            for doubted in dict.fromkeys([index] * unexpected + self._inconsistent()):
+        if "latency_ms" in self.budget.asked():
+            for doubted in self._doubted():
                 for _ in range(_DOUBTED_LOOKS - len(self._found[doubted])):
                     if self.count < MAX_MEASUREMENTS:
                         self._measure_once(doubted)
         return self.table[index].status == "fits"
 
-    def _num_relatives(self, index: int) -> int:
-        return sum(_kind(self.table[i]) == _kind(self.table[index]) for i in self._found)
-
-    def _inconsistent(self) -> list[int]:
-        """Returns the candidates that took longer than a relative that is larger in every respect."""
+    def _doubted(self) -> list[int]:
+        """Returns the candidates that took longer than a relative that is larger, or than all others let expect."""
 
         def size(index: int) -> tuple[float, float, int]:
             found = self.table[index]
@@ -106,9 +101,14 @@ class Search:
             pairs = zip(size(index), size(other), strict=True)
             return _kind(self.table[index]) == _kind(self.table[other]) and all(a >= b for a, b in pairs)
 
+        def too_long(index: int) -> bool:
+            if any(larger(other, index) and took[index] > _INCONSISTENT * took[other] for other in took):
+                return True
+            expected = self._predictions.by_others(index, "latency_ms", least=_LEAST_OTHERS)
+            return expected is not None and took[index] > _UNEXPECTED * expected
+
         took = {i: min(figures["latency_ms"] for figures in self._found[i]) for i in self._found}
-        open_ = [i for i in took if i not in self._barred]
-        return [i for i in open_ if any(larger(j, i) and took[i] > _INCONSISTENT * took[j] for j in took)]
+        return [i for i in took if i not in self._barred and len(self._found[i]) < _DOUBTED_LOOKS and too_long(i)]
 
     def _measure_once(self, index: int) -> None:
         """Measures one candidate, and says whether it keeps the budget with its margin."""

@@ -35,13 +35,13 @@ def summarize(
     last["seconds"] = artifact.seconds
     return {
         "honoured": honoured,
-        "undecided": artifact.undecided,
-        "busy": _busy(plan, artifact),
         "budget": budget.to_dict(),
         "measured": artifact.measured,
         "test_accuracy": artifact.score.accuracy,
         "seconds": plan.seconds + artifact.seconds + sum(attempt["seconds"] for attempt in plan.failed),
         "failures": list(artifact.failures),
+        "undecided": artifact.undecided,
+        "busy": _busy(plan, artifact),
         "command": command,
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -25,10 +25,12 @@ def test_one_piece_of_work_that_was_held_up_does_not_count():
 
 def test_several_threads_compute_at_once(two_cores, monkeypatch):
     """Else a process on the other core would not be seen."""
-    seen, hashed = set(), pace._hash
+    seen, hashed, met = set(), pace._hash, threading.Barrier(2, timeout=300)
 
     def hash_and_tell():
-        seen.add(threading.get_ident())
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            met.wait()
         hashed()
 
     monkeypatch.setattr(pace, "_hash", hash_and_tell)
