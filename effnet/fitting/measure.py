@@ -21,7 +21,8 @@ from effnet.profiling.graphs import write_graph
 NEAR_MISS = 1.6
 # Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
 _PAUSES, _LOOKS = (0.5, 2.0, 5.0), 2
-# A plan has patience for so many seconds of them in all, and for this share of the time that training may take.
+# Pauses and what is measured behind them take at most so many seconds of a plan, and this share of the time that
+# training may take.
 _PATIENCE, _PATIENCE_SHARE = 45.0, 0.2
 
 
@@ -32,6 +33,7 @@ def patient(
     calm_ms: float = math.inf,
     minutes: float = math.inf,
     pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Candidate], Timing]:
     """Returns what measures as `measure` does but again where something disturbed it; `budget` has a latency.
 
@@ -51,10 +53,12 @@ def patient(
                 break
             left -= seconds
             pause(seconds)
+            start = clock()
             try:
-                found = min(found, measure(candidate, DISTURBED * calm), key=lambda timing: timing.latency_ms)
+                found = min(found, measure(candidate, DISTURBED * calm), key=lambda t: (t.uncertain, t.latency_ms))
             except BundleError:  # what was measured before still holds
                 break
+            left -= max(0.0, clock() - start)
         return found
 
     return again

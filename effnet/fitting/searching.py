@@ -133,16 +133,26 @@ class Search:
         self._listener(Measured(candidate=known, number=self.count))
 
     def _figures(self, index: int, timing: Timing) -> dict[str, float]:
-        """Returns a candidate's figures from all of its measurements: the least, other processes only ever add."""
+        """Returns a candidate's figures from all of its measurements: the least, other processes only ever add.
+
+        A latency that was hidden by others gives way to one that was not.
+        """
         found = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
-        self._found.setdefault(index, []).append(found)
-        known = {name: min(figures[name] for figures in self._found[index]) for name in found}
-        if found["latency_ms"] > known["latency_ms"]:
-            return known
-        self._hidden.pop(index, None)
+        before = self._found.setdefault(index, [])
+        if timing.uncertain and before and index not in self._hidden:
+            found["latency_ms"] = min(figures["latency_ms"] for figures in before)
+            return self._least(index, found)
+        if index in self._hidden and not timing.uncertain:
+            del self._hidden[index]
+            for figures in before:
+                figures["latency_ms"] = timing.latency_ms
         if timing.uncertain:
             self._hidden[index] = busy_sentence(timing.waited, threads=timing.threads, uncertain=True)
-        return known | {"waited": timing.waited}
+        return self._least(index, found) | {"waited": timing.waited}
+
+    def _least(self, index: int, found: dict[str, float]) -> dict[str, float]:
+        self._found[index].append(found)
+        return {name: min(figures[name] for figures in self._found[index]) for name in found}
 
     def best_that_fits(self) -> int | None:
         """Returns the index of the first, and so best, candidate that keeps every budget and trains in time."""

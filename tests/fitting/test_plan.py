@@ -306,7 +306,7 @@ def busy_measure(*, waited=0.5, threads=2, slowed=3.0, undisturbed=True):
 
     def measure(found):
         calm = fake_measure(found)
-        least = calm.p50_ms / 1.05 if undisturbed else 2 * calm.p50_ms
+        least = calm.p50_ms / 1.04 if undisturbed else 2 * calm.p50_ms
         return dataclasses.replace(
             calm, p50_ms=slowed * calm.p50_ms, least_ms=least, threads=threads, waited=waited
         )  # fmt: skip
