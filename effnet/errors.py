@@ -9,6 +9,7 @@
     │   ├── WeightsError         published weights that cannot be had, read or matched with a network
     │   └── MissingExtraError    an optional package that is not installed
     ├── BudgetError              exit code 3: the budget cannot be met, or the artifact missed it
+    ├── BusyError                exit code 4: other processes kept the machine too busy to judge the budget
     └── SaidElsewhere            the exit code of the error that another process of the same run has reported
 
 A message says what must hold, what was received and what to do.
@@ -63,6 +64,12 @@ class BudgetError(EffnetError):
     """The budget cannot be met, or the finished artifact missed it."""
 
     exit_code = 3
+
+
+class BusyError(EffnetError):
+    """Other processes kept the machine too busy to tell whether the budget is kept."""
+
+    exit_code = 4
 
 
 class SaidElsewhere(EffnetError):

@@ -104,7 +104,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def run_python() -> Callable[..., Ran]:
     """Returns a runner of `python WORDS...` in a process of its own."""
 
-    def run(*words: Any, timeout: float = 60) -> Ran:
+    def run(*words: Any, timeout: float = 300) -> Ran:
         done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=timeout)
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
@@ -121,8 +121,8 @@ def impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in ("artifact", "measure"):
             patch.setattr(f"effnet.fitting.{module}.time_model", brief)
-        patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda: math.inf)
-        patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: math.inf)
+        patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda *_: math.inf)
+        patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda *_: math.inf)
         patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, **_: measure)
         yield
 

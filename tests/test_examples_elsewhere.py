@@ -39,7 +39,7 @@ def ort_web(pytestconfig):
         if not npm:
             pytest.skip("the page's test needs npm, or onnxruntime-web's dist folder in $EFFNET_ORT_WEB")
         try:
-            subprocess.run([npm, "pack", ORT_WEB], cwd=cache, capture_output=True, timeout=120, check=True)
+            subprocess.run([npm, "pack", ORT_WEB], cwd=cache, capture_output=True, timeout=300, check=True)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             pytest.skip(f"npm cannot fetch {ORT_WEB}; put its dist folder into $EFFNET_ORT_WEB")
         (archive,) = cache.glob("*.tgz")
@@ -89,7 +89,7 @@ def visit(address, tmp_path, *, tries=3):
         *("--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"),
         *("--virtual-time-budget=60000", "--dump-dom"),
     ]
-    done = subprocess.run([chromium(), *flags, address], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([chromium(), *flags, address], capture_output=True, text=True, timeout=300, check=True)
     if 'data-done="yes"' not in done.stdout and tries > 1:
         return visit(address, tmp_path, tries=tries - 1)
     assert 'data-done="yes"' in done.stdout, done.stderr[-2000:]
@@ -162,7 +162,7 @@ def test_the_cpp_program_gives_the_predictors_probabilities(program, small_bundl
     prepared = model.prepare(save_picture(tmp_path / "x.png", 120, 200))
     Image.fromarray(prepared[..., 0]).save(tmp_path / "x.ppm")  # grey: a PGM, whatever it is called
     command = [str(program), str(small_bundle / "model.onnx"), str(tmp_path / "x.ppm")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     found = [line.split(" ", 1) for line in done.stdout.splitlines()]
     (expected,) = model.predict([tmp_path / "x.png"])
     assert [name for _, name in found] == list(expected.labels)
@@ -176,6 +176,6 @@ def test_the_cpp_program_says_what_is_wrong(program, small_bundle, tmp_path):
         ([small_bundle / "model.onnx", tmp_path / "x.pgm"], 1, "the picture must have"),
         ([small_bundle / "model.onnx", tmp_path / "gone.pgm"], 1, "must be a PPM or PGM"),
     ):
-        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == code
         assert message in done.stderr

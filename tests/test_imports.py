@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def run_on_device(tmp_path):
 
     def run(*words):
         command = [sys.executable, "-m", "effnet", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
     return run
 
@@ -121,19 +120,27 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
         _ = effnet.trian
 
 
-def fastest(command, runs):
-    """Returns the least seconds of some runs: other processes only ever add time."""
-    laps = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
-        laps.append(time.perf_counter() - start)
-    return min(laps)
+def imported_by(*words):
+    """Returns the names of all modules that `effnet WORDS...` imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "effnet", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
-def test_help_answers_at_once():
-    assert fastest([sys.executable, "-m", "effnet", "--help"], 5) < 0.3
+def test_help_loads_nothing_that_takes_long():
+    """How long it takes is for `benchmarks.cold_help` to say."""
+    loaded = imported_by("--help")
+    assert "effnet.cli.main" in loaded
+    slow = {"numpy", "PIL", "onnxruntime", "rich", "scipy", "optuna", "multiprocessing", *WORKSHOP}
+    assert not loaded & slow
+    assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {"arch", "cli", "errors"}
 
 
-def test_one_picture_is_predicted_within_a_second(small_bundle, picture):
-    assert fastest([sys.executable, "-m", "effnet", "predict", str(small_bundle), str(picture)], 3) < 1.0
+def test_one_picture_is_predicted_with_little_loaded(small_bundle, picture):
+    """How long it takes is for `benchmarks.cold_predict` to say."""
+    loaded = imported_by("predict", small_bundle, picture)
+    assert {"numpy", "PIL.Image", "onnxruntime"} <= loaded
+    rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("effnet.")}
+    workshop = {"effnet.fitting", "effnet.training", "effnet.nn", "effnet.exporting", "effnet.compressing"}
+    assert not rooms & workshop
+    assert not loaded & {"scipy", "optuna", *WORKSHOP}

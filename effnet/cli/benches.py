@@ -81,6 +81,17 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
     print(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
     columns = ("threads", "batch", "p50 ms", "p95 ms", "images/s", "load ms", "memory MB")
     print_table(columns, [(r.threads, r.batch, *_speeds(r), f"{r.load_ms:.0f}", f"{r.memory_mb:.1f}") for r in rows])
+    _print_busy(rows)
+
+
+def _print_busy(timings: list[Any]) -> None:
+    """Says for which numbers of threads other processes disturbed the measurements."""
+    from effnet.measure.timing import busy_sentence
+
+    for threads in dict.fromkeys(timing.threads for timing in timings if timing.busy):
+        some = [timing for timing in timings if timing.threads == threads and timing.busy]
+        uncertain = any(timing.uncertain for timing in some)
+        print(busy_sentence(max(t.waited for t in some), threads=threads, uncertain=uncertain) + ".")
 
 
 def _speeds(timing: Any) -> tuple[str, str, str]:
@@ -138,6 +149,7 @@ def _print_bench(found: Any, bundle: Any) -> None:
         rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares))
     print(f"{found.config.arch.name} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
+    _print_busy([row.timing for row in found.rows])
     if found.absent:
         data = " --data DATA" if any(name.endswith("int8") for name in found.absent) else ""
         print(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")

@@ -1,7 +1,7 @@
 """The command `effnet`.
 
 Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (the message says why);
-3 a budget that cannot be met or was missed; 130 interrupted.
+3 a budget that cannot be met or was missed; 4 a machine too busy to judge a budget; 130 interrupted.
 """
 
 import errno
@@ -58,7 +58,10 @@ app = typer.Typer(
     name="effnet",
     cls=_Verbs,
     help="From a folder of labelled images and a device budget to the most accurate EfficientNet that fits.",
-    epilog="Exit codes: 0 done, 1 failure, 2 unusable input, 3 budget missed, 130 interrupted.",
+    epilog=(
+        "Exit codes: 0 done, 1 failure, 2 unusable input, 3 budget missed, 4 machine too busy to judge a budget, "
+        "130 interrupted."
+    ),
     no_args_is_help=True,
     add_completion=False,
     # Plain help and plain tracebacks: rich takes a tenth of a second to load.

@@ -66,7 +66,10 @@ def fit(
     strict: Strict = False,
     resume: Resume = False,
 ) -> None:
-    """Train the best EfficientNet that keeps the budget, and prove it. Exit code 3 if the budget is missed."""
+    """Train the best EfficientNet that keeps the budget, and prove it.
+
+    Exit code 3 if the budget is missed, 4 if the machine is too busy to judge it.
+    """
     from effnet import fit as fit_data
     from effnet.fitting.budget import parse_amount
 

@@ -4,9 +4,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.errors import BundleError
-from effnet.measure.side_by_side import time_in_turns
-from effnet.measure.timing import Timing
+from effnet.measure.side_by_side import time_two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +26,5 @@ class Compared:
 
 def compare_latency(first: Path, second: Path, *, threads: int = 1, turns: int = 5, seconds: float = 0.3) -> Compared:
     """Times two models' files in turn, each in a fresh process of its runtime; raises BundleError where one fails."""
-    files = {"first": first, "second": second}
-    found = [_taken(t) for t in time_in_turns(files, threads=threads, rounds=turns, seconds=seconds).values()]
-    return Compared(first_ms=found[0].rounds_ms, second_ms=found[1].rounds_ms, second_mb=found[1].memory_mb)
-
-
-def _taken(found: Timing | BundleError) -> Timing:
-    if isinstance(found, BundleError):
-        raise found
-    return found
+    one, other = time_two(first, second, threads=threads, turns=turns, seconds=seconds)
+    return Compared(first_ms=one.rounds_ms, second_ms=other.rounds_ms, second_mb=other.memory_mb)

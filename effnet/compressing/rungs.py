@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.compressing.latency import compare_latency
 from effnet.compressing.qat import sensitive_layers, train_rounded
 from effnet.compressing.replace import train_replaced
 from effnet.compressing.subject import Sensitivity, Subject
@@ -17,6 +16,7 @@ from effnet.exporting.equalize import equalize
 from effnet.exporting.targets import Quantization, write_export
 from effnet.exporting.weights import fold_norms, unfold_norms
 from effnet.measure.answers import predict_split
+from effnet.measure.side_by_side import time_two
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
 from effnet.runtime.predictor import Predictor
@@ -62,8 +62,8 @@ def time_pair(base: Path, path: Path, threads: int) -> Pair:
 
     Other processes only ever add time, so that the calmest rounds tell the files apart best.
     """
-    found = compare_latency(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
-    return Pair(base_ms=min(found.first_ms), latency_ms=min(found.second_ms), memory_mb=found.second_mb)
+    first, second = time_two(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
+    return Pair(base_ms=first.latency_ms, latency_ms=second.latency_ms, memory_mb=second.memory_mb)
 
 
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:

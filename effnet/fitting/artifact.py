@@ -17,7 +17,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split, load_image
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
-from effnet.fitting.budget import Budget, failures, share
+from effnet.fitting.budget import Budget, failures, say, share
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.change import change, learning_minutes
 from effnet.fitting.deploy import Deployed, deploy
@@ -30,7 +30,7 @@ from effnet.fitting.transfer import Learned, Validation, transfer
 from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
 from effnet.measure.pace import DISTURBED, calm_pace_ms
-from effnet.measure.timing import Timing, time_model
+from effnet.measure.timing import Timing, busy_sentence, time_model
 from effnet.nn.network import build, zero_classifier_
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config
 from effnet.runtime.predictor import Predictor
@@ -54,6 +54,8 @@ class Artifact:
     `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
     what the profile of another device says. `deployed` is the file. `changes` say what was made of the network that
     was learned, as `fitting.change` has it. `seconds` is what training, over all its sessions, and this proof took.
+    `undecided` says why it cannot be told whether the latency was kept, which is all that may be missed then; empty if
+    it can be told.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Artifact:
     predicted: tuple[str, ...]
     changes: Mapping[str, Any]
     failures: tuple[str, ...]
+    undecided: str
     seconds: float
 
     @property
@@ -103,7 +106,10 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
     score = evaluate(Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from)
     timing, measured, measurements, predicted = _figures(deployed, task)
+    if timing.busy and "latency_ms" not in predicted:
+        task.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
     missed = failures(task.budget, measured) + ((deployed.refused,) if deployed.refused else ())
+    undecided = _undecided(task.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
     if missed and deployed.ladder is not None:
         missed += (deployed.ladder["sentence"],)
     return Artifact(
@@ -120,6 +126,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         measured=measured,
         measurements=measurements,
         failures=missed,
+        undecided=undecided,
         seconds=training.seconds + time.monotonic() - proving,
     )
 
@@ -261,9 +268,24 @@ def _measure(
         if failures(budget, counts) or not failures(budget, found[-1][1]):
             break
         # A second look goes on for as long as a neighbour disturbs it.
-        calm = min(calm, calm_pace_ms())
+        calm = min(calm, calm_pace_ms(threads))
     timing, measured = min(found, key=lambda pair: share(budget, pair[1]))
-    return timing, measured, tuple(values for _, values in found)
+    # No run of any of them was faster than what the file takes.
+    timing = replace(timing, least_ms=min(each.least_ms for each, _ in found))
+    return timing, measured, tuple(values | {"waited": round(each.waited, 3)} for each, values in found)
+
+
+def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
+    """Returns what to say if other processes hide whether the latency is kept, and nothing else is missed."""
+    over = failures(budget, measured)
+    kept_at_least = not failures(budget, measured | {"latency_ms": timing.least_ms})
+    if not (over and missed == over and kept_at_least and timing.uncertain):
+        return ""
+    least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)
+    return (
+        f"{busy_sentence(timing.waited, threads=timing.threads, uncertain=True)}. Its fastest run took {least}, the "
+        f"median {most}, and {say('latency_ms', budget.latency_ms)} are allowed"
+    )
 
 
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:

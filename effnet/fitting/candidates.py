@@ -1,9 +1,10 @@
 """The networks that a plan chooses from: families x activation x phi x resolution x precision."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
@@ -11,6 +12,7 @@ from effnet.arch.cost import Cost, Count, cost
 from effnet.arch.scale import GAMMA, scale, truncate, with_expand_ratio, with_total_stride
 from effnet.arch.spec import Activation, ArchSpec, Gate
 from effnet.data.preprocess import Preprocess
+from effnet.errors import InputError
 from effnet.runtime.formats import Precision
 
 Status = Literal["listed", "rejected", "unmeasured", "fits", "taken", "failed"]
@@ -50,6 +52,7 @@ _KNOWN = (
     "trial_accuracy",
     "trial_rounds",
     "worth",
+    "waited",
 )
 # What its weights take in a file.
 _STORED_AS: dict[Precision, Literal["fp32", "fp16", "int8"]] = {
@@ -68,7 +71,8 @@ class Candidate:
     for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs or parameters, as
     `kept_of` says, of its weights' network, `whole`, that pruning leaves; 1 and None without pruning. Of two candidates
     the one with more MACs times `worth` is expected to be more accurate. `trial_accuracy` is that of a short training,
-    of so many rounds; None without one.
+    of so many rounds; None without one. `waited` is the share of the processor time that other processes took while
+    it was measured.
     """
 
     spec: ArchSpec
@@ -87,6 +91,7 @@ class Candidate:
     worth: float = 1.0
     trial_accuracy: float | None = None
     trial_rounds: int = 0
+    waited: float = 0.0
     status: Status = "listed"
     reason: str = ""
 
@@ -119,6 +124,7 @@ class Candidate:
             "kept_of": self.kept_of,
             "trial_accuracy": self.trial_accuracy,
             "trial_rounds": self.trial_rounds,
+            "waited": round(self.waited, 3),
         }
         return row | self.figures | {"status": self.status, "reason": self.reason}
 
@@ -135,12 +141,35 @@ class Candidate:
 
 
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:
-    """Returns the candidate that `to_dict` wrote."""
+    """Returns the candidate that `to_dict` wrote; raises InputError for a value that it cannot have written."""
     spec = spec_from_dict(data["spec"])
-    known = {key: data[key] for key in _KNOWN if key in data}  # plans of 0.1.0 have no precision
+    known = {key: data[key] for key in _KNOWN}
+    _check_known(known)
     preprocess = Preprocess.from_dict(data["preprocess"]) if data["preprocess"] else None
-    whole = spec_from_dict(data["whole"]) if data.get("whole") else None
+    whole = spec_from_dict(data["whole"]) if data["whole"] else None
     return Candidate(spec=spec, cost=cost(spec), preprocess=preprocess, whole=whole, **known)
+
+
+def is_amount(value: Any) -> bool:
+    """Returns whether a value from a file is a finite number of at least 0."""
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _check_known(known: dict[str, Any]) -> None:
+    for name in ("size_mb", "kept", "worth", "waited", "trial_rounds"):
+        if not is_amount(known[name]):
+            raise InputError(f"a candidate's {name} must be a number of at least 0; got {known[name]!r}")
+    for name in ("latency_ms", "memory_mb", "trial_accuracy"):
+        if known[name] is not None and not is_amount(known[name]):
+            raise InputError(f"a candidate's {name} must be null or a number of at least 0; got {known[name]!r}")
+    if type(known["phi"]) not in (int, float):
+        raise InputError(f"a candidate's phi must be a number; got {known['phi']!r}")
+    for name in ("family", "weights", "reason"):
+        if not isinstance(known[name], str):
+            raise InputError(f"a candidate's {name} must be a text; got {known[name]!r}")
+    for name, allowed in (("status", Status), ("precision", Precision), ("kept_of", Count)):
+        if known[name] not in get_args(allowed):
+            raise InputError(f"a candidate's {name} must be one of {get_args(allowed)}; got {known[name]!r}")
 
 
 def list_candidates(

@@ -244,7 +244,7 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
             yield here
         else:
             minutes = task.time_limit or DEFAULT_MINUTES
-            yield patient(here, task.budget, calm_ms=calm_pace_ms(), minutes=minutes)
+            yield patient(here, task.budget, calm_ms=calm_pace_ms(task.threads), minutes=minutes)
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:

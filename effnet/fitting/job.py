@@ -83,7 +83,8 @@ def fit(
     database, shares them between machines.
 
     Raises BudgetError where no network fits, or where the finished file misses the budget (it is kept, with
-    its report); InputError for anything else that the caller can mend.
+    its report); BusyError where other processes hide whether several threads keep the latency; InputError for anything
+    else that the caller can mend.
     """
     budget = Budget(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb

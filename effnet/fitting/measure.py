@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from effnet.exporting.qdq_stem import pairs_pay
 from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.target import Target
-from effnet.measure.pace import DISTURBED
+from effnet.measure.pace import BUSY, DISTURBED
 from effnet.measure.timing import Timing, time_model
 from effnet.profiling.graphs import write_graph
 
@@ -21,7 +21,8 @@ from effnet.profiling.graphs import write_graph
 NEAR_MISS = 1.6
 # Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
 _PAUSES, _LOOKS = (0.5, 2.0, 5.0), 2
-# A plan has patience for so many seconds of them in all, and for this share of the time that training may take.
+# Pauses and what is measured behind them take at most so many seconds of a plan, and this share of the time that
+# training may take.
 _PATIENCE, _PATIENCE_SHARE = 45.0, 0.2
 
 
@@ -32,12 +33,13 @@ def patient(
     calm_ms: float = math.inf,
     minutes: float = math.inf,
     pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Candidate], Timing]:
     """Returns what measures as `measure` does but again where something disturbed it; `budget` has a latency.
 
     `measure` is told with a candidate the slowest pace of the machine at which nothing does. `calm_ms` is the pace when
     nothing does, as far as is known; `minutes` is what training may take. Of several measurements of a candidate the
-    calmest counts: other processes only ever add time.
+    calmest counts: other processes only ever add time. What one thread takes needs no calm machine.
     """
     left, calm = min(_PATIENCE, 60 * minutes * _PATIENCE_SHARE), calm_ms
 
@@ -47,14 +49,16 @@ def patient(
         for number, seconds in enumerate(_PAUSES):
             calm = min(calm, found.pace_ms or calm)
             doubtful = number < _LOOKS and _nearly_keeps(budget, found)
-            if left < seconds or not (doubtful or found.pace_ms > DISTURBED * calm):
+            if left < seconds or not (doubtful or found.uncertain or found.pace_ms > DISTURBED * calm):
                 break
             left -= seconds
             pause(seconds)
+            start = clock()
             try:
-                found = min(found, measure(candidate, DISTURBED * calm), key=lambda timing: timing.p50_ms)
+                found = min(found, measure(candidate, DISTURBED * calm), key=lambda t: (t.uncertain, t.latency_ms))
             except BundleError:  # what was measured before still holds
                 break
+            left -= max(0.0, clock() - start)
         return found
 
     return again
@@ -63,7 +67,7 @@ def patient(
 def _nearly_keeps(budget: Budget, found: Timing) -> bool:
     """Returns whether a calmer machine might let a candidate keep the budget; what misses another one needs no more."""
     assert budget.latency_ms is not None
-    excess = found.p50_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
+    excess = found.latency_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
     return 1 < excess < NEAR_MISS and not failures(budget, rest, planning=True)
 
@@ -79,6 +83,21 @@ def measure_random(
         candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=pairs_pay()
     )
     return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime, pace_ms=pace_ms)
+
+
+def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:
+    """Returns what to say of candidates that were measured while the machine was busy; empty if none was."""
+    measured = [c for c in table if c.latency_ms is not None]
+    busy = [c.waited for c in measured if c.waited > BUSY]
+    if not busy:
+        return ""
+    found = (
+        f"The machine was busy while candidates were measured: other processes took up to {max(busy):.0%} of the "
+        f"processor time ({len(busy)} of {len(measured)} candidates)"
+    )
+    if threads == 1:
+        return f"{found}; the latency of one thread counts the time that it computed"
+    return f"{found}; the latency of {threads} threads is told by the fastest runs, so plan again on a calm machine"
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,10 @@ def _computes_in(candidate: Candidate) -> str:
     return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
 
 
+def _is_known(candidate: Candidate, kind: str) -> bool:
+    return candidate.latency_ms is not None and _computes_in(candidate) == kind
+
+
 def _parts_beside(candidate: Candidate) -> np.ndarray:
     """Returns what a file holds beside its weights, in parts: numbers for every channel, and nodes for every layer.
 
@@ -58,6 +62,18 @@ class Predictions:
             model = self._model(key, "fp32")
         return None if model is None else float(self._feature(index) @ model)
 
+    def by_others(self, index: int, key: str, *, least: int) -> float | None:
+        """Returns the latency or memory to expect of a candidate had it not been measured.
+
+        None where fewer than `least` others were that compute alike.
+        """
+        kind = _computes_in(self.table[index])
+        others = [i for i, c in enumerate(self.table) if i != index and _is_known(c, kind)]
+        if len(others) < least:
+            return None
+        model = self._fit(key, kind, without=index)
+        return None if model is None else float(self._feature(index) @ model)
+
     def _model(self, key: str, kind: str) -> np.ndarray | None:
         if (key, kind) not in self._models:
             self._models[key, kind] = self._fit(key, kind)
@@ -85,14 +101,14 @@ class Predictions:
             self._found_parts[index] = _parts_beside(self.table[index])
         return self._found_parts[index]
 
-    def _fit(self, key: str, kind: str) -> np.ndarray | None:
+    def _fit(self, key: str, kind: str, *, without: int | None = None) -> np.ndarray | None:
         """Fits non-negative coefficients to what has been measured, each relative to its size."""
         from scipy.optimize import nnls
 
         known = [
             (i, value)
             for i, c in enumerate(self.table)
-            if c.latency_ms is not None and _computes_in(c) == kind and (value := c.figures[key])
+            if i != without and _is_known(c, kind) and (value := c.figures[key])
         ]
         if not known:
             return None

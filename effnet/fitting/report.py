@@ -169,6 +169,9 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
             "badge": "No budget asked",
             "sentence": f"{found if joint else name + ' is ready'}.",
         }
+    if report.get("undecided"):
+        sentence = f"{found}{', but' if joint else ':'} the machine was too busy to tell whether it keeps the budget."
+        return {"kind": "open", "badge": "Budget undecided", "sentence": sentence}
     if report.get("honoured") is None:
         return {"kind": "open", "badge": "Budget not checked", "sentence": f"{found}."}
     return {"kind": "kept", "badge": "Budget honoured", "sentence": f"{found}{joint} keeps the whole budget."}
@@ -187,6 +190,8 @@ def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             kind, verdict = "missed", "not measured"
         elif got <= asked:
             kind, verdict = "kept", "kept"
+        elif key == "latency_ms" and report.get("undecided"):
+            kind, verdict = "open", "the machine was too busy to tell"
         else:
             kind, verdict = "missed", f"missed, {wording.over(share)}"
         row = {"key": key, "label": label, "kind": kind, "verdict": verdict, "share": share}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from effnet.errors import InputError
 from effnet.fitting.state import PLAN, RUN
 
-State = Literal["finished", "budget missed", "running", "interrupted"]
+State = Literal["finished", "budget missed", "budget undecided", "running", "interrupted"]
 
 # What training writes; its own names for these are in modules that load torch.
 _METRICS, _CHECKPOINT, _RECIPE = "metrics.jsonl", "checkpoint.safetensors", "recipe.json"
@@ -219,6 +219,8 @@ def _moment(created: Any, touched: float) -> str:
 
 def _state(report: Mapping[str, Any], idle: float) -> State:
     if report:
+        if report.get("undecided"):
+            return "budget undecided"
         return "budget missed" if report.get("honoured") is False else "finished"
     return "running" if idle < _STILL_SECONDS else "interrupted"
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.errors import BudgetError, BundleError
+from effnet.errors import BudgetError, BundleError, BusyError
 from effnet.fitting.budget import MARGINS, Budget, failures, share
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.events import Listener, Measured
 from effnet.fitting.measure import NEAR_MISS
 from effnet.fitting.predicting import MEASURED, Predictions
 from effnet.fitting.refusal import refusal
-from effnet.measure.timing import Timing
+from effnet.measure.pace import DISTURBED
+from effnet.measure.timing import Timing, busy_sentence
 
 # Measuring takes about a second each; few plans need more than half of these.
 MAX_MEASUREMENTS = 50
@@ -29,6 +30,9 @@ _DOUBT, _DOUBT_FALLS = 0.25, 0.7
 _LAST_CHANCES, _DOUBTFUL, _NEAR, _LEAST_CHANCES = 16, 2.0, NEAR_MISS, 8
 # None is measured more often; the one whose figures are advised is measured as often.
 _LOOKS = 4
+# A latency is measured up to this many times if it is too many times that of a larger relative, or of the prediction by
+# at least this many others.
+_DOUBTED_LOOKS, _INCONSISTENT, _UNEXPECTED, _LEAST_OTHERS = 3, DISTURBED, NEAR_MISS, 4
 # So much less than predicted a network may take of whose family none was measured; falls with the root of their number.
 _OPTIMISM = 0.5
 # These come out differently every time; advised is at most so many times the least that did.
@@ -71,23 +75,55 @@ class Search:
         # Those that no budget brings back: they cannot be measured, or not be trained in time.
         self._barred: set[int] = set()
         self._found: dict[int, list[dict[str, float]]] = {}
+        # Those whose latency other processes hide, with what to say of it.
+        self._hidden: dict[int, str] = {}
         # What is only counted is known without measuring anything.
         self.measures = any(key in budget.asked() for key in MEASURED)
 
     def measure(self, index: int) -> bool:
-        """Measures one candidate and returns whether it keeps the budget with its margin."""
+        """Measures one candidate, and anew what does not go together; returns whether it keeps the budget's margins."""
+        self._measure_once(index)
+        if "latency_ms" in self.budget.asked():
+            for doubted in self._doubted():
+                for _ in range(_DOUBTED_LOOKS - len(self._found[doubted])):
+                    if self.count < MAX_MEASUREMENTS:
+                        self._measure_once(doubted)
+        return self.table[index].status == "fits"
+
+    def _doubted(self) -> list[int]:
+        """Returns the candidates that took longer than a relative that is larger, or than all others let expect."""
+
+        def size(index: int) -> tuple[float, float, int]:
+            found = self.table[index]
+            return found.cost.macs, found.cost.activations, len(found.spec.blocks)
+
+        def larger(index: int, other: int) -> bool:
+            pairs = zip(size(index), size(other), strict=True)
+            return _kind(self.table[index]) == _kind(self.table[other]) and all(a >= b for a, b in pairs)
+
+        def too_long(index: int) -> bool:
+            if any(larger(other, index) and took[index] > _INCONSISTENT * took[other] for other in took):
+                return True
+            expected = self._predictions.by_others(index, "latency_ms", least=_LEAST_OTHERS)
+            return expected is not None and took[index] > _UNEXPECTED * expected
+
+        took = {i: min(figures["latency_ms"] for figures in self._found[i]) for i in self._found}
+        return [i for i in took if i not in self._barred and len(self._found[i]) < _DOUBTED_LOOKS and too_long(i)]
+
+    def _measure_once(self, index: int) -> None:
+        """Measures one candidate, and says whether it keeps the budget with its margin."""
         self.count += 1
         try:
             timing = self._measure(self.table[index])
         except BundleError as error:
             if index in self._found:  # what was measured before still holds
-                return False
+                return
             reason = f"could not be measured: {error}"
             self._bar(index, reason)
             # Out of time or memory, most likely; its neighbours would fare alike.
             half = 0.5 * self.table[index].cost.macs
             self._reject(lambda c: c.cost.macs > half, f"{self.table[index].title} {reason}")
-            return False
+            return
         known = dataclasses.replace(self.table[index], **self._figures(index, timing))  # type: ignore[arg-type]
         found = failures(self.budget, known.figures, planning=True)
         known = dataclasses.replace(known, status="rejected" if found else "fits", reason="; ".join(found))
@@ -95,12 +131,27 @@ class Search:
         self._predictions.forget()
         self.misses += bool(found)
         self._listener(Measured(candidate=known, number=self.count))
-        return not found
 
     def _figures(self, index: int, timing: Timing) -> dict[str, float]:
-        """Returns a candidate's figures from all of its measurements: the least, other processes only ever add."""
-        found = {"latency_ms": timing.p50_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
-        self._found.setdefault(index, []).append(found)
+        """Returns a candidate's figures from all of its measurements: the least, other processes only ever add.
+
+        A latency that was hidden by others gives way to one that was not.
+        """
+        found = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
+        before = self._found.setdefault(index, [])
+        if timing.uncertain and before and index not in self._hidden:
+            found["latency_ms"] = min(figures["latency_ms"] for figures in before)
+            return self._least(index, found)
+        if index in self._hidden and not timing.uncertain:
+            del self._hidden[index]
+            for figures in before:
+                figures["latency_ms"] = timing.latency_ms
+        if timing.uncertain:
+            self._hidden[index] = busy_sentence(timing.waited, threads=timing.threads, uncertain=True)
+        return self._least(index, found) | {"waited": timing.waited}
+
+    def _least(self, index: int, found: dict[str, float]) -> dict[str, float]:
+        self._found[index].append(found)
         return {name: min(figures[name] for figures in self._found[index]) for name in found}
 
     def best_that_fits(self) -> int | None:
@@ -235,7 +286,10 @@ class Search:
                 figures = self._surely(index)
                 if self.table[index].status == "fits":
                     return index
-                raise BudgetError(refusal(self.table, self.budget, self.table[index], figures))
+                said = refusal(self.table, self.budget, self.table[index], figures)
+                if index in self._hidden and "latency_ms" in self.budget.asked():
+                    raise BusyError(f"{self._hidden[index]}. As far as can be told, {said}")
+                raise BudgetError(said)
         if self._need is None:
             raise BudgetError("no network could be measured on this machine")
         raise BudgetError(
@@ -254,7 +308,7 @@ class Search:
             return figures
         if any(name in self.budget.asked() for name in _DIFFERING):
             for _ in range(_LOOKS - len(self._found[index])):
-                self.measure(index)
+                self._measure_once(index)
         for name in MEASURED:
             found = [each[name] for each in self._found[index]]
             figures[name] = min(2 * max(found) - min(found), _MOST_ADVISED * min(found))

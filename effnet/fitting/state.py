@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zlib import crc32
 
 import numpy as np
@@ -13,8 +13,9 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.data.stored import source_name
 from effnet.errors import InputError
-from effnet.fitting.candidates import Candidate, candidate_from_dict
+from effnet.fitting.candidates import Candidate, candidate_from_dict, is_amount
 from effnet.runtime.config import write_text
+from effnet.system.files import read_json
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import recipe_from_dict
 
@@ -39,7 +40,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything decided before training; `options` are the fit's own, which a resumed one must repeat."""
+    """Everything decided before training; `options` are the fit's own, which a resumed one must repeat.
+
+    `busy` says what other processes may have spoilt; empty if the machine was calm.
+    """
 
     options: Mapping[str, Any]
     fingerprint: str
@@ -47,6 +51,25 @@ class Plan:
     attempts: Sequence[Attempt]
     failed: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
+    busy: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping) or not isinstance(self.fingerprint, str):
+            raise InputError(f"options must be an object and the fingerprint a text; got {self.fingerprint!r}")
+        if not isinstance(self.busy, str):
+            raise InputError(f"busy must be a text; got {self.busy!r}")
+        if not is_amount(self.seconds):
+            raise InputError(f"seconds must be a number of at least 0; got {self.seconds!r}")
+        for attempt in self.attempts:
+            if type(attempt.candidate) is not int or not 0 <= attempt.candidate < len(self.candidates):
+                raise InputError(f"an attempt must name a candidate by its number; got {attempt.candidate!r}")
+            if attempt.strategy not in get_args(Strategy):
+                raise InputError(f"a strategy must be one of {get_args(Strategy)}; got {attempt.strategy!r}")
+        if len(self.failed) >= len(self.attempts):
+            raise InputError(f"fewer attempts must have failed than {len(self.attempts)}; got {len(self.failed)}")
+        for failed in self.failed:
+            if not isinstance(failed, Mapping) or not is_amount(failed.get("seconds")):
+                raise InputError(f"a failed attempt must say how many seconds it took; got {failed!r}")
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -82,6 +105,7 @@ def write_plan(plan: Plan, out: Path) -> None:
         ],
         "failed": list(plan.failed),
         "seconds": plan.seconds,
+        "busy": plan.busy,
     }
     write_text(out / RUN / PLAN, json.dumps(data))
 
@@ -90,7 +114,7 @@ def read_plan(out: Path) -> Plan | None:
     """Returns the plan in `out`, or None where there is none; raises InputError where it is damaged."""
     path = out / RUN / PLAN
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         return Plan(
             options=data["options"],
             fingerprint=data["fingerprint"],
@@ -106,11 +130,16 @@ def read_plan(out: Path) -> Plan | None:
             ],
             failed=data["failed"],
             seconds=data["seconds"],
+            busy=data["busy"],
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} must be the plan of an earlier fit; it cannot be read: {error!r}") from error
+    except KeyError as error:
+        raise InputError(f"{path} must be the plan of an earlier fit; it lacks {error}") from error
+    except (InputError, OSError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path} must be the plan of an earlier fit; it cannot be read ({error}): name another --out"
+        ) from error
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:

@@ -13,6 +13,7 @@ from effnet.fitting.budget import Budget
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.state import Plan
 from effnet.measure.machine import machine, runtime_version, versions
+from effnet.measure.timing import busy_sentence
 
 _MOST_OTHERS = 1000
 
@@ -29,15 +30,18 @@ def summarize(
     data: str,
 ) -> dict[str, Any]:
     """Returns the whole report as JSON-able data."""
-    last = {"name": artifact.spec.name, "honoured": artifact.honoured, "failures": list(artifact.failures)}
+    honoured = None if artifact.undecided else artifact.honoured
+    last = {"name": artifact.spec.name, "honoured": honoured, "failures": list(artifact.failures)}
     last["seconds"] = artifact.seconds
     return {
-        "honoured": artifact.honoured,
+        "honoured": honoured,
         "budget": budget.to_dict(),
         "measured": artifact.measured,
         "test_accuracy": artifact.score.accuracy,
         "seconds": plan.seconds + artifact.seconds + sum(attempt["seconds"] for attempt in plan.failed),
         "failures": list(artifact.failures),
+        "undecided": artifact.undecided,
+        "busy": _busy(plan, artifact),
         "command": command,
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,6 +59,15 @@ def summarize(
         "versions": versions(),
         "attempts": [*plan.failed, last],
     }
+
+
+def _busy(plan: Plan, artifact: Artifact) -> list[str]:
+    """Returns what a busy machine may have spoilt, a sentence each."""
+    timing = artifact.timing
+    found = artifact.undecided
+    if timing.busy and not found and "latency_ms" not in artifact.predicted:
+        found = busy_sentence(timing.waited, threads=timing.threads)
+    return [f"{sentence}." for sentence in (plan.busy, found) if sentence]
 
 
 def _candidates(table: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -128,6 +141,9 @@ def _latency(artifact: Artifact) -> dict[str, Any]:
     return {
         "p50_ms": timing.p50_ms,
         "p95_ms": timing.p95_ms,
+        "least_ms": timing.least_ms,
+        "busy": timing.busy,
+        "waited": round(timing.waited, 3),
         "rounds_ms": list(timing.rounds_ms),
         "runs": timing.runs,
         "measurements": list(artifact.measurements),

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -61,13 +62,15 @@ def run_trials(
     folder: Path,
     key: str,
     listener: Listener,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Candidate]:
     """Returns the table with the best of the trials taken, and `trial_accuracy` of each that was trained.
 
     The candidates that the plan measured to fit come first, then those that a tree-structured Parzen estimator draws
     from the rest; one that breaks the budget once measured is not trained. Those behind at the same round are stopped
     (asynchronous successive halving, Li et al. 2018, algorithm 2). `folder` keeps the trials where no storage is named,
-    and an interrupted search goes on from them; `key` tells those of one task from others in a shared storage.
+    and an interrupted search goes on from them; `key` tells those of one task from others in a shared storage. `clock`
+    counts seconds.
     """
     found = list(table)
     open_ = [i for i, c in enumerate(found) if c.status in ("taken", "fits", "unmeasured")]
@@ -81,9 +84,20 @@ def run_trials(
             study.enqueue_trial(dict(zip((name for name, _ in _AXES), _axes(found[index]), strict=True)))
     left = trials.number - sum(trial.state.is_finished() for trial in study.trials)
     if left > 0:
-        study.optimize(search.try_one, n_trials=left, timeout=trials.seconds, catch=())
+        study.optimize(search.try_one, n_trials=left, callbacks=[_stop_after(trials.seconds, clock)], catch=())
     search.adopt(study)
     return search.conclude()
+
+
+def _stop_after(seconds: float, clock: Callable[[], float]) -> Callable[["optuna.Study", Any], None]:
+    """Returns what ends a study; optuna's own limit follows the clock on the wall, which may be set."""
+    end = clock() + seconds
+
+    def stop(study: "optuna.Study", trial: Any) -> None:
+        if clock() >= end:
+            study.stop()
+
+    return stop
 
 
 def _axes(candidate: Candidate) -> tuple[Any, ...]:
@@ -193,7 +207,11 @@ class _Search:
             self.table[index] = dataclasses.replace(candidate, status="rejected", reason=f"not tried: {error}")
             return self.table[index]
         known = dataclasses.replace(
-            candidate, latency_ms=timing.p50_ms, memory_mb=timing.memory_mb, size_mb=timing.size_mb
+            candidate,
+            latency_ms=timing.latency_ms,
+            memory_mb=timing.memory_mb,
+            size_mb=timing.size_mb,
+            waited=timing.waited,
         )
         found = failures(self.budget, known.figures, planning=True)
         self.count += 1

@@ -8,13 +8,13 @@ from typing import Any
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, read_dataset, without_unreadable
 from effnet.data.inspect import DataReport, describe, inspect_dataset
-from effnet.errors import BudgetError, InputError
+from effnet.errors import BudgetError, BusyError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.choose import choose
 from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
-from effnet.fitting.measure import training_speed
+from effnet.fitting.measure import busy_planning, training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.refusal import enough
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
@@ -95,12 +95,15 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
         task.say(sentence)
     table = choose(task, dataset, report)
     task.listener(Planned(candidates=table))
+    if busy := busy_planning(table, threads=task.threads):
+        task.say(busy)
     attempts = [_attempt(task, dataset, report, index, table[index]) for index in _order(table)]
     plan = Plan(
         options=task.options,
         fingerprint=fingerprint(dataset),
         candidates=table,
         attempts=attempts,
+        busy=busy,
         seconds=time.monotonic() - started,
     )
     (task.out / RUN).mkdir(parents=True, exist_ok=True)
@@ -163,7 +166,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         artifact = make_artifact(
             candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task
         )
-        if artifact.honoured or number + 1 == len(plan.attempts):
+        if artifact.honoured or artifact.undecided or number + 1 == len(plan.attempts):
             break
         failed.append(
             {
@@ -189,6 +192,11 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         data=task.data,
     )
     publish(artifact, data, dataset, task.out)
+    if artifact.undecided:
+        raise BusyError(
+            f"whether the finished model keeps the latency cannot be told. {artifact.undecided}. Model and report are "
+            f"in {task.out}; the same command with --resume measures again"
+        )
     if not artifact.honoured:
         advice = enough(task.budget, artifact.measured)
         raise BudgetError(

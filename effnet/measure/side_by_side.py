@@ -51,4 +51,14 @@ def joined(timings: Sequence[Timing]) -> Timing:
         runs=sum(timing.runs for timing in timings),
         load_ms=float(np.median([timing.load_ms for timing in timings])),
         memory_mb=float(np.median([timing.memory_mb for timing in timings])),
+        least_ms=min(timing.least_ms for timing in timings),
     )
+
+
+def time_two(first: Path, second: Path, *, threads: int, turns: int, seconds: float) -> tuple[Timing, Timing]:
+    """Measures two files in turns; raises BundleError if one fails."""
+    found = time_in_turns({"first": first, "second": second}, threads=threads, rounds=turns, seconds=seconds)
+    for timing in found.values():
+        if isinstance(timing, BundleError):
+            raise timing
+    return found["first"], found["second"]  # type: ignore[return-value]

@@ -11,7 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from effnet.errors import BundleError
+from effnet.measure.pace import BUSY
+from effnet.measure.stopwatch import is_uncertain
 from effnet.runtime.formats import Runtime, format_of
+
+# On a calm machine the median is this many times the fastest of some hundred runs (measured: 1.02 to 1.05).
+_MEDIAN_OF_LEAST = 1.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +24,11 @@ class Timing:
     """What one file takes in its runtime.
 
     `p50_ms` and `p95_ms` are those of the calmest round, the one with the lowest median: other processes only
-    ever add time. `rounds_ms` are the medians of all rounds. `memory_mb` is the peak memory of the process
-    beyond the idle runtime, in 10^6 bytes, from loading through inference; `size_mb` is the file's. `pace_ms` is what
-    a fixed piece of work took around the calmest round (see measure.pace); 0 where that is not known.
+    ever add time. A run of one thread that had to wait for other processes counts what it computed. `rounds_ms` are the
+    medians of all rounds, `least_ms` is the fastest run. `memory_mb` is the peak memory of the process beyond the idle
+    runtime, in 10^6 bytes, from loading through inference; `size_mb` is the file's. `pace_ms` is what a fixed piece of
+    work took around the calmest round (see measure.pace), 0 if that is not known; `waited` is the share of the
+    processor time that other processes took in that round.
     """
 
     p50_ms: float
@@ -34,6 +41,26 @@ class Timing:
     threads: int
     batch: int
     pace_ms: float = 0.0
+    least_ms: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether other processes took so much of the processor that the user should hear of it."""
+        return self.waited > BUSY
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether they hide the latency, which lies between `least_ms` and `p50_ms`."""
+        return is_uncertain(self.p50_ms, self.least_ms, waited=self.waited, threads=self.threads)
+
+    @property
+    def latency_ms(self) -> float:
+        """What the file takes on a free machine: an estimate from the fastest run if others were busy.
+
+        They add time to most runs of several threads, and cold caches to those of one.
+        """
+        return min(self.p50_ms, _MEDIAN_OF_LEAST * self.least_ms) if self.busy else self.p50_ms
 
     @property
     def images_per_second(self) -> float:
@@ -61,7 +88,8 @@ def time_model(
     """Measures the model at `path` in a fresh process of its `runtime`, by default the one that its name tells.
 
     Each of `rounds` rounds lasts `seconds` and at least 20 runs, behind 5 unmeasured ones; there are a few rounds more
-    while the machine's pace (see measure.pace) is slower than `pace_ms` in all of them. Raises BundleError where the
+    while the machine's pace (see measure.pace) is slower than a finite `pace_ms` in all of them, or
+    others hide the latency. Raises BundleError where the
     process fails.
     """
     command = [
@@ -98,7 +126,19 @@ def time_model(
         threads=threads,
         batch=batch,
         pace_ms=found["paces_ms"][calmest],
+        least_ms=min(map(min, found["rounds_ms"])),
+        waited=found["waited"][calmest],
     )
+
+
+def busy_sentence(waited: float, *, threads: int, uncertain: bool = False) -> str:
+    """Returns what to say of a measurement on a busy machine, `waited` as Timing has it."""
+    found = f"The machine was busy: other processes took {waited:.0%} of the processor time"
+    if threads == 1:
+        return f"{found}; the latency of one thread counts the time that it computed"
+    if uncertain:
+        return f"{found}, which hides the latency of {threads} threads: end what else runs and measure again"
+    return f"{found}; end what else runs and measure again if the latency matters"
 
 
 # Its name before there were other runtimes.

@@ -5,18 +5,21 @@ fresh process makes memory comparable between models and leaves nothing behind.
 """
 
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from effnet.errors import EffnetError
-from effnet.measure.pace import pace_ms
+from effnet.measure.pace import pace_of
+from effnet.measure.stopwatch import Round, is_uncertain, time_round
 from effnet.runtime.engines import open_engine, preload
 from effnet.runtime.formats import Runtime
 
@@ -50,9 +53,10 @@ def _forget_peak() -> None:
 def measure(
     path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: Runtime, pace: float
 ) -> dict[str, object]:
-    """Returns load time, peak memory over the idle runtime, and of each round every latency and the pace, in ms.
+    """Returns load time, peak memory over the idle runtime, and of each round every latency, the pace and the waits.
 
-    There are more rounds than `rounds` where no pace is as fast as the given one.
+    Times are in ms; waits are the share of the processor time that others took. There are more rounds than `rounds`
+    while no pace is as fast as the given one, or others take so much that the file's latency cannot be told.
     """
     preload(runtime)
     _forget_peak()
@@ -65,24 +69,41 @@ def measure(
     for _ in range(_WARM_UP_RUNS):
         engine.run(images)
     _, peak = _resident_and_peak()
-    samples: list[list[float]] = []
+    found: list[Round] = []
     paces: list[float] = []
-    while len(samples) < rounds or (min(paces) > pace and len(samples) < rounds + _MORE_ROUNDS):
-        before_round = pace_ms()
-        samples.append(_round(lambda: engine.run(images), seconds))
-        paces.append((before_round + pace_ms()) / 2)
-    return {"load_ms": load_ms, "memory_bytes": max(0, peak - before), "rounds_ms": samples, "paces_ms": paces}
+
+    def disturbed() -> bool:
+        if pace == math.inf:
+            return False
+        calmest = min(found, key=lambda round_: round_.median_ms)
+        least = min(round_.least_ms for round_ in found)
+        return min(paces) > pace or is_uncertain(calmest.median_ms, least, waited=calmest.waited, threads=threads)
+
+    while len(found) < rounds or (disturbed() and len(found) < rounds + _MORE_ROUNDS):
+        round_, pace_around = _round(lambda: engine.run(images), seconds, threads)
+        found.append(round_)
+        paces.append(pace_around)
+    return {
+        "load_ms": load_ms,
+        "memory_bytes": max(0, peak - before),
+        "rounds_ms": [round_.laps_ms for round_ in found],
+        "paces_ms": paces,
+        "waited": [round_.waited for round_ in found],
+    }
 
 
-def _round(run: Callable[[], object], seconds: float) -> list[float]:
-    laps: list[float] = []
-    end = time.perf_counter() + seconds
-    most = end + _MOST_PATIENCE * seconds
-    while (len(laps) < _MIN_RUNS and time.perf_counter() < most) or time.perf_counter() < end or len(laps) < 3:
-        lap = time.perf_counter()
-        run()
-        laps.append(round(1e3 * (time.perf_counter() - lap), 5))
-    return laps
+def _round(run: Callable[[], object], seconds: float, threads: int) -> tuple[Round, float]:
+    """Returns a round and the pace of the machine around it.
+
+    Threads of a runtime wait for each other in ways of their own: what others took of their time is told by the pace,
+    before or after, whichever is less, as the system may need a moment to give each thread a core.
+    """
+    before = pace_of(threads)
+    found = time_round(run, seconds=seconds, threads=threads, least_runs=_MIN_RUNS, patience=_MOST_PATIENCE)
+    after = pace_of(threads)
+    if threads != 1:
+        found = replace(found, waited=min(before.waited, after.waited))
+    return found, (before.ms + after.ms) / 2
 
 
 if __name__ == "__main__":

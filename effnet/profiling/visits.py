@@ -6,7 +6,6 @@ visits differed by 3 %, their calmest medians by 9 %.)
 """
 
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,14 +18,12 @@ from effnet.arch.cost import cost
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.measure.memory import available_bytes
+from effnet.measure.stopwatch import time_round
 from effnet.profiling.graphs import write_graph
 from effnet.runtime.engines import Engine, open_engine
 from effnet.runtime.formats import Precision, Runtime
 
-# A visit lasts so long, and at least so many runs where one takes longer.
-VISIT_SECONDS, _LEAST_RUNS = 0.025, 3
-# A run has waited for others where it took so much more than it worked, beyond so many seconds of waits of its own.
-_WAITED, _OWN_WAITS = 1.15, 1e-4
+VISIT_SECONDS = 0.025
 # A network is settled when the fastest runs of this number of visits agree so well, behind this many visits in all.
 _AGREEING, _AGREEMENT, LEAST_VISITS, MOST_VISITS = 3, 0.015, 5, 30
 # All that is open at once takes at most this share of the memory at hand; bytes a weight and a network, generously.
@@ -53,24 +50,10 @@ class Opened:
     def visit(self) -> tuple[float, float]:
         """Returns the median and the fastest of some runs, in ms; one before them is not counted."""
         self._engine.run(self._picture)
-        laps: list[float] = []
-        end = time.perf_counter() + VISIT_SECONDS
-        while len(laps) < _LEAST_RUNS or time.perf_counter() < end:
-            start, busy = time.perf_counter(), time.process_time()
-            self._engine.run(self._picture)
-            wall, busy = time.perf_counter() - start, time.process_time() - busy
-            laps.append(1e3 * run_seconds(wall, busy, threads=self._threads))
-        return statistics.median(laps), min(laps)
-
-
-def run_seconds(wall: float, busy: float, *, threads: int) -> float:
-    """Returns what a run took of `wall` seconds, in which this process had the processor for `busy` seconds.
-
-    A run of one thread that had to wait for other processes counts what it worked: long networks are never left alone
-    on a busy machine. Waits that belong to a run, from one thread of the runtime to another, are short, and count.
-    """
-    waited = threads == 1 and wall > _WAITED * busy + _OWN_WAITS
-    return busy if waited and busy > _OWN_WAITS else wall
+        found = time_round(
+            lambda: self._engine.run(self._picture), seconds=VISIT_SECONDS, threads=self._threads
+        )  # fmt: skip
+        return found.median_ms, found.least_ms
 
 
 def reference_spec() -> ArchSpec:

@@ -171,7 +171,7 @@ class _Run:
     def _lap(self, met: Met) -> float:
         """Returns the seconds since the last lap, by the first process's clock."""
         before, self.clock = self.clock, met.clock
-        return self.clock - before
+        return max(0.0, self.clock - before)  # a clock that is set back shall not give time away
 
     def _end_where(self, met: Met) -> None:
         """Ends the run where a Ctrl-C has reached any process, as soon as all know of it."""

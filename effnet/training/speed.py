@@ -8,6 +8,7 @@ import torch
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
+from effnet.errors import EffnetError
 from effnet.nn.network import build, fuse_
 from effnet.training.average import update_average_
 from effnet.training.device import fast_arithmetic, pick_device, to_input
@@ -51,4 +52,6 @@ def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
         laps = [seconds(batch_size)]
         while sum(laps) < _MIN_SECONDS and len(laps) < _MAX_STEPS:
             laps.append(seconds(batch_size))
-    return batch_size / min(laps)
+    if not any(lap > 0 for lap in laps):
+        raise EffnetError("the clock must run while training is timed; it stood still: check the machine's clock")
+    return batch_size / min(lap for lap in laps if lap > 0)

@@ -1,6 +1,6 @@
 """Every named network against the counts that its authors, torchvision and timm publish."""
 
-import time
+import sys
 
 import pytest
 
@@ -91,12 +91,12 @@ def test_the_layer_table_adds_up_to_the_total():
         assert sum(row.macs for row in rows) == found.macs
 
 
-def test_the_cost_of_b0_takes_less_than_a_millisecond():
-    spec = get_spec("b0")
-
-    def seconds() -> float:
-        start = time.perf_counter()
+def test_the_cost_of_b0_takes_few_steps():
+    """Planning asks for the cost of thousands of networks; calls are counted, as they take as long on any machine."""
+    spec, calls = get_spec("b0"), []
+    sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)
+    try:
         cost(spec)
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(100)) < 1e-3
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 3000

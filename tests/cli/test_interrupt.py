@@ -23,7 +23,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tiny_pictures, tmp_pa
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ) as process:
         assert any(line.startswith("epoch 2:") for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "interrupted; it goes on with the same command and --resume" in said
     assert "Traceback" not in said

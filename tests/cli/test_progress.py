@@ -93,14 +93,14 @@ def show(*, terminal, columns=100, **settings):
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "TERM": "xterm", "COLUMNS": str(columns)} | settings
     command = [sys.executable, "-c", _SHOW]
     if not terminal:
-        done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=300, check=True)
         assert done.stderr == b""
         return done.stdout.decode()
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = b""
-        while select.select([ours], [], [], 60)[0]:
+        while select.select([ours], [], [], 300)[0]:
             try:
                 part = os.read(ours, 65536)
             except OSError:  # Linux: the other end is closed

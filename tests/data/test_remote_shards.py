@@ -227,7 +227,7 @@ print(digest.hexdigest())
 def test_several_processes_download_each_shard_once(served):
     command = [sys.executable, "-c", _READ, f"{served.url}/data"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    found = {process.communicate(timeout=60)[0] for process in processes}
+    found = {process.communicate(timeout=300)[0] for process in processes}
     assert len(found) == 1
     assert len(found.pop().strip()) == 64
     assert all(count == 1 for name, count in Counter(served.asked).items() if name.endswith(".tar"))

@@ -158,7 +158,7 @@ except DataError as error:
 
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(make_folder, tmp_path, run_python):
     folder = make_folder({"cat": 40, "dog": 40})
-    ran = run_python("-c", _SMALL_DISK, folder, tmp_path / "out", timeout=20)
+    ran = run_python("-c", _SMALL_DISK, folder, tmp_path / "out")
     assert ran.err == ""
     assert ran.out.startswith("OUT must be a folder that can be written to, but ")
     assert ran.out.endswith("(File too large); nothing half-written was left\n")

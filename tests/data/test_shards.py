@@ -450,7 +450,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_reads_although_another_thread_held_the_lock(sharded, run_python):
-    ran = run_python("-c", _FORK, sharded[0], timeout=20)
+    ran = run_python("-c", _FORK, sharded[0])
     assert (ran.code, ran.out.strip(), ran.err) == (0, "0", "")
 
 

@@ -214,7 +214,7 @@ def test_a_new_process_hears_nothing_of_the_runtimes_insides(exported):
         f"print(open_engine(sys.argv[1]).run(numpy.zeros((2, {SIDE}, {SIDE}, 3), 'uint8')).shape)"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(exported[2] / "model.pte")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.stdout, done.stderr) == (f"(2, {len(NAMES)})\n", "")
 
 

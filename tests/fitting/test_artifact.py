@@ -114,7 +114,7 @@ def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_di
         return dataclasses.replace(time_model(path, **options | {"seconds": 0.01}), p50_ms=1 if pace_ms < 0.47 else 3)
 
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,) * 4)
-    monkeypatch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda: next(calm))
+    monkeypatch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda threads: next(calm))
     monkeypatch.setattr("effnet.fitting.artifact.time_model", time_disturbed)
     artifact, _ = again(Abstain(), latency_ms=2)
     assert paces == pytest.approx([math.inf, DISTURBED * 0.5, DISTURBED * 0.4])

@@ -1,11 +1,14 @@
 """The main job end to end: what it leaves on disk is true, whole and resumable."""
 
+import dataclasses
+import html
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnxruntime
@@ -16,6 +19,7 @@ from PIL import Image
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
+from effnet.fitting.runs import read_run
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
 
@@ -130,6 +134,54 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
     assert {path.name for path in out.iterdir()} == BUNDLE
     with pytest.raises(BudgetError, match="misses the budget"):
         fit_shades(tiny_pictures, out, resume=True)
+
+
+@pytest.mark.usefixtures("fast_device")
+def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
+    tiny_pictures, tmp_path, monkeypatch, run_cli
+):
+    """A network that keeps the budget was declared over it, and a smaller one trained."""
+    calm = dataclasses.replace(timing(0.8), threads=2, least_ms=0.77)
+    busy = dataclasses.replace(calm, p50_ms=4.0, waited=0.6)
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: busy)
+    out = tmp_path / "out"
+    words = ["fit", tiny_pictures, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
+    words += ["--precision", "fp32", "--threads", 2]
+    ran = run_cli(*words)
+    assert ran.code == 4
+    assert ran.err == (
+        "effnet: whether the finished model keeps the latency cannot be told. The machine was busy: other processes "
+        "took 60% of the processor time, which hides the latency of 2 threads: end what else runs and measure again. "
+        f"Its fastest run took 0.77 ms, the median 4 ms, and 1 ms are allowed. Model and report are in {out}; the same "
+        "command with --resume measures again\n"
+    )
+    report = read_report(out)
+    assert (report["honoured"], len(report["attempts"]), report["latency"]["waited"]) == (None, 1, 0.6)
+    assert report["latency"]["busy"] is True
+    assert "hides the latency of 2 threads" in report["busy"][0]
+    page, card = (html.unescape((out / name).read_text()) for name in ("report.html", "README.md"))
+    assert report["busy"][0] in page
+    assert "Budget undecided" in page
+    assert "too busy to tell" in card
+    assert read_run(out, now=time.time() + 3600).state == "budget undecided"
+
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: calm)
+    ran = run_cli(*words, "--resume")
+    assert ran.code == 0
+    assert read_report(out)["honoured"] is True
+    assert read_report(out)["busy"] == []
+
+
+@pytest.mark.usefixtures("fast_device")
+@pytest.mark.parametrize("changes", [{"threads": 1}, {"least_ms": 1.5}, {"waited": 0.0}])
+def test_a_latency_that_is_known_to_be_missed_is_missed_on_a_busy_machine_too(
+    changes, tiny_pictures, tmp_path, monkeypatch
+):
+    busy = dataclasses.replace(timing(4.0), **{"threads": 2, "least_ms": 0.77, "waited": 0.6} | changes)
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: busy)
+    monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
+    with pytest.raises(BudgetError, match="misses the budget"):
+        fit_shades(tiny_pictures, tmp_path / "out", threads=2)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from effnet.errors import BundleError
 from effnet.fitting.budget import Budget
 from effnet.fitting.candidates import list_candidates
-from effnet.fitting.measure import patient
+from effnet.fitting.measure import busy_planning, patient
 from effnet.measure.timing import Timing
 
 (CANDIDATE,) = list_candidates(num_classes=10, channels=3, short_side=32)[:1]
@@ -60,6 +60,29 @@ def test_what_a_neighbour_disturbed_is_measured_again_until_the_machine_is_calm(
 
     again = patient(measure, Budget(latency_ms=9.0), calm_ms=0.28, pause=lambda seconds: None)
     assert (again(CANDIDATE).p50_ms, again(CANDIDATE).p50_ms) == (2.7, 2.8)
+
+
+def test_what_others_hide_is_measured_again_though_the_clock_of_the_machine_is_as_fast_as_ever():
+    given = iter([(9.0, 0.6), (8.0, 0.6), (2.2, 0.0)])
+
+    def measure(candidate, pace_ms):
+        latency, waited = next(given)
+        return dataclasses.replace(CALM, p50_ms=latency, least_ms=2.1, waited=waited, threads=2, pace_ms=0.3)
+
+    again = patient(measure, Budget(latency_ms=9.9), calm_ms=0.3, pause=lambda seconds: None)
+    found = again(CANDIDATE)
+    assert (found.p50_ms, found.uncertain) == (2.2, False)
+
+
+def test_it_is_said_how_many_candidates_were_measured_on_a_busy_machine():
+    calm = dataclasses.replace(CANDIDATE, latency_ms=2.0, waited=0.02)
+    busy = dataclasses.replace(CANDIDATE, latency_ms=2.0, waited=0.52)
+    never = dataclasses.replace(CANDIDATE, latency_ms=None, waited=0.0)
+    assert busy_planning([calm, never], threads=2) == ""
+    said = busy_planning([calm, busy, never], threads=2)
+    assert "other processes took up to 52% of the processor time (1 of 2 candidates)" in said
+    assert said.endswith("the latency of 2 threads is told by the fastest runs, so plan again on a calm machine")
+    assert busy_planning([busy], threads=1).endswith("the latency of one thread counts the time that it computed")
 
 
 def test_a_measurement_that_fails_the_second_time_is_that_of_the_first():

