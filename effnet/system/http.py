@@ -189,6 +189,15 @@ class _Https(_PacedOpen, urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
+    def http_error_302(self, req: Any, fp: Any, *arguments: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, *arguments)
+        except BaseException:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         try:
             checked_url(newurl)
