@@ -104,7 +104,7 @@ CHUNK = b"8000\r\n" + bytes(0x8000) + b"\r\n"
 def test_a_body_without_end_is_cut_off_at_the_limit_and_removed(answer, options, server, part):
     server.answers = [answer]
     stored = []
-    with pytest.raises(TooLarge, match="must have at most .* bytes, but the server sends more"):
+    with pytest.raises(TooLarge, match=r"must have at most .* bytes, but the server sends more"):
         fetch(server, part, limit_bytes=200_000, progress=lambda done, _: stored.append(done), **options)
     most = options.get("size_bytes") or (70_000 if options else 200_000)
     assert max(stored, default=0) <= most
@@ -122,7 +122,7 @@ def test_a_body_without_end_is_cut_off_at_the_limit_and_removed(answer, options,
 )
 def test_an_answer_without_content_has_an_end(answer, server, part):
     server.answers = [answer]
-    with pytest.raises((Refused, Dropped), match="has no end|more than 65536 bytes"):
+    with pytest.raises((Refused, Dropped), match=r"has no end|more than 65536 bytes"):
         fetch(server, part)
 
 
