@@ -90,7 +90,7 @@ def _members(file: BinaryIO, name: str) -> Iterator[Member]:
         if key != sample.key:
             yield from _finished(sample, name)
             if key in keys:
-                raise DataError(f"{name} must hold each key once, together, but {printable(key)} comes again later")
+                raise DataError(f"{name} must hold each key once, together, but {_shown(key)} comes again later")
             keys.add(key)
             sample = _Sample(key)
         _add_(sample, info, suffix, file, name)
@@ -121,7 +121,7 @@ def _infos(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
             raise _damaged(name, f"the name at byte {info.offset:,} has {len(info.name):,} characters")
         end = archive.offset
         if info.offset_data + (0 if info.issparse() else info.size) > length and info.isreg():
-            raise _damaged(name, f"{printable(info.name[:200])} goes on behind the end of the file at byte {length:,}")
+            raise _damaged(name, f"{_shown(info.name)} goes on behind the end of the file at byte {length:,}")
         yield info
         archive.members.clear()  # they would be kept until the end, a million of them
     _check_end(file, archive.offset, name)
@@ -135,20 +135,20 @@ def _damaged(name: str, reason: str) -> DataError:
 
 def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> None:
     if suffix in sample.seen:
-        raise DataError(f"{name} must hold each member once, but {printable(info.name)} is in it twice")
+        raise DataError(f"{name} must hold each member once, but {_shown(info.name)} is in it twice")
     sample.seen.add(suffix)
     image = f".{suffix}" in IMAGE_SUFFIXES
     if info.issparse() and (image or suffix in ("cls", "json")):
-        raise DataError(f"{name} must store files in one piece, but {printable(info.name)} is a sparse file")
+        raise DataError(f"{name} must store files in one piece, but {_shown(info.name)} is a sparse file")
     if image:
         if sample.picture is not None:
             raise DataError(
-                f"{name} must hold one picture a key, but {printable(sample.key)} has {printable(sample.picture.name)} "
-                f"and {printable(info.name)}"
+                f"{name} must hold one picture a key, but {_shown(sample.key)} has {_shown(sample.picture.name)} "
+                f"and {_shown(info.name)}"
             )
         if info.size > MAX_IMAGE_BYTES:
             raise DataError(
-                f"{name} must hold pictures of at most {MAX_IMAGE_BYTES:,} bytes, but {printable(info.name)} has "
+                f"{name} must hold pictures of at most {MAX_IMAGE_BYTES:,} bytes, but {_shown(info.name)} has "
                 f"{info.size:,}; remove it"
             )
         sample.picture = info
@@ -160,13 +160,13 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
 
 def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | None:
     if info.size > _MAX_LABEL_BYTES:
-        raise DataError(f"{name}: {printable(info.name)} must hold a label, but has {info.size:,} bytes")
+        raise DataError(f"{name}: {_shown(info.name)} must hold a label, but has {info.size:,} bytes")
     file.seek(info.offset_data)
     try:
         text = file.read(info.size).decode("utf-8").strip()
         value: Any = text if suffix == "cls" else _json_label(parse_json(text))
     except ValueError as error:
-        raise DataError(f"{name}: {printable(info.name)} must hold a label as text or JSON ({error})") from error
+        raise DataError(f"{name}: {_shown(info.name)} must hold a label as text or JSON ({error})") from error
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         value = int(value)
     if value is None and suffix == "json":
@@ -182,7 +182,7 @@ def _no_class(name: str, info: tarfile.TarInfo, value: Any) -> DataError:
     shown = ascii(value) if isinstance(value, str) else type(value).__name__
     shown = repr(value) if isinstance(value, bool | float) or value == "" else shown
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return DataError(f"{name}: {printable(info.name)} must hold the number or the name of a class, received {shown}")
+    return DataError(f"{name}: {_shown(info.name)} must hold the number or the name of a class, received {shown}")
 
 
 def _json_label(data: Any) -> Any:
@@ -198,8 +198,8 @@ def _finished(sample: _Sample, name: str) -> Iterator[Member]:
         return
     if sample.label is None:
         raise DataError(
-            f"{name}: the picture {printable(info.name)} must have a label, {printable(sample.key)}.cls or "
-            f"{printable(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
+            f"{name}: the picture {_shown(info.name)} must have a label, {_shown(sample.key)}.cls or "
+            f"{_shown(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
             "(class folders in a tar file must be unpacked)"
         )
     # A name is shown and kept in reports, never opened: one that would not print is kept as it is shown.
@@ -213,3 +213,8 @@ def _check_end(file: BinaryIO, offset: int, name: str) -> None:
         raise DataError(
             f"{name} must be a whole tar file, but it is cut off or damaged at byte {offset:,}; make or copy it again"
         )
+
+
+def _shown(name: str) -> str:
+    """Returns a name as an error shows it: on one line, and a long one without its middle."""
+    return printable(name if len(name) <= 160 else f"{name[:80]}...{name[-80:]}")
