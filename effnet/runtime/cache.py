@@ -38,7 +38,8 @@ def open_store(path: Path) -> sqlite3.Connection | None:
     for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and not path.is_file():  # SQLite would wait at a pipe for ever
+            beside = [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
+            if any(file.exists() and not file.is_file() for file in beside):  # SQLite would wait at a pipe for ever
                 return None
             store = sqlite3.connect(path, timeout=_WAIT_SECONDS)
         except (OSError, sqlite3.Error):

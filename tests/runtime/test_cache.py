@@ -265,8 +265,11 @@ def test_a_statement_that_takes_too_long_is_ended(path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
-def test_a_pipe_is_no_store(tmp_path):
-    os.mkfifo(tmp_path / "arrays.sqlite")
+@pytest.mark.parametrize("name", ["arrays.sqlite", "arrays.sqlite-journal", "arrays.sqlite-wal"])
+def test_a_pipe_is_no_store(name, tmp_path):
+    if not name.endswith("sqlite"):
+        save(tmp_path / "arrays.sqlite", [1])
+    os.mkfifo(tmp_path / name)
     assert open_store(tmp_path / "arrays.sqlite") is None
 
 
