@@ -1,6 +1,7 @@
 """A real server of files in memory, for tests of what is downloaded."""
 
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,8 @@ class _Handler(BaseHTTPRequestHandler):
         name = self.path.partition("?")[0].lstrip("/")
         served.asked.append(name)
         content, asked = served.files.get(name), self.headers.get("Range")
+        tag = f'"{zlib.crc32(content or b""):x}"'
+        asked = asked if self.headers.get("If-Range", tag) == tag else None
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         if content is None:
             self.send_response(404)
@@ -37,6 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[start:]
         else:
             self.send_response(200)
+        self.send_header("ETag", tag)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         length = served.drop_after.pop(0) if served.drop_after and content else len(content)

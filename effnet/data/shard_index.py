@@ -1,26 +1,33 @@
 """Finds WebDataset shards by folder, pattern or URL, and reads the index beside them."""
 
-import json
 import os
 import re
-import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from effnet.data.decode import printable
-from effnet.data.fetching import Dropped, alone, complete, network_forbidden
+from effnet.data.fetching import alone, network_forbidden
 from effnet.data.listing import SPLIT_NAMES, class_name
 from effnet.data.places import INDEX, is_url
-from effnet.data.shard_store import Shard, url_folder
+from effnet.data.shard_cache import url_folder
+from effnet.data.shard_file import Shard
 from effnet.errors import DataError
+from effnet.system.download import complete, discard
+from effnet.system.files import parse_json, read_bytes
+from effnet.system.http import Dropped, Refused, StatusError, checked_url, shown_url
 
 FORMAT = 1
 
 _INNERMOST = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})")
 _MOST_SHARDS = 1_000_000
+_MAX_INDEX_BYTES = 16 * 10**6
+"""Enough for some 100,000 shards."""
+_MOST_BYTES = 10**15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,10 @@ def locate(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
 
 
 def _locate_urls(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
+    try:
+        checked_url(data)
+    except Refused as error:
+        raise DataError(f"DATA must be a URL that can be opened, but {error}; received {shown_url(data)}") from error
     path = urlsplit(data).path
     if not path.endswith(".tar"):
         folder = data.removesuffix(INDEX).removesuffix("/")
@@ -67,7 +78,7 @@ def _locate_urls(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
         if not index.shards:
             raise DataError(
                 f"a URL must end in .tar or lead to a folder with {INDEX}, as `effnet shard` writes it; "
-                f"there is none at {folder}/{INDEX}"
+                f"there is none at {shown_url(folder)}/{INDEX}"
             )
         return index.shards, index
     urls = expand_braces(data)
@@ -83,7 +94,8 @@ def expand_braces(pattern: str) -> tuple[str, ...]:
     """
     found = [pattern]
     while any("{" in text or "}" in text for text in found):
-        found = [new for text in found for new in _expand_one(text, pattern)]
+        expanded = chain.from_iterable(_expand_one(text, pattern) for text in found)
+        found = list(islice(expanded, _MOST_SHARDS + 1))
         if len(found) > _MOST_SHARDS:
             raise DataError(f"a pattern must mean at most {_MOST_SHARDS:,} shards, {printable(pattern)} means more")
     return tuple(dict.fromkeys(found))
@@ -148,12 +160,11 @@ def _split_in(name: str) -> str:
 def _local_index(folder: str) -> ShardIndex:
     path = os.path.join(folder, INDEX)
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_bytes(path, limit_bytes=_MAX_INDEX_BYTES)
     except FileNotFoundError:
         return ShardIndex()
-    except ValueError as error:
-        raise DataError(f"{printable(path)} must be UTF-8 text ({error})") from error
+    except OSError as error:
+        raise DataError(f"{printable(path)} must be readable, but it is not ({error.strerror})") from error
     index = _parse_index(text, path, lambda name: os.path.join(folder, name))
     missing = [shard.name for shard in index.shards if not os.path.isfile(shard.location)]
     if missing:
@@ -165,38 +176,54 @@ def _local_index(folder: str) -> ShardIndex:
 
 
 def _remote_index(folder: str) -> ShardIndex:
-    """Returns what the index at a URL says; the copy of an earlier run where the network cannot be had."""
+    """Returns what the index at a URL says; the copy of an earlier run if there is no network."""
     url = f"{folder}/{INDEX}"
     place = url_folder(url) / INDEX
-    part = place.with_name(f"{INDEX}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with alone(place.with_suffix(".lock")):
             if not network_forbidden():
-                part.unlink(missing_ok=True)  # it is small, and may have changed
-                complete(url, part)
-                os.replace(part, place)
-            text = place.read_text(encoding="utf-8")
-    except urllib.error.HTTPError as error:
-        if error.code in (403, 404, 410):
-            return ShardIndex()
-        raise DataError(f"{url} must be to be had, but the server answers {error.code} {error.reason}") from error
-    except Dropped as error:
-        if not place.exists():
-            raise DataError(f"{url} cannot be downloaded ({error}); check the URL and the network") from error
-        text = place.read_text(encoding="utf-8")
+                return _download_index(url, place, folder)
+            return _read_index(place, url, folder)
     except FileNotFoundError:
         return ShardIndex()
     except OSError as error:
         raise DataError(
-            f"{url} cannot be kept in {place.parent} ({error.strerror}); set EFFNET_CACHE to another folder"
+            f"{shown_url(url)} cannot be kept in {place.parent} ({error.strerror}); set EFFNET_CACHE to another folder"
         ) from error
-    return _parse_index(text, url, lambda name: f"{folder}/{name}")
 
 
-def _parse_index(text: str, path: str, place: Callable[[str], str]) -> ShardIndex:
+def _download_index(url: str, place: Path, folder: str) -> ShardIndex:
+    """Returns what the index at a URL says; it takes the place of an earlier copy only if it is valid."""
+    part, shown = place.with_name(f"{INDEX}.part"), shown_url(url)
+    discard(part)  # it is small, and may have changed
     try:
-        data = json.loads(text)
+        complete(url, part, limit_bytes=_MAX_INDEX_BYTES)
+        index = _read_index(part, url, folder)
+        os.replace(part, place)
+        return index
+    except StatusError as error:
+        if error.code in (403, 404, 410):
+            return ShardIndex()
+        raise DataError(f"{shown} must be an index of shards, but the server answers {error}") from error
+    except Refused as error:
+        raise DataError(f"{shown} cannot be used as an index of shards: {error}; check the URL") from error
+    except Dropped as error:
+        if not place.exists():
+            raise DataError(f"{shown} cannot be downloaded ({error}); check the URL and the network") from error
+        return _read_index(place, url, folder)
+    finally:
+        discard(part)
+
+
+def _read_index(path: Path, url: str, folder: str) -> ShardIndex:
+    text = read_bytes(path, limit_bytes=_MAX_INDEX_BYTES)
+    return _parse_index(text, shown_url(url), lambda name: f"{folder}/{name}")
+
+
+def _parse_index(text: bytes, path: str, place: Callable[[str], str]) -> ShardIndex:
+    try:
+        data = parse_json(text)
         if data["format"] != FORMAT:
             raise ValueError(f"its format is {data['format']!r}, this effnet reads {FORMAT}")
         shards = tuple(_shard_row(row, place) for row in data["shards"])
@@ -206,14 +233,31 @@ def _parse_index(text: str, path: str, place: Callable[[str], str]) -> ShardInde
         return ShardIndex(shards=shards, class_names=names, mirror_safe=bool(data.get("mirror_safe", True)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{printable(path)} must be an index as `effnet shard` writes it, but it is not ({error!r}); "
+            f"{printable(path)} must be an index as `effnet shard` writes it, but it is not ({_brief(error)}); "
             "write the shards anew, or remove it"
         ) from error
 
 
 def _shard_row(row: Any, place: Callable[[str], str]) -> Shard:
-    file, split = row["file"], row["split"]
+    file, split, sha256 = row["file"], row["split"], row["sha256"]
     if os.path.basename(file) != file or not file.endswith(".tar") or split not in ("", "train", "val", "test"):
         raise ValueError(f"not a shard beside it: {row!r}")
+    if not file.isprintable() or len(file) > 255:
+        raise ValueError(f"not the name of a file: {file!r}")
+    if not re.fullmatch("([0-9a-f]{64})?", sha256):
+        raise ValueError(f"sha256 must be 64 digits of 0-9 and a-f, received {sha256!r}")
     shard = _make_shard(place(file), split=split)
-    return replace(shard, size_bytes=int(row["size_bytes"]), count=int(row["count"]), sha256=str(row["sha256"]))
+    size, count = _whole(row, "size_bytes"), _whole(row, "count")
+    return replace(shard, size_bytes=size, count=count, sha256=sha256)
+
+
+def _whole(row: Any, field: str) -> int:
+    value = row[field]
+    if type(value) is not int or not 0 <= value <= _MOST_BYTES:
+        raise ValueError(f"{field} must be a whole number in 0..{_MOST_BYTES:,}, received {value!r}")
+    return value
+
+
+def _brief(error: Exception) -> str:
+    text = f"the field {error} is absent" if isinstance(error, KeyError) else str(error)
+    return printable(text if len(text) <= 200 else f"{text[:200]}...")

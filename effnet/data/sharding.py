@@ -21,10 +21,12 @@ from effnet.data.findings import SPLITS
 from effnet.data.listing import Skipped, refuse_if_strict
 from effnet.data.opening import FORMAT_SUFFIXES
 from effnet.data.places import INDEX
+from effnet.data.shard_file import Shard
 from effnet.data.shard_index import FORMAT
-from effnet.data.shard_store import Shard
 from effnet.data.stored import encoded, source_name
+from effnet.data.tar_index import MAX_IMAGE_BYTES
 from effnet.errors import DataError, ImageError
+from effnet.system.files import read_bytes
 
 DEFAULT_SHARD_MB = 100.0
 
@@ -158,7 +160,7 @@ def _file(source: str | bytes, name: str) -> tuple[bytes, str]:
     header = image_header(source, name=name)
     if isinstance(source, str):
         try:
-            source = Path(source).read_bytes()
+            source = read_bytes(source, limit_bytes=MAX_IMAGE_BYTES)
         except OSError as error:
             raise ImageError(f"{printable(name)}: {(error.strerror or 'it cannot be read').lower()}") from error
     suffix = os.path.splitext(name)[1].lower()

@@ -10,12 +10,12 @@ from effnet.data.decode import printable
 from effnet.data.fetching import Progress
 from effnet.data.listing import SPLIT_NAMES, Listing, Part, class_name
 from effnet.data.places import INDEX, is_url
+from effnet.data.shard_cache import TOGETHER, cache_limit_bytes
+from effnet.data.shard_file import Shard
 from effnet.data.shard_index import locate
-from effnet.data.shard_store import Shard, ShardMember, ShardStore, cache_limit_bytes, list_shard
+from effnet.data.shard_store import ShardMember, ShardStore, list_shard
 from effnet.data.tar_index import Member
 from effnet.errors import DataError, nearest
-
-_TOGETHER = 4
 
 
 def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
@@ -67,7 +67,7 @@ def _check_splits(shards: Sequence[Shard]) -> set[str]:
 
 def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tuple[Shard, tuple[Member, ...]]]:
     limit_bytes = cache_limit_bytes() if any(shard.remote for shard in shards) else 0
-    with ThreadPoolExecutor(_TOGETHER, thread_name_prefix="effnet-shards") as pool:
+    with ThreadPoolExecutor(TOGETHER, thread_name_prefix="effnet-shards") as pool:
         futures = [pool.submit(list_shard, shard, limit_bytes=limit_bytes) for shard in shards]
         try:
             for done, future in enumerate(futures, start=1):

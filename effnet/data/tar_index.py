@@ -1,9 +1,8 @@
-"""The pictures of a WebDataset shard: where in the tar file each lies, and its label.
+"""Reads which pictures a tar file holds: where in the file each lies, and its label.
 
 Source: the WebDataset format: members of one sample stand together and share the name up to its first dot.
 """
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -11,11 +10,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 from effnet.data.decode import IMAGE_SUFFIXES, printable
 from effnet.errors import DataError
+from effnet.system.files import parse_json
+
+MAX_IMAGE_BYTES = 2**29
+"""No encoded picture of at most 100 million pixels comes near this size."""
 
 _SAMPLE = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 # Fields of KEY.json that may hold the label, the first that is there.
 _JSON_LABELS = ("label", "cls", "class_name")
 _MAX_LABEL_BYTES = 2**20
+_MAX_CLASS_CHARACTERS = 1000
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Headers before one member: long names, extended attributes. Names of files are far shorter.
+_MAX_HEADER_BYTES = 2**16
+_MAX_SHARED_HEADERS = 64
+_MAX_NAME_CHARACTERS = 1024
+# tarfile's patterns take quadratic time over digits (CVE-2024-6232); no name of a file is as long as this.
+_MANY_DIGITS = re.compile(rb"\d{256}")
 
 
 class Member(NamedTuple):
@@ -37,18 +48,32 @@ class _Sample:
         self.label: int | str | None = None
 
 
+class _Headers:
+    """A file as tarfile reads it, which believes any size that a header states: here it has an allowance."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.tell, self.seek = file.tell, file.seek
+        self._file = file
+        self.left = _MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError("a header is too long")
+        self.left -= size
+        data = self._file.read(size)
+        if size > tarfile.BLOCKSIZE and _MANY_DIGITS.search(data):
+            raise tarfile.ReadError("a header is damaged")
+        return data
+
+
 def list_members(file: BinaryIO, name: str) -> tuple[Member, ...]:
     """Lists the pictures of a tar file, in its order, by its headers alone; `name` is how errors call it.
 
     Raises:
         DataError: it is damaged, compressed or has no pictures, or a sample has no label or comes twice.
+        OSError: the disk fails.
     """
-    try:
-        found = tuple(_members(file, name))
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(
-            f"{name} must be a whole, uncompressed tar file, but it cannot be read ({error}); make or copy it again"
-        ) from error
+    found = tuple(_members(file, name))
     if not found:
         raise DataError(f"{name} must hold pictures (KEY.jpg or the like, each with KEY.cls), but it has none")
     return found
@@ -57,61 +82,107 @@ def list_members(file: BinaryIO, name: str) -> tuple[Member, ...]:
 def _members(file: BinaryIO, name: str) -> Iterator[Member]:
     keys: set[str] = set()
     sample = _Sample("")
-    # Uncompressed only: pictures are read at random.
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for info in archive:
-            match = _SAMPLE.fullmatch(info.name)
-            if not info.isreg() or match is None:
-                continue
-            key, suffix = match[1], match[2].lower()
-            if key != sample.key:
-                yield from _finished(sample, name)
-                if key in keys:
-                    raise DataError(f"{name} must hold each key once, together, but {printable(key)} comes again later")
-                keys.add(key)
-                sample = _Sample(key)
-            _add_(sample, info, suffix, archive, name)
-        _check_end(file, archive.offset, name)
-        yield from _finished(sample, name)
+    for info in _infos(file, name):
+        match = _SAMPLE.fullmatch(info.name)
+        if not info.isreg() or match is None:
+            continue
+        key, suffix = match[1], match[2].lower()
+        if key != sample.key:
+            yield from _finished(sample, name)
+            if key in keys:
+                raise DataError(f"{name} must hold each key once, together, but {_shown(key)} comes again later")
+            keys.add(key)
+            sample = _Sample(key)
+        _add_(sample, info, suffix, file, name)
+    yield from _finished(sample, name)
 
 
-def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, archive: tarfile.TarFile, name: str) -> None:
+def _infos(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
+    """Yields the headers of a tar file, each of which must lie behind the one before, with its contents in the file."""
+    length = file.seek(0, 2)
+    file.seek(0)
+    headers, archive, end = _Headers(file), None, 0
+    while True:
+        headers.left = _MAX_HEADER_BYTES
+        try:
+            if archive is None:  # uncompressed only: pictures are read at random
+                archive = tarfile.TarFile(fileobj=headers)  # type: ignore[arg-type]
+            info = archive.next()
+        except OSError:
+            raise
+        # For damaged headers tarfile raises whatever its arithmetic does, such as IndexError or RecursionError.
+        except Exception as error:
+            raise _damaged(name, " ".join(str(error).split())[:200] or type(error).__name__) from error
+        if info is None:
+            break
+        if archive.offset <= end or info.size < 0 or len(archive.pax_headers) > _MAX_SHARED_HEADERS:
+            raise _damaged(name, f"the header at byte {info.offset:,} is damaged")
+        if len(info.name) > _MAX_NAME_CHARACTERS:
+            raise _damaged(name, f"the name at byte {info.offset:,} has {len(info.name):,} characters")
+        end = archive.offset
+        if info.offset_data + (0 if info.issparse() else info.size) > length and info.isreg():
+            raise _damaged(name, f"{_shown(info.name)} goes on behind the end of the file at byte {length:,}")
+        yield info
+        archive.members.clear()  # they would be kept until the end, a million of them
+    _check_end(file, archive.offset, name)
+
+
+def _damaged(name: str, reason: str) -> DataError:
+    return DataError(
+        f"{name} must be a whole, uncompressed tar file, but it cannot be read ({reason}); make or copy it again"
+    )
+
+
+def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> None:
     if suffix in sample.seen:
-        raise DataError(f"{name} must hold each member once, but {printable(info.name)} is in it twice")
+        raise DataError(f"{name} must hold each member once, but {_shown(info.name)} is in it twice")
     sample.seen.add(suffix)
-    if f".{suffix}" in IMAGE_SUFFIXES:
+    image = f".{suffix}" in IMAGE_SUFFIXES
+    if info.issparse() and (image or suffix in ("cls", "json")):
+        raise DataError(f"{name} must store files in one piece, but {_shown(info.name)} is a sparse file")
+    if image:
         if sample.picture is not None:
             raise DataError(
-                f"{name} must hold one picture a key, but {printable(sample.key)} has {printable(sample.picture.name)} "
-                f"and {printable(info.name)}"
+                f"{name} must hold one picture a key, but {_shown(sample.key)} has {_shown(sample.picture.name)} "
+                f"and {_shown(info.name)}"
             )
-        if info.issparse():
-            raise DataError(f"{name} must store pictures in one piece, but {printable(info.name)} is a sparse file")
+        if info.size > MAX_IMAGE_BYTES:
+            raise DataError(
+                f"{name} must hold pictures of at most {MAX_IMAGE_BYTES:,} bytes, but {_shown(info.name)} has "
+                f"{info.size:,}; remove it"
+            )
         sample.picture = info
     elif suffix in ("cls", "json"):
-        label = _label(info, suffix, archive, name)
+        label = _label(info, suffix, file, name)
         if suffix == "cls" or sample.label is None:
             sample.label = label
 
 
-def _label(info: tarfile.TarInfo, suffix: str, archive: tarfile.TarFile, name: str) -> int | str | None:
-    member = archive.extractfile(info)
-    if member is None or info.size > _MAX_LABEL_BYTES:
-        raise DataError(f"{name}: {printable(info.name)} must hold a label, but has {info.size:,} bytes")
+def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | None:
+    if info.size > _MAX_LABEL_BYTES:
+        raise DataError(f"{name}: {_shown(info.name)} must hold a label, but has {info.size:,} bytes")
+    file.seek(info.offset_data)
     try:
-        text = member.read().decode("utf-8").strip()
-        value: Any = text if suffix == "cls" else _json_label(json.loads(text))
+        text = file.read(info.size).decode("utf-8").strip()
+        value: Any = text if suffix == "cls" else _json_label(parse_json(text))
     except ValueError as error:
-        raise DataError(f"{name}: {printable(info.name)} must hold a label as text or JSON ({error})") from error
+        raise DataError(f"{name}: {_shown(info.name)} must hold a label as text or JSON ({error})") from error
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         value = int(value)
     if value is None and suffix == "json":
         return None
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise DataError(
-            f"{name}: {printable(info.name)} must hold the number or the name of a class, received {value!r}"
-        )
+        raise _no_class(name, info, value)
+    if isinstance(value, str) and (len(value) > _MAX_CLASS_CHARACTERS or _CONTROL.search(value)):
+        raise _no_class(name, info, value)
     return value
+
+
+def _no_class(name: str, info: tarfile.TarInfo, value: Any) -> DataError:
+    shown = ascii(value) if isinstance(value, str) else type(value).__name__
+    shown = repr(value) if isinstance(value, bool | float) or value == "" else shown
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return DataError(f"{name}: {_shown(info.name)} must hold the number or the name of a class, received {shown}")
 
 
 def _json_label(data: Any) -> Any:
@@ -127,17 +198,23 @@ def _finished(sample: _Sample, name: str) -> Iterator[Member]:
         return
     if sample.label is None:
         raise DataError(
-            f"{name}: the picture {printable(info.name)} must have a label, {printable(sample.key)}.cls or "
-            f"{printable(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
+            f"{name}: the picture {_shown(info.name)} must have a label, {_shown(sample.key)}.cls or "
+            f"{_shown(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
             "(class folders in a tar file must be unpacked)"
         )
-    yield Member(name=info.name, offset=info.offset_data, size=info.size, label=sample.label)
+    # A name is shown and kept in reports, never opened: one that would not print is kept as it is shown.
+    yield Member(name=printable(info.name), offset=info.offset_data, size=info.size, label=sample.label)
 
 
 def _check_end(file: BinaryIO, offset: int, name: str) -> None:
-    """Raises DataError where no end mark stands behind the last member: tarfile takes a cut there for the end."""
+    """Raises DataError unless an end mark stands behind the last member: tarfile takes a cut there for the end."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise DataError(
             f"{name} must be a whole tar file, but it is cut off or damaged at byte {offset:,}; make or copy it again"
         )
+
+
+def _shown(name: str) -> str:
+    """Returns a name as an error shows it: on one line, and a long one without its middle."""
+    return printable(name if len(name) <= 160 else f"{name[:80]}...{name[-80:]}")

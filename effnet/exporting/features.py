@@ -32,10 +32,11 @@ _MIN_AREA = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """A backbone as an ONNX file that maps pictures to features; `key` tells its function from all others."""
+    """A backbone as an ONNX file, from pictures to features [channels]; `key` tells its function from all others."""
 
     path: Path
     preprocess: Preprocess
+    channels: int
     key: bytes
     mirror: bool = True
 
@@ -69,7 +70,9 @@ def make_extractor(
     # Decoding, resizing and arithmetic are theirs.
     versions = [metadata.version(name) for name in ("pillow", "onnxruntime")]
     digest.update(repr((_FORMAT, versions, preprocess.to_dict(), mirror, _MIN_AREA)).encode())
-    return Extractor(path=path, preprocess=preprocess, key=digest.digest(), mirror=mirror)
+    return Extractor(
+        path=path, preprocess=preprocess, channels=spec.feature_channels, key=digest.digest(), mirror=mirror
+    )
 
 
 def extract(
@@ -90,7 +93,7 @@ def extract(
     keys = _keys(extractor, split, view)
     store = open_store((folder or cache_folder()) / "features.sqlite")
     try:
-        known = load_arrays(store, {key for key in keys if key is not None})
+        known = load_arrays(store, {key for key in keys if key is not None}, length=extractor.channels)
         num_cached = len(known)
         for fresh in _compute(extractor, split, keys, known, view=view, progress=progress):
             save_arrays(store, fresh, limit_bytes=limit_bytes)

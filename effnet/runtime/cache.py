@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+_TABLE = "CREATE TABLE arrays (key BLOB PRIMARY KEY, used REAL NOT NULL, data BLOB NOT NULL)"
 # In this order: what is dropped then makes the file smaller.
-_SETUP = (
-    "PRAGMA auto_vacuum = FULL",
-    "CREATE TABLE IF NOT EXISTS arrays (key BLOB PRIMARY KEY, used REAL NOT NULL, data BLOB NOT NULL)",
-)
+_SETUP = ("PRAGMA auto_vacuum = FULL", _TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
+# Before anything of a file is believed: its schema may call no functions, and a page is checked as it is read.
+_GUARDS = ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0")
+# All that a store holds: the table, and the index that its key brings along.
+_SCHEMA = {("table", "arrays", _TABLE), ("index", "sqlite_autoindex_arrays_1", None)}
 # SQLite takes a limited number of values a statement.
 _CHUNK = 500
 # Another process may be writing.
@@ -22,26 +24,31 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Beyond the limit a tenth of it is freed at once, so that a full store need not make room each time.
 _FREED = 0.1
 _CHECKSUM_BYTES = 4
+# A statement looks at the clock each time SQLite has done so much, and ends if it takes longer than that.
+_STEPS = 100_000
+_LONGEST_SECONDS = 60.0
 
 
 def open_store(path: Path) -> sqlite3.Connection | None:
-    """Returns the store of arrays at `path`, made where it is missing, or None where it cannot be used.
+    """Returns the store of arrays at `path`, made if it is missing, or None if it cannot be used.
 
     A cache only saves time: a folder that cannot be written to must not stop anybody's work, and a damaged file
-    gives way to a new one.
+    gives way to a new one. A database that holds anything else than a store is left alone.
     """
     for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            beside = [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
+            if any(file.exists() and not file.is_file() for file in beside):  # SQLite would wait at a pipe for ever
+                return None
             store = sqlite3.connect(path, timeout=_WAIT_SECONDS)
         except (OSError, sqlite3.Error):
             return None
         try:
-            # Only a new file is written to: one that exists may be held by another process, or be read only.
-            if not store.execute("PRAGMA schema_version").fetchone()[0]:
-                for statement in _SETUP:
-                    store.execute(statement)
-            return store
+            if _prepare(store):
+                return store
+            store.close()
+            return None
         except sqlite3.Error as error:
             store.close()
             if not _remove_if_damaged(path, error):
@@ -49,8 +56,20 @@ def open_store(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-    """Returns those float32 arrays that the store has, and marks them as used now."""
+def _prepare(store: sqlite3.Connection) -> bool:
+    """Makes the table of a new file; returns whether the file is a store."""
+    for statement in _GUARDS:
+        store.execute(statement)
+    # Only a new file is written to: one that exists may be held by another process, or be read only.
+    if not store.execute("PRAGMA schema_version").fetchone()[0]:
+        for statement in _SETUP:
+            store.execute(statement)
+    rows = store.execute("SELECT type, name, sql FROM sqlite_master LIMIT 3").fetchall()
+    return set(rows) == _SCHEMA
+
+
+def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes], *, length: int) -> dict[bytes, np.ndarray]:
+    """Returns those float32 arrays [length] that the store has, and marks them as used now."""
     found: dict[bytes, np.ndarray] = {}
     if store is None:
         return found
@@ -58,7 +77,11 @@ def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes]) -> dict
     parts = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
     with _forgiving(store):
         for part in parts:
-            rows = store.execute(f"SELECT key, data FROM arrays WHERE key IN ({_marks(part)})", part)
+            # What is of another length is not even read.
+            rows = store.execute(
+                f"SELECT key, data FROM arrays WHERE key IN ({_marks(part)}) AND LENGTH(data) = ?",
+                [*part, _CHECKSUM_BYTES + 4 * length],
+            )
             found |= {key: array for key, data in rows if (array := _unpack(data)) is not None}
     with _forgiving(store):
         for part in parts:
@@ -82,11 +105,14 @@ def save_arrays(store: sqlite3.Connection | None, arrays: Mapping[bytes, np.ndar
 
 @contextmanager
 def _forgiving(store: sqlite3.Connection) -> Iterator[None]:
-    """Makes one transaction that may fail: then nothing of it is kept, and a damaged file is removed."""
+    """Makes one transaction that may fail, or take too long: then nothing of it is kept; a damaged file is removed."""
+    end = time.monotonic() + _LONGEST_SECONDS
+    store.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
         with store:
             yield
     except sqlite3.Error as error:
+        store.set_progress_handler(None, 0)
         ((_, _, path),) = store.execute("PRAGMA database_list").fetchall()
         _remove_if_damaged(Path(path), error)
 
@@ -112,13 +138,14 @@ def _pack(array: np.ndarray) -> bytes:
 
 
 def _unpack(data: object) -> np.ndarray | None:
-    """Returns the array, or None where it is damaged."""
-    if not isinstance(data, bytes):
+    """Returns the array, or None if it is damaged or has values that nothing computes."""
+    if not isinstance(data, bytes):  # a database may hold a text in any column
         return None
     checksum = int.from_bytes(data[:_CHECKSUM_BYTES], "little")
     if zlib.crc32(memoryview(data)[_CHECKSUM_BYTES:]) != checksum:
         return None
-    return np.frombuffer(data, dtype=np.float32, offset=_CHECKSUM_BYTES)
+    array = np.frombuffer(data, dtype=np.float32, offset=_CHECKSUM_BYTES)
+    return array if np.isfinite(array).all() else None
 
 
 def _size_bytes(store: sqlite3.Connection) -> int:

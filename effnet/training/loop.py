@@ -14,6 +14,7 @@ from torch import nn
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
+from effnet.nn.fused.library import find_kernels
 from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import batch_images
 from effnet.training.checkpoint import begin_together_
@@ -34,7 +35,7 @@ from effnet.training.recipe import Recipe
 from effnet.training.records import Records
 from effnet.training.schedule import learning_rate
 from effnet.training.shortage import shortage_told
-from effnet.training.state import make_state, set_dropout_
+from effnet.training.state import make_state, set_dropout_, wants_kernels
 from effnet.training.step import Stepped, Stepper
 from effnet.training.validate import validate
 
@@ -114,6 +115,8 @@ class _Run:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device, self.listener, self.ranks = device, listener, ranks
         self.state = make_state(model, recipe, device, ranks)
+        if wants_kernels(model, recipe, device, ranks) and (note := find_kernels().note):
+            self._note(note)
         loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device, ranks)
         self.portions = Portions(dataset, recipe, preprocess, ranks)

@@ -43,13 +43,12 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
     The average's norms stay as they are: it is validated by each process on its own.
     """
     model.to(device, memory_format=torch.channels_last)
-    synced = recipe.train.sync_norms and ranks.size > 1
     if isinstance(model, Network):
         model.recompute = recipe.train.recompute == "stages"
-        if recipe.train.fused and device.type == "cpu" and not synced:  # the kernels know their own norms only
+        if wants_kernels(model, recipe, device, ranks):
             fuse_(model)
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    if synced:
+    if _synced(recipe, ranks):
         sync_norms_(model, ranks)
     return State(
         model=model,
@@ -57,6 +56,16 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
         optimizer=make_optimizer(model, recipe),
         scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
     )
+
+
+def wants_kernels(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> bool:
+    """Returns whether a run trains through the fused kernels, if they can be compiled."""
+    # They know their own norms only.
+    return isinstance(model, Network) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
+
+
+def _synced(recipe: Recipe, ranks: Ranks) -> bool:
+    return recipe.train.sync_norms and ranks.size > 1
 
 
 def set_dropout_(model: nn.Module, rate: float) -> None:

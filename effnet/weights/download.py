@@ -3,26 +3,18 @@
 import errno
 import os
 import re
-import urllib.error
 from importlib import metadata
 from pathlib import Path
 
-from effnet.data.fetching import (
-    TIMEOUT_SECONDS,
-    Dropped,
-    Progress,
-    alone,
-    cache_folder,
-    complete,
-    file_digest,
-    network_forbidden,
-    size_on_disk,
-)
+from effnet.data.fetching import Progress, alone, cache_folder, file_digest, network_forbidden
 from effnet.errors import WeightsError
+from effnet.system.download import complete, discard, size_on_disk
+from effnet.system.http import Dropped, Refused, StatusError
 from effnet.weights.archive import is_archive, unpack
 from effnet.weights.catalog import PublishedWeights
 
 _OWN_NAME = "get it again or, if it is yours, give it a name of its own"
+_HUB_TIMEOUT_SECONDS = 30.0
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -114,7 +106,9 @@ def _from_hub(entry: PublishedWeights) -> Path:
 
     try:
         # Without a network the client tries for half a minute; this asks once.
-        get_hf_file_metadata(hf_hub_url(entry.hub, entry.file), timeout=TIMEOUT_SECONDS)
+        found = get_hf_file_metadata(hf_hub_url(entry.hub, entry.file), timeout=_HUB_TIMEOUT_SECONDS)
+        if (found.size or 0) > (limit := _limit_bytes(entry)):
+            raise ValueError(f"it must have at most {limit:,} bytes, but has {found.size:,}")
         path = Path(hf_hub_download(entry.hub, entry.file))
     except PermissionError as error:
         raise WeightsError(f"the hub's cache cannot be written to ({error}); set HF_HOME to another folder") from error
@@ -146,7 +140,7 @@ def _from_url(entry: PublishedWeights, progress: Progress | None) -> Path:
                 if is_archive(entry.file):
                     unpack(part, target)
             except WeightsError:
-                part.unlink()
+                discard(part)
                 raise
             if target.exists():
                 part.unlink()
@@ -161,17 +155,23 @@ def _from_url(entry: PublishedWeights, progress: Progress | None) -> Path:
     return target
 
 
+def _limit_bytes(entry: PublishedWeights) -> int:
+    """Returns how large a file of published weights may be: floats, with averages and what an optimizer keeps."""
+    return 100 * 10**6 + 24 * entry.params
+
+
 def _download(entry: PublishedWeights, part: Path, progress: Progress | None) -> str:
     """Completes `part`; returns the server's MD5, or nothing."""
     try:
-        return complete(entry.url, part, progress=progress)
-    except urllib.error.HTTPError as error:
-        raise WeightsError(
-            f"{entry.id} cannot be downloaded: {entry.url} answers {error.code} {error.reason}; {_hint(entry)}"
-        ) from error
+        limit = _limit_bytes(entry)
+        return complete(entry.url, part, limit_bytes=limit, hashed=bool(entry.hashes), progress=progress)
+    except StatusError as error:
+        raise WeightsError(f"{entry.id} cannot be downloaded: {entry.url} answers {error}; {_hint(entry)}") from error
+    except Refused as error:
+        raise WeightsError(f"{entry.id} cannot be downloaded from {entry.url}: {error}; {_hint(entry)}") from error
     except Dropped as error:
         size = size_on_disk(part)
-        kept = f"; {size:,} bytes are kept, and the same command goes on from there" if size else ""
+        kept = f"; {size:,} bytes are kept in {part}, and the same command goes on from there" if size else ""
         raise WeightsError(
             f"{entry.id} cannot be downloaded from {entry.url} ({error}); {_hint(entry)}{kept}"
         ) from error

@@ -133,8 +133,12 @@ def test_another_shard_than_the_listed_one_is_refused(change, served, tmp_path):
     name = "data/train-000003.tar"
     old = served.files[name]
     served.files[name] = old[:600] + b"?" + old[601:] if change == "bytes" else old + bytes(512)
-    expected = "sha256:[0-9a-f]{64}, received sha256:" if change == "bytes" else "20,480 bytes, received 20,992"
-    with pytest.raises(DataError, match=rf"train-000003\.tar must be the shard that was listed: expected {expected}"):
+    expected = (
+        "must be the shard .*: expected sha256:[0-9a-f]{64}, received"
+        if change == "bytes"
+        else ("cannot be used .*: it must have 20,480 bytes, but the server announces 20,992")
+    )
+    with pytest.raises(DataError, match=rf"train-000003\.tar {expected}"):
         read_dataset(f"{served.url}/data")
     assert not list((tmp_path / "cache").rglob("train-000003.tar*[!k]"))
     served.files[name] = old
@@ -283,12 +287,6 @@ def test_the_kept_list_of_a_shard_is_made_anew_where_it_is_damaged(served, tmp_p
     lists[0].write_text("{")
     lists[1].write_text(json.dumps({"format": 0}))
     assert pictures(read_dataset(f"{served.url}/data")) == first
-
-
-def test_a_download_that_is_no_tar_file_is_named(served):
-    served.files["page.tar"] = b"<html>please log in</html>"
-    with pytest.raises(DataError, match=r"page\.tar must be a whole, uncompressed tar file"):
-        read_dataset(f"{served.url}/page.tar")
 
 
 def test_names_in_urls_may_be_quoted_and_followed_by_a_question(served, folder):

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.data.fetching import cache_folder
-from effnet.runtime.cache import load_arrays, open_store, save_arrays
+from effnet.runtime.cache import _TABLE, _pack, load_arrays, open_store, save_arrays
 
 BIG = 10**9
 
@@ -30,14 +31,18 @@ def key_of(number):
 
 
 def save(path, numbers, *, limit_bytes=BIG, length=1000):
-    with closing(open_store(path)) as store:
-        save_arrays(store, {key_of(n): array_of(n, length) for n in numbers}, limit_bytes=limit_bytes)
+    store = open_store(path)
+    save_arrays(store, {key_of(n): array_of(n, length) for n in numbers}, limit_bytes=limit_bytes)
+    if store is not None:
+        store.close()
 
 
 def load(path, numbers, length=1000):
     """Returns which of the arrays the store has; those that it has must be right."""
-    with closing(open_store(path)) as store:
-        found = load_arrays(store, [key_of(n) for n in numbers])
+    store = open_store(path)
+    found = load_arrays(store, [key_of(n) for n in numbers], length=length)
+    if store is not None:
+        store.close()
     for key, array in found.items():
         assert array.dtype == np.float32
         assert np.array_equal(array, array_of(int.from_bytes(key, "little"), length))
@@ -67,7 +72,7 @@ def test_what_is_no_32_bit_vector_is_made_one(path):
     square = np.arange(6.0).reshape(2, 3).T
     with closing(open_store(path)) as store:
         save_arrays(store, {b"square": square, b"empty": np.zeros(0)}, limit_bytes=BIG)
-        found = load_arrays(store, [b"square", b"empty"])
+        found = load_arrays(store, [b"square"], length=6) | load_arrays(store, [b"empty"], length=0)
     assert np.array_equal(found[b"square"], [0, 3, 1, 4, 2, 5])
     assert found[b"empty"].size == 0
 
@@ -76,7 +81,7 @@ def test_a_key_that_is_saved_again_has_its_new_array(path):
     save(path, [1])
     with closing(open_store(path)) as store:
         save_arrays(store, {key_of(1): array_of(2)}, limit_bytes=BIG)
-        assert np.array_equal(load_arrays(store, [key_of(1)])[key_of(1)], array_of(2))
+        assert np.array_equal(load_arrays(store, [key_of(1)], length=1000)[key_of(1)], array_of(2))
 
 
 def test_what_was_used_longest_ago_goes_first(path, clock):
@@ -172,7 +177,7 @@ def test_damage_anywhere_never_gives_a_wrong_array(tmp_path):
         if store is None:
             continue
         with closing(store):
-            found = load_arrays(store, [key_of(n) for n in range(12)])
+            found = load_arrays(store, [key_of(n) for n in range(12)], length=1500)
             save_arrays(store, {key_of(12): array_of(12, 1500)}, limit_bytes=40_000)
         for key, array in found.items():
             assert np.array_equal(array, array_of(int.from_bytes(key, "little"), 1500))
@@ -191,19 +196,96 @@ def test_another_programs_database_is_left_alone(path):
         assert other.execute("SELECT name FROM arrays").fetchall() == [("kept",)]
 
 
+_ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS key, i AS used, i AS data FROM n"
+)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        [f"CREATE VIEW arrays AS {_ENDLESS}"],
+        ["CREATE TABLE arrays (key BLOB PRIMARY KEY, used REAL NOT NULL, data BLOB AS (zeroblob(1000000000)))"],
+        [_TABLE, "CREATE TRIGGER t AFTER UPDATE ON arrays BEGIN DELETE FROM arrays; END"],
+        [_TABLE, "CREATE INDEX i ON arrays (length(data))"],
+    ],
+)
+def test_a_database_that_was_made_to_do_harm_is_left_alone(statements, path):
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as other:
+        for statement in statements:
+            other.execute(statement)
+    content = path.read_bytes()
+    assert open_store(path) is None
+    assert path.read_bytes() == content
+
+
+def insert(path, rows):
+    with closing(sqlite3.connect(path)) as other, other:
+        other.executemany("INSERT OR REPLACE INTO arrays VALUES (?, ?, ?)", rows)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _pack(np.zeros(999, np.float32)),
+        _pack(np.zeros(1001, np.float32)),
+        _pack(np.full(1000, np.nan, np.float32)),
+        _pack(np.zeros(1000, np.float32))[:-1],
+        b"",
+        "x" * 4004,
+        4,
+    ],
+)
+def test_a_row_that_holds_no_such_array_is_no_row(data, path):
+    save(path, [1, 2])
+    insert(path, [(key_of(1), 0.0, data)])
+    assert load(path, [1, 2]) == {2}
+    save(path, [1])
+    assert load(path, [1, 2]) == {1, 2}
+
+
+def test_a_large_row_is_not_read(path):
+    save(path, [1])
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE arrays SET data = zeroblob(50000000)")
+    tracemalloc.start()
+    assert load(path, [1]) == set()
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_a_statement_that_takes_too_long_is_ended(path, monkeypatch):
+    save(path, range(500), length=10)
+    monkeypatch.setattr("effnet.runtime.cache._LONGEST_SECONDS", -1.0)
+    monkeypatch.setattr("effnet.runtime.cache._STEPS", 1)
+    assert load(path, range(500), 10) == set()
+    monkeypatch.undo()
+    assert load(path, range(500), 10) == set(range(500))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("name", ["arrays.sqlite", "arrays.sqlite-journal", "arrays.sqlite-wal"])
+def test_a_pipe_is_no_store(name, tmp_path):
+    if not name.endswith("sqlite"):
+        save(tmp_path / "arrays.sqlite", [1])
+    os.mkfifo(tmp_path / name)
+    assert open_store(tmp_path / "arrays.sqlite") is None
+
+
 def test_where_no_file_can_be_there_is_no_store(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "arrays.sqlite", tmp_path / "folder", Path("/dev/null/arrays.sqlite")):
         assert open_store(path) is None
     save_arrays(None, {b"key": array_of(0)}, limit_bytes=BIG)
-    assert load_arrays(None, [b"key"]) == {}
+    assert load_arrays(None, [b"key"], length=1) == {}
 
 
 def test_a_store_that_can_only_be_read_is_read(path):
     save(path, range(700))
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
-        assert len(load_arrays(store, [key_of(n) for n in range(800)])) == 700
+        assert len(load_arrays(store, [key_of(n) for n in range(800)], length=1000)) == 700
         save_arrays(store, {key_of(701): array_of(701)}, limit_bytes=BIG)
     assert load(path, range(800)) == set(range(700))
 
@@ -236,7 +318,7 @@ def test_a_store_that_another_holds_is_waited_for_and_then_done_without(path, mo
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         store = open_store(path)
-        assert load_arrays(store, [key_of(1)]).keys() == {key_of(1)}
+        assert load_arrays(store, [key_of(1)], length=1000).keys() == {key_of(1)}
         save_arrays(store, {key_of(2): array_of(2)}, limit_bytes=BIG)
         other.rollback()
         save_arrays(store, {key_of(3): array_of(3)}, limit_bytes=BIG)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, tiny_dataset, tiny_spec, weights
 
+from effnet.nn.fused.library import Kernels
 from effnet.nn.network import build
-from effnet.training.events import EpochEnd, Step
+from effnet.training.events import EpochEnd, Noted, Step
 from effnet.training.loop import train
 from effnet.training.metrics import METRICS
 from effnet.training.recipe import Recipe
@@ -146,3 +147,14 @@ def test_the_start_counts_in_a_resumed_run_too(tmp_path, learned, monkeypatch, a
     assert result.best_epoch == 0
     assert len(result.history) == 3
     assert all(torch.equal(tensor, learned[name]) for name, tensor in weights(result).items())
+
+
+def test_a_run_says_once_that_it_goes_without_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr("effnet.training.loop.find_kernels", lambda: Kernels(note="no C compiler"))
+    events = []
+    run(tmp_path / "run", recipe=with_values(RECIPE, {"train.epochs": 1}), listener=events.append)
+    assert [event.text for event in events if isinstance(event, Noted)] == ["no C compiler"]
+    events.clear()
+    plain = with_values(RECIPE, {"train.epochs": 1, "train.fused": False})
+    run(tmp_path / "plain", recipe=plain, listener=events.append)
+    assert not any(isinstance(event, Noted) for event in events)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from effnet.errors import WeightsError
+from effnet.system.download import Patience
 from effnet.weights.catalog import find
 from effnet.weights.download import cached, fetch, verify_hash
 
@@ -59,7 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         if status == 416:
             content = b""
         self.send_response(status)
-        self.send_header("Content-Length", str(max(len(content) - start, 0)))
+        if "Content-Length" not in site.headers:
+            self.send_header("Content-Length", str(max(len(content) - start, 0)))
         if status in (206, 416):
             part = f"{start}-{len(content) - 1}" if status == 206 else "*"
             self.send_header("Content-Range", f"bytes {part}/{len(site.content)}")
@@ -95,6 +97,7 @@ def site(server):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("effnet.system.download.PATIENCE", Patience(sleep=lambda _: None))
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return tmp_path / "cache"
@@ -142,17 +145,27 @@ def test_a_connection_that_drops_is_taken_up_again(entry, site, cache):
     assert files(cache) == [entry.file]
 
 
-def test_a_connection_that_brings_nothing_ends_with_what_there_is(entry, site, cache):
-    site.drop_after = [100_000, 0]
+def test_connections_that_bring_nothing_end_with_what_there_is(entry, site, cache):
+    site.drop_after = [100_000] + [0] * 9
     with pytest.raises(
-        WeightsError, match=r"the connection ended after 100,000 of 300,000 bytes\); .*100,000 bytes are"
+        WeightsError,
+        match=r"ended after 100,000 of 300,000 bytes; gave up after 6 connections\); .*100,000 bytes are kept in",
     ):
         fetch(entry)
-    assert files(cache) == [f"{entry.file}.part"]
+    site.drop_after = []
+    assert files(cache) == [f"{entry.file}.part", f"{entry.file}.part.tag"]
     assert cached(entry) is None
     site.asked.clear()
     assert fetch(entry).read_bytes() == CONTENT
     assert [asked for *_, asked in site.asked] == ["bytes=100000-"]
+    assert files(cache) == [entry.file]
+
+
+def test_a_file_far_larger_than_its_network_is_refused(entry, site, cache):
+    site.headers = {"Content-Length": str(10**10)}
+    with pytest.raises(WeightsError, match=r"must have at most 2\d\d,.* bytes, but has 10,000,000,000; looked in"):
+        fetch(entry)
+    assert files(cache) == []
 
 
 def test_a_server_that_knows_no_ranges_sends_it_all_again(entry, site, cache):
@@ -356,7 +369,8 @@ def test_an_archive_cannot_write_outside_its_folder(checkpoint, site, cache):
     "content, message",
     [
         (tar(CHECKPOINT)[:-30], "is no whole archive"),
-        (b"<html>moved</html>", "is no whole archive"),
+        (b"moved", "is no whole archive"),
+        (b"<html>moved</html>", "the server sends a web page instead; looked in"),
         (tar(["b0/readme.txt"]), r"must hold a TensorFlow checkpoint; it has no file that ends with \.index"),
     ],
 )
