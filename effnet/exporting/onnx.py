@@ -213,7 +213,7 @@ def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
     return whole.SerializeToString()
 
 
-def write_onnx(model: "onnx.ModelProto", path: Path) -> None:
-    """Writes `model` to `path` whole or not at all."""
-    with written_whole(path) as beside:
+def write_onnx(model: "onnx.ModelProto", path: Path, *, durable: bool = True) -> None:
+    """Writes `model` to `path` whole or not at all; what is to be thrown away need not be `durable`."""
+    with written_whole(path, durable=durable) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))

@@ -69,7 +69,7 @@ def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
     openvino = _import_openvino()
     with tempfile.TemporaryDirectory(prefix="effnet-openvino-") as scratch:
         path = Path(scratch) / "model.onnx"
-        write_onnx(onnx_model(config, state), path)
+        write_onnx(onnx_model(config, state), path, durable=False)
         return openvino.convert_model(path)
 
 

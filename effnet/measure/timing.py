@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from effnet.errors import BundleError
 from effnet.runtime.formats import Runtime, format_of
+from effnet.system.memory import says_shortage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +84,7 @@ def time_model(
     except subprocess.TimeoutExpired as error:
         raise BundleError(f"measuring {path} took more than {timeout:g} s") from error
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise BundleError(f"measuring {path} failed: {reason[0]}")
+        raise _failed(path, done.returncode, done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     calmest = min(range(len(found["rounds_ms"])), key=lambda i: np.median(found["rounds_ms"][i]))
     laps = found["rounds_ms"][calmest]
@@ -99,6 +100,17 @@ def time_model(
         batch=batch,
         pace_ms=found["paces_ms"][calmest],
     )
+
+
+def _failed(path: str | os.PathLike[str], status: int, said: str) -> BundleError:
+    """Return the error for a measuring process that failed; its cause tells where memory ran out."""
+    reason = (said.strip().splitlines() or [f"exit status {status}"])[-1]
+    if status == -signal.SIGKILL:
+        reason = "the system killed it (signal 9), as it does when memory runs out"
+    error = BundleError(f"measuring {path} failed: {reason}")
+    if status == -signal.SIGKILL or says_shortage(said):
+        error.__cause__ = MemoryError(reason)
+    return error
 
 
 # Its name before there were other runtimes.

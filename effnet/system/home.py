@@ -10,9 +10,10 @@ from pathlib import Path
 
 
 def give_home() -> str:
-    """Set HOME to a private temporary folder if this user has no home; return a sentence about it, or an empty text.
+    """Set HOME to a private temporary folder if this user has no home.
 
-    Packages look for a home on their own; some of them fail without, or write to a folder named "~".
+    Return a sentence about it the first time, when the folder is made, else an empty text. Packages look for a home on
+    their own; some fail without one, or write to a folder named "~".
     """
     if os.environ.get("HOME"):
         return ""
@@ -20,16 +21,18 @@ def give_home() -> str:
     try:
         Path.home()
     except (RuntimeError, KeyError):
+        known = _own_folder().exists()
         folder = private_folder()
         os.environ["HOME"] = str(folder)
-        return f"this user has no home folder; caches go to {folder}. Set HOME or EFFNET_CACHE to another folder"
+        if not known:
+            return f"this user has no home folder; caches go to {folder}. Set HOME or EFFNET_CACHE to another folder"
     return ""
 
 
 @cache
 def private_folder() -> Path:
     """Return a temporary folder that only this user can look into: the user's, or if that is not safe a fresh one."""
-    path = Path(tempfile.gettempdir()) / f"effnet-{os.getuid()}"
+    path = _own_folder()
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -37,6 +40,10 @@ def private_folder() -> Path:
             path = Path(tempfile.mkdtemp(prefix="effnet-"))
             atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
+
+
+def _own_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"effnet-{os.getuid()}"
 
 
 def _is_private(path: Path) -> bool:

@@ -7,8 +7,9 @@ from effnet.errors import EffnetError
 # The words of Python, numpy, torch, ONNX Runtime, the C++ library, the dynamic linker and thread libraries.
 _WORDS = (
     "can't allocate memory", "cannot allocate memory", "failed to allocate memory", "unable to allocate", "bad_alloc",
-    "bad allocation", "not enough memory", "out of memory", "failed to map segment", "can't start new thread",
-    "can't allocate lock", "can't allocate read lock", "resource unavailable", "resource temporarily unavailable",
+    "bad allocation", "memoryerror", "not enough memory", "out of memory", "failed to map segment",
+    "can't start new thread", "can't allocate lock", "can't allocate read lock", "resource unavailable",
+    "resource temporarily unavailable",
 )  # fmt: skip
 _DEEPEST = 10
 

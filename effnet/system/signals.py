@@ -1,6 +1,5 @@
 """Ctrl-C and the system's requests to end: the first is obeyed between two steps, a second Ctrl-C at once."""
 
-import _thread
 import signal
 import sys
 import threading
@@ -68,7 +67,8 @@ class _Stop:
         self.terminated = False
         number = lost.exc_value.number if isinstance(lost.exc_value, Terminated) else signal.SIGINT
         # A moment later, when whatever calls this has returned.
-        threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, [number]).start()
+        main = threading.main_thread().ident
+        threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, [main, number]).start()
 
 
 stop = _Stop()
