@@ -148,5 +148,5 @@ def test_every_writer_of_a_file_names_it_on_a_full_disk_and_leaves_nothing_besid
 def test_no_other_module_writes_beside_and_renames_on_its_own() -> None:
     package = Path(effnet.__file__).parent
     sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
-    found = {path.relative_to(package).as_posix() for path, text in sources.items() if re.search(r"name.*\.tmp\b", text)}
+    found = {str(path.relative_to(package)) for path, text in sources.items() if re.search(r"name.*\.tmp\b", text)}
     assert found - {"exporting/pt2.py"} == {"system/files.py", "weights/archive.py"}  # an archive becomes a folder
