@@ -1,8 +1,10 @@
 """Ctrl-C and the system's requests to end: the first is obeyed between two steps, a second Ctrl-C at once."""
 
+import _thread
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -31,8 +33,12 @@ class Interrupt:
 
     def check(self) -> None:
         """Raise KeyboardInterrupt, or Terminated, if somebody has."""
-        if self.asked:
-            raise KeyboardInterrupt if self.number == signal.SIGINT else Terminated(self.number)
+        if not self.asked:
+            return
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.terminated = True
+        raise Terminated(self.number)
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the items, and check before each."""
@@ -66,9 +72,13 @@ class _Stop:
             return
         self.terminated = False
         number = lost.exc_value.number if isinstance(lost.exc_value, Terminated) else signal.SIGINT
-        # A moment later, when whatever calls this has returned.
-        main = threading.main_thread().ident
-        threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, [main, number]).start()
+        _thread.start_new_thread(_send_again, (number,))
+
+
+def _send_again(number: int) -> None:
+    """Send the signal to the main thread a moment later, when whatever lost it has returned."""
+    time.sleep(_AGAIN_SECONDS)
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 stop = _Stop()
@@ -79,7 +89,7 @@ def _refuse_shortage(number: int) -> None:
     if number != signal.SIGINT:
         return
     try:
-        threading.Thread(target=lambda: None).start()
+        _thread.start_new_thread(lambda: None, ())  # takes no lock that the interrupted code may hold
     except RuntimeError as error:
         raise MemoryError(str(error)) from None
 

@@ -67,6 +67,7 @@ def test_a_held_request_is_noted_and_raised_at_the_check(number):
         with pytest.raises(Terminated) as raised:
             interrupt.check()
         assert raised.value.number == number
+        signal.raise_signal(number)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert interrupt.insisted
@@ -96,10 +97,10 @@ def test_a_signal_in_a_destructor_is_not_lost(capsys):
 def test_the_signal_of_a_library_that_can_start_no_thread_is_no_interrupt(monkeypatch):
     """OpenBLAS sends itself SIGINT then."""
 
-    def refuse(self):
+    def refuse(*_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
     with pytest.raises(MemoryError, match="can't start new thread"), obeyed_signals():
         os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(MemoryError), obeyed_signals(), held_interrupts():
