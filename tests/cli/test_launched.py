@@ -35,7 +35,7 @@ def test_one_process_a_machine_says_what_the_caller_got_wrong(monkeypatch, rank,
 def launch(*words):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, "-m", "effnet", "train", *words]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, env=env)
     return done.returncode, done.stdout, done.stderr
 
 
