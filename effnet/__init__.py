@@ -8,18 +8,19 @@ print(model.predict(["cat.jpg"])[0].label)
 """
 
 import os
-from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
-from effnet.arch.catalog import NAMES, get_spec, published
-from effnet.arch.codec import spec_from_dict, spec_to_dict
-from effnet.arch.cost import Cost, cost
-from effnet.arch.describe import describe
-from effnet.arch.scale import scale, solve_phi
-from effnet.arch.spec import ArchSpec, BlockSpec, stage
 from effnet.system.telemetry import silence
 
+TYPE_CHECKING = False  # typing itself takes ten milliseconds, in which Ctrl-C would be a traceback
+
 if TYPE_CHECKING:
+    from effnet.arch.catalog import NAMES, get_spec, published
+    from effnet.arch.codec import spec_from_dict, spec_to_dict
+    from effnet.arch.cost import Cost, cost
+    from effnet.arch.describe import describe
+    from effnet.arch.scale import scale, solve_phi
+    from effnet.arch.spec import ArchSpec, BlockSpec, stage
     from effnet.data.datasets import read_dataset
     from effnet.data.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
@@ -39,10 +40,22 @@ silence()
 # something else runs on the same cores; a training step was 13 times slower beside one other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = metadata.version("effnet")
-
-# Loaded at first use: name -> module and name there. Those below the line need the workshop install.
+# Loaded at first use, so that the command can see to Ctrl-C before anything that takes time: name -> module and name
+# there. Those below the line need the workshop install.
 _LAZY = {
+    "NAMES": ("effnet.arch.catalog", "NAMES"),
+    "get_spec": ("effnet.arch.catalog", "get_spec"),
+    "published": ("effnet.arch.catalog", "published"),
+    "spec_from_dict": ("effnet.arch.codec", "spec_from_dict"),
+    "spec_to_dict": ("effnet.arch.codec", "spec_to_dict"),
+    "Cost": ("effnet.arch.cost", "Cost"),
+    "cost": ("effnet.arch.cost", "cost"),
+    "describe": ("effnet.arch.describe", "describe"),
+    "scale": ("effnet.arch.scale", "scale"),
+    "solve_phi": ("effnet.arch.scale", "solve_phi"),
+    "ArchSpec": ("effnet.arch.spec", "ArchSpec"),
+    "BlockSpec": ("effnet.arch.spec", "BlockSpec"),
+    "stage": ("effnet.arch.spec", "stage"),
     "Preprocess": ("effnet.data.preprocess", "Preprocess"),
     "Predictor": ("effnet.runtime.predictor", "Predictor"),
     "load": ("effnet.runtime.predictor", "load"),
@@ -71,7 +84,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("effnet")
     if name not in _LAZY:
         raise AttributeError(f"module 'effnet' has no attribute {name!r}")
     module, attribute = _LAZY[name]

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: 
 
 
 def fail(message: str) -> None:
-    """Prints an error to stderr."""
-    print(f"effnet: {message}", file=sys.stderr)
+    """Prints an error to stderr; where that takes nothing, the exit code has to do."""
+    with suppress(OSError, ValueError):
+        print(f"effnet: {message}", file=sys.stderr)
 
 
 def print_candidates(candidates: Sequence[Any]) -> None:

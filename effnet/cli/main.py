@@ -1,12 +1,11 @@
 """The command `effnet`.
 
 Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (the message says why);
-3 a budget that cannot be met or was missed; 4 a machine too busy to judge a budget; 130 interrupted.
+3 a budget that cannot be met or was missed; 4 a machine too busy to judge a budget; 130 interrupted (Ctrl-C),
+143 terminated (SIGTERM), 129 hung up (SIGHUP).
 """
 
-import errno
 import sys
-import time
 import warnings
 from typing import Any
 
@@ -28,14 +27,10 @@ from effnet.cli import (
     weights,
 )
 from effnet.cli.console import fail
-from effnet.cli.launched import is_first, says
-from effnet.errors import EffnetError, missing_extra
-
-_AFTER_ANOTHER_SECONDS = 1.0
-
-
-class _Interrupted(Exception):
-    """Somebody pressed Ctrl-C; the argument is what to say."""
+from effnet.cli.ending import Interrupted, run_to_end
+from effnet.system.home import give_home
+from effnet.system.signals import obeyed_signals
+from effnet.system.streams import open_streams
 
 
 class _Verbs(typer.core.TyperGroup):
@@ -45,13 +40,20 @@ class _Verbs(typer.core.TyperGroup):
         """Returns the verbs in the order of registration; typer would put those with verbs of their own first."""
         return sorted(super().list_commands(ctx), key=lambda n: isinstance(self.commands[n], typer.core.TyperGroup))
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Reads the words of the command."""
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt as error:
+            raise Interrupted(error) from error
+
     def invoke(self, ctx: Any) -> Any:
+        """Does what the words say."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             resumable = ctx.invoked_subcommand in ("fit", "train", "profile", "prune")
-            hint = "; it goes on with the same command and --resume" if resumable else ""
-            raise _Interrupted(f"interrupted{hint}") from error
+            raise Interrupted(error, resumable=resumable) from error
 
 
 app = typer.Typer(
@@ -60,7 +62,7 @@ app = typer.Typer(
     help="From a folder of labelled images and a device budget to the most accurate EfficientNet that fits.",
     epilog=(
         "Exit codes: 0 done, 1 failure, 2 unusable input, 3 budget missed, 4 machine too busy to judge a budget, "
-        "130 interrupted."
+        "130 interrupted, 143 terminated."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -109,43 +111,15 @@ def root(
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
-    # A file's name need not be valid text, and must not end the list that it is printed in.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    """Run the command line and exit with its code."""
+    open_streams()
     # Pillow remarks on damaged metadata, two lines each, though it goes on to read the pixels; what fails is an error.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    try:
-        app(prog_name="effnet")
-    except EffnetError as error:
-        if says(error):
-            fail(str(error))
-        else:  # launchers end all processes as soon as one has ended: the one that speaks shall be the first
-            time.sleep(_AFTER_ANOTHER_SECONDS)
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        missing = missing_extra(error)
-        if missing is None:
-            raise
-        fail(str(missing))
-        sys.exit(missing.exit_code)
-    except (_Interrupted, KeyboardInterrupt) as error:
-        if is_first():
-            fail(str(error) or "interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; there is nobody left to tell.
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            where = f" at {error.filename}" if error.filename else ""
-            fail(
-                f"the disk is full{where}: free some room, then give the command again, with --resume where it has that"
-            )
-            sys.exit(1)
-        # A path that cannot be read or written; without a path it is the machine that fails.
-        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-        sys.exit(2 if error.filename else 1)
+    with obeyed_signals():
+        if note := give_home():
+            fail(note)
+        code = run_to_end(lambda: app(prog_name="effnet"))
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,6 @@ def expand(words: list[str]) -> Iterator[str]:
 
     for word in words:
         if word == "-":
-            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names are bytes
             yield from (line for line in (line.rstrip("\r\n") for line in sys.stdin) if line)
             continue
         # A file's own name may hold brackets, so it is looked up before it is read as a pattern.

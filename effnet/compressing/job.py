@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from effnet.compressing.ladder import AS_DEPLOYED, climb
 from effnet.compressing.record import Ladder
@@ -19,8 +20,9 @@ from effnet.exporting.bundle import export_onnx
 from effnet.exporting.qdq_stem import pairs_pay
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
 from effnet.runtime.formats import FORMATS, Runtime
+from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.signals import held_interrupts
 from effnet.training.events import Listener
-from effnet.training.interrupt import held_interrupts
 from effnet.weights.bundle import load_state, save_bundle
 
 RECORD, PLOT = "quantize.json", "sensitivity.svg"
@@ -50,26 +52,28 @@ def quantize(
     them does, sensitivity.svg shows it.
     """
     folder, target = Path(folder), Path(folder if out is None else out)
+    with alone_in(target):
+        return _quantize(
+            folder, data, target, runtime=runtime, limits=limits, gate=gate, threads=threads, train=train,
+            minutes=minutes, tools=tools, listener=listener,
+        )  # fmt: skip
+
+
+def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **options: Any) -> Ladder:
+    """Do what `quantize` says, with `target` locked; `options` are those of `climb`."""
     config = read_config(folder)
-    in_place = out is None or target.resolve() == folder.resolve()
+    in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a folder that is empty or not there yet; {target} is neither: name another")
     dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
-    scratch = folder / _SCRATCH if in_place else target.with_name(f".{target.name}{_SCRATCH}")
+    scratch = folder / _SCRATCH if in_place else _beside(target)
     found = climb(
         Subject(config=config, state=load_state(folder)),
         dataset,
-        runtime=runtime,
         folder=scratch,
-        limits=limits,
-        gate=gate,
         pair_stem=pairs_pay(),
-        threads=threads,
-        train=train,
-        minutes=minutes,
         present=folder,
-        tools=tools,
-        listener=listener,
+        **options,
     )
     if not found.met:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -82,13 +86,18 @@ def quantize(
     return found
 
 
+def _beside(target: Path) -> Path:
+    whole = Path(os.path.realpath(target))
+    return whole.with_name(f".{whole.name}{_SCRATCH}")
+
+
 def deploy(found: Ladder, folder: Path) -> None:
     """Gives the bundle `folder` the winner of a climb that began with it, and the record of its steps.
 
     Everything is made beside the bundle's files first, then moved in, the config last.
     """
     if found.winner.name != AS_DEPLOYED:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".deploy-") as beside:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as beside:
             scratch = Path(beside)
             copy_export(found.format, found.folder, scratch)
             if found.changed:
@@ -105,7 +114,7 @@ def deploy(found: Ladder, folder: Path) -> None:
 
 def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
     names = sorted(path.name for path in scratch.iterdir())
-    with held_interrupts():  # a few renames, which belong together
+    with held_interrupts() as interrupt:  # a few renames, which belong together
         for name in [name for name in names if name != CONFIG] + [CONFIG]:
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
@@ -113,6 +122,7 @@ def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
         stale = [name for other in FORMATS.values() for name in (other.file, *other.others) if name not in names]
         for name in stale if changed else ():
             _remove(folder / name)
+    interrupt.check()
 
 
 def _remove(path: Path) -> None:
@@ -124,15 +134,16 @@ def _remove(path: Path) -> None:
 
 def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
     """Makes `target` a copy of the bundle with the winner in it, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".deploy-") as beside:
-        copy = Path(beside) / "bundle"
-        copy.mkdir()
+    whole = Path(os.path.realpath(target))
+    copy = whole.with_name(f".{whole.name}.part")
+    shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed
+    try:
+        copy.mkdir(parents=True)
         deployed = FORMATS[read_config(folder).deployed]
         for name in {CONFIG, WEIGHTS, ONNX, deployed.file, *deployed.others}:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
         deploy(found, copy)
-        if target.exists():
-            target.rmdir()
-        os.replace(copy, target)
+        os.replace(copy, whole)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)

@@ -23,6 +23,7 @@ from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
+from effnet.system.lock import SCRATCH, alone_in, sweep
 from effnet.training.distill import read_teacher
 from effnet.training.events import Listener, Noted
 from effnet.training.loop import train
@@ -140,10 +141,17 @@ def prune_bundle(
     dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
-    if resume and (done := _finished(out, options)) is not None:
-        return done
-    _begin(out, bundle, os.fspath(data), options, resume=resume)
     run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
+    with alone_in(out):
+        if resume and (done := _finished(out, options)) is not None:
+            return done
+        _begin(out, bundle, os.fspath(data), options, resume=resume)
+        return _prune_bundle(run, out, os.fspath(data))
+
+
+def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
+    options = run.options
+    sweep(run.folder, deep=True)
     try:
         network, seconds = _prune_in_steps(run)
     except BudgetError:  # there is nothing to go on with
@@ -151,7 +159,7 @@ def prune_bundle(
         raise
     report = prove(
         network,
-        Original(bundle=bundle, config=config, dataset=dataset, data=os.fspath(data)),
+        Original(bundle=run.bundle, config=run.config, dataset=run.dataset, data=data),
         options=asdict(options),
         training_seconds=seconds,
         threads=options.threads,
@@ -276,7 +284,7 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
         + (f", {config.arch.activation} {smaller.arch.activation}" if changed else "")
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".start-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
         save_bundle(Path(scratch) / "start", smaller, moved)
         os.replace(Path(scratch) / "start", folder / "start")
 

@@ -1,6 +1,5 @@
 """What the ladder does to make, score and time one artifact; each is a function that a caller may replace."""
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from effnet.measure.side_by_side import time_two
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
 from effnet.runtime.predictor import Predictor
+from effnet.system.files import written_whole
 
 # One file's measurement between those of the other: what slows the machine down then slows both.
 _ROUNDS, _ROUND_SECONDS = 4, 0.15
@@ -101,12 +101,8 @@ def copy_export(format_name: str, source: Path, folder: Path) -> Path:
     found = find_format(format_name)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*found.others, found.file):  # the file that is opened comes last
-        temporary = folder / f"{name}.tmp"
-        try:
-            shutil.copyfile(source / name, temporary)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(folder / name) as beside:
+            shutil.copyfile(source / name, beside)
     return folder / found.file
 
 

@@ -7,16 +7,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from effnet.system.home import private_folder
+
 Progress = Callable[[int, int], None]
 
 
 def cache_folder() -> Path:
-    """Returns the folder for downloads and features: EFFNET_CACHE, else `effnet` in the user's cache folder."""
+    """Returns the folder for downloads and features: EFFNET_CACHE, else `effnet` in the user's cache folder.
+
+    A user without a home folder has it in a private temporary folder.
+    """
     if own := os.environ.get("EFFNET_CACHE"):
         return Path(own)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "effnet"
-    home = Path.home()
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a name and a home
+        return private_folder() / "effnet"
     return home / ("Library/Caches/effnet" if sys.platform == "darwin" else ".cache/effnet")
 
 

@@ -27,6 +27,7 @@ from effnet.data.stored import encoded, source_name
 from effnet.data.tar_index import MAX_IMAGE_BYTES
 from effnet.errors import DataError, ImageError
 from effnet.system.files import read_bytes
+from effnet.system.lock import alone_in
 
 DEFAULT_SHARD_MB = 100.0
 
@@ -76,19 +77,20 @@ def write_shards(
         DataError: `out` is not empty, cannot be written to or its disk is full; nothing half-written is left then.
     """
     limits = _limits(shard_mb, per_shard)
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     # Beside it, so that it moves in whole.
-    scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
+    scratch = out.with_name(f".{out.name}.part")
     try:
-        _refuse_in_use(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch.mkdir()
-        try:
-            written = _write_all(dataset, scratch, limits=limits, seed=seed, progress=progress)
-            refuse_if_strict(written.skipped, strict=strict)
-            os.replace(scratch, out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with alone_in(out):
+            _refuse_in_use(out)
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            scratch.mkdir(parents=True)
+            try:
+                written = _write_all(dataset, scratch, limits=limits, seed=seed, progress=progress)
+                refuse_if_strict(written.skipped, strict=strict)
+                os.replace(scratch, out)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"OUT must be a folder that can be written to, but {printable(out)} cannot ({error.strerror}); nothing "

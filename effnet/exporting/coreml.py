@@ -18,6 +18,7 @@ from effnet.exporting.quiet import quiet
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
+from effnet.system.lock import SCRATCH
 
 
 class _Pixels(nn.Module):
@@ -85,7 +86,7 @@ def _image(coremltools: Any, shape: tuple[int, ...]) -> Any:
 
 def _replace(model: Any, path: Path) -> None:
     """Saves the package beside `path` and moves it there; a folder cannot take another's place in one step."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".coreml-") as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=SCRATCH) as scratch:
         model.save(str(Path(scratch) / path.name))
         if path.exists():
             os.replace(path, Path(scratch) / "before")

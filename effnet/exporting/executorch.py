@@ -1,6 +1,5 @@
 """A bundle's weights become ExecuTorch's .pte, whose operators XNNPACK runs."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from effnet.exporting.quiet import quiet
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
+from effnet.system.files import written_whole
 
 
 def write(
@@ -43,13 +43,8 @@ def write(
             assert images is not None
             graph = quantize(module, images, quantization)
         data = _lower(torch.export.export(graph, example), model_metadata(config))
-    path = folder / target.file
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(folder / target.file) as beside:
+        beside.write_bytes(data)
 
 
 def _check_installed() -> None:

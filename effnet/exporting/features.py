@@ -65,7 +65,7 @@ def make_extractor(
         std=preprocess.std,
         resolution=preprocess.resolution,
     )
-    write_onnx(model, path)
+    write_onnx(model, path, durable=False)
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
     # Decoding, resizing and arithmetic are theirs.
     versions = [metadata.version(name) for name in ("pillow", "onnxruntime")]

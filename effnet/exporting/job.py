@@ -20,6 +20,8 @@ from effnet.runtime.engines import can_run
 from effnet.runtime.formats import Format, find_format
 from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
+from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.signals import held_interrupts
 
 if TYPE_CHECKING:
     from effnet.exporting.verify import ExportCheck
@@ -120,18 +122,31 @@ def export_each(
             raise error
     folder = Path(folder)
     place = folder if out is None else Path(out)
+    config = read_config(folder)
+    with alone_in(place):
+        yield from _export_all(targets, folder, place, config, data, images, quantization or Quantization(), progress)
+
+
+def _export_all(
+    targets: Sequence[Format],
+    folder: Path,
+    place: Path,
+    config: ModelConfig,
+    data: str | os.PathLike[str] | None,
+    images: int,
+    settings: Quantization,
+    progress: Said | None,
+) -> Iterator[tuple[str, Exported | EffnetError]]:
     # Torch loads here: importing effnet.export must not need it.
     from effnet.exporting.verify import eager_probabilities
     from effnet.weights.bundle import load_module, load_state
 
-    config = read_config(folder)
     state, module = load_state(folder), load_module(folder)
     calibrated = images if any(target.precision == "int8" for target in targets) else 0
     pictures = gather(config, data, calibrated=calibrated)
     with _plain_errors(place):
         _prepare_place(place, folder, config, targets)
     eager = eager_probabilities(module, config, pictures.check)
-    settings = quantization or Quantization()
     for target in targets:
         result: Exported | EffnetError
         try:
@@ -171,7 +186,7 @@ def _export_one(
     if progress:
         progress(f"writing {target.name}", 0, 0)
     # Within the folder, so that the files move in whole once they are proven; until then the old ones stay.
-    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name:
+    with tempfile.TemporaryDirectory(dir=place, prefix=SCRATCH) as name:
         scratch = Path(name)
         write_config(config, scratch)
         write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
@@ -242,20 +257,22 @@ def _move_in(scratch: Path, place: Path, target: Format) -> None:
     aside = scratch / "old"
     aside.mkdir()
     moved: list[str] = []
-    try:
-        for name in names:
-            if (place / name).exists():
-                os.replace(place / name, aside / name)
-        for name in names:
-            os.replace(scratch / name, place / name)
-            moved.append(name)
-    except OSError:
-        for name in moved:
-            _remove(place / name)
-        for name in names:
-            if (aside / name).exists():
-                os.replace(aside / name, place / name)
-        raise
+    with held_interrupts() as interrupt:  # cut short, neither the old files nor the new ones would be there
+        try:
+            for name in names:
+                if (place / name).exists():
+                    os.replace(place / name, aside / name)
+            for name in names:
+                os.replace(scratch / name, place / name)
+                moved.append(name)
+        except OSError:
+            for name in moved:
+                _remove(place / name)
+            for name in names:
+                if (aside / name).exists():
+                    os.replace(aside / name, place / name)
+            raise
+    interrupt.check()
 
 
 def _remove(path: Path) -> None:

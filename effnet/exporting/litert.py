@@ -1,6 +1,5 @@
 """A bundle's weights become model.tflite and model.int8.tflite."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from effnet.exporting.tflite_metadata import finish
 from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
+from effnet.system.files import written_whole
 
 if TYPE_CHECKING:
     from effnet.exporting.targets import Quantization
@@ -79,13 +79,5 @@ def write(
         data = to_int8(config.arch, weights, images=images, quantization=quantization, **common)
     else:
         data = to_tflite(config.arch, weights, **common)
-    _write_whole(folder / target.file, data)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(folder / target.file) as beside:
+        beside.write_bytes(data)

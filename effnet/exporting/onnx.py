@@ -5,7 +5,6 @@ The graph takes uint8 pictures [batch, height, width, channels] under the name `
 paddings are static.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from effnet.arch.layers import INPUT, Layer, named_layers, output_side
 from effnet.arch.spec import ArchSpec
 from effnet.errors import MissingExtraError, SpecError
 from effnet.runtime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.system.files import written_whole
 
 if TYPE_CHECKING:
     import onnx
@@ -213,11 +213,7 @@ def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
     return whole.SerializeToString()
 
 
-def write_onnx(model: "onnx.ModelProto", path: Path) -> None:
-    """Writes `model` to `path` whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_onnx(model: "onnx.ModelProto", path: Path, *, durable: bool = True) -> None:
+    """Writes `model` to `path` whole or not at all; what is to be thrown away need not be `durable`."""
+    with written_whole(path, durable=durable) as beside:
+        beside.write_bytes(model.SerializeToString(deterministic=True))

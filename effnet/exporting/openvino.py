@@ -18,6 +18,7 @@ from effnet.exporting.onnx import write_onnx
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
+from effnet.system.lock import SCRATCH
 
 # Where OpenVINO's own tools (Model API, OVMS) look for a model's classes.
 _MODEL_INFO = "model_info"
@@ -48,7 +49,7 @@ def write(
             model.reshape([1, *(dimension.get_length() for dimension in list(model.input(0).get_partial_shape())[1:])])
         describe_model(model, config, inference_precision="bf16" if target.precision == "bf16" else "f32")
         # Beside each other and whole: the graph says where in the other file its weights begin.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".openvino-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
             path = Path(scratch) / target.file
             openvino.save_model(model, path, compress_to_fp16=target.precision in ("fp16", "bf16"))
             for name in (*target.others, target.file):
@@ -68,7 +69,7 @@ def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
     openvino = _import_openvino()
     with tempfile.TemporaryDirectory(prefix="effnet-openvino-") as scratch:
         path = Path(scratch) / "model.onnx"
-        write_onnx(onnx_model(config, state), path)
+        write_onnx(onnx_model(config, state), path, durable=False)
         return openvino.convert_model(path)
 
 

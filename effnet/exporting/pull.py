@@ -11,6 +11,8 @@ import numpy as np
 
 from effnet.errors import InputError, WeightsError
 from effnet.runtime.config import CONFIG, ModelConfig
+from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.signals import held_interrupts
 from effnet.weights.archive import is_archive, unpack
 from effnet.weights.catalog import PublishedWeights, find
 from effnet.weights.download import Progress, fetch, verify_hash
@@ -43,23 +45,40 @@ def pull(
         reason = entry.unsupported or "no weights were published"
         raise WeightsError(f"effnet cannot make a bundle of {entry.id}: {reason}")
     folder = Path(out) if out is not None else Path(f"effnet-{entry.id.partition('/')[2]}")
+    with alone_in(folder):
+        _pull(entry, folder, file=file, offline=offline, progress=progress)
+    return folder
+
+
+def _pull(
+    entry: PublishedWeights,
+    folder: Path,
+    *,
+    file: str | os.PathLike[str] | None,
+    offline: bool,
+    progress: Progress | None,
+) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} must be new or empty; it is not: name another --out")
-    whole = Path(os.path.abspath(folder))
+    whole = Path(os.path.realpath(folder))
     beside = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
     try:
         beside.mkdir(parents=True)  # before a download: a folder that cannot be written to must not cost one
-        found, checked = _load(entry, file=file, offline=offline, progress=progress)
+        found, checked = _load(entry, beside, file=file, offline=offline, progress=progress)
         _write(entry, found, beside, name=whole.name, checked=checked)
         _move(beside, whole)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return folder
 
 
 def _load(
-    entry: PublishedWeights, *, file: str | os.PathLike[str] | None, offline: bool, progress: Progress | None
+    entry: PublishedWeights,
+    beside: Path,
+    *,
+    file: str | os.PathLike[str] | None,
+    offline: bool,
+    progress: Progress | None,
 ) -> tuple["Pretrained", bool]:
     """Returns the weights, and whether a hash showed that they are the published ones."""
     if file is None:
@@ -69,7 +88,7 @@ def _load(
     if not path.exists():
         raise WeightsError(f"{path} must be the published file of {entry.id}; there is no such file")
     checked = _verify(weights_in(path), entry)
-    with tempfile.TemporaryDirectory(prefix="effnet-pull-") as scratch:
+    with tempfile.TemporaryDirectory(dir=beside, prefix=SCRATCH) as scratch:
         inside = unpack(path, Path(scratch) / "checkpoint") if is_archive(path.name) else path
         found = _read(entry, file=inside)
     classes = entry.num_classes - (entry.num_classes == _WITH_BACKGROUND)
@@ -105,8 +124,10 @@ def _move(beside: Path, folder: Path) -> None:
     if not folder.is_dir():
         os.replace(beside, folder)
         return
-    for path in sorted(beside.iterdir(), key=lambda path: path.name == CONFIG):
-        os.replace(path, folder / path.name)
+    with held_interrupts() as interrupt:
+        for path in sorted(beside.iterdir(), key=lambda path: path.name == CONFIG):
+            os.replace(path, folder / path.name)
+    interrupt.check()
 
 
 def _write(entry: PublishedWeights, found: "Pretrained", folder: Path, *, name: str, checked: bool) -> None:

@@ -1,7 +1,6 @@
 """One attempt: train, export, check, score and measure; then publish what came of it."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from effnet.measure.timing import Timing, busy_sentence, time_model
 from effnet.nn.network import build, zero_classifier_
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config
 from effnet.runtime.predictor import Predictor
+from effnet.system.files import written_whole
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate
@@ -292,9 +292,8 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
     """Moves the bundle's files into `out` and writes the reports beside them."""
     found = artifact.deployed.format
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
-        temporary = out / (name + ".tmp")
-        shutil.copyfile(artifact.folder / name, temporary)
-        os.replace(temporary, out / name)
+        with written_whole(out / name) as beside:
+            shutil.copyfile(artifact.folder / name, beside)
     write_report(report, out, pictures=_pictures(artifact, dataset))
 
 

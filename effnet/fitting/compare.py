@@ -12,6 +12,7 @@ from effnet.fitting.curves import Against, curves_svg, look
 from effnet.fitting.render import render, replace_text, strict
 from effnet.fitting.runs import Run, finite, flatten
 from effnet.measure.svg import BLUE
+from effnet.system.lock import alone_in
 
 # What metrics.jsonl calls it, its title, and whether it is a share.
 _CURVES = (
@@ -48,9 +49,9 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
         raise InputError(f"--out must be the page to write, such as {path / 'compare.html'}; {path} is a folder")
     if not path.parent.is_dir():
         raise InputError(f"--out must lie in a folder that is there; there is no folder {path.parent}")
-    text = render_comparison(runs)
     try:
-        replace_text(path, text)
+        with alone_in(path):
+            replace_text(path, render_comparison(runs))
     except OSError as error:
         raise InputError(f"--out must be a file that can be written; {path} cannot: {error.strerror}") from error
 

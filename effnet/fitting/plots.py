@@ -23,6 +23,7 @@ from effnet.measure.svg import (
     new_figure,
     style,
 )
+from effnet.system.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +39,8 @@ def save_candidates(report: Mapping[str, Any], path: Path) -> None:
     figure = candidates_figure(report)
     # None leaves a field out, so that the same report gives the same bytes on any day.
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with style():
-        figure.savefig(path, format=path.suffix[1:], dpi=200, metadata=metadata, facecolor="white", transparent=False)
+    with written_whole(path) as beside, style():
+        figure.savefig(beside, format=path.suffix[1:], dpi=200, metadata=metadata, facecolor="white", transparent=False)
 
 
 def candidates_svg(report: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,6 @@
 """Templates become pages and cards: filters, escaping, and files that appear whole or not at all."""
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from effnet.errors import MissingExtraError
 from effnet.fitting import wording
+from effnet.system.files import written_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -81,12 +81,8 @@ def strict(value: Any) -> Any:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes text to `path` as UTF-8, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _fenced(text: Any, language: str) -> str:

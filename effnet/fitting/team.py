@@ -11,13 +11,13 @@ from torch import nn
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError, SaidElsewhere
+from effnet.system.signals import exit_code
 from effnet.training.events import Listener
 from effnet.training.loop import TrainResult, train
 from effnet.training.ranks import Ranks
 from effnet.training.recipe import Recipe
 
 Report = Mapping[str, Any]
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
     except EffnetError as error:
         last = _LastWord(report=None, exit_code=error.exit_code)
         raise
-    except KeyboardInterrupt:
-        last = _LastWord(report=None, exit_code=_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        last = _LastWord(report=None, exit_code=exit_code(error))
         raise
     finally:
         # Where something has gone wrong, that is what must be heard, and not that the others have gone as well.

@@ -23,6 +23,7 @@ from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line
 from effnet.measure.machine import machine
 from effnet.runtime.installed import missing
+from effnet.system.lock import alone_in, sweep
 from effnet.training.distill import read_teacher
 from effnet.training.recipe import Recipe
 from effnet.training.trial import fit_batch_here
@@ -31,6 +32,12 @@ from effnet.training.trial import fit_batch_here
 def work(task: Task, *, resume: bool) -> Mapping[str, Any]:
     """Does the whole fit and returns its report."""
     check(task)
+    with alone_in(task.out):
+        sweep(task.out / RUN, deep=True)
+        return _work(task, resume=resume)
+
+
+def _work(task: Task, *, resume: bool) -> Mapping[str, Any]:
     started = time.monotonic()
     plan = _earlier_plan(task, resume=resume)
     if plan is None:  # a resumed fit may need them no longer

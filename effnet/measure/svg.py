@@ -1,6 +1,5 @@
 """The look that plots share, and how a figure becomes SVG: text to stand inside a page, or a file."""
 
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.errors import MissingExtraError
+from effnet.system.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,10 +104,5 @@ def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
 
 def save_svg(figure: "Figure", path: Path) -> None:
     """Writes a figure into an .svg file, on white, whole or not at all; the same figure gives the same bytes."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with style(salt=path.stem):
-            figure.savefig(temporary, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as beside, style(salt=path.stem):
+        figure.savefig(beside, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})

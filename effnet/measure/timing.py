@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from effnet.errors import BundleError
 from effnet.measure.pace import BUSY
 from effnet.measure.stopwatch import is_uncertain
 from effnet.runtime.formats import Runtime, format_of
+from effnet.system.memory import says_shortage
 
 # On a calm machine the median is this many times the fastest of some hundred runs (measured: 1.02 to 1.05).
 _MEDIAN_OF_LEAST = 1.04
@@ -110,8 +112,7 @@ def time_model(
     except subprocess.TimeoutExpired as error:
         raise BundleError(f"measuring {path} took more than {timeout:g} s") from error
     if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise BundleError(f"measuring {path} failed: {reason[0]}")
+        raise _failed(path, done.returncode, done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
     calmest = min(range(len(found["rounds_ms"])), key=lambda i: np.median(found["rounds_ms"][i]))
     laps = found["rounds_ms"][calmest]
@@ -139,6 +140,17 @@ def busy_sentence(waited: float, *, threads: int, uncertain: bool = False) -> st
     if uncertain:
         return f"{found}, which hides the latency of {threads} threads: end what else runs and measure again"
     return f"{found}; end what else runs and measure again if the latency matters"
+
+
+def _failed(path: str | os.PathLike[str], status: int, said: str) -> BundleError:
+    """Return the error for a measuring process that failed; its cause tells where memory ran out."""
+    reason = (said.strip().splitlines() or [f"exit status {status}"])[-1]
+    if status == -signal.SIGKILL:
+        reason = "the system killed it (signal 9), as it does when memory runs out"
+    error = BundleError(f"measuring {path} failed: {reason}")
+    if status == -signal.SIGKILL or says_shortage(said):
+        error.__cause__ = MemoryError(reason)
+    return error
 
 
 # Its name before there were other runtimes.

@@ -57,9 +57,11 @@ def write_graph(
 def _write_onnx(spec: ArchSpec, path: Path, precision: Precision, *, paired: bool) -> Path:
     weights, half = random_weights(spec), (0.5,) * spec.in_channels
     if precision == "int8":
-        write_onnx(to_qdq(spec, weights, random_ranges(spec), mean=half, std=half, pair_stem=paired), path)
+        write_onnx(
+            to_qdq(spec, weights, random_ranges(spec), mean=half, std=half, pair_stem=paired), path, durable=False
+        )
     else:
-        write_onnx(to_onnx(spec, weights, mean=half, std=half, parameter=_STORES.get(precision)), path)
+        write_onnx(to_onnx(spec, weights, mean=half, std=half, parameter=_STORES.get(precision)), path, durable=False)
     return path
 
 

@@ -34,6 +34,7 @@ from effnet.profiling.table import fit_latency, fit_memory, left_out_error
 from effnet.profiling.visits import Opened, Visits, reference_spec, visit_all
 from effnet.runtime.formats import Precision, Runtime
 from effnet.runtime.session import MAX_THREADS
+from effnet.system.lock import alone_in
 
 # Where the ratio of median to fastest run is read off, from the least on.
 _CALM_SHARE = 0.25
@@ -133,6 +134,11 @@ def profile_device(
     """
     plan = plan or PLAN
     state = _prepare(out, runtime=runtime, threads=threads, precisions=precisions, plan=plan)
+    with alone_in(out):
+        return _profile(out, state, plan, resume=resume, progress=progress)
+
+
+def _profile(out: Path, state: _State, plan: Plan, *, resume: bool, progress: Progress | None) -> DeviceProfile:
     if resume and not state.path.is_file() and out.is_file():
         return _whole(out, state.settings)
     if resume and state.path.is_file():

@@ -13,6 +13,7 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, SpecError
 from effnet.runtime.formats import Precision, Runtime
+from effnet.system.files import written_whole
 
 FORMAT = 1
 # The package whose version decides how fast a runtime is.
@@ -258,9 +259,5 @@ def read_checked(path: Path, what: str) -> dict[str, Any]:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes `text` to `path` whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.runtime.formats import find_format
+from effnet.system.files import written_whole
 
 FORMAT = 1
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
@@ -75,12 +76,8 @@ def write_config(config: ModelConfig, folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def read_config(folder: str | os.PathLike[str]) -> ModelConfig:

@@ -75,20 +75,34 @@ def _number(text: str) -> float:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def named_errors(path: Path) -> Iterator[None]:
+    """Inside, an OSError that names no file, as that of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
+def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a path beside `path` to write to, which takes its place if the block succeeds and is removed if not.
 
-    The data are on the disk before the name points to them. An OSError that names the file beside names `path`.
+    The data are on the disk before the name points to them, unless the file is to be thrown away and not `durable`. An
+    OSError that names no file, or the file beside, names `path`. One process at a time may write to `path`.
     """
     beside = path.with_name(path.name + ".tmp")
     try:
         yield beside
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(beside, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        if error.filename is None or os.fspath(error.filename) == os.fspath(beside):
-            error.filename = os.fspath(path)
+        named = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+        if not named or os.fspath(beside) in named:  # a copy names what it read first
+            error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:
         beside.unlink(missing_ok=True)

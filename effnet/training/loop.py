@@ -15,6 +15,8 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
 from effnet.nn.fused.library import find_kernels
+from effnet.system.lock import alone_in
+from effnet.system.signals import Interrupt, held_interrupts
 from effnet.training.average import finish_average_, move_average_
 from effnet.training.batches import batch_images
 from effnet.training.checkpoint import begin_together_
@@ -23,8 +25,6 @@ from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_i
 from effnet.training.distill import make_loss
 from effnet.training.events import EpochEnd, Listener, Noted, Step
 from effnet.training.failures import check_finite, exploded, give_up
-from effnet.training.interrupt import Interrupt, held_interrupts
-from effnet.training.lock import alone_in
 from effnet.training.losses import LossFn
 from effnet.training.norms import precise_norms
 from effnet.training.portions import Portions
@@ -76,7 +76,8 @@ def train(
 
     Checkpoints, metrics.jsonl and TensorBoard events go to `folder`; where it holds a checkpoint of the same
     run, training goes on from there, on CPU to the very same weights. Past `deadline_seconds` of training it
-    stops at the end of an epoch. At Ctrl-C it saves a checkpoint and raises KeyboardInterrupt.
+    stops at the end of an epoch. At Ctrl-C, and in the command at SIGTERM and SIGHUP, it saves a checkpoint and raises
+    KeyboardInterrupt.
 
     Several processes share the steps where each calls this alike, with `ranks` of its own; the first one's weights,
     checkpoint and clock count, only it writes, and only its `listener` hears anything.

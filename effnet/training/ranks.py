@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from effnet.errors import EffnetError, InputError, MissingExtraError, SaidElsewhere
+from effnet.system.signals import stop
 
 # While the first process plans, exports and measures, the others wait for it; a lost connection is noticed at once.
 _PATIENCE = timedelta(days=30)
@@ -263,12 +264,12 @@ def _ended_by_word(ranks: Ranks) -> Iterator[None]:
             "It goes on from the last checkpoint with the same command and --resume",
         )
 
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    main_thread, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGTERM)
+    if not main_thread or before not in (signal.SIG_DFL, stop):
         yield
         return
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)

@@ -3,23 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
+from effnet.system.memory import is_shortage
 from effnet.training.memory import largest_part
 from effnet.training.progressive import recipe_at, resolution_at
 from effnet.training.recipe import Recipe
-
-# torch's words for what a CPU's or Apple's memory refuses; for CUDA's there is a class of errors.
-_REFUSED = ("can't allocate memory", "not enough memory", "out of memory")
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Returns whether an error means that no memory was left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _REFUSED)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Writes safetensors files tensor by tensor, whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from effnet.errors import EffnetError
+from effnet.system.files import written_whole
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -23,19 +23,14 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping
     the disk takes no more; what was at `path` is as it was then.
     Source: the format in the README of huggingface/safetensors.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with written_whole(path) as beside, open(beside, "wb") as file:
             order = _ordered(tensors)
             file.write(_header(tensors, order, dict(metadata or {})))
             for name in order:
                 own = tensors[name].detach().cpu().contiguous()
                 file.write(own.reshape(-1).view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         kept = "; the file of before is whole" if path.is_file() else ""
         raise EffnetError(f"{path} could not be written: {error.strerror or error}{kept}") from error
 

@@ -10,6 +10,7 @@ from effnet.measure.machine import peak_mb
 from effnet.measure.memory import available_bytes
 from effnet.nn.fused.library import load_kernels
 from effnet.nn.network import build
+from effnet.system.memory import is_shortage
 from effnet.training.batches import CACHE_BYTES
 from effnet.training.device import pick_device
 from effnet.training.fit_batch import SHARE, Attempt, Fitted, fit_batch
@@ -18,7 +19,6 @@ from effnet.training.memory import largest_part, training_memory
 from effnet.training.precision import autocast_dtype
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
-from effnet.training.shortage import is_shortage
 from effnet.training.state import make_state
 from effnet.training.step import Stepper
 

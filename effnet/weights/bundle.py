@@ -11,6 +11,7 @@ import torch
 from effnet.errors import BundleError, WeightsError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import WEIGHTS, ModelConfig, read_config, write_config
+from effnet.system.files import written_whole
 from effnet.weights.declared import to_32_bit
 from effnet.weights.safetensors_file import load_safetensors
 
@@ -33,14 +34,10 @@ def save_bundle(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: Path, *, metadata: dict[str, str]) -> None:
     """Writes a safetensors file whole or not at all, for whoever may read the folder's other files."""
-    temporary = path.with_name(path.name + ".tmp")
     # safetensors writes memory as it lies, whatever the order of the axes, and its own files for their owner alone.
     rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        temporary.write_bytes(safetensors.numpy.save(rows, metadata=metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as beside:
+        beside.write_bytes(safetensors.numpy.save(rows, metadata=metadata))
 
 
 def load_state(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:

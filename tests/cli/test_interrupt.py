@@ -14,7 +14,7 @@ main()
 """
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tiny_pictures, tmp_path):
+def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(tiny_pictures, tmp_path):
     network, out = tmp_path / "tiny.json", tmp_path / "out"
     network.write_text(json.dumps(effnet.spec_to_dict(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16))))
     words = ["train", str(tiny_pictures), "--model", str(network), "--epochs", "400", "--out", str(out)]
@@ -22,10 +22,10 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(tiny_pictures, tmp_pa
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ) as process:
         assert any(line.startswith("epoch 2:") for line in process.stdout)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert "interrupted; it goes on with the same command and --resume" in said
+    assert process.returncode == 143
+    assert "terminated; it goes on with the same command and --resume" in said
     assert "Traceback" not in said
     folder = out / "run" / "attempt-1"
     epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

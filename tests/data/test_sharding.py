@@ -136,7 +136,7 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_taken(make_folder, tmp_path
         write_shards(dataset, tmp_path / "out")
     with pytest.raises(DataError, match=r"OUT must be new or empty"):
         write_shards(dataset, tmp_path / "out" / "effnet-shards.json")
-    with pytest.raises(DataError, match=r"OUT must be a folder that can be written to, .* \(File exists\)"):
+    with pytest.raises(DataError, match=r"OUT must be a folder that can be written to, .* \(Not a directory\)"):
         write_shards(dataset, tmp_path / "out" / "effnet-shards.json" / "below")
     assert everything(tmp_path / "out") == before
 

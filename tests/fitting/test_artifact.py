@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import resource
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -13,7 +15,7 @@ import torch
 import effnet
 from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import normalize, resize_and_crop
-from effnet.fitting.artifact import make_artifact
+from effnet.fitting.artifact import make_artifact, publish
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Said
 from effnet.fitting.state import read_plan
@@ -21,6 +23,7 @@ from effnet.fitting.task import Task
 from effnet.measure.answers import predict_split
 from effnet.measure.pace import DISTURBED
 from effnet.measure.timing import time_model
+from effnet.runtime.formats import find_format
 from effnet.training.calibration import Abstain, expected_calibration_error, fit_temperature
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,3 +123,17 @@ def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_di
     assert paces == pytest.approx([math.inf, DISTURBED * 0.5, DISTURBED * 0.4])
     assert artifact.honoured
     assert [measured["latency_ms"] for measured in artifact.measurements] == [3, 3, 1]
+
+
+def test_a_disk_that_fills_up_while_a_bundle_is_published_is_told_with_the_bundles_own_file(small_bundle, tmp_path):
+    made = small_bundle / "run" / "attempt-1" / "bundle"
+    artifact = SimpleNamespace(folder=made, deployed=SimpleNamespace(format=find_format("onnx")))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError) as failed:
+            publish(artifact, {}, read_dataset("digits"), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failed.value.filename == str(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -275,7 +275,7 @@ def test_a_page_that_cannot_be_written_is_refused_and_leaves_nothing(both, tmp_p
     def fail(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("effnet.fitting.render.os.replace", fail)
+    monkeypatch.setattr("effnet.system.files.os.replace", fail)
     with pytest.raises(InputError, match=r"--out must be a file that can be written; .*page.html cannot: Permission"):
         write_comparison(both, tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []

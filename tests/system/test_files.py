@@ -1,13 +1,20 @@
 """Files from outside are read up to a size, and written whole or not at all."""
 
+import errno
 import json
 import os
+import re
+import resource
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import effnet
+from effnet.errors import EffnetError
 from effnet.system.files import open_regular, parse_json, read_bytes, read_json, written_whole
 
 _VALUES = st.recursive(
@@ -66,3 +73,81 @@ def test_a_file_that_fails_midway_leaves_the_old_one_and_nothing_beside(tmp_path
     with written_whole(path) as beside:
         beside.write_text("new")
     assert (path.read_text(), os.listdir(tmp_path)) == ("new", ["file"])
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Returns what lets no file grow beyond some bytes, as a full disk does, until the test ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_while_a_file_is_copied_is_told_with_the_file_that_was_to_be(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    """Python names what it reads from."""
+    (tmp_path / "source").write_bytes(bytes(200_000))
+    (tmp_path / "target").write_text("before")
+    small_disk(50_000)
+    with pytest.raises(OSError) as failed, written_whole(tmp_path / "target") as beside:
+        shutil.copyfile(tmp_path / "source", beside)
+    assert (failed.value.errno, failed.value.filename) == (errno.EFBIG, str(tmp_path / "target"))
+    assert str(tmp_path / "source") not in str(failed.value)
+    assert (tmp_path / "target").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+def test_an_error_over_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failed, written_whole(tmp_path / "target"):
+        (tmp_path / "absent").read_bytes()
+    assert failed.value.filename == str(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("writer", ["config", "metrics", "profile", "onnx", "weights", "checkpoint", "plot", "report"])
+def test_every_writer_of_a_file_names_it_on_a_full_disk_and_leaves_nothing_beside(
+    writer: str, tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    import numpy as np
+    import onnx
+    import torch
+
+    from effnet.exporting.onnx import write_onnx
+    from effnet.fitting.render import replace_text
+    from effnet.measure.svg import new_figure, save_svg
+    from effnet.profiling.profile import write_whole
+    from effnet.runtime.config import write_text
+    from effnet.training.metrics import rewrite_metrics
+    from effnet.training.tensorfile import save_tensors
+    from effnet.weights.bundle import write_arrays
+
+    path = tmp_path / ("metrics.jsonl" if writer == "metrics" else "file.svg")
+    tensor = onnx.helper.make_tensor("w", 1, [5000], np.zeros(5000, np.float32))
+    graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+    figure = new_figure(3, 2)
+    figure.subplots().plot(range(500))
+    write = {
+        "config": lambda: write_text(path, "x" * 9000),
+        "metrics": lambda: rewrite_metrics(tmp_path, [{"loss": 1.0}] * 1000),
+        "profile": lambda: write_whole(path, "x" * 9000),
+        "onnx": lambda: write_onnx(onnx.helper.make_model(graph), path),
+        "weights": lambda: write_arrays({"w": np.zeros(5000)}, path, metadata={}),
+        "checkpoint": lambda: save_tensors({"w": torch.zeros(5000)}, path),
+        "plot": lambda: save_svg(figure, path),
+        "report": lambda: replace_text(path, "x" * 9000),
+    }[writer]
+    path.write_text("before")
+    small_disk(4000)
+    with pytest.raises((OSError, EffnetError)) as failed:
+        write()
+    assert str(path) in str(failed.value)
+    assert ".tmp" not in str(failed.value)
+    assert path.read_text() == "before"
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_no_other_module_writes_beside_and_renames_on_its_own() -> None:
+    package = Path(effnet.__file__).parent
+    sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    found = {str(path.relative_to(package)) for path, text in sources.items() if re.search(r"name.*\.tmp\b", text)}
+    assert found - {"exporting/pt2.py"} == {"system/files.py", "weights/archive.py"}  # an archive becomes a folder

@@ -8,9 +8,9 @@ import torch
 from tiny_runs import RECIPE, TUNING, Stop, run, weights
 
 from effnet.errors import InputError
+from effnet.system.signals import Interrupt
 from effnet.training.checkpoint import CHECKPOINT
 from effnet.training.events import Step
-from effnet.training.interrupt import Interrupt
 from effnet.training.metrics import METRICS
 from effnet.training.recipe_file import with_values
 
@@ -169,7 +169,7 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_ends(tmp_path):
 
     def try_another(event):
         if not found:
-            with pytest.raises(InputError, match=rf"only one run at a time.*process {os.getpid()} does") as caught:
+            with pytest.raises(InputError, match=rf"only one effnet process .*; process {os.getpid()} does") as caught:
                 run(tmp_path)
             found.append(caught.value)
 

@@ -1,0 +1,138 @@
+"""One process at a time writes to a place; the system frees the lock however its holder ends."""
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from effnet.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # a system without flock, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+SCRATCH = ".effnet-"
+"""What the names of temporary folders begin with; the next process that holds the folder's lock removes old ones."""
+
+_OWNER_BYTES = 300
+
+
+@contextmanager
+def alone_in(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other effnet processes from writing to `place`, a folder or a file, which need not exist yet.
+
+    The lock is a file beside `place`, so that nothing is left in a finished folder, and is removed in the end. All
+    names of a place lead to the same lock. Temporary folders that a killed process left in `place` are removed.
+
+    Raises InputError if another process, or this one, writes to it already. On file systems without locks, and where no
+    lock can be made, nothing is kept out.
+    """
+    if fcntl is None:
+        yield
+        return
+    whole = Path(os.path.realpath(place))
+    beside = whole.with_name(f".{whole.name}.effnet-lock")
+    made = _make_parents(whole.parent)
+    try:
+        descriptor, is_file = _locked(beside, whole)
+        try:
+            sweep(whole)
+            yield
+        finally:
+            if descriptor is not None:
+                if is_file:
+                    with suppress(OSError):
+                        beside.unlink()
+                os.close(descriptor)
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it is in use now
+                folder.rmdir()
+
+
+def sweep(folder: Path, *, deep: bool = False) -> None:
+    """Remove the temporary folders that killed processes left in `folder`, which this process must have to itself."""
+    for path in list(folder.rglob(f"{SCRATCH}*") if deep else folder.glob(f"{SCRATCH}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Return the folders that were made, the innermost first; what cannot be made is left to whoever writes there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _locked(beside: Path, whole: Path) -> tuple[int | None, bool]:
+    """Return the open lock, and whether it is the file `beside`; None if nothing can be locked."""
+    while True:
+        is_file = True
+        try:
+            descriptor = _open(beside)
+        except OSError:  # a folder that may not be written to; the place itself can be locked if it is there
+            is_file = False
+            try:
+                descriptor = os.open(whole, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError:
+                return None, False
+        try:
+            _take(descriptor, whole, told=is_file)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Whoever held it before has removed it by now: then this one keeps nobody out.
+        if not is_file or _is_at(descriptor, beside):
+            break
+        os.close(descriptor)
+    if is_file:
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
+    return descriptor, is_file
+
+
+def _open(path: Path) -> int:
+    """Return the open lock file, made if there is none; another user's may only be readable."""
+    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags | os.O_RDWR, 0o666)
+    except PermissionError:
+        descriptor = os.open(path, flags & ~os.O_CREAT | os.O_RDONLY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a regular file")
+    return descriptor
+
+
+def _take(descriptor: int, whole: Path, *, told: bool) -> None:
+    """Lock the file; raise InputError with the holder's number if another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"only one effnet process at a time may write to {whole}; {_owner(descriptor, told=told)} does. Wait until "
+            "it ends, or name another --out"
+        ) from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _owner(descriptor: int, *, told: bool) -> str:
+    text = os.pread(descriptor, _OWNER_BYTES, 0).decode("ascii", "replace") if told else ""
+    number, _, host = text.partition(" ")
+    if not number.isdecimal():
+        return "another process"
+    return f"process {number}" + ("" if host == socket.gethostname() else f" of {host}" if host.isprintable() else "")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
