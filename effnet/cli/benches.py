@@ -11,6 +11,7 @@ from effnet.cli.exports import words
 from effnet.cli.models import Bundle
 from effnet.cli.networks import Format, Output
 from effnet.errors import InputError
+from effnet.system.text import brief
 
 
 def bench(
@@ -151,5 +152,5 @@ def _numbers(text: str, option: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1 or max(found) > 4096:
-        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {text!r}")
+        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {brief(text)}")
     return found

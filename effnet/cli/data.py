@@ -51,8 +51,8 @@ def shard(
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""
     from effnet.data.datasets import read_dataset
-    from effnet.data.decode import printable
     from effnet.data.sharding import write_shards
+    from effnet.system.text import printable
 
     with counter("listing shards") as progress:
         dataset = read_dataset(data, seed=seed, strict=strict, progress=progress)

@@ -138,7 +138,7 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
         ]
         print(json.dumps(data, ensure_ascii=False, indent=1))
     else:
-        from effnet.data.decode import printable
+        from effnet.system.text import printable
 
         rows = [(printable(path), _in_words(found)) for path, found in results]
         if rows:
@@ -147,8 +147,8 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
 
 def _in_words(found: Any) -> str:
     """Returns the classes of a picture on one line."""
-    from effnet.data.decode import printable
     from effnet.runtime.predictor import UNKNOWN
+    from effnet.system.text import printable
 
     guesses = [f"{printable(label)} {p:.1%}" for label, p in zip(found.labels, found.probabilities, strict=True)]
     return ", ".join(guesses) if found.known else f"{UNKNOWN} (best guess: {guesses[0]})"

@@ -28,14 +28,16 @@ def recipes(
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
     """Returns FIELD=VALUE words as values by field, read as JSON where they are JSON, else as text."""
     from effnet.errors import InputError
+    from effnet.system.files import parse_json
+    from effnet.system.text import brief
 
     values: dict[str, Any] = {}
     for word in words:
         field, separator, text = word.partition("=")
         if not separator:
-            raise InputError(f"--set must be FIELD=VALUE, such as train.lr=0.1; got {word!r}")
+            raise InputError(f"--set must be FIELD=VALUE, such as train.lr=0.1; got {brief(word)}")
         try:
-            values[field] = json.loads(text)
-        except (ValueError, RecursionError):
+            values[field] = parse_json(text)
+        except ValueError:
             values[field] = text
     return values

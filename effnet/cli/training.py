@@ -163,13 +163,15 @@ def train(
 def _read_batch(text: str | None) -> int | Literal["auto"] | None:
     """Returns what --batch asks for; raises InputError where it is neither a whole number nor auto."""
     from effnet.errors import InputError
+    from effnet.system.text import brief
 
     if text is None:
         return None
     if text == "auto":
         return "auto"
-    if not text.isdecimal():
-        raise InputError(f"--batch must be a whole number of pictures, or auto; got {text!r}")
+    # More digits than any batch has are no number to work with.
+    if not text.isdecimal() or len(text) > 20:
+        raise InputError(f"--batch must be a whole number of pictures, or auto; got {brief(text)}")
     return int(text)
 
 

@@ -23,6 +23,8 @@ from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
+from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
+from effnet.system.text import brief
 from effnet.training.distill import read_teacher
 from effnet.training.events import Listener, Noted
 from effnet.training.loop import train
@@ -39,6 +41,13 @@ DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
 # Of what keeps this share, weights that were solved anew may be all that is needed.
 _LIGHT = 0.85
+_BOUNDS = (
+    ("steps", 1, 100),
+    ("epochs", 1, MAX_EPOCHS),
+    ("round_to", 1, 4096),
+    ("threads", 0, MAX_THREADS),
+    ("seed", 0, MAX_SEED),
+)
 # Few pictures would only blur statistics that were taken from all of them at once.
 _ENOUGH_FOR_STATISTICS = 5000
 
@@ -71,18 +80,19 @@ class Options:
         check_method(self.method)
         check_scope(self.scope)
         check_count(self.count)
-        if not 0 < self.share < 1 and not (self.share == 1 and self.activation):
+        if not (is_number(self.share) and (0 < self.share < 1 or (self.share == 1 and self.activation))):
             raise InputError(
                 f"the share of {COUNTS[self.count]} that stays must lie above 0 and below 1, or be 1 with another "
-                f"activation; got {self.share}"
+                f"activation; got {brief(self.share)}"
             )
-        for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        for name, least, most in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None:
+                check_whole(name, value, least=least, most=most)
         if self.epochs is not None and self.minutes is not None:
             raise InputError("give epochs or minutes, not both")
-        if self.minutes is not None and not self.minutes > 0:
-            raise InputError(f"minutes must be a number above 0; got {self.minutes}")
+        if self.minutes is not None:
+            check_minutes(self.minutes)
 
     @property
     def num_steps(self) -> int:

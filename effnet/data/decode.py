@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.errors import ImageError
+from effnet.system.text import printable
 
 MAX_PIXELS = 100_000_000
 """Width times height above which a picture is refused as a decompression bomb, before it is decoded."""
@@ -59,12 +60,6 @@ class ImageHeader:
     channels: int
     format: str
     mode: str
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    """Returns a path or name on one line: control characters and undecodable bytes become escapes."""
-    safe = os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 
 
 def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.ndarray:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.decode import printable
 from effnet.data.fetching import Dropped, alone, complete, network_forbidden
 from effnet.data.listing import SPLIT_NAMES, class_name
 from effnet.data.places import INDEX, is_url
 from effnet.data.shard_store import Shard, url_folder
 from effnet.errors import DataError
+from effnet.system.text import printable
 
 FORMAT = 1
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.decode import printable
 from effnet.data.fetching import Dropped, alone, cache_folder, complete, file_digest, network_forbidden
 from effnet.data.places import is_url
 from effnet.data.tar_index import Member, list_members
 from effnet.errors import DataError
+from effnet.system.text import printable
 
 DEFAULT_LIMIT_GB = 50.0
 _LIMIT = "EFFNET_SHARD_CACHE_GB"

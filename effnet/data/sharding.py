@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.datasets import Dataset, Split
-from effnet.data.decode import FORMAT_SUFFIXES, IMAGE_SUFFIXES, image_header, printable
+from effnet.data.decode import FORMAT_SUFFIXES, IMAGE_SUFFIXES, image_header
 from effnet.data.fetching import Progress, file_digest
 from effnet.data.findings import SPLITS
 from effnet.data.listing import Skipped, refuse_if_strict
@@ -24,6 +24,7 @@ from effnet.data.shard_index import FORMAT
 from effnet.data.shard_store import Shard
 from effnet.data.stored import encoded, source_name
 from effnet.errors import DataError, ImageError
+from effnet.system.text import printable
 
 DEFAULT_SHARD_MB = 100.0
 

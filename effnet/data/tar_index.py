@@ -9,8 +9,9 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from effnet.data.decode import IMAGE_SUFFIXES, printable
+from effnet.data.decode import IMAGE_SUFFIXES
 from effnet.errors import DataError
+from effnet.system.text import printable
 
 _SAMPLE = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 # Fields of KEY.json that may hold the label, the first that is there.

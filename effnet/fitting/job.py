@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError
 from effnet.fitting.asked import ask
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Listener, ignore
@@ -17,6 +18,8 @@ from effnet.fitting.task import Task, default_out
 from effnet.fitting.team import follow, lead
 from effnet.fitting.work import work
 from effnet.runtime.formats import Runtime
+from effnet.system.bounds import is_number
+from effnet.system.text import brief
 from effnet.training.calibration import Abstain
 from effnet.training.ranks import joined
 from effnet.training.recipe import Recipe
@@ -85,6 +88,8 @@ def fit(
     Raises BudgetError where no network fits, or where the finished file misses the budget (it is kept, with
     its report); InputError for anything else that the caller can mend.
     """
+    if not is_number(max_drop):
+        raise InputError(f"max_drop must lie in 0..100 points; got {brief(max_drop)}")
     budget = Budget(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )

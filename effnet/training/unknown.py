@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.data.decode import IMAGE_SUFFIXES, printable
+from effnet.data.decode import IMAGE_SUFFIXES
 from effnet.errors import DataError, MissingExtraError
 from effnet.measure.machine import usable_cores
 from effnet.runtime.pipeline import run_pictures
 from effnet.runtime.predictor import Predictor
+from effnet.system.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
