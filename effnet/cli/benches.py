@@ -1,12 +1,11 @@
 """bench: what a bundle's exports take on this machine."""
 
 import dataclasses
-import json
 from typing import Annotated, Any
 
 import typer
 
-from effnet.cli.console import counter, fail, print_table
+from effnet.cli.console import counter, fail, print_json, print_table, print_text
 from effnet.cli.exports import words
 from effnet.cli.models import Bundle
 from effnet.cli.networks import Format, Output
@@ -77,9 +76,9 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
     if output is Output.json:
         data = [dataclasses.asdict(row) | {"images_per_second": row.images_per_second} for row in rows]
         about = {"network": config.arch.name, "format": target.name, "machine": machine(), "versions": versions()}
-        print(json.dumps(about | {"rows": data}, indent=1))
+        print_json(about | {"rows": data})
         return
-    print(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
+    print_text(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
     columns = ("threads", "batch", "p50 ms", "p95 ms", "images/s", "load ms", "memory MB")
     print_table(columns, [(r.threads, r.batch, *_speeds(r), f"{r.load_ms:.0f}", f"{r.memory_mb:.1f}") for r in rows])
 
@@ -121,7 +120,7 @@ def _print_json(found: Any) -> None:
         known |= versions_for(runtime)
     about = {"network": found.config.arch.name, "machine": machine(), "versions": known, "rows": rows}
     more = {"absent": list(found.absent), "uninstalled": found.uninstalled, "failed": found.failed}
-    print(json.dumps(about | more, indent=1, ensure_ascii=False))
+    print_json(about | more)
 
 
 def _print_bench(found: Any, bundle: Any) -> None:
@@ -137,13 +136,13 @@ def _print_bench(found: Any, bundle: Any) -> None:
         setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
         speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
         rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares))
-    print(f"{found.config.arch.name} on {machine()['cpu']}")
+    print_text(f"{found.config.arch.name} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
     if found.absent:
         data = " --data DATA" if any(name.endswith("int8") for name in found.absent) else ""
-        print(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")
+        print_text(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")
     for runtime, reason in found.uninstalled.items():
-        print(f"Not installed: {runtime}: {reason}")
+        print_text(f"Not installed: {runtime}: {reason}")
 
 
 def _numbers(text: str, option: str) -> list[int]:

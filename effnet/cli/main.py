@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (t
 import errno
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -26,15 +28,27 @@ from effnet.cli import (
     training,
     weights,
 )
-from effnet.cli.console import fail
+from effnet.cli.console import fail, print_text
 from effnet.cli.launched import is_first, says
 from effnet.errors import EffnetError, missing_extra
+from effnet.system.text import harmless, printable
 
 _AFTER_ANOTHER_SECONDS = 1.0
 
 
 class _Interrupted(Exception):
     """Somebody pressed Ctrl-C; the argument is what to say."""
+
+
+@contextmanager
+def _harmless_usage() -> Iterator[None]:
+    """Makes what typer says of a wrong command line fit for a terminal: it quotes the words as they came."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str):
+            error.message = harmless(error.message)  # type: ignore[attr-defined]
+        raise
 
 
 class _Verbs(typer.core.TyperGroup):
@@ -44,9 +58,14 @@ class _Verbs(typer.core.TyperGroup):
         """Returns the verbs in the order of registration; typer would put those with verbs of their own first."""
         return sorted(super().list_commands(ctx), key=lambda n: isinstance(self.commands[n], typer.core.TyperGroup))
 
+    def make_context(self, *words: Any, **options: Any) -> Any:
+        with _harmless_usage():
+            return super().make_context(*words, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _harmless_usage():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             resumable = ctx.invoked_subcommand in ("fit", "train", "profile", "prune")
             hint = "; it goes on with the same command and --resume" if resumable else ""
@@ -93,7 +112,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from effnet import __version__
 
-        print(f"effnet {__version__}")
+        print_text(f"effnet {__version__}")
         raise typer.Exit
 
 
@@ -132,13 +151,13 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            where = f" at {error.filename}" if error.filename else ""
+            where = f" at {printable(str(error.filename))}" if error.filename else ""
             fail(
                 f"the disk is full{where}: free some room, then give the command again, with --resume where it has that"
             )
             sys.exit(1)
         # A path that cannot be read or written; without a path it is the machine that fails.
-        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        fail(f"{error.strerror or error}{f': {printable(str(error.filename))}' if error.filename else ''}")
         sys.exit(2 if error.filename else 1)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.arch.spec import ArchSpec
-from effnet.cli.console import amount, print_table
+from effnet.cli.console import amount, print_json, print_table, print_text
 
 
 class Output(StrEnum):
@@ -70,7 +70,7 @@ def models(output: Format = Output.table) -> None:
                 }
             )
     if output is Output.json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     print_table(
         ("name", "params", "GMACs", "resolution", "top-1 %", "published in"),
@@ -94,7 +94,7 @@ def show(
     if resolution is not None:
         spec = dataclasses.replace(spec, resolution=resolution)
     text = describe(spec)
-    print(text if layers else text.split("\n\nlayer", 1)[0] + "\n", end="")
+    print_text((text if layers else text.split("\n\nlayer", 1)[0]).rstrip("\n"))
 
 
 def cost(
@@ -141,7 +141,7 @@ def _print_cost(name: str, total, more: dict[str, int], output: Output) -> None:
         **more,
     }
     if output is Output.json:
-        print(json.dumps(data, indent=1))
+        print_json(data)
         return
     print_table(
         ("quantity", "exact", "about"),
@@ -187,7 +187,7 @@ def scale(
     if out is not None:
         write_text(out, json.dumps(spec_to_dict(spec), indent=1) + "\n")
     if output is Output.json:
-        print(json.dumps({"phi": phi, **spec_to_dict(spec), "cost": dataclasses.asdict(cost_of(spec))}, indent=1))
+        print_json({"phi": phi, **spec_to_dict(spec), "cost": dataclasses.asdict(cost_of(spec))})
         return
     _print_scaled(base, spec)
 
@@ -197,7 +197,7 @@ def _print_scaled(base: ArchSpec, spec: ArchSpec) -> None:
     from effnet.arch.describe import stage_rows
 
     before, after = cost_of(base), cost_of(spec)
-    print(f"{spec.name}: {amount(after.params)} params, {amount(after.macs)} MACs at {spec.resolution} pixels")
-    print(f"({base.name}: {amount(before.params)} params, {amount(before.macs)} MACs at {base.resolution} pixels)")
+    print_text(f"{spec.name}: {amount(after.params)} params, {amount(after.macs)} MACs at {spec.resolution} pixels")
+    print_text(f"({base.name}: {amount(before.params)} params, {amount(before.macs)} MACs at {base.resolution} pixels)")
     rows = [(r.operator, r.resolution, r.stride, r.channels, r.layers) for r in stage_rows(spec)]
     print_table(("operator", "resolution", "stride", "channels", "layers"), rows, left=("operator",))

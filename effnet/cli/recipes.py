@@ -1,10 +1,11 @@
 """recipes: how a network is trained, as data, without torch."""
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+
+from effnet.cli.console import print_json, print_text
 
 
 def recipes(
@@ -18,11 +19,11 @@ def recipes(
     from effnet.recipes.choose import RECIPES, read_recipe, summary
 
     if name is not None:
-        print(json.dumps(read_recipe(name, read_spec(model)).to_dict(), indent=1))
+        print_json(read_recipe(name, read_spec(model)).to_dict())
         return
     width = max(len(name) for name in RECIPES)
     for known in RECIPES:
-        print(f"{known:<{width}}  {summary(known)}")
+        print_text(f"{known:<{width}}  {summary(known)}")
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from effnet.cli.console import TerminalListener
+from effnet.cli.console import TerminalListener, print_text
 from effnet.cli.data import Data
 from effnet.cli.fit_options import (
     Coverage,
@@ -180,17 +180,17 @@ def _print_result(result) -> None:
     from effnet.fitting.origin import method_sentence
 
     report = result.report
-    print()
-    print(method_sentence(report))
+    print_text()
+    print_text(method_sentence(report))
     low, high = report["test"]["confidence"]
-    print(
+    print_text(
         f"Test accuracy {report['test_accuracy']:.2%} on {report['test']['images']} pictures "
         f"(95 % confidence {low:.1%} to {high:.1%}), scored on the exported file"
     )
     _print_unknown(report)
     for name, limit in Budget(**report["budget"]).asked().items():
-        print(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")
-    print(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
+        print_text(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")
+    print_text(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
 
 
 def _print_unknown(report) -> None:
@@ -200,10 +200,10 @@ def _print_unknown(report) -> None:
         return
     answered, unknown = test["answered"], test["unknown"]
     if answered is None:
-        print(calibration["sentence"])
+        print_text(calibration["sentence"])
     else:
         error = "" if answered["error"] is None else f", {answered['error']:.2%} of them wrong"
-        print(f"Threshold {answered['threshold']:.4g}: {answered['coverage']:.2%} are answered{error}")
+        print_text(f"Threshold {answered['threshold']:.4g}: {answered['coverage']:.2%} are answered{error}")
     if unknown is not None:
         rejected = "" if unknown["rejected"] is None else f"{unknown['rejected']:.2%} rejected, "
-        print(f"Unknown pictures: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")
+        print_text(f"Unknown pictures: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")

@@ -12,6 +12,8 @@ _IN_LINES = re.compile(f"(?!\n)[{_ACTING}]")
 _IN_JSON = re.compile(f"(?![\n\r\t])[{_ACTING}]")
 # A spreadsheet computes a cell that begins with one of these. Source: OWASP, "CSV Injection".
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+# Entities and backslashes that keep any text from being read as Markdown, HTML or the end of a table's cell.
+_MARKDOWN = str.maketrans({**{c: f"&#{ord(c)};" for c in "&<>|\\"}, **{c: f"\\{c}" for c in "`*_[]~$#!"}})
 _BRIEF = 80
 
 
@@ -35,6 +37,16 @@ def cell(text: str) -> str:
     """Returns the text of a cell of a CSV file: as `harmless`, and behind a ' where a spreadsheet would compute it."""
     safe = harmless(text)
     return f"'{safe}" if safe.lstrip().startswith(_FORMULA) else safe
+
+
+def one_line(text: str) -> str:
+    """Returns text as `harmless` does, its line ends escapes as well."""
+    return harmless(text).replace("\n", "\\n")
+
+
+def markdown(text: str) -> str:
+    """Returns text as one line of Markdown that shows just that text, in a table's cell too."""
+    return one_line(text).translate(_MARKDOWN)
 
 
 def brief(value: Any, *, most: int = _BRIEF) -> str:

@@ -118,7 +118,7 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
         (
             "m.jsonl",
             '{"path": "x", "label": [%s1]}' % ("1, " * 9999),
-            r"line 1: label must be text, received \[1.*[.]{3}$",
+            r"line 1: label must be text, .*[.]{3}$",
         ),
         ("m.jsonl", '{"path": "x", "label": "a"}\n{"path"\n', "line 2: not valid JSON"),
         ("m.jsonl", "[1]\n", "line 1: must be an object"),
