@@ -35,6 +35,9 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the finished bundle; e
 Seed = Annotated[int, typer.Option(help="Seed of split, weights and views.")]
 Channels = Annotated[int | None, typer.Option(help="Input channels; found out where not given.")]
 Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")]
+NoReportImages = Annotated[
+    bool, typer.Option("--no-report-images", help="Leave misclassified test images out of report.html.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the fit in --out that was interrupted.")]
 
 
@@ -64,6 +67,7 @@ def fit(
     seed: Seed = 0,
     channels: Channels = None,
     strict: Strict = False,
+    no_report_images: NoReportImages = False,
     resume: Resume = False,
 ) -> None:
     """Train the best EfficientNet that keeps the budget, and prove it. Exit code 3 if the budget is missed."""
@@ -85,6 +89,7 @@ def fit(
             seed=seed,
             channels=channels,
             strict=strict,
+            report_images=not no_report_images,
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
             model=model,
@@ -131,6 +136,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")] = None,
     channels: Channels = None,
     strict: Strict = False,
+    no_report_images: NoReportImages = False,
     resume: Resume = False,
 ) -> None:
     """Train one network of your choice; like fit, without a budget."""
@@ -153,6 +159,7 @@ def train(
             seed=seed,
             channels=channels,
             strict=strict,
+            report_images=not no_report_images,
             resume=resume,
             listener=listener,
         )
@@ -191,6 +198,8 @@ def _print_result(result) -> None:
     for name, limit in Budget(**report["budget"]).asked().items():
         print_text(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")
     print_text(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
+    if number := report["report_images"]:
+        print_text(f"report.html holds {number} of your test images: share it only if you may share them")
 
 
 def _print_unknown(report) -> None:

@@ -273,7 +273,7 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
         temporary = out / (name + ".tmp")
         shutil.copyfile(artifact.folder / name, temporary)
         os.replace(temporary, out / name)
-    write_report(report, out, pictures=_pictures(artifact, dataset))
+    write_report(report, out, pictures=_pictures(artifact, dataset) if report["report_images"] else ())
 
 
 def _pictures(artifact: Artifact, dataset: Dataset) -> Sequence[np.ndarray]:

@@ -48,6 +48,7 @@ def fit(
     seed: int = 0,
     channels: int | None = None,
     strict: bool = False,
+    report_images: bool = True,
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
     model: str = "",
@@ -70,7 +71,8 @@ def fit(
     `data` is a folder with a subfolder a class, a CSV or JSONL manifest, or "digits". Latency is the median of
     one picture with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`, or
     `minutes` (10 by default). `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
-    killed there goes on, on CPU to the same weights.
+    killed there goes on, on CPU to the same weights. report.html shows the worst mistakes with their test images,
+    unless `report_images` is false.
 
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
@@ -99,6 +101,7 @@ def fit(
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
+        report_images=report_images,
         target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
     )  # fmt: skip
     return _run(task, resume=resume)
@@ -118,6 +121,7 @@ def train(
     seed: int | None = None,
     channels: int | None = None,
     strict: bool = False,
+    report_images: bool = True,
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -141,7 +145,7 @@ def train(
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
-        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
+        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"), report_images=report_images,
     )  # fmt: skip
     return _run(task, resume=resume)
 

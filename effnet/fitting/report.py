@@ -39,7 +39,8 @@ _BUDGET_LABELS = {
 def write_report(report: Mapping[str, Any], folder: Path, *, pictures: Sequence[np.ndarray]) -> None:
     """Writes report.json, report.html and README.md into an existing folder, each whole or not at all.
 
-    `pictures` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order.
+    `pictures` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
+    report.html shows them, whoever is given it.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """

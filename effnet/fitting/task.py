@@ -60,6 +60,7 @@ class Task:
     target: Target = field(default_factory=Target)
     trials: int | None = None
     storage: str = ""
+    report_images: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -213,6 +214,7 @@ def command_line(task: Task) -> str:
         if value is not None and (name, value) not in (("threads", 1), ("seed", 0)):
             words += [f"--{name}", _exact(value)]
     words += ["--strict"] if task.strict else []
+    words += [] if task.report_images else ["--no-report-images"]
     return shlex.join([*words, "--out", str(task.out)])
 
 
