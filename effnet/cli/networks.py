@@ -31,7 +31,7 @@ def read_spec(subject: str) -> ArchSpec:
     from effnet.arch.codec import spec_from_dict
     from effnet.errors import SpecError
     from effnet.system.files import read_json
-    from effnet.system.text import reason_of
+    from effnet.system.text import reason_of, shortened
 
     path = Path(subject)
     if os.path.isdir(subject):
@@ -41,6 +41,8 @@ def read_spec(subject: str) -> ArchSpec:
     if path.suffix == ".json":
         try:
             return spec_from_dict(read_json(path))
+        except SpecError as error:
+            raise SpecError(f"{path}: {shortened(str(error))}") from error
         except (OSError, ValueError) as error:
             raise SpecError(
                 f"{path} must be a network as JSON, as `effnet scale --out` writes it: {reason_of(error)}"

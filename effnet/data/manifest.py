@@ -9,14 +9,13 @@ from typing import Any
 from effnet.data.listing import SPLIT_NAMES, Listing, Skipped, class_name, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.files import open_regular, parse_json
-from effnet.system.text import brief, printable, reason_of
+from effnet.system.text import brief, printable, reason_of, shortened
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
 
 _COLUMNS = ("path", "label", "split")
 # No path and no label comes near these; a file without line ends must not fill the memory.
 _LONGEST_LINE, _LONGEST_LABEL, _MOST_COLUMNS = 1_000_000, 1000, 1000
-_LONGEST_SHOWN = 200
 
 Row = tuple[str, str, str]
 
@@ -175,7 +174,7 @@ def _check_columns(columns: list[str], path: str, line: int) -> None:
     for needed in _COLUMNS[:2]:
         if needed not in columns:
             shown = ", ".join(printable(c) for c in columns) or "none"
-            shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+            shown = shortened(shown)
             raise DataError(
                 f"{place}: the columns path and label are needed; {needed} is missing, received {shown}"
                 f"{nearest(needed, columns)}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effnet.errors import InputError
-from effnet.system.bounds import check_positive
+from effnet.system.bounds import MAX_AMOUNT, check_positive
 from effnet.system.text import brief
 
 # The share of each budget that planning leaves free: a measurement on another day differs, and of a finished file a
@@ -118,6 +118,6 @@ def parse_amount(text: str) -> float:
             f"an amount must be a positive number with k, M, G or nothing behind it, such as 1.5M; got {brief(text)}"
         )
     amount = float(found[1]) * _POWERS[found[2].lower()]
-    if not math.isfinite(amount):
-        raise InputError(f"an amount must be finite; got {brief(text)}")
+    if amount > MAX_AMOUNT:
+        raise InputError(f"an amount must be at most {MAX_AMOUNT:g}; got {brief(text)}")
     return amount

@@ -14,6 +14,8 @@ MAX_EPOCHS = 100_000
 MAX_BATCH = 1_000_000
 MAX_SIDE = 10_000
 MAX_CHANNELS = 4096
+# Milliseconds, bytes and counts that no machine has; a plot's axis could not reach further.
+MAX_AMOUNT = 1e15
 # A few dozen milliseconds to a year.
 MINUTES = (1e-3, 525_600.0)
 
@@ -26,10 +28,12 @@ def check_whole(what: str, value: Any, *, least: int, most: int) -> None:
         raise InputError(f"{what} must lie in {least}..{most}; got {brief(value)}")
 
 
-def check_positive(what: str, value: Any) -> None:
-    """Raises InputError unless `value` is a finite number above 0."""
+def check_positive(what: str, value: Any, *, most: float = MAX_AMOUNT) -> None:
+    """Raises InputError unless `value` is a finite number above 0 and at most `most`."""
     if not is_number(value) or value <= 0:
         raise InputError(f"{what} must be positive and finite; got {brief(value)}")
+    if value > most:
+        raise InputError(f"{what} must be at most {most:g}; got {brief(value)}")
 
 
 def check_minutes(value: Any) -> None:

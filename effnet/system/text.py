@@ -49,13 +49,18 @@ def markdown(text: str) -> str:
     return one_line(text).translate(_MARKDOWN)
 
 
+def shortened(text: str, *, most: int = 300) -> str:
+    """Returns a text whose end is left out where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def brief(value: Any, *, most: int = _BRIEF) -> str:
     """Returns how an error shows a value that it refuses: its repr, cut to `most` characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of more digits than Python writes, or endless nesting
         text = f"a value of the type {type(value).__name__}"
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return shortened(text, most=most)
 
 
 def reason_of(error: Exception) -> str:
