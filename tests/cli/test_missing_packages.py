@@ -18,6 +18,7 @@ from bundles import make_bundle
 
 from effnet.cli.main import app
 from effnet.errors import PACKAGES
+from effnet.runtime import installed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks")
 
@@ -150,6 +151,8 @@ def test_one_missing_package_is_asked_for_by_the_extra_that_brings_it(run_withou
         names_what_brings_it(text, "train")
 
 
-def test_the_packages_are_those_of_the_extras():
-    for package, extra in PACKAGES.values():
+def test_every_advice_names_an_extra_that_brings_the_package():
+    needs = [*installed._NEEDED.values(), *installed._ROUNDING.values()]
+    advice = [*PACKAGES.values(), *((package, extra) for _, package, extra in needs)]
+    for package, extra in set(advice) - {("onnxruntime", "train")}:  # which every install has
         assert any(re.match(rf"{re.escape(package)}\b", line) for line in PYPROJECT["optional-dependencies"][extra])
