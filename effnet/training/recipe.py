@@ -28,7 +28,7 @@ ErasingFill = Literal["mean", "colour", "noise"]
 
 _STAGE_INTEGERS = {"resolution": 8, "micro_batch": 0}
 # What no recipe has: beyond, numbers overflow, and loops over epochs and operations take for ever.
-_MOST, _MOST_STAGES = 1e6, 100
+_LEAST, _MOST, _MOST_STAGES = 1e-30, 1e6, 100
 _MOST_INTEGERS = {
     "epochs": MAX_EPOCHS,
     "seed": MAX_SEED,
@@ -158,7 +158,8 @@ class Schedule:
         _check_choice("schedule.name", self.name, get_args(ScheduleName))
         _check_shares(self, "schedule", "warmup", "warmup_from")
         _check_from_zero(self, "schedule", "warmup_epochs")
-        _check_positive(self, "schedule", "decay_epochs", "decay_rate")
+        _check_range(self, "schedule", 1e-3, _MOST, "decay_epochs")
+        _check_above_zero(self, "schedule", "decay_rate")
         _check_range(self, "schedule", 0, 1, "final")
 
 
@@ -295,8 +296,8 @@ def _check_positive(value: Any, group: str, *names: str) -> None:
         got = getattr(value, name)
         if not (is_number(got) and got > 0):
             raise InputError(f"{group}.{name} must be positive and finite; got {brief(got)}")
-        if not 1 / _MOST**2 <= got <= _MOST:
-            raise InputError(f"{group}.{name} must lie in {1 / _MOST**2:g}..{_MOST:g}; got {brief(got)}")
+        if not _LEAST <= got <= _MOST:
+            raise InputError(f"{group}.{name} must lie in {_LEAST:g}..{_MOST:g}; got {brief(got)}")
 
 
 def _check_from_zero(value: Any, group: str, *names: str) -> None:
@@ -326,7 +327,7 @@ def _check_range(value: Any, group: str, least: float, most: float, *names: str)
     for name in names:
         got = getattr(value, name)
         if not (is_number(got) and least <= got <= most):
-            raise InputError(f"{group}.{name} must lie in {least}..{most}; got {brief(got)}")
+            raise InputError(f"{group}.{name} must lie in {least:g}..{most:g}; got {brief(got)}")
 
 
 def _check_choice(name: str, got: Any, known: tuple[str, ...]) -> None:
