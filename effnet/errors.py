@@ -80,24 +80,32 @@ class SaidElsewhere(EffnetError):
         self.exit_code = exit_code
 
 
-# Packages of the workshop install, by the name that they are imported under.
-WORKSHOP = {
-    "torch": "torch",
-    "onnx": "onnx",
-    "safetensors": "safetensors",
-    "sklearn": "scikit-learn",
-    "scipy": "scipy",
-    "tensorboard": "tensorboard",
-    "matplotlib": "matplotlib",
-    "jinja2": "jinja2",
-    "huggingface_hub": "huggingface_hub",
-}
+# By the name that a package is imported under: what it is installed as, and the extra that brings it.
+PACKAGES = {
+    **{
+        name: (name, "train")
+        for name in (
+            "torch", "onnx", "safetensors", "scipy", "tensorboard", "matplotlib", "jinja2", "huggingface_hub",
+            "accelerate", "optuna",
+        )
+    },
+    "sklearn": ("scikit-learn", "train"),
+    "markupsafe": ("jinja2", "train"),
+    "openvino": ("openvino", "openvino"),
+    "nncf": ("nncf", "compress"),
+    "ai_edge_litert": ("ai-edge-litert", "litert"),
+    "ai_edge_quantizer": ("ai-edge-quantizer", "litert"),
+    "executorch": ("executorch", "executorch"),
+    "torchao": ("torchao", "executorch"),
+    "coremltools": ("coremltools", "coreml"),
+    "datasets": ("datasets", "hf"),
+}  # fmt: skip
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """Returns the error to show for an import that failed for want of the workshop install, or None."""
-    package = WORKSHOP.get((error.name or "").split(".")[0])
-    return MissingExtraError(package, "train") if package else None
+    """Returns the error to show for an import that failed for want of an optional package, or None."""
+    found = PACKAGES.get((error.name or "").split(".")[0])
+    return MissingExtraError(*found) if found else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from effnet.arch.cost import Cost, cost
 from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec, Rounding, repeat_block
 from effnet.errors import SpecError
+from effnet.system.bounds import is_number
+from effnet.system.text import brief
 
 # The published grid search at phi = 1. Source: arXiv 1905.11946v5, section 4.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
@@ -45,6 +47,10 @@ def scale(
     `resolution` (pixels) override what phi says. Shortcuts are kept as stored: scaling creates none.
     Source: arXiv 1905.11946v5, eq. 3. Raises SpecError for factors that are not positive or absurdly large.
     """
+    for what, value in (("phi", phi), ("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        if value is not None and not (is_number(value) and (value > 0 or what == "phi")):
+            wanted = "finite" if what == "phi" else "finite and above 0"
+            raise SpecError(f"{what} must be {wanted}; got {brief(value)}")
     exponent = 0.0 if phi is None else phi
     try:
         width = beta**exponent if width is None else width
@@ -160,7 +166,7 @@ def solve_phi(
     """
     if max_macs is None and max_params is None:
         raise SpecError("solving for phi needs max_macs or max_params")
-    if min(alpha, beta, gamma) < 1:
+    if not min(alpha, beta, gamma) >= 1:
         raise SpecError(f"solving for phi needs alpha, beta and gamma of at least 1; got {alpha}, {beta}, {gamma}")
 
     def measure(phi: float) -> Cost:

@@ -1,16 +1,16 @@
 """bench: what a bundle's exports take on this machine."""
 
 import dataclasses
-import json
 from typing import Annotated, Any
 
 import typer
 
-from effnet.cli.console import counter, fail, print_table
+from effnet.cli.console import counter, fail, print_json, print_table, print_text
 from effnet.cli.exports import words
 from effnet.cli.models import Bundle
 from effnet.cli.networks import Format, Output
 from effnet.errors import InputError
+from effnet.system.text import brief
 
 
 def bench(
@@ -76,9 +76,9 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
     if output is Output.json:
         data = [dataclasses.asdict(row) | {"images_per_second": row.images_per_second} for row in rows]
         about = {"network": config.arch.name, "format": target.name, "machine": machine(), "versions": versions()}
-        print(json.dumps(about | {"rows": data}, indent=1))
+        print_json(about | {"rows": data})
         return
-    print(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
+    print_text(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
     columns = ("threads", "batch", "p50 ms", "p95 ms", "images/s", "load ms", "memory MB")
     print_table(columns, [(r.threads, r.batch, *_speeds(r), f"{r.load_ms:.0f}", f"{r.memory_mb:.1f}") for r in rows])
     _print_busy(rows)
@@ -91,7 +91,7 @@ def _print_busy(timings: list[Any]) -> None:
     for threads in dict.fromkeys(timing.threads for timing in timings if timing.busy):
         some = [timing for timing in timings if timing.threads == threads and timing.busy]
         uncertain = any(timing.uncertain for timing in some)
-        print(busy_sentence(max(t.waited for t in some), threads=threads, uncertain=uncertain) + ".")
+        print_text(busy_sentence(max(t.waited for t in some), threads=threads, uncertain=uncertain) + ".")
 
 
 def _speeds(timing: Any) -> tuple[str, str, str]:
@@ -131,7 +131,7 @@ def _print_json(found: Any) -> None:
         known |= versions_for(runtime)
     about = {"network": found.config.arch.name, "machine": machine(), "versions": known, "rows": rows}
     more = {"absent": list(found.absent), "uninstalled": found.uninstalled, "failed": found.failed}
-    print(json.dumps(about | more, indent=1, ensure_ascii=False))
+    print_json(about | more)
 
 
 def _print_bench(found: Any, bundle: Any) -> None:
@@ -147,14 +147,14 @@ def _print_bench(found: Any, bundle: Any) -> None:
         setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
         speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
         rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares))
-    print(f"{found.config.arch.name} on {machine()['cpu']}")
+    print_text(f"{found.config.arch.name} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
     _print_busy([row.timing for row in found.rows])
     if found.absent:
         data = " --data DATA" if any(name.endswith("int8") for name in found.absent) else ""
-        print(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")
+        print_text(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")
     for runtime, reason in found.uninstalled.items():
-        print(f"Not installed: {runtime}: {reason}")
+        print_text(f"Not installed: {runtime}: {reason}")
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -163,5 +163,5 @@ def _numbers(text: str, option: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1 or max(found) > 4096:
-        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {text!r}")
+        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {brief(text)}")
     return found

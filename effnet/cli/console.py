@@ -1,10 +1,16 @@
-"""What the terminal shows: sentences, tables, and a progress bar where somebody watches."""
+"""What the terminal shows: sentences, tables, and a progress bar where somebody watches.
 
+All that is printed passes through here: names of files and classes may hold what a terminal would act on.
+"""
+
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
+
+from effnet.system.text import harmless, harmless_json, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,17 +44,27 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: 
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", overflow="fold")
+        table.add_column(one_line(column), justify="left" if column in left else "right", overflow="fold")
     for row in rows:
         # A Text is never read as markup: class names and paths may hold brackets.
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in row))
     make_console().print(table)
+
+
+def print_text(text: str = "", *, flush: bool = False) -> None:
+    """Prints lines to stdout."""
+    print(harmless(text), flush=flush)
+
+
+def print_json(data: Any) -> None:
+    """Prints data as JSON."""
+    print(harmless_json(json.dumps(data, ensure_ascii=False, indent=1)))
 
 
 def fail(message: str) -> None:
     """Prints an error to stderr; where that takes nothing, the exit code has to do."""
     with suppress(OSError, ValueError):
-        print(f"effnet: {message}", file=sys.stderr)
+        print(f"effnet: {harmless(message)}", file=sys.stderr)
 
 
 def print_candidates(candidates: Sequence[Any]) -> None:
@@ -81,7 +97,7 @@ def print_candidates(candidates: Sequence[Any]) -> None:
     columns = ("network", "MACs", "params", "MB", "ms", "memory MB", "verdict", "why")
     print_table(columns, rows, left=("network", "verdict", "why"))
     if len(candidates) > len(rows):
-        print(f"{len(candidates) - len(rows)} more candidates are in the report.")
+        print_text(f"{len(candidates) - len(rows)} more candidates are in the report.")
 
 
 def amount(value: float) -> str:
@@ -116,11 +132,11 @@ class TerminalListener(AbstractContextManager):
         match event:
             case Said():
                 self._stop()
-                text = f"\n{event.text}" if event.heading else event.text
+                text = harmless(f"\n{event.text}" if event.heading else event.text)
                 self._console.print(text, style="bold" if event.heading else None, soft_wrap=True)
             case Noted():
                 self._stop()
-                self._console.print(event.text, soft_wrap=True)
+                self._console.print(harmless(event.text), soft_wrap=True)
             case Measured():
                 self._show_measured(event)
             case Planned():
@@ -153,7 +169,8 @@ class TerminalListener(AbstractContextManager):
 
             self._start(SpinnerColumn(), TextColumn("{task.fields[text]}", markup=False))
         c = event.candidate
-        self._progress.update(self._task, text=f"{event.number} measured; {c.title}: {c.latency_ms:.3g} ms, {c.status}")
+        text = f"{event.number} measured; {c.title}: {c.latency_ms:.3g} ms, {c.status}"
+        self._progress.update(self._task, text=one_line(text))
 
     def _show_count(self, event: Any) -> None:
         self._show_bar(event.done, event.total, f"{event.label}: {event.done} of {event.total}")
@@ -169,7 +186,7 @@ class TerminalListener(AbstractContextManager):
             text_column = Column(no_wrap=True, overflow="ellipsis")
             text_field = TextColumn("{task.fields[text]}", markup=False, table_column=text_column)
             self._start(BarColumn(bar_width=_BAR_COLUMNS), text_field)
-        self._progress.update(self._task, total=total, completed=done, text=text)
+        self._progress.update(self._task, total=total, completed=done, text=one_line(text))
 
     def _show_step(self, event: Any) -> None:
         if self._watched:
@@ -187,7 +204,7 @@ class TerminalListener(AbstractContextManager):
             )
 
     def _tell(self, line: str) -> None:
-        print(line, flush=True)
+        print_text(line, flush=True)
         self._told = self._clock()
 
 

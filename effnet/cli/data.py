@@ -1,12 +1,11 @@
 """inspect and shard: what a data set holds, and the same as shards."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from effnet.cli.console import counter
+from effnet.cli.console import counter, print_json, print_text
 from effnet.cli.networks import Format, Output
 
 Data = Annotated[
@@ -35,9 +34,9 @@ def inspect(
     with counter("inspecting") as progress:
         report = inspect_dataset(dataset, seed=seed, progress=progress)
     if output is Output.json:
-        print(json.dumps(report.to_dict(), ensure_ascii=True, indent=1))
+        print_json(report.to_dict())
     else:
-        print("\n".join(describe(report)))
+        print_text("\n".join(describe(report)))
     without_unreadable(dataset, report.unreadable, strict=strict)
 
 
@@ -51,8 +50,8 @@ def shard(
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""
     from effnet.data.datasets import read_dataset
-    from effnet.data.decode import printable
     from effnet.data.sharding import write_shards
+    from effnet.system.text import printable
 
     with counter("listing shards") as progress:
         dataset = read_dataset(data, seed=seed, strict=strict, progress=progress)
@@ -61,12 +60,12 @@ def shard(
             dataset, out, shard_mb=shard_mb, per_shard=per_shard, seed=seed, strict=strict, progress=progress
         )
     for line in dataset.notes:
-        print(line)
+        print_text(line)
     skipped = (*dataset.skipped, *written.skipped)
     for item in skipped:
-        print(f"skipped: {printable(item.path)}: {item.reason}")
+        print_text(f"skipped: {printable(item.path)}: {item.reason}")
     for split in ("train", "val", "test"):
         shards = [found for found in written.shards if found.split == split]
         pictures, size_mb = sum(s.count for s in shards), sum(s.size_bytes for s in shards) / 1e6
-        print(f"{split}: {pictures:,} pictures in {len(shards):,} shards, {size_mb:,.1f} MB")
-    print(f"Shards: {out}")
+        print_text(f"{split}: {pictures:,} pictures in {len(shards):,} shards, {size_mb:,.1f} MB")
+    print_text(f"Shards: {out}")

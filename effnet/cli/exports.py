@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from effnet.cli.console import fail, make_console
+from effnet.cli.console import fail, make_console, print_text
 from effnet.cli.models import Bundle
 
 
@@ -73,7 +73,7 @@ def export(
                 fail(f"{name}: {found}" if "," in to or to == "all" else str(found))
                 code = max(code, found.exit_code)
             else:
-                print(in_words(found), flush=True)
+                print_text(in_words(found), flush=True)
     if code:
         raise typer.Exit(code)
 

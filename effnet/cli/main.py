@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (t
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -26,11 +28,23 @@ from effnet.cli import (
     training,
     weights,
 )
-from effnet.cli.console import fail
+from effnet.cli.console import fail, print_text
 from effnet.cli.ending import Interrupted, run_to_end
 from effnet.system.home import give_home
 from effnet.system.signals import obeyed_signals
 from effnet.system.streams import open_streams
+from effnet.system.text import harmless
+
+
+@contextmanager
+def _harmless_usage() -> Iterator[None]:
+    """Makes what typer says of a wrong command line fit for a terminal: it quotes the words as they came."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str):
+            error.message = harmless(error.message)  # type: ignore[attr-defined]
+        raise
 
 
 class _Verbs(typer.core.TyperGroup):
@@ -43,14 +57,16 @@ class _Verbs(typer.core.TyperGroup):
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Reads the words of the command."""
         try:
-            return super().make_context(*args, **options)
+            with _harmless_usage():
+                return super().make_context(*args, **options)
         except KeyboardInterrupt as error:
             raise Interrupted(error) from error
 
     def invoke(self, ctx: Any) -> Any:
         """Does what the words say."""
         try:
-            return super().invoke(ctx)
+            with _harmless_usage():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             resumable = ctx.invoked_subcommand in ("fit", "train", "profile", "prune")
             raise Interrupted(error, resumable=resumable) from error
@@ -99,7 +115,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from effnet import __version__
 
-        print(f"effnet {__version__}")
+        print_text(f"effnet {__version__}")
         raise typer.Exit
 
 

@@ -2,10 +2,10 @@
 
 import csv
 import glob
-import json
 import os
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from effnet.cli.console import counter, fail, print_table
+from effnet.cli.console import counter, fail, print_json, print_table, print_text
 from effnet.cli.networks import Format, Output
 from effnet.errors import ImageError, InputError
+from effnet.system.text import cell, printable
 
 
 class Rows(StrEnum):
@@ -118,11 +119,13 @@ def expand(words: list[str]) -> Iterator[str]:
 
 def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None:
     if output is Rows.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        # In quotes, as a spreadsheet may part cells at another character than the comma; numbers stand without.
+        writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(("path", "rank", "label", "probability", "known"))
         for path, found in results:
             for rank, (label, p) in enumerate(zip(found.labels, found.probabilities, strict=True), 1):
-                writer.writerow((path, rank, label, f"{p:.6f}", str(found.known).lower()))
+                known = str(found.known).lower()
+                writer.writerow((cell(path), rank, cell(label), Decimal(f"{p:.6f}"), known))
     elif output is Rows.json:
         data = [
             {
@@ -135,10 +138,8 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
             }
             for path, found in results
         ]
-        print(json.dumps(data, ensure_ascii=False, indent=1))
+        print_json(data)
     else:
-        from effnet.data.decode import printable
-
         rows = [(printable(path), _in_words(found)) for path, found in results]
         if rows:
             print_table(("picture", "classes"), rows, left=("picture", "classes"))
@@ -146,7 +147,6 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
 
 def _in_words(found: Any) -> str:
     """Returns the classes of a picture on one line."""
-    from effnet.data.decode import printable
     from effnet.runtime.predictor import UNKNOWN
 
     guesses = [f"{printable(label)} {p:.1%}" for label, p in zip(found.labels, found.probabilities, strict=True)]
@@ -182,10 +182,10 @@ def evaluate(
     with counter("scoring") as progress:
         found = evaluate_split(model, pictures, unknown_from=unknown_from, progress=progress)
     if output is Output.json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
+        print_json(found.to_dict())
         return
     for line in _score_lines(found):
-        print(line)
+        print_text(line)
     shown = [c for c in found.per_class if c.support]
     print_table(
         ("class", "precision", "recall", "f1", "pictures"),
@@ -193,7 +193,7 @@ def evaluate(
         left=("class",),
     )
     if len(shown) < len(found.per_class):
-        print(f"{len(found.per_class) - len(shown)} more classes have no picture here.")
+        print_text(f"{len(found.per_class) - len(shown)} more classes have no picture here.")
 
 
 def _score_lines(found: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.arch.spec import ArchSpec
-from effnet.cli.console import amount, print_table
+from effnet.cli.console import amount, print_json, print_table, print_text
 
 
 class Output(StrEnum):
@@ -30,6 +30,8 @@ def read_spec(subject: str) -> ArchSpec:
     from effnet.arch.catalog import get_spec
     from effnet.arch.codec import spec_from_dict
     from effnet.errors import SpecError
+    from effnet.system.files import read_json
+    from effnet.system.text import reason_of, shortened
 
     path = Path(subject)
     if os.path.isdir(subject):
@@ -38,9 +40,13 @@ def read_spec(subject: str) -> ArchSpec:
         return read_config(path).arch
     if path.suffix == ".json":
         try:
-            return spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
-            raise SpecError(f"{path} must be a network as JSON, as `effnet scale --out` writes it: {error}") from error
+            return spec_from_dict(read_json(path))
+        except SpecError as error:
+            raise SpecError(f"{path}: {shortened(str(error))}") from error
+        except (OSError, ValueError) as error:
+            raise SpecError(
+                f"{path} must be a network as JSON, as `effnet scale --out` writes it: {reason_of(error)}"
+            ) from error
     return get_spec(subject)
 
 
@@ -66,7 +72,7 @@ def models(output: Format = Output.table) -> None:
                 }
             )
     if output is Output.json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     print_table(
         ("name", "params", "GMACs", "resolution", "top-1 %", "published in"),
@@ -90,7 +96,7 @@ def show(
     if resolution is not None:
         spec = dataclasses.replace(spec, resolution=resolution)
     text = describe(spec)
-    print(text if layers else text.split("\n\nlayer", 1)[0] + "\n", end="")
+    print_text((text if layers else text.split("\n\nlayer", 1)[0]).rstrip("\n"))
 
 
 def cost(
@@ -137,7 +143,7 @@ def _print_cost(name: str, total, more: dict[str, int], output: Output) -> None:
         **more,
     }
     if output is Output.json:
-        print(json.dumps(data, indent=1))
+        print_json(data)
         return
     print_table(
         ("quantity", "exact", "about"),
@@ -183,7 +189,7 @@ def scale(
     if out is not None:
         write_text(out, json.dumps(spec_to_dict(spec), indent=1) + "\n")
     if output is Output.json:
-        print(json.dumps({"phi": phi, **spec_to_dict(spec), "cost": dataclasses.asdict(cost_of(spec))}, indent=1))
+        print_json({"phi": phi, **spec_to_dict(spec), "cost": dataclasses.asdict(cost_of(spec))})
         return
     _print_scaled(base, spec)
 
@@ -193,7 +199,7 @@ def _print_scaled(base: ArchSpec, spec: ArchSpec) -> None:
     from effnet.arch.describe import stage_rows
 
     before, after = cost_of(base), cost_of(spec)
-    print(f"{spec.name}: {amount(after.params)} params, {amount(after.macs)} MACs at {spec.resolution} pixels")
-    print(f"({base.name}: {amount(before.params)} params, {amount(before.macs)} MACs at {base.resolution} pixels)")
+    print_text(f"{spec.name}: {amount(after.params)} params, {amount(after.macs)} MACs at {spec.resolution} pixels")
+    print_text(f"({base.name}: {amount(before.params)} params, {amount(before.macs)} MACs at {base.resolution} pixels)")
     rows = [(r.operator, r.resolution, r.stride, r.channels, r.layers) for r in stage_rows(spec)]
     print_table(("operator", "resolution", "stride", "channels", "layers"), rows, left=("operator",))

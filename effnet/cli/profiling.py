@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.console import counter, print_table
+from effnet.cli.console import counter, print_table, print_text
 
 if TYPE_CHECKING:
     from effnet.profiling.profile import DeviceProfile
@@ -50,20 +50,21 @@ def profile(
             progress=progress,
         )
     _print_profile(found)
-    print(f"Profile: {out}")
+    print_text(f"Profile: {out}")
 
 
 def _print_profile(found: "DeviceProfile") -> None:
     from effnet.profiling.profile import PACKAGES
 
     package = PACKAGES[found.runtime]
-    machine, clock = found.machine, found.clock
-    print(f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('memory_gb')} GB, {machine.get('system')}")
-    print(f"{package} {found.versions.get(package)}, threads: {found.threads}, {found.created}, {found.seconds:g} s")
+    clock, version = found.clock, found.versions.get(package)
+    cpu, cores, memory, system = (found.machine.get(name) for name in ("cpu", "cores", "memory_gb", "system"))
+    print_text(f"{cpu}, {cores} cores, {memory} GB, {system}")
+    print_text(f"{package} {version}, threads: {found.threads}, {found.created}, {found.seconds:g} s")
     if clock.start_mhz is not None and clock.end_mhz is not None:
-        print(f"clock: {clock.start_mhz:.0f} MHz at the start, {clock.end_mhz:.0f} MHz at the end")
+        print_text(f"clock: {clock.start_mhz:.0f} MHz at the start, {clock.end_mhz:.0f} MHz at the end")
     if clock.reference_ms:
-        print(
+        print_text(
             f"reference network: {min(clock.reference_ms):.3g} ms at its calmest, {max(clock.reference_ms):.3g} ms at "
             f"its slowest, {clock.drift:+.1%} from start to end"
         )
@@ -84,7 +85,7 @@ def _print_profile(found: "DeviceProfile") -> None:
     columns = ("precision", "networks", "ms", "noise", "latency error", "memory error")
     print_table(columns, rows, left=("precision",))
     for doubt in found.doubts:
-        print(f"Not to be trusted: {doubt}.")
+        print_text(f"Not to be trusted: {doubt}.")
 
 
 def _percent(value: float | None) -> str:

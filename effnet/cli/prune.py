@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.console import TerminalListener, amount, print_table
+from effnet.cli.console import TerminalListener, amount, print_table, print_text
 from effnet.cli.data import Data
 from effnet.cli.models import Bundle, Threads
 from effnet.errors import InputError
@@ -93,8 +93,8 @@ def _print_result(result: "PruneResult") -> None:
         for name, side in (("original", report["before"]), ("now", report["after"]))
     ]
     print_table(("network", "params", "MACs", "blocks", "p50 ms", "test accuracy"), rows, left=("network",))
-    print(
+    print_text(
         f"The new file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
         f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} pictures."
     )
-    print(f"Bundle: {result.folder}")
+    print_text(f"Bundle: {result.folder}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from effnet.cli.console import TerminalListener, print_table
+from effnet.cli.console import TerminalListener, print_table, print_text
 from effnet.cli.models import Bundle, Threads
 
 
@@ -62,13 +62,13 @@ def quantize(
             listener=listener,
         )
     print_steps(found.steps)
-    print(found.sentence)
+    print_text(found.sentence)
     if found.tested:
         tested = found.tested
-        print(f"test accuracy {tested['winner']:.2%}; in 32 bits {tested['fp32']:.2%}")
+        print_text(f"test accuracy {tested['winner']:.2%}; in 32 bits {tested['fp32']:.2%}")
     shown = f": {Path(out or bundle) / PLOT} shows them" if found.sensitivity else ""
-    print(sensitivity_sentence(found.to_dict()) + shown)
-    print(f"{out or bundle} now predicts with {found.format}")
+    print_text(sensitivity_sentence(found.to_dict()) + shown)
+    print_text(f"{out or bundle} now predicts with {found.format}")
 
 
 def print_steps(steps: Any) -> None:

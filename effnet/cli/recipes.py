@@ -1,10 +1,11 @@
 """recipes: how a network is trained, as data, without torch."""
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+
+from effnet.cli.console import print_json, print_text
 
 
 def recipes(
@@ -18,24 +19,26 @@ def recipes(
     from effnet.recipes.choose import RECIPES, read_recipe, summary
 
     if name is not None:
-        print(json.dumps(read_recipe(name, read_spec(model)).to_dict(), indent=1))
+        print_json(read_recipe(name, read_spec(model)).to_dict())
         return
     width = max(len(name) for name in RECIPES)
     for known in RECIPES:
-        print(f"{known:<{width}}  {summary(known)}")
+        print_text(f"{known:<{width}}  {summary(known)}")
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
     """Returns FIELD=VALUE words as values by field, read as JSON where they are JSON, else as text."""
     from effnet.errors import InputError
+    from effnet.system.files import parse_json
+    from effnet.system.text import brief
 
     values: dict[str, Any] = {}
     for word in words:
         field, separator, text = word.partition("=")
         if not separator:
-            raise InputError(f"--set must be FIELD=VALUE, such as train.lr=0.1; got {word!r}")
+            raise InputError(f"--set must be FIELD=VALUE, such as train.lr=0.1; got {brief(word)}")
         try:
-            values[field] = json.loads(text)
-        except (ValueError, RecursionError):
+            values[field] = parse_json(text)
+        except ValueError:
             values[field] = text
     return values

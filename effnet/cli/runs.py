@@ -1,6 +1,5 @@
 """runs and compare: what came of training, without torch."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from effnet.cli.console import print_table
+from effnet.cli.console import print_json, print_table, print_text
 from effnet.cli.networks import Format, Output
 
 if TYPE_CHECKING:
@@ -29,10 +28,10 @@ def runs(
 
     found = find_runs(folder, now=time.time())
     if output is Output.json:
-        print(json.dumps([run.to_row() for run in found], ensure_ascii=True, allow_nan=False, indent=1))
+        print_json([run.to_row() for run in found])
         return
     if not found:
-        print(f"No runs in or below {folder}.")
+        print_text(f"No runs in or below {folder}.")
         return
     columns = ("run", "data", "network", "when (UTC)", "state", "epochs", "val", "test", "images/s", "time")
     rows = [
@@ -69,7 +68,7 @@ def compare(
             ("what differs", *names), [(key, *texts) for key, texts in differing.items()], left=("what differs",)
         )
     _print_problems(found)
-    print(f"Page: {out}")
+    print_text(f"Page: {out}")
 
 
 def _state(run: "Run") -> str:
@@ -95,4 +94,4 @@ def _time(seconds: float) -> str:
 def _print_problems(found: Sequence["Run"]) -> None:
     for run in found:
         for problem in run.problems:
-            print(f"{run.folder}: {problem}")
+            print_text(f"{run.folder}: {problem}")

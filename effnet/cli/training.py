@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from effnet.cli.console import TerminalListener
+from effnet.cli.console import TerminalListener, print_text
 from effnet.cli.data import Data
 from effnet.cli.fit_options import (
     Coverage,
@@ -35,6 +35,9 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the finished bundle; e
 Seed = Annotated[int, typer.Option(help="Seed of split, weights and views.")]
 Channels = Annotated[int | None, typer.Option(help="Input channels; found out where not given.")]
 Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")]
+NoReportImages = Annotated[
+    bool, typer.Option("--no-report-images", help="Leave misclassified test images out of report.html.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the fit in --out that was interrupted.")]
 
 
@@ -64,6 +67,7 @@ def fit(
     seed: Seed = 0,
     channels: Channels = None,
     strict: Strict = False,
+    no_report_images: NoReportImages = False,
     resume: Resume = False,
 ) -> None:
     """Train the best EfficientNet that keeps the budget, and prove it.
@@ -88,6 +92,7 @@ def fit(
             seed=seed,
             channels=channels,
             strict=strict,
+            report_images=not no_report_images,
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
             model=model,
@@ -134,6 +139,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")] = None,
     channels: Channels = None,
     strict: Strict = False,
+    no_report_images: NoReportImages = False,
     resume: Resume = False,
 ) -> None:
     """Train one network of your choice; like fit, without a budget."""
@@ -156,6 +162,7 @@ def train(
             seed=seed,
             channels=channels,
             strict=strict,
+            report_images=not no_report_images,
             resume=resume,
             listener=listener,
         )
@@ -166,13 +173,15 @@ def train(
 def _read_batch(text: str | None) -> int | Literal["auto"] | None:
     """Returns what --batch asks for; raises InputError where it is neither a whole number nor auto."""
     from effnet.errors import InputError
+    from effnet.system.text import brief
 
     if text is None:
         return None
     if text == "auto":
         return "auto"
-    if not text.isdecimal():
-        raise InputError(f"--batch must be a whole number of pictures, or auto; got {text!r}")
+    # More digits than any batch has are no number to work with.
+    if not text.isdecimal() or len(text) > 20:
+        raise InputError(f"--batch must be a whole number of pictures, or auto; got {brief(text)}")
     return int(text)
 
 
@@ -181,17 +190,19 @@ def _print_result(result) -> None:
     from effnet.fitting.origin import method_sentence
 
     report = result.report
-    print()
-    print(method_sentence(report))
+    print_text()
+    print_text(method_sentence(report))
     low, high = report["test"]["confidence"]
-    print(
+    print_text(
         f"Test accuracy {report['test_accuracy']:.2%} on {report['test']['images']} pictures "
         f"(95 % confidence {low:.1%} to {high:.1%}), scored on the exported file"
     )
     _print_unknown(report)
     for name, limit in Budget(**report["budget"]).asked().items():
-        print(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")
-    print(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
+        print_text(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")
+    print_text(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
+    if number := report["report_images"]:
+        print_text(f"report.html holds {number} of your test images: share it only if you may share them")
 
 
 def _print_unknown(report) -> None:
@@ -201,10 +212,10 @@ def _print_unknown(report) -> None:
         return
     answered, unknown = test["answered"], test["unknown"]
     if answered is None:
-        print(calibration["sentence"])
+        print_text(calibration["sentence"])
     else:
         error = "" if answered["error"] is None else f", {answered['error']:.2%} of them wrong"
-        print(f"Threshold {answered['threshold']:.4g}: {answered['coverage']:.2%} are answered{error}")
+        print_text(f"Threshold {answered['threshold']:.4g}: {answered['coverage']:.2%} are answered{error}")
     if unknown is not None:
         rejected = "" if unknown["rejected"] is None else f"{unknown['rejected']:.2%} rejected, "
-        print(f"Unknown pictures: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")
+        print_text(f"Unknown pictures: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")

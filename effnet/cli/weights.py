@@ -1,6 +1,5 @@
 """weights and pull: published weights, and bundles made of them."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.cli.console import amount, make_console, print_table
+from effnet.cli.console import amount, make_console, print_json, print_table, print_text
 from effnet.cli.networks import Format, Output
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def list_weights(
     if offline:
         shown = [e for e in shown if places[e.id]]
     if output is Output.json:
-        print(json.dumps([_facts(e, places[e.id]) for e in shown], indent=1))
+        print_json([_facts(e, places[e.id]) for e in shown])
         return
     print_table(
         ("id", "network", "params", "MB", "top-1 %", "pixels", "licence", "state"),
@@ -60,7 +59,7 @@ def list_weights(
         left=("id", "network", "licence", "state"),
     )
     rest = "" if offline else _rest([e for e in known if e not in shown])
-    print(f"{len(shown)} published weights{rest}; `effnet weights info ID` says all about one")
+    print_text(f"{len(shown)} published weights{rest}; `effnet weights info ID` says all about one")
 
 
 def _row(entry: "PublishedWeights", place: Path | None) -> tuple[Any, ...]:
@@ -92,7 +91,7 @@ def convert(
     from effnet.weights.convert import convert as convert_weights
 
     count = convert_weights(weights, to=to, out=out, model=model or None)
-    print(f"wrote {count} arrays under the names of {to} to {out}")
+    print_text(f"wrote {count} arrays under the names of {to} to {out}")
 
 
 @app.command()
@@ -104,7 +103,7 @@ def info(name: Id, output: Format = Output.table) -> None:
     entry = find(name)
     facts = _facts(entry, cached(entry))
     if output is Output.json:
-        print(json.dumps(facts, indent=1))
+        print_json(facts)
         return
     rows = [(key, _text(value)) for key, value in facts.items() if value not in ("", [])]
     print_table(("fact", "value"), rows, left=("fact", "value"))
@@ -178,9 +177,9 @@ def pull(
 
     with _download_bar() as progress:
         folder = pull_bundle(name, out=out, file=weights, offline=offline, progress=progress)
-    print(f"{folder} is a bundle of {read_config(folder).arch.name} now.")
+    print_text(f"{folder} is a bundle of {read_config(folder).arch.name} now.")
     if (folder / ONNX).is_file():
-        print(f"Name the classes of pictures: effnet predict {folder} PICTURES")
+        print_text(f"Name the classes of pictures: effnet predict {folder} PICTURES")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from effnet.exporting.pictures import calibration_images
 from effnet.exporting.targets import Calibration, Quantization
 from effnet.runtime.config import WEIGHTS
 from effnet.runtime.formats import Precision, Runtime, find_format
+from effnet.system.bounds import MAX_THREADS, check_minutes, check_whole
 from effnet.training.events import Listener
 from effnet.training.speed import train_speed
 from effnet.weights.bundle import load_state, write_arrays
@@ -70,8 +71,9 @@ def climb(
         )
     if not len(dataset.val):
         raise DataError(f"what a step loses is measured on validation pictures; {dataset.name} has none: give it some")
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"minutes must be above 0; got {minutes!r}")
+    if minutes is not None:
+        check_minutes(minutes)
+    check_whole("threads", threads, least=0, most=MAX_THREADS)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     proofs = Proofs(
         dataset.val,

@@ -1,8 +1,11 @@
 """The model card of a pruned network."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from effnet.system.text import markdown, printable
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
@@ -15,21 +18,23 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         ("latency in ONNX Runtime, ms", f"{before['latency_ms']:.3g}", f"{after['latency_ms']:.3g}"),
         ("test accuracy", f"{before['test_accuracy']:.2%}", f"{after['test_accuracy']:.2%}"),
     )
+    texts = (name, after["network"], report["original"], report["data"])
+    title, network, original, data = (markdown(str(text)) for text in texts)
     table = "\n".join(f"| {what} | {old} | {new} |" for what, old, new in rows)
     low, high = after["confidence"]
     tag = "- pruned\n" if options["share"] < 1 else ""
     return (
         "---\nlibrary_name: effnet\npipeline_tag: image-classification\ntags:\n- image-classification\n"
         f"- efficientnet\n- onnx\n{tag}---\n\n"
-        f"# {name}\n\n"
-        f"{after['network']}, made from the bundle {report['original']} by {_how(options)} and recovery with "
-        f"{Path(options['teacher']).name or 'the original'} as teacher on {report['data']}.\n\n"
+        f"# {title}\n\n"
+        f"{network}, made from the bundle {original} by {_how(options)} and recovery with "
+        f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
         f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the new one "
         f"{low:.1%} to {high:.1%}). Both files were timed in turn with {options['threads']} "
         f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
         "the original's time.\n\n"
-        f"## Use\n\n```sh\neffnet predict {name} PICTURES\n```\n\n"
+        f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} PICTURES\n```\n\n"
         "## Licence\n\nThat of the original and of the pictures that it was trained on.\n"
     )
 

@@ -23,7 +23,10 @@ from effnet.data.datasets import Dataset, read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
+from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
+from effnet.system.files import read_json
 from effnet.system.lock import SCRATCH, alone_in, sweep
+from effnet.system.text import brief, reason_of
 from effnet.training.distill import read_teacher
 from effnet.training.events import Listener, Noted
 from effnet.training.loop import train
@@ -40,6 +43,13 @@ DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
 # Of what keeps this share, weights that were solved anew may be all that is needed.
 _LIGHT = 0.85
+_BOUNDS = (
+    ("steps", 1, 100),
+    ("epochs", 1, MAX_EPOCHS),
+    ("round_to", 1, 4096),
+    ("threads", 0, MAX_THREADS),
+    ("seed", 0, MAX_SEED),
+)
 # Few pictures would only blur statistics that were taken from all of them at once.
 _ENOUGH_FOR_STATISTICS = 5000
 
@@ -72,18 +82,19 @@ class Options:
         check_method(self.method)
         check_scope(self.scope)
         check_count(self.count)
-        if not 0 < self.share < 1 and not (self.share == 1 and self.activation):
+        if not (is_number(self.share) and (0 < self.share < 1 or (self.share == 1 and self.activation))):
             raise InputError(
                 f"the share of {COUNTS[self.count]} that stays must lie above 0 and below 1, or be 1 with another "
-                f"activation; got {self.share}"
+                f"activation; got {brief(self.share)}"
             )
-        for name, value in (("steps", self.steps), ("epochs", self.epochs), ("round_to", self.round_to)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        for name, least, most in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None:
+                check_whole(name, value, least=least, most=most)
         if self.epochs is not None and self.minutes is not None:
             raise InputError("give epochs or minutes, not both")
-        if self.minutes is not None and not self.minutes > 0:
-            raise InputError(f"minutes must be a number above 0; got {self.minutes}")
+        if self.minutes is not None:
+            check_minutes(self.minutes)
 
     @property
     def num_steps(self) -> int:
@@ -174,8 +185,8 @@ def _finished(out: Path, options: Options) -> PruneResult | None:
     """Returns what a run with these options has made, if it was killed while it tidied up, or not at all."""
     if not ((out / CONFIG).is_file() and (out / REPORT).is_file()):
         return None
-    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
-    if report["options"] != asdict(options):
+    report = _kept(out / REPORT, dict)
+    if report.get("options") != asdict(options):
         return None
     shutil.rmtree(out / RUN, ignore_errors=True)
     return PruneResult(folder=out, report=report)
@@ -193,15 +204,28 @@ def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool
         hint = "" if resume else ", or go on with --resume" if path.is_file() else ""
         raise InputError(f"{out} must be a new or empty folder; it has {sorted(foreign)[0]}: name another{hint}")
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        before = asdict(Options()) | before  # a run of before has no options that are newer
+        before = asdict(Options()) | _kept(path, dict)  # a run of before has no options that are newer
         changed = [key for key, value in asked.items() if before.get(key) != value]
-        other = [f"{key} was {before.get(key)!r}, now {asked[key]!r}" for key in changed]
+        other = [f"{key} was {brief(before.get(key))}, now {brief(asked[key])}" for key in changed]
         if other:
             raise InputError(f"--resume must repeat the options of the run in {out}: {'; '.join(other)}")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(asked, indent=1) + "\n")
+
+
+def _kept(path: Path, kind: type) -> Any:
+    """Returns what a JSON file of an earlier run holds; raises InputError where it is damaged or of another kind."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+        raise InputError(f"{path} must be JSON, but it cannot be read ({reason}); prune without --resume") from error
+    if type(found) is not kind:
+        raise InputError(
+            f"{path} must hold a value of {kind.__name__}; it holds {brief(found)}; prune without --resume"
+        )
+    return found
 
 
 def _leave_nothing(out: Path) -> None:
@@ -249,7 +273,8 @@ def _epochs(run: _Run) -> list[int]:
             speed = train_speed(run.config.arch) * 0.75
             possible = 60 * options.minutes * _TRAINING_SHARE * speed / len(run.dataset.train)
             write_text(path, json.dumps(max(steps, min(_MOST_EPOCHS, int(possible)))))
-        total = json.loads(path.read_text(encoding="utf-8"))
+        total = _kept(path, int)
+        check_whole(f"the epochs in {path}", total, least=1, most=MAX_EPOCHS)
     if steps == 1:
         return [total]
     early = max(1, total // 2 // (steps - 1))

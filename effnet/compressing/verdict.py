@@ -1,6 +1,5 @@
 """What counts on the ladder: the limits, the gate, a step's record, and which of the steps wins."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from effnet.compressing.paired import Paired
 from effnet.errors import InputError
 from effnet.runtime.formats import Precision, find_format
+from effnet.system.bounds import check_positive, is_number
+from effnet.system.text import brief
 
 _LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
 
@@ -27,8 +28,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in _LIMITED:
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"the limit {name} must be positive and finite; got {value!r}")
+            if value is not None:
+                check_positive(f"the limit {name}", value)
 
     @property
     def asked(self) -> bool:
@@ -65,8 +66,10 @@ class Gate:
     least_gain: float = 0.03
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_drop < 1:
-            raise InputError(f"max_drop must be a share of the pictures from 0 to 1, 1 excluded; got {self.max_drop!r}")
+        if not (is_number(self.max_drop) and 0 <= self.max_drop < 1):
+            raise InputError(
+                f"max_drop must be a share of the pictures from 0 to 1, 1 excluded; got {brief(self.max_drop)}"
+            )
         if not 0 <= self.least_gain < 1:
             raise InputError(f"least_gain must lie in 0..1, 1 excluded; got {self.least_gain!r}")
 

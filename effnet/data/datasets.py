@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from effnet.data.decode import ImageHeader, decoded_image, fit_channels, image_header, printable
+from effnet.data.decode import ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.folder import LAYOUT, list_folder
 from effnet.data.listing import Listing, Part, Skipped, refuse_if_strict
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
@@ -15,7 +15,9 @@ from effnet.data.order import Blocks
 from effnet.data.places import HUB, is_sharded
 from effnet.data.split import arrange, check_classes, stratified_split
 from effnet.data.stored import Source, Stored, encoded, source_name
-from effnet.errors import DataError, ImageError, MissingExtraError, nearest
+from effnet.errors import DataError, ImageError, InputError, MissingExtraError, nearest
+from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
+from effnet.system.text import printable
 
 BUILT_IN = ("digits",)
 """The names of data sets that need no files."""
@@ -75,10 +77,12 @@ def read_dataset(
     Raises:
         DataError: the source does not exist or does not have a usable layout.
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise DataError(f"seed must be a whole number of at least 0, received {seed!r}")
-    if channels is not None and channels < 1:
-        raise DataError(f"channels must be at least 1, received {channels}")
+    try:
+        check_whole("seed", seed, least=0, most=MAX_SEED)
+        if channels is not None:
+            check_whole("channels", channels, least=1, most=MAX_CHANNELS)
+    except InputError as error:
+        raise DataError(str(error)) from error
     path = os.fspath(source)
     if path == "digits":
         return _digits(seed=seed, channels=channels)
@@ -176,10 +180,11 @@ def _list_source(path: str, progress: Callable[[int, int], None] | None) -> List
 def _list_file(path: str) -> Listing:
     suffix = os.path.splitext(path)[1].lower()
     if not os.path.isfile(path):
-        hint = nearest(path, BUILT_IN)
+        special = os.path.exists(path)  # a pipe or a device, which may never end
+        found = f"{printable(path)} is neither a file nor a folder" if special else f"there is no {printable(path)}"
         raise DataError(
             f"DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of {', '.join(BUILT_IN)}; "
-            f"there is no {printable(path)}{hint}"
+            f"{found}{'' if special else nearest(path, BUILT_IN)}"
         )
     if suffix not in MANIFEST_SUFFIXES:
         raise DataError(

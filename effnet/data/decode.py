@@ -1,7 +1,6 @@
 """Files become uint8 arrays: Pillow for pictures, .npy for any other number of channels."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from effnet.data.opening import (
 )
 from effnet.data.pixels import stored_channels, to_pixels
 from effnet.errors import ImageError
+from effnet.system.text import printable
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset().union(*FORMAT_SUFFIXES.values())
 
@@ -37,12 +37,6 @@ class ImageHeader:
     channels: int
     format: str
     mode: str
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    """Returns a path or name on one line: control characters and undecodable bytes become escapes."""
-    safe = os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 
 
 def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.ndarray:

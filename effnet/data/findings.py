@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from effnet.data.decode import printable
 from effnet.data.listing import Skipped
+from effnet.system.text import printable
 
 FEW_IMAGES = 20
 """A class with fewer pictures than this in train is reported as small."""

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from effnet.data.decode import IMAGE_SUFFIXES, printable
+from effnet.data.decode import IMAGE_SUFFIXES
 from effnet.data.listing import SPLIT_NAMES, Listing, Part, Skipped, class_name, make_part
 from effnet.errors import DataError
+from effnet.system.text import printable
 
 LAYOUT = (
     "expected one subfolder a class (DATA/cat/1.jpg, DATA/dog/2.jpg), "

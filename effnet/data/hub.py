@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from effnet.data.decode import printable
 from effnet.data.listing import SPLIT_NAMES, Listing, Part, Skipped, class_name
 from effnet.data.places import HUB
 from effnet.errors import DataError, ImageError, MissingExtraError, nearest
+from effnet.system.text import printable
 
 # What save_to_disk leaves in a folder.
 _SAVED = ("dataset_dict.json", "state.json")

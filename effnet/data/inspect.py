@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header, printable
+from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header
 from effnet.data.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
 from effnet.data.listing import Skipped
 from effnet.data.opening import FORMAT_SUFFIXES
 from effnet.data.stored import Source, encoded, source_name
 from effnet.errors import DataError, ImageError
+from effnet.system.text import printable
 
 __all__ = ["DataReport", "describe", "inspect_dataset"]
 

@@ -4,9 +4,9 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from effnet.data.decode import printable
 from effnet.data.stored import Stored
 from effnet.errors import DataError
+from effnet.system.text import printable
 
 SPLIT_NAMES = {
     "train": "train",

@@ -1,18 +1,21 @@
 """Lists a CSV or JSONL manifest: path, label and optionally split, one picture a row."""
 
 import csv
-import json
+import io
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from effnet.data.decode import printable
 from effnet.data.listing import SPLIT_NAMES, Listing, Skipped, class_name, make_part
 from effnet.errors import DataError, nearest
+from effnet.system.files import open_regular, parse_json
+from effnet.system.text import brief, printable, reason_of, shortened
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
 
 _COLUMNS = ("path", "label", "split")
+# No path and no label comes near these; a file without line ends must not fill the memory.
+_LONGEST_LINE, _LONGEST_LABEL, _MOST_COLUMNS = 1_000_000, 1000, 1000
 
 Row = tuple[str, str, str]
 
@@ -28,16 +31,13 @@ def read_manifest(path: str) -> Listing:
     seen: dict[str, tuple[int, str, str]] = {}
     skipped: list[Skipped] = []
     num_repeated = 0
-    try:
-        for line, row in read_rows(path):
-            relative, label, split = _check_row(row, path, line)
-            full = os.path.join(folder, relative)
-            if full in seen:
-                _check_same(path, line, relative, (label, split), seen[full])
-                num_repeated += 1
-            seen[full] = (line, label, split)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{printable(path)} must be UTF-8 text ({error.reason}); save it as UTF-8") from error
+    for line, row in read_rows(path):
+        relative, label, split = _check_row(row, path, line)
+        full = os.path.join(folder, relative)
+        if full in seen:
+            _check_same(path, line, relative, (label, split), seen[full])
+            num_repeated += 1
+        seen[full] = (line, label, split)
     pairs: dict[str, list[tuple[str, str]]] = {}
     for full, (_, label, split) in seen.items():
         if os.path.isfile(full):
@@ -73,7 +73,7 @@ def _check_same(path: str, line: int, relative: str, now: tuple[str, str], earli
     if now != earlier[1:]:
         raise DataError(
             f"{printable(path)}, line {line}: {printable(relative)} must have one label and one split, but "
-            f"line {earlier[0]} says {earlier[1:]} and this line {now}; keep one of the two"
+            f"line {earlier[0]} says {brief(earlier[1:])} and this line {brief(now)}; keep one of the two"
         )
 
 
@@ -82,52 +82,100 @@ def _check_row(row: Mapping[str, Any], path: str, line: int) -> Row:
     for column in ("path", "label"):
         value = row.get(column)
         if isinstance(value, bool | float | dict | list) or value is None or not str(value).strip():
-            raise DataError(f"{printable(path)}, line {line}: {column} must be text, received {value!r}")
+            raise DataError(f"{printable(path)}, line {line}: {column} must be text, received {brief(value)}")
         texts[column] = str(value)
+    if len(texts["label"]) > _LONGEST_LABEL:
+        raise DataError(
+            f"{printable(path)}, line {line}: label must have at most {_LONGEST_LABEL:,} characters, received "
+            f"{len(texts['label']):,}: {brief(texts['label'])}"
+        )
     split = str(row.get("split") or "").strip().lower()
     if split and split not in SPLIT_NAMES:
         raise DataError(
             f"{printable(path)}, line {line}: split must be one of {', '.join(SPLIT_NAMES)}, "
-            f"received {split!r}{nearest(split, SPLIT_NAMES)}"
+            f"received {brief(split)}{nearest(split, SPLIT_NAMES)}"
         )
     return texts["path"], class_name(texts["label"]), SPLIT_NAMES.get(split, "")
 
 
+def _lines(path: str) -> Iterator[str]:
+    """Yields the lines of a text file, with their ends; raises DataError at one that is too long or no text."""
+    # What is no UTF-8 becomes halves of characters, which no UTF-8 text has: so the line that holds it is known.
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        number = 1
+        while text := file.readline(_LONGEST_LINE + 1):
+            reason = _no_text(text)
+            if reason:
+                raise DataError(f"{printable(path)}, line {number}: {reason}")
+            yield text
+            number += 1
+
+
+def _no_text(line: str) -> str:
+    """Returns why a line cannot be read, or an empty text."""
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return "a manifest must be UTF-8 text; save it as UTF-8"
+    if "\0" in line:
+        return "a manifest must be UTF-8 text, and this line holds a NUL character; save it as UTF-8"
+    if len(line) > _LONGEST_LINE:
+        return f"a line must have at most {_LONGEST_LINE:,} characters; this one has more"
+    return ""
+
+
 def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        try:
-            columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            _check_columns(columns, path, 1)
-            for row in reader:
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(f"{printable(path)}, line {reader.line_num + 1}: not valid CSV ({error})") from error
+    # Strict, because else a quote that nobody closes takes the rest of the file for one cell.
+    reader = csv.DictReader(_lines(path), skipinitialspace=True, strict=True)
+    begun = 1
+    try:
+        columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        _check_columns(columns, path, 1)
+        begun = reader.line_num + 1
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{printable(path)}, line {reader.line_num}: a row must have one cell a column, {len(columns)}; "
+                    f"this one has {len(columns) + len(row[None])}: put quotes around a cell that holds a comma"
+                )
+            yield reader.line_num, row
+            begun = reader.line_num + 1
+    except csv.Error as error:
+        end = reader.reader.line_num
+        last = f" to {end}" if end > begun else ""
+        hint = "; is there a quote that is not closed?" if last else ""
+        raise DataError(f"{printable(path)}, line {begun}{last}: not valid CSV ({error}){hint}") from error
 
 
 def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with open(path, encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{printable(path)}, line {line}: not valid JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise DataError(
-                    f'{printable(path)}, line {line}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
-                )
-            _check_columns(list(row), path, line)
-            yield line, row
+    for line, text in enumerate(_lines(path), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = parse_json(text)
+        except ValueError as error:
+            raise DataError(f"{printable(path)}, line {line}: not valid JSON ({reason_of(error)})") from error
+        if not isinstance(row, dict):
+            raise DataError(
+                f'{printable(path)}, line {line}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
+            )
+        _check_columns(list(row), path, line)
+        yield line, row
 
 
 def _check_columns(columns: list[str], path: str, line: int) -> None:
+    place = f"{printable(path)}, line {line}"
+    if len(columns) > _MOST_COLUMNS:
+        raise DataError(f"{place}: there may be at most {_MOST_COLUMNS} columns, received {len(columns):,}")
+    for name in _COLUMNS:
+        if columns.count(name) > 1:
+            raise DataError(f"{place}: each column must be named once, but {name} is named {columns.count(name)} times")
     for needed in _COLUMNS[:2]:
         if needed not in columns:
             shown = ", ".join(printable(c) for c in columns) or "none"
+            shown = shortened(shown)
             raise DataError(
-                f"{printable(path)}, line {line}: the columns path and label are needed; "
-                f"{needed} is missing, received {shown}{nearest(needed, columns)}"
+                f"{place}: the columns path and label are needed; {needed} is missing, received {shown}"
+                f"{nearest(needed, columns)}"
             )

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.data.decode import printable
 from effnet.data.places import is_url
 from effnet.errors import DataError
 from effnet.system.files import open_regular
+from effnet.system.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

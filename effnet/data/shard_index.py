@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.decode import printable
 from effnet.data.fetching import alone, network_forbidden
 from effnet.data.listing import SPLIT_NAMES, class_name
 from effnet.data.places import INDEX, is_url
@@ -19,6 +18,7 @@ from effnet.errors import DataError
 from effnet.system.download import complete, discard
 from effnet.system.files import parse_json, read_bytes
 from effnet.system.http import Dropped, Refused, StatusError, checked_url, shown_url
+from effnet.system.text import printable
 
 FORMAT = 1
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.datasets import Dataset, Split
-from effnet.data.decode import IMAGE_SUFFIXES, image_header, printable
+from effnet.data.decode import IMAGE_SUFFIXES, image_header
 from effnet.data.fetching import Progress, file_digest
 from effnet.data.findings import SPLITS
 from effnet.data.listing import Skipped, refuse_if_strict
@@ -28,6 +28,7 @@ from effnet.data.tar_index import MAX_IMAGE_BYTES
 from effnet.errors import DataError, ImageError
 from effnet.system.files import read_bytes
 from effnet.system.lock import alone_in
+from effnet.system.text import printable
 
 DEFAULT_SHARD_MB = 100.0
 

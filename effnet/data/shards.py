@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.decode import printable
 from effnet.data.fetching import Progress
 from effnet.data.listing import SPLIT_NAMES, Listing, Part, class_name
 from effnet.data.places import INDEX, is_url
@@ -16,6 +15,7 @@ from effnet.data.shard_index import locate
 from effnet.data.shard_store import ShardMember, ShardStore, list_shard
 from effnet.data.tar_index import Member
 from effnet.errors import DataError, nearest
+from effnet.system.text import printable
 
 
 def list_shards(data: str, *, progress: Progress | None = None) -> Listing:

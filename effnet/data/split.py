@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effnet.data.decode import printable
 from effnet.data.listing import Part
 from effnet.errors import DataError
+from effnet.system.text import printable
 
 HELD_OUT = 0.15
 """The fraction of the pictures that become val, and again test, where the source does not give them."""

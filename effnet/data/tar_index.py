@@ -8,9 +8,10 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from effnet.data.decode import IMAGE_SUFFIXES, printable
+from effnet.data.decode import IMAGE_SUFFIXES
 from effnet.errors import DataError
 from effnet.system.files import parse_json
+from effnet.system.text import printable
 
 MAX_IMAGE_BYTES = 2**29
 """No encoded picture of at most 100 million pixels comes near this size."""

@@ -294,7 +294,7 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
         with written_whole(out / name) as beside:
             shutil.copyfile(artifact.folder / name, beside)
-    write_report(report, out, pictures=_pictures(artifact, dataset))
+    write_report(report, out, pictures=_pictures(artifact, dataset) if report["report_images"] else ())
 
 
 def _pictures(artifact: Artifact, dataset: Dataset) -> Sequence[np.ndarray]:

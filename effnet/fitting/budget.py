@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effnet.errors import InputError
+from effnet.system.bounds import MAX_AMOUNT, check_positive
+from effnet.system.text import brief
 
 # The share of each budget that planning leaves free: a measurement on another day differs, and of a finished file a
 # few layers may stay float. Counts stay as they are.
@@ -29,8 +31,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"the budget of {LABELS[name]} must be positive and finite; got {value!r}")
+            if value is not None:
+                check_positive(f"the budget of {LABELS[name]}", value)
 
     def to_dict(self) -> dict[str, float | None]:
         """Returns all five, None where nothing was asked."""
@@ -113,6 +115,9 @@ def parse_amount(text: str) -> float:
     found = _AMOUNT.fullmatch(text)
     if not found:
         raise InputError(
-            f"an amount must be a positive number with k, M, G or nothing behind it, such as 1.5M; got {text!r}"
+            f"an amount must be a positive number with k, M, G or nothing behind it, such as 1.5M; got {brief(text)}"
         )
-    return float(found[1]) * _POWERS[found[2].lower()]
+    amount = float(found[1]) * _POWERS[found[2].lower()]
+    if amount > MAX_AMOUNT:
+        raise InputError(f"an amount must be at most {MAX_AMOUNT:g}; got {brief(text)}")
+    return amount

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError
 from effnet.fitting.asked import ask
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Listener, ignore
@@ -17,6 +18,8 @@ from effnet.fitting.task import Task, default_out
 from effnet.fitting.team import follow, lead
 from effnet.fitting.work import work
 from effnet.runtime.formats import Runtime
+from effnet.system.bounds import is_number
+from effnet.system.text import brief
 from effnet.training.calibration import Abstain
 from effnet.training.ranks import joined
 from effnet.training.recipe import Recipe
@@ -45,6 +48,7 @@ def fit(
     seed: int = 0,
     channels: int | None = None,
     strict: bool = False,
+    report_images: bool = True,
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
     model: str = "",
@@ -67,7 +71,8 @@ def fit(
     `data` is a folder with a subfolder a class, a CSV or JSONL manifest, or "digits". Latency is the median of
     one picture with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`, or
     `minutes` (10 by default). `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
-    killed there goes on, on CPU to the same weights.
+    killed there goes on, on CPU to the same weights. report.html shows the worst mistakes with their test images,
+    unless `report_images` is false.
 
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
@@ -86,6 +91,8 @@ def fit(
     its report); BusyError where other processes hide whether several threads keep the latency; InputError for anything
     else that the caller can mend.
     """
+    if not is_number(max_drop):
+        raise InputError(f"max_drop must lie in 0..100 points; got {brief(max_drop)}")
     budget = Budget(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )
@@ -95,6 +102,7 @@ def fit(
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
+        report_images=report_images,
         target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
     )  # fmt: skip
     return _run(task, resume=resume)
@@ -114,6 +122,7 @@ def train(
     seed: int | None = None,
     channels: int | None = None,
     strict: bool = False,
+    report_images: bool = True,
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -137,7 +146,7 @@ def train(
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
-        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
+        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"), report_images=report_images,
     )  # fmt: skip
     return _run(task, resume=resume)
 

@@ -16,6 +16,8 @@ from effnet.compressing.sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.errors import BundleError
 from effnet.fitting import front, origin, plots, sureness, wording
 from effnet.fitting.render import render, replace_text, strict
+from effnet.system.files import read_json
+from effnet.system.text import reason_of
 
 _LONG = 20
 _SHOWN_CANDIDATES = 8
@@ -37,7 +39,8 @@ _BUDGET_LABELS = {
 def write_report(report: Mapping[str, Any], folder: Path, *, pictures: Sequence[np.ndarray]) -> None:
     """Writes report.json, report.html and README.md into an existing folder, each whole or not at all.
 
-    `pictures` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order.
+    `pictures` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
+    report.html shows them, whoever is given it.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
@@ -54,11 +57,12 @@ def load_report(folder: Path) -> dict[str, Any]:
     """Reads the report.json of a bundle; raises BundleError where it is missing or damaged."""
     path = folder / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
     except FileNotFoundError as error:
         raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has none") from error
-    except ValueError as error:
-        raise BundleError(f"{path} must be JSON, but it cannot be read ({error}); run effnet fit again") from error
+    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+        raise BundleError(f"{path} must be JSON, but it cannot be read ({reason}); run effnet fit again") from error
     if not isinstance(report, dict):
         raise BundleError(f"{path} must hold an object, but holds a {type(report).__name__}; run effnet fit again")
     return report

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from effnet.errors import InputError
 from effnet.fitting.state import PLAN, RUN
+from effnet.system.files import MAX_JSON_BYTES, read_bytes, read_json
+from effnet.system.text import reason_of
 
 State = Literal["finished", "budget missed", "budget undecided", "running", "interrupted"]
 
@@ -150,11 +152,11 @@ def _place(folder: Path) -> tuple[Path | None, int]:
 def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
     """Returns the object in a JSON file; an empty one where there is none, with a problem where it is damaged."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{path.name} cannot be read: {error}")
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {reason_of(error)}")
         return {}
     if not isinstance(data, dict):
         problems.append(f"{path.name} must hold an object, but holds a {type(data).__name__}")
@@ -165,11 +167,11 @@ def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
 def _history(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
     """Returns the epochs that can be read; the last line of a run that was killed, or works, may be half a line."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_bytes(path, limit_bytes=MAX_JSON_BYTES).decode("utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as error:
-        problems.append(f"{path.name} cannot be read: {error.strerror}")
+        problems.append(f"{path.name} cannot be read: {reason_of(error)}")
         return ()
     rows: list[Mapping[str, Any]] = []
     bad = []

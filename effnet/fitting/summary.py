@@ -28,8 +28,9 @@ def summarize(
     command: str,
     seed: int,
     data: str,
+    report_images: bool = True,
 ) -> dict[str, Any]:
-    """Returns the whole report as JSON-able data."""
+    """Returns the whole report as JSON-able data; `report_images` says that report.html may show test images."""
     honoured = None if artifact.undecided else artifact.honoured
     last = {"name": artifact.spec.name, "honoured": honoured, "failures": list(artifact.failures)}
     last["seconds"] = artifact.seconds
@@ -52,6 +53,7 @@ def summarize(
         "training": _training(artifact),
         "calibration": artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
+        "report_images": len(artifact.score.mistakes) if report_images else 0,
         "export": artifact.check.to_dict(),
         "deployed": _deployed(artifact),
         "latency": _latency(artifact),

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from effnet.errors import InputError, nearest
 from effnet.fitting.budget import Budget
 from effnet.runtime.formats import FORMATS, Format, Precision, Runtime
+from effnet.system.bounds import is_number
 
 Wanted = Literal["auto", "fp32", "fp16", "bf16", "w8", "int8"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "litert", "executorch")
@@ -29,7 +30,7 @@ class Target:
     def __post_init__(self) -> None:
         _must_be("runtime", self.runtime, RUNTIMES)
         _must_be("precision", self.precision, get_args(Wanted))
-        if not 0 <= self.max_drop <= 1:
+        if not (is_number(self.max_drop) and 0 <= self.max_drop <= 1):
             raise InputError(f"--max-drop must lie in 0..100 points; got {100 * self.max_drop:g}")
         if self.precision != "auto" and self.precision not in self._known:
             raise InputError(

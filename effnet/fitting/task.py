@@ -1,6 +1,5 @@
 """What a fit was asked."""
 
-import math
 import os
 import re
 import shlex
@@ -18,6 +17,15 @@ from effnet.fitting.events import Listener, Said
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.state import RUN, Strategy
 from effnet.fitting.target import Target
+from effnet.system.bounds import (
+    MAX_CHANNELS,
+    MAX_EPOCHS,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_THREADS,
+    check_minutes,
+    check_whole,
+)
 from effnet.training.calibration import Abstain
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.unknown import unknown_pictures
@@ -52,6 +60,7 @@ class Task:
     target: Target = field(default_factory=Target)
     trials: int | None = None
     storage: str = ""
+    report_images: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -113,20 +122,28 @@ def check(task: Task) -> None:
     """Raises InputError for options that contradict each other or are out of range."""
     if task.epochs is not None and task.minutes is not None:
         raise InputError("give --epochs or --minutes, not both")
-    if task.epochs is not None and task.epochs < 1:
-        raise InputError(f"epochs must be at least 1; got {task.epochs}")
-    if task.minutes is not None and not (math.isfinite(task.minutes) and task.minutes > 0):
-        raise InputError(f"minutes must be positive and finite; got {task.minutes}")
-    if task.trials is not None and not 0 <= task.trials <= 10_000:
-        raise InputError(f"trials must lie in 0..10000; got {task.trials}")
-    if not 1 <= task.threads <= 1024:
-        raise InputError(f"threads must lie in 1..1024; got {task.threads}")
+    _check_numbers(task)
     _check_strategy(task)
     if task.abstain.unknown_from is not None:
         unknown_pictures(task.abstain.unknown_from)
     _check_writable(task.out)
-    if not 0 <= task.seed < 2**32:
-        raise InputError(f"the seed must lie in 0..2^32 - 1; got {task.seed}")
+
+
+def _check_numbers(task: Task) -> None:
+    """Raises InputError for a number out of range; the budget and the recipe have checked their own."""
+    if task.minutes is not None:
+        check_minutes(task.minutes)
+    sides = {} if task.network is None else {"the resolution": (task.network.resolution, 1, MAX_SIDE)}
+    bounds = {
+        "epochs": (task.epochs, 1, MAX_EPOCHS),
+        "trials": (task.trials, 0, 10_000),
+        "threads": (task.threads, 1, MAX_THREADS),
+        "the seed": (task.seed, 0, MAX_SEED),
+        "channels": (task.channels, 1, MAX_CHANNELS),
+    }
+    for what, (value, least, most) in (bounds | sides).items():
+        if value is not None:
+            check_whole(what, value, least=least, most=most)
 
 
 def _check_strategy(task: Task) -> None:
@@ -197,6 +214,7 @@ def command_line(task: Task) -> str:
         if value is not None and (name, value) not in (("threads", 1), ("seed", 0)):
             words += [f"--{name}", _exact(value)]
     words += ["--strict"] if task.strict else []
+    words += [] if task.report_images else ["--no-report-images"]
     return shlex.join([*words, "--out", str(task.out)])
 
 

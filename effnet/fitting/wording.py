@@ -5,10 +5,9 @@ import unicodedata
 from datetime import datetime
 from typing import Any
 
-ABSENT = "–"
+from effnet.system import text as text_of
 
-# Entities and backslashes that keep any text from being read as Markdown, HTML or the end of a table's cell.
-_MARKDOWN = str.maketrans({**{c: f"&#{ord(c)};" for c in "&<>|\\"}, **{c: f"\\{c}" for c in "`*_[]~$#!"}})
+ABSENT = "–"
 
 
 def printable(text: str, *, columns: int | None = None) -> str:
@@ -28,8 +27,8 @@ def width(text: str) -> int:
 
 
 def markdown(text: str) -> str:
-    """Returns text as one line of Markdown that shows just that text, in a table's cell too."""
-    return printable(text).translate(_MARKDOWN)
+    """Returns text as one line of Markdown that shows just that text, without its control characters."""
+    return text_of.markdown(printable(text))
 
 
 def percent(value: Any) -> str:

@@ -197,6 +197,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         command=command_line(task),
         seed=task.seed,
         data=task.data,
+        report_images=task.report_images,
     )
     publish(artifact, data, dataset, task.out)
     if artifact.undecided:

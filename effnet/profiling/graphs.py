@@ -1,12 +1,11 @@
 """The file that a runtime is given of a network with random weights: written by the exporter that deploys to it."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.errors import InputError, MissingExtraError
+from effnet.errors import InputError
 from effnet.exporting import qdq
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.qdq_graph import to_qdq
@@ -14,6 +13,7 @@ from effnet.exporting.ranges import random_ranges
 from effnet.exporting.targets import write_export
 from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.runtime.formats import FORMATS, Precision, Runtime
+from effnet.runtime.installed import absent
 
 # What can be profiled; others differ from these in the size of the file alone.
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
@@ -55,6 +55,8 @@ def write_graph(
 
 
 def _write_onnx(spec: ArchSpec, path: Path, precision: Precision, *, paired: bool) -> Path:
+    if error := absent("onnx", "onnx", "profile"):
+        raise error
     weights, half = random_weights(spec), (0.5,) * spec.in_channels
     if precision == "int8":
         write_onnx(
@@ -81,9 +83,9 @@ def _export(spec: ArchSpec, folder: Path, name: str) -> Path:
     from effnet.data.preprocess import Preprocess
     from effnet.runtime.config import ModelConfig
 
-    for package in ("torch", "executorch") if name.startswith("executorch") else ():
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(f"{package} (ExecuTorch's programs are written with it)", "executorch")
+    for package in ("torch", "executorch", "torchao") if name.startswith("executorch") else ():
+        if error := absent(package, f"{package} (ExecuTorch's programs are written with it)", "executorch"):
+            raise error
     half, side = (0.5,) * spec.in_channels, spec.resolution
     config = ModelConfig(
         arch=spec,

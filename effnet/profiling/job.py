@@ -33,7 +33,7 @@ from effnet.profiling.profile import (
 from effnet.profiling.table import fit_latency, fit_memory, left_out_error
 from effnet.profiling.visits import Opened, Visits, reference_spec, visit_all
 from effnet.runtime.formats import Precision, Runtime
-from effnet.runtime.session import MAX_THREADS
+from effnet.system.bounds import MAX_THREADS, check_whole
 from effnet.system.lock import alone_in
 
 # Where the ratio of median to fastest run is read off, from the least on.
@@ -176,8 +176,7 @@ def _prepare(
     for precision in wanted:
         if precision not in possible:
             raise InputError(f"{runtime} can be profiled in {', '.join(possible)}; got {precision!r}")
-    if not 0 <= threads <= MAX_THREADS:
-        raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
+    check_whole("threads", threads, least=0, most=MAX_THREADS)
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(f"--out must name a file in a folder that exists; got {out}")
     settings = {

@@ -13,7 +13,9 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, SpecError
 from effnet.runtime.formats import Precision, Runtime
-from effnet.system.files import written_whole
+from effnet.system.bounds import is_number
+from effnet.system.files import read_json, written_whole
+from effnet.system.text import brief, reason_of
 
 FORMAT = 1
 # The package whose version decides how fast a runtime is.
@@ -24,6 +26,8 @@ PACKAGES: dict[str, str] = {
 MOST_NOISE = 0.15
 # So much slower may the reference network be at the end than at the start: more means throttling.
 MOST_DRIFT = 0.10
+# No time, size, frequency or error of a real device lies outside; squares of what does overflow.
+_LEAST, _MOST = 1e-9, 1e12
 # What predictions of networks that the profile measured, made without them, may be off by.
 MOST_ERROR = 0.08
 
@@ -100,10 +104,10 @@ class DeviceProfile:
             raise InputError(f"threads must be a whole number of at least 1; got {self.threads!r}")
         for what, values in (("machine", self.machine), ("versions", self.versions), ("errors", self.errors)):
             if not isinstance(values, Mapping):
-                raise InputError(f"{what} must be names with their values; got {values!r}")
+                raise InputError(f"{what} must be names with their values; got {brief(values)}")
         for name, version in self.versions.items():
             if not isinstance(version, str):
-                raise InputError(f"the version of {name} must be text; got {version!r}")
+                raise InputError(f"the version of {name} must be text; got {brief(version)}")
         for name, error in self.errors.items():
             _must_be_number(f"the error of {name}", error)
         _must_be_number("seconds", self.seconds)
@@ -168,12 +172,16 @@ def check_profile(
 
 def _must_be_positive(what: str, value: object) -> None:
     if type(value) not in (int, float) or not 0 < value < math.inf:  # type: ignore[operator]
-        raise InputError(f"{what} must be a finite number above 0; got {value!r}")
+        raise InputError(f"{what} must be a finite number above 0; got {brief(value)}")
+    if not _LEAST <= value <= _MOST:  # type: ignore[operator]
+        raise InputError(f"{what} must lie in {_LEAST:g}..{_MOST:g}; got {brief(value)}")
 
 
 def _must_be_number(what: str, value: object) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise InputError(f"{what} must be a finite number; got {value!r}")
+    if not is_number(value):
+        raise InputError(f"{what} must be a finite number; got {brief(value)}")
+    if not -_MOST <= value <= _MOST:  # type: ignore[operator]
+        raise InputError(f"{what} must be at most {_MOST:g}; got {brief(value)}")
 
 
 def write_profile(profile: DeviceProfile, path: Path) -> None:
@@ -213,7 +221,9 @@ def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
             created=data["created"],
         )
     except (KeyError, TypeError, AttributeError, SpecError) as error:
-        raise InputError(f"{path} lacks what a device profile holds ({error!r}): measure it anew") from error
+        raise InputError(f"{path} lacks what a device profile holds ({brief(error)}): measure it anew") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def measured_to_dict(row: Measured) -> dict[str, Any]:
@@ -242,15 +252,16 @@ def checksum(data: Mapping[str, Any]) -> str:
 def read_checked(path: Path, what: str) -> dict[str, Any]:
     """Returns the JSON object at `path` without its checksum; raises InputError where either is not as it must be."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError as error:
         raise InputError(f"there must be {what} at {path}; none is there: `effnet profile --out` writes it") from error
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{path} must hold {what} as JSON; it is truncated or no JSON at all: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+        raise InputError(f"{path} must hold {what} as JSON; it is truncated or no JSON at all: {reason}") from error
     if not isinstance(data, dict) or "checksum" not in data:
         raise InputError(f"{path} must hold {what} with its checksum; it is none: `effnet profile --out` writes one")
     if data.get("format") != FORMAT:
-        raise InputError(f"this effnet reads {what} of format {FORMAT}; {path} has {data.get('format')!r}")
+        raise InputError(f"this effnet reads {what} of format {FORMAT}; {path} has {brief(data.get('format'))}")
     said = data.pop("checksum")
     if said != checksum(data):
         raise InputError(f"{path} was changed since it was written: its checksum does not match; measure it anew")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, nearest
 from effnet.recipes.imagenet import imagenet_timm_ra, imagenet_v1, imagenet_v2
 from effnet.recipes.small import cifar10, small_data
+from effnet.system.files import read_json
+from effnet.system.text import brief, reason_of
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import recipe_from_dict
 
@@ -42,9 +43,8 @@ def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
         return _from_json(path)
     if path.suffix == ".py":
         return _from_python(path, spec)
-    raise InputError(
-        f"a recipe must be one of {', '.join(RECIPES)}, or a .json or .py file; got {text!r}{nearest(text, RECIPES)}"
-    )
+    hint = nearest(text, RECIPES)
+    raise InputError(f"a recipe must be one of {', '.join(RECIPES)}, or a .json or .py file; got {brief(text)}{hint}")
 
 
 def _plain(recipe: Recipe) -> Recipe:
@@ -54,9 +54,9 @@ def _plain(recipe: Recipe) -> Recipe:
 
 def _from_json(path: Path) -> Recipe:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} must be a recipe as JSON; it cannot be read: {error}") from error
+        data = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} must be a recipe as JSON; it cannot be read: {reason_of(error)}") from error
     try:
         return recipe_from_dict(data)
     except InputError as error:

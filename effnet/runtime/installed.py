@@ -17,7 +17,7 @@ _NEEDED: dict[Runtime, tuple[str, str, str]] = {
 
 # What rounds to 8 bits for a runtime, where that is a package of its own.
 _ROUNDING: dict[Runtime, tuple[str, str, str]] = {
-    "openvino": ("nncf", "nncf", "openvino"),
+    "openvino": ("nncf", "nncf", "compress"),
     "executorch": ("torchao", "torchao", "executorch"),
 }
 
@@ -28,10 +28,11 @@ def missing(runtime: Runtime, *, int8: bool = False) -> MissingExtraError | None
     With `int8` what writes its 8-bit files counts, too.
     """
     needed = [_NEEDED[runtime], *([_ROUNDING[runtime]] if int8 and runtime in _ROUNDING else [])]
-    return next((error for need in needed if (error := _absent(*need))), None)
+    return next((error for need in needed if (error := absent(*need))), None)
 
 
-def _absent(module: str, package: str, extra: str) -> MissingExtraError | None:
+def absent(module: str, package: str, extra: str) -> MissingExtraError | None:
+    """Returns the error that says how to install a module's package, or None where it is installed."""
     try:
         found = find_spec(module)
     except (ImportError, ValueError):  # a module that stands in sys.modules without a spec

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.errors import BundleError, InputError
+from effnet.system.bounds import MAX_THREADS
 
 if TYPE_CHECKING:
     import onnxruntime
 
 IMAGE, PROBABILITIES, FEATURES = "image", "probabilities", "features"
-# ONNX Runtime starts as many as it is told: a hundred thousand keep a machine busy for hours.
-MAX_THREADS = 1024
 
 
 def open_session(path: Path, *, threads: int = 1) -> "onnxruntime.InferenceSession":

@@ -14,6 +14,8 @@ MAX_JSON_BYTES = 32 * 10**6
 """No JSON file of effnet's own comes near this size."""
 
 _MAX_INTEGER = 2**63 - 1
+# Recipes, networks and reports have fewer than ten levels.
+_MAX_DEPTH = 100
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -50,11 +52,24 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number)
+        _check_depth(value)
+        return value
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"it must be UTF-8 text; byte {error.start:,} is not") from error
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ValueError for nesting that those who walk through the value could not follow."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
 
 
 def _refuse_constant(text: str) -> float:

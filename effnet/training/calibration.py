@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from effnet.errors import DataError, InputError, MissingExtraError
+from effnet.system.bounds import is_number
+from effnet.system.text import brief
 
 BINS = 15
 DEFAULT_COVERAGE = 0.95
@@ -22,6 +24,8 @@ _TEMPERATURES = (0.05, 20.0)
 # At 99 % it is one in twenty (simulated; tests/training/test_calibration.py repeats it).
 _SURENESS = 0.99
 _CURVE_POINTS = 101
+# To prove a smaller error takes more than four million pictures without a single wrong answer.
+_LEAST_ERROR = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +43,14 @@ class Abstain:
     def __post_init__(self) -> None:
         if self.coverage is not None and self.max_error is not None:
             raise InputError("give --coverage or --max-error, not both")
-        if self.coverage is not None and not 0 < self.coverage <= 1:
-            raise InputError(f"coverage must be a share above 0 and at most 1, such as 0.95; got {self.coverage}")
-        if self.max_error is not None and not 0 < self.max_error < 1:
-            raise InputError(f"max_error must be a share between 0 and 1, such as 0.01; got {self.max_error}")
+        if self.coverage is not None and not (is_number(self.coverage) and 0 < self.coverage <= 1):
+            got = brief(self.coverage)
+            raise InputError(f"coverage must be a share above 0 and at most 1, such as 0.95; got {got}")
+        if self.max_error is not None and not (is_number(self.max_error) and 0 < self.max_error < 1):
+            got = brief(self.max_error)
+            raise InputError(f"max_error must be a share between 0 and 1, such as 0.01; got {got}")
+        if self.max_error is not None and self.max_error < _LEAST_ERROR:
+            raise InputError(f"max_error must be at least {_LEAST_ERROR:f}; got {self.max_error}")
 
     @property
     def aim(self) -> dict[str, float | None]:
@@ -231,7 +239,7 @@ def choose_threshold(
         confidence, _ = confidences(probabilities, labels)
         # The small number keeps 0.05 * 20 from being less than 1.
         rank = math.floor((1 - coverage) * (len(confidence) + 1) + 1e-9)
-        return _just_below(np.sort(confidence)[max(rank, 1) - 1])
+        return _just_below(np.sort(confidence)[min(max(rank, 1), len(confidence)) - 1])
     curve = risk_coverage(probabilities, labels)
     answered = np.rint(curve.coverage * len(labels))
     kept = np.flatnonzero(error_bound(np.rint(curve.risk * answered), answered) <= max_error)
@@ -256,7 +264,7 @@ def _say_threshold(threshold: float | None, images: int, *, coverage: float | No
         return f"The threshold was chosen on {images} validation pictures, {aim}."
     if max_error is None:
         return "To answer every picture needs no threshold."
-    needed = math.ceil(math.log(1 - _SURENESS) / math.log(1 - max_error))
+    needed = math.ceil(math.log(1 - _SURENESS) / math.log1p(-max_error))
     return (
         f"No threshold could be chosen {aim}: {images} validation pictures do not prove it. It takes {needed} without "
         f"a single wrong answer, so give more pictures or ask for less. It always answers."

@@ -10,7 +10,6 @@ import numpy as np
 
 from effnet.data.datasets import Split
 from effnet.data.stored import source_name
-from effnet.errors import MissingExtraError
 from effnet.measure.answers import predict_split
 from effnet.runtime.predictor import Predictor
 from effnet.training import calibration
@@ -168,18 +167,17 @@ def score(
 def _by_class(
     labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[ClassScore, ...]]:
-    """Returns the confusion matrix and each class's score."""
-    try:
-        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train") from error
-    classes = np.arange(len(class_names))
-    parts = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0.0)
+    """Returns the confusion matrix [true][predicted] and each class's score; a share of no picture is 0."""
+    number = len(class_names)
+    counts = np.bincount(labels * number + predicted, minlength=number * number).reshape(number, number)
+    right, support, named = counts.diagonal(), counts.sum(1), counts.sum(0)
+    precision, recall = right / np.maximum(named, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(named + support, 1)
     per_class = tuple(
         ClassScore(name=name, precision=float(p), recall=float(r), f1=float(f), support=int(n))
-        for name, p, r, f, n in zip(class_names, *parts, strict=True)
+        for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
     )
-    return tuple(tuple(map(int, row)) for row in confusion_matrix(labels, predicted, labels=classes)), per_class
+    return tuple(tuple(map(int, row)) for row in counts), per_class
 
 
 def _sureness(probabilities: np.ndarray, labels: np.ndarray) -> Sureness:

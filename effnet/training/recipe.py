@@ -1,12 +1,13 @@
 """What a training run does, as one frozen tree of values; recipe_file.py reads and writes it."""
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from effnet.data.preprocess import Interpolation
 from effnet.errors import InputError, nearest
+from effnet.system.bounds import MAX_BATCH, MAX_EPOCHS, MAX_SEED, MAX_SIDE, is_number
+from effnet.system.text import brief
 
 View = Literal["crop", "shift", "none"]
 Policy = Literal[
@@ -26,6 +27,15 @@ Recompute = Literal["none", "stages"]
 ErasingFill = Literal["mean", "colour", "noise"]
 
 _STAGE_INTEGERS = {"resolution": 8, "micro_batch": 0}
+# What no recipe has: beyond, numbers overflow, and loops over epochs and operations take for ever.
+_LEAST, _MOST, _MOST_STAGES = 1e-30, 1e6, 100
+_MOST_INTEGERS = {
+    "epochs": MAX_EPOCHS,
+    "seed": MAX_SEED,
+    "resolution": MAX_SIDE,
+    "num_ops": 100,
+    "teacher_views": 10_000,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +158,8 @@ class Schedule:
         _check_choice("schedule.name", self.name, get_args(ScheduleName))
         _check_shares(self, "schedule", "warmup", "warmup_from")
         _check_from_zero(self, "schedule", "warmup_epochs")
-        _check_positive(self, "schedule", "decay_epochs", "decay_rate")
+        _check_range(self, "schedule", 1e-3, _MOST, "decay_epochs")
+        _check_above_zero(self, "schedule", "decay_rate")
         _check_range(self, "schedule", 0, 1, "final")
 
 
@@ -262,6 +273,10 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     stages: tuple[Stage, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len(self.stages) > _MOST_STAGES:
+            raise InputError(f"a recipe must have at most {_MOST_STAGES} stages; got {len(self.stages)}")
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as JSON-able data, every field written out."""
         return dataclasses.asdict(self) | {"stages": [dataclasses.asdict(stage) for stage in self.stages]}
@@ -269,46 +284,52 @@ class Recipe:
 
 def _check_integers(value: Any, group: str, least: dict[str, int]) -> None:
     for name, bound in least.items():
-        got = getattr(value, name)
+        got, most = getattr(value, name), _MOST_INTEGERS.get(name, MAX_BATCH)
         if type(got) is not int or got < bound:
-            raise InputError(f"{group}.{name} must be an integer of at least {bound}; got {got!r}")
+            raise InputError(f"{group}.{name} must be an integer of at least {bound}; got {brief(got)}")
+        if got > most:
+            raise InputError(f"{group}.{name} must be at most {most}; got {brief(got)}")
 
 
 def _check_positive(value: Any, group: str, *names: str) -> None:
     for name in names:
         got = getattr(value, name)
-        if not (math.isfinite(got) and got > 0):
-            raise InputError(f"{group}.{name} must be positive and finite; got {got!r}")
+        if not (is_number(got) and got > 0):
+            raise InputError(f"{group}.{name} must be positive and finite; got {brief(got)}")
+        if not _LEAST <= got <= _MOST:
+            raise InputError(f"{group}.{name} must lie in {_LEAST:g}..{_MOST:g}; got {brief(got)}")
 
 
 def _check_from_zero(value: Any, group: str, *names: str) -> None:
     for name in names:
         got = getattr(value, name)
-        if not (math.isfinite(got) and got >= 0):
-            raise InputError(f"{group}.{name} must be finite and at least 0; got {got!r}")
+        if not (is_number(got) and got >= 0):
+            raise InputError(f"{group}.{name} must be finite and at least 0; got {brief(got)}")
+        if got > _MOST:
+            raise InputError(f"{group}.{name} must be at most {_MOST:g}; got {brief(got)}")
 
 
 def _check_shares(value: Any, group: str, *names: str) -> None:
     for name in names:
         got = getattr(value, name)
-        if not 0 <= got < 1:
-            raise InputError(f"{group}.{name} must lie in 0..1, 1 excluded; got {got!r}")
+        if not (is_number(got) and 0 <= got < 1):
+            raise InputError(f"{group}.{name} must lie in 0..1, 1 excluded; got {brief(got)}")
 
 
 def _check_above_zero(value: Any, group: str, *names: str) -> None:
     for name in names:
         got = getattr(value, name)
-        if not 0 < got <= 1:
-            raise InputError(f"{group}.{name} must lie above 0 and be at most 1; got {got!r}")
+        if not (is_number(got) and 0 < got <= 1):
+            raise InputError(f"{group}.{name} must lie above 0 and be at most 1; got {brief(got)}")
 
 
 def _check_range(value: Any, group: str, least: float, most: float, *names: str) -> None:
     for name in names:
         got = getattr(value, name)
-        if not least <= got <= most:
-            raise InputError(f"{group}.{name} must lie in {least}..{most}; got {got!r}")
+        if not (is_number(got) and least <= got <= most):
+            raise InputError(f"{group}.{name} must lie in {least:g}..{most:g}; got {brief(got)}")
 
 
 def _check_choice(name: str, got: Any, known: tuple[str, ...]) -> None:
     if got not in known:
-        raise InputError(f"{name} must be one of {', '.join(known)}; got {got!r}{nearest(str(got), known)}")
+        raise InputError(f"{name} must be one of {', '.join(known)}; got {brief(got)}{nearest(str(got), known)}")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from effnet.errors import InputError, nearest
+from effnet.system.bounds import is_number
+from effnet.system.text import brief
 from effnet.training.recipe import Recipe, Stage
 
 
@@ -34,22 +36,24 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 def _inside(place: Any, name: str, dotted: str, *, leaf: bool = False) -> Any:
     known = [key for key, value in place.items() if leaf or isinstance(value, dict)]
     if not known:
-        raise InputError(f"a recipe has no field {dotted!r}: what stands before {name!r} is a single value")
+        raise InputError(f"a recipe has no field {brief(dotted)}: what stands before {brief(name)} is a single value")
     if name not in known:
-        raise InputError(f"a recipe has no field {dotted!r}; known here are {', '.join(known)}{nearest(name, known)}")
+        hint = nearest(name, known)
+        raise InputError(f"a recipe has no field {brief(dotted)}; known here are {', '.join(known)}{hint}")
     return place[name]
 
 
 def _read(kind: type, data: Any, where: str) -> Any:
     """Returns a dataclass of `kind` from data; `where` names it in errors."""
     if not isinstance(data, Mapping):
-        raise InputError(f"{where or 'a recipe'} must be an object with fields; got {data!r}")
+        raise InputError(f"{where or 'a recipe'} must be an object with fields; got {brief(data)}")
     hints = typing.get_type_hints(kind)
     unknown = [name for name in data if name not in hints]
     if unknown:
         known = ", ".join(hints)
         dotted = f"{where}.{unknown[0]}" if where else unknown[0]
-        raise InputError(f"a recipe has no field {dotted!r}; known here are {known}{nearest(unknown[0], list(hints))}")
+        hint = nearest(unknown[0], list(hints))
+        raise InputError(f"a recipe has no field {brief(dotted)}; known here are {known}{hint}")
     return kind(**{name: _value(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in data.items()})
 
 
@@ -58,7 +62,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _read(hint, value, where)  # type: ignore[arg-type]
     if hint == tuple[Stage, ...]:
         if not isinstance(value, list | tuple):
-            raise InputError(f"{where} must be a list of stages; got {value!r}")
+            raise InputError(f"{where} must be a list of stages; got {brief(value)}")
         return tuple(_stage(item, f"{where}[{i}]") for i, item in enumerate(value))
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return _scalar(allowed, value, where)
@@ -76,6 +80,8 @@ def _scalar(allowed: tuple[Any, ...], value: Any, where: str) -> Any:
     """Returns the value where it is of an allowed type; a whole number may stand for a fraction."""
     if value is None and type(None) in allowed:
         return None
+    if float in allowed and type(value) is int and not is_number(value):
+        raise InputError(f"{where} must be a number that a float holds; got {brief(value)}")
     if float in allowed and type(value) in (int, float):
         return float(value)
     if (int in allowed and type(value) is int) or (bool in allowed and type(value) is bool):
@@ -85,4 +91,4 @@ def _scalar(allowed: tuple[Any, ...], value: Any, where: str) -> Any:
         return value
     names = {float: "a number", int: "a whole number", bool: "true or false"}
     wanted = " or ".join(names.get(kind, "a text") for kind in allowed if kind is not type(None))
-    raise InputError(f"{where} must be {wanted}; got {value!r}")
+    raise InputError(f"{where} must be {wanted}; got {brief(value)}")

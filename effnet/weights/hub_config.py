@@ -1,6 +1,5 @@
 """timm's config.json, as the hub has it beside weights: their network and what their pictures must look like."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError, WeightsError
 from effnet.runtime.config import CONFIG
+from effnet.system.files import read_json
 
 _NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -47,7 +47,7 @@ def read_hub_config(path: Path) -> HubConfig | None:
     merged = values | (inner if isinstance(inner, dict) else {})
     try:
         preprocess = _preprocess(merged)
-    except (DataError, TypeError, ValueError) as error:
+    except (DataError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(
             f"{config} must say how pictures are prepared, as timm writes it, in a way that effnet has; {error}; "
             "correct it, or pass the id of published weights that are prepared alike with --model ID"
@@ -77,7 +77,7 @@ def _preprocess(values: Mapping[str, Any]) -> Preprocess:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(path)
+    except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

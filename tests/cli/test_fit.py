@@ -18,13 +18,13 @@ pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--epochs", 0], "epochs must be at least 1; got 0"),
+        (["--epochs", 0], "epochs must lie in 1..100000; got 0"),
         (["--minutes", "nan"], "minutes must be positive and finite; got nan"),
         (["--minutes", "inf"], "minutes must be positive and finite; got inf"),
         (["--minutes", -1], "minutes must be positive and finite; got -1.0"),
         (["--epochs", 1, "--minutes", 1], "give --epochs or --minutes, not both"),
-        (["--seed", -1], "the seed must lie in 0..2^32 - 1; got -1"),
-        (["--channels", 0], "channels must be at least 1, received 0"),
+        (["--seed", -1], "the seed must lie in 0..4294967295; got -1"),
+        (["--channels", 0], "channels must lie in 1..4096; got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(verb, words, message, tiny_pictures, tmp_path, run_cli):
@@ -102,7 +102,12 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_pictures, tmp
         "Exporting",
     ):
         assert words in ran.out
-    last = ran.out.splitlines()[-4:]
+    lines = ran.out.splitlines()
+    mistakes = json.loads((out / "report.json").read_text(encoding="utf-8"))["report_images"]
+    warning = f"report.html holds {mistakes} of your test images: share it only if you may share them"
+    assert (lines.pop() == warning) if mistakes else (warning not in lines)
+    assert (out / "report.html").read_text(encoding="utf-8").count('alt="the test image"') == mistakes
+    last = lines[-4:]
     assert re.fullmatch(
         r"Test accuracy [\d.]+% on 9 pictures \(95 % confidence .*\), scored on the exported file", last[0]
     )
@@ -126,6 +131,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
 ):
     out = tmp_path / "out"
     words = ["--weights", lite0_file, "--strategy", "head", "--coverage", 0.9, "--unknown-from", tiny_pictures]
+    words += ["--no-report-images"]
     ran = run_cli("fit", photos, "--max-macs", "35M", *words, "--out", out)
     assert (ran.code, ran.err) == (0, "")
     assert f"Training a head on {lite0_file}" in ran.out
@@ -136,6 +142,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     assert re.fullmatch(r"Threshold [\d.]+: [\d.]+% are answered, [\d.]+% of them wrong", last[2])
     assert re.fullmatch(r"Unknown pictures: [\d.]+% rejected, AUROC [\d.]+ on 60", last[3])
     assert last[4] == "MACs: 31,343,232 of 35,000,000"
+    assert 'alt="the test image"' not in (out / "report.html").read_text(encoding="utf-8")
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     again = ["effnet", "fit", photos, "--max-macs", 35_000_000, *words, "--out", out]
     assert report["command"] == shlex.join(map(str, again))

@@ -191,7 +191,7 @@ def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
         ({"share": 1.0}, "or be 1 with another activation; got 1.0"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
-        ({"steps": 0}, "steps must be"),
+        ({"steps": 0}, r"steps must lie in 1\.\.100; got 0"),
     ):
         with pytest.raises(InputError, match=words):
             Options(**changes)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from effnet.data import opening
-from effnet.data.decode import IMAGE_SUFFIXES, decode_image, fit_channels, image_header, printable
+from effnet.data.decode import IMAGE_SUFFIXES, decode_image, fit_channels, image_header
 from effnet.data.limits import MAX_PIXELS
 from effnet.errors import ImageError
 
@@ -274,12 +274,6 @@ def test_suffixes_are_lower_case_and_hold_npy() -> None:
     assert {".jpg", ".jpeg", ".png", ".webp", ".npy"} <= IMAGE_SUFFIXES
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
     assert set(opening.formats()) <= set(opening.FORMAT_SUFFIXES)
-
-
-def test_printable_keeps_letters_and_escapes_the_rest() -> None:
-    assert printable("Æble/猫 1.jpg") == "Æble/猫 1.jpg"
-    assert printable("a\nb\x1b[0m") == "a\\nb\\x1b[0m"
-    printable(os.fsdecode(b"\xff.jpg")).encode("utf-8")
 
 
 def test_importing_neither_torch_nor_scikit_learn() -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_given_splits_and_whole_numbers_as_labels(pictures: Path) -> None:
 
 def test_missing_files_are_skipped_or_an_error(pictures: Path) -> None:
     lines = [*rows(pictures), ("gone.png", "a"), ("a", "a"), ("b\0.png", "a")]
-    path = write(pictures, "m.csv", csv_text("path,label", lines))
+    path = write(pictures, "m.jsonl", "\n".join(json.dumps({"path": path, "label": label}) for path, label in lines))
     dataset = read_dataset(path)
     assert len(dataset.skipped) == 3
     assert dataset.skipped[0].reason == "no such file"
@@ -99,6 +100,26 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
         ("m.csv", "path,label,split\na/000.png,a,test\n", "rows of the split train, received test"),
         ("m.csv", "path,label,split\na/000.png,a,test\na/001.png,a,\n", "every row or in none, but 1 rows"),
         ("m.csv", "path,label\n" + "x" * 200_000 + ",a\n", "line 2: not valid CSV"),
+        ("m.csv", "path,label\nx.png,a\n" + "x" * 1_000_001, "line 3: a line must have at most 1,000,000 characters"),
+        ("m.csv", "path,label\nx.png,a\0\n", "line 2: .*holds a NUL character; save it as UTF-8"),
+        ("m.csv", 'path,label\nx.png,"a\ny.png,b\nz.png,b\n', "line 2 to 4: not valid CSV .*quote that is not closed"),
+        ("m.csv", 'path,label\nx.png,"a\ny.png,"b"\n', "line 2 to 3: not valid CSV"),
+        ("m.csv", "path,label\nx,1.png,a\n", "line 2: a row must have one cell a column, 2; this one has 3"),
+        ("m.csv", "path,Path,label\nx.png,y.png,a\n", "line 1: .*path is named 2 times"),
+        ("m.csv", "\npath,label\n", "line 1: .*path is missing, received none"),
+        ("m.csv", ",,\n", "line 1: .*path is missing"),
+        ("m.csv", "x" * 9000 + "\n", "line 1: .*path is missing, received x{297}[.]{3}"),
+        ("m.csv", "path,label" + ",x" * 999 + "\n", "line 1: there may be at most 1000 columns, received 1,001"),
+        ("m.csv", "path,label\nx.png," + "9" * 5000, "line 2: label must have at most 1,000 characters"),
+        ("m.jsonl", '{"path": "x", "label": %s}\n' % ("9" * 5000), "line 1: not valid JSON .*at most 64 bits"),
+        ("m.jsonl", '\n{"path": "x", "label": NaN}\n', "line 2: not valid JSON .*finite numbers; got NaN"),
+        ("m.jsonl", '{"path": "x", "label": 1e999}\n', "line 1: not valid JSON .*finite numbers"),
+        ("m.jsonl", "[" * 100_000, "line 1: not valid JSON .*nested too deeply"),
+        (
+            "m.jsonl",
+            '{"path": "x", "label": [%s1]}' % ("1, " * 9999),
+            r"line 1: label must be text, .*[.]{3}$",
+        ),
         ("m.jsonl", '{"path": "x", "label": "a"}\n{"path"\n', "line 2: not valid JSON"),
         ("m.jsonl", "[1]\n", "line 1: must be an object"),
         ("m.jsonl", '{"path": "x"}\n', "line 1: .*label is missing"),
@@ -107,12 +128,35 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
     ],
 )
 def test_manifests_that_cannot_be_used_say_where(pictures: Path, name: str, text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refused:
         read_dataset(write(pictures, name, text))
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 600
 
 
 def test_a_manifest_must_be_utf8(pictures: Path) -> None:
     path = pictures / "m.csv"
     path.write_bytes("path,label\nx.png,é\n".encode("latin-1"))
-    with pytest.raises(DataError, match="must be UTF-8"):
+    with pytest.raises(DataError, match="line 2: a manifest must be UTF-8 text"):
         read_dataset(path)
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        path.write_bytes("path,label\nx.png,a\n".encode(encoding))
+        with pytest.raises(DataError, match="line 1: a manifest must be UTF-8 text"):
+            read_dataset(path)
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
+def test_line_ends_may_be_any_and_mixed(pictures: Path, ends: str) -> None:
+    lines = [f"{path},{label}" for path, label in rows(pictures) if label == "a"]
+    text = "\ufeffpath,label\r\n" + ends.join(lines[:4]) + "\n" + "\r\n".join(lines[4:])
+    listing = read_manifest(str(write(pictures, "m.csv", text)))
+    assert len(listing.parts[""].sources) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_or_a_device_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zeros.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zeros.csv"):
+        with pytest.raises(DataError, match=f"{name} is neither a file nor a folder"):
+            read_dataset(tmp_path / name)

@@ -46,6 +46,17 @@ def test_the_card_says_what_was_found():
     assert "`[batch, 32, 32, 3]`, RGB" in text
 
 
+def test_page_and_card_say_that_the_page_holds_test_images():
+    some = sample()
+    said = "This page holds 1 of your test images and the names of their files."
+    assert said in words_of(check_page(report.render_html(some, pictures=pictures_for(some))))
+    assert "of your test images" not in words_of(check_page(report.render_html(some, pictures=())))
+    some["report_images"] = 1
+    assert "`report.html` holds 1 of the test images: share it only if you may" in report.render_card(some)
+    some["report_images"] = 0
+    assert "share it" not in report.render_card(some)
+
+
 def test_the_page_of_a_head_says_whose_features_it_is_on_and_shows_no_learning_curves():
     some = pretrained(sample(), "head", epochs=0, best=0)
     page = check_page(report.render_html(some, pictures=[]))

@@ -300,7 +300,7 @@ def test_int8_networks_are_written_for_a_profile(tmp_path):
 
 
 def test_executorch_without_its_packages_says_how_to_install_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("effnet.runtime.installed.find_spec", lambda name: None)
     spec = make_profile(networks=1, mixtures=0).measured[0].spec
     with pytest.raises(MissingExtraError, match=r"pip install .effnet\[executorch\]"):
         write_graph(spec, tmp_path, runtime="executorch", precision="fp32")

@@ -154,7 +154,9 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         ('{"train": {"lrr": 1}}', r"no field 'train.lrr'; .*did you mean 'lr'\?"),
         ('{"train": {"lr": "fast"}}', r"train.lr must be a number; got 'fast'"),
         ('{"train": {"lr": -1}}', r"train.lr must be positive and finite; got -1.0"),
-        ('{"train": {"lr": NaN}}', r"train.lr must be positive and finite; got nan"),
+        ('{"train": {"lr": NaN}}', r"it must hold finite numbers; got NaN"),
+        ("[" * 10**5, r"it is nested too deeply"),
+        ('{"train": {"lr": 1%s}}' % ("0" * 400), r"whole numbers of at most 64 bits"),
     ],
 )
 def test_a_json_file_that_makes_no_recipe_names_itself_and_the_field(text, message, tmp_path):

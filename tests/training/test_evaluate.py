@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 
 from effnet.data.datasets import Split
 from effnet.errors import DataError
@@ -27,6 +27,20 @@ def test_a_score_counted_by_hand():
         ("owl", 1.0, 1.0, 1),
     ]
     assert found.top5 is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_of_classes_are_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    classes, pictures = int(rng.integers(2, 12)), int(rng.integers(1, 60))  # some classes have no picture, or no answer
+    labels, probabilities = rng.integers(0, classes, pictures), rng.dirichlet(np.ones(classes), pictures)
+    names = tuple(map(str, range(classes)))
+    found = score(probabilities, Split(sources=[""] * pictures, labels=labels), names)
+    predicted, known = probabilities.argmax(1), np.arange(classes)
+    assert np.array_equal(found.confusion, confusion_matrix(labels, predicted, labels=known))
+    theirs = np.transpose(precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0.0))
+    ours = [(c.precision, c.recall, c.f1, c.support) for c in found.per_class]
+    assert np.allclose(ours, theirs, rtol=1e-12, atol=0)
 
 
 def test_mistakes_come_most_confident_first_with_their_source():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.peers import import_timm
-from effnet.training.recipe import Recipe
+from effnet.training.recipe import Recipe, Schedule, Train
 from effnet.training.recipe_file import with_values
 from effnet.training.schedule import learning_rate
 
@@ -160,3 +160,12 @@ def test_a_run_of_very_few_steps_has_rates_within_bounds(name, total):
     for values in ({}, {"warmup_epochs": 5}, {"warmup": 0.0}):
         found = rates({"name": name} | values, total=total)
         assert all(0 <= rate <= 1 for rate in found)
+
+
+@pytest.mark.parametrize("name", ["step", "exponential", "cosine", "one_cycle", "constant"])
+@pytest.mark.parametrize("epochs, rate", [(1e-3, 1e-30), (1e-3, 1.0), (1e6, 0.5)])
+def test_the_most_extreme_schedules_overflow_nowhere(name, epochs, rate):
+    schedule = Schedule(name=name, decay_epochs=epochs, decay_rate=rate, warmup_epochs=1e6, final=0.0)
+    recipe = Recipe(train=Train(lr=1e6, lr_batch=1, batch_size=1_000_000), schedule=schedule)
+    for step in (0, 1, 10**9 - 1):
+        assert 0 <= learning_rate(recipe, step, total_steps=10**9, epoch_steps=1) <= recipe.train.peak_lr

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import DataError
 from effnet.runtime.config import read_config, write_config
-from effnet.training.unknown import measure_unknown, unknown_pictures
+from effnet.training.unknown import area_under_roc, measure_unknown, unknown_pictures
 
 
 class Judge:
@@ -52,6 +53,15 @@ def test_the_share_rejected_and_the_area_counted_by_hand(strangers):
 def test_without_a_threshold_nothing_is_rejected_but_the_area_is_known(strangers):
     found = measure_unknown(Judge(None), strangers, known=np.array([0.2]))
     assert (found.rejected, found.auroc) == (None, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_area_is_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    # Few values, so that there are ties.
+    known, strange = (rng.integers(0, 9, rng.integers(1, 40)) / 8 for _ in range(2))
+    truth = np.repeat((1, 0), (len(known), len(strange)))
+    assert area_under_roc(known, strange) == pytest.approx(roc_auc_score(truth, np.concatenate([known, strange])))
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):

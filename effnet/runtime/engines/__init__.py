@@ -9,7 +9,7 @@ import numpy as np
 
 from effnet.errors import InputError
 from effnet.runtime.formats import Runtime, format_of
-from effnet.runtime.session import MAX_THREADS
+from effnet.system.bounds import MAX_THREADS
 
 _MODULES: dict[str, str] = {
     "onnxruntime": "onnxruntime",

@@ -1,0 +1,73 @@
+"""Text from outside, made fit for a terminal, a message, a table or a spreadsheet: nothing in it acts."""
+
+import os
+import re
+from typing import Any
+
+# What moves the cursor, begins a command of the terminal, ends a line or turns the direction of writing: the control
+# characters C0 and C1, the line ends of Unicode and the bidirectional marks (UAX 9); halves of characters come from
+# names that are no valid text.
+_ACTING = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_LINES = re.compile(f"(?!\n)[{_ACTING}]")
+_IN_JSON = re.compile(f"(?![\n\r\t])[{_ACTING}]")
+# A spreadsheet computes a cell that begins with one of these. Source: OWASP, "CSV Injection".
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+# Entities and backslashes that keep any text from being read as Markdown, HTML or the end of a table's cell.
+_MARKDOWN = str.maketrans({**{c: f"&#{ord(c)};" for c in "&<>|\\"}, **{c: f"\\{c}" for c in "`*_[]~$#!"}})
+_BRIEF = 80
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Returns a path or name on one line: control characters and undecodable bytes become escapes."""
+    safe = os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else _escape(c) for c in safe)
+
+
+def harmless(text: str) -> str:
+    """Returns lines of text as a terminal may show them: control characters but line ends become escapes."""
+    return _IN_LINES.sub(lambda found: _escape(found[0]), text)
+
+
+def harmless_json(text: str) -> str:
+    """Returns a JSON text that means the same, whose control characters but white space are JSON's own escapes."""
+    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def cell(text: str) -> str:
+    """Returns the text of a cell of a CSV file: as `harmless`, and behind a ' where a spreadsheet would compute it."""
+    safe = harmless(text)
+    return f"'{safe}" if safe.lstrip().startswith(_FORMULA) else safe
+
+
+def one_line(text: str) -> str:
+    """Returns text as `harmless` does, its line ends escapes as well."""
+    return harmless(text).replace("\n", "\\n")
+
+
+def markdown(text: str) -> str:
+    """Returns text as one line of Markdown that shows just that text, in a table's cell too."""
+    return one_line(text).translate(_MARKDOWN)
+
+
+def shortened(text: str, *, most: int = 300) -> str:
+    """Returns a text whose end is left out where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def brief(value: Any, *, most: int = _BRIEF) -> str:
+    """Returns how an error shows a value that it refuses: its repr, cut to `most` characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes, or endless nesting
+        text = f"a value of the type {type(value).__name__}"
+    return shortened(text, most=most)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns why a file could not be read, on one line and without its path, which the message has already."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(text) or type(error).__name__
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

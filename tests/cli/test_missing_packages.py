@@ -1,0 +1,158 @@
+"""Every verb on a device, where only the base install is, and with one package missing: it works, or names the extra.
+
+Each case is a fork of one process that has loaded what any install has, so that a case takes milliseconds.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+
+from effnet.cli.main import app
+from effnet.errors import PACKAGES
+from effnet.runtime import installed
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks")
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+# What verbs say for want of which package, all optional ones being absent; the others work.
+NEEDS = {
+    "fit": "train", "train": "train", "export": "train", "prune": "train", "quantize": "train", "pull": "train",
+    "profile": "profile", "convert": "train", "inspect hf:mnist": "hf", "inspect digits": "train",
+}  # fmt: skip
+
+_PROGRAM = """
+import io, json, os, sys, traceback
+import numpy, onnxruntime, PIL.Image, rich.console, rich.table, typer
+from effnet.cli.main import main
+
+class Trap:
+    def __init__(self, blocked):
+        self.blocked = blocked
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+def one(words, blocked, out):
+    sys.meta_path.insert(0, Trap(set(blocked)))
+    sys.stdout = sys.stderr = io.TextIOWrapper(open(out, "wb"), encoding="utf-8")
+    sys.argv = ["effnet", *words]
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    sys.stdout.flush()
+    os._exit(code)
+
+results = []
+for words, blocked, out in json.load(sys.stdin):
+    child = os.fork()
+    if not child:
+        one(words, blocked, out)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    results.append([code, open(out, encoding="utf-8").read()])
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture
+def run_without(tmp_path) -> Callable[[list[tuple[list[str], list[str]]]], list[tuple[int, str]]]:
+    """Returns a runner of command lines, each without some packages: exit codes, with all that was printed."""
+
+    def run(cases):
+        places = [[[*map(str, words)], blocked, str(tmp_path / f"{i}.out")] for i, (words, blocked) in enumerate(cases)]
+        command = [sys.executable, "-W", "ignore", "-c", _PROGRAM]
+        done = subprocess.run(
+            command, input=json.dumps(places), capture_output=True, text=True, cwd=tmp_path, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def cases(tmp_path, tiny_pictures) -> dict[str, list[str]]:
+    """A command line of every verb."""
+    bundle = make_bundle(tmp_path / "bundle", class_names=("dark", "light", "middle"))
+    plain = shutil.copytree(bundle, tmp_path / "old")
+    out, data = tmp_path / "new", tiny_pictures
+    return {
+        "fit": ["fit", data, "--out", out],
+        "train": ["train", data, "--out", out],
+        "runs": ["runs", tmp_path],
+        "compare": ["compare", tmp_path],
+        "predict": ["predict", bundle, data / "dark"],
+        "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
+        "export": ["export", bundle],
+        "bench": ["bench", bundle, "--batch", "1"],
+        "profile": ["profile", "--out", tmp_path / "device.json"],
+        "prune": ["prune", bundle, data, "--out", out],
+        "quantize": ["quantize", plain, data],
+        "inspect": ["inspect", data],
+        "inspect hf:mnist": ["inspect", "hf:mnist"],
+        "inspect digits": ["inspect", "digits"],
+        "shard": ["shard", data, tmp_path / "shards"],
+        "models": ["models"],
+        "show": ["show", "b0"],
+        "cost": ["cost", bundle],
+        "scale": ["scale", "b0", "--phi", "-2"],
+        "recipes": ["recipes", "imagenet_v2"],
+        "pull": ["pull", "timm/tf_efficientnet_lite0.in1k", "--offline"],
+        "list": ["weights", "list"],
+        "info": ["weights", "info", "timm/tf_efficientnet_lite0.in1k"],
+        "convert": ["weights", "convert", bundle, "--to", "timm", "--out", out],
+    }
+
+
+def names_what_brings_it(text: str, extra: str = "") -> None:
+    """Checks that a refusal is one line whose extra has the package that it asks for."""
+    (line,) = text.splitlines()
+    found = re.fullmatch(
+        r"effnet: (?:.*: )?this needs (\S+)(?: \(.*\))?, which is not installed; "
+        r'install it with: pip install "effnet\[(\w+)\]"',
+        line,
+    )
+    assert found, line
+    assert not extra or found[2] == extra, line
+    brought = " ".join(PYPROJECT["optional-dependencies"][found[2]])
+    assert re.search(rf"(^|[\s,]){re.escape(found[1])}\b", brought), line
+
+
+def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
+    assert {command.callback.__name__ for command in app.registered_commands} <= set(cases)
+    for name, (code, text) in zip(cases, run_without([(words, [*PACKAGES]) for words in cases.values()]), strict=True):
+        if name in NEEDS:
+            assert code == 2, (name, text)
+            names_what_brings_it(text, NEEDS[name])
+        elif name == "compare":  # there is no run in the folder
+            assert (code, "Traceback" in text) == (2, False)
+        else:
+            assert code == 0, (name, text)
+
+
+def test_one_missing_package_is_asked_for_by_the_extra_that_brings_it(run_without, cases):
+    blocked = {"evaluate": ["sklearn", "scipy", "torch", "onnx"], "export": ["torch"], "convert": ["safetensors"]}
+    scored, *others = run_without([(cases[name], packages) for name, packages in blocked.items()])
+    assert scored[0] == 0, scored
+    for code, text in others:
+        assert code == 2, text
+        names_what_brings_it(text, "train")
+
+
+def test_every_advice_names_an_extra_that_brings_the_package():
+    needs = [*installed._NEEDED.values(), *installed._ROUNDING.values()]
+    advice = [*PACKAGES.values(), *((package, extra) for _, package, extra in needs)]
+    for package, extra in set(advice) - {("onnxruntime", "train")}:  # which every install has
+        assert any(re.match(rf"{re.escape(package)}\b", line) for line in PYPROJECT["optional-dependencies"][extra])

@@ -1,0 +1,147 @@
+"""Every option that takes a number, given numbers that nobody means: one message and exit code 2, or it works."""
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import make_bundle
+
+from effnet.cli.main import app
+from effnet.cli.recipes import read_settings
+from effnet.errors import InputError
+from effnet.training.recipe import Recipe, Stage
+from effnet.training.recipe_file import with_values
+
+NO_NUMBERS = ("nan", "inf", "-inf", "1e999", "", "abc", "9" * 5000)
+ABSURD = ("1e308", str(10**30))
+VALUES = (*NO_NUMBERS, *ABSURD, "-1", "0", "1e-320", str(2**31))
+# Of what there is not nothing is shown, and exact counting takes any integer.
+ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution", "alpha", "beta", "gamma"}
+# Texts that are numbers, or lists of them.
+TEXTS = {"max_macs", "max_params", "batch", "threads"}
+# Where the work begins, whose numbers must be usable then.
+STOPS = {
+    "fit": "effnet.fitting.work.inspect_dataset",
+    "train": "effnet.fitting.work.inspect_dataset",
+    "export": "effnet.exporting.verify.eager_probabilities",
+    "bench": "effnet.measure.timing.time_model",
+    "profile": "effnet.profiling.job.profile_networks",
+    "prune": "effnet.compressing.prune_job._prune_in_steps",
+    "quantize": "effnet.compressing.ladder._Climb.go",
+}
+WORDS = {
+    "fit": "{data} --out {new}",
+    "train": "{data} --out {new}",
+    "predict": "{bundle} {data}/dark",
+    "evaluate": "{bundle} {data}",
+    "export": "{bundle} --to onnx-int8 --data {data} --out {new}",
+    "bench": "{bundle}",
+    "profile": "--out {new}.json",
+    "prune": "{bundle} {data} --out {new}",
+    "quantize": "{bundle} {data} --out {new}",
+    "inspect": "{data}",
+    "shard": "{data} {new}",
+    "show": "b0",
+    "cost": "b0 --training",
+    "scale": "b0",
+}
+
+
+class _Reached(BaseException):
+    """The work begins."""
+
+
+def _kinds(annotation: Any) -> set[type]:
+    base = typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+    return set(typing.get_args(base)) if isinstance(base, types.UnionType) else {base}
+
+
+def _options() -> Iterator[tuple[str, str]]:
+    for command in app.registered_commands:
+        verb = command.callback
+        hints = typing.get_type_hints(verb, include_extras=True)
+        for name in inspect.signature(verb).parameters:
+            kinds = _kinds(hints[name])
+            if kinds & {int, float} or (str in kinds and name in TEXTS):
+                yield verb.__name__, name
+
+
+OPTIONS = sorted(_options())
+
+
+@pytest.fixture(scope="module")
+def bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """A tiny bundle that knows the classes of `tiny_pictures`."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        make_bundle(folder, class_names=("dark", "light", "middle"))
+
+    return made_once("numbers", make)
+
+
+@pytest.mark.parametrize("verb, option", OPTIONS, ids=[f"{verb}-{option}" for verb, option in OPTIONS])
+def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_pictures, tmp_path, monkeypatch):
+    def reached(*_: Any, **__: Any) -> None:
+        raise _Reached
+
+    if verb in STOPS:
+        monkeypatch.setattr(STOPS[verb], reached)
+    for number, value in enumerate(VALUES):
+        places = {"data": tiny_pictures, "bundle": bundle, "new": tmp_path / str(number)}
+        words = [word.format(**places) for word in WORDS[verb].split()]
+        try:
+            ran = run_cli(verb, *words, f"--{option.replace('_', '-')}={value}")
+        except _Reached:
+            code = 0
+        else:
+            code = ran.code
+        if value in NO_NUMBERS or (value in ABSURD and option not in ANY_SIZE):
+            assert code == 2, f"--{option}={value:.30} must be refused"
+        assert code in (0, 2), ran
+        if code == 2:
+            ours = ran.err.startswith("effnet: ") and ran.err.count("\n") == 1
+            assert ours or "\nError: Invalid value for " in ran.err, ran.err
+            assert len(ran.err) < 400
+
+
+def test_the_sweep_knows_every_option_that_is_a_number():
+    assert {name for _, name in OPTIONS} >= {"minutes", "seed", "threads", "phi", "shard_mb", "top", *TEXTS}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, 0, 1e308, 10**400, "ten", True])
+def test_no_number_of_the_python_api_ends_in_a_traceback(value, tmp_path, tiny_pictures):
+    import effnet
+
+    for name in ("minutes", "epochs", "threads", "max_latency_ms", "coverage", "max_error", "max_drop", "channels"):
+        if (name, value) == ("max_drop", 0):
+            continue
+        with pytest.raises(InputError) as refused:
+            effnet.fit(tiny_pictures, out=tmp_path / "out", **{name: value})
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 300
+
+
+def _numbers(kind: type, prefix: str = "") -> Iterator[str]:
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _numbers(hint, f"{prefix}{name}.")
+        elif _kinds(hint) & {int, float}:
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("field", [*_numbers(Recipe), *(f"stages.{name}" for name in _numbers(Stage))])
+def test_no_number_of_a_recipe_ends_in_a_traceback(field):
+    for text in ("NaN", "Infinity", "-Infinity", "1e999", "1e308", str(10**30), "9" * 5000, "[" * 5000, '""', "-1e308"):
+        (value,) = read_settings([f"x={text}"]).values()
+        group, _, name = field.rpartition(".")
+        values = {"stages": [{name: value}]} if group == "stages" else {field: value}
+        with pytest.raises(InputError) as refused:
+            with_values(Recipe(), values)
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 300
