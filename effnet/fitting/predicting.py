@@ -1,17 +1,20 @@
 """What a plan expects of candidates that it has not measured, from those that it has."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from effnet.arch.layers import named_layers
 from effnet.fitting.candidates import Candidate, weights_mb
+from effnet.measure.pace import DISTURBED
 from effnet.runtime.formats import Precision
 
 # The budgets that only a measurement settles: the file is more than its weights.
 MEASURED = ("latency_ms", "memory_mb", "size_mb")
 # Runtimes compute these in a pass of their own, and slowly; the others come with the convolution.
 _SLOW = ("silu", "hard_swish")
+# A latency of so many times the prediction by at least this many others is doubtful.
+_UNEXPECTED, _LEAST_OTHERS = 1.6, 4
 
 
 def _computes_in(candidate: Candidate) -> str:
@@ -62,16 +65,28 @@ class Predictions:
             model = self._model(key, "fp32")
         return None if model is None else float(self._feature(index) @ model)
 
-    def by_others(self, index: int, key: str, *, least: int) -> float | None:
-        """Returns the latency or memory to expect of a candidate had it not been measured.
+    def doubts(self, index: int, took: Mapping[int, float]) -> bool:
+        """Returns whether a candidate took longer than a relative that is larger, or than all others let expect.
 
-        None where fewer than `least` others were that compute alike.
+        `took` has the latencies of all that were measured, in ms. Something disturbed the measurement, most likely.
         """
+        if any(took[index] > DISTURBED * took[other] and self._is_larger(other, index) for other in took):
+            return True
+        expected = self._by_others(index)
+        return expected is not None and took[index] > _UNEXPECTED * expected
+
+    def _is_larger(self, index: int, other: int) -> bool:
+        """Returns whether one is as large as another, or larger, in every respect, and otherwise alike."""
+        one, two = self.table[index], self.table[other]
+        alike = (one.family, one.precision) == (two.family, two.precision)
+        sizes = ((c.cost.macs, c.cost.activations, len(c.spec.blocks)) for c in (one, two))
+        return alike and all(a >= b for a, b in zip(*sizes, strict=True))
+
+    def _by_others(self, index: int) -> float | None:
+        """Returns the latency to expect of a candidate had it not been measured; None with too few others."""
         kind = _computes_in(self.table[index])
         others = [i for i, c in enumerate(self.table) if i != index and _is_known(c, kind)]
-        if len(others) < least:
-            return None
-        model = self._fit(key, kind, without=index)
+        model = self._fit("latency_ms", kind, without=index) if len(others) >= _LEAST_OTHERS else None
         return None if model is None else float(self._feature(index) @ model)
 
     def _model(self, key: str, kind: str) -> np.ndarray | None:

@@ -15,7 +15,6 @@ from effnet.fitting.events import Listener, Measured
 from effnet.fitting.measure import NEAR_MISS
 from effnet.fitting.predicting import MEASURED, Predictions
 from effnet.fitting.refusal import refusal
-from effnet.measure.pace import DISTURBED
 from effnet.measure.timing import Timing, busy_sentence
 
 # Measuring takes about a second each; few plans need more than half of these.
@@ -30,9 +29,8 @@ _DOUBT, _DOUBT_FALLS = 0.25, 0.7
 _LAST_CHANCES, _DOUBTFUL, _NEAR, _LEAST_CHANCES = 16, 2.0, NEAR_MISS, 8
 # None is measured more often; the one whose figures are advised is measured as often.
 _LOOKS = 4
-# A latency is measured up to this many times if it is too many times that of a larger relative, or of the prediction by
-# at least this many others.
-_DOUBTED_LOOKS, _INCONSISTENT, _UNEXPECTED, _LEAST_OTHERS = 3, DISTURBED, NEAR_MISS, 4
+# So many if it does not go with those of others.
+_DOUBTED_LOOKS = 3
 # So much less than predicted a network may take of whose family none was measured; falls with the root of their number.
 _OPTIMISM = 0.5
 # These come out differently every time; advised is at most so many times the least that did.
@@ -91,24 +89,13 @@ class Search:
         return self.table[index].status == "fits"
 
     def _doubted(self) -> list[int]:
-        """Returns the candidates that took longer than a relative that is larger, or than all others let expect."""
-
-        def size(index: int) -> tuple[float, float, int]:
-            found = self.table[index]
-            return found.cost.macs, found.cost.activations, len(found.spec.blocks)
-
-        def larger(index: int, other: int) -> bool:
-            pairs = zip(size(index), size(other), strict=True)
-            return _kind(self.table[index]) == _kind(self.table[other]) and all(a >= b for a, b in pairs)
-
-        def too_long(index: int) -> bool:
-            if any(larger(other, index) and took[index] > _INCONSISTENT * took[other] for other in took):
-                return True
-            expected = self._predictions.by_others(index, "latency_ms", least=_LEAST_OTHERS)
-            return expected is not None and took[index] > _UNEXPECTED * expected
-
+        """Returns the candidates to measure again, because others let expect a much lower latency."""
         took = {i: min(figures["latency_ms"] for figures in self._found[i]) for i in self._found}
-        return [i for i in took if i not in self._barred and len(self._found[i]) < _DOUBTED_LOOKS and too_long(i)]
+        return [
+            i
+            for i in took
+            if i not in self._barred and len(self._found[i]) < _DOUBTED_LOOKS and self._predictions.doubts(i, took)
+        ]
 
     def _measure_once(self, index: int) -> None:
         """Measures one candidate, and says whether it keeps the budget with its margin."""

@@ -58,6 +58,20 @@ def test_two_runtimes_are_really_measured(run_cli, plain):
     assert {"onnxruntime", "openvino"} <= set(found["versions"])
 
 
+def test_it_is_said_that_the_machine_was_busy(run_cli, plain, monkeypatch):
+    """By the number of threads: what one takes is known nonetheless."""
+
+    def measure(path, *, threads, **options):
+        return timing(p50_ms=9.0, least_ms=2.0, threads=threads, waited=0.4 if threads < 3 else 0.0)
+
+    monkeypatch.setattr("effnet.measure.timing.time_model", measure)
+    ran = run_cli("bench", plain, "--threads", "1,2,3", "--batch", "1,8")
+    busy = [line for line in ran.out.splitlines() if line.startswith("The machine was busy: ")]
+    assert len(busy) == 2
+    assert "took 40% of the processor time; the latency of one thread counts" in busy[0]
+    assert "hides the latency of 2 threads" in busy[1]
+
+
 def test_one_table_has_every_runtime_precision_and_number_of_threads(run_cli, plain, quick):
     ran = run_cli("bench", plain, "--runtimes", "all", "--threads", "1,2")
     assert (ran.code, ran.err) == (0, "")
