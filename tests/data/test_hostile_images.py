@@ -216,7 +216,8 @@ from effnet.data.jpeg import decode_part, read_jpeg
 from effnet.errors import ImageError
 def part(data):
     found = read_jpeg(data)
-    return found and decode_part(found, box=(0, 0, max(1, found.width // 2), found.height), reduction=rng.choice((1, 8)))
+    box = found and (0, 0, max(1, found.width // 2), found.height)
+    return found and decode_part(found, box=box, reduction=rng.choice((1, 8)))
 files = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
 rng, refused = random.Random(0), 0
 for _ in range(int(sys.argv[2])):
