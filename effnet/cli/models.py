@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effnet.cli.console import counter, fail, print_table
 from effnet.cli.networks import Format, Output
 from effnet.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from effnet.data.listing import Skipped
 
 
 class Rows(StrEnum):
@@ -60,6 +63,8 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Name the classes of pictures. Exit code 2 if any picture could not be read."""
+    from effnet.data.decode import printable
+    from effnet.data.listing import Skipped
     from effnet.runtime.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
@@ -75,6 +80,8 @@ def predict(
             names, prepared = [], []
             for path in chunk:
                 try:
+                    if isinstance(path, Skipped):
+                        raise ImageError(f"{printable(path.path)}: {path.reason}")
                     prepared.append(model.prepare(path))
                     names.append(path)
                 except ImageError as error:
@@ -90,12 +97,13 @@ def predict(
         raise typer.Exit(2)
 
 
-def expand(words: list[str]) -> Iterator[str]:
-    """Yields the picture files that files, folders, globs and - (a list on stdin) stand for.
+def expand(words: list[str]) -> Iterator["str | Skipped"]:
+    """Yield the image files that files, folders, globs and - (a list on stdin) stand for.
 
-    Raises InputError for a word that stands for nothing.
+    A folder gives the images that a data set would find in it, and what looks like an image and is not read, with the
+    reason. Raises InputError for a word that stands for nothing.
     """
-    from effnet.data.decode import IMAGE_SUFFIXES
+    from effnet.data.folder import list_images
 
     for word in words:
         if word == "-":
@@ -106,10 +114,12 @@ def expand(words: list[str]) -> Iterator[str]:
         if os.path.isfile(word):
             yield word
         elif os.path.isdir(word):
-            found = sorted(str(p) for p in Path(word).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not found:
+            listed = list_images(word)
+            for note in listed.notes:
+                fail(f"{word}: {note}")
+            if not listed.paths and not listed.skipped:
                 raise InputError(f"there must be pictures in {word}; none were found")
-            yield from found
+            yield from sorted((*listed.paths, *listed.skipped), key=lambda f: f if isinstance(f, str) else f.path)
         else:
             found = sorted(p for p in glob.glob(word, recursive=True) if os.path.isfile(p))
             if not found:

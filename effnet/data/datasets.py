@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header, printable
-from effnet.data.folder import LAYOUT, list_folder
+from effnet.data.folder import list_folder
+from effnet.data.layout import EXPECTED
 from effnet.data.listing import Listing, Part, Skipped, refuse_if_strict
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.order import Blocks
@@ -174,7 +175,7 @@ def _list_file(path: str) -> Listing:
     if suffix not in MANIFEST_SUFFIXES:
         raise DataError(
             f"a manifest must end in {', '.join(sorted(MANIFEST_SUFFIXES))}, received the file "
-            f"{printable(path)}; give a manifest or a folder (unpack archives first): {LAYOUT}"
+            f"{printable(path)}; give a manifest or a folder (unpack archives first): {EXPECTED}"
         )
     return read_manifest(path)
 

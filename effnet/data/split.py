@@ -45,11 +45,11 @@ def arrange(parts: dict[str, Part], *, seed: int) -> tuple[dict[str, Part], list
     """
     given = {name: part for name, part in parts.items() if part.sources}
     share = f"{HELD_OUT:.0%}"
-    if "val" in given and "test" in given:
-        return given, ["The splits train, val and test are used as given."]
     train = given.get("", given.get("train"))
     if train is None:
-        raise DataError("the split train must hold pictures, but it has none")
+        raise DataError(f"the split train must hold pictures, but only {', '.join(sorted(given)) or 'none'} has any")
+    if "val" in given and "test" in given:
+        return given, ["The splits train, val and test are used as given."]
     if "val" in given:
         carved = _carve(train, seed=seed, names=("val",))
         note = (
