@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effnet.cli.console import counter, fail, print_table
+from effnet.cli.data import GroupBy
 from effnet.cli.networks import Format, Output
 from effnet.errors import ImageError, InputError
 
@@ -170,9 +171,11 @@ def evaluate(
         str, typer.Argument(metavar="DATA", help="A folder, a manifest, shards, hf:NAME, or digits, as for fit.")
     ],
     split: Annotated[
-        Part, typer.Option(help="Which pictures; train, val and test are those of the bundle's `fit`.")
-    ] = Part.test,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split; the bundle's own by default.")] = None,
+        Part | None,
+        typer.Option(help="Which images; test by default for the data that the bundle was fitted on, all of others."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Split DATA as a fit with this seed does.")] = None,
+    group_by: GroupBy = "",
     unknown_from: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to see how many are rejected.")
     ] = None,
@@ -184,17 +187,19 @@ def evaluate(
     from effnet.runtime.predictor import load
     from effnet.training.evaluate import evaluate as evaluate_split
     from effnet.training.unknown import unknown_pictures
-    from effnet.weights.labels import labelled_split
+    from effnet.weights.labels import choose_images
 
     model = load(bundle, threads=threads, format=use)
     if unknown_from is not None:
         unknown_pictures(unknown_from)  # what is wrong with it is better said before scoring than after
-    pictures = labelled_split(data, split.value, config=model.config, seed=seed)
+    part = None if split is None else split.value
+    images = choose_images(data, folder=bundle, config=model.config, part=part, seed=seed, group_by=group_by)
     with counter("scoring") as progress:
-        found = evaluate_split(model, pictures, unknown_from=unknown_from, progress=progress)
+        found = evaluate_split(model, images.split, unknown_from=unknown_from, leaked=images.leaked, progress=progress)
     if output is Output.json:
         print(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
         return
+    print(images.sentence)
     for line in _score_lines(found):
         print(line)
     shown = [c for c in found.per_class if c.support]
@@ -209,11 +214,18 @@ def evaluate(
 
 def _score_lines(found: Any) -> Iterator[str]:
     """Yields what a score says beside its classes."""
+    from effnet.training.evaluate import clean_sentence
+
     low, high = found.confidence
     yield (
         f"accuracy {found.accuracy:.2%} on {found.images} pictures (95 % confidence {low:.2%} to {high:.2%}; "
         f"bootstrap {found.bootstrap[0]:.2%} to {found.bootstrap[1]:.2%})"
     )
+    if found.chance:
+        yield f"WARNING: {found.chance}"
+    if found.clean is not None:
+        yield f"WARNING: {clean_sentence(found.clean)}"
+    yield f"always answering {found.most_frequent.name!r} would reach {found.most_frequent.share:.2%}"
     if found.top5 is not None:
         yield f"top-5 accuracy {found.top5:.2%}"
     sure, raw = found.sureness, found.uncalibrated

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.cli.console import TerminalListener
-from effnet.cli.data import Data
+from effnet.cli.data import Data, GroupBy
 from effnet.cli.fit_options import (
     Coverage,
     Device,
@@ -64,6 +64,7 @@ def fit(
     seed: Seed = 0,
     channels: Channels = None,
     strict: Strict = False,
+    group_by: GroupBy = "",
     resume: Resume = False,
 ) -> None:
     """Train the best EfficientNet that keeps the budget, and prove it. Exit code 3 if the budget is missed."""
@@ -85,6 +86,7 @@ def fit(
             seed=seed,
             channels=channels,
             strict=strict,
+            group_by=group_by,
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
             model=model,
@@ -131,6 +133,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")] = None,
     channels: Channels = None,
     strict: Strict = False,
+    group_by: GroupBy = "",
     resume: Resume = False,
 ) -> None:
     """Train one network of your choice; like fit, without a budget."""
@@ -153,6 +156,7 @@ def train(
             seed=seed,
             channels=channels,
             strict=strict,
+            group_by=group_by,
             resume=resume,
             listener=listener,
         )
@@ -185,6 +189,10 @@ def _print_result(result) -> None:
         f"Test accuracy {report['test_accuracy']:.2%} on {report['test']['images']} pictures "
         f"(95 % confidence {low:.1%} to {high:.1%}), scored on the exported file"
     )
+    usual = report["test"]["most_frequent"]
+    print(f"Always answering {usual['name']!r} would reach {usual['share']:.2%}")
+    for warning in report["warnings"]:
+        print(f"WARNING: {warning}")
     _print_unknown(report)
     for name, limit in Budget(**report["budget"]).asked().items():
         print(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")

@@ -13,15 +13,17 @@ from effnet.compressing.rungs import Tools, copy_export
 from effnet.compressing.sensitivity import save_sensitivity
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
-from effnet.data.datasets import read_dataset
+from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.qdq_stem import pairs_pay
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
 from effnet.runtime.formats import FORMATS, Runtime
+from effnet.runtime.split_file import SPLIT
 from effnet.training.events import Listener
 from effnet.training.interrupt import held_interrupts
 from effnet.weights.bundle import load_state, save_bundle
+from effnet.weights.labels import read_as_fitted
 
 RECORD, PLOT = "quantize.json", "sensitivity.svg"
 _SCRATCH = ".ladder"
@@ -54,7 +56,9 @@ def quantize(
     in_place = out is None or target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a folder that is empty or not there yet; {target} is neither: name another")
-    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    if not in_place:
+        refuse_inside(target, data)
+    dataset = read_as_fitted(data, folder=folder, config=config)
     scratch = folder / _SCRATCH if in_place else target.with_name(f".{target.name}{_SCRATCH}")
     found = climb(
         Subject(config=config, state=load_state(folder)),
@@ -129,7 +133,7 @@ def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
         copy = Path(beside) / "bundle"
         copy.mkdir()
         deployed = FORMATS[read_config(folder).deployed]
-        for name in {CONFIG, WEIGHTS, ONNX, deployed.file, *deployed.others}:
+        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, deployed.file, *deployed.others}:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
         deploy(found, copy)

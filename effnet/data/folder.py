@@ -60,7 +60,8 @@ def list_folder(root: str) -> Listing:
     if not any(part.sources for part in parts.values()):
         raise DataError(_nothing_found(root, subfolders(root), log))
     name = os.path.basename(os.path.abspath(root)) or "data"
-    return Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=(*layout.notes, *_log_notes(log)))
+    notes = (*layout.notes, *_log_notes(log))
+    return Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=notes, root=root)
 
 
 def _log_notes(log: _Log) -> list[str]:

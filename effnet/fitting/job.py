@@ -45,6 +45,7 @@ def fit(
     seed: int = 0,
     channels: int | None = None,
     strict: bool = False,
+    group_by: str = "",
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
     model: str = "",
@@ -69,6 +70,9 @@ def fit(
     `minutes` (10 by default). `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
     killed there goes on, on CPU to the same weights.
 
+    Where the data are not split, copies of one picture stay on one side of the split, and so do pictures of one group:
+    of one `group` in a manifest, or in whose paths `group_by`, a regular expression, finds the same.
+
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
     frozen features), "finetune" (head first, then all of it), "scratch", or "auto": the head, and fine-tuning where
@@ -91,7 +95,7 @@ def fit(
     unknown, profile = None if unknown_from is None else os.fspath(unknown_from), os.fspath(device or "")
     task = Task(
         data=os.fspath(data), budget=budget, threads=threads, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, out=default_out(out, data), listener=listener, model=model,
+        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
         target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
@@ -113,6 +117,7 @@ def train(
     seed: int | None = None,
     channels: int | None = None,
     strict: bool = False,
+    group_by: str = "",
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -135,7 +140,7 @@ def train(
     seed = seed if seed is not None else asked.value("train.seed") or 0
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
+        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, network=network, model=model,
         asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
     )  # fmt: skip
     return _run(task, resume=resume)

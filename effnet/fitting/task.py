@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
+from effnet.data.places import refuse_inside
 from effnet.errors import InputError, nearest
 from effnet.fitting.asked import Asked, command_words
 from effnet.fitting.budget import Budget
@@ -39,6 +40,7 @@ class Task:
     seed: int
     channels: int | None
     strict: bool
+    group_by: str
     out: Path
     listener: Listener
     network: ArchSpec | None = None
@@ -64,6 +66,7 @@ class Task:
             "seed",
             "channels",
             "strict",
+            "group_by",
             "weights",
             "strategy",
             "model",
@@ -124,6 +127,7 @@ def check(task: Task) -> None:
     _check_strategy(task)
     if task.abstain.unknown_from is not None:
         unknown_pictures(task.abstain.unknown_from)
+    refuse_inside(task.out, task.data)
     _check_writable(task.out)
     if not 0 <= task.seed < 2**32:
         raise InputError(f"the seed must lie in 0..2^32 - 1; got {task.seed}")
@@ -196,6 +200,7 @@ def command_line(task: Task) -> str:
         value = getattr(task, name)
         if value is not None and (name, value) not in (("threads", 1), ("seed", 0)):
             words += [f"--{name}", _exact(value)]
+    words += ["--group-by", task.group_by] if task.group_by else []
     words += ["--strict"] if task.strict else []
     return shlex.join([*words, "--out", str(task.out)])
 
