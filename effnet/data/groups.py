@@ -34,12 +34,12 @@ def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] 
     if group_by:
         matched = _matched(listing, group_by)
         groups += matched
-        notes.append(_sentence(matched, f"of which {group_by!r} finds the same in their paths"))
+        notes.append(_sentence(matched, f"share with others what {group_by!r} finds in their paths"))
     if listing.groups:
-        notes.append(_sentence(listing.groups, "of one group in the manifest"))
+        notes.append(_sentence(listing.groups, "share the group in the manifest with others"))
     if equal is None:
         equal = equal_files(listing.parts.values())
-        notes += [_sentence(equal, "with equal files")] if equal else []
+        notes += [_sentence(equal, "have files that are equal to others")] if equal else []
     return replace(listing, groups=(*groups, *equal), group_by=group_by, notes=tuple(notes))
 
 
@@ -121,7 +121,8 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
 
 def _sentence(groups: Iterable[Group], what: str) -> str:
     sizes = [len(group.names) for group in groups]
-    return f"{sum(sizes):,} images {what}: {len(sizes):,} groups, which a split that is made here keeps whole."
+    groups = "1 group" if len(sizes) == 1 else f"{len(sizes):,} groups"
+    return f"{sum(sizes):,} images {what}, in {groups}; a split that is made here keeps each on one side."
 
 
 def _size(path: str) -> int:

@@ -1,7 +1,10 @@
 """Test images that training has as good as seen: copies of theirs, or images of their group, are in train or val."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+import heapq
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,10 +12,11 @@ import numpy as np
 from effnet.data.datasets import Dataset, Split, split_listing
 from effnet.data.groups import joined
 from effnet.data.listing import Group, Listing
-from effnet.data.stored import source_name
+from effnet.data.stored import Source, source_name
 from effnet.errors import DataError
 
 _SPLITS = ("train", "val", "test")
+_SAMPLED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +70,7 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
     except DataError:
         return dataset
     sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]
-    note = (
-        f"{sum(sizes):,} images are nearly identical to others: {len(sizes):,} groups, kept on one side of the split."
-    )
+    note = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups; the split keeps each on one side."
     return replace(split, notes=(*dataset.notes, note))
 
 
@@ -83,17 +85,43 @@ def fingerprint_of(listing: Listing) -> str:
     Files are not read; images in memory are. The same data in another place have the same fingerprint.
     """
     rows = sorted(
-        f"{split}\0{_identity(source, listing)}\0{label}"
+        f"{split}\0{listing.relative(_identity(source))}\0{label}"
         for split, part in listing.parts.items()
         for source, label in zip(part.sources, part.labels, strict=True)
     )
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def _identity(source: object, listing: Listing) -> str:
+def marks_of(splits: Iterable[Split], class_names: Sequence[str]) -> list[str]:
+    """Return a mark for each image, of its file's name and size and its label: in another folder it is the same."""
+    return [
+        _mark(source, class_names[label])
+        for split in splits
+        for source, label in zip(split.sources, split.labels.tolist(), strict=True)
+    ]
+
+
+def sample_of_marks(marks: Iterable[str]) -> tuple[str, ...]:
+    """Return the same few marks whatever the order: of two data sets that share images, the samples share some, too.
+
+    Source: a bottom-k sketch, A. Z. Broder, "On the resemblance and containment of documents", 1997.
+    """
+    return tuple(heapq.nsmallest(_SAMPLED, marks))
+
+
+def _mark(source: Source, label: str) -> str:
+    size = 0
+    if isinstance(source, str):
+        with suppress(OSError):
+            size = os.stat(source).st_size
+    text = f"{os.path.basename(_identity(source))}\0{label}\0{size}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _identity(source: Source) -> str:
     if isinstance(source, np.ndarray):
         return hashlib.sha256(source.tobytes()).hexdigest()
-    return listing.relative(source_name(source, ""))  # type: ignore[arg-type]
+    return source_name(source, "")
 
 
 def _connected(test: set[str], seen: set[str], groups: Iterable[Group]) -> set[str]:

@@ -128,7 +128,10 @@ def arrange(
     share = f"{HELD_OUT:.0%}"
     train = given.get("", given.get("train"))
     if train is None:
-        raise DataError(f"the split train must hold pictures, but only {', '.join(sorted(given)) or 'none'} has any")
+        raise DataError(
+            f"the split train must hold pictures, but only {', '.join(sorted(given)) or 'none'} has any; add some to "
+            "train on (effnet evaluate takes such data)"
+        )
     if "val" in given and "test" in given:
         return given, (), ["The splits train, val and test are used as given."]
     if "val" in given or "test" in given:

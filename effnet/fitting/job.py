@@ -140,8 +140,8 @@ def train(
     seed = seed if seed is not None else asked.value("train.seed") or 0
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, network=network, model=model,
-        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
+        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener,
+        network=network, model=model, asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
     )  # fmt: skip
     return _run(task, resume=resume)
 

@@ -19,7 +19,8 @@ class SplitRecord:
     """The seed and the group pattern of a split, and the `fingerprint` of the data that it holds for.
 
     `joined` are images, by path below the data folder, that are equal or nearly so and were kept on one side; `leaked`
-    are test images of which train or val held another.
+    are test images of which train or val held another; `seen` is a sample of the marks (`effnet.data.leaks`) of the
+    images of train and val.
     """
 
     seed: int
@@ -27,6 +28,7 @@ class SplitRecord:
     group_by: str = ""
     joined: tuple[tuple[str, ...], ...] = ()
     leaked: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
     def groups(self, listing: Listing) -> tuple[Group, ...]:
         """Return `joined` as groups of the images of these data."""
@@ -69,6 +71,7 @@ def _parse(data: Any) -> SplitRecord:
         group_by=_text(data["group_by"]),
         joined=tuple(_texts(paths) for paths in joined),
         leaked=_texts(data["leaked"]),
+        seen=_texts(data["seen"]),
     )
 
 

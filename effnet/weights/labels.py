@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.data.datasets import Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
-from effnet.data.leaks import find_leaks, fingerprint_of
+from effnet.data.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
 from effnet.data.listing import Listing, Part
 from effnet.errors import DataError, InputError, nearest
 from effnet.runtime.config import ModelConfig
@@ -70,7 +70,7 @@ def choose_images(
         sentence = f"The bundle was fitted on these data: {_what(part or 'test', found)} {_are(part or 'test')} scored."
         leaked = record.leaked_names(listing)
         return Chosen(split=found, part=part or "test", sentence=sentence, leaked=leaked)
-    return _as_given(listing, part or "all", config, fitted_elsewhere=record is not None)
+    return _as_given(listing, part or "all", config, record)
 
 
 def read_as_fitted(data: str | os.PathLike[str], *, folder: str | os.PathLike[str], config: ModelConfig) -> Dataset:
@@ -100,6 +100,7 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
         group_by=listing.group_by,
         joined=tuple(tuple(map(listing.relative, g.names)) for g in listing.groups if g.kind != "group"),
         leaked=tuple(map(listing.relative, find_leaks(dataset).names)),
+        seen=sample_of_marks(marks_of((dataset.train, dataset.val), dataset.class_names)),
     )
 
 
@@ -142,7 +143,7 @@ def _part_of(dataset: Dataset, part: str, config: ModelConfig) -> Split:
     return numbered(_merged(splits), dataset.class_names, config)
 
 
-def _as_given(listing: Listing, part: str, config: ModelConfig, *, fitted_elsewhere: bool) -> Chosen:
+def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRecord | None) -> Chosen:
     given = {name: found for name, found in listing.parts.items() if found.sources}
     if part != "all" and part not in given:
         has = f"their own parts are {', '.join(sorted(given))}" if "" not in given else "they are not split"
@@ -152,10 +153,17 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, *, fitted_elsewh
         )
     chosen = list(given.values()) if part == "all" else [given[part]]
     class_names = tuple(sorted({label for found in chosen for label in found.labels}))
-    split = numbered(_merged([_to_split(found, class_names) for found in chosen]), class_names, config)
-    why = "The bundle was fitted on other data: " if fitted_elsewhere else ""
+    merged = _merged([_to_split(found, class_names) for found in chosen])
+    split = numbered(merged, class_names, config)
+    why = "" if record is None else "The bundle was fitted on other data: "
     what = _what(part, split)
     sentence = f"{why}{what if why else what[0].upper() + what[1:]} of these data {_are(part)} scored."
+    known = set(record.seen if record else ()).intersection(marks_of((merged,), class_names))
+    if record is not None and known:
+        sentence += (
+            f" WARNING: about {len(known) / len(record.seen):.0%} of the images that it was trained on are among them, "
+            "so the accuracy is too high: the data have changed since, or are a part of those."
+        )
     return Chosen(split=split, part=part, sentence=sentence)
 
 

@@ -12,7 +12,8 @@ def test_evaluate_repeats_the_reports_score(run_cli, small_bundle):
     found = json.loads(run_cli("evaluate", small_bundle, "digits", "--format", "json").out)
     report = json.loads((small_bundle / "report.json").read_text())
     assert found == report["test"]
-    table = run_cli("evaluate", small_bundle, "digits").out
+    first, table = run_cli("evaluate", small_bundle, "digits").out.split("\n", 1)
+    assert first == "The bundle was fitted on these data: the test split (269 images) is scored."
     assert table.startswith(f"accuracy {report['test_accuracy']:.2%} on 269 pictures (95 % confidence ")
 
 
@@ -24,7 +25,9 @@ def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, 
     words = ["evaluate", bundle_copy, "digits", "--unknown-from", strange]
     found = json.loads(run_cli(*words, "--format", "json").out)
     assert (found["answered"]["threshold"], found["unknown"]["images"], found["unknown"]["unreadable"]) == (0.3, 60, 1)
-    lines = run_cli(*words).out.splitlines()
+    lines = run_cli(*words).out.splitlines()[1:]
+    usual = lines.pop(1)
+    assert usual == f"always answering {found['most_frequent']['name']!r} would reach 10.04%"
     low, high = found["bootstrap"]
     assert lines[0].endswith(f"; bootstrap {low:.2%} to {high:.2%})")
     assert lines[1] == f"top-5 accuracy {found['top5']:.2%}"
@@ -74,7 +77,7 @@ def test_export_writes_the_same_file_again_and_proves_it(run_cli, bundle_copy, t
     assert ran.out.endswith("same class on 100.0% of 64 random pictures\n")
     assert path.read_bytes() == before
     assert (
-        " of 9 pictures; not scored: the model knows no" in run_cli("export", bundle_copy, "--data", tiny_pictures).out
+        " of 60 pictures; not scored: the model knows no" in run_cli("export", bundle_copy, "--data", tiny_pictures).out
     )
 
 
