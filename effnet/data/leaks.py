@@ -70,7 +70,8 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
     except DataError:
         return dataset
     sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]
-    note = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups; the split keeps each on one side."
+    count = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups"
+    note = f"{count}; the split keeps each on one side."
     return replace(split, notes=(*dataset.notes, note))
 
 

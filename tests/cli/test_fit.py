@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,28 @@ def test_options_out_of_range_are_refused(verb, words, message, tiny_pictures, t
 def test_budgets_out_of_range_are_refused(words, message, tiny_pictures, tmp_path, run_cli):
     assert message in refused(run_cli("fit", tiny_pictures, *words, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["fit", "train"])
+@pytest.mark.parametrize("where", ["inside", "same", "above", "linked", "here"])
+def test_a_bundle_is_never_written_among_the_images(verb, where, tiny_pictures, tmp_path, run_cli, monkeypatch):
+    data = shutil.copytree(tiny_pictures, tmp_path / "photos")
+    (tmp_path / "link").symlink_to(data)
+    out = {
+        "inside": data / "new" / "b",
+        "same": data,
+        "above": tmp_path,
+        "linked": tmp_path / "link" / "b",
+        "here": None,
+    }
+    monkeypatch.chdir(data)
+    words = ["."] if where == "here" else [data, "--out", out[where]]
+    message = refused(run_cli(verb, *words))
+    assert message.startswith("--out must lie outside of DATA (")
+    how = {"same": "is that folder", "above": "holds it"}.get(where, "lies in it")
+    advice = {"here": "effnet-photos", "inside": "b", "linked": "b"}.get(where, "effnet-model")
+    assert message.endswith(f" {how}: give --out ../{advice}")
+    assert sorted(path.name for path in data.iterdir()) == ["dark", "light", "middle"]
 
 
 @pytest.mark.parametrize("words", [["--epochs", "1.5"], ["--minutes", "soon"], ["--max-latency-ms", "5ms"]])

@@ -19,7 +19,16 @@ from effnet.errors import BudgetError, InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
 
-BUNDLE = {"config.json", "model.safetensors", "model.onnx", "README.md", "report.json", "report.html", "run"}
+BUNDLE = {
+    "config.json",
+    "model.safetensors",
+    "model.onnx",
+    "README.md",
+    "report.json",
+    "report.html",
+    "split.json",
+    "run",
+}
 
 
 def read_report(folder):
