@@ -214,17 +214,15 @@ def evaluate(
 
 def _score_lines(found: Any) -> Iterator[str]:
     """Yields what a score says beside its classes."""
-    from effnet.training.evaluate import clean_sentence
+    from effnet.training.evaluate import warnings_of
 
     low, high = found.confidence
     yield (
         f"accuracy {found.accuracy:.2%} on {found.images} pictures (95 % confidence {low:.2%} to {high:.2%}; "
         f"bootstrap {found.bootstrap[0]:.2%} to {found.bootstrap[1]:.2%})"
     )
-    if found.chance:
-        yield f"WARNING: {found.chance}"
-    if found.clean is not None:
-        yield f"WARNING: {clean_sentence(found.clean)}"
+    for warning in warnings_of(found):
+        yield f"WARNING: {warning}"
     yield f"always answering {found.most_frequent.name!r} would reach {found.most_frequent.share:.2%}"
     if found.top5 is not None:
         yield f"top-5 accuracy {found.top5:.2%}"

@@ -25,7 +25,7 @@ from effnet.runtime.predictor import Predictor
 from effnet.runtime.split_file import SPLIT, write_split
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, calibrate
-from effnet.training.evaluate import evaluate
+from effnet.training.evaluate import evaluate, warnings_of
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_state, save_bundle, state_arrays
 from effnet.weights.labels import numbered, split_record
@@ -82,6 +82,7 @@ def prove(
     timed = compare_latency(before / ONNX, made / ONNX, threads=threads)
     report = {
         **_figures(original, config, scores, timed),
+        "warnings": warnings_of(scores["after"]),
         "check": check.to_dict(),
         "options": dict(options),
         "original": original.bundle.resolve().name,

@@ -168,13 +168,21 @@ def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, .
             "add another class, or give the folder that holds the class folders"
         )
     small = sorted(name for name, count in Counter(_all_labels(parts)).items() if count < 2)
+    untested = sorted(counts.keys() - set(parts["test"].labels) - set(small)) if "test" in parts else []
+    notes = []
+    if untested:
+        shown = ", ".join(printable(name) for name in untested)
+        notes = [
+            f"These classes have no test images (theirs may be copies or of one group) and cannot be measured: {shown}."
+        ]
     if not small:
-        return tuple(sorted(counts)), []
+        return tuple(sorted(counts)), notes
     shown = ", ".join(printable(name) for name in small)
     if strict:
         raise DataError(f"strict needs at least 2 pictures a class, but these have fewer: {shown}")
     return tuple(sorted(counts)), [
-        f"Classes with fewer than 2 pictures are in train only and cannot be measured: {shown}."
+        *notes,
+        f"Classes with fewer than 2 pictures are in train only and cannot be measured: {shown}.",
     ]
 
 

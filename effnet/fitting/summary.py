@@ -13,7 +13,7 @@ from effnet.fitting.budget import Budget
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.state import Plan
 from effnet.measure.machine import machine, runtime_version, versions
-from effnet.training.evaluate import Score, clean_sentence
+from effnet.training.evaluate import warnings_of
 
 _MOST_OTHERS = 1000
 
@@ -49,7 +49,7 @@ def summarize(
         "training": _training(artifact),
         "calibration": artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
-        "warnings": warnings(artifact.score),
+        "warnings": warnings_of(artifact.score),
         "export": artifact.check.to_dict(),
         "deployed": _deployed(artifact),
         "latency": _latency(artifact),
@@ -57,11 +57,6 @@ def summarize(
         "versions": versions(),
         "attempts": [*plan.failed, last],
     }
-
-
-def warnings(score: Score) -> list[str]:
-    """Returns what whoever uses the model must know first: it is at chance level, or its test images leak."""
-    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
 
 
 def _candidates(table: Sequence[Candidate]) -> list[dict[str, Any]]:

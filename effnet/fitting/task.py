@@ -40,7 +40,6 @@ class Task:
     seed: int
     channels: int | None
     strict: bool
-    group_by: str
     out: Path
     listener: Listener
     network: ArchSpec | None = None
@@ -52,6 +51,7 @@ class Task:
     ranks: Ranks = ALONE
     auto_batch: bool = False
     target: Target = field(default_factory=Target)
+    group_by: str = ""
     trials: int | None = None
     storage: str = ""
 

@@ -203,6 +203,11 @@ def _clean(is_right: np.ndarray, names: Sequence[str], leaked: Collection[str]) 
     )
 
 
+def warnings_of(score: Score) -> list[str]:
+    """Return what whoever uses the model must know first: it is at chance level, or its test images leak."""
+    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
+
+
 def clean_sentence(clean: Clean) -> str:
     """Say what the accuracy is without the images that leak."""
     images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"

@@ -170,6 +170,13 @@ def test_a_pattern_of_the_path_groups(make_folder) -> None:
         read_dataset(root, group_by="patient")
 
 
+def test_a_class_of_one_group_cannot_be_measured_and_is_named(make_folder) -> None:
+    root = make_folder({"a": 8, "b": 8, "c/night": 8})
+    dataset = read_dataset(root, group_by="night")
+    assert 2 not in dataset.test.labels
+    assert any("have no test images" in note and note.endswith(" measured: c.") for note in dataset.notes)
+
+
 def test_all_images_in_one_group_cannot_be_held_out(make_folder) -> None:
     root = make_folder({"a": 8, "b": 8})
     with pytest.raises(DataError, match="16 pictures that are 1 apart from copies and groups in 2 classes"):
