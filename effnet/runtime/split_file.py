@@ -55,7 +55,8 @@ def read_split(folder: str | os.PathLike[str]) -> SplitRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        lacking = f"it lacks {error}" if isinstance(error, KeyError) else error
+        reason = error.strerror if isinstance(error, OSError) else lacking
         raise BundleError(f"{path} must be as effnet wrote it; it cannot be read ({reason}): remove it") from error
 
 
