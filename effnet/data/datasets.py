@@ -63,6 +63,11 @@ class Dataset:
     seed: int = 0
     listed: Listing | None = None
 
+    @property
+    def group_by(self) -> str:
+        """The pattern that grouped the images, empty without one."""
+        return "" if self.listed is None else self.listed.group_by
+
 
 def read_dataset(
     source: str | os.PathLike[str],
