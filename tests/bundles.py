@@ -6,10 +6,13 @@ from strategies import build_trained
 
 import effnet
 from effnet.arch.scale import with_total_stride
+from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.exporting.bundle import export_onnx
 from effnet.runtime.config import ModelConfig
+from effnet.runtime.split_file import write_split
 from effnet.weights.bundle import save_bundle, state_arrays
+from effnet.weights.labels import split_record
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -29,4 +32,6 @@ def make_bundle(folder: Path, *, class_names: tuple[str, ...] = DIGITS, threshol
     state = state_arrays(build_trained(spec, resolution=16))
     save_bundle(folder, config, state)
     export_onnx(folder, config, state)
+    if class_names == DIGITS:  # as if it were fitted on the digits
+        write_split(split_record(read_dataset("digits", seed=3)), folder)
     return folder

@@ -25,7 +25,7 @@ def bench(
         typer.Option(help="Batch sizes, with commas; by default 1,8,32, and 1 where runtimes are compared."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Pictures whose test split scores the exports that are compared.")
+        str | None, typer.Option(help="Labelled pictures that score the exports that are compared.")
     ] = None,
     output: Format = Output.table,
 ) -> None:
@@ -130,7 +130,12 @@ def _print_json(found: Any) -> None:
     for runtime in {row.format.runtime for row in found.rows}:
         known |= versions_for(runtime)
     about = {"network": found.config.arch.name, "machine": machine(), "versions": known, "rows": rows}
-    more = {"absent": list(found.absent), "uninstalled": found.uninstalled, "failed": found.failed}
+    more = {
+        "absent": list(found.absent),
+        "uninstalled": found.uninstalled,
+        "failed": found.failed,
+        "scored_on": found.scored,
+    }
     print_json(about | more)
 
 
@@ -147,6 +152,8 @@ def _print_bench(found: Any, bundle: Any) -> None:
         setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
         speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
         rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares))
+    if found.scored:
+        print_text(found.scored)
     print_text(f"{found.config.arch.name} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
     _print_busy([row.timing for row in found.rows])

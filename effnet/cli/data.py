@@ -17,9 +17,19 @@ Data = Annotated[
     ),
 ]
 
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        metavar="PATTERN",
+        help="Keep images together in whose paths below DATA this regular expression finds the same, such as "
+        "'patient(\\d+)'.",
+    ),
+]
+
 
 def inspect(
     data: Data,
+    group_by: GroupBy = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
     channels: Annotated[int | None, typer.Option(min=1, help="Input channels; found out where not given.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
@@ -27,12 +37,12 @@ def inspect(
 ) -> None:
     """Say what a data set holds: counts, sizes, damaged files, duplicates, imbalance."""
     from effnet.data.datasets import read_dataset, without_unreadable
-    from effnet.data.inspect import describe, inspect_dataset
+    from effnet.data.inspect import describe, inspect_and_join
 
     with counter("listing shards") as progress:
-        dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, progress=progress)
+        dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, group_by=group_by, progress=progress)
     with counter("inspecting") as progress:
-        report = inspect_dataset(dataset, seed=seed, progress=progress)
+        dataset, report = inspect_and_join(dataset, seed=seed, progress=progress)
     if output is Output.json:
         print_json(report.to_dict())
     else:
@@ -47,14 +57,17 @@ def shard(
     per_shard: Annotated[int | None, typer.Option(help="Pictures a shard, instead of --shard-mb.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the order.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
+    group_by: GroupBy = "",
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""
     from effnet.data.datasets import read_dataset
+    from effnet.data.places import refuse_inside
     from effnet.data.sharding import write_shards
     from effnet.system.text import printable
 
+    refuse_inside(out, data, option="OUT")
     with counter("listing shards") as progress:
-        dataset = read_dataset(data, seed=seed, strict=strict, progress=progress)
+        dataset = read_dataset(data, seed=seed, strict=strict, group_by=group_by, progress=progress)
     with counter("writing") as progress:
         written = write_shards(
             dataset, out, shard_mb=shard_mb, per_shard=per_shard, seed=seed, strict=strict, progress=progress

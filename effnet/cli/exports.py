@@ -103,7 +103,8 @@ def in_words(found: Any) -> str:
         f"same class on {found.check.agreement:.1%} of {found.check.images} {kind}"
     )
     if found.accuracy is not None:
-        text += f"; accuracy {found.accuracy:.2%} on {found.scored} test pictures, {found.size_bytes / 1e6:.2f} MB"
+        scored = f"{found.scored} {'pictures of these data' if found.part == 'all' else 'test pictures'}"
+        text += f"; accuracy {found.accuracy:.2%} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.unscored:
         text += f"; not scored: {found.unscored}"
     return text

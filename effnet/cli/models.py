@@ -9,14 +9,18 @@ from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effnet.cli.console import counter, fail, print_json, print_table, print_text
+from effnet.cli.data import GroupBy
 from effnet.cli.networks import Format, Output
 from effnet.errors import ImageError, InputError
 from effnet.system.text import cell, printable
+
+if TYPE_CHECKING:
+    from effnet.data.listing import Skipped
 
 
 class Rows(StrEnum):
@@ -61,6 +65,7 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Name the classes of pictures. Exit code 2 if any picture could not be read."""
+    from effnet.data.listing import Skipped
     from effnet.runtime.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
@@ -76,6 +81,8 @@ def predict(
             names, prepared = [], []
             for path in chunk:
                 try:
+                    if isinstance(path, Skipped):
+                        raise ImageError(f"{printable(path.path)}: {path.reason}")
                     prepared.append(model.prepare(path))
                     names.append(path)
                 except ImageError as error:
@@ -91,12 +98,13 @@ def predict(
         raise typer.Exit(2)
 
 
-def expand(words: list[str]) -> Iterator[str]:
-    """Yields the picture files that files, folders, globs and - (a list on stdin) stand for.
+def expand(words: list[str]) -> Iterator["str | Skipped"]:
+    """Yield the image files that files, folders, globs and - (a list on stdin) stand for.
 
-    Raises InputError for a word that stands for nothing.
+    A folder gives the images that a data set would find in it, and what looks like an image and is not read, with the
+    reason. Raises InputError for a word that stands for nothing.
     """
-    from effnet.data.decode import IMAGE_SUFFIXES
+    from effnet.data.folder import list_images
 
     for word in words:
         if word == "-":
@@ -106,10 +114,12 @@ def expand(words: list[str]) -> Iterator[str]:
         if os.path.isfile(word):
             yield word
         elif os.path.isdir(word):
-            found = sorted(str(p) for p in Path(word).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not found:
+            listed = list_images(word)
+            for note in listed.notes:
+                fail(f"{word}: {note}")
+            if not listed.paths and not listed.skipped:
                 raise InputError(f"there must be pictures in {word}; none were found")
-            yield from found
+            yield from sorted((*listed.paths, *listed.skipped), key=lambda f: f if isinstance(f, str) else f.path)
         else:
             found = sorted(p for p in glob.glob(word, recursive=True) if os.path.isfile(p))
             if not found:
@@ -159,9 +169,11 @@ def evaluate(
         str, typer.Argument(metavar="DATA", help="A folder, a manifest, shards, hf:NAME, or digits, as for fit.")
     ],
     split: Annotated[
-        Part, typer.Option(help="Which pictures; train, val and test are those of the bundle's `fit`.")
-    ] = Part.test,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split; the bundle's own by default.")] = None,
+        Part | None,
+        typer.Option(help="Which images; test by default for the data that the bundle was fitted on, all of others."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Split DATA as a fit with this seed does.")] = None,
+    group_by: GroupBy = "",
     unknown_from: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to see how many are rejected.")
     ] = None,
@@ -173,17 +185,19 @@ def evaluate(
     from effnet.runtime.predictor import load
     from effnet.training.evaluate import evaluate as evaluate_split
     from effnet.training.unknown import unknown_pictures
-    from effnet.weights.labels import labelled_split
+    from effnet.weights.labels import choose_images
 
     model = load(bundle, threads=threads, format=use)
     if unknown_from is not None:
         unknown_pictures(unknown_from)  # what is wrong with it is better said before scoring than after
-    pictures = labelled_split(data, split.value, config=model.config, seed=seed)
+    part = None if split is None else split.value
+    images = choose_images(data, folder=bundle, config=model.config, part=part, seed=seed, group_by=group_by)
     with counter("scoring") as progress:
-        found = evaluate_split(model, pictures, unknown_from=unknown_from, progress=progress)
+        found = evaluate_split(model, images.split, unknown_from=unknown_from, leaked=images.leaked, progress=progress)
     if output is Output.json:
         print_json(found.to_dict())
         return
+    print_text(images.sentence)
     for line in _score_lines(found):
         print_text(line)
     shown = [c for c in found.per_class if c.support]
@@ -198,11 +212,16 @@ def evaluate(
 
 def _score_lines(found: Any) -> Iterator[str]:
     """Yields what a score says beside its classes."""
+    from effnet.training.evaluate import warnings_of
+
     low, high = found.confidence
     yield (
         f"accuracy {found.accuracy:.2%} on {found.images} pictures (95 % confidence {low:.2%} to {high:.2%}; "
         f"bootstrap {found.bootstrap[0]:.2%} to {found.bootstrap[1]:.2%})"
     )
+    for warning in warnings_of(found):
+        yield f"WARNING: {warning}"
+    yield f"always answering {found.most_frequent.name!r} would reach {found.most_frequent.share:.2%}"
     if found.top5 is not None:
         yield f"top-5 accuracy {found.top5:.2%}"
     sure, raw = found.sureness, found.uncalibrated

@@ -97,4 +97,6 @@ def _print_result(result: "PruneResult") -> None:
         f"The new file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
         f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} pictures."
     )
+    for warning in report["warnings"]:
+        print_text(f"WARNING: {warning}")
     print_text(f"Bundle: {result.folder}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.cli.console import TerminalListener, print_text
-from effnet.cli.data import Data
+from effnet.cli.data import Data, GroupBy
 from effnet.cli.fit_options import (
     Coverage,
     Device,
@@ -68,6 +68,7 @@ def fit(
     channels: Channels = None,
     strict: Strict = False,
     no_report_images: NoReportImages = False,
+    group_by: GroupBy = "",
     resume: Resume = False,
 ) -> None:
     """Train the best EfficientNet that keeps the budget, and prove it.
@@ -93,6 +94,7 @@ def fit(
             channels=channels,
             strict=strict,
             report_images=not no_report_images,
+            group_by=group_by,
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
             model=model,
@@ -140,6 +142,7 @@ def train(
     channels: Channels = None,
     strict: Strict = False,
     no_report_images: NoReportImages = False,
+    group_by: GroupBy = "",
     resume: Resume = False,
 ) -> None:
     """Train one network of your choice; like fit, without a budget."""
@@ -163,6 +166,7 @@ def train(
             channels=channels,
             strict=strict,
             report_images=not no_report_images,
+            group_by=group_by,
             resume=resume,
             listener=listener,
         )
@@ -197,6 +201,10 @@ def _print_result(result) -> None:
         f"Test accuracy {report['test_accuracy']:.2%} on {report['test']['images']} pictures "
         f"(95 % confidence {low:.1%} to {high:.1%}), scored on the exported file"
     )
+    usual = report["test"]["most_frequent"]
+    print_text(f"Always answering {usual['name']!r} would reach {usual['share']:.2%}")
+    for warning in report["warnings"]:
+        print_text(f"WARNING: {warning}")
     _print_unknown(report)
     for name, limit in Budget(**report["budget"]).asked().items():
         print_text(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")

@@ -14,16 +14,18 @@ from effnet.compressing.rungs import Tools, copy_export
 from effnet.compressing.sensitivity import save_sensitivity
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
-from effnet.data.datasets import read_dataset
+from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.qdq_stem import pairs_pay
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
 from effnet.runtime.formats import FORMATS, Runtime
+from effnet.runtime.split_file import SPLIT
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.signals import held_interrupts
 from effnet.training.events import Listener
 from effnet.weights.bundle import load_state, save_bundle
+from effnet.weights.labels import read_as_fitted
 
 RECORD, PLOT = "quantize.json", "sensitivity.svg"
 _SCRATCH = ".ladder"
@@ -65,7 +67,9 @@ def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **option
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a folder that is empty or not there yet; {target} is neither: name another")
-    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    if not in_place:
+        refuse_inside(target, data)
+    dataset = read_as_fitted(data, folder=folder, config=config)
     scratch = folder / _SCRATCH if in_place else _beside(target)
     found = climb(
         Subject(config=config, state=load_state(folder)),
@@ -140,7 +144,7 @@ def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
     try:
         copy.mkdir(parents=True)
         deployed = FORMATS[read_config(folder).deployed]
-        for name in {CONFIG, WEIGHTS, ONNX, deployed.file, *deployed.others}:
+        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, deployed.file, *deployed.others}:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
         deploy(found, copy)

@@ -1,5 +1,6 @@
 """The model card of a pruned network."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,11 +24,14 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
     table = "\n".join(f"| {what} | {old} | {new} |" for what, old, new in rows)
     low, high = after["confidence"]
     tag = "- pruned\n" if options["share"] < 1 else ""
+    # Names of classes may hold what Markdown reads.
+    plain = (re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", warning) for warning in report["warnings"])
+    warnings = "".join(f"**Warning:** {text}\n\n" for text in plain)
     return (
         "---\nlibrary_name: effnet\npipeline_tag: image-classification\ntags:\n- image-classification\n"
         f"- efficientnet\n- onnx\n{tag}---\n\n"
         f"# {title}\n\n"
-        f"{network}, made from the bundle {original} by {_how(options)} and recovery with "
+        f"{warnings}{network}, made from the bundle {original} by {_how(options)} and recovery with "
         f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
         f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the new one "

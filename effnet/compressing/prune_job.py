@@ -19,7 +19,8 @@ from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
 from effnet.compressing.replace import check_standin, with_activation
 from effnet.compressing.statistics import rebased, right_answers, sample_batches
-from effnet.data.datasets import Dataset, read_dataset
+from effnet.data.datasets import Dataset
+from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
@@ -34,6 +35,7 @@ from effnet.training.losses import cross_entropy
 from effnet.training.speed import train_speed
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
+from effnet.weights.labels import read_as_fitted
 from effnet.weights.transfer import transfer
 
 RUN, OPTIONS = "run", "prune.json"
@@ -149,7 +151,8 @@ def prune_bundle(
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
     check_standin(config.arch, options.activation)
-    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    refuse_inside(out, data)
+    dataset = read_as_fitted(data, folder=bundle, config=config)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
     run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)

@@ -22,15 +22,16 @@ from effnet.measure.machine import versions
 from effnet.nn.network import Network
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_text
 from effnet.runtime.predictor import Predictor
+from effnet.runtime.split_file import SPLIT, write_split
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, calibrate
-from effnet.training.evaluate import evaluate
+from effnet.training.evaluate import evaluate, warnings_of
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import load_state, save_bundle, state_arrays
-from effnet.weights.labels import labelled_split
+from effnet.weights.labels import numbered, split_record
 
 REPORT, CARD = "prune_report.json", "README.md"
-PUBLISHED = (WEIGHTS, ONNX, REPORT, CARD, CONFIG)
+PUBLISHED = (WEIGHTS, ONNX, SPLIT, REPORT, CARD, CONFIG)
 _CHECKED = 32
 
 
@@ -71,13 +72,17 @@ def prove(
     export_onnx(made, config, state)
     check = check_export(network, Predictor(made, threads=threads), _checked(original))
     before = _with_onnx(original, folder / "original")
+    record = split_record(original.dataset, folder=original.bundle)
+    leaked = record.leaked_names(original.dataset.listed)
+    test = numbered(original.dataset.test, original.dataset.class_names, config)
     scores = {
-        name: evaluate(Predictor(place, threads=threads), labelled_split(original.data, "test", config=config))
+        name: evaluate(Predictor(place, threads=threads), test, leaked=leaked)
         for name, place in (("before", before), ("after", made))
     }
     timed = compare_latency(before / ONNX, made / ONNX, threads=threads)
     report = {
         **_figures(original, config, scores, timed),
+        "warnings": warnings_of(scores["after"]),
         "check": check.to_dict(),
         "options": dict(options),
         "original": original.bundle.resolve().name,
@@ -85,6 +90,7 @@ def prove(
         "training_seconds": training_seconds,
         "versions": versions(),
     }
+    write_split(record, made)
     write_text(made / CARD, card(report, name=out.name))
     write_text(made / REPORT, json.dumps(report, indent=1) + "\n")
     # config.json comes last: with it the folder is a bundle, and then it is whole.

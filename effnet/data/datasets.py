@@ -4,17 +4,20 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from effnet.data.decode import ImageHeader, decoded_image, fit_channels, image_header
-from effnet.data.folder import LAYOUT, list_folder
-from effnet.data.listing import Listing, Part, Skipped, refuse_if_strict
+from effnet.data.folder import list_folder
+from effnet.data.groups import with_groups
+from effnet.data.layout import EXPECTED
+from effnet.data.listing import Group, Listing, Part, Skipped, refuse_if_strict
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.order import Blocks
 from effnet.data.places import HUB, is_sharded
-from effnet.data.split import arrange, check_classes, stratified_split
-from effnet.data.stored import Source, Stored, encoded, source_name
+from effnet.data.split import arrange, check_classes
+from effnet.data.stored import Source, encoded, source_name
 from effnet.errors import DataError, ImageError, InputError, MissingExtraError, nearest
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
 from effnet.system.text import printable
@@ -45,7 +48,8 @@ class Dataset:
     """Labelled pictures in three splits; a label is an index into `class_names`.
 
     `channels` is what decoding should ask for; `mirror_safe` says that a mirrored picture keeps its class;
-    `notes` are sentences on how the splits came to be and what was left out.
+    `notes` are sentences on how the splits came to be and what was left out. `made` are the splits that were made here,
+    with `seed`; none of `groups` is on two sides of these. `listed` is what it was made of.
     """
 
     name: str
@@ -57,6 +61,15 @@ class Dataset:
     mirror_safe: bool
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
+    made: tuple[str, ...] = ()
+    seed: int = 0
+    listed: Listing | None = None
+
+    @property
+    def group_by(self) -> str:
+        """The pattern that grouped the images, empty without one."""
+        return "" if self.listed is None else self.listed.group_by
 
 
 def read_dataset(
@@ -65,37 +78,48 @@ def read_dataset(
     seed: int = 0,
     channels: int | None = None,
     strict: bool = False,
+    group_by: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Reads a folder with a subfolder a class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
 
     Shards are WebDataset's: a folder of .tar files, one of them, a pattern (train-{000000..000009}.tar), or URLs of
     these. hf:NAME[:CONFIG] and hf:FOLDER are read by the package `datasets`. Pictures are listed, not opened, but for
-    a few headers where `channels` is None; remote shards are downloaded, and `progress` counts them. With strict, a
-    file that cannot be used is an error, not skipped.
+    a few headers where `channels` is None, and for files of equal size, to find equal ones; remote shards are
+    downloaded, and `progress` counts them. With strict, a file that cannot be used is an error, not skipped.
+
+    Where the source is not split, equal files are on one side of the split, and so are images of one group: those with
+    the same `group` in a manifest, or in whose paths below the source `group_by`, a regular expression, finds the same.
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
     """
+    check_options(seed=seed, channels=channels)
+    listing = list_source(source, progress=progress)
+    refuse_if_strict(listing.skipped, strict=strict)
+    return split_listing(with_groups(listing, group_by=group_by), seed=seed, channels=channels, strict=strict)
+
+
+def check_options(*, seed: int, channels: int | None) -> None:
+    """Raise DataError for a seed or a number of channels that there cannot be."""
     try:
         check_whole("seed", seed, least=0, most=MAX_SEED)
         if channels is not None:
             check_whole("channels", channels, least=1, most=MAX_CHANNELS)
     except InputError as error:
         raise DataError(str(error)) from error
-    path = os.fspath(source)
-    if path == "digits":
-        return _digits(seed=seed, channels=channels)
-    listing = _list_source(path, progress)
-    refuse_if_strict(listing.skipped, strict=strict)
-    parts, split_notes = arrange(listing.parts, seed=seed)
+
+
+def split_listing(listing: Listing, *, seed: int, channels: int | None = None, strict: bool = False) -> Dataset:
+    """Return the data set of what was listed, split with `seed` where it does not say how; groups are kept whole."""
+    parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups)
     class_names, class_notes = check_classes(parts, strict=strict)
     notes = [*split_notes, *class_notes, *listing.notes]
-    if channels is None:
+    if channels is None and (channels := listing.channels) is None:
         channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
         notes.append(note)
     numbers = {name: number for number, name in enumerate(class_names)}
-    splits = {name: _to_split(parts[name], numbers, mixed=listing.mixed) for name in ("train", "val", "test")}
+    splits = {name: to_split(parts[name], numbers, mixed=listing.mixed) for name in ("train", "val", "test")}
     return Dataset(
         name=listing.name,
         class_names=class_names,
@@ -104,6 +128,10 @@ def read_dataset(
         mirror_safe=listing.mirror_safe,
         skipped=listing.skipped,
         notes=tuple(notes),
+        groups=listing.groups,
+        made=made,
+        seed=seed,
+        listed=listing,
     )
 
 
@@ -161,7 +189,11 @@ def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, stric
     return drop(dataset, reasons.keys(), reason=reasons)
 
 
-def _list_source(path: str, progress: Callable[[int, int], None] | None) -> Listing:
+def list_source(source: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Listing:
+    """Return what a source holds, as `read_dataset` takes it, not yet split; raises DataError as that does."""
+    path = os.fspath(source)
+    if path in BUILT_IN:
+        return _digits()
     try:
         # Only these need the network, or a package of its own.
         if path.startswith(HUB):
@@ -189,23 +221,25 @@ def _list_file(path: str) -> Listing:
     if suffix not in MANIFEST_SUFFIXES:
         raise DataError(
             f"a manifest must end in {', '.join(sorted(MANIFEST_SUFFIXES))}, received the file "
-            f"{printable(path)}; give a manifest or a folder (unpack archives first): {LAYOUT}"
+            f"{printable(path)}; give a manifest or a folder (unpack archives first): {EXPECTED}"
         )
     return read_manifest(path)
 
 
-def _near(sources: Sequence[str | Stored], *, mixed: int) -> Sequence[str | Stored]:
+def _near(sources: Sequence[Any], *, mixed: int) -> Sequence[Any]:
     """Returns the pictures that may be looked at in any order: those of one block, where not all can be at hand."""
     return sources[: sum(source.block == sources[0].block for source in sources)] if mixed else sources
 
 
-def _to_split(part: Part, numbers: Mapping[str, int], *, mixed: int) -> Split:
+def to_split(part: Part, numbers: Mapping[str, int], *, mixed: int = 0) -> Split:
+    """Return the images of a part with the numbers of their classes."""
     labels = np.fromiter((numbers[label] for label in part.labels), dtype=np.int64, count=len(part.labels))
     blocks = None
     if mixed:
         lies_in = np.fromiter((source.block for source in part.sources), dtype=np.int64, count=len(part.sources))
         blocks = Blocks(numbers=lies_in, mixed=mixed)
-    return Split(sources=part.sources, labels=labels, blocks=blocks)
+    in_memory = part.sources and isinstance(part.sources[0], np.ndarray)
+    return Split(sources=np.stack(part.sources) if in_memory else part.sources, labels=labels, blocks=blocks)
 
 
 def _without(split: Split, paths: Collection[str]) -> Split:
@@ -214,7 +248,7 @@ def _without(split: Split, paths: Collection[str]) -> Split:
     return Split(sources=tuple(split.sources[i] for i in kept), labels=split.labels[kept], blocks=blocks)
 
 
-def _choose_channels(sources: Sequence[str | Stored], *, seed: int) -> tuple[int, str]:
+def _choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
     chosen = np.random.default_rng(seed).permutation(len(sources))[: 4 * _NUM_HEADERS]
     headers: list[ImageHeader] = []
     for index in chosen:
@@ -239,26 +273,15 @@ def _choose_channels(sources: Sequence[str | Stored], *, seed: int) -> tuple[int
     return 3, f"The input has 3 channels: not all {sampled} are grey."
 
 
-def _digits(*, seed: int, channels: int | None) -> Dataset:
+def _digits() -> Listing:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "train") from error
     pixels, targets = load_digits(return_X_y=True)
     images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    labels = targets.astype(np.int64)
-    indices = stratified_split([str(label) for label in labels], seed=seed, names=("val", "test"))
-    splits = {name: Split(sources=images[i], labels=labels[i]) for name, i in indices.items()}
-    shadowed = os.path.isdir("digits")
-    return Dataset(
-        name="digits",
-        class_names=tuple(str(digit) for digit in range(10)),
-        channels=1 if channels is None else channels,
-        **splits,
-        mirror_safe=False,
-        notes=(
-            *(("The built-in digits are used; for the folder of that name write ./digits.",) * shadowed),
-            f"The pictures were split 70% train, 15% val, 15% test, stratified with seed {seed}.",
-            "The pictures are scikit-learn's 1,797 handwritten digits, 8 x 8, grey.",
-        ),
-    )
+    notes = ["The pictures are scikit-learn's 1,797 handwritten digits, 8 x 8, grey."]
+    if os.path.isdir("digits"):
+        notes.insert(0, "The built-in digits are used; for the folder of that name write ./digits.")
+    part = Part(sources=tuple(images), labels=tuple(str(target) for target in targets))
+    return Listing(name="digits", parts={"": part}, notes=tuple(notes), mirror_safe=False, channels=1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from effnet.data.leaks import NO_LEAKS, Leaks
 from effnet.data.listing import Skipped
 from effnet.system.text import printable
 
@@ -36,11 +37,15 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """Files with the same bytes: paths (or "name[i]" for arrays), and the split and class of each."""
+    """Files with the same bytes: paths (or "name[i]" for arrays), and the split and class of each.
+
+    Where `similar`, the bytes differ, but it is the same photograph in another size or encoding.
+    """
 
     paths: tuple[str, ...]
     splits: tuple[str, ...]
     labels: tuple[str, ...]
+    similar: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,8 @@ class DataReport:
     """What inspection found; lists and sizes cover the `num_examined` of `num_images` pictures.
 
     `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or
-    a number of stored channels with how many pictures have it; `small_classes` have few in train.
+    a number of stored channels with how many pictures have it; `small_classes` have few in train. `leaks` are test
+    pictures of which train or val hold another, as `find_leaks` has them.
     """
 
     name: str
@@ -68,6 +74,7 @@ class DataReport:
     small_classes: tuple[str, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
+    leaks: Leaks = NO_LEAKS
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that json.dumps takes."""
@@ -96,6 +103,7 @@ def describe(report: DataReport) -> list[str]:
         "are in more than one split, so the measured accuracy is too high", report.across_splits
     )
     lines += _describe_duplicates("have different labels", report.across_labels)
+    lines += [report.leaks.sentence] if report.leaks.names else []
     return lines + list(report.notes)
 
 
@@ -124,9 +132,17 @@ def _describe_files(what: str, files: Sequence[Skipped]) -> list[str]:
 
 
 def _describe_duplicates(what: str, groups: Sequence[Duplicate]) -> list[str]:
+    equal = [group for group in groups if not group.similar]
+    similar = [group for group in groups if group.similar]
+    return _describe_copies(f"pictures with the same bytes {what}", equal) + _describe_copies(
+        f"pictures that are nearly identical (another size or encoding) {what}", similar
+    )
+
+
+def _describe_copies(what: str, groups: Sequence[Duplicate]) -> list[str]:
     if not groups:
         return []
-    lines = [f"{len(groups):,} pictures with the same bytes {what}:"]
+    lines = [f"{len(groups):,} {what}:"]
     for group in groups[:_NUM_SHOWN]:
         copies = [
             f"{printable(path)} ({split}, {printable(label)})"

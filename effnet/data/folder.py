@@ -1,21 +1,17 @@
-"""Lists a folder of pictures: one subfolder a class, with or without train, val and test above them."""
+"""Lists the images below folders: one subfolder a class, with or without train, val and test above them."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from effnet.data.decode import IMAGE_SUFFIXES
-from effnet.data.listing import SPLIT_NAMES, Listing, Part, Skipped, class_name, make_part
+from effnet.data.layout import EXPECTED, find_layout, is_ignored_folder, subfolders
+from effnet.data.listing import Listing, Part, Skipped, class_name, make_part
 from effnet.errors import DataError
 from effnet.system.text import printable
 
-LAYOUT = (
-    "expected one subfolder a class (DATA/cat/1.jpg, DATA/dog/2.jpg), "
-    "or train, val and test folders that hold such subfolders"
-)
-
-_IGNORED_FOLDERS = frozenset({"__macosx", "@eadir"})
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _FOREIGN_PICTURES = frozenset(
     {".heic", ".heif", ".jxl", ".svg", ".psd", ".eps", ".pdf", ".tga", ".dng", ".cr2", ".nef", ".arw"}
@@ -34,29 +30,39 @@ class _Log:
     empty_classes: list[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImages:
+    """The images below a folder, sorted; the files that look like images and are not read; notes on other files."""
+
+    paths: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+
+
+def list_images(root: str) -> FoundImages:
+    """List the images anywhere below a folder as a data set lists those of a class; no file is opened."""
+    log = _Log(skipped=[], ignored=Counter(), empty_classes=[])
+    paths = tuple(sorted(str(Path(path)) for path in _walk(root, set(), log)))  # without a leading ./
+    return FoundImages(paths=paths, skipped=tuple(log.skipped), notes=tuple(_log_notes(log)))
+
+
 def list_folder(root: str) -> Listing:
-    """Lists the pictures below a folder without opening any file.
+    """List the labelled images below a folder without opening any file; `find_layout` says what the folders mean.
 
     Raises:
-        DataError: there are no class folders, or two folders mean the same split.
+        DataError: there are no class folders, two folders mean the same split, or the layout can be read in two ways.
     """
     log = _Log(skipped=[], ignored=Counter(), empty_classes=[])
-    notes: list[str] = []
-    children = _subfolders(root)
-    splits = _split_folders(root, children)
+    layout = find_layout(root)
     parts: dict[str, Part] = {}
-    if splits is None:
-        parts[""] = _list_classes(root, children, above=[root], log=log)
-    for split, path in (splits or {}).items():
-        classes = _subfolders(path)
-        if classes:
-            parts[split] = _list_classes(path, classes, above=[root, path], log=log)
-        else:
-            notes.append(f"The folder {printable(path)} has no class folders, so it is not used.")
+    for split, path in layout.parts.items():
+        above = [root, path] if path != root else [root]
+        parts[split] = _list_classes(path, subfolders(path), above=above, log=log)
     if not any(part.sources for part in parts.values()):
-        raise DataError(_nothing_found(root, children, log))
+        raise DataError(_nothing_found(root, subfolders(root), log))
     name = os.path.basename(os.path.abspath(root)) or "data"
-    return Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=(*notes, *_log_notes(log)))
+    notes = (*layout.notes, *_log_notes(log))
+    return Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=notes, root=root)
 
 
 def _log_notes(log: _Log) -> list[str]:
@@ -78,50 +84,17 @@ def _nothing_found(root: str, children: list[os.DirEntry[str]], log: _Log) -> st
     loose = _num_loose_pictures(root)
     if loose:
         return (
-            f"{place} holds {loose} pictures but no class folders with pictures; {LAYOUT}. "
+            f"{place} holds {loose} pictures but no class folders with pictures; {EXPECTED}. "
             "Or list the pictures in a CSV file with the columns path,label"
         )
     if children:
-        return f"the {len(children)} folders in {place} hold no pictures; {LAYOUT}"
-    return f"{place} is empty; {LAYOUT}"
+        return f"the {len(children)} folders in {place} hold no pictures; {EXPECTED}"
+    return f"{place} is empty; {EXPECTED}"
 
 
 def _num_loose_pictures(path: str) -> int:
     with os.scandir(path) as entries:
         return sum(_suffix(entry.name) in IMAGE_SUFFIXES for entry in entries)
-
-
-def _subfolders(path: str) -> list[os.DirEntry[str]]:
-    with os.scandir(path) as entries:
-        found = [entry for entry in entries if not _is_ignored_folder(entry.name) and _is_folder(entry)]
-    return sorted(found, key=lambda entry: entry.name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a symbolic link that leads to itself
-        return False
-
-
-def _is_ignored_folder(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _IGNORED_FOLDERS
-
-
-def _split_folders(root: str, children: list[os.DirEntry[str]]) -> dict[str, str] | None:
-    """Returns the path of each given split, or None where the folders in root are classes."""
-    if not all(child.name.lower() in SPLIT_NAMES for child in children):
-        return None
-    splits: dict[str, str] = {}
-    for child in children:
-        split = SPLIT_NAMES[child.name.lower()]
-        if split in splits:
-            raise DataError(
-                f"{printable(root)} must have one folder a split, but {os.path.basename(splits[split])} "
-                f"and {child.name} both mean {split}; merge or rename one"
-            )
-        splits[split] = child.path
-    return splits if "train" in splits and _subfolders(splits["train"]) else None
 
 
 def _list_classes(root: str, classes: list[os.DirEntry[str]], *, above: list[str], log: _Log) -> Part:
@@ -171,7 +144,7 @@ def _kind(entry: os.DirEntry[str], log: _Log) -> str:
     # is_dir and is_file answer from the folder's own record; only symbolic links are followed with a stat.
     try:
         if entry.is_dir():
-            return "" if _is_ignored_folder(entry.name) else "folder"
+            return "" if is_ignored_folder(entry.name) else "folder"
         if entry.name.startswith(".") or entry.name.lower() in _IGNORED_FILES:
             return ""
         suffix = _suffix(entry.name)

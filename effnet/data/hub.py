@@ -1,6 +1,7 @@
 """Lists what the package `datasets` reads: data sets of the Hugging Face hub, saved to disk, or in folders."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,19 +139,42 @@ def _part(table: Any, wanted: dict[str, str], shown: str) -> tuple[Part, list[Sk
     import datasets
 
     image = _column(table, datasets.Image, "image", wanted, shown)
-    label = _column(table, datasets.ClassLabel, "label", wanted, shown)
-    names = [class_name(name) for name in table.features[label].names]
+    label = _label_column(table, wanted, shown)
+    feature = table.features[label]
     rows = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    numbers = table.with_format(None)[label][:]
+    values = table.with_format(None)[label][:]
     sources, labels, without = [], [], []
-    for row, number in enumerate(numbers):
+    for row, value in enumerate(values):
         source = HubRow(rows=rows, column=image, row=row, table=shown)
-        if number is None or number < 0:
+        text = _class_of(feature, value)
+        if not text:
             without.append(Skipped(path=source.name, reason="it has no label"))
             continue
         sources.append(source)
-        labels.append(names[number])
+        labels.append(text)
     return Part(sources=tuple(sources), labels=tuple(labels)), without
+
+
+def _class_of(feature: Any, value: Any) -> str:
+    """Returns the name of the class that a cell of the label column means, empty where it has none."""
+    names = getattr(feature, "names", None)
+    if value is None or (names is not None and value < 0):
+        return ""
+    return class_name(str(value) if names is None else names[value])
+
+
+def _label_column(table: Any, wanted: dict[str, str], shown: str) -> str:
+    """Returns the column of classes: one of texts or whole numbers if asked for, of texts without any of classes."""
+    import datasets
+
+    asked = "label" in wanted
+    has_classes = any(isinstance(feature, datasets.ClassLabel) for feature in table.features.values())
+    kinds = r"(large_)?string|u?int\d+" if asked else r"(large_)?string"
+    for name in [wanted["label"]] if asked else () if has_classes else _USUAL["label"]:
+        feature = table.features.get(name)
+        if isinstance(feature, datasets.Value) and re.fullmatch(kinds, feature.dtype):
+            return name
+    return _column(table, datasets.ClassLabel, "label", wanted, shown)
 
 
 def _column(table: Any, kind: type, role: str, wanted: dict[str, str], shown: str) -> str:

@@ -5,20 +5,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from effnet.data.alike import Look, alike, look_at
 from effnet.data.datasets import Dataset
 from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header
 from effnet.data.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
-from effnet.data.listing import Skipped
+from effnet.data.leaks import find_leaks, keep_together, names_of
+from effnet.data.listing import Group, Skipped
 from effnet.data.opening import FORMAT_SUFFIXES
 from effnet.data.stored import Source, encoded, source_name
 from effnet.errors import DataError, ImageError
 from effnet.system.text import printable
 
-__all__ = ["DataReport", "describe", "inspect_dataset"]
+__all__ = ["DataReport", "describe", "inspect_and_join", "inspect_dataset"]
 
 Progress = Callable[[int, int], None]
 
@@ -37,6 +39,7 @@ class _Finding:
     header: ImageHeader | None
     reason: str
     size_bytes: int
+    look: Look | None = None
 
 
 def inspect_dataset(
@@ -49,18 +52,38 @@ def inspect_dataset(
     Raises:
         DataError: not one picture can be decoded.
     """
-    items = _items(dataset, sample=sample, seed=seed)
-    return _summarize(dataset, _examine_all(items, channels=dataset.channels, progress=progress))
+    findings = _examine_all(_items(dataset, sample=sample, seed=seed), channels=dataset.channels, progress=progress)
+    copies = _copies(findings)
+    return _summarize(replace(dataset, groups=(*dataset.groups, *copies)), findings, copies)
 
 
-def _summarize(dataset: Dataset, findings: Sequence[_Finding]) -> DataReport:
+def inspect_and_join(
+    dataset: Dataset, *, sample: int = 20_000, seed: int = 0, progress: Progress | None = None
+) -> tuple[Dataset, DataReport]:
+    """Inspect a data set; where it was split here, return it split so that no copies are on two sides, and its report.
+
+    These are equal pictures and nearly identical ones, of those that inspection decoded. Raises DataError as
+    `inspect_dataset` does.
+    """
+    findings = _examine_all(_items(dataset, sample=sample, seed=seed), channels=dataset.channels, progress=progress)
+    copies = _copies(findings)
+    dataset = keep_together(dataset, copies)
+    sides = {name: split for split in SPLITS for name in names_of(getattr(dataset, split))}
+    moved = [
+        replace(finding, item=replace(finding.item, split=sides.get(finding.item.name, finding.item.split)))
+        for finding in findings
+    ]
+    return dataset, _summarize(dataset, moved, copies)
+
+
+def _summarize(dataset: Dataset, findings: Sequence[_Finding], copies: Sequence[Group]) -> DataReport:
     readable = [(f, f.header) for f in findings if f.header is not None]
     headers = [header for _, header in readable]
     unreadable = tuple(Skipped(path=f.item.name, reason=f.reason) for f in findings if f.header is None)
     if not headers:
         first = f"{printable(unreadable[0].path)}: {unreadable[0].reason}" if unreadable else "it is empty"
         raise DataError(f"the data set must have pictures that can be decoded, none can; the first is {first}")
-    duplicates = _duplicates([finding for finding, _ in readable])
+    duplicates = _duplicates([finding.item for finding, _ in readable], copies)
     classes = _count_classes(dataset)
     in_train = [count.train for count in classes]
     num_images = sum(len(split) for split in (dataset.train, dataset.val, dataset.test))
@@ -86,6 +109,7 @@ def _summarize(dataset: Dataset, findings: Sequence[_Finding]) -> DataReport:
         small_classes=tuple(count.name for count in classes if count.train < FEW_IMAGES),
         skipped=dataset.skipped,
         notes=dataset.notes,
+        leaks=find_leaks(dataset),
     )
 
 
@@ -126,37 +150,53 @@ def _examine(item: _Item, channels: int) -> _Finding:
         if not isinstance(item.source, np.ndarray):
             file = encoded(item.source)
             header = image_header(file, name=item.name)
-            decode_image(file, channels=channels, name=item.name)
+            look = look_at(decode_image(file, channels=channels, name=item.name))
             size_bytes = len(file) if isinstance(file, bytes) else os.stat(file).st_size
         else:
             height, width, stored = item.source.shape
             fit_channels(item.source[:1, :1], channels)
             header = ImageHeader(width=width, height=height, channels=stored, format="array", mode="array")
-            size_bytes = item.source.nbytes
-        return _Finding(item=item, header=header, reason="", size_bytes=size_bytes)
+            size_bytes, look = item.source.nbytes, None
+        return _Finding(item=item, header=header, reason="", size_bytes=size_bytes, look=look)
     except (ImageError, OSError) as error:
         reason = str(error).removeprefix(f"{printable(item.name)}: ")
         return _Finding(item=item, header=None, reason=reason, size_bytes=0)
 
 
-def _duplicates(findings: Sequence[_Finding]) -> list[Duplicate]:
-    """Returns the groups of equal content; only what has the same size in bytes is hashed."""
+def _copies(findings: Sequence[_Finding]) -> tuple[Group, ...]:
+    """Return the groups of equal content, and of equal looks; only what has the same size in bytes is hashed."""
+    readable = [finding for finding in findings if finding.header is not None]
     by_size: dict[int, list[_Item]] = {}
-    for finding in findings:
+    for finding in readable:
         by_size.setdefault(finding.size_bytes, []).append(finding.item)
-    by_content: dict[bytes, list[_Item]] = {}
+    by_content: dict[bytes, list[str]] = {}
     for group in by_size.values():
         if len(group) > 1:
             for item in group:
-                by_content.setdefault(_content_hash(item.source), []).append(item)
+                by_content.setdefault(_content_hash(item.source), []).append(item.name)
+    equal = [Group(kind="identical", names=tuple(same)) for same in by_content.values() if len(same) > 1]
+    # Of equal ones the first is enough.
+    extra = {name for group in equal for name in group.names[1:]}
+    looks = [
+        (finding.item.name, finding.look) for finding in readable if finding.look and finding.item.name not in extra
+    ]
+    similar = [
+        Group(kind="similar", names=tuple(looks[index][0] for index in same))
+        for same in alike([look for _, look in looks if look])
+    ]
+    return (*equal, *similar)
+
+
+def _duplicates(items: Sequence[_Item], copies: Sequence[Group]) -> list[Duplicate]:
+    by_name = {item.name: item for item in items}
     return [
         Duplicate(
-            paths=tuple(item.name for item in same),
-            splits=tuple(item.split for item in same),
-            labels=tuple(item.label for item in same),
+            paths=group.names,
+            splits=tuple(by_name[name].split for name in group.names),
+            labels=tuple(by_name[name].label for name in group.names),
+            similar=group.kind == "similar",
         )
-        for same in by_content.values()
-        if len(same) > 1
+        for group in copies
     ]
 
 

@@ -1,10 +1,12 @@
 """What a folder or a manifest lists, before it is split: paths and labels, nothing opened."""
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-from effnet.data.stored import Stored
+from effnet.data.stored import Source
 from effnet.errors import DataError
 from effnet.system.text import printable
 
@@ -33,8 +35,20 @@ class Skipped:
 class Part:
     """The pictures of one given split, or all of them: `sources[i]` shows a `labels[i]`; files are sorted by path."""
 
-    sources: tuple[str | Stored, ...]
+    sources: tuple[Source, ...]
     labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Two or more images, by path or name, that must not be on two sides of a split, and why.
+
+    `kind` is "group" for those that the user says belong together (one patient, one video), "identical" for equal
+    files, and "similar" for the same photograph in another size or encoding.
+    """
+
+    kind: Literal["group", "identical", "similar"]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +56,8 @@ class Listing:
     """Pictures by given split ("train", "val", "test"), or under "" where the source has no splits.
 
     Where the blocks that the pictures lie in cannot all be at hand, `mixed` says how many can, otherwise it is 0.
+    `root` is the folder that paths are told relative to, `channels` what the source says of them; `groups` are those of
+    a manifest's column and, once they are looked for, of `group_by` and of equal files.
     """
 
     name: str
@@ -50,6 +66,19 @@ class Listing:
     notes: tuple[str, ...] = ()
     mirror_safe: bool = True
     mixed: int = 0
+    root: str = ""
+    channels: int | None = None
+    groups: tuple[Group, ...] = ()
+    group_by: str = ""
+
+    def relative(self, name: str) -> str:
+        """Return a path as it is below the folder of the data, with slashes; other names as they are."""
+        prefix = os.path.join(self.root, "") if self.root else ""
+        return name.removeprefix(prefix).replace(os.sep, "/")
+
+    def absolute(self, path: str) -> str:
+        """Return the path or name that `relative` gives this text for."""
+        return os.path.join(self.root, *path.split("/")) if self.root and not path.startswith("/") else path
 
 
 def class_name(text: str) -> str:

@@ -1,17 +1,20 @@
-"""Lists a CSV or JSONL manifest: path, label and optionally split, one picture a row."""
+"""Lists a CSV, TSV or JSONL manifest: path, label and optionally split and group, one picture a row."""
 
 import csv
 import io
 import os
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
+from effnet.data.groups import grouped
 from effnet.data.listing import SPLIT_NAMES, Listing, Skipped, class_name, make_part
+from effnet.data.manifest_paths import ImageFinder, delimiter_of
 from effnet.errors import DataError, nearest
 from effnet.system.files import open_regular, parse_json
 from effnet.system.text import brief, printable, reason_of, shortened
 
-MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson"})
+MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
 _COLUMNS = ("path", "label", "split")
 # No path and no label comes near these; a file without line ends must not fill the memory.
@@ -27,13 +30,16 @@ def read_manifest(path: str) -> Listing:
         DataError: a column is missing, or a line is not usable; the message has the line number.
     """
     folder = os.path.dirname(path)
-    read_rows = _csv_rows if path.lower().endswith(".csv") else _jsonl_rows
+    read_rows = _csv_rows if path.lower().endswith((".csv", ".tsv")) else _jsonl_rows
+    finder = ImageFinder(folder)
     seen: dict[str, tuple[int, str, str]] = {}
+    group_of: dict[str, str] = {}
     skipped: list[Skipped] = []
     num_repeated = 0
     for line, row in read_rows(path):
         relative, label, split = _check_row(row, path, line)
-        full = os.path.join(folder, relative)
+        full = finder.find(relative) or os.path.join(folder, relative)
+        group_of[full] = str(row.get("group") or "").strip()
         if full in seen:
             _check_same(path, line, relative, (label, split), seen[full])
             num_repeated += 1
@@ -44,19 +50,22 @@ def read_manifest(path: str) -> Listing:
             pairs.setdefault(split, []).append((full, label))
         else:
             skipped.append(Skipped(path=full, reason="no such file"))
-    _check_found(path, num_rows=len(seen), pairs=pairs)
+    _check_found(path, num_rows=len(seen), pairs=pairs, first=skipped[0].path if skipped else "")
     notes = (f"{num_repeated} rows repeat an earlier row and were ignored.",) if num_repeated else ()
     return Listing(
         name=os.path.splitext(os.path.basename(path))[0],
         parts={split: make_part(found) for split, found in pairs.items()},
         skipped=tuple(skipped),
         notes=notes,
+        root=folder,
+        groups=tuple(grouped((group_of[full], full) for part in pairs.values() for full, _ in part)),
     )
 
 
-def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str, str]]]) -> None:
+def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str, str]]], first: str) -> None:
     if not pairs:
-        what = f"none of its {num_rows} files exists" if num_rows else "it has no rows"
+        looked = f"none of its {num_rows} files exists; the first that was looked for is {printable(first)}"
+        what = looked if num_rows else "it has no rows"
         raise DataError(
             f"{printable(path)} must list pictures, but {what}; paths are relative to the manifest's folder"
         )
@@ -65,8 +74,6 @@ def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str
             f"{printable(path)} must give a split in every row or in none, "
             f"but {len(pairs[''])} rows have none; fill them in"
         )
-    if "" not in pairs and "train" not in pairs:
-        raise DataError(f"{printable(path)} must have rows of the split train, received {', '.join(pairs)}")
 
 
 def _check_same(path: str, line: int, relative: str, now: tuple[str, str], earlier: tuple[int, str, str]) -> None:
@@ -126,7 +133,9 @@ def _no_text(line: str) -> str:
 
 def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # Strict, because else a quote that nobody closes takes the rest of the file for one cell.
-    reader = csv.DictReader(_lines(path), skipinitialspace=True, strict=True)
+    lines = _lines(path)
+    header = next(lines, "")
+    reader = csv.DictReader(chain((header,), lines), skipinitialspace=True, strict=True, delimiter=delimiter_of(header))
     begun = 1
     try:
         columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]

@@ -2,6 +2,8 @@
 
 import os
 
+from effnet.errors import InputError
+
 HUB = "hf:"
 """What begins the name of a data set that the package `datasets` reads."""
 
@@ -25,3 +27,24 @@ def is_sharded(data: str) -> bool:
             any(name.endswith(".tar") for name, _ in names) and not any(folder for _, folder in names)
         )
     return data.endswith(".tar") or (not os.path.exists(data) and ".tar" in data and "{" in data)
+
+
+def refuse_inside(out: str | os.PathLike[str], data: str | os.PathLike[str], *, option: str = "--out") -> None:
+    """Raise InputError if a folder to write to and the folder of the data are the same, or one lies in the other.
+
+    What is written among the images would be taken for a class, or for images, the next time.
+    """
+    folder = os.fspath(data).removeprefix(HUB)
+    if not os.path.isdir(folder):
+        return
+    place, root = os.path.realpath(out), os.path.realpath(folder)
+    shared = os.path.commonpath((place, root)) if os.path.splitdrive(place)[0] == os.path.splitdrive(root)[0] else ""
+    if shared not in (place, root):
+        return
+    how = "is that folder" if place == root else "lies in it" if shared == root else "holds it"
+    name = os.path.basename(place) if shared == root != place else "effnet-model"
+    beside = os.path.join(os.path.dirname(root), name)
+    raise InputError(
+        f"{option} must lie outside of DATA ({os.fspath(data)}), but {os.fspath(out)} {how}: give {option} "
+        f"{os.path.relpath(beside)}"
+    )

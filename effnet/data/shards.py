@@ -32,9 +32,10 @@ def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
     splits = _check_splits(wanted)
     listed = list(_list_all(wanted, progress))
     store = ShardStore([shard for shard, _ in listed])
+    split_here = "train" in splits or len(splits) > 1
     parts: dict[str, tuple[list[ShardMember], list[str]]] = {}
     for number, (shard, members) in enumerate(listed):
-        sources, labels = parts.setdefault(shard.split if "train" in splits else "", ([], []))
+        sources, labels = parts.setdefault(shard.split if split_here else "", ([], []))
         for member in members:
             labels.append(_class_of(member, shard, index.class_names))
             sources.append(
@@ -60,8 +61,6 @@ def _check_splits(shards: Sequence[Shard]) -> set[str]:
     if "" in splits and len(splits) > 1:
         odd = next(shard.name for shard in shards if not shard.split)
         raise DataError(f"either all shards or none must be named after a split (train-000000.tar), but {odd} is not")
-    if len(splits) > 1 and "train" not in splits:
-        raise DataError(f"shards of several splits must have train among them, received {', '.join(sorted(splits))}")
     return splits
 
 

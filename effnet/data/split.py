@@ -2,11 +2,13 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.listing import Part
+from effnet.data.groups import numbers_within
+from effnet.data.listing import Group, Part
 from effnet.errors import DataError
 from effnet.system.text import printable
 
@@ -14,57 +16,138 @@ HELD_OUT = 0.15
 """The fraction of the pictures that become val, and again test, where the source does not give them."""
 
 
-def stratified_split(labels: Sequence[str], *, seed: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns sorted int64 indices of each split: `names` are the held-out ones, the rest is "train".
+def stratified_split(
+    labels: Sequence[str], *, seed: int, names: Sequence[str], groups: Mapping[int, int] | None = None
+) -> dict[str, np.ndarray]:
+    """Return sorted int64 indices of each split: `names` are the held-out ones, the rest is "train".
 
-    Every class gives about 15 % to each held-out split, at least one picture where it has enough; a class
-    with one picture stays in train, and one with two gives to the last name. The order depends on the seed
+    Every class gives about 15 % to each held-out split, at least one image where it has enough; a class
+    with one image stays in train, and one with two gives to the last name. The order depends on the seed
     and on the class alone, so that adding a class leaves the others as they were.
+
+    Images (by index) with the same number in `groups` stay together. Then "about" is as near as whole groups come, and
+    "one image" is one group.
     """
-    groups: dict[str, list[int]] = {}
-    for index, label in enumerate(labels):
-        groups.setdefault(label, []).append(index)
+    draw = _Draw.of(labels, groups or {})
     chosen: dict[str, list[int]] = {name: [] for name in ("train", *names)}
-    for label, indices in groups.items():
+    by_class: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_class.setdefault(label, []).append(index)
+    # Where groups reach over classes, the order of the classes matters: it must not depend on that of the files.
+    for label in sorted(by_class):
         key = zlib.crc32(label.encode("utf-8", "surrogatepass"))
-        shuffled = np.random.default_rng((seed, key)).permutation(indices).tolist()
-        share = max(1, int(HELD_OUT * len(indices) + 0.5))
-        for name in reversed(names):
-            taken = min(share, len(shuffled) - 1)
-            chosen[name].extend(shuffled[:taken])
-            shuffled = shuffled[taken:]
-        chosen["train"].extend(shuffled)
-    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in chosen.items()}
+        shuffled = np.random.default_rng((seed, key)).permutation(by_class[label]).tolist()
+        units = list(dict.fromkeys(draw.unit_of[index] for index in shuffled))
+        for later, name in reversed(list(enumerate(names))):
+            draw.take_(units, label, split=name, keep=later + 1)
+    for index, unit in enumerate(draw.unit_of):
+        chosen[draw.side.get(unit, "train")].append(index)
+    return {name: np.array(indices, dtype=np.int64) for name, indices in chosen.items()}
 
 
-def arrange(parts: dict[str, Part], *, seed: int) -> tuple[dict[str, Part], list[str]]:
-    """Returns the parts "train", "val" and "test", and sentences that say how they came to be.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draw:
+    """The units that are drawn, an image or a group, while they are drawn; a group has the number of its first image.
+
+    `unit_of` is the unit of each image, `counts` how many images of each class a group has, `left` how many units of
+    a class are not drawn yet, `taken` how many images of (split, class) are, `wanted` how many that should be.
+    """
+
+    labels: Sequence[str]
+    unit_of: list[int]
+    counts: dict[int, Counter[str]]
+    left: Counter[str]
+    taken: Counter[tuple[str, str]]
+    wanted: dict[str, int]
+    side: dict[int, str]
+
+    @classmethod
+    def of(cls, labels: Sequence[str], groups: Mapping[int, int]) -> "_Draw":
+        unit_of = list(range(len(labels)))
+        first: dict[int, int] = {}
+        counts: dict[int, Counter[str]] = {}
+        for index in sorted(groups):
+            unit_of[index] = first.setdefault(groups[index], index)
+            counts.setdefault(unit_of[index], Counter())[labels[index]] += 1
+        left = Counter(labels)
+        for found in counts.values():
+            for label, count in found.items():
+                left[label] -= count - 1
+        wanted = {label: max(1, int(HELD_OUT * count + 0.5)) for label, count in Counter(labels).items()}
+        return cls(labels=labels, unit_of=unit_of, counts=counts, left=left, taken=Counter(), wanted=wanted, side={})
+
+    def counts_of(self, unit: int) -> Mapping[str, int]:
+        """Return how many images of each class a unit has."""
+        return self.counts.get(unit) or {self.labels[unit]: 1}
+
+    def take_(self, units: Sequence[int], label: str, *, split: str, keep: int) -> None:
+        """Draw units of a class into `split` in their order while that brings its classes nearer to their share.
+
+        `keep` units of the class are left for the splits that follow and for train, but for the first that is drawn.
+        """
+        for unit in units:
+            if self.taken[split, label] >= self.wanted[label]:
+                return
+            if unit not in self.side and self._may(unit, label, split, keep) and self._gain(unit, split) > 0:
+                self._put_(unit, split)
+        if not self.taken[split, label]:  # every group is too large: the smallest, rather than none
+            open_ = [unit for unit in units if unit not in self.side and self._may(unit, label, split, keep)]
+            if open_:
+                self._put_(min(open_, key=lambda unit: sum(self.counts_of(unit).values())), split)
+
+    def _may(self, unit: int, label: str, split: str, keep: int) -> bool:
+        """Return whether every class of the unit keeps enough of others: one for train, and `keep` of this one."""
+        least = keep if self.taken[split, label] else 1
+        return all(self.left[name] > (least if name == label else 1) for name in self.counts_of(unit))
+
+    def _gain(self, unit: int, split: str) -> int:
+        """Return by how many images the unit would bring its classes nearer to their share."""
+        return sum(
+            abs(self.wanted[name] - self.taken[split, name]) - abs(self.wanted[name] - self.taken[split, name] - count)
+            for name, count in self.counts_of(unit).items()
+        )
+
+    def _put_(self, unit: int, split: str) -> None:
+        self.side[unit] = split
+        for name, count in self.counts_of(unit).items():
+            self.taken[split, name] += count
+            self.left[name] -= 1
+
+
+def arrange(
+    parts: dict[str, Part], *, seed: int, groups: Iterable[Group] = ()
+) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
+    """Return the parts "train", "val" and "test", the names of those made here, and sentences that say so.
+
+    Where a split is made here, the images of a group stay on one side of it.
 
     Raises:
         DataError: there are too few pictures to hold any out.
     """
     given = {name: part for name, part in parts.items() if part.sources}
     share = f"{HELD_OUT:.0%}"
-    if "val" in given and "test" in given:
-        return given, ["The splits train, val and test are used as given."]
     train = given.get("", given.get("train"))
     if train is None:
-        raise DataError("the split train must hold pictures, but it has none")
-    if "val" in given:
-        carved = _carve(train, seed=seed, names=("val",))
+        raise DataError(
+            f"the split train must hold pictures, but only {', '.join(sorted(given)) or 'none'} has any; add some to "
+            "train on (effnet evaluate takes such data)"
+        )
+    if "val" in given and "test" in given:
+        return given, (), ["The splits train, val and test are used as given."]
+    if "val" in given or "test" in given:
+        carved = _carve(train, seed=seed, names=("val",), groups=groups)
+        held_out = given.get("test", given.get("val"))
+        assert held_out is not None
         note = (
-            f"There is no test split, so the given val is the held-out test, and {share} of train, "
+            f"There is no val split, so {share} of train, stratified with seed {seed}, became val."
+            if "test" in given
+            else f"There is no test split, so the given val is the held-out test, and {share} of train, "
             f"stratified with seed {seed}, became val."
         )
-        return {**carved, "test": given["val"]}, [note]
-    if "test" in given:
-        carved = _carve(train, seed=seed, names=("val",))
-        return {**carved, "test": given["test"]}, [
-            f"There is no val split, so {share} of train, stratified with seed {seed}, became val."
-        ]
+        return {**carved, "test": held_out}, ("val",), [note]
     rest = f"{1 - 2 * HELD_OUT:.0%}"
     note = f"The pictures were split {rest} train, {share} val, {share} test, stratified with seed {seed}."
-    return _carve(train, seed=seed, names=("val", "test")), [note]
+    return _carve(train, seed=seed, names=("val", "test"), groups=groups), ("val", "test"), [note]
 
 
 def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, ...], list[str]]:
@@ -85,13 +168,21 @@ def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, .
             "add another class, or give the folder that holds the class folders"
         )
     small = sorted(name for name, count in Counter(_all_labels(parts)).items() if count < 2)
+    untested = sorted(counts.keys() - set(parts["test"].labels) - set(small)) if "test" in parts else []
+    notes = []
+    if untested:
+        shown = ", ".join(printable(name) for name in untested)
+        notes = [
+            f"These classes have no test images (theirs may be copies or of one group) and cannot be measured: {shown}."
+        ]
     if not small:
-        return tuple(sorted(counts)), []
+        return tuple(sorted(counts)), notes
     shown = ", ".join(printable(name) for name in small)
     if strict:
         raise DataError(f"strict needs at least 2 pictures a class, but these have fewer: {shown}")
     return tuple(sorted(counts)), [
-        f"Classes with fewer than 2 pictures are in train only and cannot be measured: {shown}."
+        *notes,
+        f"Classes with fewer than 2 pictures are in train only and cannot be measured: {shown}.",
     ]
 
 
@@ -99,12 +190,15 @@ def _all_labels(parts: dict[str, Part]) -> list[str]:
     return [label for part in parts.values() for label in part.labels]
 
 
-def _carve(part: Part, *, seed: int, names: tuple[str, ...]) -> dict[str, Part]:
-    indices = stratified_split(part.labels, seed=seed, names=names)
+def _carve(part: Part, *, seed: int, names: tuple[str, ...], groups: Iterable[Group]) -> dict[str, Part]:
+    together = numbers_within(part, groups)
+    indices = stratified_split(part.labels, seed=seed, names=names, groups=together)
     for name in names:
         if not len(indices[name]):
+            num_units = len(part.sources) - len(together) + len(set(together.values()))
+            kept = f" that are {num_units} apart from copies and groups" if together else ""
             raise DataError(
-                f"no class has enough pictures to hold some out for {name}: {len(part.sources)} pictures in "
+                f"no class has enough pictures to hold some out for {name}: {len(part.sources)} pictures{kept} in "
                 f"{len(set(part.labels))} classes; add pictures, at least {len(names) + 1} in a class"
             )
     return {

@@ -18,7 +18,7 @@ from effnet.runtime.engines import can_run
 from effnet.runtime.formats import FORMATS, Format
 from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
-from effnet.weights.labels import labelled_split
+from effnet.weights.labels import Chosen, choose_images
 
 Progress = Callable[[int, int], None]
 
@@ -50,7 +50,7 @@ class Row:
 class Bench:
     """What was measured; `absent` formats could be exported here, `uninstalled` says by runtime how to install it.
 
-    `failed` says by format why it could not be measured.
+    `failed` says by format why it could not be measured, `scored` which pictures scored them.
     """
 
     config: ModelConfig
@@ -58,6 +58,7 @@ class Bench:
     absent: tuple[str, ...]
     uninstalled: dict[str, str]
     failed: dict[str, str]
+    scored: str = ""
 
 
 def bench_exports(
@@ -71,7 +72,7 @@ def bench_exports(
     seconds: float = 0.3,
     progress: Progress | None = None,
 ) -> Bench:
-    """Measures the exports that lie in the bundle `folder`, in turns, and scores them on the test split of `data`.
+    """Measures the exports that lie in the bundle `folder`, in turns, and scores them on `data`, as `evaluate` does.
 
     `runtimes` are those of effnet.runtime.formats, or "all". Raises InputError for a runtime that there is none of,
     MissingExtraError for one that was named and is not installed, BundleError where nothing can be measured.
@@ -84,6 +85,8 @@ def bench_exports(
     absent = tuple(found.name for found in here if found not in present)
     if not present:
         raise BundleError(f"{folder} has no export that these runtimes run: effnet export {folder} --to {absent[0]}")
+    # What is wrong with the data is better said before measuring than after.
+    chosen = None if data is None else choose_images(data, folder=folder, config=config)
     steps = len(threads) * len(batches) * rounds * len(present)
     done = 0
 
@@ -103,7 +106,8 @@ def bench_exports(
             )  # fmt: skip
             failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
             timings += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
-    qualities = _qualities(folder, [name for name in paths if name not in failed], config, data, failed)
+    usable = [name for name in paths if name not in failed]
+    qualities = _kept(folder) if chosen is None else _qualities(folder, usable, chosen, failed)
     rows = tuple(
         Row(
             format=FORMATS[name],
@@ -113,7 +117,14 @@ def bench_exports(
         )
         for name, timing in timings
     )
-    return Bench(config=config, rows=rows, absent=absent, uninstalled=uninstalled, failed=failed)
+    return Bench(
+        config=config,
+        rows=rows,
+        absent=absent,
+        uninstalled=uninstalled,
+        failed=failed,
+        scored=chosen.sentence if chosen else "",
+    )
 
 
 def _wanted(runtimes: Sequence[str]) -> list[str]:
@@ -130,20 +141,19 @@ def _wanted(runtimes: Sequence[str]) -> list[str]:
     return list(runtimes)
 
 
+def _kept(folder: str | os.PathLike[str]) -> dict[str, Quality]:
+    """Returns what each export was worth when it was made."""
+    return {
+        name: Quality(accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked)
+        for name, entry in read_ledger(folder).items()
+    }
+
+
 def _qualities(
-    folder: str | os.PathLike[str],
-    names: Sequence[str],
-    config: ModelConfig,
-    data: str | os.PathLike[str] | None,
-    failed: dict[str, str],
+    folder: str | os.PathLike[str], names: Sequence[str], chosen: Chosen, failed: dict[str, str]
 ) -> dict[str, Quality]:
-    """Returns what each export is worth; one that cannot predict is added to `failed`."""
-    if data is None:
-        return {
-            name: Quality(accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked)
-            for name, entry in read_ledger(folder).items()
-        }
-    split = labelled_split(data, "test", config=config)
+    """Returns what each export is worth on the pictures; one that cannot predict is added to `failed`."""
+    split = chosen.split
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
         try:

@@ -20,6 +20,7 @@ from effnet.runtime.engines import can_run
 from effnet.runtime.formats import Format, find_format
 from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
+from effnet.runtime.split_file import SPLIT
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.signals import held_interrupts
 
@@ -34,7 +35,7 @@ class Exported:
     """One format of a bundle, written.
 
     `check` is against the eager network, on random pictures where `random`; None where the runtime does not run here.
-    `accuracy` is that on the `scored` pictures of the test split, in the runtime itself; None without data.
+    `accuracy` is that on the `scored` pictures, which are those of `part`, in the runtime itself; None without data.
     `unscored` says why there is none though data were given.
     """
 
@@ -45,6 +46,7 @@ class Exported:
     random: bool
     accuracy: float | None = None
     scored: int = 0
+    part: str = ""
     unscored: str = ""
 
 
@@ -143,7 +145,7 @@ def _export_all(
 
     state, module = load_state(folder), load_module(folder)
     calibrated = images if any(target.precision == "int8" for target in targets) else 0
-    pictures = gather(config, data, calibrated=calibrated)
+    pictures = gather(config, data, folder=folder, calibrated=calibrated)
     with _plain_errors(place):
         _prepare_place(place, folder, config, targets)
     eager = eager_probabilities(module, config, pictures.check)
@@ -194,10 +196,10 @@ def _export_one(
         if can_run(target.runtime):
             predictor = Predictor(scratch, format=target.name)
             check = compare(eager, predictor, pictures.check)
-            if pictures.test is not None:
+            if pictures.scored is not None:
                 accuracy, scored = accuracy_of(
                     predictor,
-                    pictures.test,
+                    pictures.scored,
                     progress=lambda done, total: progress(f"scoring {target.name}", done, total) if progress else None,
                 )
             del predictor  # Windows moves no file that is open
@@ -224,6 +226,7 @@ def _export_one(
         random=pictures.random,
         accuracy=accuracy,
         scored=scored,
+        part=pictures.part,
         unscored=pictures.unscored,
     )
 
@@ -247,6 +250,8 @@ def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequ
             raise InputError(f"{place} must be new or hold exports of this bundle; it is another: name another --out")
         return
     place.mkdir(parents=True, exist_ok=True)
+    if (folder / SPLIT).is_file():
+        shutil.copyfile(folder / SPLIT, place / SPLIT)
     names = [target.name for target in targets]
     write_config(config if config.deployed in names else replace(config, deployed=names[0]), place)
 

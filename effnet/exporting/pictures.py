@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.datasets import Split, loaded_image, read_dataset
+from effnet.data.datasets import Split, list_source, loaded_image
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measure.answers import predict_split
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.predictor import Predictor
-from effnet.weights.labels import labelled_splits
+from effnet.weights.labels import choose_images, numbered, read_as_fitted
 
 CHECKED = 64
 # Ranges of int8 need no more pictures: NNCF and ONNX Runtime take 100 to 300.
@@ -25,21 +25,31 @@ Progress = Callable[[int, int], None]
 class Pictures:
     """`check` is uint8 [pictures, R, R, C], random where `random`; `calibration` likewise, None where there is none.
 
-    `test` is the labelled test split; `unscored` says why there is none though there are data.
+    `scored` are the labelled images to score exports on and `part` which they are; `unscored` says why there are none
+    though there are data.
     """
 
     check: np.ndarray
     random: bool
     calibration: np.ndarray | None = None
-    test: Split | None = None
+    scored: Split | None = None
+    part: str = ""
     unscored: str = ""
 
 
-def gather(config: ModelConfig, data: str | os.PathLike[str] | None, *, calibrated: int = 0, seed: int = 0) -> Pictures:
-    """Returns the pictures of `data`: `calibrated` ones of the training split, the test split, and some of it to check.
+def gather(
+    config: ModelConfig,
+    data: str | os.PathLike[str] | None,
+    *,
+    folder: str | os.PathLike[str],
+    calibrated: int = 0,
+    seed: int = 0,
+) -> Pictures:
+    """Returns the pictures of `data` for the bundle `folder`: `calibrated` ones, those to score, and some to check.
 
-    Data without splits are split as the bundle's own were, so that none of the test pictures was trained on. Which
-    training pictures calibrate depends on `seed` and the labels alone. Without data random pictures are for checking.
+    Data that the bundle was fitted on are split as they were then, so that none of the test pictures was trained on. Of
+    other data all are scored or, where some must calibrate, those of a test split. Which training pictures calibrate
+    depends on `seed` and the labels alone. Without data random pictures are for checking.
     Raises DataError where no picture can be read or where those that calibrate are all of one class, InputError where
     pictures must calibrate and there are no data.
     """
@@ -52,22 +62,23 @@ def gather(config: ModelConfig, data: str | os.PathLike[str] | None, *, calibrat
             )
         shape = (CHECKED, preprocess.resolution, preprocess.resolution, preprocess.channels)
         return Pictures(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
-    try:
-        splits = labelled_splits(data, config=config)
-    except DataError as error:
-        if calibrated:
-            raise
-        # Pictures of other things cannot be scored, but they can show whether two runtimes agree.
-        test = read_dataset(data, seed=config.split_seed or 0, channels=preprocess.channels).test
-        check, _ = _load(test, np.arange(len(test)), preprocess, most=CHECKED)
-        return Pictures(check=check, random=False, unscored=str(error))
-    check, _ = _load(splits["test"], np.arange(len(splits["test"])), preprocess, most=CHECKED)
-    calibration = None
     if calibrated:
-        calibration = calibration_images(
-            splits["train"], preprocess, class_names=config.class_names, count=calibrated, seed=seed
-        )
-    return Pictures(check=check, random=False, calibration=calibration, test=splits["test"])
+        dataset = read_as_fitted(data, folder=folder, config=config)
+        train, test = (numbered(split, dataset.class_names, config) for split in (dataset.train, dataset.test))
+        images = calibration_images(train, preprocess, class_names=config.class_names, count=calibrated, seed=seed)
+        return Pictures(check=_check(test, preprocess), random=False, calibration=images, scored=test, part="test")
+    try:
+        chosen = choose_images(data, folder=folder, config=config)
+    except DataError as error:
+        # Pictures of other things cannot be scored, but they can show whether two runtimes agree.
+        sources = [source for part in list_source(data).parts.values() for source in part.sources]
+        unlabelled = Split(sources=sources, labels=np.zeros(len(sources), np.int64))
+        return Pictures(check=_check(unlabelled, preprocess), random=False, unscored=str(error))
+    return Pictures(check=_check(chosen.split, preprocess), random=False, scored=chosen.split, part=chosen.part)
+
+
+def _check(split: Split, preprocess: Preprocess) -> np.ndarray:
+    return _load(split, np.arange(len(split)), preprocess, most=CHECKED)[0]
 
 
 def calibration_images(

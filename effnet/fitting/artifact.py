@@ -14,6 +14,7 @@ from scipy.special import softmax
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split, load_image
+from effnet.data.leaks import find_leaks
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
 from effnet.fitting.budget import Budget, failures, say, share
@@ -33,12 +34,14 @@ from effnet.measure.timing import Timing, busy_sentence, time_model
 from effnet.nn.network import build, zero_classifier_
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config
 from effnet.runtime.predictor import Predictor
+from effnet.runtime.split_file import write_split
 from effnet.system.files import written_whole
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate
 from effnet.training.state import network_for
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
+from effnet.weights.labels import split_record
 
 # Pictures that the export is checked on: as many as eager can do within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
@@ -104,7 +107,10 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         export_onnx(bundle, deployed.config, deployed.state)
     spec = deployed.config.arch
     check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
-    score = evaluate(Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from)
+    leaked = find_leaks(dataset).names
+    score = evaluate(
+        Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
+    )
     timing, measured, measurements, predicted = _figures(deployed, task)
     if timing.busy and "latency_ms" not in predicted:
         task.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
@@ -294,6 +300,7 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
         with written_whole(out / name) as beside:
             shutil.copyfile(artifact.folder / name, beside)
+    write_split(split_record(dataset), out)
     write_report(report, out, pictures=_pictures(artifact, dataset) if report["report_images"] else ())
 
 

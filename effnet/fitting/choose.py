@@ -69,11 +69,12 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
             f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
         )
     # A network that knows these classes can teach what is made of it; a head alone is not trained again.
-    knows = found.knows(dataset.class_names, split_seed=task.seed) and len(dataset.val) > 0
-    if found.class_names == dataset.class_names and found.split_seed != task.seed:
+    knows = found.knows(dataset.class_names, split_seed=task.seed, group_by=task.group_by) and len(dataset.val) > 0
+    own, asked = (found.split_seed, found.group_by), (task.seed, task.group_by)
+    if found.class_names == dataset.class_names and own != asked:
         task.say(
             f"{task.weights} may have been trained on pictures that are held out now: its head is not kept and nothing "
-            f"pruned; its own split has the seed {found.split_seed}"
+            f"pruned; its own split has the seed {found.split_seed}{f' and --group-by {own[1]!r}' if own[1] else ''}"
         )
     may_change = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)

@@ -49,6 +49,7 @@ def fit(
     channels: int | None = None,
     strict: bool = False,
     report_images: bool = True,
+    group_by: str = "",
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
     model: str = "",
@@ -73,6 +74,9 @@ def fit(
     `minutes` (10 by default). `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
     killed there goes on, on CPU to the same weights. report.html shows the worst mistakes with their test images,
     unless `report_images` is false.
+
+    Where the data are not split, copies of one picture stay on one side of the split, and so do pictures of one group:
+    of one `group` in a manifest, or in whose paths `group_by`, a regular expression, finds the same.
 
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
@@ -99,7 +103,7 @@ def fit(
     unknown, profile = None if unknown_from is None else os.fspath(unknown_from), os.fspath(device or "")
     task = Task(
         data=os.fspath(data), budget=budget, threads=threads, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, out=default_out(out, data), listener=listener, model=model,
+        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
         report_images=report_images,
@@ -123,6 +127,7 @@ def train(
     channels: int | None = None,
     strict: bool = False,
     report_images: bool = True,
+    group_by: str = "",
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -145,8 +150,9 @@ def train(
     seed = seed if seed is not None else asked.value("train.seed") or 0
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, out=default_out(out, data), listener=listener, network=network, model=model,
-        asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"), report_images=report_images,
+        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener,
+        network=network, model=model, asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
+        report_images=report_images,
     )  # fmt: skip
     return _run(task, resume=resume)
 

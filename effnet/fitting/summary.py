@@ -14,6 +14,7 @@ from effnet.fitting.candidates import Candidate
 from effnet.fitting.state import Plan
 from effnet.measure.machine import machine, runtime_version, versions
 from effnet.measure.timing import busy_sentence
+from effnet.training.evaluate import warnings_of
 
 _MOST_OTHERS = 1000
 
@@ -54,6 +55,7 @@ def summarize(
         "calibration": artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
         "report_images": len(artifact.score.mistakes) if report_images else 0,
+        "warnings": warnings_of(artifact.score),
         "export": artifact.check.to_dict(),
         "deployed": _deployed(artifact),
         "latency": _latency(artifact),

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
+from effnet.data.places import refuse_inside
 from effnet.errors import InputError, nearest
 from effnet.fitting.asked import Asked, command_words
 from effnet.fitting.budget import Budget
@@ -58,6 +59,7 @@ class Task:
     ranks: Ranks = ALONE
     auto_batch: bool = False
     target: Target = field(default_factory=Target)
+    group_by: str = ""
     trials: int | None = None
     storage: str = ""
     report_images: bool = True
@@ -73,6 +75,7 @@ class Task:
             "seed",
             "channels",
             "strict",
+            "group_by",
             "weights",
             "strategy",
             "model",
@@ -126,6 +129,7 @@ def check(task: Task) -> None:
     _check_strategy(task)
     if task.abstain.unknown_from is not None:
         unknown_pictures(task.abstain.unknown_from)
+    refuse_inside(task.out, task.data)
     _check_writable(task.out)
 
 
@@ -213,6 +217,7 @@ def command_line(task: Task) -> str:
         value = getattr(task, name)
         if value is not None and (name, value) not in (("threads", 1), ("seed", 0)):
             words += [f"--{name}", _exact(value)]
+    words += ["--group-by", task.group_by] if task.group_by else []
     words += ["--strict"] if task.strict else []
     words += [] if task.report_images else ["--no-report-images"]
     return shlex.join([*words, "--out", str(task.out)])

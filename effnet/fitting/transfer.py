@@ -185,7 +185,8 @@ def _train_head(
     started = time.monotonic()
     found = load_pretrained(weights, model=model)
     origin = _origin(found)
-    knows = found.knows(dataset.class_names, split_seed=attempt.recipe.train.seed) and len(dataset.val) > 0
+    seed = attempt.recipe.train.seed
+    knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
     own = tuple(found.state[name] for name in _CLASSIFIER) if knows else ()
     found = adapted(
         found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution

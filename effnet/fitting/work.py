@@ -7,7 +7,7 @@ from typing import Any
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, read_dataset, without_unreadable
-from effnet.data.inspect import DataReport, describe, inspect_dataset
+from effnet.data.inspect import DataReport, describe, inspect_and_join
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
@@ -80,9 +80,10 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
         seed=task.seed,
         channels=task.channels,
         strict=task.strict,
+        group_by=task.group_by,
         progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
     )
-    report = inspect_dataset(dataset, seed=task.seed)
+    dataset, report = inspect_and_join(dataset, seed=task.seed)
     for line in describe(report):
         task.say(line)
     return without_unreadable(dataset, report.unreadable, strict=task.strict), report

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from effnet.data.stored import source_name
 from effnet.measure.answers import predict_split
 from effnet.runtime.predictor import Predictor
 from effnet.training import calibration
+from effnet.training.chance import MostFrequent, chance_sentence, most_frequent
 from effnet.training.unknown import Unknown, measure_unknown
 
 _RESAMPLES = 2000
@@ -64,20 +65,34 @@ class Sureness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clean:
+    """The result without the `leaked` pictures, which training has as good as seen; None if there are no others."""
+
+    leaked: int
+    images: int
+    accuracy: float | None
+    confidence: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The result on one split.
 
     `confidence` is the 95 % Wilson interval of the accuracy, right for few pictures and when all are right;
-    `bootstrap` the 95 % percentile interval of 2,000 resamplings of the pictures. `top5` is None for fewer than six
-    classes. `confusion` counts pictures [true class][predicted class]; `mistakes` come most confident first.
-    `uncalibrated` is what `sureness` would be without the temperature. `risk_coverage` holds (threshold, share of
-    pictures answered, share of those wrong), `aurc` the area under it; `answered` is None without a threshold,
-    `unknown` where no such pictures were given.
+    `bootstrap` the 95 % percentile interval of 2,000 resamplings of the pictures. `most_frequent` is what one would
+    guess; `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the
+    pictures that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts pictures
+    [true class][predicted class]; `mistakes` come most confident first. `uncalibrated` is what `sureness` would be
+    without the temperature. `risk_coverage` holds (threshold, share of pictures answered, share of those wrong), `aurc`
+    the area under it; `answered` is None without a threshold, `unknown` where no such pictures were given.
     """
 
     images: int
     accuracy: float
     confidence: tuple[float, float]
+    most_frequent: MostFrequent
+    chance: str
+    clean: Clean | None
     bootstrap: tuple[float, float]
     top5: float | None
     sureness: Sureness
@@ -100,11 +115,13 @@ def evaluate(
     split: Split,
     *,
     unknown_from: str | os.PathLike[str] | None = None,
+    leaked: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
     """Scores the bundle's ONNX file on `split`, whose labels index the bundle's class names.
 
-    `unknown_from` is a folder of pictures of none of the classes, to measure how many are rejected. `progress`
+    `unknown_from` is a folder of pictures of none of the classes, to measure how many are rejected. `leaked` are the
+    paths or names of pictures that training has as good as seen: accuracy is given without them as well. `progress`
     hears of pictures done and in all. Raises DataError where the split or that folder is empty.
     """
     probabilities, indices = predict_split(predictor, split, progress=progress)
@@ -120,6 +137,7 @@ def evaluate(
         temperature=config.temperature,
         threshold=config.threshold,
         unknown=unknown,
+        leaked=leaked,
     )
 
 
@@ -132,6 +150,7 @@ def score(
     temperature: float = 1.0,
     threshold: float | None = None,
     unknown: Unknown | None = None,
+    leaked: Collection[str] = (),
 ) -> Score:
     """Returns the score of `probabilities` [pictures, classes] against the labels of the split at `indices`.
 
@@ -140,7 +159,9 @@ def score(
     indices = np.arange(len(split)) if indices is None else indices
     labels = split.labels[indices]
     predicted = probabilities.argmax(1)
-    right = int((predicted == labels).sum())
+    is_right = predicted == labels
+    right = int(is_right.sum())
+    confidence, usual = wilson(right, len(labels)), most_frequent(labels, class_names)
     confusion, per_class = _by_class(labels, predicted, class_names)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     curve = calibration.risk_coverage(probabilities, labels)
@@ -149,7 +170,10 @@ def score(
     return Score(
         images=len(labels),
         accuracy=right / len(labels),
-        confidence=wilson(right, len(labels)),
+        confidence=confidence,
+        most_frequent=usual,
+        chance=chance_sentence(right / len(labels), confidence, usual, labels=labels),
+        clean=_clean(is_right, [source_name(split.sources[int(i)], "") for i in indices], leaked) if leaked else None,
         bootstrap=bootstrap(right, len(labels)),
         top5=float((best == labels[:, None]).any(1).mean()) if len(class_names) > 5 else None,
         sureness=sureness,
@@ -161,6 +185,37 @@ def score(
         confusion=confusion,
         per_class=per_class,
         mistakes=_mistakes(probabilities, predicted, split, class_names, indices),
+    )
+
+
+def _clean(is_right: np.ndarray, names: Sequence[str], leaked: Collection[str]) -> Clean:
+    known = frozenset(leaked)
+    kept = is_right[np.array([name not in known for name in names], dtype=bool)]
+    if not len(kept):
+        return Clean(leaked=len(names), images=0, accuracy=None, confidence=None)
+    right = int(kept.sum())
+    return Clean(
+        leaked=len(names) - len(kept),
+        images=len(kept),
+        accuracy=right / len(kept),
+        confidence=wilson(right, len(kept)),
+    )
+
+
+def warnings_of(score: Score) -> list[str]:
+    """Return what whoever uses the model must know first: it is at chance level, or its test images leak."""
+    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
+
+
+def clean_sentence(clean: Clean) -> str:
+    """Say what the accuracy is without the images that leak."""
+    images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
+    if clean.accuracy is None or clean.confidence is None:
+        return f"All {images}. No accuracy without them can be told."
+    low, high = clean.confidence
+    return (
+        f"{images}. Without them the accuracy is {clean.accuracy:.2%} on {clean.images:,} images "
+        f"(95 % confidence {low:.2%} to {high:.2%})."
     )
 
 

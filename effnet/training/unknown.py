@@ -2,11 +2,10 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from effnet.data.decode import IMAGE_SUFFIXES
+from effnet.data.folder import list_images
 from effnet.errors import DataError
 from effnet.measure.machine import usable_cores
 from effnet.runtime.pipeline import run_pictures
@@ -33,10 +32,11 @@ def unknown_pictures(folder: str | os.PathLike[str]) -> list[str]:
     name = printable(os.fspath(folder))
     if not os.path.isdir(folder):
         raise DataError(f"unknown pictures must be in a folder; {name} is none")
-    found = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not found:
-        raise DataError(f"there must be pictures of none of the classes in {name}; none were found")
-    return found
+    found = list_images(os.fspath(folder))
+    if not found.paths:
+        left_out = f"; {found.skipped[0].path}: {found.skipped[0].reason}" if found.skipped else ""
+        raise DataError(f"there must be pictures of none of the classes in {name}; none were found{left_out}")
+    return list(found.paths)
 
 
 def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, known: np.ndarray) -> Unknown:

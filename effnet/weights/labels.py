@@ -1,42 +1,184 @@
-"""A data set's labels as a bundle numbers its classes."""
+"""A data set's labels as a bundle numbers its classes, and the images of it that a bundle may be scored on."""
 
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.datasets import Split, read_dataset
-from effnet.errors import DataError, nearest
+from effnet.data.datasets import Dataset, Split, check_options, list_source, split_listing, to_split
+from effnet.data.groups import with_groups
+from effnet.data.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
+from effnet.data.listing import Listing, Part
+from effnet.errors import DataError, InputError, nearest
 from effnet.runtime.config import ModelConfig
+from effnet.runtime.split_file import SplitRecord, read_split
 from effnet.weights.class_names import wnid_names
+
+PARTS = ("train", "val", "test", "all")
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
-def labelled_split(data: str | os.PathLike[str], part: str, *, config: ModelConfig, seed: int | None = None) -> Split:
-    """Returns one part (train, val, test or all) of `labelled_splits`."""
-    splits = labelled_splits(data, config=config, seed=seed)
-    wanted = list(splits.values()) if part == "all" else [splits[part]]
-    sources = [source for split in wanted for source in split.sources]
-    return Split(sources=sources, labels=np.concatenate([split.labels for split in wanted]))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chosen:
+    """Labelled images to score a bundle on: which part they are, a sentence that says so, and which of them leak.
 
-
-def labelled_splits(data: str | os.PathLike[str], *, config: ModelConfig, seed: int | None = None) -> dict[str, Split]:
-    """Returns train, val and test of a data set, their labels as the model numbers its classes.
-
-    Data without splits are split with `seed` or, by default, the seed that the model's own were split with.
-    WordNet ids (n01440764) name ImageNet's classes as well. Raises DataError where the data have a class that the
-    model does not know.
+    Those that leak (`effnet.data.leaks`) are named.
     """
-    seed = (config.split_seed or 0) if seed is None else seed
-    dataset = read_dataset(data, seed=seed, channels=config.preprocess.channels)
+
+    split: Split
+    part: str
+    sentence: str
+    leaked: tuple[str, ...] = ()
+
+
+def choose_images(
+    data: str | os.PathLike[str],
+    *,
+    folder: str | os.PathLike[str],
+    config: ModelConfig,
+    part: str | None = None,
+    seed: int | None = None,
+    group_by: str = "",
+) -> Chosen:
+    """Return the images of `data` to score the bundle `folder` on, their labels as its `config` numbers the classes.
+
+    If the bundle was fitted on these data, they are split as they were then, and the test split is the default. If not,
+    nothing is split and all images are the default, unless `seed` says to split them as a fit with that seed would.
+
+    Raises:
+        DataError: the data have a class that the model does not know, or not this part.
+    """
+    check_options(seed=seed or 0, channels=None)
+    if part is not None and part not in PARTS:
+        raise InputError(f"the part must be one of {', '.join(PARTS)}; got {part!r}{nearest(part, PARTS)}")
+    if group_by and seed is None:
+        raise InputError("--group-by is for a split with --seed N; the bundle knows how its own data were grouped")
+    listing, record = list_source(data), read_split(folder)
+    if seed is not None:
+        dataset = split_listing(with_groups(listing, group_by=group_by), seed=seed, channels=config.preprocess.channels)
+        found = _part_of(dataset, part or "test", config)
+        what = _what(part or "test", found)
+        sentence = f"Of these data, split with seed {seed}, {what} {_are(part or 'test')} scored."
+        return Chosen(split=found, part=part or "test", sentence=sentence, leaked=find_leaks(dataset).names)
+    if record is not None and record.fingerprint == fingerprint_of(listing):
+        dataset = _split_again(listing, record, channels=config.preprocess.channels)
+        found = _part_of(dataset, part or "test", config)
+        sentence = f"The bundle was fitted on these data: {_what(part or 'test', found)} {_are(part or 'test')} scored."
+        leaked = record.leaked_names(listing)
+        return Chosen(split=found, part=part or "test", sentence=sentence, leaked=leaked)
+    return _as_given(listing, part or "all", config, record)
+
+
+def read_as_fitted(data: str | os.PathLike[str], *, folder: str | os.PathLike[str], config: ModelConfig) -> Dataset:
+    """Return the data set split as the bundle's own was if it is that one, otherwise with the same seed.
+
+    Raises DataError as `read_dataset` does.
+    """
+    listing, record = list_source(data), read_split(folder)
+    channels = config.preprocess.channels
+    if record is not None and record.fingerprint == fingerprint_of(listing):
+        return _split_again(listing, record, channels=channels)
+    return split_listing(with_groups(listing), seed=config.split_seed or 0, channels=channels)
+
+
+def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = None) -> SplitRecord:
+    """Return what split.json keeps of a data set's split: what the bundle `folder` has of the same data, or new."""
+    listing = dataset.listed
+    if listing is None:
+        raise DataError("the data set must be one that effnet has read; it does not say what it was read from")
+    fingerprint = fingerprint_of(listing)
+    record = None if folder is None else read_split(folder)
+    if record is not None and record.fingerprint == fingerprint:
+        return record
+    return SplitRecord(
+        seed=dataset.seed,
+        fingerprint=fingerprint,
+        group_by=listing.group_by,
+        joined=tuple(tuple(map(listing.relative, g.names)) for g in listing.groups if g.kind != "group"),
+        leaked=tuple(map(listing.relative, find_leaks(dataset).names)),
+        seen=sample_of_marks(marks_of((dataset.train, dataset.val), dataset.class_names)),
+    )
+
+
+def numbered(split: Split, class_names: Sequence[str], config: ModelConfig) -> Split:
+    """Return a split whose labels number the classes as `config` does; `class_names` are those it has now.
+
+    A class may be written in other letters (Golden_Retriever), or as the WordNet id of ImageNet's class (n02099601).
+    Raises DataError for a class that the model does not know.
+    """
     known = {name: number for number, name in enumerate(config.class_names)}
-    if any(_WORDNET_ID.fullmatch(name) for name in set(dataset.class_names) - known.keys()):
+    if any(_WORDNET_ID.fullmatch(name) for name in set(class_names) - known.keys()):
         known |= {wnid: known[name] for wnid, name in wnid_names().items() if name in known}
-    for name in dataset.class_names:
-        if name not in known:
+    plain = _plain_names(config.class_names)
+    numbers = [known.get(name, plain.get(_plain(name), -1)) for name in class_names]
+    for name, number in zip(class_names, numbers, strict=True):
+        if number < 0:
             count = len(config.class_names)
             raise DataError(f"the model knows no class {name!r}{nearest(name, known)}; it knows {count} classes")
-    numbers = np.array([known[name] for name in dataset.class_names], dtype=np.int64)
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    return {name: Split(sources=split.sources, labels=numbers[split.labels]) for name, split in splits.items()}
+    return Split(sources=split.sources, labels=np.array(numbers, dtype=np.int64)[split.labels])
+
+
+def _plain_names(class_names: Sequence[str]) -> dict[str, int]:
+    """Return the number of each class by its plain name, without those that two classes share."""
+    counts = Counter(map(_plain, class_names))
+    return {plain: i for i, name in enumerate(class_names) if counts[plain := _plain(name)] == 1}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+
+
+def _split_again(listing: Listing, record: SplitRecord, *, channels: int) -> Dataset:
+    """Return the data set as the bundle's fit split it; equal files are in the record, so none is opened."""
+    grouped = with_groups(listing, group_by=record.group_by, equal=record.groups(listing))
+    return split_listing(grouped, seed=record.seed, channels=channels)
+
+
+def _part_of(dataset: Dataset, part: str, config: ModelConfig) -> Split:
+    splits = [dataset.train, dataset.val, dataset.test] if part == "all" else [getattr(dataset, part)]
+    return numbered(_merged(splits), dataset.class_names, config)
+
+
+def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRecord | None) -> Chosen:
+    given = {name: found for name, found in listing.parts.items() if found.sources}
+    if part != "all" and part not in given:
+        has = f"their own parts are {', '.join(sorted(given))}" if "" not in given else "they are not split"
+        raise DataError(
+            f"the part {part} must be in the data, but {has}, and the bundle was not fitted on them; score all of them "
+            "(--split all), or split them as a fit with that seed does (--seed 0)"
+        )
+    chosen = list(given.values()) if part == "all" else [given[part]]
+    class_names = tuple(sorted({label for found in chosen for label in found.labels}))
+    merged = _merged([_to_split(found, class_names) for found in chosen])
+    split = numbered(merged, class_names, config)
+    why = "" if record is None else "The bundle was fitted on other data: "
+    what = _what(part, split)
+    sentence = f"{why}{what if why else what[0].upper() + what[1:]} of these data {_are(part)} scored."
+    known = set(record.seen if record else ()).intersection(marks_of((merged,), class_names))
+    if record is not None and known:
+        sentence += (
+            f" WARNING: about {len(known) / len(record.seen):.0%} of the images that it was trained on are among them, "
+            "so the accuracy is too high: the data have changed since, or are a part of those."
+        )
+    return Chosen(split=split, part=part, sentence=sentence)
+
+
+def _to_split(part: Part, class_names: Sequence[str]) -> Split:
+    return to_split(part, {name: number for number, name in enumerate(class_names)})
+
+
+def _merged(splits: Sequence[Split]) -> Split:
+    sources = [source for split in splits for source in split.sources]
+    return Split(sources=sources, labels=np.concatenate([split.labels for split in splits]))
+
+
+def _what(part: str, split: Split) -> str:
+    return f"all {len(split):,} images" if part == "all" else f"the {part} split ({len(split):,} images)"
+
+
+def _are(part: str) -> str:
+    return "are" if part == "all" else "is"

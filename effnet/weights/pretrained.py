@@ -12,6 +12,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import WeightsError
 from effnet.runtime.config import WEIGHTS, read_config
+from effnet.runtime.split_file import read_split
 from effnet.weights.adapt import (
     Arrays,
     adapt_statistics,
@@ -41,7 +42,8 @@ class Pretrained:
 
     `class_names` are empty where there is no classifier. `source` is the id or the path that it came from; `top1`
     is its published ImageNet-1k accuracy in percent, None where there is none. Of a file without a published name
-    neither `licence` nor `top1` is known. `split_seed` is a bundle's: what its training data were split with.
+    neither `licence` nor `top1` is known. `split_seed` and `group_by` are a bundle's:
+    what its training data were split with.
     """
 
     name: str
@@ -53,10 +55,12 @@ class Pretrained:
     source: str
     top1: float | None
     split_seed: int | None = None
+    group_by: str = ""
 
-    def knows(self, class_names: Sequence[str], *, split_seed: int) -> bool:
-        """Returns whether it was trained to tell these classes, and on none of the pictures held out by this seed."""
-        return self.class_names == tuple(class_names) and self.split_seed == split_seed
+    def knows(self, class_names: Sequence[str], *, split_seed: int, group_by: str = "") -> bool:
+        """Returns whether it was trained to tell these classes, and on none of the pictures held out by this split."""
+        same_split = (self.split_seed, self.group_by) == (split_seed, group_by)
+        return self.class_names == tuple(class_names) and same_split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,7 @@ def find_source(what: str) -> Path | PublishedWeights:
 
 
 def _from_bundle(folder: Path) -> Pretrained:
-    config = read_config(folder)
+    config, record = read_config(folder), read_split(folder)
     entry = _named(config.arch.name)
     published = entry is not None and entry.id == config.arch.name  # a bundle that `effnet pull` made
     return Pretrained(
@@ -154,6 +158,7 @@ def _from_bundle(folder: Path) -> Pretrained:
         source=str(folder),
         top1=entry.top1 if published else None,
         split_seed=config.split_seed,
+        group_by=record.group_by if record else "",
     )
 
 

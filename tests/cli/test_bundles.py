@@ -12,7 +12,8 @@ def test_evaluate_repeats_the_reports_score(run_cli, small_bundle):
     found = json.loads(run_cli("evaluate", small_bundle, "digits", "--format", "json").out)
     report = json.loads((small_bundle / "report.json").read_text())
     assert found == report["test"]
-    table = run_cli("evaluate", small_bundle, "digits").out
+    first, table = run_cli("evaluate", small_bundle, "digits").out.split("\n", 1)
+    assert first == "The bundle was fitted on these data: the test split (269 images) is scored."
     assert table.startswith(f"accuracy {report['test_accuracy']:.2%} on 269 pictures (95 % confidence ")
 
 
@@ -24,7 +25,9 @@ def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, 
     words = ["evaluate", bundle_copy, "digits", "--unknown-from", strange]
     found = json.loads(run_cli(*words, "--format", "json").out)
     assert (found["answered"]["threshold"], found["unknown"]["images"], found["unknown"]["unreadable"]) == (0.3, 60, 1)
-    lines = run_cli(*words).out.splitlines()
+    lines = run_cli(*words).out.splitlines()[1:]
+    usual = lines.pop(1)
+    assert usual == f"always answering {found['most_frequent']['name']!r} would reach 10.04%"
     low, high = found["bootstrap"]
     assert lines[0].endswith(f"; bootstrap {low:.2%} to {high:.2%})")
     assert lines[1] == f"top-5 accuracy {found['top5']:.2%}"
@@ -64,6 +67,27 @@ def test_evaluate_takes_data_with_some_of_the_models_classes(run_cli, small_bund
     assert [row["support"] for row in found["per_class"]] == [20, 0, 0, 0, 0, 0, 0, 0, 20, 0]
 
 
+@pytest.mark.parametrize("data", ["folder", "rows of test"])
+def test_a_folder_with_one_image_a_class_is_scored_whole(data, run_cli, small_bundle, tmp_path):
+    for digit in range(0, 10, 3):
+        (tmp_path / "one" / str(digit)).mkdir(parents=True)
+        Image.new("L", (8, 8), 25 * digit).save(tmp_path / "one" / str(digit) / "1.png")
+    rows = "".join(f"one/{digit}/1.png,{digit},test\n" for digit in range(0, 10, 3))
+    (tmp_path / "m.csv").write_text("path,label,split\n" + rows)
+    source = tmp_path / ("one" if data == "folder" else "m.csv")
+    first, second, *_ = run_cli("evaluate", small_bundle, source).out.splitlines()
+    assert first == "The bundle was fitted on other data: all 4 images of these data are scored."
+    assert " on 4 pictures (95 % confidence " in second
+    if data == "folder":
+        message = refused(run_cli("evaluate", small_bundle, source, "--split", "test"))
+        assert message.startswith(
+            "the part test must be in the data, but they are not split, and the bundle was not fi"
+        )
+        ran = run_cli("export", small_bundle, "--data", source, "--out", tmp_path / "out")
+        assert " on 4 pictures of these data, " in ran.out
+        assert (tmp_path / "out" / "split.json").is_file()
+
+
 def test_export_writes_the_same_file_again_and_proves_it(run_cli, bundle_copy, tiny_pictures):
     path = bundle_copy / "model.onnx"
     before = path.read_bytes()
@@ -74,7 +98,7 @@ def test_export_writes_the_same_file_again_and_proves_it(run_cli, bundle_copy, t
     assert ran.out.endswith("same class on 100.0% of 64 random pictures\n")
     assert path.read_bytes() == before
     assert (
-        " of 9 pictures; not scored: the model knows no" in run_cli("export", bundle_copy, "--data", tiny_pictures).out
+        " of 60 pictures; not scored: the model knows no" in run_cli("export", bundle_copy, "--data", tiny_pictures).out
     )
 
 

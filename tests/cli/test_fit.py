@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,11 @@ import pytest
 from messages import refused
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
+
+
+def result_lines(out):
+    """Returns what was printed without the lines on guessing: whether a tiny network beats it is not tested here."""
+    return [line for line in out.splitlines() if not line.startswith(("Always answering ", "WARNING: "))]
 
 
 @pytest.mark.parametrize("verb", ["fit", "train"])
@@ -48,6 +54,28 @@ def test_options_out_of_range_are_refused(verb, words, message, tiny_pictures, t
 def test_budgets_out_of_range_are_refused(words, message, tiny_pictures, tmp_path, run_cli):
     assert message in refused(run_cli("fit", tiny_pictures, *words, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["fit", "train"])
+@pytest.mark.parametrize("where", ["inside", "same", "above", "linked", "here"])
+def test_a_bundle_is_never_written_among_the_images(verb, where, tiny_pictures, tmp_path, run_cli, monkeypatch):
+    data = shutil.copytree(tiny_pictures, tmp_path / "photos")
+    (tmp_path / "link").symlink_to(data)
+    out = {
+        "inside": data / "new" / "b",
+        "same": data,
+        "above": tmp_path,
+        "linked": tmp_path / "link" / "b",
+        "here": None,
+    }
+    monkeypatch.chdir(data)
+    words = ["."] if where == "here" else [data, "--out", out[where]]
+    message = refused(run_cli(verb, *words))
+    assert message.startswith("--out must lie outside of DATA (")
+    how = {"same": "is that folder", "above": "holds it"}.get(where, "lies in it")
+    advice = {"here": "effnet-photos", "inside": "b", "linked": "b"}.get(where, "effnet-model")
+    assert message.endswith(f" {how}: give --out ../{advice}")
+    assert sorted(path.name for path in data.iterdir()) == ["dark", "light", "middle"]
 
 
 @pytest.mark.parametrize("words", [["--epochs", "1.5"], ["--minutes", "soon"], ["--max-latency-ms", "5ms"]])
@@ -102,7 +130,7 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_pictures, tmp
         "Exporting",
     ):
         assert words in ran.out
-    lines = ran.out.splitlines()
+    lines = result_lines(ran.out)
     mistakes = json.loads((out / "report.json").read_text(encoding="utf-8"))["report_images"]
     warning = f"report.html holds {mistakes} of your test images: share it only if you may share them"
     assert (lines.pop() == warning) if mistakes else (warning not in lines)
@@ -136,7 +164,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     assert (ran.code, ran.err) == (0, "")
     assert f"Training a head on {lite0_file}" in ran.out
     assert re.search(r"A head on frozen features of tf_efficientnet_lite0\.safetensors: validation accuracy", ran.out)
-    last = ran.out.splitlines()[-6:]
+    last = result_lines(ran.out)[-6:]
     assert last[0] == "A linear head on the frozen features of tf_efficientnet_lite0.safetensors."
     assert last[1].startswith("Test accuracy ")
     assert re.fullmatch(r"Threshold [\d.]+: [\d.]+% are answered, [\d.]+% of them wrong", last[2])

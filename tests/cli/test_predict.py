@@ -5,9 +5,11 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from messages import refused
+from PIL import Image
 
 import effnet
 
@@ -184,3 +186,17 @@ def test_a_config_that_does_not_belong_to_the_onnx_file_is_noticed(run_cli, bund
     path.write_text(json.dumps(data))
     message = refused(run_cli("predict", bundle_copy, pictures))
     assert "must map image [48, 48, 1] to probabilities [10], as config.json says; it maps image [" in message
+
+
+def test_a_folder_gives_what_a_data_set_would_find_and_names_the_rest(run_cli, small_bundle, tmp_path):
+    for folder in ("in", "in/__MACOSX", "in/.ipynb_checkpoints", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    for name in ("phone.heic", "._a.png", "notes.txt"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    done = run_cli("predict", small_bundle, tmp_path / "in", "--format", "json")
+    assert done.code == 2
+    assert [Path(row["path"]).parent.name for row in json.loads(done.out)] == ["in", "linked"]
+    assert "phone.heic: effnet does not read this format" in done.err
+    assert "1 .txt" in done.err

@@ -52,8 +52,14 @@ def test_shards_are_inspected_as_their_folder_is(run_cli, tiny_pictures, tmp_pat
         assert found[0][key] == found[1][key], key
 
 
+def test_shards_are_never_written_among_the_images(run_cli, tiny_pictures):
+    message = refused(run_cli("shard", tiny_pictures, tiny_pictures / "shards"))
+    assert message.startswith(f"OUT must lie outside of DATA ({tiny_pictures}), but ")
+    assert not (tiny_pictures / "shards").exists()
+
+
 def test_a_bundle_scores_on_shards_what_it_scores_on_the_pictures(run_cli, small_bundle, digit_shards):
-    on_shards = json.loads(run_cli("evaluate", small_bundle, digit_shards, "--format", "json").out)
+    on_shards = json.loads(run_cli("evaluate", small_bundle, digit_shards, "--split", "test", "--format", "json").out)
     on_arrays = json.loads(run_cli("evaluate", small_bundle, "digits", "--format", "json").out)
     assert on_shards["images"] == on_arrays["images"] == 269
     assert on_shards["accuracy"] == on_arrays["accuracy"]

@@ -86,7 +86,7 @@ def test_the_result_is_an_ordinary_bundle_that_predicts(pruned, bundle):
     before = read_config(bundle)
     assert cost(config.arch).macs <= 0.5 * cost(before.arch).macs
     assert sorted(path.name for path in found.folder.iterdir()) == [
-        "README.md", "config.json", "model.onnx", "model.safetensors", "prune_report.json",
+        "README.md", "config.json", "model.onnx", "model.safetensors", "prune_report.json", "split.json",
     ]  # fmt: skip
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 1), dtype=np.uint8)
     probabilities = load(found.folder).probabilities(images)

@@ -153,6 +153,19 @@ def test_of_several_columns_one_is_to_be_named(tmp_path):
         read_dataset(f"{data}?lable=fine_label")
 
 
+def test_labels_that_are_texts_or_asked_for_numbers(tmp_path):
+    text = table(40).cast_column("label", datasets.Value("string"))
+    breeds = text.add_column("breed", [None if i == 5 else ("pug", " Dachs\u0068und ")[i % 2] for i in range(40)])
+    data = save(tmp_path / "saved", train=breeds.add_column("age", [i % 3 for i in range(40)]))
+    assert read_dataset(data).class_names == ("0", "1")
+    dataset = read_dataset(f"{data}?label=breed")
+    assert dataset.class_names == ("Dachshund", "pug")
+    assert [item.reason for item in dataset.skipped] == ["it has no label"]
+    assert read_dataset(f"{data}?label=age").class_names == ("0", "1", "2")
+    with pytest.raises(DataError, match="must have one column of ClassLabel, 'bread' is none"):
+        read_dataset(f"{data}?label=bread")
+
+
 @pytest.mark.parametrize("kind", ["no picture", "no classes"])
 def test_a_table_without_a_needed_column_shows_those_it_has(kind, tmp_path):
     if kind == "no picture":

@@ -88,7 +88,11 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
         ("m.csv", "", "line 1: the columns path and label are needed; path is missing, received none"),
         ("m.csv", "path,lable\n", "label is missing, received path, lable; did you mean 'lable'"),
         ("m.csv", "path,label\n", "it has no rows"),
-        ("m.csv", "path,label\nx.png,a\n", "none of its 1 files exists"),
+        (
+            "m.csv",
+            "path,label\nx.png,a\n",
+            "none of its 1 files exists; the first that was looked for is .*/x.png; paths",
+        ),
         ("m.csv", "path,label\n\nx.png\n", "line 3: label must be text, received None"),
         ("m.csv", "path,label\nx.png,\n", "line 2: label must be text, received ''"),
         (
@@ -97,7 +101,7 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
             "line 2: split must be .*'trian'; did you mean 'train'",
         ),
         ("m.csv", "path,label\na/000.png,a\na/000.png,b\n", "line 3: .*one label and one split, but line 2"),
-        ("m.csv", "path,label,split\na/000.png,a,test\n", "rows of the split train, received test"),
+        ("m.csv", "path,label,split\na/000.png,a,test\n", "the split train must hold pictures, but only test has any"),
         ("m.csv", "path,label,split\na/000.png,a,test\na/001.png,a,\n", "every row or in none, but 1 rows"),
         ("m.csv", "path,label\n" + "x" * 200_000 + ",a\n", "line 2: not valid CSV"),
         ("m.csv", "path,label\nx.png,a\n" + "x" * 1_000_001, "line 3: a line must have at most 1,000,000 characters"),

@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.data.datasets import load_image, read_dataset
+from effnet.data.datasets import list_source, load_image, read_dataset
 from effnet.data.inspect import inspect_dataset
 from effnet.data.shard_index import expand_braces
 from effnet.data.sharding import write_shards
@@ -460,3 +461,14 @@ def test_the_names_of_pictures_are_what_reports_show(sharded):
     names = [source_name(source, "") for name in SPLITS for source in getattr(dataset, name).sources]
     assert len(set(names)) == len(names)
     assert names[0].startswith("train-000000.tar/00000000-")
+
+
+def test_shards_without_a_training_split_are_listed_for_an_evaluation(shards, tmp_path):
+    only = tmp_path / "held out"
+    only.mkdir()
+    for name in ("val-000000.tar", "test-000000.tar"):
+        shutil.copy(shards / name, only / name)
+    listing = list_source(only)
+    assert set(listing.parts) == {"val", "test"}
+    with pytest.raises(DataError, match="train must hold pictures, but only test, val has any"):
+        read_dataset(only)

@@ -67,19 +67,19 @@ def part(*labels: str, prefix: str = "") -> Part:
 def test_given_splits_are_kept_and_missing_ones_carved_from_train() -> None:
     train = part(*["a"] * 20, *["b"] * 20, prefix="train/")
     val, test = part("a", "b", prefix="val/"), part("b", "a", prefix="test/")
-    parts, notes = arrange({"train": train, "val": val, "test": test}, seed=0)
+    parts, _, notes = arrange({"train": train, "val": val, "test": test}, seed=0)
     assert (parts["train"], parts["val"], parts["test"]) == (train, val, test)
     assert "as given" in notes[0]
-    parts, notes = arrange({"train": train, "val": val}, seed=0)
+    parts, _, notes = arrange({"train": train, "val": val}, seed=0)
     assert parts["test"] == val
     assert Counter(parts["val"].labels) == {"a": 3, "b": 3}
     assert set(parts["val"].sources) | set(parts["train"].sources) == set(train.sources)
     assert "given val is the held-out test" in notes[0]
-    parts, notes = arrange({"train": train, "test": test}, seed=0)
+    parts, _, notes = arrange({"train": train, "test": test}, seed=0)
     assert parts["test"] == test
     assert len(parts["val"].sources) == 6
     assert "no val split" in notes[0]
-    parts, notes = arrange({"train": train, "val": Part(sources=(), labels=())}, seed=5)
+    parts, _, notes = arrange({"train": train, "val": Part(sources=(), labels=())}, seed=5)
     assert [len(parts[name].sources) for name in ("train", "val", "test")] == [28, 6, 6]
     assert "70% train, 15% val, 15% test, stratified with seed 5" in notes[0]
 

@@ -20,7 +20,7 @@ from effnet.runtime.config import read_config
 from effnet.runtime.formats import FORMATS, find_format
 from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
-from effnet.weights.labels import labelled_split
+from effnet.weights.labels import choose_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,7 +51,7 @@ def contents(folder):
 def test_several_formats_are_written_checked_scored_and_remembered(bundle):
     found = effnet.export(bundle, to=["onnx", "openvino", "openvino-int8"], data="digits", images=16)
     assert list(found) == ["onnx", "openvino", "openvino-int8"]
-    split = labelled_split("digits", "test", config=read_config(bundle))
+    split = choose_images("digits", folder=bundle, config=read_config(bundle), part="test").split
     for name, exported in found.items():
         target, entry = find_format(name), read_ledger(bundle)[name]
         predictor = Predictor(bundle, format=name)
@@ -100,9 +100,9 @@ def test_threads_may_share_a_predictor_whose_runtime_takes_one_call_at_a_time(bu
 
 def test_calibration_takes_training_pictures_the_same_each_time(plain):
     config = read_config(plain)
-    first, second = (gather(config, "digits", calibrated=24).calibration for _ in range(2))
+    first, second = (gather(config, "digits", folder=plain, calibrated=24).calibration for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    train, test = (labelled_split("digits", part, config=config) for part in ("train", "test"))
+    train, test = (choose_images("digits", folder=plain, config=config, part=part).split for part in ("train", "test"))
     predictor = Predictor(plain)
     known = {predictor.prepare(image).tobytes() for image in train.sources}
     held_out = {predictor.prepare(image).tobytes() for image in test.sources} - known
@@ -129,7 +129,7 @@ def test_int8_needs_pictures_of_the_models_classes(bundle, tiny_pictures, tmp_pa
 
 def test_pictures_of_other_classes_check_but_do_not_score(bundle, tiny_pictures):
     (found,) = effnet.export(bundle, to=["onnx"], data=tiny_pictures).values()
-    assert (found.check.images, found.random, found.accuracy) == (9, False, None)
+    assert (found.check.images, found.random, found.accuracy) == (60, False, None)
     assert found.unscored.startswith("the model knows no class 'dark'")
 
 
@@ -208,7 +208,13 @@ def test_another_folder_becomes_one_that_predicts(bundle, tmp_path):
     before, out = contents(bundle), tmp_path / "device"
     effnet.export(bundle, to="openvino", out=out)
     assert contents(bundle) == before
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "exports.json", "model.bin", "model.xml"]
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "exports.json",
+        "model.bin",
+        "model.xml",
+        "split.json",
+    }
     assert effnet.load(out).format.name == "openvino"
     image = np.zeros((8, 8, 1), np.uint8)
     assert effnet.load(out).predict([image])[0].labels == effnet.load(bundle).predict([image])[0].labels

@@ -155,7 +155,7 @@ def test_biases_are_corrected_unless_not_wanted(int8, write, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"method": "percentile"}, {"bias_correction": "full"}])
 def test_int8_names_most_digits_as_the_trained_network_does(settings, small_bundle, tmp_path, capsys):
     config, state = read_config(small_bundle), load_state(small_bundle)
-    pictures = gather(config, "digits", calibrated=48)
+    pictures = gather(config, "digits", folder=small_bundle, calibrated=48)
     path = write_export(
         "openvino-int8", tmp_path, config, state, images=pictures.calibration, quantization=Quantization(**settings)
     )

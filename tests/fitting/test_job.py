@@ -23,7 +23,16 @@ from effnet.fitting.runs import read_run
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
 
-BUNDLE = {"config.json", "model.safetensors", "model.onnx", "README.md", "report.json", "report.html", "run"}
+BUNDLE = {
+    "config.json",
+    "model.safetensors",
+    "model.onnx",
+    "README.md",
+    "report.json",
+    "report.html",
+    "split.json",
+    "run",
+}
 
 
 def read_report(folder):

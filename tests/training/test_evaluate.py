@@ -9,7 +9,7 @@ from effnet.data.datasets import Split
 from effnet.errors import DataError
 from effnet.training import calibration
 from effnet.training.evaluate import bootstrap, score, wilson
-from effnet.weights.labels import labelled_split
+from effnet.weights.labels import choose_images
 
 NAMES = ("cat", "dog", "owl")
 PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
@@ -113,7 +113,7 @@ def test_a_class_that_the_model_does_not_know_is_named():
     preprocess = Preprocess(resolution=16, mean=(0.5,), std=(0.5,))
     config = ModelConfig(arch=spec, preprocess=preprocess, class_names=("0", "1", "two"))
     with pytest.raises(DataError, match="knows no class '2'"):
-        labelled_split("digits", "test", config=config)
+        choose_images("digits", folder="nowhere", config=config)
 
 
 def test_wordnet_ids_name_imagenets_classes(tmp_path):
@@ -129,5 +129,5 @@ def test_wordnet_ids_name_imagenets_classes(tmp_path):
         for number in range(8):
             Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / wnid / f"{number}.png")
     config = ModelConfig(arch=get_spec("b0"), preprocess=Preprocess(resolution=16), class_names=class_names(1000))
-    labels = labelled_split(tmp_path, "all", config=config).labels
+    labels = choose_images(tmp_path, folder="nowhere", config=config).split.labels
     assert {config.class_names[label] for label in labels} == {"tench", "parachute"}

@@ -442,3 +442,19 @@ def test_a_real_file_tells_photographs_apart(tmp_path):
     values, val_values = (extract(extractor, part, folder=tmp_path).values for part in (train, val))
     head = train_head(values, train.labels, num_classes=10, val_features=val_values, val_labels=val.labels)
     assert head.val_accuracy >= 0.8
+
+
+def test_a_bundle_whose_split_was_grouped_otherwise_does_not_know_what_is_held_out(tmp_path):
+    from bundles import DIGITS, make_bundle
+
+    from effnet.data.datasets import read_dataset
+    from effnet.runtime.split_file import write_split
+    from effnet.weights.labels import split_record
+
+    folder = make_bundle(tmp_path / "bundle")
+    assert load_pretrained(str(folder)).knows(DIGITS, split_seed=3)
+    record = split_record(read_dataset("digits", seed=3))
+    write_split(dataclasses.replace(record, group_by="patient"), folder)
+    found = load_pretrained(str(folder))
+    assert not found.knows(DIGITS, split_seed=3)
+    assert found.knows(DIGITS, split_seed=3, group_by="patient")

@@ -1,0 +1,146 @@
+"""Images that belong together: by a pattern of their paths, or because their files are equal."""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from effnet.data.listing import Group, Listing, Part
+from effnet.data.stored import source_name
+from effnet.errors import DataError
+from effnet.system.files import open_regular
+from effnet.system.text import printable
+
+MOST_FILES = 200_000
+"""With more images than this, equal files are not looked for: nearly each would have to be opened."""
+
+# Of files of one size only the beginning is read first: a folder of raw arrays has no other sizes.
+_FIRST_BYTES = 4096
+
+
+def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] | None = None) -> Listing:
+    """Return the listing with its groups: those of a manifest's column, of the pattern, and of equal files.
+
+    `group_by` is a regular expression that is searched in each path relative to DATA; the group is what its first
+    parenthesis matches, or the whole match. Images in whose path it is not found belong to no other. With `equal` these
+    are taken for the equal files, and none is opened.
+
+    Raises:
+        DataError: the pattern is not valid, or is found in no path.
+    """
+    groups, notes = list(listing.groups), list(listing.notes)
+    if group_by:
+        matched = _matched(listing, group_by)
+        groups += matched
+        notes.append(_sentence(matched, f"share with others what {group_by!r} finds in their paths"))
+    if listing.groups:
+        notes.append(_sentence(listing.groups, "share the group in the manifest with others"))
+    if equal is None:
+        equal = equal_files(listing.parts.values())
+        notes += [_sentence(equal, "have files that are equal to others")] if equal else []
+    return replace(listing, groups=(*groups, *equal), group_by=group_by, notes=tuple(notes))
+
+
+def equal_files(parts: Iterable[Part]) -> list[Group]:
+    """Return the images whose files have the same bytes; only what has the same size and beginning is read whole."""
+    parts = list(parts)
+    if sum(len(part.sources) for part in parts) > MOST_FILES:
+        return []
+    by_size: dict[int, list[str]] = {}
+    for part in parts:
+        for source in part.sources:
+            if isinstance(source, str) and (size := _size(source)):
+                by_size.setdefault(size, []).append(source)
+    same: list[list[str]] = []
+    for size, paths in by_size.items():
+        for alike in _by_content(paths, most=_FIRST_BYTES) if len(paths) > 1 else ():
+            same += [alike] if size <= _FIRST_BYTES else _by_content(alike, most=None)
+    return [Group(kind="identical", names=tuple(names)) for names in same]
+
+
+def numbers_within(part: Part, groups: Iterable[Group]) -> dict[int, int]:
+    """Return a number for each image (by index) of a part that belongs together with others of it."""
+    numbers = joined(groups)
+    if not numbers:
+        return {}
+    names = (source_name(source, "") for source in part.sources)
+    found = {index: numbers[name] for index, name in enumerate(names) if name in numbers}
+    sizes: dict[int, int] = {}
+    for number in found.values():
+        sizes[number] = sizes.get(number, 0) + 1
+    return {index: number for index, number in found.items() if sizes[number] > 1}
+
+
+def joined(groups: Iterable[Group]) -> dict[str, int]:
+    """Return a number for each name: names have the same number if groups connect them, over others as well."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        root = name
+        while above[root] != root:
+            root = above[root]
+        while above[name] != root:  # the next search is short
+            above[name], name = root, above[name]
+        return root
+
+    for group in groups:
+        for name in group.names:
+            above.setdefault(name, name)
+            above[top(name)] = top(group.names[0])
+    numbers: dict[str, int] = {}
+    return {name: numbers.setdefault(top(name), len(numbers)) for name in above}
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> list[Group]:
+    """Return the groups of two or more from (key, name) pairs; names without a key belong to none."""
+    by_key: dict[str, list[str]] = {}
+    for key, name in pairs:
+        if key:
+            by_key.setdefault(key, []).append(name)
+    return [Group(kind="group", names=tuple(names)) for names in by_key.values() if len(names) > 1]
+
+
+def _matched(listing: Listing, group_by: str) -> list[Group]:
+    try:
+        pattern = re.compile(group_by)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise DataError(f"--group-by must be a regular expression; {group_by!r} is none: {error}") from error
+    names = [source_name(source, "") for part in listing.parts.values() for source in part.sources]
+    found = [pattern.search(listing.relative(name)) for name in names if name]
+    if not any(found):
+        first = f"; the first path is {printable(listing.relative(names[0]))!r}" if names and names[0] else ""
+        raise DataError(
+            f"--group-by must be found in the paths of the images, but {group_by!r} is found in none of "
+            f"{len(names)}{first}"
+        )
+    keys = ("" if match is None else (match[1] if pattern.groups else match[0]) or "" for match in found)
+    return grouped(zip(keys, names, strict=True))
+
+
+def _sentence(groups: Iterable[Group], what: str) -> str:
+    sizes = [len(group.names) for group in groups]
+    groups = "1 group" if len(sizes) == 1 else f"{len(sizes):,} groups"
+    return f"{sum(sizes):,} images {what}, in {groups}; a split that is made here keeps each on one side."
+
+
+def _size(path: str) -> int:
+    try:
+        status = os.stat(path)
+    except OSError:  # inspection says what is wrong with it
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _by_content(paths: Iterable[str], *, most: int | None) -> Iterator[list[str]]:
+    """Yield the lists of two or more files with the same content, or the same first `most` bytes."""
+    found: dict[bytes, list[str]] = {}
+    for path in paths:
+        try:
+            with open_regular(path) as file:
+                whole = hashlib.file_digest(file, "sha256") if most is None else hashlib.sha256(file.read(most))
+        except OSError:
+            continue
+        found.setdefault(whole.digest(), []).append(path)
+    yield from (same for same in found.values() if len(same) > 1)

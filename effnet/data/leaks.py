@@ -1,0 +1,139 @@
+"""Test images that training has as good as seen: copies of theirs, or images of their group, are in train or val."""
+
+import hashlib
+import heapq
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from effnet.data.datasets import Dataset, Split, split_listing
+from effnet.data.groups import joined
+from effnet.data.listing import Group, Listing
+from effnet.data.stored import Source, source_name
+from effnet.errors import DataError
+
+_SPLITS = ("train", "val", "test")
+_SAMPLED = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaks:
+    """The names of test images that leak; of `num_test`, `copies` are equal or nearly identical to others.
+
+    The rest belong to the group (a patient, a video) of others.
+    """
+
+    names: tuple[str, ...]
+    copies: int
+    num_test: int
+
+    @property
+    def sentence(self) -> str:
+        """Say how many test images leak, and why."""
+        others = len(self.names) - self.copies
+        reasons = [
+            f"{self.copies:,} are identical or nearly identical to images in train or val" * bool(self.copies),
+            f"{others:,} belong to the same group as images in train or val" * bool(others),
+        ]
+        return (
+            f"{len(self.names):,} of the {self.num_test:,} test images leak: {' and '.join(filter(None, reasons))}, "
+            "so the accuracy on the whole test split is too high."
+        )
+
+
+NO_LEAKS = Leaks(names=(), copies=0, num_test=0)
+
+
+def find_leaks(dataset: Dataset) -> Leaks:
+    """Return the test images that a group of the data set connects with images of train or val."""
+    names = {split: set(names_of(getattr(dataset, split))) for split in _SPLITS}
+    seen = names["train"] | names["val"]
+    copies = _connected(names["test"], seen, (group for group in dataset.groups if group.kind != "group"))
+    leaked = _connected(names["test"], seen, dataset.groups)
+    return Leaks(names=tuple(sorted(leaked)), copies=len(copies), num_test=len(dataset.test))
+
+
+def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
+    """Return the data set with these groups, and split again if one of them is on two sides of a split made here.
+
+    It stays as it is split if nothing could be held out otherwise: `find_leaks` tells what that costs.
+    """
+    dataset = replace(dataset, groups=(*dataset.groups, *groups))
+    listed = dataset.listed
+    if listed is None or not _is_parted(dataset, groups):
+        return dataset
+    try:
+        split = split_listing(replace(listed, groups=dataset.groups), seed=dataset.seed, channels=dataset.channels)
+    except DataError:
+        return dataset
+    sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]
+    count = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups"
+    note = f"{count}; the split keeps each on one side."
+    return replace(split, notes=(*dataset.notes, note))
+
+
+def names_of(split: Split) -> Iterator[str]:
+    """Yield the paths or names of a split's images; those in memory have none."""
+    return (source_name(source, "") for source in split.sources)
+
+
+def fingerprint_of(listing: Listing) -> str:
+    """Return a text that changes when the images' paths below the data folder, labels or given splits do.
+
+    Files are not read; images in memory are. The same data in another place have the same fingerprint.
+    """
+    rows = sorted(
+        f"{split}\0{listing.relative(_identity(source))}\0{label}"
+        for split, part in listing.parts.items()
+        for source, label in zip(part.sources, part.labels, strict=True)
+    )
+    return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def marks_of(splits: Iterable[Split], class_names: Sequence[str]) -> list[str]:
+    """Return a mark for each image, of its file's name and size and its label: in another folder it is the same."""
+    return [
+        _mark(source, class_names[label])
+        for split in splits
+        for source, label in zip(split.sources, split.labels.tolist(), strict=True)
+    ]
+
+
+def sample_of_marks(marks: Iterable[str]) -> tuple[str, ...]:
+    """Return the same few marks whatever the order: of two data sets that share images, the samples share some, too.
+
+    Source: a bottom-k sketch, A. Z. Broder, "On the resemblance and containment of documents", 1997.
+    """
+    return tuple(heapq.nsmallest(_SAMPLED, marks))
+
+
+def _mark(source: Source, label: str) -> str:
+    size = 0
+    if isinstance(source, str):
+        with suppress(OSError):
+            size = os.stat(source).st_size
+    text = f"{os.path.basename(_identity(source))}\0{label}\0{size}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _identity(source: Source) -> str:
+    if isinstance(source, np.ndarray):
+        return hashlib.sha256(source.tobytes()).hexdigest()
+    return source_name(source, "")
+
+
+def _connected(test: set[str], seen: set[str], groups: Iterable[Group]) -> set[str]:
+    numbers = joined(groups)
+    known = {numbers[name] for name in seen & numbers.keys()}
+    return {name for name in test & numbers.keys() if numbers[name] in known}
+
+
+def _is_parted(dataset: Dataset, groups: Iterable[Group]) -> bool:
+    """Return whether a group is on two sides of the split that was made here."""
+    if not dataset.made:
+        return False
+    sides = {name: split for split in ("train", *dataset.made) for name in names_of(getattr(dataset, split))}
+    return any(len({sides[name] for name in group.names if name in sides}) > 1 for group in groups)

@@ -1,0 +1,42 @@
+"""What one would reach by guessing, and whether a model does better."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MostFrequent:
+    """The class that most of the images have, and the share of them: the accuracy of always answering with it."""
+
+    name: str
+    share: float
+
+
+def most_frequent(labels: np.ndarray, class_names: tuple[str, ...]) -> MostFrequent:
+    """Return the most frequent class of int64 labels, of which there is at least one."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    return MostFrequent(name=class_names[int(counts.argmax())], share=float(counts.max() / len(labels)))
+
+
+def chance_sentence(
+    accuracy: float,
+    confidence: tuple[float, float],
+    usual: MostFrequent,
+    *,
+    labels: np.ndarray,
+) -> str:
+    """Return a sentence if the accuracy, of this 95 % interval, may be that of guessing; otherwise an empty text.
+
+    Guessing is always giving the most frequent answer, which is right at least as often as any other that does not look
+    at the images. Images of one class alone cannot tell.
+    """
+    if len(np.unique(labels)) < 2 or confidence[0] > usual.share:
+        return ""
+    always = f"always answering {usual.name!r} ({usual.share:.1%} of the test images)"
+    if accuracy <= usual.share:
+        return f"The model is no better than {always}: check the labels and the layout."
+    return (
+        f"The model is not shown to be better than {always}: its accuracy lies between {confidence[0]:.1%} and "
+        f"{confidence[1]:.1%} (95 % confidence). Check the labels and the layout, or test on more images."
+    )
