@@ -72,6 +72,11 @@ def test_inspection_decodes_large_images_one_after_another(make_folder, monkeypa
     assert 1 < most[0] <= 3
 
 
+def test_the_memory_of_large_images_goes_back_to_the_system() -> None:
+    # glibc maps what is larger than 32 MB; of less it keeps some for each thread.
+    assert Image.core.get_block_size() > 2**25
+
+
 def test_a_header_is_read_from_a_bounded_number_of_bytes_and_calls() -> None:
     stream = HeaderStream(io.BytesIO(bytes(100_000)), limit_bytes=50_000)
     assert len(stream.read(10)) == 10
