@@ -109,8 +109,8 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     # A file's name need not be valid text, and must not end the list that it is printed in.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    # Pillow remarks on damaged metadata, two lines each, though it goes on to read the pixels; what fails is an error.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Pillow remarks on damaged metadata and on sizes, two lines each; what it cannot read is an error of effnet's own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app(prog_name="effnet")
     except EffnetError as error:
