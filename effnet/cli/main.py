@@ -129,8 +129,8 @@ def root(
 def main() -> None:
     """Run the command line and exit with its code."""
     open_streams()
-    # Pillow remarks on damaged metadata, two lines each, though it goes on to read the pixels; what fails is an error.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Pillow remarks on damaged metadata and on sizes, two lines each; what it cannot read is an error of effnet's own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with obeyed_signals():
         if note := give_home():
             fail(note)

@@ -45,6 +45,10 @@ if _PILLOW_DEFAULT_LIMIT == Image.MAX_IMAGE_PIXELS:
     # Pillow would print a warning for images between its limit and ours, from every thread that decodes.
     # Filtering warnings is not safe in threads, so its default is raised; a limit set by the user stays.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+_PILLOW_DEFAULT_BLOCK = 16 * 2**20
+if Image.core.get_block_size() == _PILLOW_DEFAULT_BLOCK:
+    # glibc keeps freed blocks of up to 32 MB, for each thread its own: of large images, half a gigabyte.
+    Image.core.set_block_size(4 * _PILLOW_DEFAULT_BLOCK)
 
 # What a decoder takes a pixel beside Pillow's image and the result, which `BYTES_PER_PIXEL` counts; measured with
 # every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and two
