@@ -90,7 +90,7 @@ def test_an_unknown_rounding_is_refused():
         ({"activation": "swish"}, "activation must be one of .* got 'swish'"),
         ({"se_gate": "hard_sigmod"}, "se_gate .* did you mean 'hard_sigmoid'"),
         ({"padding": "valid"}, "padding must be one of same, symmetric; got 'valid'"),
-        ({"norm_epsilon": 0.0}, r"norm_epsilon must lie between 0 and 1; got 0\.0"),
+        ({"norm_epsilon": 0.0}, r"norm_epsilon must lie between 1e-12 and 1; got 0\.0"),
         ({"norm_epsilon": float("nan")}, "norm_epsilon .* got nan"),
         ({"stages": ()}, "at least one stage"),
         ({"stages": ((),)}, "each stage at least one block"),
