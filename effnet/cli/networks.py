@@ -30,6 +30,7 @@ def read_spec(subject: str) -> ArchSpec:
     from effnet.arch.catalog import get_spec
     from effnet.arch.codec import spec_from_dict
     from effnet.errors import SpecError
+    from effnet.system.files import read_json
 
     path = Path(subject)
     if os.path.isdir(subject):
@@ -38,8 +39,8 @@ def read_spec(subject: str) -> ArchSpec:
         return read_config(path).arch
     if path.suffix == ".json":
         try:
-            return spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
+            return spec_from_dict(read_json(path))
+        except (OSError, ValueError) as error:
             raise SpecError(f"{path} must be a network as JSON, as `effnet scale --out` writes it: {error}") from error
     return get_spec(subject)
 

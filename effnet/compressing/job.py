@@ -17,7 +17,17 @@ from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.qdq_stem import pairs_pay
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
+from effnet.runtime.config import (
+    CONFIG,
+    ONNX,
+    WEIGHTS,
+    forget_digests,
+    read_config,
+    read_digests,
+    write_config,
+    write_digests,
+    write_text,
+)
 from effnet.runtime.formats import FORMATS, Runtime
 from effnet.training.events import Listener
 from effnet.training.interrupt import held_interrupts
@@ -97,6 +107,9 @@ def deploy(found: Ladder, folder: Path) -> None:
                     export_onnx(scratch, found.config, found.state)
             else:
                 write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
+            made = [name for name, other in FORMATS.items() if (scratch / other.file).is_file()]
+            write_digests(scratch, made, kept={} if found.changed else read_digests(folder))
+            forget_digests(folder, made)  # what is killed in between leaves no digest of another file
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

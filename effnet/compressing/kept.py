@@ -13,6 +13,7 @@ from effnet.compressing.subject import Subject
 from effnet.data.datasets import Split
 from effnet.data.stored import source_name
 from effnet.runtime.config import write_text
+from effnet.system.files import read_json
 
 _RECORD = "done.json"
 
@@ -40,7 +41,7 @@ def pictures_key(split: Split, images: np.ndarray) -> str:
 def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
     """Returns what was recorded in `folder` under this key; None where it is another's, damaged or not there."""
     try:
-        found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        found = read_json(folder / _RECORD)
     except (OSError, ValueError):
         return None
     return found["record"] if isinstance(found, dict) and found.get("key") == key else None

@@ -91,6 +91,16 @@ def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.nda
         raise image_error(source, error, name=name) from error
 
 
+def convert_pillow(image: Image.Image, *, channels: int = 3) -> np.ndarray:
+    """Return an image of Pillow's as `decode_image` returns that of a file; raise ImageError as it does."""
+    try:
+        _check_pixels(*image.size)
+        image.load()
+        return upright(_pixels(image, channels), orientation_of(image))
+    except Exception as error:  # it may be an opened file, damaged as any other
+        raise image_error(b"", error, name="<a Pillow image>") from error
+
+
 def image_header(source: Source, *, name: str = "") -> ImageHeader:
     """Reads size, channels and format without decoding the pixels; raises ImageError as decode_image does."""
     try:

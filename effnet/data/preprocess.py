@@ -25,7 +25,7 @@ _MODES = ("center", "squash")
 # 800 x 800 x 3 at the most.
 MAX_SIDE, MAX_BYTES = 4_096, 2**27
 # Pixels are scaled to 0..1: beyond these, normalised values mean nothing in 32 bits.
-_LARGEST_MEAN, _STD_RANGE = 1e4, (1e-4, 1e4)
+_LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 1e4, 1e-4, 1e4
 # A strip may become so many pixels when it is resized whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
 # How many pixels of a picture that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
@@ -52,7 +52,7 @@ class Preprocess:
             raise DataError(f"resolution must be a whole number of at least 1, received {shown(self.resolution)}")
         if not _is_number(self.crop) or not 0 < self.crop <= 1:
             raise DataError(f"crop must be above 0 and at most 1, received {shown(self.crop)}")
-        if self.resolution / self.crop >= MAX_SIDE + 1:
+        if self.resolution > MAX_SIDE or self.resolution / self.crop >= MAX_SIDE + 1:
             raise DataError(
                 f"resolution / crop must be at most {MAX_SIDE:,} pixels, received {shown(self.resolution)} / "
                 f"{self.crop:g}"
@@ -66,14 +66,10 @@ class Preprocess:
             raise DataError(f"mean and std must be of one length, received {len(self.mean)} and {len(self.std)}")
         if min(self.std) <= 0:
             raise DataError(f"std must be above 0 in every channel, received {shown(self.std)}")
-        if (
-            max(map(abs, self.mean)) > _LARGEST_MEAN
-            or not _STD_RANGE[0] <= min(self.std) <= max(self.std) <= _STD_RANGE[1]
-        ):
-            raise DataError(
-                f"mean must lie in -{_LARGEST_MEAN:g}..{_LARGEST_MEAN:g} and std in {_STD_RANGE[0]:g}..{_STD_RANGE[1]:g}, "
-                f"received {shown(self.mean)} and {shown(self.std)}"
-            )
+        if max(map(abs, self.mean)) > _LARGEST_MEAN:
+            raise DataError(f"mean must lie within {_LARGEST_MEAN:g} of 0, received {shown(self.mean)}")
+        if min(self.std) < _LEAST_STD or max(self.std) > _LARGEST_STD:
+            raise DataError(f"std must lie in {_LEAST_STD:g}..{_LARGEST_STD:g}, received {shown(self.std)}")
         if (size := self.channels * math.floor(self.resolution / self.crop) ** 2) > MAX_BYTES:
             raise DataError(f"an image must have at most {MAX_BYTES:,} values before it is cropped, received {size:,}")
 

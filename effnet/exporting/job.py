@@ -15,7 +15,7 @@ from effnet.errors import EffnetError, InputError
 from effnet.exporting.ledger import Entry, digest_of, record, versions_for
 from effnet.exporting.pictures import CALIBRATED, Pictures, accuracy_of, gather
 from effnet.exporting.targets import Quantization, write_export
-from effnet.runtime.config import CONFIG, ModelConfig, read_config, write_config
+from effnet.runtime.config import CONFIG, ModelConfig, forget_digests, read_config, write_config, write_digests
 from effnet.runtime.engines import can_run
 from effnet.runtime.formats import Format, find_format
 from effnet.runtime.installed import missing
@@ -187,7 +187,10 @@ def _export_one(
                 )
             del predictor  # Windows moves no file that is open
         size = target.size_bytes(scratch)
+        # In this order a process that is killed in between leaves no digest that belongs to another file.
+        forget_digests(place, [target.name])
         _move_in(scratch, place, target)
+        write_digests(place, [target.name])
     entry = Entry(
         digest=digest_of(place, target) or "",
         size_bytes=size,

@@ -11,6 +11,7 @@ from typing import Any
 
 from effnet.runtime.config import write_text
 from effnet.runtime.formats import FORMATS, Format, Runtime
+from effnet.system.files import open_regular, read_json
 
 LEDGER = "exports.json"
 _FORMAT = 1
@@ -54,7 +55,7 @@ def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
     damaged: `effnet export` finds it anew.
     """
     try:
-        data = json.loads((Path(folder) / LEDGER).read_text(encoding="utf-8"))
+        data = read_json(Path(folder) / LEDGER)
         entries = data["exports"] if data["format"] == _FORMAT else {}
         found = {name: Entry(**entry) for name, entry in entries.items() if name in FORMATS}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
@@ -76,7 +77,8 @@ def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
         for name in (target.file, *target.others):
             path = Path(folder) / name
             for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-                content = file.read_bytes()
+                with open_regular(file) as stream:
+                    content = stream.read()
                 digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
     except OSError:
         return None

@@ -16,6 +16,7 @@ from effnet.compressing.sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.errors import BundleError
 from effnet.fitting import front, origin, plots, sureness, wording
 from effnet.fitting.render import render, replace_text, strict
+from effnet.system.files import read_json
 
 _LONG = 20
 _SHOWN_CANDIDATES = 8
@@ -54,9 +55,10 @@ def load_report(folder: Path) -> dict[str, Any]:
     """Reads the report.json of a bundle; raises BundleError where it is missing or damaged."""
     path = folder / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has none") from error
+        report = read_json(path)
+    except OSError as error:
+        found = "none" if isinstance(error, FileNotFoundError) else f"none that can be read ({error.strerror})"
+        raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has {found}") from error
     except ValueError as error:
         raise BundleError(f"{path} must be JSON, but it cannot be read ({error}); run effnet fit again") from error
     if not isinstance(report, dict):

@@ -22,6 +22,7 @@ def predict_split(
     if not len(split):
         raise DataError("evaluation needs at least one labelled picture; the split is empty")
     preprocess = predictor.config.preprocess
+    _ = predictor.engine  # a model that does not match is told before any image is prepared for it
     rows, found = run_pictures(
         range(len(split)),
         prepare=lambda index: resize_and_crop(load_image(split, index, channels=preprocess.channels), preprocess),

@@ -49,6 +49,7 @@ def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, kno
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "train") from error
     paths = unknown_pictures(folder)
+    _ = predictor.engine
     rows, _ = run_pictures(
         range(len(paths)),
         prepare=lambda index: predictor.prepare(paths[index]),

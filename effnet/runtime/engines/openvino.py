@@ -1,13 +1,14 @@
 """OpenVINO."""
 
 import codecs
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError, MissingExtraError
+from effnet.errors import BundleError, InputError, MissingExtraError
 from effnet.runtime.engines.base import BaseEngine
 from effnet.runtime.model_file import read_model, reason
 from effnet.runtime.session import check_alone
@@ -17,6 +18,9 @@ _PRECISION = ["effnet", "inference_precision"]
 
 # Each compiled size holds its own memory; a run has one batch, and one that is left over at its end.
 _MOST_BATCHES = 3
+
+# The process that has used it first.
+_process = 0
 
 _KINDS = {"u8": "uint8", "f32": "float32"}
 
@@ -41,6 +45,7 @@ class OpenVinoEngine(BaseEngine):
     def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
         super().__init__(path)
         openvino = preload()
+        _refuse_after_fork()
         self._options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
@@ -80,6 +85,20 @@ class OpenVinoEngine(BaseEngine):
         """The precision of the arithmetic, as OpenVINO says it."""
         compiled = next(iter(self._requests.values())).get_compiled_model()
         return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+
+def _refuse_after_fork() -> None:
+    """Raise InputError in a process that was forked behind a first use: OpenVINO's threads are not in it, and it waits.
+
+    A process that is started anew, or forked before, is fine.
+    """
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise InputError(
+            "OpenVINO must not be used in a forked process once its parent has used it; it was: start the process anew "
+            '(multiprocessing.get_context("spawn")), or fork before the first prediction'
+        )
 
 
 def _read(path: Path, digests: Mapping[str, str] | None) -> tuple[bytes, bytes]:
