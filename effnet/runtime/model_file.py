@@ -40,7 +40,7 @@ def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
     return data
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | bytearray) -> str:
     """Return the SHA-256 of `data` in hexadecimal, as sha256sum prints it."""
     return hashlib.sha256(data).hexdigest()
 

@@ -110,6 +110,25 @@ def test_wrong_fields_are_named_with_where_they_stand(changes, message):
         spec_from_dict(data(**changes))
 
 
+def test_a_network_that_no_memory_holds_is_refused():
+    data = spec_to_dict(get_spec("b0"))
+    block = {"kind": "conv", "kernel_size": 31, "in_channels": 1600, "mid_channels": 1600, "out_channels": 1600}
+    data |= {"stem": {"channels": 1600}, "stages": [[block]], "head_channels": 0}
+    with pytest.raises(SpecError, match="at most 2,000,000,000 parameters; this one has 2,461,"):
+        spec_from_dict(data)
+
+
+@pytest.mark.parametrize("stages", [[[{}] * 5_000], [[{}]] * 5_000])
+def test_blocks_are_counted_before_one_is_made(stages):
+    with pytest.raises(SpecError, match="at most 4,096 blocks; got 5,000"):
+        spec_from_dict(spec_to_dict(get_spec("b0")) | {"stages": stages})
+
+
+def test_a_stage_of_a_string_has_no_end():
+    with pytest.raises(SpecError, match="repeats must be at most 4,096; got 1000000000"):
+        stage_from_string("r1000000000_k3_s11_e1_i16_o16")
+
+
 def test_a_wrong_block_is_named_by_its_place():
     fields = data()
     block = dict(fields["stages"][0][1])

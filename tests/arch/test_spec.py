@@ -39,6 +39,10 @@ NETWORK = {
             "conv block has no squeeze.* got se_channels=2",
         ),
         ({"kind": "basic", "se_channels": 3}, "basic block has no squeeze.* got se_channels=3"),
+        ({"kernel_size": 33}, "kernel_size must be at most 31; got 33"),
+        ({"mid_channels": 10**9}, "mid_channels must be at most 65,536; got 1000000000"),
+        ({"se_channels": 10**400}, r"se_channels must be at most 65,536; got 10{79}\.\.\."),
+        ({"kind": ["x" * 10**6]}, r"block kind must be one of .{1,200}$"),
     ],
 )
 def test_a_block_that_cannot_be_is_refused_with_its_values(changes, message):
@@ -54,6 +58,9 @@ def test_a_block_that_cannot_be_is_refused_with_its_values(changes, message):
         ({"kernel_size": 2}, "stem kernel_size must be odd; got 2"),
         ({"max_pool": "no"}, "stem max_pool must be true or false; got 'no'"),
         ({"kernel_size": 2.5}, r"stem kernel_size .* got 2\.5"),
+        ({"kernel_size": 10**9 + 1}, "stem kernel_size must be at most 31"),
+        ({"stride": 33}, "stem stride must be at most 32; got 33"),
+        ({"channels": 65_537}, "stem channels must be at most 65,536; got 65537"),
     ],
 )
 def test_a_stem_that_cannot_be_is_refused_with_its_values(changes, message):
@@ -92,6 +99,15 @@ def test_an_unknown_rounding_is_refused():
         ({"padding": "valid"}, "padding must be one of same, symmetric; got 'valid'"),
         ({"norm_epsilon": 0.0}, r"norm_epsilon must lie between 1e-12 and 1; got 0\.0"),
         ({"norm_epsilon": float("nan")}, "norm_epsilon .* got nan"),
+        ({"norm_epsilon": 1e-300}, "norm_epsilon .* got 1e-300"),
+        ({"norm_epsilon": "0.1"}, "norm_epsilon .* got '0.1'"),
+        ({"name": {"a": 1}}, "name must be a printable text of at most 200 letters; got {'a': 1}"),
+        ({"name": "x" * 201}, r"name must be a printable text .* got 'x{79}\.\.\."),
+        ({"name": "a\x1b[31m"}, "name must be a printable text"),
+        ({"in_channels": 1_025}, "in_channels must be at most 1,024"),
+        ({"num_classes": 100_001}, "num_classes must be at most 100,000"),
+        ({"resolution": 16_385}, "resolution must be at most 16,384"),
+        ({"stages": ((NETWORK["stages"][0][0],) * 4_097,)}, "at most 4,096 blocks; got 4,097"),
         ({"stages": ()}, "at least one stage"),
         ({"stages": ((),)}, "each stage at least one block"),
         ({"stem": StemSpec(channels=16)}, "block 0 takes 8 channels but receives 16"),
