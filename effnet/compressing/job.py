@@ -21,7 +21,7 @@ from effnet.runtime.config import (
     CONFIG,
     ONNX,
     WEIGHTS,
-    forget_digests,
+    digests_of,
     read_config,
     read_digests,
     write_config,
@@ -108,8 +108,10 @@ def deploy(found: Ladder, folder: Path) -> None:
             else:
                 write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
             made = [name for name, other in FORMATS.items() if (scratch / other.file).is_file()]
-            write_digests(scratch, made, kept={} if found.changed else read_digests(folder))
-            forget_digests(folder, made)  # what is killed in between leaves no digest of another file
+            files, known = digests_of(scratch, made), read_digests(folder)
+            others = {} if found.changed else {name: value for name, value in known.items() if name not in files}
+            write_digests(scratch, others | files)
+            write_digests(folder, others)
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -32,7 +32,16 @@ from effnet.measure.machine import versions
 from effnet.measure.pace import DISTURBED, calm_pace_ms
 from effnet.measure.timing import Timing, time_model
 from effnet.nn.network import build, zero_classifier_
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config, write_digests
+from effnet.runtime.config import (
+    CONFIG,
+    ONNX,
+    WEIGHTS,
+    ModelConfig,
+    digests_of,
+    read_config,
+    write_config,
+    write_digests,
+)
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
@@ -269,7 +278,7 @@ def _measure(
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
     """Moves the bundle's files into `out` and writes the reports beside them."""
     found = artifact.deployed.format
-    write_digests(artifact.folder, ["onnx", found.name])
+    write_digests(artifact.folder, digests_of(artifact.folder, ["onnx", found.name]))
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
         temporary = out / (name + ".tmp")
         shutil.copyfile(artifact.folder / name, temporary)

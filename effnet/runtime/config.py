@@ -137,30 +137,22 @@ def check_digests(folder: str | os.PathLike[str], name: str) -> None:
         read_model(Path(folder) / file, digests)
 
 
-def write_digests(folder: Path, formats: Iterable[str], *, kept: Mapping[str, str] | None = None) -> None:
-    """Write into config.json which files belong to the bundle `folder`: those of `formats`, as they lie there now.
+def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write into config.json which files belong to the bundle `folder`, in place of what it had.
 
-    Whoever puts a model's file into a bundle calls this after it. The digests of other files stay, or become those of
-    `kept`. A format that is no single file, Core ML's, has none.
+    Whoever puts a model's file into a bundle calls this with its digest, and before the file changes without it: then
+    a process that is killed in between leaves no digest of another file.
     """
-    others = read_digests(folder) if kept is None else kept
-    new = {name: sha256(read_model(folder / name)) for name in _files(formats) if (folder / name).is_file()}
-    _write_digests(folder, {**others, **new})
+    _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
-def forget_digests(folder: Path, formats: Iterable[str]) -> None:
-    """Take the digests of `formats` out of config.json, before their files change."""
-    found = read_digests(folder)
-    if gone := set(_files(formats)) & set(found):
-        _write_digests(folder, {name: value for name, value in found.items() if name not in gone})
+def digests_of(folder: Path, formats: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the files of `formats` that lie in `folder`, by name; Core ML's folder has none."""
+    return {name: sha256(read_model(folder / name)) for name in _files(formats) if (folder / name).is_file()}
 
 
 def _files(formats: Iterable[str]) -> list[str]:
     return [name for key in formats for name in (FORMATS[key].file, *FORMATS[key].others)]
-
-
-def _write_digests(folder: Path, digests: Mapping[str, str]) -> None:
-    _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:

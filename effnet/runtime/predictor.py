@@ -16,8 +16,7 @@ from effnet.data.decode import convert_pillow, decode_image
 from effnet.data.preprocess import resize_and_crop
 from effnet.errors import BundleError, DataError, InputError
 from effnet.runtime.config import CONFIG, ModelConfig, read_config, read_digests
-from effnet.runtime.engines import Engine, open_engine, preload
-from effnet.runtime.engines.probe import can_end_the_process, try_first
+from effnet.runtime.engines import FRAGILE, Engine, open_engine, preload
 from effnet.runtime.formats import find_format
 from effnet.runtime.model_file import read_model, sha256
 
@@ -92,7 +91,9 @@ class Predictor:
                 f"a model needs a classifier to predict; {self.folder} has none: `effnet fit --weights` makes one"
             )
         digests = read_digests(self.folder)
-        if can_end_the_process(self.format.runtime):
+        if self.format.runtime in FRAGILE:
+            from effnet.runtime.engines.probe import try_first  # with what starts processes, which takes its time
+
             preload(self.format.runtime)  # that it is not installed is better said here
             digests[path.name] = sha256(read_model(path, digests))
             try_first(path, self.format.runtime, digests[path.name])

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 import effnet
 from effnet.errors import BundleError, InputError
 from effnet.exporting.targets import write_export
-from effnet.runtime.config import check_digests, read_config, read_digests, write_digests
+from effnet.runtime.config import check_digests, digests_of, read_config, read_digests, write_digests
 from effnet.runtime.engines import open_engine
 from effnet.weights.bundle import load_state
 
@@ -27,7 +27,7 @@ def made(tmp_path_factory):
     config, state = read_config(folder), load_state(folder)
     for name in ("openvino", "litert"):
         write_export(name, folder, config, state)
-    write_digests(folder, ["onnx", "openvino", "litert"])
+    write_digests(folder, digests_of(folder, ["onnx", "openvino", "litert"]))
     return folder
 
 

@@ -19,6 +19,8 @@ _MODULES: dict[str, str] = {
     "executorch": "executorch",
     "torch": "torch",
 }
+# A damaged file can end the process that opens it: see engines.probe.
+FRAGILE: tuple[Runtime, ...] = ("litert", "executorch")
 
 
 class Engine(Protocol):

@@ -18,18 +18,13 @@ from effnet.errors import BundleError, EffnetError
 from effnet.runtime.formats import Format, Runtime
 from effnet.runtime.model_file import read_model, sha256
 
-# A runtime that a file can end, and the package whose version counts.
+# The package whose version counts, of each of engines.FRAGILE.
 _PACKAGES: dict[Runtime, str] = {"litert": "ai-edge-litert", "executorch": "executorch"}
 _SECONDS = 600.0
 _MOST_KEPT = 1_000
 
 # Keys of this process; the same are files of the cache folder where that can be written to.
 _known: set[str] = set()
-
-
-def can_end_the_process(runtime: Runtime) -> bool:
-    """Return whether a damaged file can end the process that opens it in this runtime."""
-    return runtime in _PACKAGES
 
 
 def try_first(path: Path, runtime: Runtime, digest: str) -> None:
