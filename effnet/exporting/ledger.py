@@ -58,9 +58,19 @@ def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
         data = read_json(Path(folder) / LEDGER)
         entries = data["exports"] if data["format"] == _FORMAT else {}
         found = {name: Entry(**entry) for name, entry in entries.items() if name in FORMATS}
+        found = {name: entry for name, entry in found.items() if _is_usable(entry)}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
     return {name: entry for name, entry in found.items() if digest_of(folder, FORMATS[name]) == entry.digest}
+
+
+def _is_usable(entry: Entry) -> bool:
+    """Return whether the numbers of an entry, which anyone may have written, are what they say."""
+    counts = (entry.size_bytes, entry.checked, entry.scored)
+    shares = (entry.accuracy, entry.agreement, entry.max_difference)
+    return all(type(count) is int and count >= 0 for count in counts) and all(
+        share is None or (type(share) in (int, float) and 0 <= share <= 1) for share in shares
+    )
 
 
 def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:

@@ -73,7 +73,7 @@ def _options(threads: int) -> "onnxruntime.SessionOptions":
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and must not be printed as well
     # Only ONNX is checked for external data: what begins like ONNX Runtime's own format must not be read as such.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # A model from bytes could else read files of the working folder: here there are none.

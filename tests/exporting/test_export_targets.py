@@ -262,6 +262,19 @@ def test_a_damaged_ledger_knows_nothing_and_is_written_anew(text, bundle):
     assert list(read_ledger(bundle)) == ["onnx"]
 
 
+@pytest.mark.parametrize(
+    "change", [{"accuracy": "all"}, {"accuracy": 99.0}, {"agreement": [1]}, {"scored": -1}, {"checked": 1.5}]
+)
+def test_numbers_that_cannot_be_are_unknown(change, bundle):
+    entry = Entry(digest=digest_of(bundle, find_format("onnx")), size_bytes=9, accuracy=0.5, scored=3)
+    record(bundle, "onnx", entry)
+    assert read_ledger(bundle) == {"onnx": entry}
+    data = json.loads((bundle / LEDGER).read_text())
+    data["exports"]["onnx"] |= change
+    (bundle / LEDGER).write_text(json.dumps(data))
+    assert read_ledger(bundle) == {}
+
+
 def test_a_ledger_keeps_every_field(bundle):
     entry = Entry(
         digest=digest_of(bundle, FORMATS["onnx"]), size_bytes=3, checked=5, random=False, max_difference=0.25,

@@ -11,8 +11,11 @@ from bundles import make_bundle
 from onnx import TensorProto, helper
 
 import effnet
+from effnet.data.datasets import Split
 from effnet.errors import BundleError, InputError
+from effnet.exporting.ledger import read_ledger
 from effnet.exporting.targets import write_export
+from effnet.measure.answers import predict_split
 from effnet.runtime.config import check_digests, digests_of, read_config, read_digests, write_digests
 from effnet.runtime.engines import open_engine
 from effnet.weights.bundle import load_state
@@ -197,3 +200,10 @@ def test_a_model_of_another_resolution_is_told_before_an_image_is_read(bundle):
     (bundle / "config.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match=r"must map image \[3000, 3000, 1\]"):
         effnet.load(bundle).predict(iter([pytest.fail]))
+    with pytest.raises(BundleError, match=r"must map image \[3000, 3000, 1\]"):
+        predict_split(effnet.load(bundle), Split(sources=["no-such.png"], labels=np.zeros(1, np.int64)))
+
+
+def test_what_is_known_of_exports_is_read_from_a_regular_file(bundle):
+    os.mkfifo(bundle / "exports.json")
+    assert read_ledger(bundle) == {}
