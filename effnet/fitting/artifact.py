@@ -1,7 +1,6 @@
 """One attempt: train, export, check, score and measure; then publish what came of it."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -32,17 +31,9 @@ from effnet.measure.machine import versions
 from effnet.measure.pace import DISTURBED, calm_pace_ms
 from effnet.measure.timing import Timing, time_model
 from effnet.nn.network import build, zero_classifier_
-from effnet.runtime.config import (
-    CONFIG,
-    ONNX,
-    WEIGHTS,
-    ModelConfig,
-    digests_of,
-    read_config,
-    write_config,
-    write_digests,
-)
+from effnet.runtime.config import ONNX, WEIGHTS, ModelConfig, digests_of, read_config, write_config
 from effnet.runtime.predictor import Predictor
+from effnet.system.files import written_whole
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate
@@ -278,11 +269,11 @@ def _measure(
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
     """Moves the bundle's files into `out` and writes the reports beside them."""
     found = artifact.deployed.format
-    write_digests(artifact.folder, digests_of(artifact.folder, ["onnx", found.name]))
-    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
-        temporary = out / (name + ".tmp")
-        shutil.copyfile(artifact.folder / name, temporary)
-        os.replace(temporary, out / name)
+    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
+        with written_whole(out / name) as beside:
+            shutil.copyfile(artifact.folder / name, beside)
+    # It comes last: with it the folder is a bundle.
+    write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     write_report(report, out, pictures=_pictures(artifact, dataset))
 
 

@@ -66,8 +66,8 @@ class ModelConfig:
         find_format(self.deployed)
 
 
-def write_config(config: ModelConfig, folder: Path) -> None:
-    """Writes config.json into `folder`, whole or not at all."""
+def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
+    """Writes config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""
     data = {
         "format": FORMAT,
         "library_name": "effnet",
@@ -80,7 +80,7 @@ def write_config(config: ModelConfig, folder: Path) -> None:
         "threshold": config.threshold,
         "deployed": config.deployed,
     }
-    _write(data, folder)
+    _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
 def _write(data: Mapping[str, Any], folder: Path) -> None:
