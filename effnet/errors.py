@@ -16,7 +16,11 @@ A message says what must hold, what was received and what to do.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+# No name of effnet's own is longer, and no message needs more of what it got.
+_SHOWN = 80
 
 
 class EffnetError(Exception):
@@ -108,7 +112,15 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
     return MissingExtraError(*found) if found else None
 
 
+def shown(value: object) -> str:
+    """Return a value from outside as a message shows it: on one line, and shortened if it is long or deep."""
+    if isinstance(value, str | int | float):
+        text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return reprlib.repr(value)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns a hint such as "; did you mean 'b0'?" for an unknown name, or an empty text."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:_SHOWN], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -5,10 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effnet.arch.spec import ArchSpec, BlockSpec, Scaling, StemSpec, stage
-from effnet.errors import SpecError, nearest
+from effnet.arch.cost import cost
+from effnet.arch.spec import MAX_BLOCKS, ArchSpec, BlockSpec, Scaling, StemSpec, stage
+from effnet.errors import SpecError, nearest, shown
 
 FORMAT = 1
+MAX_PARAMS = 2 * 10**9
+"""Four times as many as EfficientNet-L2 has; more would not fit into the memory of most machines."""
 
 
 def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
@@ -26,27 +29,32 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
     fields = dict(data)
     version = fields.pop("format", None)
     if type(version) is not int or version != FORMAT:
-        raise SpecError(f"this effnet reads architecture format {FORMAT}; got {version!r}: upgrade effnet")
+        raise SpecError(f"this effnet reads architecture format {FORMAT}; got {shown(version)}: upgrade effnet")
     for name, kind in (("stem", StemSpec), ("scaling", Scaling)):
         if name in fields:
             fields[name] = _make(kind, fields[name], name)
     stages = fields.get("stages")
-    if not isinstance(stages, Sequence) or not all(isinstance(row, Sequence) for row in stages):
+    if not isinstance(stages, list | tuple) or not all(isinstance(row, list | tuple) for row in stages):
         raise SpecError("stages must be a list of lists of blocks")
+    if sum(map(len, stages)) > MAX_BLOCKS:  # before a block is made of any
+        raise SpecError(f"a network must have at most {MAX_BLOCKS:,} blocks; got {sum(map(len, stages)):,}")
     fields["stages"] = tuple(
         tuple(_make(BlockSpec, block, f"stages[{i}][{j}]") for j, block in enumerate(row))
         for i, row in enumerate(stages)
     )
-    return _make(ArchSpec, fields, "architecture")
+    spec = _make(ArchSpec, fields, "architecture")
+    if (params := cost(spec).params) > MAX_PARAMS:
+        raise SpecError(f"a network must have at most {MAX_PARAMS:,} parameters; this one has {params:,}")
+    return spec
 
 
 def _make(kind: type, fields: Any, where: str) -> Any:
     if not isinstance(fields, Mapping):
-        raise SpecError(f"{where} must be a JSON object; got {fields!r}")
+        raise SpecError(f"{where} must be a JSON object; got {shown(fields)}")
     known = {field.name for field in dataclasses.fields(kind)}
     for name in fields:
         if name not in known:
-            raise SpecError(f"{where} has no field {name!r}{nearest(str(name), known)}")
+            raise SpecError(f"{where} has no field {shown(name)}{nearest(str(name), known)}")
     try:
         return kind(**fields)
     except TypeError as error:
@@ -75,14 +83,14 @@ def stage_from_string(text: str, *, in_channels: int | None = None) -> tuple[Blo
         elif found and found[1] not in options and found[1] not in ("p", "f", "d"):
             options[found[1]] = found[2]
         else:
-            raise SpecError(f"block string {text!r} has an option that effnet does not know: {part!r}")
+            raise SpecError(f"block string {shown(text)} has an option that effnet does not know: {part!r}")
     missing = [key for key in "rkseio" if key not in options]
     if missing:
-        raise SpecError(f"block string {text!r} lacks {', '.join(missing)}")
+        raise SpecError(f"block string {shown(text)} lacks {', '.join(missing)}")
     try:
         return _stage_from_options(options, in_channels)
     except (ValueError, OverflowError) as error:
-        raise SpecError(f"block string {text!r} has a value that is no number of its kind: {error}") from error
+        raise SpecError(f"block string {shown(text)} has a value that is no number of its kind: {error}") from error
 
 
 def _stage_from_options(options: Mapping[str, str], in_channels: int | None) -> tuple[BlockSpec, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from effnet.errors import SpecError, nearest
+from effnet.errors import SpecError, nearest, shown
 
 Kind = Literal["mbconv", "depthwise_separable", "fused_mbconv", "conv", "basic", "bottleneck"]
 Residual = Literal["none", "identity", "projection"]
@@ -18,20 +18,30 @@ UNEXPANDED: tuple[Kind, ...] = ("depthwise_separable", "conv")
 # The kinds of the comparison family; only they may project their shortcut and activate after the sum.
 RESNET_KINDS: tuple[Kind, ...] = ("basic", "bottleneck")
 
+# No network comes near these limits; they keep a file from outside from asking for all memory or time. The largest
+# that is published, EfficientNet-L2, has 8,256 channels, 100 blocks and 800 pixels; RepLKNet has kernels of 31.
+MAX_CHANNELS, MAX_BLOCKS, MAX_KERNEL_SIZE, MAX_STEM_STRIDE = 65_536, 4_096, 31, 32
+MAX_CLASSES, MAX_RESOLUTION, MAX_IMAGE_CHANNELS = 100_000, 16_384, 1_024
+MAX_NAME_LENGTH = 200
+# A smaller one would be lost beside any variance in 32 bits.
+MIN_NORM_EPSILON = 1e-12
+
 
 def _must_be_known(what: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise SpecError(f"{what} must be one of {', '.join(known)}; got {value!r}{nearest(str(value), known)}")
+        raise SpecError(f"{what} must be one of {', '.join(known)}; got {shown(value)}{nearest(str(value), known)}")
 
 
-def _must_be_count(what: str, value: object, *, least: int = 1) -> None:
+def _must_be_count(what: str, value: object, *, least: int = 1, most: int = MAX_CHANNELS) -> None:
     if type(value) is not int or value < least:
-        raise SpecError(f"{what} must be an integer of at least {least}; got {value!r}")
+        raise SpecError(f"{what} must be an integer of at least {least}; got {shown(value)}")
+    if value > most:
+        raise SpecError(f"{what} must be at most {most:,}; got {shown(value)}")
 
 
 def _must_be_flag(what: str, value: object) -> None:
     if type(value) is not bool:
-        raise SpecError(f"{what} must be true or false; got {value!r}")
+        raise SpecError(f"{what} must be true or false; got {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +67,8 @@ class BlockSpec:
         _must_be_known("block kind", self.kind, get_args(Kind))
         _must_be_known("residual", self.residual, get_args(Residual))
         for name in ("kernel_size", "stride", "in_channels", "mid_channels", "out_channels"):
-            _must_be_count(f"{self.kind} {name}", getattr(self, name))
+            most = MAX_KERNEL_SIZE if name == "kernel_size" else MAX_CHANNELS
+            _must_be_count(f"{self.kind} {name}", getattr(self, name), most=most)
         _must_be_count(f"{self.kind} se_channels", self.se_channels, least=0)
         if self.kernel_size % 2 == 0:
             raise SpecError(f"kernel_size must be odd; got {self.kernel_size}")
@@ -96,8 +107,8 @@ class StemSpec:
 
     def __post_init__(self) -> None:
         _must_be_count("stem channels", self.channels)
-        _must_be_count("stem stride", self.stride)
-        _must_be_count("stem kernel_size", self.kernel_size)
+        _must_be_count("stem stride", self.stride, most=MAX_STEM_STRIDE)
+        _must_be_count("stem kernel_size", self.kernel_size, most=MAX_KERNEL_SIZE)
         if self.kernel_size % 2 == 0:
             raise SpecError(f"stem kernel_size must be odd; got {self.kernel_size}")
         _must_be_flag("stem max_pool", self.max_pool)
@@ -145,17 +156,23 @@ class ArchSpec:
     scaling: Scaling = Scaling()
 
     def __post_init__(self) -> None:
-        _must_be_count("in_channels", self.in_channels)
-        _must_be_count("num_classes", self.num_classes, least=0)
-        _must_be_count("resolution", self.resolution)
+        if not isinstance(self.name, str) or len(self.name) > MAX_NAME_LENGTH or not self.name.isprintable():
+            raise SpecError(
+                f"name must be a printable text of at most {MAX_NAME_LENGTH} letters; got {shown(self.name)}"
+            )
+        _must_be_count("in_channels", self.in_channels, most=MAX_IMAGE_CHANNELS)
+        _must_be_count("num_classes", self.num_classes, least=0, most=MAX_CLASSES)
+        _must_be_count("resolution", self.resolution, most=MAX_RESOLUTION)
         _must_be_count("head_channels", self.head_channels, least=0)
         _must_be_known("activation", self.activation, get_args(Activation))
         _must_be_known("se_gate", self.se_gate, get_args(Gate))
         _must_be_known("padding", self.padding, get_args(Padding))
-        if not 0 < self.norm_epsilon < 1:
-            raise SpecError(f"norm_epsilon must lie between 0 and 1; got {self.norm_epsilon!r}")
+        if not isinstance(self.norm_epsilon, float) or not MIN_NORM_EPSILON <= self.norm_epsilon < 1:
+            raise SpecError(f"norm_epsilon must lie between {MIN_NORM_EPSILON:g} and 1; got {shown(self.norm_epsilon)}")
         if not self.stages or not all(self.stages):
             raise SpecError("a network needs at least one stage, and each stage at least one block")
+        if (count := sum(map(len, self.stages))) > MAX_BLOCKS:
+            raise SpecError(f"a network must have at most {MAX_BLOCKS:,} blocks; got {count:,}")
         self._check_chain()
 
     def _check_chain(self) -> None:
@@ -204,7 +221,7 @@ def stage(
     taken from the block's input: max(1, int(in_channels * se_ratio)).
     Source: tensorflow/tpu efficientnet_model.py, MBConvBlock.
     """
-    _must_be_count("repeats", repeats)
+    _must_be_count("repeats", repeats, most=MAX_BLOCKS)
     if expand_ratio == 1:
         kind = {"mbconv": "depthwise_separable", "fused_mbconv": "conv"}.get(kind, kind)  # type: ignore[assignment]
     blocks = []

@@ -61,11 +61,12 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
     """Measures the export that predicts, at every setting."""
     from effnet.measure.machine import machine, versions
     from effnet.measure.timing import time_model
-    from effnet.runtime.config import read_config
+    from effnet.runtime.config import check_digests, read_config
     from effnet.runtime.formats import find_format
 
     config = read_config(bundle)
     target = find_format(config.deployed)
+    check_digests(bundle, target.name)
     settings = [(t, b) for t in threads for b in batches]
     rows = []
     with counter("measuring") as progress:

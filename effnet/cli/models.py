@@ -70,6 +70,7 @@ def predict(
 
     model = load(bundle, threads=threads, format=use)
     least = model.chosen_threshold(threshold)
+    _ = model.engine  # a model that does not match its config is told before an image is prepared for it
     bad = 0
 
     def results() -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,17 @@ from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.qdq_stem import pairs_pay
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, read_config, write_config, write_text
+from effnet.runtime.config import (
+    CONFIG,
+    ONNX,
+    WEIGHTS,
+    digests_of,
+    read_config,
+    read_digests,
+    write_config,
+    write_digests,
+    write_text,
+)
 from effnet.runtime.formats import FORMATS, Runtime
 from effnet.runtime.split_file import SPLIT
 from effnet.system.lock import SCRATCH, alone_in
@@ -110,6 +120,11 @@ def deploy(found: Ladder, folder: Path) -> None:
                     export_onnx(scratch, found.config, found.state)
             else:
                 write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
+            made = [name for name, other in FORMATS.items() if (scratch / other.file).is_file()]
+            files, known = digests_of(scratch, made), read_digests(folder)
+            others = {} if found.changed else {name: value for name, value in known.items() if name not in files}
+            write_digests(scratch, others | files)
+            write_digests(folder, others)
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

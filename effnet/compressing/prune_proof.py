@@ -20,7 +20,7 @@ from effnet.exporting.verify import check_export
 from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
 from effnet.nn.network import Network
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, write_text
+from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, digests_of, write_digests, write_text
 from effnet.runtime.predictor import Predictor
 from effnet.runtime.split_file import SPLIT, write_split
 from effnet.training.batches import eval_batches
@@ -70,6 +70,7 @@ def prove(
     config = _calibrated(original, config, state, made)
     save_bundle(made, config, state)
     export_onnx(made, config, state)
+    write_digests(made, digests_of(made, ["onnx"]))
     check = check_export(network, Predictor(made, threads=threads), _checked(original))
     before = _with_onnx(original, folder / "original")
     record = split_record(original.dataset, folder=original.bundle)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from effnet.data.limits import BYTES_PER_PIXEL, ROOM
+from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
 from effnet.data.npy import is_npy, npy_shape, read_npy
 from effnet.data.opening import (
     FORMAT_SUFFIXES,
     Source,
+    bytes_needed,
     decoding_bytes,
     load_picture,
     open_picture,
@@ -80,6 +81,18 @@ def _decode(source: Source, channels: int, room: contextlib.ExitStack) -> np.nda
             room.enter_context(ROOM.taken(decoding_bytes(picture, stream)))
             load_picture(picture)
             return to_pixels(picture, channels, orientation=orientation_of(picture))
+
+
+def convert_pillow(image: Image.Image, *, channels: int = 3) -> np.ndarray:
+    """Return an image of Pillow's as `decode_image` returns that of a file; raise ImageError as it does."""
+    try:
+        needed = bytes_needed(image)
+        check_pixels(*image.size, bytes_needed=needed)
+        with ROOM.taken(needed):
+            image.load()
+            return to_pixels(image, channels, orientation=orientation_of(image))
+    except Exception as error:  # it may be an opened file, damaged as any other
+        raise image_error(b"", error, name="<a Pillow image>") from error
 
 
 def image_header(source: Source, *, name: str = "") -> ImageHeader:

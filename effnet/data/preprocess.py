@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from effnet.errors import DataError, nearest
+from effnet.errors import DataError, nearest, shown
 
 Mode = Literal["center", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -21,6 +21,11 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MODES = ("center", "squash")
+# Of an image as the model takes it, and before its middle is cropped; of the bytes of either. Published networks take
+# 800 x 800 x 3 at the most.
+MAX_SIDE, MAX_BYTES = 4_096, 2**27
+# Pixels are scaled to 0..1: beyond these, normalised values mean nothing in 32 bits.
+_LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 1e4, 1e-4, 1e4
 # A strip may become so many pixels when it is resized whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
 # How many pixels of a picture that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
@@ -44,18 +49,29 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if not isinstance(self.resolution, int) or isinstance(self.resolution, bool) or self.resolution < 1:
-            raise DataError(f"resolution must be a whole number of at least 1, received {self.resolution!r}")
+            raise DataError(f"resolution must be a whole number of at least 1, received {shown(self.resolution)}")
         if not _is_number(self.crop) or not 0 < self.crop <= 1:
-            raise DataError(f"crop must be above 0 and at most 1, received {self.crop!r}")
+            raise DataError(f"crop must be above 0 and at most 1, received {shown(self.crop)}")
+        if self.resolution > MAX_SIDE or self.resolution / self.crop >= MAX_SIDE + 1:
+            raise DataError(
+                f"resolution / crop must be at most {MAX_SIDE:,} pixels, received {shown(self.resolution)} / "
+                f"{self.crop:g}"
+            )
         _check_name("mode", self.mode, _MODES)
         _check_name("interpolation", self.interpolation, tuple(_RESAMPLING))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, tuple) or not values or not all(_is_number(v) for v in values):
-                raise DataError(f"{name} must be a tuple with a finite number per channel, received {values!r}")
+                raise DataError(f"{name} must be a tuple with a finite number per channel, received {shown(values)}")
         if len(self.mean) != len(self.std):
             raise DataError(f"mean and std must be of one length, received {len(self.mean)} and {len(self.std)}")
         if min(self.std) <= 0:
-            raise DataError(f"std must be above 0 in every channel, received {self.std!r}")
+            raise DataError(f"std must be above 0 in every channel, received {shown(self.std)}")
+        if max(map(abs, self.mean)) > _LARGEST_MEAN:
+            raise DataError(f"mean must lie within {_LARGEST_MEAN:g} of 0, received {shown(self.mean)}")
+        if min(self.std) < _LEAST_STD or max(self.std) > _LARGEST_STD:
+            raise DataError(f"std must lie in {_LEAST_STD:g}..{_LARGEST_STD:g}, received {shown(self.std)}")
+        if (size := self.channels * math.floor(self.resolution / self.crop) ** 2) > MAX_BYTES:
+            raise DataError(f"an image must have at most {MAX_BYTES:,} values before it is cropped, received {size:,}")
 
     @property
     def channels(self) -> int:
@@ -73,7 +89,9 @@ class Preprocess:
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
-                raise DataError(f"preprocessing has the keys {', '.join(known)}, received {key!r}{nearest(key, known)}")
+                raise DataError(
+                    f"preprocessing has the keys {', '.join(known)}, received {shown(key)}{nearest(str(key), known)}"
+                )
         if "resolution" not in values:
             raise DataError("preprocessing must have the key resolution, in pixels")
         lists = {key: tuple(values[key]) for key in ("mean", "std") if isinstance(values.get(key), list)}
@@ -274,7 +292,9 @@ def _check_image(image: np.ndarray) -> None:
 
 def _check_name(field: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise DataError(f"{field} must be one of {', '.join(known)}, received {value!r}{nearest(str(value), known)}")
+        raise DataError(
+            f"{field} must be one of {', '.join(known)}, received {shown(value)}{nearest(str(value), known)}"
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ from effnet.exporting.ledger import read_ledger
 from effnet.measure.answers import predict_split
 from effnet.measure.side_by_side import time_in_turns
 from effnet.measure.timing import Timing
-from effnet.runtime.config import ModelConfig, read_config
+from effnet.runtime.config import ModelConfig, check_digests, read_config
 from effnet.runtime.engines import can_run
 from effnet.runtime.formats import FORMATS, Format
 from effnet.runtime.installed import missing
@@ -97,7 +97,7 @@ def bench_exports(
             progress(done, steps)
 
     failed: dict[str, str] = {}
-    paths = {found.name: Path(folder) / found.file for found in present}
+    paths = _whole(Path(folder), present, failed)
     timings: list[tuple[str, Timing]] = []
     for number in threads:
         for batch in batches:
@@ -125,6 +125,18 @@ def bench_exports(
         failed=failed,
         scored=chosen.sentence if chosen else "",
     )
+
+
+def _whole(folder: Path, present: Sequence[Format], failed: dict[str, str]) -> dict[str, Path]:
+    """Return the path of each format whose files are those that config.json names; the others go to `failed`."""
+    paths: dict[str, Path] = {}
+    for found in present:
+        try:
+            check_digests(folder, found.name)
+            paths[found.name] = folder / found.file
+        except BundleError as error:
+            failed[found.name] = str(error)
+    return paths
 
 
 def _wanted(runtimes: Sequence[str]) -> list[str]:

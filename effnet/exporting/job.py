@@ -15,7 +15,15 @@ from effnet.errors import EffnetError, InputError
 from effnet.exporting.ledger import Entry, digest_of, record, versions_for
 from effnet.exporting.pictures import CALIBRATED, Pictures, accuracy_of, gather
 from effnet.exporting.targets import Quantization, write_export
-from effnet.runtime.config import CONFIG, ModelConfig, read_config, write_config
+from effnet.runtime.config import (
+    CONFIG,
+    ModelConfig,
+    digests_of,
+    read_config,
+    read_digests,
+    write_config,
+    write_digests,
+)
 from effnet.runtime.engines import can_run
 from effnet.runtime.formats import Format, find_format
 from effnet.runtime.installed import missing
@@ -257,27 +265,48 @@ def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequ
 
 
 def _move_in(scratch: Path, place: Path, target: Format) -> None:
-    """Moves the files of a format to their place, or leaves the old ones there where one cannot be moved."""
+    """Moves the files of a format to their place, or leaves the old ones there where one cannot be moved.
+
+    The config that names them comes last. Until then it names none, so that a process that is killed in between leaves
+    no digest of another file. All that needs room on the disk is written before anything is moved.
+    """
     names = (*target.others, target.file)
     aside = scratch / "old"
     aside.mkdir()
+    files, known = digests_of(scratch, [target.name]), read_digests(place)
+    others = {name: value for name, value in known.items() if name not in names}
+    without, whole, old = (
+        _config_with(place, scratch / str(n), d) for n, d in enumerate((others, others | files, None))
+    )
     moved: list[str] = []
     with held_interrupts() as interrupt:  # cut short, neither the old files nor the new ones would be there
         try:
+            os.replace(without, place / CONFIG)
             for name in names:
                 if (place / name).exists():
                     os.replace(place / name, aside / name)
             for name in names:
                 os.replace(scratch / name, place / name)
                 moved.append(name)
+            os.replace(whole, place / CONFIG)
         except OSError:
             for name in moved:
                 _remove(place / name)
             for name in names:
                 if (aside / name).exists():
                     os.replace(aside / name, place / name)
+            os.replace(old, place / CONFIG)
             raise
     interrupt.check()
+
+
+def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None) -> Path:
+    """Returns a copy of the config of `place`, in `scratch`, with other digests; with None it is as it was."""
+    scratch.mkdir()
+    copy = Path(shutil.copyfile(place / CONFIG, scratch / CONFIG))
+    if digests is not None:
+        write_digests(scratch, digests)
+    return copy
 
 
 def _remove(path: Path) -> None:

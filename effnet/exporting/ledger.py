@@ -11,6 +11,7 @@ from typing import Any
 
 from effnet.runtime.config import write_text
 from effnet.runtime.formats import FORMATS, Format, Runtime
+from effnet.system.files import open_regular, read_json
 
 LEDGER = "exports.json"
 _FORMAT = 1
@@ -53,12 +54,22 @@ def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
     damaged: `effnet export` finds it anew.
     """
     try:
-        data = json.loads((Path(folder) / LEDGER).read_text(encoding="utf-8"))
+        data = read_json(Path(folder) / LEDGER)
         entries = data["exports"] if data["format"] == _FORMAT else {}
         found = {name: Entry(**entry) for name, entry in entries.items() if name in FORMATS}
+        found = {name: entry for name, entry in found.items() if _is_usable(entry)}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
     return {name: entry for name, entry in found.items() if digest_of(folder, FORMATS[name]) == entry.digest}
+
+
+def _is_usable(entry: Entry) -> bool:
+    """Return whether the numbers of an entry, which anyone may have written, are what they say."""
+    counts = (entry.size_bytes, entry.checked, entry.scored)
+    shares = (entry.accuracy, entry.agreement, entry.max_difference)
+    return all(type(count) is int and count >= 0 for count in counts) and all(
+        share is None or (type(share) in (int, float) and 0 <= share <= 1) for share in shares
+    )
 
 
 def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:
@@ -75,7 +86,8 @@ def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
         for name in (target.file, *target.others):
             path = Path(folder) / name
             for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-                content = file.read_bytes()
+                with open_regular(file) as stream:
+                    content = stream.read()
                 digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
     except OSError:
         return None

@@ -133,7 +133,7 @@ def _move(beside: Path, folder: Path) -> None:
 def _write(entry: PublishedWeights, found: "Pretrained", folder: Path, *, name: str, checked: bool) -> None:
     from effnet.exporting.bundle import export_onnx
     from effnet.measure.machine import versions
-    from effnet.runtime.config import write_text
+    from effnet.runtime.config import digests_of, write_digests, write_text
     from effnet.weights.bundle import save_bundle
     from effnet.weights.card import model_card
 
@@ -142,6 +142,7 @@ def _write(entry: PublishedWeights, found: "Pretrained", folder: Path, *, name: 
     save_bundle(folder, config, found.state)
     if spec.num_classes:
         export_onnx(folder, config, found.state)
+        write_digests(folder, digests_of(folder, ["onnx"]))
         _check(folder, config)
     write_text(folder / "README.md", model_card(entry, spec, found.preprocess, folder=name, checked=checked))
 

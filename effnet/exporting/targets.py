@@ -12,6 +12,7 @@ from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, nearest
 from effnet.runtime.config import ModelConfig
+from effnet.runtime.engines.probe import trust
 from effnet.runtime.formats import find_format
 
 Calibration = Literal["minmax", "percentile", "entropy"]
@@ -63,6 +64,7 @@ def write_export(
     check_float_layers(quantization.float_layers, config.arch)
     writer = import_module(_WRITERS[target.runtime]).write
     writer(target, folder, config, state, images=images, quantization=quantization)
+    trust(folder, target)
     return folder / target.file
 
 

@@ -32,7 +32,7 @@ from effnet.measure.machine import versions
 from effnet.measure.pace import DISTURBED, calm_pace_ms
 from effnet.measure.timing import Timing, busy_sentence, time_model
 from effnet.nn.network import build, zero_classifier_
-from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, read_config, write_config
+from effnet.runtime.config import ONNX, WEIGHTS, ModelConfig, digests_of, read_config, write_config
 from effnet.runtime.predictor import Predictor
 from effnet.runtime.split_file import write_split
 from effnet.system.files import written_whole
@@ -297,10 +297,12 @@ def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], misse
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
     """Moves the bundle's files into `out` and writes the reports beside them."""
     found = artifact.deployed.format
-    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file, CONFIG)):
+    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
         with written_whole(out / name) as beside:
             shutil.copyfile(artifact.folder / name, beside)
     write_split(split_record(dataset), out)
+    # It comes last: with it the folder is a bundle.
+    write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     write_report(report, out, pictures=_pictures(artifact, dataset) if report["report_images"] else ())
 
 

@@ -58,9 +58,10 @@ def load_report(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
         report = read_json(path)
-    except FileNotFoundError as error:
-        raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has none") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        found = "none" if isinstance(error, FileNotFoundError) else f"none that can be read ({reason_of(error)})"
+        raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has {found}") from error
+    except ValueError as error:
         reason = reason_of(error)
         raise BundleError(f"{path} must be JSON, but it cannot be read ({reason}); run effnet fit again") from error
     if not isinstance(report, dict):

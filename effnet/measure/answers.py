@@ -22,6 +22,7 @@ def predict_split(
     if not len(split):
         raise DataError("evaluation needs at least one labelled picture; the split is empty")
     preprocess = predictor.config.preprocess
+    _ = predictor.engine  # a model that does not match is told before any image is prepared for it
 
     def prepare(index: int) -> np.ndarray:
         with loaded_image(split, index, channels=preprocess.channels) as image:

@@ -1,9 +1,8 @@
 """config.json of a bundle: what a model is and how a picture must reach it."""
 
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,18 @@ from typing import Any
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
-from effnet.errors import BundleError, InputError
-from effnet.runtime.formats import find_format
-from effnet.system.files import written_whole
+from effnet.errors import BundleError, InputError, shown
+from effnet.runtime.formats import FORMATS, find_format
+from effnet.runtime.model_file import read_model, sha256
+from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
 
 FORMAT = 1
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
+MAX_NAME_LENGTH = 1_000
+"""Letters of a class name."""
+# What is found for a bundle lies in 0.05..20; beyond these the logits' quotients would not be finite in 32 bits.
+_TEMPERATURES = (1e-4, 1e4)
+_DIGESTS = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +55,19 @@ class ModelConfig:
             raise BundleError(
                 f"the network takes {self.arch.in_channels} channels but preprocessing makes {self.preprocess.channels}"
             )
-        if not 0 < self.temperature < math.inf:
-            raise BundleError(f"temperature must be a finite number above 0; got {self.temperature}")
+        if (longest := max(map(len, self.class_names), default=0)) > MAX_NAME_LENGTH:
+            raise BundleError(f"a class name must have at most {MAX_NAME_LENGTH:,} letters; got {longest:,}")
+        if not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:
+            raise BundleError(
+                f"temperature must lie in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}; got {self.temperature}"
+            )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
         find_format(self.deployed)
 
 
-def write_config(config: ModelConfig, folder: Path) -> None:
-    """Writes config.json into `folder`, whole or not at all."""
+def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
+    """Writes config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""
     data = {
         "format": FORMAT,
         "library_name": "effnet",
@@ -71,7 +80,14 @@ def write_config(config: ModelConfig, folder: Path) -> None:
         "threshold": config.threshold,
         "deployed": config.deployed,
     }
-    write_text(folder / CONFIG, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def _write(data: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    if (size := len(text.encode())) > MAX_JSON_BYTES:
+        raise BundleError(f"{CONFIG} must have at most {MAX_JSON_BYTES:,} bytes; the class names make it {size:,}")
+    write_text(folder / CONFIG, text)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,17 +101,58 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
 
     Raises BundleError where the folder is no bundle, or its config is damaged or of another version.
     """
+    return _parse(_read(folder), Path(folder) / CONFIG)
+
+
+def _read(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
-        raise BundleError(f"a bundle is a folder with a {CONFIG}; {folder} has none that can be read") from error
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is no JSON: {error}") from error
+        why = "" if isinstance(error, FileNotFoundError | NotADirectoryError) else f": {error.strerror}"
+        raise BundleError(f"a bundle is a folder with a {CONFIG}; {folder} has none that can be read{why}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} must be JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise BundleError(f"this effnet reads bundle format {FORMAT}; {path} has {found!r}: upgrade effnet")
-    return _parse(data, path)
+        raise BundleError(f"this effnet reads bundle format {FORMAT}; {path} has {shown(found)}: upgrade effnet")
+    return data
+
+
+def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the SHA-256, in hexadecimal, that each model's file in the bundle `folder` had when it was put there.
+
+    The key is the name of the file. A file that another program wrote has none. Raise BundleError as read_config does.
+    """
+    found = _read(folder).get(_DIGESTS, {})
+    if not isinstance(found, dict) or not all(map(_is_text, found.values())):
+        raise BundleError(f"{Path(folder) / CONFIG}: {_DIGESTS} must be a JSON object of texts; got {shown(found)}")
+    return found
+
+
+def check_digests(folder: str | os.PathLike[str], name: str) -> None:
+    """Raise BundleError unless the files of the format `name` are those that the config.json beside them names."""
+    digests = read_digests(folder)
+    for file in _files([name]):
+        read_model(Path(folder) / file, digests)
+
+
+def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Write into config.json which files belong to the bundle `folder`, in place of what it had.
+
+    Whoever puts a model's file into a bundle calls this with its digest, and before the file changes without it: then
+    a process that is killed in between leaves no digest of another file.
+    """
+    _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def digests_of(folder: Path, formats: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the files of `formats` that lie in `folder`, by name; Core ML's folder has none."""
+    return {name: sha256(read_model(folder / name)) for name in _files(formats) if (folder / name).is_file()}
+
+
+def _files(formats: Iterable[str]) -> list[str]:
+    return [name for key in formats for name in (FORMATS[key].file, *FORMATS[key].others)]
 
 
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
@@ -125,13 +182,13 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
 def _seed(value: object) -> int | None:
     if value is None or (type(value) is int and value >= 0):
         return value
-    raise BundleError(f"split_seed must be a whole number of at least 0, or null; got {value!r}")
+    raise BundleError(f"split_seed must be a whole number of at least 0, or null; got {shown(value)}")
 
 
 def _number(value: object, name: str) -> float:
     if type(value) in (int, float):
         return float(value)  # type: ignore[arg-type]
-    raise BundleError(f"{name} must be a number; got {value!r}")
+    raise BundleError(f"{name} must be a number; got {shown(value)}")
 
 
 def _is_text(value: object) -> bool:

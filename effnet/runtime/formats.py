@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from effnet.errors import InputError, nearest
+from effnet.errors import InputError, nearest, shown
 
 Runtime = Literal["onnxruntime", "openvino", "litert", "executorch", "coreml"]
 Precision = Literal["fp32", "fp16", "bf16", "w8", "int8"]
@@ -64,7 +64,7 @@ FORMATS = {
 def find_format(name: str) -> Format:
     """Returns the format called `name`; raises InputError for any other, with the nearest."""
     if name not in FORMATS:
-        raise InputError(f"a format must be one of {', '.join(FORMATS)}; got {name!r}{nearest(name, FORMATS)}")
+        raise InputError(f"a format must be one of {', '.join(FORMATS)}; got {shown(name)}{nearest(name, FORMATS)}")
     return FORMATS[name]
 
 

@@ -1,9 +1,13 @@
 """ONNX Runtime sessions, opened alike by prediction, planning and benchmarks."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effnet.errors import BundleError, InputError
+from effnet.runtime.external_data import has_external_data
+from effnet.runtime.model_file import read_model, reason
 from effnet.system.bounds import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -12,36 +16,71 @@ if TYPE_CHECKING:
 IMAGE, PROBABILITIES, FEATURES = "image", "probabilities", "features"
 
 
-def open_session(path: Path, *, threads: int = 1) -> "onnxruntime.InferenceSession":
-    """Returns a session on the CPU with `threads` threads (0: one a core).
+def open_session(
+    path: Path, *, threads: int = 1, digests: Mapping[str, str] | None = None
+) -> "onnxruntime.InferenceSession":
+    """Return a session on the CPU with `threads` threads (0: one a core).
 
-    Raises BundleError where the file is missing or ONNX Runtime cannot read it.
+    Raise BundleError if the file is missing, is not the one that `digests` names (see model_file.read_model), asks for
+    data of other files, or cannot be read by ONNX Runtime.
     """
     import onnxruntime
 
-    options = _options(threads)
-    if not path.is_file():
-        raise BundleError(f"there must be an ONNX file at {path}; none is there. `effnet export` writes it")
+    check_threads(threads)
+    model = read_model(path, digests)
+    check_alone(model, path)
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return open_bytes(model, threads=threads)
     except Exception as error:  # ONNX Runtime raises classes of its extension module that have no common root
-        raise BundleError(f"ONNX Runtime {onnxruntime.__version__} cannot read {path}: {error}") from error
+        version = onnxruntime.__version__
+        raise BundleError(f"ONNX Runtime {version} cannot read {path}: {reason(error)}") from error
+
+
+def check_alone(model: bytes, path: Path) -> None:
+    """Raise BundleError if an ONNX model asks for data of other files, or is none."""
+    try:
+        outside = has_external_data(model)
+    except ValueError as error:
+        raise BundleError(f"ONNX Runtime cannot read {path}: {error}") from error
+    if outside:
+        raise BundleError(
+            f"{path} must hold all of its weights; it asks for those of another file (external data), which could be "
+            "any file of this machine: write it again with `effnet export`"
+        )
 
 
 def open_bytes(model: bytes, *, threads: int = 1) -> "onnxruntime.InferenceSession":
-    """Returns a session, as open_session does, of a model in memory that effnet itself wrote."""
+    """Return a session, as open_session does, of a model in memory that was checked or that effnet itself wrote."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model,
+        _options(threads),
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # it would print, and try the same again
+        read_config_from_model=0,  # a model shall not choose its session's options
+    )
+    # The Python object would hold the file's bytes for as long as it lives; only a change of providers reads them.
+    session._model_bytes = None
+    return session
 
 
 def _options(threads: int) -> "onnxruntime.SessionOptions":
     import onnxruntime
 
-    if not 0 <= threads <= MAX_THREADS:
-        raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
+    check_threads(threads)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and must not be printed as well
+    # Only ONNX is checked for external data: what begins like ONNX Runtime's own format must not be read as such.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # A model from bytes could else read files of the working folder: here there are none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options
+
+
+def check_threads(threads: int) -> None:
+    """Raise InputError for a number of threads that no runtime can have."""
+    if not 0 <= threads <= MAX_THREADS:
+        raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")

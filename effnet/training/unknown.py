@@ -46,6 +46,7 @@ def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, kno
     there is no picture that can be read.
     """
     paths = unknown_pictures(folder)
+    _ = predictor.engine
     rows, _ = run_pictures(
         range(len(paths)),
         prepare=lambda index: predictor.prepare(paths[index]),

@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from effnet.arch.cost import cost
 from effnet.errors import BundleError, WeightsError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import WEIGHTS, ModelConfig, read_config, write_config
@@ -68,9 +69,13 @@ def load_module(folder: str | os.PathLike[str]) -> Network:
     It takes normalised pictures [batch, channels, height, width] and returns logits. Raises BundleError where
     a weight is missing, unknown or of another shape.
     """
-    config = read_config(folder)
+    config, state, where = read_config(folder), load_state(folder), str(Path(folder) / WEIGHTS)
+    total = cost(config.arch)
+    wanted, found = total.params + total.buffers, sum(array.size for array in state.values())
+    if wanted > 2 * found + 1_000_000:  # before memory is taken for what config.json asks; names are compared below
+        raise BundleError(f"{where} must hold the {wanted:,} weights of its architecture; it has {found:,}")
     network = build(config.arch)
-    load_arrays_(network, load_state(folder), where=str(Path(folder) / WEIGHTS))
+    load_arrays_(network, state, where=where)
     return network.eval()
 
 

@@ -99,15 +99,34 @@ def test_a_missing_version_is_refused():
         ({"stages": {"0": []}}, "stages must be a list of lists"),
         ({"stages": [3]}, "stages must be a list of lists"),
         ({"stages": [[3]]}, r"stages\[0\]\[0\] must be a JSON object; got 3"),
-        ({"stages": ["ab"]}, r"stages\[0\]\[0\] must be a JSON object; got 'a'"),
+        ({"stages": ["ab"]}, "stages must be a list of lists"),
         ({"stages": []}, "architecture: a network needs at least one stage"),
-        ({"norm_epsilon": "small"}, "architecture: .*str"),
+        ({"norm_epsilon": "small"}, "architecture: norm_epsilon .* got 'small'"),
         ({"num_classes": -3}, "architecture: num_classes .* got -3"),
     ],
 )
 def test_wrong_fields_are_named_with_where_they_stand(changes, message):
     with pytest.raises(SpecError, match=message):
         spec_from_dict(data(**changes))
+
+
+def test_a_network_that_no_memory_holds_is_refused():
+    data = spec_to_dict(get_spec("b0"))
+    block = {"kind": "conv", "kernel_size": 31, "in_channels": 1600, "mid_channels": 1600, "out_channels": 1600}
+    data |= {"stem": {"channels": 1600}, "stages": [[block]], "head_channels": 0}
+    with pytest.raises(SpecError, match="at most 2,000,000,000 parameters; this one has 2,461,"):
+        spec_from_dict(data)
+
+
+@pytest.mark.parametrize("stages", [[[{}] * 5_000], [[{}]] * 5_000])
+def test_blocks_are_counted_before_one_is_made(stages):
+    with pytest.raises(SpecError, match="at most 4,096 blocks; got 5,000"):
+        spec_from_dict(spec_to_dict(get_spec("b0")) | {"stages": stages})
+
+
+def test_a_stage_of_a_string_has_no_end():
+    with pytest.raises(SpecError, match="repeats must be at most 4,096; got 1000000000"):
+        stage_from_string("r1000000000_k3_s11_e1_i16_o16")
 
 
 def test_a_wrong_block_is_named_by_its_place():

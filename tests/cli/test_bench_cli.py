@@ -12,6 +12,7 @@ import effnet
 from effnet.errors import BundleError
 from effnet.measure.side_by_side import joined, time_in_turns
 from effnet.measure.timing import Timing
+from effnet.runtime.config import write_digests
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,6 +111,7 @@ def test_a_runtime_that_is_not_installed_has_a_line(run_cli, plain, quick, monke
 def test_a_file_that_cannot_be_measured_does_not_stop_the_others(run_cli, plain, quick, tmp_path):
     bundle = shutil.copytree(plain, tmp_path / "bundle")
     (bundle / "model.xml").write_bytes(b"dead")
+    write_digests(bundle, {})  # else it would not even be tried
     ran = run_cli("bench", bundle, "--runtimes", "all", "--data", "digits")
     assert ran.code == 2
     assert ran.err == f"effnet: openvino: measuring {bundle / 'model.xml'} failed: it is no model\n"

@@ -7,6 +7,8 @@ import pytest
 from messages import refused
 from PIL import Image
 
+from effnet.runtime.config import write_digests
+
 
 def test_evaluate_repeats_the_reports_score(run_cli, small_bundle):
     found = json.loads(run_cli("evaluate", small_bundle, "digits", "--format", "json").out)
@@ -128,6 +130,9 @@ def test_bench_refuses_what_it_cannot_measure(words, run_cli, small_bundle):
 def test_bench_names_a_truncated_onnx_file(run_cli, bundle_copy):
     path = bundle_copy / "model.onnx"
     path.write_bytes(path.read_bytes()[:1000])
+    message = refused(run_cli("bench", bundle_copy))
+    assert message.startswith(f"{path} must be the file that config.json names")
+    write_digests(bundle_copy, {})  # as from whoever wrote config.json by hand
     message = refused(run_cli("bench", bundle_copy))
     assert message.startswith(f"measuring {path} failed: ONNX Runtime ")
 

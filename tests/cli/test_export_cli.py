@@ -40,7 +40,7 @@ def test_an_export_is_used_where_it_is_asked_for(run_cli, bundle):
     ledger = json.loads((bundle / "exports.json").read_text())
     assert found["images"] == 269
     assert ledger["exports"]["openvino"]["accuracy"] is None
-    assert "there must be an ONNX file" in refused(run_cli("evaluate", bundle, "digits"))
+    assert "there must be a model at" in refused(run_cli("evaluate", bundle, "digits"))
     assert "did you mean 'openvino'" in refused(run_cli("predict", bundle, "x.png", "--use", "openvin"))
     assert "there must be a model at" in refused(run_cli("evaluate", bundle, "digits", "--use", "openvino-int8"))
 

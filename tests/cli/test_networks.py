@@ -1,11 +1,13 @@
 """models, show, cost and scale: tables for people, JSON for programs."""
 
 import json
+import os
 
 import pytest
 from messages import refused
 
 import effnet
+from effnet.arch.codec import spec_to_dict
 from effnet.training.memory import training_memory
 from effnet.training.recipe import Recipe, Train
 
@@ -105,3 +107,20 @@ def test_cost_shows_what_training_takes(run_cli):
     assert (found["training_batch"], found["training_memory_bytes"]) == (8, expected)
     assert found["training_memory_bytes_recompute"] < expected < found["training_memory_bytes_plain"]
     assert "training_batch" not in json.loads(run_cli("cost", "b0", "--format", "json").out)
+
+
+@pytest.mark.parametrize("verb", ["show", "cost"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_spec_that_is_no_regular_file_is_not_read(verb, kind, run_cli, tmp_path):
+    path = tmp_path / "spec.json"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    assert "is not a regular file" in refused(run_cli(verb, path))
+
+
+@pytest.mark.parametrize("verb", ["show", "cost"])
+def test_a_spec_of_any_size_is_one_clear_line(verb, run_cli, tmp_path):
+    path = tmp_path / "spec.json"
+    good = spec_to_dict(effnet.get_spec("b0"))
+    for change in ({"stages": good["stages"] * 1_000}, {"head_channels": 10**12}, {"name": "x" * 10**6}):
+        path.write_text(json.dumps(good | change))
+        assert len(refused(run_cli(verb, path))) < 400

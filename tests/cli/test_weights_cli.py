@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from bundles import assert_files_are_known
 from messages import refused
 
 import effnet
@@ -203,6 +204,7 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
     ]
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, "pictures"]
+    assert_files_are_known(folder)
     config = read_config(folder)
     assert config.class_names == class_names(1000)
     assert (config.preprocess.resolution, config.preprocess.mean) == (224, (0.5, 0.5, 0.5))

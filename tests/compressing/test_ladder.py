@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from bundles import assert_files_are_known
 from patterns import patterns
 from static_int8 import write_static
 
@@ -552,6 +553,7 @@ def test_a_bundle_gets_the_winner_and_the_record(bundle_copy):
         "config.json", "model.int8.onnx", "quantize.json",
     }  # fmt: skip
     assert read_config(bundle_copy).deployed == "onnx-int8"
+    assert_files_are_known(bundle_copy)
     assert json.loads((bundle_copy / "quantize.json").read_text())["winner"] == "int8 minmax"
     assert not (bundle_copy / ".ladder").exists()
 
@@ -588,6 +590,7 @@ def test_new_weights_take_the_old_exports_with_them(bundle_copy):
     config = read_config(bundle_copy)
     assert (config.arch.activation, config.deployed) == ("relu6", "onnx-int8")
     assert not (bundle_copy / "model.tflite").exists()
+    assert_files_are_known(bundle_copy)
     images = np.zeros((1, config.preprocess.resolution, config.preprocess.resolution, 1), np.uint8)
     check_export(load_module(bundle_copy), Predictor(bundle_copy, format="onnx"), images)
 
@@ -612,6 +615,7 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
     quantize(bundle_copy, "digits", tools=Scripted(**FP32, **GOOD_INT8).tools(), train=False, out=out)
     assert contents(bundle_copy) == before
     assert read_config(out).deployed == "onnx-int8"
+    assert_files_are_known(out)
     assert (out / "model.safetensors").is_file()
     assert sorted(path.name for path in out.parent.iterdir()) == ["copy"]
     with pytest.raises(InputError, match="--out must be a folder that is empty"):

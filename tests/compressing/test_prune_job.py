@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from bundles import assert_files_are_known
 from PIL import Image
 from renorm import renormed
 from strategies import build_trained
@@ -88,6 +89,7 @@ def test_the_result_is_an_ordinary_bundle_that_predicts(pruned, bundle):
     assert sorted(path.name for path in found.folder.iterdir()) == [
         "README.md", "config.json", "model.onnx", "model.safetensors", "prune_report.json", "split.json",
     ]  # fmt: skip
+    assert_files_are_known(found.folder)
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 1), dtype=np.uint8)
     probabilities = load(found.folder).probabilities(images)
     pixels = torch.from_numpy((images / 255 - 0.3) / 0.35).float().permute(0, 3, 1, 2)

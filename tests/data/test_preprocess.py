@@ -137,6 +137,14 @@ def test_preprocess_goes_through_json() -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
+        ({"resolution": 40_000}, r"resolution / crop must be at most 4,096 pixels, received 40000 / 0\.875"),
+        ({"resolution": 10**400}, r"must be at most 4,096 pixels, received 10{79}\.\.\. /"),
+        ({"crop": 5e-324}, r"must be at most 4,096 pixels, received 8 / 4\.9"),
+        ({"crop": 0.001, "mode": "squash"}, "must be at most 4,096 pixels, received 8 / 0.001"),
+        ({"resolution": 4_000, "crop": 1.0, "mean": (0.5,) * 9, "std": (0.5,) * 9}, "at most 134,217,728 values"),
+        ({"mean": (1e308, 0.5, 0.5)}, "mean must lie within 10000 of 0"),
+        ({"std": (1e-308, 0.5, 0.5)}, r"std must lie in 0\.0001\.\.10000, received \(1e-308"),
+        ({"std": (1e308, 0.5, 0.5)}, r"std must lie in 0\.0001\.\.10000"),
         ({"resolution": 0}, "resolution must be"),
         ({"resolution": 1.5}, "resolution must be"),
         ({"resolution": True}, "resolution must be"),

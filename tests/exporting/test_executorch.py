@@ -19,6 +19,8 @@ from effnet.exporting.deployed import deployed_module
 from effnet.exporting.targets import Quantization, write_export
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.engines import open_engine
+from effnet.runtime.engines.probe import try_first
+from effnet.runtime.model_file import sha256
 
 SIDE = 31
 NAMES = ("cat", "café", 'a "b"', "猫")
@@ -224,6 +226,17 @@ def test_a_file_that_is_absent_or_no_program_is_refused(tmp_path):
     (tmp_path / "model.pte").write_bytes(b"no program" * 100)
     with pytest.raises(BundleError, match="ExecuTorch cannot read"):
         open_engine(tmp_path / "model.pte")
+
+
+def test_a_program_that_ends_its_process_is_an_error_here(exported, tmp_path, monkeypatch):
+    """One byte of its identifier makes the runtime abort, even where it verifies the program."""
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    content = bytearray((exported[2] / "model.pte").read_bytes())
+    content[5] = 0xFF
+    path = tmp_path / "model.pte"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it ended the process .* \(SIG\w+\)"):
+        try_first(path, "executorch", sha256(content))
 
 
 def test_without_executorch_the_extra_is_named(exported, tmp_path, monkeypatch):

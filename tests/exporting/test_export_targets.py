@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from bundles import make_bundle
+from bundles import assert_files_are_known, make_bundle
 from PIL import Image
 
 import effnet
@@ -16,7 +16,7 @@ from effnet.exporting.job import export_each
 from effnet.exporting.ledger import LEDGER, Entry, digest_of, read_ledger, record
 from effnet.exporting.pictures import gather
 from effnet.exporting.targets import Quantization
-from effnet.runtime.config import read_config
+from effnet.runtime.config import CONFIG, digests_of, read_config, read_digests, write_digests
 from effnet.runtime.formats import FORMATS, find_format
 from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
@@ -156,12 +156,15 @@ def test_a_format_that_fails_does_not_stop_the_others_and_keeps_its_old_file(bun
     assert isinstance(found["openvino"], EffnetError)
     assert found["openvino-fp16"].check.agreement == 1
     after = contents(bundle)
-    assert {name: after[name] for name in before if name != LEDGER} == {n: b for n, b in before.items() if n != LEDGER}
+    lists = (LEDGER, CONFIG)  # of the exports, which have one more
+    assert {n: after[n] for n in before if n not in lists} == {n: b for n, b in before.items() if n not in lists}
+    assert_files_are_known(bundle, but=("model.onnx",))
     assert set(read_ledger(bundle)) == {"openvino", "openvino-fp16"}
     assert not [path for path in bundle.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("which", [1, 4, 5, 6, 7])
+# Of the twelve renames of an export to OpenVINO, the last six are in the bundle.
+@pytest.mark.parametrize("which", [1, 4, 6, 7, 8, 9, 10, 11])
 def test_a_full_disk_leaves_what_was_there(which, in_openvino, tmp_path, monkeypatch):
     bundle = shutil.copytree(in_openvino, tmp_path / "bundle")
     before, calls, replace = contents(bundle), [], os.replace
@@ -177,6 +180,26 @@ def test_a_full_disk_leaves_what_was_there(which, in_openvino, tmp_path, monkeyp
         effnet.export(bundle, to="openvino")
     assert len(calls) > which
     assert contents(bundle) == before
+
+
+@pytest.mark.parametrize("which", [6, 7, 8, 9, 10, 11])
+def test_a_process_that_ends_amidst_leaves_no_digest_of_another_file(which, in_openvino, tmp_path, monkeypatch):
+    bundle = shutil.copytree(in_openvino, tmp_path / "bundle")
+    (bundle / "model.xml").write_bytes(b"of before")
+    write_digests(bundle, digests_of(bundle, ["onnx", "openvino"]))
+    calls, replace = [], os.replace
+
+    def ends(*paths):
+        calls.append(paths)
+        if len(calls) == which + 1:
+            raise KeyboardInterrupt  # as a kill, it undoes nothing
+        return replace(*paths)
+
+    monkeypatch.setattr(job.os, "replace", ends)
+    with pytest.raises(KeyboardInterrupt):
+        effnet.export(bundle, to="openvino")
+    assert digests_of(bundle, ["onnx", "openvino"]).items() >= read_digests(bundle).items()
+    assert read_config(bundle) == read_config(in_openvino)
 
 
 def test_a_disk_that_is_full_while_writing_is_told(bundle, monkeypatch):
@@ -243,6 +266,19 @@ def test_a_damaged_ledger_knows_nothing_and_is_written_anew(text, bundle):
     assert read_ledger(bundle) == {}
     effnet.export(bundle)
     assert list(read_ledger(bundle)) == ["onnx"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"accuracy": "all"}, {"accuracy": 99.0}, {"agreement": [1]}, {"scored": -1}, {"checked": 1.5}]
+)
+def test_numbers_that_cannot_be_are_unknown(change, bundle):
+    entry = Entry(digest=digest_of(bundle, find_format("onnx")), size_bytes=9, accuracy=0.5, scored=3)
+    record(bundle, "onnx", entry)
+    assert read_ledger(bundle) == {"onnx": entry}
+    data = json.loads((bundle / LEDGER).read_text())
+    data["exports"]["onnx"] |= change
+    (bundle / LEDGER).write_text(json.dumps(data))
+    assert read_ledger(bundle) == {}
 
 
 def test_a_ledger_keeps_every_field(bundle):

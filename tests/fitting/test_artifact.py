@@ -23,6 +23,7 @@ from effnet.fitting.task import Task
 from effnet.measure.answers import predict_split
 from effnet.measure.pace import DISTURBED
 from effnet.measure.timing import time_model
+from effnet.runtime.config import read_config
 from effnet.runtime.formats import find_format
 from effnet.training.calibration import Abstain, expected_calibration_error, fit_temperature
 
@@ -66,7 +67,8 @@ def test_a_fit_is_calibrated_on_its_validation_split(small_bundle):
 
 def test_without_a_wish_nothing_changes(again, small_bundle):
     artifact, _ = again(Abstain())
-    for name in ("config.json", "model.onnx", "model.safetensors"):
+    assert read_config(artifact.folder) == read_config(small_bundle)
+    for name in ("model.onnx", "model.safetensors"):
         assert (artifact.folder / name).read_bytes() == (small_bundle / name).read_bytes(), name
     assert artifact.score.answered is artifact.score.unknown is None
 

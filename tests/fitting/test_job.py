@@ -13,6 +13,7 @@ import time
 import numpy as np
 import onnxruntime
 import pytest
+from bundles import assert_files_are_known
 from devices import timing
 from PIL import Image
 
@@ -41,6 +42,7 @@ def read_report(folder):
 
 def test_the_bundle_holds_the_model_its_exports_and_its_reports_alone(small_bundle):
     assert {path.name for path in small_bundle.iterdir()} == BUNDLE
+    assert_files_are_known(small_bundle)
 
 
 def test_no_file_of_a_fit_is_a_pickle_or_an_archive_of_pickles(small_bundle):

@@ -1,6 +1,7 @@
 """config.json: what is read back is what was written, and any damage is a BundleError."""
 
 import dataclasses
+import hashlib
 import json
 import os
 
@@ -12,7 +13,16 @@ from strategies import specs
 from effnet.arch.catalog import get_spec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError
-from effnet.runtime.config import CONFIG, ModelConfig, read_config, write_config, write_text
+from effnet.runtime.config import (
+    CONFIG,
+    ModelConfig,
+    digests_of,
+    read_config,
+    read_digests,
+    write_config,
+    write_digests,
+    write_text,
+)
 
 relaxed = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -130,7 +140,7 @@ def test_a_truncated_file_is_refused(data, good, tmp_path):
 
 def test_nesting_without_end_is_refused(tmp_path):
     (tmp_path / CONFIG).write_text("[" * 100_000)
-    with pytest.raises(BundleError, match="is no JSON"):
+    with pytest.raises(BundleError, match="must be JSON: it is nested too deeply"):
         read_config(tmp_path)
 
 
@@ -165,15 +175,15 @@ def test_a_bundle_of_before_has_temperature_1_and_no_threshold(good, tmp_path):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("temperature", 0, "temperature must be a finite number above 0; got 0.0"),
-        ("temperature", -1.0, "temperature must be a finite number above 0"),
-        ("temperature", float("nan"), "temperature must be a finite number above 0; got nan"),
-        ("temperature", float("inf"), "temperature must be a finite number above 0; got inf"),
+        ("temperature", 0, r"temperature must lie in 0\.0001..10000; got 0\.0"),
+        ("temperature", -1.0, r"temperature must lie in 0\.0001..10000; got -1\.0"),
+        ("temperature", float("nan"), "must be JSON: it must hold finite numbers; got NaN"),
+        ("temperature", float("inf"), "must be JSON: it must hold finite numbers; got Infinity"),
         ("temperature", None, "temperature must be a number; got None"),
         ("temperature", True, "temperature must be a number; got True"),
         ("threshold", "0.5", "threshold must be a number; got '0.5'"),
         ("threshold", 1.5, "threshold must be a probability from 0 to 1, or null; got 1.5"),
-        ("threshold", float("nan"), "threshold must be a probability from 0 to 1, or null; got nan"),
+        ("threshold", float("nan"), "must be JSON: it must hold finite numbers; got NaN"),
     ],
 )
 def test_temperature_and_threshold_are_numbers_that_can_be(key, value, message, good, tmp_path):
@@ -204,3 +214,51 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_text(path, "new")
     assert path.read_bytes() == "old é\n".encode()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_class_name_of_a_page_is_refused():
+    with pytest.raises(BundleError, match="a class name must have at most 1,000 letters; got 1,001"):
+        config(class_names=("a", "b" * 1_001))
+
+
+def test_any_huge_integer_is_one_short_line(good, tmp_path):
+    for container, key in list(places(good)):
+        before = container[key]
+        if type(before) is int:
+            for value in (10**9, -(10**9), 2**63, 10**30):
+                container[key] = value
+                (tmp_path / CONFIG).write_text(json.dumps(good))
+                if key == "split_seed" and 0 <= value < 2**63:  # it takes no memory
+                    continue
+                with pytest.raises(BundleError, match=r"^.{1,400}$"):
+                    read_config(tmp_path)
+            container[key] = before
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path):
+    with open(tmp_path / CONFIG, "wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(BundleError, match="none that can be read: it must have at most 32,000,000 bytes"):
+        read_config(tmp_path)
+
+
+def test_digests_are_those_of_the_files_that_lie_there(tmp_path):
+    write_config(config(), tmp_path)
+    assert read_digests(tmp_path) == {}
+    for name in ("model.onnx", "model.xml", "model.bin"):
+        (tmp_path / name).write_bytes(name.encode())
+    expected = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("model.bin", "model.onnx", "model.xml")}
+    assert digests_of(tmp_path, ["onnx", "openvino", "litert"]) == expected
+    assert digests_of(tmp_path, ["onnx"]).keys() == {"model.onnx"}
+    write_digests(tmp_path, expected)
+    assert read_digests(tmp_path) == expected
+    assert read_config(tmp_path) == config()
+    write_digests(tmp_path, {})
+    assert read_digests(tmp_path) == {}
+
+
+@pytest.mark.parametrize("digests", [3, ["a"], {"model.onnx": 1}, "model.onnx"])
+def test_digests_are_texts(digests, good, tmp_path):
+    (tmp_path / CONFIG).write_text(json.dumps(good | {"sha256": digests}))
+    with pytest.raises(BundleError, match="sha256 must be a JSON object of texts; got"):
+        read_digests(tmp_path)

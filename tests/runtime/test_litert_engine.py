@@ -97,7 +97,7 @@ def test_a_file_that_is_missing_cut_or_no_model_is_refused(model, tmp_path):
             open_engine(path)
     path.unlink()
     path.mkdir()
-    with pytest.raises(BundleError, match="none is there"):
+    with pytest.raises(BundleError, match="it is not a regular file"):
         open_engine(path)
 
 

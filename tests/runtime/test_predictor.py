@@ -112,10 +112,32 @@ def test_a_picture_is_prepared_as_the_config_says(model, digit):
     np.testing.assert_array_equal(prepared, resize_and_crop(digit, model.config.preprocess))
 
 
-@pytest.mark.parametrize("single", ["x.png", b"x", np.zeros((8, 8, 1), np.uint8)])
-def test_a_single_picture_must_be_in_a_list(model, single):
-    with pytest.raises(DataError, match="predict takes a list of pictures; got one: wrap it in a list"):
-        model.predict(single)
+def test_an_image_of_pillows_is_the_one_of_its_file(model, digit, tmp_path):
+    whole = Image.fromarray(digit[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned, as phones write it
+    whole.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        found = model.predict([opened, whole, whole.convert("RGB"), whole.convert("RGBA"), whole.convert("CMYK")])
+    assert found[:4] == model.predict([tmp_path / "turned.png", digit, digit, digit])
+    assert len(found[4].labels) == 5
+
+
+def test_one_picture_need_not_be_in_a_list(model, digit, tmp_path):
+    (tmp_path / "x.png").write_bytes(png(digit))
+    expected = model.predict([digit])
+    for single in (digit, png(digit), tmp_path / "x.png", str(tmp_path / "x.png"), Image.fromarray(digit[..., 0])):
+        assert model.predict(single) == expected
+    assert model.predict(np.stack([digit, digit])) == expected * 2
+
+
+@pytest.mark.parametrize("other", [None, 3, 2.5, object()])
+def test_what_is_no_picture_is_refused_with_what_may_be_given(model, digit, other):
+    kinds = r"a path, the bytes of a file, a Pillow image or a uint8 array \[height, width, channels\]"
+    with pytest.raises(InputError, match=rf"predict takes {kinds}, or a list of these; got {type(other).__name__}"):
+        model.predict(other)
+    with pytest.raises(InputError, match=rf"an image must be {kinds}; got {type(other).__name__}"):
+        model.predict([digit, other])
 
 
 @pytest.mark.parametrize(
@@ -123,8 +145,9 @@ def test_a_single_picture_must_be_in_a_list(model, single):
     [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 1)), np.zeros((0, 8, 1), np.uint8)],
 )
 def test_an_array_of_another_kind_is_refused(model, array):
-    with pytest.raises(DataError, match="must be uint8"):
-        model.predict([array])
+    for pictures in ([array], array):
+        with pytest.raises(DataError, match="must be uint8"):
+            model.predict(pictures)
 
 
 @pytest.mark.parametrize("batch", [0, -1])
@@ -142,14 +165,8 @@ def test_loading_opens_no_onnx_file_until_it_is_needed(bundle_copy, digit):
     path = bundle_copy / "model.onnx"
     path.unlink()
     model = effnet.load(bundle_copy)
-    with pytest.raises(BundleError, match=r"there must be an ONNX file at .*model\.onnx; none is there"):
+    with pytest.raises(BundleError, match=r"there must be a model at .*model\.onnx; none is there"):
         model.predict([digit])
-
-
-def test_a_file_that_is_no_onnx_model_is_named(bundle_copy, digit):
-    (bundle_copy / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(BundleError, match=r"ONNX Runtime .* cannot read .*model\.onnx"):
-        effnet.load(bundle_copy).predict([digit])
 
 
 def change(bundle, **changes):

@@ -1,5 +1,7 @@
 """Bundles: weights come back as they were saved, and what does not match is named."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -112,6 +114,17 @@ def test_a_truncated_file_is_named(bundle):
 def test_a_folder_without_weights_is_named(bundle):
     (bundle / "model.safetensors").unlink()
     with pytest.raises(BundleError, match=r"a bundle has its weights in model\.safetensors; .* has none"):
+        load_module(bundle)
+
+
+def test_no_memory_is_taken_for_weights_that_the_file_does_not_have(bundle, monkeypatch):
+    config = json.loads((bundle / "config.json").read_text())
+    config["arch"]["head_channels"] = 60_000
+    (bundle / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("effnet.weights.bundle.build", lambda *_: pytest.fail("a network was built"))
+    with pytest.raises(
+        BundleError, match=r"model\.safetensors must hold the [\d,]+ weights of its architecture; it has"
+    ):
         load_module(bundle)
 
 

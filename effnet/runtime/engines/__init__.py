@@ -1,6 +1,7 @@
 """Runtimes behind one face: pictures in, probabilities out. Each is imported in its own file, when asked for."""
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,8 @@ _MODULES: dict[str, str] = {
     "litert": "litert",
     "executorch": "executorch",
 }
+# A damaged file can end the process that opens it: see engines.probe.
+FRAGILE: tuple[Runtime, ...] = ("litert", "executorch")
 
 
 class Engine(Protocol):
@@ -27,19 +30,30 @@ class Engine(Protocol):
     classes: int
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]; any batch of at least 1."""
+        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes].
+
+        Raises InputError for other images, BundleError where the runtime fails.
+        """
         ...
 
 
-def open_engine(path: str | os.PathLike[str], *, threads: int = 1, runtime: Runtime | None = None) -> Engine:
+def open_engine(
+    path: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    runtime: Runtime | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> Engine:
     """Opens a model's file with `threads` threads (0: one a core); the runtime is told by the file's name.
 
-    Raises BundleError where the file is missing or cannot be read, MissingExtraError where the runtime is not
-    installed, InputError where this machine has no such runtime.
+    `digests` are those that its files must have (see effnet.runtime.model_file). Raises BundleError where the file is
+    missing, is another or cannot be read, MissingExtraError where the runtime is not installed, InputError where this
+    machine has no such runtime. A damaged file of LiteRT or ExecuTorch can end the process: see engines.probe.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
-    return _module(runtime or format_of(path).runtime).open_engine(Path(path), threads=threads)
+    module = _module(runtime or format_of(path).runtime)
+    return module.open_engine(Path(path), threads=threads, **({"digests": digests} if digests else {}))
 
 
 def preload(runtime: Runtime) -> None:

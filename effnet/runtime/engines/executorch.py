@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 
 from effnet.errors import BundleError, MissingExtraError
+from effnet.runtime.engines.base import BaseEngine
+from effnet.runtime.model_file import read_model, reason, sha256
 
 # All programs of a process share one pool of threads; a method opened before the pool was replaced must not run.
-_LOCK = threading.Lock()
+_lock = threading.Lock()
 _pools = 0
+
+# The numbers of torch's data types.
+_KINDS = {0: "uint8", 6: "float32"}
 
 
 def preload() -> Any:
@@ -29,56 +34,76 @@ def preload() -> Any:
     return _C
 
 
-class ExecuTorchEngine:
-    """A .pte whose method `forward` takes one picture; a batch is run one after another.
+class ExecuTorchEngine(BaseEngine):
+    """A .pte whose method `forward` takes one image; a batch is run one after another.
 
     The number of threads belongs to the process. Engines that differ in it take turns, and each turn opens the file
-    anew.
+    again.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    runtime = "ExecuTorch"
+
+    def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
+        super().__init__(path)
         self._library = preload()
-        if not path.is_file():
-            raise BundleError(f"there must be a model at {path}; none is there: `effnet export` writes it")
-        self._path = path
         self._threads = threads or _cores()
         self._pool = -1
-        with _LOCK:
+        self._digests = {path.name: sha256(read_model(path, digests))}
+        with _lock:
             meta = self._open()
-        image, output = meta.input_tensor_meta(0).sizes(), meta.output_tensor_meta(0).sizes()
-        if len(image) != 4 or image[0] != 1 or len(output) != 2:
-            raise BundleError(
-                f"{path} must map image [1, side, side, channels] to probabilities [1, classes]; it maps {image} to "
-                f"{output}. `effnet export` writes it anew"
-            )
-        _, self.side, _, self.channels = image
-        self.classes: int = output[1]
+        try:
+            image, output = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
+            alone = meta.num_inputs() == meta.num_outputs() == 1
+        except Exception as error:
+            raise BundleError(f"ExecuTorch cannot read {path}: {reason(error)}") from error
+        self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=alone)
+        if image.sizes()[0] != 1:
+            raise BundleError(f"{path} must take one image at a time; it takes {image.sizes()[0]}")
 
     def _open(self) -> Any:
         """Opens the file with the wanted number of threads and returns what `forward` takes and gives."""
         global _pools
+        # ExecuTorch frees what it has read by name, and not what it is given: a large model would be held twice. So
+        # it reads the file itself, which must still be the one that was checked.
+        read_model(self.path, self._digests)
         with _silent():
             if self._library._threadpool_get_thread_count() != self._threads:
                 self._library._unsafe_reset_threadpool(self._threads)
                 _pools += 1
             try:
                 # The program must outlive its method.
-                self._program = self._library._load_program(str(self._path))
+                self._program = self._library._load_program(
+                    str(self.path), program_verification=self._library.Verification.InternalConsistency
+                )
                 self._method = self._program.load_method("forward")
-            except RuntimeError as error:
-                raise BundleError(f"ExecuTorch cannot read {self._path}: {error}") from error
+                meta = self._program.method_meta("forward")
+            except Exception as error:
+                raise BundleError(f"ExecuTorch cannot read {self.path}: {reason(error)}") from error
         self._pool = _pools
-        return self._program.method_meta("forward")
+        return meta
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]."""
+    def _compute(self, images: np.ndarray) -> np.ndarray:
         import torch
 
-        pictures = torch.from_numpy(np.ascontiguousarray(images))
-        with _LOCK:
+        pixels = torch.from_numpy(images)
+        with _lock:
             if self._pool != _pools or self._library._threadpool_get_thread_count() != self._threads:
                 self._open()
-            return np.concatenate([self._method([picture[None]])[0].numpy() for picture in pictures])
+            return np.concatenate([self._method([image[None]])[0].numpy() for image in pixels])
+
+
+def _kind_and_shape(meta: Any) -> tuple[str, list[object]]:
+    return _KINDS.get(meta.dtype(), f"type {meta.dtype()}"), list(meta.sizes())
+
+
+def _after_fork() -> None:
+    """Gives a forked process a lock of its own: another thread may have held the one it got."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _cores() -> int:
@@ -99,6 +124,6 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def open_engine(path: Path, *, threads: int) -> ExecuTorchEngine:
+def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> ExecuTorchEngine:
     """Opens a .pte; raises BundleError where it is missing or unreadable."""
-    return ExecuTorchEngine(path, threads=threads)
+    return ExecuTorchEngine(path, threads=threads, digests=digests)

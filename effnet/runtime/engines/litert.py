@@ -2,14 +2,16 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError, InputError, MissingExtraError
-from effnet.runtime.session import IMAGE
+from effnet.errors import BundleError, MissingExtraError
+from effnet.runtime.engines.base import BaseEngine
+from effnet.runtime.model_file import read_model, reason
 
 
 def preload() -> Any:
@@ -21,53 +23,51 @@ def preload() -> Any:
     return interpreter
 
 
-class LitertEngine:
+class LitertEngine(BaseEngine):
     """An interpreter on the CPU, whose XNNPACK kernels compute in the precision that the file has."""
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    runtime = "LiteRT"
+
+    def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
+        super().__init__(path)
         litert = preload()
-        if not path.is_file():
-            raise BundleError(f"there must be a model at {path}; none is there: `effnet export` writes it")
+        model = read_model(path, digests)
         try:
-            self.interpreter = litert.Interpreter(model_path=str(path), num_threads=threads or _usable_cores())
-            images, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-            self.interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise BundleError(f"LiteRT cannot read {path}: {error}. `effnet export` writes it anew") from error
-        (image, *more), (output, *rest) = images, outputs
-        shapes = [int(side) for side in image["shape"]], [int(side) for side in output["shape"]]
-        kinds = image["dtype"], output["dtype"]
-        if more or rest or len(shapes[0]) != 4 or len(shapes[1]) != 2 or kinds != (np.uint8, np.float32):
-            raise BundleError(
-                f"{path} must map {IMAGE}, uint8 [batch, side, side, channels], to one output, float32 [batch, width]; "
-                f"it maps {kinds[0].__name__} {shapes[0]} to {kinds[1].__name__} {shapes[1]}. `effnet export` writes "
-                "it anew"
+            # From the bytes, which it keeps: a model without a path has no other files.
+            self.interpreter = litert.Interpreter(model_content=model, num_threads=threads or _usable_cores())
+            (image, *more), (output, *rest) = (
+                self.interpreter.get_input_details(),
+                self.interpreter.get_output_details(),
             )
-        (self._batch, self.side, _, self.channels), (_, self.classes) = shapes
+            self.interpreter.allocate_tensors()
+        except Exception as error:  # ValueError, RuntimeError, and what reading its message raises
+            raise BundleError(f"LiteRT cannot read {path}: {reason(error)}. `effnet export` writes it anew") from error
+        self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=not more and not rest)
+        self._batch = int(image["shape"][0])
         self._image, self._output = image["index"], output["index"]
         # An interpreter has one set of maps; several threads may ask it at once.
         self._lock = Lock()
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]."""
-        # LiteRT would take another side, and compute something with it.
-        if images.dtype != np.uint8 or images.shape[1:] != (self.side, self.side, self.channels) or not len(images):
-            wanted = f"uint8 [batch, {self.side}, {self.side}, {self.channels}]"
-            raise InputError(f"the model takes {wanted}; got {images.dtype} {images.shape}")
+    def _compute(self, images: np.ndarray) -> np.ndarray:
         with self._lock:
             if len(images) != self._batch:
+                self._batch = 0  # unknown while it changes, should that fail
                 self.interpreter.resize_tensor_input(self._image, images.shape)
                 self.interpreter.allocate_tensors()
                 self._batch = len(images)
-            self.interpreter.set_tensor(self._image, np.ascontiguousarray(images))
+            self.interpreter.set_tensor(self._image, images)
             self.interpreter.invoke()
             return self.interpreter.get_tensor(self._output)
+
+
+def _kind_and_shape(details: Mapping[str, Any]) -> tuple[str, list[object]]:
+    return np.dtype(details["dtype"]).name, list(details["shape"])
 
 
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else os.cpu_count() or 1
 
 
-def open_engine(path: Path, *, threads: int) -> LitertEngine:
+def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> LitertEngine:
     """Opens a TFLite file; raises BundleError where it is missing or unreadable."""
-    return LitertEngine(path, threads=threads)
+    return LitertEngine(path, threads=threads, digests=digests)

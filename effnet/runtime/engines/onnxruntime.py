@@ -1,11 +1,15 @@
 """ONNX Runtime."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from effnet.errors import BundleError
+from effnet.runtime.engines.base import BaseEngine
 from effnet.runtime.session import IMAGE, open_session
+
+_KINDS = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 def preload() -> None:
@@ -13,26 +17,33 @@ def preload() -> None:
     import onnxruntime  # noqa: F401
 
 
-class OnnxEngine:
+class OnnxEngine(BaseEngine):
     """A session whose model maps `image` to one output."""
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        self.session = open_session(path, threads=threads)
-        (image, *more), (output, *rest) = self.session.get_inputs(), self.session.get_outputs()
-        if more or rest or image.name != IMAGE or len(image.shape) != 4 or len(output.shape) != 2:
+    runtime = "ONNX Runtime"
+
+    def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
+        super().__init__(path)
+        self.session = open_session(path, threads=threads, digests=digests)
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if not inputs or not outputs or inputs[0].name != IMAGE:
+            names = ", ".join(node.name for node in inputs)[:80]
             raise BundleError(
-                f"{path} must map {IMAGE} [batch, side, side, channels] to one output [batch, width]; it maps "
-                f"{image.name} {image.shape} to {output.name} {output.shape}. `effnet export` writes it anew"
+                f"{path} must map {IMAGE} to one output; it has the inputs [{names}] and {len(outputs)} outputs. "
+                "`effnet export` writes it anew"
             )
+        (image, *more), (output, *rest) = inputs, outputs
         self.output: str = output.name
-        _, self.side, _, self.channels = image.shape
-        self.classes: int = output.shape[1]
+        self._set_signature(
+            (_KINDS.get(image.type, image.type), image.shape),
+            (_KINDS.get(output.type, output.type), output.shape),
+            alone=not more and not rest,
+        )
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]."""
-        return self.session.run([self.output], {IMAGE: np.ascontiguousarray(images)})[0]
+    def _compute(self, images: np.ndarray) -> np.ndarray:
+        return self.session.run([self.output], {IMAGE: images})[0]
 
 
-def open_engine(path: Path, *, threads: int) -> OnnxEngine:
+def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OnnxEngine:
     """Opens an ONNX file; raises BundleError where it is missing or unreadable."""
-    return OnnxEngine(path, threads=threads)
+    return OnnxEngine(path, threads=threads, digests=digests)

@@ -1,17 +1,28 @@
 """OpenVINO."""
 
+import codecs
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError, MissingExtraError
+from effnet.errors import BundleError, InputError, MissingExtraError
+from effnet.runtime.engines.base import BaseEngine
+from effnet.runtime.model_file import read_model, reason
+from effnet.runtime.session import check_alone
 
 # Where effnet.exporting.openvino writes it.
 _PRECISION = ["effnet", "inference_precision"]
 
 # Each compiled size holds its own memory; a run has one batch, and one that is left over at its end.
 _MOST_BATCHES = 3
+
+# The process that has used it first.
+_process = 0
+
+_KINDS = {"u8": "uint8", "f32": "float32"}
 
 
 def preload() -> Any:
@@ -23,30 +34,36 @@ def preload() -> Any:
     return openvino
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(BaseEngine):
     """A model for the CPU, in the precision that its file has and no lower one unless its file asks for it.
 
     A file of one fixed batch, as those in 8 bits are, is compiled for each size of batch that comes.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    runtime = "OpenVINO"
+
+    def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
+        super().__init__(path)
         openvino = preload()
-        if not path.is_file():
-            raise BundleError(f"there must be a model at {path}; none is there: `effnet export` writes it")
+        _refuse_after_fork()
         self._options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
-        self._core, self._requests = openvino.Core(), {}
+        files = _read(path, digests)
         try:
-            self._model = self._core.read_model(str(path))
+            self._core, self._requests = openvino.Core(), {}
+            self._model = self._core.read_model(*files)
+            del files
             self._options["INFERENCE_PRECISION_HINT"] = _precision(self._core, self._model)
-            shape = self._model.input(0).get_partial_shape()
-            self._fixed: bool = shape[0].is_static
-            self.side, self.channels = shape[1].get_length(), shape[3].get_length()
-            self.classes = self._model.output(0).get_partial_shape()[1].get_length()
-            self._request(shape[0].get_length() if self._fixed else 0)
-        except RuntimeError as error:
-            raise BundleError(f"OpenVINO {openvino.__version__} cannot read {path}: {error}") from error
+            (image, *more), (output, *rest) = self._model.inputs, self._model.outputs
+            self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=not more and not rest)
+            batch = image.get_partial_shape()[0]
+            self._fixed: bool = batch.is_static
+            self._request(batch.get_length() if self._fixed else 0)
+        except BundleError:
+            raise
+        except Exception as error:  # RuntimeError, and UnicodeDecodeError where its message holds the file's bytes
+            raise BundleError(f"OpenVINO {openvino.__version__} cannot read {path}: {reason(error)}") from error
 
     def _request(self, batch: int) -> Any:
         """Returns what infers batches of this size; 0 is any."""
@@ -59,16 +76,49 @@ class OpenVinoEngine:
             self._requests[batch] = compiled.create_infer_request()
         return self._requests[batch]
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes]."""
+    def _compute(self, images: np.ndarray) -> np.ndarray:
         request = self._request(len(images) if self._fixed else 0)
-        return np.array(request.infer([np.ascontiguousarray(images)])[0])
+        return np.array(request.infer([images])[0])
 
     @property
     def computes_in(self) -> str:
         """The precision of the arithmetic, as OpenVINO says it."""
         compiled = next(iter(self._requests.values())).get_compiled_model()
         return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+
+def _refuse_after_fork() -> None:
+    """Raise InputError in a process that was forked behind a first use: OpenVINO's threads are not in it, and it waits.
+
+    A process that is started anew, or forked before, is fine.
+    """
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise InputError(
+            "OpenVINO must not be used in a forked process once its parent has used it; it was: start the process anew "
+            '(multiprocessing.get_context("spawn")), or fork before the first prediction'
+        )
+
+
+def _read(path: Path, digests: Mapping[str, str] | None) -> tuple[bytes, bytes]:
+    """Return the graph and the weights, empty for ONNX, as OpenVINO is to read them.
+
+    OpenVINO tells the kind of a model by its content, whatever its name, and an ONNX model can ask for other files.
+    """
+    model = read_model(path, digests)
+    if path.suffix == ".onnx":
+        check_alone(model, path)
+        return model, b""
+    if not model.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"<?xml", b"<net")):
+        raise BundleError(f"OpenVINO reads a graph as XML; {path} is none: `effnet export` writes it anew")
+    return model, read_model(path.with_suffix(".bin"), digests)
+
+
+def _kind_and_shape(port: Any) -> tuple[str, list[object]]:
+    kind = port.get_element_type().get_type_name()
+    shape = [side.get_length() if side.is_static else "?" for side in port.get_partial_shape()]
+    return _KINDS.get(kind, kind), shape
 
 
 def _precision(core: Any, model: Any) -> str:
@@ -80,6 +130,6 @@ def _precision(core: Any, model: Any) -> str:
     return "bf16" if asked and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
-def open_engine(path: Path, *, threads: int) -> OpenVinoEngine:
+def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OpenVinoEngine:
     """Opens a model of OpenVINO's, or an ONNX file; raises BundleError where it is missing or unreadable."""
-    return OpenVinoEngine(path, threads=threads)
+    return OpenVinoEngine(path, threads=threads, digests=digests)

@@ -1,0 +1,57 @@
+"""The bytes of a model's file, read once: what is checked here is what a runtime opens."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from effnet.errors import BundleError
+from effnet.runtime.formats import FORMATS, format_of
+from effnet.system.files import open_regular
+
+MAX_MODEL_BYTES = 2**31
+"""Protobuf, and so ONNX, holds no more than this."""
+
+_LONGEST_REASON = 400
+
+
+def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
+    """Return the content of a model's file.
+
+    Raise BundleError if it is missing, no regular file or too large, or if `digests` (SHA-256 in hexadecimal, by file
+    name) has another digest for it.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_MODEL_BYTES:
+                raise BundleError(f"a model must have at most {MAX_MODEL_BYTES:,} bytes; {path} has {size:,}")
+            data = file.read(size)
+    except FileNotFoundError as error:
+        raise BundleError(f"there must be a model at {path}; none is there: `effnet export` writes it") from error
+    except OSError as error:
+        raise BundleError(f"there must be a model at {path}; it cannot be read: {error.strerror}") from error
+    expected = (digests or {}).get(path.name)
+    if expected is not None and (found := sha256(data)) != expected:
+        raise BundleError(
+            f"{path} must be the file that config.json names (SHA-256 {expected[:12]}...); it is another or damaged "
+            f"({found[:12]}...): write it again with `effnet export {path.parent} --to {_format_with(path)}`"
+        )
+    return data
+
+
+def sha256(data: bytes | bytearray) -> str:
+    """Return the SHA-256 of `data` in hexadecimal, as sha256sum prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def reason(error: BaseException) -> str:
+    """Return what a runtime's error says, on one line of bounded length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+def _format_with(path: Path) -> str:
+    """Return the name of the format that a file belongs to, its second file or its first."""
+    beside = (found.name for found in FORMATS.values() if path.name in found.others)
+    return next(beside, None) or format_of(path).name
