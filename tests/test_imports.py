@@ -133,7 +133,7 @@ def test_help_loads_nothing_that_takes_long():
     assert "effnet.cli.main" in loaded
     slow = {"numpy", "PIL", "onnxruntime", "rich", "scipy", "optuna", "multiprocessing", *WORKSHOP}
     assert not loaded & slow
-    assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {"arch", "cli", "errors"}
+    assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {"arch", "cli", "errors", "system"}
 
 
 def test_one_picture_is_predicted_with_little_loaded(small_bundle, picture):
