@@ -42,7 +42,7 @@ def _onnx(ground: Ground, answer: Sequence[float], *, kind: int = 1, external: s
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     Path(ground.bundle / "model.onnx").write_bytes(model.SerializeToString())
     (ground.bundle / "exports.json").unlink(missing_ok=True)  # an attacker writes what belongs to the file
-    _config(ground, lambda config: [config.pop(key, None) for key in ("digests", "files", "sha256")])
+    _config(ground, lambda config: config.pop("sha256", None))
 
 
 def _config(ground: Ground, change: Any) -> None:
@@ -84,7 +84,7 @@ def other_network(ground: Ground) -> Sequence[Command]:
             tensor.raw_data = tensor.raw_data[::-1][: len(tensor.raw_data)] or tensor.raw_data
             tensor.raw_data = bytes(len(tensor.raw_data))
     path.write_bytes(model.SerializeToString())
-    return (_predict(ground),)
+    return (_predict(ground, says="effnet export"),)
 
 
 def resolution(ground: Ground) -> Sequence[Command]:

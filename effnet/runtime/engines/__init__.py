@@ -53,7 +53,7 @@ def open_engine(
     if not 0 <= threads <= MAX_THREADS:
         raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
     module = _module(runtime or format_of(path).runtime)
-    return module.open_engine(Path(path), threads=threads, **({"digests": digests} if digests else {}))
+    return module.open_engine(Path(path), threads=threads, digests=digests)
 
 
 def preload(runtime: Runtime) -> None:
