@@ -57,8 +57,8 @@ class Command:
     """A command line of effnet, `words`; and what must come of it.
 
     It must end with one of `codes`, and print `says` (a text, in either stream) and none of `lacks`. `python` runs the
-    words as Python code instead. `before` runs in the child before effnet starts; `stop` sends a signal after so many
-    seconds. `beside` starts the same command a second time, at once: one of the two must end with each of `codes`.
+    words as Python code instead; `prefix` stands before Python. `before` runs in the child before effnet starts; `stop`
+    sends a signal after so many seconds, and what Python itself says before effnet has begun is not effnet's. `beside` starts the same command a second time, at once: one of the two must end with each of `codes`.
     """
 
     words: Sequence[str]
@@ -67,6 +67,7 @@ class Command:
     lacks: Sequence[str] = ()
     env: Mapping[str, str | None] = field(default_factory=dict)
     python: bool = False
+    prefix: Sequence[str] = ()
     before: Callable[[], None] | None = None
     closed: Sequence[int] = ()
     stop: tuple[signal.Signals, float] | None = None
@@ -143,7 +144,8 @@ def _faults(outcome: Outcome, command: Command) -> list[str]:
         faults.append(f"took {outcome.seconds:.0f} s")
     if outcome.peak_mb > command.memory_mb:
         faults.append(f"took {outcome.peak_mb:.0f} MB")
-    if _TRACEBACK in outcome.text:
+    begun = not command.stop or str(ROOT / "effnet") in outcome.text
+    if _TRACEBACK in outcome.text and begun:
         faults.append(f"a traceback: {outcome.text.strip().splitlines()[-1][:200]}")
     if not command.beside and command.says not in outcome.text:
         faults.append(f"must say {command.says!r}: {outcome.text[-300:]!r}")
@@ -193,7 +195,7 @@ def _start(command: Command, ground: Ground, number: str) -> tuple[subprocess.Po
 
     with open(output, "wb") as file:
         process = subprocess.Popen(
-            [*start, *map(str, command.words)], cwd=ground.folder, env=environ, start_new_session=True,
+            [*command.prefix, *start, *map(str, command.words)], cwd=ground.folder, env=environ, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, preexec_fn=prepare,
         )  # fmt: skip
     return process, output, time.monotonic()

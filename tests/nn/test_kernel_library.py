@@ -209,3 +209,12 @@ def test_processes_that_compile_at_once_all_have_kernels(cache, copying):
     assert [process.communicate(timeout=300)[0] for process in processes] == ["True \n"] * 3
     assert len([path for path in kept(cache) if path.suffix == ".so"]) == 1
     assert Path(kept(cache)[0]).is_file()
+
+
+def test_the_compilers_own_files_go_with_the_folder_of_the_library(cache, compiler, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    compiler('touch "$TMPDIR/cc0.s"\nexit 1')
+    with pytest.raises(compiling.NoLibrary):
+        compiling.load_library(cache, ())
+    assert [path.name for path in tmp_path.rglob("cc0.s")] == []

@@ -89,7 +89,9 @@ def _build(
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         text, library = Path(scratch) / "kernels.c", Path(scratch) / "kernels.so"
         text.write_text(source, encoding="utf-8")
-        _run([*command, str(text), "-o", str(library), "-lm"], what="the C compiler", seconds=_COMPILE_SECONDS)
+        # Its own files lie there too, and go with the folder when it is ended amidst.
+        _run([*command, str(text), "-o", str(library), "-lm"], what="the C compiler", seconds=_COMPILE_SECONDS,
+             scratch=scratch)  # fmt: skip
         if not library.is_file() or not 0 < library.stat().st_size <= _MAX_BYTES:
             raise NoLibrary("the C compiler makes no library")
         try:
@@ -120,14 +122,18 @@ def _compiler() -> str:
     raise NoLibrary("there is no C compiler")
 
 
-def _run(command: list[str], *, what: str, seconds: float) -> bytes:
-    """Returns what a program prints; ends it, with what it has started, after `seconds`. Raises NoLibrary."""
+def _run(command: list[str], *, what: str, seconds: float, scratch: str | None = None) -> bytes:
+    """Returns what a program prints; ends it, with what it has started, after `seconds`. Raises NoLibrary.
+
+    `scratch` is the folder for its temporary files.
+    """
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=os.environ | ({"TMPDIR": scratch} if scratch else {}),
             start_new_session=True,
         )
     except OSError as error:
