@@ -57,8 +57,9 @@ class Command:
     """A command line of effnet, `words`; and what must come of it.
 
     It must end with one of `codes`, and print `says` (a text, in either stream) and none of `lacks`. `python` runs the
-    words as Python code instead; `prefix` stands before Python. `before` runs in the child before effnet starts; `stop`
-    sends a signal after so many seconds, and what Python itself says before effnet has begun is not effnet's. `beside` starts the same command a second time, at once: one of the two must end with each of `codes`.
+    words as Python code instead; `prefix` stands before Python. `before` runs in the child before effnet starts. `stop`
+    sends a signal after so many seconds; what Python itself says before effnet has begun is not effnet's. `beside`
+    starts the same command a second time, at once: one of the two must end with each of `codes`.
     """
 
     words: Sequence[str]

@@ -38,7 +38,8 @@ def terminated(number: signal.Signals, code: int) -> Callable[[Ground], Sequence
 
 
 def _nothing_left(ground: Ground) -> str:
-    left = [path.name for path in ground.path("tmp").iterdir()]
+    # PyTorch makes a cache of its own there, however a process ends.
+    left = [path.name for path in ground.path("tmp").iterdir() if not path.name.startswith("torchinductor")]
     checkpoints = list(ground.path("out").rglob("*.safetensors"))
     return f"left in the temporary folder: {left}" if left else "" if checkpoints else "no checkpoint was saved"
 
