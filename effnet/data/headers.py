@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 from PIL import BmpImagePlugin, IcoImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from effnet.data import avif
 from effnet.data.limits import MAX_EXIF_BYTES, MAX_WHOLE_FILE, HeaderStream
 from effnet.errors import ImageError
 
@@ -44,16 +45,24 @@ def check_icon(stream: BinaryIO) -> None:
 
 
 def check_avif(stream: BinaryIO) -> None:
-    """Raises ImageError for a block of EXIF that is far too long, all of which Pillow would take apart."""
+    """Raises ImageError for a file whose streams cannot be counted, or whose EXIF is far too long for Pillow."""
     check_size(stream)
+    data = stream.read()
+    stream.seek(0)
+    try:  # before libavif, which takes 16 bytes for what takes none in the file
+        avif.stream_bytes(data)
+        damage = ""
+    except (ValueError, struct.error) as error:
+        damage = str(error)
     try:
         from PIL import AvifImagePlugin  # Pillow has it since 11.3
 
-        decoder = AvifImagePlugin._avif.AvifDecoder(stream.read(), AvifImagePlugin.DECODE_CODEC_CHOICE, 1)
+        decoder = AvifImagePlugin._avif.AvifDecoder(data, AvifImagePlugin.DECODE_CODEC_CHOICE, 1)
         exif = decoder.get_info()[4]
     except Exception:  # Pillow will say the same
-        exif = None
-    stream.seek(0)
+        return
+    if damage:
+        raise ImageError(f"the boxes and streams of an AVIF file must be whole; {damage}: save it again")
     if len(exif or b"") > MAX_EXIF_BYTES:
         raise ImageError("its EXIF metadata are too long; save it again without them")
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from effnet.data import jpeg2000, jpeg_scans
+from effnet.data import avif, jpeg2000, jpeg_scans
 from effnet.data.headers import check_avif, check_icon, check_size, check_tags, strip_bytes
 from effnet.data.limits import (
     BYTES_PER_PIXEL,
@@ -54,6 +54,8 @@ if Image.core.get_block_size() == _PILLOW_DEFAULT_BLOCK:
 # every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and two
 # copies.
 _DECODER_BYTES = {"WEBP": 10, "AVIF": 10}
+# The planes among them, of an AVIF whose streams are as large as its header says.
+_AVIF_PLANES = 8
 # Pillow decodes these in Python, a million values a second, so they have a lower limit: 12 million values.
 _PYTHON_DECODERS = frozenset({"ppm_plain", "bmp_rle"})
 _PYTHON_SHARE = 8
@@ -125,7 +127,10 @@ def bytes_needed(picture: Image.Image) -> float:
     pixels = width * height
     needed = pixels * BYTES_PER_PIXEL
     if picture.format in _DECODER_BYTES:
-        return needed + pixels * _DECODER_BYTES[picture.format]
+        needed += pixels * _DECODER_BYTES[picture.format]
+        if picture.format == "AVIF" and getattr(picture, "tile", ()):  # its pixels are not decoded yet
+            needed += max(0, _avif_bytes(picture.fp) - pixels * _AVIF_PLANES)
+        return needed
     if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
         return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
     if picture.format == "TIFF":
@@ -133,6 +138,14 @@ def bytes_needed(picture: Image.Image) -> float:
     if any(tile[0] in _PYTHON_DECODERS for tile in getattr(picture, "tile", ())[:1]):
         return needed * _PYTHON_SHARE * len(picture.getbands())
     return needed
+
+
+def _avif_bytes(stream: Any) -> float:
+    place = stream.tell()
+    stream.seek(0)
+    data = stream.read()
+    stream.seek(place)
+    return avif.stream_bytes(data)
 
 
 def decoding_bytes(picture: Any, stream: BinaryIO) -> float:

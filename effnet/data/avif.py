@@ -1,0 +1,173 @@
+"""Counts what libavif takes for the AV1 streams of an AVIF file, which may be larger than the size in its header.
+
+Sources: ISO/IEC 14496-12 (boxes and tracks) and ISO/IEC 23008-12 (items).
+"""
+
+import struct
+from collections.abc import Iterator
+
+from effnet.data.av1 import count_parts, measure_stream
+from effnet.errors import ImageError
+
+# Of boxes, extents and OBUs together: libavif keeps 16 bytes an extent, which may take none in the file.
+_MOST_PARTS = 100_000
+_PARENTS = frozenset({b"mdia", b"minf", b"stbl"})
+_TABLES = frozenset({b"tkhd", b"stsd", b"stsz", b"stco", b"co64"})
+_HEADER_BYTES = 512
+# dav1d rounds sides up to 128.
+_FEW_STREAMS, _SMALLEST_BYTES = 8, 128 * 128 * 6
+
+
+class _Fields:
+    """Reads the big-endian numbers of a box; raises ValueError behind the last."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data, self._place = data, 0
+
+    def __call__(self, size: int) -> int:
+        self._place += size
+        if self._place > len(self._data):
+            raise ValueError("a box ends early")
+        return int.from_bytes(self._data[self._place - size : self._place], "big")
+
+
+def stream_bytes(data: bytes) -> float:
+    """Returns the most bytes that libavif takes for the frames of a file, of which it decodes the first.
+
+    Raises ImageError for a file of far too many parts, ValueError for one whose boxes or streams are damaged.
+    """
+    view, budget = memoryview(data), [_MOST_PARTS]
+    items, tracks = [], []
+    for kind, body in _boxes(view, budget):
+        if kind == b"meta":
+            items += _items(body[4:], view, budget)
+        elif kind == b"moov":
+            tracks += [_track(track, view, budget) for name, track in _boxes(body, budget) if name == b"trak"]
+    return max(_needed([found for found in part if found], budget) for part in (items, tracks))
+
+
+def _needed(streams: list[tuple[bytes | memoryview, int]], budget: list[int]) -> float:
+    """Returns the bytes for streams, each with the area to which libavif scales it."""
+    needed = 0.0
+    for stream, shown in streams:
+        area, frames, pixel_bytes = measure_stream(stream, budget)
+        needed += pixel_bytes * (area * frames + (shown if shown != area else 0))
+    return needed + max(0, len(streams) - _FEW_STREAMS) * _SMALLEST_BYTES
+
+
+def _boxes(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
+    """Yields kind and body of each box."""
+    place = 0
+    while place + 8 <= len(data):
+        count_parts(budget)
+        size, kind = struct.unpack_from(">I4s", data, place)
+        start = 8
+        if size == 1 and place + 16 <= len(data):
+            size, start = int.from_bytes(data[place + 8 : place + 16], "big"), 16
+        elif size == 0:
+            size = len(data) - place
+        if size < start:  # libavif reads no further
+            return
+        yield kind, data[place + start : place + size]
+        place += size
+
+
+def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
+    """Yields the boxes of a container and of those within."""
+    for kind, body in _boxes(data, budget):
+        yield kind, body
+        if kind in _PARENTS:
+            yield from _inner(body, budget)
+
+
+def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[bytes | memoryview, int]]:
+    """Returns the streams of all AV1 items, whether they are shown or not, with the area that `ispe` says."""
+    boxes = list(_boxes(meta, budget))
+    stored = next((body for kind, body in boxes if kind == b"idat"), memoryview(b""))
+    coded, areas, places = set(), {}, []
+    for kind, body in boxes:
+        if kind == b"iinf":
+            for name, entry in _boxes(body[6 if _version(body) == 0 else 8 :], budget):
+                if name == b"infe" and _version(entry) in (2, 3):
+                    size = 2 if _version(entry) == 2 else 4
+                    if entry[6 + size : 10 + size] == b"av01":
+                        coded.add(int.from_bytes(entry[4 : 4 + size], "big"))
+        elif kind == b"iprp":
+            areas |= _areas(list(_boxes(body, budget)), budget)
+        elif kind == b"iloc":
+            places += _places(body, budget)
+    streams = []
+    for item, method, extents in places:
+        source = stored if method == 1 else file
+        parts = [source[start : start + length] for start, length in extents]
+        if item in coded and parts:
+            if len(parts) > 1 and sum(map(len, parts)) > len(file):
+                raise ImageError("an AVIF item must be no longer than its file; it is: save it again")
+            streams.append((parts[0] if len(parts) == 1 else b"".join(parts), areas.get(item, 0)))
+    return streams
+
+
+def _version(body: memoryview) -> int:
+    return body[0] if len(body) else 0
+
+
+def _areas(boxes: list[tuple[bytes, memoryview]], budget: list[int]) -> dict[int, int]:
+    """Returns the largest area that the properties of each item say."""
+    sizes = []
+    for kind, body in boxes:
+        if kind == b"ipco":
+            for name, value in _boxes(body, budget):
+                sides = struct.unpack_from(">II", value, 4) if name == b"ispe" and len(value) >= 12 else (0, 0)
+                sizes.append(sides[0] * sides[1])
+    areas: dict[int, int] = {}
+    for kind, body in boxes:
+        if kind != b"ipma":
+            continue
+        field, is_long = _Fields(body), bool(len(body) > 3 and body[3] & 1)
+        version = field(4) >> 24
+        for _ in range(field(4)):
+            item = field(2 if version < 1 else 4)
+            for _ in range(field(1)):
+                count_parts(budget)
+                index = field(2) & 0x7FFF if is_long else field(1) & 0x7F
+                if 0 < index <= len(sizes):
+                    areas[item] = max(areas.get(item, 0), sizes[index - 1])
+    return areas
+
+
+def _places(body: memoryview, budget: list[int]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Yields item, construction method and (start, length) of the extents that an `iloc` box lists."""
+    field = _Fields(body)
+    version, sizes = field(4) >> 24, field(2)
+    offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    for _ in range(field(2 if version < 2 else 4)):
+        count_parts(budget)
+        item = field(2 if version < 2 else 4)
+        method = field(2) & 15 if version in (1, 2) else 0
+        field(2)
+        start, number = field(base), field(2)
+        count_parts(budget, number)
+        extents = []
+        for _ in range(number):
+            field(index if version in (1, 2) else 0)
+            extents.append((start + field(offset), field(length)))
+        yield item, method, extents
+
+
+def _track(track: memoryview, file: memoryview, budget: list[int]) -> tuple[memoryview, int] | None:
+    """Returns the first frame's stream of an AV1 track, and the area to which it is scaled."""
+    boxes = [(kind, body) for kind, body in _inner(track, budget) if kind in _TABLES]
+    found = dict(boxes)
+    if b"av01" not in [kind for kind, _ in _boxes(found.get(b"stsd", memoryview(b""))[8:], budget)]:
+        return None
+    kinds = sorted("stco" if kind == b"co64" else kind.decode() for kind, _ in boxes)
+    if kinds != ["stco", "stsd", "stsz", "tkhd"]:
+        raise ValueError(f"a track has the boxes {', '.join(kinds[:9])}")
+    chunks, sizes, header = _Fields(found.get(b"stco", found.get(b"co64"))), _Fields(found[b"stsz"]), found[b"tkhd"]
+    if chunks(8) & 0xFFFFFFFF == 0:
+        return None
+    start = chunks(4 if b"stco" in found else 8)
+    sizes(4)
+    length = sizes(4) or (sizes(4) and sizes(4))
+    sides = struct.unpack_from(">II", header, 88 if _version(header) else 76)
+    return file[start : start + length], (sides[0] >> 16) * (sides[1] >> 16)
