@@ -10,7 +10,7 @@ from PIL import Image
 
 from effnet.errors import DataError, nearest
 
-Mode = Literal["center", "squash"]
+Mode = Literal["center", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Box = tuple[float, float, float, float]
 
@@ -20,19 +20,22 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_MODES = ("center", "squash")
+_MODES = ("center", "squash", "pad")
 # A strip may become so many pixels when it is resized whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
 # How many pixels of a picture that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
 _WIDEST_KERNEL = 4
+# A random part of a padded square is at least this share of it. The side of the square that parts are drawn on.
+_LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
     """How a picture becomes an input of `resolution` x `resolution` pixels.
 
-    `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; `mean` and `std`
-    are per channel, of pixels scaled to 0..1. Raises DataError for a value out of range.
+    `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
+    whole image and takes no other than 1. `mean` and `std` are per channel, of pixels scaled to 0..1. Raises DataError
+    for a value out of range.
     """
 
     resolution: int
@@ -48,6 +51,8 @@ class Preprocess:
         if not _is_number(self.crop) or not 0 < self.crop <= 1:
             raise DataError(f"crop must be above 0 and at most 1, received {self.crop!r}")
         _check_name("mode", self.mode, _MODES)
+        if self.mode == "pad" and self.crop != 1:
+            raise DataError(f"crop must be 1 in mode pad, which shows the whole image; received {self.crop!r}")
         _check_name("interpolation", self.interpolation, tuple(_RESAMPLING))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, tuple) or not values or not all(_is_number(v) for v in values):
@@ -61,6 +66,11 @@ class Preprocess:
     def channels(self) -> int:
         """The number of input channels."""
         return len(self.mean)
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The mean colour as pixel values 0..255, which mode "pad" fills with."""
+        return tuple(min(255, max(0, math.floor(255 * value + 0.5))) for value in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that json.dumps takes and from_dict reads back."""
@@ -84,7 +94,7 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Returns uint8 [R, R, C] from uint8 [H, W, C], R the resolution.
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; the middle is kept.
-    A picture that already has the size to resize to is not resampled.
+    "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour. A picture that already has the size to resize to is not resampled.
 
     Source: timm.data.transforms_factory.transforms_imagenet_eval; torchvision Resize(int) and CenterCrop.
     """
@@ -94,6 +104,11 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if preprocess.mode == "squash":
         whole = resample(image, width=shorter, height=shorter, interpolation=interpolation)
         return _center(whole, resolution)
+    if preprocess.mode == "pad":
+        longer = max(image.shape[:2])
+        height, width = (max(1, resolution * side // longer) for side in image.shape[:2])
+        whole = resample(image, width=width, height=height, interpolation=interpolation)
+        return _on_canvas(whole, top=-_middle(height, resolution), left=-_middle(width, resolution), like=preprocess)
     return _resize_and_center(image, shorter=shorter, resolution=resolution, interpolation=interpolation)
 
 
@@ -127,6 +142,56 @@ def random_resized_crop(
     height, width = image.shape[:2]
     box = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
     return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
+
+
+def random_view(
+    image: np.ndarray,
+    preprocess: Preprocess,
+    *,
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    interpolation: Interpolation,
+) -> np.ndarray:
+    """Returns uint8 [R, R, C]: a random part of what evaluation sees of the picture, in the same geometry, resized.
+
+    In the modes "squash" and "pad" the part is one of the square that the picture becomes; of a padded one it has at
+    least three fifths, so that the picture is in it.
+    """
+    resolution = preprocess.resolution
+    if preprocess.mode == "center":
+        return random_resized_crop(image, resolution=resolution, rng=rng, scale=scale, interpolation=interpolation)
+    _check_image(image)
+    height, width = image.shape[:2]
+    if preprocess.mode == "squash":
+        left, top, right, bottom = random_square_box(rng, scale=scale)
+        box = (left * width, top * height, right * width, bottom * height)
+        return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
+    left, top, right, bottom = random_square_box(rng, scale=(max(_LEAST_PADDED, scale[0]), scale[1]))
+    longer = max(height, width)
+    start, stop, x, across = _overlap(left * longer, right * longer, side=width, longer=longer, resolution=resolution)
+    first, last, y, down = _overlap(top * longer, bottom * longer, side=height, longer=longer, resolution=resolution)
+    box = (start, first, stop, last)
+    part = resample(image, width=across, height=down, interpolation=interpolation, box=box)
+    return _on_canvas(part, top=y, left=x, like=preprocess)
+
+
+def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int) -> tuple[float, float, int, int]:
+    """Returns what an interval of the padded side holds of the picture's, and its place and size in the output."""
+    margin = (longer - side) / 2
+    start, stop = max(0.0, low - margin), min(float(side), high - margin)
+    scale = resolution / (high - low)
+    place = min(resolution - 1, round((start + margin - low) * scale))
+    return start, stop, place, max(1, min(resolution, round((stop + margin - low) * scale)) - place)
+
+
+def _on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
+    """Returns uint8 [R, R, C] of the mean colour, with the picture on it."""
+    if image.shape[2] != like.channels:
+        raise DataError(f"padding needs a picture of {like.channels} channels, received {image.shape[2]}")
+    canvas = np.empty((like.resolution, like.resolution, like.channels), np.uint8)
+    canvas[:] = like.fill
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
 
 
 def random_shift(
@@ -229,6 +294,12 @@ def random_box(
         box_width = max(1, min(width, round(height * ratio[1])))
     left, top = (width - box_width) // 2, (height - box_height) // 2
     return (left, top, left + box_width, top + box_height)
+
+
+def random_square_box(rng: np.random.Generator, *, scale: tuple[float, float]) -> Box:
+    """Returns a random part of a square of side 1, as `random_box` draws it."""
+    box = random_box(_CANVAS, _CANVAS, rng=rng, scale=scale, ratio=(3 / 4, 4 / 3))
+    return tuple(value / _CANVAS for value in box)
 
 
 def resample(

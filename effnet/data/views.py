@@ -1,5 +1,6 @@
 """Random parts of training pictures: the box is drawn first, and only then are the pixels decoded that it needs."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import numpy as np
 from effnet.data.datasets import Split
 from effnet.data.decode import decoded_image, fit_channels, image_header
 from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg, reduction_for
-from effnet.data.preprocess import random_box
+from effnet.data.preprocess import Mode, random_box, random_square_box
 from effnet.data.stored import encoded, source_name
 
 Picture = np.ndarray | EncodedJpeg
@@ -43,14 +44,16 @@ def size_at(split: Split, index: int) -> tuple[int, int]:
     return header.height, header.width
 
 
-def decoded(picture: Picture, *, channels: int, least: int | None = None) -> np.ndarray:
+def decoded(picture: Picture, *, channels: int, least: int | None = None, longer: bool = False) -> np.ndarray:
     """Returns the whole picture, uint8 [height, width, channels].
 
-    With `least`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps so many pixels.
+    With `least`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps so many pixels, or
+    its `longer` one.
     """
     if isinstance(picture, np.ndarray):
         return picture
-    reduction = 1 if least is None else reduction_for(min(picture.height, picture.width), least=least)
+    side = max(picture.height, picture.width) if longer else min(picture.height, picture.width)
+    reduction = 1 if least is None else reduction_for(side, least=least)
     return decode_whole(picture, reduction=reduction, channels=channels)
 
 
@@ -62,16 +65,23 @@ def random_part(
     channels: int = 3,
     scale: tuple[float, float] = (0.35, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    mode: Mode = "center",
 ) -> np.ndarray:
     """Returns uint8 [height, width, channels]: a random part of the picture's area and aspect ratio, not yet resized.
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the part's shorter side keeps at least `least` pixels;
-    the box then reaches outwards to whole pixels of the smaller picture.
+    the box then reaches outwards to whole pixels of the smaller picture. In mode "squash" the part is drawn on the square
+    that the picture becomes, in which it has the aspect ratio.
 
     Source: torchvision.transforms.RandomResizedCrop.get_params.
     """
     height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
-    left, top, right, bottom = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
+    if mode == "squash":
+        first, second, third, fourth = random_square_box(rng, scale=scale)
+        left, top = math.floor(first * width), math.floor(second * height)
+        right, bottom = math.ceil(third * width), math.ceil(fourth * height)
+    else:
+        left, top, right, bottom = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
     if isinstance(picture, np.ndarray):
         return picture[top:bottom, left:right]
     reduction = reduction_for(min(right - left, bottom - top), least=least)
