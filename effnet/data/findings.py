@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from effnet.data.listing import Skipped
+from effnet.data.shapes import Shapes, shapes_warning
 from effnet.system.text import printable
 
 FEW_IMAGES = 20
@@ -58,6 +59,7 @@ class DataReport:
     widths: Spread
     heights: Spread
     median_short_side: int
+    shapes: Shapes
     modes: tuple[tuple[str, int], ...]
     channels: tuple[tuple[int, int], ...]
     unreadable: tuple[Skipped, ...]
@@ -85,6 +87,7 @@ def describe(report: DataReport) -> list[str]:
         )
     lines += _describe_classes(report)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
+    lines += shapes_warning(report.shapes)
     lines.append(
         f"Modes: {', '.join(f'{count:,} {mode}' for mode, count in report.modes)}; "
         f"channels as stored: {', '.join(f'{count:,} with {number}' for number, count in report.channels)}"

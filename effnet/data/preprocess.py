@@ -94,7 +94,8 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Returns uint8 [R, R, C] from uint8 [H, W, C], R the resolution.
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; the middle is kept.
-    "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour. A picture that already has the size to resize to is not resampled.
+    "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour.
+    A picture that already has the size to resize to is not resampled.
 
     Source: timm.data.transforms_factory.transforms_imagenet_eval; torchvision Resize(int) and CenterCrop.
     """

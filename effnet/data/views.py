@@ -70,8 +70,8 @@ def random_part(
     """Returns uint8 [height, width, channels]: a random part of the picture's area and aspect ratio, not yet resized.
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the part's shorter side keeps at least `least` pixels;
-    the box then reaches outwards to whole pixels of the smaller picture. In mode "squash" the part is drawn on the square
-    that the picture becomes, in which it has the aspect ratio.
+    the box then reaches outwards to whole pixels of the smaller picture. In mode "squash" the part is drawn on the
+    square that the picture becomes, in which it has the aspect ratio.
 
     Source: torchvision.transforms.RandomResizedCrop.get_params.
     """

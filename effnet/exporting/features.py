@@ -169,7 +169,5 @@ def _view(extractor: Extractor, split: Split, index: int, key: bytes, view: int)
         if view == 0:
             return resize_and_crop(image, preprocess)
         rng = np.random.default_rng(int.from_bytes(key, "little"))
-        image = random_view(
-            image, preprocess, rng=rng, scale=(_MIN_AREA, 1.0), interpolation=preprocess.interpolation
-        )
+        image = random_view(image, preprocess, rng=rng, scale=(_MIN_AREA, 1.0), interpolation=preprocess.interpolation)
     return random_flip(image, rng=rng) if extractor.mirror else image
