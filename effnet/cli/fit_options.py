@@ -37,7 +37,7 @@ Coverage = Annotated[
 MaxError = Annotated[float | None, typer.Option(help='Largest error among the answers, such as 0.01; "unknown" else.')]
 Resize = Annotated[
     str,
-    typer.Option(metavar="auto|center|squash|pad", help="How an image becomes a square; auto: by aspect ratios."),
+    typer.Option(metavar="HOW", help="Images become square by center (crop), squash, pad, or auto: by their shapes."),
 ]
 Settings = Annotated[
     list[str] | None,
