@@ -12,10 +12,9 @@ from effnet.compressing.ladder import AS_DEPLOYED, climb
 from effnet.compressing.record import Ladder
 from effnet.compressing.rungs import Tools, copy_export
 from effnet.compressing.sensitivity import save_sensitivity
-from effnet.compressing.subject import Subject
+from effnet.compressing.subject import Subject, mirrored_as_trained
 from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import read_dataset
-from effnet.data.mirrors import with_mirrors_judged
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.qdq_stem import pairs_pay
@@ -66,7 +65,8 @@ def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **option
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a folder that is empty or not there yet; {target} is neither: name another")
-    dataset = with_mirrors_judged(read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels))
+    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    dataset = mirrored_as_trained(dataset, folder)
     scratch = folder / _SCRATCH if in_place else _beside(target)
     found = climb(
         Subject(config=config, state=load_state(folder)),

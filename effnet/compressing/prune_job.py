@@ -19,8 +19,8 @@ from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
 from effnet.compressing.replace import check_standin, with_activation
 from effnet.compressing.statistics import rebased, right_answers, sample_batches
+from effnet.compressing.subject import mirrored_as_trained
 from effnet.data.datasets import Dataset, read_dataset
-from effnet.data.mirrors import with_mirrors_judged
 from effnet.errors import BudgetError, InputError
 from effnet.nn.network import Network, build
 from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
@@ -150,7 +150,8 @@ def prune_bundle(
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
     check_standin(config.arch, options.activation)
-    dataset = with_mirrors_judged(read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels))
+    dataset = read_dataset(data, seed=config.split_seed or 0, channels=config.preprocess.channels)
+    dataset = mirrored_as_trained(dataset, bundle)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
     run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
