@@ -25,8 +25,6 @@ _MODES = ("center", "squash", "pad")
 _MOST_PIXELS = 2**24
 # How many pixels of a picture that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
 _WIDEST_KERNEL = 4
-# A random part of a padded square is at least this share of it. The side of the square that parts are drawn on.
-_LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +107,7 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         longer = max(image.shape[:2])
         height, width = (max(1, resolution * side // longer) for side in image.shape[:2])
         whole = resample(image, width=width, height=height, interpolation=interpolation)
-        return _on_canvas(whole, top=-_middle(height, resolution), left=-_middle(width, resolution), like=preprocess)
+        return on_canvas(whole, top=-_middle(height, resolution), left=-_middle(width, resolution), like=preprocess)
     return _resize_and_center(image, shorter=shorter, resolution=resolution, interpolation=interpolation)
 
 
@@ -145,47 +143,7 @@ def random_resized_crop(
     return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
 
 
-def random_view(
-    image: np.ndarray,
-    preprocess: Preprocess,
-    *,
-    rng: np.random.Generator,
-    scale: tuple[float, float],
-    interpolation: Interpolation,
-) -> np.ndarray:
-    """Returns uint8 [R, R, C]: a random part of what evaluation sees of the picture, in the same geometry, resized.
-
-    In the modes "squash" and "pad" the part is one of the square that the picture becomes; of a padded one it has at
-    least three fifths, so that the picture is in it.
-    """
-    resolution = preprocess.resolution
-    if preprocess.mode == "center":
-        return random_resized_crop(image, resolution=resolution, rng=rng, scale=scale, interpolation=interpolation)
-    _check_image(image)
-    height, width = image.shape[:2]
-    if preprocess.mode == "squash":
-        left, top, right, bottom = random_square_box(rng, scale=scale)
-        box = (left * width, top * height, right * width, bottom * height)
-        return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
-    left, top, right, bottom = random_square_box(rng, scale=(max(_LEAST_PADDED, scale[0]), scale[1]))
-    longer = max(height, width)
-    start, stop, x, across = _overlap(left * longer, right * longer, side=width, longer=longer, resolution=resolution)
-    first, last, y, down = _overlap(top * longer, bottom * longer, side=height, longer=longer, resolution=resolution)
-    box = (start, first, stop, last)
-    part = resample(image, width=across, height=down, interpolation=interpolation, box=box)
-    return _on_canvas(part, top=y, left=x, like=preprocess)
-
-
-def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int) -> tuple[float, float, int, int]:
-    """Returns what an interval of the padded side holds of the picture's, and its place and size in the output."""
-    margin = (longer - side) / 2
-    start, stop = max(0.0, low - margin), min(float(side), high - margin)
-    scale = resolution / (high - low)
-    place = min(resolution - 1, round((start + margin - low) * scale))
-    return start, stop, place, max(1, min(resolution, round((stop + margin - low) * scale)) - place)
-
-
-def _on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
+def on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
     """Returns uint8 [R, R, C] of the mean colour, with the picture on it."""
     if image.shape[2] != like.channels:
         raise DataError(f"padding needs a picture of {like.channels} channels, received {image.shape[2]}")
@@ -295,12 +253,6 @@ def random_box(
         box_width = max(1, min(width, round(height * ratio[1])))
     left, top = (width - box_width) // 2, (height - box_height) // 2
     return (left, top, left + box_width, top + box_height)
-
-
-def random_square_box(rng: np.random.Generator, *, scale: tuple[float, float]) -> Box:
-    """Returns a random part of a square of side 1, as `random_box` draws it."""
-    box = random_box(_CANVAS, _CANVAS, rng=rng, scale=scale, ratio=(3 / 4, 4 / 3))
-    return tuple(value / _CANVAS for value in box)
 
 
 def resample(

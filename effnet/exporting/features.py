@@ -12,7 +12,8 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.fetching import cache_folder
-from effnet.data.preprocess import Preprocess, random_flip, random_view, resize_and_crop
+from effnet.data.preprocess import Preprocess, random_flip, resize_and_crop
+from effnet.data.views import random_view
 from effnet.errors import DataError, ImageError, WeightsError
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.weights import Arrays, fold_norms

@@ -9,8 +9,8 @@ import numpy as np
 
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.order import Blocks, epoch_order
-from effnet.data.preprocess import Preprocess, random_flip, random_shift, random_view, resample, resize_and_crop
-from effnet.data.views import Picture, decoded, open_picture_at, random_part, size_at
+from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
+from effnet.data.views import Picture, decoded, open_picture_at, random_part, random_view, size_at
 from effnet.errors import DataError, ImageError
 from effnet.training.recipe import Recipe
 from effnet.training.resize import resize_square

@@ -13,9 +13,9 @@ from effnet.data.preprocess import (
     random_flip,
     random_resized_crop,
     random_shift,
-    random_view,
     resize_and_crop,
 )
+from effnet.data.views import random_view
 from effnet.errors import DataError
 
 
