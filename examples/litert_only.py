@@ -14,16 +14,20 @@ from PIL import Image, ImageOps
 
 
 def prepare(path: str, preprocess: dict) -> np.ndarray:
-    """Returns the middle of the picture as uint8 [resolution, resolution, channels]."""
-    side = preprocess["resolution"]
+    """Returns the picture as uint8 [resolution, resolution, channels]: its middle, or squashed or padded whole."""
+    side, mode = preprocess["resolution"], preprocess["mode"]
+    if mode not in ("center", "squash", "pad"):
+        raise SystemExit(f"the model's pictures are resized as {mode!r}, which this example does not know")
     with Image.open(path) as file:
         picture = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
-    ratio = math.floor(side / preprocess["crop"]) / min(picture.size)
-    size = tuple(max(side, int(ratio * pixels)) for pixels in picture.size)
+    shorter, longer = math.floor(side / preprocess["crop"]), max(picture.size)
+    size = tuple(max(side, int(shorter / min(picture.size) * pixels)) for pixels in picture.size)
+    if mode != "center":
+        size = tuple(shorter if mode == "squash" else max(1, side * pixels // longer) for pixels in picture.size)
     resampling = Image.Resampling[preprocess["interpolation"].upper()]
-    left, top = (round((pixels - side) / 2) for pixels in size)
-    middle = picture.resize(size, resampling).crop((left, top, left + side, top + side))
-    return np.asarray(middle, np.uint8).reshape(side, side, -1)
+    square = Image.new(picture.mode, (side, side), tuple(math.floor(255 * mean + 0.5) for mean in preprocess["mean"]))
+    square.paste(picture.resize(size, resampling), tuple(-round((pixels - side) / 2) for pixels in size))
+    return np.asarray(square, np.uint8).reshape(side, side, -1)
 
 
 def main() -> None:

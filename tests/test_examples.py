@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import effnet
+from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.exporting.targets import write_export
 from effnet.weights.bundle import load_state
 
@@ -74,6 +75,32 @@ def test_onnxruntime_only(run_example, small_bundle, tmp_path):
     lines = run_example("onnxruntime_only", small_bundle / "model.onnx", *paths)
     expected = effnet.load(small_bundle).predict(paths, top=1)
     assert lines == [f"{path}: {p.label} {p.probabilities[0]:.1%}" for path, p in zip(paths, expected, strict=True)]
+
+
+def prepare_of(name):
+    """Returns the source of an example's `prepare`."""
+    text = next(path for path in EXAMPLES if path.stem == name).read_text(encoding="utf-8")
+    (node,) = (n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == "prepare")
+    return ast.get_source_segment(text, node)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["center", "squash", "pad"])
+def test_the_examples_resize_as_effnet_does(mode, channels, tmp_path):
+    names = ("onnxruntime_only", "executorch_only", "litert_only", "openvino_only")
+    assert len({prepare_of(name) for name in names}) == 1
+    path = next(path for path in EXAMPLES if path.stem == names[0])
+    prepare = runpy.run_path(str(path))["prepare"]
+    means = (0.5, 0.333, 0.1)[:channels]
+    preprocess = Preprocess(resolution=32, crop=1.0 if mode == "pad" else 0.9, mode=mode, mean=means, std=means)
+    rng = np.random.default_rng(0)
+    for size in ((32, 32), (40, 161), (300, 7), (1, 90)):
+        pixels = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+        Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels).save(tmp_path / "x.png")
+        expected = resize_and_crop(pixels, preprocess)
+        assert np.array_equal(prepare(str(tmp_path / "x.png"), preprocess.to_dict()), expected), size
+    with pytest.raises(SystemExit, match="resized as 'fold', which this example does not know"):
+        prepare(str(tmp_path / "x.png"), {**preprocess.to_dict(), "mode": "fold"})
 
 
 @pytest.fixture

@@ -35,6 +35,14 @@ Coverage = Annotated[
     float | None, typer.Option(help='Share of pictures to answer, such as 0.95; the others are "unknown".')
 ]
 MaxError = Annotated[float | None, typer.Option(help='Largest error among the answers, such as 0.01; "unknown" else.')]
+Resize = Annotated[
+    str,
+    typer.Option(metavar="HOW", help="Images become square by center (crop), squash, pad, or auto: by their shapes."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
+]
 UnknownFrom = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to measure rejection on.")
 ]

@@ -19,7 +19,9 @@ from effnet.cli.fit_options import (
     MaxSizeMB,
     Model,
     Precision,
+    Resize,
     Runtime,
+    Settings,
     Storage,
     Strategy,
     Trials,
@@ -32,7 +34,7 @@ Threads = Annotated[int, typer.Option(help="Threads that the device will run the
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
 Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs; 10 by default.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the finished bundle; effnet-NAME by default.")]
-Seed = Annotated[int, typer.Option(help="Seed of split, weights and views.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")]
 Channels = Annotated[int | None, typer.Option(help="Input channels; found out where not given.")]
 Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")]
 NoReportImages = Annotated[
@@ -64,8 +66,10 @@ def fit(
     epochs: Epochs = None,
     minutes: Minutes = None,
     out: Out = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     channels: Channels = None,
+    resize: Resize = "auto",
+    settings: Settings = None,
     strict: Strict = False,
     no_report_images: NoReportImages = False,
     group_by: GroupBy = "",
@@ -76,6 +80,7 @@ def fit(
     Exit code 3 if the budget is missed, 4 if the machine is too busy to judge it.
     """
     from effnet import fit as fit_data
+    from effnet.cli.recipes import read_settings
     from effnet.fitting.budget import parse_amount
 
     with TerminalListener() as listener:
@@ -95,6 +100,8 @@ def fit(
             strict=strict,
             report_images=not no_report_images,
             group_by=group_by,
+            resize=resize,  # type: ignore[arg-type]
+            settings=read_settings(settings or []),
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
             model=model,
@@ -127,10 +134,7 @@ def train(
             help="A name of `effnet recipes`, a JSON file, or a .py file, which is run: its recipe(spec) is taken.",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
-    ] = None,
+    settings: Settings = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="N|auto", help="Pictures of a step; auto finds how many of them memory holds at once."),
@@ -138,8 +142,9 @@ def train(
     epochs: Epochs = None,
     minutes: Minutes = None,
     out: Out = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")] = None,
+    seed: Seed = None,
     channels: Channels = None,
+    resize: Resize = "auto",
     strict: Strict = False,
     no_report_images: NoReportImages = False,
     group_by: GroupBy = "",
@@ -167,6 +172,7 @@ def train(
             strict=strict,
             report_images=not no_report_images,
             group_by=group_by,
+            resize=resize,  # type: ignore[arg-type]
             resume=resume,
             listener=listener,
         )

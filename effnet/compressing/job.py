@@ -12,7 +12,7 @@ from effnet.compressing.ladder import AS_DEPLOYED, climb
 from effnet.compressing.record import Ladder
 from effnet.compressing.rungs import Tools, copy_export
 from effnet.compressing.sensitivity import save_sensitivity
-from effnet.compressing.subject import Subject
+from effnet.compressing.subject import Subject, mirrored_as_trained
 from effnet.compressing.verdict import Gate, Limits
 from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
@@ -80,6 +80,7 @@ def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **option
     if not in_place:
         refuse_inside(target, data)
     dataset = read_as_fitted(data, folder=folder, config=config)
+    dataset = mirrored_as_trained(dataset, folder)
     scratch = folder / _SCRATCH if in_place else _beside(target)
     found = climb(
         Subject(config=config, state=load_state(folder)),

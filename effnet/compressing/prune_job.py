@@ -19,6 +19,7 @@ from effnet.compressing.reconstruct import reconstructed
 from effnet.compressing.recovery import recovery_recipe
 from effnet.compressing.replace import check_standin, with_activation
 from effnet.compressing.statistics import rebased, right_answers, sample_batches
+from effnet.compressing.subject import mirrored_as_trained
 from effnet.data.datasets import Dataset
 from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
@@ -153,6 +154,7 @@ def prune_bundle(
     check_standin(config.arch, options.activation)
     refuse_inside(out, data)
     dataset = read_as_fitted(data, folder=bundle, config=config)
+    dataset = mirrored_as_trained(dataset, bundle)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
     run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)

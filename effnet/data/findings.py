@@ -6,6 +6,7 @@ from typing import Any
 
 from effnet.data.leaks import NO_LEAKS, Leaks
 from effnet.data.listing import Skipped
+from effnet.data.shapes import Shapes, shapes_warning
 from effnet.system.text import printable
 
 FEW_IMAGES = 20
@@ -64,6 +65,7 @@ class DataReport:
     widths: Spread
     heights: Spread
     median_short_side: int
+    shapes: Shapes
     modes: tuple[tuple[str, int], ...]
     channels: tuple[tuple[int, int], ...]
     unreadable: tuple[Skipped, ...]
@@ -92,6 +94,7 @@ def describe(report: DataReport) -> list[str]:
         )
     lines += _describe_classes(report)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
+    lines += shapes_warning(report.shapes)
     lines.append(
         f"Modes: {', '.join(f'{count:,} {mode}' for mode, count in report.modes)}; "
         f"channels as stored: {', '.join(f'{count:,} with {number}' for number, count in report.channels)}"

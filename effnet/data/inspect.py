@@ -16,6 +16,7 @@ from effnet.data.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Dup
 from effnet.data.leaks import find_leaks, keep_together, names_of
 from effnet.data.listing import Group, Skipped
 from effnet.data.opening import FORMAT_SUFFIXES
+from effnet.data.shapes import shapes_of
 from effnet.data.stored import Source, encoded, source_name
 from effnet.errors import DataError, ImageError
 from effnet.system.text import printable
@@ -95,6 +96,7 @@ def _summarize(dataset: Dataset, findings: Sequence[_Finding], copies: Sequence[
         widths=_spread([header.width for header in headers]),
         heights=_spread([header.height for header in headers]),
         median_short_side=_spread([min(header.width, header.height) for header in headers]).median,
+        shapes=shapes_of([(header.width, header.height) for header in headers]),
         modes=tuple(Counter(header.mode for header in headers).most_common()),
         channels=tuple(Counter(header.channels for header in headers).most_common()),
         unreadable=unreadable,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from effnet.errors import DataError, nearest, shown
 
-Mode = Literal["center", "squash"]
+Mode = Literal["center", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Box = tuple[float, float, float, float]
 
@@ -20,7 +20,7 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_MODES = ("center", "squash")
+_MODES = ("center", "squash", "pad")
 # Of an image as the model takes it, and before its middle is cropped; of the bytes of either. Published networks take
 # 800 x 800 x 3 at the most.
 MAX_SIDE, MAX_BYTES = 4_096, 2**27
@@ -36,8 +36,9 @@ _WIDEST_KERNEL = 4
 class Preprocess:
     """How a picture becomes an input of `resolution` x `resolution` pixels.
 
-    `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; `mean` and `std`
-    are per channel, of pixels scaled to 0..1. Raises DataError for a value out of range.
+    `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
+    whole image and takes no other than 1. `mean` and `std` are per channel, of pixels scaled to 0..1. Raises DataError
+    for a value out of range.
     """
 
     resolution: int
@@ -58,6 +59,8 @@ class Preprocess:
                 f"{self.crop:g}"
             )
         _check_name("mode", self.mode, _MODES)
+        if self.mode == "pad" and self.crop != 1:
+            raise DataError(f"crop must be 1 in mode pad, which shows the whole image; received {self.crop!r}")
         _check_name("interpolation", self.interpolation, tuple(_RESAMPLING))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, tuple) or not values or not all(_is_number(v) for v in values):
@@ -77,6 +80,11 @@ class Preprocess:
     def channels(self) -> int:
         """The number of input channels."""
         return len(self.mean)
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The mean colour as pixel values 0..255, which mode "pad" fills with."""
+        return tuple(min(255, max(0, math.floor(255 * value + 0.5))) for value in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that json.dumps takes and from_dict reads back."""
@@ -102,6 +110,7 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Returns uint8 [R, R, C] from uint8 [H, W, C], R the resolution.
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; the middle is kept.
+    "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour.
     A picture that already has the size to resize to is not resampled.
 
     Source: timm.data.transforms_factory.transforms_imagenet_eval; torchvision Resize(int) and CenterCrop.
@@ -112,6 +121,11 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if preprocess.mode == "squash":
         whole = resample(image, width=shorter, height=shorter, interpolation=interpolation)
         return _center(whole, resolution)
+    if preprocess.mode == "pad":
+        longer = max(image.shape[:2])
+        height, width = (max(1, resolution * side // longer) for side in image.shape[:2])
+        whole = resample(image, width=width, height=height, interpolation=interpolation)
+        return on_canvas(whole, top=-_middle(height, resolution), left=-_middle(width, resolution), like=preprocess)
     return _resize_and_center(image, shorter=shorter, resolution=resolution, interpolation=interpolation)
 
 
@@ -145,6 +159,16 @@ def random_resized_crop(
     height, width = image.shape[:2]
     box = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
     return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
+
+
+def on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
+    """Returns uint8 [R, R, C] of the mean colour, with the picture on it."""
+    if image.shape[2] != like.channels:
+        raise DataError(f"padding needs a picture of {like.channels} channels, received {image.shape[2]}")
+    canvas = np.empty((like.resolution, like.resolution, like.channels), np.uint8)
+    canvas[:] = like.fill
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
 
 
 def random_shift(

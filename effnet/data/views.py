@@ -1,5 +1,6 @@
 """Random parts of training pictures: the box is drawn first, and only then are the pixels decoded that it needs."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,11 +9,23 @@ import numpy as np
 from effnet.data.datasets import Split
 from effnet.data.decode import decoded_image, fit_channels, image_header
 from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg, reduction_for
-from effnet.data.preprocess import random_box
+from effnet.data.preprocess import (
+    Box,
+    Interpolation,
+    Mode,
+    Preprocess,
+    on_canvas,
+    random_box,
+    random_resized_crop,
+    resample,
+)
 from effnet.data.stored import encoded, source_name
 
 Picture = np.ndarray | EncodedJpeg
 """Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
+
+# A random part of a padded square is at least this share of it. The side of the square that parts are drawn on.
+_LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
 @contextmanager
@@ -43,14 +56,16 @@ def size_at(split: Split, index: int) -> tuple[int, int]:
     return header.height, header.width
 
 
-def decoded(picture: Picture, *, channels: int, least: int | None = None) -> np.ndarray:
+def decoded(picture: Picture, *, channels: int, least: int | None = None, longer: bool = False) -> np.ndarray:
     """Returns the whole picture, uint8 [height, width, channels].
 
-    With `least`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps so many pixels.
+    With `least`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps so many pixels, or
+    its `longer` one.
     """
     if isinstance(picture, np.ndarray):
         return picture
-    reduction = 1 if least is None else reduction_for(min(picture.height, picture.width), least=least)
+    side = max(picture.height, picture.width) if longer else min(picture.height, picture.width)
+    reduction = 1 if least is None else reduction_for(side, least=least)
     return decode_whole(picture, reduction=reduction, channels=channels)
 
 
@@ -62,17 +77,69 @@ def random_part(
     channels: int = 3,
     scale: tuple[float, float] = (0.35, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    mode: Mode = "center",
 ) -> np.ndarray:
     """Returns uint8 [height, width, channels]: a random part of the picture's area and aspect ratio, not yet resized.
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the part's shorter side keeps at least `least` pixels;
-    the box then reaches outwards to whole pixels of the smaller picture.
+    the box then reaches outwards to whole pixels of the smaller picture. In mode "squash" the part is drawn on the
+    square that the picture becomes, in which it has the aspect ratio.
 
     Source: torchvision.transforms.RandomResizedCrop.get_params.
     """
     height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
-    left, top, right, bottom = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
+    if mode == "squash":
+        first, second, third, fourth = _square_box(rng, scale=scale)
+        left, top = math.floor(first * width), math.floor(second * height)
+        right, bottom = math.ceil(third * width), math.ceil(fourth * height)
+    else:
+        left, top, right, bottom = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
     if isinstance(picture, np.ndarray):
         return picture[top:bottom, left:right]
     reduction = reduction_for(min(right - left, bottom - top), least=least)
     return decode_part(picture, box=(left, top, right, bottom), reduction=reduction, channels=channels)
+
+
+def random_view(
+    image: np.ndarray,
+    preprocess: Preprocess,
+    *,
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    interpolation: Interpolation,
+) -> np.ndarray:
+    """Returns uint8 [R, R, C]: a random part of what evaluation sees of the picture, in the same geometry, resized.
+
+    In the modes "squash" and "pad" the part is one of the square that the picture becomes; of a padded one it has at
+    least three fifths, so that the picture is in it.
+    """
+    resolution = preprocess.resolution
+    if preprocess.mode == "center":
+        return random_resized_crop(image, resolution=resolution, rng=rng, scale=scale, interpolation=interpolation)
+    height, width = image.shape[:2]
+    if preprocess.mode == "squash":
+        left, top, right, bottom = _square_box(rng, scale=scale)
+        box = (left * width, top * height, right * width, bottom * height)
+        return resample(image, width=resolution, height=resolution, interpolation=interpolation, box=box)
+    left, top, right, bottom = _square_box(rng, scale=(max(_LEAST_PADDED, scale[0]), scale[1]))
+    longer = max(height, width)
+    start, stop, x, across = _overlap(left * longer, right * longer, side=width, longer=longer, resolution=resolution)
+    first, last, y, down = _overlap(top * longer, bottom * longer, side=height, longer=longer, resolution=resolution)
+    box = (start, first, stop, last)
+    part = resample(image, width=across, height=down, interpolation=interpolation, box=box)
+    return on_canvas(part, top=y, left=x, like=preprocess)
+
+
+def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int) -> tuple[float, float, int, int]:
+    """Returns what an interval of the padded side holds of the picture's, and its place and size in the output."""
+    margin = (longer - side) / 2
+    start, stop = max(0.0, low - margin), min(float(side), high - margin)
+    scale = resolution / (high - low)
+    place = min(resolution - 1, round((start + margin - low) * scale))
+    return start, stop, place, max(1, min(resolution, round((stop + margin - low) * scale)) - place)
+
+
+def _square_box(rng: np.random.Generator, *, scale: tuple[float, float]) -> Box:
+    """Returns a random part of a square of side 1, as `random_box` draws it."""
+    box = random_box(_CANVAS, _CANVAS, rng=rng, scale=scale, ratio=(3 / 4, 4 / 3))
+    return tuple(value / _CANVAS for value in box)

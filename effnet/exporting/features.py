@@ -12,7 +12,8 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.fetching import cache_folder
-from effnet.data.preprocess import Preprocess, random_flip, random_resized_crop, resize_and_crop
+from effnet.data.preprocess import Preprocess, random_flip, resize_and_crop
+from effnet.data.views import random_view
 from effnet.errors import DataError, ImageError, WeightsError
 from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.weights import Arrays, fold_norms
@@ -23,7 +24,7 @@ from effnet.runtime.session import FEATURES, IMAGE, open_session
 
 CACHE_LIMIT_BYTES = 10**9
 # To be raised where pictures come to be decoded, resized or viewed in another way.
-_FORMAT = 1
+_FORMAT = 2
 # So many pictures are computed between two writes: an interrupted run goes on from the last.
 _SAVED_TOGETHER = 4096
 # Views for a head are mild: it can only weigh what the frozen backbone sees, not learn to see it.
@@ -169,8 +170,5 @@ def _view(extractor: Extractor, split: Split, index: int, key: bytes, view: int)
         if view == 0:
             return resize_and_crop(image, preprocess)
         rng = np.random.default_rng(int.from_bytes(key, "little"))
-        image = random_resized_crop(
-            image, resolution=preprocess.resolution, rng=rng, scale=(_MIN_AREA, 1.0),
-            interpolation=preprocess.interpolation,
-        )  # fmt: skip
+        image = random_view(image, preprocess, rng=rng, scale=(_MIN_AREA, 1.0), interpolation=preprocess.interpolation)
     return random_flip(image, rng=rng) if extractor.mirror else image

@@ -48,11 +48,17 @@ def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, A
     """Returns what was asked, read and checked; raises InputError where it is no recipe."""
     settings = dict(settings or {})
     if recipe is None:
-        with_values(Recipe(), settings)
-        return Asked(settings=settings)
+        return ask_settings(settings)
     named = not isinstance(recipe, Recipe)
     found = read_recipe(recipe, spec) if named else recipe
     return Asked(name=os.fspath(recipe) if named else "", recipe=with_values(found, settings), settings=settings)
+
+
+def ask_settings(settings: Mapping[str, Any] | None) -> Asked:
+    """Returns what was asked of the recipe that effnet chooses, checked; raises InputError for what is no field."""
+    settings = dict(settings or {})
+    with_values(Recipe(), settings)
+    return Asked(settings=settings)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -152,8 +152,9 @@ def _tried(
 def _shared_key(task: Task, dataset: Dataset) -> str:
     """Returns what machines must have in common to share trials; where their pictures lie is not part of it."""
     counts = [np.bincount(split.labels).tolist() for split in (dataset.train, dataset.val, dataset.test)]
-    names = ("seed", "channels", "threads", "epochs", "minutes")
+    names = ("seed", "channels", "threads", "epochs", "minutes", "resize")
     asked = {name: getattr(task, name) for name in names} | task.target.options | task.budget.to_dict()
+    asked |= task.asked.options
     return json.dumps([dataset.class_names, counts, asked])
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
+from effnet.data.shapes import Resize
 from effnet.errors import InputError
-from effnet.fitting.asked import ask
+from effnet.fitting.asked import ask, ask_settings
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Listener, ignore
 from effnet.fitting.state import Strategy
@@ -45,11 +46,13 @@ def fit(
     epochs: int | None = None,
     minutes: float | None = None,
     out: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     channels: int | None = None,
     strict: bool = False,
     report_images: bool = True,
     group_by: str = "",
+    resize: Resize = "auto",
+    settings: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
     model: str = "",
@@ -78,6 +81,11 @@ def fit(
     Where the data are not split, copies of one picture stay on one side of the split, and so do pictures of one group:
     of one `group` in a manifest, or in whose paths `group_by`, a regular expression, finds the same.
 
+    `resize` is how an image becomes the square that the network sees: "center" crops to its middle, "squash" and "pad"
+    show all of it, and "auto" chooses by the aspect ratios: "center" up to 16:9. `settings` change fields of the recipe
+    by their dotted names, such as {"augment.flip": False}, which trains on no mirrored image; images whose mirror image
+    is of another class are found out without it.
+
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
     frozen features), "finetune" (head first, then all of it), "scratch", or "auto": the head, and fine-tuning where
@@ -100,13 +108,15 @@ def fit(
     budget = Budget(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )
+    asked = ask_settings(settings)
+    seed = seed if seed is not None else asked.value("train.seed") or 0
     unknown, profile = None if unknown_from is None else os.fspath(unknown_from), os.fspath(device or "")
     task = Task(
         data=os.fspath(data), budget=budget, threads=threads, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
-        report_images=report_images,
+        report_images=report_images, resize=resize, asked=asked,
         target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
     )  # fmt: skip
     return _run(task, resume=resume)
@@ -128,6 +138,7 @@ def train(
     strict: bool = False,
     report_images: bool = True,
     group_by: str = "",
+    resize: Resize = "auto",
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -152,7 +163,7 @@ def train(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener,
         network=network, model=model, asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
-        report_images=report_images,
+        report_images=report_images, resize=resize,
     )  # fmt: skip
     return _run(task, resume=resume)
 

@@ -34,6 +34,8 @@ PRUNING_SHARE, _LEAST_RECOVERY = 0.5, 3
 # Fine-tuning: more epochs only learn few pictures by heart; the rate is the head's, for batches of 32.
 _MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
 _ENOUGH_FOR_STATISTICS = 5000
+# Images of so few pixels lose what they show where much is cropped, and are mildly shifted where mirrors change them.
+_SMALL_SIDE = 40
 # Networks of more blocks than this train better where some are skipped.
 _DEEP = 12
 # The share of the machine's memory that training may take.
@@ -121,10 +123,10 @@ def make_recipe(
     batch_size = 64 if len(dataset.train) >= 2000 else 32
     while memory_gb and batch_size > 2 and _step_bytes(spec, batch_size) > _MEMORY_SHARE * memory_gb * 2**30:
         batch_size //= 2
-    if not dataset.mirror_safe:
+    if not dataset.mirror_safe and short_side <= _SMALL_SIDE:
         view, min_area = "shift", 0.35
     else:
-        view, min_area = "crop", 0.6 if short_side <= 40 else 0.3
+        view, min_area = "crop", 0.6 if short_side <= _SMALL_SIDE else 0.3
     return Recipe(
         train=Train(
             epochs=epochs,

@@ -9,6 +9,7 @@ import numpy as np
 from effnet.data.datasets import Dataset, Split
 from effnet.data.inspect import DataReport
 from effnet.data.order import Blocks
+from effnet.data.shapes import resized_as
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.measure import training_speed
 from effnet.fitting.settings import make_preprocess, make_recipe
@@ -47,6 +48,7 @@ def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds:
         )
         recipe = task.asked.complete(chosen, epochs=ROUNDS, seed=task.seed)
         preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=task.seed)
+        preprocess = resized_as(preprocess, task.resize, report.shapes)
         best, listener = _listener(task, heard)
         with scratch_folder(task.out / RUN) as folder, suppress(_Stopped):
             train(network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener)

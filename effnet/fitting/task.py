@@ -11,6 +11,7 @@ from typing import Any, get_args
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.places import refuse_inside
+from effnet.data.shapes import Resize
 from effnet.errors import InputError, nearest
 from effnet.fitting.asked import Asked, command_words
 from effnet.fitting.budget import Budget
@@ -63,6 +64,7 @@ class Task:
     trials: int | None = None
     storage: str = ""
     report_images: bool = True
+    resize: Resize = "auto"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class Task:
             "strategy",
             "model",
             "trials",
+            "resize",
         )
         network = None if self.network is None else spec_to_dict(self.network)
         return {name: getattr(self, name) for name in names} | {
@@ -127,6 +130,9 @@ def check(task: Task) -> None:
         raise InputError("give --epochs or --minutes, not both")
     _check_numbers(task)
     _check_strategy(task)
+    if task.resize not in get_args(Resize):
+        hint = nearest(str(task.resize), get_args(Resize))
+        raise InputError(f"--resize must be one of {', '.join(get_args(Resize))}; got {task.resize!r}{hint}")
     if task.abstain.unknown_from is not None:
         unknown_pictures(task.abstain.unknown_from)
     refuse_inside(task.out, task.data)
@@ -158,6 +164,11 @@ def _check_strategy(task: Task) -> None:
         raise InputError(f"the strategy must be one of {', '.join(known)}; got {task.strategy!r}{hint}")
     if task.strategy == "head" and task.epochs is not None:
         raise InputError("a head is solved, not trained in epochs; leave --epochs out, or give --strategy finetune")
+    if task.strategy == "head" and (other := sorted({*task.asked.settings} - {"augment.flip"})):
+        raise InputError(
+            f"a head is solved, and of the recipe takes augment.flip only; --set {other[0]} changes nothing: leave it "
+            "out, or give --strategy finetune"
+        )
     if task.weights == "none" and task.strategy in ("head", "finetune"):
         raise InputError(
             f"the strategy {task.strategy} needs pretrained weights, but --weights is none; name some, or leave "
@@ -210,6 +221,7 @@ def command_line(task: Task) -> str:
         words += _target_words(task.target)
         words += [] if task.trials is None else ["--trials", str(task.trials)]
         words += ["--storage", task.storage] if task.storage else []
+        words += command_words(task.asked, run=task.out / RUN)
     for name, value in asdict(task.abstain).items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else _exact(value)]
@@ -218,6 +230,7 @@ def command_line(task: Task) -> str:
         if value is not None and (name, value) not in (("threads", 1), ("seed", 0)):
             words += [f"--{name}", _exact(value)]
     words += ["--group-by", task.group_by] if task.group_by else []
+    words += [] if task.resize == "auto" else ["--resize", task.resize]
     words += ["--strict"] if task.strict else []
     words += [] if task.report_images else ["--no-report-images"]
     return shlex.join([*words, "--out", str(task.out)])

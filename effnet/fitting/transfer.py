@@ -25,7 +25,7 @@ from effnet.training.head import scored_head, train_head
 from effnet.training.loop import TrainResult
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import recipe_from_dict
+from effnet.training.recipe_file import recipe_from_dict, with_values
 from effnet.training.speed import train_speed
 from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays, has_folded_norms
@@ -85,11 +85,12 @@ def transfer(
     folder: Path,
     listener: Listener,
     ranks: Ranks = ALONE,
+    settings: Mapping[str, Any] | None = None,
 ) -> Learned:
     """Trains `spec`, which begins with the pretrained `weights`, in `folder`, or goes on with what is there.
 
     The head is this process's work, fine-tuning that of all `ranks`; it takes `epochs`, or what fits into `minutes`.
-    Raises WeightsError where the weights cannot be had.
+    `settings` change fields of its recipe by their dotted names. Raises WeightsError where the weights cannot be had.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_head(folder)
@@ -113,8 +114,9 @@ def transfer(
         )
         return Learned(method="head", training=training, recipe=None, head=facts, validation=validation)
     return _finetune(
-        network, attempt, dataset, done, epochs=epochs, minutes=minutes, folder=folder, listener=listener, ranks=ranks
-    )
+        network, attempt, dataset, done, epochs=epochs, minutes=minutes, settings=settings or {}, folder=folder,
+        listener=listener, ranks=ranks,
+    )  # fmt: skip
 
 
 def _finetune(
@@ -125,6 +127,7 @@ def _finetune(
     *,
     epochs: int | None,
     minutes: float | None,
+    settings: Mapping[str, Any],
     folder: Path,
     listener: Listener,
     ranks: Ranks,
@@ -132,7 +135,9 @@ def _finetune(
     """Trains the whole of `network`, which begins with its head trained."""
     state, facts, _ = head
     spent = facts["seconds"]
-    recipe = _recipe(attempt, dataset, network, state, epochs=epochs, minutes=minutes, spent=spent, folder=folder)
+    recipe = _recipe(
+        attempt, dataset, network, state, epochs=epochs, minutes=minutes, settings=settings, spent=spent, folder=folder
+    )
     listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
     tuned = network_for(network.spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
@@ -192,7 +197,7 @@ def _train_head(
         found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution
     )  # fmt: skip
     extractor = make_extractor(
-        found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=dataset.mirror_safe
+        found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )
     views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS * spec.num_classes / len(dataset.train)))
     rows = [_features(extractor, dataset.train, view=view, listener=listener) for view in range(views)]
@@ -283,6 +288,7 @@ def _recipe(
     *,
     epochs: int | None,
     minutes: float | None,
+    settings: Mapping[str, Any],
     spent: float,
     folder: Path,
 ) -> Recipe:
@@ -303,5 +309,8 @@ def _recipe(
         epochs=epochs,
         folded=has_folded_norms(state, spec),
     )
+    # What was asked for comes before what fine-tuning does otherwise; its epochs are as given.
+    others = {name: value for name, value in settings.items() if name not in ("train.epochs", "train.seed")}
+    recipe = with_values(recipe, others)
     write_text(path, json.dumps(recipe.to_dict()))
     return recipe

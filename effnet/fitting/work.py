@@ -8,6 +8,8 @@ from typing import Any
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, read_dataset, without_unreadable
 from effnet.data.inspect import DataReport, describe, inspect_and_join
+from effnet.data.mirrors import why_not_mirrored, with_mirrors_judged
+from effnet.data.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
@@ -86,15 +88,25 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
     dataset, report = inspect_and_join(dataset, seed=task.seed)
     for line in describe(report):
         task.say(line)
-    return without_unreadable(dataset, report.unreadable, strict=task.strict), report
+    dataset = without_unreadable(dataset, report.unreadable, strict=task.strict)
+    said = len(dataset.notes)
+    if note := resize_note(task.resize, report.shapes):
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
+    if task.asked.value("augment.flip") is None:
+        dataset = with_mirrors_judged(dataset)
+    for note in dataset.notes[said:]:
+        task.say(note)
+    return dataset, report
 
 
 def _check_recipe(task: Task, dataset: Dataset) -> None:
     """Raises InputError for a teacher of other classes, and says where the recipe may spoil the pictures."""
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
-    if task.asked.value("augment.flip") and not dataset.mirror_safe:
-        task.say("The recipe mirrors pictures, which changes what these show; --set augment.flip=false does not")
+    if task.asked.value("augment.flip"):
+        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a mirror changes what these show."
+        if reason:
+            task.say(f"The recipe mirrors pictures, but {reason} --set augment.flip=false does not mirror them")
 
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
@@ -137,19 +149,19 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     if candidate.weights:
         epochs = epochs or 1  # fine-tuning finds its own, where it is not given
         preprocess = candidate.preprocess
+        assert preprocess is not None
     else:
         preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
         if task.time_limit is not None:
             epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
     assert epochs is not None
-    assert preprocess is not None
     memory_gb = machine()["memory_gb"]
     chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed)
     recipe = task.asked.complete(chosen, epochs=epochs, seed=task.seed)
     return Attempt(
         candidate=index,
         recipe=_fitted(task, dataset, spec, recipe) if task.auto_batch else recipe,
-        preprocess=preprocess,
+        preprocess=resized_as(preprocess, task.resize, report.shapes),
         strategy=task.strategy if candidate.weights else "scratch",
     )
 
@@ -170,6 +182,8 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
     while True:
         number = len(failed)
         attempt = plan.attempts[number]
+        # Recoveries after pruning and rounding mirror no more than the recipe does.
+        dataset = dataclasses.replace(dataset, mirror_safe=dataset.mirror_safe and attempt.recipe.augment.flip)
         candidate = plan.candidates[attempt.candidate]
         artifact = make_artifact(
             candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task

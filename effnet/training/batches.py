@@ -1,5 +1,6 @@
 """Training batches: decoded in part or once, augmented in threads, the same for the same seed, epoch and position."""
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ import numpy as np
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
-from effnet.data.views import Picture, decoded, open_picture_at, random_part, size_at
+from effnet.data.views import Picture, decoded, open_picture_at, random_part, random_view, size_at
 from effnet.errors import DataError, ImageError
 from effnet.training.recipe import Recipe
 from effnet.training.resize import resize_square
@@ -64,20 +65,25 @@ def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
             height, width = size_at(split, int(index))
         except ImageError:
             continue
-        ratio = min(1.0, _SHRINK * preprocess.resolution / min(height, width))
-        sizes.append(height * width * ratio**2 * preprocess.channels)
+        height, width = _shrunk(height, width, preprocess)
+        sizes.append(height * width * preprocess.channels)
     return min(1.0, limit / (float(np.mean(sizes)) * len(split))) if sizes else 1.0
 
 
 def _shrink(picture: Picture, preprocess: Preprocess) -> np.ndarray:
+    least, longer = _SHRINK * preprocess.resolution, preprocess.mode == "pad"
+    image = decoded(picture, channels=preprocess.channels, least=least, longer=longer)
+    height, width = (max(1, round(side)) for side in _shrunk(*image.shape[:2], preprocess))
+    return resample(image, width=width, height=height, interpolation="bicubic")
+
+
+def _shrunk(height: int, width: int, preprocess: Preprocess) -> tuple[float, float]:
+    """Returns the height and width that training can use: the side that is to fill the input at twice its pixels."""
     least = _SHRINK * preprocess.resolution
-    image = decoded(picture, channels=preprocess.channels, least=least)
-    height, width = image.shape[:2]
-    ratio = least / min(height, width)
-    if ratio >= 1:
-        return image
-    size = {"width": max(1, round(width * ratio)), "height": max(1, round(height * ratio))}
-    return resample(image, **size, interpolation="bicubic")
+    if preprocess.mode == "squash":
+        return min(height, least), min(width, least)
+    ratio = min(1.0, least / (max if preprocess.mode == "pad" else min)(height, width))
+    return height * ratio, width * ratio
 
 
 def augmented(picture: Picture, recipe: Recipe, preprocess: Preprocess, *, rng: np.random.Generator) -> np.ndarray:
@@ -87,16 +93,22 @@ def augmented(picture: Picture, recipe: Recipe, preprocess: Preprocess, *, rng: 
         ImageError: a JPEG file whose pixels had not been decoded yet is damaged.
     """
     augment, resolution, channels = recipe.augment, preprocess.resolution, preprocess.channels
+    least, scale = _SHRINK * resolution, (augment.min_area, 1.0)
+    if augment.view == "crop" and preprocess.mode == "pad":
+        image = decoded(picture, channels=channels, least=least, longer=True)
+        image = random_view(image, preprocess, rng=rng, scale=scale, interpolation=augment.interpolation)
+        return random_flip(image, rng=rng) if augment.flip else image
     if augment.view == "crop":
-        part = random_part(
-            picture, least=_SHRINK * resolution, rng=rng, channels=channels, scale=(augment.min_area, 1.0)
-        )
+        part = random_part(picture, least=least, rng=rng, channels=channels, scale=scale, mode=preprocess.mode)
         mirror = augment.flip and rng.random() < 0.5
         return resize_square(part, resolution=resolution, interpolation=augment.interpolation, mirror=mirror)
     image = decoded(picture, channels=channels)
     if augment.view == "none":
         image = resize_and_crop(image, preprocess)
     else:
+        if preprocess.mode != "center":  # what is shifted is the whole picture
+            whole = dataclasses.replace(preprocess, crop=1.0, interpolation=augment.interpolation)
+            image = resize_and_crop(image, whole)
         image = random_shift(image, resolution=resolution, rng=rng, interpolation=augment.interpolation)
     return random_flip(image, rng=rng) if augment.flip else image
 

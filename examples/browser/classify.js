@@ -49,15 +49,25 @@ function readTexts(bytes) {
 function prepare(image, preprocess, canvas) {
   const { resolution: side, crop, mode, mean } = preprocess;
   const shorter = Math.floor(side / crop), least = Math.min(image.width, image.height);
-  const sized = (length) => (mode === "squash" ? shorter : Math.max(shorter, Math.floor((shorter * length) / least)));
+  const ways = {
+    center: (length) => Math.max(shorter, Math.floor((shorter * length) / least)),
+    squash: () => shorter,
+    pad: (length) => Math.max(1, Math.floor((side * length) / Math.max(image.width, image.height))),
+  };
+  const sized = ways[mode];
+  if (!sized) throw new Error(`its pictures are resized as "${mode}", which this page does not know`);
   const width = sized(image.width), height = sized(image.height);
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = preprocess.interpolation !== "nearest";
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "#000"; // what shows through a picture with holes
+  const levels = [0, 1, 2].map((i) => Math.floor(255 * mean[i % mean.length] + 0.5));
+  const place = [-Math.round((width - side) / 2), -Math.round((height - side) / 2), width, height];
+  context.fillStyle = `rgb(${levels})`; // around a padded picture
   context.fillRect(0, 0, side, side);
-  context.drawImage(image, -Math.round((width - side) / 2), -Math.round((height - side) / 2), width, height);
+  context.fillStyle = "#000"; // what shows through a picture with holes
+  context.fillRect(...place);
+  context.drawImage(image, ...place);
   const pixels = context.getImageData(0, 0, side, side).data, channels = mean.length;
   const found = new Uint8Array(side * side * channels);
   for (let i = 0; i < side * side; i++) {

@@ -1,5 +1,6 @@
 // A finished model in C++: its model.onnx holds normalisation and class names.
-// classify model.onnx picture.ppm prints the likeliest classes; the picture has the model's own side, as made by
+// classify model.onnx picture.ppm prints the likeliest classes; the picture has the model's own side and was resized as
+// `preprocess` in the file's metadata says (mode center, squash or pad); for a square picture and crop 1 they are one:
 //   python -c "from PIL import Image; Image.open('cat.jpg').convert('RGB').resize((224, 224)).save('cat.ppm')"
 #include <onnxruntime_cxx_api.h>
 

@@ -31,6 +31,8 @@ def result_lines(out):
         (["--epochs", 1, "--minutes", 1], "give --epochs or --minutes, not both"),
         (["--seed", -1], "the seed must lie in 0..4294967295; got -1"),
         (["--channels", 0], "channels must lie in 1..4096; got 0"),
+        (["--resize", "pat"], "--resize must be one of auto, center, squash, pad; got 'pat'; did you mean 'pad'?"),
+        (["--set", "augment.flip"], "--set must be FIELD=VALUE, such as train.lr=0.1; got 'augment.flip'"),
     ],
 )
 def test_options_out_of_range_are_refused(verb, words, message, tiny_pictures, tmp_path, run_cli):

@@ -153,3 +153,15 @@ def test_real_photographs_are_clean(shared_data) -> None:
     assert report.median_short_side == 256
     assert not report.unreadable
     assert not report.wrong_suffixes
+
+
+def test_images_too_wide_for_a_centre_crop_are_told(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(6):
+            Image.new("L", (400 + i, 88)).save(tmp_path / label / f"{i}.png")
+    report = inspect_dataset(read_dataset(tmp_path))
+    assert (
+        "A centre crop would lose 78% of the width of the median image: fit squashes whole images into a square "
+        "(--resize squash), unless --resize says otherwise"
+    ) in describe(report)

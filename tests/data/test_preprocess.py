@@ -15,6 +15,7 @@ from effnet.data.preprocess import (
     random_shift,
     resize_and_crop,
 )
+from effnet.data.views import random_view
 from effnet.errors import DataError
 
 
@@ -236,3 +237,65 @@ def test_random_flip_mirrors_half_of_the_time() -> None:
     image, rng = picture(3, 4), np.random.default_rng(0)
     mirrored = sum(not np.array_equal(random_flip(image, rng=rng), image) for _ in range(400))
     assert 160 < mirrored < 240
+
+
+PADDED = Preprocess(resolution=16, crop=1.0, mode="pad", mean=(0.5, 0.2, 0.0), std=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "height, width, inner", [(8, 32, (4, 16)), (32, 8, (16, 4)), (1, 900, (1, 16)), (3, 3, (16, 16))]
+)
+def test_padding_shows_the_whole_picture_on_the_mean_colour(height, width, inner) -> None:
+    image = np.full((height, width, 3), 255, np.uint8)
+    found = resize_and_crop(image, PADDED)
+    shown = (found == 255).all(axis=2)
+    assert found.shape == (16, 16, 3)
+    assert (shown.any(axis=1).sum(), shown.any(axis=0).sum()) == inner
+    assert np.array_equal(np.unique(found[~shown], axis=0), [[128, 51, 0]] * (inner != (16, 16)) or np.empty((0, 3)))
+    top, left = (np.flatnonzero(shown.any(axis=axis))[0] for axis in (1, 0))
+    assert abs(2 * top + inner[0] - 16) <= 1
+    assert abs(2 * left + inner[1] - 16) <= 1
+
+
+def test_padding_takes_no_crop_and_no_other_channels() -> None:
+    with pytest.raises(DataError, match=r"crop must be 1 in mode pad, .* received 0.9"):
+        Preprocess(resolution=16, crop=0.9, mode="pad")
+    with pytest.raises(DataError, match="3 channels, received 1"):
+        resize_and_crop(picture(4, 8, 1), PADDED)
+    assert Preprocess.from_dict(PADDED.to_dict()) == PADDED
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90), width=st.integers(1, 90), mode=st.sampled_from(["center", "squash", "pad"]),
+    seed=st.integers(0, 99), area=st.floats(0.05, 1.0),
+)  # fmt: skip
+def test_a_random_view_of_any_picture_is_part_of_it(height, width, mode, seed, area) -> None:
+    image = np.full((height, width, 3), 255, np.uint8)
+    preprocess = Preprocess(resolution=16, crop=1.0, mode=mode, mean=(0.0,) * 3)
+    rng = np.random.default_rng(seed)
+    found = random_view(image, preprocess, rng=rng, scale=(area, 1.0), interpolation="bicubic")
+    assert found.shape == (16, 16, 3)
+    assert found.max() == 255
+    if mode != "pad":
+        assert found.min() == 255
+
+
+@pytest.mark.parametrize("mode, spread", [("squash", (0.5, 1.0)), ("pad", (0.77, 1.0))])
+def test_views_of_a_wide_picture_have_the_geometry_of_evaluation(mode, spread) -> None:
+    """Pixels tell their column: the view of a squashed picture has most of its width, and so has its height."""
+    ramp = np.tile(np.linspace(0, 255, 320).astype(np.uint8)[None, :, None], (80, 1, 3))
+    preprocess, rng = Preprocess(resolution=32, crop=1.0, mode=mode, mean=(1.0,) * 3), np.random.default_rng(0)
+    whole = resize_and_crop(ramp, preprocess)
+    spans, heights = [], []
+    for _ in range(40):
+        view = random_view(ramp, preprocess, rng=rng, scale=(0.3, 1.0), interpolation="bilinear")
+        middle = view[16, :, 0].astype(int)
+        spans.append((middle.max() - middle[0]) / 255)
+        heights.append((view[:, 0, 0] != 255).sum())
+    assert min(spans) < spread[0] + 0.15
+    assert max(spans) > 0.85
+    if mode == "pad":  # zoomed by at most a third
+        expected = (whole[:, 0, 0] != 255).sum()
+        assert expected <= min(heights) + 1
+        assert max(heights) <= 1.6 * expected

@@ -317,6 +317,15 @@ def test_other_views_are_parts_of_the_picture_mirrored_where_that_is_safe(extrac
     assert len(set(spans)) > 5
 
 
+@pytest.mark.parametrize("mode", ["squash", "pad"])
+def test_views_of_wide_pictures_are_of_the_square_that_evaluation_sees(mode, extractor):
+    ramp = np.tile(np.arange(0, 240, dtype=np.uint8)[None, :, None], (40, 1, 3))
+    one, split = extractor(mirror=False, mode=mode, crop=1.0), Split(sources=[ramp], labels=np.zeros(1))
+    for number in range(1, 8):
+        middle = module._view(one, split, 0, number.to_bytes(16, "little"), 1)[SIDE // 2, :, 0].astype(int)
+        assert np.ptp(middle) > 0.75 * (3 / 4) ** 0.5 * 220  # a centre crop has 40
+
+
 def test_progress_counts_what_has_to_be_computed(extractor, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_SAVED_TOGETHER", 10)
     monkeypatch.setattr("effnet.runtime.pipeline.BATCH", 8)

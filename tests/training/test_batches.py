@@ -148,3 +148,37 @@ def test_every_view_has_the_networks_size_and_channels(jpegs: Split, view: str, 
             assert images.shape == (8, 24, 24, channels)
             assert images.dtype == np.uint8
             assert images.std() > 10
+
+
+@pytest.mark.parametrize("view", ["crop", "shift", "none"])
+@pytest.mark.parametrize("mode", ["squash", "pad"])
+def test_views_of_wide_pictures_show_their_two_halves(mode, view, tmp_path) -> None:
+    """A file that is decoded in part, a kept one and an array alike; a centre crop sees neither end of the picture."""
+    pixels = np.zeros((80, 640, 3), np.uint8)
+    pixels[:, :240], pixels[:, 240:400], pixels[:, 400:] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    path = tmp_path / "wide.jpg"
+    Image.fromarray(pixels).save(path, quality=95)
+    recipe = Recipe(augment=Augment(view=view, min_area=0.6, flip=False))
+    preprocess = Preprocess(resolution=24, crop=1.0, mode=mode, mean=(0.0,) * 3)
+    loads = [
+        cached_loader(Split(sources=[source], labels=np.zeros(1)), preprocess, limit=limit)
+        for source, limit in ((str(path), 0), (str(path), 2**20), (pixels, 0))
+    ]
+    assert isinstance(loads[0](0), EncodedJpeg)
+    for seed in range(4):
+        views = [augmented(load(0), recipe, preprocess, rng=np.random.default_rng(seed)) for load in loads]
+        for image in views:
+            assert image.shape == (24, 24, 3)
+            for channel in range(3):
+                assert image[..., channel].max() > 200
+            assert np.abs(image.astype(int) - views[2]).mean() < 6  # they differ by how far the file was shrunk
+        bars = (views[0].max(axis=(1, 2)) < 60).sum()
+        assert (bars > 15) == (mode == "pad")
+
+
+def test_a_kept_picture_is_no_larger_than_its_square_needs(tmp_path) -> None:
+    source = np.zeros((200, 2000, 3), np.uint8)
+    for mode, shape in (("center", (48, 480, 3)), ("squash", (48, 48, 3)), ("pad", (5, 48, 3))):
+        preprocess = Preprocess(resolution=24, crop=1.0, mode=mode)
+        load = cached_loader(Split(sources=[source], labels=np.zeros(1)), preprocess)
+        assert load(0).shape == shape

@@ -1,0 +1,121 @@
+"""What a fit is asked of views, mirrors and the way into the square, and what it finds out by itself."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import effnet
+from effnet.data.datasets import read_dataset
+from effnet.data.preprocess import resize_and_crop
+from effnet.errors import InputError
+from effnet.fitting.events import Said
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
+
+
+def write_folder(root, names, size, *, number=20):
+    """Writes noise with a brightness of its own for each class."""
+    rng = np.random.default_rng(0)
+    for place, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(number):
+            pixels = np.clip(70 + 90 * place + rng.normal(0, 20, size), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory, quick):
+    """Classes that are called left and right, of images four times as wide as high, and what a fit of them said."""
+    root, events = tmp_path_factory.mktemp("wide"), []
+    data = write_folder(root / "data", ("left", "right"), (8, 32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("effnet.fitting.candidates.RESOLUTIONS", (16,))
+        result = effnet.fit(data, epochs=1, weights="none", max_macs=2e5, out=root / "out", listener=events.append)
+    return data, result, [event.text for event in events if isinstance(event, Said)]
+
+
+def test_a_fit_finds_out_what_suits_the_images_and_says_it_everywhere(wide):
+    _, result, said = wide
+    config = json.loads((result.folder / "config.json").read_text())
+    assert (config["preprocess"]["mode"], config["preprocess"]["crop"]) == ("squash", 1.0)
+    assert result.report["training"]["recipe"]["augment"]["flip"] is False
+    found = (
+        "Images are squashed whole to the square that the network sees: a centre crop would lose 75% of the width of "
+        "the median image, and nearly all have one aspect ratio.",
+        'Images are not mirrored in training: the classes "left" and "right" differ by left and right only.',
+    )
+    for sentence in found:
+        assert sentence in said
+        assert sentence in result.report["dataset"]["notes"]
+    assert result.report["dataset"]["findings"]["shapes"]["crop_loss"] == 0.75
+    assert result.report["command"].endswith(f"--epochs 1 --out {result.folder}")
+
+
+def test_the_device_sees_images_as_training_did(wide):
+    data, result, _ = wide
+    predictor = effnet.load(result.folder)
+    split = read_dataset(str(data)).test
+    seen = [
+        resize_and_crop(np.asarray(Image.open(path))[..., None], predictor.config.preprocess) for path in split.sources
+    ]
+    assert seen[0].shape == (16, 16, 1)
+    found, expected = (predictor.predict(images, top=1) for images in (list(split.sources), seen))
+    assert [p.probabilities for p in found] == [p.probabilities for p in expected]
+
+
+def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_path):
+    data, _, _ = wide
+    settings = {"augment.flip": True, "train.batch_size": 8}
+    words = {"epochs": 1, "weights": "none", "max_params": 1e5, "resize": "pad", "out": tmp_path / "out"}
+    events = []
+    report = effnet.fit(data, settings=settings, listener=events.append, **words).report
+    recipe = report["training"]["recipe"]
+    assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
+    said = [event.text for event in events if isinstance(event, Said)]
+    assert any(text.startswith("The recipe mirrors pictures, but the classes") for text in said)
+    assert any("padded whole with the mean colour" in text and "as --resize pad asks" in text for text in said)
+    assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
+    assert " --resize pad " in report["command"]
+    (tmp_path / "out" / "report.json").unlink()
+    with pytest.raises(InputError, match=r"settings was \{'augment.flip': True, 'train.batch_size': 8\}, now None"):
+        effnet.fit(data, resume=True, **words)
+    with pytest.raises(InputError, match="resize was 'pad', now 'squash'"):
+        effnet.fit(data, settings=settings, resume=True, **(words | {"resize": "squash"}))
+
+
+def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path, monkeypatch):
+    data, _, _ = wide
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    mirrors = []
+    whole = effnet.fitting.transfer.make_extractor
+    monkeypatch.setattr(
+        "effnet.fitting.transfer.make_extractor",
+        lambda *args, mirror: mirrors.append(mirror) or whole(*args, mirror=mirror),
+    )
+    settings = {"augment.flip": False, "train.lr": 0.004}
+    report = effnet.fit(
+        data, weights=small_bundle, strategy="finetune", epochs=1, settings=settings, out=tmp_path / "out"
+    ).report
+    assert mirrors == [False]
+    recipe = report["training"]["recipe"]
+    assert (recipe["name"], recipe["augment"]["flip"], recipe["train"]["lr"]) == ("finetune", False, 0.004)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"resize": "pat"}, "--resize must be one of auto, center, squash, pad; got 'pat'"),
+        ({"settings": {"augment.flop": False}}, "augment.flop"),
+        (
+            {"strategy": "head", "settings": {"train.lr": 0.1}},
+            "takes augment.flip only; --set train.lr changes nothing",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options, message, tiny_pictures, tmp_path):
+    with pytest.raises(InputError, match=message):
+        effnet.fit(tiny_pictures, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
