@@ -25,13 +25,15 @@ Progress = Callable[[int, int], None]
 class Pictures:
     """`check` is uint8 [pictures, R, R, C], random where `random`; `calibration` likewise, None where there is none.
 
-    `test` is the labelled test split; `unscored` says why there is none though there are data.
+    `test` is the labelled test split; `unscored` says why there is none though there are data. `judged` is what decides
+    whether fewer bits keep the accuracy: the validation split, as in fit and quantize, or the test split without one.
     """
 
     check: np.ndarray
     random: bool
     calibration: np.ndarray | None = None
     test: Split | None = None
+    judged: Split | None = None
     unscored: str = ""
 
 
@@ -67,7 +69,8 @@ def gather(config: ModelConfig, data: str | os.PathLike[str] | None, *, calibrat
         calibration = calibration_images(
             splits["train"], preprocess, class_names=config.class_names, count=calibrated, seed=seed
         )
-    return Pictures(check=check, random=False, calibration=calibration, test=splits["test"])
+    judged = splits["val"] if len(splits["val"]) else splits["test"]
+    return Pictures(check=check, random=False, calibration=calibration, test=splits["test"], judged=judged)
 
 
 def calibration_images(

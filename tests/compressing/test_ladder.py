@@ -12,7 +12,6 @@ from static_int8 import write_static
 
 from effnet.compressing.job import quantize
 from effnet.compressing.ladder import climb
-from effnet.compressing.paired import Paired
 from effnet.compressing.rungs import Pair, Tools
 from effnet.compressing.sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.compressing.verdict import Gate, Limits, Step, best_of, judge
@@ -21,6 +20,7 @@ from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.exporting.pictures import calibration_images
 from effnet.exporting.verify import check_export
 from effnet.measure.answers import predict_split
+from effnet.measure.paired import Paired
 from effnet.runtime.config import read_config
 from effnet.runtime.engines import open_engine
 from effnet.runtime.formats import find_format

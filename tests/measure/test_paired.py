@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from effnet.compressing.paired import Paired, paired
+from effnet.measure.paired import Paired, paired
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
