@@ -9,7 +9,8 @@ from effnet.errors import DataError, MissingExtraError
 
 # Strengths of the penalty on half the squared weights, beside the mean loss, the strongest first: each solution is the
 # start of the next. On the features of ImageNet backbones accuracy hardly depends on them; the loss does, and decides.
-PENALTIES = (1e-1, 1e-2, 1e-3)
+# Stronger ones make no smaller file weights: the temperature, which is folded into them, takes back what they shrink.
+PENALTIES = (1e-2, 1e-3)
 _MOST_ITERATIONS = 200
 # Channels of next to no spread, as a share of the largest, would be blown up by dividing by it.
 _LEAST_SPREAD = 1e-3

@@ -87,7 +87,7 @@ def test_weights_are_small_where_chance_can_explain_what_larger_ones_bring():
     val = clouds(3, pictures=12, seed=1, spread=1.0)
     heads = {p: fit(values, labels, classes=3, val=val, penalties=(p,)) for p in (1e-1, 1e-2)}
     assert heads[1e-2].val_loss < heads[1e-1].val_loss
-    chosen = fit(values, labels, classes=3, val=val)
+    chosen = fit(values, labels, classes=3, val=val, penalties=(1e-2, 1e-1))
     assert chosen.penalty == 1e-1
     assert np.linalg.norm(chosen.weight) < 0.5 * np.linalg.norm(heads[1e-2].weight)
     one = fit(values, labels, classes=3, val=(values[:1], labels[:1]), penalties=(1e-2, 1e-4))
