@@ -58,8 +58,8 @@ class Limits:
 class Gate:
     """What a step must keep and bring.
 
-    It may lose at most `max_drop` of the accuracy on the validation pictures (0.005: half a point), and must be faster
-    or smaller than what is there by `least_gain`: less is the noise of measuring.
+    It may lose at most `max_drop` of the accuracy on the validation pictures (0.005: half a point; of few pictures one,
+    see `refusal`), and must be faster or smaller than what is there by `least_gain`: less is the noise of measuring.
     """
 
     max_drop: float = MAX_DROP

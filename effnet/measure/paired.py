@@ -68,11 +68,14 @@ def paired(before: np.ndarray, after: np.ndarray) -> Paired:
 def refusal(found: Paired, max_drop: float) -> str:
     """Return why a file must not be shipped: it loses more than the share `max_drop`; an empty text where it keeps it.
 
-    This is the one judgement of every precision below 32 bits, for fit, export and quantize alike.
+    This is the one judgement of every precision below 32 bits, for fit, export and quantize alike. Of images so few
+    that the share is less than one of them, one may be lost: less cannot be told from rounding a tie. With a share of
+    0 none may.
     """
+    asked, grain = max_drop, ""
+    if 0 < found.images * max_drop < 1:
+        grain = f"; with {found.images} images one alone is {100 / found.images:.2f} points, and may be lost"
+        max_drop = 1 / found.images
     if found.drop <= max_drop + 1e-9:
         return ""
-    grain = ""
-    if found.images * max_drop < 1:  # where single images decide
-        grain = f"; with {found.images} images one alone is {100 / found.images:.2f} points"
-    return f"{found.sentence()}, over the {100 * max_drop:g} points that may be lost{grain}"
+    return f"{found.sentence()}, over the {100 * asked:g} points that may be lost{grain}"

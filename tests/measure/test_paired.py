@@ -46,4 +46,12 @@ def test_a_loss_is_refused_from_the_first_image_too_many():
     refused = refusal(Paired(images=200, lost=4, gained=2), 0.005)
     assert refused.startswith("loses 1.00 points: of 200 pictures 4 went from right to wrong and 2 back")
     assert refused.endswith("over the 0.5 points that may be lost")
-    assert refusal(Paired(images=60, lost=1, gained=0), 0.005).endswith("; with 60 images one alone is 1.67 points")
+
+
+def test_one_of_few_images_may_be_lost_unless_none_may():
+    assert refusal(Paired(images=60, lost=1, gained=0), 0.005) == ""
+    assert refusal(Paired(images=60, lost=1, gained=0), 0.0).endswith("over the 0 points that may be lost")
+    refused = refusal(Paired(images=60, lost=2, gained=0), 0.005)
+    assert refused.endswith("0.5 points that may be lost; with 60 images one alone is 1.67 points, and may be lost")
+    assert refusal(Paired(images=199, lost=2, gained=0), 0.005)
+    assert refusal(Paired(images=400, lost=2, gained=0), 0.005) == ""
