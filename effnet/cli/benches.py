@@ -145,14 +145,15 @@ def _print_bench(found: Any, bundle: Any) -> None:
 
     several = len({row.timing.batch for row in found.rows}) > 1
     columns = ["runtime", "precision", "threads", *["batch"] * several, "MB", "load ms", "p50 ms", "p95 ms", "images/s"]
-    columns += ["memory MB", "accuracy", "agreement"]
+    columns += ["memory MB", "accuracy", "agreement", "points lost"]
     rows = []
     for row in found.rows:
         timing, quality = row.timing, row.quality
         shares = ("-" if share is None else f"{share:.2%}" for share in (quality.accuracy, quality.agreement))
         setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
         speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
-        rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares))
+        lost = "-" if quality.drop is None else f"{100 * quality.drop:+.2f}"
+        rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares, lost))
     if found.scored:
         print_text(found.scored)
     print_text(f"{found.config.arch.name} on {machine()['cpu']}")

@@ -42,6 +42,9 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write; into the bundle by default.")
     ] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=100, help="Points of accuracy that fewer bits may cost, where there are data.")
+    ] = 0.5,
     images: Annotated[int, typer.Option(min=1, help="Training pictures that calibrate int8.")] = 256,
     method: Annotated[Method, typer.Option(help="How int8 finds the ranges of its numbers.")] = Method.minmax,
     bias_correction: Annotated[
@@ -67,8 +70,9 @@ def export(
     code = 0
     with _status() as progress:
         for name, found in export_each(
-            bundle, _formats(to), data=data, out=out, quantization=quantization, images=images, progress=progress
-        ):
+            bundle, _formats(to), data=data, out=out, quantization=quantization, images=images, max_drop=max_drop / 100,
+            progress=progress,
+        ):  # fmt: skip
             if isinstance(found, EffnetError):
                 fail(f"{name}: {found}" if "," in to or to == "all" else str(found))
                 code = max(code, found.exit_code)
@@ -105,6 +109,10 @@ def in_words(found: Any) -> str:
     if found.accuracy is not None:
         scored = f"{found.scored} {'pictures of these data' if found.part == 'all' else 'test pictures'}"
         text += f"; accuracy {found.accuracy:.2%} on {scored}, {found.size_bytes / 1e6:.2f} MB"
+    if found.judged is not None:
+        text += f"; {100 * found.judged.drop:+.2f} points lost against 32 bits on {found.judged.images} labelled images"
+    elif found.format.precision != "fp32" and found.random:
+        text += "; accuracy not judged: give --data"
     if found.unscored:
         text += f"; not scored: {found.unscored}"
     return text

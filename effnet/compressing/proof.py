@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from effnet.compressing.kept import keep_record, kept_record, pictures_key, subject_key
-from effnet.compressing.paired import paired
 from effnet.compressing.rungs import Tools, copy_export, formats_of, size_mb
 from effnet.compressing.subject import Sensitivity, Subject
 from effnet.compressing.verdict import Gate, Step, judge
@@ -18,6 +17,7 @@ from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
 from effnet.exporting.targets import Quantization
 from effnet.measure.machine import versions
+from effnet.measure.paired import paired
 from effnet.runtime.config import write_config
 from effnet.runtime.formats import Precision, Runtime, find_format
 from effnet.training.events import Listener, Noted

@@ -12,7 +12,6 @@ from typing import Any
 from effnet.arch.cost import Count, cost
 from effnet.arch.spec import ArchSpec
 from effnet.compressing.importance import Importance, Method, check_method, taylor_importance, weight_importance
-from effnet.compressing.paired import Paired, paired
 from effnet.compressing.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
 from effnet.compressing.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.compressing.reconstruct import reconstructed
@@ -23,6 +22,7 @@ from effnet.compressing.subject import mirrored_as_trained
 from effnet.data.datasets import Dataset
 from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
+from effnet.measure.paired import Paired, paired
 from effnet.nn.network import Network, build
 from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number

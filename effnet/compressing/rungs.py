@@ -14,7 +14,7 @@ from effnet.data.datasets import Split
 from effnet.exporting.equalize import equalize
 from effnet.exporting.targets import Quantization, write_export
 from effnet.exporting.weights import fold_norms, unfold_norms
-from effnet.measure.answers import predict_split
+from effnet.measure.answers import right_answers
 from effnet.measure.side_by_side import time_two
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
@@ -51,10 +51,7 @@ def write(
 
 def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
     """Returns whether the export gets each picture of `split` right, bool [pictures]; unreadable ones are wrong."""
-    probabilities, indices = predict_split(Predictor(folder, threads=threads, format=format_name), split)
-    right = np.zeros(len(split), dtype=bool)
-    right[indices] = probabilities.argmax(1) == split.labels[indices]
-    return right
+    return right_answers(Predictor(folder, threads=threads, format=format_name), split)
 
 
 def time_pair(base: Path, path: Path, threads: int) -> Pair:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from effnet.compressing.paired import Paired
 from effnet.errors import InputError
+from effnet.measure.paired import MAX_DROP, Paired, refusal
 from effnet.runtime.formats import Precision, find_format
 from effnet.system.bounds import check_positive, is_number
 from effnet.system.text import brief
@@ -58,11 +58,11 @@ class Limits:
 class Gate:
     """What a step must keep and bring.
 
-    It may lose at most `max_drop` of the accuracy on the validation pictures (0.005: half a point), and must be faster
-    or smaller than what is there by `least_gain`: less is the noise of measuring.
+    It may lose at most `max_drop` of the accuracy on the validation pictures (0.005: half a point; of few pictures one,
+    see `refusal`), and must be faster or smaller than what is there by `least_gain`: less is the noise of measuring.
     """
 
-    max_drop: float = 0.005
+    max_drop: float = MAX_DROP
     least_gain: float = 0.03
 
     def __post_init__(self) -> None:
@@ -114,8 +114,8 @@ def judge(
     """
     assert step.paired is not None
     words = step.paired.sentence()
-    if step.paired.drop > gate.max_drop + 1e-9:
-        return False, False, f"over the {100 * gate.max_drop:.2f} points allowed: it {words}{_grain(step.paired, gate)}"
+    if refused := refusal(step.paired, gate.max_drop):
+        return False, False, f"it {refused}"
     if must_beat is not None and step.accuracy <= must_beat:
         return True, False, f"no better than without this training, {must_beat:.2%}: it {words}"
     for other in accepted:
@@ -124,13 +124,6 @@ def judge(
         if faster < gate.least_gain and smaller < gate.least_gain:
             return True, False, f"neither faster ({faster:+.0%}) nor smaller ({smaller:+.0%}) than {other.name}"
     return True, True, f"it {words}"
-
-
-def _grain(found: Paired, gate: Gate) -> str:
-    """Returns what to say where single pictures decide."""
-    if found.images * gate.max_drop >= 1:
-        return ""
-    return f"; with {found.images} validation pictures one alone is {100 / found.images:.2f} points"
 
 
 def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:

@@ -11,6 +11,7 @@ from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.exporting.ledger import read_ledger
 from effnet.measure.answers import predict_split
+from effnet.measure.paired import paired
 from effnet.measure.side_by_side import time_in_turns
 from effnet.measure.timing import Timing
 from effnet.runtime.config import ModelConfig, check_digests, read_config
@@ -28,12 +29,13 @@ class Quality:
     """How right an export is: on the test split now, or as exports.json has it from when it was proven.
 
     `agreement` is the share of pictures that are named as model.onnx names them or, from exports.json, the eager
-    network.
+    network. `drop` is the share of accuracy that fewer bits lose against model.onnx; None for 32 bits.
     """
 
     accuracy: float | None = None
     agreement: float | None = None
     images: int = 0
+    drop: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,9 @@ def _wanted(runtimes: Sequence[str]) -> list[str]:
 def _kept(folder: str | os.PathLike[str]) -> dict[str, Quality]:
     """Returns what each export was worth when it was made."""
     return {
-        name: Quality(accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked)
+        name: Quality(
+            accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked, drop=entry.drop
+        )
         for name, entry in read_ledger(folder).items()
     }
 
@@ -173,15 +177,25 @@ def _qualities(
         except EffnetError as error:
             failed[name] = str(error)
     reference = found.get("onnx")
-    return {name: _quality(rows, indices, split, reference) for name, (rows, indices) in found.items()}
+    return {
+        name: _quality(rows, indices, split, reference, whole=FORMATS[name].precision == "fp32")
+        for name, (rows, indices) in found.items()
+    }
 
 
 def _quality(
-    rows: np.ndarray, indices: np.ndarray, split: Split, reference: tuple[np.ndarray, np.ndarray] | None
+    rows: np.ndarray,
+    indices: np.ndarray,
+    split: Split,
+    reference: tuple[np.ndarray, np.ndarray] | None,
+    *,
+    whole: bool,
 ) -> Quality:
-    top = rows.argmax(1)
+    top, truth = rows.argmax(1), split.labels[indices]
+    expected = None if reference is None else reference[0].argmax(1)
     return Quality(
-        accuracy=float((top == split.labels[indices]).mean()),
-        agreement=None if reference is None else float((top == reference[0].argmax(1)).mean()),
+        accuracy=float((top == truth).mean()),
+        agreement=None if expected is None else float((top == expected).mean()),
+        drop=None if expected is None or whole else paired(expected == truth, top == truth).drop,
         images=len(indices),
     )

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from effnet.errors import EffnetError, InputError
+from effnet.exporting.acceptance import Acceptance, check_max_drop
 from effnet.exporting.ledger import Entry, digest_of, record, versions_for
 from effnet.exporting.pictures import CALIBRATED, Pictures, accuracy_of, gather
 from effnet.exporting.targets import Quantization, write_export
+from effnet.measure.paired import MAX_DROP, Paired
 from effnet.runtime.config import (
     CONFIG,
     ModelConfig,
@@ -44,7 +46,8 @@ class Exported:
 
     `check` is against the eager network, on random pictures where `random`; None where the runtime does not run here.
     `accuracy` is that on the `scored` pictures, which are those of `part`, in the runtime itself; None without data.
-    `unscored` says why there is none though data were given.
+    `unscored` says why there is none though data were given. `judged` is what fewer bits cost on labelled images; None
+    for 32 bits, and where there are no such images.
     """
 
     format: Format
@@ -56,6 +59,7 @@ class Exported:
     scored: int = 0
     part: str = ""
     unscored: str = ""
+    judged: Paired | None = None
 
 
 @overload
@@ -67,6 +71,7 @@ def export(
     out: str | os.PathLike[str] | None = ...,
     quantization: Quantization | None = ...,
     images: int = ...,
+    max_drop: float = ...,
 ) -> "ExportCheck | None": ...
 @overload
 def export(
@@ -77,6 +82,7 @@ def export(
     out: str | os.PathLike[str] | None = ...,
     quantization: Quantization | None = ...,
     images: int = ...,
+    max_drop: float = ...,
 ) -> dict[str, Exported]: ...
 def export(
     folder: str | os.PathLike[str],
@@ -86,18 +92,23 @@ def export(
     out: str | os.PathLike[str] | None = None,
     quantization: Quantization | None = None,
     images: int = CALIBRATED,
+    max_drop: float = MAX_DROP,
 ) -> "ExportCheck | dict[str, Exported] | None":
     """Writes formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each proven.
 
     Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
     run); for a list of names, an Exported each. Checks run on test pictures of `data`, or on random ones; with data the
-    test split is scored too, and `images` pictures of the training split calibrate int8. Raises the first EffnetError
-    once all formats have had their turn; a format that fails leaves its old file as it was.
+    test split is scored too, and `images` pictures of the training split calibrate int8. A file of fewer than 32 bits
+    that loses more than the share `max_drop` of the accuracy on the validation split (the test split without one) is
+    refused by a BudgetError; without data nothing judges it. Raises the first EffnetError once all formats have had
+    their turn; a format that fails leaves its old file as it was.
     """
     names = [to] if isinstance(to, str) else list(to)
     found: dict[str, Exported] = {}
     failed: list[EffnetError] = []
-    for name, result in export_each(folder, names, data=data, out=out, quantization=quantization, images=images):
+    for name, result in export_each(
+        folder, names, data=data, out=out, quantization=quantization, images=images, max_drop=max_drop
+    ):
         if isinstance(result, EffnetError):
             failed.append(result)
         else:
@@ -115,6 +126,7 @@ def export_each(
     out: str | os.PathLike[str] | None = None,
     quantization: Quantization | None = None,
     images: int = CALIBRATED,
+    max_drop: float = MAX_DROP,
     progress: Said | None = None,
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
     """Yields each format as soon as it lies in its place, or the error for which it does not.
@@ -127,6 +139,7 @@ def export_each(
         raise InputError("export takes at least one format; got none")
     if images < 1:
         raise InputError(f"at least 1 picture must calibrate int8; got {images}")
+    check_max_drop(max_drop)
     for target in targets:
         if can_run(target.runtime) and (error := missing(target.runtime)):
             raise error
@@ -134,7 +147,8 @@ def export_each(
     place = folder if out is None else Path(out)
     config = read_config(folder)
     with alone_in(place):
-        yield from _export_all(targets, folder, place, config, data, images, quantization or Quantization(), progress)
+        settings = quantization or Quantization()
+        yield from _export_all(targets, folder, place, config, data, images, settings, max_drop, progress)
 
 
 def _export_all(
@@ -145,6 +159,7 @@ def _export_all(
     data: str | os.PathLike[str] | None,
     images: int,
     settings: Quantization,
+    max_drop: float,
     progress: Said | None,
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
     # Torch loads here: importing effnet.export must not need it.
@@ -157,11 +172,14 @@ def _export_all(
     with _plain_errors(place):
         _prepare_place(place, folder, config, targets)
     eager = eager_probabilities(module, config, pictures.check)
+    judge = None
+    if pictures.judged is not None:
+        judge = Acceptance(config=config, state=state, split=pictures.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError
         try:
             with _plain_errors(place):
-                result = _export_one(target, place, config, state, pictures, eager, settings, progress)
+                result = _export_one(target, place, config, state, pictures, eager, settings, judge, progress)
         except EffnetError as error:
             result = error
         yield target.name, result
@@ -188,6 +206,7 @@ def _export_one(
     pictures: Pictures,
     eager: np.ndarray,
     quantization: Quantization,
+    judge: Acceptance | None,
     progress: Said | None,
 ) -> Exported:
     from effnet.exporting.verify import compare
@@ -200,15 +219,15 @@ def _export_one(
         scratch = Path(name)
         write_config(config, scratch)
         write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
-        check, accuracy, scored = None, None, 0
+        check, accuracy, scored, judged = None, None, 0, None
         if can_run(target.runtime):
             predictor = Predictor(scratch, format=target.name)
             check = compare(eager, predictor, pictures.check)
+            if judge is not None and target.precision != "fp32":
+                judged = judge.judge(predictor, progress=_said(progress, f"judging {target.name}"))
             if pictures.scored is not None:
                 accuracy, scored = accuracy_of(
-                    predictor,
-                    pictures.scored,
-                    progress=lambda done, total: progress(f"scoring {target.name}", done, total) if progress else None,
+                    predictor, pictures.scored, progress=_said(progress, f"scoring {target.name}")
                 )
             del predictor  # Windows moves no file that is open
         size = target.size_bytes(scratch)
@@ -222,6 +241,8 @@ def _export_one(
         agreement=check.agreement if check else None,
         scored=scored,
         accuracy=accuracy,
+        judged=judged.images if judged else 0,
+        drop=judged.drop if judged else None,
         calibration={} if calibration is None else _settings(quantization, len(calibration)),
         versions=versions_for(target.runtime),
     )
@@ -236,7 +257,12 @@ def _export_one(
         scored=scored,
         part=pictures.part,
         unscored=pictures.unscored,
+        judged=judged,
     )
+
+
+def _said(progress: Said | None, text: str) -> Callable[[int, int], None] | None:
+    return progress and (lambda done, total: progress(text, done, total))
 
 
 def _settings(quantization: Quantization, images: int) -> dict[str, object]:

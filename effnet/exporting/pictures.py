@@ -26,7 +26,8 @@ class Pictures:
     """`check` is uint8 [pictures, R, R, C], random where `random`; `calibration` likewise, None where there is none.
 
     `scored` are the labelled images to score exports on and `part` which they are; `unscored` says why there are none
-    though there are data.
+    though there are data. `judged` decides whether fewer bits keep the accuracy: the validation split, as in fit and
+    quantize, or what is scored if there is none.
     """
 
     check: np.ndarray
@@ -34,6 +35,7 @@ class Pictures:
     calibration: np.ndarray | None = None
     scored: Split | None = None
     part: str = ""
+    judged: Split | None = None
     unscored: str = ""
 
 
@@ -64,9 +66,18 @@ def gather(
         return Pictures(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
     if calibrated:
         dataset = read_as_fitted(data, folder=folder, config=config)
-        train, test = (numbered(split, dataset.class_names, config) for split in (dataset.train, dataset.test))
-        images = calibration_images(train, preprocess, class_names=config.class_names, count=calibrated, seed=seed)
-        return Pictures(check=_check(test, preprocess), random=False, calibration=images, scored=test, part="test")
+        parts = (dataset.train, dataset.val, dataset.test)
+        train, val, test = (numbered(split, dataset.class_names, config) for split in parts)
+        return Pictures(
+            check=_check(test, preprocess),
+            random=False,
+            calibration=calibration_images(
+                train, preprocess, class_names=config.class_names, count=calibrated, seed=seed
+            ),
+            scored=test,
+            part="test",
+            judged=val if len(val) else test,
+        )
     try:
         chosen = choose_images(data, folder=folder, config=config)
     except DataError as error:
@@ -74,7 +85,13 @@ def gather(
         sources = [source for part in list_source(data).parts.values() for source in part.sources]
         unlabelled = Split(sources=sources, labels=np.zeros(len(sources), np.int64))
         return Pictures(check=_check(unlabelled, preprocess), random=False, unscored=str(error))
-    return Pictures(check=_check(chosen.split, preprocess), random=False, scored=chosen.split, part=chosen.part)
+    try:
+        judged = choose_images(data, folder=folder, config=config, part="val").split
+    except DataError:  # data that the bundle was not fitted on, and that are not split
+        judged = chosen.split
+    return Pictures(
+        check=_check(chosen.split, preprocess), random=False, scored=chosen.split, part=chosen.part, judged=judged
+    )
 
 
 def _check(split: Split, preprocess: Preprocess) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from effnet.compressing.ladder import climb
-from effnet.compressing.paired import Paired, paired
 from effnet.compressing.rungs import copy_export
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
@@ -19,7 +18,8 @@ from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
 from effnet.fitting.task import Task
-from effnet.measure.answers import predict_split
+from effnet.measure.answers import right_answers
+from effnet.measure.paired import paired, refusal
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import Format, Precision, find_format
 from effnet.runtime.predictor import Predictor
@@ -73,30 +73,14 @@ def deploy(
     write_config(config, bundle)
     refused = ""
     if precision != "fp32" and len(dataset.val):
-        lost = _lost(bundle, found, target.format("fp32"), config, state, dataset, threads=task.threads)
-        if lost.drop > target.max_drop:
-            refused = f"{found.name} {lost.sentence()}, over the {100 * target.max_drop:g} points that may be lost"
+        # The 32-bit ONNX file is what `effnet export` judges by as well: what one ships, the other does.
+        before, after = (
+            right_answers(Predictor(bundle, threads=task.threads, format=name), dataset.val)
+            for name in (_REFERENCE, found.name)
+        )
+        if lost := refusal(paired(before, after), target.max_drop):
+            refused = f"{found.name} {lost}"
     return Deployed(config=config, state=state, path=path, format=found, refused=refused)
-
-
-def _lost(
-    bundle: Path,
-    found: Format,
-    reference: Format,
-    config: ModelConfig,
-    state: Mapping[str, np.ndarray],
-    dataset: Dataset,
-    *,
-    threads: int,
-) -> Paired:
-    """Returns what a format loses against 32 bits in the same runtime."""
-    if reference.name != _REFERENCE:
-        write_export(reference.name, bundle, config, state)
-    right = []
-    for name in (reference.name, found.name):
-        probabilities, indices = predict_split(Predictor(bundle, threads=threads, format=name), dataset.val)
-        right.append(probabilities.argmax(1) == dataset.val.labels[indices])
-    return paired(*right)
 
 
 def _climbed(

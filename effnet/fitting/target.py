@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from effnet.errors import InputError, nearest
 from effnet.fitting.budget import Budget
+from effnet.measure.paired import MAX_DROP
 from effnet.runtime.formats import FORMATS, Format, Precision, Runtime
 from effnet.system.bounds import is_number
 
@@ -24,7 +25,7 @@ class Target:
 
     runtime: Runtime = "onnxruntime"
     precision: Wanted = "auto"
-    max_drop: float = 0.005
+    max_drop: float = MAX_DROP
     profile: str = ""
 
     def __post_init__(self) -> None:

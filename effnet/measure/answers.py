@@ -38,3 +38,16 @@ def predict_split(
     if not rows:
         raise DataError("evaluation needs at least one picture that can be read; none can")
     return np.stack(rows), np.array(found)
+
+
+def right_answers(
+    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Return whether the export names each image of `split` right, bool [images]; unreadable ones are wrong.
+
+    Raises DataError as `predict_split` does.
+    """
+    probabilities, indices = predict_split(predictor, split, progress=progress)
+    right = np.zeros(len(split), dtype=bool)
+    right[indices] = probabilities.argmax(1) == split.labels[indices]
+    return right

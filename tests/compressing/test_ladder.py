@@ -13,7 +13,6 @@ from static_int8 import write_static
 
 from effnet.compressing.job import quantize
 from effnet.compressing.ladder import climb
-from effnet.compressing.paired import Paired
 from effnet.compressing.rungs import Pair, Tools
 from effnet.compressing.sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.compressing.verdict import Gate, Limits, Step, best_of, judge
@@ -22,6 +21,7 @@ from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.exporting.pictures import calibration_images
 from effnet.exporting.verify import check_export
 from effnet.measure.answers import predict_split
+from effnet.measure.paired import Paired
 from effnet.runtime.config import read_config
 from effnet.runtime.engines import open_engine
 from effnet.runtime.formats import find_format
@@ -182,7 +182,8 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
         "Of 12 layers, rounding does most harm in layer 0, layer 1, layer 2; 4 stay float in what won"
     )
     refused = found.steps[2].reason
-    assert refused.startswith("over the 0.50 points allowed: it loses 10.00 points: of 400 pictures 40 went")
+    assert refused.startswith("it loses 10.00 points: of 400 pictures 40 went")
+    assert refused.endswith("over the 0.5 points that may be lost")
     assert "more than chance" in refused
 
 
@@ -396,10 +397,12 @@ def test_a_missing_package_is_said_and_not_taken_for_a_failed_step(run):
 
 
 def test_few_validation_pictures_are_said_to_be_few():
-    step = Step(name="x", format="onnx-int8", done="", accuracy=0.9, paired=Paired(images=60, lost=1, gained=0))
+    step = Step(name="x", format="onnx-int8", done="", accuracy=0.9, paired=Paired(images=60, lost=2, gained=0))
     kept, _, reason = judge(step, [], Gate())
     assert not kept
-    assert reason.endswith("within chance); with 60 validation pictures one alone is 1.67 points")
+    assert reason.endswith(
+        "over the 0.5 points that may be lost; with 60 images one alone is 1.67 points, and may be lost"
+    )
 
 
 def test_among_those_as_fast_the_smallest_wins():

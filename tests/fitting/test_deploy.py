@@ -55,12 +55,9 @@ def scripted(monkeypatch, *, wrong):
 
     def answer(predictor, split):
         formats.append(predictor.format.name)
-        named = split.labels.copy()
-        if predictor.format.precision != "fp32":
-            named[:wrong] = (named[:wrong] + 1) % 10
-        return np.eye(10)[named], np.arange(len(split))
+        return np.arange(len(split)) >= (0 if predictor.format.precision == "fp32" else wrong)
 
-    monkeypatch.setattr(module, "predict_split", answer)
+    monkeypatch.setattr(module, "right_answers", answer)
     return formats
 
 

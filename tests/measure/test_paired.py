@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from effnet.compressing.paired import Paired, paired
+from effnet.measure.paired import Paired, paired, refusal
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -38,3 +38,20 @@ def test_a_change_of_many_pictures_is_more_than_chance():
     assert "more than chance" in Paired(images=100, lost=12, gained=1).sentence()
     assert Paired(images=100, lost=0, gained=3).sentence().startswith("gains 3.00 points:")
     assert Paired(images=100, lost=2, gained=2).sentence().startswith("keeps the accuracy:")
+
+
+def test_a_loss_is_refused_from_the_first_image_too_many():
+    assert refusal(Paired(images=200, lost=3, gained=2), 0.005) == ""  # just what may be lost
+    assert refusal(Paired(images=200, lost=0, gained=9), 0.0) == ""
+    refused = refusal(Paired(images=200, lost=4, gained=2), 0.005)
+    assert refused.startswith("loses 1.00 points: of 200 pictures 4 went from right to wrong and 2 back")
+    assert refused.endswith("over the 0.5 points that may be lost")
+
+
+def test_one_of_few_images_may_be_lost_unless_none_may():
+    assert refusal(Paired(images=60, lost=1, gained=0), 0.005) == ""
+    assert refusal(Paired(images=60, lost=1, gained=0), 0.0).endswith("over the 0 points that may be lost")
+    refused = refusal(Paired(images=60, lost=2, gained=0), 0.005)
+    assert refused.endswith("0.5 points that may be lost; with 60 images one alone is 1.67 points, and may be lost")
+    assert refusal(Paired(images=199, lost=2, gained=0), 0.005)
+    assert refusal(Paired(images=400, lost=2, gained=0), 0.005) == ""

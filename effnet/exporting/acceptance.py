@@ -1,0 +1,67 @@
+"""Whether a file of fewer bits may be shipped: what it loses on labelled images, beside the 32-bit file."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from effnet.data.datasets import Split
+from effnet.errors import BudgetError, InputError
+from effnet.exporting.targets import write_export
+from effnet.measure.answers import right_answers
+from effnet.measure.paired import Paired, paired, refusal
+from effnet.runtime.config import ModelConfig, write_config
+from effnet.runtime.predictor import Predictor
+from effnet.system.bounds import is_number
+from effnet.system.lock import SCRATCH
+from effnet.system.text import brief
+
+_REFERENCE = "onnx"
+
+Progress = Callable[[int, int], None]
+
+
+def check_max_drop(value: float) -> None:
+    """Raise InputError for what is no share of the images, 0 to 1."""
+    if not (is_number(value) and 0 <= value <= 1):
+        raise InputError(
+            f"max_drop must be a share of the images from 0 to 1 (0.005: half a point); got {brief(value)}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """What every file of fewer bits of one bundle must keep: the 32-bit file's accuracy on `split`, but `max_drop`.
+
+    `place` is a folder for a file that is gone afterwards.
+    """
+
+    config: ModelConfig
+    state: Mapping[str, np.ndarray]
+    split: Split
+    max_drop: float
+    place: Path
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """Whether the 32-bit ONNX file, which equals the eager network, names each image right: bool [images]."""
+        with tempfile.TemporaryDirectory(dir=self.place, prefix=SCRATCH) as name:
+            scratch = Path(name)
+            write_config(self.config, scratch)
+            write_export(_REFERENCE, scratch, self.config, self.state)
+            predictor = Predictor(scratch, format=_REFERENCE)
+            found = right_answers(predictor, self.split)
+            del predictor  # Windows takes away no file that is open
+        return found
+
+    def judge(self, predictor: Predictor, *, progress: Progress | None = None) -> Paired:
+        """Return what the predictor's file changes; raise BudgetError where it loses more than it may."""
+        found = paired(self.expected, right_answers(predictor, self.split, progress=progress))
+        if lost := refusal(found, self.max_drop):
+            raise BudgetError(
+                f"{predictor.format.name} {lost}. It was not written: allow more by --max-drop, or take more bits"
+            )
+        return found
