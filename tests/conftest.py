@@ -19,6 +19,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from effnet.measure.timing import time_model
+from effnet.weights import download
 
 # The same random cases in each run, so that a test that failed fails again. EFFNET_RANDOM=1 looks for new ones.
 settings.register_profile("effnet", derandomize="EFFNET_RANDOM" not in os.environ, max_examples=50)
@@ -109,6 +110,23 @@ def run_python() -> Callable[..., Ran]:
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
     return run
+
+
+_INSTALLED_FILE = download.installed_file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights_of_packages() -> Iterator[None]:
+    """Leaves the weights that are installed as packages out: what no test asks for must not decide what a fit does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download, "installed_file", lambda entry: None)
+        yield
+
+
+@pytest.fixture
+def weights_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets one test find the weights that are installed as packages."""
+    monkeypatch.setattr(download, "installed_file", _INSTALLED_FILE)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -116,7 +116,7 @@ def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
         os.replace(beside, path)
     except OSError as error:
         named = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
-        if not named or os.fspath(beside) in named:  # a copy names what it read first
+        if error.errno is not None and (not named or os.fspath(beside) in named):  # a copy names what it read first
             error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:

@@ -50,11 +50,11 @@ def cached(entry: PublishedWeights) -> Path | None:
             return None
         found = try_to_load_from_cache(entry.hub, entry.file)
         return Path(found) if isinstance(found, str) else None
-    path = _installed(entry) if entry.package else _target(entry)
+    path = installed_file(entry) if entry.package else _target(entry)
     return path if path is not None and path.exists() else None
 
 
-def _installed(entry: PublishedWeights) -> Path | None:
+def installed_file(entry: PublishedWeights) -> Path | None:
     """Return the file of a package where it is installed, without running the package's code."""
     try:
         files = metadata.files(entry.package) or ()

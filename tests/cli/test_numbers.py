@@ -26,8 +26,8 @@ ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution", "alpha", "be
 TEXTS = {"max_macs", "max_params", "batch", "threads"}
 # Where the work begins, whose numbers must be usable then.
 STOPS = {
-    "fit": "effnet.fitting.work.inspect_dataset",
-    "train": "effnet.fitting.work.inspect_dataset",
+    "fit": "effnet.fitting.work.inspect_and_join",
+    "train": "effnet.fitting.work.inspect_and_join",
     "export": "effnet.exporting.verify.eager_probabilities",
     "bench": "effnet.measure.timing.time_model",
     "profile": "effnet.profiling.job.profile_networks",

@@ -251,7 +251,7 @@ def test_what_cannot_be_meant_is_said_before_the_pictures_are_read(run_cli, phot
 def online(monkeypatch):
     """Allows downloads, which then fail before anything is asked of the network."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr("effnet.weights.download.urllib.request.urlopen", lambda *_, **__: pytest.fail("it asked"))
+    monkeypatch.setattr("http.client.HTTPConnection.connect", lambda *_: pytest.fail("it asked"))
 
 
 @pytest.mark.usefixtures("online")

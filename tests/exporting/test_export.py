@@ -67,7 +67,7 @@ def test_export_writes_the_very_file_again(bundle_copy):
 
 
 def test_export_checks_on_given_pictures(bundle_copy, tiny_pictures):
-    assert effnet.export(bundle_copy, data=tiny_pictures).images == 9
+    assert effnet.export(bundle_copy, data=tiny_pictures).images == 60
     assert effnet.export(str(bundle_copy), data="digits").images == 64
 
 

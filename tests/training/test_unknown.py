@@ -19,6 +19,7 @@ class Judge:
 
     def __init__(self, threshold):
         self.config = type("Config", (), {"threshold": threshold})
+        self.engine = None
 
     def prepare(self, path):
         from effnet.data.decode import decode_image
