@@ -232,6 +232,7 @@ def _calibrated(
     if validation is not None:
         probabilities, indices = softmax(validation.logits, axis=1), validation.indices
     elif len(val):
+        write_config(config, folder)  # it names no file: the one that lies there changes
         export_onnx(folder, config, state)
         probabilities, indices = predict_split(Predictor(folder), val)
     else:

@@ -12,7 +12,7 @@ from effnet.exporting.ledger import read_ledger
 from effnet.measure.answers import right_answers
 from effnet.runtime.config import read_config, write_config
 from effnet.runtime.predictor import Predictor
-from effnet.weights.labels import labelled_split
+from effnet.weights.labels import choose_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,7 +49,7 @@ def test_rounding_that_costs_no_accuracy_is_shipped_and_never_called_a_bug(sharp
         assert found[name].check.max_difference > 0.02  # far over what was once refused as a bug
         assert (found[name].judged.images, found[name].judged.drop) == (269, 0)
         assert (read_ledger(sharp)[name].judged, read_ledger(sharp)[name].drop) == (269, 0)
-    split = labelled_split("digits", "val", config=read_config(sharp))
+    split = choose_images("digits", folder=sharp, config=read_config(sharp), part="val").split
     expected = effnet.export(sharp, to=["onnx"]) and right_answers(Predictor(sharp, format="onnx"), split)
     np.testing.assert_array_equal(right_answers(Predictor(sharp, format="onnx-fp16"), split), expected)
 
