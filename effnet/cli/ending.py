@@ -4,6 +4,7 @@ import errno
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
@@ -83,7 +84,8 @@ def _say_own(error: EffnetError) -> int:
     if says(error):
         fail(str(error))
     else:  # launchers end all processes as soon as one has ended: the one that speaks shall be the first
-        time.sleep(_AFTER_ANOTHER_SECONDS)
+        with suppress(KeyboardInterrupt):
+            time.sleep(_AFTER_ANOTHER_SECONDS)
     return error.exit_code
 
 
