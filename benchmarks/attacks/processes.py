@@ -145,7 +145,7 @@ ATTACKS = (
     Attack(
         item=5,
         name="two exports",
-        prepare=two("export", "BUNDLE", "--to", "executorch-int8", "--data", "digits", inside=True),
+        prepare=two("export", "BUNDLE", "--to", "executorch", inside=True),
     ),
     Attack(item=9, name="SIGTERM", prepare=terminated(signal.SIGTERM, 143), after=_nothing_left),
     Attack(item=9, name="SIGHUP", prepare=terminated(signal.SIGHUP, 129), after=_nothing_left),
