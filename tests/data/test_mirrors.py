@@ -77,7 +77,7 @@ def test_files_that_cannot_be_read_are_left_out(tmp_path):
     assert "look like" in why_not_mirrored(replace(data, train=split))
 
 
-@pytest.mark.parametrize("name", ["photos7", "aerial"])
+@pytest.mark.parametrize("name", ["photos7", "imagenette_mini"])
 def test_photographs_are_mirrored(name, shared_data):
     data = read_dataset(str(shared_data(name)))
     assert with_mirrors_judged(data) is data
