@@ -58,7 +58,9 @@ def fuzz(kind: str, folder: Path, *, count: int) -> Fuzzed:
         if done.returncode == 0:
             break
         progress = folder / "progress"
-        number = int(progress.read_text()) if progress.is_file() else first
+        if not progress.is_file():
+            raise RuntimeError(f"the reader of {kind} cannot begin: {done.stderr[-2000:]}")
+        number = int(progress.read_text())
         faults.append(f"{kind} {number}: the process ended with {done.returncode}: {done.stderr[-300:]!r}")
         first = number + 1
     return Fuzzed(kind=kind, count=count, faults=faults, slowest_seconds=slowest, peak_mb=peak)

@@ -94,7 +94,7 @@ def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     from effnet.cli.networks import read_spec
     from effnet.data.datasets import read_dataset
     from effnet.exporting.ledger import read_ledger
-    from effnet.profiling.profile import read_profile
+    from effnet.profiling.profile import read_profile, write_profile
     from effnet.recipes.choose import read_recipe
     from effnet.recipes.imagenet import imagenet_v1
     from effnet.runtime.config import read_config
@@ -119,6 +119,11 @@ def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     files["network.json"] = json.dumps(spec_to_dict(effnet.get_spec("lite0"))).encode()
     files["list.csv"] = ("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows)).encode()
     files["list.jsonl"] = "".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in rows).encode()
+    # Measuring a profile takes minutes; the tests have a device that is made up.
+    sys.path.insert(0, str(ROOT / "tests" / "profiling"))
+    from made_up import make_profile
+
+    write_profile(make_profile(networks=4, mixtures=4), folder / "made.json")
     files["profile.json"] = (folder / "made.json").read_bytes()
     return files, lambda path: readers[path.name](path)
 
