@@ -151,7 +151,8 @@ def _deploy_speed(record: Record) -> str:
 def _hostile(record: Record) -> str:
     return (
         "hostile inputs through the command line, that run no code, read no other file, neither crash, hang for 60 s, "
-        f"take 1 GB nor end in a traceback; {record['details']['mutants']:,} mutated files through all readers among them"
+        f"take 1 GB nor end in a traceback; {record['details']['mutants']:,} mutated files through all readers among "
+        "them"
     )
 
 
