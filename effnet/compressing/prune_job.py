@@ -24,7 +24,7 @@ from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.measure.paired import Paired, paired
 from effnet.nn.network import Network, build
-from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, read_config, write_text
+from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, check_digests, read_config, write_text
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
 from effnet.system.files import read_json
 from effnet.system.lock import SCRATCH, alone_in, sweep
@@ -151,6 +151,8 @@ def prune_bundle(
     options = options or Options()
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
+    if config.deployed == "onnx" and (bundle / ONNX).is_file():
+        check_digests(bundle, "onnx")  # it is timed against the pruned one, after all training
     check_standin(config.arch, options.activation)
     refuse_inside(out, data)
     dataset = read_as_fitted(data, folder=bundle, config=config)

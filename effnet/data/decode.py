@@ -143,7 +143,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, a decompression bomb; make it smaller"
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller, or set EFFNET_MAX_PIXELS"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture in a format that effnet reads, or its header is damaged"
     if isinstance(error, MemoryError):

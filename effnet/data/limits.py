@@ -100,6 +100,9 @@ class Room:
 ROOM = Room(MAX_BYTES)
 """The room of all images that this process decodes, in whatever thread."""
 
+if hasattr(os, "register_at_fork"):  # other threads' images are not in the new process, and never give their room back
+    os.register_at_fork(after_in_child=lambda: ROOM.__init__(MAX_BYTES))  # type: ignore[misc]
+
 
 class HeaderStream:
     """A file whose header is read from a bounded number of bytes and calls; after `release` it is as it was.

@@ -158,6 +158,11 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
     why = "" if record is None else "The bundle was fitted on other data: "
     what = _what(part, split)
     sentence = f"{why}{what if why else what[0].upper() + what[1:]} of these data {_are(part)} scored."
+    if record is None and config.split_seed is not None:
+        sentence += (
+            " WARNING: the bundle has no split.json, so images that it was trained on may be among them; if it was "
+            f"fitted on these data, --seed {config.split_seed} scores the test split."
+        )
     known = set(record.seen if record else ()).intersection(marks_of((merged,), class_names))
     if record is not None and known:
         sentence += (

@@ -49,6 +49,31 @@ def test_a_thread_never_waits_for_itself_and_more_than_all_is_all() -> None:
         pass
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_all_the_room_to_itself() -> None:
+    """What its parent's threads took, and their locks, would never be given back in it."""
+    code = """
+import os, signal, threading
+from effnet.data.limits import MAX_BYTES, ROOM
+taken, done = threading.Event(), threading.Event()
+def hold():
+    with ROOM.taken(MAX_BYTES):
+        taken.set()
+        done.wait()
+threading.Thread(target=hold).start()
+taken.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    with ROOM.taken(MAX_BYTES):
+        os._exit(0)
+status = os.waitpid(child, 0)[1]
+done.set()
+raise SystemExit(status)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=300)
+
+
 def test_inspection_decodes_large_images_one_after_another(make_folder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder({f"{split}/{label}": 2 for split in ("train", "val", "test") for label in "ab"})
     inside, most, lock = [0], [0], threading.Lock()

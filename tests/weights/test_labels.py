@@ -1,5 +1,6 @@
 """Which images a bundle is scored on: those of its fit's test split, or all of other data; and split.json."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -72,7 +73,12 @@ def test_other_data_are_scored_whole_and_what_was_trained_on_is_told(photos, con
     dataset, _ = inspect_and_join(read_dataset(photos, seed=5))
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    assert choose_images(photos, folder=bundle, config=config).sentence == "All 82 images of these data are scored."
+    assert choose_images(photos, folder=bundle, config=config).sentence == (
+        "All 82 images of these data are scored. WARNING: the bundle has no split.json, so images that it was trained "
+        "on may be among them; if it was fitted on these data, --seed 5 scores the test split."
+    )
+    published = dataclasses.replace(config, split_seed=None)
+    assert choose_images(photos, folder=bundle, config=published).sentence == "All 82 images of these data are scored."
     write_split(split_record(dataset), bundle)
     shutil.move(photos / "a" / "0.png", tmp_path / "0.png")
     chosen = choose_images(photos, folder=bundle, config=config)
