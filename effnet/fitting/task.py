@@ -128,8 +128,6 @@ def check(task: Task) -> None:
     """Raises InputError for options that contradict each other or are out of range."""
     if task.epochs is not None and task.minutes is not None:
         raise InputError("give --epochs or --minutes, not both")
-    if task.epochs is not None and task.asked.settings.get("train.epochs") is not None:
-        raise InputError("give --epochs or --set train.epochs, not both")
     _check_numbers(task)
     _check_strategy(task)
     if task.resize not in get_args(Resize):
