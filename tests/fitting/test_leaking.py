@@ -55,6 +55,8 @@ def test_chance_level_and_leaks_are_said_everywhere(leaking, tmp_path, run_cli, 
         assert text.split("(")[0].split("'")[0] in card
         assert text.split("(")[0].split("'")[0] in page
     assert "Always answering 'cat' would reach 50.00%" in ran.out
+    for name in ("report.html", "README.md"):
+        assert "never saw" not in (out / name).read_text(encoding="utf-8")
     assert len(read_split(out).leaked) == 3
 
     again = run_cli("evaluate", out, leaking)
