@@ -123,7 +123,7 @@ def _say_system(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):  # the reader of a pipe (head, less) has gone; there is nobody left to tell
         return 1
     if error.errno == errno.ENOSPC:
-        where = f" at {error.filename}" if error.filename else ""
+        where = f" at {error.filename}" if error.filename else ", or what standard output goes to"
         fail(f"the disk is full{where}: free some room, then give the command again, with --resume where it has that")
         return 1
     # A path that cannot be read or written; without a path it is the machine that fails.

@@ -20,12 +20,14 @@ from effnet.fitting.settings import epochs_in, finetune_recipe
 from effnet.fitting.state import Attempt
 from effnet.fitting.team import Training, train_together
 from effnet.nn.network import Network, build
+from effnet.recipes.choose import read_recipe
 from effnet.runtime.config import write_text
+from effnet.system.files import parse_json
 from effnet.training.head import scored_head, train_head
 from effnet.training.loop import TrainResult
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import recipe_from_dict, with_values
+from effnet.training.recipe_file import with_values
 from effnet.training.speed import train_speed
 from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays, has_folded_norms
@@ -272,11 +274,11 @@ def _read_head(folder: Path) -> Head | None:
         return None
     try:
         state, metadata = load_arrays(path)
-        facts = json.loads(metadata["facts"])
+        facts = parse_json(metadata["facts"])
         if not isinstance(facts, dict):
             raise ValueError("its facts must be a JSON object")
         return state, facts, Validation(logits=state.pop(_LOGITS), indices=state.pop(_INDICES))
-    except (BundleError, ValueError, KeyError, RecursionError) as error:
+    except (BundleError, ValueError, KeyError) as error:
         raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start anew") from error
 
 
@@ -295,7 +297,7 @@ def _recipe(
     """Returns the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
     path = folder / RECIPE
     if path.is_file():
-        return recipe_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_recipe(path, network.spec)
     spec = network.spec
     if epochs is None:
         assert minutes is not None

@@ -12,7 +12,10 @@ from effnet.errors import BundleError, EffnetError, MissingExtraError
 from effnet.system.lock import alone_in
 
 EFFNET = f"exec {sys.executable} -m effnet"
-FULL = "effnet: the disk is full: free some room, then give the command again, with --resume where it has that\n"
+FULL = (
+    "effnet: the disk is full, or what standard output goes to: free some room, then give the command again, with "
+    "--resume where it has that\n"
+)
 
 
 def shell(command):

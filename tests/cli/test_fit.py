@@ -199,7 +199,9 @@ def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_pictures, tm
     assert (process.returncode, err) == (130, "effnet: interrupted; it goes on with the same command and --resume\n")
 
 
-@pytest.mark.parametrize("path, where", [("out/run/plan.json", " at out/run/plan.json"), (None, "")])
+@pytest.mark.parametrize(
+    "path, where", [("out/run/plan.json", " at out/run/plan.json"), (None, ", or what standard output goes to")]
+)
 def test_a_full_disk_is_told_as_one(path, where, run_cli, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device", *([path] if path else []))

@@ -1,6 +1,7 @@
 """Fits that begin with pretrained weights: what is trained, what is left alone, and that a killed one goes on."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
 from effnet.fitting.events import Counted, Said
+from effnet.fitting.state import RECIPE
+from effnet.fitting.transfer import _recipe
+from effnet.nn.network import build
 from effnet.training.head import scored_head
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick")
@@ -311,3 +315,12 @@ def test_a_heads_temperature_is_that_of_its_exported_file(head, stripes):
     probabilities, indices = predict_split(model, val)
     raw = apply_temperature(probabilities, 1 / model.config.temperature)
     assert fit_temperature(np.log(raw), val.labels[indices]) == pytest.approx(model.config.temperature, rel=1e-2)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"train": {"lr": NaN}}'])
+def test_a_kept_recipe_that_was_damaged_is_named(tmp_path, text):
+    (tmp_path / RECIPE).write_text(text)
+    network = build(effnet.scale(effnet.get_spec("b0", num_classes=2), phi=-20))
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / RECIPE))) as refused:
+        _recipe(None, None, network, {}, epochs=None, minutes=1.0, settings={}, spent=0.0, folder=tmp_path)
+    assert "\n" not in str(refused.value)
