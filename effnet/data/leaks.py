@@ -4,7 +4,6 @@ import hashlib
 import heapq
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +12,12 @@ from effnet.data.datasets import Dataset, Split, split_listing
 from effnet.data.groups import joined
 from effnet.data.listing import Group, Listing
 from effnet.data.stored import Source, source_name
-from effnet.errors import DataError
+from effnet.errors import DataError, ImageError
+from effnet.system.files import open_regular
 
 _SPLITS = ("train", "val", "test")
-_SAMPLED = 256
+# So many marks of a fit's images are kept; so many bytes of a file, headers among them, tell it from others.
+_SAMPLED, _MARKED_BYTES = 256, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,12 @@ def fingerprint_of(listing: Listing) -> str:
 
 
 def marks_of(splits: Iterable[Split], class_names: Sequence[str]) -> list[str]:
-    """Return a mark for each image, of its file's name and size and its label: in another folder it is the same."""
+    """Return a mark for each image, of its label and its file's size and first bytes: wherever it lies it is the same.
+
+    Of images that lie in blocks which cannot all be at hand, the name stands for the content.
+    """
     return [
-        _mark(source, class_names[label])
+        _mark(source, class_names[label], read=split.blocks is None)
         for split in splits
         for source, label in zip(split.sources, split.labels.tolist(), strict=True)
     ]
@@ -110,13 +114,24 @@ def sample_of_marks(marks: Iterable[str]) -> tuple[str, ...]:
     return tuple(heapq.nsmallest(_SAMPLED, marks))
 
 
-def _mark(source: Source, label: str) -> str:
-    size = 0
-    if isinstance(source, str):
-        with suppress(OSError):
-            size = os.stat(source).st_size
-    text = f"{os.path.basename(_identity(source))}\0{label}\0{size}"
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def _mark(source: Source, label: str, *, read: bool) -> str:
+    content = _begin(source) if read else None
+    text = f"{label}\0".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text + (content or _identity(source).encode("utf-8", "surrogateescape"))).hexdigest()[:16]
+
+
+def _begin(source: Source) -> bytes | None:
+    """Return the size and the first bytes of an image's file, None if it cannot be read."""
+    try:
+        if isinstance(source, np.ndarray):
+            return source.tobytes()
+        if not isinstance(source, str):
+            data = source.read()
+            return b"%d\0" % len(data) + data[:_MARKED_BYTES]
+        with open_regular(source) as file:
+            return b"%d\0" % os.fstat(file.fileno()).st_size + file.read(_MARKED_BYTES)
+    except (OSError, ImageError):
+        return None
 
 
 def _identity(source: Source) -> str:

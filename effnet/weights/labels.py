@@ -163,11 +163,11 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
             " WARNING: the bundle has no split.json, so images that it was trained on may be among them; if it was "
             f"fitted on these data, --seed {config.split_seed} scores the test split."
         )
-    known = set(record.seen if record else ()).intersection(marks_of((merged,), class_names))
+    known = set(record.seen).intersection(marks_of((merged,), class_names)) if record else ()
     if record is not None and known:
         sentence += (
             f" WARNING: about {len(known) / len(record.seen):.0%} of the images that it was trained on are among them, "
-            "so the accuracy is too high: the data have changed since, or are a part of those."
+            "so the accuracy is too high: the data were changed, renamed or packed since, or are a part of those."
         )
     return Chosen(split=split, part=part, sentence=sentence)
 

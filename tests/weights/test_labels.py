@@ -13,6 +13,7 @@ import effnet
 from effnet.data.datasets import read_dataset
 from effnet.data.inspect import inspect_and_join
 from effnet.data.preprocess import Preprocess
+from effnet.data.sharding import write_shards
 from effnet.errors import BundleError, DataError, InputError
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.split_file import SPLIT, SplitRecord, read_split, write_split
@@ -67,6 +68,21 @@ def test_the_split_of_the_fit_is_made_again_wherever_the_data_lie(photos, config
         assert [by_name(getattr(again, part)) for part in SPLITS] == [by_name(getattr(dataset, p)) for p in SPLITS]
         assert choose_images(data, folder=tmp_path / "bundle", config=config).part == "test"
     assert len(choose_images(photos, folder=tmp_path / "bundle", config=config, part="all").split) == 82
+
+
+def test_images_that_were_trained_on_are_told_under_other_names_and_in_shards(photos, config, tmp_path) -> None:
+    dataset, _ = inspect_and_join(read_dataset(photos, seed=5))
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    write_split(split_record(dataset), bundle)
+    renamed = tmp_path / "renamed"
+    for number, path in enumerate(sorted(photos.rglob("*.*"))):
+        (renamed / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, renamed / path.parent.name / f"other-{number}{path.suffix}")
+    write_shards(dataset, tmp_path / "shards")
+    for data in (renamed, tmp_path / "shards"):
+        sentence = choose_images(data, folder=bundle, config=config, part="all").sentence
+        assert "about 100% of the images that it was trained on are among them" in sentence
 
 
 def test_other_data_are_scored_whole_and_what_was_trained_on_is_told(photos, config, tmp_path) -> None:
