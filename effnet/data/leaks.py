@@ -111,7 +111,7 @@ def sample_of_marks(marks: Iterable[str]) -> tuple[str, ...]:
 
     Source: a bottom-k sketch, A. Z. Broder, "On the resemblance and containment of documents", 1997.
     """
-    return tuple(heapq.nsmallest(_SAMPLED, marks))
+    return tuple(heapq.nsmallest(_SAMPLED, set(marks)))
 
 
 def _mark(source: Source, label: str, *, read: bool) -> str:
