@@ -209,8 +209,6 @@ def _export_one(
     judge: Acceptance | None,
     progress: Said | None,
 ) -> Exported:
-    from effnet.exporting.verify import compare
-
     calibration = pictures.calibration if target.precision == "int8" else None
     if progress:
         progress(f"writing {target.name}", 0, 0)
@@ -219,19 +217,12 @@ def _export_one(
         scratch = Path(name)
         write_config(config, scratch)
         write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
-        check, accuracy, scored, judged = None, None, 0, None
+        proof = _Proof()
         if can_run(target.runtime):
-            predictor = Predictor(scratch, format=target.name)
-            check = compare(eager, predictor, pictures.check)
-            if judge is not None and target.precision != "fp32":
-                judged = judge.judge(predictor, progress=_said(progress, f"judging {target.name}"))
-            if pictures.scored is not None:
-                accuracy, scored = accuracy_of(
-                    predictor, pictures.scored, progress=_said(progress, f"scoring {target.name}")
-                )
-            del predictor  # Windows moves no file that is open
+            proof = _prove(Predictor(scratch, format=target.name), pictures, eager, judge, progress)
         size = target.size_bytes(scratch)
         _move_in(scratch, place, target)
+    check, judged = proof.check, proof.judged
     entry = Entry(
         digest=digest_of(place, target) or "",
         size_bytes=size,
@@ -239,8 +230,8 @@ def _export_one(
         random=pictures.random,
         max_difference=check.max_difference if check else None,
         agreement=check.agreement if check else None,
-        scored=scored,
-        accuracy=accuracy,
+        scored=proof.scored,
+        accuracy=proof.accuracy,
         judged=judged.images if judged else 0,
         drop=judged.drop if judged else None,
         calibration={} if calibration is None else _settings(quantization, len(calibration)),
@@ -253,12 +244,37 @@ def _export_one(
         size_bytes=size,
         check=check,
         random=pictures.random,
-        accuracy=accuracy,
-        scored=scored,
+        accuracy=proof.accuracy,
+        scored=proof.scored,
         part=pictures.part,
         unscored=pictures.unscored,
         judged=judged,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proof:
+    """What a file's answers show; of one that this machine cannot run, nothing."""
+
+    check: "ExportCheck | None" = None
+    accuracy: float | None = None
+    scored: int = 0
+    judged: Paired | None = None
+
+
+def _prove(
+    predictor: Predictor, pictures: Pictures, eager: np.ndarray, judge: Acceptance | None, progress: Said | None
+) -> _Proof:
+    """Return what the file's answers show; raise BudgetError if fewer bits lose more than they may."""
+    from effnet.exporting.verify import compare
+
+    name, judged, accuracy, scored = predictor.format.name, None, None, 0
+    check = compare(eager, predictor, pictures.check)
+    if judge is not None and predictor.format.precision != "fp32":
+        judged = judge.judge(predictor, progress=_said(progress, f"judging {name}"))
+    if pictures.scored is not None:
+        accuracy, scored = accuracy_of(predictor, pictures.scored, progress=_said(progress, f"scoring {name}"))
+    return _Proof(check=check, accuracy=accuracy, scored=scored, judged=judged)
 
 
 def _said(progress: Said | None, text: str) -> Callable[[int, int], None] | None:
