@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -89,25 +90,18 @@ def bench_exports(
         raise BundleError(f"{folder} has no export that these runtimes run: effnet export {folder} --to {absent[0]}")
     # What is wrong with the data is better said before measuring than after.
     chosen = None if data is None else choose_images(data, folder=folder, config=config)
-    steps = len(threads) * len(batches) * rounds * len(present)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, steps)
-
     failed: dict[str, str] = {}
     paths = _whole(Path(folder), present, failed)
+    steps = count(1)
+    total = len(threads) * len(batches) * rounds * len(present)
     timings: list[tuple[str, Timing]] = []
-    for number in threads:
-        for batch in batches:
-            taken = time_in_turns(
-                paths, threads=number, batch=batch, rounds=rounds, seconds=seconds, progress=step
-            )  # fmt: skip
-            failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
-            timings += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
+    for number, batch in product(threads, batches):
+        taken = time_in_turns(
+            paths, threads=number, batch=batch, rounds=rounds, seconds=seconds,
+            progress=lambda: progress(next(steps), total) if progress else None,
+        )  # fmt: skip
+        failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
+        timings += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
     usable = [name for name in paths if name not in failed]
     qualities = _kept(folder) if chosen is None else _qualities(folder, usable, chosen, failed)
     rows = tuple(
