@@ -1,10 +1,9 @@
-"""Where downloads are kept, whether they are allowed, and that one process at a time makes one."""
+"""Where downloads are kept, and whether they are allowed."""
 
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from effnet.system.home import private_folder
@@ -31,36 +30,6 @@ def cache_folder() -> Path:
 def network_forbidden() -> bool:
     """Returns whether the environment says, as to huggingface_hub, that nothing may be downloaded."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Lets one process, and one thread of it, go on at a time; the system frees the lock when its holder ends."""
-    with open(lock, "ab") as file:
-        _lock(file.fileno(), wait=True)
-        yield
-
-
-def in_use(lock: Path) -> bool:
-    """Returns whether a process, or another thread of this one, holds a lock of `alone`."""
-    try:
-        with open(lock, "ab") as file:
-            return not _lock(file.fileno(), wait=False)
-    except OSError:
-        return False
-
-
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Returns whether the lock was to be had; Windows, and disks of networks that lock nothing, give it to all."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        pass
-    return True
 
 
 def file_digest(path: str | os.PathLike[str], kind: str) -> str:

@@ -15,13 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.fetching import alone, cache_folder, file_digest, in_use, network_forbidden
+from effnet.data.fetching import cache_folder, file_digest, network_forbidden
 from effnet.data.shard_file import Handle, Shard, open_handle
 from effnet.data.tar_index import Member
 from effnet.errors import DataError
 from effnet.system.download import complete, discard, size_on_disk
 from effnet.system.files import read_json
 from effnet.system.http import Dropped, Refused, StatusError, TooLarge, shown_url
+from effnet.system.lock import alone, in_use
 
 DEFAULT_LIMIT_GB = 50.0
 TOGETHER = 4

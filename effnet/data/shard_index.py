@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.fetching import alone, network_forbidden
+from effnet.data.fetching import network_forbidden
 from effnet.data.listing import SPLIT_NAMES, class_name
 from effnet.data.places import INDEX, is_url
 from effnet.data.shard_cache import url_folder
@@ -18,6 +18,7 @@ from effnet.errors import DataError
 from effnet.system.download import complete, discard
 from effnet.system.files import parse_json, read_bytes
 from effnet.system.http import Dropped, Refused, StatusError, checked_url, shown_url
+from effnet.system.lock import alone
 from effnet.system.text import printable
 
 FORMAT = 1

@@ -54,6 +54,35 @@ def alone_in(place: str | os.PathLike[str]) -> Iterator[None]:
                 folder.rmdir()
 
 
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process, and no other thread of this one, holds the lock file, which stays."""
+    with open(lock, "ab") as file:
+        _flock(file.fileno(), wait=True)
+        yield
+
+
+def in_use(lock: Path) -> bool:
+    """Return whether a process, or another thread of this one, holds a lock of `alone`."""
+    try:
+        with open(lock, "ab") as file:
+            return not _flock(file.fileno(), wait=False)
+    except OSError:
+        return False
+
+
+def _flock(descriptor: int, *, wait: bool) -> bool:
+    """Return whether the lock was to be had; systems and file systems that lock nothing give it to all."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def sweep(folder: Path, *, deep: bool = False) -> None:
     """Remove the temporary folders that killed processes left in `folder`, which this process must have to itself."""
     for path in list(folder.rglob(f"{SCRATCH}*") if deep else folder.glob(f"{SCRATCH}*")):
@@ -112,15 +141,11 @@ def _open(path: Path) -> int:
 
 def _take(descriptor: int, whole: Path, *, told: bool) -> None:
     """Lock the file; raise InputError with the holder's number if another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _flock(descriptor, wait=False):
         raise InputError(
             f"only one effnet process at a time may write to {whole}; {_owner(descriptor, told=told)} does. Wait until "
             "it ends, or name another --out"
-        ) from None
-    except OSError:  # a file system without locks
-        return
+        )
 
 
 def _owner(descriptor: int, *, told: bool) -> str:
