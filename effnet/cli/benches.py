@@ -24,9 +24,7 @@ def bench(
         str | None,
         typer.Option(help="Batch sizes, with commas; by default 1,8,32, and 1 where runtimes are compared."),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Labelled pictures that score the exports that are compared.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Labelled images to score the compared exports on.")] = None,
     output: Format = Output.table,
 ) -> None:
     """Measure latency, throughput and memory of a bundle's exports on this machine."""

@@ -21,7 +21,7 @@ GroupBy = Annotated[
     str,
     typer.Option(
         metavar="PATTERN",
-        help="Keep images together in whose paths below DATA this regular expression finds the same, such as "
+        help="Keep images whose paths have the same match of this regular expression in one split, such as "
         "'patient(\\d+)'.",
     ),
 ]

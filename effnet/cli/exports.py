@@ -43,7 +43,7 @@ def export(
         Path | None, typer.Option(metavar="FOLDER", help="Where to write; into the bundle by default.")
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0, max=100, help="Points of accuracy that fewer bits may cost, where there are data.")
+        float, typer.Option(min=0, max=100, help="Maximum accuracy drop from quantization, in percentage points.")
     ] = 0.5,
     images: Annotated[int, typer.Option(min=1, help="Training pictures that calibrate int8.")] = 256,
     method: Annotated[Method, typer.Option(help="How int8 finds the ranges of its numbers.")] = Method.minmax,

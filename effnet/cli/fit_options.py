@@ -37,7 +37,9 @@ Coverage = Annotated[
 MaxError = Annotated[float | None, typer.Option(help='Largest error among the answers, such as 0.01; "unknown" else.')]
 Resize = Annotated[
     str,
-    typer.Option(metavar="HOW", help="Images become square by center (crop), squash, pad, or auto: by their shapes."),
+    typer.Option(
+        metavar="HOW", help="How images become square: center (crop), squash, pad, or auto (by aspect ratio)."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
