@@ -61,7 +61,8 @@ class Command:
     It must end with one of `codes`, and print `says` (a text, in either stream) and none of `lacks`. `python` runs the
     words as Python code instead; `prefix` stands before Python. `before` runs in the child before effnet starts. `stop`
     sends a signal after so many seconds; what Python itself says before effnet has begun is not effnet's. `beside`
-    starts the same command a second time, at once: one of the two must end with each of `codes`.
+    starts the same command a second time, at once: one of the two must end with each of `codes`. So many processes as
+    `busy` compute meanwhile.
     """
 
     words: Sequence[str]
@@ -75,6 +76,7 @@ class Command:
     closed: Sequence[int] = ()
     stop: tuple[signal.Signals, float] | None = None
     beside: bool = False
+    busy: int = 0
     memory_mb: float = MEMORY_MB
     seconds: float = HANG_SECONDS
 
@@ -176,7 +178,13 @@ def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 def run(command: Command, ground: Ground) -> Outcome:
     """Run a command to its end and return what it did; its memory is that of the largest of its processes."""
-    return _finish(*_start(command, ground, "0"), command)
+    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(command.busy)]
+    try:
+        return _finish(*_start(command, ground, "0"), command)
+    finally:
+        for process in load:
+            process.kill()
+            process.wait()
 
 
 def _run_two(command: Command, ground: Ground) -> list[Outcome]:

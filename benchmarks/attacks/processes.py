@@ -1,5 +1,6 @@
-"""Items 5 and 9: two processes in one folder, signals, closed streams, no home and little memory."""
+"""Items 5, 7 and 9: two processes in one folder, signals, closed streams, no home and little memory."""
 
+import json
 import os
 import resource
 import shutil
@@ -23,6 +24,37 @@ def two(*words: str, inside: bool = False) -> Callable[[Ground], Sequence[Comman
         return Command(words=(*told, *out), codes=(0, 2), beside=True), whole
 
     return prepare
+
+
+def busy(threads: int) -> Callable[[Ground], Sequence[Command]]:
+    """Return an attack that plans for a latency once on the machine as it is, and once while others compute on it.
+
+    The benchmark's own machine may be busy the first time, too; then as much has to be said of that plan. It is a whole
+    fit, whose training may take what training takes.
+    """
+
+    def prepare(ground: Ground) -> Sequence[Command]:
+        cores = os.cpu_count() or 1
+        words = ("fit", "digits", "--max-latency-ms", "0.3", "--epochs", "1", "--weights", "none",
+                 "--threads", min(threads, cores))  # fmt: skip
+        return [
+            Command(
+                words=(*words, "--out", ground.path(f"out{load}")), codes=(0, 4), busy=load, seconds=300, memory_mb=2000
+            )
+            for load in (0, cores)
+        ]
+
+    return prepare
+
+
+def _planned(ground: Ground) -> str:
+    """Return what is wrong with two plans: another network under load, and not a word about it."""
+    paths = [ground.path(f"out{load}") / "report.json" for load in (0, os.cpu_count() or 1)]
+    if not all(path.exists() for path in paths):  # exit code 4: it was said that nothing could be judged
+        return ""
+    calm, loaded = (json.loads(path.read_text()) for path in paths)
+    names = [report["network"]["name"] for report in (calm, loaded)]
+    return "" if names[0] == names[1] or loaded["busy"] else f"planned {names[1]} instead of {names[0]} without a word"
 
 
 def terminated(number: signal.Signals, code: int) -> Callable[[Ground], Sequence[Command]]:
@@ -143,6 +175,8 @@ ATTACKS = (
         name="two exports",
         prepare=two("export", "BUNDLE", "--to", "executorch", inside=True),
     ),
+    Attack(item=7, name="a busy machine, one thread", prepare=busy(1), after=_planned),
+    Attack(item=7, name="a busy machine, two threads", prepare=busy(2), after=_planned),
     Attack(item=9, name="SIGTERM", prepare=terminated(signal.SIGTERM, 143), after=_nothing_left),
     Attack(item=9, name="SIGHUP", prepare=terminated(signal.SIGHUP, 129), after=_nothing_left),
     Attack(item=9, name="Ctrl-C", prepare=terminated(signal.SIGINT, 130), after=_nothing_left),
