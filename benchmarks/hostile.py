@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.attacks import code, images, models, network, processes, users, weights
 from benchmarks.attacks.fuzz import COUNTS, fuzz
-from benchmarks.attacks.ground import Attack, carry_out, environment
+from benchmarks.attacks.ground import attacked, environment, tell
 from benchmarks.harness import finish
 
 ATTACKS = tuple(
@@ -29,7 +29,7 @@ def main() -> None:
     args = _options()
     with tempfile.TemporaryDirectory(prefix="effnet-hostile-") as name:
         bundle = make_bundle(Path(name))
-        rows = [_attacked(attack, bundle) for attack in ATTACKS if args.only in f"{attack.item} {attack.name}"]
+        rows = [attacked(attack, bundle) for attack in ATTACKS if args.only in f"{attack.item} {attack.name}"]
         total = sum(COUNTS.values())
         for kind, count in COUNTS.items():
             if args.only in f"mutants of {kind}" and (share := round(count * args.mutants / total)):
@@ -64,21 +64,6 @@ def make_bundle(folder: Path) -> Path:
     return bundle
 
 
-def _attacked(attack: Attack, bundle: Path) -> dict[str, object]:
-    start = time.monotonic()
-    faults, outcomes = carry_out(attack, bundle=bundle)
-    row = {
-        "item": attack.item,
-        "name": attack.name,
-        "commands": len(outcomes),
-        "longest_s": round(max((outcome.seconds for outcome in outcomes), default=0.0), 2),
-        "peak_mb": round(max((outcome.peak_mb for outcome in outcomes), default=0.0)),
-        "faults": faults,
-    }
-    _tell(row, time.monotonic() - start)
-    return row
-
-
 def _fuzzed(kind: str, folder: Path, count: int) -> dict[str, object]:
     start = time.monotonic()
     place = folder / f"fuzz-{kind}"
@@ -92,16 +77,8 @@ def _fuzzed(kind: str, folder: Path, count: int) -> dict[str, object]:
         "peak_mb": round(found.peak_mb),
         "faults": list(found.faults)[:20],
     }
-    _tell(row, time.monotonic() - start)
+    tell(row, time.monotonic() - start)
     return row
-
-
-def _tell(row: dict[str, object], seconds: float) -> None:
-    faults = row["faults"]
-    print(f"{row['item']} {row['name']}: {'withstood' if not faults else 'FAULT'} ({row['commands']} commands, longest "
-          f"{row['longest_s']} s, at most {row['peak_mb']} MB; {seconds:.0f} s)", flush=True)  # fmt: skip
-    for fault in faults:  # type: ignore[attr-defined]
-        print(f"    {fault}", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import ROOT
 
@@ -88,7 +89,7 @@ class Attack:
     `after` looks at the folder when all is done and returns what is wrong, or an empty text.
     """
 
-    item: int
+    item: int | str
     name: str
     prepare: Callable[[Ground], Sequence[Command]]
     after: Callable[[Ground], str] | None = None
@@ -256,3 +257,27 @@ def _kill_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def attacked(attack: Attack, bundle: Path) -> dict[str, object]:
+    """Carry out an attack, print what came of it, and return it as a row of a record."""
+    start = time.monotonic()
+    faults, outcomes = carry_out(attack, bundle=bundle)
+    row = {
+        "item": attack.item,
+        "name": attack.name,
+        "commands": len(outcomes),
+        "longest_s": round(max((outcome.seconds for outcome in outcomes), default=0.0), 2),
+        "peak_mb": round(max((outcome.peak_mb for outcome in outcomes), default=0.0)),
+        "faults": faults,
+    }
+    tell(row, time.monotonic() - start)
+    return row
+
+
+def tell(row: Mapping[str, Any], seconds: float) -> None:
+    """Print a row of a record, and its faults."""
+    print(f"{row['item']} {row['name']}: {'FAULT' if row['faults'] else 'good'} ({row['commands']} commands, longest "
+          f"{row['longest_s']} s, at most {row['peak_mb']} MB; {seconds:.0f} s)", flush=True)  # fmt: skip
+    for fault in row["faults"]:
+        print(f"    {fault}", flush=True)
