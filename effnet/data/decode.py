@@ -121,11 +121,7 @@ def _loaded(
         kind = stored_kind(picture)
         _hear(kind, value_range, heard)
         twice = needs_second(picture) and (whole or value_range is not None)
-        needed, (width, height) = decoding_bytes(picture, stream), picture.size
-        if twice:
-            needed += width * height * 4
-            check_pixels(width, height, bytes_needed=needed)
-        room.enter_context(ROOM.taken(needed))
+        room.enter_context(ROOM.taken(decoding_bytes(picture, stream)))
         load_picture(picture)
         second = None
         if twice:
@@ -230,4 +226,4 @@ def _reason(error: Exception) -> str:
         return "there is too little memory to decode it; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"it cannot be decoded ({printable(str(error)) or type(error).__name__})"
+    return f"it cannot be decoded ({printable(str(error).strip()) or type(error).__name__})"

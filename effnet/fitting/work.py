@@ -89,12 +89,11 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
     for line in describe(report):
         task.say(line)
     dataset = without_unreadable(dataset, report.unreadable, strict=task.strict)
+    if report.values is not None:  # told with the report
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
     said = len(dataset.notes)
     if note := resize_note(task.resize, report.shapes):
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    if report.values is not None:  # already told with the report
-        dataset = dataclasses.replace(dataset, notes=(*report.values.sentences, *dataset.notes))
-        said += len(report.values.sentences)
     if task.asked.value("augment.flip") is None:
         dataset = with_mirrors_judged(dataset)
     for note in dataset.notes[said:]:

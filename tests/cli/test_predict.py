@@ -194,10 +194,10 @@ def test_a_folder_gives_what_a_data_set_would_find_and_names_the_rest(run_cli, s
         (tmp_path / folder).mkdir()
         Image.new("L", (8, 8)).save(tmp_path / folder / "a.png")
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
-    for name in ("phone.heic", "._a.png", "notes.txt"):
+    for name in ("photo.jxl", "._a.png", "notes.txt"):
         (tmp_path / "in" / name).write_bytes(b"x")
     done = run_cli("predict", small_bundle, tmp_path / "in", "--format", "json")
     assert done.code == 2
     assert [Path(row["path"]).parent.name for row in json.loads(done.out)] == ["in", "linked"]
-    assert "phone.heic: effnet does not read this format" in done.err
+    assert "photo.jxl: effnet does not read this format" in done.err
     assert "1 .txt" in done.err
