@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ from effnet.data.opening import (
     open_picture,
     open_stream,
     orientation_of,
+    read_whole,
 )
 from effnet.data.pixels import pieces, stored_channels, to_pixels
 from effnet.data.value_range import ValueRange
@@ -156,18 +157,28 @@ def convert_pillow(
 ) -> np.ndarray:
     """Return an image of Pillow's as `decode_image` returns that of a file; raise ImageError as it does.
 
-    Of 16-bit colours Pillow has the upper bytes only.
+    Of 16-bit colours Pillow keeps the upper bytes: with a range, the file of an image that is not yet loaded is read.
     """
     try:
         kind, needed = stored_kind(image), bytes_needed(image)
         check_pixels(*image.size, bytes_needed=needed)
-        deep = None if kind == ORDINARY else Deep(kind=kind, value_range=value_range)
         _hear(kind, value_range, heard)
+        if value_range is not None and needs_second(image):
+            return decode_image(_file_of(image), channels=channels, value_range=value_range)
+        deep = None if kind == ORDINARY else Deep(kind=kind, value_range=value_range)
         with ROOM.taken(needed):
             image.load()
             return to_pixels(image, channels, orientation=orientation_of(image), deep=deep)
     except Exception as error:  # it may be an opened file, damaged as any other
         raise image_error(b"", error, name="<a Pillow image>") from error
+
+
+def _file_of(image: Any) -> bytes:
+    place = image.fp.tell()
+    image.fp.seek(0)
+    data = read_whole(image.fp)
+    image.fp.seek(place)
+    return data
 
 
 def image_header(source: Source, *, name: str = "") -> ImageHeader:

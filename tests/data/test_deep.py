@@ -51,6 +51,9 @@ def test_sixteen_bit_colours_keep_all_their_bits(png_bytes) -> None:
         np.testing.assert_array_equal(decode_image(data, value_range=TWELVE), expected(colour))
         np.testing.assert_array_equal(decode_image(data), (colour >> 8).astype(np.uint8))
         np.testing.assert_array_equal(np.concatenate(list(stored_values(data))), colour)
+        opened = Image.open(io.BytesIO(data))
+        np.testing.assert_array_equal(convert_pillow(opened, value_range=TWELVE), expected(colour))
+        np.testing.assert_array_equal(np.asarray(opened), (colour >> 8).astype(np.uint8))
     ppm = b"P6\n5 7\n65535\n" + colour.astype(">u2").tobytes()
     assert image_header(ppm).values == "uint8"  # its header says what is white
 

@@ -214,7 +214,7 @@ def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path, png_bytes
     (tmp_path / "colour.png").write_bytes(png_bytes(np.asarray(alpha).astype(np.uint16) * 257))
     paths.append(str(tmp_path / "colour.png"))
     heif = pytest.importorskip("pillow_heif")
-    heif.from_pillow(alpha).save(tmp_path / "rgba.heic", chroma=444)
+    heif.from_pillow(alpha).save(tmp_path / "rgba.heic", chroma=444, enc_params={"preset": "ultrafast"})
     paths.append(str(tmp_path / "rgba.heic"))
     np.save(tmp_path / "deep.npy", np.asfortranarray(np.asarray(colour).astype(np.uint16)))
     found = python(MEASURE, *paths)
