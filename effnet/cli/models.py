@@ -69,6 +69,7 @@ def predict(
     from effnet.runtime.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
+    model.say = fail
     least = model.chosen_threshold(threshold)
     _ = model.engine  # a model that does not match its config is told before an image is prepared for it
     bad = 0
@@ -189,6 +190,7 @@ def evaluate(
     from effnet.weights.labels import choose_images
 
     model = load(bundle, threads=threads, format=use)
+    model.say = fail
     if unknown_from is not None:
         unknown_pictures(unknown_from)  # what is wrong with it is better said before scoring than after
     part = None if split is None else split.value

@@ -26,6 +26,7 @@ from effnet.cli.fit_options import (
     Strategy,
     Trials,
     UnknownFrom,
+    ValueRange,
     Weights,
 )
 from effnet.cli.launched import is_first
@@ -69,6 +70,7 @@ def fit(
     seed: Seed = None,
     channels: Channels = None,
     resize: Resize = "auto",
+    value_range: ValueRange = "auto",
     settings: Settings = None,
     strict: Strict = False,
     no_report_images: NoReportImages = False,
@@ -101,6 +103,7 @@ def fit(
             report_images=not no_report_images,
             group_by=group_by,
             resize=resize,  # type: ignore[arg-type]
+            value_range=value_range,  # type: ignore[arg-type]
             settings=read_settings(settings or []),
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
@@ -145,6 +148,7 @@ def train(
     seed: Seed = None,
     channels: Channels = None,
     resize: Resize = "auto",
+    value_range: ValueRange = "auto",
     strict: Strict = False,
     no_report_images: NoReportImages = False,
     group_by: GroupBy = "",
@@ -173,6 +177,7 @@ def train(
             report_images=not no_report_images,
             group_by=group_by,
             resize=resize,  # type: ignore[arg-type]
+            value_range=value_range,  # type: ignore[arg-type]
             resume=resume,
             listener=listener,
         )

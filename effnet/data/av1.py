@@ -48,7 +48,9 @@ def count_parts(budget: list[int], number: int = 1) -> None:
     """Takes parts of a file off the number that it may have; raises ImageError where none is left."""
     budget[0] -= number
     if budget[0] < 0:
-        raise ImageError("an AVIF file must have at most 100,000 boxes, extents and OBUs; it has more: save it again")
+        raise ImageError(
+            "an AVIF or HEIC file must have at most 100,000 boxes, extents and OBUs; it has more: save it again"
+        )
 
 
 def measure_stream(stream: bytes | memoryview, budget: list[int]) -> tuple[int, int, float]:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from effnet.data.av1 import count_parts, measure_stream
+from effnet.data.bmff import Fields, areas_of, boxes_in, version_of
 from effnet.errors import ImageError
 
 # Of boxes, extents and OBUs together: libavif keeps 16 bytes an extent, which may take none in the file.
@@ -18,19 +19,6 @@ _HEADER_BYTES = 512
 _FEW_STREAMS, _SMALLEST_BYTES = 8, 128 * 128 * 6
 
 
-class _Fields:
-    """Reads the big-endian numbers of a box; raises ValueError behind the last."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data, self._place = data, 0
-
-    def __call__(self, size: int) -> int:
-        self._place += size
-        if self._place > len(self._data):
-            raise ValueError("a box ends early")
-        return int.from_bytes(self._data[self._place - size : self._place], "big")
-
-
 def stream_bytes(data: bytes) -> float:
     """Returns the most bytes that libavif takes for the frames of a file, of which it decodes the first.
 
@@ -38,11 +26,11 @@ def stream_bytes(data: bytes) -> float:
     """
     view, budget = memoryview(data), [_MOST_PARTS]
     items, tracks = [], []
-    for kind, body in _boxes(view, budget):
+    for kind, body in boxes_in(view, budget):
         if kind == b"meta":
             items += _items(body[4:], view, budget)
         elif kind == b"moov":
-            tracks += [_track(track, view, budget) for name, track in _boxes(body, budget) if name == b"trak"]
+            tracks += [_track(track, view, budget) for name, track in boxes_in(body, budget) if name == b"trak"]
     return max(_needed([found for found in part if found], budget) for part in (items, tracks))
 
 
@@ -55,26 +43,9 @@ def _needed(streams: list[tuple[bytes | memoryview, int]], budget: list[int]) ->
     return needed + max(0, len(streams) - _FEW_STREAMS) * _SMALLEST_BYTES
 
 
-def _boxes(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields kind and body of each box."""
-    place = 0
-    while place + 8 <= len(data):
-        count_parts(budget)
-        size, kind = struct.unpack_from(">I4s", data, place)
-        start = 8
-        if size == 1 and place + 16 <= len(data):
-            size, start = int.from_bytes(data[place + 8 : place + 16], "big"), 16
-        elif size == 0:
-            size = len(data) - place
-        if size < start:  # libavif reads no further
-            return
-        yield kind, data[place + start : place + size]
-        place += size
-
-
 def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
     """Yields the boxes of a container and of those within."""
-    for kind, body in _boxes(data, budget):
+    for kind, body in boxes_in(data, budget):
         yield kind, body
         if kind in _PARENTS:
             yield from _inner(body, budget)
@@ -82,18 +53,18 @@ def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryv
 
 def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[bytes | memoryview, int]]:
     """Returns the streams of all AV1 items, whether they are shown or not, with the area that `ispe` says."""
-    boxes = list(_boxes(meta, budget))
+    boxes = list(boxes_in(meta, budget))
     stored = next((body for kind, body in boxes if kind == b"idat"), memoryview(b""))
     coded, areas, places = set(), {}, []
     for kind, body in boxes:
         if kind == b"iinf":
-            for name, entry in _boxes(body[6 if _version(body) == 0 else 8 :], budget):
-                if name == b"infe" and _version(entry) in (2, 3):
-                    size = 2 if _version(entry) == 2 else 4
+            for name, entry in boxes_in(body[6 if version_of(body) == 0 else 8 :], budget):
+                if name == b"infe" and version_of(entry) in (2, 3):
+                    size = 2 if version_of(entry) == 2 else 4
                     if entry[6 + size : 10 + size] == b"av01":
                         coded.add(int.from_bytes(entry[4 : 4 + size], "big"))
         elif kind == b"iprp":
-            areas |= _areas(list(_boxes(body, budget)), budget)
+            areas |= areas_of(list(boxes_in(body, budget)), budget)
         elif kind == b"iloc":
             places += _places(body, budget)
     streams = []
@@ -107,37 +78,9 @@ def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[
     return streams
 
 
-def _version(body: memoryview) -> int:
-    return body[0] if len(body) else 0
-
-
-def _areas(boxes: list[tuple[bytes, memoryview]], budget: list[int]) -> dict[int, int]:
-    """Returns the largest area that the properties of each item say."""
-    sizes = []
-    for kind, body in boxes:
-        if kind == b"ipco":
-            for name, value in _boxes(body, budget):
-                sides = struct.unpack_from(">II", value, 4) if name == b"ispe" and len(value) >= 12 else (0, 0)
-                sizes.append(sides[0] * sides[1])
-    areas: dict[int, int] = {}
-    for kind, body in boxes:
-        if kind != b"ipma":
-            continue
-        field, is_long = _Fields(body), bool(len(body) > 3 and body[3] & 1)
-        version = field(4) >> 24
-        for _ in range(field(4)):
-            item = field(2 if version < 1 else 4)
-            for _ in range(field(1)):
-                count_parts(budget)
-                index = field(2) & 0x7FFF if is_long else field(1) & 0x7F
-                if 0 < index <= len(sizes):
-                    areas[item] = max(areas.get(item, 0), sizes[index - 1])
-    return areas
-
-
 def _places(body: memoryview, budget: list[int]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     """Yields item, construction method and (start, length) of the extents that an `iloc` box lists."""
-    field = _Fields(body)
+    field = Fields(body)
     version, sizes = field(4) >> 24, field(2)
     offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     for _ in range(field(2 if version < 2 else 4)):
@@ -158,16 +101,16 @@ def _track(track: memoryview, file: memoryview, budget: list[int]) -> tuple[memo
     """Returns the first frame's stream of an AV1 track, and the area to which it is scaled."""
     boxes = [(kind, body) for kind, body in _inner(track, budget) if kind in _TABLES]
     found = dict(boxes)
-    if b"av01" not in [kind for kind, _ in _boxes(found.get(b"stsd", memoryview(b""))[8:], budget)]:
+    if b"av01" not in [kind for kind, _ in boxes_in(found.get(b"stsd", memoryview(b""))[8:], budget)]:
         return None
     kinds = sorted("stco" if kind == b"co64" else kind.decode() for kind, _ in boxes)
     if kinds != ["stco", "stsd", "stsz", "tkhd"]:
         raise ValueError(f"a track has the boxes {', '.join(kinds[:9])}")
-    chunks, sizes, header = _Fields(found.get(b"stco", found.get(b"co64"))), _Fields(found[b"stsz"]), found[b"tkhd"]
+    chunks, sizes, header = Fields(found.get(b"stco", found.get(b"co64"))), Fields(found[b"stsz"]), found[b"tkhd"]
     if chunks(8) & 0xFFFFFFFF == 0:
         return None
     start = chunks(4 if b"stco" in found else 8)
     sizes(4)
     length = sizes(4) or (sizes(4) and sizes(4))
-    sides = struct.unpack_from(">II", header, 88 if _version(header) else 76)
+    sides = struct.unpack_from(">II", header, 88 if version_of(header) else 76)
     return file[start : start + length], (sides[0] >> 16) * (sides[1] >> 16)

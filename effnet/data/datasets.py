@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.decode import ImageHeader, decoded_image, fit_channels, image_header
+from effnet.data.decode import Heard, ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.layout import EXPECTED
@@ -18,6 +18,7 @@ from effnet.data.order import Blocks
 from effnet.data.places import HUB, is_sharded
 from effnet.data.split import arrange, check_classes
 from effnet.data.stored import Source, encoded, source_name
+from effnet.data.value_range import ValueRange
 from effnet.errors import DataError, ImageError, InputError, MissingExtraError, nearest
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
 from effnet.system.text import printable
@@ -47,9 +48,9 @@ class Split:
 class Dataset:
     """Labelled pictures in three splits; a label is an index into `class_names`.
 
-    `channels` is what decoding should ask for; `mirror_safe` says that a mirrored picture keeps its class;
-    `notes` are sentences on how the splits came to be and what was left out. `made` are the splits that were made here,
-    with `seed`; none of `groups` is on two sides of these. `listed` is what it was made of.
+    `channels` and `value_range` are what decoding should ask for; `mirror_safe` says that a mirrored picture keeps its
+    class; `notes` are sentences on how the splits came to be and what was left out. `made` are the splits that were
+    made here, with `seed`; none of `groups` is on two sides of these. `listed` is what it was made of.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dataset:
     made: tuple[str, ...] = ()
     seed: int = 0
     listed: Listing | None = None
+    value_range: ValueRange | None = None
 
     @property
     def group_by(self) -> str:
@@ -110,7 +112,14 @@ def check_options(*, seed: int, channels: int | None) -> None:
         raise DataError(str(error)) from error
 
 
-def split_listing(listing: Listing, *, seed: int, channels: int | None = None, strict: bool = False) -> Dataset:
+def split_listing(
+    listing: Listing,
+    *,
+    seed: int,
+    channels: int | None = None,
+    strict: bool = False,
+    value_range: ValueRange | None = None,
+) -> Dataset:
     """Return the data set of what was listed, split with `seed` where it does not say how; groups are kept whole."""
     parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups)
     class_names, class_notes = check_classes(parts, strict=strict)
@@ -132,23 +141,27 @@ def split_listing(listing: Listing, *, seed: int, channels: int | None = None, s
         made=made,
         seed=seed,
         listed=listing,
+        value_range=value_range,
     )
 
 
-def load_image(split: Split, index: int, *, channels: int) -> np.ndarray:
+def load_image(split: Split, index: int, *, channels: int, value_range: ValueRange | None = None) -> np.ndarray:
     """Returns picture `index` as uint8 [H, W, channels]; raises ImageError if it cannot be decoded."""
-    with loaded_image(split, index, channels=channels) as image:
+    with loaded_image(split, index, channels=channels, value_range=value_range) as image:
         return image
 
 
 @contextmanager
-def loaded_image(split: Split, index: int, *, channels: int) -> Iterator[np.ndarray]:
+def loaded_image(
+    split: Split, index: int, *, channels: int, value_range: ValueRange | None = None, heard: Heard | None = None
+) -> Iterator[np.ndarray]:
     """Yields what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         yield fit_channels(source, channels)
         return
-    with decoded_image(encoded(source), channels=channels, name=source_name(source, "")) as image:
+    name = source_name(source, "")
+    with decoded_image(encoded(source), channels=channels, name=name, value_range=value_range, heard=heard) as image:
         yield image
 
 

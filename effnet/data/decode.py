@@ -1,14 +1,16 @@
 """Files become uint8 arrays: Pillow for pictures, .npy for any other number of channels."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from effnet.data.deep import ORDINARY, Deep, needs_second, pieces_of, stored_kind, take_second_
 from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
-from effnet.data.npy import is_npy, npy_shape, read_npy
+from effnet.data.npy import is_npy, npy_header, npy_values, read_npy
 from effnet.data.opening import (
     FORMAT_SUFFIXES,
     Source,
@@ -18,8 +20,10 @@ from effnet.data.opening import (
     open_picture,
     open_stream,
     orientation_of,
+    read_whole,
 )
-from effnet.data.pixels import stored_channels, to_pixels
+from effnet.data.pixels import pieces, stored_channels, to_pixels
+from effnet.data.value_range import ValueRange
 from effnet.errors import ImageError
 from effnet.system.text import printable
 
@@ -30,7 +34,8 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset().union(*FORMAT_SUFFIXES.values())
 class ImageHeader:
     """What a picture's header says; width and height in pixels as shown, after the EXIF orientation.
 
-    `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for .npy.
+    `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for .npy. `values` is
+    the type of the values: "uint8" too where a file of more bits says their range itself.
     """
 
     width: int
@@ -38,24 +43,39 @@ class ImageHeader:
     channels: int
     format: str
     mode: str
+    values: str = ORDINARY
 
 
-def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.ndarray:
+Heard = Callable[[str], None]
+"""Is called with the type of an image's values, where they are of more than 8 bits and no range is known."""
+
+
+def decode_image(
+    source: Source, *, channels: int = 3, name: str = "", value_range: ValueRange | None = None
+) -> np.ndarray:
     """Returns the picture as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
-    Any other number must be stored so, in a .npy file of uint8 or uint16 [H, W] or [H, W, C].
-    16-bit values become 8-bit by >> 8, which is what Pillow does for 16-bit RGB. `name` is how errors call bytes.
+    Any other number must be stored so, in a .npy file of integers or real numbers [H, W] or [H, W, C].
+    Values of more than 8 bits become 8 bits by `value_range` or, without one, as `to_uint8` says. `name` is how errors
+    call bytes.
 
     Raises:
-        ImageError: the file is missing, empty, damaged, too large or has other channels.
+        ImageError: the file is missing, empty, damaged, too large or has other channels, or no range is known.
     """
-    with decoded_image(source, channels=channels, name=name) as image:
+    with decoded_image(source, channels=channels, name=name, value_range=value_range) as image:
         return image
 
 
 @contextlib.contextmanager
-def decoded_image(source: Source, *, channels: int = 3, name: str = "") -> Iterator[np.ndarray]:
+def decoded_image(
+    source: Source,
+    *,
+    channels: int = 3,
+    name: str = "",
+    value_range: ValueRange | None = None,
+    heard: Heard | None = None,
+) -> Iterator[np.ndarray]:
     """Yields what `decode_image` returns, for a block that makes something smaller of it.
 
     Large images of all threads share one room (effnet.data.limits.ROOM): until the block ends, this one is in it.
@@ -64,35 +84,101 @@ def decoded_image(source: Source, *, channels: int = 3, name: str = "") -> Itera
         raise ImageError(f"channels must be at least 1, received {channels}")
     with contextlib.ExitStack() as room:
         try:
-            image = _decode(source, channels, room)
+            image = _decode(source, channels, room, value_range, heard)
         except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
             raise image_error(source, error, name=name) from error
         yield image
 
 
-def _decode(source: Source, channels: int, room: contextlib.ExitStack) -> np.ndarray:
+def _decode(
+    source: Source,
+    channels: int,
+    room: contextlib.ExitStack,
+    value_range: ValueRange | None,
+    heard: Heard | None,
+) -> np.ndarray:
     with open_stream(source) as stream:
         if is_npy(stream):
-            height, width, stored = npy_shape(stream)
+            (height, width, stored), kind = npy_header(stream)
+            _hear(kind, value_range, heard)
             room.enter_context(ROOM.taken(height * width * max(stored + 2, BYTES_PER_PIXEL)))
             stream.seek(0)
-            return fit_channels(read_npy(stream), channels)
-        with open_picture(stream) as picture:
-            room.enter_context(ROOM.taken(decoding_bytes(picture, stream)))
-            load_picture(picture)
-            return to_pixels(picture, channels, orientation=orientation_of(picture))
+            return fit_channels(read_npy(stream, value_range=value_range), channels)
+        with _loaded(stream, room, value_range, heard) as (picture, deep):
+            return to_pixels(picture, channels, orientation=orientation_of(picture), deep=deep)
 
 
-def convert_pillow(image: Image.Image, *, channels: int = 3) -> np.ndarray:
-    """Return an image of Pillow's as `decode_image` returns that of a file; raise ImageError as it does."""
+@contextlib.contextmanager
+def _loaded(
+    stream: BinaryIO,
+    room: contextlib.ExitStack,
+    value_range: ValueRange | None,
+    heard: Heard | None,
+    *,
+    whole: bool = False,
+) -> Iterator[tuple[Image.Image, Deep | None]]:
+    """Yields a loaded image and what its values are, None of 8 bits; with a range or `whole` with all their bits."""
+    with open_picture(stream) as picture, contextlib.ExitStack() as also:
+        kind = stored_kind(picture)
+        _hear(kind, value_range, heard)
+        twice = needs_second(picture) and (whole or value_range is not None)
+        room.enter_context(ROOM.taken(decoding_bytes(picture, stream)))
+        load_picture(picture)
+        second = None
+        if twice:
+            stream.seek(0)
+            second = also.enter_context(open_picture(stream))
+            take_second_(second)
+            load_picture(second)
+        yield picture, None if kind == ORDINARY else Deep(kind=kind, value_range=value_range, second=second)
+
+
+def _hear(kind: str, value_range: ValueRange | None, heard: Heard | None) -> None:
+    if heard is not None and value_range is None and kind != ORDINARY:
+        heard(kind)
+
+
+def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
+    """Yields the values of an image of more than 8 bits, in pieces; raises ImageError as decode_image does."""
     try:
-        needed = bytes_needed(image)
+        with contextlib.ExitStack() as room, open_stream(source) as stream:
+            if is_npy(stream):
+                yield from npy_values(stream)
+                return
+            with _loaded(stream, room, None, None, whole=True) as (picture, deep):
+                if deep is not None:
+                    yield from pieces_of(picture, deep, pieces((0, 0, *picture.size)))
+    except Exception as error:  # as in decoded_image
+        raise image_error(source, error, name=name) from error
+
+
+def convert_pillow(
+    image: Image.Image, *, channels: int = 3, value_range: ValueRange | None = None, heard: Heard | None = None
+) -> np.ndarray:
+    """Return an image of Pillow's as `decode_image` returns that of a file; raise ImageError as it does.
+
+    Of 16-bit colours Pillow keeps the upper bytes: with a range, the file of an image that is not yet loaded is read.
+    """
+    try:
+        kind, needed = stored_kind(image), bytes_needed(image)
         check_pixels(*image.size, bytes_needed=needed)
+        _hear(kind, value_range, heard)
+        if value_range is not None and needs_second(image):
+            return decode_image(_file_of(image), channels=channels, value_range=value_range)
+        deep = None if kind == ORDINARY else Deep(kind=kind, value_range=value_range)
         with ROOM.taken(needed):
             image.load()
-            return to_pixels(image, channels, orientation=orientation_of(image))
+            return to_pixels(image, channels, orientation=orientation_of(image), deep=deep)
     except Exception as error:  # it may be an opened file, damaged as any other
         raise image_error(b"", error, name="<a Pillow image>") from error
+
+
+def _file_of(image: Any) -> bytes:
+    place = image.fp.tell()
+    image.fp.seek(0)
+    data = read_whole(image.fp)
+    image.fp.seek(place)
+    return data
 
 
 def image_header(source: Source, *, name: str = "") -> ImageHeader:
@@ -100,8 +186,8 @@ def image_header(source: Source, *, name: str = "") -> ImageHeader:
     try:
         with open_stream(source) as stream:
             if is_npy(stream):
-                height, width, channels = npy_shape(stream)
-                return ImageHeader(width=width, height=height, channels=channels, format="NPY", mode="NPY")
+                (height, width, channels), kind = npy_header(stream)
+                return ImageHeader(width=width, height=height, channels=channels, format="NPY", mode="NPY", values=kind)
             with open_picture(stream) as picture:
                 width, height = picture.size
                 if orientation_of(picture) >= 5:
@@ -112,6 +198,7 @@ def image_header(source: Source, *, name: str = "") -> ImageHeader:
                     channels=stored_channels(picture),
                     format=picture.format or "",
                     mode=picture.mode,
+                    values=stored_kind(picture),
                 )
     except Exception as error:
         raise image_error(source, error, name=name) from error
@@ -150,4 +237,4 @@ def _reason(error: Exception) -> str:
         return "there is too little memory to decode it; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"it cannot be decoded ({printable(str(error)) or type(error).__name__})"
+    return f"it cannot be decoded ({printable(str(error).strip()) or type(error).__name__})"

@@ -7,6 +7,7 @@ from typing import Any
 from effnet.data.leaks import NO_LEAKS, Leaks
 from effnet.data.listing import Skipped
 from effnet.data.shapes import Shapes, shapes_warning
+from effnet.data.values import Values
 from effnet.system.text import printable
 
 FEW_IMAGES = 20
@@ -55,7 +56,8 @@ class DataReport:
 
     `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or
     a number of stored channels with how many pictures have it; `small_classes` have few in train. `leaks` are test
-    pictures of which train or val hold another, as `find_leaks` has them.
+    pictures of which train or val hold another, as `find_leaks` has them. `values` are those of images with more than
+    8 bits, None where there are none.
     """
 
     name: str
@@ -77,6 +79,7 @@ class DataReport:
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     leaks: Leaks = NO_LEAKS
+    values: Values | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that json.dumps takes."""
@@ -99,6 +102,7 @@ def describe(report: DataReport) -> list[str]:
         f"Modes: {', '.join(f'{count:,} {mode}' for mode, count in report.modes)}; "
         f"channels as stored: {', '.join(f'{count:,} with {number}' for number, count in report.channels)}"
     )
+    lines += [] if report.values is None else report.values.sentences
     lines += _describe_files("cannot be decoded", report.unreadable)
     lines += _describe_files("were skipped", report.skipped)
     lines += _describe_files("have the suffix of another format (they are read all the same)", report.wrong_suffixes)

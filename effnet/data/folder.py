@@ -13,9 +13,7 @@ from effnet.errors import DataError
 from effnet.system.text import printable
 
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
-_FOREIGN_PICTURES = frozenset(
-    {".heic", ".heif", ".jxl", ".svg", ".psd", ".eps", ".pdf", ".tga", ".dng", ".cr2", ".nef", ".arw"}
-)
+_FOREIGN_PICTURES = frozenset({".jxl", ".svg", ".psd", ".eps", ".pdf", ".tga", ".dng", ".cr2", ".nef", ".arw"})
 _FOREIGN_REASON = "effnet does not read this format; convert it to JPEG or PNG"
 
 Folder = tuple[int, int]

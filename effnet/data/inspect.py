@@ -18,6 +18,8 @@ from effnet.data.listing import Group, Skipped
 from effnet.data.opening import FORMAT_SUFFIXES
 from effnet.data.shapes import shapes_of
 from effnet.data.stored import Source, encoded, source_name
+from effnet.data.value_range import Asked, read_asked
+from effnet.data.values import Values, with_values
 from effnet.errors import DataError, ImageError
 from effnet.system.text import printable
 
@@ -44,29 +46,42 @@ class _Finding:
 
 
 def inspect_dataset(
-    dataset: Dataset, *, sample: int = 20_000, seed: int = 0, progress: Progress | None = None
+    dataset: Dataset,
+    *,
+    sample: int = 20_000,
+    seed: int = 0,
+    value_range: Asked = "auto",
+    progress: Progress | None = None,
 ) -> DataReport:
     """Decodes every picture, or a seeded sample of them above `sample`, and reports what it found.
 
+    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" for what suits them.
     `progress` is called with the number done and the total. Arrays in memory are not decoded.
 
     Raises:
-        DataError: not one picture can be decoded.
+        DataError: not one picture can be decoded, or no range suits them.
     """
-    findings = _examine_all(_items(dataset, sample=sample, seed=seed), channels=dataset.channels, progress=progress)
+    dataset, values = with_values(dataset, read_asked(value_range))
+    findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
     copies = _copies(findings)
-    return _summarize(replace(dataset, groups=(*dataset.groups, *copies)), findings, copies)
+    return _summarize(replace(dataset, groups=(*dataset.groups, *copies)), findings, copies, values)
 
 
 def inspect_and_join(
-    dataset: Dataset, *, sample: int = 20_000, seed: int = 0, progress: Progress | None = None
+    dataset: Dataset,
+    *,
+    sample: int = 20_000,
+    seed: int = 0,
+    value_range: Asked = "auto",
+    progress: Progress | None = None,
 ) -> tuple[Dataset, DataReport]:
-    """Inspect a data set; where it was split here, return it split so that no copies are on two sides, and its report.
+    """Inspect a data set; return it with the range of its values, and its report.
 
-    These are equal pictures and nearly identical ones, of those that inspection decoded. Raises DataError as
-    `inspect_dataset` does.
+    Where it was split here, it is returned split so that no copies are on two sides: equal pictures and nearly
+    identical ones, of those that inspection decoded. Raises DataError as `inspect_dataset` does.
     """
-    findings = _examine_all(_items(dataset, sample=sample, seed=seed), channels=dataset.channels, progress=progress)
+    dataset, values = with_values(dataset, read_asked(value_range))
+    findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
     copies = _copies(findings)
     dataset = keep_together(dataset, copies)
     sides = {name: split for split in SPLITS for name in names_of(getattr(dataset, split))}
@@ -74,10 +89,12 @@ def inspect_and_join(
         replace(finding, item=replace(finding.item, split=sides.get(finding.item.name, finding.item.split)))
         for finding in findings
     ]
-    return dataset, _summarize(dataset, moved, copies)
+    return dataset, _summarize(dataset, moved, copies, values)
 
 
-def _summarize(dataset: Dataset, findings: Sequence[_Finding], copies: Sequence[Group]) -> DataReport:
+def _summarize(
+    dataset: Dataset, findings: Sequence[_Finding], copies: Sequence[Group], values: Values | None
+) -> DataReport:
     readable = [(f, f.header) for f in findings if f.header is not None]
     headers = [header for _, header in readable]
     unreadable = tuple(Skipped(path=f.item.name, reason=f.reason) for f in findings if f.header is None)
@@ -112,6 +129,7 @@ def _summarize(dataset: Dataset, findings: Sequence[_Finding], copies: Sequence[
         skipped=dataset.skipped,
         notes=dataset.notes,
         leaks=find_leaks(dataset),
+        values=values,
     )
 
 
@@ -135,24 +153,25 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
     return items
 
 
-def _examine_all(items: Sequence[_Item], *, channels: int, progress: Progress | None) -> list[_Finding]:
-    findings = []
+def _examine_all(dataset: Dataset, *, sample: int, seed: int, progress: Progress | None) -> list[_Finding]:
+    findings, items = [], _items(dataset, sample=sample, seed=seed)
     # Pillow decodes without the interpreter's lock, so threads are enough. Large images wait for each other
     # (effnet.data.limits.ROOM), so that there is memory for them.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        for finding in pool.map(lambda item: _examine(item, channels), items):
+        for finding in pool.map(lambda item: _examine(item, dataset), items):
             findings.append(finding)
             if progress is not None:
                 progress(len(findings), len(items))
     return findings
 
 
-def _examine(item: _Item, channels: int) -> _Finding:
+def _examine(item: _Item, dataset: Dataset) -> _Finding:
+    channels, value_range = dataset.channels, dataset.value_range
     try:
         if not isinstance(item.source, np.ndarray):
             file = encoded(item.source)
             header = image_header(file, name=item.name)
-            look = look_at(decode_image(file, channels=channels, name=item.name))
+            look = look_at(decode_image(file, channels=channels, name=item.name, value_range=value_range))
             size_bytes = len(file) if isinstance(file, bytes) else os.stat(file).st_size
         else:
             height, width, stored = item.source.shape

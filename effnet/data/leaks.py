@@ -67,7 +67,8 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
     if listed is None or not _is_parted(dataset, groups):
         return dataset
     try:
-        split = split_listing(replace(listed, groups=dataset.groups), seed=dataset.seed, channels=dataset.channels)
+        asked = {"channels": dataset.channels, "value_range": dataset.value_range}
+        split = split_listing(replace(listed, groups=dataset.groups), seed=dataset.seed, **asked)
     except DataError:
         return dataset
     sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]

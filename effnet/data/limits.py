@@ -38,7 +38,7 @@ MAX_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
 """The memory that all images take that are decoded at the same time; an image that needs more is refused."""
 
 MAX_WHOLE_FILE = 2 * MAX_PIXELS
-"""The size of the largest file that is read whole before it is decoded: JPEG, WebP and AVIF."""
+"""The size of the largest file that is read whole before it is decoded: JPEG, WebP, AVIF and HEIC."""
 
 # Headers, with all metadata, may have so many bytes. A call of `read` counts as some more, so that of tiny pieces
 # there are not millions.

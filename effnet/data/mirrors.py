@@ -92,7 +92,7 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
     def thumbnail(index: int) -> np.ndarray | None:
         try:
-            with open_picture_at(split, index, channels=dataset.channels) as picture:
+            with open_picture_at(split, index, channels=dataset.channels, value_range=dataset.value_range) as picture:
                 image = decoded(picture, channels=dataset.channels, least=2 * _SIDE)
                 small = resample(image, width=_SIDE, height=_SIDE, interpolation="bilinear")
         except ImageError:

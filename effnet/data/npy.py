@@ -1,11 +1,13 @@
 """Reads .npy files as images, piece by piece."""
 
 import math
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from effnet.data.limits import MAX_PIXELS, HeaderStream, check_pixels
+from effnet.data.value_range import ValueRange, to_uint8
 from effnet.errors import ImageError
 
 _MAGIC = b"\x93NUMPY"
@@ -24,30 +26,45 @@ def is_npy(stream: BinaryIO) -> bool:
     return found
 
 
-def npy_shape(stream: BinaryIO) -> Shape:
-    """Returns the shape that the header says; raises ImageError as `read_npy`."""
-    return _read_header(stream)[0]
+def npy_header(stream: BinaryIO) -> tuple[Shape, str]:
+    """Returns the shape and the type of the values that the header says; raises ImageError as `read_npy`."""
+    shape, dtype, _ = _read_header(stream)
+    return shape, dtype.name
 
 
-def read_npy(stream: BinaryIO) -> np.ndarray:
-    """Returns uint8 [H, W, C], of 16-bit values the upper byte.
+def read_npy(stream: BinaryIO, *, value_range: ValueRange | None = None) -> np.ndarray:
+    """Returns uint8 [H, W, C]; values of more than 8 bits become that as `to_uint8` says.
 
-    Raises ImageError for other arrays than uint8 or uint16 [H, W] and [H, W, C], for large ones, and for cut files.
+    Raises ImageError for other arrays than numbers [H, W] and [H, W, C], for large ones, and for cut files.
     """
     shape, dtype, is_fortran = _read_header(stream)
     result = np.empty(shape, np.uint8)
     # Fortran's order is that of the transposed array, whose values follow each other in the file.
     flat = result.transpose() if is_fortran else result
-    row_values = math.prod(flat.shape[1:])
-    together = max(1, _PIECE_BYTES // (row_values * dtype.itemsize))
-    for start in range(0, len(flat), together):
-        part = flat[start : start + together]
-        data = stream.read(part.size * dtype.itemsize)
-        if len(data) < part.size * dtype.itemsize:
-            raise ValueError("the file is truncated")
-        values = np.frombuffer(data, dtype).reshape(part.shape)
-        part[...] = values if dtype.itemsize == 1 else values >> 8
+    start = 0
+    for values in _parts(stream, flat.shape, dtype):
+        part = flat[start : start + len(values)]
+        part[...] = values if dtype == np.uint8 else to_uint8(values, dtype.name, value_range)
+        start += len(values)
     return result
+
+
+def npy_values(stream: BinaryIO) -> Iterator[np.ndarray]:
+    """Yields the values of a file as they are stored, in pieces; raises ImageError as `read_npy`."""
+    shape, dtype, is_fortran = _read_header(stream)
+    return _parts(stream, shape[::-1] if is_fortran else shape, dtype)
+
+
+def _parts(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Yields so many rows of an array in the file's order that they take a few megabytes."""
+    row_values = math.prod(shape[1:])
+    together = max(1, _PIECE_BYTES // (row_values * dtype.itemsize))
+    for start in range(0, shape[0], together):
+        rows = min(together, shape[0] - start)
+        data = stream.read(rows * row_values * dtype.itemsize)
+        if len(data) < rows * row_values * dtype.itemsize:
+            raise ValueError("the file is truncated")
+        yield np.frombuffer(data, dtype).reshape(rows, *shape[1:])
 
 
 def _read_header(stream: BinaryIO) -> tuple[Shape, np.dtype, bool]:
@@ -58,9 +75,10 @@ def _read_header(stream: BinaryIO) -> tuple[Shape, np.dtype, bool]:
     first = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
     shape, is_fortran, dtype = read(header)
-    if dtype.kind != "u" or dtype.itemsize > 2 or len(shape) not in (2, 3) or min(shape) < 1:
+    usable = dtype.kind in "ui" or (dtype.kind == "f" and dtype.itemsize <= 8)
+    if not usable or len(shape) not in (2, 3) or min(shape) < 1:
         raise ImageError(
-            f".npy must hold uint8 or uint16 [height, width] or [height, width, channels], "
+            f".npy must hold integers or real numbers [height, width] or [height, width, channels], "
             f"received {dtype} {list(shape)}"
         )
     height, width, channels = (*shape, 1)[:3]

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from effnet.data import avif, jpeg2000, jpeg_scans
+from effnet.data import avif, heic, jpeg2000, jpeg_scans
+from effnet.data.deep import needs_second
 from effnet.data.headers import check_avif, check_icon, check_size, check_tags, strip_bytes
 from effnet.data.limits import (
     BYTES_PER_PIXEL,
@@ -33,6 +34,7 @@ FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
     "PPM": frozenset({".ppm", ".pgm", ".pbm", ".pnm", ".pfm"}),
     "JPEG2000": frozenset({".jp2", ".j2k", ".jpx"}),
     "AVIF": frozenset({".avif"}),
+    "HEIF": frozenset({".heic", ".heif", ".hif"}),
     "ICO": frozenset({".ico"}),
     "NPY": frozenset({".npy"}),
 }
@@ -100,29 +102,39 @@ def formats() -> tuple[str, ...]:
 
 def open_picture(stream: BinaryIO) -> Image.Image:
     """Opens an image, nothing of which is decoded yet; raises ImageError for one that would cost too much."""
-    start = stream.read(16)
+    start = stream.read(heic.START_BYTES)
     stream.seek(0)
+    found = heic.is_heic(start)
     if start.startswith(b"\0\0\1\0"):
         check_icon(stream)
-    elif start[4:8] == b"ftyp":
+    elif start[4:8] == b"ftyp" and not found:
         check_avif(stream)
     elif start[:2] in (b"II", b"MM"):
         check_tags(stream)
     limits = {}
-    if start[4:8] == b"ftyp" or start.startswith(b"RIFF"):  # these two plugins read the whole file
+    if start[4:8] == b"ftyp" or start.startswith(b"RIFF"):  # these plugins read the whole file
         limits["limit_bytes"] = 2 * MAX_WHOLE_FILE
         check_size(stream)
     elif start.startswith(PngImagePlugin._MAGIC):
         limits["call_bytes"] = _PNG_CALL_BYTES
     header = HeaderStream(stream, **limits)
-    picture = Image.open(header, formats=formats())  # type: ignore[arg-type]
+    picture = _open(stream, header, is_heic=found)
     header.release()
     check_pixels(*picture.size, bytes_needed=bytes_needed(picture))
     return picture
 
 
+def _open(stream: BinaryIO, header: Any, *, is_heic: bool) -> Image.Image:
+    return heic.open_heic(stream, header=header) if is_heic else Image.open(header, formats=formats())
+
+
 def bytes_needed(picture: Image.Image) -> float:
     """Returns the most memory that decoding takes, the result of up to four channels among it."""
+    second = 4 * picture.width * picture.height if needs_second(picture) else 0
+    return _bytes_once(picture) + second
+
+
+def _bytes_once(picture: Image.Image) -> float:
     width, height = picture.size
     pixels = width * height
     needed = pixels * BYTES_PER_PIXEL
@@ -133,6 +145,8 @@ def bytes_needed(picture: Image.Image) -> float:
         return needed
     if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
         return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
+    if picture.format == "HEIF":
+        return max(needed, heic.heic_bytes(picture))
     if picture.format == "TIFF":
         return max(needed, pixels * 4 + strip_bytes(picture))
     if any(tile[0] in _PYTHON_DECODERS for tile in getattr(picture, "tile", ())[:1]):

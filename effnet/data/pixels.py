@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from effnet.data.deep import Deep, in_eight_bits
 from effnet.errors import ImageError
 
 # So many pixels are converted at a time: some 30 MB in the worst mode.
@@ -13,10 +14,13 @@ Box = tuple[int, int, int, int]
 """Left, upper, right, lower in whole pixels."""
 
 
-def to_pixels(picture: Image.Image, channels: int, *, orientation: int = 1, box: Box | None = None) -> np.ndarray:
+def to_pixels(
+    picture: Image.Image, channels: int, *, orientation: int = 1, box: Box | None = None, deep: Deep | None = None
+) -> np.ndarray:
     """Returns uint8 [height, width, channels] of a loaded image or of the box of it, turned upright.
 
-    Raises ImageError for other numbers of channels than 1, 3 and 4, and for values whose range is not known.
+    `deep` says what the values of an image of more than 8 bits are. Raises ImageError for other numbers of channels
+    than 1, 3 and 4, and for values whose range is not known.
     """
     if channels not in (1, 3, 4):
         raise ImageError(
@@ -24,17 +28,23 @@ def to_pixels(picture: Image.Image, channels: int, *, orientation: int = 1, box:
             f"store {channels} channels in a .npy file of uint8 [height, width, {channels}]"
         )
     left, top, right, bottom = whole = box or (0, 0, *picture.size)
-    scale = _to_eight_bits(picture) if picture.mode in ("I", "F") else 1.0
     width, height = right - left, bottom - top
     if width * height <= _PIECE_PIXELS:
-        piece = picture if whole == (0, 0, *picture.size) else picture.crop(whole)
-        return upright(_convert(piece, channels, scale), orientation)
+        return upright(_convert(_piece(picture, whole, deep), channels), orientation)
     shape = (width, height) if orientation >= 5 else (height, width)
     result = np.empty((*shape, channels), np.uint8)
     stored = _as_stored(result, orientation)
-    for x0, y0, x1, y1 in _pieces(whole):
-        stored[y0 - top : y1 - top, x0 - left : x1 - left] = _convert(picture.crop((x0, y0, x1, y1)), channels, scale)
+    for x0, y0, x1, y1 in pieces(whole):
+        piece = _piece(picture, (x0, y0, x1, y1), deep)
+        stored[y0 - top : y1 - top, x0 - left : x1 - left] = _convert(piece, channels)
     return result
+
+
+def _piece(picture: Image.Image, box: Box, deep: Deep | None) -> Image.Image:
+    piece = picture if box == (0, 0, *picture.size) else picture.crop(box)
+    if deep is None:
+        return piece
+    return in_eight_bits(piece, deep, None if deep.second is None else deep.second.crop(box))
 
 
 def stored_channels(picture: Image.Image) -> int:
@@ -68,7 +78,8 @@ def _mirrored(image: np.ndarray, orientation: int) -> np.ndarray:
     return image[:, ::-1] if orientation in (2, 3, 6, 7) else image
 
 
-def _pieces(box: Box) -> list[Box]:
+def pieces(box: Box) -> list[Box]:
+    """Returns the boxes of a million pixels at most that an image is converted in."""
     left, top, right, bottom = box
     across = min(right - left, _PIECE_PIXELS)
     down = _PIECE_PIXELS // across
@@ -79,12 +90,9 @@ def _pieces(box: Box) -> list[Box]:
     ]
 
 
-def _convert(picture: Image.Image, channels: int, scale: float) -> np.ndarray:
-    grey = _deep_grey(picture, scale)
-    if grey is not None:
-        colour = np.repeat(grey[..., None], min(channels, 3), axis=2)
-        opaque = np.full((*grey.shape, 1), 255, np.uint8)
-        return np.concatenate((colour, opaque), axis=2) if channels == 4 else colour
+def _convert(picture: Image.Image, channels: int) -> np.ndarray:
+    if picture.mode == "I":  # a PGM, which Pillow scales to 16 bits by the largest value in its header
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode == "La":
         picture = picture.convert("LA")
     if channels == 4:
@@ -97,34 +105,3 @@ def _convert(picture: Image.Image, channels: int, scale: float) -> np.ndarray:
     if picture.mode not in ("1", "L", "RGB"):
         picture = picture.convert("RGB")
     return np.array(picture.convert("L"))[..., None]
-
-
-def _deep_grey(picture: Image.Image, scale: float) -> np.ndarray | None:
-    """Returns uint8 [H, W] for the grey modes with more than 8 bits, which Pillow would clip; else None."""
-    if picture.mode.startswith("I;16"):
-        return (np.asarray(picture) >> 8).astype(np.uint8)
-    if picture.mode not in ("I", "F"):
-        return None
-    return np.clip(_numbers(picture) * scale, 0, 255).astype(np.uint8)
-
-
-def _numbers(picture: Image.Image) -> np.ndarray:
-    return np.nan_to_num(np.asarray(picture, dtype=np.float64), nan=0.0)
-
-
-def _to_eight_bits(picture: Image.Image) -> float:
-    """Returns by what the values of mode I or F are multiplied."""
-    # PNG and PGM open as "I" where they hold 16 bits. TIFF does not say the range, so the values must.
-    if picture.mode == "I" and picture.format in ("PNG", "PPM"):
-        return 1 / 256
-    pieces = _pieces((0, 0, *picture.size))
-    peak = max(float(_numbers(picture.crop(piece)).max(initial=0.0)) for piece in pieces)
-    if picture.mode == "F" and peak <= 1:
-        return 255.0
-    if peak <= 255:
-        return 1.0
-    if peak <= 65535:
-        return 1 / 256
-    raise ImageError(
-        f"32-bit values must lie in 0..1, 0..255 or 0..65535 but reach {peak:g}; store it with 8 or 16 bits"
-    )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from effnet.data.value_range import ValueRange
 from effnet.errors import DataError, nearest, shown
 
 Mode = Literal["center", "squash", "pad"]
@@ -37,8 +38,8 @@ class Preprocess:
     """How a picture becomes an input of `resolution` x `resolution` pixels.
 
     `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
-    whole image and takes no other than 1. `mean` and `std` are per channel, of pixels scaled to 0..1. Raises DataError
-    for a value out of range.
+    whole image and takes no other than 1. `mean` and `std` are per channel, of pixels scaled to 0..1. `value_range` is
+    what becomes black and white of images with more than 8 bits. Raises DataError for a value out of range.
     """
 
     resolution: int
@@ -47,6 +48,7 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.resolution, int) or isinstance(self.resolution, bool) or self.resolution < 1:
@@ -88,8 +90,10 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that json.dumps takes and from_dict reads back."""
-        values = asdict(self)
-        return values | {"mean": list(self.mean), "std": list(self.std)}
+        values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        if self.value_range is None:  # 8-bit images need none
+            del values["value_range"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
@@ -103,7 +107,8 @@ class Preprocess:
         if "resolution" not in values:
             raise DataError("preprocessing must have the key resolution, in pixels")
         lists = {key: tuple(values[key]) for key in ("mean", "std") if isinstance(values.get(key), list)}
-        return cls(**{**values, **lists})
+        found = values.get("value_range")
+        return cls(**{**values, **lists, "value_range": None if found is None else ValueRange.from_dict(found)})
 
 
 def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:

@@ -20,6 +20,7 @@ from effnet.data.preprocess import (
     resample,
 )
 from effnet.data.stored import encoded, source_name
+from effnet.data.value_range import ValueRange
 
 Picture = np.ndarray | EncodedJpeg
 """Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
@@ -29,7 +30,9 @@ _LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
 @contextmanager
-def open_picture_at(split: Split, index: int, *, channels: int) -> Iterator[Picture]:
+def open_picture_at(
+    split: Split, index: int, *, channels: int, value_range: ValueRange | None = None
+) -> Iterator[Picture]:
     """Yields picture `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read.
 
     A large decoded one is counted among those of all threads until the block ends, as by `decoded_image`.
@@ -43,7 +46,7 @@ def open_picture_at(split: Split, index: int, *, channels: int) -> Iterator[Pict
     if found is not None:
         yield found
         return
-    with decoded_image(file, channels=channels, name=name) as image:
+    with decoded_image(file, channels=channels, name=name, value_range=value_range) as image:
         yield image
 
 

@@ -166,7 +166,7 @@ def _compute(
 
 def _view(extractor: Extractor, split: Split, index: int, key: bytes, view: int) -> np.ndarray:
     preprocess = extractor.preprocess
-    with loaded_image(split, index, channels=preprocess.channels) as image:
+    with loaded_image(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as image:
         if view == 0:
             return resize_and_crop(image, preprocess)
         rng = np.random.default_rng(int.from_bytes(key, "little"))

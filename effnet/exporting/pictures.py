@@ -128,7 +128,7 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
     kept: list[int] = []
     for index in map(int, order):
         try:
-            with loaded_image(split, index, channels=preprocess.channels) as image:
+            with loaded_image(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as image:
                 images.append(resize_and_crop(image, preprocess))
             kept.append(index)
         except ImageError:

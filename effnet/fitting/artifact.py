@@ -309,4 +309,5 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
 
 
 def _pictures(artifact: Artifact, dataset: Dataset) -> Sequence[np.ndarray]:
-    return [load_image(dataset.test, m.index, channels=dataset.channels) for m in artifact.score.mistakes]
+    asked = {"channels": dataset.channels, "value_range": dataset.value_range}
+    return [load_image(dataset.test, m.index, **asked) for m in artifact.score.mistakes]

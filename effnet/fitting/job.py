@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.shapes import Resize
+from effnet.data.value_range import Asked
 from effnet.errors import InputError
 from effnet.fitting.asked import ask, ask_settings
 from effnet.fitting.budget import Budget
@@ -52,6 +53,7 @@ def fit(
     report_images: bool = True,
     group_by: str = "",
     resize: Resize = "auto",
+    value_range: Asked = "auto",
     settings: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
@@ -82,9 +84,10 @@ def fit(
     of one `group` in a manifest, or in whose paths `group_by`, a regular expression, finds the same.
 
     `resize` is how an image becomes the square that the network sees: "center" crops to its middle, "squash" and "pad"
-    show all of it, and "auto" chooses by the aspect ratios: "center" up to 16:9. `settings` change fields of the recipe
-    by their dotted names, such as {"augment.flip": False}, which trains on no mirrored image; images whose mirror image
-    is of another class are found out without it.
+    show all of it, and "auto" chooses by the aspect ratios: "center" up to 16:9. `value_range` is the lowest and the
+    highest value of images with more than 8 bits, such as (0, 4095); "auto" finds what suits the data set. `settings`
+    change fields of the recipe by their dotted names, such as {"augment.flip": False}, which trains on no mirrored
+    image; images whose mirror image is of another class are found out without it.
 
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
@@ -116,7 +119,7 @@ def fit(
         channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
-        report_images=report_images, resize=resize, asked=asked,
+        report_images=report_images, resize=resize, value_range=value_range, asked=asked,
         target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
     )  # fmt: skip
     return _run(task, resume=resume)
@@ -139,6 +142,7 @@ def train(
     report_images: bool = True,
     group_by: str = "",
     resize: Resize = "auto",
+    value_range: Asked = "auto",
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -163,7 +167,7 @@ def train(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
         channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener,
         network=network, model=model, asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
-        report_images=report_images, resize=resize,
+        report_images=report_images, resize=resize, value_range=value_range,
     )  # fmt: skip
     return _run(task, resume=resume)
 

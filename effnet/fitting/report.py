@@ -112,7 +112,8 @@ def render_card(report: Mapping[str, Any]) -> str:
     report = strict(report)
     classes = (report.get("test") or {}).get("per_class") or []
     wrong = [row for row in classes if row.get("f1") is not None and row["f1"] < 1]
-    channels = (report.get("dataset") or {}).get("channels") or 3
+    dataset = report.get("dataset") or {}
+    channels = dataset.get("channels") or 3
     return render(
         "card.md.j2",
         {
@@ -130,6 +131,7 @@ def render_card(report: Mapping[str, Any]) -> str:
             "side": (report.get("network") or {}).get("resolution") or 224,
             "channels": channels,
             "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
+            "value_range": ((dataset.get("findings") or {}).get("values") or {}).get("value_range"),
         },
     )
 

@@ -87,7 +87,7 @@ def make_preprocess(dataset: Dataset, *, resolution: int, short_side: int, seed:
     """
     mean, std = _pixel_statistics(dataset, seed=seed)
     crop = 1.0 if short_side < 1.25 * resolution else 0.9
-    return Preprocess(resolution=resolution, crop=crop, mean=mean, std=std)
+    return Preprocess(resolution=resolution, crop=crop, mean=mean, std=std, value_range=dataset.value_range)
 
 
 def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -97,7 +97,9 @@ def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...]
     totals = []
     for index in order:
         try:
-            with loaded_image(dataset.train, int(index), channels=dataset.channels) as image:
+            with loaded_image(
+                dataset.train, int(index), channels=dataset.channels, value_range=dataset.value_range
+            ) as image:
                 totals.append(_moments(image))
         except ImageError:  # beyond the inspected sample a file may still be damaged
             continue

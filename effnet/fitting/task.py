@@ -12,6 +12,8 @@ from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.places import refuse_inside
 from effnet.data.shapes import Resize
+from effnet.data.value_range import Asked as AskedRange
+from effnet.data.value_range import number, read_asked
 from effnet.errors import InputError, nearest
 from effnet.fitting.asked import Asked, command_words
 from effnet.fitting.budget import Budget
@@ -65,6 +67,7 @@ class Task:
     storage: str = ""
     report_images: bool = True
     resize: Resize = "auto"
+    value_range: AskedRange = "auto"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class Task:
         )
         network = None if self.network is None else spec_to_dict(self.network)
         return {name: getattr(self, name) for name in names} | {
+            "value_range": None if self.value_range == "auto" else self.value_range,
             "budget": self.budget.to_dict(),
             "network": network,
             "abstain": asdict(self.abstain),
@@ -133,6 +137,7 @@ def check(task: Task) -> None:
     if task.resize not in get_args(Resize):
         hint = nearest(str(task.resize), get_args(Resize))
         raise InputError(f"--resize must be one of {', '.join(get_args(Resize))}; got {task.resize!r}{hint}")
+    read_asked(task.value_range)
     if task.abstain.unknown_from is not None:
         unknown_pictures(task.abstain.unknown_from)
     refuse_inside(task.out, task.data)
@@ -231,6 +236,8 @@ def command_line(task: Task) -> str:
             words += [f"--{name}", _exact(value)]
     words += ["--group-by", task.group_by] if task.group_by else []
     words += [] if task.resize == "auto" else ["--resize", task.resize]
+    if (found := read_asked(task.value_range)) is not None:
+        words += ["--value-range", f"{number(found.low)},{number(found.high)}"]
     words += ["--strict"] if task.strict else []
     words += [] if task.report_images else ["--no-report-images"]
     return shlex.join([*words, "--out", str(task.out)])

@@ -85,10 +85,12 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
         group_by=task.group_by,
         progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
     )
-    dataset, report = inspect_and_join(dataset, seed=task.seed)
+    dataset, report = inspect_and_join(dataset, seed=task.seed, value_range=task.value_range)
     for line in describe(report):
         task.say(line)
     dataset = without_unreadable(dataset, report.unreadable, strict=task.strict)
+    if report.values is not None:  # told with the report
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
     said = len(dataset.notes)
     if note := resize_note(task.resize, report.shapes):
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
@@ -161,7 +163,9 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     return Attempt(
         candidate=index,
         recipe=_fitted(task, dataset, spec, recipe) if task.auto_batch else recipe,
-        preprocess=resized_as(preprocess, task.resize, report.shapes),
+        preprocess=dataclasses.replace(
+            resized_as(preprocess, task.resize, report.shapes), value_range=dataset.value_range
+        ),
         strategy=task.strategy if candidate.weights else "scratch",
     )
 

@@ -25,7 +25,13 @@ def predict_split(
     _ = predictor.engine  # a model that does not match is told before any image is prepared for it
 
     def prepare(index: int) -> np.ndarray:
-        with loaded_image(split, index, channels=preprocess.channels) as image:
+        with loaded_image(
+            split,
+            index,
+            channels=preprocess.channels,
+            value_range=preprocess.value_range,
+            heard=predictor.hear,
+        ) as image:
             return resize_and_crop(image, preprocess)
 
     rows, found = run_pictures(

@@ -2,8 +2,9 @@
 
 import ctypes
 import os
+import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from effnet.data.decode import convert_pillow, decoded_image
 from effnet.data.preprocess import resize_and_crop
+from effnet.data.value_range import assumption, to_uint8
 from effnet.errors import BundleError, DataError, InputError
 from effnet.runtime.config import CONFIG, ModelConfig, read_config, read_digests
 from effnet.runtime.engines import FRAGILE, Engine, open_engine, preload
@@ -51,7 +53,8 @@ class Predictor:
     """A bundle ready to predict; `effnet.load` makes it. Its file is opened at the first prediction.
 
     `format` names the export that predicts (effnet.runtime.formats); by default the bundle's own, `config.deployed`.
-    It may be pickled, and used after a fork: another process opens the bundle's files for itself.
+    It may be pickled, and used after a fork: another process opens the bundle's files for itself. `say` is told, once,
+    what is assumed of images of more than 8 bits where the bundle has no value range; by default it is a warning.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> None:  # noqa: A002
@@ -59,6 +62,8 @@ class Predictor:
         self.threads = threads
         self.config: ModelConfig = read_config(folder)
         self.format = find_format(format or self.config.deployed)
+        self.say: Callable[[str], None] = warnings.warn
+        self._heard = False
         self._start()
         _alive.add(self)
 
@@ -83,6 +88,12 @@ class Predictor:
             with self._opening:
                 self._engine = self._engine or self._open()
         return self._engine
+
+    def hear(self, kind: str) -> None:
+        """Says, the first time, what is assumed of images of this type: `decoded_image` calls it where it has to."""
+        if not self._heard:
+            self._heard = True
+            self.say(assumption(kind))
 
     def _open(self) -> Engine:
         path, config = self.folder / self.format.file, self.config
@@ -110,19 +121,25 @@ class Predictor:
     def prepare(self, picture: Picture) -> np.ndarray:
         """Returns one picture as the model takes it: uint8 [resolution, resolution, channels].
 
-        Takes a path, the bytes of a file, an image of Pillow's, or a decoded uint8 array [height, width, channels].
+        Takes a path, the bytes of a file, an image of Pillow's, or a decoded uint8 array [height, width, channels];
+        where the bundle has a value range, an array of other integers or of real numbers as well.
         Raises ImageError where it cannot be decoded, InputError for anything else.
         """
         preprocess = self.config.preprocess
+        channels, value_range = preprocess.channels, preprocess.value_range
         if isinstance(picture, np.ndarray):
+            if value_range is not None and picture.dtype != np.uint8 and picture.dtype.kind in "uif":
+                picture = to_uint8(picture, picture.dtype.name, value_range)
             expected = f"uint8 [height, width, {preprocess.channels}]"
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != preprocess.channels:
                 raise DataError(f"a picture as an array must be {expected}; got {picture.dtype} {picture.shape}")
             return resize_and_crop(picture, preprocess)
         if isinstance(picture, Image.Image):
-            return resize_and_crop(convert_pillow(picture, channels=preprocess.channels), preprocess)
+            return resize_and_crop(
+                convert_pillow(picture, channels=channels, value_range=value_range, heard=self.hear), preprocess
+            )
         if isinstance(picture, str | bytes | os.PathLike):
-            with decoded_image(picture, channels=preprocess.channels) as image:
+            with decoded_image(picture, channels=channels, value_range=value_range, heard=self.hear) as image:
                 return resize_and_crop(image, preprocess)
         raise InputError(f"an image must be {_PICTURES}; got {type(picture).__name__}")
 

@@ -45,7 +45,7 @@ def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BY
         image = kept.get(index)
         if image is not None:
             return image
-        with open_picture_at(split, index, channels=preprocess.channels) as picture:
+        with open_picture_at(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as picture:
             if int((index + 1) * share) == int(index * share) and not isinstance(picture, np.ndarray):
                 return picture
             image = _shrink(picture, preprocess)
@@ -206,7 +206,7 @@ def eval_batches(
     indices: list[int] = []
     for index in range(len(split)):
         try:
-            with loaded_image(split, index, channels=preprocess.channels) as image:
+            with loaded_image(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as image:
                 images.append(resize_and_crop(image, preprocess))
             indices.append(index)
         except ImageError:

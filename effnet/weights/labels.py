@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,8 +81,10 @@ def read_as_fitted(data: str | os.PathLike[str], *, folder: str | os.PathLike[st
     listing, record = list_source(data), read_split(folder)
     channels = config.preprocess.channels
     if record is not None and record.fingerprint == fingerprint_of(listing):
-        return _split_again(listing, record, channels=channels)
-    return split_listing(with_groups(listing), seed=config.split_seed or 0, channels=channels)
+        dataset = _split_again(listing, record, channels=channels)
+    else:
+        dataset = split_listing(with_groups(listing), seed=config.split_seed or 0, channels=channels)
+    return replace(dataset, value_range=config.preprocess.value_range)
 
 
 def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = None) -> SplitRecord:

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from messages import refused
 from PIL import Image
@@ -194,10 +196,32 @@ def test_a_folder_gives_what_a_data_set_would_find_and_names_the_rest(run_cli, s
         (tmp_path / folder).mkdir()
         Image.new("L", (8, 8)).save(tmp_path / folder / "a.png")
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
-    for name in ("phone.heic", "._a.png", "notes.txt"):
+    for name in ("photo.jxl", "._a.png", "notes.txt"):
         (tmp_path / "in" / name).write_bytes(b"x")
     done = run_cli("predict", small_bundle, tmp_path / "in", "--format", "json")
     assert done.code == 2
     assert [Path(row["path"]).parent.name for row in json.loads(done.out)] == ["in", "linked"]
-    assert "phone.heic: effnet does not read this format" in done.err
+    assert "photo.jxl: effnet does not read this format" in done.err
     assert "1 .txt" in done.err
+
+
+def test_what_is_assumed_of_deep_images_is_said_on_stderr_once(run_cli, small_bundle, tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(tmp_path / name)
+    done = run_cli("predict", small_bundle, tmp_path, "--format", "json")
+    assert done.code == 0
+    assert done.err.count("has no value range: 0..65535 is read as black to white") == 1
+    assert len(json.loads(done.out)) == 2
+
+
+def test_a_photograph_of_a_phone_is_read_or_named(run_cli, small_bundle, tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (32, 32), "red")).save(tmp_path / "phone.heic")
+    done = run_cli("predict", small_bundle, tmp_path, "--format", "json")
+    assert (done.code, len(json.loads(done.out))) == (0, 1)
+    for name in ("pillow_heif", "pillow_heif.as_plugin", "pi_heif", "pi_heif.as_plugin"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = run_cli("predict", small_bundle, tmp_path)
+    assert done.code == 2
+    assert "phone.heic: it is HEIC: this needs pillow-heif" in done.err
+    assert 'pip install "effnet[heic]"' in done.err

@@ -149,11 +149,11 @@ def test_files_that_are_no_pictures_are_counted(make_folder) -> None:
 
 def test_formats_that_are_not_read_are_named(make_folder) -> None:
     root = make_folder({"a": 4, "b": 4})
-    (root / "a" / "IMG_1.HEIC").write_bytes(b"x")
+    (root / "a" / "IMG_1.JXL").write_bytes(b"x")
     dataset = read_dataset(root)
-    assert [os.path.basename(s.path) for s in dataset.skipped] == ["IMG_1.HEIC"]
+    assert [os.path.basename(s.path) for s in dataset.skipped] == ["IMG_1.JXL"]
     assert "convert it" in dataset.skipped[0].reason
-    with pytest.raises(DataError, match=r"strict needs every file .*\n.*IMG_1.HEIC: .*convert"):
+    with pytest.raises(DataError, match=r"strict needs every file .*\n.*IMG_1.JXL: .*convert"):
         read_dataset(root, strict=True)
 
 

@@ -104,9 +104,9 @@ def test_one_lister_names_what_it_leaves_out(make_folder) -> None:
     root = make_folder({"cat": 3, "linked": 0, "__MACOSX": 2, ".ipynb_checkpoints": 2, "@eaDir": 1})
     elsewhere = make_folder({"more": 2}, root=root.parent / "elsewhere")
     os.symlink(elsewhere / "more", root / "linked-folder")
-    for name in ("phone.heic", "raw.dng", "new.jxl", "._cat.jpg", "notes.txt"):
+    for name in ("photo.tga", "raw.dng", "new.jxl", "._cat.jpg", "notes.txt"):
         (root / "cat" / name).write_bytes(b"x")
     found = list_images(str(root))
     assert len(found.paths) == 5
-    assert sorted(os.path.basename(file.path) for file in found.skipped) == ["new.jxl", "phone.heic", "raw.dng"]
+    assert sorted(os.path.basename(file.path) for file in found.skipped) == ["new.jxl", "photo.tga", "raw.dng"]
     assert any("1 .txt" in note for note in found.notes)

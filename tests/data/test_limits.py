@@ -155,11 +155,13 @@ import sys
 from effnet.data import pixels
 from effnet.data.decode import decode_image
 from effnet.data.opening import decoding_bytes, open_picture, open_stream
+from effnet.data.value_range import ValueRange
+RANGE = ValueRange(low=0, high=65535)
 pixels._PIECE_PIXELS = 2**16
 def peak(name):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
-decode_image(sys.argv[1])
+decode_image(sys.argv[1], value_range=RANGE)
 for path in sys.argv[1:]:
     with open_stream(path) as stream, open_picture(stream) as picture:
         needed = decoding_bytes(picture, stream)
@@ -167,13 +169,13 @@ for path in sys.argv[1:]:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
         before = peak("VmRSS")
-        decode_image(path, channels=channels)
+        decode_image(path, channels=channels, value_range=RANGE)
         print(path.rsplit("/")[-1], channels, needed, peak("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read from /proc")
-def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path) -> None:
+def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path, png_bytes) -> None:
     side = 1200
     grey = (np.add.outer(np.arange(side), np.arange(side)) // 16 % 256).astype(np.uint8)
     colour = Image.fromarray(np.stack([grey, grey.T, 255 - grey], axis=-1))
@@ -209,6 +211,11 @@ def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path) -> None:
         if Image.registered_extensions().get(os.path.splitext(name)[1]) in Image.SAVE:
             picture.save(tmp_path / name, **options)
             paths.append(str(tmp_path / name))
+    (tmp_path / "colour.png").write_bytes(png_bytes(np.asarray(alpha).astype(np.uint16) * 257))
+    paths.append(str(tmp_path / "colour.png"))
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(alpha).save(tmp_path / "rgba.heic", chroma=444, enc_params={"preset": "ultrafast"})
+    paths.append(str(tmp_path / "rgba.heic"))
     np.save(tmp_path / "deep.npy", np.asfortranarray(np.asarray(colour).astype(np.uint16)))
     found = python(MEASURE, *paths)
     assert found.returncode == 0, found.stderr

@@ -9,8 +9,10 @@ from PIL import Image
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import resize_and_crop
+from effnet.data.value_range import ValueRange
 from effnet.errors import InputError
 from effnet.fitting.events import Said
+from effnet.training.batches import eval_batches
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
 
@@ -86,6 +88,55 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
         effnet.fit(data, settings=settings, resume=True, **(words | {"resize": "squash"}))
 
 
+@pytest.fixture(scope="module")
+def twelve_bits(tmp_path_factory):
+    """Gradients of 12 bits in 16-bit files, a bright and a dim class."""
+    root, rng = tmp_path_factory.mktemp("deep"), np.random.default_rng(0)
+    for name, low, high in (("bright", 2300, 4095), ("dim", 0, 1800)):
+        (root / name).mkdir()
+        for i in range(20):
+            values = np.linspace(low, high, 16) + rng.normal(0, 60, (16, 16))
+            Image.fromarray(np.clip(values, 0, 4095).astype(np.uint16)).save(root / name / f"{i:02d}.png")
+    return root
+
+
+def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve_bits, tmp_path, monkeypatch):
+    monkeypatch.setattr("effnet.fitting.candidates.RESOLUTIONS", (16,))
+    words = {"weights": "none", "max_macs": 2e5, "epochs": 1}
+    report = effnet.fit(twelve_bits, out=tmp_path / "out", **words).report
+    predictor = effnet.load(tmp_path / "out")
+    assert predictor.config.preprocess.value_range == ValueRange(low=0, high=4095)
+    assert 0.3 < predictor.config.preprocess.mean[0] < 0.7
+    sentence = "from 0..4095 become 0..255, as for 12 bits"
+    for where in (str(report["dataset"]["notes"]), str(report["dataset"]["lines"])):
+        assert sentence in where
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert sentence in card
+    assert "(values - 0) * (255 / (4095 - 0))" in card
+    assert "--value-range" not in report["command"]
+
+    dataset = read_dataset(str(twelve_bits))
+    ((seen, _),) = eval_batches(dataset.test, predictor.config.preprocess)
+    assert seen.max() > 200
+    assert seen.min() < 20
+    expected = [tuple(sorted(row, reverse=True)) for row in predictor.probabilities(seen).tolist()]
+    raw = [np.asarray(Image.open(path))[..., None] for path in dataset.test.sources]
+    for pictures in (list(dataset.test.sources), [Image.open(path) for path in dataset.test.sources], raw):
+        found = [prediction.probabilities for prediction in predictor.predict(pictures)]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_range_that_is_asked_for_is_kept_and_repeated(twelve_bits, tmp_path):
+    words = {"epochs": 1, "weights": "none", "max_params": 1e5, "out": tmp_path / "out"}
+    report = effnet.fit(twelve_bits, value_range=(0, 8000.5), **words).report
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["preprocess"]["value_range"] == {"low": 0.0, "high": 8000.5}
+    assert " --value-range 0,8000.5 " in report["command"]
+    (tmp_path / "out" / "report.json").unlink()
+    with pytest.raises(InputError, match=r"value_range was \[0, 8000\.5\], now None"):
+        effnet.fit(twelve_bits, resume=True, **words)
+
+
 def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path, monkeypatch):
     data, _, _ = wide
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
@@ -107,6 +158,7 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"value_range": (5, 1)}, "--value-range must be LOW,HIGH, the smaller value first"),
         ({"resize": "pat"}, "--resize must be one of auto, center, squash, pad; got 'pat'"),
         ({"settings": {"augment.flop": False}}, "augment.flop"),
         (

@@ -202,3 +202,22 @@ def test_a_session_keeps_its_threads(small_bundle):
 def test_predicting_leaves_the_arithmetic_of_the_callers_thread_alone(small_bundle):
     effnet.load(small_bundle).predict([np.zeros((8, 8, 1), dtype=np.uint8)])
     assert np.float32(1e-30) * np.float32(1e-10) > 0
+
+
+def test_what_is_assumed_of_deep_images_without_a_range_is_said_once(small_bundle, tmp_path):
+    model, said = effnet.load(small_bundle), []
+    model.say = said.append
+    values = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    Image.fromarray((values >> 8).astype(np.uint8)).save(tmp_path / "plain.png")
+    deep, plain, again, memory = model.predict(
+        [tmp_path / "deep.png", tmp_path / "plain.png", tmp_path / "deep.png", Image.open(tmp_path / "deep.png")]
+    )
+    assert deep == plain == again == memory
+    (sentence,) = said
+    assert "uint16 values" in sentence
+    assert "0..65535 is read as black to white" in sentence
+    with pytest.warns(UserWarning, match="0..65535"):
+        effnet.load(small_bundle).predict(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="must be uint8"):
+        model.prepare(values[..., None])

@@ -1,0 +1,130 @@
+"""Images whose files hold more than 8 bits: of what type their values are, and the bits that Pillow leaves out."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from effnet.data.value_range import ValueRange, to_uint8
+
+ORDINARY = "uint8"
+
+# Pillow keeps the upper byte of 16-bit colours. With the other order of bytes it reads the lower one instead.
+_COLOURS = ("RGB;16", "RGBA;16", "RGBX;16")
+_NATIVE = "L" if sys.byteorder == "little" else "B"
+_OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
+_GREY_ALPHA = "LA;16B"
+_TIFF_SIGNED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deep:
+    """How values of the type `kind` become 8 bits; `second` holds the lower bytes of colours, once loaded.
+
+    A second image of grey and alpha holds both bytes of either in turn.
+    """
+
+    kind: str
+    value_range: ValueRange | None
+    second: Image.Image | None = None
+
+
+def stored_kind(picture: Any) -> str:
+    """Returns the type of the values of an opened image: "uint8" also where the file says their range itself.
+
+    The others are uint12, uint16, int16, uint32, int32 and float32, which a range is needed for.
+    """
+    mode = picture.mode
+    if mode.startswith("I;16"):
+        return "uint12" if _bits(picture) == 12 else "uint16"
+    if mode == "F":
+        return "float32"
+    if mode == "I":
+        return _whole_kind(picture)
+    return ORDINARY if _second_tiles(picture) is None else "uint16"
+
+
+def _whole_kind(picture: Any) -> str:
+    if picture.format == "PNG":
+        return "uint16"
+    if picture.format == "PPM":  # Pillow scales values whose largest is another to 16 bits
+        largest = [tile[3][1] for tile in getattr(picture, "tile", ()) if isinstance(tile[3], tuple)]
+        return "uint16" if largest in ([], [65535]) else ORDINARY
+    if picture.format == "TIFF":
+        signed = _first(picture, TiffImagePlugin.SAMPLEFORMAT) == _TIFF_SIGNED
+        return f"{'' if signed else 'u'}int{16 if _bits(picture) == 16 else 32}"
+    return "int32"
+
+
+def _bits(picture: Any) -> int | None:
+    return _first(picture, TiffImagePlugin.BITSPERSAMPLE) if picture.format == "TIFF" else None
+
+
+def _first(picture: Any, tag: int) -> int | None:
+    value = picture.tag_v2.get(tag)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def needs_second(picture: Any) -> bool:
+    """Returns whether an opened image has 16-bit colours, whose lower bytes have to be loaded on their own."""
+    return picture.mode not in ("I", "F") and not picture.mode.startswith("I;16") and stored_kind(picture) != ORDINARY
+
+
+def take_second_(picture: Any) -> None:
+    """Makes an opened image that `needs_second` load the lower bytes, or all bytes of grey and alpha."""
+    tiles = _second_tiles(picture)
+    picture.info[_GREY_ALPHA] = bool(tiles) and tiles[0][3] == "RGBA"
+    picture.tile = tiles
+
+
+def _second_tiles(picture: Any) -> list[Any] | None:
+    """Returns the tiles of an opened image that give its lower bytes; None where it has no 16-bit colours."""
+    found = []
+    for decoder, box, offset, args in getattr(picture, "tile", ()):
+        raw = args if isinstance(args, str) else args[0] if isinstance(args, tuple) and args else ""
+        if raw == _GREY_ALPHA:
+            other = "RGBA"
+        elif isinstance(raw, str) and raw[:-1] in _COLOURS:
+            other = raw[:-1] + _OTHER[raw[-1]]
+        else:
+            return None
+        found.append(ImageFile._Tile(decoder, box, offset, other if isinstance(args, str) else (other, *args[1:])))
+    return found or None
+
+
+def numbers(picture: Image.Image, deep: Deep, second: Image.Image | None = None) -> np.ndarray:
+    """Returns the values of a loaded image, or of a piece of it and of its second: [H, W] or [H, W, colours]."""
+    if second is not None:
+        upper, lower = np.asarray(picture), np.asarray(second)
+        if _is_grey_alpha(deep):
+            return (lower[..., 0].astype(np.uint16) << 8) | lower[..., 1]
+        return (upper[..., :3].astype(np.uint16) << 8) | lower[..., :3]
+    values = np.asarray(picture)
+    return values.view(np.uint32) if deep.kind == "uint32" and values.dtype == np.int32 else values
+
+
+def _is_grey_alpha(deep: Deep) -> bool:
+    return deep.second is not None and deep.second.info.get(_GREY_ALPHA) is True
+
+
+def in_eight_bits(picture: Image.Image, deep: Deep, second: Image.Image | None = None) -> Image.Image:
+    """Returns a loaded image of more than 8 bits, or a piece of it, in a mode of 8; alpha keeps its upper byte."""
+    if second is None and picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+        return picture
+    mapped = to_uint8(numbers(picture, deep, second), deep.kind, deep.value_range)
+    if mapped.ndim == 2 and second is None:
+        return Image.fromarray(mapped)
+    if mapped.ndim == 2:
+        mapped = np.repeat(mapped[..., None], 3, axis=2)
+    if picture.mode == "RGBA":
+        mapped = np.concatenate((mapped, np.asarray(picture)[..., 3:]), axis=2)
+    return Image.fromarray(np.ascontiguousarray(mapped))
+
+
+def pieces_of(picture: Image.Image, deep: Deep, boxes: list[tuple[int, int, int, int]]) -> Iterator[np.ndarray]:
+    """Yields the values of a loaded image in pieces."""
+    for box in boxes:
+        yield numbers(picture.crop(box), deep, deep.second.crop(box) if deep.second is not None else None)
