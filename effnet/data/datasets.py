@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.decode import ImageHeader, decoded_image, fit_channels, image_header
+from effnet.data.decode import ImageHeader, Reduce, decoded_image, fit_channels, image_header
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.layout import EXPECTED
@@ -142,13 +142,13 @@ def load_image(split: Split, index: int, *, channels: int) -> np.ndarray:
 
 
 @contextmanager
-def loaded_image(split: Split, index: int, *, channels: int) -> Iterator[np.ndarray]:
+def loaded_image(split: Split, index: int, *, channels: int, reduce: Reduce | None = None) -> Iterator[np.ndarray]:
     """Yields what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         yield fit_channels(source, channels)
         return
-    with decoded_image(encoded(source), channels=channels, name=source_name(source, "")) as image:
+    with decoded_image(encoded(source), channels=channels, name=source_name(source, ""), reduce=reduce) as image:
         yield image
 
 

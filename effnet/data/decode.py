@@ -1,7 +1,7 @@
 """Files become uint8 arrays: Pillow for pictures, .npy for any other number of channels."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
 from effnet.data.npy import is_npy, npy_shape, read_npy
 from effnet.data.opening import (
     FORMAT_SUFFIXES,
+    JPEG_FORMATS,
     Source,
     bytes_needed,
     decoding_bytes,
@@ -18,12 +19,16 @@ from effnet.data.opening import (
     open_picture,
     open_stream,
     orientation_of,
+    reduce_,
 )
 from effnet.data.pixels import stored_channels, to_pixels
 from effnet.errors import ImageError
 from effnet.system.text import printable
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset().union(*FORMAT_SUFFIXES.values())
+
+Reduce = Callable[[int, int], int]
+"""From the two sides of a JPEG file, in any order, to what both are divided by as it is decoded: 1, 2, 4 or 8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +45,25 @@ class ImageHeader:
     mode: str
 
 
-def decode_image(source: Source, *, channels: int = 3, name: str = "") -> np.ndarray:
+def decode_image(source: Source, *, channels: int = 3, name: str = "", reduce: Reduce | None = None) -> np.ndarray:
     """Returns the picture as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
     Any other number must be stored so, in a .npy file of uint8 or uint16 [H, W] or [H, W, C].
     16-bit values become 8-bit by >> 8, which is what Pillow does for 16-bit RGB. `name` is how errors call bytes.
+    `reduce` may have a JPEG file decoded at a part of its size, rounded up; by default it is not.
 
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels.
     """
-    with decoded_image(source, channels=channels, name=name) as image:
+    with decoded_image(source, channels=channels, name=name, reduce=reduce) as image:
         return image
 
 
 @contextlib.contextmanager
-def decoded_image(source: Source, *, channels: int = 3, name: str = "") -> Iterator[np.ndarray]:
+def decoded_image(
+    source: Source, *, channels: int = 3, name: str = "", reduce: Reduce | None = None
+) -> Iterator[np.ndarray]:
     """Yields what `decode_image` returns, for a block that makes something smaller of it.
 
     Large images of all threads share one room (effnet.data.limits.ROOM): until the block ends, this one is in it.
@@ -64,13 +72,13 @@ def decoded_image(source: Source, *, channels: int = 3, name: str = "") -> Itera
         raise ImageError(f"channels must be at least 1, received {channels}")
     with contextlib.ExitStack() as room:
         try:
-            image = _decode(source, channels, room)
+            image = _decode(source, channels, room, reduce)
         except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
             raise image_error(source, error, name=name) from error
         yield image
 
 
-def _decode(source: Source, channels: int, room: contextlib.ExitStack) -> np.ndarray:
+def _decode(source: Source, channels: int, room: contextlib.ExitStack, reduce: Reduce | None) -> np.ndarray:
     with open_stream(source) as stream:
         if is_npy(stream):
             height, width, stored = npy_shape(stream)
@@ -78,7 +86,9 @@ def _decode(source: Source, channels: int, room: contextlib.ExitStack) -> np.nda
             stream.seek(0)
             return fit_channels(read_npy(stream), channels)
         with open_picture(stream) as picture:
-            room.enter_context(ROOM.taken(decoding_bytes(picture, stream)))
+            reduction = reduce(*picture.size) if reduce and picture.format in JPEG_FORMATS else 1
+            room.enter_context(ROOM.taken(decoding_bytes(picture, stream, reduction=reduction)))
+            reduce_(picture, reduction)
             load_picture(picture)
             return to_pixels(picture, channels, orientation=orientation_of(picture))
 

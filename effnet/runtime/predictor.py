@@ -12,7 +12,8 @@ from threading import Lock
 import numpy as np
 from PIL import Image
 
-from effnet.data.decode import convert_pillow, decoded_image
+from effnet.data.decode import convert_pillow
+from effnet.data.eval_view import eval_view
 from effnet.data.preprocess import resize_and_crop
 from effnet.errors import BundleError, DataError, InputError
 from effnet.runtime.config import ModelConfig, read_config, read_digests
@@ -124,6 +125,7 @@ class Predictor:
         """Returns one picture as the model takes it: uint8 [resolution, resolution, channels].
 
         Takes a path, the bytes of a file, an image of Pillow's, or a decoded uint8 array [height, width, channels].
+        A large JPEG file is decoded at a part of its size (effnet.data.eval_view), an image of Pillow's as it is.
         Raises ImageError where it cannot be decoded, InputError for anything else.
         """
         preprocess = self.config.preprocess
@@ -135,8 +137,7 @@ class Predictor:
         if isinstance(picture, Image.Image):
             return resize_and_crop(convert_pillow(picture, channels=preprocess.channels), preprocess)
         if isinstance(picture, str | bytes | os.PathLike):
-            with decoded_image(picture, channels=preprocess.channels) as image:
-                return resize_and_crop(image, preprocess)
+            return eval_view(os.fspath(picture), preprocess)
         raise InputError(f"an image must be {_PICTURES}; got {type(picture).__name__}")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
