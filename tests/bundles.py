@@ -10,7 +10,7 @@ from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.exporting.bundle import export_onnx
 from effnet.runtime.config import ModelConfig, read_digests
-from effnet.runtime.formats import FORMATS
+from effnet.runtime.formats import EXPORTS
 from effnet.runtime.model_file import sha256
 from effnet.runtime.split_file import write_split
 from effnet.weights.bundle import save_bundle, state_arrays
@@ -21,7 +21,7 @@ DIGITS = tuple(str(digit) for digit in range(10))
 
 def assert_files_are_known(folder: Path, *, but: tuple[str, ...] = ()) -> None:
     """Fails unless config.json has the SHA-256 of each model's file of the bundle, as it lies there, and no other."""
-    every = [name for found in FORMATS.values() for name in (found.file, *found.others)]
+    every = [name for found in EXPORTS.values() for name in (found.file, *found.others)]
     present = {name for name in every if (folder / name).is_file() and name not in but}
     assert present
     assert read_digests(folder) == {name: sha256((folder / name).read_bytes()) for name in present}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import make_bundle
 from PIL import Image
 
 import effnet
@@ -139,3 +140,20 @@ def test_transfer_learning(run_example, small_bundle, tmp_path):
     before = effnet.evaluate(effnet.load(small_bundle), effnet.read_dataset("digits").test).accuracy
     after = float(lines[1].split()[2].rstrip("%,")) / 100
     assert after >= before - 0.05  # its own weights, another head
+
+
+def test_find_similar(run_example, tmp_path):
+    bundle, folder, rng = make_bundle(tmp_path / "bundle"), tmp_path / "images", np.random.default_rng(0)
+    effnet.export(bundle, features=True)
+    folder.mkdir()
+    paths = [folder / f"{i}.png" for i in range(6)]
+    for path in paths[:-1]:
+        Image.fromarray(rng.integers(0, 256, (20, 30), dtype=np.uint8)).save(path)
+    paths[-1].write_bytes(b"damaged")
+    left_out, *lines = run_example("find_similar", bundle, folder, paths[3], "--top", 2)
+    assert left_out.startswith(f"left out: {paths[-1]}: ")
+    vectors = effnet.load(bundle).embed(paths[:-1])
+    cosines = vectors @ vectors[3]
+    expected = np.argsort(-cosines)[:2]
+    assert expected[0] == 3
+    assert [line.split() for line in lines] == [[f"{cosines[i]:.3f}", str(paths[i])] for i in expected]

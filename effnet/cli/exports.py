@@ -39,6 +39,9 @@ def export(
             help="Pictures to calibrate int8, to check and to score the exports on; random ones check otherwise."
         ),
     ] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="Write files that give embeddings, for `effnet embed`.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write; into the bundle by default.")
     ] = None,
@@ -58,7 +61,8 @@ def export(
     """Write a bundle for other runtimes, and check each file against the trained network.
 
     Formats: onnx, onnx-fp16, onnx-w8, onnx-int8, openvino, openvino-fp16, openvino-bf16, openvino-int8, litert,
-    litert-int8, executorch, executorch-int8, coreml.
+    litert-int8, executorch, executorch-int8, coreml. With --features: onnx, onnx-fp16, openvino, openvino-fp16, litert,
+    executorch.
     """
     from effnet.errors import EffnetError
     from effnet.exporting.job import export_each
@@ -70,8 +74,8 @@ def export(
     code = 0
     with _status() as progress:
         for name, found in export_each(
-            bundle, _formats(to), data=data, out=out, quantization=quantization, images=images, max_drop=max_drop / 100,
-            progress=progress,
+            bundle, _formats(to, features=features), features=features, data=data, out=out, quantization=quantization,
+            images=images, max_drop=max_drop / 100, progress=progress,
         ):  # fmt: skip
             if isinstance(found, EffnetError):
                 fail(f"{name}: {found}" if "," in to or to == "all" else str(found))
@@ -87,12 +91,13 @@ def words(text: str) -> list[str]:
     return [word for part in text.split(",") if (word := part.strip())]
 
 
-def _formats(text: str) -> list[str]:
-    from effnet.runtime.formats import FORMATS
+def _formats(text: str, *, features: bool) -> list[str]:
+    from effnet.runtime.formats import FEATURES, FORMATS
     from effnet.runtime.installed import missing
 
     if text == "all":
-        return [name for name, target in FORMATS.items() if missing(target.runtime) is None]
+        known = FEATURES if features else FORMATS
+        return [name for name, target in known.items() if missing(target.runtime) is None]
     return words(text)
 
 
@@ -102,6 +107,11 @@ def in_words(found: Any) -> str:
     if found.check is None:
         return f"{text}{found.size_bytes / 1e6:.2f} MB, converted, not run: this machine has no runtime for it"
     kind = "random pictures" if found.random else "pictures"
+    if found.format.result == "features":
+        return (
+            f"{text}embeddings of {found.check.images} {kind} differ by at most {found.check.relative_error:.1e} of "
+            f"their length, least cosine {found.check.cosine:.6f}; {found.size_bytes / 1e6:.2f} MB"
+        )
     text += (
         f"largest difference of a probability {found.check.max_difference:.1e}, "
         f"same class on {found.check.agreement:.1%} of {found.check.images} {kind}"

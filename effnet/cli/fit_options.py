@@ -9,7 +9,12 @@ MaxLatencyMs = Annotated[float | None, typer.Option(help="Median time of one pic
 MaxParams = Annotated[str | None, typer.Option(help="Parameters, such as 1M.")]
 MaxMacs = Annotated[str | None, typer.Option(help="Multiply-accumulates of one picture, such as 50M.")]
 MaxSizeMB = Annotated[float | None, typer.Option(help="Size of the model's file, in 10^6 bytes.")]
-MaxMemoryMB = Annotated[float | None, typer.Option(help="Peak memory beyond the idle runtime, in 10^6 bytes.")]
+MaxMemoryMB = Annotated[
+    float | None,
+    typer.Option(
+        help="Peak memory of the model beyond the idle runtime, in 10^6 bytes; decoding an image comes on top."
+    ),
+]
 Runtime = Annotated[
     str, typer.Option(metavar="NAME", help="What the device runs: onnxruntime, openvino, litert or executorch.")
 ]

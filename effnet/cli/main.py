@@ -17,6 +17,7 @@ import typer.core
 from effnet.cli import (
     benches,
     data,
+    embeddings,
     exports,
     models,
     networks,
@@ -78,7 +79,9 @@ app = typer.Typer(
     help="From a folder of labelled images and a device budget to the most accurate EfficientNet that fits.",
     epilog=(
         "Exit codes: 0 done, 1 failure, 2 unusable input, 3 budget missed, 4 machine too busy to judge a budget, "
-        "130 interrupted, 143 terminated."
+        "130 interrupted, 143 terminated.\n\n"
+        "Environment: EFFNET_MAX_PIXELS, the largest image that is read, 100000000 (pixels) by default; EFFNET_CACHE, "
+        "the folder for downloads and features; EFFNET_SHARD_CACHE_GB, what downloaded shards may take, 50 by default."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -92,6 +95,7 @@ for verb in (
     runs.runs,
     runs.compare,
     models.predict,
+    embeddings.embed,
     models.evaluate,
     exports.export,
     benches.bench,

@@ -4,7 +4,7 @@ import csv
 import glob
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
@@ -20,7 +20,11 @@ from effnet.errors import ImageError, InputError
 from effnet.system.text import cell, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from effnet.data.listing import Skipped
+
+_TOGETHER = 16
 
 
 class Rows(StrEnum):
@@ -65,38 +69,54 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Name the classes of pictures. Exit code 2 if any picture could not be read."""
-    from effnet.data.listing import Skipped
     from effnet.runtime.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
     least = model.chosen_threshold(threshold)
     _ = model.engine  # a model that does not match its config is told before an image is prepared for it
-    bad = 0
+    bad: list[str] = []
 
     def results() -> Iterator[tuple[str, Any]]:
-        nonlocal bad
-        import numpy as np
-
-        paths = expand(images)
-        while chunk := list(islice(paths, 16)):
-            names, prepared = [], []
-            for path in chunk:
-                try:
-                    if isinstance(path, Skipped):
-                        raise ImageError(f"{printable(path.path)}: {path.reason}")
-                    prepared.append(model.prepare(path))
-                    names.append(path)
-                except ImageError as error:
-                    bad += 1
-                    fail(str(error))
-            if prepared:
-                for name, row in zip(names, model.probabilities(np.stack(prepared)), strict=True):
-                    yield name, to_prediction(row, model.config.class_names, top=top, threshold=least)
+        for names, pixels in chunks(expand(images), model.prepare, bad=bad):
+            for name, row in zip(names, model.probabilities(pixels), strict=True):
+                yield name, to_prediction(row, model.config.class_names, top=top, threshold=least)
 
     _print_predictions(results(), output)
+    end_with(bad)
+
+
+def chunks(
+    paths: Iterable["str | Skipped"], prepare: Callable[[str], "np.ndarray"], *, bad: list[str]
+) -> Iterator[tuple[list[str], "np.ndarray"]]:
+    """Yield the paths of a few images that can be read, and their pixels, uint8 [images, R, R, C].
+
+    What cannot be read is named on stderr, and its path added to `bad`.
+    """
+    import numpy as np
+
+    from effnet.data.listing import Skipped
+
+    paths = iter(paths)
+    while chunk := list(islice(paths, _TOGETHER)):
+        names, prepared = [], []
+        for path in chunk:
+            try:
+                if isinstance(path, Skipped):
+                    raise ImageError(f"{printable(path.path)}: {path.reason}")
+                prepared.append(prepare(path))
+                names.append(path)
+            except ImageError as error:
+                bad.append(path.path if isinstance(path, Skipped) else path)
+                fail(str(error))
+        if prepared:
+            yield names, np.stack(prepared)
+
+
+def end_with(bad: list[str]) -> None:
+    """End the command with exit code 2 if images could not be read."""
     if bad:
-        fail(f"{bad} {'picture was' if bad == 1 else 'pictures were'} not readable")
+        fail(f"{len(bad)} {'picture was' if len(bad) == 1 else 'pictures were'} not readable")
         raise typer.Exit(2)
 
 

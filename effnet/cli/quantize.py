@@ -31,7 +31,10 @@ def quantize(
     ] = None,
     max_size_mb: Annotated[float | None, typer.Option(help="Size of the artifact, in 10^6 bytes.")] = None,
     max_memory_mb: Annotated[
-        float | None, typer.Option(help="Peak memory beyond the idle runtime, in 10^6 bytes.")
+        float | None,
+        typer.Option(
+            help="Peak memory of the model beyond the idle runtime, in 10^6 bytes; decoding an image comes on top."
+        ),
     ] = None,
     threads: Threads = 1,
     no_train: Annotated[

@@ -29,7 +29,7 @@ from effnet.runtime.config import (
     write_digests,
     write_text,
 )
-from effnet.runtime.formats import FORMATS, Runtime
+from effnet.runtime.formats import EXPORTS, FORMATS, Runtime
 from effnet.runtime.split_file import SPLIT
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.signals import held_interrupts
@@ -139,7 +139,7 @@ def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
             os.replace(scratch / name, folder / name)
-        stale = [name for other in FORMATS.values() for name in (other.file, *other.others) if name not in names]
+        stale = [name for other in EXPORTS.values() for name in (other.file, *other.others) if name not in names]
         for name in stale if changed else ():
             _remove(folder / name)
     interrupt.check()

@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from effnet.data.reduction import large_reduction
+
 # Measured: photographs (imagenette and 290 others) saved again at JPEG quality 40 to 75, at 0.5 and 0.71 of their size,
 # and both, are found in 98.7 to 100 of 100 cases; landscapes of 140 x 105 pixels in 72 (half the size at quality 60) to
 # 100; CIFAR-10's 32 pixels in 99.9 at quality 75, 29 at quality 40. No two of 13,190 different photographs (those and
@@ -28,6 +30,11 @@ _MOST_COMPARED = 200
 
 _ANGLES = (np.arange(_SIDE) + 0.5) * np.pi / _SIDE
 _COSINES = np.cos(np.outer(np.arange(_FREQUENCIES), _ANGLES)).astype(np.float32)
+
+
+def look_reduction(width: int, height: int) -> int:
+    """Return by what both sides of a JPEG file are divided for its look: 8, 4, 2 or, of most, 1."""
+    return large_reduction(width, height, side=min(width, height), wanted=_SIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.decode import Heard, ImageHeader, decoded_image, fit_channels, image_header
+from effnet.data.decode import Heard, ImageHeader, Reduce, decoded_image, fit_channels, image_header
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.layout import EXPECTED
@@ -153,7 +153,13 @@ def load_image(split: Split, index: int, *, channels: int, value_range: ValueRan
 
 @contextmanager
 def loaded_image(
-    split: Split, index: int, *, channels: int, value_range: ValueRange | None = None, heard: Heard | None = None
+    split: Split,
+    index: int,
+    *,
+    channels: int,
+    value_range: ValueRange | None = None,
+    heard: Heard | None = None,
+    reduce: Reduce | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
     source = split.sources[index]
@@ -161,7 +167,9 @@ def loaded_image(
         yield fit_channels(source, channels)
         return
     name = source_name(source, "")
-    with decoded_image(encoded(source), channels=channels, name=name, value_range=value_range, heard=heard) as image:
+    with decoded_image(
+        encoded(source), channels=channels, name=name, value_range=value_range, heard=heard, reduce=reduce
+    ) as image:
         yield image
 
 

@@ -13,6 +13,7 @@ from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
 from effnet.data.npy import is_npy, npy_header, npy_values, read_npy
 from effnet.data.opening import (
     FORMAT_SUFFIXES,
+    JPEG_FORMATS,
     Source,
     bytes_needed,
     decoding_bytes,
@@ -21,6 +22,7 @@ from effnet.data.opening import (
     open_stream,
     orientation_of,
     read_whole,
+    reduce_,
 )
 from effnet.data.pixels import pieces, stored_channels, to_pixels
 from effnet.data.value_range import ValueRange
@@ -28,6 +30,9 @@ from effnet.errors import ImageError
 from effnet.system.text import printable
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset().union(*FORMAT_SUFFIXES.values())
+
+Reduce = Callable[[int, int], int]
+"""From the two sides of a JPEG file, in any order, to what both are divided by as it is decoded: 1, 2, 4 or 8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +56,24 @@ Heard = Callable[[str], None]
 
 
 def decode_image(
-    source: Source, *, channels: int = 3, name: str = "", value_range: ValueRange | None = None
+    source: Source,
+    *,
+    channels: int = 3,
+    name: str = "",
+    value_range: ValueRange | None = None,
+    reduce: Reduce | None = None,
 ) -> np.ndarray:
     """Returns the picture as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
     Any other number must be stored so, in a .npy file of integers or real numbers [H, W] or [H, W, C].
     Values of more than 8 bits become 8 bits by `value_range` or, without one, as `to_uint8` says. `name` is how errors
-    call bytes.
+    call bytes. `reduce` may have a JPEG file decoded at a part of its size, rounded up; by default it is not.
 
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels, or no range is known.
     """
-    with decoded_image(source, channels=channels, name=name, value_range=value_range) as image:
+    with decoded_image(source, channels=channels, name=name, value_range=value_range, reduce=reduce) as image:
         return image
 
 
@@ -75,6 +85,7 @@ def decoded_image(
     name: str = "",
     value_range: ValueRange | None = None,
     heard: Heard | None = None,
+    reduce: Reduce | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields what `decode_image` returns, for a block that makes something smaller of it.
 
@@ -84,7 +95,7 @@ def decoded_image(
         raise ImageError(f"channels must be at least 1, received {channels}")
     with contextlib.ExitStack() as room:
         try:
-            image = _decode(source, channels, room, value_range, heard)
+            image = _decode(source, channels, room, value_range, heard, reduce)
         except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
             raise image_error(source, error, name=name) from error
         yield image
@@ -96,6 +107,7 @@ def _decode(
     room: contextlib.ExitStack,
     value_range: ValueRange | None,
     heard: Heard | None,
+    reduce: Reduce | None,
 ) -> np.ndarray:
     with open_stream(source) as stream:
         if is_npy(stream):
@@ -104,7 +116,7 @@ def _decode(
             room.enter_context(ROOM.taken(height * width * max(stored + 2, BYTES_PER_PIXEL)))
             stream.seek(0)
             return fit_channels(read_npy(stream, value_range=value_range), channels)
-        with _loaded(stream, room, value_range, heard) as (picture, deep):
+        with _loaded(stream, room, value_range, heard, reduce=reduce) as (picture, deep):
             return to_pixels(picture, channels, orientation=orientation_of(picture), deep=deep)
 
 
@@ -116,13 +128,16 @@ def _loaded(
     heard: Heard | None,
     *,
     whole: bool = False,
+    reduce: Reduce | None = None,
 ) -> Iterator[tuple[Image.Image, Deep | None]]:
     """Yields a loaded image and what its values are, None of 8 bits; with a range or `whole` with all their bits."""
     with open_picture(stream) as picture, contextlib.ExitStack() as also:
         kind = stored_kind(picture)
         _hear(kind, value_range, heard)
         twice = needs_second(picture) and (whole or value_range is not None)
-        room.enter_context(ROOM.taken(decoding_bytes(picture, stream)))
+        reduction = reduce(*picture.size) if reduce and picture.format in JPEG_FORMATS else 1
+        room.enter_context(ROOM.taken(decoding_bytes(picture, stream, reduction=reduction)))
+        reduce_(picture, reduction)
         load_picture(picture)
         second = None
         if twice:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from effnet.data.alike import Look, alike, look_at
+from effnet.data.alike import Look, alike, look_at, look_reduction
 from effnet.data.datasets import Dataset
 from effnet.data.decode import ImageHeader, decode_image, fit_channels, image_header
 from effnet.data.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
@@ -171,7 +171,9 @@ def _examine(item: _Item, dataset: Dataset) -> _Finding:
         if not isinstance(item.source, np.ndarray):
             file = encoded(item.source)
             header = image_header(file, name=item.name)
-            look = look_at(decode_image(file, channels=channels, name=item.name, value_range=value_range))
+            look = look_at(
+                decode_image(file, channels=channels, name=item.name, value_range=value_range, reduce=look_reduction)
+            )
             size_bytes = len(file) if isinstance(file, bytes) else os.stat(file).st_size
         else:
             height, width, stored = item.source.shape

@@ -12,12 +12,18 @@ from PIL import Image
 from effnet.data.decode import fit_channels, image_error
 from effnet.data.jpeg_scans import check_scan_count, count_scans
 from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
-from effnet.data.opening import Source, open_picture, open_stream, orientation_of, read_whole
+from effnet.data.opening import (
+    JPEG_FORMATS,
+    Source,
+    open_picture,
+    open_stream,
+    orientation_of,
+    read_whole,
+    reduce_,
+)
 from effnet.data.pixels import to_pixels, upright
 
 _START = b"\xff\xd8\xff"
-# libjpeg decodes at these fractions of the size with its fast transforms.
-_REDUCTIONS = (8, 4, 2)
 
 WholeBox = tuple[int, int, int, int]
 """Left, upper, right, lower in whole pixels."""
@@ -66,7 +72,7 @@ def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
             keeps = _keeps(data, width=width, height=height, channels=channels)
             return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels, keeps=keeps)
         with open_picture(io.BytesIO(data)) as picture:
-            if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
+            if picture.format not in JPEG_FORMATS or picture.mode not in ("L", "RGB"):
                 return None
             orientation = orientation_of(picture)
             width, height = picture.size if orientation < 5 else picture.size[::-1]
@@ -111,11 +117,6 @@ def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
             frame = height, width, channels
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
-
-
-def reduction_for(side: int, *, least: int) -> int:
-    """Returns 8, 4, 2 or 1: by how much `side` pixels may be divided so that at least `least` are left."""
-    return next((factor for factor in _REDUCTIONS if side >= factor * least), 1)
 
 
 def decode_part(picture: EncodedJpeg, *, box: WholeBox, reduction: int = 1, channels: int = 3) -> np.ndarray:
@@ -164,8 +165,7 @@ def _bytes_needed(picture: EncodedJpeg, reduction: int) -> float:
 
 def _with_pillow(picture: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray:
     with open_picture(io.BytesIO(picture.data)) as opened:
-        if reduction > 1:
-            opened.draft(opened.mode, (opened.width // reduction, opened.height // reduction))
+        reduce_(opened, reduction)
         opened.load()
         return to_pixels(opened, picture.stored_channels, box=box)
 

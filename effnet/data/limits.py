@@ -56,11 +56,15 @@ def check_pixels(width: int, height: int, *, bytes_needed: float = 0) -> None:
     """Raises ImageError for an image of too many pixels, or one that takes more than MAX_BYTES to decode."""
     size = f"its header says {width} x {height}"
     if width * height > MAX_PIXELS:
-        raise ImageError(f"it must have at most {MAX_PIXELS:,} pixels, {size}; make it smaller, or set {_OPTION}")
+        way = (
+            f", or set the environment variable {_OPTION} to {width * height}" if width * height <= _MOST_PIXELS else ""
+        )
+        raise ImageError(f"it must have at most {MAX_PIXELS:,} pixels, {size}; make it smaller{way}")
     if bytes_needed > MAX_BYTES:
         raise ImageError(
             f"decoding it must take at most {MAX_BYTES / 1e6:,.0f} MB; it takes {bytes_needed / 1e6:,.0f} MB, {size}; "
-            f"make it smaller, store it as plain JPEG or PNG, or set {_OPTION}"
+            f"make it smaller, store it as plain JPEG or PNG, or set the environment variable {_OPTION} higher than "
+            f"{MAX_PIXELS}"
         )
 
 

@@ -40,6 +40,9 @@ FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
 }
 """The formats that are read. Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
 
+JPEG_FORMATS = ("JPEG", "MPO")
+"""Those that libjpeg decodes, at a reduced size too."""
+
 Source = str | os.PathLike[str] | bytes
 
 _PILLOW_DEFAULT_LIMIT = 1024**3 // 4 // 3
@@ -143,7 +146,7 @@ def _bytes_once(picture: Image.Image) -> float:
         if picture.format == "AVIF" and getattr(picture, "tile", ()):  # its pixels are not decoded yet
             needed += max(0, _avif_bytes(picture.fp) - pixels * _AVIF_PLANES)
         return needed
-    if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
+    if picture.format in JPEG_FORMATS and picture.info.get("progressive"):
         return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
     if picture.format == "HEIF":
         return max(needed, heic.heic_bytes(picture))
@@ -162,19 +165,28 @@ def _avif_bytes(stream: Any) -> float:
     return avif.stream_bytes(data)
 
 
-def decoding_bytes(picture: Any, stream: BinaryIO) -> float:
+def decoding_bytes(picture: Any, stream: BinaryIO, *, reduction: int = 1) -> float:
     """Returns what `bytes_needed` does, exactly: where the header does not tell, the whole file is searched.
 
+    The sides of a JPEG file are divided by `reduction`; the coefficients, where the decoder keeps them, are all there.
     Raises ImageError for a file that would take too much memory or, of scans without number, too much time.
     """
     needed, (width, height) = bytes_needed(picture), picture.size
-    if picture.format in ("JPEG", "MPO"):
-        if jpeg_scans.check_scans(stream, pixels=width * height):
-            needed = max(needed, width * height * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
+    if picture.format in JPEG_FORMATS:
+        decoded = width * height / reduction**2
+        needed = decoded * BYTES_PER_PIXEL
+        if jpeg_scans.check_scans(stream, pixels=width * height) or picture.info.get("progressive"):
+            needed = max(needed, decoded * 4 + width * height * jpeg_scans.coefficient_bytes(picture.layer))
             check_pixels(width, height, bytes_needed=needed)
     elif picture.format == "JPEG2000":
         needed = max(needed, jpeg2000.check_codestream(stream))
     return needed
+
+
+def reduce_(picture: Any, reduction: int) -> None:
+    """Has a JPEG image that is not decoded yet decoded with both sides divided by 1, 2, 4 or 8, rounded up."""
+    if reduction > 1:
+        picture.draft(picture.mode, (picture.width // reduction, picture.height // reduction))
 
 
 def load_picture(picture: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from effnet.data.datasets import Split
 from effnet.data.decode import decoded_image, fit_channels, image_header
-from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg, reduction_for
+from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg
 from effnet.data.preprocess import (
     Box,
     Interpolation,
@@ -19,6 +19,7 @@ from effnet.data.preprocess import (
     random_resized_crop,
     resample,
 )
+from effnet.data.reduction import eval_reduction, reduction_for
 from effnet.data.stored import encoded, source_name
 from effnet.data.value_range import ValueRange
 
@@ -59,17 +60,24 @@ def size_at(split: Split, index: int) -> tuple[int, int]:
     return header.height, header.width
 
 
-def decoded(picture: Picture, *, channels: int, least: int | None = None, longer: bool = False) -> np.ndarray:
+def decoded(picture: Picture, *, channels: int, least: int, longer: bool = False) -> np.ndarray:
     """Returns the whole picture, uint8 [height, width, channels].
 
-    With `least`, a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps so many pixels, or
-    its `longer` one.
+    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps at least `least` pixels, or its
+    `longer` one.
     """
     if isinstance(picture, np.ndarray):
         return picture
     side = max(picture.height, picture.width) if longer else min(picture.height, picture.width)
-    reduction = 1 if least is None else reduction_for(side, least=least)
-    return decode_whole(picture, reduction=reduction, channels=channels)
+    return decode_whole(picture, reduction=reduction_for(side, least=least), channels=channels)
+
+
+def as_evaluated(picture: Picture, preprocess: Preprocess) -> np.ndarray:
+    """Returns the whole picture, uint8 [height, width, channels], with the pixels that evaluation decodes."""
+    if isinstance(picture, np.ndarray):
+        return picture
+    reduction = eval_reduction(picture.width, picture.height, preprocess=preprocess)
+    return decode_whole(picture, reduction=reduction, channels=preprocess.channels)
 
 
 def random_part(

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effnet.errors import SpecError
 from effnet.exporting import qdq
 from effnet.exporting.metadata import model_metadata
 from effnet.exporting.onnx import to_onnx, write_onnx
-from effnet.exporting.targets import Quantization
+from effnet.exporting.targets import Quantization, check_classifier
 from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ONNX, ModelConfig
-from effnet.runtime.formats import Format
+from effnet.runtime.formats import FORMATS, Format
 
 if TYPE_CHECKING:
     import onnx
@@ -25,18 +24,14 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
     The class names, the preprocessing and the threshold travel in the file's metadata, so that it is usable alone.
     Raises SpecError for a network without a classifier, which a fit can begin with but nothing can predict with.
     """
+    check_classifier(config, FORMATS["onnx"])
     path = folder / ONNX
     write_onnx(onnx_model(config, state), path)
     return path
 
 
 def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.ModelProto":
-    """Returns the ONNX model of a bundle in 32 bits; raises SpecError for a network without a classifier."""
-    if not config.arch.num_classes:
-        raise SpecError(
-            f"a bundle's {ONNX} gives probabilities, and {config.arch.name} has no classifier (num_classes = 0); "
-            "train one on your pictures: effnet fit DATA --weights BUNDLE"
-        )
+    """Returns the ONNX model of a bundle in 32 bits, of its features where it has no classifier."""
     preprocess = config.preprocess
     return to_onnx(
         config.arch,
@@ -59,6 +54,6 @@ def write(
 ) -> None:
     """Writes one of ONNX Runtime's formats into `folder`."""
     if target.precision == "fp32":
-        export_onnx(folder, config, state)
+        write_onnx(onnx_model(config, state), folder / target.file)
     else:
         qdq.write(target, folder, config, state, images=images, quantization=quantization)

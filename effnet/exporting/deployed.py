@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effnet.arch.layers import INPUT, named_layers, output_side
-from effnet.errors import SpecError
 from effnet.exporting.weights import calibrated_weights
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network, build
@@ -16,7 +15,9 @@ from effnet.runtime.config import ModelConfig
 
 
 class Deployed(nn.Module):
-    """Pictures in, probabilities out; its convolutions hold the norms, and the first one the spread of the pixels.
+    """Pictures in, probabilities out, or features where there is no classifier.
+
+    Its convolutions hold the norms, and the first one the spread of the pixels.
 
     The names within `network` are those of `named_layers`.
     """
@@ -30,26 +31,22 @@ class Deployed(nn.Module):
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps uint8 [batch, side, side, channels] to probabilities [batch, classes]."""
+        """Maps uint8 [batch, side, side, channels] to probabilities [batch, classes], or features."""
         # ExecuTorch's XNNPACK moves the axes of floats itself, and none of bytes.
         return self.from_pixels(image.to(torch.float32).permute(0, 3, 1, 2))
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
-        """Maps float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes]."""
-        return self.network(pixels - self.mean).softmax(1)
+        """Maps float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or features."""
+        rows = self.network(pixels - self.mean)
+        return rows.softmax(1) if self.network.spec.num_classes else rows
 
 
 def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Deployed:
     """Returns the module of a bundle's config and state dict as arrays, in evaluation mode.
 
-    Its probabilities are those of the bundle's model.onnx. Raises SpecError for a network without a classifier.
+    Its probabilities are those of the bundle's model.onnx.
     """
     spec, preprocess = config.arch, config.preprocess
-    if not spec.num_classes:
-        raise SpecError(
-            f"an export gives probabilities, and {spec.name} has no classifier (num_classes = 0); "
-            "train one on your pictures: effnet fit DATA --weights BUNDLE"
-        )
     weights = calibrated_weights(config, state)
     scale = 1.0 / (255.0 * np.asarray(preprocess.std, np.float64))
     weights["stem.conv.weight"] = (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)

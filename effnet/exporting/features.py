@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Split, loaded_image
+from effnet.data.datasets import Split
+from effnet.data.eval_view import eval_image_at
 from effnet.data.fetching import cache_folder
 from effnet.data.preprocess import Preprocess, random_flip, resize_and_crop
 from effnet.data.views import random_view
@@ -24,7 +25,7 @@ from effnet.runtime.session import FEATURES, IMAGE, open_session
 
 CACHE_LIMIT_BYTES = 10**9
 # To be raised where pictures come to be decoded, resized or viewed in another way.
-_FORMAT = 2
+_FORMAT = 3
 # So many pictures are computed between two writes: an interrupted run goes on from the last.
 _SAVED_TOGETHER = 4096
 # Views for a head are mild: it can only weigh what the frozen backbone sees, not learn to see it.
@@ -166,7 +167,7 @@ def _compute(
 
 def _view(extractor: Extractor, split: Split, index: int, key: bytes, view: int) -> np.ndarray:
     preprocess = extractor.preprocess
-    with loaded_image(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as image:
+    with eval_image_at(split, index, preprocess) as image:
         if view == 0:
             return resize_and_crop(image, preprocess)
         rng = np.random.default_rng(int.from_bytes(key, "little"))

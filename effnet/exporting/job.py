@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from effnet.errors import EffnetError, InputError
 from effnet.exporting.acceptance import Acceptance, check_max_drop
 from effnet.exporting.ledger import Entry, digest_of, record, versions_for
-from effnet.exporting.pictures import CALIBRATED, Pictures, accuracy_of, gather
+from effnet.exporting.pictures import CALIBRATED, Pictures, gather
+from effnet.exporting.proof import Proof, Said, prove
 from effnet.exporting.targets import Quantization, write_export
 from effnet.measure.paired import MAX_DROP, Paired
 from effnet.runtime.config import (
@@ -27,7 +28,7 @@ from effnet.runtime.config import (
     write_digests,
 )
 from effnet.runtime.engines import can_run
-from effnet.runtime.formats import Format, find_format
+from effnet.runtime.formats import Format, features_format, find_format
 from effnet.runtime.installed import missing
 from effnet.runtime.predictor import Predictor
 from effnet.runtime.split_file import SPLIT
@@ -35,9 +36,7 @@ from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.signals import held_interrupts
 
 if TYPE_CHECKING:
-    from effnet.exporting.verify import ExportCheck
-
-Said = Callable[[str, int, int], None]
+    from effnet.exporting.verify import ExportCheck, FeaturesCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ class Exported:
     format: Format
     path: Path
     size_bytes: int
-    check: "ExportCheck | None"
+    check: "ExportCheck | FeaturesCheck | None"
     random: bool
     accuracy: float | None = None
     scored: int = 0
@@ -67,17 +66,19 @@ def export(
     folder: str | os.PathLike[str],
     *,
     to: str = ...,
+    features: bool = ...,
     data: str | os.PathLike[str] | None = ...,
     out: str | os.PathLike[str] | None = ...,
     quantization: Quantization | None = ...,
     images: int = ...,
     max_drop: float = ...,
-) -> "ExportCheck | None": ...
+) -> "ExportCheck | FeaturesCheck | None": ...
 @overload
 def export(
     folder: str | os.PathLike[str],
     *,
     to: Sequence[str],
+    features: bool = ...,
     data: str | os.PathLike[str] | None = ...,
     out: str | os.PathLike[str] | None = ...,
     quantization: Quantization | None = ...,
@@ -88,26 +89,36 @@ def export(
     folder: str | os.PathLike[str],
     *,
     to: str | Sequence[str] = "onnx",
+    features: bool = False,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     quantization: Quantization | None = None,
     images: int = CALIBRATED,
     max_drop: float = MAX_DROP,
-) -> "ExportCheck | dict[str, Exported] | None":
+) -> "ExportCheck | FeaturesCheck | dict[str, Exported] | None":
     """Writes formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each proven.
 
     Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
-    run); for a list of names, an Exported each. Checks run on test pictures of `data`, or on random ones; with data the
-    test split is scored too, and `images` pictures of the training split calibrate int8. A file of fewer than 32 bits
-    that loses more than the share `max_drop` of the accuracy on the validation split (the test split without one) is
-    refused by a BudgetError; without data nothing judges it. Raises the first EffnetError once all formats have had
-    their turn; a format that fails leaves its old file as it was.
+    run); for a list of names, an Exported each. With `features` the files give embeddings in place of probabilities,
+    for Predictor.embed: features.onnx and its like, checked against the module's features and not scored. Checks run on
+    test pictures of `data`, or on random ones; with data the test split is scored too, and `images` pictures of the
+    training split calibrate int8. A file of fewer than 32 bits that loses more than the share `max_drop` of the
+    accuracy on the validation split (the test split without one) is refused by a BudgetError; without data nothing
+    judges it. Raises the first EffnetError once all formats have had their turn; a format that fails leaves its old
+    file as it was.
     """
     names = [to] if isinstance(to, str) else list(to)
     found: dict[str, Exported] = {}
     failed: list[EffnetError] = []
     for name, result in export_each(
-        folder, names, data=data, out=out, quantization=quantization, images=images, max_drop=max_drop
+        folder,
+        names,
+        features=features,
+        data=data,
+        out=out,
+        quantization=quantization,
+        images=images,
+        max_drop=max_drop,
     ):
         if isinstance(result, EffnetError):
             failed.append(result)
@@ -122,6 +133,7 @@ def export_each(
     folder: str | os.PathLike[str],
     names: Sequence[str],
     *,
+    features: bool = False,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     quantization: Quantization | None = None,
@@ -134,7 +146,7 @@ def export_each(
     `progress` hears what is done with which pictures of how many. Raises EffnetError at once for what no format could
     be made with: no bundle, unknown names, data that cannot be read, a folder that cannot be written to.
     """
-    targets = [find_format(name) for name in dict.fromkeys(names)]
+    targets = [(features_format if features else find_format)(name) for name in dict.fromkeys(names)]
     if not targets:
         raise InputError("export takes at least one format; got none")
     if images < 1:
@@ -163,7 +175,7 @@ def _export_all(
     progress: Said | None,
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
     # Torch loads here: importing effnet.export must not need it.
-    from effnet.exporting.verify import eager_probabilities
+    from effnet.exporting.verify import eager_features, eager_probabilities
     from effnet.weights.bundle import load_module, load_state
 
     state, module = load_state(folder), load_module(folder)
@@ -171,9 +183,10 @@ def _export_all(
     pictures = gather(config, data, folder=folder, calibrated=calibrated)
     with _plain_errors(place):
         _prepare_place(place, folder, config, targets)
-    eager = eager_probabilities(module, config, pictures.check)
+    embed = targets[0].result == "features"
+    eager = (eager_features if embed else eager_probabilities)(module, config, pictures.check)
     judge = None
-    if pictures.judged is not None:
+    if pictures.judged is not None and not embed:
         judge = Acceptance(config=config, state=state, split=pictures.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError
@@ -182,7 +195,7 @@ def _export_all(
                 result = _export_one(target, place, config, state, pictures, eager, settings, judge, progress)
         except EffnetError as error:
             result = error
-        yield target.name, result
+        yield target.base, result
 
 
 @contextmanager
@@ -215,21 +228,21 @@ def _export_one(
     # Within the folder, so that the files move in whole once they are proven; until then the old ones stay.
     with tempfile.TemporaryDirectory(dir=place, prefix=SCRATCH) as name:
         scratch = Path(name)
-        write_config(config, scratch)
         write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
-        proof = _Proof()
+        write_config(config, scratch, digests=digests_of(scratch, [target.name]))
+        proof = Proof()
         if can_run(target.runtime):
-            proof = _prove(Predictor(scratch, format=target.name), pictures, eager, judge, progress)
+            proof = prove(target, Predictor(scratch, format=target.base), pictures, eager, judge, progress)
         size = target.size_bytes(scratch)
         _move_in(scratch, place, target)
     check, judged = proof.check, proof.judged
+    differs = {} if check is None else check.to_dict()
     entry = Entry(
         digest=digest_of(place, target) or "",
         size_bytes=size,
-        checked=check.images if check else 0,
+        checked=differs.pop("images", 0),
         random=pictures.random,
-        max_difference=check.max_difference if check else None,
-        agreement=check.agreement if check else None,
+        **differs,
         scored=proof.scored,
         accuracy=proof.accuracy,
         judged=judged.images if judged else 0,
@@ -250,35 +263,6 @@ def _export_one(
         unscored=pictures.unscored,
         judged=judged,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Proof:
-    """What a file's answers show; of one that this machine cannot run, nothing."""
-
-    check: "ExportCheck | None" = None
-    accuracy: float | None = None
-    scored: int = 0
-    judged: Paired | None = None
-
-
-def _prove(
-    predictor: Predictor, pictures: Pictures, eager: np.ndarray, judge: Acceptance | None, progress: Said | None
-) -> _Proof:
-    """Return what the file's answers show; raise BudgetError if fewer bits lose more than they may."""
-    from effnet.exporting.verify import compare
-
-    name, judged, accuracy, scored = predictor.format.name, None, None, 0
-    check = compare(eager, predictor, pictures.check)
-    if judge is not None and predictor.format.precision != "fp32":
-        judged = judge.judge(predictor, progress=_said(progress, f"judging {name}"))
-    if pictures.scored is not None:
-        accuracy, scored = accuracy_of(predictor, pictures.scored, progress=_said(progress, f"scoring {name}"))
-    return _Proof(check=check, accuracy=accuracy, scored=scored, judged=judged)
-
-
-def _said(progress: Said | None, text: str) -> Callable[[int, int], None] | None:
-    return progress and (lambda done, total: progress(text, done, total))
 
 
 def _settings(quantization: Quantization, images: int) -> dict[str, object]:
@@ -302,7 +286,7 @@ def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequ
     place.mkdir(parents=True, exist_ok=True)
     if (folder / SPLIT).is_file():
         shutil.copyfile(folder / SPLIT, place / SPLIT)
-    names = [target.name for target in targets]
+    names = [target.base for target in targets]
     write_config(config if config.deployed in names else replace(config, deployed=names[0]), place)
 
 

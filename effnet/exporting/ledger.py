@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.runtime.config import write_text
-from effnet.runtime.formats import FORMATS, Format, Runtime
+from effnet.runtime.formats import EXPORTS, Format, Runtime
 from effnet.system.files import open_regular, read_json
 
 LEDGER = "exports.json"
@@ -33,7 +33,8 @@ class Entry:
     equal top classes) are against the eager network on `checked` pictures, random ones where `random` says so; None
     where the runtime does not run here. `accuracy` is that on the `scored` pictures of the test split. `drop` is
     the share of accuracy that fewer bits lost against 32 on the `judged` labelled images, below 0 for a gain; None
-    where nothing judged. `calibration` says how int8 found its ranges.
+    where nothing judged. `calibration` says how int8 found its ranges. Of embeddings `relative_error` is the largest
+    length of a difference, as a share of the eager embedding's, and `cosine` the least cosine; None of the others.
     """
 
     digest: str
@@ -46,6 +47,8 @@ class Entry:
     accuracy: float | None = None
     judged: int = 0
     drop: float | None = None
+    relative_error: float | None = None
+    cosine: float | None = None
     calibration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,17 +62,17 @@ def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
     try:
         data = read_json(Path(folder) / LEDGER)
         entries = data["exports"] if data["format"] == _FORMAT else {}
-        found = {name: Entry(**entry) for name, entry in entries.items() if name in FORMATS}
+        found = {name: Entry(**entry) for name, entry in entries.items() if name in EXPORTS}
         found = {name: entry for name, entry in found.items() if _is_usable(entry)}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
-    return {name: entry for name, entry in found.items() if digest_of(folder, FORMATS[name]) == entry.digest}
+    return {name: entry for name, entry in found.items() if digest_of(folder, EXPORTS[name]) == entry.digest}
 
 
 def _is_usable(entry: Entry) -> bool:
     """Return whether the numbers of an entry, which anyone may have written, are what they say."""
     counts = (entry.size_bytes, entry.checked, entry.scored)
-    shares = (entry.accuracy, entry.agreement, entry.max_difference)
+    shares = (entry.accuracy, entry.agreement, entry.max_difference, entry.relative_error, entry.cosine)
     return all(type(count) is int and count >= 0 for count in counts) and all(
         share is None or (type(share) in (int, float) and 0 <= share <= 1) for share in shares
     )
@@ -78,7 +81,7 @@ def _is_usable(entry: Entry) -> bool:
 def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:
     """Writes what is known of the format `name` into exports.json, whole or not at all."""
     entries = {**read_ledger(folder), name: entry}
-    data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in FORMATS if key in entries}}
+    data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in EXPORTS if key in entries}}
     write_text(Path(folder) / LEDGER, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 

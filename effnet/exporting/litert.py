@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.errors import SpecError
 from effnet.exporting.tflite_graph import to_graph
 from effnet.exporting.tflite_metadata import finish
 from effnet.exporting.weights import calibrated_weights
@@ -50,14 +49,9 @@ def write(
 ) -> None:
     """Writes the format `target` of a state dict as arrays into `folder`, whole or not at all.
 
-    `images`, uint8 [pictures, R, R, C], and `quantization` are for int8 alone. Raises SpecError for a network without
-    a classifier, InputError for a way of quantizing that LiteRT has no means of.
+    `images`, uint8 [pictures, R, R, C], and `quantization` are for int8 alone. Raises InputError for a way of
+    quantizing that LiteRT has no means of.
     """
-    if not config.arch.num_classes:
-        raise SpecError(
-            f"a bundle's {target.file} gives probabilities, and {config.arch.name} has no classifier "
-            "(num_classes = 0); train one on your pictures: effnet fit DATA --weights BUNDLE"
-        )
     preprocess = config.preprocess
     common = {
         "mean": preprocess.mean,

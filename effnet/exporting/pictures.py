@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.datasets import Split, list_source, loaded_image
-from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.datasets import Split, list_source
+from effnet.data.eval_view import eval_view_at
+from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measure.answers import predict_split
 from effnet.runtime.config import ModelConfig
@@ -128,8 +129,7 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
     kept: list[int] = []
     for index in map(int, order):
         try:
-            with loaded_image(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as image:
-                images.append(resize_and_crop(image, preprocess))
+            images.append(eval_view_at(split, index, preprocess))
             kept.append(index)
         except ImageError:
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.errors import InputError, SpecError
+from effnet.errors import InputError
 from effnet.exporting.bias_correction import correct_fast, correct_full
 from effnet.exporting.calibrate import calibrate
 from effnet.exporting.metadata import model_metadata
@@ -39,13 +39,8 @@ def write(
 ) -> None:
     """Writes onnx-int8, onnx-w8 or onnx-fp16 of a state dict as arrays into `folder`, whole or not at all.
 
-    `images`, uint8 [pictures, R, R, C], calibrate int8. Raises InputError where int8 has none, SpecError for a network
-    without a classifier.
+    `images`, uint8 [pictures, R, R, C], calibrate int8. Raises InputError where int8 has none.
     """
-    if not config.arch.num_classes:
-        raise SpecError(
-            f"{target.file} gives probabilities, and {config.arch.name} has no classifier (num_classes = 0)"
-        )
     weights = calibrated_weights(config, state)
     preprocess = config.preprocess
     given: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "resolution": preprocess.resolution}

@@ -1,7 +1,7 @@
 """One way to write a bundle's export in any format; each format's writer lies in its own file."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -10,10 +10,10 @@ import numpy as np
 
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
-from effnet.errors import InputError, nearest
+from effnet.errors import InputError, SpecError, nearest
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.engines.probe import trust
-from effnet.runtime.formats import find_format
+from effnet.runtime.formats import Format, find_export
 
 Calibration = Literal["minmax", "percentile", "entropy"]
 BiasCorrection = Literal["none", "fast", "full"]
@@ -55,17 +55,37 @@ def write_export(
     """Writes the format `name` of a state dict as arrays into `folder`, whole or not at all, and returns its path.
 
     `images`, uint8 [pictures, R, R, C] as preprocessing makes them, calibrate int8. Raises InputError where int8 lacks
-    them, MissingExtraError where the runtime's packages are not installed, SpecError where it lacks an operator.
+    them, MissingExtraError where the runtime's packages are not installed, SpecError where it lacks an operator or the
+    network has no classifier, which a format of embeddings leaves off.
     """
-    target = find_format(name)
+    target = find_export(name)
     if target.precision == "int8" and (images is None or not len(images)):
         raise InputError(f"{name} must see pictures to find the ranges of its numbers; got none: give --data DATA")
     quantization = quantization or Quantization()
     check_float_layers(quantization.float_layers, config.arch)
+    if target.result == "features":
+        config = without_classifier(config)
+    else:
+        check_classifier(config, target)
     writer = import_module(_WRITERS[target.runtime]).write
     writer(target, folder, config, state, images=images, quantization=quantization)
     trust(folder, target)
     return folder / target.file
+
+
+def without_classifier(config: ModelConfig) -> ModelConfig:
+    """Returns the config of a bundle's backbone, whose graph ends at the features."""
+    arch = replace(config.arch, num_classes=0)
+    return replace(config, arch=arch, class_names=(), temperature=1.0, threshold=None)
+
+
+def check_classifier(config: ModelConfig, target: Format) -> None:
+    """Raises SpecError where a file of probabilities is to be made of a network without a classifier."""
+    if not config.arch.num_classes:
+        raise SpecError(
+            f"a bundle's {target.file} gives probabilities, and {config.arch.name} has no classifier "
+            "(num_classes = 0); train one on your pictures: effnet fit DATA --weights BUNDLE"
+        )
 
 
 def check_float_layers(names: Iterable[str], spec: ArchSpec) -> None:

@@ -1,18 +1,24 @@
 """The exported file against the module that it came from, on the same images."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from effnet.data.preprocess import normalize
 from effnet.errors import BudgetError, BundleError, EffnetError
+from effnet.nn.network import Network
 from effnet.runtime.config import ModelConfig
+from effnet.runtime.formats import features_beside
 from effnet.runtime.predictor import Predictor
 
 # The sum of float rounding over a few hundred layers stays well below this.
 TOLERANCE = 1e-3
+# Of an embedding in 16 bits with the eager one: the angle between them stays below 2.6 degrees.
+_LEAST_COSINE = 0.999
 _EAGER_BATCH = 16
 
 
@@ -29,6 +35,23 @@ class ExportCheck:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesCheck:
+    """How far the embeddings of two runtimes differ, at most.
+
+    `relative_error` is the length of the difference as a share of the embedding's own, `cosine` the least cosine of the
+    two.
+    """
+
+    images: int
+    relative_error: float
+    cosine: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the check as JSON-able data."""
+        return asdict(self)
+
+
 def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarray) -> ExportCheck:
     """Runs `images`, uint8 [batch, R, R, C], through the eager module and through the predictor's export.
 
@@ -37,17 +60,25 @@ def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarr
     return compare(eager_probabilities(module, predictor.config, images), predictor, images)
 
 
-@torch.no_grad()
 def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
     """Returns float32 [batch, classes] of the eager module for uint8 [batch, R, R, C].
 
     The module's logits are raw; the config's temperature is applied to them, as every export has it inside.
     """
     module = module.to("cpu").eval()
+    return (_in_parts(module, config, images) / config.temperature).softmax(1).numpy()
+
+
+def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
+    """Returns float32 [batch, channels], what the eager network's classifier reads, for uint8 [batch, R, R, C]."""
+    return _in_parts(network.to("cpu").eval().features, config, images).numpy()
+
+
+@torch.no_grad()
+def _in_parts(function: Callable[[Tensor], Tensor], config: ModelConfig, images: np.ndarray) -> Tensor:
     pixels = torch.from_numpy(normalize(images, config.preprocess)).permute(0, 3, 1, 2)
-    # In parts: the maps of all pictures at once would take more memory than training did.
-    logits = torch.cat([module(part) for part in pixels.split(_EAGER_BATCH)])
-    return (logits / config.temperature).softmax(1).numpy()
+    # The maps of all pictures at once would take more memory than training did.
+    return torch.cat([function(part) for part in pixels.split(_EAGER_BATCH)])
 
 
 def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> ExportCheck:
@@ -57,11 +88,7 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
     and what that costs only accuracy on images like the data can say (`effnet.exporting.acceptance`); here they must
     give probabilities, or BudgetError is raised. BundleError where the eager network itself gives none.
     """
-    if not np.isfinite(eager).all():
-        raise BundleError(
-            f"a network must give numbers; the weights of {predictor.folder} give none on "
-            f"{_not_finite(eager)} of {len(eager)} images: train it anew, with a lower learning rate"
-        )
+    _check_numbers(eager, predictor)
     exported = predictor.probabilities(images)
     difference = float(np.abs(eager - exported).max())
     agreement = float((eager.argmax(1) == exported.argmax(1)).mean())
@@ -78,6 +105,43 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
             f"on {len(images)} images. This is a bug in effnet: please report it with the bundle's config.json"
         )
     return ExportCheck(images=len(images), max_difference=difference, agreement=agreement)
+
+
+def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> FeaturesCheck:
+    """Returns how far the predictor's embeddings are from `eager`, the network's features [batch, channels].
+
+    In 32 bits they are the same: EffnetError where one differs by more than 1e-3 of its length. BudgetError where one
+    in 16 bits has a cosine with the eager one below 0.999. BundleError where the eager network gives no numbers.
+    """
+    _check_numbers(eager, predictor)
+    name = features_beside(predictor.format).name
+    truth, found = eager.astype(np.float64), predictor.features(images).astype(np.float64)
+    lengths = np.linalg.norm(truth, axis=1)
+    # An embedding of zeros, which a last ReLU can give, must be one of zeros.
+    errors = np.linalg.norm(found - truth, axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    products = lengths * np.linalg.norm(found, axis=1)
+    cosines = np.where(products > 0, (truth * found).sum(1) / np.where(products > 0, products, 1), errors == 0)
+    error, cosine = float(errors.max()), min(1.0, float(cosines.min()))
+    if predictor.format.precision != "fp32":
+        if not cosine >= _LEAST_COSINE:
+            raise BudgetError(
+                f"{name} must keep the direction of every embedding, a cosine of {_LEAST_COSINE}; the least of "
+                f"{len(images)} is {cosine:.4g}. Take a format of 32 bits"
+            )
+    elif not error <= TOLERANCE:
+        raise EffnetError(
+            f"{name} must give eager's embeddings within {TOLERANCE} of their length; one differs by {error:.2g}. "
+            "This is a bug in effnet: please report it with the bundle's config.json"
+        )
+    return FeaturesCheck(images=len(images), relative_error=error, cosine=cosine)
+
+
+def _check_numbers(eager: np.ndarray, predictor: Predictor) -> None:
+    if not np.isfinite(eager).all():
+        raise BundleError(
+            f"a network must give numbers; the weights of {predictor.folder} give none on "
+            f"{_not_finite(eager)} of {len(eager)} images: train it anew, with a lower learning rate"
+        )
 
 
 def _not_finite(rows: np.ndarray) -> int:

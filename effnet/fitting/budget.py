@@ -19,8 +19,8 @@ MARGINS = {"latency_ms": 0.10, "memory_mb": 0.10, "size_mb": 0.02, "params": 0.0
 class Budget:
     """The most that each may be; None where nothing was asked.
 
-    `latency_ms` is the median time of one picture in ONNX Runtime, `size_mb` that of the ONNX file and
-    `memory_mb` the peak memory beyond the idle runtime, both in 10^6 bytes; `params` and `macs` are counts.
+    `latency_ms` is the median time of one picture in ONNX Runtime, `size_mb` that of the ONNX file and `memory_mb` the
+    peak memory of the model beyond the idle runtime, both in 10^6 bytes; `params` and `macs` are counts.
     """
 
     latency_ms: float | None = None

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from effnet.data.datasets import Split, loaded_image
-from effnet.data.preprocess import resize_and_crop
+from effnet.data.datasets import Split
+from effnet.data.eval_view import eval_view_at
 from effnet.errors import DataError
 from effnet.measure.machine import usable_cores
 from effnet.runtime.pipeline import run_pictures
@@ -23,20 +23,9 @@ def predict_split(
         raise DataError("evaluation needs at least one labelled picture; the split is empty")
     preprocess = predictor.config.preprocess
     _ = predictor.engine  # a model that does not match is told before any image is prepared for it
-
-    def prepare(index: int) -> np.ndarray:
-        with loaded_image(
-            split,
-            index,
-            channels=preprocess.channels,
-            value_range=preprocess.value_range,
-            heard=predictor.hear,
-        ) as image:
-            return resize_and_crop(image, preprocess)
-
     rows, found = run_pictures(
         range(len(split)),
-        prepare=prepare,
+        prepare=lambda index: eval_view_at(split, index, preprocess, heard=predictor.hear),
         compute=predictor.probabilities,
         workers=usable_cores(),
         progress=progress,

@@ -28,9 +28,9 @@ class Timing:
     `p50_ms` and `p95_ms` are those of the calmest round, the one with the lowest median: other processes only
     ever add time. A run of one thread that had to wait for other processes counts what it computed. `rounds_ms` are the
     medians of all rounds, `least_ms` is the fastest run. `memory_mb` is the peak memory of the process beyond the idle
-    runtime, in 10^6 bytes, from loading through inference; `size_mb` is the file's. `pace_ms` is what a fixed piece of
-    work took around the calmest round (see measure.pace), 0 if that is not known; `waited` is the share of the
-    processor time that other processes took in that round.
+    runtime, in 10^6 bytes, from loading through inference of images that are decoded already; `size_mb` is the file's.
+    `pace_ms` is what a fixed piece of work took around the calmest round (see measure.pace), 0 if that is not known;
+    `waited` is the share of the processor time that other processes took in that round.
     """
 
     p50_ms: float

@@ -11,7 +11,7 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
-from effnet.runtime.formats import FORMATS, find_format
+from effnet.runtime.formats import EXPORTS, find_format
 from effnet.runtime.model_file import read_model, sha256
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
 
@@ -152,7 +152,7 @@ def digests_of(folder: Path, formats: Iterable[str]) -> dict[str, str]:
 
 
 def _files(formats: Iterable[str]) -> list[str]:
-    return [name for key in formats for name in (FORMATS[key].file, *FORMATS[key].others)]
+    return [name for key in formats for name in (EXPORTS[key].file, *EXPORTS[key].others)]
 
 
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:

@@ -1,7 +1,7 @@
 """What a bundle can be exported to: each format's name, file, runtime and precision."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,9 @@ from effnet.errors import InputError, nearest, shown
 
 Runtime = Literal["onnxruntime", "openvino", "litert", "executorch", "coreml"]
 Precision = Literal["fp32", "fp16", "bf16", "w8", "int8"]
+Result = Literal["probabilities", "features"]
+
+_FEATURES = "-features"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,8 @@ class Format:
 
     `precision` is that of weights and arithmetic: w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
     16 bits, bf16 does too and computes in bfloat16 where the processor has it. Those that this machine cannot run,
-    Core ML's, have no engine.
+    Core ML's, have no engine. `result` is what it makes of an image: a probability for each class, or the features that
+    the classifier would read.
     """
 
     name: str
@@ -25,6 +29,17 @@ class Format:
     precision: Precision
     file: str
     others: tuple[str, ...] = ()
+    result: Result = "probabilities"
+
+    @property
+    def base(self) -> str:
+        """The name of the format of probabilities in the same runtime and precision."""
+        return self.name.removesuffix(_FEATURES)
+
+    @property
+    def asked(self) -> str:
+        """What `effnet export BUNDLE` is to be followed by to write it."""
+        return f"{'--features ' if self.result == 'features' else ''}--to {self.base}"
 
     def size_bytes(self, folder: str | os.PathLike[str]) -> int:
         """Returns the bytes of all its files in `folder`; a file may be a folder."""
@@ -59,6 +74,52 @@ FORMATS = {
         _format("coreml", "coreml", "fp16", "model.mlpackage"),
     )
 }
+
+
+# Whether rounding to fewer bits keeps what embeddings are compared by, nothing here could prove.
+_EMBEDDED: tuple[Precision, ...] = ("fp32", "fp16")
+
+FEATURES = {
+    found.name: replace(
+        found,
+        name=found.name + _FEATURES,
+        file=found.file.replace("model", "features", 1),
+        others=tuple(other.replace("model", "features", 1) for other in found.others),
+        result="features",
+    )
+    for found in FORMATS.values()
+    if found.precision in _EMBEDDED and found.runtime != "coreml"
+}
+"""The formats of embeddings, by the name of the one with probabilities."""
+
+EXPORTS = FORMATS | {found.name: found for found in FEATURES.values()}
+"""All that `effnet export` may have put into a bundle."""
+
+
+def features_format(name: str) -> Format:
+    """Returns the format of embeddings for the format `name`; raises InputError if there is none."""
+    if name not in FEATURES:
+        raise InputError(
+            f"embeddings can be exported to {', '.join(FEATURES)}; got {find_format(name).name}, "
+            f"whose {'numbers' if name == 'coreml' else 'rounding'} nothing here can judge"
+        )
+    return FEATURES[name]
+
+
+def features_beside(target: Format) -> Format:
+    """Returns the format of embeddings in the runtime of `target`: of its precision, or else of 32 bits.
+
+    Raises InputError if the runtime has none.
+    """
+    if target.name in FEATURES:
+        return FEATURES[target.name]
+    same = (found for found in FEATURES.values() if found.runtime == target.runtime)
+    return next(same, None) or features_format(target.name)
+
+
+def find_export(name: str) -> Format:
+    """Returns the export called `name`, of embeddings or not; raises InputError as `find_format`."""
+    return EXPORTS.get(name) or find_format(name)
 
 
 def find_format(name: str) -> Format:

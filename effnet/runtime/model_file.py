@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from effnet.errors import BundleError
-from effnet.runtime.formats import FORMATS, format_of
+from effnet.runtime.formats import EXPORTS, format_of
 from effnet.system.files import open_regular
 
 MAX_MODEL_BYTES = 2**31
@@ -35,7 +35,7 @@ def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
     if expected is not None and (found := sha256(data)) != expected:
         raise BundleError(
             f"{path} must be the file that config.json names (SHA-256 {expected[:12]}...); it is another or damaged "
-            f"({found[:12]}...): write it again with `effnet export {path.parent} --to {_format_with(path)}`"
+            f"({found[:12]}...): write it again with `effnet export {path.parent} {_asked(path)}`"
         )
     return data
 
@@ -51,7 +51,7 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
-def _format_with(path: Path) -> str:
-    """Return the name of the format that a file belongs to, its second file or its first."""
-    beside = (found.name for found in FORMATS.values() if path.name in found.others)
-    return next(beside, None) or format_of(path).name
+def _asked(path: Path) -> str:
+    """Return how `effnet export` is asked for the format that a file belongs to, its second file or its first."""
+    owner = (found.asked for found in EXPORTS.values() if path.name in (found.file, *found.others))
+    return next(owner, None) or format_of(path).asked

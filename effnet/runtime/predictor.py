@@ -4,7 +4,7 @@ import ctypes
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,23 +13,21 @@ from threading import Lock
 import numpy as np
 from PIL import Image
 
-from effnet.data.decode import convert_pillow, decoded_image
+from effnet.data.decode import convert_pillow
+from effnet.data.eval_view import eval_view
 from effnet.data.preprocess import resize_and_crop
 from effnet.data.value_range import assumption, to_uint8
 from effnet.errors import BundleError, DataError, InputError
-from effnet.runtime.config import CONFIG, ModelConfig, read_config, read_digests
+from effnet.runtime.config import ModelConfig, read_config, read_digests
 from effnet.runtime.engines import FRAGILE, Engine, open_engine, preload
-from effnet.runtime.formats import find_format
+from effnet.runtime.formats import Format, features_beside, find_format
 from effnet.runtime.model_file import read_model, sha256
+from effnet.runtime.results import check_features, check_probabilities, check_signature, unit_rows
 
 UNKNOWN = "unknown"
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
 _PICTURES = "a path, the bytes of a file, a Pillow image or a uint8 array [height, width, channels]"
-
-# What effnet's own files return differs from 1 by a millionth, in 8 bits too: all of them compute softmax in 32 bits.
-# bfloat16, where a processor has it, rounds each probability to 0.4 %.
-_SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +67,22 @@ class Predictor:
 
     def _start(self) -> None:
         self._turn, self._opening = Lock(), Lock()
-        self._engine: Engine | None = None
+        self._engines: dict[str, Engine] = {}
 
     def __reduce__(self) -> tuple[object, tuple[str, int, str]]:
         return _reopened, (os.path.abspath(self.folder), self.threads, self.format.name)
 
     def _after_fork(self) -> None:
         """Forget the parent's engine and locks: its threads are not in this process, and one may have held a lock."""
-        if self._engine is not None:
+        for engine in self._engines.values():
             # Taken down here, or at this process's end, it would wait for its threads. So it is never taken down.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._engine))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
         self._start()
 
     @property
     def engine(self) -> Engine:
         """The bundle's file in its runtime; raises BundleError where the file does not match the config."""
-        if self._engine is None:
-            with self._opening:
-                self._engine = self._engine or self._open()
-        return self._engine
+        return self._opened(self.format)
 
     def hear(self, kind: str) -> None:
         """Says, the first time, what is assumed of images of this type: `decoded_image` calls it where it has to."""
@@ -95,34 +90,54 @@ class Predictor:
             self._heard = True
             self.say(assumption(kind))
 
-    def _open(self) -> Engine:
-        path, config = self.folder / self.format.file, self.config
-        if not config.class_names:
+    @property
+    def features_engine(self) -> Engine:
+        """The bundle's file of embeddings in the same runtime; raises BundleError if there is none, or another."""
+        return self._opened(features_beside(self.format))
+
+    def _opened(self, target: Format) -> Engine:
+        if target.name not in self._engines:
+            with self._opening:
+                if target.name not in self._engines:
+                    self._engines[target.name] = self._open(target)
+        return self._engines[target.name]
+
+    def _open(self, target: Format) -> Engine:
+        path, digests = self.folder / target.file, read_digests(self.folder)
+        if target.result == "features":
+            self._check_features_file(target, digests)
+        elif not self.config.class_names:
             raise BundleError(
                 f"a model needs a classifier to predict; {self.folder} has none: `effnet fit --weights` makes one"
             )
-        digests = read_digests(self.folder)
-        if self.format.runtime in FRAGILE:
+        if target.runtime in FRAGILE:
             from effnet.runtime.engines.probe import try_first  # with what starts processes, which takes its time
 
-            preload(self.format.runtime)  # that it is not installed is better said here
+            preload(target.runtime)  # that it is not installed is better said here
             digests[path.name] = sha256(read_model(path, digests))
-            try_first(path, self.format.runtime, digests[path.name])
+            try_first(path, target.runtime, digests[path.name])
         engine = open_engine(path, threads=self.threads, digests=digests)
-        wanted = (config.preprocess.resolution, config.preprocess.channels, len(config.class_names))
-        found = (engine.side, engine.channels, engine.classes)
-        if found != wanted:
-            raise BundleError(
-                f"{path} must map {_maps(*wanted)}, as {CONFIG} says; it maps {_maps(*found)}. "
-                "`effnet export` writes it anew"
-            )
+        check_signature(engine, self.config, path, target)
         return engine
+
+    def _check_features_file(self, target: Format, digests: Mapping[str, str]) -> None:
+        """Raise BundleError if the file of embeddings is absent, or config.json does not name it.
+
+        One that it does not name may be of weights that the bundle had before, which its numbers do not show.
+        """
+        known = [name for name in (target.file, *target.others) if name in digests and (self.folder / name).exists()]
+        if len(known) < 1 + len(target.others):
+            raise BundleError(
+                f"embeddings in {target.runtime} need {target.file}, which {self.folder} does not have of its weights: "
+                f"`effnet export {self.folder} {target.asked}` writes it"
+            )
 
     def prepare(self, picture: Picture) -> np.ndarray:
         """Returns one picture as the model takes it: uint8 [resolution, resolution, channels].
 
         Takes a path, the bytes of a file, an image of Pillow's, or a decoded uint8 array [height, width, channels];
         where the bundle has a value range, an array of other integers or of real numbers as well.
+        A large JPEG file is decoded at a part of its size (effnet.data.eval_view), an image of Pillow's as it is.
         Raises ImageError where it cannot be decoded, InputError for anything else.
         """
         preprocess = self.config.preprocess
@@ -139,8 +154,7 @@ class Predictor:
                 convert_pillow(picture, channels=channels, value_range=value_range, heard=self.hear), preprocess
             )
         if isinstance(picture, str | bytes | os.PathLike):
-            with decoded_image(picture, channels=channels, value_range=value_range, heard=self.hear) as image:
-                return resize_and_crop(image, preprocess)
+            return eval_view(os.fspath(picture), preprocess, heard=self.hear)
         raise InputError(f"an image must be {_PICTURES}; got {type(picture).__name__}")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -149,14 +163,27 @@ class Predictor:
         It may be called from several threads; only ONNX Runtime computes for them at the same time. Raises BundleError
         where the model fails or returns what are no probabilities.
         """
-        engine = self.engine
-        if self.format.runtime == "onnxruntime":
-            rows = engine.run(images)
-        else:
-            with self._turn:
-                rows = engine.run(images)
-        _check_probabilities(rows, self.folder / self.format.file)
+        rows = self._run(self.format, images)
+        check_probabilities(rows, self.folder / self.format.file)
         return rows
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Returns float32 [batch, channels], what the classifier reads, for images as `probabilities` takes them.
+
+        It may be called from several threads, as `probabilities`. Raises BundleError if the bundle has no file of
+        embeddings, or that fails or returns what are no finite numbers.
+        """
+        target = features_beside(self.format)
+        rows = self._run(target, images)
+        check_features(rows, self.folder / target.file)
+        return rows
+
+    def _run(self, target: Format, images: np.ndarray) -> np.ndarray:
+        engine = self._opened(target)
+        if target.runtime == "onnxruntime":
+            return engine.run(images)
+        with self._turn:
+            return engine.run(images)
 
     def chosen_threshold(self, asked: float | None = None) -> float:
         """Returns the probability below which a picture is "unknown": as asked, the bundle's own, or 0 for never."""
@@ -172,12 +199,7 @@ class Predictor:
         One picture that is not in a list gives a list of one. `threshold` is the probability below which a picture is
         "unknown": the bundle's own by default, 0 for never. The model is opened before any picture is read.
         """
-        if isinstance(pictures, str | bytes | os.PathLike | Image.Image) or _is_one(pictures):
-            pictures = [pictures]
-        if not isinstance(pictures, Iterable):
-            raise InputError(f"predict takes {_PICTURES}, or a list of these; got {type(pictures).__name__}")
-        if batch < 1:
-            raise InputError(f"predict takes batches of at least 1 picture; got {batch}")
+        pictures = _several(pictures, batch=batch, verb="predict")
         threshold = self.chosen_threshold(threshold)
         _ = self.engine
         return [
@@ -185,6 +207,20 @@ class Predictor:
             for images in _batches(map(self.prepare, pictures), batch)
             for row in self.probabilities(np.stack(images))
         ]
+
+    def embed(self, images: Picture | Iterable[Picture], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
+        """Returns the embeddings float32 [images, channels], in order; see `prepare` for what an image can be.
+
+        One image that is not in a list gives one row. An embedding is what the classifier reads: images that look alike
+        to the network have similar ones. With `normalized` each has length 1, so that a product of two is their cosine.
+        They are computed in the predictor's runtime, in 32 bits where its format has 8. Raises BundleError if `effnet
+        export --features` has not written the file for it, and otherwise as `predict` does.
+        """
+        images = _several(images, batch=batch, verb="embed")
+        _ = self.features_engine
+        rows = [self.features(np.stack(chunk)) for chunk in _batches(map(self.prepare, images), batch)]
+        found = np.concatenate([np.empty((0, self.config.arch.feature_channels), np.float32), *rows])
+        return unit_rows(found) if normalized else found
 
 
 # The predictors of this process, for a fork.
@@ -204,29 +240,17 @@ def _reopened(folder: str, threads: int, name: str) -> Predictor:
     return Predictor(folder, threads=threads, format=name)
 
 
-def _is_one(pictures: object) -> bool:
-    """Return whether an array is one image: a batch of them is iterated over."""
-    return isinstance(pictures, np.ndarray) and pictures.ndim != 4
-
-
-def _check_probabilities(rows: np.ndarray, path: Path) -> None:
-    """Raise BundleError unless each row of float32 [batch, classes] holds probabilities."""
-    low, high = rows.min(initial=0.0), rows.max(initial=0.0)
-    # Written so that NaN fails.
-    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
-        raise BundleError(
-            f"{path} must return probabilities, from 0 to 1; it returned {low:.4g} to {high:.4g}: it is damaged or "
-            "another model. `effnet export` writes it anew"
-        )
-    if len(rows) and not np.abs((sums := rows.sum(1)) - 1).max() <= _SUM_TOLERANCE:
-        raise BundleError(
-            f"{path} must return probabilities, whose sum is 1; theirs lies in {sums.min():.4g}..{sums.max():.4g}: it "
-            "is damaged or another model. `effnet export` writes it anew"
-        )
-
-
-def _maps(side: int, channels: int, classes: int) -> str:
-    return f"image [{side}, {side}, {channels}] to probabilities [{classes}]"
+def _several(pictures: Picture | Iterable[Picture], *, batch: int, verb: str) -> Iterable[Picture]:
+    """Return the images that `verb` was given, one or many; raise InputError for anything else."""
+    if batch < 1:
+        raise InputError(f"{verb} takes batches of at least 1 picture; got {batch}")
+    # An array is one image, or else a batch of them, which is iterated over.
+    one = isinstance(pictures, np.ndarray) and pictures.ndim != 4
+    if one or isinstance(pictures, str | bytes | os.PathLike | Image.Image):
+        return [pictures]
+    if not isinstance(pictures, Iterable):
+        raise InputError(f"{verb} takes {_PICTURES}, or a list of these; got {type(pictures).__name__}")
+    return pictures
 
 
 def to_prediction(

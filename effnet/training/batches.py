@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from effnet.data.datasets import Split, loaded_image
+from effnet.data.datasets import Split
+from effnet.data.eval_view import eval_view_at
 from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
-from effnet.data.views import Picture, decoded, open_picture_at, random_part, random_view, size_at
+from effnet.data.views import Picture, as_evaluated, decoded, open_picture_at, random_part, random_view, size_at
 from effnet.errors import DataError, ImageError
 from effnet.training.recipe import Recipe
 from effnet.training.resize import resize_square
@@ -102,7 +103,7 @@ def augmented(picture: Picture, recipe: Recipe, preprocess: Preprocess, *, rng: 
         part = random_part(picture, least=least, rng=rng, channels=channels, scale=scale, mode=preprocess.mode)
         mirror = augment.flip and rng.random() < 0.5
         return resize_square(part, resolution=resolution, interpolation=augment.interpolation, mirror=mirror)
-    image = decoded(picture, channels=channels)
+    image = as_evaluated(picture, preprocess)
     if augment.view == "none":
         image = resize_and_crop(image, preprocess)
     else:
@@ -206,8 +207,7 @@ def eval_batches(
     indices: list[int] = []
     for index in range(len(split)):
         try:
-            with loaded_image(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as image:
-                images.append(resize_and_crop(image, preprocess))
+            images.append(eval_view_at(split, index, preprocess))
             indices.append(index)
         except ImageError:
             continue

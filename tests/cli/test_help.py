@@ -8,8 +8,8 @@ import effnet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
-    "fit", "train", "runs", "compare", "predict", "evaluate", "export", "bench", "profile", "prune", "quantize",
-    "inspect", "shard", "models", "show", "cost", "scale", "recipes", "pull", "weights",
+    "fit", "train", "runs", "compare", "predict", "embed", "evaluate", "export", "bench", "profile", "prune",
+    "quantize", "inspect", "shard", "models", "show", "cost", "scale", "recipes", "pull", "weights",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from effnet.data import decode
 from effnet.data.datasets import read_dataset
 from effnet.data.inspect import inspect_dataset
-from effnet.data.limits import MAX_BYTES, HeaderStream, Room
+from effnet.data.limits import MAX_BYTES, HeaderStream, Room, check_pixels
 from effnet.errors import ImageError
 
 MB = 2**20
@@ -89,10 +89,10 @@ def test_inspection_decodes_large_images_one_after_another(make_folder, monkeypa
 
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(decode, "load_picture", load)
-    monkeypatch.setattr(decode, "decoding_bytes", lambda *_: 0.6 * MAX_BYTES)
+    monkeypatch.setattr(decode, "decoding_bytes", lambda *_, **__: 0.6 * MAX_BYTES)
     assert inspect_dataset(read_dataset(folder, channels=3)).num_examined == 12
     assert most[0] == 1
-    monkeypatch.setattr(decode, "decoding_bytes", lambda *_: 0.3 * MAX_BYTES)
+    monkeypatch.setattr(decode, "decoding_bytes", lambda *_, **__: 0.3 * MAX_BYTES)
     inspect_dataset(read_dataset(folder, channels=3))
     assert 1 < most[0] <= 3
 
@@ -144,6 +144,7 @@ def test_the_limit_is_an_option_of_the_command_line(make_folder) -> None:
     # Not a word of Pillow's own.
     assert found.stderr.count("\n") == 1
     assert "it must have at most 47 pixels, its header says 8 x 6; make it smaller, or set" in found.stderr
+    assert found.stderr.rstrip().endswith("the environment variable EFFNET_MAX_PIXELS to 48")
     assert found.returncode == 2
     assert python(code, "inspect", str(folder), EFFNET_MAX_PIXELS=" 48 ").returncode == 0
     found = python(code, "inspect", str(folder), EFFNET_MAX_PIXELS="48k")
@@ -224,3 +225,12 @@ def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path, png_bytes
     # Pieces, buffers of the codecs, and what the allocator keeps are not counted.
     over = [row for row in rows if float(row[3]) > float(row[2]) + 5e6]
     assert not over
+
+
+def test_the_help_names_the_limit(run_cli) -> None:
+    assert "EFFNET_MAX_PIXELS" in run_cli("--help").out
+
+
+def test_no_limit_is_offered_that_could_not_be_set() -> None:
+    with pytest.raises(ImageError, match=r"its header says 40000 x 30000; make it smaller$"):
+        check_pixels(40_000, 30_000)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effnet.data.datasets import Split
-from effnet.data.jpeg import EncodedJpeg, reduction_for
+from effnet.data.jpeg import EncodedJpeg
 from effnet.data.preprocess import Preprocess, random_box
+from effnet.data.reduction import reduction_for
 from effnet.errors import ImageError
 from effnet.training.batches import augmented, cached_loader, train_batches
 from effnet.training.recipe import Augment, Recipe, Train

@@ -1,0 +1,69 @@
+"""embed: images become vectors that can be compared."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effnet.cli.console import counter, print_text
+from effnet.cli.models import Bundle, Threads, chunks, end_with, expand
+from effnet.errors import InputError
+
+_SUFFIX = ".npz"
+
+
+def embed(
+    bundle: Bundle,
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, globs; - reads a list of paths.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.npz", help="Where to write `paths` [images] and `vectors` [images, channels].")
+    ],
+    raw: Annotated[bool, typer.Option("--raw", help="Leave the vectors as they are; else each has length 1.")] = False,
+    use: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Whose runtime computes, such as openvino; the bundle's own by default."),
+    ] = None,
+    threads: Threads = 1,
+) -> None:
+    """Write the embeddings of images, once `effnet export BUNDLE --features` has made the file for it.
+
+    Images that look alike to the network have similar vectors. Exit code 2 if any image could not be read.
+    """
+    import numpy as np
+
+    from effnet.runtime.predictor import load
+    from effnet.runtime.results import unit_rows
+    from effnet.system.files import written_whole
+
+    _check_place(out)
+    model = load(bundle, threads=threads, format=use)
+    _ = model.features_engine  # a bundle without embeddings is told before an image is prepared for it
+    files, bad = list(expand(images)), []
+    paths: list[str] = []
+    rows: list[np.ndarray] = []
+    with counter("embedding") as progress:
+        for names, pixels in chunks(files, model.prepare, bad=bad):
+            paths += names
+            rows.append(model.features(pixels))
+            if progress:
+                progress(len(paths) + len(bad), len(files))
+    if rows:
+        vectors = np.concatenate(rows)
+        # A stream, as numpy would add its suffix to the name beside.
+        with written_whole(out) as beside, open(beside, "wb") as file:
+            np.savez(file, paths=np.array(paths), vectors=vectors if raw else unit_rows(vectors))
+        print_text(f"wrote {out}: {len(vectors)} embeddings of {vectors.shape[1]} numbers")
+    elif not bad:
+        raise InputError("embed needs at least one image; got none")
+    end_with(bad)
+
+
+def _check_place(out: Path) -> None:
+    """Raise InputError where the file cannot be written, before anything is computed for it."""
+    if out.suffix != _SUFFIX:
+        raise InputError(f"embeddings are written to a file that ends in {_SUFFIX}; got {out}")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out} must be a file in a folder that can be written to; it is not: name another --out")
