@@ -177,7 +177,13 @@ def pull(
 
     with _download_bar() as progress:
         folder = pull_bundle(name, out=out, file=weights, offline=offline, progress=progress)
-    print_text(f"{folder} is a bundle of {read_config(folder).arch.name} now.")
+    config = read_config(folder)
+    print_text(f"{folder} is a bundle of {config.origin.source if config.origin else config.arch.name} now.")
+    if config.origin and not config.origin.published:
+        print_text(
+            f"No published hash proves that {weights} is the published file, so the bundle has neither its name nor "
+            "its accuracy: effnet evaluate measures it."
+        )
     if (folder / ONNX).is_file():
         print_text(f"Name the classes of pictures: effnet predict {folder} PICTURES")
 

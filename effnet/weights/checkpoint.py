@@ -25,6 +25,9 @@ class Told:
     notes: tuple[str, ...] = ()
 
 
+NOTHING_TOLD = Told()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """The tensors that are wanted of a checkpoint by their names, and what the rest tells of them."""
@@ -109,7 +112,10 @@ def _class_names(content: object) -> tuple[str, ...]:
                 return tuple(sorted(index, key=index.__getitem__))
         for key in _CLASS_LISTS:
             names = options.get(key)
-            if isinstance(names, list | tuple) and 0 < len(names) <= _MAX_CLASSES:
-                if all(isinstance(name, str) for name in names):
-                    return tuple(names)
+            if isinstance(names, list | tuple) and 0 < len(names) <= _MAX_CLASSES and all(map(_is_text, names)):
+                return tuple(names)
     return ()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

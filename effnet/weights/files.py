@@ -16,7 +16,7 @@ import numpy as np
 
 from effnet.errors import WeightsError
 from effnet.system.files import open_regular, read_bytes
-from effnet.weights.checkpoint import State, Told, state_in
+from effnet.weights.checkpoint import NOTHING_TOLD, State, Told, state_in
 from effnet.weights.declared import to_32_bit
 from effnet.weights.hdf5 import KERAS_MEMBER, read_hdf5, read_keras_archive
 from effnet.weights.hdf5_format import MAGIC as HDF5_MAGIC
@@ -41,7 +41,7 @@ class Contents:
     """The arrays of a file by their names, and what else it tells of them."""
 
     arrays: Arrays
-    told: Told = Told()
+    told: Told = NOTHING_TOLD
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -52,9 +52,10 @@ def read_arrays(path: Path) -> Arrays:
 def read_file(path: Path) -> Contents:
     """Returns what a file of weights holds; floating-point arrays are 32-bit.
 
-    Of a training script's checkpoint they are those of the state dict, with the prefixes that the script gave them. A TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give
-    `LAYER/WEIGHT`. Raises WeightsError where the file cannot be read, is damaged, or is a pickle that holds more
-    than tensors: no such program is ever run.
+    Of a training script's checkpoint the arrays are those of the state dict, under the names that it has there. A
+    TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`. Raises
+    WeightsError where the file cannot be read, is damaged, or is a pickle that asks to run something: no such program
+    is ever run.
     """
     path = Path(path)
     try:

@@ -32,9 +32,9 @@ def identify(
     """Returns the naming scheme of the arrays and the network that they belong to.
 
     Classes and input channels are counted; without a classifier there are 0 classes. `name_hint` is the name of the
-    file or of its repository, and `where` what errors call it if that is another. `model` names the network where that is known; its widths may be pruned ones, which are
-    then read off the shapes. Raises WeightsError where the arrays belong to another network or to none, or where
-    only a name could tell.
+    file or of its repository, and `where` what errors call it if that is another. `model` names the network where that
+    is known; its widths may be pruned ones, which are then read off the shapes. Raises WeightsError where the arrays
+    belong to another network or to none, or where only a name could tell.
     """
     scheme, where = detect_scheme(arrays), where or name_hint
     shapes = {key: tuple(np.shape(array)) for key, array in plain_arrays(arrays, scheme).items()}

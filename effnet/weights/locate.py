@@ -91,9 +91,7 @@ def find_network(arrays: Mapping[str, np.ndarray], *, where: str, head: str | No
     return Found(arrays={key: plain[key] for key in network.body} | classifier, others=left, notes=notes)
 
 
-def choose_place(
-    states: Mapping[str, Collection[str]], *, where: str
-) -> tuple[str, Place, tuple[str, ...]] | None:
+def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[str, Place, tuple[str, ...]] | None:
     """Returns the key of the state, the place in it, and the prefixes of what else lies there; None without a network.
 
     `states` are the names of arrays by the path that they have in a file. The prefixes are of other whole networks, in
@@ -150,7 +148,8 @@ def _whole(names: Collection[str], scheme: Scheme) -> _Names | None:
     for name in NAMES:
         known = _names(name, scheme)
         if known and known.body <= present:
-            if all(root_of(key, scheme) not in known.roots for key in present - known.body):
+            more = {root_of(key, scheme) for key in present - known.body}
+            if not more & known.roots:
                 return known
     return None
 
@@ -172,7 +171,7 @@ def _bias_of(weight: str) -> str:
 
 def _head_name(others: Mapping[str, np.ndarray], network: _Names, scheme: Scheme) -> str:
     """Returns the name of the only matrix of the classifier, if it has at most a bias beside it; else nothing."""
-    weight, bias = network.classifier
+    weight, _ = network.classifier
     own = [key for key in others if root_of(key, scheme) == root_of(weight, scheme)]
     matrices = [key for key in own if key == weight or np.ndim(others[key]) == 2]
     if len(matrices) != 1 or not set(own) <= {matrices[0], _bias_of(matrices[0])}:

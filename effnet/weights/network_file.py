@@ -110,6 +110,22 @@ def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Prep
     return preprocess_of(choices[0])
 
 
+def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) -> tuple[Preprocess, str]:
+    """Returns as `preprocess_for` does, and in words whose preprocessing it is; where several differ, the first's.
+
+    The first of the catalog is the one that timm and torchvision themselves begin with.
+    """
+    if entry := _bearing(found, model, found.told_model, path.name, path.stem):
+        return preprocess_of(entry), entry.id
+    choices = preprocess_choices(found)
+    if not choices:
+        return Preprocess(resolution=found.spec.resolution), "ImageNet, at the network's own resolution"
+    ids = [entry.id for entry in entries()]
+    first, *others = sorted(choices, key=lambda entry: ids.index(entry.id))
+    differ = f" (the published weights of this network differ; --model {others[0].id} is another way)" if others else ""
+    return preprocess_of(first), first.id + differ
+
+
 def preprocess_choices(found: NetworkFile) -> list[PublishedWeights]:
     """Returns published weights of the same network and naming scheme, the best of each way to prepare images."""
     first_of: dict[object, PublishedWeights] = {}

@@ -182,9 +182,7 @@ def _from_file(path: Path, *, model: str | None) -> Pretrained:
     return read if entry or described is None else dataclasses.replace(read, licence=described.licence)
 
 
-def _describe(
-    found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str
-) -> Pretrained:
+def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str) -> Pretrained:
     preprocess = for_network(preprocess, found)
     return Pretrained(
         name=found.spec.name,
