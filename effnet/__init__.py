@@ -81,10 +81,9 @@ _LAZY = {
 
 __all__ = [
     "NAMES", "ArchSpec", "BlockSpec", "Cost", "FitResult", "Imported", "Predictor", "Preprocess", "Pretrained",
-    "Recipe", "build", "cost", "describe", "evaluate", "export", "fit", "get_spec", "import_checkpoint", "inspect", "load",
-    "load_module", "load_pretrained",
-    "published", "pull", "read_dataset", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_onnx",
-    "train",
+    "Recipe", "build", "cost", "describe", "evaluate", "export", "fit", "get_spec", "import_checkpoint", "inspect",
+    "load", "load_module", "load_pretrained", "published", "pull", "read_dataset", "scale", "solve_phi",
+    "spec_from_dict", "spec_to_dict", "stage", "time_onnx", "train",
 ]  # fmt: skip
 
 

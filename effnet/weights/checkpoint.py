@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effnet.errors import WeightsError
-from effnet.weights.locate import WRAPPERS, choose_place, place_notes, some
+from effnet.weights.locate import WRAPPERS, choose_place
 from effnet.weights.pickled import Call
 from effnet.weights.torch_file import is_tensor
 
@@ -18,11 +18,17 @@ _CLASS_INDEX, _CLASS_LISTS = "class_to_idx", ("class_names", "classes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a checkpoint says of its network: a name of it, the classes in their order, and notes; empty if nothing."""
+    """What a checkpoint says of its network: a name of it, and the classes in their order; empty if nothing.
+
+    `path` is where its state dict lay, with a point at its end, `beside` are the prefixes of other networks, and `left`
+    the names of what else the checkpoint holds.
+    """
 
     model: str = ""
     class_names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    path: str = ""
+    beside: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 NOTHING_TOLD = Told()
@@ -54,9 +60,10 @@ def state_in(content: object, *, where: str) -> State:
     own = tuple(other.removeprefix(inside) for other in beside if other.startswith(inside))
     own = tuple(other for other in own if not place.prefix.startswith(other))
     tensors = {key: value for key, value in states[path].items() if not (own and key.startswith(own))}
-    # The prefix within the state dict is told where it is taken off.
-    notes = place_notes(inside, beside) + _beside(content, path)
-    return State(tensors=tensors, told=Told(model=_model(content), class_names=_class_names(content), notes=notes))
+    told = Told(
+        model=_model(content), class_names=_class_names(content), path=inside, beside=beside, left=_left(content, path)
+    )
+    return State(tensors=tensors, told=told)
 
 
 def _states(content: object) -> dict[str, dict[str, object]]:
@@ -81,13 +88,11 @@ def _order(path: str, states: Mapping[str, Mapping[str, object]]) -> tuple[int, 
     return min(ranks, default=len(WRAPPERS)), -len(states[path])
 
 
-def _beside(content: object, path: str) -> tuple[str, ...]:
-    """Returns a note on what else a checkpoint holds than the mapping that the network was found in."""
+def _left(content: object, path: str) -> tuple[str, ...]:
+    """Returns the names of what a checkpoint holds beside the mapping in which the network was found."""
     if not path or not isinstance(content, Mapping):
         return ()
-    first = path.partition(".")[0]
-    others = [key for key in content if key != first]
-    return (f"left out, of the checkpoint: {some(others)}",) if others else ()
+    return tuple(key for key in content if key != path.partition(".")[0])
 
 
 def _options(content: object) -> list[Mapping[str, Any]]:

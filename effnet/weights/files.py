@@ -53,9 +53,9 @@ def read_file(path: Path) -> Contents:
     """Returns what a file of weights holds; floating-point arrays are 32-bit.
 
     Of a training script's checkpoint the arrays are those of the state dict, under the names that it has there. A
-    TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`. Raises
-    WeightsError where the file cannot be read, is damaged, or is a pickle that asks to run something: no such program
-    is ever run.
+    TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`.
+    Raises WeightsError where the file cannot be read, is damaged, or is a pickle that asks to run something: no such
+    program is ever run.
     """
     path = Path(path)
     try:

@@ -6,7 +6,7 @@ stem, blocks or head. What lies elsewhere (a loss with weights, another head) is
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,35 +60,45 @@ class _Names:
     roots: frozenset[str]
 
 
-def find_network(arrays: Mapping[str, np.ndarray], *, where: str, head: str | None = None) -> Found:
+def find_network(
+    arrays: Mapping[str, np.ndarray],
+    *,
+    where: str,
+    head: str | None = None,
+    path: str = "",
+    beside: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> Found:
     """Returns the network among `arrays`, whatever prefix it has, and its classifier, where it has one.
 
     Averaged weights are preferred. A single linear layer below the classifier's own name (`classifier.1`) is the
     classifier; `head` names one that lies elsewhere. Where no whole network is found, all arrays are returned, for
-    `identify` to say what is missing. Raises WeightsError if several networks lie there and none is preferred, or if
-    there is no such head.
+    `identify` to say what is missing. `path`, `beside` and `left` are as in effnet.weights.checkpoint.Told, for the
+    notes. Raises WeightsError if several networks lie there and none is preferred, or if there is no such head.
     """
     chosen = choose_place({"": arrays}, where=where)
     if chosen is None:
         return Found(arrays=dict(arrays), others={})
-    _, place, beside = chosen
+    _, place, near = chosen
     prefix, scheme = place.prefix, place.scheme
     inside = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     plain = plain_arrays(inside, scheme)
-    network, notes = _whole(plain.keys(), scheme), place_notes(prefix, beside)
+    network = _whole(plain.keys(), scheme)
+    notes = _place_notes(f"{path}{prefix}", tuple(dict.fromkeys((*beside, *(f"{path}{other}" for other in near)))))
     if network is None:
         return Found(arrays=plain, others={}, notes=notes)
     others = {key: array for key, array in arrays.items() if not key.startswith(prefix)}
     others |= {key: array for key, array in plain.items() if key not in network.body}
-    others = {key: others[key] for key in others if not beside or not f"{prefix}{key}".startswith(beside)}
+    others = {key: others[key] for key in others if not _is_of(near, key, prefix, network, scheme)}
     name = _head_name(others, network, scheme) if head is None else _head_named(head, others, scheme, prefix, where)
     classifier = _classifier(others, network, name=name)
     taken = {name, _bias_of(name)}
     if classifier and name != network.classifier[0]:
         notes += (f"{printable(name)} is the classifier: a linear layer on the pooled features",)
-    left = {key: array for key, array in others.items() if key not in taken and not key.endswith(_COUNTERS)}
-    notes += (f"left out, as no part of the network: {some(left)}",) if left else ()
-    return Found(arrays={key: plain[key] for key in network.body} | classifier, others=left, notes=notes)
+    rest = {key: array for key, array in others.items() if key not in taken and not key.endswith(_COUNTERS)}
+    names = (*rest, *left)
+    notes += (f"left out, as no part of the network: {some(names)}",) if names else ()
+    return Found(arrays={key: plain[key] for key in network.body} | classifier, others=rest, notes=notes)
 
 
 def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[str, Place, tuple[str, ...]] | None:
@@ -165,6 +175,15 @@ def _names(name: str, scheme: Scheme) -> _Names | None:
     return _Names(body=body, classifier=classifier, roots=frozenset(root_of(key, scheme) for key in body))
 
 
+def _is_of(near: Sequence[str], key: str, prefix: str, network: _Names, scheme: Scheme) -> bool:
+    """Returns whether an array, by its name with or without the prefix, is of another network, which a note names."""
+    own = {*network.roots, root_of(network.classifier[0], scheme)}
+    for other in near:
+        if key.startswith(other) or f"{prefix}{key}".startswith(other):
+            return bool(other) or root_of(key, scheme) in own
+    return False
+
+
 def _bias_of(weight: str) -> str:
     return re.sub(r"(kernel|weight)$", "bias", weight)
 
@@ -214,9 +233,10 @@ def no_classifier(found: Found, *, where: str) -> WeightsError:
     )
 
 
-def place_notes(prefix: str, beside: tuple[str, ...]) -> tuple[str, ...]:
+def _place_notes(prefix: str, beside: Sequence[str]) -> tuple[str, ...]:
     """Returns sentences on where the network lies, and on the others that are not taken."""
-    notes = (f"the network lies under {printable(prefix)[:80]}",) if prefix else ()
+    averaged = " (averaged weights)" if any(map(_AVERAGED.fullmatch, prefix.split("."))) else ""
+    notes = (f"the network lies under {printable(prefix)[:80]}{averaged}",) if prefix else ()
     if beside:
         notes += (f"not taken: another network under {some(other or 'no prefix' for other in beside)}",)
     return notes

@@ -51,9 +51,12 @@ def read_network(
     """
     pruned = entry.id if entry and entry.pruned else model if model and "_pruned" in model else ""
     contents = read_file(path)
-    located = find_network(contents.arrays, where=str(path), head=head)
+    told = contents.told
+    located = find_network(
+        contents.arrays, where=str(path), head=head, path=told.path, beside=told.beside, left=told.left
+    )
     network = entry.network if entry else None if pruned else model
-    hint = pruned or (f"{contents.told.model} {path.name}" if contents.told.model else path.name)
+    hint = pruned or f"{told.model} {path.name}".lstrip()
     scheme, spec = identify(located.arrays, name_hint=hint, model=network, where=path.name)
     state = to_effnet(located.arrays, spec, scheme=scheme, where=str(path))
     # Others may have 1001 classes of their own, none of which is a background.
@@ -66,9 +69,9 @@ def read_network(
         state=state,
         located=located,
         statistics=pixel_statistics(contents.arrays) if scheme == "keras" else None,
-        told_model=contents.told.model,
-        told_names=contents.told.class_names,
-        notes=contents.told.notes + located.notes,
+        told_model=told.model,
+        told_names=told.class_names,
+        notes=located.notes,
     )
 
 
