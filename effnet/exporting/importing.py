@@ -64,12 +64,12 @@ def import_checkpoint(
         raise InputError(f"{source} must be a checkpoint; it is a bundle already")
     if not (source.exists() or source.with_name(f"{source.name}.index").exists()):
         raise InputError(f"CHECKPOINT must be a file of weights; there is no {printable(source)}")
+    changes = _checked(preprocess or {})
     folder = Path(out) if out is not None else Path(f"effnet-{source.name.partition('.')[0] or 'imported'}")
     with new_bundle(folder) as beside:
         with tempfile.TemporaryDirectory(dir=beside, prefix=SCRATCH) as scratch:
             inside = unpack(source, Path(scratch) / "checkpoint") if is_archive_file(source) else source
-            found, prepared, told = _read(inside, model=model, head=head, changes=preprocess or {})
-        entry = published_file(weights_in(source), found.spec)
+            found, prepared, entry, told = _read(inside, model=model, head=head, changes=changes)
         proven = entry if entry and prepared == preprocess_of(entry) else None
         config, notes = _config(source, found, prepared, proven, classes=classes, order=class_order)
         notes = (*found.notes, *told, *notes)
@@ -84,32 +84,42 @@ def import_checkpoint(
     return Imported(folder=folder, config=config, notes=notes)
 
 
+def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields that are given, refused before a file is read where no Preprocess can have them."""
+    given = {key: value for key, value in preprocess.items() if value is not None}
+    if given.get("mode") == "pad":
+        given = {"crop": 1.0} | given
+    channels = len(given.get("mean") or given.get("std") or (0,) * 3)
+    Preprocess.from_dict({"resolution": 1, "mean": (0.0,) * channels, "std": (1.0,) * channels} | given)
+    return given
+
+
 def _read(
     path: Path, *, model: str | None, head: str | None, changes: dict[str, Any]
-) -> tuple[NetworkFile, Preprocess, tuple[str, ...]]:
-    """Returns the network, how its images are prepared, and notes on that."""
+) -> tuple[NetworkFile, Preprocess, PublishedWeights | None, tuple[str, ...]]:
+    """Returns the network, how its images are prepared, the published weights that these are, if any, and notes."""
     asked = named_or_none(model)
     described = None if model else read_hub_config(path)
     network = described.network if described else model
     found = read_network(weights_in(path), entry=asked, model=None if asked else network, head=head)
     if not found.spec.num_classes:
         raise no_classifier(found.located, where=str(path))
+    entry = published_file(weights_in(path), found.spec)
     if described is not None:
         prepared, told = described.preprocess, "the config.json beside it"
+    elif entry is not None and model is None:
+        prepared, told = preprocess_of(entry), f"{entry.id}, whose published hash the file has"
     else:
         prepared, told = preprocess_for_import(found, model=model, path=path)
     prepared = for_network(prepared, found)
-    own = {key: value for key, value in changes.items() if value is not None}
-    if own.get("mode") == "pad":
-        own = {"crop": 1.0} | own
-    prepared = Preprocess.from_dict(prepared.to_dict() | own)
+    prepared = Preprocess.from_dict(prepared.to_dict() | changes)
     if prepared.channels != found.spec.in_channels:
         raise InputError(
             f"mean and std must have a value for each of the {found.spec.in_channels} channels that the network takes; "
             f"got {prepared.channels}"
         )
-    but = f", but for {', '.join(own)}" if own else ""
-    return found, prepared, (f"images are prepared as for {told}{but}",)
+    but = f", but for {', '.join(changes)}" if changes else ""
+    return found, prepared, entry, (f"images are prepared as for {told}{but}",)
 
 
 def _config(

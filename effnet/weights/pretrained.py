@@ -164,20 +164,20 @@ def _from_file(path: Path, *, model: str | None) -> Pretrained:
     file, asked = weights_in(path), named_or_none(model)
     described = None if asked else read_hub_config(path)
     known = with_file(file.name)
-    if len(known) == 1 and model is None and described is None:
-        if file.is_file():
-            verify_hash(file, known[0])  # it bears the name of a published file, so it must be that file
-        found, preprocess = read_network(file, entry=known[0]), preprocess_of(known[0])
-    elif described is not None:
-        bare = model is None
-        found = read_network(
-            file, entry=named_or_none(described.network) if bare else asked, model=described.network if bare else model
-        )
-        preprocess = described.preprocess
+    bears_name = len(known) == 1 and model is None and described is None
+    if bears_name and file.is_file():
+        verify_hash(file, known[0])  # it bears the name of a published file, so it must be that file
+    if described is not None and model is None:
+        found = read_network(file, entry=named_or_none(described.network), model=described.network)
     else:
-        found = read_network(file, entry=asked, model=model)
-        preprocess = preprocess_for(found, model=model, path=path)
+        found = read_network(file, entry=known[0] if bears_name else asked, model=model)
     entry = published_file(file, found.spec)
+    if described is not None:
+        preprocess = described.preprocess
+    elif entry is not None and model is None:
+        preprocess = preprocess_of(entry)
+    else:
+        preprocess = preprocess_of(known[0]) if bears_name else preprocess_for(found, model=model, path=path)
     read = _describe(found, preprocess, entry=entry, source=str(path))
     return read if entry or described is None else dataclasses.replace(read, licence=described.licence)
 

@@ -19,3 +19,11 @@ def published_origin(folder: Path, config: ModelConfig) -> PublishedWeights | No
     if entry is None or config.origin is None:
         return None
     return entry if file_digest(folder / WEIGHTS, "sha256") == config.origin.weights_sha256 else None
+
+
+def origin_words(folder: Path, config: ModelConfig) -> str:
+    """Returns what a bundle's weights were made of, and whether they have changed since; empty if it is not known."""
+    if config.origin is None:
+        return ""
+    changed = file_digest(folder / WEIGHTS, "sha256") != config.origin.weights_sha256
+    return f"made of {config.origin.source}, and changed since" if changed else config.origin.source

@@ -37,7 +37,7 @@ def make_peer(make):
 
 
 @torch.no_grad()
-def assert_same_logits(bundle, peer, *, side=64):
+def assert_same_logits(bundle, peer, *, side=32):
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     expected = peer.eval()(images)
     assert expected.std() > 0.01
@@ -53,7 +53,7 @@ def test_a_checkpoint_of_timms_saver(timm, tmp_path):
     saver = CheckpointSaver(model, torch.optim.SGD(peer.parameters(), lr=0.1), args=args, checkpoint_dir=str(tmp_path))
     saver.save_checkpoint(3, metric=61.2)
     found = effnet.import_checkpoint(
-        tmp_path / "last.pth.tar", classes=NAMES, preprocess={"resolution": 64}, out=tmp_path / "out"
+        tmp_path / "last.pth.tar", classes=NAMES, preprocess={"resolution": 32}, out=tmp_path / "out"
     )
     assert_same_logits(tmp_path / "out", peer)
     config = read_config(tmp_path / "out")
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_torchvisions_script_with_averaged_weights(torchvision, 
     content = {"model": last.state_dict(), "model_ema": averaged.state_dict(), "epoch": 3}
     torch.save(content | {"args": argparse.Namespace(model="efficientnet_b0")}, tmp_path / "checkpoint.pth")
     found = effnet.import_checkpoint(
-        tmp_path / "checkpoint.pth", classes=NAMES, preprocess={"resolution": 64}, out=tmp_path / "out"
+        tmp_path / "checkpoint.pth", classes=NAMES, preprocess={"resolution": 32}, out=tmp_path / "out"
     )
     assert_same_logits(tmp_path / "out", peer)
     assert found.notes[:2] == (
