@@ -12,13 +12,13 @@ from effnet.errors import InputError
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="A file of weights, of timm, torchvision, Keras, Lightning, ..."),
+        typer.Argument(metavar="CHECKPOINT", help="Weights that timm, torchvision, Keras, Lightning, ... saved."),
     ],
     classes: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|DATA",
-            help="Class names in output order (names.txt, .json), or the training data, or imagenet.",
+            help="Class names in the order of the outputs (.txt, .json), or the training data, or imagenet.",
         ),
     ] = None,
     class_order: Annotated[
@@ -27,10 +27,14 @@ def import_(
     model: Annotated[
         str, typer.Option(help="Network, or id of `effnet weights list`, if the file does not tell it.")
     ] = "",
-    head: Annotated[str, typer.Option(metavar="NAME", help="Linear layer that is the classifier, if elsewhere.")] = "",
+    head: Annotated[
+        str, typer.Option(metavar="NAME", help="Linear layer that is the classifier, if it has a name of its own.")
+    ] = "",
     resolution: Annotated[int | None, typer.Option(help="Side of the input in training, in pixels.")] = None,
-    mean: Annotated[str, typer.Option(metavar="R,G,B", help="Mean of pixels scaled to 0..1.")] = "",
-    std: Annotated[str, typer.Option(metavar="R,G,B", help="Standard deviation of pixels scaled to 0..1.")] = "",
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of pixels scaled to 0..1.")] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Standard deviation of pixels scaled to 0..1.")
+    ] = None,
     crop: Annotated[float | None, typer.Option(help="Share of the shorter side that is kept, such as 0.875.")] = None,
     resize: Annotated[
         str | None, typer.Option(metavar="HOW", help="How images become square: center (crop), squash or pad.")
@@ -40,7 +44,7 @@ def import_(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; effnet-NAME by default.")] = None,
 ) -> None:
-    """Make a checkpoint that you trained elsewhere a bundle, with its own classifier."""
+    """Make a bundle of your own checkpoint, with its classifier."""
     from effnet.exporting.importing import import_checkpoint
 
     found = import_checkpoint(
@@ -69,13 +73,11 @@ def import_(
     )
     source = config.origin.source if config.origin else checkpoint.name
     print_text(f"{found.folder} is a bundle of {config.arch.name} with {len(config.class_names):,} classes, {source}.")
-    print_text(
-        f"Check it on labelled images, which also shows a wrong order of classes: effnet evaluate {found.folder} DATA"
-    )
+    print_text(f"Labelled images show whether classes and preprocessing are right: effnet evaluate {found.folder} DATA")
 
 
-def _numbers(text: str, option: str) -> tuple[float, ...] | None:
-    if not text:
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
         return None
     try:
         return tuple(float(word) for word in text.split(","))
