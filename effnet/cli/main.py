@@ -19,6 +19,7 @@ from effnet.cli import (
     data,
     embeddings,
     exports,
+    importing,
     models,
     networks,
     profiling,
@@ -112,6 +113,7 @@ for verb in (
     weights.pull,
 ):
     app.command()(verb)
+app.command("import")(importing.import_)
 app.add_typer(weights.app, name="weights")
 
 
