@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from effnet.system.text import markdown, printable
+from effnet.system.text import markdown, percent, printable
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
@@ -17,7 +17,8 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         ("multiply-accumulates", f"{before['macs'] / 1e6:.1f}M", f"{after['macs'] / 1e6:.1f}M"),
         ("blocks", before["blocks"], after["blocks"]),
         ("latency in ONNX Runtime, ms", f"{before['latency_ms']:.3g}", f"{after['latency_ms']:.3g}"),
-        ("test accuracy", f"{before['test_accuracy']:.2%}", f"{after['test_accuracy']:.2%}"),
+        ("test accuracy", percent(before["test_accuracy"]), percent(after["test_accuracy"])),
+        ("balanced accuracy", *(percent(side["test_balanced_accuracy"]) for side in (before, after))),
     )
     texts = (name, after["network"], report["original"], report["data"])
     title, network, original, data = (markdown(str(text)) for text in texts)

@@ -33,7 +33,9 @@ class ModelConfig:
 
     The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. A picture whose
     likeliest class is less probable than `threshold` is of no known class; with None every picture is of one.
-    `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for.
+    `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for. `balanced` is how much
+    of the classes' training frequencies was taken out of the probabilities: those are right where classes are as
+    frequent as frequency^(1 - balanced), at 0 as in training, at 1 all alike.
     """
 
     arch: ArchSpec
@@ -44,6 +46,7 @@ class ModelConfig:
     temperature: float = 1.0
     threshold: float | None = None
     deployed: str = "onnx"
+    balanced: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.arch.num_classes:
@@ -63,6 +66,8 @@ class ModelConfig:
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
+        if not 0 <= self.balanced <= 1:
+            raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
         find_format(self.deployed)
 
 
@@ -79,6 +84,7 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "temperature": config.temperature,
         "threshold": config.threshold,
         "deployed": config.deployed,
+        "balanced": config.balanced,
     }
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
@@ -172,6 +178,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             temperature=_number(data.get("temperature", 1.0), "temperature"),
             threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
             deployed=data.get("deployed", "onnx"),
+            balanced=_number(data.get("balanced", 0.0), "balanced"),
         )
     except KeyError as error:
         raise BundleError(f"{path} lacks {error}") from error
