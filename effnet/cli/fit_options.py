@@ -41,6 +41,13 @@ Resize = Annotated[
         metavar="HOW", help="How images become square: center (crop), squash, pad, or auto (by aspect ratio)."
     ),
 ]
+Balance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="Make rare classes count as much: adjust (logits), sample (more views), weight (in the loss), none.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),

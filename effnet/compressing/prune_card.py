@@ -36,7 +36,7 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
         f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the new one "
-        f"{low:.1%} to {high:.1%}). Both files were timed in turn with {options['threads']} "
+        f"{percent(low, 1)} to {percent(high, 1)}). Both files were timed in turn with {options['threads']} "
         f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
         "the original's time.\n\n"
         f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} PICTURES\n```\n\n"

@@ -40,6 +40,7 @@ from effnet.training.balance import held_out_weights
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate
+from effnet.training.recipe import Balance
 from effnet.training.state import network_for
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.weights.labels import split_record
@@ -59,12 +60,13 @@ class Artifact:
     what the profile of another device says. `deployed` is the file. `changes` say what was made of the network that
     was learned, as `fitting.change` has it. `seconds` is what training, over all its sessions, and this proof took.
     `undecided` says why it cannot be told whether the latency was kept, which is all that may be missed then; empty if
-    it can be told.
+    it can be told. `balance` is how rare classes were made to count as much as frequent ones.
     """
 
     folder: Path
     spec: ArchSpec
     learned: Learned
+    balance: Balance
     calibration: Calibration
     check: ExportCheck
     score: Score
@@ -126,6 +128,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         predicted=predicted,
         changes=changes,
         learned=learned,
+        balance=_balance(attempt, learned),
         calibration=calibration,
         check=check,
         score=score,
@@ -149,13 +152,18 @@ def _save_learned(
         class_names=dataset.class_names,
         versions=versions(),
         split_seed=task.seed,
-        balanced=(learned.recipe or attempt.recipe).balance.removed,
+        balanced=_balance(attempt, learned).removed,
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
     config, calibration = _calibrated(config, state, dataset, learned.validation, task.abstain, folder=bundle)
     task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
     return config, state, calibration
+
+
+def _balance(attempt: Attempt, learned: Learned) -> Balance:
+    """Returns how classes were balanced; of a head, which has no recipe of its own, the attempt's says so."""
+    return (learned.recipe or attempt.recipe).balance
 
 
 def _check(
@@ -226,9 +234,9 @@ def _calibrated(
     *,
     folder: Path,
 ) -> tuple[ModelConfig, Calibration]:
-    """Returns the config with the temperature and threshold that suit the validation split; the bundle `folder` gets it, and its file.
+    """Returns the config with the temperature and threshold that suit the validation pictures.
 
-    `validation` are the network's answers, where they are known already.
+    The bundle `folder` gets it, and its file. `validation` are the network's answers, where they are known already.
     """
     config, val = replace(config, temperature=1.0, threshold=None), dataset.val
     if validation is not None:

@@ -69,6 +69,7 @@ def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Their licence", licence_words(report)),
         ("Their published accuracy", _published(head)),
         ("Head: validation accuracy", percent(head.get("val_accuracy"))),
+        ("Head: balanced validation accuracy", percent(head.get("val_balanced_accuracy"))),
         ("Head: penalty", _penalty(head.get("penalty"))),
         ("Head: training images", integer(head.get("images")) + (f", {views} views of each" if views > 1 else "")),
         ("Features", _features(head)),

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from effnet.measure.intervals import RESAMPLES
+
 # Points below the accuracy from which a class is worth naming.
 _NOTICEABLE = 0.05
-_RESAMPLES = 2000
 # So many numbers are drawn at a time.
 _DRAWN = 4_000_000
 
@@ -40,11 +41,11 @@ class ByClass:
         place = np.lexsort((-self.images[present], recall))[0]
         return int(present[place]) if recall[place] < self.accuracy - _NOTICEABLE else None
 
-    def bootstrap(self, *, resamples: int = _RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    def bootstrap(self, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
         """Returns the 95 % percentile bootstrap interval of the balanced accuracy.
 
         Images are drawn with replacement, whatever their class; a class that is not drawn does not count. How many of
-        them are right is drawn first, by the same numbers as `training.evaluate.bootstrap` draws, so that both
+        them are right is drawn first, by the same numbers as `intervals.bootstrap` draws, so that both
         intervals are of the same resamplings. Source: Efron, Ann. Stat. 7 (1979), 1-26.
         """
         rng, count = np.random.default_rng(seed), int(self.images.sum())

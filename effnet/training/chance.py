@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from effnet.system.text import percent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MostFrequent:
@@ -33,10 +35,10 @@ def chance_sentence(
     """
     if len(np.unique(labels)) < 2 or confidence[0] > usual.share:
         return ""
-    always = f"always answering {usual.name!r} ({usual.share:.1%} of the test images)"
+    always = f"always answering {usual.name!r} ({percent(usual.share, 1)} of the test images)"
     if accuracy <= usual.share:
         return f"The model is no better than {always}: check the labels and the layout."
     return (
-        f"The model is not shown to be better than {always}: its accuracy lies between {confidence[0]:.1%} and "
-        f"{confidence[1]:.1%} (95 % confidence). Check the labels and the layout, or test on more images."
+        f"The model is not shown to be better than {always}: its accuracy lies between {percent(confidence[0], 1)} and "
+        f"{percent(confidence[1], 1)} (95 % confidence). Check the labels and the layout, or test on more images."
     )
