@@ -145,6 +145,7 @@ def evaluate(
         threshold=config.threshold,
         unknown=unknown,
         leaked=leaked,
+        balanced=bool(config.balanced),
     )
 
 
@@ -158,10 +159,12 @@ def score(
     threshold: float | None = None,
     unknown: Unknown | None = None,
     leaked: Collection[str] = (),
+    balanced: bool = False,
 ) -> Score:
     """Returns the score of `probabilities` [pictures, classes] against the labels of the split at `indices`.
 
-    By default the rows are those of the whole split, in order. The probabilities have `temperature` in them.
+    By default the rows are those of the whole split, in order. The probabilities have `temperature` in them;
+    `balanced` says that the model makes rare classes count as much as frequent ones.
     """
     indices = np.arange(len(split)) if indices is None else indices
     labels = split.labels[indices]
@@ -171,6 +174,8 @@ def score(
     confidence, usual = wilson(right, len(labels)), most_frequent(labels, class_names)
     confusion, per_class = _by_class(labels, predicted, class_names)
     recalls = by_class(is_right, labels, num_classes=len(class_names))
+    mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
+    to_beat = mean_recall if balanced else None
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     curve = calibration.risk_coverage(probabilities, labels)
     sureness = _sureness(probabilities, labels)
@@ -178,14 +183,14 @@ def score(
     return Score(
         images=len(labels),
         accuracy=right / len(labels),
-        balanced_accuracy=recalls.balanced_accuracy,
+        balanced_accuracy=mean_recall[0],
         lowest=None if recalls.lowest is None else per_class[recalls.lowest],
         confidence=confidence,
         most_frequent=usual,
-        chance=chance_sentence(right / len(labels), confidence, usual, labels=labels),
+        chance=chance_sentence(right / len(labels), confidence, usual, labels=labels, balanced=to_beat),
         clean=_clean(is_right, [source_name(split.sources[int(i)], "") for i in indices], leaked) if leaked else None,
         bootstrap=bootstrap(right, len(labels)),
-        balanced_bootstrap=recalls.bootstrap(),
+        balanced_bootstrap=mean_recall[1],
         top5=float((best == labels[:, None]).any(1).mean()) if len(class_names) > 5 else None,
         sureness=sureness,
         uncalibrated=sureness if temperature == 1 else _sureness(raw, labels),
