@@ -12,19 +12,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("--weights", default="auto", help="an id of `effnet weights list`, a file, or a bundle")
+    parser.add_argument("--balance", help="for classes of unequal size: adjust, sample or weight")
     parser.add_argument("--out", default="effnet-transfer-example")
     args = parser.parse_args()
 
     # The backbone stays as it is; its features are computed once, and a linear head is solved on them. The bundle
     # answers "unknown" where it is less sure than on 95 % of the validation pictures.
-    result = fit(args.data, weights=args.weights, strategy="head", coverage=0.95, out=args.out)
+    result = fit(args.data, weights=args.weights, strategy="head", balance=args.balance, coverage=0.95, out=args.out)
     head = result.report["training"]["head"]
     print(
         f"head on {head['weights']}: {head['val_accuracy']:.1%} of the validation pictures in {head['seconds']:.1f} s"
     )
 
     score = evaluate(load(result.folder), read_dataset(args.data).test)
-    print(f"test accuracy {score.accuracy:.1%}, calibration error {score.sureness.ece:.1%}")
+    print(f"test accuracy {score.accuracy:.1%}, balanced {score.balanced_accuracy:.1%}")
+    if score.lowest:
+        print(f"lowest recall {score.lowest.recall:.1%}, of {score.lowest.name}")
+    print(f"calibration error {score.sureness.ece:.1%}")
     print(f"answers {score.answered.coverage:.1%} of the test pictures, {score.answered.error:.1%} of those wrong")
 
 

@@ -10,7 +10,7 @@ from effnet.cli.exports import words
 from effnet.cli.models import Bundle
 from effnet.cli.networks import Format, Output
 from effnet.errors import InputError
-from effnet.system.text import brief
+from effnet.system.text import brief, percent
 
 
 def bench(
@@ -147,7 +147,7 @@ def _print_bench(found: Any, bundle: Any) -> None:
     rows = []
     for row in found.rows:
         timing, quality = row.timing, row.quality
-        shares = ("-" if share is None else f"{share:.2%}" for share in (quality.accuracy, quality.agreement))
+        shares = ("-" if share is None else percent(share) for share in (quality.accuracy, quality.agreement))
         setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
         speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
         lost = "-" if quality.drop is None else f"{100 * quality.drop:+.2f}"

@@ -10,6 +10,7 @@ import typer
 
 from effnet.cli.console import fail, make_console, print_text
 from effnet.cli.models import Bundle
+from effnet.system.text import percent
 
 
 class Method(StrEnum):
@@ -114,11 +115,11 @@ def in_words(found: Any) -> str:
         )
     text += (
         f"largest difference of a probability {found.check.max_difference:.1e}, "
-        f"same class on {found.check.agreement:.1%} of {found.check.images} {kind}"
+        f"same class on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
     )
     if found.accuracy is not None:
         scored = f"{found.scored} {'pictures of these data' if found.part == 'all' else 'test pictures'}"
-        text += f"; accuracy {found.accuracy:.2%} on {scored}, {found.size_bytes / 1e6:.2f} MB"
+        text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.judged is not None:
         text += f"; {100 * found.judged.drop:+.2f} points lost against 32 bits on {found.judged.images} labelled images"
     elif found.format.precision != "fp32" and found.random:

@@ -52,6 +52,13 @@ ValueRange = Annotated[
         metavar="LOW,HIGH|auto", help="What is black and white in images with more than 8 bits; auto: what suits DATA."
     ),
 ]
+Balance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="Make rare classes count as much: adjust (logits), sample (more views), weight (in the loss), none.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),

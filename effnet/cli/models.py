@@ -4,7 +4,7 @@ import csv
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
@@ -17,7 +17,7 @@ from effnet.cli.console import counter, fail, print_json, print_table, print_tex
 from effnet.cli.data import GroupBy
 from effnet.cli.networks import Format, Output
 from effnet.errors import ImageError, InputError
-from effnet.system.text import cell, printable
+from effnet.system.text import cell, percent, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,7 +181,9 @@ def _in_words(found: Any) -> str:
     """Returns the classes of a picture on one line."""
     from effnet.runtime.predictor import UNKNOWN
 
-    guesses = [f"{printable(label)} {p:.1%}" for label, p in zip(found.labels, found.probabilities, strict=True)]
+    guesses = [
+        f"{printable(label)} {percent(p, 1)}" for label, p in zip(found.labels, found.probabilities, strict=True)
+    ]
     return ", ".join(guesses) if found.known else f"{UNKNOWN} (best guess: {guesses[0]})"
 
 
@@ -226,27 +228,41 @@ def evaluate(
     shown = [c for c in found.per_class if c.support]
     print_table(
         ("class", "precision", "recall", "f1", "pictures"),
-        [(c.name, f"{c.precision:.1%}", f"{c.recall:.1%}", f"{c.f1:.3f}", c.support) for c in shown],
+        [(c.name, percent(c.precision, 1), percent(c.recall, 1), f"{c.f1:.3f}", c.support) for c in shown],
         left=("class",),
     )
     if len(shown) < len(found.per_class):
         print_text(f"{len(found.per_class) - len(shown)} more classes have no picture here.")
 
 
+def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what accuracy hides, from a score as JSON: the balanced one where it reads otherwise, the rarest found."""
+    if percent(test["balanced_accuracy"]) != percent(test["accuracy"]):
+        low, high = map(percent, test["balanced_bootstrap"])
+        yield (
+            f"balanced accuracy {percent(test['balanced_accuracy'])} (bootstrap {low} to {high}): the mean recall of "
+            "the classes"
+        )
+    if lowest := test["lowest"]:
+        name, recall = printable(lowest["name"]), percent(lowest["recall"])
+        yield f"lowest recall: {recall} of the {lowest['support']} images of {name}"
+
+
 def _score_lines(found: Any) -> Iterator[str]:
     """Yields what a score says beside its classes."""
     from effnet.training.evaluate import warnings_of
 
-    low, high = found.confidence
+    accuracy, low, high = percent(found.accuracy), *map(percent, found.confidence)
+    least, most = map(percent, found.bootstrap)
     yield (
-        f"accuracy {found.accuracy:.2%} on {found.images} pictures (95 % confidence {low:.2%} to {high:.2%}; "
-        f"bootstrap {found.bootstrap[0]:.2%} to {found.bootstrap[1]:.2%})"
+        f"accuracy {accuracy} on {found.images} pictures (95 % confidence {low} to {high}; bootstrap {least} to {most})"
     )
+    yield from balanced_lines(found.to_dict())
     for warning in warnings_of(found):
         yield f"WARNING: {warning}"
-    yield f"always answering {found.most_frequent.name!r} would reach {found.most_frequent.share:.2%}"
+    yield f"always answering {found.most_frequent.name!r} would reach {percent(found.most_frequent.share)}"
     if found.top5 is not None:
-        yield f"top-5 accuracy {found.top5:.2%}"
+        yield f"top-5 accuracy {percent(found.top5)}"
     sure, raw = found.sureness, found.uncalibrated
     yield (
         f"calibration error (ECE) {sure.ece:.2%}, negative log-likelihood {sure.nll:.3f}; "
@@ -254,9 +270,9 @@ def _score_lines(found: Any) -> Iterator[str]:
     )
     if found.answered is not None:
         error = "" if found.answered.error is None else f", {found.answered.error:.2%} of them wrong"
-        yield f"threshold {found.answered.threshold:.4g}: {found.answered.coverage:.2%} are answered{error}"
+        yield f"threshold {found.answered.threshold:.4g}: {percent(found.answered.coverage)} are answered{error}"
     if found.unknown is not None:
         unknown = found.unknown
-        rejected = "" if unknown.rejected is None else f"{unknown.rejected:.2%} rejected, "
+        rejected = "" if unknown.rejected is None else f"{percent(unknown.rejected)} rejected, "
         unreadable = f" ({unknown.unreadable} more could not be read)" if unknown.unreadable else ""
         yield f"unknown pictures: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}{unreadable}"

@@ -9,6 +9,7 @@ from effnet.cli.console import TerminalListener, amount, print_table, print_text
 from effnet.cli.data import Data
 from effnet.cli.models import Bundle, Threads
 from effnet.errors import InputError
+from effnet.system.text import both
 
 if TYPE_CHECKING:
     from effnet.compressing.prune_job import PruneResult
@@ -88,7 +89,7 @@ def _print_result(result: "PruneResult") -> None:
             amount(side["macs"]),
             side["blocks"],
             f"{side['latency_ms']:.3g}",
-            f"{side['test_accuracy']:.2%}",
+            both(side["test_accuracy"], side.get("test_balanced_accuracy")),
         )
         for name, side in (("original", report["before"]), ("now", report["after"]))
     ]

@@ -8,6 +8,7 @@ import typer
 
 from effnet.cli.console import TerminalListener, print_table, print_text
 from effnet.cli.models import Bundle, Threads
+from effnet.system.text import both
 
 
 class RunBy(StrEnum):
@@ -68,7 +69,8 @@ def quantize(
     print_text(found.sentence)
     if found.tested:
         tested = found.tested
-        print_text(f"test accuracy {tested['winner']:.2%}; in 32 bits {tested['fp32']:.2%}")
+        now, before = (both(tested[name], tested.get(f"{name}_balanced")) for name in ("winner", "fp32"))
+        print_text(f"test accuracy {now}; in 32 bits {before}")
     shown = f": {Path(out or bundle) / PLOT} shows them" if found.sensitivity else ""
     print_text(sensitivity_sentence(found.to_dict()) + shown)
     print_text(f"{out or bundle} now predicts with {found.format}")
@@ -79,7 +81,7 @@ def print_steps(steps: Any) -> None:
     rows = [
         (
             step.name,
-            "-" if step.accuracy is None else f"{step.accuracy:.2%}",
+            "-" if step.accuracy is None else both(step.accuracy, step.balanced_accuracy),
             "-" if step.paired is None else f"{-step.paired.lost:+d} {step.paired.gained:+d}",
             "-" if step.latency_ms is None else f"{step.latency_ms:.3g}",
             "-" if step.speed is None else f"{step.speed:.2f}",

@@ -9,6 +9,7 @@ import typer
 
 from effnet.cli.console import print_json, print_table, print_text
 from effnet.cli.networks import Format, Output
+from effnet.system.text import both
 
 if TYPE_CHECKING:
     from effnet.fitting.runs import Run
@@ -80,7 +81,8 @@ def _epochs(run: "Run") -> str:
 
 
 def _figures(run: "Run") -> tuple[str, str, str, str]:
-    val, test = (_ABSENT if v is None else f"{v:.2%}" for v in (run.val_accuracy, run.test_accuracy))
+    pairs = ((run.val_accuracy, run.val_balanced_accuracy), (run.test_accuracy, run.test_balanced_accuracy))
+    val, test = (_ABSENT if found is None else both(found, balanced) for found, balanced in pairs)
     speed = _ABSENT if run.images_per_second is None else f"{run.images_per_second:.0f}"
     return val, test, speed, _ABSENT if run.seconds is None else _time(run.seconds)
 

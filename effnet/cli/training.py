@@ -8,6 +8,7 @@ import typer
 from effnet.cli.console import TerminalListener, print_text
 from effnet.cli.data import Data, GroupBy
 from effnet.cli.fit_options import (
+    Balance,
     Coverage,
     Device,
     MaxDrop,
@@ -30,6 +31,7 @@ from effnet.cli.fit_options import (
     Weights,
 )
 from effnet.cli.launched import is_first
+from effnet.system.text import percent
 
 Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
@@ -71,6 +73,7 @@ def fit(
     channels: Channels = None,
     resize: Resize = "auto",
     value_range: ValueRange = "auto",
+    balance: Balance = None,
     settings: Settings = None,
     strict: Strict = False,
     no_report_images: NoReportImages = False,
@@ -104,6 +107,7 @@ def fit(
             group_by=group_by,
             resize=resize,  # type: ignore[arg-type]
             value_range=value_range,  # type: ignore[arg-type]
+            balance=balance,
             settings=read_settings(settings or []),
             weights=weights,
             strategy=strategy,  # type: ignore[arg-type]  # checked with the other options
@@ -149,6 +153,7 @@ def train(
     channels: Channels = None,
     resize: Resize = "auto",
     value_range: ValueRange = "auto",
+    balance: Balance = None,
     strict: Strict = False,
     no_report_images: NoReportImages = False,
     group_by: GroupBy = "",
@@ -178,6 +183,7 @@ def train(
             group_by=group_by,
             resize=resize,  # type: ignore[arg-type]
             value_range=value_range,  # type: ignore[arg-type]
+            balance=balance,
             resume=resume,
             listener=listener,
         )
@@ -201,6 +207,7 @@ def _read_batch(text: str | None) -> int | Literal["auto"] | None:
 
 
 def _print_result(result) -> None:
+    from effnet.cli.models import balanced_lines
     from effnet.fitting.budget import LABELS, Budget, say
     from effnet.fitting.origin import method_sentence
 
@@ -209,11 +216,13 @@ def _print_result(result) -> None:
     print_text(method_sentence(report))
     low, high = report["test"]["confidence"]
     print_text(
-        f"Test accuracy {report['test_accuracy']:.2%} on {report['test']['images']} pictures "
-        f"(95 % confidence {low:.1%} to {high:.1%}), scored on the exported file"
+        f"Test accuracy {percent(report['test_accuracy'])} on {report['test']['images']} pictures "
+        f"(95 % confidence {percent(low, 1)} to {percent(high, 1)}), scored on the exported file"
     )
+    for line in balanced_lines(report["test"]):
+        print_text(line[0].upper() + line[1:])
     usual = report["test"]["most_frequent"]
-    print_text(f"Always answering {usual['name']!r} would reach {usual['share']:.2%}")
+    print_text(f"Always answering {usual['name']!r} would reach {percent(usual['share'])}")
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")
     _print_unknown(report)
@@ -234,7 +243,7 @@ def _print_unknown(report) -> None:
         print_text(calibration["sentence"])
     else:
         error = "" if answered["error"] is None else f", {answered['error']:.2%} of them wrong"
-        print_text(f"Threshold {answered['threshold']:.4g}: {answered['coverage']:.2%} are answered{error}")
+        print_text(f"Threshold {answered['threshold']:.4g}: {percent(answered['coverage'])} are answered{error}")
     if unknown is not None:
-        rejected = "" if unknown["rejected"] is None else f"{unknown['rejected']:.2%} rejected, "
+        rejected = "" if unknown["rejected"] is None else f"{percent(unknown['rejected'])} rejected, "
         print_text(f"Unknown pictures: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")

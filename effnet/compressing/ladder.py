@@ -82,6 +82,7 @@ def climb(
         folder=folder,
         gate=gate or Gate(),
         threads=threads,
+        balanced=bool(subject.config.balanced),
         pair_stem=pair_stem,
         tools=tools or Tools(),
         listener=listener,
@@ -191,7 +192,7 @@ class _Climb:
 
         def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
             step = self.proofs.attempt(f"{name} {way}", "int8", rounded, quantization=quantization)
-            tried.append((step.accuracy or 0.0, rounded, quantization))
+            tried.append((step.judged or 0.0, rounded, quantization))
             return step.kept
 
         for method in _METHODS:
@@ -279,7 +280,14 @@ class _Climb:
             return dataclasses.replace(with_spec(subject, spec), state=load_state(folder))
         teacher = save_teacher(self.subject, own_folder(self.proofs.folder / "teacher", subject_key(self.subject)))
         seconds = None if self.deadline is None else max(1.0, _TIME_SHARE * (self.deadline - time.monotonic()))
-        recipe = recovery_recipe(dataset, subject.config.preprocess, epochs=1, teacher=teacher, lr=lr)
+        recipe = recovery_recipe(
+            dataset,
+            subject.config.preprocess,
+            epochs=1,
+            teacher=teacher,
+            lr=lr,
+            balanced=subject.config.balanced,
+        )
         epochs = recovery_epochs(
             len(dataset.train),
             batch_size=recipe.train.batch_size,

@@ -18,8 +18,10 @@ from effnet.errors import EffnetError, MissingExtraError
 from effnet.exporting.targets import Quantization
 from effnet.measure.machine import versions
 from effnet.measure.paired import paired
+from effnet.measure.recall import by_class
 from effnet.runtime.config import write_config
 from effnet.runtime.formats import Precision, Runtime, find_format
+from effnet.system.text import both
 from effnet.training.events import Listener, Noted
 
 
@@ -46,6 +48,7 @@ class Proofs:
         threads: int,
         tools: Tools,
         listener: Listener,
+        balanced: bool = False,
         pair_stem: bool = False,
     ) -> None:
         self.val, self.images, self.folder = val, images, folder
@@ -53,6 +56,7 @@ class Proofs:
         self.formats = formats_of(runtime)
         self.pair_stem = pair_stem and runtime == "onnxruntime"
         self.key = pictures_key(val, images) + repr((threads, sorted(versions().items())))
+        self.labels = val.labels if balanced else None  # with them, all classes count alike
         self.rungs: list[Rung] = []
         self.ranked: list[tuple[Subject, Sensitivity]] = []
         self.right = np.empty(0, dtype=bool)  # the 32-bit artifact's answers
@@ -128,7 +132,13 @@ class Proofs:
             self.right = right
         # Records of climbs that an older effnet began know no memory.
         figures = {name: found.get(name) for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")}
-        return dataclasses.replace(step, accuracy=float(right.mean()), paired=paired(self.right, right), **figures)
+        return dataclasses.replace(
+            step,
+            accuracy=float(right.mean()),
+            balanced_accuracy=by_class(right, self.val.labels).balanced_accuracy,
+            paired=paired(self.right, right, labels=self.labels),
+            **figures,
+        )
 
     def speed_of(self, name: str, subject: Subject) -> float | None:
         """Returns how many times as fast as the 32-bit artifact the int8 of an untrained network is; None without."""
@@ -177,7 +187,14 @@ class Proofs:
             self.tools.answer(self.folder_of(step.name), step.format, dataset.test, self.threads)
             for step in (self.rungs[0].step, best)
         )
-        return {"fp32": float(first.mean()), "winner": float(last.mean()), "paired": paired(first, last).to_dict()}
+        labels = dataset.test.labels
+        return {
+            "fp32": float(first.mean()),
+            "winner": float(last.mean()),
+            "fp32_balanced": by_class(first, labels).balanced_accuracy,
+            "winner_balanced": by_class(last, labels).balanced_accuracy,
+            "paired": paired(first, last, labels=None if self.labels is None else labels).to_dict(),
+        }
 
     def _for_here(self, quantization: Quantization | None) -> Quantization | None:
         return quantization and dataclasses.replace(quantization, pair_stem=self.pair_stem)
@@ -205,4 +222,4 @@ def figures(step: Step) -> str:
     speed = f"{step.speed:.2f} times as fast as fp32"
     if step.base_ms != step.latency_ms:
         speed += f", {step.base_ms:.3g} ms beside it"
-    return f", {step.accuracy:.2%}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"
+    return f", {both(step.accuracy, step.balanced_accuracy)}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from effnet.system.text import markdown, printable
+from effnet.system.text import markdown, percent, printable
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
@@ -17,7 +17,8 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         ("multiply-accumulates", f"{before['macs'] / 1e6:.1f}M", f"{after['macs'] / 1e6:.1f}M"),
         ("blocks", before["blocks"], after["blocks"]),
         ("latency in ONNX Runtime, ms", f"{before['latency_ms']:.3g}", f"{after['latency_ms']:.3g}"),
-        ("test accuracy", f"{before['test_accuracy']:.2%}", f"{after['test_accuracy']:.2%}"),
+        ("test accuracy", percent(before["test_accuracy"]), percent(after["test_accuracy"])),
+        ("balanced accuracy", *(percent(side["test_balanced_accuracy"]) for side in (before, after))),
     )
     texts = (name, after["network"], report["original"], report["data"])
     title, network, original, data = (markdown(str(text)) for text in texts)
@@ -35,7 +36,7 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
         f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the new one "
-        f"{low:.1%} to {high:.1%}). Both files were timed in turn with {options['threads']} "
+        f"{percent(low, 1)} to {percent(high, 1)}). Both files were timed in turn with {options['threads']} "
         f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
         "the original's time.\n\n"
         f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} PICTURES\n```\n\n"

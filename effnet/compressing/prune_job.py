@@ -356,6 +356,7 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tu
         temperature=_TEMPERATURE,
         min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
         frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
+        balanced=config.balanced,
         seed=options.seed,
     )
     result = train(network, run.dataset, recipe, config.preprocess, folder=folder / "train", listener=run.listener)
@@ -369,4 +370,5 @@ def _lost(run: _Run, network: Network) -> Paired | None:
     if not len(val):
         return None
     original = _network(run.config, load_state(run.bundle), run.bundle)
-    return paired(right_answers(original, val, preprocess), right_answers(network, val, preprocess))
+    labels = val.labels if run.config.balanced else None
+    return paired(right_answers(original, val, preprocess), right_answers(network, val, preprocess), labels=labels)

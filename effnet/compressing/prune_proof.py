@@ -23,6 +23,7 @@ from effnet.nn.network import Network
 from effnet.runtime.config import CONFIG, ONNX, WEIGHTS, ModelConfig, digests_of, write_digests, write_text
 from effnet.runtime.predictor import Predictor
 from effnet.runtime.split_file import SPLIT, write_split
+from effnet.training.balance import held_out_weights
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, calibrate
 from effnet.training.evaluate import evaluate, warnings_of
@@ -108,7 +109,14 @@ def _calibrated(original: Original, config: ModelConfig, state: Arrays, folder: 
         save_bundle(folder, config, state)
         export_onnx(folder, config, state)
         probabilities, indices = predict_split(Predictor(folder), val)
-        config = replace(config, temperature=calibrate(probabilities, val.labels[indices], Abstain()).temperature)
+        labels = val.labels[indices]
+        weights = held_out_weights(
+            labels,
+            train_labels=original.dataset.train.labels,
+            num_classes=len(config.class_names),
+            removed=config.balanced,
+        )
+        config = replace(config, temperature=calibrate(probabilities, labels, Abstain(), weights=weights).temperature)
     return replace(config, threshold=original.config.threshold)
 
 
@@ -140,6 +148,7 @@ def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any],
             "latency_ms": min(times),
             "latencies_ms": list(times),
             "test_accuracy": score.accuracy,
+            "test_balanced_accuracy": score.balanced_accuracy,
             "test_images": score.images,
             "confidence": list(score.confidence),
         }

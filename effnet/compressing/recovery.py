@@ -13,7 +13,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.nn.network import Network, build
 from effnet.training.events import Listener
 from effnet.training.loop import train
-from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Schedule, Train
+from effnet.training.recipe import Augment, Balance, Loss, Model, Optimizer, Recipe, Schedule, Train
 from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
 
 # So many steps teach a changed network what it has lost; more of them bring little where the change was small.
@@ -45,11 +45,13 @@ def recovery_recipe(
     min_area: float = 0.6,
     frozen_norms: bool = True,
     seed: int = 0,
+    balanced: float = 0.0,
 ) -> Recipe:
     """Returns the recipe for a network that was changed and has only to find back: small steps, mild views.
 
     `teacher` is the bundle that it learns from beside the labels; `lr` is meant for batches of 32. Weights that
-    training begins with count as a result, so that what comes out is never worse on the validation split.
+    training begins with count as a result, so that what comes out is never worse on the validation split. What was
+    taken out of the class frequencies, the config's `balanced`, stays out, however that was done before.
     """
     batch_size = min(64 if len(dataset.train) >= 2000 else 32, max(2, len(dataset.train)))
     view = "crop" if dataset.mirror_safe else "shift"
@@ -74,6 +76,7 @@ def recovery_recipe(
             teacher_weight=_TEACHER_WEIGHT if teacher else 0.5,
             temperature=temperature,
         ),
+        balance=Balance(method="adjust", strength=balanced) if balanced else Balance(),
     )
 
 

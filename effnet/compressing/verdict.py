@@ -8,7 +8,7 @@ from effnet.errors import InputError
 from effnet.measure.paired import MAX_DROP, Paired, refusal
 from effnet.runtime.formats import Precision, find_format
 from effnet.system.bounds import check_positive, is_number
-from effnet.system.text import brief
+from effnet.system.text import brief, percent
 
 _LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
 
@@ -88,6 +88,7 @@ class Step:
     format: str
     done: str
     accuracy: float | None = None
+    balanced_accuracy: float | None = None
     paired: Paired | None = None
     latency_ms: float | None = None
     base_ms: float | None = None
@@ -98,6 +99,11 @@ class Step:
     accepted: bool = False
     reason: str = ""
     seconds: float = 0.0
+
+    @property
+    def judged(self) -> float | None:
+        """The accuracy that counts: the balanced one where all classes count alike."""
+        return self.balanced_accuracy if self.paired and self.paired.classes else self.accuracy
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the step as JSON-able data."""
@@ -116,8 +122,8 @@ def judge(
     words = step.paired.sentence()
     if refused := refusal(step.paired, gate.max_drop):
         return False, False, f"it {refused}"
-    if must_beat is not None and step.accuracy <= must_beat:
-        return True, False, f"no better than without this training, {must_beat:.2%}: it {words}"
+    if must_beat is not None and step.judged <= must_beat:
+        return True, False, f"no better than without this training, {percent(must_beat)}: it {words}"
     for other in accepted:
         faster = step.speed / other.speed - 1
         smaller = 1 - step.size_mb / other.size_mb

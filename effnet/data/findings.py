@@ -13,6 +13,10 @@ from effnet.system.text import printable
 FEW_IMAGES = 20
 """A class with fewer pictures than this in train is reported as small."""
 
+IMBALANCED = 3.0
+"""So many times the images of the smallest class make the largest one worth a word on balance."""
+BALANCE_ADVICE = "--balance adjust makes rare classes count as much as frequent ones"
+
 SPLITS = ("train", "val", "test")
 
 _NUM_SHOWN = 5
@@ -121,6 +125,13 @@ def _describe_classes(report: DataReport) -> list[str]:
     if len(shown) < len(report.classes):
         lines.append(f"  and {len(report.classes) - len(shown)} more classes")
     lines.append(f"Imbalance: the largest class of train has {report.imbalance:.1f} times the smallest")
+    if report.imbalance >= IMBALANCED:
+        rarest = min(report.classes, key=lambda c: c.train)
+        total = sum(c.train for c in report.classes)
+        lines.append(
+            f"  {printable(rarest.name)} has {rarest.train:,} of {total:,} train pictures: such classes are named more "
+            f"rarely than they are shown; {BALANCE_ADVICE} (fit, train)"
+        )
     if report.small_classes:
         names = ", ".join(printable(name) for name in report.small_classes[:10])
         more = ", ..." if len(report.small_classes) > 10 else ""

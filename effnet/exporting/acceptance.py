@@ -59,7 +59,8 @@ class Acceptance:
 
     def judge(self, predictor: Predictor, *, progress: Progress | None = None) -> Paired:
         """Return what the predictor's file changes; raise BudgetError where it loses more than it may."""
-        found = paired(self.expected, right_answers(predictor, self.split, progress=progress))
+        labels = self.split.labels if self.config.balanced else None
+        found = paired(self.expected, right_answers(predictor, self.split, progress=progress), labels=labels)
         if lost := refusal(found, self.max_drop):
             raise BudgetError(
                 f"{predictor.format.name} {lost}. It was not written: allow more by --max-drop, or take more bits"

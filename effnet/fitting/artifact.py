@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Dataset, Split, load_image
+from effnet.data.datasets import Dataset, load_image
 from effnet.data.leaks import find_leaks
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
@@ -36,9 +36,11 @@ from effnet.runtime.config import ONNX, WEIGHTS, ModelConfig, digests_of, read_c
 from effnet.runtime.predictor import Predictor
 from effnet.runtime.split_file import write_split
 from effnet.system.files import written_whole
+from effnet.training.balance import held_out_weights
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
 from effnet.training.evaluate import Score, evaluate
+from effnet.training.recipe import Balance
 from effnet.training.state import network_for
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.weights.labels import split_record
@@ -58,12 +60,13 @@ class Artifact:
     what the profile of another device says. `deployed` is the file. `changes` say what was made of the network that
     was learned, as `fitting.change` has it. `seconds` is what training, over all its sessions, and this proof took.
     `undecided` says why it cannot be told whether the latency was kept, which is all that may be missed then; empty if
-    it can be told.
+    it can be told. `balance` is how rare classes were made to count as much as frequent ones.
     """
 
     folder: Path
     spec: ArchSpec
     learned: Learned
+    balance: Balance
     calibration: Calibration
     check: ExportCheck
     score: Score
@@ -98,7 +101,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     bundle, changes = change(bundle, candidate, task=task)
     if changes:
         config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
-        config, calibration = _calibrated(config, state, dataset.val, None, abstain, folder=bundle)
+        config, calibration = _calibrated(config, state, dataset, None, abstain, folder=bundle)
     deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
     if deployed.path != bundle / ONNX:  # it is what others are compared with, and proven as well
         _check(bundle, config, state, dataset, format="onnx")
@@ -125,6 +128,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         predicted=predicted,
         changes=changes,
         learned=learned,
+        balance=_balance(attempt, learned),
         calibration=calibration,
         check=check,
         score=score,
@@ -148,12 +152,18 @@ def _save_learned(
         class_names=dataset.class_names,
         versions=versions(),
         split_seed=task.seed,
+        balanced=_balance(attempt, learned).removed,
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
-    config, calibration = _calibrated(config, state, dataset.val, learned.validation, task.abstain, folder=bundle)
+    config, calibration = _calibrated(config, state, dataset, learned.validation, task.abstain, folder=bundle)
     task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
     return config, state, calibration
+
+
+def _balance(attempt: Attempt, learned: Learned) -> Balance:
+    """Returns how classes were balanced; of a head, which has no recipe of its own, the attempt's says so."""
+    return (learned.recipe or attempt.recipe).balance
 
 
 def _check(
@@ -218,17 +228,17 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
 def _calibrated(
     config: ModelConfig,
     state: Mapping[str, np.ndarray],
-    val: Split,
+    dataset: Dataset,
     validation: Validation | None,
     abstain: Abstain,
     *,
     folder: Path,
 ) -> tuple[ModelConfig, Calibration]:
-    """Returns the config with the temperature and threshold that suit `val`; the bundle `folder` gets it, and its file.
+    """Returns the config with the temperature and threshold that suit the validation pictures.
 
-    `validation` are the network's answers, where they are known already.
+    The bundle `folder` gets it, and its file. `validation` are the network's answers, where they are known already.
     """
-    config = replace(config, temperature=1.0, threshold=None)
+    config, val = replace(config, temperature=1.0, threshold=None), dataset.val
     if validation is not None:
         probabilities, indices = softmax(validation.logits, axis=1), validation.indices
     elif len(val):
@@ -237,7 +247,11 @@ def _calibrated(
         probabilities, indices = predict_split(Predictor(folder), val)
     else:
         probabilities, indices = np.empty((0, len(config.class_names))), np.empty(0, np.int64)
-    found = calibrate(probabilities, val.labels[indices], abstain)
+    labels = val.labels[indices]
+    weights = held_out_weights(
+        labels, train_labels=dataset.train.labels, num_classes=len(config.class_names), removed=config.balanced
+    )
+    found = calibrate(probabilities, labels, abstain, weights=weights)
     config = replace(config, temperature=found.temperature, threshold=found.threshold)
     write_config(config, folder)
     export_onnx(folder, config, state)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch.spec import ArchSpec
+from effnet.errors import InputError
 from effnet.fitting.state import RECIPE
 from effnet.recipes.choose import read_recipe
 from effnet.training.recipe import Recipe
 from effnet.training.recipe_file import with_values
+
+BALANCE = "balance.method"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,18 @@ def ask_settings(settings: Mapping[str, Any] | None) -> Asked:
     settings = dict(settings or {})
     with_values(Recipe(), settings)
     return Asked(settings=settings)
+
+
+def with_balance(settings: Mapping[str, Any] | None, balance: str | None) -> dict[str, Any]:
+    """Returns the settings with `balance`, where given, in its field; raises InputError where they ask for another."""
+    settings = dict(settings or {})
+    if balance is None:
+        return settings
+    if settings.get(BALANCE, balance) != balance:
+        raise InputError(
+            f"--balance {balance} and --set {BALANCE}={settings[BALANCE]} contradict each other; give one of them"
+        )
+    return settings | {BALANCE: balance}
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -98,6 +98,8 @@ def results(runs: Sequence[Run]) -> list[Result]:
     rows = [
         _result("Validation accuracy", [run.val_accuracy for run in runs], wording.percent, better=max),
         _result("Test accuracy", [run.test_accuracy for run in runs], wording.percent, better=max),
+        _result("Balanced, validation", [run.val_balanced_accuracy for run in runs], wording.percent, better=max),
+        _result("Balanced, test", [run.test_balanced_accuracy for run in runs], wording.percent, better=max),
         _result("Calibration error", _measured(runs, "ece"), wording.percent, better=min),
         _result("Best epoch", [run.best_epoch for run in runs], wording.integer),
         _result("Epochs", [run.epochs for run in runs], wording.integer),

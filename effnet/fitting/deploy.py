@@ -78,7 +78,8 @@ def deploy(
             right_answers(Predictor(bundle, threads=task.threads, format=name), dataset.val)
             for name in (_REFERENCE, found.name)
         )
-        if lost := refusal(paired(before, after), target.max_drop):
+        labels = dataset.val.labels if config.balanced else None
+        if lost := refusal(paired(before, after, labels=labels), target.max_drop):
             refused = f"{found.name} {lost}"
     return Deployed(config=config, state=state, path=path, format=found, refused=refused)
 

@@ -11,7 +11,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.shapes import Resize
 from effnet.data.value_range import Asked
 from effnet.errors import InputError
-from effnet.fitting.asked import ask, ask_settings
+from effnet.fitting.asked import ask, ask_settings, with_balance
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Listener, ignore
 from effnet.fitting.state import Strategy
@@ -54,6 +54,7 @@ def fit(
     group_by: str = "",
     resize: Resize = "auto",
     value_range: Asked = "auto",
+    balance: str | None = None,
     settings: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] = "auto",
     strategy: Strategy = "auto",
@@ -88,6 +89,9 @@ def fit(
     highest value of images with more than 8 bits, such as (0, 4095); "auto" finds what suits the data set. `settings`
     change fields of the recipe by their dotted names, such as {"augment.flip": False}, which trains on no mirrored
     image; images whose mirror image is of another class are found out without it.
+    `balance`, the recipe's balance.method, makes rare classes count as much as frequent ones: "adjust" by their logits,
+    "sample" by more views, "weight" in the loss. The balanced accuracy then chooses heads, epochs, trials and
+    precisions.
 
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
@@ -111,7 +115,7 @@ def fit(
     budget = Budget(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )
-    asked = ask_settings(settings)
+    asked = ask_settings(with_balance(settings, balance))
     seed = seed if seed is not None else asked.value("train.seed") or 0
     unknown, profile = None if unknown_from is None else os.fspath(unknown_from), os.fspath(device or "")
     task = Task(
@@ -143,6 +147,7 @@ def train(
     group_by: str = "",
     resize: Resize = "auto",
     value_range: Asked = "auto",
+    balance: str | None = None,
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
@@ -161,7 +166,7 @@ def train(
     """
     network = spec if resolution is None else dataclasses.replace(spec, resolution=resolution)
     sizes = {} if batch in (None, "auto") else {"train.batch_size": batch}
-    asked = ask(recipe, {**(settings or {}), **sizes}, spec=network)
+    asked = ask(recipe, {**with_balance(settings, balance), **sizes}, spec=network)
     seed = seed if seed is not None else asked.value("train.seed") or 0
     task = Task(
         data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,

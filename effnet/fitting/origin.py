@@ -69,7 +69,7 @@ def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Pretrained weights", weights_name(report)),
         ("Their licence", licence_words(report)),
         ("Their published accuracy", _published(head)),
-        ("Head: validation accuracy", percent(head.get("val_accuracy"))),
+        ("Head: validation accuracy", _accuracy(head)),
         ("Head: penalty", _penalty(head.get("penalty"))),
         ("Head: training images", integer(head.get("images")) + (f", {views} views of each" if views > 1 else "")),
         ("Features", _features(head)),
@@ -84,6 +84,11 @@ def licence_words(report: Mapping[str, Any]) -> str:
     if not licence:
         return UNKNOWN_LICENCE
     return f"{licence} ({source})" if source else str(licence)
+
+
+def _accuracy(head: Mapping[str, Any]) -> str:
+    plain, balanced = (percent(head.get(key)) for key in ("val_accuracy", "val_balanced_accuracy"))
+    return plain if balanced in (ABSENT, plain) else f"{plain} (balanced {balanced})"
 
 
 def _published(head: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from effnet.compressing.sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.errors import BundleError
 from effnet.fitting import front, origin, plots, sureness, wording
+from effnet.fitting.balanced import balanced_sentence, prior_sentence
 from effnet.fitting.render import render, replace_text, strict
 from effnet.system.files import read_json
 from effnet.system.text import reason_of
@@ -92,6 +93,8 @@ def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) ->
             "more_candidates": candidates[_SHOWN_CANDIDATES:],
             "method": origin.method_sentence(report),
             "origin_rows": origin.origin_rows(report),
+            "balanced": balanced_sentence(report),
+            "prior": prior_sentence(report),
             "loss_plot": plots.learning_curve_svg(report, "loss"),
             "accuracy_plot": plots.learning_curve_svg(report, "accuracy"),
             "confusion_plot": plots.confusion_svg(report),
@@ -122,6 +125,8 @@ def render_card(report: Mapping[str, Any]) -> str:
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),
             "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
+            "balanced": balanced_sentence(report),
+            "prior": prior_sentence(report),
             "weakest": sorted(wrong, key=lambda row: row["f1"])[:_WEAKEST_CLASSES],
             "method": origin.method_sentence(report),
             "base_model": _base_model(report),

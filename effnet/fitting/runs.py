@@ -32,8 +32,9 @@ class Run:
     """One training run as its folder tells it; what is not known is None or empty.
 
     `when` is the time of its report or of its last sign of life, ISO 8601 in UTC. `epochs` are done, of
-    `planned_epochs`. `val_accuracy` is that of the best epoch, `images_per_second` the median of the epochs, `seconds`
-    those of training. `settings` and `recipe` are what it was asked, `history` its epochs as metrics.jsonl has them,
+    `planned_epochs`. `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the
+    median of the epochs, `seconds` those of training. `settings` and `recipe` are what it was asked, `history` its
+    epochs as metrics.jsonl has them,
     `problems` what of it cannot be read.
     """
 
@@ -48,6 +49,8 @@ class Run:
     best_epoch: int | None = None
     val_accuracy: float | None = None
     test_accuracy: float | None = None
+    val_balanced_accuracy: float | None = None
+    test_balanced_accuracy: float | None = None
     images_per_second: float | None = None
     seconds: float | None = None
     measured: Mapping[str, float]
@@ -60,7 +63,7 @@ class Run:
         """Returns the run in short, as JSON-able data."""
         names = (
             "when", "state", "data", "network", "device", "epochs", "planned_epochs", "best_epoch", "val_accuracy",
-            "test_accuracy", "images_per_second", "seconds",
+            "test_accuracy", "val_balanced_accuracy", "test_balanced_accuracy", "images_per_second", "seconds",
         )  # fmt: skip
         row = {"folder": str(self.folder)} | {name: getattr(self, name) for name in names}
         return row | {"problems": list(self.problems)}
@@ -112,7 +115,7 @@ def read_run(folder: Path, *, now: float) -> Run:
         history=history,
         problems=tuple(problems),
         **_asked(_at(plan, "options"), planned, candidate, report, attempt, problems),
-        **_results(report, candidate, history),
+        **_results(report, candidate, history, _at(planned, "recipe")),
     )
 
 
@@ -255,14 +258,21 @@ def _asked(
     }
 
 
-def _results(report: Mapping[str, Any], candidate: Any, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _results(
+    report: Mapping[str, Any], candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
+) -> dict[str, Any]:
     """Returns what came of the run so far."""
-    scores = [finite(row.get("val_accuracy")) for row in history]
+    balanced = _at(report, "training", "balance", "method") or _at(recipe, "balance", "method")
+    kind = "val_accuracy" if balanced in (None, "none") else "val_balanced_accuracy"
+    scores = [finite(row.get(kind)) for row in history]
     best = max((s for s in scores if s is not None), default=None)
+    top = None if best is None else scores.index(best) + 1
     best_epoch = _at(report, "training", "best_epoch")
     if not isinstance(best_epoch, int):
-        best_epoch = None if best is None else scores.index(best) + 1
-    head = finite(_at(report, "training", "head", "val_accuracy"))
+        best_epoch = top
+    # With nothing better than the head, it was the head that was kept.
+    head, number = _at(report, "training", "head"), best_epoch if 0 < (best_epoch or 0) <= len(history) else top
+    kept = head if head and not best_epoch else history[number - 1] if number else None
     speeds = [s for row in history if (s := finite(row.get("images_per_second"))) is not None]
     laps = [s for row in history if (s := finite(row.get("seconds"))) is not None]
     trained = finite(_at(report, "training", "seconds"))
@@ -272,9 +282,10 @@ def _results(report: Mapping[str, Any], candidate: Any, history: Sequence[Mappin
     return {
         "epochs": len(history),
         "best_epoch": best_epoch or None,
-        # With nothing better than the head, it was the head that was kept.
-        "val_accuracy": head if head is not None and not best_epoch else best,
+        "val_accuracy": finite(_at(kept, "val_accuracy")),
+        "val_balanced_accuracy": finite(_at(kept, "val_balanced_accuracy")),
         "test_accuracy": finite(_at(report, "test_accuracy")),
+        "test_balanced_accuracy": finite(_at(report, "test_balanced_accuracy")),
         "images_per_second": median(speeds) if speeds else None,
         "seconds": trained if trained is not None else (sum(laps) if laps else None),
         "measured": {key: value for key, value in figures.items() if finite(value) is not None},

@@ -49,7 +49,7 @@ def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds:
         recipe = task.asked.complete(chosen, epochs=ROUNDS, seed=task.seed)
         preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=task.seed)
         preprocess = resized_as(preprocess, task.resize, report.shapes)
-        best, listener = _listener(task, heard)
+        best, listener = _listener(task, heard, balanced=bool(recipe.balance.removed))
         with scratch_folder(task.out / RUN) as folder, suppress(_Stopped):
             train(network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener)
         return best()
@@ -57,13 +57,14 @@ def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds:
     return score
 
 
-def _listener(task: Task, heard: Report) -> tuple[Callable[[], float], Callable]:
+def _listener(task: Task, heard: Report, *, balanced: bool) -> tuple[Callable[[], float], Callable]:
     found = [0.0]
 
     def listen(event: object) -> None:
         if isinstance(event, EpochEnd):
-            found.append(event.val_accuracy)
-            if not heard(event.epoch, event.val_accuracy):
+            reached = event.val_balanced_accuracy if balanced else event.val_accuracy
+            found.append(reached)
+            if not heard(event.epoch, reached):
                 raise _Stopped
         elif isinstance(event, Step):
             task.listener(event)

@@ -14,7 +14,7 @@ from effnet.fitting.candidates import Candidate
 from effnet.fitting.state import Plan
 from effnet.measure.machine import machine, runtime_version, versions
 from effnet.measure.timing import busy_sentence
-from effnet.training.evaluate import warnings_of
+from effnet.training.evaluate import rare_class_warning, warnings_of
 
 _MOST_OTHERS = 1000
 
@@ -40,6 +40,7 @@ def summarize(
         "budget": budget.to_dict(),
         "measured": artifact.measured,
         "test_accuracy": artifact.score.accuracy,
+        "test_balanced_accuracy": artifact.score.balanced_accuracy,
         "seconds": plan.seconds + artifact.seconds + sum(attempt["seconds"] for attempt in plan.failed),
         "failures": list(artifact.failures),
         "undecided": artifact.undecided,
@@ -55,7 +56,10 @@ def summarize(
         "calibration": artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
         "report_images": len(artifact.score.mistakes) if report_images else 0,
-        "warnings": warnings_of(artifact.score),
+        "warnings": warnings_of(artifact.score)
+        + rare_class_warning(
+            artifact.score, dataset.train.labels, dataset.class_names, balanced=bool(artifact.deployed.config.balanced)
+        ),
         "export": artifact.check.to_dict(),
         "deployed": _deployed(artifact),
         "latency": _latency(artifact),
@@ -123,6 +127,7 @@ def _training(artifact: Artifact) -> dict[str, Any]:
         "stopped": training.stopped,
         "device": training.device,
         "seconds": training.seconds,
+        "balance": asdict(artifact.balance),
         **artifact.changes,
         "recipe": learned.recipe.to_dict() if learned.recipe else None,
     }

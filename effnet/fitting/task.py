@@ -37,6 +37,8 @@ from effnet.weights.pretrained import find_source
 
 # With as many minutes trials pay; of the time they may take this share.
 _ENOUGH_FOR_TRIALS, _TRIAL_SHARE, USUAL_TRIALS = 30.0, 0.3, 8
+# What of a recipe a head, which is solved, depends on.
+_OF_A_HEAD = {"augment.flip", "balance.method", "balance.strength"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +171,10 @@ def _check_strategy(task: Task) -> None:
         raise InputError(f"the strategy must be one of {', '.join(known)}; got {task.strategy!r}{hint}")
     if task.strategy == "head" and task.epochs is not None:
         raise InputError("a head is solved, not trained in epochs; leave --epochs out, or give --strategy finetune")
-    if task.strategy == "head" and (other := sorted({*task.asked.settings} - {"augment.flip"})):
+    if task.strategy == "head" and (other := sorted({*task.asked.settings} - _OF_A_HEAD)):
         raise InputError(
-            f"a head is solved, and of the recipe takes augment.flip only; --set {other[0]} changes nothing: leave it "
-            "out, or give --strategy finetune"
+            f"a head is solved, and of the recipe takes augment.flip and balance only; --set {other[0]} changes "
+            "nothing: leave it out, or give --strategy finetune"
         )
     if task.weights == "none" and task.strategy in ("head", "finetune"):
         raise InputError(

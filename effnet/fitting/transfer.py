@@ -21,12 +21,13 @@ from effnet.fitting.state import Attempt
 from effnet.fitting.team import Training, train_together
 from effnet.nn.network import Network, build
 from effnet.recipes.choose import read_recipe
-from effnet.runtime.config import write_text
+from effnet.runtime.config import read_config, write_text
 from effnet.system.files import parse_json
-from effnet.training.head import scored_head, train_head
+from effnet.system.text import both
+from effnet.training.head import known_head, train_head
 from effnet.training.loop import TrainResult
 from effnet.training.ranks import ALONE, Ranks
-from effnet.training.recipe import Recipe
+from effnet.training.recipe import Balance, Recipe
 from effnet.training.recipe_file import with_values
 from effnet.training.speed import train_speed
 from effnet.training.state import network_for
@@ -102,7 +103,7 @@ def transfer(
     listener(Said(text=_say_head(facts)))
     network = build(spec)
     load_arrays_(network, state, where=str(folder / HEAD))
-    enough = _why_no_more(facts, dataset) if attempt.strategy == "auto" else ""
+    enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
     if enough:
         listener(Said(text=f"The head is enough: {enough}; --strategy finetune trains the whole network all the same"))
     if enough or attempt.strategy == "head":
@@ -159,10 +160,11 @@ def _finetune(
     return Learned(method="finetune", training=training, recipe=recipe, head=facts)
 
 
-def _why_no_more(facts: Mapping[str, Any], dataset: Dataset) -> str:
+def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:
     """Returns why training the whole network promises no more than the head alone; empty where it does."""
-    if facts["val_accuracy"] >= _GOOD_ENOUGH:
-        return f"it gets at least {_GOOD_ENOUGH:.0%} of the validation pictures right"
+    key, of_each = ("val_balanced_accuracy", " of each class, on average,") if balance.removed else ("val_accuracy", "")
+    if facts[key] >= _GOOD_ENOUGH:
+        return f"it gets at least {_GOOD_ENOUGH:.0%} of the validation pictures{of_each} right"
     a_class = len(dataset.train) / len(dataset.class_names)
     if a_class < _ENOUGH_A_CLASS:
         return f"{a_class:.0f} training pictures a class, of the {_ENOUGH_A_CLASS} that fine-tuning takes"
@@ -172,7 +174,8 @@ def _why_no_more(facts: Mapping[str, Any], dataset: Dataset) -> str:
 def _say_head(facts: Mapping[str, Any]) -> str:
     kind = "A head" if facts["penalty"] else "Its own head"
     return (
-        f"{kind} on frozen features of {facts['name']}: validation accuracy {facts['val_accuracy']:.2%}, "
+        f"{kind} on frozen features of {facts['name']}: validation accuracy "
+        f"{both(facts['val_accuracy'], facts.get('val_balanced_accuracy'))}, "
         f"{facts['seconds']:.1f} s ({facts['computed']} of {facts['features']} features computed)"
     )
 
@@ -192,9 +195,10 @@ def _train_head(
     started = time.monotonic()
     found = load_pretrained(weights, model=model)
     origin = _origin(found)
-    seed = attempt.recipe.train.seed
+    seed, balance = attempt.recipe.train.seed, attempt.recipe.balance
     knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
     own = tuple(found.state[name] for name in _CLASSIFIER) if knows else ()
+    removed = read_config(found.source).balanced if knows else 0.0
     found = adapted(
         found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution
     )  # fmt: skip
@@ -205,23 +209,28 @@ def _train_head(
     rows = [_features(extractor, dataset.train, view=view, listener=listener) for view in range(views)]
     val_split = dataset.val if len(dataset.val) else dataset.train
     val = _features(extractor, val_split, view=0, listener=listener)
+    val_labels = val_split.labels[val.indices]
     values = np.concatenate([row.values for row in rows])
     head = train_head(
         values,
         np.concatenate([dataset.train.labels[row.indices] for row in rows]),
         num_classes=spec.num_classes,
         val_features=val.values,
-        val_labels=val_split.labels[val.indices],
+        val_labels=val_labels,
+        balance=balance,
     )
     if own:  # weights that know these classes may know them better than a head of this size can
-        before = scored_head(*own, val.values, val_split.labels[val.indices])
-        head = max(before, head, key=lambda h: (h.val_accuracy, -h.val_loss))
+        before = known_head(
+            *own, val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
+        )
+        head = max(before, head, key=lambda h: h.score(balance))
     facts = {
         **origin,
         "penalty": head.penalty,
         "views": views,
         "images": len(rows[0].values),
         "val_accuracy": head.val_accuracy,
+        "val_balanced_accuracy": head.val_balanced_accuracy,
         "val_loss": head.val_loss,
         "features": len(values) + len(val.values),
         "computed": sum(found.computed for found in (*rows, val)),

@@ -16,6 +16,7 @@ from effnet.errors import BundleError, InputError, MissingExtraError
 from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.events import Listener, Measured, Said
+from effnet.system.text import percent
 
 if TYPE_CHECKING:
     import optuna
@@ -177,7 +178,7 @@ class _Search:
 
         accuracy = self._score(candidate, report)
         stopped = trial.should_prune() if best else False
-        self._listener(Said(text=f"Trial {trial.number + 1}: {candidate.title}, {accuracy:.1%}"))
+        self._listener(Said(text=f"Trial {trial.number + 1}: {candidate.title}, {percent(accuracy, 1)}"))
         if stopped:
             raise optuna.TrialPruned
         return accuracy
@@ -245,7 +246,9 @@ class _Search:
         best = max(tried, key=lambda i: (self.table[i].trial_rounds, self.table[i].trial_accuracy, -i))
         for i in tried:
             candidate = self.table[i]
-            sentence = f"{candidate.trial_accuracy:.1%} after {candidate.trial_rounds} of {ROUNDS} rounds of trials"
+            sentence = (
+                f"{percent(candidate.trial_accuracy, 1)} after {candidate.trial_rounds} of {ROUNDS} rounds of trials"
+            )
             status = "taken" if i == best else "fits"
             self.table[i] = dataclasses.replace(candidate, status=status, reason=f"keeps every budget; {sentence}")
         for i, candidate in enumerate(self.table):

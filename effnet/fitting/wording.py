@@ -35,10 +35,8 @@ def percent(value: Any) -> str:
     """Formats a share; one below 1 never reads as 100 %."""
     if not _is_number(value):
         return ABSENT
-    text = f"{100 * value:.1f}"
-    if text == "100.0":
-        text = "100" if value >= 1 else "99.9"
-    return f"{text}\xa0%"
+    text = text_of.percent(value, 1).removesuffix("%")
+    return f"{'100' if text == '100.0' else text}\xa0%"
 
 
 def probability(value: Any) -> str:

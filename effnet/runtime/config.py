@@ -47,7 +47,9 @@ class ModelConfig:
     The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. A picture whose
     likeliest class is less probable than `threshold` is of no known class; with None every picture is of one.
     `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for. `origin` says what
-    the weights of a pulled or imported bundle were made of.
+    the weights of a pulled or imported bundle were made of. `balanced` is how much
+    of the classes' training frequencies was taken out of the probabilities: those are right where classes are as
+    frequent as frequency^(1 - balanced), at 0 as in training, at 1 all alike.
     """
 
     arch: ArchSpec
@@ -59,6 +61,7 @@ class ModelConfig:
     threshold: float | None = None
     deployed: str = "onnx"
     origin: Origin | None = None
+    balanced: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.arch.num_classes:
@@ -78,6 +81,8 @@ class ModelConfig:
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
+        if not 0 <= self.balanced <= 1:
+            raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
         find_format(self.deployed)
 
 
@@ -94,6 +99,7 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "temperature": config.temperature,
         "threshold": config.threshold,
         "deployed": config.deployed,
+        "balanced": config.balanced,
     }
     if config.origin is not None:
         data["origin"] = asdict(config.origin)
@@ -190,6 +196,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
             deployed=data.get("deployed", "onnx"),
             origin=_origin(data.get("origin")),
+            balanced=_number(data.get("balanced", 0.0), "balanced"),
         )
     except KeyError as error:
         raise BundleError(f"{path} lacks {error}") from error

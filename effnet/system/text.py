@@ -69,5 +69,21 @@ def reason_of(error: Exception) -> str:
     return printable(text) or type(error).__name__
 
 
+def percent(share: float, digits: int = 2) -> str:
+    """Returns a share as a percentage; one below 1 never reads as 100 %."""
+    text = f"{share:.{digits}%}"
+    if share < 1 and text == f"{1:.{digits}%}":
+        text = f"{1 - 10.0 ** -(digits + 2):.{digits}%}"
+    return text
+
+
+def both(accuracy: float, balanced: float | None) -> str:
+    """Returns an accuracy and, where the mean recall of the classes reads otherwise, that behind it."""
+    found = percent(accuracy)
+    if balanced is None or percent(balanced) == found:
+        return found
+    return f"{found} (balanced {percent(balanced)})"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

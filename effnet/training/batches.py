@@ -13,6 +13,7 @@ from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
 from effnet.data.views import Picture, as_evaluated, decoded, open_picture_at, random_part, random_view, size_at
 from effnet.errors import DataError, ImageError
+from effnet.training.balance import sampled
 from effnet.training.recipe import Recipe
 from effnet.training.resize import resize_square
 
@@ -131,27 +132,31 @@ def train_batches(
 
     Of a batch of so many pictures, this process gets those that `own` says. The order depends on seed, epoch and
     `blocks`, a view on seed, epoch and index alone: how many `workers` prepare batches, and how many `ahead`, changes
-    nothing. With a teacher and loss.teacher_views, views come in turn.
+    nothing. With a teacher and loss.teacher_views, views come in turn. With balance.method sample an image may be shown
+    several times in an epoch, each time another view of it.
     """
     views = recipe.loss.teacher_views if recipe.loss.teacher else 0
-    drawn = epoch % views if views else epoch
-    order = epoch_order(len(labels), seed=recipe.train.seed, epoch=epoch, blocks=blocks)
-    chunks = [order[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
+    order, times = _order(labels, recipe, epoch=epoch, blocks=blocks)
+    numbers = np.arange(len(order))
+    chunks = [numbers[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:  # a batch of one has no batch statistics
         chunks[-2] = np.concatenate(chunks[-2:])
         chunks.pop()
 
     chunks = [chunk[own(len(chunk))] for chunk in chunks]
 
-    def view(index: int) -> tuple[np.ndarray, int]:
+    def view(number: int) -> tuple[np.ndarray, int]:
+        index, time = int(order[number]), int(times[number])
+        drawn = [(epoch + time) % views, index] if views else [epoch, index] + [time] * (time > 0)
+
         def make_view(place: int) -> np.ndarray:
-            rng = np.random.default_rng([recipe.train.seed, drawn, index])
+            rng = np.random.default_rng([recipe.train.seed, *drawn])
             return augmented(load(place), recipe, preprocess, rng=rng)
 
         return _this_or_next(make_view, labels, index)
 
     def make(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images, numbers = zip(*(view(int(index)) for index in chunk), strict=True)
+        images, numbers = zip(*(view(number) for number in chunk), strict=True)
         return np.stack(images), np.array(numbers, dtype=np.int64)
 
     todo = iter(chunks[start:])
@@ -165,6 +170,17 @@ def train_batches(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of an epoch in their order, and which time in it each is shown, from 0: int64 [images]."""
+    seed = recipe.train.seed
+    if recipe.balance.method != "sample":
+        return epoch_order(len(labels), seed=seed, epoch=epoch, blocks=blocks), np.zeros(len(labels), np.int64)
+    places, times = sampled(labels, recipe.balance, seed=seed, epoch=epoch)
+    blocks = blocks and dataclasses.replace(blocks, numbers=blocks.numbers[places])
+    order = epoch_order(len(places), seed=seed, epoch=epoch, blocks=blocks)
+    return places[order], times[order]
 
 
 def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, int]:

@@ -108,9 +108,13 @@ class RiskCoverage:
         return tuple((float(t), float(c), float(r)) for t, c, r in rows)
 
 
-def calibrate(probabilities: np.ndarray, labels: np.ndarray, abstain: Abstain) -> Calibration:
+def calibrate(
+    probabilities: np.ndarray, labels: np.ndarray, abstain: Abstain, *, weights: np.ndarray | None = None
+) -> Calibration:
     """Chooses temperature and threshold from the probabilities that the model gives validation pictures at 1.
 
+    `weights` [pictures] of mean 1 give the classes the frequencies that the probabilities assume: the temperature is
+    fitted with them. A threshold promises what it does for pictures as they come, so that they all count alike there.
     Without any picture the temperature stays 1 and there is no threshold.
     """
     aim = abstain.aim
@@ -118,7 +122,7 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, abstain: Abstain) -
         sentence = "There were no validation pictures to calibrate on."
         return Calibration(images=0, temperature=1.0, threshold=None, sentence=sentence, **aim)
     # Probabilities give logits up to a constant a picture, which softmax takes out again.
-    temperature = fit_temperature(to_logits(probabilities), labels)
+    temperature = fit_temperature(to_logits(probabilities), labels, weights=weights)
     tempered = apply_temperature(probabilities, temperature)
     threshold = choose_threshold(tempered, labels, **aim)
     return Calibration(
@@ -140,9 +144,10 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return np.exp(_log_softmax(to_logits(probabilities) / temperature))
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None = None) -> float:
     """Returns the temperature in 0.05..20, to four digits, that gives `labels` the least negative log-likelihood.
 
+    Pictures count by their `weights` [pictures] of mean 1 or, without, alike.
     One more picture is counted with them, whose label is as likely the second best class as the best. So n pictures
     that are all right make the model (2n + 1) / (2n + 2) sure, and not surer. Where no temperature beats 1, it is 1.
     Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2; the further picture is in the manner of Platt,
@@ -157,12 +162,13 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     # Beside the sum over all classes only these are needed: the true class, the second best and the best.
     best = np.partition(logits, -2)[:, -2:] if logits.shape[1] > 1 else logits[:, [0, 0]]
     wanted = np.column_stack([logits[np.arange(len(labels)), labels], best])
-    weights = np.array([len(labels), 0.5, 0.5])
+    counts = np.array([len(labels), 0.5, 0.5])
+    each = 1.0 if weights is None else weights[:, None]
 
     def cost(log_temperature: float) -> float:
         scale = math.exp(-log_temperature)
         log_sum = np.log(np.exp(logits * scale).sum(1, keepdims=True))
-        return float((log_sum - wanted * scale).mean(0) @ weights) / (len(labels) + 1)
+        return float(((log_sum - wanted * scale) * each).mean(0) @ counts) / (len(labels) + 1)
 
     # The cost is convex in 1 / temperature, so that the least that a search finds is the least of all.
     low, high = map(math.log, _TEMPERATURES)

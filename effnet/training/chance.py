@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from effnet.system.text import percent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MostFrequent:
@@ -25,18 +27,37 @@ def chance_sentence(
     usual: MostFrequent,
     *,
     labels: np.ndarray,
+    balanced: tuple[float, tuple[float, float]] | None = None,
 ) -> str:
     """Return a sentence if the accuracy, of this 95 % interval, may be that of guessing; otherwise an empty text.
 
     Guessing is always giving the most frequent answer, which is right at least as often as any other that does not look
     at the images. Images of one class alone cannot tell.
+
+    A model that makes `balanced` classes count alike is not measured by the most frequent one: its mean recall, of this
+    balanced accuracy and interval, is held against that of any guess, one over the number of classes in the labels.
     """
-    if len(np.unique(labels)) < 2 or confidence[0] > usual.share:
+    classes = len(np.unique(labels))
+    if classes < 2:
         return ""
-    always = f"always answering {usual.name!r} ({usual.share:.1%} of the test images)"
+    if balanced is not None:
+        return _balanced_sentence(*balanced, guess=1 / classes)
+    if confidence[0] > usual.share:
+        return ""
+    always = f"always answering {usual.name!r} ({percent(usual.share, 1)} of the test images)"
     if accuracy <= usual.share:
         return f"The model is no better than {always}: check the labels and the layout."
     return (
-        f"The model is not shown to be better than {always}: its accuracy lies between {confidence[0]:.1%} and "
-        f"{confidence[1]:.1%} (95 % confidence). Check the labels and the layout, or test on more images."
+        f"The model is not shown to be better than {always}: its accuracy lies between {percent(confidence[0], 1)} and "
+        f"{percent(confidence[1], 1)} (95 % confidence). Check the labels and the layout, or test on more images."
+    )
+
+
+def _balanced_sentence(accuracy: float, interval: tuple[float, float], *, guess: float) -> str:
+    if interval[0] > guess:
+        return ""
+    return (
+        f"The model is not shown to be better than a guess, whose balanced accuracy is {percent(guess, 1)}: its own is "
+        f"{percent(accuracy, 1)} (95 % bootstrap interval {percent(interval[0], 1)} to {percent(interval[1], 1)}). "
+        "Check the labels and the layout, or test on more images."
     )

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,27 +13,53 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError
 from effnet.nn.network import Network
 from effnet.runtime.config import ModelConfig, read_config
-from effnet.training.losses import Batch, LossFn, binary_cross_entropy, cross_entropy, labels_loss
+from effnet.training.balance import logit_offset
+from effnet.training.losses import (
+    ALIKE,
+    Batch,
+    LossFn,
+    Terms,
+    binary_cross_entropy,
+    cross_entropy,
+    labels_loss,
+    make_terms,
+)
 from effnet.training.recipe import Augment, Loss, Recipe
 from effnet.weights.bundle import load_module
 
 
 def make_loss(
-    recipe: Recipe, *, preprocess: Preprocess, class_names: Sequence[str], device: torch.device | None = None
+    recipe: Recipe,
+    *,
+    preprocess: Preprocess,
+    class_names: Sequence[str],
+    labels: np.ndarray | None = None,
+    device: torch.device | None = None,
 ) -> LossFn:
     """Returns the loss of a recipe for a student that takes pictures as `preprocess` makes them.
+
+    int64 `labels` [images] are those of training; only a recipe that balances classes needs them.
 
     Raises BundleError where the teacher cannot be read, InputError where it was not taught these classes, or where
     its answers cannot be kept as the recipe asks.
     """
-    plan = recipe.loss
+    plan, number = recipe.loss, len(class_names)
+    labels = np.empty(0, np.int64) if labels is None else labels
+    terms = make_terms(recipe, labels, num_classes=number, device=device)
     if not plan.teacher:
-        make = cross_entropy if plan.name == "cross_entropy" else binary_cross_entropy
-        return make(plan.label_smoothing)
+        if plan.name == "bce":
+            return binary_cross_entropy(plan.label_smoothing)
+        return cross_entropy(plan.label_smoothing, terms)
     _check_kept(recipe)
     config = read_teacher(plan.teacher, class_names=class_names, channels=preprocess.channels)
     teacher = load_module(plan.teacher).to(device, memory_format=torch.channels_last).requires_grad_(False)
-    return distillation(teacher, plan, preprocess=preprocess, teacher_preprocess=config.preprocess)
+    shift = None
+    if missing := recipe.balance.removed - config.balanced:
+        offset = logit_offset(labels, num_classes=number, strength=missing)
+        shift = torch.tensor(offset, dtype=torch.float32, device=device)
+    return distillation(
+        teacher, plan, preprocess=preprocess, teacher_preprocess=config.preprocess, terms=terms, shift=shift
+    )
 
 
 def read_teacher(folder: str | os.PathLike[str], *, class_names: Sequence[str], channels: int) -> ModelConfig:
@@ -77,13 +104,22 @@ def _check_kept(recipe: Recipe) -> None:
         )
 
 
-def distillation(teacher: nn.Module, plan: Loss, *, preprocess: Preprocess, teacher_preprocess: Preprocess) -> LossFn:
+def distillation(
+    teacher: nn.Module,
+    plan: Loss,
+    *,
+    preprocess: Preprocess,
+    teacher_preprocess: Preprocess,
+    terms: Terms = ALIKE,
+    shift: Tensor | None = None,
+) -> LossFn:
     """Returns (1 - w) * loss of the labels + w * T^2 * KL(teacher's answers at T from the student's at T) + f * looks.
 
     w is `teacher_weight`, T `temperature`, f `feature_weight`; the factor T^2 keeps the size of the gradients, and
     looks is attention_loss, left out where f is 0. Both see the same pictures, mixed ones too; the teacher gets them as
     `teacher_preprocess` has them, and learns nothing. Sources: Hinton et al. 2015, section 2; Beyer et al. 2022 (the
-    same views for both). Raises InputError where maps are asked of what is no Network.
+    same views for both). `terms` are those of the labels' loss; `shift` [classes] is what the teacher's logits have too
+    much of the class frequencies, beside the student's. Raises InputError where maps are asked of what is no Network.
     """
     teacher.eval()
     ask = keeping_answers(teacher) if plan.teacher_views else teacher
@@ -100,7 +136,8 @@ def distillation(teacher: nn.Module, plan: Loss, *, preprocess: Preprocess, teac
             logits = model(batch.images)
             with torch.no_grad():
                 answers = ask(shown)
-        labels = labels_loss(logits, batch, name=plan.name, smoothing=plan.label_smoothing)
+        answers = answers if shift is None else answers - shift
+        labels = labels_loss(logits, batch, name=plan.name, smoothing=plan.label_smoothing, terms=terms)
         soft = functional.kl_div(
             functional.log_softmax(logits.float() / plan.temperature, dim=1),
             functional.log_softmax(answers.float() / plan.temperature, dim=1),

@@ -1,6 +1,5 @@
 """The exported file scored on labelled pictures, in ONNX Runtime; no torch."""
 
-import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from effnet.data.datasets import Split
+from effnet.data.findings import BALANCE_ADVICE, IMBALANCED
 from effnet.data.stored import source_name
 from effnet.measure.answers import predict_split
+from effnet.measure.intervals import bootstrap, wilson
+from effnet.measure.recall import by_class
 from effnet.runtime.predictor import Predictor
+from effnet.system.text import percent
 from effnet.training import calibration
 from effnet.training.chance import MostFrequent, chance_sentence, most_frequent
 from effnet.training.unknown import Unknown, measure_unknown
 
-_RESAMPLES = 2000
 _WORST_MISTAKES = 24
 
 
@@ -78,22 +80,27 @@ class Clean:
 class Score:
     """The result on one split.
 
-    `confidence` is the 95 % Wilson interval of the accuracy, right for few pictures and when all are right;
-    `bootstrap` the 95 % percentile interval of 2,000 resamplings of the pictures. `most_frequent` is what one would
-    guess; `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the
-    pictures that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts pictures
-    [true class][predicted class]; `mistakes` come most confident first. `uncalibrated` is what `sureness` would be
-    without the temperature. `risk_coverage` holds (threshold, share of pictures answered, share of those wrong), `aurc`
-    the area under it; `answered` is None without a threshold, `unknown` where no such pictures were given.
+    `confidence` is the 95 % Wilson interval of the accuracy, right for few pictures and when all are right; `bootstrap`
+    the 95 % percentile interval of 2,000 resamplings of the pictures. `balanced_accuracy` is the mean recall of the
+    classes that have pictures, `balanced_bootstrap` its interval from the same resamplings; `lowest` is the class of
+    the lowest recall, None where that is within 5 points of the accuracy. `most_frequent` is what one would guess;
+    `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the pictures
+    that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts pictures [true
+    class][predicted class]; `mistakes` come most confident first. `uncalibrated` is what `sureness` would be without
+    the temperature. `risk_coverage` holds (threshold, share of pictures answered, share of those wrong), `aurc` the
+    area under it; `answered` is None without a threshold, `unknown` where no such pictures were given.
     """
 
     images: int
     accuracy: float
+    balanced_accuracy: float
+    lowest: ClassScore | None
     confidence: tuple[float, float]
     most_frequent: MostFrequent
     chance: str
     clean: Clean | None
     bootstrap: tuple[float, float]
+    balanced_bootstrap: tuple[float, float]
     top5: float | None
     sureness: Sureness
     uncalibrated: Sureness
@@ -138,6 +145,7 @@ def evaluate(
         threshold=config.threshold,
         unknown=unknown,
         leaked=leaked,
+        balanced=bool(config.balanced),
     )
 
 
@@ -151,10 +159,12 @@ def score(
     threshold: float | None = None,
     unknown: Unknown | None = None,
     leaked: Collection[str] = (),
+    balanced: bool = False,
 ) -> Score:
     """Returns the score of `probabilities` [pictures, classes] against the labels of the split at `indices`.
 
-    By default the rows are those of the whole split, in order. The probabilities have `temperature` in them.
+    By default the rows are those of the whole split, in order. The probabilities have `temperature` in them;
+    `balanced` says that the model makes rare classes count as much as frequent ones.
     """
     indices = np.arange(len(split)) if indices is None else indices
     labels = split.labels[indices]
@@ -163,6 +173,9 @@ def score(
     right = int(is_right.sum())
     confidence, usual = wilson(right, len(labels)), most_frequent(labels, class_names)
     confusion, per_class = _by_class(labels, predicted, class_names)
+    recalls = by_class(is_right, labels, num_classes=len(class_names))
+    mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
+    to_beat = mean_recall if balanced else None
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     curve = calibration.risk_coverage(probabilities, labels)
     sureness = _sureness(probabilities, labels)
@@ -170,11 +183,14 @@ def score(
     return Score(
         images=len(labels),
         accuracy=right / len(labels),
+        balanced_accuracy=mean_recall[0],
+        lowest=None if recalls.lowest is None else per_class[recalls.lowest],
         confidence=confidence,
         most_frequent=usual,
-        chance=chance_sentence(right / len(labels), confidence, usual, labels=labels),
+        chance=chance_sentence(right / len(labels), confidence, usual, labels=labels, balanced=to_beat),
         clean=_clean(is_right, [source_name(split.sources[int(i)], "") for i in indices], leaked) if leaked else None,
         bootstrap=bootstrap(right, len(labels)),
+        balanced_bootstrap=mean_recall[1],
         top5=float((best == labels[:, None]).any(1).mean()) if len(class_names) > 5 else None,
         sureness=sureness,
         uncalibrated=sureness if temperature == 1 else _sureness(raw, labels),
@@ -214,9 +230,32 @@ def clean_sentence(clean: Clean) -> str:
         return f"All {images}. No accuracy without them can be told."
     low, high = clean.confidence
     return (
-        f"{images}. Without them the accuracy is {clean.accuracy:.2%} on {clean.images:,} images "
-        f"(95 % confidence {low:.2%} to {high:.2%})."
+        f"{images}. Without them the accuracy is {percent(clean.accuracy)} on {clean.images:,} images "
+        f"(95 % confidence {percent(low)} to {percent(high)})."
     )
+
+
+def rare_class_warning(
+    score: Score, train_labels: np.ndarray, class_names: tuple[str, ...], *, balanced: bool
+) -> list[str]:
+    """Return a sentence on a class that is rare in training and missed far more often than others, if there is one.
+
+    `balanced` says that rare classes counted for more already.
+    """
+    found = score.lowest
+    if found is None:
+        return []
+    counts = np.bincount(train_labels, minlength=len(class_names))
+    count = int(counts[class_names.index(found.name)])
+    missed = wilson(round(found.recall * found.support), found.support)[1] < score.accuracy
+    if not missed or counts.max() < IMBALANCED * count:
+        return []
+    advice = "more images of it would help most" if balanced else f"{BALANCE_ADVICE}, at some cost to the frequent ones"
+    return [
+        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are named right, "
+        f"beside {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training images: "
+        f"{advice}."
+    ]
 
 
 def _by_class(
@@ -269,26 +308,3 @@ def _mistakes(
         )
         for i in wrong[np.argsort(-sureness, kind="stable")][:_WORST_MISTAKES]
     )
-
-
-def wilson(right: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Returns the Wilson score interval of a share of `right` in `count`, at 95 % by default.
-
-    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
-    """
-    share = right / count
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
-
-
-def bootstrap(right: int, count: int, *, resamples: int = _RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % percentile bootstrap interval of a share of `right` in `count`.
-
-    How many of `count` pictures drawn with replacement are right is binomial, so that is what is drawn. Where all
-    are right it has no width: the Wilson interval says more then. Source: Efron, Ann. Stat. 7 (1979), 1-26.
-    """
-    shares = np.random.default_rng(seed).binomial(count, right / count, resamples) / count
-    low, high = np.percentile(shares, (2.5, 97.5))
-    return float(low), float(high)

@@ -25,7 +25,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnd:
-    """What a listener hears after an epoch; also a line of metrics.jsonl. `epoch` counts from 1."""
+    """What a listener hears after an epoch; also a line of metrics.jsonl. `epoch` counts from 1.
+
+    `val_balanced_accuracy` is the mean recall of the classes in validation.
+    """
 
     epoch: int
     loss: float
@@ -34,6 +37,7 @@ class EpochEnd:
     learning_rate: float
     seconds: float
     images_per_second: float
+    val_balanced_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.errors import DataError, MissingExtraError
+from effnet.measure.recall import by_class
+from effnet.training.balance import class_weights, held_out_weights, logit_offset
+from effnet.training.recipe import NOT_BALANCED, Balance
 
 # Strengths of the penalty on half the squared weights, beside the mean loss, the strongest first: each solution is the
 # start of the next. On the features of ImageNet backbones accuracy hardly depends on them; the loss does, and decides.
@@ -30,6 +33,11 @@ class Head:
     penalty: float
     val_loss: float
     val_accuracy: float
+    val_balanced_accuracy: float
+
+    def score(self, balance: Balance) -> tuple[float, float]:
+        """Returns what tells a better head: a larger accuracy, then a smaller loss; with `balance`, balanced ones."""
+        return self.val_balanced_accuracy if balance.removed else self.val_accuracy, -self.val_loss
 
 
 def train_head(
@@ -40,8 +48,12 @@ def train_head(
     val_features: np.ndarray,
     val_labels: np.ndarray,
     penalties: Sequence[float] = PENALTIES,
+    balance: Balance = NOT_BALANCED,
 ) -> Head:
     """Returns multinomial logistic regression on `features` [pictures, channels], standardised channel by channel.
+
+    With `balance` the bias is adjusted or the pictures are weighted, for `sample` and `weight` alike, which is what
+    samples come to on average; then the loss on the validation features is the one with the classes so balanced.
 
     Of the `penalties` the strongest is taken whose loss on the validation features is within one standard error of the
     least: what chance can explain is not worth larger weights, which fewer bits hold less well. The weights are given
@@ -62,21 +74,30 @@ def train_head(
     mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     spread = np.maximum(spread, _LEAST_SPREAD * spread.max() or 1.0)
     scaled = ((features - mean) / spread).astype(np.float32, copy=False)
+    offset, weights = 0.0, None
+    if balance.method == "adjust":
+        offset = logit_offset(labels, num_classes=num_classes, strength=balance.strength)
+    elif balance.method != "none":
+        weights = class_weights(labels, num_classes=num_classes, strength=balance.strength)[labels]
+    val_weights = held_out_weights(val_labels, train_labels=labels, num_classes=num_classes, removed=balance.removed)
     heads: list[Head] = []
     model = LogisticRegression(max_iter=_MOST_ITERATIONS, warm_start=True)
     for penalty in penalties:
         model.set_params(C=1 / (penalty * len(labels)))
-        _fit_quietly(model, scaled, labels)
-        heads.append(_to_head(model, mean, spread, num_classes, penalty, val_features, val_labels))
+        _fit_quietly(model, scaled, labels, weights)
+        weight, bias = _weights_of(model, mean, spread, num_classes)
+        heads.append(
+            scored_head(weight, bias - offset, val_features, val_labels, penalty=penalty, val_weights=val_weights)
+        )
     best = min(heads, key=lambda head: head.val_loss)
-    losses = _losses(val_features @ best.weight.T + best.bias, val_labels)
+    losses = _losses(val_features @ best.weight.T + best.bias, val_labels, val_weights)
     # One image has no spread: the least loss decides then.
     error = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.0
     within = [head for head in heads if head.val_loss <= best.val_loss + error]
     return max(within, key=lambda head: head.penalty, default=best)
 
 
-def _fit_quietly(model: object, features: np.ndarray, labels: np.ndarray) -> None:
+def _fit_quietly(model: object, features: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> None:
     """Fits, without a warning where the last digits of a weakly penalised solution are not reached."""
     import warnings
 
@@ -84,18 +105,11 @@ def _fit_quietly(model: object, features: np.ndarray, labels: np.ndarray) -> Non
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, labels)  # type: ignore[attr-defined]
+        model.fit(features, labels, sample_weight=weights)  # type: ignore[attr-defined]
 
 
-def _to_head(
-    model: object,
-    mean: np.ndarray,
-    spread: np.ndarray,
-    num_classes: int,
-    penalty: float,
-    val_features: np.ndarray,
-    val_labels: np.ndarray,
-) -> Head:
+def _weights_of(model: object, mean: np.ndarray, spread: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight and bias of a solution for features as they are, not standardised."""
     scaled_weight, scaled_bias = model.coef_, model.intercept_  # type: ignore[attr-defined]
     if num_classes == 2:  # scikit-learn keeps one row, the difference of the two
         scaled_weight, scaled_bias = (
@@ -103,25 +117,58 @@ def _to_head(
             np.array([-0.5, 0.5]) * scaled_bias,
         )
     weight = scaled_weight / spread
-    return scored_head(weight, scaled_bias - weight @ mean, val_features, val_labels, penalty=penalty)
+    return weight, scaled_bias - weight @ mean
 
 
 def scored_head(
-    weight: np.ndarray, bias: np.ndarray, val_features: np.ndarray, val_labels: np.ndarray, *, penalty: float = 0.0
+    weight: np.ndarray,
+    bias: np.ndarray,
+    val_features: np.ndarray,
+    val_labels: np.ndarray,
+    *,
+    penalty: float = 0.0,
+    val_weights: np.ndarray | None = None,
 ) -> Head:
-    """Returns a classifier, [classes, channels] and [classes], with what it reaches on the validation features."""
+    """Returns a classifier, [classes, channels] and [classes], with what it reaches on the validation features.
+
+    `val_weights` [pictures] of mean 1 are for the loss.
+    """
     logits = val_features @ weight.T + bias
+    is_right = logits.argmax(1) == val_labels
     return Head(
         weight=weight.astype(np.float32, order="C"),
         bias=bias.astype(np.float32),
         penalty=penalty,
-        val_loss=float(_losses(logits, val_labels).mean()),
-        val_accuracy=float((logits.argmax(1) == val_labels).mean()),
+        val_loss=float(_losses(logits, val_labels, val_weights).mean()),
+        val_accuracy=float(is_right.mean()),
+        val_balanced_accuracy=by_class(is_right, val_labels).balanced_accuracy,
     )
 
 
-def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the cross-entropy of each image, [images], for logits [images, classes]."""
+def known_head(
+    weight: np.ndarray,
+    bias: np.ndarray,
+    val_features: np.ndarray,
+    val_labels: np.ndarray,
+    *,
+    train_labels: np.ndarray,
+    balance: Balance,
+    removed: float,
+) -> Head:
+    """Returns a classifier of just these data, from whose answers `removed` of the class frequencies is taken already.
+
+    What is missing to `balance`, or too much, is made up for in its bias; it is scored as `scored_head` does.
+    """
+    numbers = {"num_classes": len(bias)}
+    if missing := balance.removed - removed:
+        bias = bias - logit_offset(train_labels, strength=missing, **numbers)
+    weights = held_out_weights(val_labels, train_labels=train_labels, removed=balance.removed, **numbers)
+    return scored_head(weight, bias, val_features, val_labels, val_weights=weights)
+
+
+def _losses(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Return the cross-entropy of each image, [images], for logits [images, classes], by their weights if any."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return -log_probabilities[np.arange(len(labels)), labels]
+    losses = -log_probabilities[np.arange(len(labels)), labels]
+    return losses if weights is None else losses * weights

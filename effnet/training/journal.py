@@ -43,8 +43,10 @@ class Journal:
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
         """Draws the results of an epoch, which ended after `step` steps."""
-        for key in ("epoch", "loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
-            self.writer.add_scalar(f"epoch/{key}", getattr(row, key), step)
+        names = ("epoch", "loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "learning_rate")
+        for key in (*names, "images_per_second"):
+            if (value := getattr(row, key)) is not None:
+                self.writer.add_scalar(f"epoch/{key}", value, step)
 
     def pictures(self, images: np.ndarray, *, step: int) -> None:
         """Shows pictures as training sees them, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""

@@ -118,7 +118,13 @@ class _Run:
         self.state = make_state(model, recipe, device, ranks)
         if wants_kernels(model, recipe, device, ranks) and (note := find_kernels().note):
             self._note(note)
-        loss_fn = loss_fn or make_loss(recipe, preprocess=preprocess, class_names=dataset.class_names, device=device)
+        loss_fn = loss_fn or make_loss(
+            recipe,
+            preprocess=preprocess,
+            class_names=dataset.class_names,
+            labels=dataset.train.labels,
+            device=device,
+        )
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device, ranks)
         self.portions = Portions(dataset, recipe, preprocess, ranks)
         self.batches = self.portions.num_batches
@@ -190,7 +196,7 @@ class _Run:
     def _score_start(self) -> None:
         """Makes the weights that training begins with its first result."""
         found = validate(self.state.average, self.val(), self.preprocess, self.device, self.ranks)
-        self.position.best_score = (found.accuracy, -found.loss)
+        self.position.best_score = found.score(self.recipe)
         self.records.keep_best(self.state.average)
 
     def _train_epoch(self, deadline_seconds: float | None) -> None:
@@ -280,7 +286,7 @@ class _Run:
             met = self.ranks.meet(asked=self.interrupt.asked)
             self._end_where(met)
             position.spend(self._lap(met))
-            score = (found.accuracy, -found.loss)
+            score = found.score(self.recipe)
             if score > position.best_score:
                 position.best_score, position.best_epoch = score, position.epoch
                 position.last_better = position.epoch
@@ -290,6 +296,7 @@ class _Run:
             loss=position.loss_sum / max(1, position.images),
             val_loss=found.loss,
             val_accuracy=found.accuracy,
+            val_balanced_accuracy=found.balanced_accuracy,
             # Not the optimiser's own: one that was resumed right here has not been told it yet.
             learning_rate=self._rate(position.step - 1),
             seconds=position.epoch_seconds,

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.training.recipe import LossName
+from effnet.training.balance import class_weights, logit_offset
+from effnet.training.recipe import LossName, Recipe
+
+_LEAST_REST = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +51,40 @@ def soft_targets(batch: Batch, *, num_classes: int, smoothing: float = 0.0) -> T
     return shown.mul_(1 - smoothing).add_(smoothing / num_classes)
 
 
-def cross_entropy(label_smoothing: float = 0.0) -> LossFn:
-    """Returns the usual loss: softmax cross-entropy with smoothed labels."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How the classes' terms of softmax cross-entropy differ; without any they are alike.
+
+    `offset` [classes] is added to the logits in training alone, so that the network's own are less it; `weights`
+    [classes] are factors, of mean 1 over the images; `gamma` is the focal loss's.
+    """
+
+    offset: Tensor | None = None
+    weights: Tensor | None = None
+    gamma: float = 0.0
+
+
+ALIKE = Terms()
+
+
+def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: torch.device | None = None) -> Terms:
+    """Returns the terms of a recipe for training images of int64 `labels` [images].
+
+    Raises DataError where classes are to be balanced and one has no image.
+    """
+    balance, found = recipe.balance, {}
+    make = {"adjust": ("offset", logit_offset), "weight": ("weights", class_weights)}.get(balance.method)
+    if make is not None:
+        values = make[1](labels, num_classes=num_classes, strength=balance.strength)
+        found = {make[0]: torch.tensor(values, dtype=torch.float32, device=device)}
+    return Terms(gamma=recipe.loss.focal_gamma, **found)
+
+
+def cross_entropy(label_smoothing: float = 0.0, terms: Terms = ALIKE) -> LossFn:
+    """Returns the usual loss: softmax cross-entropy with smoothed labels, its `terms` alike or not."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return labels_loss(model(batch.images), batch, name="cross_entropy", smoothing=label_smoothing)
+        return labels_loss(model(batch.images), batch, name="cross_entropy", smoothing=label_smoothing, terms=terms)
 
     return loss
 
@@ -67,11 +101,33 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> LossFn:
     return loss
 
 
-def labels_loss(logits: Tensor, batch: Batch, *, name: LossName, smoothing: float) -> Tensor:
-    """Returns the loss `name` of logits [batch, classes] against what the pictures show, a scalar."""
-    if name == "cross_entropy" and batch.mixed is None:
+def labels_loss(logits: Tensor, batch: Batch, *, name: LossName, smoothing: float, terms: Terms = ALIKE) -> Tensor:
+    """Returns the loss `name` of logits [batch, classes] against what the pictures show, a scalar.
+
+    `terms` are those of cross_entropy.
+    """
+    if name == "bce":
+        targets = soft_targets(batch, num_classes=logits.shape[1], smoothing=smoothing)
+        return functional.binary_cross_entropy_with_logits(logits.float(), targets)
+    if terms.offset is not None:
+        logits = logits + terms.offset
+    if batch.mixed is None and terms.weights is None and not terms.gamma:
         return functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
     targets = soft_targets(batch, num_classes=logits.shape[1], smoothing=smoothing)
-    if name == "cross_entropy":
-        return functional.cross_entropy(logits, targets)
-    return functional.binary_cross_entropy_with_logits(logits.float(), targets)
+    if terms.gamma:
+        return focal_loss(logits, targets, gamma=terms.gamma, weights=terms.weights)
+    # Of soft targets torch takes the mean over images, not over weights: batches may be parted at will.
+    return functional.cross_entropy(logits, targets, weight=terms.weights)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float, weights: Tensor | None = None) -> Tensor:
+    """Returns the mean over images of -sum_c w_c t_c (1 - p_c)^gamma log p_c, p the softmax of the logits.
+
+    Logits and soft `targets` are [batch, classes], `weights` [classes]. Source: Lin et al. 2017, "Focal loss for dense
+    object detection", eq. 4 and 5, there for sigmoids.
+    """
+    log_p = functional.log_softmax(logits.float(), dim=1)
+    # Of a p of 1 the rest is 0, where a power below 1 has no finite slope.
+    rest = -torch.expm1(log_p).clamp_max(-_LEAST_REST)
+    terms = targets * rest.pow(gamma) * log_p
+    return -(terms if weights is None else terms * weights).sum(1).mean()

@@ -5,9 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from effnet.data.preprocess import Interpolation
-from effnet.errors import InputError, nearest
-from effnet.system.bounds import MAX_BATCH, MAX_EPOCHS, MAX_SEED, MAX_SIDE, is_number
-from effnet.system.text import brief
+from effnet.errors import InputError
+from effnet.training.recipe_checks import (
+    MOST,
+    check_above_zero,
+    check_choice,
+    check_from_zero,
+    check_integers,
+    check_positive,
+    check_range,
+    check_shares,
+)
 
 View = Literal["crop", "shift", "none"]
 Policy = Literal[
@@ -25,17 +33,12 @@ LossName = Literal["cross_entropy", "bce"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Recompute = Literal["none", "stages"]
 ErasingFill = Literal["mean", "colour", "noise"]
+BalanceMethod = Literal["none", "adjust", "sample", "weight"]
 
 _STAGE_INTEGERS = {"resolution": 8, "micro_batch": 0}
-# What no recipe has: beyond, numbers overflow, and loops over epochs and operations take for ever.
-_LEAST, _MOST, _MOST_STAGES = 1e-30, 1e6, 100
-_MOST_INTEGERS = {
-    "epochs": MAX_EPOCHS,
-    "seed": MAX_SEED,
-    "resolution": MAX_SIDE,
-    "num_ops": 100,
-    "teacher_views": 10_000,
-}
+_MOST_STAGES = 100
+# Lin et al. 2017 went up to 5.
+_MOST_GAMMA = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +83,13 @@ class Train:
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 2, "ema_every": 1, "keep_checkpoints": 1}
         zero = ("micro_batch", "lr_batch", "patience", "precise_norms", "seed")
-        _check_integers(self, "train", least | dict.fromkeys(zero, 0))
-        _check_positive(self, "train", "lr")
-        _check_from_zero(self, "train", "clip_norm")
-        _check_shares(self, "train", "ema_decay")
-        _check_above_zero(self, "train", "layer_decay")
-        _check_choice("train.precision", self.precision, get_args(Precision))
-        _check_choice("train.recompute", self.recompute, get_args(Recompute))
+        check_integers(self, "train", least | dict.fromkeys(zero, 0))
+        check_positive(self, "train", "lr")
+        check_from_zero(self, "train", "clip_norm")
+        check_shares(self, "train", "ema_decay")
+        check_above_zero(self, "train", "layer_decay")
+        check_choice("train.precision", self.precision, get_args(Precision))
+        check_choice("train.recompute", self.recompute, get_args(Recompute))
 
     @property
     def peak_lr(self) -> float:
@@ -108,8 +111,8 @@ class Model:
     zero_classifier: bool = True
 
     def __post_init__(self) -> None:
-        _check_shares(self, "model", "dropout", "drop_path")
-        _check_above_zero(self, "model", "norm_momentum")
+        check_shares(self, "model", "dropout", "drop_path")
+        check_above_zero(self, "model", "norm_momentum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +133,10 @@ class Optimizer:
     decay_vectors: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer.name", self.name, get_args(OptimizerName))
-        _check_shares(self, "optimizer", "momentum", "decay")
-        _check_positive(self, "optimizer", "eps")
-        _check_from_zero(self, "optimizer", "weight_decay")
+        check_choice("optimizer.name", self.name, get_args(OptimizerName))
+        check_shares(self, "optimizer", "momentum", "decay")
+        check_positive(self, "optimizer", "eps")
+        check_from_zero(self, "optimizer", "weight_decay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,12 +158,12 @@ class Schedule:
     decay_rate: float = 0.97
 
     def __post_init__(self) -> None:
-        _check_choice("schedule.name", self.name, get_args(ScheduleName))
-        _check_shares(self, "schedule", "warmup", "warmup_from")
-        _check_from_zero(self, "schedule", "warmup_epochs")
-        _check_range(self, "schedule", 1e-3, _MOST, "decay_epochs")
-        _check_above_zero(self, "schedule", "decay_rate")
-        _check_range(self, "schedule", 0, 1, "final")
+        check_choice("schedule.name", self.name, get_args(ScheduleName))
+        check_shares(self, "schedule", "warmup", "warmup_from")
+        check_from_zero(self, "schedule", "warmup_epochs")
+        check_range(self, "schedule", 1e-3, MOST, "decay_epochs")
+        check_above_zero(self, "schedule", "decay_rate")
+        check_range(self, "schedule", 0, 1, "final")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,17 +198,17 @@ class Augment:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_choice("augment.view", self.view, get_args(View))
-        _check_choice("augment.policy", self.policy, get_args(Policy))
-        _check_choice("augment.interpolation", self.interpolation, get_args(Interpolation))
-        _check_choice("augment.erasing_fill", self.erasing_fill, get_args(ErasingFill))
-        _check_integers(self, "augment", {"num_ops": 1})
-        _check_above_zero(self, "augment", "min_area")
-        _check_shares(self, "augment", "jitter")
-        _check_from_zero(self, "augment", "magnitude_std", "mixup", "cutmix")
-        _check_range(self, "augment", 0, 30, "magnitude")
-        _check_range(self, "augment", 0, 180, "rotation")
-        _check_range(self, "augment", 0, 1, "erasing")
+        check_choice("augment.view", self.view, get_args(View))
+        check_choice("augment.policy", self.policy, get_args(Policy))
+        check_choice("augment.interpolation", self.interpolation, get_args(Interpolation))
+        check_choice("augment.erasing_fill", self.erasing_fill, get_args(ErasingFill))
+        check_integers(self, "augment", {"num_ops": 1})
+        check_above_zero(self, "augment", "min_area")
+        check_shares(self, "augment", "jitter")
+        check_from_zero(self, "augment", "magnitude_std", "mixup", "cutmix")
+        check_range(self, "augment", 0, 30, "magnitude")
+        check_range(self, "augment", 0, 180, "rotation")
+        check_range(self, "augment", 0, 1, "erasing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +220,14 @@ class Loss:
     `teacher_weight`. `feature_weight` adds where both look within the picture (Zagoruyko & Komodakis 2017), 0 for not
     at all. With `teacher_views` only so many views of each picture are drawn, in turn, and the teacher's answers to
     them are kept: it is run that often and no more; 0 draws new views each epoch.
+
+    `focal_gamma` above 0 makes cross-entropy the focal loss (Lin et al. 2017, eq. 4): a class's term shrinks by
+    (1 - its probability)^gamma, so that images that are right already count for less. 0 is cross-entropy.
     """
 
     name: LossName = "cross_entropy"
     label_smoothing: float = 0.1
+    focal_gamma: float = 0.0
     teacher: str = ""
     teacher_weight: float = 0.5
     temperature: float = 1.0
@@ -228,12 +235,38 @@ class Loss:
     teacher_views: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("loss.name", self.name, get_args(LossName))
-        _check_shares(self, "loss", "label_smoothing")
-        _check_positive(self, "loss", "temperature")
-        _check_from_zero(self, "loss", "feature_weight")
-        _check_range(self, "loss", 0, 1, "teacher_weight")
-        _check_integers(self, "loss", {"teacher_views": 0})
+        check_choice("loss.name", self.name, get_args(LossName))
+        check_shares(self, "loss", "label_smoothing")
+        check_positive(self, "loss", "temperature")
+        check_from_zero(self, "loss", "feature_weight")
+        check_range(self, "loss", 0, 1, "teacher_weight")
+        check_range(self, "loss", 0, _MOST_GAMMA, "focal_gamma")
+        check_integers(self, "loss", {"teacher_views": 0})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """How rare classes come to count as much as frequent ones; `none` leaves their frequencies in the answers.
+
+    `adjust` takes strength * log(frequency) out of the logits (Menon et al. 2021, eq. 9 and 10), `sample` shows images
+    of rare classes more often, `weight` lets each weigh more in the loss. One method, not two: together they would
+    correct twice. At the `strength` 1 all classes count alike; at 0.5 frequencies count by their square root.
+    """
+
+    method: BalanceMethod = "none"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("balance.method", self.method, get_args(BalanceMethod))
+        check_above_zero(self, "balance", "strength")
+
+    @property
+    def removed(self) -> float:
+        """How much of the logarithm of the frequencies is taken out of the answers: the strength, or 0 for none."""
+        return 0.0 if self.method == "none" else self.strength
+
+
+NOT_BALANCED = Balance()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,12 +285,12 @@ class Stage:
     cutmix: float | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(self, "stages", "share")
+        check_positive(self, "stages", "share")
         given = {name for name in self.__slots__ if getattr(self, name) is not None}
-        _check_integers(self, "stages", {name: least for name, least in _STAGE_INTEGERS.items() if name in given})
-        _check_shares(self, "stages", *given & {"dropout"})
-        _check_range(self, "stages", 0, 30, *given & {"magnitude"})
-        _check_from_zero(self, "stages", *given & {"mixup", "cutmix"})
+        check_integers(self, "stages", {name: least for name, least in _STAGE_INTEGERS.items() if name in given})
+        check_shares(self, "stages", *given & {"dropout"})
+        check_range(self, "stages", 0, 30, *given & {"magnitude"})
+        check_from_zero(self, "stages", *given & {"mixup", "cutmix"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,65 +304,20 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
+    balance: Balance = field(default_factory=Balance)
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.loss.name == "bce" and self.loss.focal_gamma:
+            raise InputError("loss.focal_gamma changes cross_entropy, but loss.name is bce; set one of them")
+        if self.loss.name == "bce" and self.balance.method in ("adjust", "weight"):
+            raise InputError(
+                f"balance.method {self.balance.method} changes cross_entropy, but loss.name is bce; give sample, which "
+                "suits every loss, or loss.name cross_entropy"
+            )
         if len(self.stages) > _MOST_STAGES:
             raise InputError(f"a recipe must have at most {_MOST_STAGES} stages; got {len(self.stages)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as JSON-able data, every field written out."""
         return dataclasses.asdict(self) | {"stages": [dataclasses.asdict(stage) for stage in self.stages]}
-
-
-def _check_integers(value: Any, group: str, least: dict[str, int]) -> None:
-    for name, bound in least.items():
-        got, most = getattr(value, name), _MOST_INTEGERS.get(name, MAX_BATCH)
-        if type(got) is not int or got < bound:
-            raise InputError(f"{group}.{name} must be an integer of at least {bound}; got {brief(got)}")
-        if got > most:
-            raise InputError(f"{group}.{name} must be at most {most}; got {brief(got)}")
-
-
-def _check_positive(value: Any, group: str, *names: str) -> None:
-    for name in names:
-        got = getattr(value, name)
-        if not (is_number(got) and got > 0):
-            raise InputError(f"{group}.{name} must be positive and finite; got {brief(got)}")
-        if not _LEAST <= got <= _MOST:
-            raise InputError(f"{group}.{name} must lie in {_LEAST:g}..{_MOST:g}; got {brief(got)}")
-
-
-def _check_from_zero(value: Any, group: str, *names: str) -> None:
-    for name in names:
-        got = getattr(value, name)
-        if not (is_number(got) and got >= 0):
-            raise InputError(f"{group}.{name} must be finite and at least 0; got {brief(got)}")
-        if got > _MOST:
-            raise InputError(f"{group}.{name} must be at most {_MOST:g}; got {brief(got)}")
-
-
-def _check_shares(value: Any, group: str, *names: str) -> None:
-    for name in names:
-        got = getattr(value, name)
-        if not (is_number(got) and 0 <= got < 1):
-            raise InputError(f"{group}.{name} must lie in 0..1, 1 excluded; got {brief(got)}")
-
-
-def _check_above_zero(value: Any, group: str, *names: str) -> None:
-    for name in names:
-        got = getattr(value, name)
-        if not (is_number(got) and 0 < got <= 1):
-            raise InputError(f"{group}.{name} must lie above 0 and be at most 1; got {brief(got)}")
-
-
-def _check_range(value: Any, group: str, least: float, most: float, *names: str) -> None:
-    for name in names:
-        got = getattr(value, name)
-        if not (is_number(got) and least <= got <= most):
-            raise InputError(f"{group}.{name} must lie in {least:g}..{most:g}; got {brief(got)}")
-
-
-def _check_choice(name: str, got: Any, known: tuple[str, ...]) -> None:
-    if got not in known:
-        raise InputError(f"{name} must be one of {', '.join(known)}; got {brief(got)}{nearest(str(got), known)}")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score
 
 from effnet.measure.paired import Paired, paired, refusal
 
@@ -55,3 +56,39 @@ def test_one_of_few_images_may_be_lost_unless_none_may():
     assert refused.endswith("0.5 points that may be lost; with 60 images one alone is 1.67 points, and may be lost")
     assert refusal(Paired(images=199, lost=2, gained=0), 0.005)
     assert refusal(Paired(images=400, lost=2, gained=0), 0.005) == ""
+
+
+def test_where_classes_count_alike_the_drop_is_that_of_the_balanced_accuracy():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [170, 20, 10])
+    before, after = rng.random(200) < 0.9, rng.random(200) < 0.7
+    found = paired(before, after, labels=labels)
+    accuracy = [balanced_accuracy_score(labels, np.where(right, labels, (labels + 1) % 3)) for right in (before, after)]
+    assert found.drop == pytest.approx(accuracy[0] - accuracy[1])
+    assert "points of balanced accuracy" in found.sentence()
+    assert found.to_dict()["balanced"] is True
+    # Of one class it is what it is without.
+    plain, alone = paired(before, after), paired(before, after, labels=np.zeros(200, int))
+    assert (plain.drop, plain.interval, plain.p_value) == (alone.drop, alone.interval, alone.p_value)
+
+
+def test_the_interval_of_a_balanced_drop_covers_it():
+    rng, shares, counts = np.random.default_rng(3), np.array([0.02, 0.1]), np.array([300, 60])
+    labels, covered = np.repeat([0, 1], counts), 0
+    for _ in range(300):
+        lost = rng.random(360) < shares[labels]
+        low, high = paired(np.ones(360, bool), ~lost, labels=labels).interval
+        covered += low <= shares.mean() <= high
+    assert 0.92 <= covered / 300 <= 0.99
+
+
+def test_one_image_of_a_rare_class_may_be_lost_and_no_more():
+    def lose(*places):
+        after = np.ones(180, bool)
+        after[list(places)] = False
+        return refusal(paired(np.ones(180, bool), after, labels=np.repeat([0, 1], [170, 10])), 0.005)
+
+    assert lose(175) == ""  # 5 points
+    assert lose(0) == ""
+    assert "with 180 images one alone is 5.00 points, and may be lost" in lose(175, 3)
+    assert lose(1, 2)  # 0.59 points, and no rare image that would be worth more

@@ -311,6 +311,25 @@ def test_a_threshold_is_chosen_among_calibrated_probabilities():
     assert known.mean() == pytest.approx(0.8, abs=0.01)
 
 
+def test_pictures_of_weight_two_count_as_two():
+    logits, labels = drawn(7, pictures=2000, temperature=2.0)
+    often = np.where(labels == 0, 2, 1)
+    found = cal.fit_temperature(logits, labels, weights=often / often.mean())
+    assert found == pytest.approx(cal.fit_temperature(logits.repeat(often, 0), labels.repeat(often)), rel=1e-3)
+    assert cal.fit_temperature(logits, labels, weights=np.ones(2000)) == cal.fit_temperature(logits, labels)
+
+
+def test_probabilities_of_equal_classes_are_calibrated_on_pictures_weighted_so():
+    """Probabilities that are right where classes are alike look wrong on the frequencies of training: not adjusted."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random(20_000) < 0.05).astype(int)
+    evidence = rng.normal(np.where(labels == 1, 1.0, -1.0), 1.0)  # its logarithm of the odds is 2 * evidence
+    logits = np.column_stack([-evidence, evidence])
+    counts = np.bincount(labels)
+    weights = (len(labels) / (2 * counts))[labels]
+    assert cal.fit_temperature(3 * logits, labels, weights=weights) == pytest.approx(3, rel=0.05)
+
+
 def test_without_pictures_nothing_is_calibrated():
     found = cal.calibrate(np.empty((0, 3)), np.empty(0, int), cal.Abstain(coverage=0.9))
     assert (found.temperature, found.threshold, found.images) == (1.0, None, 0)

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, t
 from effnet.data.datasets import Split
 from effnet.errors import DataError
 from effnet.training import calibration
-from effnet.training.evaluate import bootstrap, score, wilson
+from effnet.training.evaluate import bootstrap, rare_class_warning, score, wilson
 from effnet.weights.labels import choose_images
 
 NAMES = ("cat", "dog", "owl")
@@ -131,3 +131,38 @@ def test_wordnet_ids_name_imagenets_classes(tmp_path):
     config = ModelConfig(arch=get_spec("b0"), preprocess=Preprocess(resolution=16), class_names=class_names(1000))
     labels = choose_images(tmp_path, folder="nowhere", config=config).split.labels
     assert {config.class_names[label] for label in labels} == {"tench", "parachute"}
+
+
+def rare_score(rare_right, *, balanced=False):
+    """170 cats, all but two right, and 16 dogs."""
+    labels = np.repeat([0, 1], [170, 16])
+    predicted = np.concatenate([np.arange(170) < 2, np.arange(16) < rare_right]).astype(int)
+    split = Split(sources=[""] * 186, labels=labels)
+    return score(np.eye(2)[predicted] * 0.8 + 0.1, split, NAMES[:2], balanced=balanced)
+
+
+def test_a_rare_class_that_is_missed_is_named_with_what_to_do():
+    train, found = np.repeat([0, 1], [850, 50]), rare_score(9)
+    assert (found.lowest.name, found.lowest.recall, found.lowest.support) == ("dog", 9 / 16, 16)
+    assert found.balanced_accuracy == (168 / 170 + 9 / 16) / 2
+    low, high = found.balanced_bootstrap
+    assert low < found.balanced_accuracy < high
+    json.dumps(found.to_dict())
+    assert rare_class_warning(found, train, NAMES[:2], balanced=False) == [
+        "Only 56.2% of the 16 test images of 'dog' are named right, beside 95.2% of all; it has 50 of 900 training "
+        "images: --balance adjust makes rare classes count as much as frequent ones, at some cost to the frequent ones."
+    ]
+    (sentence,) = rare_class_warning(found, train, NAMES[:2], balanced=True)
+    assert sentence.endswith("more images of it would help most.")
+    assert rare_class_warning(found, np.repeat([0, 1], 450), NAMES[:2], balanced=False) == []  # it is not rare
+    assert rare_class_warning(rare_score(16), train, NAMES[:2], balanced=False) == []
+
+
+def test_a_model_of_equal_classes_is_held_against_a_guess_and_not_against_the_most_frequent_class():
+    labels = np.repeat([0, 1], [94, 6])
+    predicted = np.concatenate([np.arange(94) < 8, np.arange(6) < 5]).astype(int)  # 91 of 100, yet it sees the dogs
+    split = Split(sources=[""] * 100, labels=labels)
+    assert "no better than always answering 'cat'" in score(np.eye(2)[predicted], split, NAMES[:2]).chance
+    assert score(np.eye(2)[predicted], split, NAMES[:2], balanced=True).chance == ""
+    guessed = score(np.eye(2)[np.arange(100) % 2], split, NAMES[:2], balanced=True).chance
+    assert "not shown to be better than a guess, whose balanced accuracy is 50.0%" in guessed

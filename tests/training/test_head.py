@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from effnet.errors import DataError, MissingExtraError
-from effnet.training.head import PENALTIES, train_head
+from effnet.training.head import PENALTIES, known_head, train_head
+from effnet.training.recipe import Balance
 
 
 def clouds(classes, *, pictures=120, channels=12, seed=0, spread=2.0):
@@ -167,3 +168,52 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(MissingExtraError, match=r'needs scikit-learn.* pip install "effnet\[train\]"'):
         fit(*clouds(2), classes=2)
+
+
+def imbalanced(*, seed=0):
+    """Three overlapping classes of 340, 60 and 20 images."""
+    values, labels = clouds(3, pictures=1020, seed=seed)
+    kept = np.concatenate([np.flatnonzero(labels == c)[:n] for c, n in enumerate((340, 60, 20))])
+    return values[kept], labels[kept]
+
+
+def test_an_adjusted_head_is_the_same_one_less_the_logarithm_of_the_frequencies():
+    values, labels = imbalanced()
+    plain = fit(values, labels, classes=3, penalties=(1e-2,))
+    found = fit(values, labels, classes=3, penalties=(1e-2,), balance=Balance(method="adjust", strength=0.5))
+    assert np.array_equal(found.weight, plain.weight)
+    np.testing.assert_allclose(plain.bias - found.bias, 0.5 * np.log(np.bincount(labels) / len(labels)), atol=1e-5)
+    assert found.val_balanced_accuracy > plain.val_balanced_accuracy
+
+
+@pytest.mark.parametrize("method", ["weight", "sample"])
+def test_a_weighted_head_is_scikit_learns_of_balanced_classes(method):
+    values, labels = imbalanced()
+    head = fit(values, labels, classes=3, penalties=(1e-2,), balance=Balance(method=method))
+    model = LogisticRegression(C=1 / (1e-2 * len(labels)), tol=1e-9, max_iter=10_000, class_weight="balanced")
+    expected = make_pipeline(StandardScaler(), model).fit(values.astype(np.float64), labels)
+    np.testing.assert_allclose(probabilities(head, values), expected.predict_proba(values), rtol=0, atol=1e-2)
+
+
+def test_the_loss_that_chooses_a_penalty_counts_classes_as_the_answers_do():
+    values, labels = imbalanced()
+    head = fit(values, labels, classes=3, penalties=(1e-2,), balance=Balance(method="adjust"))
+    losses = -np.log(probabilities(head, values)[np.arange(len(labels)), labels])
+    assert head.val_loss == pytest.approx(np.mean([losses[labels == c].mean() for c in range(3)]), rel=1e-4)
+
+
+@pytest.mark.parametrize(("removed", "strength"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.5, 1.0)])
+def test_a_known_head_gets_the_frequencies_that_are_asked_for_once(removed, strength):
+    """What was taken out already is not taken out again, and what was not asked for is put back."""
+    values, labels = imbalanced()
+
+    def solved(strength):
+        balance = Balance(method="adjust", strength=strength) if strength else Balance()
+        return fit(values, labels, classes=3, penalties=(1e-2,), balance=balance), balance
+
+    before, (expected, balance) = solved(removed)[0], solved(strength)
+    found = known_head(
+        before.weight, before.bias, values, labels, train_labels=labels, balance=balance, removed=removed
+    )
+    np.testing.assert_allclose(found.bias, expected.bias, atol=1e-5)
+    assert found.val_loss == pytest.approx(expected.val_loss, rel=1e-4)

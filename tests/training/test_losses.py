@@ -6,6 +6,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -15,12 +17,12 @@ from effnet.arch.scale import scale
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.nn.network import build
-from effnet.runtime.config import ModelConfig
+from effnet.runtime.config import ModelConfig, read_config
 from effnet.training.distill import as_input, distillation, make_loss
-from effnet.training.losses import Batch, Mixed, binary_cross_entropy, cross_entropy
+from effnet.training.losses import Batch, Mixed, Terms, binary_cross_entropy, cross_entropy, focal_loss, soft_targets
 from effnet.training.recipe import Loss, Recipe
 from effnet.training.recipe_file import with_values
-from effnet.weights.bundle import save_bundle, state_arrays
+from effnet.weights.bundle import load_state, save_bundle, state_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
@@ -85,6 +87,56 @@ def test_cross_entropy_is_timms_on_labels_and_on_mixed_ones():
     torch.testing.assert_close(cross_entropy(0.1)(model, mixed), theirs)
 
 
+WEIGHTS = torch.tensor([0.2, 1.0, 3.0, 0.5])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weighted_classes_are_torchs_summed_and_divided_by_the_images(smoothing):
+    model, batch = Linear(), batch_of()
+    theirs = nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=smoothing, reduction="sum")
+    expected = theirs(model(batch.images), batch.labels) / len(batch.labels)
+    torch.testing.assert_close(cross_entropy(smoothing, Terms(weights=WEIGHTS))(model, batch), expected)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_the_focal_loss_is_its_formula(gamma, weights, mixed):
+    model, batch = Linear(), batch_of(mixed=mixed)
+    found = cross_entropy(0.1, Terms(gamma=gamma, weights=weights))(model, batch)
+    logits = model(batch.images).detach().double().numpy()
+    targets = soft_targets(batch, num_classes=4, smoothing=0.1).double().numpy()
+    factors = np.ones(4) if weights is None else weights.numpy()
+    total = 0.0
+    for row, shown in zip(logits, targets, strict=True):
+        p = np.exp(row) / np.exp(row).sum()
+        total -= sum(factors[c] * shown[c] * (1 - p[c]) ** gamma * np.log(p[c]) for c in range(4))
+    assert found.item() == pytest.approx(total / len(logits), rel=1e-5)
+
+
+@given(rows=st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_a_focal_loss_of_gamma_0_is_cross_entropy_and_its_slope_is_finite_at_any_gamma(rows):
+    logits = torch.tensor(rows, requires_grad=True)
+    targets = functional.one_hot(torch.arange(len(rows)) % 3, 3).float()
+    torch.testing.assert_close(focal_loss(logits, targets, gamma=0.0), functional.cross_entropy(logits, targets))
+    for gamma in (0.1, 2.0):
+        (slope,) = torch.autograd.grad(focal_loss(logits, targets, gamma=gamma), logits)
+        assert torch.isfinite(slope).all()
+
+
+COUNTS = np.array([34, 10, 2, 5])
+LABELS = np.repeat(np.arange(4), COUNTS)
+
+
+def test_an_adjusted_loss_is_menons_equation_10():
+    model, batch = Linear(), batch_of()
+    recipe = with_values(Recipe(), {"balance.method": "adjust", "balance.strength": 0.5, "loss.label_smoothing": 0})
+    loss = make_loss(recipe, preprocess=STUDENT, class_names=NAMES, labels=LABELS)
+    weighed = model(batch.images).detach().exp().numpy() * (COUNTS / COUNTS.sum()) ** 0.5
+    expected = -np.log(weighed[np.arange(6), batch.labels] / weighed.sum(1)).mean()
+    assert loss(model, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A bundle whose preprocessing is another than the student's."""
@@ -119,6 +171,24 @@ def test_distillation_is_its_formula(teacher, mixed, name):
     soft = heat**2 * (p * (p.log() - q.log())).sum(1).mean()
     hard = (cross_entropy if name == "cross_entropy" else binary_cross_entropy)(0.1)(model, batch)
     torch.testing.assert_close(loss(model, batch), (1 - share) * hard + share * soft, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("balanced", [0.0, 1.0])
+def test_a_teachers_class_frequencies_are_taken_out_once(teacher, balanced, tmp_path):
+    """A teacher that is balanced already is taken at its word; another's answers are adjusted as the student is."""
+    from effnet.weights.bundle import load_module
+
+    config = dataclasses.replace(read_config(teacher), balanced=balanced, preprocess=STUDENT)
+    save_bundle(tmp_path / "teacher", config, load_state(teacher))
+    settings = {"balance.method": "sample", "loss.teacher": str(tmp_path / "teacher"), "loss.teacher_weight": 1.0}
+    loss = make_loss(with_values(Recipe(), settings), preprocess=STUDENT, class_names=NAMES, labels=LABELS)
+    model, batch = Linear(), batch_of()
+    with torch.no_grad():
+        answers = load_module(tmp_path / "teacher")(batch.images).softmax(1)
+    if not balanced:
+        answers = answers / torch.tensor(COUNTS)
+    p, q = answers / answers.sum(1, keepdim=True), model(batch.images).softmax(1)
+    torch.testing.assert_close(loss(model, batch), (p * (p / q).log()).sum(1).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_factor_keeps_gradients_of_the_same_size_at_every_temperature():

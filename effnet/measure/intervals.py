@@ -1,0 +1,30 @@
+"""How sure a share is that was counted on so many images."""
+
+import math
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+def wilson(right: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Returns the Wilson score interval of a share of `right` in `count`, at 95 % by default.
+
+    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
+    """
+    share = right / count
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def bootstrap(right: int, count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """Returns the 95 % percentile bootstrap interval of a share of `right` in `count`.
+
+    How many of `count` pictures drawn with replacement are right is binomial, so that is what is drawn. Where all
+    are right it has no width: the Wilson interval says more then. Source: Efron, Ann. Stat. 7 (1979), 1-26.
+    """
+    shares = np.random.default_rng(seed).binomial(count, right / count, resamples) / count
+    low, high = np.percentile(shares, (2.5, 97.5))
+    return float(low), float(high)

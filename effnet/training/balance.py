@@ -1,0 +1,81 @@
+"""Class frequencies, and how they are taken out of what a network learns or of what it is calibrated on."""
+
+import numpy as np
+
+from effnet.errors import DataError
+from effnet.training.recipe import Balance
+
+
+def log_prior(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+    """Returns the logarithm of each class's share of int64 `labels` [images], float64 [classes].
+
+    Raises DataError where a class has no image: its frequency is not known.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    if absent := np.flatnonzero(counts == 0).tolist():
+        raise DataError(
+            f"to balance classes each must have a training image; class {', '.join(map(str, absent[:3]))} of "
+            f"{num_classes} has none: add some, or leave balance out"
+        )
+    return np.log(counts / len(labels))
+
+
+def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float) -> np.ndarray:
+    """Returns strength * log(frequency), float64 [classes]: less it, logits are those of as good as equal classes.
+
+    Source: Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 9; `strength` is tau there.
+    """
+    return strength * log_prior(labels, num_classes=num_classes)
+
+
+def class_weights(labels: np.ndarray, *, num_classes: int, strength: float) -> np.ndarray:
+    """Returns weights in proportion to frequency^-strength, whose mean over all images is 1: float64 [classes].
+
+    At strength 1 they are images / (classes * images of the class), scikit-learn's "balanced".
+    """
+    weights = np.exp(-logit_offset(labels, num_classes=num_classes, strength=strength))
+    return weights / weights[labels].mean()
+
+
+def held_out_weights(
+    labels: np.ndarray, *, train_labels: np.ndarray, num_classes: int, removed: float
+) -> np.ndarray | None:
+    """Returns a weight for each held-out image, float64 [images] of mean 1, or None where all count alike.
+
+    With them its classes are as frequent as the answers of a network assume from which `removed` of the training
+    frequencies was taken out: frequency^(1 - removed).
+    """
+    if not removed or not len(labels):
+        return None
+    wanted = np.exp((1 - removed) * log_prior(train_labels, num_classes=num_classes))
+    weights = (wanted / np.maximum(np.bincount(labels, minlength=num_classes), 1))[labels]
+    return weights / weights.mean()
+
+
+def sampled(labels: np.ndarray, balance: Balance, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of an epoch that shows classes by frequency^(1 - strength), and which time each is shown.
+
+    Both are int64 [images], as many as there are labels, ordered by class; they depend on seed and epoch alone. A class
+    that is shown less than it has images gives others each time, one that is shown more gives all of them equally
+    often, but for one.
+    """
+    counts = np.bincount(labels)
+    present = np.flatnonzero(counts)
+    shares = counts[present] ** (1.0 - balance.strength)
+    numbers = _whole(shares / shares.sum() * len(labels))
+    rng = np.random.default_rng([seed, epoch, len(labels)])
+    places, times = [], []
+    for label, number in zip(present, numbers, strict=True):
+        own = np.flatnonzero(labels == label)
+        rounds = np.arange(-(-number // len(own)))
+        places.append(np.concatenate([rng.permutation(own) for _ in rounds] or [own])[:number])
+        times.append(np.repeat(rounds, len(own))[:number])
+    return np.concatenate(places), np.concatenate(times)
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Returns whole numbers of the same sum, each rounded down or, those of the largest remainders, up."""
+    found = np.floor(numbers).astype(np.int64)
+    order = np.argsort(found - numbers, kind="stable")
+    found[order[: round(numbers.sum()) - int(found.sum())]] += 1
+    return found
