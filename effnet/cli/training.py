@@ -32,7 +32,10 @@ from effnet.cli.launched import is_first
 
 Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
-Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs; 10 by default.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Minutes from start to bundle, instead of --epochs; without either, 10 of training."),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the finished bundle; effnet-NAME by default.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")]
 Channels = Annotated[int | None, typer.Option(help="Input channels; found out where not given.")]
@@ -207,8 +210,9 @@ def _print_result(result) -> None:
         f"Test accuracy {report['test_accuracy']:.2%} on {report['test']['images']} pictures "
         f"(95 % confidence {low:.1%} to {high:.1%}), scored on the exported file"
     )
-    usual = report["test"]["most_frequent"]
-    print_text(f"Always answering {usual['name']!r} would reach {usual['share']:.2%}")
+    if not report["test"]["chance"]:  # its warning says so as well
+        usual = report["test"]["most_frequent"]
+        print_text(f"Always answering {usual['name']!r} would reach {usual['share']:.2%}")
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")
     _print_unknown(report)

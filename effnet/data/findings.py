@@ -15,6 +15,8 @@ FEW_IMAGES = 20
 SPLITS = ("train", "val", "test")
 
 _NUM_SHOWN = 5
+# Classes of more equal size are balanced.
+_IMBALANCED = 1.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,8 @@ def _describe_classes(report: DataReport) -> list[str]:
     lines = [f"  {printable(c.name):<{width}}  {c.train:>7,} train  {c.val:>6,} val  {c.test:>6,} test" for c in shown]
     if len(shown) < len(report.classes):
         lines.append(f"  and {len(report.classes) - len(shown)} more classes")
-    lines.append(f"Imbalance: the largest class of train has {report.imbalance:.1f} times the smallest")
+    if report.imbalance >= _IMBALANCED:
+        lines.append(f"Imbalance: the largest class of train has {report.imbalance:.1f} times the smallest")
     if report.small_classes:
         names = ", ".join(printable(name) for name in report.small_classes[:10])
         more = ", ..." if len(report.small_classes) > 10 else ""

@@ -62,6 +62,11 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) 
     }
 
 
+def forget_change(folder: Path) -> None:
+    """Removes what was made of the learned network in the attempt's `folder`, since it learns on."""
+    shutil.rmtree(folder / _CHANGED, ignore_errors=True)
+
+
 def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> float | None:
     """Returns the minutes of pruning and recovery; a resumed run in `out` keeps those that it began with."""
     if task.time_limit is None:

@@ -160,13 +160,22 @@ def write_recipe(recipe: Recipe, out: Path) -> None:
     write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
+def _changed(name: str, before: Any, now: Any) -> str:
+    """Returns what became of an option, as the command line names it."""
+    if name != "settings":
+        return f"{name} was {before!r}, now {now!r}"
+    before, now = (
+        " ".join(f"{field}={json.dumps(value, ensure_ascii=False)}" for field, value in (values or {}).items())
+        for values in (before, now)
+    )
+    return f"--set was {before or 'not given'}, now {now or 'not given'}"
+
+
 def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:
     """Raises InputError where a resumed fit is asked for something else than the one it resumes."""
     options = json.loads(json.dumps(options))  # tuples are lists on the disk
     other = [
-        f"{key} was {plan.options.get(key)!r}, now {value!r}"
-        for key, value in options.items()
-        if plan.options.get(key) != value
+        _changed(key, plan.options.get(key), value) for key, value in options.items() if plan.options.get(key) != value
     ]
     if other:
         raise InputError(f"--resume must repeat the options of the fit in {out}: {'; '.join(other)}")

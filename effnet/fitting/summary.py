@@ -98,7 +98,7 @@ def _dataset(dataset: Dataset, report: DataReport, data: str) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "channels": dataset.channels,
         "counts": {name: len(split) for name, split in splits.items()},
-        "lines": describe(report),
+        "lines": [line for line in describe(report) if line not in dataset.notes],
         "notes": list(dataset.notes),
         "findings": report.to_dict(),
     }

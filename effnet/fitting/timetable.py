@@ -24,6 +24,16 @@ _LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
 _CALIBRATED = 256
 
 
+USES = {
+    "before": "reading and planning",
+    "learning": "training",
+    "change": "pruning and recovery",
+    "int8": "int8",
+    "finishing": "export, proof and report",
+}
+"""What the time is used for, in words; "before" is what was over when it was planned."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
     """The `end` of the work by `clock`, of which `seconds` were given; both are infinite where no minutes were."""
@@ -114,13 +124,8 @@ class Use:
 
     def in_words(self) -> tuple[str, ...]:
         """Returns a line for each use that there is."""
-        rows = {
-            "training": self.learning,
-            "pruning and recovery": self.change,
-            "int8": self.int8,
-            "export, proof and report": self.finishing,
-        }
-        return tuple(f"  {clock_words(seconds):>7}  {name}" for name, seconds in rows.items() if seconds > 0)
+        rows = asdict(self).items()
+        return tuple(f"  {clock_words(seconds):>8}  {USES[name]}" for name, seconds in rows if seconds > 0)
 
     def to_dict(self) -> dict[str, float]:
         """Returns the seconds, rounded, for the report."""

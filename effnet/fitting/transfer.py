@@ -260,18 +260,19 @@ def _train_head(
         found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )
     views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS * spec.num_classes / len(dataset.train)))
-    val_split = dataset.val if len(dataset.val) else dataset.train
-    val = _features(extractor, val_split, view=0, listener=listener)
     rows, left_out = [], ""
     for view in range(views):
         begun = time.monotonic()
         rows.append(_features(extractor, dataset.train, view=view, listener=listener))
         took, more = time.monotonic() - begun, views - view - 1
-        if more and limit.pace is not None and limit.left() < took:
+        needs = took * (1 + len(dataset.val) / len(dataset.train))  # validation comes last
+        if more and limit.pace is not None and (left := limit.left()) < needs:
             what = f"{more} more random views of each training image were left out"
-            left_out = not_enough(what, needs=took * more, left=limit.left())
+            left_out = not_enough(what, needs=needs, left=left)
             listener(Said(text=left_out))
             break
+    val_split = dataset.val if len(dataset.val) else dataset.train
+    val = _features(extractor, val_split, view=0, listener=listener)
     values = np.concatenate([row.values for row in rows])
     head = train_head(
         values,
@@ -371,7 +372,13 @@ def _recipe(
     """Returns the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
     path = folder / RECIPE
     if path.is_file():
-        return read_recipe(path, network.spec)
+        recipe = read_recipe(path, network.spec)
+        if epochs is None or epochs <= recipe.train.epochs:
+            return recipe
+        # More are asked for; everything else stays as it was.
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+        write_text(path, json.dumps(recipe.to_dict()))
+        return recipe
     spec = network.spec
     if epochs is None:
         epochs = limit.epochs(spec, dataset, spent=spent)

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from effnet.arch.spec import ArchSpec
@@ -13,7 +14,7 @@ from effnet.data.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
-from effnet.fitting.change import use_for
+from effnet.fitting.change import forget_change, use_for
 from effnet.fitting.choose import choose
 from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
@@ -21,12 +22,13 @@ from effnet.fitting.measure import busy_planning, machine_pace, training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.refusal import enough
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
-from effnet.fitting.state import RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
+from effnet.fitting.state import PLAN, RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line
 from effnet.fitting.timetable import PLANNING_SHARE, clock_words, deadline_of, not_enough, time_report
 from effnet.fitting.transfer import learned_seconds
 from effnet.measure.machine import machine
+from effnet.runtime.config import CONFIG
 from effnet.runtime.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.training.distill import read_teacher
@@ -56,10 +58,35 @@ def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[st
         task = _paced(task, read=(clock() - reading) / report.num_examined)
         plan = _plan(task, dataset, report, started)
     else:
+        earlier, plan = plan, _extended(task, plan)
         check_same(plan, task.options, fingerprint(dataset), task.out)
+        if plan is not earlier:
+            write_plan(plan, task.out)
+            for number in range(len(plan.attempts)):
+                forget_change(task.out / RUN / f"attempt-{number + 1}")
         task = _resumed(task, plan, dataset)
         task.say(f"Resuming the fit in {task.out}", heading=True)
     return _carry_out(task, plan, dataset, report)
+
+
+def _extended(task: Task, plan: Plan) -> Plan:
+    """Returns the plan with more epochs where a resumed fit asks for more than it began with.
+
+    Everything else stays as it was. Raises InputError where fewer are asked for.
+    """
+    before, now = plan.options.get("epochs"), task.epochs
+    if before is None or now is None or now == before:
+        return plan
+    if now < before:
+        raise InputError(
+            f"--resume goes on with the fit in {task.out}, of {before} epochs: --epochs must be as many, or more; got "
+            f"{now}"
+        )
+    attempts = []
+    for attempt in plan.attempts:
+        train = dataclasses.replace(attempt.recipe.train, epochs=now)
+        attempts.append(dataclasses.replace(attempt, recipe=dataclasses.replace(attempt.recipe, train=train)))
+    return dataclasses.replace(plan, options={**plan.options, "epochs": now}, attempts=attempts)
 
 
 def _paced(task: Task, *, read: float) -> Task:
@@ -97,9 +124,20 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
     # A fit that was killed before its plan was written leaves at most an empty run folder.
     foreign = [path.name for path in out.iterdir() if path.name != RUN or not resume] if out.is_dir() else []
     if plan is None and (foreign or out.is_file()):
-        hint = "there is no fit in it to resume" if resume else "add --resume to go on with the fit in it"
-        raise InputError(f"{out} must be new or empty; it is not: {hint}, or name another --out")
+        raise InputError(f"{out} must be new or empty; it is not: {_what_to_do(out, resume=resume)}")
     return plan
+
+
+def _what_to_do(out: Path, *, resume: bool) -> str:
+    """Returns what to do where `out` cannot be used as it was asked."""
+    if not (out / RUN / PLAN).is_file():
+        return "there is no fit in it to resume, so name another --out" if resume else "name another --out"
+    if (out / CONFIG).is_file():
+        return (
+            "there is a finished fit in it; name another --out, or add --resume and more --epochs than it had to train "
+            "that one longer"
+        )
+    return "add --resume to go on with the fit in it, or name another --out"
 
 
 def _check_device(task: Task) -> None:
