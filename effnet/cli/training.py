@@ -35,7 +35,10 @@ from effnet.system.text import percent
 
 Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
-Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs; 10 by default.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Minutes from start to bundle, instead of --epochs; without either, 10 of training."),
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the finished bundle; effnet-NAME by default.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")]
 Channels = Annotated[int | None, typer.Option(help="Input channels; found out where not given.")]
@@ -221,8 +224,9 @@ def _print_result(result) -> None:
     )
     for line in balanced_lines(report["test"]):
         print_text(line[0].upper() + line[1:])
-    usual = report["test"]["most_frequent"]
-    print_text(f"Always answering {usual['name']!r} would reach {percent(usual['share'])}")
+    if not report["test"]["chance"]:  # its warning says so as well
+        usual = report["test"]["most_frequent"]
+        print_text(f"Always answering {usual['name']!r} would reach {percent(usual['share'])}")
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")
     _print_unknown(report)

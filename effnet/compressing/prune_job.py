@@ -259,7 +259,9 @@ def _prune_in_steps(run: _Run) -> tuple[Network, float]:
             limit = original * options.share ** (number / options.num_steps)
             _prune_once(run, config, state, limit=limit, folder=folder, heading=f"Step {number} of {options.num_steps}")
         config = read_config(folder / "start")
-        network, spent = _recover(run, config, folder, epochs=epochs[number - 1])
+        network, spent = _recover(
+            run, config, folder, epochs=epochs[number - 1], share=epochs[number - 1] / sum(epochs)
+        )
         state = state_arrays(network)
         seconds += spent
     return network, seconds
@@ -334,9 +336,10 @@ def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
     return taylor_importance(_network(config, state, run.bundle), _pictures(run), cross_entropy(0.1))
 
 
-def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tuple[Network, float]:
+def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float) -> tuple[Network, float]:
     """Trains what `folder`/start holds, or goes on with it, and returns the best that came of it.
 
+    Of a time limit it may take its `share`.
     Where little goes, and the rest answers as the original does as far as the validation pictures can tell, nothing is
     trained: it would forget more than it learns.
     """
@@ -359,7 +362,15 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int) -> tu
         balanced=config.balanced,
         seed=options.seed,
     )
-    result = train(network, run.dataset, recipe, config.preprocess, folder=folder / "train", listener=run.listener)
+    result = train(
+        network,
+        run.dataset,
+        recipe,
+        config.preprocess,
+        folder=folder / "train",
+        listener=run.listener,
+        deadline_seconds=None if options.minutes is None else 60 * options.minutes * share,
+    )
     plain = _network(config, state_arrays(result.model), folder)
     return plain, result.seconds
 

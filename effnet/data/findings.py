@@ -20,6 +20,8 @@ BALANCE_ADVICE = "--balance adjust makes rare classes count as much as frequent 
 SPLITS = ("train", "val", "test")
 
 _NUM_SHOWN = 5
+# Classes of more equal size are balanced.
+_UNEVEN = 1.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,8 @@ def _describe_classes(report: DataReport) -> list[str]:
     lines = [f"  {printable(c.name):<{width}}  {c.train:>7,} train  {c.val:>6,} val  {c.test:>6,} test" for c in shown]
     if len(shown) < len(report.classes):
         lines.append(f"  and {len(report.classes) - len(shown)} more classes")
-    lines.append(f"Imbalance: the largest class of train has {report.imbalance:.1f} times the smallest")
+    if report.imbalance >= _UNEVEN:
+        lines.append(f"Imbalance: the largest class of train has {report.imbalance:.1f} times the smallest")
     if report.imbalance >= IMBALANCED:
         rarest = min(report.classes, key=lambda c: c.train)
         total = sum(c.train for c in report.classes)

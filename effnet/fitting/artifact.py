@@ -19,13 +19,14 @@ from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
 from effnet.fitting.budget import Budget, failures, say, share
 from effnet.fitting.candidates import Candidate
-from effnet.fitting.change import change, learning_minutes
+from effnet.fitting.change import change, learning_minutes, use_for
 from effnet.fitting.deploy import Deployed, deploy
 from effnet.fitting.device import device_of, predicted_figures
 from effnet.fitting.report import write_report
 from effnet.fitting.state import Attempt, write_recipe
 from effnet.fitting.task import Task
 from effnet.fitting.team import Training, train_together
+from effnet.fitting.timetable import Deadline
 from effnet.fitting.transfer import Learned, Validation, transfer
 from effnet.measure.answers import predict_split
 from effnet.measure.machine import versions
@@ -39,6 +40,7 @@ from effnet.system.files import written_whole
 from effnet.training.balance import held_out_weights
 from effnet.training.batches import eval_batches
 from effnet.training.calibration import Abstain, Calibration, calibrate
+from effnet.training.checkpoint import trained_seconds
 from effnet.training.evaluate import Score, evaluate
 from effnet.training.recipe import Balance
 from effnet.training.state import network_for
@@ -50,6 +52,8 @@ _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 # Other processes can only slow a measurement down, so a miss is measured again, with pauses in seconds between,
 # before it counts: another half minute is little beside another training.
 _PAUSES = (0, 1, 2, 4, 6, 8, 10)
+# So many times as long as the measurement before, one may take that goes on while others disturb it.
+_MORE_PATIENT = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,7 @@ class Artifact:
     was learned, as `fitting.change` has it. `seconds` is what training, over all its sessions, and this proof took.
     `undecided` says why it cannot be told whether the latency was kept, which is all that may be missed then; empty if
     it can be told. `balance` is how rare classes were made to count as much as frequent ones.
+    `left_out` says what there was no time for.
     """
 
     folder: Path
@@ -79,6 +84,7 @@ class Artifact:
     failures: tuple[str, ...]
     undecided: str
     seconds: float
+    left_out: tuple[str, ...] = ()
 
     @property
     def honoured(self) -> bool:
@@ -98,7 +104,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     task.say("Exporting, checking and measuring", heading=True)
     bundle = folder / "bundle"
     config, state, calibration = _save_learned(bundle, attempt, dataset, learned, task=task)
-    bundle, changes = change(bundle, candidate, task=task)
+    bundle, changes = change(bundle, candidate, dataset, task=task)
     if changes:
         config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
         config, calibration = _calibrated(config, state, dataset, None, abstain, folder=bundle)
@@ -114,7 +120,8 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     score = evaluate(
         Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
     )
-    timing, measured, measurements, predicted = _figures(deployed, task)
+    # The reports are still to be drawn.
+    timing, measured, measurements, predicted = _figures(deployed, task, until=task.deadline.earlier(task.pace.report))
     if timing.busy and "latency_ms" not in predicted:
         task.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
     missed = failures(task.budget, measured) + ((deployed.refused,) if deployed.refused else ())
@@ -135,6 +142,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         timing=timing,
         measured=measured,
         measurements=measurements,
+        left_out=tuple(filter(None, (*learned.left_out, deployed.left_out))),
         failures=missed,
         undecided=undecided,
         seconds=training.seconds + time.monotonic() - proving,
@@ -187,6 +195,10 @@ def _num_checked(spec: ArchSpec) -> int:
 
 def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Learned:
     spec = candidate.whole or candidate.spec
+
+    def left() -> float:
+        return use_for(candidate, dataset, task).learning
+
     if attempt.strategy != "scratch":
         learned = transfer(
             spec,
@@ -197,6 +209,8 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             epochs=task.epochs or task.asked.value("train.epochs"),
             settings=task.asked.settings,
             minutes=learning_minutes(candidate, task),
+            pace=task.pace if task.deadline.limited else None,
+            left=left,
             folder=folder,
             listener=task.listener,
             ranks=task.ranks,
@@ -210,6 +224,9 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     model = network_for(spec, recipe)
     if recipe.model.zero_classifier:
         zero_classifier_(model)
+    seconds = None if task.time_limit is None else 66 * task.time_limit
+    if task.deadline.limited:
+        seconds = trained_seconds(folder) + left()
     training = train_together(
         Training(
             model=model,
@@ -217,7 +234,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             recipe=recipe,
             preprocess=attempt.preprocess,
             folder=folder,
-            deadline_seconds=None if task.time_limit is None else 66 * task.time_limit,
+            deadline_seconds=seconds,
         ),
         task.ranks,
         listener=task.listener,
@@ -259,12 +276,12 @@ def _calibrated(
 
 
 def _figures(
-    deployed: Deployed, task: Task
+    deployed: Deployed, task: Task, *, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
     """Returns what was measured of the file, with another device's predictions in place of what they tell."""
     device, spec = device_of(task), deployed.config.arch
     here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
-    timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads)
+    timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads, until=until)
     if device is None:
         return timing, measured, measurements, ()
     measured |= predicted_figures(device, spec, deployed.format.precision)
@@ -272,18 +289,24 @@ def _figures(
 
 
 def _measure(
-    path: Path, spec: ArchSpec, budget: Budget, *, threads: int
+    path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
     """Measures the file, and again while it misses the budget on latency or memory; the last says all of them.
 
+    No measurement begins that might end after `until`; the first always does.
     Returned is the first measurement that keeps the budget or, where none does, the one that misses least.
     """
     total, calm = cost(spec), math.inf
     found: list[tuple[Timing, dict[str, float]]] = []
+    took = 0.0
     for pause in _PAUSES:
+        if found and until.left() < pause + _MORE_PATIENT * took:
+            break
         time.sleep(pause)
+        start = until.clock()
         seconds = 0.3 if budget.asked() else 0.1
         timing = time_model(path, threads=threads, rounds=5, seconds=seconds, pace_ms=DISTURBED * calm)
+        took = until.clock() - start
         counts = {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
         found.append((timing, {"latency_ms": timing.p50_ms, **counts, "memory_mb": timing.memory_mb}))
         # What is counted stays as it is however often it is looked at.

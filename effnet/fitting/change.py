@@ -1,25 +1,31 @@
 """What a plan makes of a network that has learned: fewer channels, another activation."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from effnet.compressing.prune import COUNTS, vector_width
-from effnet.compressing.prune_job import DEFAULT_EPOCHS, Options, prune_bundle
+from effnet.compressing.prune_job import DEFAULT_EPOCHS, OPTIONS, RUN, Options, prune_bundle
+from effnet.compressing.prune_proof import REPORT
+from effnet.data.datasets import Dataset
 from effnet.fitting.backbones import LIGHT_CHANGES, scope_of
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.settings import PRUNING_SHARE
 from effnet.fitting.task import Task
+from effnet.fitting.timetable import Use, use_of
+from effnet.system.files import read_json
 
 # The bundle of the changed network, beside that of the whole one, and the copy of it that a file is deployed in.
 _CHANGED, _DEPLOYED = "changed", "deployed"
 # Steps of pruning, and the share that a single one may leave.
 _PRUNING_STEPS, _LITTLE = 2, 0.85
+_LEAST_MINUTES = 0.01
 # What needs no training, as a rule.
 _LIGHT = [(found.count, found.kept) for found in LIGHT_CHANGES]
 
 
-def change(bundle: Path, candidate: Candidate, *, task: Task) -> tuple[Path, dict[str, Any]]:
+def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, dict[str, Any]]:
     """Makes what the candidate is of the learned network in `bundle`; returns the bundle that it is, and what was done.
 
     That is the share "kept" of what "kept_of" names, another "activation", empty where it stays, and the
@@ -41,7 +47,7 @@ def change(bundle: Path, candidate: Candidate, *, task: Task) -> tuple[Path, dic
         scope=scope_of(candidate.kept_of),
         round_to=vector_width(),
         epochs=None if task.epochs is None else min(task.epochs, DEFAULT_EPOCHS),
-        minutes=None if task.time_limit is None else PRUNING_SHARE * task.time_limit,
+        minutes=_minutes(out, candidate, dataset, task),
         threads=task.threads,
         seed=task.seed,
     )
@@ -56,10 +62,46 @@ def change(bundle: Path, candidate: Candidate, *, task: Task) -> tuple[Path, dic
     }
 
 
+def forget_change(folder: Path) -> None:
+    """Removes what was made of the learned network in the attempt's `folder`, since it learns on."""
+    shutil.rmtree(folder / _CHANGED, ignore_errors=True)
+
+
+def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> float | None:
+    """Returns the minutes of pruning and recovery; a resumed run in `out` keeps those that it began with."""
+    if task.time_limit is None:
+        return None
+    if not task.deadline.limited:
+        return PRUNING_SHARE * task.time_limit
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return read_json(out / RUN / OPTIONS)["minutes"]
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it is over
+        return read_json(out / REPORT)["options"]["minutes"]
+    # It proves what comes of it as any job does.
+    use, macs = use_for(candidate, dataset, task), candidate.cost.macs
+    seconds = use.learning + use.change - task.pace.finishing(dataset, macs)
+    return max(_LEAST_MINUTES, seconds / 60)
+
+
+def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
+    """Returns how the time that is left is used for a candidate."""
+    return use_of(
+        task.deadline.left(),
+        task.pace,
+        dataset,
+        candidate.cost.macs,
+        int8=candidate.precision == "int8",
+        changed=not _is_light(candidate),
+    )
+
+
 def learning_minutes(candidate: Candidate, task: Task) -> float | None:
     """Returns the minutes for training before a network is changed; what must be trained after that needs its share."""
-    light = candidate.whole is None or ((candidate.kept_of, candidate.kept) in _LIGHT and not _activation(candidate))
-    return None if task.time_limit is None else task.time_limit * (1 if light else 1 - PRUNING_SHARE)
+    return None if task.time_limit is None else task.time_limit * (1 if _is_light(candidate) else 1 - PRUNING_SHARE)
+
+
+def _is_light(candidate: Candidate) -> bool:
+    return candidate.whole is None or ((candidate.kept_of, candidate.kept) in _LIGHT and not _activation(candidate))
 
 
 def _activation(candidate: Candidate) -> str:

@@ -24,11 +24,12 @@ from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
 from effnet.fitting.measure import measure_random, patient, training_speed
 from effnet.fitting.plan import make_plan
-from effnet.fitting.searching import TrainingNeed
-from effnet.fitting.settings import DEFAULT_MINUTES, can_recover, feature_need, training_need
+from effnet.fitting.searching import TrainingNeed, TrainsTooSlowly
+from effnet.fitting.settings import DEFAULT_MINUTES, can_recover, feature_need, relaxed, training_need
 from effnet.fitting.shorts import short_training
 from effnet.fitting.state import RUN
 from effnet.fitting.task import Task
+from effnet.fitting.timetable import reserve
 from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
 from effnet.measure.pace import calm_pace_ms
@@ -40,6 +41,8 @@ from effnet.weights.pretrained import Pretrained, load_pretrained
 _RGB = 3
 # So many published weights are tried, the best first, before those on this machine are.
 _MOST_FAILURES = 3
+# The least that a network is chosen for, and how much of the time of planning a patient measurement asks for.
+_LEAST_MINUTES, _DISTURBED_SECONDS = 0.01, 40.0
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
@@ -86,10 +89,19 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
 
 
 def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
-    if task.time_limit is None:
+    minutes = training_minutes(task, dataset)
+    if minutes is None:
         return True
     speed = training_speed(offer.spec)
-    return can_recover(len(dataset.train), minutes=task.time_limit, images_per_second=speed)
+    return can_recover(len(dataset.train), minutes=minutes, images_per_second=speed)
+
+
+def training_minutes(task: Task, dataset: Dataset) -> float | None:
+    """Returns the minutes that are left for training while a network is chosen; None where epochs are fixed."""
+    if not task.deadline.limited:
+        return task.time_limit
+    left = task.deadline.left() - 60 * task.trial_minutes
+    return max(_LEAST_MINUTES, (left - reserve(left, task.pace.finishing(dataset, 0.0))) / 60)
 
 
 def _load(task: Task, weights: str) -> Pretrained:
@@ -109,19 +121,26 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
         precision = task.target.precisions(task.budget)[0]
         return _plan(task, [in_precision(only_candidate(spec), precision)], need=None)
     need = None
-    if task.time_limit is not None:
+    minutes = training_minutes(task, dataset)
+    if minutes is not None:
         import torch
 
-        need = training_need(
-            len(dataset.train), minutes=task.time_limit, cores=usable_cores(), gpu=torch.cuda.is_available()
-        )
+        need = training_need(len(dataset.train), minutes=minutes, cores=usable_cores(), gpu=torch.cuda.is_available())
     candidates = list_candidates(
         num_classes=num_classes,
         channels=channels,
         short_side=report.median_short_side,
         precisions=_precisions(task, dataset),
     )
-    return _tried(task, dataset, report, _plan(task, candidates, need=need), need)
+    try:
+        table = _plan(task, candidates, need=need)
+    except TrainsTooSlowly as error:
+        if not task.deadline.limited or need is None:
+            raise
+        task.say(f"{error}. The fastest is taken all the same, and sees each image less often")
+        need = relaxed(need)
+        table = _plan(task, candidates, need=need)
+    return _tried(task, dataset, report, table, need)
 
 
 def _tried(
@@ -209,7 +228,8 @@ def _choose_pretrained(
     need = None
     if len(offers) > 1:
         pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
-        need = feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
+        minutes = training_minutes(task, dataset) or DEFAULT_MINUTES
+        need = feature_need(pictures, minutes=minutes, cores=usable_cores(), pace=task.pace)
     candidates = list_pretrained(offers, precisions=_precisions(task, dataset), changes=changes)
     return _plan(task, candidates, need=need, best="most accurate")
 
@@ -227,6 +247,7 @@ def _plan(
             need=need,
             best=best,
             listener=task.listener,
+            late=lambda: task.planning.left() <= 0,
         )
 
 
@@ -237,7 +258,15 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
         def here(found: Candidate, pace_ms: float = math.inf) -> Timing:
-            return measure_random(found, Path(scratch), target=task.target, threads=task.threads, pace_ms=pace_ms)
+            # Rounds that are added while others disturb may take a quarter of a minute.
+            patient_enough = task.planning.left() > _DISTURBED_SECONDS
+            return measure_random(
+                found,
+                Path(scratch),
+                target=task.target,
+                threads=task.threads,
+                pace_ms=pace_ms if patient_enough else math.inf,
+            )
 
         def elsewhere(found: Candidate) -> Timing:
             path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
@@ -248,7 +277,7 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
         elif task.budget.latency_ms is None:
             yield here
         else:
-            minutes = task.time_limit or DEFAULT_MINUTES
+            minutes = task.planning.left() / 60 if task.deadline.limited else task.time_limit or DEFAULT_MINUTES
             yield patient(here, task.budget, calm_ms=calm_pace_ms(task.threads), minutes=minutes)
 
 

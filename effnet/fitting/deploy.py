@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from effnet.arch.cost import cost
 from effnet.compressing.ladder import climb
 from effnet.compressing.rungs import copy_export
 from effnet.compressing.subject import Subject
@@ -18,16 +19,19 @@ from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
 from effnet.fitting.task import Task
+from effnet.fitting.timetable import INT8_SHARE, not_enough
 from effnet.measure.answers import right_answers
 from effnet.measure.paired import paired, refusal
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import Format, Precision, find_format
 from effnet.runtime.predictor import Predictor
 
-# Steps towards 8 bits may take this share of the time that training may.
-_LADDER_SHARE = 0.3
+# The least minutes that a climb may be given.
+_LEAST_MINUTES = 0.01
 # It lies in every bundle before anything is deployed.
 _REFERENCE = "onnx"
+# Beside the bundle: where the steps towards int8 are made.
+_CLIMB = "ladder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ class Deployed:
     """What goes to the device: config and weights, as the file at `path` has them, and how that came about.
 
     `ladder` is the record of the steps towards 8 bits, None where there were none. `refused` says why the precision
-    that was wanted is not to be shipped; empty where it is.
+    that was wanted is not to be shipped; empty where it is. `left_out` says what there was no time for.
     """
 
     config: ModelConfig
@@ -44,6 +48,7 @@ class Deployed:
     format: Format
     ladder: Mapping[str, Any] | None = None
     refused: str = ""
+    left_out: str = ""
 
 
 def deploy(
@@ -62,9 +67,38 @@ def deploy(
     With int8 the ladder is climbed until the budget is kept; else the file is written in `precision` as it is. What
     loses more than the target's `max_drop` on the validation pictures is refused.
     """
+    if precision != "int8":
+        return _as_it_is(bundle, config, state, dataset, precision=precision, task=task)
+    folder = bundle.parent / _CLIMB
+    if not folder.exists() and (late := _too_late(config, dataset, task)):
+        task.say(late)
+        found = _as_it_is(bundle, config, state, dataset, precision="fp32", task=task)
+        return dataclasses.replace(found, left_out=late, refused=late if task.target.precision == "int8" else "")
+    return _climbed(bundle, config, state, dataset, folder=folder, task=task)
+
+
+def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
+    """Returns a sentence where the time that is left is not enough for the least int8; empty where it is."""
+    if not task.deadline.limited:
+        return ""
+    needs, left = task.pace.int8(dataset, cost(config.arch).macs), _left(config, dataset, task)
+    return not_enough("int8 was not tried", needs=needs, left=left) if left < needs else ""
+
+
+def _left(config: ModelConfig, dataset: Dataset, task: Task) -> float:
+    return task.deadline.left() - task.pace.finishing(dataset, cost(config.arch).macs)
+
+
+def _as_it_is(
+    bundle: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    *,
+    precision: Precision,
+    task: Task,
+) -> Deployed:
     target = task.target
-    if precision == "int8":
-        return _climbed(bundle, config, state, dataset, task=task)
     found = target.format(precision)
     config = dataclasses.replace(config, deployed=found.name)
     path = bundle / found.file
@@ -85,17 +119,27 @@ def deploy(
 
 
 def _climbed(
-    bundle: Path, config: ModelConfig, state: Mapping[str, np.ndarray], dataset: Dataset, *, task: Task
+    bundle: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    *,
+    folder: Path,
+    task: Task,
 ) -> Deployed:
     target, budget = task.target, task.budget
     here = not target.profile  # what this machine takes says nothing of the other one's milliseconds
-    minutes = None if task.time_limit is None else _LADDER_SHARE * (task.minutes or DEFAULT_MINUTES)
+    minutes = None if task.time_limit is None else INT8_SHARE * (task.minutes or DEFAULT_MINUTES)
+    if task.deadline.limited:
+        # A step that has begun is finished.
+        seconds = _left(config, dataset, task) - task.pace.int8_step(dataset, cost(config.arch).macs)
+        minutes = max(_LEAST_MINUTES, seconds / 60)
     task.say(f"Towards 8 bits in {target.runtime}", heading=True)
     ladder = climb(
         Subject(config=config, state=state),
         dataset,
         runtime=target.runtime,
-        folder=bundle.parent / "ladder",
+        folder=folder,
         limits=Limits(
             latency_ms=budget.latency_ms if here else None,
             size_mb=budget.size_mb,

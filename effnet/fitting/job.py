@@ -76,8 +76,9 @@ def fit(
     It is the pretrained one that is expected to be most accurate or, without pretrained weights, the largest.
 
     `data` is a folder with a subfolder a class, a CSV or JSONL manifest, or "digits". Latency is the median of
-    one picture with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`, or
-    `minutes` (10 by default). `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
+    one picture with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`.
+    Or all of the work is done in `minutes`: what does not fit is left out, and the report says so. Without either,
+    training takes 10 minutes. `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
     killed there goes on, on CPU to the same weights. report.html shows the worst mistakes with their test images,
     unless `report_images` is false.
 

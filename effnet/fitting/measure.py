@@ -1,17 +1,22 @@
 """How planning measures a network that nobody has trained."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from effnet.arch.catalog import get_spec
+from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
 from effnet.exporting.qdq_stem import pairs_pay
 from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.target import Target
+from effnet.fitting.timetable import Pace
+from effnet.measure.machine import usable_cores
 from effnet.measure.pace import BUSY, DISTURBED
 from effnet.measure.timing import Timing, time_model
 from effnet.profiling.graphs import write_graph
@@ -24,6 +29,8 @@ _PAUSES, _LOOKS = (0.5, 2.0, 5.0), 2
 # Pauses and what is measured behind them take at most so many seconds of a plan, and this share of the time that
 # training may take.
 _PATIENCE, _PATIENCE_SHARE = 45.0, 0.2
+# The network that tells how fast the machine is; a process that waited for longer than this share did so by chance.
+_USUAL, _MOST_WAITED = "lite0", 0.8
 
 
 def patient(
@@ -83,6 +90,25 @@ def measure_random(
         candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=pairs_pay()
     )
     return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime, pace_ms=pace_ms)
+
+
+def machine_pace(
+    read: float,
+    *,
+    target: Target,
+    measure: Callable[..., Timing] = time_model,
+    clock: Callable[[], float] = time.monotonic,
+) -> Pace:
+    """Returns the pace of this machine, from one measurement of Lite0; an image takes `read` seconds to read."""
+    spec = get_spec(_USUAL)
+    with tempfile.TemporaryDirectory(prefix="effnet-pace-") as scratch:
+        path = write_graph(spec, Path(scratch), runtime=target.runtime, precision="fp32")
+        start = clock()
+        timing = measure(path, threads=1, rounds=1, seconds=0.1, runtime=target.runtime)
+        took = clock() - start
+    # What it computed, and what it waited for a core.
+    seconds = 1e-3 * timing.latency_ms / (1 - min(_MOST_WAITED, timing.waited))
+    return Pace(read=read, mac=seconds / cost(spec).macs / usable_cores(), measure=took)
 
 
 def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:

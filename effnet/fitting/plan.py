@@ -1,7 +1,7 @@
 """Planning: the largest network that keeps every budget, found by measuring few of many candidates."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from effnet.fitting.budget import LABELS, Budget, failures, say
 from effnet.fitting.candidates import Candidate
@@ -24,16 +24,18 @@ def make_plan(
     need: TrainingNeed | None = None,
     best: str = "largest",
     listener: Listener,
+    late: Callable[[], bool] = lambda: False,
 ) -> list[Candidate]:
     """Returns all candidates with their fates; the one taken has status "taken".
 
     Candidates come in the order in which they are wanted, the most promising first; `best` is the word for it. Those
     over the analytic budgets are rejected; of the rest the first that may fit is measured, until none before it is
     left. Every budget keeps its margin, a tenth of latency and memory. With a `need`, the network must also train that
-    fast. Raises BudgetError where nothing fits, naming the nearest budget that can be met.
+    fast. Once planning is `late`, a candidate that is known to fit is taken. Raises BudgetError where nothing fits,
+    naming the nearest budget that can be met.
     """
     table = [_analytic(candidate, budget) for candidate in candidates]
-    search = Search(table, budget, measure=measure, train_speed=train_speed, need=need, listener=listener)
+    search = Search(table, budget, measure=measure, train_speed=train_speed, need=need, listener=listener, late=late)
     taken = search.best_that_fits()
     if taken is None:
         taken = search.approach()
@@ -41,8 +43,9 @@ def make_plan(
         search.table[taken], status="taken", reason=f"the {best} that keeps every budget with its margin"
     )
     for share in _FALLBACK_SHARES if search.measures else ():
-        search.measure_fallback(taken, share)
-    if search.measures and search.table[taken].precision == "int8":
+        if not late():
+            search.measure_fallback(taken, share)
+    if search.measures and not late() and search.table[taken].precision == "int8":
         search.measure_fallback(taken, 1.0, floats=True)
     _explain_rest(search, taken, best)
     return search.table

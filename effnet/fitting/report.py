@@ -17,6 +17,7 @@ from effnet.errors import BundleError
 from effnet.fitting import front, origin, plots, sureness, wording
 from effnet.fitting.balanced import balanced_sentence, prior_sentence
 from effnet.fitting.render import render, replace_text, strict
+from effnet.fitting.timetable import USES
 from effnet.system.files import read_json
 from effnet.system.text import reason_of
 
@@ -88,6 +89,7 @@ def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) ->
             "sensitivity_plot": sensitivity_svg(_ladder(report)),
             "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
             "predicted": _predicted(report),
+            "time_uses": USES,
             "candidates_caption": plots.candidates_caption(report),
             "candidates": candidates[:_SHOWN_CANDIDATES],
             "more_candidates": candidates[_SHOWN_CANDIDATES:],

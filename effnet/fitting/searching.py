@@ -24,6 +24,8 @@ _FIRST_MEASUREMENTS = 2
 # A prediction must miss the budget by this share before a candidate is dropped unmeasured; each measurement that
 # does miss makes predictions more trustworthy, and the share that much smaller.
 _DOUBT, _DOUBT_FALLS = 0.25, 0.7
+# Where planning has had its time, only a candidate whose predictions lie so much below the budget is measured.
+_SURELY = 0.15
 # So many measurements are made of networks whose predictions, or measurements before, miss the budget by less than
 # these factors, until it is refused; and so many at the least for the nearest that could be met.
 _LAST_CHANCES, _DOUBTFUL, _NEAR, _LEAST_CHANCES = 16, 2.0, NEAR_MISS, 8
@@ -52,6 +54,10 @@ class TrainingNeed:
     reason: str
 
 
+class TrainsTooSlowly(BudgetError):
+    """No network that keeps the budget trains as fast as it must."""
+
+
 class Search:
     """The table under way, and the predictions that say what to measure next."""
 
@@ -64,8 +70,10 @@ class Search:
         train_speed: TrainSpeed,
         need: TrainingNeed | None,
         listener: Listener,
+        late: Callable[[], bool] = lambda: False,
     ) -> None:
         self.table, self.budget, self._measure, self._listener = table, budget, measure, listener
+        self.late = late
         self._train_speed, self._need = train_speed, need
         self._predictions = Predictions(table)
         self.count = self.misses = 0
@@ -81,7 +89,7 @@ class Search:
     def measure(self, index: int) -> bool:
         """Measures one candidate, and anew what does not go together; returns whether it keeps the budget's margins."""
         self._measure_once(index)
-        if "latency_ms" in self.budget.asked():
+        if "latency_ms" in self.budget.asked() and not self.late():
             for doubted in self._doubted():
                 for _ in range(_DOUBTED_LOOKS - len(self._found[doubted])):
                     if self.count < MAX_MEASUREMENTS:
@@ -204,7 +212,14 @@ class Search:
                         self.measure(index)
 
     def _next(self) -> int | None:
-        """Returns the largest candidate that fits or, as far as can be told, may fit."""
+        """Returns the largest candidate that fits or, as far as can be told, may fit.
+
+        Where planning has had its time, one that is known to fit is enough.
+        """
+        if self.late():
+            known = (i for i, c in enumerate(self.table) if c.status == "fits" and i not in self._barred)
+            if (index := next(known, None)) is not None:
+                return index
         for index, candidate in enumerate(self.table):
             if candidate.status == "fits":
                 return index
@@ -248,7 +263,8 @@ class Search:
             predicted = self.predicted(index, key) if limit is not None else None
             if limit is None or predicted is None:
                 continue
-            if predicted > limit * (1 - MARGINS[key]) * (1 + _DOUBT * _DOUBT_FALLS**self.misses):
+            doubt = -_SURELY if self.late() else _DOUBT * _DOUBT_FALLS**self.misses
+            if predicted > limit * (1 - MARGINS[key]) * (1 + doubt):
                 return True
         return False
 
@@ -279,7 +295,7 @@ class Search:
                 raise BudgetError(said)
         if self._need is None:
             raise BudgetError("no network could be measured on this machine")
-        raise BudgetError(
+        raise TrainsTooSlowly(
             f"no network that keeps the budget can be trained in time: {self._need.reason}; give more --minutes, or "
             "--epochs"
         )

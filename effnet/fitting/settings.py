@@ -11,12 +11,13 @@ from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
 from effnet.fitting.searching import TrainingNeed
+from effnet.fitting.timetable import PRUNING_SHARE, Pace
 from effnet.training.memory import training_memory
 from effnet.training.recipe import Augment, Model, Recipe, Train
 
 DEFAULT_MINUTES = 10.0
 # Fewer passes over the pictures than this teach a fresh network too little to be worth its size.
-_LEAST_EPOCHS, _LEAST_VIEWS = 8, 20_000
+_LEAST_EPOCHS, _LEAST_VIEWS, _RELAXED = 8, 20_000, 8
 # More than this brings next to nothing.
 _MOST_EPOCHS, _MOST_VIEWS = 200, 1_500_000
 # Decoding, validation and checkpoints share the time with training steps.
@@ -29,8 +30,8 @@ _CORE_FEATURE_MACS, _FEATURE_SHARE = 30e9, 0.25
 _SAMPLE = 256
 # So many pixels are summed up at a time.
 _PIECE_PIXELS = 2**20
-# Recovery of a pruned network: the share of the time that it may take, and the epochs below which it is not worth it.
-PRUNING_SHARE, _LEAST_RECOVERY = 0.5, 3
+# Fewer epochs of recovery than this are not worth pruning a network.
+_LEAST_RECOVERY = 3
 # Fine-tuning: more epochs only learn few pictures by heart; the rate is the head's, for batches of 32.
 _MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
 _ENOUGH_FOR_STATISTICS = 5000
@@ -61,11 +62,24 @@ def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool) -> T
     return TrainingNeed(images_per_second=speed, most_macs=most_macs, reason=reason)
 
 
-def feature_need(pictures: int, *, minutes: float, cores: int) -> TrainingNeed:
-    """Returns how large a backbone may be for the features of so many pictures to leave time for the rest."""
+def relaxed(need: TrainingNeed) -> TrainingNeed:
+    """Returns the need of a network that has no time for the least epochs, and for an eighth of them at the least."""
+    speed, reason = need.images_per_second / _RELAXED, f"an eighth of what is needed: {need.reason}"
+    return TrainingNeed(images_per_second=speed, most_macs=need.most_macs, reason=reason)
+
+
+def feature_need(pictures: int, *, minutes: float, cores: int, pace: Pace | None = None) -> TrainingNeed:
+    """Returns how large a backbone may be for the features of so many pictures to leave time for the rest.
+
+    With a measured `pace` it is what that allows, else what a core can do at the most.
+    """
     seconds = 60 * minutes * _FEATURE_SHARE
     reason = f"the features of {pictures} pictures must take at most {seconds / 60:.3g} minutes"
-    return TrainingNeed(images_per_second=0.0, most_macs=cores * _CORE_FEATURE_MACS * seconds / pictures, reason=reason)
+    if pace is not None and pace.mac:
+        most = max(0.0, seconds / pictures - pace.read) / pace.mac
+    else:
+        most = cores * _CORE_FEATURE_MACS * seconds / pictures
+    return TrainingNeed(images_per_second=0.0, most_macs=most, reason=reason)
 
 
 def can_recover(num_train: int, *, minutes: float, images_per_second: float) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 from zlib import crc32
@@ -14,6 +14,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.data.stored import source_name
 from effnet.errors import InputError
 from effnet.fitting.candidates import Candidate, candidate_from_dict, is_amount
+from effnet.fitting.timetable import Pace
 from effnet.runtime.config import write_text
 from effnet.system.files import read_json
 from effnet.training.recipe import Recipe
@@ -42,7 +43,8 @@ class Attempt:
 class Plan:
     """Everything decided before training; `options` are the fit's own, which a resumed one must repeat.
 
-    `busy` says what other processes may have spoilt; empty if the machine was calm.
+    `busy` says what other processes may have spoilt; empty if the machine was calm. `pace` is that of the machine if
+    minutes were given, and `left_out` says what there was no time for.
     """
 
     options: Mapping[str, Any]
@@ -52,12 +54,18 @@ class Plan:
     failed: Sequence[Mapping[str, Any]] = ()
     seconds: float = 0.0
     busy: str = ""
+    pace: Pace = field(default_factory=Pace)
+    left_out: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping) or not isinstance(self.fingerprint, str):
             raise InputError(f"options must be an object and the fingerprint a text; got {self.fingerprint!r}")
         if not isinstance(self.busy, str):
             raise InputError(f"busy must be a text; got {self.busy!r}")
+        if not all(is_amount(seconds) for seconds in asdict(self.pace).values()):
+            raise InputError(f"a pace must be numbers of at least 0; got {self.pace!r}")
+        if not all(isinstance(sentence, str) for sentence in self.left_out):
+            raise InputError(f"left_out must be texts; got {self.left_out!r}")
         if not is_amount(self.seconds):
             raise InputError(f"seconds must be a number of at least 0; got {self.seconds!r}")
         for attempt in self.attempts:
@@ -106,6 +114,8 @@ def write_plan(plan: Plan, out: Path) -> None:
         "failed": list(plan.failed),
         "seconds": plan.seconds,
         "busy": plan.busy,
+        "pace": asdict(plan.pace),
+        "left_out": list(plan.left_out),
     }
     write_text(out / RUN / PLAN, json.dumps(data))
 
@@ -131,6 +141,8 @@ def read_plan(out: Path) -> Plan | None:
             failed=data["failed"],
             seconds=data["seconds"],
             busy=data["busy"],
+            pace=Pace(**data["pace"]),
+            left_out=tuple(data["left_out"]),
         )
     except FileNotFoundError:
         return None
@@ -148,13 +160,22 @@ def write_recipe(recipe: Recipe, out: Path) -> None:
     write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
+def _changed(name: str, before: Any, now: Any) -> str:
+    """Returns what became of an option, as the command line names it."""
+    if name != "settings":
+        return f"{name} was {before!r}, now {now!r}"
+    before, now = (
+        " ".join(f"{field}={json.dumps(value, ensure_ascii=False)}" for field, value in (values or {}).items())
+        for values in (before, now)
+    )
+    return f"--set was {before or 'not given'}, now {now or 'not given'}"
+
+
 def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:
     """Raises InputError where a resumed fit is asked for something else than the one it resumes."""
     options = json.loads(json.dumps(options))  # tuples are lists on the disk
     other = [
-        f"{key} was {plan.options.get(key)!r}, now {value!r}"
-        for key, value in options.items()
-        if plan.options.get(key) != value
+        _changed(key, plan.options.get(key), value) for key, value in options.items() if plan.options.get(key) != value
     ]
     if other:
         raise InputError(f"--resume must repeat the options of the fit in {out}: {'; '.join(other)}")

@@ -1,6 +1,6 @@
 """The report of a fit as data: what report.json holds and the pages are rendered from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -30,8 +30,12 @@ def summarize(
     seed: int,
     data: str,
     report_images: bool = True,
+    time: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns the whole report as JSON-able data; `report_images` says that report.html may show test images."""
+    """Returns the whole report as JSON-able data; `report_images` says that report.html may show test images.
+
+    `time` is how the minutes were used, None where none were given.
+    """
     honoured = None if artifact.undecided else artifact.honoured
     last = {"name": artifact.spec.name, "honoured": honoured, "failures": list(artifact.failures)}
     last["seconds"] = artifact.seconds
@@ -45,6 +49,7 @@ def summarize(
         "failures": list(artifact.failures),
         "undecided": artifact.undecided,
         "busy": _busy(plan, artifact),
+        "time": time,
         "command": command,
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,7 +102,7 @@ def _dataset(dataset: Dataset, report: DataReport, data: str) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "channels": dataset.channels,
         "counts": {name: len(split) for name, split in splits.items()},
-        "lines": describe(report),
+        "lines": [line for line in describe(report) if line not in dataset.notes],
         "notes": list(dataset.notes),
         "findings": report.to_dict(),
     }

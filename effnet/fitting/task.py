@@ -21,6 +21,7 @@ from effnet.fitting.events import Listener, Said
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.state import RUN, Strategy
 from effnet.fitting.target import Target
+from effnet.fitting.timetable import UNLIMITED, Deadline, Pace
 from effnet.system.bounds import (
     MAX_CHANNELS,
     MAX_EPOCHS,
@@ -70,6 +71,10 @@ class Task:
     report_images: bool = True
     resize: Resize = "auto"
     value_range: AskedRange = "auto"
+    # Of the job that does it: when it must be done, when its planning, and how fast this machine is.
+    deadline: Deadline = UNLIMITED
+    planning: Deadline = UNLIMITED
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class Task:
 
     @property
     def time_limit(self) -> float | None:
-        """Minutes of training, those of trials left out; None where the number of epochs is fixed."""
+        """Minutes of training where no deadline says what is left for it; None where the number of epochs is fixed."""
         fixed = self.epochs or (self.minutes is None and self.asked.value("train.epochs"))
         return None if fixed else (self.minutes or DEFAULT_MINUTES) - self.trial_minutes
 
@@ -134,6 +139,7 @@ def check(task: Task) -> None:
     """Raises InputError for options that contradict each other or are out of range."""
     if task.epochs is not None and task.minutes is not None:
         raise InputError("give --epochs or --minutes, not both")
+    _check_one_length(task)
     _check_numbers(task)
     _check_strategy(task)
     if task.resize not in get_args(Resize):
@@ -144,6 +150,18 @@ def check(task: Task) -> None:
         unknown_pictures(task.abstain.unknown_from)
     refuse_inside(task.out, task.data)
     _check_writable(task.out)
+
+
+def _check_one_length(task: Task) -> None:
+    """Raises InputError where a fit is told twice how long to train; of `train`, flags come before its recipe."""
+    asked = task.asked.settings.get("train.epochs")
+    if task.network is None and asked is not None:
+        for name in ("minutes", "epochs"):
+            if (value := getattr(task, name)) is not None and value != asked:
+                raise InputError(
+                    f"one of the two decides how long a fit trains: --{name} {_exact(value)}, or --set "
+                    f"train.epochs={asked}; leave one out"
+                )
 
 
 def _check_numbers(task: Task) -> None:

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import BundleError
@@ -19,11 +20,13 @@ from effnet.fitting.events import Counted, Listener, Said
 from effnet.fitting.settings import epochs_in, finetune_recipe
 from effnet.fitting.state import Attempt
 from effnet.fitting.team import Training, train_together
+from effnet.fitting.timetable import Pace, not_enough
 from effnet.nn.network import Network, build
 from effnet.recipes.choose import read_recipe
 from effnet.runtime.config import read_config, write_text
 from effnet.system.files import parse_json
 from effnet.system.text import both
+from effnet.training.checkpoint import trained_seconds
 from effnet.training.head import known_head, train_head
 from effnet.training.loop import TrainResult
 from effnet.training.ranks import ALONE, Ranks
@@ -54,7 +57,7 @@ class Learned:
     """A trained network and how it came about; `recipe` is None where only a head was trained.
 
     `head` says how the head was trained, and on whose weights: what `_train_head` writes into head.safetensors.
-    `validation` is there where the network is that head.
+    `validation` is there where the network is that head. `left_out` says what there was no time for.
     """
 
     method: Method
@@ -62,6 +65,7 @@ class Learned:
     recipe: Recipe | None
     head: Mapping[str, Any] | None = None
     validation: "Validation | None" = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,36 @@ class Validation:
 
     logits: np.ndarray
     indices: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """How long learning may take: `minutes`, or with a `pace` what `left` returns, in seconds."""
+
+    minutes: float | None
+    pace: Pace | None
+    left: Callable[[], float]
+
+    def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
+        """Returns the seconds of an epoch on the whole network, where there is a pace."""
+        assert self.pace is not None
+        return self.pace.epoch(dataset, cost(spec).macs, images_per_second=train_speed(spec))
+
+    def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
+        """Returns how many epochs fit into the rest, behind a head that took `spent` seconds."""
+        num_train = len(dataset.train)
+        if self.pace is None:
+            assert self.minutes is not None
+            rest = max(0.1, self.minutes - spent / 60)
+            return epochs_in(rest, images_per_second=train_speed(spec), num_train=num_train)
+        speed = num_train / self.epoch(spec, dataset)
+        return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
+
+    def seconds(self, folder: Path, *, spent: float) -> float | None:
+        """Returns after how many seconds of training it ends, those of earlier sessions with it."""
+        if self.pace is not None:
+            return trained_seconds(folder) + max(1.0, self.left())
+        return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
 
 
 Head = tuple[Arrays, dict[str, Any], Validation]
@@ -89,24 +123,36 @@ def transfer(
     listener: Listener,
     ranks: Ranks = ALONE,
     settings: Mapping[str, Any] | None = None,
+    pace: Pace | None = None,
+    left: Callable[[], float] = lambda: math.inf,
 ) -> Learned:
     """Trains `spec`, which begins with the pretrained `weights`, in `folder`, or goes on with what is there.
 
     The head is this process's work, fine-tuning that of all `ranks`; it takes `epochs`, or what fits into `minutes`.
-    `settings` change fields of its recipe by their dotted names. Raises WeightsError where the weights cannot be had.
+    `settings` change fields of its recipe by their dotted names. With a `pace` a deadline stands for `minutes`: `left`
+    returns the seconds that are left for all of it, and what cannot end by then is not begun. Raises WeightsError where
+    the weights cannot be had.
     """
+    limit = _Limit(minutes=minutes, pace=pace, left=left)
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_head(folder)
     if done is None:
-        done = _train_head(spec, attempt, dataset, weights=weights, model=model, folder=folder, listener=listener)
+        done = _train_head(
+            spec, attempt, dataset, weights=weights, model=model, folder=folder, limit=limit, listener=listener
+        )
     state, facts, validation = done
+    left_out = tuple(filter(None, [facts.get("left_out")]))
     listener(Said(text=_say_head(facts)))
     network = build(spec)
     load_arrays_(network, state, where=str(folder / HEAD))
     enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
     if enough:
         listener(Said(text=f"The head is enough: {enough}; --strategy finetune trains the whole network all the same"))
-    if enough or attempt.strategy == "head":
+    late = "" if enough or attempt.strategy == "head" else _too_late(spec, dataset, limit, folder)
+    if late:
+        listener(Said(text=late))
+        left_out += (late,)
+    if enough or late or attempt.strategy == "head":
         training = TrainResult(
             model=network.eval(),
             history=(),
@@ -115,11 +161,22 @@ def transfer(
             seconds=facts["seconds"],
             device="cpu",
         )
-        return Learned(method="head", training=training, recipe=None, head=facts, validation=validation)
-    return _finetune(
-        network, attempt, dataset, done, epochs=epochs, minutes=minutes, settings=settings or {}, folder=folder,
+        return Learned(
+            method="head", training=training, recipe=None, head=facts, validation=validation, left_out=left_out
+        )
+    found = _finetune(
+        network, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
         listener=listener, ranks=ranks,
     )  # fmt: skip
+    return dataclasses.replace(found, left_out=left_out)
+
+
+def _too_late(spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
+    """Returns a sentence where not one epoch of fine-tuning, with its validation, fits into the time that is left."""
+    if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
+        return ""
+    needs, left = limit.epoch(spec, dataset), limit.left()
+    return not_enough("Fine-tuning was not begun, the head stays", needs=needs, left=left) if left < needs else ""
 
 
 def _finetune(
@@ -129,7 +186,7 @@ def _finetune(
     head: Head,
     *,
     epochs: int | None,
-    minutes: float | None,
+    limit: _Limit,
     settings: Mapping[str, Any],
     folder: Path,
     listener: Listener,
@@ -139,7 +196,7 @@ def _finetune(
     state, facts, _ = head
     spent = facts["seconds"]
     recipe = _recipe(
-        attempt, dataset, network, state, epochs=epochs, minutes=minutes, settings=settings, spent=spent, folder=folder
+        attempt, dataset, network, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder
     )
     listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
     tuned = network_for(network.spec, recipe)
@@ -151,7 +208,7 @@ def _finetune(
             recipe=recipe,
             preprocess=attempt.preprocess,
             folder=folder,
-            deadline_seconds=None if minutes is None else max(1.0, 66 * minutes - spent),
+            deadline_seconds=limit.seconds(folder, spent=spent),
         ),
         ranks,
         listener=listener,
@@ -188,6 +245,7 @@ def _train_head(
     weights: str,
     model: str | None,
     folder: Path,
+    limit: _Limit,
     listener: Listener,
 ) -> Head:
     """Returns the state of the network with its head trained, and how that went; all is kept in `folder`."""
@@ -206,7 +264,17 @@ def _train_head(
         found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )
     views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS * spec.num_classes / len(dataset.train)))
-    rows = [_features(extractor, dataset.train, view=view, listener=listener) for view in range(views)]
+    rows, left_out = [], ""
+    for view in range(views):
+        begun = time.monotonic()
+        rows.append(_features(extractor, dataset.train, view=view, listener=listener))
+        took, more = time.monotonic() - begun, views - view - 1
+        needs = took * (1 + len(dataset.val) / len(dataset.train))  # validation comes last
+        if more and limit.pace is not None and (left := limit.left()) < needs:
+            what = f"{more} more random views of each training image were left out"
+            left_out = not_enough(what, needs=needs, left=left)
+            listener(Said(text=left_out))
+            break
     val_split = dataset.val if len(dataset.val) else dataset.train
     val = _features(extractor, val_split, view=0, listener=listener)
     val_labels = val_split.labels[val.indices]
@@ -227,7 +295,8 @@ def _train_head(
     facts = {
         **origin,
         "penalty": head.penalty,
-        "views": views,
+        "views": len(rows),
+        "left_out": left_out,
         "images": len(rows[0].values),
         "val_accuracy": head.val_accuracy,
         "val_balanced_accuracy": head.val_balanced_accuracy,
@@ -290,6 +359,12 @@ def _read_head(folder: Path) -> Head | None:
         raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start anew") from error
 
 
+def learned_seconds(folder: Path) -> float:
+    """Returns the seconds that head and training in `folder` have taken so far."""
+    head = _read_head(folder)
+    return (head[1]["seconds"] if head else 0.0) + trained_seconds(folder)
+
+
 def _recipe(
     attempt: Attempt,
     dataset: Dataset,
@@ -297,7 +372,7 @@ def _recipe(
     state: Arrays,
     *,
     epochs: int | None,
-    minutes: float | None,
+    limit: _Limit,
     settings: Mapping[str, Any],
     spent: float,
     folder: Path,
@@ -305,13 +380,16 @@ def _recipe(
     """Returns the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
     path = folder / RECIPE
     if path.is_file():
-        return read_recipe(path, network.spec)
+        recipe = read_recipe(path, network.spec)
+        if epochs is None or epochs <= recipe.train.epochs:
+            return recipe
+        # More are asked for; everything else stays as it was.
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+        write_text(path, json.dumps(recipe.to_dict()))
+        return recipe
     spec = network.spec
     if epochs is None:
-        assert minutes is not None
-        left = max(0.1, minutes - spent / 60)
-        speed = train_speed(spec)
-        epochs = epochs_in(left, images_per_second=speed, num_train=len(dataset.train))
+        epochs = limit.epochs(spec, dataset, spent=spent)
     recipe = finetune_recipe(
         attempt.recipe,
         attempt.preprocess,

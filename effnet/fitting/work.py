@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from effnet.arch.spec import ArchSpec
@@ -13,17 +14,21 @@ from effnet.data.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
+from effnet.fitting.change import forget_change, use_for
 from effnet.fitting.choose import choose
 from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
-from effnet.fitting.measure import busy_planning, training_speed
+from effnet.fitting.measure import busy_planning, machine_pace, training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.refusal import enough
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
-from effnet.fitting.state import RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
+from effnet.fitting.state import PLAN, RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line
+from effnet.fitting.timetable import PLANNING_SHARE, clock_words, deadline_of, not_enough, time_report
+from effnet.fitting.transfer import learned_seconds
 from effnet.measure.machine import machine
+from effnet.runtime.config import CONFIG
 from effnet.runtime.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.training.distill import read_teacher
@@ -31,28 +36,85 @@ from effnet.training.recipe import Recipe
 from effnet.training.trial import fit_batch_here
 
 
-def work(task: Task, *, resume: bool) -> Mapping[str, Any]:
-    """Does the whole fit and returns its report."""
+def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Mapping[str, Any]:
+    """Does the whole fit and returns its report; `clock` counts seconds."""
     check(task)
     with alone_in(task.out):
         sweep(task.out / RUN, deep=True)
-        return _work(task, resume=resume)
+        return _work(task, resume=resume, clock=clock)
 
 
-def _work(task: Task, *, resume: bool) -> Mapping[str, Any]:
-    started = time.monotonic()
+def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[str, Any]:
+    started = clock()
+    task = dataclasses.replace(task, deadline=deadline_of(task.minutes, clock=clock))
     plan = _earlier_plan(task, resume=resume)
     if plan is None:  # a resumed fit may need them no longer
         check_weights(task)
         _check_device(task)
+    reading = clock()
     dataset, report = _read(task)
     if plan is None:
         _check_recipe(task, dataset)
+        task = _paced(task, read=(clock() - reading) / report.num_examined)
         plan = _plan(task, dataset, report, started)
     else:
+        earlier, plan = plan, _extended(task, plan)
         check_same(plan, task.options, fingerprint(dataset), task.out)
+        if plan is not earlier:
+            write_plan(plan, task.out)
+            for number in range(len(plan.attempts)):
+                forget_change(task.out / RUN / f"attempt-{number + 1}")
+        task = _resumed(task, plan, dataset)
         task.say(f"Resuming the fit in {task.out}", heading=True)
     return _carry_out(task, plan, dataset, report)
+
+
+def _extended(task: Task, plan: Plan) -> Plan:
+    """Returns the plan with more epochs where a resumed fit asks for more than it began with.
+
+    Everything else stays as it was. Raises InputError where fewer are asked for.
+    """
+    before, now = plan.options.get("epochs"), task.epochs
+    if before is None or now is None or now == before:
+        return plan
+    if now < before:
+        raise InputError(
+            f"--resume goes on with the fit in {task.out}, of {before} epochs: --epochs must be as many, or more; got "
+            f"{now}"
+        )
+    attempts = []
+    for attempt in plan.attempts:
+        train = dataclasses.replace(attempt.recipe.train, epochs=now)
+        attempts.append(dataclasses.replace(attempt, recipe=dataclasses.replace(attempt.recipe, train=train)))
+    return dataclasses.replace(plan, options={**plan.options, "epochs": now}, attempts=attempts)
+
+
+def _paced(task: Task, *, read: float) -> Task:
+    """Returns the task with the pace of this machine, measured where a deadline asks for it."""
+    if not task.deadline.limited:
+        return task
+    pace = machine_pace(read, target=task.target, clock=task.deadline.clock)
+    return dataclasses.replace(task, pace=pace, planning=task.deadline.at_most(PLANNING_SHARE * task.deadline.seconds))
+
+
+def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
+    """Returns the task with the time that earlier sessions have left: what they planned, learned and proved counts.
+
+    What they finished is found again, so that at least the proof of a network has its time.
+    """
+    if not task.deadline.limited:
+        return task
+    number = len(plan.failed) + 1
+    used = plan.seconds + sum(failed["seconds"] for failed in plan.failed)
+    used += learned_seconds(task.out / RUN / f"attempt-{number}")
+    candidate = plan.candidates[plan.attempts[number - 1].candidate]
+    least = plan.pace.finishing(dataset, candidate.cost.macs)
+    if candidate.precision == "int8":
+        least += plan.pace.int8(dataset, candidate.cost.macs)
+    used = min(used, task.deadline.left() - least)
+    return dataclasses.replace(
+        task, pace=plan.pace, deadline=dataclasses.replace(task.deadline, end=task.deadline.end - used)
+    )
 
 
 def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
@@ -62,9 +124,20 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
     # A fit that was killed before its plan was written leaves at most an empty run folder.
     foreign = [path.name for path in out.iterdir() if path.name != RUN or not resume] if out.is_dir() else []
     if plan is None and (foreign or out.is_file()):
-        hint = "there is no fit in it to resume" if resume else "add --resume to go on with the fit in it"
-        raise InputError(f"{out} must be new or empty; it is not: {hint}, or name another --out")
+        raise InputError(f"{out} must be new or empty; it is not: {_what_to_do(out, resume=resume)}")
     return plan
+
+
+def _what_to_do(out: Path, *, resume: bool) -> str:
+    """Returns what to do where `out` cannot be used as it was asked."""
+    if not (out / RUN / PLAN).is_file():
+        return "there is no fit in it to resume, so name another --out" if resume else "name another --out"
+    if (out / CONFIG).is_file():
+        return (
+            "there is a finished fit in it; name another --out, or add --resume and more --epochs than it had to train "
+            "that one longer"
+        )
+    return "add --resume to go on with the fit in it, or name another --out"
 
 
 def _check_device(task: Task) -> None:
@@ -113,10 +186,17 @@ def _check_recipe(task: Task, dataset: Dataset) -> None:
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
     task.say(f"Planning: measuring candidates in {task.target.runtime}", heading=True)
+    if task.deadline.limited:
+        most, left = clock_words(task.planning.left()), clock_words(task.deadline.left())
+        task.say(f"Planning takes {most} of the {left} that are left, or less")
     for sentence in describe_device(task):
         task.say(sentence)
     table = choose(task, dataset, report)
     task.listener(Planned(candidates=table))
+    left_out = ()
+    if task.deadline.limited and task.planning.left() <= 0 and any(c.latency_ms is not None for c in table):
+        left_out = ("Planning has had its time, so that no further candidates were measured",)
+        task.say(left_out[0])
     if busy := busy_planning(table, threads=task.threads):
         task.say(busy)
     attempts = [_attempt(task, dataset, report, index, table[index]) for index in _order(table)]
@@ -126,7 +206,9 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
         candidates=table,
         attempts=attempts,
         busy=busy,
-        seconds=time.monotonic() - started,
+        seconds=task.deadline.clock() - started,
+        pace=task.pace,
+        left_out=left_out,
     )
     (task.out / RUN).mkdir(parents=True, exist_ok=True)
     write_plan(plan, task.out)
@@ -154,7 +236,9 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
         assert preprocess is not None
     else:
         preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
-        if task.time_limit is not None:
+        if task.deadline.limited:
+            epochs = _epochs_left(task, dataset, candidate)
+        elif task.time_limit is not None:
             epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
     assert epochs is not None
     memory_gb = machine()["memory_gb"]
@@ -170,6 +254,18 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     )
 
 
+def _epochs_left(task: Task, dataset: Dataset, candidate: Candidate) -> int:
+    """Returns how many epochs a fresh candidate gets of the time that is left."""
+    seconds = _epoch_seconds(task, dataset, candidate)
+    speed, left = len(dataset.train) / seconds, use_for(candidate, dataset, task).learning
+    return epochs_in(left / 60, images_per_second=speed, num_train=len(dataset.train))
+
+
+def _epoch_seconds(task: Task, dataset: Dataset, candidate: Candidate) -> float:
+    speed = training_speed(candidate.spec)
+    return task.pace.epoch(dataset, candidate.cost.macs, images_per_second=speed)
+
+
 def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
     """Returns the recipe with as many pictures at once as the memory holds."""
     found = fit_batch_here(spec, recipe, dataset)
@@ -182,17 +278,23 @@ def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Rec
 
 def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
     """Trains and proves the planned network, and the next smaller ones while the artifact misses the budget."""
-    failed = list(plan.failed)
+    failed, left_out, use = list(plan.failed), list(plan.left_out), {}
     while True:
         number = len(failed)
         attempt = plan.attempts[number]
         # Recoveries after pruning and rounding mirror no more than the recipe does.
         dataset = dataclasses.replace(dataset, mirror_safe=dataset.mirror_safe and attempt.recipe.augment.flip)
         candidate = plan.candidates[attempt.candidate]
+        use = use or _tell_use(task, candidate, dataset)
         artifact = make_artifact(
             candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task
         )
+        left_out += artifact.left_out
         if artifact.honoured or artifact.undecided or number + 1 == len(plan.attempts):
+            break
+        if late := _too_late(task, plan, dataset, number=number + 1):
+            left_out.append(late)
+            task.say(late)
             break
         failed.append(
             {
@@ -203,6 +305,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
             }
         )
         plan = _with_failure(plan, attempt.candidate, artifact, failed)
+        plan = dataclasses.replace(_with_epochs_left(task, plan, dataset), left_out=left_out)
         write_plan(plan, task.out)
         task.say(
             f"{candidate.title} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
@@ -217,6 +320,9 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         seed=task.seed,
         data=task.data,
         report_images=task.report_images,
+        time=time_report(
+            task.minutes, use, used=task.deadline.seconds - task.deadline.left(), left_out=tuple(left_out)
+        ),
     )
     publish(artifact, data, dataset, task.out)
     if artifact.undecided:
@@ -226,11 +332,53 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         )
     if not artifact.honoured:
         advice = enough(task.budget, artifact.measured)
+        late = f". {left_out[-1]}: give more --minutes" if left_out else ""
         raise BudgetError(
-            f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}. "
-            f"Model and report are in {task.out}"
+            f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}"
+            f"{late}. Model and report are in {task.out}"
         )
     return data
+
+
+def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, float]:
+    """Says how the time that is left is used, and returns it for the report; nothing without a deadline."""
+    if not task.deadline.limited:
+        return {}
+    use = use_for(candidate, dataset, task)
+    left, given = clock_words(task.deadline.left()), clock_words(task.deadline.seconds)
+    task.say(f"{left} of {given} are left, to be used for", heading=True)
+    for line in use.in_words():
+        task.say(line)
+    if candidate.precision == "int8" and not use.int8:
+        needs = task.pace.int8(dataset, candidate.cost.macs)
+        task.say(f"  int8 is only tried if training ends early: it takes about {clock_words(needs)}")
+    return {"before": round(task.deadline.seconds - task.deadline.left(), 1)} | use.to_dict()
+
+
+def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
+    """Returns a sentence where the time that is left is not enough for another attempt; empty where it is."""
+    if not task.deadline.limited:
+        return ""
+    candidate = plan.candidates[plan.attempts[number].candidate]
+    macs, pace = candidate.cost.macs, task.pace
+    needs = pace.finishing(dataset, macs) + (pace.int8(dataset, macs) if candidate.precision == "int8" else 0.0)
+    needs += pace.head(dataset, macs) if candidate.weights else _epoch_seconds(task, dataset, candidate)
+    left = task.deadline.left()
+    what = f"The next smaller network, {candidate.title}, was not tried"
+    return not_enough(what, needs=needs, left=left) if left < needs else ""
+
+
+def _with_epochs_left(task: Task, plan: Plan, dataset: Dataset) -> Plan:
+    """Returns the plan with as many epochs for its next attempt as fit into the time that is left."""
+    attempts = list(plan.attempts)
+    number = len(plan.failed)
+    attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
+    if not task.deadline.limited or candidate.weights:  # fine-tuning finds its own
+        return plan
+    epochs = _epochs_left(task, dataset, candidate)
+    recipe = dataclasses.replace(attempt.recipe, train=dataclasses.replace(attempt.recipe.train, epochs=epochs))
+    attempts[number] = dataclasses.replace(attempt, recipe=recipe)
+    return dataclasses.replace(plan, attempts=attempts)
 
 
 def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[str, Any]]) -> Plan:

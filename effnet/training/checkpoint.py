@@ -95,6 +95,15 @@ def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) 
     raise BundleError(f"the checkpoint {paths[0]} cannot be resumed: {first}; remove the folder to start anew")
 
 
+def trained_seconds(folder: Path) -> float:
+    """Returns the seconds of training that the last checkpoint in `folder` has behind it; 0 without one."""
+    try:
+        with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
+            return float(json.loads(file.metadata()["position"])["seconds"])
+    except _UNREADABLE:  # whoever resumes it says so
+        return 0.0
+
+
 def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[str], None]) -> Position:
     """Gives every process the first one's state, as its last checkpoint has it where there is one.
 

@@ -140,6 +140,8 @@ class _Run:
 
     def go(self, deadline_seconds: float | None) -> TrainResult:
         position = self.position = begin_together_(self.folder, self.state, self.ranks, say=self._note)
+        if position.extend(self.recipe.train.epochs):
+            self._note(self._goes_on())
         self.records.begin(position)
         if self.recipe.train.start_counts and position.step == 0:
             self._score_start()
@@ -156,6 +158,14 @@ class _Run:
             stopped=position.finished,
             seconds=position.seconds,
             device=str(self.device),
+        )
+
+    def _goes_on(self) -> str:
+        """Returns what to say where a run is asked for more epochs than it began with."""
+        position, epochs = self.position, self.recipe.train.epochs
+        return (
+            f"Going on behind epoch {position.epoch}, up to {epochs}: from here on the learning rate is that of a run "
+            f"of {epochs} epochs, now {self._rate(position.step):.2g}"
         )
 
     def _epoch(self, deadline_seconds: float | None) -> None:

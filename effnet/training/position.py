@@ -15,8 +15,8 @@ _EXPLODED, _HIGH_STEPS = 10.0, 200
 class Position:
     """`batch` batches of epoch `epoch` (from 0) are done, `step` in all.
 
-    `processes` is how many train. `first_loss` is the first step's; `high_steps` counts the latest steps on end whose
-    loss was many times as high.
+    `epochs` are those that were asked for, 0 if an older effnet began. `processes` is how many train. `first_loss` is
+    the first step's; `high_steps` counts the latest steps on end whose loss was many times as high.
     """
 
     epoch: int = 0
@@ -32,6 +32,7 @@ class Position:
     first_loss: float = 0.0
     high_steps: int = 0
     finished: str = ""
+    epochs: int = 0
     processes: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -55,6 +56,14 @@ class Position:
         bound = _EXPLODED * max(self.first_loss, math.log(max(2, num_classes)))
         self.high_steps = self.high_steps + 1 if loss > bound else 0
         return self.high_steps >= _HIGH_STEPS
+
+    def extend(self, epochs: int) -> bool:
+        """Takes note of how many epochs are asked for; returns whether they are more than before, and it goes on."""
+        more = 0 < (self.epochs or (self.epoch if self.finished else 0)) < epochs
+        if more:
+            self.finished = ""
+        self.epochs = epochs
+        return more
 
     def next_epoch(self) -> None:
         """Counts an epoch that is done."""

@@ -221,7 +221,6 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_pictures, finished):
     "changed, words",
     [
         ({"max_params": 13_000}, r"budget was .*10800.*now .*13000"),
-        ({"epochs": 2}, r"epochs was 1, now 2"),
         ({"seed": 1, "threads": 2}, r"threads was 1, now 2; seed was 0, now 1"),
         ({"epochs": None, "minutes": 1.0}, r"epochs was 1, now None; minutes was None, now 1.0"),
     ],
@@ -229,6 +228,28 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_pictures, finished):
 def test_resuming_with_other_options_names_them(tiny_pictures, finished, changed, words):
     with pytest.raises(InputError, match=rf"--resume must repeat the options of the fit in .*: {words}"):
         resume(tiny_pictures, finished, **changed)
+
+
+def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_pictures, finished, tmp_path, run_cli):
+    """It was refused: --resume must repeat the options."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    said, plan = [], json.loads((out / "run" / "plan.json").read_text())
+    report = resume(tiny_pictures, out, epochs=3, listener=said.append).report
+    assert [row["epoch"] for row in report["training"]["epochs"]] == [1, 2, 3]
+    assert report["training"]["epochs"][0] == read_report(finished)["training"]["epochs"][0]
+    # Everything else of the recipe is as it was.
+    recipe = plan["attempts"][0]["recipe"]
+    assert report["training"]["recipe"] == recipe | {"train": recipe["train"] | {"epochs": 3}}
+    assert any(getattr(event, "text", "").startswith("Going on behind epoch 1, up to 3") for event in said)
+    rates = [row["learning_rate"] for row in report["training"]["epochs"]]
+    assert rates[1] > rates[2]  # the schedule of three epochs goes on
+    with pytest.raises(InputError, match=r"of 3 epochs: --epochs must be as many, or more; got 2"):
+        resume(tiny_pictures, out, epochs=2)
+    ran = run_cli("fit", tiny_pictures, "--epochs", 1, "--out", out)
+    assert ran.err.endswith(
+        "there is a finished fit in it; name another --out, or add --resume and more --epochs than it had to train "
+        "that one longer\n"
+    )
 
 
 def test_resuming_with_other_pictures_is_refused(tiny_pictures, finished, tmp_path):
@@ -252,10 +273,7 @@ def test_a_folder_in_use_is_not_written_to(tiny_pictures, tmp_path, run_cli):
     (tmp_path / "mine.txt").write_text("precious")
     ran = run_cli("fit", tiny_pictures, "--epochs", 1, "--out", tmp_path)
     assert ran.code == 2
-    assert ran.err == (
-        f"effnet: {tmp_path} must be new or empty; it is not: add --resume to go on with the fit in it, "
-        "or name another --out\n"
-    )
+    assert ran.err == (f"effnet: {tmp_path} must be new or empty; it is not: name another --out\n")
     ran = run_cli("fit", tiny_pictures, "--epochs", 1, "--out", tmp_path, "--resume")
     assert ran.code == 2
     assert "there is no fit in it to resume" in ran.err

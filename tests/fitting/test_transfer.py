@@ -18,6 +18,7 @@ from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
 from effnet.fitting.events import Counted, Said
 from effnet.fitting.state import RECIPE
+from effnet.fitting.timetable import Pace, deadline_of
 from effnet.fitting.transfer import _recipe
 from effnet.nn.network import build
 from effnet.training.head import scored_head
@@ -276,11 +277,13 @@ def test_a_damaged_head_is_named(killed, stripes, tmp_path):
 
 
 def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.fitting.transfer.train_speed", lambda spec: 8.0)
+    monkeypatch.setattr("effnet.fitting.transfer.train_speed", lambda spec: 9.0)
+    monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=0.1))
+    monkeypatch.setattr("effnet.fitting.work.deadline_of", lambda *_, **__: deadline_of(1, clock=lambda: 0.0))
     report = effnet.fit(stripes, weights=small_bundle, strategy="finetune", minutes=1, out=tmp_path / "out").report
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
-    # 8 pictures a second in 0.8 of nearly a minute, 159 an epoch.
+    # 9 pictures a second in 0.8 of nearly a minute, 159 an epoch.
     assert recipe["train"]["epochs"] == len(report["training"]["epochs"]) == 2
 
 
@@ -322,5 +325,5 @@ def test_a_kept_recipe_that_was_damaged_is_named(tmp_path, text):
     (tmp_path / RECIPE).write_text(text)
     network = build(effnet.scale(effnet.get_spec("b0", num_classes=2), phi=-20))
     with pytest.raises(InputError, match=re.escape(str(tmp_path / RECIPE))) as refused:
-        _recipe(None, None, network, {}, epochs=None, minutes=1.0, settings={}, spent=0.0, folder=tmp_path)
+        _recipe(None, None, network, {}, epochs=None, limit=None, settings={}, spent=0.0, folder=tmp_path)
     assert "\n" not in str(refused.value)

@@ -82,7 +82,7 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
     assert " --resize pad " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
-    with pytest.raises(InputError, match=r"settings was \{'augment.flip': True, 'train.batch_size': 8\}, now None"):
+    with pytest.raises(InputError, match=r"--set was augment.flip=true train.batch_size=8, now not given"):
         effnet.fit(data, resume=True, **words)
     with pytest.raises(InputError, match="resize was 'pad', now 'squash'"):
         effnet.fit(data, settings=settings, resume=True, **(words | {"resize": "squash"}))

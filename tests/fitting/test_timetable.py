@@ -1,0 +1,193 @@
+"""The minutes of a fit: how they are shared out, what is left out, and that all of it ends in time, by a fake clock."""
+
+import functools
+import html
+import json
+import math
+
+import pytest
+from devices import timing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import effnet
+from effnet.data.datasets import read_dataset
+from effnet.errors import BudgetError, InputError
+from effnet.fitting.events import Said
+from effnet.fitting.timetable import Pace, deadline_of, use_of
+from effnet.fitting.work import work
+from effnet.training.checkpoint import trained_seconds
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
+
+
+class Clock:
+    """A clock that stands still until something takes its time."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of every fit of a test, on a machine where a measurement takes 1 s and images take nothing."""
+    clock = Clock()
+    monkeypatch.setattr("effnet.fitting.job.work", functools.partial(work, clock=clock))
+    monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=1.0))
+    monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0, 0))
+    monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7))
+    return clock
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@functools.cache
+def digits_read():
+    return read_dataset("digits")
+
+
+def texts(said):
+    return [event.text for event in said if isinstance(event, Said)]
+
+
+@settings(deadline=None)
+@given(
+    left=st.floats(0, 1e5), measure=st.floats(0, 100), mac=st.floats(0, 1e-9), int8=st.booleans(), changed=st.booleans()
+)
+def test_what_is_left_is_shared_out_whole_and_learning_always_gets_some(left, measure, mac, int8, changed):
+    digits, pace = digits_read(), Pace(mac=mac, measure=measure)
+    use = use_of(left, pace, digits, 1e8, int8=int8, changed=changed)
+    parts = (use.learning, use.change, use.int8, use.finishing)
+    assert sum(parts) == pytest.approx(left)
+    assert min(parts) >= 0
+    assert use.finishing <= left / 2
+    assert use.learning >= 0.07 * left
+    assert (use.change > 0) <= changed
+    # Int8 is given enough, or nothing.
+    assert use.int8 == 0 or (int8 and use.int8 >= pace.int8(digits, 1e8))
+
+
+def test_without_minutes_nothing_has_an_end():
+    deadline = deadline_of(None)
+    assert not deadline.limited
+    assert deadline.left() == deadline.at_most(3).left() == deadline.earlier(3).left() == math.inf
+    assert use_of(math.inf, Pace(), digits_read(), 1.0, int8=True, changed=True).learning == math.inf
+
+
+def test_a_deadline_counts_what_was_used_and_is_never_negative():
+    clock = Clock()
+    deadline = deadline_of(2, used=30, clock=clock)
+    assert (deadline.left(), deadline.at_most(10).left(), deadline.earlier(15).left()) == (90, 10, 75)
+    clock.now += 80
+    assert (deadline.left(), deadline.at_most(30).left(), deadline.earlier(15).left()) == (10, 10, 0)
+
+
+def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
+    stripes, small_bundle, tmp_path, monkeypatch, clock, said
+):
+    """It was begun, and thrown away: an epoch of 159 images at 2 images/s takes 80 s."""
+    monkeypatch.setattr("effnet.fitting.transfer.train_speed", lambda spec: 2.0)
+    options = {"weights": small_bundle, "strategy": "finetune", "minutes": 1, "out": tmp_path / "out"}
+    report = effnet.fit(stripes, listener=said.append, **options).report
+    sentence = "Fine-tuning was not begun, the head stays: 56 s were left, and it takes about 1:20 min"
+    assert report["training"]["method"] == "head"
+    assert report["time"]["left_out"] == [sentence]
+    assert report["time"]["plan"] == {"before": 0.0, "learning": 56.0, "change": 0.0, "int8": 0.0, "finishing": 4.0}
+    found = texts(said)
+    assert sentence in found
+    begin = found.index("1:00 min of 1:00 min are left, to be used for")
+    assert found[begin + 1 : begin + 3] == ["      56 s  training", "       4 s  export, proof and report"]
+    page = html.unescape((tmp_path / "out" / "report.html").read_text())
+    assert sentence in page
+    assert "<code>--minutes 1</code> was planned for training (56" in page
+
+
+def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=10.0))
+    monkeypatch.setattr("effnet.fitting.deploy.climb", None)
+    monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
+    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 60.0)
+    sentence = "int8 was not tried: 20 s were left, and it takes about 3:00 min"
+    with pytest.raises(BudgetError, match=sentence) as refused:
+        effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
+    assert "give more --minutes" in str(refused.value)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["time"]["left_out"] == [sentence]
+    assert report["deployed"]["precision"] == "fp32"
+
+
+def missing_once(clock, *, took):
+    """Returns a measurement of finished files: the first attempt's takes so many seconds and misses the budget."""
+
+    def measure(path, **_):
+        first = "attempt-1" in path.parts
+        clock.now += took if first else 0
+        return timing(2.0 if first else 0.5)
+
+    return measure
+
+
+def fit_shades(data, out, **options):
+    return effnet.fit(
+        data, weights="none", max_latency_ms=1, max_macs=162_000, precision="fp32", minutes=1, out=out, **options
+    )
+
+
+def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_pictures, tmp_path, monkeypatch, clock):
+    """It started with all of its training again."""
+    # 36 images at 12 images/s: an epoch takes 3 s, and 0.8 of the time that training has is for epochs.
+    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=20))
+    monkeypatch.setattr("effnet.fitting.settings.most_epochs", lambda number: 1000)
+    monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
+    report = fit_shades(tiny_pictures, tmp_path / "out").report
+    plan = json.loads((tmp_path / "out" / "run" / "plan.json").read_text())
+    number = len(read_dataset(tiny_pictures).train)
+    epochs = [attempt["recipe"]["train"]["epochs"] for attempt in plan["attempts"][:2]]
+    assert epochs == [int(0.8 * (left - 4) * 12 / number) for left in (60, 40)]
+    assert [attempt["honoured"] for attempt in report["attempts"]] == [False, True]
+    assert report["time"]["used_seconds"] == 20
+
+
+def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_pictures, tmp_path, monkeypatch, clock, said):
+    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=54))
+    monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
+    with pytest.raises(BudgetError, match=r"was not tried: 6 s were left, .* give more --minutes") as refused:
+        fit_shades(tiny_pictures, tmp_path / "out", listener=said.append)
+    assert "latency 2 ms is over the budget of 1 ms" in str(refused.value)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report["attempts"]) == 1
+    # A second measurement of the file might have ended too late.
+    assert len(report["latency"]["measurements"]) == 1
+    assert report["time"]["left_out"][0] in texts(said)
+
+
+def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_pictures, tmp_path, monkeypatch, clock):
+    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
+    monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: timing(0.5))
+    monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
+    out = tmp_path / "out"
+    before = fit_shades(tiny_pictures, out).report
+    path = out / "run" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"seconds": 15.0}))
+    trained = trained_seconds(out / "run" / "attempt-1")
+    assert trained > 0
+    after = fit_shades(tiny_pictures, out, resume=True).report
+    assert after["time"]["used_seconds"] == pytest.approx(15 + trained, abs=0.1)
+    assert after["test_accuracy"] == before["test_accuracy"]
+
+
+@pytest.mark.parametrize("length", [{"minutes": 2}, {"epochs": 5}])
+def test_a_fit_is_told_once_how_long_to_train(length, tiny_pictures, tmp_path):
+    name, value = next(iter(length.items()))
+    message = f"one of the two decides how long a fit trains: --{name} {value}, or --set train.epochs=3"
+    with pytest.raises(InputError, match=message):
+        effnet.fit(tiny_pictures, settings={"train.epochs": 3}, out=tmp_path / "out", **length)
