@@ -15,7 +15,7 @@ _ANY_CODEC, _AV1 = frozenset({b"mif1", b"msf1"}), frozenset({b"avif", b"avis"})
 # Of boxes and references. Decoding a tile takes a while however small it is, as long as some thousand pixels.
 _MOST_PARTS, _LEAST_AREA = 100_000, 4096
 # An image may be made of others, which show more than is seen of them: of so many times the largest image at most.
-_MOST_DECODED = 2
+_MOST_DECODED = 3
 # What libheif takes a pixel beside two copies of its planes: the pixels in 8 bits, and Pillow's.
 _OUTPUT_BYTES = 5
 _PLANES = {0: 1.0, 420: 1.5, 422: 2.0, 444: 3.0}
