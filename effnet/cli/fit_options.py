@@ -41,12 +41,6 @@ Resize = Annotated[
         metavar="HOW", help="How images become square: center (crop), squash, pad, or auto (by aspect ratio)."
     ),
 ]
-ValueRange = Annotated[
-    str,
-    typer.Option(
-        metavar="LOW,HIGH|auto", help="What is black and white in images with more than 8 bits; auto: what suits DATA."
-    ),
-]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
