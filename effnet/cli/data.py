@@ -26,12 +26,20 @@ GroupBy = Annotated[
     ),
 ]
 
+ValueRange = Annotated[
+    str,
+    typer.Option(
+        metavar="LOW,HIGH|auto", help="What is black and white in images with more than 8 bits; auto: what suits DATA."
+    ),
+]
+
 
 def inspect(
     data: Data,
     group_by: GroupBy = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
     channels: Annotated[int | None, typer.Option(min=1, help="Input channels; found out where not given.")] = None,
+    value_range: ValueRange = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
     output: Format = Output.table,
 ) -> None:
@@ -42,7 +50,12 @@ def inspect(
     with counter("listing shards") as progress:
         dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, group_by=group_by, progress=progress)
     with counter("inspecting") as progress:
-        dataset, report = inspect_and_join(dataset, seed=seed, progress=progress)
+        dataset, report = inspect_and_join(
+            dataset,
+            seed=seed,
+            value_range=value_range,  # type: ignore[arg-type]
+            progress=progress,
+        )
     if output is Output.json:
         print_json(report.to_dict())
     else:

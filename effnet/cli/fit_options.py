@@ -46,12 +46,6 @@ Resize = Annotated[
         metavar="HOW", help="How images become square: center (crop), squash, pad, or auto (by aspect ratio)."
     ),
 ]
-ValueRange = Annotated[
-    str,
-    typer.Option(
-        metavar="LOW,HIGH|auto", help="What is black and white in images with more than 8 bits; auto: what suits DATA."
-    ),
-]
 Balance = Annotated[
     str | None,
     typer.Option(

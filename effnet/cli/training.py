@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.cli.console import TerminalListener, print_text
-from effnet.cli.data import Data, GroupBy
+from effnet.cli.data import Data, GroupBy, ValueRange
 from effnet.cli.fit_options import (
     Balance,
     Coverage,
@@ -27,7 +27,6 @@ from effnet.cli.fit_options import (
     Strategy,
     Trials,
     UnknownFrom,
-    ValueRange,
     Weights,
 )
 from effnet.cli.launched import is_first

@@ -25,7 +25,7 @@ from effnet.data.opening import (
     reduce_,
 )
 from effnet.data.pixels import pieces, stored_channels, to_pixels
-from effnet.data.value_range import ValueRange
+from effnet.data.value_range import ValueRange, assumption
 from effnet.errors import ImageError
 from effnet.system.text import printable
 
@@ -52,7 +52,7 @@ class ImageHeader:
 
 
 Heard = Callable[[str], None]
-"""Is called with the type of an image's values, where they are of more than 8 bits and no range is known."""
+"""Is called with what is assumed of an image of more than 8 bits where no range is known."""
 
 
 def decode_image(
@@ -149,8 +149,8 @@ def _loaded(
 
 
 def _hear(kind: str, value_range: ValueRange | None, heard: Heard | None) -> None:
-    if heard is not None and value_range is None and kind != ORDINARY:
-        heard(kind)
+    if heard is not None and value_range is None and (assumed := assumption(kind)):
+        heard(assumed)
 
 
 def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:

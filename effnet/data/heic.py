@@ -1,4 +1,7 @@
-"""Opens HEIC files, which phones make, with pillow-heif: an optional package, imported here and nowhere else."""
+"""Opens HEIC files, which phones make, with pi-heif: an optional package, imported here and nowhere else.
+
+pillow-heif, the same with an encoder whose licence is the GPL, is used if it alone is installed.
+"""
 
 from typing import Any, BinaryIO
 
@@ -15,7 +18,7 @@ _ANY_CODEC, _AV1 = frozenset({b"mif1", b"msf1"}), frozenset({b"avif", b"avis"})
 # Of boxes and references. Decoding a tile takes a while however small it is, as long as some thousand pixels.
 _MOST_PARTS, _LEAST_AREA = 100_000, 4096
 # An image may be made of others, which show more than is seen of them: of so many times the largest image at most.
-_MOST_DECODED = 2
+_MOST_DECODED = 3
 # What libheif takes a pixel beside two copies of its planes: the pixels in 8 bits, and Pillow's.
 _OUTPUT_BYTES = 5
 _PLANES = {0: 1.0, 420: 1.5, 422: 2.0, 444: 3.0}
@@ -42,12 +45,12 @@ def open_heic(stream: BinaryIO, *, header: Any) -> ImageFile.ImageFile:
 
 def _plugin() -> type[ImageFile.ImageFile]:
     try:
-        from pillow_heif.as_plugin import HeifImageFile
+        from pi_heif.as_plugin import HeifImageFile
     except ImportError:
-        try:  # the same without an encoder, and without that one's licence
-            from pi_heif.as_plugin import HeifImageFile
+        try:
+            from pillow_heif.as_plugin import HeifImageFile
         except ImportError as error:
-            raise ImageError(f"it is HEIC: {MissingExtraError('pillow-heif', 'heic')}") from error
+            raise ImageError(f"it is HEIC: {MissingExtraError('pi-heif', 'heic')}") from error
     return HeifImageFile
 
 

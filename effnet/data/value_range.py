@@ -114,15 +114,17 @@ def is_real(kind: str) -> bool:
 
 
 def assumption(kind: str) -> str:
-    """Returns what is assumed of images of this type where no range is known, as a sentence."""
+    """Returns what is assumed of images of this type where no range is known, as a sentence; empty where nothing is."""
     if is_real(kind):
-        assumed = "0..1 is read as black to white"
-    elif kind == "int16":
-        assumed = "-32768..32767 is read as black to white"
+        assumed = "0..1"
+    elif kind in _WHOLE_TYPES:
+        offset, shift = _WHOLE_TYPES[kind]
+        assumed = f"{-offset}..{2 ** (8 + shift) - 1 - offset}"
     else:
-        assumed = f"0..{2 ** int(kind.removeprefix('uint')) - 1} is read as black to white"
+        return ""
     return (
-        f"there are images of {kind} values, but the model was fitted on 8-bit images and has no value range: {assumed}"
+        f"there are images of {kind} values, but the model was fitted on 8-bit images and has no value range: "
+        f"{assumed} is read as black to white"
     )
 
 

@@ -96,7 +96,7 @@ class Task:
         )
         network = None if self.network is None else spec_to_dict(self.network)
         return {name: getattr(self, name) for name in names} | {
-            "value_range": None if self.value_range == "auto" else self.value_range,
+            "value_range": None if (found := read_asked(self.value_range)) is None else [found.low, found.high],
             "budget": self.budget.to_dict(),
             "network": network,
             "abstain": asdict(self.abstain),

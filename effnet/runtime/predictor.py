@@ -16,7 +16,7 @@ from PIL import Image
 from effnet.data.decode import convert_pillow
 from effnet.data.eval_view import eval_view
 from effnet.data.preprocess import resize_and_crop
-from effnet.data.value_range import assumption, to_uint8
+from effnet.data.value_range import to_uint8
 from effnet.errors import BundleError, DataError, InputError
 from effnet.runtime.config import ModelConfig, read_config, read_digests
 from effnet.runtime.engines import FRAGILE, Engine, open_engine, preload
@@ -84,11 +84,12 @@ class Predictor:
         """The bundle's file in its runtime; raises BundleError where the file does not match the config."""
         return self._opened(self.format)
 
-    def hear(self, kind: str) -> None:
-        """Says, the first time, what is assumed of images of this type: `decoded_image` calls it where it has to."""
-        if not self._heard:
-            self._heard = True
-            self.say(assumption(kind))
+    def hear(self, assumed: str) -> None:
+        """Says, the first time, what `decoded_image` has assumed of an image; from any thread."""
+        with self._opening:
+            first, self._heard = not self._heard, True
+        if first:
+            self.say(assumed)
 
     @property
     def features_engine(self) -> Engine:

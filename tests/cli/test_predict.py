@@ -223,5 +223,5 @@ def test_a_photograph_of_a_phone_is_read_or_named(run_cli, small_bundle, tmp_pat
         monkeypatch.setitem(sys.modules, name, None)
     done = run_cli("predict", small_bundle, tmp_path)
     assert done.code == 2
-    assert "phone.heic: it is HEIC: this needs pillow-heif" in done.err
+    assert "phone.heic: it is HEIC: this needs pi-heif" in done.err
     assert 'pip install "effnet[heic]"' in done.err

@@ -38,6 +38,9 @@ def test_without_a_range_it_is_that_of_the_type() -> None:
     assert to_uint8(np.array([-32768, 0, 32767], np.int16), "int16", None).tolist() == [0, 128, 255]
     assert "uint16 values" in assumption("uint16")
     assert "0..65535 is read as black to white" in assumption("uint16")
+    assert "-32768..32767 is read" in assumption("int16")
+    assert "0..4095 is read" in assumption("uint12")
+    assert assumption("uint8") == assumption("int32") == ""
     with pytest.raises(ImageError, match="int32 values need a value range"):
         to_uint8(np.zeros(1, np.int32), "int32", None)
     with pytest.raises(ImageError, match=r"must lie in 0\.\.1"):

@@ -221,3 +221,6 @@ def test_what_is_assumed_of_deep_images_without_a_range_is_said_once(small_bundl
         effnet.load(small_bundle).predict(tmp_path / "deep.png")
     with pytest.raises(DataError, match="must be uint8"):
         model.prepare(values[..., None])
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "int.tif")
+    with pytest.raises(ImageError, match=r"int\.tif: its int32 values need a value range"):
+        model.predict(tmp_path / "int.tif")
