@@ -222,7 +222,8 @@ def _score_lines(found: Any) -> Iterator[str]:
     )
     for warning in warnings_of(found):
         yield f"WARNING: {warning}"
-    yield f"always answering {found.most_frequent.name!r} would reach {found.most_frequent.share:.2%}"
+    if not found.chance:  # its warning says so as well
+        yield f"always answering {found.most_frequent.name!r} would reach {found.most_frequent.share:.2%}"
     if found.top5 is not None:
         yield f"top-5 accuracy {found.top5:.2%}"
     sure, raw = found.sureness, found.uncalibrated
