@@ -260,7 +260,8 @@ def _score_lines(found: Any) -> Iterator[str]:
     yield from balanced_lines(found.to_dict())
     for warning in warnings_of(found):
         yield f"WARNING: {warning}"
-    yield f"always answering {found.most_frequent.name!r} would reach {percent(found.most_frequent.share)}"
+    if not found.chance:  # its warning says so as well
+        yield f"always answering {found.most_frequent.name!r} would reach {percent(found.most_frequent.share)}"
     if found.top5 is not None:
         yield f"top-5 accuracy {percent(found.top5)}"
     sure, raw = found.sureness, found.uncalibrated

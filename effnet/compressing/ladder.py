@@ -4,6 +4,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from effnet.arch.spec import ArchSpec
 from effnet.compressing.kept import keep_record, kept_record, own_folder, subject_key
 from effnet.compressing.proof import Proofs, figures
 from effnet.compressing.record import Ladder
@@ -239,6 +240,8 @@ class _Climb:
             if self._over():
                 return
             name = f"replaced {spec.activation}"
+            if self._too_late(name, self.subject, spec, speed=1.0):
+                continue
             changed = self._trained(name, self.subject, spec.activation, lr=_REPLACED_RATE)
             if self._round_subject(changed, f"{name} int8"):
                 return
@@ -264,10 +267,28 @@ class _Climb:
             if self._over():
                 return
             label = f"trained {name}"
+            if self._too_late(label, subject, subject.config.arch, speed=_ROUNDED_SPEED):
+                continue
             trained = self._trained(label, subject, "", lr=_ROUNDED_RATE)
             plan = Quantization()
             if self.proofs.attempt(label, "int8", trained, quantization=plan, must_beat=accuracy).accepted:
                 return
+
+    def _too_late(self, name: str, subject: Subject, spec: ArchSpec, *, speed: float) -> bool:
+        """Returns whether not one epoch fits into what a training may take of the time that is left, and says so.
+
+        `speed` is that of this training beside one of the plain network. One that has begun goes on.
+        """
+        if self.deadline is None or self.proofs.folder_of(f"{name} weights").exists():
+            return False
+        needs = len(self.dataset.train) / (speed * train_speed(spec))
+        left = _TIME_SHARE * max(0.0, self.deadline - time.monotonic())
+        if needs <= left:
+            return False
+        reason = f"not trained: an epoch takes about {needs:.0f} s, and {left:.0f} s are left for it"
+        step = Step(name=name, format=self.proofs.formats["int8"], done="not trained", reason=reason)
+        self.proofs.add(step, subject, None)
+        return True
 
     def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
         """Returns the subject trained with another activation or, without one, rounded; what is done is kept."""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -327,6 +328,17 @@ def test_without_training_nothing_is_trained(run):
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), relu6_minmax=(0, 9, 1))
     assert run(script, train=False).winner.name == "fp32"
     assert script.trained == []
+
+
+def test_a_training_of_which_no_epoch_fits_is_not_begun(run, monkeypatch):
+    """It was begun, cut within its first epoch and thrown away."""
+    script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), relu6_minmax=(40, 9, 1))
+    monkeypatch.setattr("effnet.compressing.ladder.train_speed", lambda spec: 0.1)
+    found = run(script, minutes=1)
+    assert script.trained == []
+    late = [step.reason for step in found.steps if step.done == "not trained"]
+    assert late
+    assert all(re.fullmatch(r"not trained: an epoch takes about \d+ s, and \d+ s are left for it", why) for why in late)
 
 
 def test_past_its_time_no_step_begins(run, monkeypatch):

@@ -86,6 +86,13 @@ def test_the_report_goes_through_json_and_reads_as_plain_lines(messy: Path) -> N
     assert not any("\n" in line for line in lines)
 
 
+def test_classes_of_one_size_are_no_imbalance(make_folder) -> None:
+    """It said "Imbalance: the largest class of train has 1.0 times the smallest"."""
+    report = inspect_dataset(read_dataset(make_folder({"cat": 20, "dog": 20})))
+    assert report.imbalance == 1
+    assert "Imbalance" not in "\n".join(describe(report))
+
+
 def test_what_is_unreadable_can_be_dropped(messy: Path) -> None:
     dataset = read_dataset(messy)
     report = inspect_dataset(dataset)

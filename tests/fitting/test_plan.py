@@ -31,6 +31,28 @@ def plan(budget, *, need=None, train_speed=lambda spec: 1e9, listener=ignore):
     return make_plan(CANDIDATES, budget, measure=fake_measure, train_speed=train_speed, need=need, listener=listener)
 
 
+def test_planning_that_has_had_its_time_takes_what_is_known_to_fit():
+    """On a busy machine it measured for longer than all of the minutes that were given."""
+    budget, measured = Budget(latency_ms=4), []
+
+    def listen(event):
+        measured.append(event.candidate)
+
+    def table_of(most):
+        measured.clear()
+        return make_plan(
+            CANDIDATES, budget, measure=fake_measure, train_speed=lambda spec: 1e9, listener=listen,
+            late=lambda: len(measured) >= most,
+        )  # fmt: skip
+
+    patient = taken(table_of(1000))
+    assert len(measured) > 8
+    hasty = taken(table_of(4))
+    assert len(measured) <= 7
+    assert fits(hasty, budget)
+    assert hasty.cost.macs <= patient.cost.macs
+
+
 def taken(table):
     (found,) = [c for c in table if c.status == "taken"]
     return found

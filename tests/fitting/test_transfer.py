@@ -1,5 +1,6 @@
 """Fits that begin with pretrained weights: what is trained, what is left alone, and that a killed one goes on."""
 
+import functools
 import json
 import re
 import shutil
@@ -18,8 +19,9 @@ from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
 from effnet.fitting.events import Counted, Said
 from effnet.fitting.state import RECIPE
-from effnet.fitting.timetable import Pace, deadline_of
+from effnet.fitting.timetable import Pace
 from effnet.fitting.transfer import _recipe
+from effnet.fitting.work import work
 from effnet.nn.network import build
 from effnet.training.head import scored_head
 
@@ -279,7 +281,7 @@ def test_a_damaged_head_is_named(killed, stripes, tmp_path):
 def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.fitting.transfer.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=0.1))
-    monkeypatch.setattr("effnet.fitting.work.deadline_of", lambda *_, **__: deadline_of(1, clock=lambda: 0.0))
+    monkeypatch.setattr("effnet.fitting.job.work", functools.partial(work, clock=lambda: 0.0))
     report = effnet.fit(stripes, weights=small_bundle, strategy="finetune", minutes=1, out=tmp_path / "out").report
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]

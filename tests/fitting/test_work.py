@@ -52,6 +52,7 @@ def test_a_fit_finds_out_what_suits_the_images_and_says_it_everywhere(wide):
     for sentence in found:
         assert sentence in said
         assert sentence in result.report["dataset"]["notes"]
+    assert not set(result.report["dataset"]["lines"]) & set(result.report["dataset"]["notes"])
     assert result.report["dataset"]["findings"]["shapes"]["crop_loss"] == 0.75
     assert result.report["command"].endswith(f"--epochs 1 --out {result.folder}")
 
