@@ -20,12 +20,15 @@ def log_prior(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
     return np.log(counts / len(labels))
 
 
-def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float) -> np.ndarray:
+def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float, smoothing: float = 0.0) -> np.ndarray:
     """Returns strength * log(frequency), float64 [classes]: less it, logits are those of as good as equal classes.
 
-    Source: Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 9; `strength` is tau there.
+    Labels of which `smoothing` is shared out over all classes show rare ones more often than they are: it is as often
+    as they are shown that a network learns to name them. Source: Menon et al. 2021, "Long-tail learning via logit
+    adjustment", eq. 9, without smoothing; `strength` is tau there.
     """
-    return strength * log_prior(labels, num_classes=num_classes)
+    shares = np.exp(log_prior(labels, num_classes=num_classes))
+    return strength * np.log((1 - smoothing) * shares + smoothing / num_classes)
 
 
 def class_weights(labels: np.ndarray, *, num_classes: int, strength: float) -> np.ndarray:

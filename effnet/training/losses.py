@@ -72,12 +72,15 @@ def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: 
 
     Raises DataError where classes are to be balanced and one has no image.
     """
-    balance, found = recipe.balance, {}
-    make = {"adjust": ("offset", logit_offset), "weight": ("weights", class_weights)}.get(balance.method)
-    if make is not None:
-        values = make[1](labels, num_classes=num_classes, strength=balance.strength)
-        found = {make[0]: torch.tensor(values, dtype=torch.float32, device=device)}
-    return Terms(gamma=recipe.loss.focal_gamma, **found)
+    balance, gamma = recipe.balance, recipe.loss.focal_gamma
+    common = {"num_classes": num_classes, "strength": balance.strength}
+    if balance.method == "adjust":
+        offset = logit_offset(labels, smoothing=recipe.loss.label_smoothing, **common)
+        return Terms(offset=torch.tensor(offset, dtype=torch.float32, device=device), gamma=gamma)
+    if balance.method == "weight":
+        weights = class_weights(labels, **common)
+        return Terms(weights=torch.tensor(weights, dtype=torch.float32, device=device), gamma=gamma)
+    return Terms(gamma=gamma)
 
 
 def cross_entropy(label_smoothing: float = 0.0, terms: Terms = ALIKE) -> LossFn:

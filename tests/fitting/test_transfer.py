@@ -156,7 +156,7 @@ def test_a_cache_that_cannot_be_made_costs_time_only(head, stripes, small_bundle
     assert load(tmp_path / "out").keys() == same(load(tmp_path / "out"), load(head.folder))
 
 
-def useless_head(features, labels, *, num_classes, val_features, val_labels):
+def useless_head(features, labels, *, num_classes, val_features, val_labels, balance):
     """A solver that finds nothing."""
     shape = (num_classes, features.shape[1])
     return scored_head(np.zeros(shape), np.arange(num_classes) - 9.0, val_features, val_labels, penalty=1.0)

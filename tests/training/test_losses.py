@@ -128,13 +128,28 @@ COUNTS = np.array([34, 10, 2, 5])
 LABELS = np.repeat(np.arange(4), COUNTS)
 
 
-def test_an_adjusted_loss_is_menons_equation_10():
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_adjusted_loss_is_menons_equation_10_of_the_frequencies_that_labels_show(smoothing):
     model, batch = Linear(), batch_of()
-    recipe = with_values(Recipe(), {"balance.method": "adjust", "balance.strength": 0.5, "loss.label_smoothing": 0})
+    values = {"balance.method": "adjust", "balance.strength": 0.5, "loss.label_smoothing": smoothing}
+    recipe = with_values(Recipe(), values)
     loss = make_loss(recipe, preprocess=STUDENT, class_names=NAMES, labels=LABELS)
-    weighed = model(batch.images).detach().exp().numpy() * (COUNTS / COUNTS.sum()) ** 0.5
-    expected = -np.log(weighed[np.arange(6), batch.labels] / weighed.sum(1)).mean()
-    assert loss(model, batch).item() == pytest.approx(expected, rel=1e-5)
+    shown = np.full((len(LABELS), 4), smoothing / 4)
+    shown[np.arange(len(LABELS)), LABELS] += 1 - smoothing
+    weighed = model(batch.images).detach().exp().numpy() * shown.mean(0) ** 0.5
+    logs = np.log(weighed / weighed.sum(1, keepdims=True))
+    targets = soft_targets(batch, num_classes=4, smoothing=smoothing).numpy()
+    assert loss(model, batch).item() == pytest.approx(-(targets * logs).sum(1).mean(), rel=1e-5)
+
+
+def test_a_network_that_sees_nothing_names_all_classes_alike_once_adjusted():
+    """The best constant answer, which the loss is least at, has equal logits: with smoothed labels too."""
+    batch = Batch(images=torch.zeros(len(LABELS), 3, 4, 4), labels=torch.from_numpy(LABELS))
+    recipe = with_values(Recipe(), {"balance.method": "adjust", "loss.label_smoothing": 0.1})
+    loss, bias = make_loss(recipe, preprocess=STUDENT, class_names=NAMES, labels=LABELS), torch.zeros(4)
+    bias.requires_grad_()
+    (slope,) = torch.autograd.grad(loss(lambda images: bias.expand(len(images), 4), batch), bias)
+    torch.testing.assert_close(slope, torch.zeros(4), rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
