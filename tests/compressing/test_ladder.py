@@ -592,7 +592,8 @@ def test_what_is_deployed_already_stays_where_nothing_is_better(bundle_copy):
 
 def test_new_weights_take_the_old_exports_with_them(bundle_copy):
     quantize(bundle_copy, "digits", tools=Scripted(**FP32, **GOOD_INT8).tools(), train=False)
-    (bundle_copy / "model.tflite").write_text("of the old weights")
+    for name in ("model.tflite", "features.onnx"):
+        (bundle_copy / name).write_text("of the old weights")
 
     class Trains(Scripted):
         def marked(self, subject, word):
@@ -605,6 +606,7 @@ def test_new_weights_take_the_old_exports_with_them(bundle_copy):
     config = read_config(bundle_copy)
     assert (config.arch.activation, config.deployed) == ("relu6", "onnx-int8")
     assert not (bundle_copy / "model.tflite").exists()
+    assert not (bundle_copy / "features.onnx").exists()
     assert_files_are_known(bundle_copy)
     images = np.zeros((1, config.preprocess.resolution, config.preprocess.resolution, 1), np.uint8)
     check_export(load_module(bundle_copy), Predictor(bundle_copy, format="onnx"), images)

@@ -67,6 +67,15 @@ def test_it_can_be_pickled_and_predicts_beside(model, images):
     assert len(there.predict(images)) == 7
 
 
+def test_it_needs_no_torch(folder, run_python):
+    code = (
+        "import sys, numpy, effnet; m = effnet.load(sys.argv[1]); x = numpy.zeros((9, 9, 1), numpy.uint8);"
+        "print(m.embed(x).shape, 'torch' in sys.modules)"
+    )
+    ran = run_python("-c", code, folder)
+    assert (ran.out, ran.err) == ("(1, 192) False\n", "")
+
+
 def test_what_predict_refuses_is_refused_alike(model, images, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     for bad, error in (
