@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from effnet.data.datasets import read_dataset
     from effnet.data.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
+    from effnet.exporting.importing import Imported, import_checkpoint
     from effnet.exporting.job import export
     from effnet.exporting.pull import pull
     from effnet.fitting.job import FitResult, fit, train
@@ -70,6 +71,8 @@ _LAZY = {
     "train": ("effnet.fitting.job", "train"),
     "build": ("effnet.nn.network", "build"),
     "export": ("effnet.exporting.job", "export"),
+    "Imported": ("effnet.exporting.importing", "Imported"),
+    "import_checkpoint": ("effnet.exporting.importing", "import_checkpoint"),
     "pull": ("effnet.exporting.pull", "pull"),
     "load_module": ("effnet.weights.bundle", "load_module"),
     "Pretrained": ("effnet.weights.pretrained", "Pretrained"),
@@ -77,10 +80,10 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "BlockSpec", "Cost", "FitResult", "Predictor", "Preprocess", "Pretrained", "Recipe", "build",
-    "cost", "describe", "evaluate", "export", "fit", "get_spec", "inspect", "load", "load_module", "load_pretrained",
-    "published", "pull", "read_dataset", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_onnx",
-    "train",
+    "NAMES", "ArchSpec", "BlockSpec", "Cost", "FitResult", "Imported", "Predictor", "Preprocess", "Pretrained",
+    "Recipe", "build", "cost", "describe", "evaluate", "export", "fit", "get_spec", "import_checkpoint", "inspect",
+    "load", "load_module", "load_pretrained", "published", "pull", "read_dataset", "scale", "solve_phi",
+    "spec_from_dict", "spec_to_dict", "stage", "time_onnx", "train",
 ]  # fmt: skip
 
 

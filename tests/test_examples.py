@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -139,3 +140,17 @@ def test_transfer_learning(run_example, small_bundle, tmp_path):
     before = effnet.evaluate(effnet.load(small_bundle), effnet.read_dataset("digits").test).accuracy
     after = float(lines[1].split()[2].rstrip("%,")) / 100
     assert after >= before - 0.05  # its own weights, another head
+
+
+def test_import_checkpoint(run_example, lite0_file, photos, tmp_path):
+    import safetensors.torch
+    import torch
+
+    state = {f"net.{key}": value for key, value in safetensors.torch.load_file(lite0_file).items()}
+    state |= {f"net.classifier.{part}": state[f"net.classifier.{part}"][:3].clone() for part in ("weight", "bias")}
+    torch.save({"state_dict": state, "arch": "tf_efficientnet_lite0"}, tmp_path / "last.pth.tar")
+    words = ["--classes", photos, "--data", photos, "--resolution", 32, "--out", tmp_path / "out"]
+    lines = run_example("import_checkpoint", tmp_path / "last.pth.tar", *words)
+    assert lines[0] == "the network lies under state_dict.net."
+    assert re.fullmatch(r"test accuracy [\d.]+%", lines[-2])
+    assert (tmp_path / "out" / "model.fp16.onnx").is_file()

@@ -105,7 +105,7 @@ def test_the_exported_names_are_the_public_api():
         "spec_from_dict", "spec_to_dict", "cost", "Cost", "scale", "solve_phi",
         "read_dataset", "inspect", "Preprocess",
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
-        "pull", "load_pretrained", "Pretrained",
+        "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
         "load", "Predictor", "evaluate", "time_onnx",
     }  # fmt: skip
 

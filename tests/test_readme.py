@@ -64,7 +64,8 @@ def test_verbs_and_options_in_the_readme_exist():
     from effnet.cli.main import app
 
     commands = get_command(app).commands
-    for line in re.findall(r"^    effnet (.+)$", README, re.MULTILINE):
+    texts = (README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))))
+    for line in re.findall(r"^    effnet (.+)$", "\n".join(texts), re.MULTILINE):
         verb, *words = line.split()
         command = commands[verb]
         if subverbs := getattr(command, "commands", None):

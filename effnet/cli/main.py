@@ -18,6 +18,7 @@ from effnet.cli import (
     benches,
     data,
     exports,
+    importing,
     models,
     networks,
     profiling,
@@ -108,6 +109,7 @@ for verb in (
     weights.pull,
 ):
     app.command()(verb)
+app.command("import")(importing.import_)
 app.add_typer(weights.app, name="weights")
 
 

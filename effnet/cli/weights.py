@@ -95,13 +95,20 @@ def convert(
 
 
 @app.command()
-def info(name: Id, output: Format = Output.table) -> None:
-    """Say all that is known of one set of weights."""
-    from effnet.weights.catalog import find
+def info(
+    name: Annotated[str, typer.Argument(metavar="ID|FILE|BUNDLE", help="An id of `effnet weights list`, or a path.")],
+    model: Annotated[str, typer.Option(help="The network of a FILE that does not tell it.")] = "",
+    output: Format = Output.table,
+) -> None:
+    """Say all that is known of one set of weights, published or your own."""
+    from effnet.weights.catalog import entries, find
     from effnet.weights.download import cached
 
-    entry = find(name)
-    facts = _facts(entry, cached(entry))
+    if Path(name).exists() and all(name != entry.id for entry in entries(supported_only=False)):
+        facts = _own_facts(Path(name), model=model or None)
+    else:
+        entry = find(name)
+        facts = _facts(entry, cached(entry))
     if output is Output.json:
         print_json(facts)
         return
@@ -136,6 +143,30 @@ def _facts(entry: "PublishedWeights", place: Path | None) -> dict[str, Any]:
         "preprocess_of_training": preprocess_of(entry, test=False).to_dict(),
         "note": entry.note,
         "downloaded_to": str(place) if place else "",
+    }
+
+
+def _own_facts(path: Path, *, model: str | None) -> dict[str, Any]:
+    from effnet.arch.cost import cost
+    from effnet.runtime.config import read_config
+    from effnet.weights.card import UNKNOWN_LICENCE
+    from effnet.weights.hub_config import is_bundle
+    from effnet.weights.pretrained import load_pretrained
+    from effnet.weights.provenance import origin_words
+
+    found = load_pretrained(str(path), model=model)
+    made_of = origin_words(path, read_config(path)) if is_bundle(path) else ""
+    return {
+        "id": found.published,
+        "network": found.name,
+        "params": cost(found.spec).params,
+        "num_classes": found.spec.num_classes,
+        "top1": [] if found.top1 is None else [{"percent": found.top1, "resolution": found.preprocess.resolution}],
+        "top1_source": "" if found.top1 is None else "published for these very weights",
+        "licence": found.licence or UNKNOWN_LICENCE,
+        "source": made_of or str(path),
+        "preprocess": found.preprocess.to_dict(),
+        "notes": list(found.notes),
     }
 
 
@@ -177,7 +208,14 @@ def pull(
 
     with _download_bar() as progress:
         folder = pull_bundle(name, out=out, file=weights, offline=offline, progress=progress)
-    print_text(f"{folder} is a bundle of {read_config(folder).arch.name} now.")
+    config = read_config(folder)
+    published = config.origin.published if config.origin else ""
+    print_text(f"{folder} is a bundle of {published or config.arch.name} now.")
+    if not published:
+        print_text(
+            f"No published hash proves that {weights} is the published file: the bundle has neither its name nor its "
+            "accuracy."
+        )
     if (folder / ONNX).is_file():
         print_text(f"Name the classes of pictures: effnet predict {folder} PICTURES")
 

@@ -96,7 +96,10 @@ def _load(task: Task, weights: str) -> Pretrained:
     def tell(done: int, total: int) -> None:
         task.listener(Counted(label="bytes downloaded", done=done, total=total))
 
-    return load_pretrained(weights, model=task.model or None, progress=tell)
+    found = load_pretrained(weights, model=task.model or None, progress=tell)
+    for note in found.notes:
+        task.say(f"{weights}: {note}")
+    return found
 
 
 def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from effnet.fitting.budget import LABELS
 from effnet.fitting.wording import ABSENT, duration, integer, percent, significant
+from effnet.weights.card import UNKNOWN_LICENCE
 
 
 def method_sentence(report: Mapping[str, Any]) -> str:
@@ -81,7 +82,7 @@ def licence_words(report: Mapping[str, Any]) -> str:
     head = (report.get("training") or {}).get("head") or {}
     licence, source = head.get("licence"), head.get("licence_source")
     if not licence:
-        return "not known: the file does not say"
+        return UNKNOWN_LICENCE
     return f"{licence} ({source})" if source else str(licence)
 
 

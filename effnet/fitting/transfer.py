@@ -240,8 +240,7 @@ def _origin(found: Pretrained) -> dict[str, Any]:
 
     `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None where unknown.
     """
-    # A bundle that `effnet pull` made has the id for its network's name.
-    entry = next((entry for entry in entries() if entry.id in (found.source, found.name)), None)
+    entry = next((entry for entry in entries() if entry.id == found.published), None)
     return {
         "weights": found.source,
         "name": entry.id if entry else Path(found.source).resolve().name,

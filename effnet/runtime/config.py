@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,19 @@ _DIGESTS = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a bundle's weights were made of: `source` in words, `published` the id of published weights or empty.
+
+    `weights_sha256` is of model.safetensors as it was made, in hexadecimal: weights that were trained on, pruned or
+    edited since have another, and are no longer the published ones.
+    """
+
+    source: str
+    published: str = ""
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """The architecture, its preprocessing, the names of its classes, and the versions that wrote it.
 
@@ -33,7 +46,8 @@ class ModelConfig:
 
     The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. A picture whose
     likeliest class is less probable than `threshold` is of no known class; with None every picture is of one.
-    `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for.
+    `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for. `origin` says what
+    the weights of a pulled or imported bundle were made of.
     """
 
     arch: ArchSpec
@@ -44,6 +58,7 @@ class ModelConfig:
     temperature: float = 1.0
     threshold: float | None = None
     deployed: str = "onnx"
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.arch.num_classes:
@@ -80,6 +95,8 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "threshold": config.threshold,
         "deployed": config.deployed,
     }
+    if config.origin is not None:
+        data["origin"] = asdict(config.origin)
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
@@ -172,11 +189,20 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             temperature=_number(data.get("temperature", 1.0), "temperature"),
             threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
             deployed=data.get("deployed", "onnx"),
+            origin=_origin(data.get("origin")),
         )
     except KeyError as error:
         raise BundleError(f"{path} lacks {error}") from error
     except (InputError, TypeError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path}: {error}") from error
+
+
+def _origin(value: object) -> Origin | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(map(_is_text, value.values())) or "source" not in value:
+        raise BundleError(f"origin must be null or a JSON object of texts with a source; got {shown(value)}")
+    return Origin(**{key: value[key] for key in ("source", "published", "weights_sha256") if key in value})
 
 
 def _seed(value: object) -> int | None:

@@ -28,6 +28,15 @@ def is_archive(name: str) -> bool:
     return name.endswith((".tar.gz", ".tgz", ".tar"))
 
 
+def is_archive_file(path: Path) -> bool:
+    """Returns whether a file is an archive by its content: timm calls what torch.save writes .pth.tar."""
+    if not path.is_file():
+        return False
+    with open_regular(path) as file:
+        start = file.read(512)
+    return start.startswith(_GZIP) or start[257:262] == b"ustar"
+
+
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpacks the files of a checkpoint into the new `folder`, whole or not at all, and returns it.
 

@@ -1,21 +1,29 @@
-"""The model card of published weights: what they are, whose they are, how well they do and what they expect."""
+"""Model cards of weights that were trained elsewhere: what and whose they are, how well they do, what they expect."""
+
+from collections.abc import Sequence
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
+from effnet.runtime.config import ModelConfig
+from effnet.system.text import markdown
 from effnet.weights.catalog import PublishedWeights
 
 # Licences by the names that the hub's metadata know.
 _HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "mit")
+UNKNOWN_LICENCE = "not known: ask whoever trained it"
+"""What is said of the licence of weights that are not published ones."""
 
 
-def model_card(entry: PublishedWeights, spec: ArchSpec, preprocess: Preprocess, *, folder: str, checked: bool) -> str:
+def published_card(
+    entry: PublishedWeights, spec: ArchSpec, preprocess: Preprocess, *, folder: str, checked: bool
+) -> str:
     """Returns README.md, as Markdown with the hub's metadata, of the bundle `folder` made from `entry`.
 
     `spec` and `preprocess` are the bundle's own; `checked` says that a hash showed the file to be the published one.
     """
     parts = (
-        _metadata(entry, spec),
+        _metadata(spec, entry),
         _head(entry, spec, checked=checked),
         _accuracy(entry, spec),
         _preprocessing(preprocess, spec),
@@ -26,28 +34,51 @@ def model_card(entry: PublishedWeights, spec: ArchSpec, preprocess: Preprocess, 
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(entry: PublishedWeights, spec: ArchSpec) -> str:
+def imported_card(config: ModelConfig, *, folder: str, notes: Sequence[str] = ()) -> str:
+    """Returns README.md of the bundle `folder` made from a file that is not published; `notes` say how it was read."""
+    spec, total = config.arch, cost(config.arch)
+    source = config.origin.source if config.origin else "imported"
+    told = "".join(f"\n- {markdown(note)}" for note in notes)
+    parts = (
+        _metadata(spec, None),
+        f"# {markdown(source)}\n\n"
+        f"Weights of {spec.name}, {markdown(source)}. They are not known to be published ones.\n{told}\n\n"
+        f"{_outputs(spec)}; {total.params:,} parameters; {total.macs / 1e9:.3f} billion multiply-accumulates at "
+        f"{spec.resolution} x {spec.resolution} pixels.",
+        f"## Accuracy\n\nNot known: effnet has not measured it. `effnet evaluate {folder} DATA` does.",
+        _preprocessing(config.preprocess, spec),
+        _use(spec, folder),
+        f"## Licence\n\n{UNKNOWN_LICENCE[0].upper()}{UNKNOWN_LICENCE[1:]}.",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(spec: ArchSpec, entry: PublishedWeights | None) -> str:
     task = "image-classification" if spec.num_classes else "image-feature-extraction"
     lines = ["---", "library_name: effnet", f"pipeline_tag: {task}"]
-    lines += [f"license: {entry.licence}"] if entry.licence in _HUB_LICENCES else []
-    lines += ["tags:", f"- {task}", "- resnet" if entry.family == "resnet" else "- efficientnet"]
+    lines += [f"license: {entry.licence}"] if entry and entry.licence in _HUB_LICENCES else []
+    resnet = spec.name.rpartition("/")[2].startswith("resnet")
+    lines += ["tags:", f"- {task}", "- resnet" if resnet else "- efficientnet"]
     lines += ["- onnx"] if spec.num_classes else []
-    lines += [f"base_model: {entry.hub}"] if entry.hub else []
+    lines += [f"base_model: {entry.hub}"] if entry and entry.hub else []
     return "\n".join([*lines, "---"])
 
 
 def _head(entry: PublishedWeights, spec: ArchSpec, *, checked: bool) -> str:
     total = cost(spec)
     place = f"`{entry.page}`" if entry.package else f"<{entry.page}>"
-    classes = f"{spec.num_classes:,} classes" if spec.num_classes else "features, without a classifier"
     note = f"\n\nNote: {entry.note}." if entry.note else ""
     return (
         f"# {entry.id}\n\n"
         f"Published weights of {entry.network}, converted by `effnet pull {entry.id}`.\n"
         f"Source: {entry.source}, {place}. {_proof(checked)}\n\n"
-        f"{classes[0].upper()}{classes[1:]}; {total.params:,} parameters; {total.macs / 1e9:.3f} billion "
+        f"{_outputs(spec)}; {total.params:,} parameters; {total.macs / 1e9:.3f} billion "
         f"multiply-accumulates at {spec.resolution} x {spec.resolution} pixels.{note}"
     )
+
+
+def _outputs(spec: ArchSpec) -> str:
+    return f"{spec.num_classes:,} classes" if spec.num_classes else "Features, without a classifier"
 
 
 def _proof(checked: bool) -> str:

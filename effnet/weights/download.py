@@ -87,6 +87,22 @@ def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME)
     )
 
 
+def is_published(path: Path, entry: PublishedWeights) -> bool:
+    """Returns whether a hash proves that the file at `path` is that of `entry`, whatever its name.
+
+    A safetensors file of the hub is proven in its cache alone, under the name of its repository.
+    """
+    if not path.is_file():
+        return False
+    if path.suffix == ".safetensors":
+        blob, folder = path.resolve().name, f"models--{entry.hub.replace('/', '--')}"
+        if not entry.hub or folder not in path.absolute().parts or not re.fullmatch("[0-9a-f]{64}", blob):
+            return False
+        return file_digest(path, "sha256") == blob
+    digests = {kind: file_digest(path, kind) for kind in {text.partition(":")[0] for text in entry.hashes}}
+    return any(digests[kind].startswith(start) for kind, _, start in (text.partition(":") for text in entry.hashes))
+
+
 def _target(entry: PublishedWeights) -> Path:
     name = "checkpoint" if is_archive(entry.file) else entry.file
     return cache_folder() / "weights" / entry.id / name

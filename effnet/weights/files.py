@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,22 +16,17 @@ import numpy as np
 
 from effnet.errors import WeightsError
 from effnet.system.files import open_regular, read_bytes
+from effnet.weights.checkpoint import NOTHING_TOLD, State, Told, state_in
 from effnet.weights.declared import to_32_bit
 from effnet.weights.hdf5 import KERAS_MEMBER, read_hdf5, read_keras_archive
 from effnet.weights.hdf5_format import MAGIC as HDF5_MAGIC
-from effnet.weights.pickled import Call
 from effnet.weights.safetensors_file import read_safetensors
 from effnet.weights.schemes.tensorflow import SLOTS
 from effnet.weights.tensor_bundle import TABLE_MAGIC, read_bundle
-from effnet.weights.torch_file import ForeignPickleError, is_tensor, read_plain, read_zipped
+from effnet.weights.torch_file import Choose, ForeignPickleError, read_plain, read_zipped
 
 Arrays = dict[str, np.ndarray]
 
-# Where training scripts keep the weights in a checkpoint; averaged ones, which were evaluated, come first.
-_INSIDE = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model")
-# What wrappers put in front of every name: DataParallel, torch.compile, trainers.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-_AVERAGED = "n_averaged"  # torch's AveragedModel, whose weights torchvision saves, counts its steps
 _READABLE = ".safetensors, .pth, .pt, .bin, .h5, .keras, or a TensorFlow checkpoint"
 _DAMAGED = (
     *(zipfile.BadZipFile, struct.error, zlib.error, EOFError, ValueError, TypeError, RuntimeError),
@@ -40,23 +36,37 @@ _MAX_LISTING_BYTES = 10**6
 _PARTS_OF_A_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
-def read_arrays(path: Path) -> Arrays:
-    """Returns the arrays of a file of weights by their names; floating-point ones are 32-bit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """The arrays of a file by their names, and what else it tells of them."""
 
-    A TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give
-    `LAYER/WEIGHT`. Raises WeightsError where the file cannot be read, is damaged, or is a pickle that holds more
-    than tensors: no such program is ever run.
+    arrays: Arrays
+    told: Told = NOTHING_TOLD
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Returns the arrays of a file of weights by their names; `read_file` says more of it."""
+    return read_file(path).arrays
+
+
+def read_file(path: Path) -> Contents:
+    """Returns what a file of weights holds; floating-point arrays are 32-bit.
+
+    Of a training script's checkpoint the arrays are those of the state dict, under the names that it has there. A
+    TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`.
+    Raises WeightsError where the file cannot be read, is damaged, or is a pickle that asks to run something: no such
+    program is ever run.
     """
     path = Path(path)
     try:
         prefix = _checkpoint_prefix(path)
-        arrays = read_bundle(prefix, keep=_is_weight) if prefix else _read_file(path)
+        found = Contents(arrays=read_bundle(prefix, keep=_is_weight)) if prefix else _read_file(path)
     except OSError as error:
         reason = error.strerror or error
         raise WeightsError(f"{path} must be a readable file of weights; the system says: {reason}") from error
-    if not arrays:
+    if not found.arrays:
         raise WeightsError(f"{path} must hold weights; it holds no arrays; get the file again or name another")
-    return {key: to_32_bit(array) for key, array in arrays.items()}
+    return Contents(arrays={key: to_32_bit(array) for key, array in found.arrays.items()}, told=found.told)
 
 
 def _is_weight(name: str) -> bool:
@@ -89,7 +99,7 @@ def _prefix_in(folder: Path) -> Path:
     )
 
 
-def _read_file(path: Path) -> Arrays:
+def _read_file(path: Path) -> Contents:
     """Reads a file that is opened once: what it was found to be is what is read."""
     if not path.is_file():
         raise WeightsError(f"{path} must be a file of weights ({_READABLE}); there is no such file")
@@ -137,36 +147,47 @@ def _damage_told(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path} is cut off or damaged ({reason}); get it again") from error
 
 
-def _read_zip(file: BinaryIO, path: Path) -> Arrays:
+def _read_zip(file: BinaryIO, path: Path) -> Contents:
     with _damage_told(path), zipfile.ZipFile(file) as archive:
         names = {name.rpartition("/")[2] for name in archive.namelist()}
         if KERAS_MEMBER in archive.namelist():
-            return read_keras_archive(file, archive, where=path)
+            return Contents(arrays=read_keras_archive(file, archive, where=path))
         if "constants.pkl" in names:
             raise WeightsError(
                 f"{path} must hold tensors and nothing else; it is a TorchScript program; where you trust it, load "
                 "it with torch.jit.load and save its state_dict() as .safetensors"
             )
         if "data.pkl" in names:
-            return read_zipped(file, archive, choose=lambda content: state_in(content, path=path), where=path)
+            return _of_torch(lambda choose: read_zipped(file, archive, choose=choose, where=path), path)
     raise WeightsError(
         f"{path} must be a file of weights ({_READABLE}); it is an archive; unpack it and name a file in it"
     )
 
 
-def _read_plain(file: BinaryIO, path: Path) -> Arrays:
+def _read_plain(file: BinaryIO, path: Path) -> Contents:
     with _damage_told(path):
-        return read_plain(file, choose=lambda content: state_in(content, path=path), where=path)
+        return _of_torch(lambda choose: read_plain(file, choose=choose, where=path), path)
 
 
-def _read_hdf5(file: BinaryIO, path: Path) -> Arrays:
+def _of_torch(read: Callable[[Choose], Arrays], path: Path) -> Contents:
+    """Returns the wanted arrays of a pickle with what the rest of it tells."""
+    states: list[State] = []
+
+    def choose(content: object) -> Mapping[str, object]:
+        states.append(state_in(content, where=str(path)))
+        return states[0].tensors
+
+    return Contents(arrays=read(choose), told=states[0].told)
+
+
+def _read_hdf5(file: BinaryIO, path: Path) -> Contents:
     with _damage_told(path):
-        return read_hdf5(file, file_bytes=file.seek(0, os.SEEK_END), where=path)
+        return Contents(arrays=read_hdf5(file, file_bytes=file.seek(0, os.SEEK_END), where=path))
 
 
-def _read_safetensors(file: BinaryIO, path: Path) -> Arrays:
+def _read_safetensors(file: BinaryIO, path: Path) -> Contents:
     try:
-        return read_safetensors(file, where=path)[0]
+        return Contents(arrays=read_safetensors(file, where=path)[0])
     except ValueError as error:
         raise WeightsError(f"{path} is no whole safetensors file ({error}); get it again") from error
 
@@ -179,30 +200,7 @@ def _refuse_pickle(path: Path, asked: str) -> WeightsError:
     )
 
 
-def state_in(content: object, *, path: Path) -> dict[str, object]:
-    """Returns the state dict in what a file held: unwrapped, and without the prefixes of wrappers."""
-    seen = set()
-    while isinstance(content, Mapping) and id(content) not in seen:  # a pickle may hold itself
-        seen.add(id(content))
-        content = next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), content)
-    if not isinstance(content, Mapping) or not content:
-        kind = content.name if isinstance(content, Call) else type(content).__name__
-        raise WeightsError(f"{path} must hold a state dict, names with tensors; it holds a {kind}")
-    state = dict(content)
-    if len(state) > 1 and all(key.startswith("module.") or key == _AVERAGED for key in state):
-        state.pop(_AVERAGED, None)
-    strange = [key for key, value in state.items() if not is_tensor(value)]
-    if strange:
-        raise WeightsError(
-            f"{path} must hold a state dict, names with tensors; {', '.join(strange[:3])} is none; save "
-            "model.state_dict() alone"
-        )
-    while cut := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), ""):
-        state = {key.removeprefix(cut): value for key, value in state.items()}
-    return state
-
-
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, Path], Arrays]], ...] = (
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, Path], Contents]], ...] = (
     (lambda start: start.startswith(HDF5_MAGIC), _read_hdf5),
     (lambda start: start.startswith(b"PK\x03\x04"), _read_zip),
     (lambda start: start[8:9] == b"{", _read_safetensors),

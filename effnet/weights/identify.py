@@ -26,27 +26,29 @@ _TIMM_PRUNED_RULE = {"padding": "same", "norm_epsilon": 1e-3}
 _SHOWN = 3
 
 
-def identify(arrays: Mapping[str, np.ndarray], *, name_hint: str, model: str | None = None) -> tuple[Scheme, ArchSpec]:
+def identify(
+    arrays: Mapping[str, np.ndarray], *, name_hint: str, model: str | None = None, where: str = ""
+) -> tuple[Scheme, ArchSpec]:
     """Returns the naming scheme of the arrays and the network that they belong to.
 
     Classes and input channels are counted; without a classifier there are 0 classes. `name_hint` is the name of the
-    file or of its repository. `model` names the network where that is known; its widths may be pruned ones, which are
-    then read off the shapes. Raises WeightsError where the arrays belong to another network or to none, or where
-    only a name could tell.
+    file or of its repository, and `where` what errors call it if that is another. `model` names the network where that
+    is known; its widths may be pruned ones, which are then read off the shapes. Raises WeightsError where the arrays
+    belong to another network or to none, or where only a name could tell.
     """
-    scheme = detect_scheme(arrays)
+    scheme, where = detect_scheme(arrays), where or name_hint
     shapes = {key: tuple(np.shape(array)) for key, array in plain_arrays(arrays, scheme).items()}
     fitting = next((name for name in NAMES if _fits(name, shapes, scheme)), None)
     pruned = _TIMM_PRUNED.search(model or "") or _TIMM_PRUNED.search(PurePath(name_hint).name)
     if pruned and fitting is None and scheme == "timm":
         base = model if model and "pruned" not in model else f"tf_efficientnet_{pruned[1]}"
-        spec = _pruned(base, shapes, scheme, where=name_hint)
+        spec = _pruned(base, shapes, scheme, where=where)
         return scheme, dataclasses.replace(spec, name=f"efficientnet_{pruned[1]}_pruned", **_TIMM_PRUNED_RULE)
     if model is not None:
-        return scheme, _check_model(model, fitting, shapes, scheme, where=name_hint)
+        return scheme, _check_model(model, fitting, shapes, scheme, where=where)
     if fitting is None:
-        raise _no_such_network(shapes, scheme, where=name_hint)
-    return scheme, _sized(_full_name(fitting, scheme, hint=name_hint), shapes, scheme)
+        raise _no_such_network(shapes, scheme, where=where)
+    return scheme, _sized(_full_name(fitting, scheme, hint=name_hint, where=where), shapes, scheme)
 
 
 def _sized(name: str, shapes: Shapes, scheme: Scheme) -> ArchSpec:
@@ -93,7 +95,7 @@ def _implied_name(short: str, scheme: Scheme) -> str | None:
     return f"torchvision/efficientnet_{short}" if scheme == "torchvision" else None
 
 
-def _full_name(short: str, scheme: Scheme, *, hint: str) -> str:
+def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
     """Returns the name that also tells padding and epsilon; raises WeightsError where neither scheme nor hint do."""
     implied = _implied_name(short, scheme)
     if implied:
@@ -106,7 +108,7 @@ def _full_name(short: str, scheme: Scheme, *, hint: str) -> str:
         return f"{named[1] or ''}{plain}{smaller}"
     names = [f"tf_{plain}", plain] if scheme == "timm" else [short, plain, f"torchvision/efficientnet_{short}"]
     raise WeightsError(
-        f"{hint} holds {short}, and only its full name tells padding and epsilon of the norms: it must be one of "
+        f"{where} holds {short}, and only its full name tells padding and epsilon of the norms: it must be one of "
         f"{', '.join(names)}; pass it with --model NAME"
     )
 

@@ -34,6 +34,10 @@ class Call:
     arguments: tuple[Any, ...]
 
 
+class Namespace(dict[str, Any]):
+    """The attributes of an argparse.Namespace, in which training scripts keep their options."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outside:
     """Something that the file around a pickle holds, such as the numbers of a tensor."""
@@ -120,6 +124,8 @@ class _Machine:
             raise ValueError("its pickle calls what has no name")
         if isinstance(called, Call):  # what another call returns, which nobody knows
             self.stack.append(Call("", arguments))
+        elif called.text == "argparse.Namespace":
+            self.stack.append(Namespace())
         elif called.text in _DICTIONARIES:
             pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
             self.pairs += len(pairs)
@@ -128,6 +134,12 @@ class _Machine:
             self.stack.append({key: value for key, value in pairs if type(key) is str})
         else:
             self.stack.append(Call(called.text, arguments))
+
+    def build(self) -> None:
+        """Gives a namespace its attributes; what else has a state is described only, and goes without it."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Namespace) and isinstance(state, dict):
+            self.stack[-1].update(state)
 
     def call_class(self) -> None:
         arguments = tuple(self.since_mark())
@@ -214,7 +226,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWOBJ_EX": lambda m, _: m.call_with_keywords(),
     "INST": lambda m, text: m.made_of(text.replace(" ", ".", 1)),
     "OBJ": lambda m, _: m.call_class(),
-    "BUILD": lambda m, _: m.stack.pop(),
+    "BUILD": lambda m, _: m.build(),
     "PERSID": lambda m, text: m.take_from_outside(text),
     "BINPERSID": lambda m, _: m.take_from_outside(m.stack.pop()),
 }

@@ -13,26 +13,23 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import WeightsError
 from effnet.runtime.config import WEIGHTS, read_config
 from effnet.runtime.split_file import read_split
-from effnet.weights.adapt import (
-    Arrays,
-    adapt_statistics,
-    adapt_stem,
-    drop_background,
-    has_folded_norms,
-    replace_head,
-)
+from effnet.weights.adapt import Arrays, adapt_statistics, adapt_stem, has_folded_norms, replace_head
 from effnet.weights.bundle import load_state
-from effnet.weights.catalog import SCHEMES, PublishedWeights, entries, find, named, of_network, preprocess_of, with_file
-from effnet.weights.class_names import class_names
-from effnet.weights.download import Progress, fetch, verify_hash
-from effnet.weights.files import read_arrays
+from effnet.weights.catalog import SCHEMES, PublishedWeights, entries, find, preprocess_of, with_file
+from effnet.weights.download import Progress, fetch, is_published, verify_hash
 from effnet.weights.hub_config import is_bundle, read_hub_config, weights_in
-from effnet.weights.identify import identify
-from effnet.weights.schemes import Scheme, to_effnet
-from effnet.weights.schemes.keras import pixel_statistics
+from effnet.weights.network_file import (
+    NetworkFile,
+    default_names,
+    for_network,
+    named_or_none,
+    preprocess_for,
+    published_file,
+    read_network,
+)
+from effnet.weights.provenance import find_origin, published_origin
+from effnet.weights.schemes import to_effnet
 
-_WITH_BACKGROUND = 1001
-_SHOWN = 3
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".ckpt", ".index")
 
 
@@ -40,10 +37,11 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".ckpt", ".
 class Pretrained:
     """A network with its weights, keyed by effnet's names, and what its pictures must look like.
 
-    `class_names` are empty where there is no classifier. `source` is the id or the path that it came from; `top1`
-    is its published ImageNet-1k accuracy in percent, None where there is none. Of a file without a published name
-    neither `licence` nor `top1` is known. `split_seed` and `group_by` are a bundle's:
-    what its training data were split with.
+    `class_names` are empty where there is no classifier. `source` is the id or the path that it came from. `published`
+    is the id of the published weights that these are, proven by where they were fetched or by a hash, and empty for
+    others, which have no `top1`, the published ImageNet-1k accuracy in percent. `licence` is empty if it is not known.
+    `split_seed` and `group_by` are a bundle's: what its training data were split with. `notes` are sentences on how the
+    network was found in its file.
     """
 
     name: str
@@ -54,23 +52,15 @@ class Pretrained:
     licence: str
     source: str
     top1: float | None
+    published: str = ""
     split_seed: int | None = None
     group_by: str = ""
+    notes: tuple[str, ...] = ()
 
     def knows(self, class_names: Sequence[str], *, split_seed: int, group_by: str = "") -> bool:
         """Returns whether it was trained to tell these classes, and on none of the pictures held out by this split."""
         same_split = (self.split_seed, self.group_by) == (split_seed, group_by)
         return self.class_names == tuple(class_names) and same_split
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """What a file holds; `statistics` are the mean and deviation of its own normalisation, where it has one."""
-
-    scheme: Scheme
-    spec: ArchSpec
-    state: Arrays
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
 
 
 def load_pretrained(
@@ -92,17 +82,23 @@ def load_pretrained(
 def load_published(
     entry: PublishedWeights, *, file: Path | None = None, offline: bool = False, progress: Progress | None = None
 ) -> Pretrained:
-    """Returns the weights of `entry`: from its cache or origin, or from `file`, a file, checkpoint or bundle.
+    """Returns the weights of `entry` from its cache or origin, or those of its network from `file`, of any format.
 
-    Raises WeightsError where they cannot be had or read, or where `file` holds another network.
+    What `file` holds is called published only if that is proven: by its hash, or as a bundle that has not changed since
+    it was made of published weights. Raises WeightsError where they cannot be had or read, or where `file` holds
+    another network.
     """
     if file is None:
         path = fetch(entry, offline=offline, progress=progress)
-        return _describe(_read(path, entry=entry), preprocess_of(entry), entry=entry, source=entry.id)
-    if not is_bundle(file):
-        found = _describe(_read(weights_in(file), entry=entry), preprocess_of(entry), entry=entry, source=str(file))
-    else:
+        return _describe(read_network(path, entry=entry), preprocess_of(entry), entry=entry, source=entry.id)
+    if is_bundle(file):
         found = dataclasses.replace(_from_bundle(file), preprocess=preprocess_of(entry))
+        if found.published != entry.id:
+            found = dataclasses.replace(found, published="", top1=None)
+    else:
+        path = weights_in(file)
+        proven = entry if is_published(path, entry) else None
+        found = _describe(read_network(path, entry=entry), preprocess_of(entry), entry=proven, source=str(file))
     _check_network(found.spec, entry, where=str(file))
     return found
 
@@ -146,107 +142,59 @@ def find_source(what: str) -> Path | PublishedWeights:
 
 def _from_bundle(folder: Path) -> Pretrained:
     config, record = read_config(folder), read_split(folder)
-    entry = _named(config.arch.name)
-    published = entry is not None and entry.id == config.arch.name  # a bundle that `effnet pull` made
+    entry = published_origin(folder, config)
+    licensed = find_origin(config)
     return Pretrained(
         name=config.arch.name,
         spec=config.arch,
         state=to_effnet(load_state(folder), config.arch, scheme="effnet", where=str(folder / WEIGHTS)),
         preprocess=config.preprocess,
         class_names=config.class_names,
-        licence=entry.licence if published else "",
+        licence=licensed.licence if licensed else "",
         source=str(folder),
-        top1=entry.top1 if published else None,
+        published=entry.id if entry else "",
+        top1=entry.top1 if entry else None,
         split_seed=config.split_seed,
         group_by=record.group_by if record else "",
     )
 
 
 def _from_file(path: Path, *, model: str | None) -> Pretrained:
-    file, entry = weights_in(path), _named(model)
-    described = None if entry else read_hub_config(path)
+    """Returns what a file holds; it is called by a published name only if its hash is the published one."""
+    file, asked = weights_in(path), named_or_none(model)
+    described = None if asked else read_hub_config(path)
     known = with_file(file.name)
-    if len(known) == 1 and model is None and described is None:
-        if file.is_file():
-            verify_hash(file, known[0])  # it bears the name of a published file, so it must be that file
-        return _describe(_read(file, entry=known[0]), preprocess_of(known[0]), entry=known[0], source=str(path))
+    bears_name = len(known) == 1 and model is None and described is None
+    if bears_name and file.is_file():
+        verify_hash(file, known[0])  # it bears the name of a published file, so it must be that file
     if described is not None and model is None:
-        found = _read(file, entry=_named(described.network), model=described.network)
+        found = read_network(file, entry=named_or_none(described.network), model=described.network)
     else:
-        found = _read(file, entry=entry, model=model)
+        found = read_network(file, entry=known[0] if bears_name else asked, model=model)
+    entry = published_file(file, found.spec)
     if described is not None:
-        preprocess, licence = described.preprocess, described.licence
+        preprocess = described.preprocess
+    elif entry is not None and model is None:
+        preprocess = preprocess_of(entry)
     else:
-        preprocess, licence = _preprocess_for(found, model=model, path=path), ""
-    return dataclasses.replace(_describe(found, preprocess, entry=None, source=str(path)), licence=licence)
+        preprocess = preprocess_of(known[0]) if bears_name else preprocess_for(found, model=model, path=path)
+    read = _describe(found, preprocess, entry=entry, source=str(path))
+    return read if entry or described is None else dataclasses.replace(read, licence=described.licence)
 
 
-def _preprocess_for(found: _File, *, model: str | None, path: Path) -> Preprocess:
-    """Returns the preprocessing of the published weights whose name the file bears, or else of all of its network.
-
-    Raises WeightsError where those differ.
-    """
-    for name in (model, path.name, path.stem, found.spec.name):
-        entry = _named(name)
-        if entry and (entry.pruned or get_spec(entry.network).stages == found.spec.stages):
-            return preprocess_of(entry)
-    alike = of_network(found.spec, scheme=found.scheme)
-    if not alike:
-        return Preprocess(resolution=found.spec.resolution)
-    first_of: dict[object, str] = {}
-    for e in alike:
-        first_of.setdefault((e.mean, e.std, e.test_crop, e.interpolation, e.mode), e.id)
-    if len(first_of) > 1 and found.statistics is None:
-        ids = " or ".join(f"--model {name}" for name in list(first_of.values())[:_SHOWN])
-        raise WeightsError(
-            f"{path} holds {found.spec.name}, and the published weights of this network differ in what pictures must "
-            f"look like (mean, deviation, crop or interpolation); say which these are, or came from: {ids}"
-        )
-    return preprocess_of(alike[0])
-
-
-def _read(path: Path, *, entry: PublishedWeights | None, model: str | None = None) -> _File:
-    """Reads a file of the weights `entry`, where these are known, or else of the network `model`, where that is."""
-    pruned = entry.id if entry and entry.pruned else model if model and "_pruned" in model else ""
-    arrays = read_arrays(path)
-    network = entry.network if entry else None if pruned else model
-    scheme, spec = identify(arrays, name_hint=pruned or path.name, model=network)
-    state = to_effnet(arrays, spec, scheme=scheme, where=str(path))
-    # Others may have 1001 classes of their own, none of which is a background.
-    background = scheme == "tensorflow" or (entry is not None and entry.num_classes == _WITH_BACKGROUND)
-    if background and spec.num_classes == _WITH_BACKGROUND:
-        spec, state = dataclasses.replace(spec, num_classes=_WITH_BACKGROUND - 1), drop_background(state)
-    statistics = pixel_statistics(arrays) if scheme == "keras" else None
-    return _File(scheme=scheme, spec=spec, state=state, statistics=statistics)
-
-
-def _named(name: str | None) -> PublishedWeights | None:
-    """Returns the published weights of exactly this name, an id or one that timm once had for it, or None."""
-    try:
-        return named(name or "")
-    except WeightsError:
-        return None
-
-
-def _describe(found: _File, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str) -> Pretrained:
-    spec = found.spec
-    if found.statistics is not None:
-        mean, std = found.statistics
-        preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
-    # A background among 1001 classes is gone by now.
-    names = class_names(spec.num_classes) if spec.num_classes not in (0, _WITH_BACKGROUND) else None
-    if spec.in_channels != preprocess.channels:
-        mean, std = (adapt_statistics(v, channels=spec.in_channels) for v in (preprocess.mean, preprocess.std))
-        preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
+def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str) -> Pretrained:
+    preprocess = for_network(preprocess, found)
     return Pretrained(
-        name=spec.name,
-        spec=dataclasses.replace(spec, resolution=preprocess.resolution),
+        name=found.spec.name,
+        spec=dataclasses.replace(found.spec, resolution=preprocess.resolution),
         state=found.state,
         preprocess=preprocess,
-        class_names=names if names is not None else tuple(f"class {i}" for i in range(spec.num_classes)),
+        class_names=default_names(found.spec.num_classes),
         licence=entry.licence if entry else "",
         source=source,
+        published=entry.id if entry else "",
         top1=entry.top1 if entry else None,
+        notes=found.notes,
     )
 
 

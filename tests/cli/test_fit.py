@@ -177,7 +177,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     again = ["effnet", "fit", photos, "--max-macs", 35_000_000, *words, "--out", out]
     assert report["command"] == shlex.join(map(str, again))
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "Their licence: not known: the file does not say." in card
+    assert "Their licence: not known: ask whoever trained it." in card
 
 
 def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_pictures, tmp_path):

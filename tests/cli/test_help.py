@@ -9,7 +9,7 @@ import effnet
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
     "fit", "train", "runs", "compare", "predict", "evaluate", "export", "bench", "profile", "prune", "quantize",
-    "inspect", "shard", "models", "show", "cost", "scale", "recipes", "pull", "weights",
+    "inspect", "shard", "models", "show", "cost", "scale", "recipes", "pull", "import", "weights",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 # What verbs say for want of which package, all optional ones being absent; the others work.
 NEEDS = {
     "fit": "train", "train": "train", "export": "train", "prune": "train", "quantize": "train", "pull": "train",
-    "profile": "profile", "convert": "train", "inspect hf:mnist": "hf", "inspect digits": "train",
+    "import": "train", "profile": "profile", "convert": "train", "inspect hf:mnist": "hf", "inspect digits": "train",
 }  # fmt: skip
 
 _PROGRAM = """
@@ -83,7 +83,7 @@ def run_without(tmp_path) -> Callable[[list[tuple[list[str], list[str]]]], list[
 
 
 @pytest.fixture
-def cases(tmp_path, tiny_pictures) -> dict[str, list[str]]:
+def cases(tmp_path, tiny_pictures, lite0_file) -> dict[str, list[str]]:
     """A command line of every verb."""
     bundle = make_bundle(tmp_path / "bundle", class_names=("dark", "light", "middle"))
     plain = shutil.copytree(bundle, tmp_path / "old")
@@ -110,6 +110,7 @@ def cases(tmp_path, tiny_pictures) -> dict[str, list[str]]:
         "scale": ["scale", "b0", "--phi", "-2"],
         "recipes": ["recipes", "imagenet_v2"],
         "pull": ["pull", "timm/tf_efficientnet_lite0.in1k", "--offline"],
+        "import": ["import", lite0_file, "--classes", "imagenet", "--out", out],
         "list": ["weights", "list"],
         "info": ["weights", "info", "timm/tf_efficientnet_lite0.in1k"],
         "convert": ["weights", "convert", bundle, "--to", "timm", "--out", out],
@@ -131,7 +132,7 @@ def names_what_brings_it(text: str, extra: str = "") -> None:
 
 
 def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
-    assert {command.callback.__name__ for command in app.registered_commands} <= set(cases)
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} <= set(cases)
     for name, (code, text) in zip(cases, run_without([(words, [*PACKAGES]) for words in cases.values()]), strict=True):
         if name in NEEDS:
             assert code == 2, (name, text)

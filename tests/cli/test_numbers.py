@@ -23,7 +23,7 @@ VALUES = (*NO_NUMBERS, *ABSURD, "-1", "0", "1e-320", str(2**31))
 # Of what there is not nothing is shown, and exact counting takes any integer.
 ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution", "alpha", "beta", "gamma"}
 # Texts that are numbers, or lists of them.
-TEXTS = {"max_macs", "max_params", "batch", "threads"}
+TEXTS = {"max_macs", "max_params", "batch", "threads", "mean", "std"}
 # Where the work begins, whose numbers must be usable then.
 STOPS = {
     "fit": "effnet.fitting.work.inspect_and_join",
@@ -33,6 +33,7 @@ STOPS = {
     "profile": "effnet.profiling.job.profile_networks",
     "prune": "effnet.compressing.prune_job._prune_in_steps",
     "quantize": "effnet.compressing.ladder._Climb.go",
+    "import": "effnet.exporting.importing.read_network",
 }
 WORDS = {
     "fit": "{data} --out {new}",
@@ -49,6 +50,7 @@ WORDS = {
     "show": "b0",
     "cost": "b0 --training",
     "scale": "b0",
+    "import": "{bundle}/model.safetensors --classes imagenet --out {new}",
 }
 
 
@@ -68,7 +70,7 @@ def _options() -> Iterator[tuple[str, str]]:
         for name in inspect.signature(verb).parameters:
             kinds = _kinds(hints[name])
             if kinds & {int, float} or (str in kinds and name in TEXTS):
-                yield verb.__name__, name
+                yield command.name or verb.__name__, name
 
 
 OPTIONS = sorted(_options())

@@ -59,7 +59,10 @@ def test_another_network_than_the_one_that_is_named(refusal, lite0_file):
     "change, difference",
     [
         (lambda arrays: arrays.pop("blocks.1.0.conv_pw.weight"), "blocks.1.0.conv_pw.weight is missing"),
-        (lambda arrays: arrays.update(adapter=np.ones(3, np.float32)), "adapter is unknown"),
+        (
+            lambda arrays: arrays.update({"blocks.1.0.adapter": np.ones(3, np.float32)}),
+            "blocks.1.0.adapter is unknown",
+        ),
         (
             lambda arrays: arrays.update({"conv_head.weight": np.ones((640, 320, 1, 1), np.float32)}),
             "conv_head.weight must have shape (1280, 320, 1, 1) and has (640, 320, 1, 1)",

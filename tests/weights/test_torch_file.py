@@ -6,12 +6,13 @@ import datetime
 import io
 import pathlib
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import torch
-from hostile import refused_cheaply
+from hostile import PEAK_BYTES, refused_cheaply
 
 from effnet.errors import WeightsError
 from effnet.weights.files import read_arrays
@@ -128,20 +129,58 @@ def doubled(times, kind):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (loop(), "state_dict is none; save"),
-        ({"a": torch.zeros(2), "b": Made(bytearray, 10**10)}, "b is none; save"),
-        ({"a": torch.zeros(2), "b": Made(torch.FloatTensor, 10**10)}, "b is none; save"),
-        ({"a": torch.zeros(2), "b": doubled(60, tuple)}, "b is none; save"),
+        ({"b": Made(bytearray, 10**10)}, "it holds a dict without any tensor"),
+        ({"b": Made(torch.FloatTensor, 10**10)}, "it holds a dict without any tensor"),
+        ({"b": doubled(60, tuple)}, "it holds a dict without any tensor"),
         ({"a": Made(torch._utils._rebuild_parameter, 3)}, "described in another way than torch's"),
         ({"a": Made(torch._utils._rebuild_tensor_v2, 3, 4)}, "described in another way than torch's"),
         ({"a": Made(torch._utils._rebuild_tensor_v2)}, "described in another way than torch's"),
     ],
-    ids=["itself", "bytes", "tensor", "doubled", "parameter of none", "tensor of none", "nothing"],
+    ids=["bytes", "tensor", "doubled", "parameter of none", "tensor of none", "nothing"],
 )
 def test_what_a_pickle_asks_to_make_is_not_made(tmp_path, content, words, zipped):
     """torch.load, told to read weights only, makes all of them: 10 GB for a file of 1 KB, or it never ends."""
     with refused_cheaply(words):
         read_arrays(save(content, tmp_path / "w.pth", zipped=zipped))
+
+
+def nested(times, *, shared):
+    value = {"t": torch.zeros(1)}
+    for _ in range(times):
+        value = {"a" * 100: value} | ({"b": value} if shared else {})
+    return value
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "more",
+    [
+        loop(),
+        {"b": Made(bytearray, 10**10)},
+        {"b": doubled(60, tuple)},
+        nested(60, shared=True),
+        nested(300, shared=False),
+    ],
+    ids=["itself", "bytes", "doubled", "shared", "deep"],
+)
+def test_what_lies_beside_tensors_costs_nothing(tmp_path, more, zipped):
+    path = save({"a": torch.zeros(2)} | more, tmp_path / "w.pth", zipped=zipped)
+    tracemalloc.start()
+    try:
+        assert list(read_arrays(path)) == ["a"]
+        assert tracemalloc.get_traced_memory()[1] < PEAK_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_namespace_has_its_attributes_and_a_dictionary_none():
+    value = {"args": argparse.Namespace(model="b0", lr=0.1), "d": collections.OrderedDict(a=1)}
+    value["d"].metadata = {"version": 1}
+    for protocol in range(6):
+        found = read_pickle(io.BytesIO(pickle.dumps(value, protocol=protocol)))
+        if protocol >= 2:
+            assert found.value["args"] == {"model": "b0", "lr": 0.1}
+        assert found.value["d"] == {"a": 1}
 
 
 def test_keys_that_take_for_ever_to_hash_are_passed_over():

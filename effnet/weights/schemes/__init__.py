@@ -40,7 +40,7 @@ _MODULES: dict[Scheme, ModuleType] = {
     "tensorflow": tensorflow,
 }
 # Keys that only this scheme has. ResNets are named alike by timm and torchvision.
-_PATTERNS: dict[Scheme, str] = {
+PATTERNS: dict[Scheme, str] = {
     "effnet": r"stages\.\d+\.\d+\.",
     "timm": r"blocks\.\d+\.\d+\.",
     "torchvision": r"features\.\d+\.\d+\.block\.|layer\d+\.\d+\.(conv|bn|downsample)",
@@ -56,7 +56,7 @@ def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
 
     Raises WeightsError where no scheme fits.
     """
-    found = Counter(s for s, pattern in _PATTERNS.items() for key in arrays if re.match(pattern, key))
+    found = Counter(s for s, pattern in PATTERNS.items() for key in arrays if re.match(pattern, key))
     if not found:
         seen = ", ".join(sorted(arrays)[:_SHOWN]) or "nothing"
         raise WeightsError(
@@ -90,6 +90,16 @@ def foreign_shapes(spec: ArchSpec, scheme: Scheme) -> dict[str, Shape]:
                 shape = tensorflow_shape(shape, depthwise=is_depthwise(name))
             shapes[names[f"{name}.{part}"]] = shape
     return shapes
+
+
+def root_of(key: str, scheme: Scheme) -> str:
+    """Returns the part of a network that an array of this plain name belongs to: stem, blocks, head or classifier."""
+    if scheme == "keras":
+        return re.sub(r"^(stem|block|top)[_\d].*", r"\1", key.partition("/")[0])
+    if scheme == "tensorflow":
+        layer = key.partition("/")[2].removeprefix("head/")
+        return "dense" if layer.startswith("dense/") else re.sub(r"\d+$", "", key.split("/")[1])
+    return key.partition(".")[0]
 
 
 def _module(scheme: Scheme) -> ModuleType | None:

@@ -1,0 +1,84 @@
+"""A new bundle of weights that are trained already: written beside its folder, proven, and only then put in place."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from effnet.data.fetching import file_digest
+from effnet.errors import InputError
+from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig
+from effnet.system.lock import alone_in
+from effnet.system.signals import held_interrupts
+
+_IMAGES = 4
+
+
+@contextmanager
+def new_bundle(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder whose files become those of `folder` if nothing goes wrong; otherwise nothing is left.
+
+    Raises InputError if `folder` is in use.
+    """
+    with alone_in(folder):
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise InputError(f"{folder} must be new or empty; it is not: name another --out")
+        whole = Path(os.path.realpath(folder))
+        beside = whole.with_name(f".{whole.name}.part")
+        shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+        try:
+            beside.mkdir(parents=True)  # before a download: a folder that cannot be written to must not cost one
+            yield beside
+            _move(beside, whole)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_bundle(
+    folder: Path, config: ModelConfig, state: dict[str, np.ndarray], *, card: Callable[[ModelConfig], str]
+) -> None:
+    """Writes a whole bundle: model.onnx, if there is a classifier, gives what the module gives. Its origin is dated.
+
+    Raises EffnetError if the two differ.
+    """
+    # Torch and ONNX load here, once the weights are there.
+    from effnet.exporting.bundle import export_onnx
+    from effnet.runtime.config import digests_of, write_config, write_digests, write_text
+    from effnet.weights.bundle import save_bundle
+
+    save_bundle(folder, config, state)
+    if config.origin is not None:
+        digest = file_digest(folder / WEIGHTS, "sha256")
+        config = replace(config, origin=replace(config.origin, weights_sha256=digest))
+        write_config(config, folder)
+    if config.arch.num_classes:
+        export_onnx(folder, config, state)
+        write_digests(folder, digests_of(folder, ["onnx"]))
+        _check(folder, config)
+    write_text(folder / "README.md", card(config))
+
+
+def _move(beside: Path, folder: Path) -> None:
+    """Gives the finished bundle its place; in a folder that exists, config.json last: with it, it is a bundle."""
+    if not folder.is_dir():
+        os.replace(beside, folder)
+        return
+    with held_interrupts() as interrupt:
+        for path in sorted(beside.iterdir(), key=lambda path: path.name == CONFIG):
+            os.replace(path, folder / path.name)
+    interrupt.check()
+
+
+def _check(folder: Path, config: ModelConfig) -> None:
+    """Raises EffnetError where model.onnx does not give the module's probabilities."""
+    from effnet.exporting.verify import check_export
+    from effnet.runtime.predictor import Predictor
+    from effnet.weights.bundle import load_module
+
+    side, channels = config.preprocess.resolution, config.preprocess.channels
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, channels), dtype=np.uint8)
+    check_export(load_module(folder), Predictor(folder), images)

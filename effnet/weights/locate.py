@@ -1,0 +1,248 @@
+"""Where the network lies among the arrays of a checkpoint: under which prefix, and which arrays are not its own.
+
+Names alone tell it: a network lies under a prefix if all names of one that effnet knows are there, and none more of its
+stem, blocks or head. What lies elsewhere (a loss with weights, another head) is left out, and a note names it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from effnet.arch.catalog import NAMES, get_spec
+from effnet.errors import WeightsError
+from effnet.system.text import printable
+from effnet.weights.schemes import PATTERNS, Scheme, foreign_names, plain_arrays, root_of
+
+Arrays = dict[str, np.ndarray]
+
+WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model_state"),
+    *("model", "module", "_orig_mod"),
+)
+"""Where training scripts keep a network, the preferred first: averaged weights are those that were evaluated."""
+
+_AVERAGED = re.compile(r"(?:.*_)?ema(?:_.*)?|averaged_model")
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+_SLASHED = ("keras", "tensorflow")
+_SHOWN = 4
+# A file of strangers may have a prefix for each of its names; the time must not grow with both.
+_MOST_PLACES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Names under one prefix that are those of `scheme`; `whole` if they are a network, perhaps without classifier."""
+
+    prefix: str
+    scheme: Scheme
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The arrays of one network by their plain names, the `others` of its file, and sentences on how it was found."""
+
+    arrays: Arrays
+    others: Arrays
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """The names of a known network: without classifier, its weight and bias, and the parts that it has."""
+
+    body: frozenset[str]
+    classifier: tuple[str, str]
+    roots: frozenset[str]
+
+
+def find_network(
+    arrays: Mapping[str, np.ndarray],
+    *,
+    where: str,
+    head: str | None = None,
+    path: str = "",
+    beside: Sequence[str] = (),
+    left: Sequence[str] = (),
+) -> Found:
+    """Returns the network among `arrays`, whatever prefix it has, and its classifier, where it has one.
+
+    Averaged weights are preferred. A single linear layer below the classifier's own name (`classifier.1`) is the
+    classifier; `head` names one that lies elsewhere. Where no whole network is found, all arrays are returned, for
+    `identify` to say what is missing. `path`, `beside` and `left` are as in effnet.weights.checkpoint.Told, for the
+    notes. Raises WeightsError if several networks lie there and none is preferred, or if there is no such head.
+    """
+    chosen = choose_place({"": arrays}, where=where)
+    if chosen is None:
+        return Found(arrays=dict(arrays), others={})
+    _, place, near = chosen
+    prefix, scheme = place.prefix, place.scheme
+    inside = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    plain = plain_arrays(inside, scheme)
+    network = _whole(plain.keys(), scheme)
+    notes = _place_notes(f"{path}{prefix}", tuple(dict.fromkeys((*beside, *(f"{path}{other}" for other in near)))))
+    if network is None:
+        return Found(arrays=plain, others={}, notes=notes)
+    others = {key: array for key, array in arrays.items() if not key.startswith(prefix)}
+    others |= {key: array for key, array in plain.items() if key not in network.body}
+    others = {key: others[key] for key in others if not _is_of(near, key, prefix, network, scheme)}
+    name = _head_name(others, network, scheme) if head is None else _head_named(head, others, scheme, prefix, where)
+    classifier = _classifier(others, network, name=name)
+    taken = {name, _bias_of(name)}
+    if classifier and name != network.classifier[0]:
+        notes += (f"{printable(name)} is the classifier: a linear layer on the pooled features",)
+    rest = {key: array for key, array in others.items() if key not in taken and not key.endswith(_COUNTERS)}
+    names = (*rest, *left)
+    notes += (f"left out, as no part of the network: {some(names)}",) if names else ()
+    return Found(arrays={key: plain[key] for key in network.body} | classifier, others=rest, notes=notes)
+
+
+def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[str, Place, tuple[str, ...]] | None:
+    """Returns the key of the state, the place in it, and the prefixes of what else lies there; None without a network.
+
+    `states` are the names of arrays by the path that they have in a file. The prefixes are of other whole networks, in
+    other states with their paths before them. Raises WeightsError if several are whole and none is preferred.
+    """
+    places = [(path, place) for path, names in states.items() for place in _places(names)]
+    whole = [(path, place) for path, place in places if place.whole]
+    if not whole:
+        return (*places[0], ()) if places else None
+    ranked = sorted(whole, key=lambda one: _rank(_full(*one)))
+    first, *rest = ranked
+    if rest and _rank(_full(*rest[0])) == _rank(_full(*first)):
+        names = " and ".join(sorted(_full(*one) or "no prefix" for one in (first, rest[0])))
+        raise WeightsError(
+            f"{where} must hold one network, or averaged weights beside it; it holds several, under {names}; save the "
+            "state_dict() of the one that you mean alone"
+        )
+    return (*first, tuple(_full(*one) for one in rest))
+
+
+def _full(path: str, place: Place) -> str:
+    return f"{path}.{place.prefix}" if path else place.prefix
+
+
+def _rank(prefix: str) -> tuple[bool, int]:
+    """Returns what orders places: averaged weights, then the names that training scripts use, then others."""
+    words = [word for word in prefix.split(".") if word]
+    known = [WRAPPERS.index(word) if word in WRAPPERS else len(WRAPPERS) for word in words[:1]]
+    return not any(_AVERAGED.fullmatch(word) for word in words), min(known, default=-1)
+
+
+def _places(names: Collection[str]) -> list[Place]:
+    """Returns the prefixes under which names of a scheme lie, those with most of them first."""
+    counts: Counter[tuple[str, Scheme]] = Counter()
+    for scheme, pattern in PATTERNS.items():
+        prefixed = re.compile(f"(?:{pattern})" if scheme in _SLASHED else rf"(?:.*?\.)??(?={pattern})")
+        for name in names:
+            if match := prefixed.match(name):
+                counts["" if scheme in _SLASHED else match[0], scheme] += 1
+    first: dict[str, Scheme] = {}
+    for (prefix, scheme), _ in counts.most_common(_MOST_PLACES):
+        first.setdefault(prefix, scheme)
+    found = []
+    for prefix, scheme in first.items():
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        plain = plain_arrays(dict.fromkeys(inside, np.float32(0)), scheme)
+        found.append(Place(prefix=prefix, scheme=scheme, whole=_whole(plain.keys(), scheme) is not None))
+    return found
+
+
+def _whole(names: Collection[str], scheme: Scheme) -> _Names | None:
+    """Returns the names of the known network that lies whole among these, and nothing of a larger one; else None."""
+    present = set(names)
+    for name in NAMES:
+        known = _names(name, scheme)
+        if known and known.body <= present:
+            more = {root_of(key, scheme) for key in present - known.body}
+            if not more & known.roots:
+                return known
+    return None
+
+
+@lru_cache(maxsize=256)
+def _names(name: str, scheme: Scheme) -> _Names | None:
+    try:
+        names = foreign_names(get_spec(name, num_classes=1), scheme)
+    except WeightsError:
+        return None
+    classifier = (names["classifier.weight"], names["classifier.bias"])
+    body = frozenset(names.values()) - set(classifier)
+    return _Names(body=body, classifier=classifier, roots=frozenset(root_of(key, scheme) for key in body))
+
+
+def _is_of(near: Sequence[str], key: str, prefix: str, network: _Names, scheme: Scheme) -> bool:
+    """Returns whether an array, by its name with or without the prefix, is of another network, which a note names."""
+    own = {*network.roots, root_of(network.classifier[0], scheme)}
+    for other in near:
+        if key.startswith(other) or f"{prefix}{key}".startswith(other):
+            return bool(other) or root_of(key, scheme) in own
+    return False
+
+
+def _bias_of(weight: str) -> str:
+    return re.sub(r"(kernel|weight)$", "bias", weight)
+
+
+def _head_name(others: Mapping[str, np.ndarray], network: _Names, scheme: Scheme) -> str:
+    """Returns the name of the only matrix of the classifier, if it has at most a bias beside it; else nothing."""
+    weight, _ = network.classifier
+    own = [key for key in others if root_of(key, scheme) == root_of(weight, scheme)]
+    matrices = [key for key in own if key == weight or np.ndim(others[key]) == 2]
+    if len(matrices) != 1 or not set(own) <= {matrices[0], _bias_of(matrices[0])}:
+        return ""
+    return matrices[0]
+
+
+def _head_named(head: str, others: Mapping[str, np.ndarray], scheme: Scheme, prefix: str, where: str) -> str:
+    name = f"{head}/kernel" if scheme in _SLASHED else f"{head}.weight"
+    for key in others:
+        if (name in (key, f"{prefix}{key}") or key.endswith(f"/{name}")) and np.ndim(others[key]) == 2:
+            return key
+    raise WeightsError(
+        f"the head must be a linear layer of {where}; {printable(head)[:80]!r} is none; beside the network it has: "
+        f"{_matrices(others) or 'no linear layer'}"
+    )
+
+
+def _classifier(others: Mapping[str, np.ndarray], network: _Names, *, name: str) -> Arrays:
+    if name not in others:
+        return {}
+    weight, bias = network.classifier
+    matrix = np.asarray(others[name])
+    outputs = matrix.shape[-1 if weight.endswith("kernel") else 0] if matrix.ndim else 0
+    # A linear layer without a bias is one whose bias is zero.
+    return {weight: matrix, bias: others.get(_bias_of(name), np.zeros(outputs, np.float32))}
+
+
+def _matrices(others: Mapping[str, np.ndarray]) -> str:
+    found = {key: np.shape(array) for key, array in others.items() if np.ndim(array) == 2}
+    return some(f"{key} ({rows} x {columns})" for key, (rows, columns) in found.items())
+
+
+def no_classifier(found: Found, *, where: str) -> WeightsError:
+    """Returns the error for a network that must have a classifier and has none under its own name."""
+    advice = "; if one of them classifies the pooled features, name it: --head NAME" if _matrices(found.others) else ""
+    return WeightsError(
+        f"{where} must hold a classifier; none lies under the network's own name; linear layers beside it: "
+        f"{_matrices(found.others) or 'none'}{advice}; to train a new one: effnet fit DATA --weights {where}"
+    )
+
+
+def _place_notes(prefix: str, beside: Sequence[str]) -> tuple[str, ...]:
+    """Returns sentences on where the network lies, and on the others that are not taken."""
+    averaged = " (averaged weights)" if any(map(_AVERAGED.fullmatch, prefix.split("."))) else ""
+    notes = (f"the network lies under {printable(prefix)[:80]}{averaged}",) if prefix else ()
+    if beside:
+        notes += (f"not taken: another network under {some(other or 'no prefix' for other in beside)}",)
+    return notes
+
+
+def some(names: Iterable[str]) -> str:
+    """Returns the first of these names, fit for a terminal, and how many more there are."""
+    every = [printable(name)[:80] for name in names]
+    return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")

@@ -1,0 +1,175 @@
+"""A file of weights read as a network: which one it is, in effnet's names, and how its images are prepared."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from effnet.arch.catalog import get_spec
+from effnet.arch.cost import cost
+from effnet.arch.spec import ArchSpec
+from effnet.data.preprocess import Preprocess
+from effnet.errors import SpecError, WeightsError
+from effnet.weights.adapt import Arrays, adapt_statistics, drop_background
+from effnet.weights.catalog import PublishedWeights, entries, named, of_network, preprocess_of
+from effnet.weights.class_names import class_names
+from effnet.weights.download import is_published
+from effnet.weights.files import read_file
+from effnet.weights.identify import identify
+from effnet.weights.locate import Found, find_network
+from effnet.weights.schemes import Scheme, to_effnet
+from effnet.weights.schemes.keras import pixel_statistics
+
+_WITH_BACKGROUND = 1001
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFile:
+    """The network of a file, and what the file says of it.
+
+    `statistics` are the mean and deviation of its own normalisation, if it has one; `told_model` and `told_names` a
+    name of the network and the classes, if it has them; `located` where it was found; `notes` sentences on that.
+    """
+
+    scheme: Scheme
+    spec: ArchSpec
+    state: Arrays
+    located: Found
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    told_model: str = ""
+    told_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_network(
+    path: Path, *, entry: PublishedWeights | None, model: str | None = None, head: str | None = None
+) -> NetworkFile:
+    """Returns the network of a file: of the weights `entry`, if these are known, or of the network `model`, if that is.
+
+    `head` names its classifier if that lies elsewhere. The name that a training script kept in the file tells what
+    shapes cannot, as the file's own does. Raises WeightsError if there is no network that effnet knows.
+    """
+    pruned = entry.id if entry and entry.pruned else model if model and "_pruned" in model else ""
+    contents = read_file(path)
+    told = contents.told
+    located = find_network(
+        contents.arrays, where=str(path), head=head, path=told.path, beside=told.beside, left=told.left
+    )
+    network = entry.network if entry else None if pruned else model
+    hint = pruned or f"{told.model} {path.name}".lstrip()
+    scheme, spec = identify(located.arrays, name_hint=hint, model=network, where=path.name)
+    state = to_effnet(located.arrays, spec, scheme=scheme, where=str(path))
+    # Others may have 1001 classes of their own, none of which is a background.
+    background = scheme == "tensorflow" or (entry is not None and entry.num_classes == _WITH_BACKGROUND)
+    if background and spec.num_classes == _WITH_BACKGROUND:
+        spec, state = dataclasses.replace(spec, num_classes=_WITH_BACKGROUND - 1), drop_background(state)
+    return NetworkFile(
+        scheme=scheme,
+        spec=spec,
+        state=state,
+        located=located,
+        statistics=pixel_statistics(contents.arrays) if scheme == "keras" else None,
+        told_model=told.model,
+        told_names=told.class_names,
+        notes=located.notes + _contradiction(spec, told.model),
+    )
+
+
+def _contradiction(spec: ArchSpec, told: str) -> tuple[str, ...]:
+    """Returns a note if the checkpoint tells another network of these layers than was asked for."""
+    try:
+        other = get_spec(told) if told else spec
+    except SpecError:
+        return ()
+    same = (other.padding, other.norm_epsilon) == (spec.padding, spec.norm_epsilon)
+    if same or other.stages != spec.stages:
+        return ()
+    return (f"the checkpoint calls itself {told}, whose padding or epsilon differ from those of {spec.name}",)
+
+
+def named_or_none(name: str | None) -> PublishedWeights | None:
+    """Returns the published weights of exactly this name, an id or one that timm once had for it, or None."""
+    try:
+        return named(name or "")
+    except WeightsError:
+        return None
+
+
+def published_file(path: Path, spec: ArchSpec) -> PublishedWeights | None:
+    """Returns the published weights of this network whose published hash the file has, whatever it is called, or None.
+
+    Of several with one hash, it is the one whose file has that name, or else the first.
+    """
+    params = cost(spec).params
+    alike = [e for e in entries() if e.pruned or e.params == params]
+    alike.sort(key=lambda e: path.name not in (e.file, *e.legacy_files))
+    return next((e for e in alike if is_published(path, e)), None)
+
+
+def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Preprocess:
+    """Returns the preprocessing of the published weights whose name the file bears, or else of all of its network.
+
+    Raises WeightsError if those differ.
+    """
+    if entry := _bearing(found, model, found.told_model, path.name, path.stem):
+        return preprocess_of(entry)
+    choices = preprocess_choices(found)
+    if not choices:
+        return Preprocess(resolution=found.spec.resolution)
+    if len(choices) > 1 and found.statistics is None:
+        ids = " or ".join(f"--model {entry.id}" for entry in choices[:_SHOWN])
+        raise WeightsError(
+            f"{path} holds {found.spec.name}, and the published weights of this network differ in what pictures must "
+            f"look like (mean, deviation, crop or interpolation); say which these are, or came from: {ids}"
+        )
+    return preprocess_of(choices[0])
+
+
+def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) -> tuple[Preprocess, str]:
+    """Returns as `preprocess_for` does, and in words whose preprocessing it is; where several differ, the first's.
+
+    The first of the catalog is the one that timm and torchvision themselves begin with.
+    """
+    if entry := _bearing(found, model, found.told_model, path.name, path.stem):
+        return preprocess_of(entry), entry.id
+    choices = preprocess_choices(found)
+    if not choices:
+        return Preprocess(resolution=found.spec.resolution), "ImageNet, at the network's own resolution"
+    ids = [entry.id for entry in entries()]
+    first, *others = sorted(choices, key=lambda entry: ids.index(entry.id))
+    differ = f" (the published weights of this network differ; --model {others[0].id} is another way)" if others else ""
+    return preprocess_of(first), first.id + differ
+
+
+def preprocess_choices(found: NetworkFile) -> list[PublishedWeights]:
+    """Returns published weights of the same network and naming scheme, the best of each way to prepare images."""
+    first_of: dict[object, PublishedWeights] = {}
+    for e in of_network(found.spec, scheme=found.scheme):
+        first_of.setdefault((e.mean, e.std, e.test_crop, e.interpolation, e.mode), e)
+    return list(first_of.values())
+
+
+def _bearing(found: NetworkFile, *names: str | None) -> PublishedWeights | None:
+    for name in (*names, found.spec.name):
+        entry = named_or_none(name)
+        if entry and (entry.pruned or get_spec(entry.network).stages == found.spec.stages):
+            return entry
+    return None
+
+
+def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:
+    """Returns preprocessing with the file's own normalisation, if it has one, for the channels of its network."""
+    if found.statistics is not None:
+        mean, std = found.statistics
+        preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
+    if found.spec.in_channels == preprocess.channels:
+        return preprocess
+    mean, std = (adapt_statistics(v, channels=found.spec.in_channels) for v in (preprocess.mean, preprocess.std))
+    return dataclasses.replace(preprocess, mean=mean, std=std)
+
+
+def default_names(num_classes: int) -> tuple[str, ...]:
+    """Returns the names of ImageNet's classes where there are as many, else numbers for names."""
+    # A background among 1001 classes is gone by now.
+    names = class_names(num_classes) if num_classes not in (0, _WITH_BACKGROUND) else None
+    return names if names is not None else tuple(f"class {i}" for i in range(num_classes))

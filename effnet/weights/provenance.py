@@ -1,0 +1,29 @@
+"""Whether a bundle's weights are published ones: what they were made of is kept with a digest of them."""
+
+from pathlib import Path
+
+from effnet.data.fetching import file_digest
+from effnet.runtime.config import WEIGHTS, ModelConfig
+from effnet.weights.catalog import PublishedWeights, entries
+
+
+def find_origin(config: ModelConfig) -> PublishedWeights | None:
+    """Returns the published weights that a bundle was made of, be they changed since or not, or None."""
+    made_of = config.origin.published if config.origin else ""
+    return next((entry for entry in entries() if made_of and entry.id == made_of), None)
+
+
+def published_origin(folder: Path, config: ModelConfig) -> PublishedWeights | None:
+    """Returns the published weights that a bundle's are to the byte, or None: others, trained on or edited since."""
+    entry = find_origin(config)
+    if entry is None or config.origin is None:
+        return None
+    return entry if file_digest(folder / WEIGHTS, "sha256") == config.origin.weights_sha256 else None
+
+
+def origin_words(folder: Path, config: ModelConfig) -> str:
+    """Returns what a bundle's weights were made of, and whether they have changed since; empty if it is not known."""
+    if config.origin is None:
+        return ""
+    changed = file_digest(folder / WEIGHTS, "sha256") != config.origin.weights_sha256
+    return f"made of {config.origin.source}, and changed since" if changed else config.origin.source
