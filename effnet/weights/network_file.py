@@ -8,7 +8,7 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
-from effnet.errors import WeightsError
+from effnet.errors import SpecError, WeightsError
 from effnet.weights.adapt import Arrays, adapt_statistics, drop_background
 from effnet.weights.catalog import PublishedWeights, entries, named, of_network, preprocess_of
 from effnet.weights.class_names import class_names
@@ -71,8 +71,20 @@ def read_network(
         statistics=pixel_statistics(contents.arrays) if scheme == "keras" else None,
         told_model=told.model,
         told_names=told.class_names,
-        notes=located.notes,
+        notes=located.notes + _contradiction(spec, told.model),
     )
+
+
+def _contradiction(spec: ArchSpec, told: str) -> tuple[str, ...]:
+    """Returns a note if the checkpoint tells another network of these layers than was asked for."""
+    try:
+        other = get_spec(told) if told else spec
+    except SpecError:
+        return ()
+    same = (other.padding, other.norm_epsilon) == (spec.padding, spec.norm_epsilon)
+    if same or other.stages != spec.stages:
+        return ()
+    return (f"the checkpoint calls itself {told}, whose padding or epsilon differ from those of {spec.name}",)
 
 
 def named_or_none(name: str | None) -> PublishedWeights | None:

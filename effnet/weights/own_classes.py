@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from effnet.data.datasets import list_source
 from effnet.data.places import HUB
-from effnet.errors import InputError, nearest
+from effnet.errors import DataError, InputError, nearest
 from effnet.system.files import parse_json, read_bytes
 from effnet.system.text import printable
 from effnet.weights.class_names import class_names as imagenet_names
@@ -133,7 +133,10 @@ def _from_data(source: str, order: ClassOrder | None) -> tuple[tuple[str, ...], 
             "a data set of the hub has its own order of classes, which its names do not tell; write the names into a "
             "file in that order (--classes names.txt), or say --class-order imagefolder if they were sorted"
         )
-    labels = {label for part in list_source(source).parts.values() for label in part.labels}
+    try:
+        labels = {label for part in list_source(source).parts.values() for label in part.labels}
+    except DataError as error:
+        raise InputError(f"--classes must be a .txt or .json file of class names, or labelled data: {error}") from error
     orders = {"imagefolder": tuple(sorted(labels)), "timm": tuple(sorted(labels, key=_natural))}
     if order is None and len(set(orders.values())) > 1:
         shown = "; ".join(f"{name}: {_some(names)}" for name, names in orders.items())

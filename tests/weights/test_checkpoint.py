@@ -76,7 +76,10 @@ def test_the_network_of_a_training_scripts_checkpoint(case, state, tmp_path, zip
 def test_the_name_that_the_script_kept_tells_the_padding(state, tmp_path):
     for model, padding in (("efficientnet_b0", "symmetric"), ("tf_efficientnet_b0", "same")):
         torch.save({"state_dict": state, "args": argparse.Namespace(model=model)}, tmp_path / "model_best.pth.tar")
-        assert read_network(tmp_path / "model_best.pth.tar", entry=None).spec.padding == padding
+        found = read_network(tmp_path / "model_best.pth.tar", entry=None)
+        assert (found.spec.padding, len(found.notes)) == (padding, 2)
+    asked = read_network(tmp_path / "model_best.pth.tar", entry=None, model="efficientnet_b0")
+    assert asked.notes[-1].startswith("the checkpoint calls itself tf_efficientnet_b0, whose padding or epsilon differ")
 
 
 @pytest.mark.parametrize(
