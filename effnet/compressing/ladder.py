@@ -174,7 +174,12 @@ class _Climb:
             )
 
     def _store_smaller(self) -> None:
-        """Tries weights of fewer bits, which save room, and time only where the runtime computes in them."""
+        """Tries weights of fewer bits, which save room, and time only where the runtime computes in them.
+
+        Where only int8 will do, and there is a deadline, they would take its time.
+        """
+        if self.limits.precision == "int8" and self.deadline is not None:
+            return
         self._if_any("fp16", "weights in 16 bits")
         self._if_any("bf16", "weights in 16 bits, arithmetic in bfloat16 where the processor has it")
         if self.limits.size_mb is not None and not self._over():

@@ -11,6 +11,7 @@ from effnet.compressing.prune_proof import REPORT
 from effnet.data.datasets import Dataset
 from effnet.fitting.backbones import LIGHT_CHANGES, scope_of
 from effnet.fitting.candidates import Candidate
+from effnet.fitting.deploy import least_steps
 from effnet.fitting.settings import PRUNING_SHARE
 from effnet.fitting.task import Task
 from effnet.fitting.timetable import Use, use_of
@@ -90,7 +91,7 @@ def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
         task.pace,
         dataset,
         candidate.cost.macs,
-        int8=candidate.precision == "int8",
+        int8_steps=least_steps(task.target) if candidate.precision == "int8" else 0,
         changed=not _is_light(candidate),
     )
 

@@ -43,6 +43,8 @@ _RGB = 3
 _MOST_FAILURES = 3
 # The least that a network is chosen for, and how much of the time of planning a patient measurement asks for.
 _LEAST_MINUTES, _DISTURBED_SECONDS = 0.01, 40.0
+# The share of the time of training, where it ends at a deadline, that the features of one view of each image may take.
+_HEAD_SHARE = 0.5
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
@@ -227,11 +229,29 @@ def _choose_pretrained(
 ) -> list[Candidate]:
     need = None
     if len(offers) > 1:
-        pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
-        minutes = training_minutes(task, dataset) or DEFAULT_MINUTES
-        need = feature_need(pictures, minutes=minutes, cores=usable_cores(), pace=task.pace)
+        need = _feature_need(task, dataset)
     candidates = list_pretrained(offers, precisions=_precisions(task, dataset), changes=changes)
-    return _plan(task, candidates, need=need, best="most accurate")
+    try:
+        return _plan(task, candidates, need=need, best="most accurate")
+    except TrainsTooSlowly:
+        if not task.deadline.limited or need is None:
+            raise
+        # Even the smallest pretrained network promises more than a fresh one in as little time.
+        least = max(2 * need.most_macs, min(c.cost.macs for c in candidates))
+        need = dataclasses.replace(need, most_macs=least)
+        return _plan(task, candidates, need=need, best="most accurate")
+
+
+def _feature_need(task: Task, dataset: Dataset) -> TrainingNeed:
+    """Returns how large a backbone may be; with a deadline, views and what follows have their time elsewhere."""
+    cores = usable_cores()
+    if task.deadline.limited:
+        minutes = training_minutes(task, dataset) or DEFAULT_MINUTES
+        return feature_need(
+            len(dataset.train) + len(dataset.val), minutes=minutes, cores=cores, pace=task.pace, share=_HEAD_SHARE
+        )
+    pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
+    return feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=cores)
 
 
 def _plan(

@@ -81,8 +81,14 @@ def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
     """Returns a sentence where the time that is left is not enough for the least int8; empty where it is."""
     if not task.deadline.limited:
         return ""
-    needs, left = task.pace.int8(dataset, cost(config.arch).macs), _left(config, dataset, task)
+    needs = task.pace.int8(dataset, cost(config.arch).macs, steps=least_steps(task.target))
+    left = _left(config, dataset, task)
     return not_enough("int8 was not tried", needs=needs, left=left) if left < needs else ""
+
+
+def least_steps(target: Target) -> int:
+    """Returns how many steps the least int8 takes: behind 32 bits and, where int8 is no must, 16."""
+    return 2 if target.precision == "int8" else 3
 
 
 def _left(config: ModelConfig, dataset: Dataset, task: Task) -> float:

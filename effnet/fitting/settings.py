@@ -68,12 +68,14 @@ def relaxed(need: TrainingNeed) -> TrainingNeed:
     return TrainingNeed(images_per_second=speed, most_macs=need.most_macs, reason=reason)
 
 
-def feature_need(pictures: int, *, minutes: float, cores: int, pace: Pace | None = None) -> TrainingNeed:
+def feature_need(
+    pictures: int, *, minutes: float, cores: int, pace: Pace | None = None, share: float = _FEATURE_SHARE
+) -> TrainingNeed:
     """Returns how large a backbone may be for the features of so many pictures to leave time for the rest.
 
     With a measured `pace` it is what that allows, else what a core can do at the most.
     """
-    seconds = 60 * minutes * _FEATURE_SHARE
+    seconds = 60 * minutes * share
     reason = f"the features of {pictures} pictures must take at most {seconds / 60:.3g} minutes"
     if pace is not None and pace.mac:
         most = max(0.0, seconds / pictures - pace.read) / pace.mac

@@ -16,8 +16,8 @@ from effnet.data.datasets import Dataset
 PLANNING_SHARE, INT8_SHARE, PRUNING_SHARE = 0.25, 0.3, 0.5
 # In measurements, on a free machine 1 to 2 s each: exports, their check, the last measurement and the reports; the
 # reports alone; what a head takes beside its features; a step towards int8, whose file is measured in turns with
-# another; and the least of such steps.
-_FINISHING, _REPORT, _HEAD, _INT8_STEP, _INT8_STEPS = 4.0, 1.5, 1.0, 6.0, 3
+# another.
+_FINISHING, _REPORT, _HEAD, _INT8_STEP = 4.0, 1.5, 1.0, 6.0
 # Learning gets at least this share of what int8 leaves, and what must follow at most this share of all.
 _LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
 # Ranges of int8 are found on so many images.
@@ -99,9 +99,9 @@ class Pace:
         """Returns how long a head takes, on one view of each image."""
         return _HEAD * self.measure + self.answer(len(dataset.train) + len(dataset.val), macs)
 
-    def int8(self, dataset: Dataset, macs: float) -> float:
-        """Returns how long int8 takes at the least: files of 32, 16 and 8 bits, and calibration."""
-        return _INT8_STEPS * self.int8_step(dataset, macs) + self.answer(_CALIBRATED + 2 * len(dataset.test), macs)
+    def int8(self, dataset: Dataset, macs: float, *, steps: int) -> float:
+        """Returns how long int8 takes that is reached in so many steps, with its calibration and test."""
+        return steps * self.int8_step(dataset, macs) + self.answer(_CALIBRATED + 2 * len(dataset.test), macs)
 
     def int8_step(self, dataset: Dataset, macs: float) -> float:
         """Returns how long one step takes: a file written, scored, and timed in turns with another."""
@@ -132,16 +132,17 @@ class Use:
         return {name: round(seconds, 1) for name, seconds in asdict(self).items()}
 
 
-def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8: bool, changed: bool) -> Use:
+def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps: int, changed: bool) -> Use:
     """Returns how `left` seconds are used for a network of so many MACs, which learns, and may be changed and rounded.
 
+    `int8_steps` are those that its int8 takes at the least, 0 without any.
     What follows learning comes first, for without it there is no bundle; learning has the rest.
     """
     if math.isinf(left):
         return Use(learning=math.inf)
     finishing = reserve(left, pace.finishing(dataset, macs))
     rest = left - finishing
-    rounding = max(pace.int8(dataset, macs), INT8_SHARE * rest) if int8 else 0.0
+    rounding = max(pace.int8(dataset, macs, steps=int8_steps), INT8_SHARE * rest) if int8_steps else 0.0
     if rounding > (1 - _LEAST_LEARNING) * rest:
         rounding = 0.0
     rest -= rounding

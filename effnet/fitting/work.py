@@ -16,6 +16,7 @@ from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.change import forget_change, use_for
 from effnet.fitting.choose import choose
+from effnet.fitting.deploy import least_steps
 from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
 from effnet.fitting.measure import busy_planning, machine_pace, training_speed
@@ -110,7 +111,7 @@ def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
     candidate = plan.candidates[plan.attempts[number - 1].candidate]
     least = plan.pace.finishing(dataset, candidate.cost.macs)
     if candidate.precision == "int8":
-        least += plan.pace.int8(dataset, candidate.cost.macs)
+        least += plan.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
     used = min(used, task.deadline.left() - least)
     return dataclasses.replace(
         task, pace=plan.pace, deadline=dataclasses.replace(task.deadline, end=task.deadline.end - used)
@@ -332,7 +333,13 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         )
     if not artifact.honoured:
         advice = enough(task.budget, artifact.measured)
-        late = f". {left_out[-1]}: give more --minutes" if left_out else ""
+        late = ""
+        if left_out:
+            late = (
+                "; give more --minutes"
+                if left_out[-1] in artifact.failures
+                else f". {left_out[-1]}: give more --minutes"
+            )
         raise BudgetError(
             f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}"
             f"{late}. Model and report are in {task.out}"
@@ -350,7 +357,7 @@ def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, f
     for line in use.in_words():
         task.say(line)
     if candidate.precision == "int8" and not use.int8:
-        needs = task.pace.int8(dataset, candidate.cost.macs)
+        needs = task.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
         task.say(f"  int8 is only tried if training ends early: it takes about {clock_words(needs)}")
     return {"before": round(task.deadline.seconds - task.deadline.left(), 1)} | use.to_dict()
 
@@ -361,7 +368,8 @@ def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
         return ""
     candidate = plan.candidates[plan.attempts[number].candidate]
     macs, pace = candidate.cost.macs, task.pace
-    needs = pace.finishing(dataset, macs) + (pace.int8(dataset, macs) if candidate.precision == "int8" else 0.0)
+    int8 = pace.int8(dataset, macs, steps=least_steps(task.target))
+    needs = pace.finishing(dataset, macs) + (int8 if candidate.precision == "int8" else 0.0)
     needs += pace.head(dataset, macs) if candidate.weights else _epoch_seconds(task, dataset, candidate)
     left = task.deadline.left()
     what = f"The next smaller network, {candidate.title}, was not tried"

@@ -62,7 +62,7 @@ def texts(said):
 )
 def test_what_is_left_is_shared_out_whole_and_learning_always_gets_some(left, measure, mac, int8, changed):
     digits, pace = digits_read(), Pace(mac=mac, measure=measure)
-    use = use_of(left, pace, digits, 1e8, int8=int8, changed=changed)
+    use = use_of(left, pace, digits, 1e8, int8_steps=3 * int8, changed=changed)
     parts = (use.learning, use.change, use.int8, use.finishing)
     assert sum(parts) == pytest.approx(left)
     assert min(parts) >= 0
@@ -70,14 +70,14 @@ def test_what_is_left_is_shared_out_whole_and_learning_always_gets_some(left, me
     assert use.learning >= 0.07 * left
     assert (use.change > 0) <= changed
     # Int8 is given enough, or nothing.
-    assert use.int8 == 0 or (int8 and use.int8 >= pace.int8(digits, 1e8))
+    assert use.int8 == 0 or (int8 and use.int8 >= pace.int8(digits, 1e8, steps=3))
 
 
 def test_without_minutes_nothing_has_an_end():
     deadline = deadline_of(None)
     assert not deadline.limited
     assert deadline.left() == deadline.at_most(3).left() == deadline.earlier(3).left() == math.inf
-    assert use_of(math.inf, Pace(), digits_read(), 1.0, int8=True, changed=True).learning == math.inf
+    assert use_of(math.inf, Pace(), digits_read(), 1.0, int8_steps=3, changed=True).learning == math.inf
 
 
 def test_a_deadline_counts_what_was_used_and_is_never_negative():
@@ -113,7 +113,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
     monkeypatch.setattr("effnet.fitting.deploy.climb", None)
     monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
     monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 60.0)
-    sentence = "int8 was not tried: 20 s were left, and it takes about 3:00 min"
+    sentence = "int8 was not tried: 20 s were left, and it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
         effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
     assert "give more --minutes" in str(refused.value)
