@@ -8,12 +8,16 @@ import pytest
 import safetensors.numpy
 
 import effnet
+from effnet.cli.models import balanced_lines
 from effnet.compressing.recovery import recovery_recipe
 from effnet.data.datasets import read_dataset
+from effnet.data.findings import describe
+from effnet.data.inspect import inspect_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.fitting.asked import with_balance
 from effnet.fitting.balanced import balanced_sentence, prior_sentence
+from effnet.fitting.runs import read_run
 from effnet.runtime.config import read_config
 from effnet.training.balance import log_prior
 from effnet.training.head import Head, train_head
@@ -89,6 +93,30 @@ def _hopeless():
     return Head(
         weight=nothing, bias=nothing[:, 0], penalty=1.0, val_loss=9.0, val_accuracy=0.0, val_balanced_accuracy=0.0
     )
+
+
+def test_the_terminal_says_what_accuracy_hides_and_nothing_twice():
+    test = {"accuracy": 0.9, "balanced_accuracy": 0.90001, "balanced_bootstrap": (0.85, 0.99999), "lowest": None}
+    assert list(balanced_lines(test)) == []
+    lowest = {"name": "ow\x1bl", "recall": 0.9999999, "support": 7}
+    assert list(balanced_lines(test | {"balanced_accuracy": 0.87, "lowest": lowest})) == [
+        "balanced accuracy 87.00% (bootstrap 85.00% to 99.99%): the mean recall of the classes",
+        "lowest recall: 99.99% of the 7 images of ow\\x1bl",
+    ]
+
+
+def test_inspection_says_where_the_imbalance_is_and_what_there_is_for_it(rare, stripes):
+    lines = describe(inspect_dataset(read_dataset(str(rare))))
+    (line,) = (line for line in lines if "--balance" in line)
+    assert line.startswith("  plain has ")
+    assert not any("--balance" in line for line in describe(inspect_dataset(read_dataset(str(stripes)))))
+
+
+def test_runs_are_listed_with_both_accuracies(fits):
+    row = read_run(fits[1], now=0.0).to_row()
+    report = json.loads((fits[1] / "report.json").read_text())
+    assert row["test_balanced_accuracy"] == report["test_balanced_accuracy"]
+    assert row["val_balanced_accuracy"] == report["training"]["head"]["val_balanced_accuracy"]
 
 
 def test_two_wishes_for_balance_that_differ_are_refused():
