@@ -1,6 +1,6 @@
 """`python -m benchmarks.augment_speed`: what augmentation on whole batches costs a training step on two CPU cores.
 
-B0 at 128 pixels, 16 pictures a step, two threads. The plain step and a step with each policy (and with rotation,
+B0 at 128 pixels, 16 images a step, two threads. The plain step and a step with each policy (and with rotation,
 jitter and erasing, and with mixing) take turns, a number of times; the figure is the speed of the slowest as a share
 of the plain step's, medians of all rounds. Beside it: what augmentation alone takes, in milliseconds a batch, and
 kornia's policies for comparison where kornia is installed.
@@ -41,7 +41,7 @@ _KORNIA = {"AutoAugment": {}, "RandAugment": {"n": 2, "m": 9}, "TrivialAugment":
 
 
 def main() -> None:
-    """Trains with each in turn and compares speeds."""
+    """Train with each in turn and compares speeds."""
     args = options(__doc__ or "", n=5)
     torch.set_num_threads(THREADS)
     rng = np.random.default_rng(0)
@@ -71,14 +71,14 @@ def main() -> None:
 
 
 def seconds(act: Callable[[Augment, int], None], augment: Augment, number: int) -> float:
-    """Returns how long one step takes."""
+    """Return how long one step takes."""
     start = time.perf_counter()
     act(augment, number)
     return time.perf_counter() - start
 
 
 def make_prepared(images: np.ndarray, labels: np.ndarray) -> Callable[[Augment, int], None]:
-    """Returns what makes a batch ready for the loss."""
+    """Return what makes a batch ready for the loss."""
 
     def prepared(augment: Augment, number: int) -> None:
         recipe = dataclasses.replace(Recipe(), augment=augment)
@@ -88,7 +88,7 @@ def make_prepared(images: np.ndarray, labels: np.ndarray) -> Callable[[Augment, 
 
 
 def make_step(images: np.ndarray, labels: np.ndarray) -> Callable[[Augment, int], None]:
-    """Returns a training step of B0 on these pictures."""
+    """Return a training step of B0 on these images."""
     model = build(effnet.get_spec("b0"), dropout=0.2, drop_path=0.2, seed=0).to(memory_format=torch.channels_last)
     optimizer, loss_fn = make_optimizer(model, Recipe()), cross_entropy(0.1)
 
@@ -104,7 +104,7 @@ def make_step(images: np.ndarray, labels: np.ndarray) -> Callable[[Augment, int]
 
 
 def kornia_ms(images: np.ndarray) -> dict[str, float]:
-    """Returns milliseconds a batch of kornia's policies, which do one thing to all pictures of a batch."""
+    """Return milliseconds a batch of kornia's policies, which do one thing to all images of a batch."""
     if importlib.util.find_spec("kornia") is None:
         return {}
     auto = importlib.import_module("kornia.augmentation.auto")

@@ -35,7 +35,7 @@ _REFUSED = 3
 
 
 def main() -> None:
-    """Fits every budget and counts those that were kept or refused as they should be."""
+    """Fit every budget and counts those that were kept or refused as they should be."""
     args = options(__doc__ or "", n=20)
     rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def draw(rng: np.random.Generator, *, tighter: float = 1) -> dict[str, float]:
-    """Returns one to three limits, evenly in their logarithms, or so much tighter."""
+    """Return one to three limits, evenly in their logarithms, or so much tighter."""
     count = int(rng.integers(1, len(_RANGES) + 1))
     names = rng.permutation(list(_RANGES))[:count]
     limits = {str(name): np.exp(rng.uniform(*np.log(_RANGES[name]))) / tighter for name in sorted(names)}
@@ -69,7 +69,7 @@ def draw(rng: np.random.Generator, *, tighter: float = 1) -> dict[str, float]:
 
 
 def try_budget(data: str, budget: dict[str, float], out: Path) -> dict[str, object]:
-    """Fits once and returns what came of it, and whether that is right."""
+    """Fit once and returns what came of it, and whether that is right."""
     code, text = _fit(data, budget, out)
     found: dict[str, object] = {"budget": budget, "exit_code": code}
     if code == 0:
@@ -90,7 +90,7 @@ def _fit(data: str, budget: dict[str, float], out: Path) -> tuple[int, str]:
 
 
 def _measure(bundle: Path, budget: dict[str, float]) -> dict[str, float]:
-    """Returns what the file takes: the least of a few measurements of each, until the budget is kept."""
+    """Return what the file takes: the least of a few measurements of each, until the budget is kept."""
     path = bundle / load(bundle).format.file
     least: dict[str, float] = {}
     calm = math.inf
@@ -106,7 +106,7 @@ def _measure(bundle: Path, budget: dict[str, float]) -> dict[str, float]:
 
 
 def _advised(text: str) -> dict[str, float]:
-    """Returns the limits that a refusal advises: of a single one it does not say again which."""
+    """Return the limits that a refusal advises: of a single one it does not say again which."""
     _, _, advice = text.partition("ask for ")
     label = next((label for label in _LABELS if label in text), "")
     found = {}
@@ -117,7 +117,7 @@ def _advised(text: str) -> dict[str, float]:
 
 
 def _cifar(folder: Path) -> Path:
-    """Writes a part of CIFAR-10's pictures."""
+    """Write a part of CIFAR-10's images."""
     return (
         unpack(shared("data", "cifar10_12k.tar.gz"), folder, lambda part, number: "all" if number <= _A_CLASS else "")
         / "all"

@@ -1,4 +1,4 @@
-"""The pictures of CIFAR-10 that benchmarks train on."""
+"""The images of CIFAR-10 that benchmarks train on."""
 
 import tarfile
 from collections import Counter
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 Place = Callable[[str, int], str]
-"""From a picture's part (train or test) and its number within the class, from 1, to the folder it belongs to."""
+"""From an image's part (train or test) and its number within the class, from 1, to the folder it belongs to."""
 
 
 def unpack(archive: Path, folder: Path, place: Place) -> Path:
-    """Writes the archive's PART/CLASS/*.jpg as `folder`/PLACE/CLASS/*.jpg and returns `folder`.
+    """Write the archive's PART/CLASS/*.jpg as `folder`/PLACE/CLASS/*.jpg and returns `folder`.
 
-    Pictures that `place` has no folder for, an empty text, are left out.
+    Images that `place` has no folder for, an empty text, are left out.
     """
     counts: Counter[tuple[str, str]] = Counter()
     with tarfile.open(archive) as file:

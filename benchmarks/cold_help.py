@@ -7,7 +7,7 @@ from benchmarks.harness import finish, options, seconds_of
 
 
 def main() -> None:
-    """Runs both sides alternately, each in fresh processes."""
+    """Run both sides alternately, each in fresh processes."""
     args = options(__doc__, n=15)
     samples: dict[str, list[float]] = {"effnet --help": [], "python -c pass": []}
     for _ in range(args.n):

@@ -1,4 +1,4 @@
-"""A cold `effnet predict` of one picture against importing torch: `python -m benchmarks.cold_predict`."""
+"""A cold `effnet predict` of one image against importing torch: `python -m benchmarks.cold_predict`."""
 
 import statistics
 import sys
@@ -17,7 +17,7 @@ from effnet.weights.bundle import save_bundle, state_arrays
 
 
 def main() -> None:
-    """Runs B0 at 224 pixels on a 500 x 375 photograph-sized picture, and `import torch`, alternately."""
+    """Run B0 at 224 pixels on a 500 x 375 photograph-sized image, and `import torch`, alternately."""
     args = options(__doc__, n=10)
     samples: dict[str, list[float]] = {"effnet predict": [], "import torch": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -29,8 +29,8 @@ def main() -> None:
         save_bundle(folder, config, state)
         export_onnx(folder, config, state)
         pixels = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "picture.jpg")
-        predict = [sys.executable, "-m", "effnet", "predict", scratch, str(folder / "picture.jpg")]
+        Image.fromarray(pixels).save(folder / "image.jpg")
+        predict = [sys.executable, "-m", "effnet", "predict", scratch, str(folder / "image.jpg")]
         for _ in range(args.n):
             samples["effnet predict"].append(seconds_of(predict))
             samples["import torch"].append(seconds_of([sys.executable, "-c", "import torch"]))

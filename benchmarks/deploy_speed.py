@@ -3,7 +3,7 @@
 Two networks on imagenette_mini: Lite0 with a head on its published backbone, and a B0 (SiLU, squeeze-and-excitation)
 that is trained here. The plain route is the same weights in timm, exported by torch.onnx, in ONNX Runtime at 32 bits.
 `effnet fit` gets the plain bundle as its weights, and a third of the plain latency and a quarter of the size as its
-budget. Both files are then timed in turns, one picture at a time; accuracies are those on the same test pictures. The
+budget. Both files are then timed in turns, one image at a time; accuracies are those on the same test images. The
 figure is the lesser speed-up; it counts as 0 where more than half a point is lost or the file is larger than a quarter.
 """
 
@@ -47,7 +47,7 @@ class Case:
 
 
 def main() -> None:
-    """Compares both networks."""
+    """Compare both networks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/deploy_speed.json")
@@ -81,14 +81,14 @@ def main() -> None:
 
 
 def cases(data: Path) -> list[Case]:
-    """Returns both networks."""
+    """Return both networks."""
     lite0 = str(shared("weights", "tf_efficientnet_lite0_headless.safetensors"))
 
     def head(out: Path) -> None:
         effnet.fit(data, weights=lite0, strategy="head", precision="fp32", out=out)
 
     def from_scratch(out: Path) -> None:
-        # With Lite0 as its teacher, at the same resolution: 600 pictures alone teach a network of this size little.
+        # With Lite0 as its teacher, at the same resolution: 600 images alone teach a network of this size little.
         teacher = out.with_name("teacher")
         if not (teacher / "report.json").is_file():
             effnet.fit(data, weights=lite0, strategy="head", max_macs=_TEACHER_MACS, precision="fp32", out=teacher)
@@ -112,7 +112,7 @@ def cases(data: Path) -> list[Case]:
 
 
 def compare(case: Case, data: Path, folder: Path, args: argparse.Namespace, samples: dict[str, list[float]]) -> Any:
-    """Returns what both routes take and reach; `samples` gets every turn."""
+    """Return what both routes take and reach; `samples` gets every turn."""
     bundle = folder / case.name
     if not (bundle / "report.json").is_file():
         shutil.rmtree(bundle, ignore_errors=True)
@@ -132,11 +132,11 @@ def compare(case: Case, data: Path, folder: Path, args: argparse.Namespace, samp
     model = effnet.load(out)
     path = out / model.format.file
     engine = open_engine(path, threads=1)
-    picture = np.resize(np.arange(251, dtype=np.uint8), (1, engine.side, engine.side, engine.channels))
+    image = np.resize(np.arange(251, dtype=np.uint8), (1, engine.side, engine.side, engine.channels))
     plain_turns, our_turns = [], []
     for _ in range(args.n):
         plain_turns.append(statistics.median(turn(run_plain)))
-        our_turns.append(statistics.median(turn(lambda: engine.run(picture))))
+        our_turns.append(statistics.median(turn(lambda: engine.run(image))))
     samples[f"{case.name}_timm_ms"], samples[f"{case.name}_effnet_ms"] = plain_turns, our_turns
     dataset = read_dataset(str(data), seed=effnet.load(bundle).config.split_seed or 0)
     before, after = score_plain(plain, effnet.load(bundle), dataset.test), effnet.evaluate(model, dataset.test).accuracy
@@ -152,12 +152,12 @@ def compare(case: Case, data: Path, folder: Path, args: argparse.Namespace, samp
         "timm_mb": size_mb,
         "effnet_mb": model.format.size_bytes(out) / 1e6,
         "size_share": model.format.size_bytes(out) / 1e6 / size_mb,
-        "test_pictures": len(dataset.test),
+        "test_images": len(dataset.test),
     }
 
 
 def export_timm(case: Case, bundle: Path, path: Path) -> None:
-    """Writes the bundle's weights as timm's own model, through torch.onnx."""
+    """Write the bundle's weights as timm's own model, through torch.onnx."""
     import torch
     from safetensors.torch import load_file
 
@@ -173,11 +173,11 @@ def export_timm(case: Case, bundle: Path, path: Path) -> None:
 
 
 def plain_route(path: Path, side: int) -> Callable[[], Any]:
-    """Returns what runs one normalised picture through the plain file, with one thread."""
+    """Return what runs one normalised image through the plain file, with one thread."""
     session = _session(path)
     name = session.get_inputs()[0].name
-    picture = np.resize(np.linspace(-2, 2, 251, dtype=np.float32), (1, 3, side, side))
-    return lambda: session.run(None, {name: picture})
+    image = np.resize(np.linspace(-2, 2, 251, dtype=np.float32), (1, 3, side, side))
+    return lambda: session.run(None, {name: image})
 
 
 def _session(path: Path) -> Any:
@@ -189,7 +189,7 @@ def _session(path: Path) -> Any:
 
 
 def turn(run: Callable[[], Any]) -> list[float]:
-    """Returns the milliseconds of every run within a turn."""
+    """Return the milliseconds of every run within a turn."""
     found: list[float] = []
     end = time.perf_counter() + _TURN_SECONDS
     while time.perf_counter() < end or len(found) < 5:
@@ -200,7 +200,7 @@ def turn(run: Callable[[], Any]) -> list[float]:
 
 
 def calm_ms(run: Callable[[], Any]) -> float:
-    """Returns the milliseconds of the fastest of turns over half a minute, or over more until one was in a calm moment.
+    """Return the milliseconds of the fastest of turns over half a minute, or over more until one was in a calm moment.
 
     Neighbours on the machine only ever add time, for many seconds on end.
     """
@@ -217,7 +217,7 @@ def calm_ms(run: Callable[[], Any]) -> float:
 
 
 def score_plain(path: Path, model: Predictor, split: Any) -> float:
-    """Returns the plain file's accuracy on the pictures of `split`, prepared as the bundle's preprocessing says."""
+    """Return the plain file's accuracy on the images of `split`, prepared as the bundle's preprocessing says."""
     from effnet.data.datasets import load_image
     from effnet.data.preprocess import normalize, resize_and_crop
 

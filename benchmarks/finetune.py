@@ -1,7 +1,7 @@
-"""`python -m benchmarks.finetune`: what fine-tuning adds to a head where pictures differ from those of the pretraining.
+"""`python -m benchmarks.finetune`: what fine-tuning adds to a head where images differ from those of the pretraining.
 
-100 training and 50 test pictures of each CIFAR-10 class, 32 pixels wide, from a real Lite0 backbone at 96 pixels: the
-figure is by how many points `effnet fit --strategy finetune` (6 epochs) is more accurate on the test pictures than
+100 training and 50 test images of each CIFAR-10 class, 32 pixels wide, from a real Lite0 backbone at 96 pixels: the
+figure is by how many points `effnet fit --strategy finetune` (6 epochs) is more accurate on the test images than
 `--strategy head`, averaged over seeds.
 """
 
@@ -18,7 +18,7 @@ TRAIN, TEST, EPOCHS, MAX_MACS = 100, 50, 6, 80e6
 
 
 def main() -> None:
-    """Fits with both strategies, in turn, and compares."""
+    """Fit with both strategies, in turn, and compares."""
     args = options(__doc__ or "", n=2)
     weights = shared("weights", "tf_efficientnet_lite0_headless.safetensors")
     samples: dict[str, list[float]] = {
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def place(part: str, number: int) -> str:
-    """Returns the split of a picture: the first ones of each class, and no others."""
+    """Return the split of an image: the first ones of each class, and no others."""
     return part if number <= (TRAIN if part == "train" else TEST) else ""
 
 

@@ -17,7 +17,7 @@ RECORDS = ROOT / "benchmarks" / "records"
 
 
 def options(description: str, *, n: int) -> argparse.Namespace:
-    """Returns the options that every benchmark takes."""
+    """Return the options that every benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
@@ -36,7 +36,7 @@ def finish(
     samples: Mapping[str, Sequence[float]],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Prints the last line, writes the record where asked, and exits with 1 where a checked goal is missed."""
+    """Print the last line, writes the record where asked, and exits with 1 where a checked goal is missed."""
     record = BenchmarkRecord(
         name=name,
         figure=figure,
@@ -56,21 +56,21 @@ def finish(
 
 
 def command_line() -> str:
-    """Returns the command that runs this benchmark again; of paths only the last part, which says what is meant."""
+    """Return the command that runs this benchmark again; of paths only the last part, which says what is meant."""
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
     words = [word for word in words if word not in ("--record", "--check")]
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
 
 
 def seconds_of(command: Sequence[str]) -> float:
-    """Returns how long a command takes, start and end included; raises CalledProcessError where it fails."""
+    """Return how long a command takes, start and end included; raises CalledProcessError where it fails."""
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return time.perf_counter() - start
 
 
 def shared(*parts: str) -> Path:
-    """Returns a file or folder of the folder `shared` beside the repository; ends with code 2 where it is absent."""
+    """Return a file or folder of the folder `shared` beside the repository; ends with code 2 where it is absent."""
     path = ROOT.parent.joinpath("shared", *parts)
     if not path.exists():
         print(f"this benchmark needs {Path('shared', *parts)} beside the repository; it is absent", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.input_speed`: training pictures from file to batch, on one core, against timm's loader.
+"""`python -m benchmarks.input_speed`: training images from file to batch, on one core, against timm's loader.
 
 Photographs of 500 x 375 pixels, JPEG of quality 90 with 4:2:0 chroma, become random crops of 224 x 224 pixels (8 % to
 100 % of the area, 3:4 to 4:3, bicubic, mirrored half of the time) in batches of 64, every file decoded each time.
@@ -11,7 +11,7 @@ counts for neither side. The figure is the ratio of images/s on the set where it
 differ from Pillow's bicubic views of the same crops by more than the tolerance.
 
 The details compare like with like too: both normalised on this core, and both uint8, as the inner loader of timm's
-prefetcher gives them; and they say what effnet reaches without simplejpeg, and from the pictures that it keeps.
+prefetcher gives them; and they say what effnet reaches without simplejpeg, and from the images that it keeps.
 """
 
 import functools
@@ -61,7 +61,7 @@ Epoch = Callable[[], Iterable[object]]
 
 
 def main() -> None:
-    """Times both sides on both sets of photographs and compares."""
+    """Time both sides on both sets of photographs and compares."""
     args = options(__doc__ or "", n=7)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -90,20 +90,20 @@ def main() -> None:
     )  # fmt: skip
 
 
-def enlarged(pictures: list[Image.Image], index: int) -> Image.Image:
-    """Returns one photograph, enlarged to the full width and cropped."""
+def enlarged(images: list[Image.Image], index: int) -> Image.Image:
+    """Return one photograph, enlarged to the full width and cropped."""
     width, height = _SIZE
     top = (width - height) // 2
-    whole = pictures[index % len(pictures)].resize((width, width), Image.Resampling.BICUBIC)
+    whole = images[index % len(images)].resize((width, width), Image.Resampling.BICUBIC)
     return whole.crop((0, top, width, top + height))
 
 
-def mosaic(pictures: list[Image.Image], index: int) -> Image.Image:
-    """Returns four photographs side by side, pixel for pixel, cropped."""
-    side = pictures[0].width
+def mosaic(images: list[Image.Image], index: int) -> Image.Image:
+    """Return four photographs side by side, pixel for pixel, cropped."""
+    side = images[0].width
     whole = Image.new("RGB", (2 * side, 2 * side))
     for place in range(4):
-        whole.paste(pictures[(index + 71 * place) % len(pictures)], (place % 2 * side, place // 2 * side))
+        whole.paste(images[(index + 71 * place) % len(images)], (place % 2 * side, place // 2 * side))
     left, top = (2 * side - _SIZE[0]) // 2, (2 * side - _SIZE[1]) // 2
     return whole.crop((left, top, left + _SIZE[0], top + _SIZE[1]))
 
@@ -111,17 +111,17 @@ def mosaic(pictures: list[Image.Image], index: int) -> Image.Image:
 def write_photos(
     sources: list[Path], folder: Path, make: Callable[[list[Image.Image], int], Image.Image]
 ) -> list[Path]:
-    """Writes the set's JPEG files and returns their paths."""
+    """Write the set's JPEG files and returns their paths."""
     folder.mkdir(parents=True)
-    pictures = [Image.open(path).convert("RGB") for path in sources]
+    images = [Image.open(path).convert("RGB") for path in sources]
     paths = [folder / f"{index:04d}.jpg" for index in range(_PHOTOS)]
     for index, path in enumerate(paths):
-        make(pictures, index).save(path, "JPEG", quality=90, subsampling="4:2:0")
+        make(images, index).save(path, "JPEG", quality=90, subsampling="4:2:0")
     return paths
 
 
 def time_sides(files: list[Path], folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Returns images/s of every side by round; in each round every side has its turn."""
+    """Return images/s of every side by round; in each round every side has its turn."""
     split = Split(sources=tuple(map(str, files)), labels=np.zeros(len(files), np.int64))
     direct, kept = (cached_loader(split, _PREPROCESS, limit=limit) for limit in (0, CACHE_BYTES))
     device = torch.device("cpu")
@@ -146,14 +146,14 @@ def time_sides(files: list[Path], folder: Path, rounds: int) -> dict[str, list[f
 
 
 def compare(found: dict[str, list[float]], ours: str, theirs: str) -> dict[str, object]:
-    """Returns by how much effnet is faster, round by round, than timm's fastest setting of that kind."""
+    """Return by how much effnet is faster, round by round, than timm's fastest setting of that kind."""
     fastest = max((name for name in found if name.startswith(theirs)), key=lambda name: statistics.median(found[name]))
     ratios = [mine / other for mine, other in zip(found[ours], found[fastest], strict=True)]
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios), "against": fastest}
 
 
 def timed(name: str, epoch: Epoch) -> float:
-    """Returns images/s of one epoch; for one side as where simplejpeg is not installed."""
+    """Return images/s of one epoch; for one side as where simplejpeg is not installed."""
     if name != _PILLOW_ONLY:
         return rate(epoch)
     with mock.patch.dict(sys.modules, {"simplejpeg": None}):
@@ -164,7 +164,7 @@ def timed(name: str, epoch: Epoch) -> float:
 
 
 def rate(epoch: Epoch) -> float:
-    """Returns images per second of processor time over one epoch, that of all threads and of worker processes.
+    """Return images per second of processor time over one epoch, that of all threads and of worker processes.
 
     A worker that lives on begins with the next epoch. It is waited for, so that each epoch is charged with as many
     batches as it hands out, and never those of another side.
@@ -181,7 +181,7 @@ def rate(epoch: Epoch) -> float:
 
 
 def cpu_seconds() -> float:
-    """Returns the processor time that this process and its living children have used."""
+    """Return the processor time that this process and its living children have used."""
     total = time.process_time()
     for child in multiprocessing.active_children():
         times = Path(f"/proc/{child.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -190,7 +190,7 @@ def cpu_seconds() -> float:
 
 
 def timm_epochs(folder: Path) -> dict[str, Epoch]:
-    """Returns an epoch of timm's loader by its settings; the worker, where there is one, lives on between epochs."""
+    """Return an epoch of timm's loader by its settings; the worker, where there is one, lives on between epochs."""
     data = import_timm().data
     found: dict[str, Epoch] = {}
     for workers in (0, 1):
@@ -209,15 +209,15 @@ def timm_epochs(folder: Path) -> dict[str, Epoch]:
 
 
 def differences(files: list[Path]) -> dict[str, float]:
-    """Returns how far effnet's views are from Pillow's: crop of the whole picture, bicubic, mirrored alike."""
+    """Return how far effnet's views are from Pillow's: crop of the whole image, bicubic, mirrored alike."""
     load = cached_loader(Split(sources=tuple(map(str, files)), labels=np.zeros(len(files))), _PREPROCESS, limit=0)
     counts = np.zeros(256, np.int64)
     for index, path in enumerate(files):
         found = augmented(load(index), _RECIPE, _PREPROCESS, rng=np.random.default_rng(index))
         rng = np.random.default_rng(index)
-        picture = Image.open(path).convert("RGB")
-        box = random_box(picture.height, picture.width, rng=rng, scale=(_MIN_AREA, 1.0), ratio=(3 / 4, 4 / 3))
-        view = np.asarray(picture.crop(box).resize((224, 224), Image.Resampling.BICUBIC)).astype(np.int16)
+        image = Image.open(path).convert("RGB")
+        box = random_box(image.height, image.width, rng=rng, scale=(_MIN_AREA, 1.0), ratio=(3 / 4, 4 / 3))
+        view = np.asarray(image.crop(box).resize((224, 224), Image.Resampling.BICUBIC)).astype(np.int16)
         view = view[:, ::-1] if rng.random() < 0.5 else view
         counts += np.bincount(np.abs(found - view).ravel(), minlength=256)
     levels, shares = np.arange(256), counts / counts.sum()

@@ -1,8 +1,8 @@
 """`python -m benchmarks.int8_accuracy [--cache FOLDER]`: what int8 costs a network with SiLU and SE.
 
-It is trained here on 9,800 pictures of CIFAR-10 of 32 pixels (kept in the cache folder, where one is named) and scored
+It is trained here on 9,800 images of CIFAR-10 of 32 pixels (kept in the cache folder, where one is named) and scored
 on 2,000 others by each runtime: in 32 bits, in effnet's int8, and in the int8 that the runtime's own tools make with
-their default settings. All calibrate on the same training pictures. The figure is the loss, in points, of the second
+their default settings. All calibrate on the same training images. The figure is the loss, in points, of the second
 best runtime: at most so much is lost in at least two.
 """
 
@@ -33,7 +33,7 @@ from effnet.weights.bundle import load_state
 GOAL = 0.5
 EPOCHS, CALIBRATION = 8, 300
 FLOATS = {"onnx-int8": "onnx", "openvino-int8": "openvino", "litert-int8": "litert"}
-# Told apart on training pictures that did not calibrate, so that the test pictures choose nothing.
+# Told apart on training images that did not calibrate, so that the test images choose nothing.
 WAYS = [
     Quantization(method=method, bias_correction=correction)
     for method in ("minmax", "entropy") for correction in ("none", "fast")
@@ -42,18 +42,18 @@ CHOICE = 1000
 
 
 def main() -> None:
-    """Trains where need be, quantizes with each runtime both ways, and compares."""
+    """Train where need be, quantizes with each runtime both ways, and compares."""
     args = options()
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
         bundle, data = network(cache)
         dataset = read_dataset(data)
         preprocess = read_config(bundle).preprocess
-        test = pictures(dataset.test, preprocess, range(len(dataset.test)))
+        test = images(dataset.test, preprocess, range(len(dataset.test)))
         order = np.random.default_rng(0).permutation(len(dataset.train))
-        calibration = pictures(dataset.train, preprocess, order[:CALIBRATION])
+        calibration = images(dataset.train, preprocess, order[:CALIBRATION])
         choice = order[CALIBRATION : CALIBRATION + CHOICE]
-        held = (pictures(dataset.train, preprocess, choice), np.asarray(dataset.train.labels)[choice])
+        held = (images(dataset.train, preprocess, choice), np.asarray(dataset.train.labels)[choice])
         samples: dict[str, list[float]] = {}
         for name, accuracy in scores(bundle, Path(scratch), calibration, held, (test, np.asarray(dataset.test.labels))):
             samples[name] = [accuracy]
@@ -62,12 +62,12 @@ def main() -> None:
     figure = sorted(losses.values())[1] if len(losses) > 1 else float("inf")
     finish(
         "int8_accuracy", args, figure=figure, goal=GOAL, unit="points lost", better="lower", samples=samples,
-        details={"losses": losses, "epochs": EPOCHS, "calibration": CALIBRATION, "pictures": len(test)},
+        details={"losses": losses, "epochs": EPOCHS, "calibration": CALIBRATION, "images": len(test)},
     )  # fmt: skip
 
 
 def options() -> argparse.Namespace:
-    """Returns the options that every benchmark takes, and where the trained network is kept."""
+    """Return the options that every benchmark takes, and where the trained network is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
@@ -78,7 +78,7 @@ def options() -> argparse.Namespace:
 
 
 def spec() -> ArchSpec:
-    """Returns the network: B0's kinds of blocks, activation and gate, with strides for pictures of 32 pixels."""
+    """Return the network: B0's kinds of blocks, activation and gate, with strides for images of 32 pixels."""
     rows = [
         ("mbconv", 1, 3, 1, 1, 16, 16), ("mbconv", 2, 3, 2, 4, 16, 24), ("mbconv", 2, 5, 2, 4, 24, 40),
         ("mbconv", 3, 3, 2, 4, 40, 80), ("mbconv", 2, 5, 1, 4, 80, 112),
@@ -97,7 +97,7 @@ def spec() -> ArchSpec:
 
 
 def network(cache: Path) -> tuple[Path, Path]:
-    """Returns the trained bundle and the pictures, both made where `cache` lacks them."""
+    """Return the trained bundle and the images, both made where `cache` lacks them."""
     data, bundle = cache / "cifar10", cache / "network"
     if not data.is_dir():
         unpack(shared("data", "cifar10_12k.tar.gz"), data, place)
@@ -109,13 +109,13 @@ def network(cache: Path) -> tuple[Path, Path]:
     return bundle, data
 
 
-def pictures(split: Split, preprocess: Preprocess, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Returns pictures as preprocessing makes them, uint8 [pictures, R, R, C]."""
+def images(split: Split, preprocess: Preprocess, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return images as preprocessing makes them, uint8 [images, R, R, C]."""
     return np.stack([resize_and_crop(load_image(split, int(i), channels=3), preprocess) for i in indices])
 
 
 def accuracy(path: Path, labelled: tuple[np.ndarray, np.ndarray]) -> float:
-    """Returns the share, in percent, of right answers of a model's file in its runtime."""
+    """Return the share, in percent, of right answers of a model's file in its runtime."""
     engine, (images, labels) = open_engine(path), labelled
     rows = [engine.run(images[start : start + 1]) for start in range(len(images))]
     return 100 * float((np.concatenate(rows).argmax(1) == labels).mean())
@@ -128,7 +128,7 @@ def scores(
     held: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[tuple[str, float]]:
-    """Yields the accuracy of each runtime in 32 bits, in effnet's int8 and in its own; what is absent is told."""
+    """Yield the accuracy of each runtime in 32 bits, in effnet's int8 and in its own; what is absent is told."""
     config, state = read_config(bundle), load_state(bundle)
 
     def export(name: str, quantization: Quantization | None = None) -> Path:
@@ -150,7 +150,7 @@ def scores(
 
 
 def onnxruntime_default(source: Path, path: Path, images: np.ndarray, config: ModelConfig, **settings: object) -> None:
-    """Writes what onnxruntime.quantization makes of the 32-bit file, with its own settings but for `settings`."""
+    """Write what onnxruntime.quantization makes of the 32-bit file, with its own settings but for `settings`."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -168,7 +168,7 @@ def onnxruntime_default(source: Path, path: Path, images: np.ndarray, config: Mo
 
 
 def onnxruntime_per_channel(source: Path, path: Path, images: np.ndarray, config: ModelConfig) -> None:
-    """Writes what onnxruntime.quantization makes with weights per channel and activations of uint8."""
+    """Write what onnxruntime.quantization makes with weights per channel and activations of uint8."""
     from onnxruntime.quantization import QuantType
 
     settings = {"per_channel": True, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
@@ -176,7 +176,7 @@ def onnxruntime_per_channel(source: Path, path: Path, images: np.ndarray, config
 
 
 def openvino_default(source: Path, path: Path, images: np.ndarray, config: ModelConfig) -> None:
-    """Writes what nncf.quantize makes of the 32-bit file, with its own settings."""
+    """Write what nncf.quantize makes of the 32-bit file, with its own settings."""
     import nncf
     import openvino
 
@@ -186,7 +186,7 @@ def openvino_default(source: Path, path: Path, images: np.ndarray, config: Model
 
 
 def litert_default(source: Path, path: Path, images: np.ndarray, config: ModelConfig) -> None:
-    """Writes what ai-edge-quantizer makes of the 32-bit file with the recipe that its guide begins with."""
+    """Write what ai-edge-quantizer makes of the 32-bit file with the recipe that its guide begins with."""
     from ai_edge_quantizer import quantizer, recipe
 
     worker = quantizer.Quantizer(str(source))

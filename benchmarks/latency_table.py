@@ -29,7 +29,7 @@ GOAL, MEMORY_GOAL, SEED, NETWORKS = 8.0, 10.0, 20_260_722, 30
 
 
 def main() -> None:
-    """Profiles this machine, then predicts and measures."""
+    """Profile this machine, then predicts and measures."""
     args = _options()
     with TemporaryDirectory() as scratch:
         profile = _profile(args, Path(scratch))
@@ -99,7 +99,7 @@ def _profile(args: argparse.Namespace, scratch: Path) -> DeviceProfile:
 
 
 def _networks(profile: DeviceProfile, number: int) -> list[ArchSpec]:
-    """Returns random networks that are not in the profile."""
+    """Return random networks that are not in the profile."""
     known = {row.spec for row in profile.measured}
     rng = random.Random(SEED)
     found: dict[ArchSpec, None] = {}

@@ -17,14 +17,14 @@ from effnet.fitting.report import load_report
 
 
 def main() -> None:
-    """Fits the data set with each seed and reports the least accuracy among the fits."""
+    """Fit the data set with each seed and reports the least accuracy among the fits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--max-latency-ms", type=float, default=1.0)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--goal", type=float, default=0.985, help="least accuracy")
     parser.add_argument("--name", default="digits", help="the record is called main_job_NAME")
-    parser.add_argument("--picture", type=Path, help="write the first fit's candidates as .svg or .png")
+    parser.add_argument("--image", type=Path, help="write the first fit's candidates as .svg or .png")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--n", type=int, default=3)
@@ -34,8 +34,8 @@ def main() -> None:
     for seed in range(args.n):
         with tempfile.TemporaryDirectory() as scratch:
             report = _fit(args, seed, Path(scratch))
-            if args.picture and seed == 0:
-                save_candidates(report, args.picture)
+            if args.image and seed == 0:
+                save_candidates(report, args.image)
         samples["test_accuracy"].append(report["test_accuracy"])
         samples["honoured"].append(float(report["honoured"]))
         samples["seconds"].append(report["seconds"])

@@ -31,7 +31,7 @@ from effnet.training.state import make_state
 from effnet.training.step import Stepper
 
 GOAL, STEPS = 0.1, 3
-# network, resolution, pictures of a step, pictures at once, through the fused kernels, with recomputation
+# network, resolution, images of a step, images at once, through the fused kernels, with recomputation
 CASES = (
     ("lite1", 224, 8, 8, True, False),
     ("lite1", 160, 16, 16, False, False),
@@ -54,7 +54,7 @@ CASES = (
 
 
 def main() -> None:
-    """Measures every case, each time in a new process."""
+    """Measure every case, each time in a new process."""
     args = options(__doc__ or "", n=1)
     samples: dict[str, list[float]] = {}
     errors = []
@@ -87,7 +87,7 @@ def _recipe(case: tuple) -> Recipe:
 
 
 def measure(case: tuple) -> None:
-    """Prints what one case takes and should take, as JSON."""
+    """Print what one case takes and should take, as JSON."""
     spec, recipe = get_spec(case[0]), _recipe(case)
     _train(scale(spec, phi=-16), 32, recipe, steps=1)  # torch loads what it loads late
     before = peak_mb()

@@ -18,13 +18,13 @@ _DECLARED: list[torch.library.Library] = []
 
 
 def import_timm() -> ModuleType:
-    """Imports timm, with its create_model and its transforms; raises ModuleNotFoundError where it is absent."""
+    """Import timm, with its create_model and its transforms; raises ModuleNotFoundError where it is absent."""
     _declare_missing_operators()
     return _import("timm", "timm.data")
 
 
 def import_torchvision() -> ModuleType:
-    """Imports torchvision, with models and transforms; raises ModuleNotFoundError where it is absent.
+    """Import torchvision, with models and transforms; raises ModuleNotFoundError where it is absent.
 
     Where its compiled part does not fit torch, the operators nms, roi_align and the like fail when called.
     """
@@ -33,7 +33,7 @@ def import_torchvision() -> ModuleType:
 
 
 def import_keras() -> ModuleType:
-    """Imports keras with torch as its backend; raises ModuleNotFoundError where it is absent."""
+    """Import keras with torch as its backend; raises ModuleNotFoundError where it is absent."""
     os.environ["KERAS_BACKEND"] = "torch"
     keras = _import("keras", "keras.applications")
     if keras.backend.backend() != "torch":
@@ -57,11 +57,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _declare_missing_operators() -> None:
-    """Declares torchvision's operators where its compiled part cannot be loaded.
+    """Declare torchvision's operators where its compiled part cannot be loaded.
 
     Its wheels are linked with CUDA. Beside a torch without CUDA they do not load, and then importing torchvision
     fails, for it registers derivatives and shapes of operators that nobody declared. Any schema will do: models and
-    transforms for pictures of classes never call them.
+    transforms for images of classes never call them.
     """
     found = importlib.util.find_spec("torchvision")
     if _DECLARED or found is None or found.origin is None:

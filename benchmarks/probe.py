@@ -1,6 +1,6 @@
 """`python -m benchmarks.probe`: the linear probe of a real Lite0 backbone, its head on frozen features of photographs.
 
-photos7: 20 training pictures a class, the others for testing; imagenette_mini: 50 of its 60 a class, tested on its 300
+photos7: 20 training images a class, the others for testing; imagenette_mini: 50 of its 60 a class, tested on its 300
 others; 5 seeds each. Known figures of these weights are 92.7 % and 97.6 %. The figure is by how many points the worse
 of the two lies above 90.7 % and 96 %. Beside it: what fewer pixels and further views change.
 """
@@ -25,7 +25,7 @@ _VIEWS = 3
 
 
 def main() -> None:
-    """Probes both sets and reports the lesser margin."""
+    """Probe both sets and reports the lesser margin."""
     args = options(__doc__ or "", n=5)
     found = load_pretrained(str(shared("weights", "tf_efficientnet_lite0_headless.safetensors")))
     photos = read_folder(shared("data", "photos7"))
@@ -54,14 +54,14 @@ def main() -> None:
 
 
 def read_folder(folder: Path) -> Split:
-    """Returns the pictures of a folder with a subfolder a class, in order."""
+    """Return the images of a folder with a subfolder a class, in order."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     pairs = [(str(file), number) for number, name in enumerate(classes) for file in sorted(name.iterdir())]
     return Split(sources=tuple(path for path, _ in pairs), labels=np.array([number for _, number in pairs]))
 
 
 def features(found: Pretrained, split: Split, resolution: int, views: int, scratch: Path) -> list[np.ndarray]:
-    """Returns the features of each view of all pictures."""
+    """Return the features of each view of all images."""
     preprocess = replace(found.preprocess, resolution=resolution)
     extractor = make_extractor(found.spec, found.state, preprocess, scratch / f"{resolution}.onnx")
     return [extract(extractor, split, view=view, folder=scratch).values for view in range(views)]
@@ -74,9 +74,9 @@ def probe_part(
     seed: int,
     tested: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
-    """Returns the accuracy, in percent, of a head trained on `a_class` pictures of each class.
+    """Return the accuracy, in percent, of a head trained on `a_class` images of each class.
 
-    It is tested on the features and labels `tested` or, by default, on all other pictures.
+    It is tested on the features and labels `tested` or, by default, on all other images.
     """
     rng = np.random.default_rng(seed)
     classes = range(int(labels.max()) + 1)
@@ -88,7 +88,7 @@ def probe_part(
 
 
 def probe(views: list[np.ndarray], labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Returns the accuracy, in percent, on `test` of a head on all views; a fifth of `labels` picks its penalty."""
+    """Return the accuracy, in percent, on `test` of a head on all views; a fifth of `labels` picks its penalty."""
     held = np.arange(len(labels)) % 5 == 0
     head = train_head(
         np.concatenate([view[~held] for view in views]), np.tile(labels[~held], len(views)),

@@ -1,9 +1,9 @@
 """`python -m benchmarks.prune_speed`: the latency that is left with half of the multiply-accumulates pruned.
 
-A B0 (SiLU, squeeze-and-excitation) that deploy_speed trains on imagenette_mini (600 pictures of ten classes) is pruned
+A B0 (SiLU, squeeze-and-excitation) that deploy_speed trains on imagenette_mini (600 images of ten classes) is pruned
 to 50 % of its multiply-accumulates and recovered with the original as teacher. The figure is the pruned file's latency
 over the original's in ONNX Runtime with one thread, the median over turns in which both are timed. It counts as 1 where
-more than 1 point of accuracy is lost on the 300 test pictures. `--network lite0` prunes one whose backbone has
+more than 1 point of accuracy is lost on the 300 test images. `--network lite0` prunes one whose backbone has
 learned from ImageNet.
 """
 
@@ -24,7 +24,7 @@ _STEPS, _EPOCHS = 2, 24
 
 
 def main() -> None:
-    """Trains where need be, prunes, and times both files in turn."""
+    """Train where need be, prunes, and times both files in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/prune_speed.json")

@@ -8,7 +8,7 @@ Record = dict[str, Any]
 
 
 def says(record: Record) -> str:
-    """Returns the sentence of a record; of one that nobody wrote a sentence for, its name."""
+    """Return the sentence of a record; of one that nobody wrote a sentence for, its name."""
     name = record["name"]
     if name.startswith("main_job_"):
         return _main_job(record)
@@ -39,7 +39,7 @@ def _transfer(record: Record) -> str:
 def _probe(record: Record) -> str:
     photos, nette = (statistics.mean(record["samples"][f"{data}_224"]) for data in ("photos7", "imagenette_mini"))
     return (
-        f"linear probe of a real Lite0 backbone: photos7 {photos:.1f} % (20 training pictures a class, known 92.7 %), "
+        f"linear probe of a real Lite0 backbone: photos7 {photos:.1f} % (20 training images a class, known 92.7 %), "
         f"imagenette_mini {nette:.1f} % (50 a class)"
     )
 
@@ -47,7 +47,7 @@ def _probe(record: Record) -> str:
 def _finetune(record: Record) -> str:
     head, tuned = (statistics.mean(record["samples"][f"{s}_accuracy"]) for s in ("head", "finetune"))
     return (
-        f"fine-tuning after the head, {record['details']['train_images_a_class']} training pictures of each CIFAR-10 "
+        f"fine-tuning after the head, {record['details']['train_images_a_class']} training images of each CIFAR-10 "
         f"class, Lite0 at 96 pixels: {head:.1f} % becomes {tuned:.1f} %"
     )
 
@@ -82,7 +82,7 @@ def _input_speed(record: Record) -> str:
 def _time_to_accuracy(record: Record) -> str:
     samples, details = record["samples"], record["details"]
     return (
-        f"B0 from scratch on 9,800 pictures of CIFAR-10 at 32 pixels, whole processes: `effnet train`, "
+        f"B0 from scratch on 9,800 images of CIFAR-10 at 32 pixels, whole processes: `effnet train`, "
         f"{details['epochs']} epochs of SGD, {min(samples['effnet_accuracy']):.1%}; timm's guide's settings "
         f"(RMSProp, RandAugment, erasing), {details['timm_epochs']} epochs, {max(samples['timm_accuracy']):.1%}"
     )
@@ -157,7 +157,7 @@ def _hostile(record: Record) -> str:
 
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "cold_help": lambda record: "`effnet --help`, from nothing",
-    "cold_predict": lambda record: "`effnet predict` of one picture with B0, from nothing",
+    "cold_predict": lambda record: "`effnet predict` of one image with B0, from nothing",
     "transfer": _transfer,
     "probe": _probe,
     "finetune": _finetune,

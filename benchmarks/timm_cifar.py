@@ -1,7 +1,7 @@
 """A plain training script as people write it with timm: the other side of benchmarks.time_to_accuracy.
 
-`python -m benchmarks.timm_cifar DATA EPOCHS OUT`: efficientnet_b0 from scratch on pictures of 32 pixels with what
-timm's training guide recommends for it: RMSProp as in TensorFlow at 0.016 per 256 pictures, weight decay 1e-5, dropout
+`python -m benchmarks.timm_cifar DATA EPOCHS OUT`: efficientnet_b0 from scratch on images of 32 pixels with what
+timm's training guide recommends for it: RMSProp as in TensorFlow at 0.016 per 256 images, weight decay 1e-5, dropout
 and drop-path 0.2, an average of the weights, RandAugment m9 and random erasing 0.2; timm's default cosine schedule, for
 so few epochs, and batches of 128. Prints accuracy and seconds as JSON.
 
@@ -24,7 +24,7 @@ RATE, WARMUP_EPOCHS, CLASSES = 0.016 * BATCH / 256, 3, 10
 
 
 def main() -> None:
-    """Trains, saves the better of weights and average, and prints its accuracy on DATA/test."""
+    """Train, saves the better of weights and average, and prints its accuracy on DATA/test."""
     warnings.simplefilter("ignore")
     started = time.perf_counter()
     data, epochs, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def loaders(data: Path):
-    """Returns batches of the folders train and test through timm's own data sets and transforms."""
+    """Return batches of the folders train and test through timm's own data sets and transforms."""
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageDataset, create_transform
 
     common = {"input_size": SIDE, "mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}

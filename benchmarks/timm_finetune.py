@@ -17,7 +17,7 @@ MODEL, EPOCHS, BATCH, RATE, SIDE = "tf_efficientnet_lite0", 5, 32, 3e-4, 224
 
 
 def main() -> None:
-    """Fine-tunes, saves the model and prints its accuracy as JSON."""
+    """Fine-tune, saves the model and prints its accuracy as JSON."""
     warnings.simplefilter("ignore")
     data, weights, out = map(Path, sys.argv[1:4])
     timm = import_timm()
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def train_epoch(model, batches, optimizer, schedule) -> None:
-    """Makes one pass over the training pictures, with the norms in evaluation mode."""
+    """Make one pass over the training images, with the norms in evaluation mode."""
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -63,7 +63,7 @@ def train_epoch(model, batches, optimizer, schedule) -> None:
 
 @torch.inference_mode()
 def evaluate(model, batches) -> float:
-    """Returns the share of pictures named right."""
+    """Return the share of images named right."""
     model.eval()
     right = total = 0
     for images, labels in batches:

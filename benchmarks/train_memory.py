@@ -20,15 +20,15 @@ from effnet.training.device import fast_arithmetic
 GOAL, MOST_TIME = 0.75, 1.1
 SIDE, SIZE, STEPS = 224, 16, 4
 SIDES = {
-    "effnet": lambda pictures: effnet_step(*pictures),
-    "timm": lambda pictures: timm_step(*pictures),
-    "timm_channels_last": lambda pictures: timm_step(*pictures, channels_last=True),
-    "effnet_plain": lambda pictures: effnet_step(*pictures, fused=False),
+    "effnet": lambda images: effnet_step(*images),
+    "timm": lambda images: timm_step(*images),
+    "timm_channels_last": lambda images: timm_step(*images, channels_last=True),
+    "effnet_plain": lambda images: effnet_step(*images, fused=False),
 }
 
 
 def main() -> None:
-    """Measures every side in turn, each time in a new process."""
+    """Measure every side in turn, each time in a new process."""
     args = options(__doc__ or "", n=3)
     samples: dict[str, list[float]] = {}
     for _ in range(args.n):
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(name: str) -> None:
-    """Prints what one side takes, as JSON."""
+    """Print what one side takes, as JSON."""
     step = SIDES[name](batch(SIZE, SIDE))
     before = peak_mb()
     laps = []

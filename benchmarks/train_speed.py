@@ -1,7 +1,7 @@
 """`python -m benchmarks.train_speed`: training images per second of B0 on a CPU, against timm's efficientnet_b0.
 
 At 128 pixels in batches of 32 and at 224 in batches of 16: effnet's step, the plain step without its kernels, and
-timm's by default, with channels last, and with channels last and torch.compile; in turn, on the same pictures. The
+timm's by default, with channels last, and with channels last and torch.compile; in turn, on the same images. The
 figure is effnet's speed over that of timm's default loop, the lower of the two sizes; it counts as 0 where effnet
 is less than 1.1 times as fast as the fastest of timm's settings.
 """
@@ -19,7 +19,7 @@ _TIMM = ("timm_default", "timm_channels_last", "timm_compiled")
 
 
 def main() -> None:
-    """Times all sides in turn at both sizes."""
+    """Time all sides in turn at both sizes."""
     args = options(__doc__ or "", n=7)
     samples: dict[str, list[float]] = {}
     ratios, over_best = [], []
@@ -44,14 +44,14 @@ def main() -> None:
 
 
 def make_steps(side: int, size: int) -> dict[str, Step]:
-    """Returns every side's step at this size, each run twice: what is compiled or allocated first is not timed."""
-    pictures = batch(size, side)
+    """Return every side's step at this size, each run twice: what is compiled or allocated first is not timed."""
+    images = batch(size, side)
     steps = {
-        "effnet": effnet_step(*pictures),
-        "timm_default": timm_step(*pictures),
-        "timm_channels_last": timm_step(*pictures, channels_last=True),
-        "timm_compiled": timm_step(*pictures, channels_last=True, compiled=True),
-        "effnet_plain": effnet_step(*pictures, fused=False),
+        "effnet": effnet_step(*images),
+        "timm_default": timm_step(*images),
+        "timm_channels_last": timm_step(*images, channels_last=True),
+        "timm_compiled": timm_step(*images, channels_last=True, compiled=True),
+        "effnet_plain": effnet_step(*images, fused=False),
     }
     for step in steps.values():
         step()
@@ -60,7 +60,7 @@ def make_steps(side: int, size: int) -> dict[str, Step]:
 
 
 def seconds(step: Step) -> float:
-    """Returns the time of one step."""
+    """Return the time of one step."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start

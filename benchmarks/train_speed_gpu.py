@@ -1,6 +1,6 @@
 """`python -m benchmarks.train_speed_gpu`: training images per second on a GPU at 224 pixels, B0 and V2-S, against timm.
 
-Both sides in bfloat16 with channels last, AdamW, the same random pictures, in turn; the figure is effnet's speed over
+Both sides in bfloat16 with channels last, AdamW, the same random images, in turn; the figure is effnet's speed over
 timm's, the lower of the two networks. Beside them stands the roofline: how fast a step could be if each map that a
 convolution, norm or activation puts out were moved through memory as seldom as possible, at the measured bandwidth.
 Without a GPU it ends with code 2. It has not been measured yet.
@@ -28,7 +28,7 @@ _BANDWIDTH_BYTES = 2**30
 
 
 def main() -> None:
-    """Times both sides in turn for each network."""
+    """Time both sides in turn for each network."""
     args = options(__doc__ or "", n=7)
     if not torch.cuda.is_available():
         print("this benchmark needs a GPU that torch can use; there is none", file=sys.stderr)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def make_steps(name: str, peer: str, device: torch.device, *, size: int, side: int) -> dict[str, Callable[[], None]]:
-    """Returns a training step of each side, warmed up, on the same pictures."""
+    """Return a training step of each side, warmed up, on the same images."""
     from benchmarks.peers import import_timm
     from effnet.nn.network import build
     from effnet.training.recipe import Recipe
@@ -84,7 +84,7 @@ def make_steps(name: str, peer: str, device: torch.device, *, size: int, side: i
 
 
 def seconds(step: Callable[[], None], device: torch.device) -> float:
-    """Returns the time of a few steps, until the device has done them."""
+    """Return the time of a few steps, until the device has done them."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
     start = time.perf_counter()
@@ -95,7 +95,7 @@ def seconds(step: Callable[[], None], device: torch.device) -> float:
 
 
 def bandwidth_of(device: torch.device) -> float:
-    """Returns bytes per second of a large copy on the device, read and write counted."""
+    """Return bytes per second of a large copy on the device, read and write counted."""
     source = torch.empty(_BANDWIDTH_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -103,7 +103,7 @@ def bandwidth_of(device: torch.device) -> float:
 
 
 def roofline(name: str, bandwidth: float) -> float:
-    """Returns images per second of a training step that only had to move its maps."""
+    """Return images per second of a training step that only had to move its maps."""
     return bandwidth / (_TRIPS * _BYTES * cost(get_spec(name), resolution=SIDE).activations)
 
 

@@ -1,4 +1,4 @@
-"""Training steps of B0 as effnet and as timm make them, on the same random pictures.
+"""Training steps of B0 as effnet and as timm make them, on the same random images.
 
 A step is forward, backward and AdamW, without averaging and without clipping, as timm's loop does by default.
 """
@@ -13,13 +13,13 @@ Step = Callable[[], None]
 
 
 def batch(size: int, side: int) -> tuple[Tensor, Tensor]:
-    """Returns random pictures [size, 3, side, side] and labels."""
+    """Return random images [size, 3, side, side] and labels."""
     images = torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(0))
     return images, torch.arange(size) % 1000
 
 
 def timm_step(images: Tensor, labels: Tensor, *, channels_last: bool = False, compiled: bool = False) -> Step:
-    """Returns a step of timm's efficientnet_b0: by default, or in the settings that are meant to be faster."""
+    """Return a step of timm's efficientnet_b0: by default, or in the settings that are meant to be faster."""
     from benchmarks.peers import import_timm
 
     timm = import_timm()
@@ -44,7 +44,7 @@ def timm_step(images: Tensor, labels: Tensor, *, channels_last: bool = False, co
 
 
 def effnet_step(images: Tensor, labels: Tensor, *, fused: bool = True, recompute: str = "none") -> Step:
-    """Returns a step of effnet's b0 as `effnet train` makes it; `fused` False is the plain way."""
+    """Return a step of effnet's b0 as `effnet train` makes it; `fused` False is the plain way."""
     from effnet.arch.catalog import get_spec
     from effnet.nn.network import build, fuse_
     from effnet.training.losses import Batch, cross_entropy

@@ -24,7 +24,7 @@ _BATCH, _ROUNDS = 32, 5
 
 
 def main() -> None:
-    """Runs both sides in turn and compares."""
+    """Run both sides in turn and compares."""
     args = options(__doc__ or "", n=2)
     data, weights = shared("data", "imagenette_mini"), shared("weights", "tf_efficientnet_lite0_headless.safetensors")
     samples: dict[str, list[float]] = {
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def run_effnet(data: Path, weights: Path) -> dict[str, float]:
-    """Fits with an empty cache and returns seconds, accuracy on the given held-out pictures and peak memory."""
+    """Fit with an empty cache and returns seconds, accuracy on the given held-out images and peak memory."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "bundle"
         words = ["-m", "effnet", "fit", data, "--weights", weights, "--out", out]
@@ -63,7 +63,7 @@ def run_effnet(data: Path, weights: Path) -> dict[str, float]:
 
 
 def run_timm(data: Path, weights: Path) -> dict[str, float]:
-    """Runs the plain script and returns seconds and accuracy on the same pictures."""
+    """Run the plain script and returns seconds and accuracy on the same images."""
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         words = ["-m", "benchmarks.timm_finetune", data, weights, Path(scratch) / "model.pth"]
@@ -73,7 +73,7 @@ def run_timm(data: Path, weights: Path) -> dict[str, float]:
 
 
 def run_child(command: list[str], *, cache: str, log: Path | None = None) -> tuple[float, float]:
-    """Returns the seconds that a command takes and the most memory, in 10^6 bytes, of any one process of it."""
+    """Return the seconds that a command takes and the most memory, in 10^6 bytes, of any one process of it."""
     environment = {**os.environ, "EFFNET_CACHE": cache}
     with open(log or os.devnull, "wb") as output:
         start = time.perf_counter()
@@ -88,27 +88,27 @@ def run_child(command: list[str], *, cache: str, log: Path | None = None) -> tup
 
 
 def time_extraction(samples: dict[str, list[float]], weights: Path) -> None:
-    """Adds images per second of both frozen networks, on the same decoded pictures in batches of 32, in turn."""
+    """Add images per second of both frozen networks, on the same decoded images in batches of 32, in turn."""
     import torch
 
     from benchmarks.peers import import_timm
     from effnet.exporting.features import make_extractor
     from effnet.measure.machine import usable_cores
-    from effnet.runtime.pipeline import run_pictures
+    from effnet.runtime.pipeline import run_images
     from effnet.runtime.session import FEATURES, IMAGE, open_session
     from effnet.weights.pretrained import load_pretrained
 
     peer = import_timm().create_model("tf_efficientnet_lite0", num_classes=0).eval()
     found = load_pretrained(str(weights))
-    pictures = np.random.default_rng(0).integers(0, 256, (_BATCH, 224, 224, 3), dtype=np.uint8)
-    batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH, 224, 224, 3), dtype=np.uint8)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
     with tempfile.TemporaryDirectory() as scratch:
         extractor = make_extractor(found.spec, found.state, found.preprocess, Path(scratch) / "backbone.onnx")
         session = open_session(extractor.path, threads=1)
 
     def ours() -> None:
-        run_pictures(
-            range(_BATCH), prepare=lambda i: pictures[i], compute=lambda x: session.run([FEATURES], {IMAGE: x})[0],
+        run_images(
+            range(_BATCH), prepare=lambda i: images[i], compute=lambda x: session.run([FEATURES], {IMAGE: x})[0],
             workers=usable_cores(),
         )  # fmt: skip
 

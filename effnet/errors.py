@@ -4,7 +4,7 @@
     ├── InputError               exit code 2: what the caller gave cannot be used
     │   ├── SpecError            a network description or a network's name
     │   ├── DataError            a data set, a manifest or a split
-    │   │   └── ImageError       one picture that cannot be decoded
+    │   │   └── ImageError       one image that cannot be decoded
     │   ├── BundleError          a model folder that is missing, damaged or of another version
     │   ├── WeightsError         published weights that cannot be had, read or matched with a network
     │   └── MissingExtraError    an optional package that is not installed
@@ -44,7 +44,7 @@ class DataError(InputError):
 
 
 class ImageError(DataError):
-    """One picture cannot be decoded."""
+    """One image cannot be decoded."""
 
 
 class BundleError(InputError):
@@ -107,7 +107,7 @@ PACKAGES = {
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """Returns the error to show for an import that failed for want of an optional package, or None."""
+    """Return the error to show for an import that failed for want of an optional package, or None."""
     found = PACKAGES.get((error.name or "").split(".")[0])
     return MissingExtraError(*found) if found else None
 
@@ -121,6 +121,6 @@ def shown(value: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint such as "; did you mean 'b0'?" for an unknown name, or an empty text."""
+    """Return a hint such as "; did you mean 'b0'?" for an unknown name, or an empty text."""
     close = difflib.get_close_matches(name[:_SHOWN], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -14,32 +14,32 @@ from PIL import Image, ImageOps
 
 
 def prepare(path: str, preprocess: dict) -> np.ndarray:
-    """Returns the picture as uint8 [resolution, resolution, channels]: its middle, or squashed or padded whole."""
+    """Return the image as uint8 [resolution, resolution, channels]: its middle, or squashed or padded whole."""
     side, mode = preprocess["resolution"], preprocess["mode"]
     if mode not in ("center", "squash", "pad"):
-        raise SystemExit(f"the model's pictures are resized as {mode!r}, which this example does not know")
+        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not know")
     with Image.open(path) as file:
-        picture = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
-    shorter, longer = math.floor(side / preprocess["crop"]), max(picture.size)
-    size = tuple(max(side, int(shorter / min(picture.size) * pixels)) for pixels in picture.size)
+        image = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
+    shorter, longer = math.floor(side / preprocess["crop"]), max(image.size)
+    size = tuple(max(side, int(shorter / min(image.size) * pixels)) for pixels in image.size)
     if mode != "center":
-        size = tuple(shorter if mode == "squash" else max(1, side * pixels // longer) for pixels in picture.size)
+        size = tuple(shorter if mode == "squash" else max(1, side * pixels // longer) for pixels in image.size)
     resampling = Image.Resampling[preprocess["interpolation"].upper()]
-    square = Image.new(picture.mode, (side, side), tuple(math.floor(255 * mean + 0.5) for mean in preprocess["mean"]))
-    square.paste(picture.resize(size, resampling), tuple(-round((pixels - side) / 2) for pixels in size))
+    square = Image.new(image.mode, (side, side), tuple(math.floor(255 * mean + 0.5) for mean in preprocess["mean"]))
+    square.paste(image.resize(size, resampling), tuple(-round((pixels - side) / 2) for pixels in size))
     return np.asarray(square, np.uint8).reshape(side, side, -1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     args = parser.parse_args()
 
     program = Runtime.get().load_program(args.model)
     names, preprocess = (json.loads(program.load_method(n).execute([])[0]) for n in ("class_names", "preprocess"))
     forward = program.load_method("forward")
-    for path in args.pictures:
+    for path in args.images:
         image = torch.from_numpy(prepare(path, preprocess)[None].copy())
         (probabilities,) = forward.execute([image])
         best = int(probabilities[0].argmax())

@@ -1,4 +1,4 @@
-"""From pictures and a budget to a model that predicts: handwritten digits, one thread, at most half a millisecond.
+"""From images and a budget to a model that predicts: handwritten digits, one thread, at most half a millisecond.
 
 python examples/fit_and_predict.py --epochs 30
 """
@@ -22,8 +22,8 @@ def main() -> None:
 
     model = load(result.folder)
     test = read_dataset("digits").test
-    for picture, label in list(zip(test.sources, test.labels, strict=True))[:5]:
-        (found,) = model.predict([picture], top=3)
+    for image, label in list(zip(test.sources, test.labels, strict=True))[:5]:
+        (found,) = model.predict([image], top=3)
         guesses = ", ".join(f"{name} {p:.0%}" for name, p in zip(found.labels, found.probabilities, strict=True))
         print(f"a {label} looks like {guesses}")
 

@@ -10,7 +10,7 @@ from effnet import cost, get_spec, scale, solve_phi
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max-macs", type=float, default=100e6, help="the most multiply-accumulates of one picture")
+    parser.add_argument("--max-macs", type=float, default=100e6, help="the most multiply-accumulates of one image")
     args = parser.parse_args()
 
     base = get_spec("b0")

@@ -1,4 +1,4 @@
-"""Transfer learning: a classifier for your pictures on top of weights that have learned already.
+"""Transfer learning: a classifier for your images on top of weights that have learned already.
 
 python examples/transfer_learning.py photos/ --weights timm/tf_efficientnet_lite0.in1k
 """
@@ -17,19 +17,17 @@ def main() -> None:
     args = parser.parse_args()
 
     # The backbone stays as it is; its features are computed once, and a linear head is solved on them. The bundle
-    # answers "unknown" where it is less sure than on 95 % of the validation pictures.
+    # answers "unknown" where it is less sure than on 95 % of the validation images.
     result = fit(args.data, weights=args.weights, strategy="head", balance=args.balance, coverage=0.95, out=args.out)
     head = result.report["training"]["head"]
-    print(
-        f"head on {head['weights']}: {head['val_accuracy']:.1%} of the validation pictures in {head['seconds']:.1f} s"
-    )
+    print(f"head on {head['weights']}: {head['val_accuracy']:.1%} of the validation images in {head['seconds']:.1f} s")
 
     score = evaluate(load(result.folder), read_dataset(args.data).test)
     print(f"test accuracy {score.accuracy:.1%}, balanced {score.balanced_accuracy:.1%}")
     if score.lowest:
         print(f"lowest recall {score.lowest.recall:.1%}, of {score.lowest.name}")
     print(f"calibration error {score.sureness.ece:.1%}")
-    print(f"answers {score.answered.coverage:.1%} of the test pictures, {score.answered.error:.1%} of those wrong")
+    print(f"answers {score.answered.coverage:.1%} of the test images, {score.answered.error:.1%} of those wrong")
 
 
 if __name__ == "__main__":

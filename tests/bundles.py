@@ -20,7 +20,7 @@ DIGITS = tuple(str(digit) for digit in range(10))
 
 
 def assert_files_are_known(folder: Path, *, but: tuple[str, ...] = ()) -> None:
-    """Fails unless config.json has the SHA-256 of each model's file of the bundle, as it lies there, and no other."""
+    """Fail unless config.json has the SHA-256 of each model's file of the bundle, as it lies there, and no other."""
     every = [name for found in EXPORTS.values() for name in (found.file, *found.others)]
     present = {name for name in every if (folder / name).is_file() and name not in but}
     assert present
@@ -28,7 +28,7 @@ def assert_files_are_known(folder: Path, *, but: tuple[str, ...] = ()) -> None:
 
 
 def make_bundle(folder: Path, *, class_names: tuple[str, ...] = DIGITS, threshold: float | None = None) -> Path:
-    """Writes config, weights and ONNX file of a network with SiLU and SE for grey pictures of 16 x 16 into `folder`."""
+    """Write config, weights and ONNX file of a network with SiLU and SE for grey images of 16 x 16 into `folder`."""
     spec = effnet.get_spec("b0", num_classes=len(class_names), in_channels=1)
     spec = with_total_stride(effnet.scale(spec, phi=-20, resolution=16), 8)
     config = ModelConfig(

@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def check_golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
-    """Returns a comparison of a text with its golden file, which rewrites the file under --update-golden."""
+    """Return a comparison of a text with its golden file, which rewrites the file under --update-golden."""
 
     def check(path: Path, text: str) -> None:
         if request.config.getoption("--update-golden"):
@@ -67,7 +67,7 @@ def check_golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Lets torch compute in one thread: tiny networks only wait for each other's threads."""
+    """Let torch compute in one thread: tiny networks only wait for each other's threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -87,7 +87,7 @@ class Ran:
 
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Returns a runner of `effnet WORDS...` within this process, which saves the start of another."""
+    """Return a runner of `effnet WORDS...` within this process, which saves the start of another."""
     from effnet.cli.main import main
 
     def run(*words: Any, stdin: bytes = b"") -> Ran:
@@ -103,7 +103,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def run_python() -> Callable[..., Ran]:
-    """Returns a runner of `python WORDS...` in a process of its own."""
+    """Return a runner of `python WORDS...` in a process of its own."""
 
     def run(*words: Any, timeout: float = 300) -> Ran:
         done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=timeout)
@@ -117,7 +117,7 @@ _INSTALLED_FILE = download.installed_file
 
 @pytest.fixture(scope="session", autouse=True)
 def no_weights_of_packages() -> Iterator[None]:
-    """Leaves the weights that are installed as packages out: what no test asks for must not decide what a fit does."""
+    """Leave the weights that are installed as packages out: what no test asks for must not decide what a fit does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(download, "installed_file", lambda entry: None)
         yield
@@ -125,13 +125,13 @@ def no_weights_of_packages() -> Iterator[None]:
 
 @pytest.fixture
 def weights_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets one test find the weights that are installed as packages."""
+    """Let one test find the weights that are installed as packages."""
     monkeypatch.setattr(download, "installed_file", _INSTALLED_FILE)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def impatient() -> Iterator[None]:
-    """Has a fit measure briefly, as it comes: what it would do for a calm machine has tests of its own."""
+    """Have a fit measure briefly, as it comes: what it would do for a calm machine has tests of its own."""
 
     def brief(path: Path, **options: Any) -> Any:
         return time_model(path, **options | {"seconds": 0.01})
@@ -146,7 +146,7 @@ def impatient() -> Iterator[None]:
 
 
 def leave_few_candidates(patch: pytest.MonkeyPatch) -> None:
-    """Leaves planning a dozen tiny networks, the smallest of which train within a second an epoch of digits."""
+    """Leave planning a dozen tiny networks, the smallest of which train within a second an epoch of digits."""
     patch.setattr("effnet.fitting.candidates.FAMILIES", ("b0",))
     patch.setattr("effnet.fitting.candidates.PHIS", (-20,))
     patch.setattr("effnet.fitting.candidates._VARIANTS", ())
@@ -154,13 +154,13 @@ def leave_few_candidates(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes planning quick for one test."""
+    """Make planning quick for one test."""
     leave_few_candidates(monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three classes of twenty grey pictures each, 8 x 8 pixels; to be read, not changed."""
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes of twenty grey images each, 8 x 8 pixels; to be read, not changed."""
     import numpy as np
     from PIL import Image
 
@@ -175,7 +175,7 @@ def tiny_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three classes of twenty pictures each, 64 x 64 pixels, told apart by their colour; not to change."""
+    """A folder of three classes of twenty images each, 64 x 64 pixels, told apart by their colour; not to change."""
     import numpy as np
     from PIL import Image
 
@@ -206,7 +206,7 @@ def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """Returns what makes a folder once for all processes that share the tests; torch computes in one thread."""
+    """Return what makes a folder once for all processes that share the tests; torch computes in one thread."""
     import torch
 
     root = tmp_path_factory.getbasetemp()

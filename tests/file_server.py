@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    """Serves files until the end of the context."""
+    """Serve files until the end of the context."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     served = server.served = FileServer(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ _OUTPUTS = {
 
 
 def masked_(network: Network, spec: ArchSpec, keep: Keep) -> Network:
-    """Silences in place, by hooks on the eager modules, every channel that `keep` leaves out; dropped blocks pass on.
+    """Silence in place, by hooks on the eager modules, every channel that `keep` leaves out; dropped blocks pass on.
 
     It knows blocks by their kinds and modules, and nothing of how `transfer` finds its layers.
     """
@@ -57,7 +57,7 @@ def _silence(module: nn.Module, kept: tuple[int, ...]) -> None:
 
 
 def random_keep(spec: ArchSpec, seed: int) -> Keep:
-    """Draws a keep: about half of the channels of every tie, and half of the blocks that may go."""
+    """Draw a keep: about half of the channels of every tie, and half of the blocks that may go."""
     from effnet.arch.keep import block_name, keep_from, tied_widths
 
     rng = np.random.default_rng(seed)

@@ -18,23 +18,23 @@ class RawServer:
         self.asked: list[str] = []
 
     def take(self, head: bytes) -> Answer:
-        """Returns the answer to the next request."""
+        """Return the answer to the next request."""
         self.asked.append(head.decode("latin-1"))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 def head(*lines: str, status: str = "200 OK") -> bytes:
-    """Returns the head of an answer."""
+    """Return the head of an answer."""
     return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *lines, "", ""]).encode("latin-1")
 
 
 def whole(content: bytes, *lines: str) -> bytes:
-    """Returns a proper answer."""
+    """Return a proper answer."""
     return head(f"Content-Length: {len(content)}", *lines) + content
 
 
 def endless(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
-    """Returns an answer that goes on until nobody listens."""
+    """Return an answer that goes on until nobody listens."""
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(start)
@@ -63,7 +63,7 @@ def _serve(listener: socket.socket, server: RawServer) -> None:
 
 @contextmanager
 def serving_raw() -> Iterator[RawServer]:
-    """Serves one connection at a time until the end of the context."""
+    """Serve one connection at a time until the end of the context."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = RawServer(f"http://127.0.0.1:{listener.getsockname()[1]}")
         thread = threading.Thread(target=_serve, args=(listener, server), daemon=True)

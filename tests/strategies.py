@@ -30,7 +30,7 @@ KERNELS = st.sampled_from((1, 3, 5, 7))
 
 @st.composite
 def blocks(draw: st.DrawFn, *, in_channels: int, out_channels: int) -> BlockSpec:
-    """Draws a valid block of any kind between these widths."""
+    """Draw a valid block of any kind between these widths."""
     kind = draw(st.sampled_from(get_args(Kind)))
     stride = draw(st.sampled_from((1, 1, 2)))
     tied = {"depthwise_separable": in_channels, "conv": out_channels}
@@ -54,7 +54,7 @@ def blocks(draw: st.DrawFn, *, in_channels: int, out_channels: int) -> BlockSpec
 
 @st.composite
 def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -> ArchSpec:
-    """Draws a valid network, small enough to run in milliseconds.
+    """Draw a valid network, small enough to run in milliseconds.
 
     With `even_stages`, all blocks of a stage put out the same width, as in every released network, and the
     stem may stay fixed: what `scale` asks of its input.
@@ -99,7 +99,7 @@ def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -
 
 @torch.no_grad()
 def build_trained(spec: ArchSpec, *, resolution: int, seed: int = 0) -> Network:
-    """Returns the network in evaluation mode with norms that have seen data and logits that are far apart.
+    """Return the network in evaluation mode with norms that have seen data and logits that are far apart.
 
     A fresh network would hide errors: its norms do nothing, and its probabilities are all alike.
     """
@@ -117,30 +117,30 @@ def build_trained(spec: ArchSpec, *, resolution: int, seed: int = 0) -> Network:
         elif isinstance(module, torch.nn.Conv2d) and module.bias is not None:
             module.bias.copy_(0.5 * normal(module.bias))
     # As uniform pixels are after normalisation.
-    pictures = 4.4 * torch.rand(16, spec.in_channels, resolution, resolution, generator=generator) - 2.1
-    network.train()(pictures)
+    images = 4.4 * torch.rand(16, spec.in_channels, resolution, resolution, generator=generator) - 2.1
+    network.train()(images)
     network.eval()
     for norm in norms:
         spread = norm.running_var.clamp_(min=0.05).sqrt()
         norm.running_mean += 0.1 * spread * normal(spread)
         norm.running_var *= 0.8 + 0.4 * torch.rand(spread.shape, generator=generator)
     if spec.num_classes:
-        spread = network(pictures).std().clamp(min=1e-3)
+        spread = network(images).std().clamp(min=1e-3)
         network.classifier.weight *= 2.0 / spread
         network.classifier.bias.copy_(torch.randn(spec.num_classes, generator=generator))
     return network
 
 
 def state_arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Returns the state dict as arrays."""
+    """Return the state dict as arrays."""
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def parametrised(spec: ArchSpec) -> set[str]:
-    """Returns the names of the layers that have parameters."""
+    """Return the names of the layers that have parameters."""
     return {name for name, layer in named_layers(spec) if layer.op in ("conv", "norm", "linear")}
 
 
 def at(spec: ArchSpec, resolution: int, **changes: object) -> ArchSpec:
-    """Returns `spec` for pictures of another side."""
+    """Return `spec` for images of another side."""
     return dataclasses.replace(spec, resolution=resolution, **changes)

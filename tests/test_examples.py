@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def run_example(monkeypatch, capsys):
-    """Returns a runner of an example within this process, which gives the lines that it printed."""
+    """Return a runner of an example within this process, which gives the lines that it printed."""
 
     def run(name, *words):
         monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
@@ -80,7 +80,7 @@ def test_onnxruntime_only(run_example, small_bundle, tmp_path):
 
 
 def prepare_of(name):
-    """Returns the source of an example's `prepare`."""
+    """Return the source of an example's `prepare`."""
     text = next(path for path in EXAMPLES if path.stem == name).read_text(encoding="utf-8")
     (node,) = (n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == "prepare")
     return ast.get_source_segment(text, node)
@@ -106,8 +106,8 @@ def test_the_examples_resize_as_effnet_does(mode, channels, tmp_path):
 
 
 @pytest.fixture
-def grey_pictures(tmp_path):
-    """The paths of grey pictures of several sizes."""
+def grey_images(tmp_path):
+    """The paths of grey images of several sizes."""
     rng, paths = np.random.default_rng(0), []
     for i, size in enumerate(((8, 8), (40, 61), (300, 200))):
         paths.append(tmp_path / f"{i}.png")
@@ -118,15 +118,15 @@ def grey_pictures(tmp_path):
 @pytest.mark.parametrize("runtime", ["executorch", "openvino", "litert"])
 @pytest.mark.filterwarnings("ignore:This API is experimental")
 @pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")
-def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_pictures, tmp_path, runtime):
+def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_images, tmp_path, runtime):
     if importlib.util.find_spec(f"effnet.exporting.{runtime}") is None:
         pytest.skip(f"this effnet has no exporter to {runtime}")
     config, state = effnet.load(small_bundle).config, load_state(small_bundle)
     path = write_export(runtime, tmp_path, config, state)
-    lines = run_example(f"{runtime}_only", path, *grey_pictures)
-    expected = effnet.load(small_bundle).predict(grey_pictures, top=1)
+    lines = run_example(f"{runtime}_only", path, *grey_images)
+    expected = effnet.load(small_bundle).predict(grey_images, top=1)
     found = [(line.rpartition(": ")[0], *line.rpartition(": ")[2].rsplit(" ", 1)) for line in lines]
-    assert [words[:2] for words in found] == [(str(p), e.label) for p, e in zip(grey_pictures, expected, strict=True)]
+    assert [words[:2] for words in found] == [(str(p), e.label) for p, e in zip(grey_images, expected, strict=True)]
     shares = [float(words[2].rstrip("%")) / 100 for words in found]
     np.testing.assert_allclose(shares, [e.probabilities[0] for e in expected], atol=2e-3)
 

@@ -80,7 +80,7 @@ def site(small_bundle, tmp_path, ort_web):
 
 
 def visit(address, tmp_path, *, tries=3):
-    """Returns the page's document once its work is done.
+    """Return the page's document once its work is done.
 
     On a busy machine the browser's virtual time may be over before WebAssembly is compiled: it is asked again then.
     """
@@ -102,22 +102,22 @@ def probabilities_in(page):
     return np.array(json.loads(found.group(1)))
 
 
-def save_picture(path, height, width):
-    """Saves a smooth grey picture, whose classes do not hang on how a browser resamples it."""
+def save_image(path, height, width):
+    """Save a smooth grey image, whose classes do not hang on how a browser resamples it."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     pixels = 127 + 120 * np.sin(5 * x + 2) * np.cos(4 * y)
     Image.fromarray(pixels.astype(np.uint8)).save(path)
     return path
 
 
-def test_the_page_gives_the_predictors_probabilities_for_a_prepared_picture(site, small_bundle, tmp_path):
+def test_the_page_gives_the_predictors_probabilities_for_a_prepared_image(site, small_bundle, tmp_path):
     folder, address = site
     model = effnet.load(small_bundle)
     preprocess = model.config.preprocess
-    side = int(preprocess.resolution / preprocess.crop)  # what a picture is resized to: this one is only cropped
+    side = int(preprocess.resolution / preprocess.crop)  # what an image is resized to: this one is only cropped
     image = np.random.default_rng(1).integers(0, 256, (side, side), dtype=np.uint8)
     Image.fromarray(image).save(folder / "exact.png")
-    page = visit(f"{address}&picture=exact.png", tmp_path)
+    page = visit(f"{address}&image=exact.png", tmp_path)
     expected = model.probabilities(model.prepare(folder / "exact.png")[None])[0]
     np.testing.assert_allclose(probabilities_in(page), expected, rtol=0, atol=1e-3)
     names = re.findall(r'class="name">([^<]*)<', page)
@@ -125,10 +125,10 @@ def test_the_page_gives_the_predictors_probabilities_for_a_prepared_picture(site
     assert f"Which of {len(model.config.class_names)} classes is it?" in page
 
 
-def test_the_page_resizes_a_larger_picture(site, small_bundle, tmp_path):
+def test_the_page_resizes_a_larger_image(site, small_bundle, tmp_path):
     folder, address = site
-    save_picture(folder / "large.png", 120, 200)
-    page = visit(f"{address}&picture=large.png", tmp_path)
+    save_image(folder / "large.png", 120, 200)
+    page = visit(f"{address}&image=large.png", tmp_path)
     (expected,) = effnet.load(small_bundle).predict([folder / "large.png"])
     assert re.search(r'class="name">([^<]*)<', page).group(1) == expected.labels[0]
 
@@ -159,7 +159,7 @@ def program(tmp_path_factory):
 
 def test_the_cpp_program_gives_the_predictors_probabilities(program, small_bundle, tmp_path):
     model = effnet.load(small_bundle)
-    prepared = model.prepare(save_picture(tmp_path / "x.png", 120, 200))
+    prepared = model.prepare(save_image(tmp_path / "x.png", 120, 200))
     Image.fromarray(prepared[..., 0]).save(tmp_path / "x.ppm")  # grey: a PGM, whatever it is called
     command = [str(program), str(small_bundle / "model.onnx"), str(tmp_path / "x.ppm")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
@@ -173,7 +173,7 @@ def test_the_cpp_program_says_what_is_wrong(program, small_bundle, tmp_path):
     Image.new("L", (3, 3)).save(tmp_path / "x.pgm")
     for words, code, message in (
         ([], 2, "usage: classify"),
-        ([small_bundle / "model.onnx", tmp_path / "x.pgm"], 1, "the picture must have"),
+        ([small_bundle / "model.onnx", tmp_path / "x.pgm"], 1, "the image must have"),
         ([small_bundle / "model.onnx", tmp_path / "gone.pgm"], 1, "must be a PPM or PGM"),
     ):
         done = subprocess.run([program, *words], capture_output=True, text=True, timeout=300, check=False)

@@ -29,14 +29,14 @@ sys.meta_path.insert(0, Trap())
 
 
 @pytest.fixture
-def picture(tmp_path):
-    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
+def image(tmp_path):
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "image.png")
+    return tmp_path / "image.png"
 
 
 @pytest.fixture
 def run_on_device(tmp_path):
-    """Returns a runner of `effnet WORDS...` where importing a workshop package fails and is told."""
+    """Return a runner of `effnet WORDS...` where importing a workshop package fails and is told."""
     (tmp_path / "trap").mkdir()
     (tmp_path / "trap" / "sitecustomize.py").write_text(_TRAP)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "trap")}
@@ -65,9 +65,9 @@ def test_published_weights_are_listed_without_the_workshop(run_on_device):
     assert set(done.stderr.split()) <= {"imported", "huggingface_hub"}
 
 
-def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, picture):
+def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, image):
     for words in (
-        ["predict", small_bundle, picture],
+        ["predict", small_bundle, image],
         ["bench", small_bundle, "--batch", 1],
         ["cost", small_bundle],
         ["runs", small_bundle],
@@ -76,8 +76,8 @@ def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, picture
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_looking_at_pictures_needs_no_workshop_package(run_on_device, tiny_pictures):
-    done = run_on_device("inspect", tiny_pictures)
+def test_looking_at_images_needs_no_workshop_package(run_on_device, tiny_images):
+    done = run_on_device("inspect", tiny_images)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -121,7 +121,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
 
 
 def imported_by(*words):
-    """Returns the names of all modules that `effnet WORDS...` imports."""
+    """Return the names of all modules that `effnet WORDS...` imports."""
     command = [sys.executable, "-X", "importtime", "-m", "effnet", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
@@ -136,9 +136,9 @@ def test_help_loads_nothing_that_takes_long():
     assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {"arch", "cli", "errors", "system"}
 
 
-def test_one_picture_is_predicted_with_little_loaded(small_bundle, picture):
+def test_one_image_is_predicted_with_little_loaded(small_bundle, image):
     """How long it takes is for `benchmarks.cold_predict` to say."""
-    loaded = imported_by("predict", small_bundle, picture)
+    loaded = imported_by("predict", small_bundle, image)
     assert {"numpy", "PIL.Image", "onnxruntime"} <= loaded
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("effnet.")}
     workshop = {"effnet.fitting", "effnet.training", "effnet.nn", "effnet.exporting", "effnet.compressing"}

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
-    """Returns a runner of programs of an environment where effnet is installed as on a device."""
+    """Return a runner of programs of an environment where effnet is installed as on a device."""
     folder = tmp_path_factory.mktemp("install")
     # A copy, because a build leaves its files beside the sources.
     source = shutil.copytree(
@@ -62,16 +62,16 @@ def test_networks_as_data_work(device, tmp_path):
     works(device("effnet", "cost", tmp_path / "small.json"))
 
 
-def test_a_bundle_works(device, small_bundle, tiny_pictures):
-    found = json.loads(works(device("effnet", "predict", small_bundle, tiny_pictures, "--format", "json")))
+def test_a_bundle_works(device, small_bundle, tiny_images):
+    found = json.loads(works(device("effnet", "predict", small_bundle, tiny_images, "--format", "json")))
     assert len(found) == 60
     assert "images/s" in works(device("effnet", "bench", small_bundle, "--batch", 1))
     code = "import effnet, sys; print(effnet.load(sys.argv[1]).predict(sys.argv[2:])[0].label)"
-    assert works(device("python", "-c", code, small_bundle, tiny_pictures / "dark" / "00.png")).strip().isdigit()
+    assert works(device("python", "-c", code, small_bundle, tiny_images / "dark" / "00.png")).strip().isdigit()
 
 
-def test_pictures_can_be_inspected(device, tiny_pictures):
-    assert "60 pictures, 3 classes" in works(device("effnet", "inspect", tiny_pictures))
+def test_images_can_be_inspected(device, tiny_images):
+    assert "60 images, 3 classes" in works(device("effnet", "inspect", tiny_images))
 
 
 @pytest.mark.parametrize("verb", ["fit", "train"])

@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def tree():
-    """Returns the paths of the annotated tree, folders with a slash at their end."""
+    """Return the paths of the annotated tree, folders with a slash at their end."""
     block = README.split("## The tree")[1].split("```")[1].strip("\n")
     paths, parents = set(), []
     for line in block.splitlines():

@@ -60,7 +60,7 @@ def _range_is_kept(ground: Ground) -> str:
 
 
 def arrows(ground: Ground) -> Sequence[Command]:
-    """Turns to the left and to the right, by the names of the classes; and mirroring turned off by hand."""
+    """Turn to the left and to the right, by the names of the classes; and mirroring turned off by hand."""
 
     def make(number: int, rng: np.random.Generator) -> np.ndarray:
         ramp = np.linspace(30, 220, 32)[None, :, None] * np.ones((32, 32, 3))

@@ -57,12 +57,12 @@ _TIMM_RESOLUTION = {"lite3": 300, "lite4": 380}
 
 
 def short_name(name: str) -> str:
-    """Returns the name of this network in NAMES, such as v2_s for tf_efficientnetv2_s; raises SpecError if unknown."""
+    """Return the name of this network in NAMES, such as v2_s for tf_efficientnetv2_s; raises SpecError if unknown."""
     return _resolve(name)[0]
 
 
 def published(name: str) -> Published | None:
-    """Returns the published accuracy of a named network, or None."""
+    """Return the published accuracy of a named network, or None."""
     short, _ = _resolve(name)
     if short not in _TOP1:
         return None
@@ -71,7 +71,7 @@ def published(name: str) -> Published | None:
 
 
 def default_dropout(name: str) -> float:
-    """Returns the dropout rate before the classifier that this network was trained with."""
+    """Return the dropout rate before the classifier that this network was trained with."""
     short, _ = _resolve(name)
     for table in (V1_COEFFICIENTS, LITE_COEFFICIENTS, EDGETPU_COEFFICIENTS, V2_COEFFICIENTS):
         if short in table:
@@ -80,7 +80,7 @@ def default_dropout(name: str) -> float:
 
 
 def get_spec(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> ArchSpec:
-    """Returns the network of this name, with `num_classes` outputs and `in_channels` inputs.
+    """Return the network of this name, with `num_classes` outputs and `in_channels` inputs.
 
     A short name (b0, lite3, v2_s, edgetpu_m, resnet50) and timm's tf_ names mean the official network: TF
     "SAME" padding, norm epsilon 1e-3. timm's other names (efficientnet_b0, efficientnetv2_s) pad symmetrically,
@@ -107,7 +107,7 @@ def _official(short: str) -> ArchSpec:
 
 
 def _resolve(name: str) -> tuple[str, str]:
-    """Returns the short name and whose conventions the name stands for: official, timm_tf, timm, torchvision."""
+    """Return the short name and whose conventions the name stands for: official, timm_tf, timm, torchvision."""
     text = name.strip().lower()
     prefix, _, rest = text.rpartition("/")
     text = rest.split(".")[0]  # timm's pretraining tag

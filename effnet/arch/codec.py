@@ -15,12 +15,12 @@ MAX_PARAMS = 2 * 10**9
 
 
 def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
-    """Returns `spec` as JSON-able data that `spec_from_dict` reads back to an equal value."""
+    """Return `spec` as JSON-able data that `spec_from_dict` reads back to an equal value."""
     return {"format": FORMAT, **dataclasses.asdict(spec)}
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
-    """Returns the spec that `spec_to_dict` wrote.
+    """Return the spec that `spec_to_dict` wrote.
 
     Raises SpecError for another format version, unknown or missing fields, and values out of range.
     """
@@ -69,7 +69,7 @@ _OPTION = re.compile(r"(se|[rkseiocpfd])([\d.]+)")
 
 
 def stage_from_string(text: str, *, in_channels: int | None = None) -> tuple[BlockSpec, ...]:
-    """Returns the blocks of one TF block string, such as r2_k5_s2_e6_i24_o40_se0.25.
+    """Return the blocks of one TF block string, such as r2_k5_s2_e6_i24_o40_se0.25.
 
     `in_channels` is what the stage really receives, where that differs from the string's i (EdgeTPU's first
     stage expands from 24 but receives 32). Raises SpecError for what the format does not know.
@@ -117,7 +117,7 @@ def _stage_from_options(options: Mapping[str, str], in_channels: int | None) -> 
 
 
 def stage_to_string(blocks: Sequence[BlockSpec], *, expands_from: int = 0) -> str:
-    """Returns the TF block string of one stage.
+    """Return the TF block string of one stage.
 
     Raises SpecError for a stage that the format cannot say (ResNet blocks, pruned or uneven widths).
     """

@@ -19,7 +19,7 @@ Count = Literal["macs", "params"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """The analytic cost of one picture through a network.
+    """The analytic cost of one image through a network.
 
     `macs` counts multiply-accumulates of convolutions and linear layers (1 MAC = 2 FLOPs). `activations`
     counts the elements that convolutions and linear layers write. `peak_activations` is the largest number of
@@ -67,7 +67,7 @@ class LayerCost(NamedTuple):
 
 
 def layer_params(layer: Layer) -> int:
-    """Returns the number of trainable parameters of one layer."""
+    """Return the number of trainable parameters of one layer."""
     if layer.op in ("conv", "linear"):
         bias = layer.out_channels if layer.bias else 0
         return layer.in_channels // layer.groups * layer.out_channels * layer.kernel_size**2 + bias
@@ -75,7 +75,7 @@ def layer_params(layer: Layer) -> int:
 
 
 def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerCost]:
-    """Returns the cost of every layer, in execution order, for a square picture of `resolution` pixels."""
+    """Return the cost of every layer, in execution order, for a square image of `resolution` pixels."""
     layers = named_layers(spec)
     rows = []
     for (name, layer), side in zip(layers, _sides(layers, _resolution(spec, resolution)), strict=True):
@@ -86,7 +86,7 @@ def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerC
 
 
 def cost(spec: ArchSpec, *, resolution: int | None = None) -> Cost:
-    """Returns the analytic cost of `spec` for one square picture, by default of the spec's own resolution.
+    """Return the analytic cost of `spec` for one square image, by default of the spec's own resolution.
 
     Raises SpecError if the resolution is not a positive integer.
     """
@@ -127,7 +127,7 @@ def _resolution(spec: ArchSpec, resolution: int | None) -> int:
 
 
 def _sides(layers: Layers, resolution: int) -> list[int]:
-    """Returns the side of each layer's output map, in pixels."""
+    """Return the side of each layer's output map, in pixels."""
     sides = {INPUT: resolution}
     for name, layer in layers:
         if layer.op == "global_pool":
@@ -139,7 +139,7 @@ def _sides(layers: Layers, resolution: int) -> list[int]:
 
 
 def _peak(layers: Layers, elements: list[int], input_elements: int) -> int:
-    """Walks the layers in order and returns the most elements alive while one of them runs."""
+    """Walk the layers in order and returns the most elements alive while one of them runs."""
     last_reader = {source: index for index, (_, layer) in enumerate(layers) for source in layer.inputs}
     buffers = {INPUT: input_elements}
     alive = peak = input_elements

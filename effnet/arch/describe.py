@@ -20,7 +20,7 @@ class StageRow:
 
 
 def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRow]:
-    """Returns the network as the paper's Table 1 has it, from stem to classifier.
+    """Return the network as the paper's Table 1 has it, from stem to classifier.
 
     Unlike the printed table, whose stages 5 and 6 are off by one, resolutions follow the strides.
     """
@@ -45,7 +45,7 @@ def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRo
 
 
 def _operator(blocks: tuple[BlockSpec, ...]) -> str:
-    """Names a stage by its last block, the one that repeats."""
+    """Name a stage by its last block, the one that repeats."""
     block = blocks[-1]
     text = f"{block.kind}{block.kernel_size}"
     if block.kind not in UNEXPANDED:
@@ -58,7 +58,7 @@ def _operator(blocks: tuple[BlockSpec, ...]) -> str:
 
 
 def describe(spec: ArchSpec) -> str:
-    """Returns the whole network as plain text: facts, stages, then every layer with parameters and MACs."""
+    """Return the whole network as plain text: facts, stages, then every layer with parameters and MACs."""
     total = cost(spec)
     lines = [
         f"{spec.name}: {spec.in_channels} x {spec.resolution} x {spec.resolution} -> {spec.num_classes} classes",

@@ -58,12 +58,12 @@ class Tie(NamedTuple):
 
 
 def block_name(stage: int, block: int) -> str:
-    """Returns what the names of a block's layers begin with."""
+    """Return what the names of a block's layers begin with."""
     return f"stages.{stage}.{block}"
 
 
 def layer_widths(spec: ArchSpec) -> dict[str, tuple[str, str]]:
-    """Returns which width every layer reads and which it writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
+    """Return which width every layer reads and which it writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
     widths = {INPUT: INPUT}
     found = {}
     for name, layer in named_layers(spec):
@@ -85,7 +85,7 @@ def _written(name: str, spec: ArchSpec) -> str:
 
 
 def width_channels(spec: ArchSpec) -> dict[str, int]:
-    """Returns the number of channels of every width that can be pruned, in the order of the network."""
+    """Return the number of channels of every width that can be pruned, in the order of the network."""
     found = {"stem": spec.stem.channels}
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
@@ -100,7 +100,7 @@ def width_channels(spec: ArchSpec) -> dict[str, int]:
 
 
 def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
-    """Returns the widths of `spec`, those together that must keep the same channels, in the order of the network.
+    """Return the widths of `spec`, those together that must keep the same channels, in the order of the network.
 
     An identity shortcut ties a block's output to its input; a depthwise_separable block its middle to its input, a
     conv block to its output.
@@ -163,12 +163,12 @@ def _ties(spec: ArchSpec) -> Iterator[tuple[str, str]]:
 
 
 def keep_all(spec: ArchSpec) -> Keep:
-    """Returns the keep that changes nothing."""
+    """Return the keep that changes nothing."""
     return keep_from(spec, {name: tuple(range(count)) for name, count in width_channels(spec).items()})
 
 
 def keep_from(spec: ArchSpec, widths: dict[str, Indices], *, dropped: Sequence[str] = ()) -> Keep:
-    """Returns the keep of these channels by the names of `width_channels`; blocks named in `dropped` go."""
+    """Return the keep of these channels by the names of `width_channels`; blocks named in `dropped` go."""
     return Keep(
         stem=widths["stem"],
         stages=tuple(
@@ -185,7 +185,7 @@ def keep_from(spec: ArchSpec, widths: dict[str, Indices], *, dropped: Sequence[s
 
 
 def kept_widths(spec: ArchSpec, keep: Keep) -> dict[str, Indices]:
-    """Returns the channels that stay by the names of widths; those of a block that goes are what it is given.
+    """Return the channels that stay by the names of widths; those of a block that goes are what it is given.
 
     Raises SpecError where `keep` does not belong to `spec`, or leaves layers that do not fit together.
     """
@@ -246,7 +246,7 @@ def _checked(name: str, kept: Indices, channels: int) -> Indices:
 
 
 def kept_blocks(keep: Keep) -> dict[str, str]:
-    """Returns the name of every block that stays, by the name that it gets once the others are gone."""
+    """Return the name of every block that stays, by the name that it gets once the others are gone."""
     return {
         block_name(i, place): block_name(i, j)
         for i, row in enumerate(keep.stages)
@@ -255,7 +255,7 @@ def kept_blocks(keep: Keep) -> dict[str, str]:
 
 
 def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpec:
-    """Returns the smaller network that `keep` leaves of `spec`; raises SpecError where it does not belong to it."""
+    """Return the smaller network that `keep` leaves of `spec`; raises SpecError where it does not belong to it."""
     widths = kept_widths(spec, keep)
     width, stages = len(keep.stem), []
     for i, blocks in enumerate(spec.stages):
@@ -285,12 +285,12 @@ def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpe
 
 
 def last_norm(block: BlockSpec) -> str:
-    """Returns the norm whose output is what a block adds to its shortcut, by its name within the block."""
+    """Return the norm whose output is what a block adds to its shortcut, by its name within the block."""
     if block.kind in RESNET_KINDS:
         return "conv2.norm" if block.kind == "basic" else "conv3.norm"
     return "norm" if block.kind == "conv" else "project.norm"
 
 
 def weighted(layer: Layer) -> bool:
-    """Returns whether a layer has parameters."""
+    """Return whether a layer has parameters."""
     return layer.op in ("conv", "norm", "linear")

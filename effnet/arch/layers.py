@@ -16,7 +16,7 @@ INPUT = "input"
 class Layer(NamedTuple):
     """One operation of the network; a tuple because planning makes hundreds of thousands of them.
 
-    `inputs` are the names of the layers that it reads (`input` is the picture). `function` is the name of an
+    `inputs` are the names of the layers that it reads (`input` is the image). `function` is the name of an
     activation or of a gate.
     """
 
@@ -35,7 +35,7 @@ Layers = list[tuple[str, Layer]]
 
 
 def named_layers(spec: ArchSpec) -> Layers:
-    """Returns every layer of `spec` with its name, in execution order."""
+    """Return every layer of `spec` with its name, in execution order."""
     layers: Layers = []
     stem = spec.stem
     x = _unit(
@@ -66,7 +66,7 @@ def _unit(
     layers: Layers, prefix: str, x: str, in_channels: int, out_channels: int, *,
     kernel_size: int = 1, stride: int = 1, groups: int = 1, function: str = "",
 ) -> str:  # fmt: skip
-    """Appends convolution, norm and, if `function` names one, activation."""
+    """Append convolution, norm and, if `function` names one, activation."""
     conv = Layer("conv", (x,), in_channels, out_channels, kernel_size, stride, groups)
     x = _append(layers, f"{prefix}.conv", conv)
     x = _append(layers, f"{prefix}.norm", Layer("norm", (x,), out_channels, out_channels))
@@ -155,5 +155,5 @@ _BLOCKS = {
 
 
 def output_side(side: int, stride: int) -> int:
-    """Returns the side of a map after an odd kernel with this stride, under either padding rule."""
+    """Return the side of a map after an odd kernel with this stride, under either padding rule."""
     return -(-side // stride)

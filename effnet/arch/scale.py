@@ -1,4 +1,4 @@
-"""Networks from networks: compound scaling, its inverse, and the edits that small pictures need."""
+"""Networks from networks: compound scaling, its inverse, and the edits that small images need."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ _LARGEST = 10_000
 
 
 def round_channels(channels: float, *, rounding: Rounding = "v1", divisor: int = 8) -> int:
-    """Returns the multiple of `divisor` nearest to `channels`, at least `divisor`.
+    """Return the multiple of `divisor` nearest to `channels`, at least `divisor`.
 
     v1 goes up where rounding would take more than 10 % away; v2 does not.
     Source: round_filters in tensorflow/tpu efficientnet_model.py and google/automl effnetv2_model.py.
@@ -41,7 +41,7 @@ def scale(
     resolution: int | None = None,
     name: str | None = None,
 ) -> ArchSpec:
-    """Returns `spec` scaled by depth alpha^phi, width beta^phi and resolution gamma^phi.
+    """Return `spec` scaled by depth alpha^phi, width beta^phi and resolution gamma^phi.
 
     Any real `phi` will do; negative ones give the tiny networks. `width` and `depth` (factors) and
     `resolution` (pixels) override what phi says. Shortcuts are kept as stored: scaling creates none.
@@ -74,7 +74,7 @@ def _scaled_name(spec: ArchSpec, phi: float | None, width: float, depth: float, 
 
 
 def _scale_depth(spec: ArchSpec, depth: float) -> ArchSpec:
-    """Repeats become ceil(depth * repeats); a stage grows by copies of its last block."""
+    """Repeat become ceil(depth * repeats); a stage grows by copies of its last block."""
     last = len(spec.stages) - 1
     stages = []
     for index, blocks in enumerate(spec.stages):
@@ -88,7 +88,7 @@ def _scale_depth(spec: ArchSpec, depth: float) -> ArchSpec:
 
 
 def _shorten(blocks: tuple[BlockSpec, ...], repeats: int) -> tuple[BlockSpec, ...]:
-    """Drops blocks from the end, but none that the next one could not do without: one that changes width or size."""
+    """Drop blocks from the end, but none that the next one could not do without: one that changes width or size."""
     kept = list(blocks)
     for index in reversed(range(len(blocks))):
         block = blocks[index]
@@ -128,7 +128,7 @@ def _scale_width(spec: ArchSpec, width: float) -> ArchSpec:
 
 
 def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expands_from: int) -> BlockSpec:
-    """Scales one block that is fed `fed` channels; whole expansion ratios stay what they are."""
+    """Scale one block that is fed `fed` channels; whole expansion ratios stay what they are."""
     out = widen(block.out_channels)
     base = expands_from or block.in_channels
     if block.kind == "depthwise_separable":
@@ -159,7 +159,7 @@ def solve_phi(
     resolution: int | None = None,
     tolerance: float = 1e-4,
 ) -> float:
-    """Returns the largest phi, to `tolerance`, whose network keeps every bound.
+    """Return the largest phi, to `tolerance`, whose network keeps every bound.
 
     Costs never fall as phi rises when alpha, beta and gamma are at least 1, so bisection is exact. Raises
     SpecError where not even the smallest network (phi = -32) keeps the bounds, or where no bound is given.
@@ -193,9 +193,9 @@ def solve_phi(
 
 
 def with_total_stride(spec: ArchSpec, total_stride: int) -> ArchSpec:
-    """Returns `spec` with strides removed, from the front, until its total stride is at most `total_stride`.
+    """Return `spec` with strides removed, from the front, until its total stride is at most `total_stride`.
 
-    Small pictures need it: at 32 pixels the stride of 32 leaves one pixel of a feature map. Raises SpecError
+    Small images need it: at 32 pixels the stride of 32 leaves one pixel of a feature map. Raises SpecError
     for a total stride below 1.
     """
     if not total_stride >= 1:
@@ -221,14 +221,14 @@ def with_total_stride(spec: ArchSpec, total_stride: int) -> ArchSpec:
 
 
 def truncate(spec: ArchSpec, num_stages: int) -> ArchSpec:
-    """Returns `spec` with its first `num_stages` stages only; stem, head and classifier stay."""
+    """Return `spec` with its first `num_stages` stages only; stem, head and classifier stay."""
     if type(num_stages) is not int or not 1 <= num_stages <= len(spec.stages):
         raise SpecError(f"{spec.name} has {len(spec.stages)} stages; cannot keep {num_stages}")
     return dataclasses.replace(spec, stages=spec.stages[:num_stages])
 
 
 def with_expand_ratio(spec: ArchSpec, expand_ratio: int) -> ArchSpec:
-    """Returns `spec` with every expansion of more than `expand_ratio` times the block's input cut to that."""
+    """Return `spec` with every expansion of more than `expand_ratio` times the block's input cut to that."""
     if type(expand_ratio) is not int or expand_ratio < 1:
         raise SpecError(f"expand_ratio must be an integer of at least 1; got {expand_ratio!r}")
 

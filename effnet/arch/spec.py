@@ -214,7 +214,7 @@ def stage(
     skip: bool = True,
     expands_from: int = 0,
 ) -> tuple[BlockSpec, ...]:
-    """Returns the explicit blocks of one row of the paper's Table 1.
+    """Return the explicit blocks of one row of the paper's Table 1.
 
     Only the first block has the stride and the change of width. With `expand_ratio` 1, mbconv becomes
     depthwise_separable and fused_mbconv becomes conv, which have no expansion at all. Squeezed widths are
@@ -246,7 +246,7 @@ def stage(
 
 
 def repeat_block(block: BlockSpec, *, expands_from: int = 0, skip: bool = True) -> BlockSpec:
-    """Returns the block that can follow `block` in its stage: stride 1, as many channels in as out.
+    """Return the block that can follow `block` in its stage: stride 1, as many channels in as out.
 
     The proportions of the expansion (of `expands_from`, where that is not the input width) and of the squeeze
     are kept. The shortcut becomes an identity, unless `skip` is off or the block lacks one that it could have.

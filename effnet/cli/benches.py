@@ -56,7 +56,7 @@ def bench(
 
 
 def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) -> None:
-    """Measures the export that predicts, at every setting."""
+    """Measure the export that predicts, at every setting."""
     from effnet.measure.machine import machine, versions
     from effnet.measure.timing import time_model
     from effnet.runtime.config import check_digests, read_config
@@ -84,7 +84,7 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
 
 
 def _print_busy(timings: list[Any]) -> None:
-    """Says for which numbers of threads other processes disturbed the measurements."""
+    """Say for which numbers of threads other processes disturbed the measurements."""
     from effnet.measure.timing import busy_sentence
 
     for threads in dict.fromkeys(timing.threads for timing in timings if timing.busy):
@@ -98,7 +98,7 @@ def _speeds(timing: Any) -> tuple[str, str, str]:
 
 
 def _runtime(runtime: Any) -> str:
-    """Returns a runtime's name with its version."""
+    """Return a runtime's name with its version."""
     from effnet.exporting.ledger import versions_for
 
     if runtime == "onnxruntime":

@@ -26,7 +26,7 @@ _BAR_COLUMNS = 12
 
 
 def make_console(*, stderr: bool = False) -> "Console":
-    """Returns a console that wraps only where a person reads, and never colours a pipe."""
+    """Return a console that wraps only where a person reads, and never colours a pipe."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
@@ -37,7 +37,7 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
-    """Prints rows under column heads; columns named in `left` are texts, the others numbers."""
+    """Print rows under column heads; columns named in `left` are texts, the others numbers."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -52,23 +52,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: 
 
 
 def print_text(text: str = "", *, flush: bool = False) -> None:
-    """Prints lines to stdout."""
+    """Print lines to stdout."""
     print(harmless(text), flush=flush)
 
 
 def print_json(data: Any) -> None:
-    """Prints data as JSON."""
+    """Print data as JSON."""
     print(harmless_json(json.dumps(data, ensure_ascii=False, indent=1)))
 
 
 def fail(message: str) -> None:
-    """Prints an error to stderr; where that takes nothing, the exit code has to do."""
+    """Print an error to stderr; where that takes nothing, the exit code has to do."""
     with suppress(OSError, ValueError):
         print(f"effnet: {harmless(message)}", file=sys.stderr)
 
 
 def print_candidates(candidates: Sequence[Any]) -> None:
-    """Prints the taken candidate among those that came closest; the report has them all."""
+    """Print the taken candidate among those that came closest; the report has them all."""
     taken = next((i for i, c in enumerate(candidates) if c.status == "taken"), 0)
     # A measured one says more than one that was only predicted or counted.
     weight = {"taken": 0, "failed": 0, "fits": 1, "rejected": 2, "unmeasured": 3}
@@ -101,7 +101,7 @@ def print_candidates(candidates: Sequence[Any]) -> None:
 
 
 def amount(value: float) -> str:
-    """Returns a count in three digits with k, M or G."""
+    """Return a count in three digits with k, M or G."""
     for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= power:
             return f"{value / power:.3g}{letter}"
@@ -209,7 +209,7 @@ class TerminalListener(AbstractContextManager):
 
 
 def progress_text(event: "Step", *, columns: int | None = None) -> str:
-    """Returns where training stands in one line; where it is wider than `columns`, what matters less is left out."""
+    """Return where training stands in one line; where it is wider than `columns`, what matters less is left out."""
     parts = [
         f"epoch {event.epoch}/{event.epochs}",
         f"step {event.step}/{event.total_steps}",
@@ -235,7 +235,7 @@ def _clock(seconds: float) -> str:
 
 
 def counter(label: str) -> "AbstractContextManager[Callable[[int, int], None] | None]":
-    """Returns a context whose value shows how many of how many are done, on a terminal only."""
+    """Return a context whose value shows how many of how many are done, on a terminal only."""
     console = make_console(stderr=True)
     if not console.is_terminal:
         return nullcontext(None)

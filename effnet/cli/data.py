@@ -67,7 +67,7 @@ def shard(
     data: Data,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
     shard_mb: Annotated[float | None, typer.Option(help="Largest shard, in 10^6 bytes; 100 by default.")] = None,
-    per_shard: Annotated[int | None, typer.Option(help="Pictures a shard, instead of --shard-mb.")] = None,
+    per_shard: Annotated[int | None, typer.Option(help="Images a shard, instead of --shard-mb.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the order.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
     group_by: GroupBy = "",
@@ -92,6 +92,6 @@ def shard(
         print_text(f"skipped: {printable(item.path)}: {item.reason}")
     for split in ("train", "val", "test"):
         shards = [found for found in written.shards if found.split == split]
-        pictures, size_mb = sum(s.count for s in shards), sum(s.size_bytes for s in shards) / 1e6
-        print_text(f"{split}: {pictures:,} pictures in {len(shards):,} shards, {size_mb:,.1f} MB")
+        images, size_mb = sum(s.count for s in shards), sum(s.size_bytes for s in shards) / 1e6
+        print_text(f"{split}: {images:,} images in {len(shards):,} shards, {size_mb:,.1f} MB")
     print_text(f"Shards: {out}")

@@ -37,7 +37,7 @@ def export(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Pictures to calibrate int8, to check and to score the exports on; random ones check otherwise."
+            help="Images to calibrate int8, to check and to score the exports on; random ones check otherwise."
         ),
     ] = None,
     features: Annotated[
@@ -49,7 +49,7 @@ def export(
     max_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Maximum accuracy drop from quantization, in percentage points.")
     ] = 0.5,
-    images: Annotated[int, typer.Option(min=1, help="Training pictures that calibrate int8.")] = 256,
+    images: Annotated[int, typer.Option(min=1, help="Training images that calibrate int8.")] = 256,
     method: Annotated[Method, typer.Option(help="How int8 finds the ranges of its numbers.")] = Method.minmax,
     bias_correction: Annotated[
         Correction, typer.Option(help="How int8 corrects its biases, where the runtime can.")
@@ -88,7 +88,7 @@ def export(
 
 
 def words(text: str) -> list[str]:
-    """Returns the words that stand between commas."""
+    """Return the words that stand between commas."""
     return [word for part in text.split(",") if (word := part.strip())]
 
 
@@ -103,11 +103,11 @@ def _formats(text: str, *, features: bool) -> list[str]:
 
 
 def in_words(found: Any) -> str:
-    """Returns what was found of one export on one line."""
+    """Return what was found of one export on one line."""
     text = f"wrote {found.path}: "
     if found.check is None:
         return f"{text}{found.size_bytes / 1e6:.2f} MB, converted, not run: this machine has no runtime for it"
-    kind = "random pictures" if found.random else "pictures"
+    kind = "random images" if found.random else "images"
     if found.format.result == "features":
         return (
             f"{text}embeddings of {found.check.images} {kind} differ by at most {found.check.relative_error:.1e} of "
@@ -118,7 +118,7 @@ def in_words(found: Any) -> str:
         f"same class on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
     )
     if found.accuracy is not None:
-        scored = f"{found.scored} {'pictures of these data' if found.part == 'all' else 'test pictures'}"
+        scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"
         text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.judged is not None:
         text += f"; {100 * found.judged.drop:+.2f} points lost against 32 bits on {found.judged.images} labelled images"
@@ -131,7 +131,7 @@ def in_words(found: Any) -> str:
 
 @contextmanager
 def _status() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Shows, on a terminal only, what is being done."""
+    """Show, on a terminal only, what is being done."""
     console = make_console(stderr=True)
     if not console.is_terminal:
         yield None

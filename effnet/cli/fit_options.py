@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-MaxLatencyMs = Annotated[float | None, typer.Option(help="Median time of one picture in the runtime.")]
+MaxLatencyMs = Annotated[float | None, typer.Option(help="Median time of one image in the runtime.")]
 MaxParams = Annotated[str | None, typer.Option(help="Parameters, such as 1M.")]
-MaxMacs = Annotated[str | None, typer.Option(help="Multiply-accumulates of one picture, such as 50M.")]
+MaxMacs = Annotated[str | None, typer.Option(help="Multiply-accumulates of one image, such as 50M.")]
 MaxSizeMB = Annotated[float | None, typer.Option(help="Size of the model's file, in 10^6 bytes.")]
 MaxMemoryMB = Annotated[
     float | None,
@@ -37,7 +37,7 @@ Strategy = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="The network of a --weights FILE that does not tell it.")]
 Coverage = Annotated[
-    float | None, typer.Option(help='Share of pictures to answer, such as 0.95; the others are "unknown".')
+    float | None, typer.Option(help='Share of images to answer, such as 0.95; the others are "unknown".')
 ]
 MaxError = Annotated[float | None, typer.Option(help='Largest error among the answers, such as 0.01; "unknown" else.')]
 Resize = Annotated[
@@ -58,5 +58,5 @@ Settings = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
 ]
 UnknownFrom = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to measure rejection on.")
+    Path | None, typer.Option(metavar="DIR", help="Images of none of the classes, to measure rejection on.")
 ]

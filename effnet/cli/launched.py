@@ -6,12 +6,12 @@ from effnet.errors import EffnetError, InputError, SaidElsewhere
 
 
 def is_first() -> bool:
-    """Returns whether this process is the only one, or the first of several."""
+    """Return whether this process is the only one, or the first of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0"
 
 
 def says(error: EffnetError) -> bool:
-    """Returns whether this process shows the error: of what the caller got wrong one process a machine speaks."""
+    """Return whether this process shows the error: of what the caller got wrong one process a machine speaks."""
     if isinstance(error, SaidElsewhere):
         return False
     return not isinstance(error, InputError) or is_first() or os.environ.get("LOCAL_RANK", "0") == "0"

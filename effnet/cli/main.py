@@ -40,7 +40,7 @@ from effnet.system.text import harmless
 
 @contextmanager
 def _harmless_usage() -> Iterator[None]:
-    """Makes what typer says of a wrong command line fit for a terminal: it quotes the words as they came."""
+    """Make what typer says of a wrong command line fit for a terminal: it quotes the words as they came."""
     try:
         yield
     except Exception as error:
@@ -53,11 +53,11 @@ class _Verbs(typer.core.TyperGroup):
     """The verbs; typer on its own ends at Ctrl-C without a word, and some of its versions with exit code 1."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Returns the verbs in the order of registration; typer would put those with verbs of their own first."""
+        """Return the verbs in the order of registration; typer would put those with verbs of their own first."""
         return sorted(super().list_commands(ctx), key=lambda n: isinstance(self.commands[n], typer.core.TyperGroup))
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        """Reads the words of the command."""
+        """Read the words of the command."""
         try:
             with _harmless_usage():
                 return super().make_context(*args, **options)
@@ -65,7 +65,7 @@ class _Verbs(typer.core.TyperGroup):
             raise Interrupted(error) from error
 
     def invoke(self, ctx: Any) -> Any:
-        """Does what the words say."""
+        """Do what the words say."""
         try:
             with _harmless_usage():
                 return super().invoke(ctx)

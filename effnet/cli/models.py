@@ -36,7 +36,7 @@ class Rows(StrEnum):
 
 
 class Part(StrEnum):
-    """Which pictures of a data set are meant."""
+    """Which images of a data set are meant."""
 
     train = "train"
     val = "val"
@@ -62,13 +62,13 @@ def predict(
     threshold: Annotated[
         float | None,
         typer.Option(
-            metavar="P", help="Below this probability a picture is unknown; the bundle's own by default, 0 never."
+            metavar="P", help="Below this probability an image is unknown; the bundle's own by default, 0 never."
         ),
     ] = None,
     use: Use = None,
     threads: Threads = 1,
 ) -> None:
-    """Name the classes of pictures. Exit code 2 if any picture could not be read."""
+    """Name the classes of images. Exit code 2 if any image could not be read."""
     from effnet.runtime.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
@@ -116,7 +116,7 @@ def chunks(
 def end_with(bad: list[str]) -> None:
     """End the command with exit code 2 if images could not be read."""
     if bad:
-        fail(f"{len(bad)} {'picture was' if len(bad) == 1 else 'pictures were'} not readable")
+        fail(f"{len(bad)} {'image was' if len(bad) == 1 else 'images were'} not readable")
         raise typer.Exit(2)
 
 
@@ -140,7 +140,7 @@ def expand(words: list[str]) -> Iterator["str | Skipped"]:
             for note in listed.notes:
                 fail(f"{word}: {note}")
             if not listed.paths and not listed.skipped:
-                raise InputError(f"there must be pictures in {word}; none were found")
+                raise InputError(f"there must be images in {word}; none were found")
             yield from sorted((*listed.paths, *listed.skipped), key=lambda f: f if isinstance(f, str) else f.path)
         else:
             found = sorted(p for p in glob.glob(word, recursive=True) if os.path.isfile(p))
@@ -174,11 +174,11 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
     else:
         rows = [(printable(path), _in_words(found)) for path, found in results]
         if rows:
-            print_table(("picture", "classes"), rows, left=("picture", "classes"))
+            print_table(("image", "classes"), rows, left=("image", "classes"))
 
 
 def _in_words(found: Any) -> str:
-    """Returns the classes of a picture on one line."""
+    """Return the classes of an image on one line."""
     from effnet.runtime.predictor import UNKNOWN
 
     guesses = [
@@ -199,22 +199,22 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0, help="Split DATA as a fit with this seed does.")] = None,
     group_by: GroupBy = "",
     unknown_from: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pictures of none of the classes, to see how many are rejected.")
+        Path | None, typer.Option(metavar="DIR", help="Images of none of the classes, to see how many are rejected.")
     ] = None,
     use: Use = None,
     threads: Threads = 1,
     output: Format = Output.table,
 ) -> None:
-    """Score one of a bundle's exports on labelled pictures, in the runtime that runs it."""
+    """Score one of a bundle's exports on labelled images, in the runtime that runs it."""
     from effnet.runtime.predictor import load
     from effnet.training.evaluate import evaluate as evaluate_split
-    from effnet.training.unknown import unknown_pictures
+    from effnet.training.unknown import unknown_images
     from effnet.weights.labels import choose_images
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
     if unknown_from is not None:
-        unknown_pictures(unknown_from)  # what is wrong with it is better said before scoring than after
+        unknown_images(unknown_from)  # what is wrong with it is better said before scoring than after
     part = None if split is None else split.value
     images = choose_images(data, folder=bundle, config=model.config, part=part, seed=seed, group_by=group_by)
     with counter("scoring") as progress:
@@ -227,12 +227,12 @@ def evaluate(
         print_text(line)
     shown = [c for c in found.per_class if c.support]
     print_table(
-        ("class", "precision", "recall", "f1", "pictures"),
+        ("class", "precision", "recall", "f1", "images"),
         [(c.name, percent(c.precision, 1), percent(c.recall, 1), f"{c.f1:.3f}", c.support) for c in shown],
         left=("class",),
     )
     if len(shown) < len(found.per_class):
-        print_text(f"{len(found.per_class) - len(shown)} more classes have no picture here.")
+        print_text(f"{len(found.per_class) - len(shown)} more classes have no image here.")
 
 
 def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
@@ -249,13 +249,13 @@ def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _score_lines(found: Any) -> Iterator[str]:
-    """Yields what a score says beside its classes."""
+    """Yield what a score says beside its classes."""
     from effnet.training.evaluate import warnings_of
 
     accuracy, low, high = percent(found.accuracy), *map(percent, found.confidence)
     least, most = map(percent, found.bootstrap)
     yield (
-        f"accuracy {accuracy} on {found.images} pictures (95 % confidence {low} to {high}; bootstrap {least} to {most})"
+        f"accuracy {accuracy} on {found.images} images (95 % confidence {low} to {high}; bootstrap {least} to {most})"
     )
     yield from balanced_lines(found.to_dict())
     for warning in warnings_of(found):
@@ -276,4 +276,4 @@ def _score_lines(found: Any) -> Iterator[str]:
         unknown = found.unknown
         rejected = "" if unknown.rejected is None else f"{percent(unknown.rejected)} rejected, "
         unreadable = f" ({unknown.unreadable} more could not be read)" if unknown.unreadable else ""
-        yield f"unknown pictures: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}{unreadable}"
+        yield f"unknown images: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}{unreadable}"

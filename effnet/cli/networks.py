@@ -26,7 +26,7 @@ Subject = Annotated[str, typer.Argument(metavar="NAME|BUNDLE|SPEC.json", help="A
 
 
 def read_spec(subject: str) -> ArchSpec:
-    """Returns the network that a name, a bundle folder or a JSON file stands for."""
+    """Return the network that a name, a bundle folder or a JSON file stands for."""
     from effnet.arch.catalog import get_spec
     from effnet.arch.codec import spec_from_dict
     from effnet.errors import SpecError
@@ -103,7 +103,7 @@ def cost(
     subject: Subject,
     resolution: Resolution = None,
     training: Annotated[bool, typer.Option("--training", help="Print what training takes of memory as well.")] = False,
-    batch: Annotated[int, typer.Option(help="Pictures at once in training.")] = 32,
+    batch: Annotated[int, typer.Option(help="Images at once in training.")] = 32,
     output: Format = Output.table,
 ) -> None:
     """Print what a network costs: parameters, MACs, activations, memory, bytes by precision."""
@@ -115,7 +115,7 @@ def cost(
 
 
 def _training_bytes(spec: ArchSpec, batch: int, resolution: int | None) -> dict[str, int]:
-    """Returns what training on a CPU takes with AdamW in 32 bits: through the fused kernels, without, recomputing."""
+    """Return what training on a CPU takes with AdamW in 32 bits: through the fused kernels, without, recomputing."""
     from effnet.training.memory import training_memory
     from effnet.training.recipe import Recipe, Train
 

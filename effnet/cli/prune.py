@@ -25,7 +25,7 @@ Method = Annotated[
 ]
 Scope = Annotated[str, typer.Option(metavar="global|stage", help="One threshold for all, or as much from each stage.")]
 Steps = Annotated[int, typer.Option(help="In how many steps, with training behind each.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures, in all; 20 by default.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images, in all; 20 by default.")]
 Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")]
 Teacher = Annotated[str, typer.Option(metavar="BUNDLE", help="Whose answers to learn from; the original's by default.")]
 DropBlocks = Annotated[bool, typer.Option("--drop-blocks", help="Whole blocks may go, too.")]
@@ -96,7 +96,7 @@ def _print_result(result: "PruneResult") -> None:
     print_table(("network", "params", "MACs", "blocks", "p50 ms", "test accuracy"), rows, left=("network",))
     print_text(
         f"The new file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
-        f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} pictures."
+        f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} images."
     )
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")

@@ -28,7 +28,7 @@ def quantize(
         float, typer.Option(min=0, max=99, help="Points of validation accuracy that a step may lose.")
     ] = 0.5,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="Median time of one picture; as fast as can be otherwise.")
+        float | None, typer.Option(help="Median time of one image; as fast as can be otherwise.")
     ] = None,
     max_size_mb: Annotated[float | None, typer.Option(help="Size of the artifact, in 10^6 bytes.")] = None,
     max_memory_mb: Annotated[
@@ -77,7 +77,7 @@ def quantize(
 
 
 def print_steps(steps: Any) -> None:
-    """Prints the table of a ladder's steps."""
+    """Print the table of a ladder's steps."""
     rows = [
         (
             step.name,
@@ -92,5 +92,5 @@ def print_steps(steps: Any) -> None:
         )
         for step in steps
     ]
-    columns = ("step", "accuracy", "pictures", "ms", "speed", "MB", "memory MB", "verdict", "why")
+    columns = ("step", "accuracy", "images", "ms", "speed", "MB", "memory MB", "verdict", "why")
     print_table(columns, rows, left=("step", "verdict", "why"))

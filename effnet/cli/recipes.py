@@ -27,7 +27,7 @@ def recipes(
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Returns FIELD=VALUE words as values by field, read as JSON where they are JSON, else as text."""
+    """Return FIELD=VALUE words as values by field, read as JSON where they are JSON, else as text."""
     from effnet.errors import InputError
     from effnet.system.files import parse_json
     from effnet.system.text import brief

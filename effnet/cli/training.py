@@ -1,4 +1,4 @@
-"""fit and train: from pictures to a bundle."""
+"""fit and train: from images to a bundle."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,7 +33,7 @@ from effnet.cli.launched import is_first
 from effnet.system.text import percent
 
 Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 Minutes = Annotated[
     float | None,
     typer.Option(help="Minutes from start to bundle, instead of --epochs; without either, 10 of training."),
@@ -146,7 +146,7 @@ def train(
     settings: Settings = None,
     batch: Annotated[
         str | None,
-        typer.Option(metavar="N|auto", help="Pictures of a step; auto finds how many of them memory holds at once."),
+        typer.Option(metavar="N|auto", help="Images of a step; auto finds how many of them memory holds at once."),
     ] = None,
     epochs: Epochs = None,
     minutes: Minutes = None,
@@ -194,7 +194,7 @@ def train(
 
 
 def _read_batch(text: str | None) -> int | Literal["auto"] | None:
-    """Returns what --batch asks for; raises InputError where it is neither a whole number nor auto."""
+    """Return what --batch asks for; raises InputError where it is neither a whole number nor auto."""
     from effnet.errors import InputError
     from effnet.system.text import brief
 
@@ -204,7 +204,7 @@ def _read_batch(text: str | None) -> int | Literal["auto"] | None:
         return "auto"
     # More digits than any batch has are no number to work with.
     if not text.isdecimal() or len(text) > 20:
-        raise InputError(f"--batch must be a whole number of pictures, or auto; got {brief(text)}")
+        raise InputError(f"--batch must be a whole number of images, or auto; got {brief(text)}")
     return int(text)
 
 
@@ -218,7 +218,7 @@ def _print_result(result) -> None:
     print_text(method_sentence(report))
     low, high = report["test"]["confidence"]
     print_text(
-        f"Test accuracy {percent(report['test_accuracy'])} on {report['test']['images']} pictures "
+        f"Test accuracy {percent(report['test_accuracy'])} on {report['test']['images']} images "
         f"(95 % confidence {percent(low, 1)} to {percent(high, 1)}), scored on the exported file"
     )
     for line in balanced_lines(report["test"]):
@@ -237,7 +237,7 @@ def _print_result(result) -> None:
 
 
 def _print_unknown(report) -> None:
-    """Prints what became of the wish for a threshold, and of pictures of none of the classes, where there were any."""
+    """Print what became of the wish for a threshold, and of images of none of the classes, where there were any."""
     calibration, test = report["calibration"], report["test"]
     if calibration["coverage"] is None and calibration["max_error"] is None:
         return
@@ -249,4 +249,4 @@ def _print_unknown(report) -> None:
         print_text(f"Threshold {answered['threshold']:.4g}: {percent(answered['coverage'])} are answered{error}")
     if unknown is not None:
         rejected = "" if unknown["rejected"] is None else f"{percent(unknown['rejected'])} rejected, "
-        print_text(f"Unknown pictures: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")
+        print_text(f"Unknown images: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")

@@ -70,7 +70,7 @@ def _row(entry: "PublishedWeights", place: Path | None) -> tuple[Any, ...]:
 
 
 def _rest(hidden: "list[PublishedWeights]") -> str:
-    """Returns how many entries are not shown, and why."""
+    """Return how many entries are not shown, and why."""
     if not hidden:
         return ""
     untrained = sum(e.untrained for e in hidden)
@@ -171,14 +171,14 @@ def _own_facts(path: Path, *, model: str | None) -> dict[str, Any]:
 
 
 def _hashed_file(entry: "PublishedWeights") -> str:
-    """Returns the name of the file that the published hashes are of."""
+    """Return the name of the file that the published hashes are of."""
     if not entry.hashes:
         return ""
     return entry.legacy_files[0] if entry.hub else entry.file
 
 
 def _text(value: Any) -> str:
-    """Returns a fact as a person reads it."""
+    """Return a fact as a person reads it."""
     match value:
         case bool():
             return "yes" if value else "no"
@@ -217,12 +217,12 @@ def pull(
             "accuracy."
         )
     if (folder / ONNX).is_file():
-        print_text(f"Name the classes of pictures: effnet predict {folder} PICTURES")
+        print_text(f"Name the classes of images: effnet predict {folder} IMAGES")
 
 
 @contextmanager
 def _download_bar() -> "Iterator[Progress | None]":
-    """Gives what shows the bytes of a download, on a terminal only."""
+    """Give what shows the bytes of a download, on a terminal only."""
     console = make_console(stderr=True)
     if not console.is_terminal:
         yield None

@@ -39,7 +39,7 @@ class FakeQuantize(nn.Module):
         self.enabled, self.watching = True, False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps a tensor of any shape to the same shape."""
+        """Map a tensor of any shape to the same shape."""
         if self.watching:
             self._widen(x)
             return x
@@ -54,11 +54,11 @@ class FakeQuantize(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, _LEVELS).to(x.dtype)
 
     def on_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Stands behind a module as its forward hook; a method, so that a copied network calls its own copy."""
+        """Stand behind a module as its forward hook; a method, so that a copied network calls its own copy."""
         return self(output)
 
     def on_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Stands before a module as its forward hook."""
+        """Stand before a module as its forward hook."""
         return (self(args[0]), *args[1:])
 
     @torch.no_grad()
@@ -76,7 +76,7 @@ class FakeQuantize(nn.Module):
 
 
 def rounded_weight(weight: Tensor) -> Tensor:
-    """Returns a weight [out, ...] rounded to 8 bits, symmetrically, each output channel by its largest value.
+    """Return a weight [out, ...] rounded to 8 bits, symmetrically, each output channel by its largest value.
 
     Folding a norm multiplies channels by factors, which such rounding does not notice: to round before folding or
     after it is the same.
@@ -109,7 +109,7 @@ class RoundedLinear(nn.Linear):
     rounds = True
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """Maps [batch, in] to [batch, out]."""
+        """Map [batch, in] to [batch, out]."""
         return functional.linear(input, rounded_weight(self.weight) if self.rounds else self.weight, self.bias)
 
 
@@ -121,7 +121,7 @@ _ROUNDED: Mapping[type[nn.Module], type[nn.Module]] = {
 
 
 def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns the names of the layers, and of the picture, whose outputs an int8 export rounds.
+    """Return the names of the layers, and of the image, whose outputs an int8 export rounds.
 
     These are all values that go into a convolution, a sum, a product, a pool or an activation of its own step;
     what goes into a clamp or comes out as an answer is not, nor what touches one of `float_layers`.
@@ -147,7 +147,7 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
 
 
 def round_(network: Network, *, float_layers: Sequence[str] = ()) -> None:
-    """Has `network` compute as its int8 export will, in place; `calibrate_` must follow.
+    """Have `network` compute as its int8 export will, in place; `calibrate_` must follow.
 
     Its weights keep their names, the ranges come under `ranges.`. The fused kernels do not know of rounding and must
     stay off.
@@ -168,14 +168,14 @@ def round_(network: Network, *, float_layers: Sequence[str] = ()) -> None:
 
 
 def _module_of(network: Network, name: str) -> nn.Module:
-    """Returns the module whose output is that of layer `name`: a product is its unit's, a sum its block's."""
+    """Return the module whose output is that of layer `name`: a product is its unit's, a sum its block's."""
     parent, _, last = name.rpartition(".")
     return network.get_submodule(parent if last in ("scale", "add") else name)
 
 
 @torch.no_grad()
 def calibrate_(network: Network, images: Tensor, *, batch: int = 16) -> None:
-    """Sets every range to the least and largest value that normalised pictures [n, channels, R, R] give."""
+    """Set every range to the least and largest value that normalised images [n, channels, R, R] give."""
     quantizers = [module for module in network.modules() if isinstance(module, FakeQuantize)]
     rounding = [m for m in network.modules() if isinstance(m, _RoundedConv | RoundedLinear)]
     network.eval()

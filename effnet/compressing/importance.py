@@ -35,13 +35,13 @@ class Importance:
 
 
 def check_method(method: str) -> None:
-    """Raises InputError unless `method` is a way to tell importance."""
+    """Raise InputError unless `method` is a way to tell importance."""
     if method not in get_args(Method):
         raise InputError(f"the method must be one of {', '.join(get_args(Method))}; got {method!r}")
 
 
 def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method: Method = "l1") -> Importance:
-    """Returns the importance by weights alone; `state` is a state dict as arrays.
+    """Return the importance by weights alone; `state` is a state dict as arrays.
 
     l1 and l2 are the norms of a channel's filter with the norm behind it folded in, since without that its size means
     nothing (Li et al. 2017, "Pruning Filters for Efficient ConvNets"); bn is the gain of that norm (Liu et al. 2017,
@@ -74,7 +74,7 @@ def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method
 
 
 def _gains(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the absolute gains of each norm, by the convolution before it."""
+    """Return the absolute gains of each norm, by the convolution before it."""
     norms = [(name, layer.inputs[0]) for name, layer in named_layers(spec) if layer.op == "norm"]
     return {conv: np.abs(state[f"{name}.weight"].astype(np.float64)) for name, conv in norms}
 
@@ -84,7 +84,7 @@ def _over_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _last_convs(spec: ArchSpec) -> dict[str, str]:
-    """Returns the block of each convolution whose output is added to an identity shortcut."""
+    """Return the block of each convolution whose output is added to an identity shortcut."""
     return {
         f"{block_name(i, j)}.{last_norm(block)}".removesuffix("norm") + "conv": block_name(i, j)
         for i, blocks in enumerate(spec.stages)
@@ -94,9 +94,9 @@ def _last_convs(spec: ArchSpec) -> dict[str, str]:
 
 
 def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossFn) -> Importance:
-    """Returns what removing each channel would change the loss by, to first order, on normalised `batches`.
+    """Return what removing each channel would change the loss by, to first order, on normalised `batches`.
 
-    A channel's is the mean over pictures of |sum over positions of gradient * activation|, summed over the layers that
+    A channel's is the mean over images of |sum over positions of gradient * activation|, summed over the layers that
     have this channel behind their norm and activation; a block's is that of the whole sum that it adds to its shortcut.
     Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", eq. 7,
     without its normalisation, which the later paper (2019, section 3.1) drops as well. The network is used as in
@@ -119,13 +119,13 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
     handles = [modules[name].register_forward_hook(hook(name)) for name in {*points, *ends}]
     trainable = [parameter.requires_grad for parameter in network.parameters()]
     network.eval().requires_grad_(True)  # so that what is hooked has gradients, whatever was frozen
-    pictures = 0
+    images = 0
     try:
         for batch in batches:
             network.zero_grad(set_to_none=True)
-            # The loss is a mean over pictures; a picture's own gradient is so many times larger.
+            # The loss is a mean over images; an image's own gradient is so many times larger.
             (loss_fn(network, batch) * len(batch.images)).backward()
-            pictures += len(batch.images)
+            images += len(batch.images)
             for name, output in outputs.items():
                 product = (output.detach() * output.grad).sum((2, 3)).double()
                 if name in points:
@@ -139,9 +139,9 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
         network.zero_grad(set_to_none=True)
         for parameter, flag in zip(network.parameters(), trainable, strict=True):
             parameter.requires_grad_(flag)
-    if not pictures:
-        raise InputError("importance needs at least one batch of pictures; got none")
-    found = {name: (total / pictures).cpu().numpy() for name, total in totals.items()}
+    if not images:
+        raise InputError("importance needs at least one batch of images; got none")
+    found = {name: (total / images).cpu().numpy() for name, total in totals.items()}
     channels = {tie.name: np.zeros(tie.channels) for tie in tied_widths(spec)}
     owners = {width: tie for tie in tied_widths(spec) for width in tie.widths}
     for name, width in points.items():
@@ -162,7 +162,7 @@ def _identity_blocks(spec: ArchSpec):
 
 
 def _points(spec: ArchSpec) -> dict[str, str]:
-    """Returns the modules whose outputs are looked at, each with the width that it carries.
+    """Return the modules whose outputs are looked at, each with the width that it carries.
 
     Of a convolution with norm and activation that is the last of these. What a gate scales is looked at before it, and
     what is added to a shortcut before it is: later the shortcut would be counted again and again.

@@ -55,7 +55,7 @@ def quantize(
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
-    """Climbs the ladder with the bundle `folder` and deploys what wins, in the bundle or in its copy `out`.
+    """Climb the ladder with the bundle `folder` and deploys what wins, in the bundle or in its copy `out`.
 
     `data` are those that the bundle was trained on; they are split as they were then. The rest is as for `climb`. The
     bundle stays as it was until the winner is proven, and where the limits are not kept: BudgetError then. What an
@@ -107,7 +107,7 @@ def _beside(target: Path) -> Path:
 
 
 def deploy(found: Ladder, folder: Path) -> None:
-    """Gives the bundle `folder` the winner of a climb that began with it, and the record of its steps.
+    """Give the bundle `folder` the winner of a climb that began with it, and the record of its steps.
 
     Everything is made beside the bundle's files first, then moved in, the config last.
     """
@@ -153,7 +153,7 @@ def _remove(path: Path) -> None:
 
 
 def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
-    """Makes `target` a copy of the bundle with the winner in it, whole or not at all."""
+    """Make `target` a copy of the bundle with the winner in it, whole or not at all."""
     whole = Path(os.path.realpath(target))
     copy = whole.with_name(f".{whole.name}.part")
     shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed

@@ -19,7 +19,7 @@ _RECORD = "done.json"
 
 
 def subject_key(subject: Subject) -> str:
-    """Returns a text that tells this network from others: architecture, weights, preprocessing, temperature."""
+    """Return a text that tells this network from others: architecture, weights, preprocessing, temperature."""
     config, digest = subject.config, hashlib.blake2b(digest_size=16)
     words = [spec_to_dict(config.arch), config.preprocess.to_dict(), list(config.class_names), config.temperature]
     digest.update(json.dumps([*words, list(subject.float_layers)]).encode())
@@ -28,8 +28,8 @@ def subject_key(subject: Subject) -> str:
     return digest.hexdigest()
 
 
-def pictures_key(split: Split, images: np.ndarray) -> str:
-    """Returns a text that tells these held-out and calibration pictures from others, files by name and label."""
+def images_key(split: Split, images: np.ndarray) -> str:
+    """Return a text that tells these held-out and calibration images from others, files by name and label."""
     digest = hashlib.blake2b(np.ascontiguousarray(split.labels).tobytes(), digest_size=16)
     digest.update(np.ascontiguousarray(images).tobytes())
     for number, source in enumerate(split.sources):
@@ -39,7 +39,7 @@ def pictures_key(split: Split, images: np.ndarray) -> str:
 
 
 def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
-    """Returns what was recorded in `folder` under this key; None where it is another's, damaged or not there."""
+    """Return what was recorded in `folder` under this key; None where it is another's, damaged or not there."""
     try:
         found = read_json(folder / _RECORD)
     except (OSError, ValueError):
@@ -54,7 +54,7 @@ def keep_record(folder: Path, key: str, record: dict[str, Any]) -> None:
 
 
 def own_folder(folder: Path, key: str) -> Path:
-    """Returns `folder`, emptied where what it holds was begun under another key."""
+    """Return `folder`, emptied where what it holds was begun under another key."""
     path = folder / "key"
     if not path.is_file() or path.read_text(encoding="utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)

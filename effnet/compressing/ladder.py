@@ -15,7 +15,7 @@ from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits, Step, best_of
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
-from effnet.exporting.pictures import calibration_images
+from effnet.exporting.images import calibration_images
 from effnet.exporting.targets import Calibration, Quantization
 from effnet.runtime.config import WEIGHTS
 from effnet.runtime.formats import Precision, Runtime, find_format
@@ -51,18 +51,18 @@ def climb(
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
-    """Returns the fastest artifact that keeps the gate, or the first that keeps the limits as well.
+    """Return the fastest artifact that keeps the gate, or the first that keeps the limits as well.
 
     The steps: 32 bits; 16 bits and 8-bit weights, where the runtime has them; int8 with ranges by minmax, percentile or
     entropy; full bias correction; equalized channels; the most sensitive layers float; with `train`, another activation
-    and training that rounds. Each is scored on the validation pictures and timed in turns with the 32-bit file, with
-    `threads`, in the runtime itself. Later steps are taken only while the aim is not met. Training pictures calibrate;
-    test pictures decide nothing.
+    and training that rounds. Each is scored on the validation images and timed in turns with the 32-bit file, with
+    `threads`, in the runtime itself. Later steps are taken only while the aim is not met. Training images calibrate;
+    test images decide nothing.
 
     Everything is made in `folder`, where an interrupted climb goes on; nothing else is written. Past `minutes` no new
     step begins, and none trains for more than `epochs`. What the bundle `present`, the subject's own, is deployed as is
     a step too, where this runtime runs it: so a climb never ends with less than there was. `pair_stem`, of
-    Quantization, is for files that run here. Raises DataError without validation pictures or with other classes than
+    Quantization, is for files that run here. Raises DataError without validation images or with other classes than
     the subject's, MissingExtraError where the runtime or what writes for it is not installed.
     """
     if dataset.class_names != subject.config.class_names:
@@ -71,7 +71,7 @@ def climb(
             f"{dataset.name} has {len(dataset.class_names)}, or others: give the data that the network was trained on"
         )
     if not len(dataset.val):
-        raise DataError(f"what a step loses is measured on validation pictures; {dataset.name} has none: give it some")
+        raise DataError(f"what a step loses is measured on validation images; {dataset.name} has none: give it some")
     if minutes is not None:
         check_minutes(minutes)
     check_whole("threads", threads, least=0, most=MAX_THREADS)
@@ -115,7 +115,7 @@ class _Climb:
         self.failed: list[tuple[str, Subject, float]] = []
 
     def go(self, present: Path | None) -> Ladder:
-        """Climbs."""
+        """Climb."""
         proofs = self.proofs
         proofs.folder.mkdir(parents=True, exist_ok=True)
         self._begin()
@@ -153,11 +153,11 @@ class _Climb:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _over(self) -> bool:
-        """Returns whether no further step is wanted: the limits are kept, or the time is over."""
+        """Return whether no further step is wanted: the limits are kept, or the time is over."""
         return (self.limits.asked and self._met()) or self._late()
 
     def _begin(self) -> None:
-        """Makes the 32-bit artifact."""
+        """Make the 32-bit artifact."""
         if not {"fp32", "int8"} <= set(self.proofs.formats):
             raise InputError(f"{self.runtime} has no 32-bit and int8 formats that run here; name another runtime")
         step = self.proofs.attempt("fp32", "fp32", self.subject, done="32 bits, as trained")
@@ -165,7 +165,7 @@ class _Climb:
             raise EffnetError(f"the 32-bit artifact must be there to compare with; {step.reason}")
 
     def _look_at(self, present: Path) -> None:
-        """Measures what is deployed already, where it is another artifact of this runtime than that of 32 bits."""
+        """Measure what is deployed already, where it is another artifact of this runtime than that of 32 bits."""
         deployed = find_format(self.subject.config.deployed)
         here = deployed.runtime == self.runtime and deployed.precision != "fp32" and (present / deployed.file).exists()
         if here:
@@ -174,7 +174,7 @@ class _Climb:
             )
 
     def _store_smaller(self) -> None:
-        """Tries weights of fewer bits, which save room, and time only where the runtime computes in them.
+        """Try weights of fewer bits, which save room, and time only where the runtime computes in them.
 
         Where only int8 will do, and there is a deadline, they would take its time.
         """
@@ -193,7 +193,7 @@ class _Climb:
         self._round_subject(self.subject, "int8")
 
     def _round_subject(self, subject: Subject, name: str) -> bool:
-        """Takes one way after another to round all layers, then all but a few; returns whether one kept the gate."""
+        """Take one way after another to round all layers, then all but a few; returns whether one kept the gate."""
         tried: list[tuple[float, Subject, Quantization]] = []
 
         def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
@@ -217,7 +217,7 @@ class _Climb:
         return self._leave_float(best, name, quantization)
 
     def _leave_float(self, subject: Subject, name: str, quantization: Quantization) -> bool:
-        """Leaves the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
+        """Leave the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
         if self._late():
             return False
         ranked, count = [layer for layer, _ in self.proofs.rank_layers(name, subject)], 1
@@ -230,7 +230,7 @@ class _Climb:
         return False
 
     def _replace(self) -> None:
-        """Tries other activations: their speed first, which needs no training, then, where it pays, their accuracy."""
+        """Try other activations: their speed first, which needs no training, then, where it pays, their accuracy."""
         if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they are no smaller
             return
         paying = []
@@ -265,7 +265,7 @@ class _Climb:
         self.proofs.add(step, self.subject, None)
 
     def _train_rounded(self) -> None:
-        """Trains those networks rounded whose int8 has lost too much with every layer rounded, the latest first."""
+        """Train those networks rounded whose int8 has lost too much with every layer rounded, the latest first."""
         if not self.train:
             return
         for name, subject, accuracy in reversed(self.failed):
@@ -280,7 +280,7 @@ class _Climb:
                 return
 
     def _too_late(self, name: str, subject: Subject, spec: ArchSpec, *, speed: float) -> bool:
-        """Returns whether not one epoch fits into what a training may take of the time that is left, and says so.
+        """Return whether not one epoch fits into what a training may take of the time that is left, and says so.
 
         `speed` is that of this training beside one of the plain network. One that has begun goes on.
         """
@@ -296,7 +296,7 @@ class _Climb:
         return True
 
     def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
-        """Returns the subject trained with another activation or, without one, rounded; what is done is kept."""
+        """Return the subject trained with another activation or, without one, rounded; what is done is kept."""
         tools, dataset = self.proofs.tools, self.dataset
         folder = own_folder(self.proofs.folder_of(f"{name} weights"), subject_key(subject) + self.proofs.key)
         spec = subject.config.arch
@@ -338,7 +338,7 @@ class _Climb:
         return found
 
     def _sentence(self, best: Step) -> str:
-        """Returns what came of the climb, in one sentence."""
+        """Return what came of the climb, in one sentence."""
         found = f"{best.name} wins{figures(best)}"
         if not self.limits.asked:
             return found
@@ -350,5 +350,5 @@ class _Climb:
 
 
 def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:
-    """Returns the most accurate of some ways to round; the first of equal ones."""
+    """Return the most accurate of some ways to round; the first of equal ones."""
     return max(tried, key=lambda found: found[0])

@@ -9,7 +9,7 @@ from effnet.measure.side_by_side import time_two
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Medians of one picture in milliseconds, a number a turn; `ratio` is the median of second over first in a turn.
+    """Medians of one image in milliseconds, a number a turn; `ratio` is the median of second over first in a turn.
 
     `second_mb` is the peak memory of the second, in 10^6 bytes.
     """
@@ -25,6 +25,6 @@ class Compared:
 
 
 def compare_latency(first: Path, second: Path, *, threads: int = 1, turns: int = 5, seconds: float = 0.3) -> Compared:
-    """Times two models' files in turn, each in a fresh process of its runtime; raises BundleError where one fails."""
+    """Time two models' files in turn, each in a fresh process of its runtime; raises BundleError where one fails."""
     one, other = time_two(first, second, threads=threads, turns=turns, seconds=seconds)
     return Compared(first_ms=one.rounds_ms, second_ms=other.rounds_ms, second_mb=other.memory_mb)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.compressing.kept import keep_record, kept_record, pictures_key, subject_key
+from effnet.compressing.kept import images_key, keep_record, kept_record, subject_key
 from effnet.compressing.rungs import Tools, copy_export, formats_of, size_mb
 from effnet.compressing.subject import Sensitivity, Subject
 from effnet.compressing.verdict import Gate, Step, judge
@@ -55,7 +55,7 @@ class Proofs:
         self.gate, self.threads, self.tools, self.listener = gate, threads, tools, listener
         self.formats = formats_of(runtime)
         self.pair_stem = pair_stem and runtime == "onnxruntime"
-        self.key = pictures_key(val, images) + repr((threads, sorted(versions().items())))
+        self.key = images_key(val, images) + repr((threads, sorted(versions().items())))
         self.labels = val.labels if balanced else None  # with them, all classes count alike
         self.rungs: list[Rung] = []
         self.ranked: list[tuple[Subject, Sensitivity]] = []
@@ -67,11 +67,11 @@ class Proofs:
         return [rung.step for rung in self.rungs if rung.step.accepted]
 
     def say(self, text: str) -> None:
-        """Tells the listener."""
+        """Tell the listener."""
         self.listener(Noted(text=text))
 
     def folder_of(self, name: str) -> Path:
-        """Returns the folder of a step's files."""
+        """Return the folder of a step's files."""
         return self.folder / re.sub(r"[^a-z0-9]+", "-", name.lower())
 
     def attempt(
@@ -85,7 +85,7 @@ class Proofs:
         must_beat: float | None = None,
         present: Path | None = None,
     ) -> Step:
-        """Makes, scores and times one artifact, and says what became of it.
+        """Make, scores and times one artifact, and says what became of it.
 
         With `present`, a bundle's folder, it is there already and not made. What its runtime cannot make is refused
         with the reason; raises MissingExtraError where a package is missing.
@@ -141,7 +141,7 @@ class Proofs:
         )
 
     def speed_of(self, name: str, subject: Subject) -> float | None:
-        """Returns how many times as fast as the 32-bit artifact the int8 of an untrained network is; None without."""
+        """Return how many times as fast as the 32-bit artifact the int8 of an untrained network is; None without."""
         target, key = self.formats["int8"], f"{subject_key(subject)} {self.key} speed"
         found = kept_record(self.folder_of(name), key)
         if found is None:
@@ -156,7 +156,7 @@ class Proofs:
         return found["speed"]
 
     def rank_layers(self, name: str, subject: Subject) -> Sensitivity:
-        """Returns the layers of a network by the harm that rounding each does, the most harmful first."""
+        """Return the layers of a network by the harm that rounding each does, the most harmful first."""
         folder, key = self.folder_of(f"{name} sensitivity"), f"{subject_key(subject)} {self.key} sensitivity"
         found = kept_record(folder, key)
         if found is None:
@@ -169,18 +169,18 @@ class Proofs:
         return ranked
 
     def sensitivity_of(self, subject: Subject) -> Sensitivity:
-        """Returns the ranking of this network's layers or, without one, the first that was made; empty without any."""
+        """Return the ranking of this network's layers or, without one, the first that was made; empty without any."""
         own = [ranking for ranked, ranking in self.ranked if ranked is subject]
         return next(iter(own or [ranking for _, ranking in self.ranked]), ())
 
     def add(self, step: Step, subject: Subject, quantization: Quantization | None) -> Step:
-        """Keeps a step, and says what became of it."""
+        """Keep a step, and says what became of it."""
         self.rungs.append(Rung(step=step, subject=subject, quantization=quantization))
         self.say(f"{step.name}: {'accepted' if step.accepted else 'refused'}{figures(step)}; {step.reason}")
         return step
 
     def tested(self, best: Step, dataset: Dataset) -> dict[str, Any]:
-        """Returns how the first artifact and `best` do on the test pictures; empty without any."""
+        """Return how the first artifact and `best` do on the test images; empty without any."""
         if not len(dataset.test):
             return {}
         first, last = (
@@ -208,7 +208,7 @@ class Proofs:
 
 
 def _in_words(quantization: Quantization | None) -> str:
-    """Returns how an int8 artifact was rounded."""
+    """Return how an int8 artifact was rounded."""
     if quantization is None:
         return ""
     text = f"int8, ranges by {quantization.method}, {quantization.bias_correction} bias correction"
@@ -216,7 +216,7 @@ def _in_words(quantization: Quantization | None) -> str:
 
 
 def figures(step: Step) -> str:
-    """Returns a step's figures for a sentence, behind a comma; nothing where it was not measured."""
+    """Return a step's figures for a sentence, behind a comma; nothing where it was not measured."""
     if step.accuracy is None:
         return ""
     speed = f"{step.speed:.2f} times as fast as fp32"

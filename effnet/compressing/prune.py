@@ -31,7 +31,7 @@ class Pruned:
 
 
 def check_scope(scope: str) -> None:
-    """Raises InputError unless `scope` is a way to set the threshold."""
+    """Raise InputError unless `scope` is a way to set the threshold."""
     if scope not in get_args(Scope):
         raise InputError(f"scope must be one of {', '.join(get_args(Scope))}; got {scope!r}")
 
@@ -40,18 +40,18 @@ COUNTS: dict[Count, str] = {"macs": "multiply-accumulates", "params": "parameter
 
 
 def check_count(count: str) -> None:
-    """Raises InputError unless `count` is something that a limit can be set on."""
+    """Raise InputError unless `count` is something that a limit can be set on."""
     if count not in COUNTS:
         raise InputError(f"what is counted must be one of {', '.join(COUNTS)}; got {count!r}")
 
 
 def count_of(spec: ArchSpec, count: Count = "macs") -> float:
-    """Returns the multiply-accumulates of one picture at the spec's own resolution, or the parameters."""
+    """Return the multiply-accumulates of one image at the spec's own resolution, or the parameters."""
     return float(getattr(cost(spec), count))
 
 
 def vector_width() -> int:
-    """Returns the multiple of channels that ONNX Runtime computes at once on this machine's CPU.
+    """Return the multiple of channels that ONNX Runtime computes at once on this machine's CPU.
 
     It lays maps out in blocks of 16 channels where the CPU has AVX-512 and of 8 elsewhere, and pads a width to whole
     blocks: a width between two multiples costs what the upper one does (measured with 1.32 and AVX-512: convolutions of
@@ -75,7 +75,7 @@ def prune(
     drop_blocks: bool = False,
     name: str | None = None,
 ) -> Pruned:
-    """Returns the network that is left of `spec` once what matters least is gone, as large as `limit` allows.
+    """Return the network that is left of `spec` once what matters least is gone, as large as `limit` allows.
 
     `count` says what is limited and what channels are weighed by, multiply-accumulates or parameters; a `measure` that
     is given is limited instead, for instance the latency that a profile predicts, and must not fall as channels are
@@ -148,7 +148,7 @@ class _Choice:
         self.order = {name: np.argsort(-values, kind="stable") for name, values in self.scores.items()}
 
     def counts(self, threshold: float) -> dict[str, int]:
-        """Returns for every tie the allowed count nearest to that of its channels at or above the threshold."""
+        """Return for every tie the allowed count nearest to that of its channels at or above the threshold."""
         found = {}
         for name, values in self.scores.items():
             allowed = self.allowed[name]
@@ -157,7 +157,7 @@ class _Choice:
         return found
 
     def dropped(self, threshold: float) -> frozenset[str]:
-        """Returns the blocks below the threshold, but for the best of a stage that would lose all."""
+        """Return the blocks below the threshold, but for the best of a stage that would lose all."""
         gone = {name for name, value in self.block_scores.items() if value < threshold}
         for i, blocks in enumerate(self.spec.stages):
             names = [block_name(i, j) for j in range(len(blocks))]
@@ -166,12 +166,12 @@ class _Choice:
         return frozenset(gone)
 
     def more(self, name: str, count: int) -> int:
-        """Returns the next larger count that a tie may have; the same where it has all."""
+        """Return the next larger count that a tie may have; the same where it has all."""
         above = self.allowed[name][self.allowed[name] > count]
         return int(above[0]) if len(above) else count
 
     def keep(self, counts: Mapping[str, int], dropped: frozenset[str]) -> Keep:
-        """Returns the best channels of each tie, so many of them."""
+        """Return the best channels of each tie, so many of them."""
         widths: dict[str, Indices] = {}
         for name, count in counts.items():
             kept = tuple(sorted(self.order[name][:count].tolist()))
@@ -189,7 +189,7 @@ def _allowed(tie: Tie, round_to: int, min_channels: int) -> np.ndarray:
 def _scores(
     spec: ArchSpec, ties: Mapping[str, Tie], importance: Importance, count: Count
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Returns what is compared with the threshold: importance, where it is additive over what the channel counts."""
+    """Return what is compared with the threshold: importance, where it is additive over what the channel counts."""
     channels = {name: np.asarray(values, np.float64) for name, values in importance.channels.items()}
     if not importance.additive:
         return channels, dict(importance.blocks)
@@ -201,7 +201,7 @@ def _scores(
 
 
 def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns the multiply-accumulates or parameters that go with one channel of each tie, and with each block."""
+    """Return the multiply-accumulates or parameters that go with one channel of each tie, and with each block."""
     owners = {width: tie.name for tie in ties.values() for width in tie.widths}
     channels, blocks = dict.fromkeys(ties, 0.0), {}
     widths = layer_widths(spec)
@@ -223,7 +223,7 @@ def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict
 def _ranked(
     ties: Mapping[str, Tie], scores: Mapping[str, np.ndarray], blocks: Mapping[str, float]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Returns for every score the share of its stage's channels that are below it."""
+    """Return for every score the share of its stage's channels that are below it."""
     # Channels that several stages share belong to the last of them, which they end in.
     stages = {name: _stage_of(ties[name].widths[-1]) for name in scores}
     pools = {
@@ -249,7 +249,7 @@ def _stage_of(name: str) -> str:
 def _find_threshold(
     choice: _Choice, fits: Fits, *, limit: float, measure: Measure, spec: ArchSpec
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Returns the counts and dropped blocks of the lowest threshold that keeps the limit, by bisection.
+    """Return the counts and dropped blocks of the lowest threshold that keeps the limit, by bisection.
 
     A block is much at once: where too much would go with the last ones, they stay, and channels go instead.
     """
@@ -278,7 +278,7 @@ def _find_threshold(
 
 
 def _bisect(thresholds: Sequence[float], fits: Callable[[float], bool]) -> int:
-    """Returns the place of the lowest threshold that fits; the first does not, and the last does."""
+    """Return the place of the lowest threshold that fits; the first does not, and the last does."""
     low, high = 0, len(thresholds) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -292,10 +292,10 @@ def _give_back(
     dropped: frozenset[str],
     fits: Fits,
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Returns counts and dropped blocks with what still fits below the limit, the most important first."""
+    """Return counts and dropped blocks with what still fits below the limit, the most important first."""
 
     def steps() -> dict[str, float]:
-        """Returns what could be given back, each tie's next channels and each block, with what it is worth."""
+        """Return what could be given back, each tie's next channels and each block, with what it is worth."""
         found = {name: choice.block_scores[name] for name in dropped}
         for name, count in counts.items():
             more = choice.more(name, count)
@@ -318,5 +318,5 @@ def _give_back(
 
 
 def _inside(name: str, dropped: frozenset[str]) -> bool:
-    """Returns whether a tie lies within a block that goes."""
+    """Return whether a tie lies within a block that goes."""
     return name.endswith((".mid", ".se")) and name.rpartition(".")[0] in dropped

@@ -10,7 +10,7 @@ from effnet.system.text import markdown, percent, printable
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
-    """Returns README.md, as Markdown with the hub's metadata, of a bundle that pruning made."""
+    """Return README.md, as Markdown with the hub's metadata, of a bundle that pruning made."""
     before, after, options = report["before"], report["after"], report["options"]
     rows = (
         ("parameters", f"{before['params']:,}", f"{after['params']:,}"),
@@ -35,17 +35,17 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"{warnings}{network}, made from the bundle {original} by {_how(options)} and recovery with "
         f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
-        f"Scored on the exported file with {after['test_images']} test pictures (95 % confidence of the new one "
+        f"Scored on the exported file with {after['test_images']} test images (95 % confidence of the new one "
         f"{percent(low, 1)} to {percent(high, 1)}). Both files were timed in turn with {options['threads']} "
         f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
         "the original's time.\n\n"
-        f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} PICTURES\n```\n\n"
-        "## Licence\n\nThat of the original and of the pictures that it was trained on.\n"
+        f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} IMAGES\n```\n\n"
+        "## Licence\n\nThat of the original and of the images that it was trained on.\n"
     )
 
 
 def _how(options: Mapping[str, Any]) -> str:
-    """Returns what was done to the original before it was trained."""
+    """Return what was done to the original before it was trained."""
     steps = f"{options['steps']} {'step' if options['steps'] == 1 else 'steps'}"
     pruning = f"structured pruning (importance: {options['method']}, {steps})" if options["share"] < 1 else ""
     activation = f"{options['activation']} as its activation" if options["activation"] else ""

@@ -53,7 +53,7 @@ _BOUNDS = (
     ("threads", 0, MAX_THREADS),
     ("seed", 0, MAX_SEED),
 )
-# Few pictures would only blur statistics that were taken from all of them at once.
+# Few images would only blur statistics that were taken from all of them at once.
 _ENOUGH_FOR_STATISTICS = 5000
 
 
@@ -125,7 +125,7 @@ class _Run:
     listener: Listener
 
     def say(self, text: str) -> None:
-        """Tells whoever listens."""
+        """Tell whoever listens."""
         self.listener(Noted(text=text))
 
 
@@ -138,7 +138,7 @@ def prune_bundle(
     resume: bool = False,
     listener: Listener = lambda event: None,
 ) -> PruneResult:
-    """Prunes the bundle to a share of its size or work, recovers it on `data`, and writes the bundle `out`.
+    """Prune the bundle to a share of its size or work, recovers it on `data`, and writes the bundle `out`.
 
     `data` must have the bundle's classes; it is split as the bundle's own was. Every step takes importance anew,
     prunes, solves what is left for what the layers gave before, and trains with the original as its teacher. The result
@@ -189,7 +189,7 @@ def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
 
 
 def _finished(out: Path, options: Options) -> PruneResult | None:
-    """Returns what a run with these options has made, if it was killed while it tidied up, or not at all."""
+    """Return what a run with these options has made, if it was killed while it tidied up, or not at all."""
     if not ((out / CONFIG).is_file() and (out / REPORT).is_file()):
         return None
     report = _kept(out / REPORT, dict)
@@ -200,7 +200,7 @@ def _finished(out: Path, options: Options) -> PruneResult | None:
 
 
 def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
-    """Makes the folder of the run, or sees that the one there is of the same run."""
+    """Make the folder of the run, or sees that the one there is of the same run."""
     asked = {"bundle": str(bundle.resolve()), "data": data, **asdict(options)}
     asked["weights"] = (bundle / WEIGHTS).stat().st_size if (bundle / WEIGHTS).is_file() else None
     path = out / RUN / OPTIONS
@@ -222,7 +222,7 @@ def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool
 
 
 def _kept(path: Path, kind: type) -> Any:
-    """Returns what a JSON file of an earlier run holds; raises InputError where it is damaged or of another kind."""
+    """Return what a JSON file of an earlier run holds; raises InputError where it is damaged or of another kind."""
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
@@ -248,7 +248,7 @@ def _network(config: ModelConfig, state: Arrays, where: Path) -> Network:
 
 
 def _prune_in_steps(run: _Run) -> tuple[Network, float]:
-    """Returns the pruned and recovered network and the seconds that its training took."""
+    """Return the pruned and recovered network and the seconds that its training took."""
     options, seconds = run.options, 0.0
     original = count_of(run.config.arch, options.count)
     config, state = run.config, load_state(run.bundle)
@@ -267,12 +267,12 @@ def _prune_in_steps(run: _Run) -> tuple[Network, float]:
     return network, seconds
 
 
-def _pictures(run: _Run):
+def _images(run: _Run):
     return sample_batches(run.dataset.train, run.config.preprocess, seed=run.options.seed)
 
 
 def _epochs(run: _Run) -> list[int]:
-    """Returns the epochs of each step: half of all behind the last, the others shared out alike."""
+    """Return the epochs of each step: half of all behind the last, the others shared out alike."""
     options, steps = run.options, run.options.num_steps
     total = options.epochs or DEFAULT_EPOCHS
     if options.minutes is not None:
@@ -291,10 +291,10 @@ def _epochs(run: _Run) -> list[int]:
 
 
 def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, folder: Path, heading: str) -> None:
-    """Writes what a step begins its training with, a bundle without an ONNX file, into `folder`/start."""
+    """Write what a step begins its training with, a bundle without an ONNX file, into `folder`/start."""
     options = run.options
     # Training leaves norms frozen, so before each step, and before the first for whatever the original is.
-    state = rebased(_network(config, state, run.bundle), (batch.images for batch in _pictures(run)))
+    state = rebased(_network(config, state, run.bundle), (batch.images for batch in _images(run)))
     importance = _importance(run, config, state)
     found = prune(
         config.arch,
@@ -309,7 +309,7 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
     smaller = replace(config, arch=_with_activation(found.spec, options.activation))
     moved = transfer(state, source=config.arch, target=found.spec, keep=found.keep)
     whole, left = _network(config, state, run.bundle), _network(smaller, moved, folder)
-    moved = reconstructed(whole, left, found.keep, (batch.images for batch in _pictures(run)))
+    moved = reconstructed(whole, left, found.keep, (batch.images for batch in _images(run)))
     before, after = cost(config.arch), cost(found.spec)
     changed = smaller.arch.activation != config.arch.activation
     run.say(
@@ -332,15 +332,15 @@ def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
         return weight_importance(config.arch, state)
     if run.options.method != "taylor":
         return weight_importance(config.arch, state, method=run.options.method)
-    # Smoothed labels: a network that knows its training pictures by heart would have next to no gradient.
-    return taylor_importance(_network(config, state, run.bundle), _pictures(run), cross_entropy(0.1))
+    # Smoothed labels: a network that knows its training images by heart would have next to no gradient.
+    return taylor_importance(_network(config, state, run.bundle), _images(run), cross_entropy(0.1))
 
 
 def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float) -> tuple[Network, float]:
-    """Trains what `folder`/start holds, or goes on with it, and returns the best that came of it.
+    """Train what `folder`/start holds, or goes on with it, and returns the best that came of it.
 
     Of a time limit it may take its `share`.
-    Where little goes, and the rest answers as the original does as far as the validation pictures can tell, nothing is
+    Where little goes, and the rest answers as the original does as far as the validation images can tell, nothing is
     trained: it would forget more than it learns.
     """
     network = _network(config, load_state(folder / "start"), folder / "start")
@@ -376,7 +376,7 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share
 
 
 def _lost(run: _Run, network: Network) -> Paired | None:
-    """Returns what is lost against the original on the validation pictures; None without any."""
+    """Return what is lost against the original on the validation images; None without any."""
     val, preprocess = run.dataset.val, run.config.preprocess
     if not len(val):
         return None

@@ -57,7 +57,7 @@ def prove(
     out: Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Exports, checks, scores and times a pruned network, publishes it into `out`, and returns its report.
+    """Export, checks, scores and times a pruned network, publishes it into `out`, and returns its report.
 
     `folder`, where all is made first, is taken away in the end. `options` are those of pruning, for the report.
     """
@@ -103,7 +103,7 @@ def prove(
 
 
 def _calibrated(original: Original, config: ModelConfig, state: Arrays, folder: Path) -> ModelConfig:
-    """Returns the config with the temperature that suits the validation split, and the original's threshold."""
+    """Return the config with the temperature that suits the validation split, and the original's threshold."""
     val = original.dataset.val
     if len(val):
         save_bundle(folder, config, state)
@@ -126,7 +126,7 @@ def _checked(original: Original) -> np.ndarray:
 
 
 def _with_onnx(original: Original, folder: Path) -> Path:
-    """Returns a folder with the original's ONNX file: the bundle or, where it has none, `folder`, made for it."""
+    """Return a folder with the original's ONNX file: the bundle or, where it has none, `folder`, made for it."""
     if (original.bundle / ONNX).is_file() and original.config.deployed == "onnx":
         return original.bundle
     config, state = replace(original.config, deployed="onnx"), load_state(original.bundle)
@@ -136,7 +136,7 @@ def _with_onnx(original: Original, folder: Path) -> Path:
 
 
 def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any], timed: Compared) -> dict[str, Any]:
-    """Returns what was counted and measured of the original ("before") and of the pruned network ("after")."""
+    """Return what was counted and measured of the original ("before") and of the pruned network ("after")."""
 
     def side(name: str, spec: ArchSpec, times: tuple[float, ...]) -> dict[str, Any]:
         total, score = cost(spec), scores[name]

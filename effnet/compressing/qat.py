@@ -19,14 +19,14 @@ from effnet.training.events import Listener
 from effnet.training.recipe import Recipe
 
 _CPU = torch.device("cpu")
-# Sensitivity runs the network once a layer: on so many pictures that this many multiply-accumulates do.
+# Sensitivity runs the network once a layer: on so many images that this many multiply-accumulates do.
 _MACS, _LEAST_IMAGES, _MOST_IMAGES = 300e9, 8, 128
 
 
 def rounded_network(subject: Subject, images: np.ndarray, *, float_layers: Sequence[str] = ()) -> Network:
-    """Returns the subject's network computing as its int8 export will, its ranges those of `images`.
+    """Return the subject's network computing as its int8 export will, its ranges those of `images`.
 
-    `images` are uint8 [pictures, R, R, C]. Only weights and maps are rounded: an export that corrects biases does a
+    `images` are uint8 [images, R, R, C]. Only weights and maps are rounded: an export that corrects biases does a
     little better than this.
     """
     network = network_of(subject)
@@ -45,7 +45,7 @@ def train_rounded(
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
 ) -> Subject:
-    """Returns the subject with weights that were trained rounded; they are floats, for any int8 exporter to round.
+    """Return the subject with weights that were trained rounded; they are floats, for any int8 exporter to round.
 
     Norms keep their statistics, so that weights are rounded as they are once norms are folded; ranges follow the
     batches at first and stay later. `images` calibrate, as for the export. Gradients pass straight through rounding.
@@ -64,10 +64,10 @@ def train_rounded(
 
 @torch.no_grad()
 def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
-    """Returns convolutions and linear layers with the harm that rounding each alone does, the most harmful first.
+    """Return convolutions and linear layers with the harm that rounding each alone does, the most harmful first.
 
     The harm is the mean divergence (KL, nats) of the answers from the float network's when only this layer's weights,
-    what it reads and what it gives are rounded. `images` are uint8 [pictures, R, R, C].
+    what it reads and what it gives are rounded. `images` are uint8 [images, R, R, C].
     """
     layers = dict(named_layers(subject.config.arch))
     names = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
@@ -93,7 +93,7 @@ def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
 
 
 def _outputs(layers: dict, name: str) -> list[str]:
-    """Returns the names that the layer's result goes by: its own, or that of the norm behind it."""
+    """Return the names that the layer's result goes by: its own, or that of the norm behind it."""
     return [name, *(other for other, layer in layers.items() if layer.op == "norm" and layer.inputs[0] == name)]
 
 

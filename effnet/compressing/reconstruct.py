@@ -10,18 +10,18 @@ from effnet.nn.network import Network
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import state_arrays
 
-# Positions of a map that are looked at in each picture: neighbours say much the same.
+# Positions of a map that are looked at in each image: neighbours say much the same.
 _POSITIONS = 48
-# How strongly weights are held to what they were, as a share of the inputs' mean variance: few pictures leave noise.
+# How strongly weights are held to what they were, as a share of the inputs' mean variance: few images leave noise.
 _RIDGE = 0.03
 
 
 @torch.no_grad()
 def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Iterable[Tensor]) -> Arrays:
-    """Returns the state of `pruned`, what `keep` leaves of `original`, with its pointwise layers solved anew.
+    """Return the state of `pruned`, what `keep` leaves of `original`, with its pointwise layers solved anew.
 
     From the first block to the last, each pointwise convolution and the classifier gets the weights that, given what
-    the pruned network hands it for the normalised pictures of `batches`, come nearest in least squares to what the
+    the pruned network hands it for the normalised images of `batches`, come nearest in least squares to what the
     layer put out in the original. Norms get the mean that goes with it. Depthwise layers and larger kernels keep their
     weights: what they read is matched before them.
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
@@ -58,7 +58,7 @@ class _Solver:
         }
 
     def through(self, name: str, old: nn.Module, new: nn.Module, maps: Maps, *, old_name: str = "") -> Maps:
-        """Solves the layers of one part of the network, and returns the maps behind it."""
+        """Solve the layers of one part of the network, and returns the maps behind it."""
         if name:
             for layer, module in new.named_modules():
                 if _pointwise(module):
@@ -81,7 +81,7 @@ class _Solver:
             new.get_submodule(layer.removesuffix("conv") + "norm").running_mean.sub_(shift)
 
     def _sampled(self, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns some positions of two maps as rows [n, channels]."""
+        """Return some positions of two maps as rows [n, channels]."""
         if given.ndim == 2:
             return given, wanted
         x, y = given.flatten(2), wanted.flatten(2)
@@ -103,7 +103,7 @@ class _Sums:
         self.xx, self.xy = self.xx + x.T @ x, self.xy + x.T @ y
 
     def solve(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the weight [out, in] nearest to what is wanted, held to `weight`, and what is to be added."""
+        """Return the weight [out, in] nearest to what is wanted, held to `weight`, and what is to be added."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
         xx = self.xx / self.count - torch.outer(mean_x, mean_x)
         xy = self.xy / self.count - torch.outer(mean_x, mean_y)
@@ -123,7 +123,7 @@ class _Stop(Exception):
 
 
 def _taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Tensor:
-    """Returns what a module within `part` is given, or puts out, for the map x."""
+    """Return what a module within `part` is given, or puts out, for the map x."""
     found: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:

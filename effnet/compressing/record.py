@@ -23,8 +23,8 @@ class Ladder:
     `changed` says that spec or weights are other than those that climbing began with, `met` that the limits are kept,
     if any were set. `quantization` is how the winner was rounded, None where it is not int8. `sensitivity` is that of
     the winner's layers or, where only another network's were ranked, of that; it is empty where none were. `tested` has
-    the accuracy of the 32-bit artifact and of the winner on the test pictures, and their pairs; it is empty without
-    test pictures, and decided nothing.
+    the accuracy of the 32-bit artifact and of the winner on the test images, and their pairs; it is empty without
+    test images, and decided nothing.
     """
 
     runtime: Runtime
@@ -48,7 +48,7 @@ class Ladder:
         return self.winner.format
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the record as JSON-able data, without paths and weights."""
+        """Return the record as JSON-able data, without paths and weights."""
         return {
             "runtime": self.runtime,
             "limits": dataclasses.asdict(self.limits),

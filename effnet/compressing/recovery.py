@@ -27,7 +27,7 @@ _TRAINING_SHARE = 0.8
 def recovery_epochs(
     num_train: int, *, batch_size: int, images_per_second: float, minutes: float | None, most: int | None = None
 ) -> int:
-    """Returns how many epochs a recovery takes: about 800 steps, or what fits into `minutes`; never above `most`."""
+    """Return how many epochs a recovery takes: about 800 steps, or what fits into `minutes`; never above `most`."""
     epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * batch_size / num_train)), most or _MOST_EPOCHS)
     if minutes is None:
         return epochs
@@ -47,7 +47,7 @@ def recovery_recipe(
     seed: int = 0,
     balanced: float = 0.0,
 ) -> Recipe:
-    """Returns the recipe for a network that was changed and has only to find back: small steps, mild views.
+    """Return the recipe for a network that was changed and has only to find back: small steps, mild views.
 
     `teacher` is the bundle that it learns from beside the labels; `lr` is meant for batches of 32. Weights that
     training begins with count as a result, so that what comes out is never worse on the validation split. What was
@@ -81,7 +81,7 @@ def recovery_recipe(
 
 
 def network_of(subject: Subject, *, spec: ArchSpec | None = None) -> Network:
-    """Returns the subject's network in evaluation mode, or one of another `spec` of the same weights."""
+    """Return the subject's network in evaluation mode, or one of another `spec` of the same weights."""
     network = build(spec or subject.config.arch)
     load_arrays_(network, subject.state, where="the network to compress")
     return network.eval()
@@ -97,7 +97,7 @@ def recover(
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """Trains `network` in `folder`, or goes on with what is there, and returns the weights that did best.
+    """Train `network` in `folder`, or goes on with what is there, and returns the weights that did best.
 
     Only the weights of the spec are returned, as arrays under their names: what rounding keeps beside them is not.
     """
@@ -115,7 +115,7 @@ def recover(
 
 
 def save_teacher(subject: Subject, folder: Path) -> Path:
-    """Writes the network as it is into `folder`, once, so that others may learn from it."""
+    """Write the network as it is into `folder`, once, so that others may learn from it."""
     if not (folder / "config.json").is_file():
         save_bundle(folder, dataclasses.replace(subject.config, deployed="onnx"), subject.state)
     return folder

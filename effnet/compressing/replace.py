@@ -23,7 +23,7 @@ _STANDINS: dict[Activation, tuple[Activation, ...]] = {
 
 
 def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
-    """Returns `spec` with each activation that may stand in for its own, and a gate without exponentials.
+    """Return `spec` with each activation that may stand in for its own, and a gate without exponentials.
 
     Source: tensorflow/tpu efficientnet/lite/README.md (ReLU6 for int8); Howard et al. 2019, section 5.2 (hard forms).
     """
@@ -31,7 +31,7 @@ def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
 
 
 def check_standin(spec: ArchSpec, activation: str) -> None:
-    """Raises InputError for an activation that may not stand in for the network's own; the empty one is none."""
+    """Raise InputError for an activation that may not stand in for the network's own; the empty one is none."""
     known = _STANDINS[spec.activation]
     if activation and activation not in known:
         these = " or ".join(known) or "nothing"
@@ -39,7 +39,7 @@ def check_standin(spec: ArchSpec, activation: str) -> None:
 
 
 def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
-    """Returns `spec` with another activation; a sigmoid gate becomes a hard one. Layers keep their names and shapes."""
+    """Return `spec` with another activation; a sigmoid gate becomes a hard one. Layers keep their names and shapes."""
     gate: Gate = "hard_sigmoid" if spec.se_gate == "sigmoid" else spec.se_gate
     if not any(layer.op == "mul" for _, layer in named_layers(spec)):
         gate = spec.se_gate  # there is nothing to gate
@@ -49,7 +49,7 @@ def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
 
 
 def with_spec(subject: Subject, spec: ArchSpec) -> Subject:
-    """Returns the subject's weights under another spec of the same layers, not trained for it yet."""
+    """Return the subject's weights under another spec of the same layers, not trained for it yet."""
     return dataclasses.replace(subject, config=dataclasses.replace(subject.config, arch=spec))
 
 
@@ -63,7 +63,7 @@ def train_replaced(
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
 ) -> Subject:
-    """Returns the subject as `spec`, its weights trained anew from where they were.
+    """Return the subject as `spec`, its weights trained anew from where they were.
 
     `recipe` is a recovery_recipe whose teacher is the network with its own activations.
     """

@@ -42,7 +42,7 @@ class Pair:
 def write(
     format_name: str, folder: Path, subject: Subject, images: np.ndarray | None, quantization: Quantization | None
 ) -> Path:
-    """Writes the export and its config into `folder`, and returns the file."""
+    """Write the export and its config into `folder`, and returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     config: ModelConfig = subject.config
     write_config(config, folder)
@@ -50,12 +50,12 @@ def write(
 
 
 def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
-    """Returns whether the export gets each picture of `split` right, bool [pictures]; unreadable ones are wrong."""
+    """Return whether the export gets each image of `split` right, bool [images]; unreadable ones are wrong."""
     return right_answers(Predictor(folder, threads=threads, format=format_name), split)
 
 
 def time_pair(base: Path, path: Path, threads: int) -> Pair:
-    """Times both files in turns, each round in a process of its own.
+    """Time both files in turns, each round in a process of its own.
 
     Other processes only ever add time, so that the calmest rounds tell the files apart best.
     """
@@ -64,7 +64,7 @@ def time_pair(base: Path, path: Path, threads: int) -> Pair:
 
 
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
-    """Returns the subject with its channels equally large, None where its activation lets no factor through."""
+    """Return the subject with its channels equally large, None where its activation lets no factor through."""
     spec = subject.config.arch
     if spec.activation != "relu":
         return None
@@ -74,7 +74,7 @@ def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """How artifacts are made and measured; `equalize` maps a subject and pictures to an equal one that rounds better.
+    """How artifacts are made and measured; `equalize` maps a subject and images to an equal one that rounds better.
 
     Where it returns None the ladder has no such step.
     """
@@ -89,12 +89,12 @@ class Tools:
 
 
 def formats_of(runtime: Runtime) -> Mapping[Precision, str]:
-    """Returns the names of a runtime's formats by their precision."""
+    """Return the names of a runtime's formats by their precision."""
     return {found.precision: found.name for found in FORMATS.values() if found.runtime == runtime}
 
 
 def copy_export(format_name: str, source: Path, folder: Path) -> Path:
-    """Copies an export from one folder to another, each of its files whole or not at all; returns its path there."""
+    """Copy an export from one folder to another, each of its files whole or not at all; returns its path there."""
     found = find_format(format_name)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*found.others, found.file):  # the file that is opened comes last
@@ -104,5 +104,5 @@ def copy_export(format_name: str, source: Path, folder: Path) -> Path:
 
 
 def size_mb(folder: Path, format_name: str) -> float:
-    """Returns the size of an export, in 10^6 bytes."""
+    """Return the size of an export, in 10^6 bytes."""
     return find_format(format_name).size_bytes(folder) / 1e6

@@ -18,13 +18,13 @@ _SMALL = 0.1
 
 
 def sensitivity_svg(ladder: Mapping[str, Any]) -> str | None:
-    """Returns the plot of save_sensitivity as SVG to stand inside a page; None where no layers were ranked."""
+    """Return the plot of save_sensitivity as SVG to stand inside a page; None where no layers were ranked."""
     figure = _figure(ladder)
     return None if figure is None else figure_svg(figure, name="sensitivity")
 
 
 def save_sensitivity(ladder: Mapping[str, Any], path: Path) -> bool:
-    """Draws the most harmful layers of a climb's record as bars into an .svg file, those left float highlighted.
+    """Draw the most harmful layers of a climb's record as bars into an .svg file, those left float highlighted.
 
     `ladder` is what Ladder.to_dict returns. Returns False, with no file left at `path`, where no layers were ranked.
     Raises MissingExtraError without matplotlib.
@@ -38,7 +38,7 @@ def save_sensitivity(ladder: Mapping[str, Any], path: Path) -> bool:
 
 
 def sensitivity_sentence(ladder: Mapping[str, Any]) -> str:
-    """Returns which layers int8 harms most and how many stay float, or why layers were not ranked; no full stop.
+    """Return which layers int8 harms most and how many stay float, or why layers were not ranked; no full stop.
 
     Nothing is said of a record that is older than such rankings.
     """

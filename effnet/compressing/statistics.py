@@ -15,16 +15,16 @@ from effnet.training.losses import Batch
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import state_arrays
 
-# Pictures that statistics and importance are taken from, and how many at once.
-_PICTURES, _BATCH = 512, 32
+# Images that statistics and importance are taken from, and how many at once.
+_IMAGES, _BATCH = 512, 32
 
 
 def sample_batches(
-    split: Split, preprocess: Preprocess, *, seed: int, pictures: int = _PICTURES, device: torch.device | None = None
+    split: Split, preprocess: Preprocess, *, seed: int, count: int = _IMAGES, device: torch.device | None = None
 ) -> Iterator[Batch]:
-    """Yields at most so many pictures of a split, drawn by `seed`, as evaluation sees them, normalised."""
+    """Yield at most so many images of a split, drawn by `seed`, as evaluation sees them, normalised."""
     device = device or torch.device("cpu")
-    chosen = np.random.default_rng(seed).permutation(len(split))[:pictures]
+    chosen = np.random.default_rng(seed).permutation(len(split))[:count]
     part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
     for images, indices in eval_batches(part, preprocess, batch_size=_BATCH):
         labels = torch.from_numpy(part.labels[indices]).to(device)
@@ -33,7 +33,7 @@ def sample_batches(
 
 @torch.no_grad()
 def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.ndarray:
-    """Returns whether the network gets each picture of a split right, bool [pictures]; unreadable ones are wrong."""
+    """Return whether the network gets each image of a split right, bool [images]; unreadable ones are wrong."""
     network.eval()
     right, cpu = np.zeros(len(split), dtype=bool), torch.device("cpu")
     for images, indices in eval_batches(split, preprocess, batch_size=_BATCH):
@@ -43,7 +43,7 @@ def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.
 
 
 def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
-    """Returns a state that computes the same, with norms that hold the statistics of `batches`.
+    """Return a state that computes the same, with norms that hold the statistics of `batches`.
 
     Where norms were folded away, or stayed frozen while the weights were trained, their statistics are not those of
     their inputs, and training that takes them anew would begin with another network. Gain and bias make up for the new
@@ -68,7 +68,7 @@ def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
 
 @torch.no_grad()
 def _input_statistics(network: Network, batches: Iterable[Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns mean and variance of what every norm is given in evaluation, by the norm's name, each [channels].
+    """Return mean and variance of what every norm is given in evaluation, by the norm's name, each [channels].
 
     Not with norms that use the batch's: those before them would then put out something else.
     """

@@ -26,7 +26,7 @@ Sensitivity = tuple[tuple[str, float], ...]
 
 
 def mirrored_as_trained(dataset: Dataset, bundle: Path) -> Dataset:
-    """Returns the data set, not `mirror_safe` where the bundle was trained on no mirrored image, or none would do."""
+    """Return the data set, not `mirror_safe` where the bundle was trained on no mirrored image, or none would do."""
     try:
         flip = read_json(bundle / "run" / "recipe.json")["augment"]["flip"]
     except (OSError, ValueError, LookupError, TypeError):  # a head alone has no recipe, nor have published weights

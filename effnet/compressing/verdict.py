@@ -15,7 +15,7 @@ _LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most that the artifact may take: milliseconds a picture, 10^6 bytes on disk, and of peak memory.
+    """The most that the artifact may take: milliseconds an image, 10^6 bytes on disk, and of peak memory.
 
     With none of them it is to be as fast as can be; with a `precision` nothing else will do.
     """
@@ -37,19 +37,19 @@ class Limits:
         return any(getattr(self, name) is not None for name in (*_LIMITED, "precision"))
 
     def kept_by(self, step: "Step") -> bool:
-        """Returns whether an accepted step keeps them all."""
+        """Return whether an accepted step keeps them all."""
         of_precision = self.precision in (None, find_format(step.format).precision)
         return of_precision and self.excess(step) <= 1
 
     def in_words(self) -> str:
-        """Returns the limits that are asked."""
+        """Return the limits that are asked."""
         found = [
             f"{getattr(self, name):g} {unit}" for name, unit in _LIMITED.items() if getattr(self, name) is not None
         ]
         return ", ".join(found + ([self.precision] if self.precision else []))
 
     def excess(self, step: "Step") -> float:
-        """Returns how many times a measured step takes the limit that it exceeds most; at most 1 where it keeps all."""
+        """Return how many times a measured step takes the limit that it exceeds most; at most 1 where it keeps all."""
         pairs = ((getattr(step, name), getattr(self, name)) for name in _LIMITED)
         return max((value / limit for value, limit in pairs if value is not None and limit is not None), default=0.0)
 
@@ -58,7 +58,7 @@ class Limits:
 class Gate:
     """What a step must keep and bring.
 
-    It may lose at most `max_drop` of the accuracy on the validation pictures (0.005: half a point; of few pictures one,
+    It may lose at most `max_drop` of the accuracy on the validation images (0.005: half a point; of few images one,
     see `refusal`), and must be faster or smaller than what is there by `least_gain`: less is the noise of measuring.
     """
 
@@ -68,7 +68,7 @@ class Gate:
     def __post_init__(self) -> None:
         if not (is_number(self.max_drop) and 0 <= self.max_drop < 1):
             raise InputError(
-                f"max_drop must be a share of the pictures from 0 to 1, 1 excluded; got {brief(self.max_drop)}"
+                f"max_drop must be a share of the images from 0 to 1, 1 excluded; got {brief(self.max_drop)}"
             )
         if not 0 <= self.least_gain < 1:
             raise InputError(f"least_gain must lie in 0..1, 1 excluded; got {self.least_gain!r}")
@@ -78,8 +78,8 @@ class Gate:
 class Step:
     """One step of the ladder: what was made, what was measured of it, and what became of it.
 
-    `paired` compares its answers with the 32-bit artifact's on the same validation pictures in the same runtime;
-    `latency_ms` is the median of one picture in the calmest round, `base_ms` that of the 32-bit artifact in the same
+    `paired` compares its answers with the 32-bit artifact's on the same validation images in the same runtime;
+    `latency_ms` is the median of one image in the calmest round, `base_ms` that of the 32-bit artifact in the same
     rounds, timed in turns, and `speed` how many times as fast as that it is; `memory_mb` is its peak memory. What was
     not measured is None. `kept` says that the gate held, `accepted` that the step brought something as well.
     """
@@ -106,14 +106,14 @@ class Step:
         return self.balanced_accuracy if self.paired and self.paired.classes else self.accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the step as JSON-able data."""
+        """Return the step as JSON-able data."""
         return asdict(self) | {"paired": self.paired.to_dict() if self.paired else None}
 
 
 def judge(
     step: Step, accepted: Sequence[Step], gate: Gate, *, must_beat: float | None = None
 ) -> tuple[bool, bool, str]:
-    """Returns whether a measured step keeps the accuracy, whether it is accepted, and why.
+    """Return whether a measured step keeps the accuracy, whether it is accepted, and why.
 
     `must_beat` is an accuracy that it must exceed in any case. A step brings something where none of those accepted
     before is at once as fast and as small.
@@ -133,7 +133,7 @@ def judge(
 
 
 def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
-    """Returns the step that wins.
+    """Return the step that wins.
 
     Under limits it is the one that loses least among those that keep them or, where none does, the nearest; without
     limits the smallest of those within the noise of the fastest.

@@ -45,7 +45,7 @@ class _Bits:
 
 
 def count_parts(budget: list[int], number: int = 1) -> None:
-    """Takes parts of a file off the number that it may have; raises ImageError where none is left."""
+    """Take parts of a file off the number that it may have; raises ImageError where none is left."""
     budget[0] -= number
     if budget[0] < 0:
         raise ImageError(
@@ -54,7 +54,7 @@ def count_parts(budget: list[int], number: int = 1) -> None:
 
 
 def measure_stream(stream: bytes | memoryview, budget: list[int]) -> tuple[int, int, float]:
-    """Returns the largest area of a stream's frames, how many are kept at once, and the bytes a pixel of one takes.
+    """Return the largest area of a stream's frames, how many are kept at once, and the bytes a pixel of one takes.
 
     Raises ImageError as `count_parts` does, ValueError for a header that ends early.
     """
@@ -93,7 +93,7 @@ def _leb128(stream: bytes | memoryview, place: int) -> tuple[int, int]:
 
 
 def _read_sequence(bits: _Bits) -> _Sequence:
-    """Returns what a sequence header says (5.5.1 to 5.5.3)."""
+    """Return what a sequence header says (5.5.1 to 5.5.3)."""
     profile, _, is_reduced = bits(3), bits(), bits()
     time_bits = 0
     if is_reduced:
@@ -138,7 +138,7 @@ def _read_sequence(bits: _Bits) -> _Sequence:
 
 
 def _skip_operating_points(bits: _Bits) -> int:
-    """Returns how many bits the presentation time of a shown frame has."""
+    """Return how many bits the presentation time of a shown frame has."""
     time_bits = delay_bits = has_model = 0
     if bits():
         bits(64)
@@ -167,7 +167,7 @@ def _skip_operating_points(bits: _Bits) -> int:
 
 
 def _read_samples(bits: _Bits, profile: int, depth: int) -> float:
-    """Returns how many samples a pixel has, and stops where the film grain is said (5.5.2)."""
+    """Return how many samples a pixel has, and stops where the film grain is said (5.5.2)."""
     is_grey = profile != 1 and bits()
     colours = (bits(8), bits(8), bits(8)) if bits() else ()
     if is_grey:
@@ -188,7 +188,7 @@ def _read_samples(bits: _Bits, profile: int, depth: int) -> float:
 
 
 def _has_own_size(bits: _Bits, sequence: _Sequence) -> bool:
-    """Returns whether a frame's header overrides the sequence's size (5.9.2)."""
+    """Return whether a frame's header overrides the sequence's size (5.9.2)."""
     if sequence.is_reduced or bits():
         return False
     kind, is_shown = bits(2), bits()

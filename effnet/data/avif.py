@@ -20,7 +20,7 @@ _FEW_STREAMS, _SMALLEST_BYTES = 8, 128 * 128 * 6
 
 
 def stream_bytes(data: bytes) -> float:
-    """Returns the most bytes that libavif takes for the frames of a file, of which it decodes the first.
+    """Return the most bytes that libavif takes for the frames of a file, of which it decodes the first.
 
     Raises ImageError for a file of far too many parts, ValueError for one whose boxes or streams are damaged.
     """
@@ -35,7 +35,7 @@ def stream_bytes(data: bytes) -> float:
 
 
 def _needed(streams: list[tuple[bytes | memoryview, int]], budget: list[int]) -> float:
-    """Returns the bytes for streams, each with the area to which libavif scales it."""
+    """Return the bytes for streams, each with the area to which libavif scales it."""
     needed = 0.0
     for stream, shown in streams:
         area, frames, pixel_bytes = measure_stream(stream, budget)
@@ -44,7 +44,7 @@ def _needed(streams: list[tuple[bytes | memoryview, int]], budget: list[int]) ->
 
 
 def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields the boxes of a container and of those within."""
+    """Yield the boxes of a container and of those within."""
     for kind, body in boxes_in(data, budget):
         yield kind, body
         if kind in _PARENTS:
@@ -52,7 +52,7 @@ def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryv
 
 
 def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[bytes | memoryview, int]]:
-    """Returns the streams of all AV1 items, whether they are shown or not, with the area that `ispe` says."""
+    """Return the streams of all AV1 items, whether they are shown or not, with the area that `ispe` says."""
     boxes = list(boxes_in(meta, budget))
     stored = next((body for kind, body in boxes if kind == b"idat"), memoryview(b""))
     coded, areas, places = set(), {}, []
@@ -79,7 +79,7 @@ def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[
 
 
 def _places(body: memoryview, budget: list[int]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Yields item, construction method and (start, length) of the extents that an `iloc` box lists."""
+    """Yield item, construction method and (start, length) of the extents that an `iloc` box lists."""
     field = Fields(body)
     version, sizes = field(4) >> 24, field(2)
     offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -98,7 +98,7 @@ def _places(body: memoryview, budget: list[int]) -> Iterator[tuple[int, int, lis
 
 
 def _track(track: memoryview, file: memoryview, budget: list[int]) -> tuple[memoryview, int] | None:
-    """Returns the first frame's stream of an AV1 track, and the area to which it is scaled."""
+    """Return the first frame's stream of an AV1 track, and the area to which it is scaled."""
     boxes = [(kind, body) for kind, body in _inner(track, budget) if kind in _TABLES]
     found = dict(boxes)
     if b"av01" not in [kind for kind, _ in boxes_in(found.get(b"stsd", memoryview(b""))[8:], budget)]:

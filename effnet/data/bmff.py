@@ -23,7 +23,7 @@ class Fields:
 
 
 def boxes_in(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields kind and body of each box."""
+    """Yield kind and body of each box."""
     place = 0
     while place + 8 <= len(data):
         count_parts(budget)
@@ -40,12 +40,12 @@ def boxes_in(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memor
 
 
 def version_of(body: memoryview) -> int:
-    """Returns the version of a full box, 0 of an empty one."""
+    """Return the version of a full box, 0 of an empty one."""
     return body[0] if len(body) else 0
 
 
 def areas_of(boxes: list[tuple[bytes, memoryview]], budget: list[int]) -> dict[int, int]:
-    """Returns the largest area that the properties of each item say."""
+    """Return the largest area that the properties of each item say."""
     sizes = []
     for kind, body in boxes:
         if kind == b"ipco":

@@ -1,4 +1,4 @@
-"""Reads a folder, a manifest or a built-in name as a Dataset: labelled pictures in train, val and test."""
+"""Reads a folder, a manifest or a built-in name as a Dataset: labelled images in train, val and test."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ _NUM_HEADERS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
-    """Pictures and their classes: paths, uint8 arrays [H, W, C] or stored ones, and int64 labels of the same length.
+    """Images and their classes: paths, uint8 arrays [H, W, C] or stored ones, and int64 labels of the same length.
 
     `blocks` says in which parts they lie where those cannot all be at hand at once; see `epoch_order`.
     """
@@ -46,9 +46,9 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Labelled pictures in three splits; a label is an index into `class_names`.
+    """Labelled images in three splits; a label is an index into `class_names`.
 
-    `channels` and `value_range` are what decoding should ask for; `mirror_safe` says that a mirrored picture keeps its
+    `channels` and `value_range` are what decoding should ask for; `mirror_safe` says that a mirrored image keeps its
     class; `notes` are sentences on how the splits came to be and what was left out. `made` are the splits that were
     made here, with `seed`; none of `groups` is on two sides of these. `listed` is what it was made of.
     """
@@ -83,10 +83,10 @@ def read_dataset(
     group_by: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Reads a folder with a subfolder a class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
+    """Read a folder with a subfolder a class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
 
     Shards are WebDataset's: a folder of .tar files, one of them, a pattern (train-{000000..000009}.tar), or URLs of
-    these. hf:NAME[:CONFIG] and hf:FOLDER are read by the package `datasets`. Pictures are listed, not opened, but for
+    these. hf:NAME[:CONFIG] and hf:FOLDER are read by the package `datasets`. Images are listed, not opened, but for
     a few headers where `channels` is None, and for files of equal size, to find equal ones; remote shards are
     downloaded, and `progress` counts them. With strict, a file that cannot be used is an error, not skipped.
 
@@ -146,7 +146,7 @@ def split_listing(
 
 
 def load_image(split: Split, index: int, *, channels: int, value_range: ValueRange | None = None) -> np.ndarray:
-    """Returns picture `index` as uint8 [H, W, channels]; raises ImageError if it cannot be decoded."""
+    """Return image `index` as uint8 [H, W, channels]; raises ImageError if it cannot be decoded."""
     with loaded_image(split, index, channels=channels, value_range=value_range) as image:
         return image
 
@@ -161,7 +161,7 @@ def loaded_image(
     heard: Heard | None = None,
     reduce: Reduce | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
+    """Yield what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         yield fit_channels(source, channels)
@@ -174,10 +174,10 @@ def loaded_image(
 
 
 def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str, str]) -> Dataset:
-    """Returns the data set without these paths or names, which are added to `skipped` with the reason (or one each).
+    """Return the data set without these paths or names, which are added to `skipped` with the reason (or one each).
 
     Raises:
-        DataError: a class has no picture left in train, or a split none at all.
+        DataError: a class has no image left in train, or a split none at all.
     """
     gone = frozenset(paths)
     present = {
@@ -191,11 +191,11 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
     splits = {name: _without(getattr(dataset, name), present) for name in ("train", "val", "test")}
     for name, split in splits.items():
         if not len(split):
-            raise DataError(f"the split {name} has no usable picture left after {len(present)} were dropped")
+            raise DataError(f"the split {name} has no usable image left after {len(present)} were dropped")
     left = set(np.unique(splits["train"].labels).tolist())
     empty = [printable(name) for number, name in enumerate(dataset.class_names) if number not in left]
     if empty:
-        raise DataError(f"these classes have no usable picture left in train: {', '.join(empty)}")
+        raise DataError(f"these classes have no usable image left in train: {', '.join(empty)}")
     added = tuple(
         Skipped(path=path, reason=reason if isinstance(reason, str) else reason[path]) for path in sorted(present)
     )
@@ -203,7 +203,7 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
 
 
 def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, strict: bool = False) -> Dataset:
-    """Returns the data set without the files that inspection could not decode; strict raises DataError."""
+    """Return the data set without the files that inspection could not decode; strict raises DataError."""
     found = tuple(unreadable)
     refuse_if_strict(found, strict=strict)
     reasons = {item.path: item.reason for item in found}
@@ -248,7 +248,7 @@ def _list_file(path: str) -> Listing:
 
 
 def _near(sources: Sequence[Any], *, mixed: int) -> Sequence[Any]:
-    """Returns the pictures that may be looked at in any order: those of one block, where not all can be at hand."""
+    """Return the images that may be looked at in any order: those of one block, where not all can be at hand."""
     return sources[: sum(source.block == sources[0].block for source in sources)] if mixed else sources
 
 
@@ -279,12 +279,12 @@ def _choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
             continue
         if len(headers) == _NUM_HEADERS:
             break
-    sampled = f"of the {len(headers)} pictures that were sampled"
+    sampled = f"of the {len(headers)} images that were sampled"
     arrays = {header.channels for header in headers if header.format == "NPY"}
     if arrays - {1, 3}:
         if len({(header.format == "NPY", header.channels) for header in headers}) > 1:
             raise DataError(
-                f"all pictures must have the same channels, but .npy files have {sorted(arrays)} and others "
+                f"all images must have the same channels, but .npy files have {sorted(arrays)} and others "
                 f"differ; give channels=N to say what is wanted"
             )
         (number,) = arrays
@@ -301,7 +301,7 @@ def _digits() -> Listing:
         raise MissingExtraError("scikit-learn", "train") from error
     pixels, targets = load_digits(return_X_y=True)
     images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    notes = ["The pictures are scikit-learn's 1,797 handwritten digits, 8 x 8, grey."]
+    notes = ["The images are scikit-learn's 1,797 handwritten digits, 8 x 8, grey."]
     if os.path.isdir("digits"):
         notes.insert(0, "The built-in digits are used; for the folder of that name write ./digits.")
     part = Part(sources=tuple(images), labels=tuple(str(target) for target in targets))

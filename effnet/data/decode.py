@@ -1,4 +1,4 @@
-"""Files become uint8 arrays: Pillow for pictures, .npy for any other number of channels."""
+"""Files become uint8 arrays: Pillow for images, .npy for any other number of channels."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from effnet.data.opening import (
     Source,
     bytes_needed,
     decoding_bytes,
-    load_picture,
-    open_picture,
+    load_image,
+    open_image,
     open_stream,
     orientation_of,
     read_whole,
@@ -37,7 +37,7 @@ Reduce = Callable[[int, int], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What a picture's header says; width and height in pixels as shown, after the EXIF orientation.
+    """What an image's header says; width and height in pixels as shown, after the EXIF orientation.
 
     `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for .npy. `values` is
     the type of the values: "uint8" too where a file of more bits says their range itself.
@@ -63,7 +63,7 @@ def decode_image(
     value_range: ValueRange | None = None,
     reduce: Reduce | None = None,
 ) -> np.ndarray:
-    """Returns the picture as uint8 [height, width, channels], upright, its first frame if it is animated.
+    """Return the image as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
     Any other number must be stored so, in a .npy file of integers or real numbers [H, W] or [H, W, C].
@@ -87,7 +87,7 @@ def decoded_image(
     heard: Heard | None = None,
     reduce: Reduce | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields what `decode_image` returns, for a block that makes something smaller of it.
+    """Yield what `decode_image` returns, for a block that makes something smaller of it.
 
     Large images of all threads share one room (effnet.data.limits.ROOM): until the block ends, this one is in it.
     """
@@ -116,8 +116,8 @@ def _decode(
             room.enter_context(ROOM.taken(height * width * max(stored + 2, BYTES_PER_PIXEL)))
             stream.seek(0)
             return fit_channels(read_npy(stream, value_range=value_range), channels)
-        with _loaded(stream, room, value_range, heard, reduce=reduce) as (picture, deep):
-            return to_pixels(picture, channels, orientation=orientation_of(picture), deep=deep)
+        with _loaded(stream, room, value_range, heard, reduce=reduce) as (image, deep):
+            return to_pixels(image, channels, orientation=orientation_of(image), deep=deep)
 
 
 @contextlib.contextmanager
@@ -130,22 +130,22 @@ def _loaded(
     whole: bool = False,
     reduce: Reduce | None = None,
 ) -> Iterator[tuple[Image.Image, Deep | None]]:
-    """Yields a loaded image and what its values are, None of 8 bits; with a range or `whole` with all their bits."""
-    with open_picture(stream) as picture, contextlib.ExitStack() as also:
-        kind = stored_kind(picture)
+    """Yield a loaded image and what its values are, None of 8 bits; with a range or `whole` with all their bits."""
+    with open_image(stream) as image, contextlib.ExitStack() as also:
+        kind = stored_kind(image)
         _hear(kind, value_range, heard)
-        twice = needs_second(picture) and (whole or value_range is not None)
-        reduction = reduce(*picture.size) if reduce and picture.format in JPEG_FORMATS else 1
-        room.enter_context(ROOM.taken(decoding_bytes(picture, stream, reduction=reduction)))
-        reduce_(picture, reduction)
-        load_picture(picture)
+        twice = needs_second(image) and (whole or value_range is not None)
+        reduction = reduce(*image.size) if reduce and image.format in JPEG_FORMATS else 1
+        room.enter_context(ROOM.taken(decoding_bytes(image, stream, reduction=reduction)))
+        reduce_(image, reduction)
+        load_image(image)
         second = None
         if twice:
             stream.seek(0)
-            second = also.enter_context(open_picture(stream))
+            second = also.enter_context(open_image(stream))
             take_second_(second)
-            load_picture(second)
-        yield picture, None if kind == ORDINARY else Deep(kind=kind, value_range=value_range, second=second)
+            load_image(second)
+        yield image, None if kind == ORDINARY else Deep(kind=kind, value_range=value_range, second=second)
 
 
 def _hear(kind: str, value_range: ValueRange | None, heard: Heard | None) -> None:
@@ -154,15 +154,15 @@ def _hear(kind: str, value_range: ValueRange | None, heard: Heard | None) -> Non
 
 
 def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
-    """Yields the values of an image of more than 8 bits, in pieces; raises ImageError as decode_image does."""
+    """Yield the values of an image of more than 8 bits, in pieces; raises ImageError as decode_image does."""
     try:
         with contextlib.ExitStack() as room, open_stream(source) as stream:
             if is_npy(stream):
                 yield from npy_values(stream)
                 return
-            with _loaded(stream, room, None, None, whole=True) as (picture, deep):
+            with _loaded(stream, room, None, None, whole=True) as (image, deep):
                 if deep is not None:
-                    yield from pieces_of(picture, deep, pieces((0, 0, *picture.size)))
+                    yield from pieces_of(image, deep, pieces((0, 0, *image.size)))
     except Exception as error:  # as in decoded_image
         raise image_error(source, error, name=name) from error
 
@@ -197,30 +197,30 @@ def _file_of(image: Any) -> bytes:
 
 
 def image_header(source: Source, *, name: str = "") -> ImageHeader:
-    """Reads size, channels and format without decoding the pixels; raises ImageError as decode_image does."""
+    """Read size, channels and format without decoding the pixels; raises ImageError as decode_image does."""
     try:
         with open_stream(source) as stream:
             if is_npy(stream):
                 (height, width, channels), kind = npy_header(stream)
                 return ImageHeader(width=width, height=height, channels=channels, format="NPY", mode="NPY", values=kind)
-            with open_picture(stream) as picture:
-                width, height = picture.size
-                if orientation_of(picture) >= 5:
+            with open_image(stream) as image:
+                width, height = image.size
+                if orientation_of(image) >= 5:
                     width, height = height, width
                 return ImageHeader(
                     width=width,
                     height=height,
-                    channels=stored_channels(picture),
-                    format=picture.format or "",
-                    mode=picture.mode,
-                    values=stored_kind(picture),
+                    channels=stored_channels(image),
+                    format=image.format or "",
+                    mode=image.mode,
+                    values=stored_kind(image),
                 )
     except Exception as error:
         raise image_error(source, error, name=name) from error
 
 
 def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Returns uint8 [H, W, C] with the wanted channels: grey is replicated, RGB becomes luma.
+    """Return uint8 [H, W, C] with the wanted channels: grey is replicated, RGB becomes luma.
 
     Raises:
         ImageError: the array has another number of channels that cannot be converted.
@@ -236,7 +236,7 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def image_error(source: Source, error: Exception, *, name: str = "") -> ImageError:
-    """Returns what to raise for a picture that cannot be decoded; `name` stands for bytes."""
+    """Return what to raise for an image that cannot be decoded; `name` stands for bytes."""
     shown = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
     return ImageError(f"{printable(shown)}: {_reason(error)}")
 
@@ -247,7 +247,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller, or set EFFNET_MAX_PIXELS"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture in a format that effnet reads, or its header is damaged"
+        return "it is not an image in a format that effnet reads, or its header is damaged"
     if isinstance(error, MemoryError):
         return "there is too little memory to decode it; make it smaller"
     if isinstance(error, OSError) and error.strerror:

@@ -32,58 +32,58 @@ class Deep:
     second: Image.Image | None = None
 
 
-def stored_kind(picture: Any) -> str:
-    """Returns the type of the values of an opened image: "uint8" also where the file says their range itself.
+def stored_kind(image: Any) -> str:
+    """Return the type of the values of an opened image: "uint8" also where the file says their range itself.
 
     The others are uint12, uint16, int16, uint32, int32 and float32, which a range is needed for.
     """
-    mode = picture.mode
+    mode = image.mode
     if mode.startswith("I;16"):
-        return "uint12" if _bits(picture) == 12 else "uint16"
+        return "uint12" if _bits(image) == 12 else "uint16"
     if mode == "F":
         return "float32"
     if mode == "I":
-        return _whole_kind(picture)
-    return ORDINARY if _second_tiles(picture) is None else "uint16"
+        return _whole_kind(image)
+    return ORDINARY if _second_tiles(image) is None else "uint16"
 
 
-def _whole_kind(picture: Any) -> str:
-    if picture.format == "PNG":
+def _whole_kind(image: Any) -> str:
+    if image.format == "PNG":
         return "uint16"
-    if picture.format == "PPM":  # Pillow scales values whose largest is another to 16 bits
-        largest = [tile[3][1] for tile in getattr(picture, "tile", ()) if isinstance(tile[3], tuple)]
+    if image.format == "PPM":  # Pillow scales values whose largest is another to 16 bits
+        largest = [tile[3][1] for tile in getattr(image, "tile", ()) if isinstance(tile[3], tuple)]
         return "uint16" if largest in ([], [65535]) else ORDINARY
-    if picture.format == "TIFF":
-        signed = _first(picture, TiffImagePlugin.SAMPLEFORMAT) == _TIFF_SIGNED
-        return f"{'' if signed else 'u'}int{16 if _bits(picture) == 16 else 32}"
+    if image.format == "TIFF":
+        signed = _first(image, TiffImagePlugin.SAMPLEFORMAT) == _TIFF_SIGNED
+        return f"{'' if signed else 'u'}int{16 if _bits(image) == 16 else 32}"
     return "int32"
 
 
-def _bits(picture: Any) -> int | None:
-    return _first(picture, TiffImagePlugin.BITSPERSAMPLE) if picture.format == "TIFF" else None
+def _bits(image: Any) -> int | None:
+    return _first(image, TiffImagePlugin.BITSPERSAMPLE) if image.format == "TIFF" else None
 
 
-def _first(picture: Any, tag: int) -> int | None:
-    value = picture.tag_v2.get(tag)
+def _first(image: Any, tag: int) -> int | None:
+    value = image.tag_v2.get(tag)
     return value[0] if isinstance(value, tuple) and value else value
 
 
-def needs_second(picture: Any) -> bool:
-    """Returns whether an opened image has 16-bit colours, whose lower bytes have to be loaded on their own."""
-    return picture.mode not in ("I", "F") and not picture.mode.startswith("I;16") and stored_kind(picture) != ORDINARY
+def needs_second(image: Any) -> bool:
+    """Return whether an opened image has 16-bit colours, whose lower bytes have to be loaded on their own."""
+    return image.mode not in ("I", "F") and not image.mode.startswith("I;16") and stored_kind(image) != ORDINARY
 
 
-def take_second_(picture: Any) -> None:
-    """Makes an opened image that `needs_second` load the lower bytes, or all bytes of grey and alpha."""
-    tiles = _second_tiles(picture)
-    picture.info[_GREY_ALPHA] = bool(tiles) and tiles[0][3] == "RGBA"
-    picture.tile = tiles
+def take_second_(image: Any) -> None:
+    """Make an opened image that `needs_second` load the lower bytes, or all bytes of grey and alpha."""
+    tiles = _second_tiles(image)
+    image.info[_GREY_ALPHA] = bool(tiles) and tiles[0][3] == "RGBA"
+    image.tile = tiles
 
 
-def _second_tiles(picture: Any) -> list[Any] | None:
-    """Returns the tiles of an opened image that give its lower bytes; None where it has no 16-bit colours."""
+def _second_tiles(image: Any) -> list[Any] | None:
+    """Return the tiles of an opened image that give its lower bytes; None where it has no 16-bit colours."""
     found = []
-    for decoder, box, offset, args in getattr(picture, "tile", ()):
+    for decoder, box, offset, args in getattr(image, "tile", ()):
         raw = args if isinstance(args, str) else args[0] if isinstance(args, tuple) and args else ""
         if raw == _GREY_ALPHA:
             other = "RGBA"
@@ -95,14 +95,14 @@ def _second_tiles(picture: Any) -> list[Any] | None:
     return found or None
 
 
-def numbers(picture: Image.Image, deep: Deep, second: Image.Image | None = None) -> np.ndarray:
-    """Returns the values of a loaded image, or of a piece of it and of its second: [H, W] or [H, W, colours]."""
+def numbers(image: Image.Image, deep: Deep, second: Image.Image | None = None) -> np.ndarray:
+    """Return the values of a loaded image, or of a piece of it and of its second: [H, W] or [H, W, colours]."""
     if second is not None:
-        upper, lower = np.asarray(picture), np.asarray(second)
+        upper, lower = np.asarray(image), np.asarray(second)
         if _is_grey_alpha(deep):
             return (lower[..., 0].astype(np.uint16) << 8) | lower[..., 1]
         return (upper[..., :3].astype(np.uint16) << 8) | lower[..., :3]
-    values = np.asarray(picture)
+    values = np.asarray(image)
     return values.view(np.uint32) if deep.kind == "uint32" and values.dtype == np.int32 else values
 
 
@@ -110,21 +110,21 @@ def _is_grey_alpha(deep: Deep) -> bool:
     return deep.second is not None and deep.second.info.get(_GREY_ALPHA) is True
 
 
-def in_eight_bits(picture: Image.Image, deep: Deep, second: Image.Image | None = None) -> Image.Image:
-    """Returns a loaded image of more than 8 bits, or a piece of it, in a mode of 8; alpha keeps its upper byte."""
-    if second is None and picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
-        return picture
-    mapped = to_uint8(numbers(picture, deep, second), deep.kind, deep.value_range)
+def in_eight_bits(image: Image.Image, deep: Deep, second: Image.Image | None = None) -> Image.Image:
+    """Return a loaded image of more than 8 bits, or a piece of it, in a mode of 8; alpha keeps its upper byte."""
+    if second is None and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    mapped = to_uint8(numbers(image, deep, second), deep.kind, deep.value_range)
     if mapped.ndim == 2 and second is None:
         return Image.fromarray(mapped)
     if mapped.ndim == 2:
         mapped = np.repeat(mapped[..., None], 3, axis=2)
-    if picture.mode == "RGBA":
-        mapped = np.concatenate((mapped, np.asarray(picture)[..., 3:]), axis=2)
+    if image.mode == "RGBA":
+        mapped = np.concatenate((mapped, np.asarray(image)[..., 3:]), axis=2)
     return Image.fromarray(np.ascontiguousarray(mapped))
 
 
-def pieces_of(picture: Image.Image, deep: Deep, boxes: list[tuple[int, int, int, int]]) -> Iterator[np.ndarray]:
-    """Yields the values of a loaded image in pieces."""
+def pieces_of(image: Image.Image, deep: Deep, boxes: list[tuple[int, int, int, int]]) -> Iterator[np.ndarray]:
+    """Yield the values of a loaded image in pieces."""
     for box in boxes:
-        yield numbers(picture.crop(box), deep, deep.second.crop(box) if deep.second is not None else None)
+        yield numbers(image.crop(box), deep, deep.second.crop(box) if deep.second is not None else None)

@@ -14,7 +14,7 @@ from effnet.data.reduction import eval_reduction
 
 
 def eval_view(source: Source, preprocess: Preprocess, *, heard: Heard | None = None) -> np.ndarray:
-    """Returns uint8 [R, R, C] of a path or the bytes of a file; raises ImageError where it cannot be decoded."""
+    """Return uint8 [R, R, C] of a path or the bytes of a file; raises ImageError where it cannot be decoded."""
     reduce = partial(eval_reduction, preprocess=preprocess)
     with decoded_image(
         source, channels=preprocess.channels, value_range=preprocess.value_range, heard=heard, reduce=reduce
@@ -23,7 +23,7 @@ def eval_view(source: Source, preprocess: Preprocess, *, heard: Heard | None = N
 
 
 def eval_view_at(split: Split, index: int, preprocess: Preprocess, *, heard: Heard | None = None) -> np.ndarray:
-    """Returns uint8 [R, R, C] of image `index` of a split; raises ImageError where it cannot be decoded."""
+    """Return uint8 [R, R, C] of image `index` of a split; raises ImageError where it cannot be decoded."""
     with eval_image_at(split, index, preprocess, heard=heard) as image:
         return resize_and_crop(image, preprocess)
 
@@ -32,7 +32,7 @@ def eval_view_at(split: Split, index: int, preprocess: Preprocess, *, heard: Hea
 def eval_image_at(
     split: Split, index: int, preprocess: Preprocess, *, heard: Heard | None = None
 ) -> Iterator[np.ndarray]:
-    """Yields image `index` as evaluation decodes it, uint8 [height, width, C], not yet resized; see `loaded_image`."""
+    """Yield image `index` as evaluation decodes it, uint8 [height, width, C], not yet resized; see `loaded_image`."""
     reduce = partial(eval_reduction, preprocess=preprocess)
     with loaded_image(
         split, index, channels=preprocess.channels, value_range=preprocess.value_range, heard=heard, reduce=reduce

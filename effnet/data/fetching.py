@@ -12,7 +12,7 @@ Progress = Callable[[int, int], None]
 
 
 def cache_folder() -> Path:
-    """Returns the folder for downloads and features: EFFNET_CACHE, else `effnet` in the user's cache folder.
+    """Return the folder for downloads and features: EFFNET_CACHE, else `effnet` in the user's cache folder.
 
     A user without a home folder has it in a private temporary folder.
     """
@@ -28,11 +28,11 @@ def cache_folder() -> Path:
 
 
 def network_forbidden() -> bool:
-    """Returns whether the environment says, as to huggingface_hub, that nothing may be downloaded."""
+    """Return whether the environment says, as to huggingface_hub, that nothing may be downloaded."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def file_digest(path: str | os.PathLike[str], kind: str) -> str:
-    """Returns the hash of a file in hexadecimal; `kind` is hashlib's name, such as sha256."""
+    """Return the hash of a file in hexadecimal; `kind` is hashlib's name, such as sha256."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()

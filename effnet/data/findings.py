@@ -11,7 +11,7 @@ from effnet.data.values import Values
 from effnet.system.text import printable
 
 FEW_IMAGES = 20
-"""A class with fewer pictures than this in train is reported as small."""
+"""A class with fewer images than this in train is reported as small."""
 
 IMBALANCED = 3.0
 """So many times the images of the smallest class make the largest one worth a word on balance."""
@@ -26,7 +26,7 @@ _UNEVEN = 1.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCount:
-    """How many pictures of a class each split holds."""
+    """How many images of a class each split holds."""
 
     name: str
     train: int
@@ -58,11 +58,11 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
-    """What inspection found; lists and sizes cover the `num_examined` of `num_images` pictures.
+    """What inspection found; lists and sizes cover the `num_examined` of `num_images` images.
 
     `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or
-    a number of stored channels with how many pictures have it; `small_classes` have few in train. `leaks` are test
-    pictures of which train or val hold another, as `find_leaks` has them. `values` are those of images with more than
+    a number of stored channels with how many images have it; `small_classes` have few in train. `leaks` are test
+    images of which train or val hold another, as `find_leaks` has them. `values` are those of images with more than
     8 bits, None where there are none.
     """
 
@@ -88,17 +88,17 @@ class DataReport:
     values: Values | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a dict that json.dumps takes."""
+        """Return a dict that json.dumps takes."""
         return asdict(self)
 
 
 def describe(report: DataReport) -> list[str]:
-    """Returns the report as plain lines for a terminal, at most a few per finding."""
+    """Return the report as plain lines for a terminal, at most a few per finding."""
     splits = ", ".join(f"{sum(getattr(c, s) for c in report.classes):,} {s}" for s in SPLITS)
-    lines = [f"{printable(report.name)}: {report.num_images:,} pictures, {len(report.classes)} classes ({splits})"]
+    lines = [f"{printable(report.name)}: {report.num_images:,} images, {len(report.classes)} classes ({splits})"]
     if report.num_examined < report.num_images:
         lines.append(
-            f"Examined a random sample of {report.num_examined:,} pictures; "
+            f"Examined a random sample of {report.num_examined:,} images; "
             "sizes, damaged files and duplicates below are of the sample only."
         )
     lines += _describe_classes(report)
@@ -132,15 +132,13 @@ def _describe_classes(report: DataReport) -> list[str]:
         rarest = min(report.classes, key=lambda c: c.train)
         total = sum(c.train for c in report.classes)
         lines.append(
-            f"  {printable(rarest.name)} has {rarest.train:,} of {total:,} train pictures: such classes are named more "
+            f"  {printable(rarest.name)} has {rarest.train:,} of {total:,} train images: such classes are named more "
             f"rarely than they are shown; {BALANCE_ADVICE} (fit, train)"
         )
     if report.small_classes:
         names = ", ".join(printable(name) for name in report.small_classes[:10])
         more = ", ..." if len(report.small_classes) > 10 else ""
-        lines.append(
-            f"Classes with fewer than {FEW_IMAGES} train pictures ({len(report.small_classes)}): {names}{more}"
-        )
+        lines.append(f"Classes with fewer than {FEW_IMAGES} train images ({len(report.small_classes)}): {names}{more}")
     return lines
 
 
@@ -155,8 +153,8 @@ def _describe_files(what: str, files: Sequence[Skipped]) -> list[str]:
 def _describe_duplicates(what: str, groups: Sequence[Duplicate]) -> list[str]:
     equal = [group for group in groups if not group.similar]
     similar = [group for group in groups if group.similar]
-    return _describe_copies(f"pictures with the same bytes {what}", equal) + _describe_copies(
-        f"pictures that are nearly identical (another size or encoding) {what}", similar
+    return _describe_copies(f"images with the same bytes {what}", equal) + _describe_copies(
+        f"images that are nearly identical (another size or encoding) {what}", similar
     )
 
 

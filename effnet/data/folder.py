@@ -13,7 +13,7 @@ from effnet.errors import DataError
 from effnet.system.text import printable
 
 _IGNORED_FILES = frozenset({"thumbs.db", "desktop.ini"})
-_FOREIGN_PICTURES = frozenset({".jxl", ".svg", ".psd", ".eps", ".pdf", ".tga", ".dng", ".cr2", ".nef", ".arw"})
+_FOREIGN_IMAGES = frozenset({".jxl", ".svg", ".psd", ".eps", ".pdf", ".tga", ".dng", ".cr2", ".nef", ".arw"})
 _FOREIGN_REASON = "effnet does not read this format; convert it to JPEG or PNG"
 
 Folder = tuple[int, int]
@@ -21,7 +21,7 @@ Folder = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Log:
-    """What the walk met besides pictures; filled on the way."""
+    """What the walk met besides images; filled on the way."""
 
     skipped: list[Skipped]
     ignored: Counter[str]
@@ -67,7 +67,7 @@ def _log_notes(log: _Log) -> list[str]:
     notes = []
     if log.empty_classes:
         shown = ", ".join(printable(path) for path in log.empty_classes[:10])
-        notes.append(f"{len(log.empty_classes)} class folders hold no usable picture: {shown}.")
+        notes.append(f"{len(log.empty_classes)} class folders hold no usable image: {shown}.")
     if log.ignored:
         kinds = ", ".join(f"{count} {printable(kind)}" for kind, count in log.ignored.most_common(5))
         notes.append(f"{log.ignored.total()} files were ignored: {kinds}.")
@@ -78,19 +78,19 @@ def _nothing_found(root: str, children: list[os.DirEntry[str]], log: _Log) -> st
     place = printable(root)
     if log.skipped:
         first = f"{printable(log.skipped[0].path)}: {log.skipped[0].reason}"
-        return f"{place} has no usable picture; {len(log.skipped)} were skipped, the first is {first}"
-    loose = _num_loose_pictures(root)
+        return f"{place} has no usable image; {len(log.skipped)} were skipped, the first is {first}"
+    loose = _num_loose_images(root)
     if loose:
         return (
-            f"{place} holds {loose} pictures but no class folders with pictures; {EXPECTED}. "
-            "Or list the pictures in a CSV file with the columns path,label"
+            f"{place} holds {loose} images but no class folders with images; {EXPECTED}. "
+            "Or list the images in a CSV file with the columns path,label"
         )
     if children:
-        return f"the {len(children)} folders in {place} hold no pictures; {EXPECTED}"
+        return f"the {len(children)} folders in {place} hold no images; {EXPECTED}"
     return f"{place} is empty; {EXPECTED}"
 
 
-def _num_loose_pictures(path: str) -> int:
+def _num_loose_images(path: str) -> int:
     with os.scandir(path) as entries:
         return sum(_suffix(entry.name) in IMAGE_SUFFIXES for entry in entries)
 
@@ -104,14 +104,14 @@ def _list_classes(root: str, classes: list[os.DirEntry[str]], *, above: list[str
         pairs.extend((path, label) for path in _walk(folder.path, set(visited_above), log))
         if len(pairs) == before:
             log.empty_classes.append(folder.path)
-    loose = _num_loose_pictures(root)
+    loose = _num_loose_images(root)
     if loose:
-        log.ignored["pictures outside of a class folder"] += loose
+        log.ignored["images outside of a class folder"] += loose
     return make_part(pairs)
 
 
 def _walk(path: str, visited: set[Folder], log: _Log) -> Iterator[str]:
-    """Yields the pictures below a class folder; an explicit stack, as folders can be nested deeply."""
+    """Yield the images below a class folder; an explicit stack, as folders can be nested deeply."""
     stack = [path]
     while stack:
         folder = stack.pop()
@@ -132,7 +132,7 @@ def _walk(path: str, visited: set[Folder], log: _Log) -> Iterator[str]:
                 kind = _kind(entry, log)
                 if kind == "folder":
                     below.append(entry.path)
-                elif kind == "picture":
+                elif kind == "image":
                     yield entry.path
         # Sorted, as the first of two links to one folder is the one that is listed.
         stack.extend(sorted(below, reverse=True))
@@ -146,12 +146,12 @@ def _kind(entry: os.DirEntry[str], log: _Log) -> str:
         if entry.name.startswith(".") or entry.name.lower() in _IGNORED_FILES:
             return ""
         suffix = _suffix(entry.name)
-        if suffix in _FOREIGN_PICTURES:
+        if suffix in _FOREIGN_IMAGES:
             log.skipped.append(Skipped(path=entry.path, reason=_FOREIGN_REASON))
         elif suffix not in IMAGE_SUFFIXES:
             log.ignored[suffix or "without a suffix"] += 1
         elif entry.is_file():
-            return "picture"
+            return "image"
         elif entry.is_symlink():
             log.skipped.append(Skipped(path=entry.path, reason="this symbolic link leads nowhere"))
         else:

@@ -18,7 +18,7 @@ _BYTE_TYPES = frozenset({1, 2, 6, 7})
 
 
 def check_size(stream: BinaryIO) -> None:
-    """Raises ImageError for a file that is larger than any that is read whole needs to be."""
+    """Raise ImageError for a file that is larger than any that is read whole needs to be."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if size > MAX_WHOLE_FILE:
@@ -26,7 +26,7 @@ def check_size(stream: BinaryIO) -> None:
 
 
 def check_icon(stream: BinaryIO) -> None:
-    """Raises ImageError for an icon whose image is large, whatever its directory says: Pillow decodes it at once."""
+    """Raise ImageError for an icon whose image is large, whatever its directory says: Pillow decodes it at once."""
     try:
         entries = IcoImagePlugin.IcoFile(HeaderStream(stream)).entry
         if not entries:
@@ -45,7 +45,7 @@ def check_icon(stream: BinaryIO) -> None:
 
 
 def check_avif(stream: BinaryIO) -> None:
-    """Raises ImageError for a file whose streams cannot be counted, or whose EXIF is far too long for Pillow."""
+    """Raise ImageError for a file whose streams cannot be counted, or whose EXIF is far too long for Pillow."""
     check_size(stream)
     data = stream.read()
     stream.seek(0)
@@ -68,7 +68,7 @@ def check_avif(stream: BinaryIO) -> None:
 
 
 def check_tags(stream: BinaryIO) -> None:
-    """Raises ImageError for a TIFF file with a tag of millions of numbers, which would become as many objects."""
+    """Raise ImageError for a TIFF file with a tag of millions of numbers, which would become as many objects."""
     header = stream.read(8)
     header += stream.read(8) if header[2:3] == b"+" else b""
     try:
@@ -86,11 +86,11 @@ def check_tags(stream: BinaryIO) -> None:
             raise ImageError(f"a tag must have at most {_MOST_TAG_VALUES:,} values; tag {tag} has {count:,}")
 
 
-def strip_bytes(picture: Any) -> float:
-    """Returns what libtiff takes for one strip or tile of a file, as it is stored and as it becomes RGBA."""
-    if not picture.use_load_libtiff:
+def strip_bytes(image: Any) -> float:
+    """Return what libtiff takes for one strip or tile of a file, as it is stored and as it becomes RGBA."""
+    if not image.use_load_libtiff:
         return 0
-    tags, (width, height) = picture.tag_v2, getattr(picture, "_tile_size", picture.size)
+    tags, (width, height) = image.tag_v2, getattr(image, "_tile_size", image.size)
     tile = tags.get(TiffImagePlugin.TILEWIDTH), tags.get(TiffImagePlugin.TILELENGTH)
     rows = tags.get(TiffImagePlugin.ROWSPERSTRIP, height)
     if not isinstance(rows, int) or not all(side is None or isinstance(side, int) for side in tile):

@@ -25,7 +25,7 @@ _PLANES = {0: 1.0, 420: 1.5, 422: 2.0, 444: 3.0}
 
 
 def is_heic(start: bytes) -> bool:
-    """Returns whether a file that begins so is HEIC, and not AVIF, which is alike."""
+    """Return whether a file that begins so is HEIC, and not AVIF, which is alike."""
     if start[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(start[:4], "big"), len(start))
@@ -34,7 +34,7 @@ def is_heic(start: bytes) -> bool:
 
 
 def open_heic(stream: BinaryIO, *, header: Any) -> ImageFile.ImageFile:
-    """Opens a HEIC file, of which nothing is decoded yet; `header` is the stream that Pillow's plugin reads.
+    """Open a HEIC file, of which nothing is decoded yet; `header` is the stream that Pillow's plugin reads.
 
     Its orientation is heeded in decoding. Raises ImageError where it would take too long, or the package is missing.
     """
@@ -54,16 +54,16 @@ def _plugin() -> type[ImageFile.ImageFile]:
     return HeifImageFile
 
 
-def heic_bytes(picture: Any) -> float:
-    """Returns what decoding an opened HEIC file takes: libde265's planes, libheif's, and its pixels."""
-    width, height = picture.size
-    planes = _PLANES.get(int(picture.info.get("chroma") or 444), 3.0) + picture.mode.endswith(("A", "a"))
-    deep = int(picture.info.get("bit_depth") or 8) > 8
+def heic_bytes(image: Any) -> float:
+    """Return what decoding an opened HEIC file takes: libde265's planes, libheif's, and its pixels."""
+    width, height = image.size
+    planes = _PLANES.get(int(image.info.get("chroma") or 444), 3.0) + image.mode.endswith(("A", "a"))
+    deep = int(image.info.get("bit_depth") or 8) > 8
     return width * height * (2 * planes * (1 + deep) + _OUTPUT_BYTES)
 
 
 def check_items(data: bytes) -> None:
-    """Raises ImageError where the shown image is made of tiles and layers of far more pixels than an image has."""
+    """Raise ImageError where the shown image is made of tiles and layers of far more pixels than an image has."""
     view, budget = memoryview(data), [_MOST_PARTS]
     try:
         meta = next((body for kind, body in boxes_in(view, budget) if kind == b"meta"), memoryview(b""))
@@ -83,7 +83,7 @@ def check_items(data: bytes) -> None:
 
 
 def _read_references(body: memoryview, made_of: dict[int, list[int]], budget: list[int]) -> None:
-    """Adds which items each derived one is made of."""
+    """Add which items each derived one is made of."""
     size = 2 if version_of(body) == 0 else 4
     for kind, entry in boxes_in(body[4:], budget):
         field = Fields(entry)
@@ -96,7 +96,7 @@ def _read_references(body: memoryview, made_of: dict[int, list[int]], budget: li
 
 
 def _cost(item: int, areas: dict[int, int], made_of: dict[int, list[int]], costs: dict[int, int], *, depth: int) -> int:
-    """Returns how many pixels are decoded for an item, and copied for what it is part of."""
+    """Return how many pixels are decoded for an item, and copied for what it is part of."""
     if depth > 8:  # references in a circle, too, which libheif refuses
         raise ImageError("a HEIC image must not be made of others, which are made of others, and so on; it is")
     if item not in costs:

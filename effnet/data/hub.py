@@ -22,7 +22,7 @@ _USUAL = {"image": ("image", "img"), "label": ("label", "labels")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubRow:
-    """A picture in a row of a table; `rows` are datasets.Dataset with the image column alone, undecoded."""
+    """An image in a row of a table; `rows` are datasets.Dataset with the image column alone, undecoded."""
 
     rows: Any
     column: str
@@ -40,7 +40,7 @@ class HubRow:
         return 0
 
     def read(self) -> bytes:
-        """Returns the encoded picture; raises ImageError where the file that the row names cannot be read."""
+        """Return the encoded image; raises ImageError where the file that the row names cannot be read."""
         value = self.rows[self.row][self.column]
         if value["bytes"] is not None:
             return value["bytes"]
@@ -53,10 +53,10 @@ class HubRow:
 
 
 def list_hub(data: str) -> Listing:
-    """Lists the pictures of hf:NAME, hf:NAME:CONFIG or hf:FOLDER; ?image=COLUMN&label=COLUMN names the columns.
+    """List the images of hf:NAME, hf:NAME:CONFIG or hf:FOLDER; ?image=COLUMN&label=COLUMN names the columns.
 
     Raises:
-        DataError: it cannot be loaded, or has no column of pictures or of classes.
+        DataError: it cannot be loaded, or has no column of images or of classes.
         MissingExtraError: the package `datasets` is not installed.
     """
     name, _, query = data.removeprefix(HUB).partition("?")
@@ -85,13 +85,13 @@ def list_hub(data: str) -> Listing:
     if len(parts) == 1 and "train" not in parts:
         parts = {"": next(iter(parts.values()))}
     if not parts:
-        raise DataError(f"{shown} must have labelled pictures, but has none in its splits {', '.join(tables)}")
+        raise DataError(f"{shown} must have labelled images, but has none in its splits {', '.join(tables)}")
     last = os.path.basename(name.partition(":")[0].rstrip("/"))
     return Listing(name=last or "data", parts=parts, skipped=tuple(skipped), notes=tuple(notes))
 
 
 def _load(name: str) -> dict[str, Any]:
-    """Returns the tables by split."""
+    """Return the tables by split."""
     folder, config = (name, None) if os.path.isdir(name) else _name_and_config(name)
     try:
         import datasets
@@ -123,7 +123,7 @@ def _name_and_config(name: str) -> tuple[str, str | None]:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Shows the progress bars of `datasets` only where somebody watches."""
+    """Show the progress bars of `datasets` only where somebody watches."""
     hidden = not sys.stderr.isatty() and datasets.is_progress_bar_enabled()
     if hidden:
         datasets.disable_progress_bars()
@@ -135,7 +135,7 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 
 def _part(table: Any, wanted: dict[str, str], shown: str) -> tuple[Part, list[Skipped]]:
-    """Returns the labelled rows of a table, and those without a label unless none has one."""
+    """Return the labelled rows of a table, and those without a label unless none has one."""
     import datasets
 
     image = _column(table, datasets.Image, "image", wanted, shown)
@@ -156,7 +156,7 @@ def _part(table: Any, wanted: dict[str, str], shown: str) -> tuple[Part, list[Sk
 
 
 def _class_of(feature: Any, value: Any) -> str:
-    """Returns the name of the class that a cell of the label column means, empty where it has none."""
+    """Return the name of the class that a cell of the label column means, empty where it has none."""
     names = getattr(feature, "names", None)
     if value is None or (names is not None and value < 0):
         return ""
@@ -164,7 +164,7 @@ def _class_of(feature: Any, value: Any) -> str:
 
 
 def _label_column(table: Any, wanted: dict[str, str], shown: str) -> str:
-    """Returns the column of classes: one of texts or whole numbers if asked for, of texts without any of classes."""
+    """Return the column of classes: one of texts or whole numbers if asked for, of texts without any of classes."""
     import datasets
 
     asked = "label" in wanted
@@ -178,7 +178,7 @@ def _label_column(table: Any, wanted: dict[str, str], shown: str) -> str:
 
 
 def _column(table: Any, kind: type, role: str, wanted: dict[str, str], shown: str) -> str:
-    """Returns the name of the only column of a kind, or of the one that is asked for or usual."""
+    """Return the name of the only column of a kind, or of the one that is asked for or usual."""
     fitting = [name for name, feature in table.features.items() if isinstance(feature, kind)]
     if role in wanted:
         if wanted[role] in fitting:

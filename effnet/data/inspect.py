@@ -53,13 +53,13 @@ def inspect_dataset(
     value_range: Asked = "auto",
     progress: Progress | None = None,
 ) -> DataReport:
-    """Decodes every picture, or a seeded sample of them above `sample`, and reports what it found.
+    """Decode every image, or a seeded sample of them above `sample`, and reports what it found.
 
     `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" for what suits them.
     `progress` is called with the number done and the total. Arrays in memory are not decoded.
 
     Raises:
-        DataError: not one picture can be decoded, or no range suits them.
+        DataError: not one image can be decoded, or no range suits them.
     """
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
@@ -77,7 +77,7 @@ def inspect_and_join(
 ) -> tuple[Dataset, DataReport]:
     """Inspect a data set; return it with the range of its values, and its report.
 
-    Where it was split here, it is returned split so that no copies are on two sides: equal pictures and nearly
+    Where it was split here, it is returned split so that no copies are on two sides: equal images and nearly
     identical ones, of those that inspection decoded. Raises DataError as `inspect_dataset` does.
     """
     dataset, values = with_values(dataset, read_asked(value_range))
@@ -100,7 +100,7 @@ def _summarize(
     unreadable = tuple(Skipped(path=f.item.name, reason=f.reason) for f in findings if f.header is None)
     if not headers:
         first = f"{printable(unreadable[0].path)}: {unreadable[0].reason}" if unreadable else "it is empty"
-        raise DataError(f"the data set must have pictures that can be decoded, none can; the first is {first}")
+        raise DataError(f"the data set must have images that can be decoded, none can; the first is {first}")
     duplicates = _duplicates([finding.item for finding, _ in readable], copies)
     classes = _count_classes(dataset)
     in_train = [count.train for count in classes]

@@ -15,7 +15,7 @@ from effnet.data.limits import BYTES_PER_PIXEL, ROOM, check_pixels
 from effnet.data.opening import (
     JPEG_FORMATS,
     Source,
-    open_picture,
+    open_image,
     open_stream,
     orientation_of,
     read_whole,
@@ -54,7 +54,7 @@ class EncodedJpeg:
 
 
 def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
-    """Returns the file's bytes and header, or None where it is no JPEG file of grey or RGB pixels.
+    """Return the file's bytes and header, or None where it is no JPEG file of grey or RGB pixels.
 
     `name` says in errors where bytes came from. Raises ImageError where the file cannot be read or its header is
     damaged, as decode_image does.
@@ -71,19 +71,19 @@ def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
             height, width, channels = plain
             keeps = _keeps(data, width=width, height=height, channels=channels)
             return EncodedJpeg(data=data, name=name, width=width, height=height, stored_channels=channels, keeps=keeps)
-        with open_picture(io.BytesIO(data)) as picture:
-            if picture.format not in JPEG_FORMATS or picture.mode not in ("L", "RGB"):
+        with open_image(io.BytesIO(data)) as image:
+            if image.format not in JPEG_FORMATS or image.mode not in ("L", "RGB"):
                 return None
-            orientation = orientation_of(picture)
-            width, height = picture.size if orientation < 5 else picture.size[::-1]
+            orientation = orientation_of(image)
+            width, height = image.size if orientation < 5 else image.size[::-1]
             return EncodedJpeg(
                 data=data,
                 name=name,
                 width=width,
                 height=height,
-                stored_channels=len(picture.getbands()),
+                stored_channels=len(image.getbands()),
                 orientation=orientation,
-                keeps=_keeps(data, width=width, height=height, channels=len(picture.getbands())),
+                keeps=_keeps(data, width=width, height=height, channels=len(image.getbands())),
             )
     except Exception as error:  # as in decode_image
         raise image_error(source, error, name=name) from error
@@ -98,7 +98,7 @@ def _keeps(data: bytes, *, width: int, height: int, channels: int) -> bool:
 
 
 def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
-    """Returns height, width and channels of a file without EXIF, profiles and the like, faster than Pillow.
+    """Return height, width and channels of a file without EXIF, profiles and the like, faster than Pillow.
 
     Of any other file, and of one too large, nothing is said: Pillow then reads the header.
 
@@ -119,55 +119,55 @@ def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def decode_part(picture: EncodedJpeg, *, box: WholeBox, reduction: int = 1, channels: int = 3) -> np.ndarray:
-    """Returns uint8 [height, width, channels]: the part of the upright picture in `box`, upright.
+def decode_part(image: EncodedJpeg, *, box: WholeBox, reduction: int = 1, channels: int = 3) -> np.ndarray:
+    """Return uint8 [height, width, channels]: the part of the upright image in `box`, upright.
 
     With a `reduction`, one of 2, 4 and 8, both sides are divided by it, and the part reaches outwards to whole pixels
-    of the smaller picture. Without one the pixels are those of decode_image, whether simplejpeg decodes, where it is
+    of the smaller image. Without one the pixels are those of decode_image, whether simplejpeg decodes, where it is
     installed, or Pillow.
 
     Raises:
         ImageError: the file is damaged.
     """
-    left, top, right, bottom = _stored_box(box, picture)
+    left, top, right, bottom = _stored_box(box, image)
     stored = (left // reduction, top // reduction, -(-right // reduction), -(-bottom // reduction))
     try:
-        with ROOM.taken(_bytes_needed(picture, reduction)):
-            part = _with_simplejpeg(picture, stored, reduction)
+        with ROOM.taken(_bytes_needed(image, reduction)):
+            part = _with_simplejpeg(image, stored, reduction)
             if part is None:
-                part = _with_pillow(picture, stored, reduction)
-            return fit_channels(upright(part, picture.orientation), channels)
+                part = _with_pillow(image, stored, reduction)
+            return fit_channels(upright(part, image.orientation), channels)
     except Exception as error:
-        raise image_error(picture.data, error, name=picture.name) from error
+        raise image_error(image.data, error, name=image.name) from error
 
 
-def decode_whole(picture: EncodedJpeg, *, reduction: int = 1, channels: int = 3) -> np.ndarray:
-    """Returns the picture, uint8 [height, width, channels], upright, both sides divided by `reduction`, rounded up."""
-    return decode_part(picture, box=(0, 0, picture.width, picture.height), reduction=reduction, channels=channels)
+def decode_whole(image: EncodedJpeg, *, reduction: int = 1, channels: int = 3) -> np.ndarray:
+    """Return the image, uint8 [height, width, channels], upright, both sides divided by `reduction`, rounded up."""
+    return decode_part(image, box=(0, 0, image.width, image.height), reduction=reduction, channels=channels)
 
 
-def _stored_box(box: WholeBox, picture: EncodedJpeg) -> WholeBox:
-    """Returns where the box lies before the picture is turned upright; the steps of `upright`, backwards."""
+def _stored_box(box: WholeBox, image: EncodedJpeg) -> WholeBox:
+    """Return where the box lies before the image is turned upright; the steps of `upright`, backwards."""
     left, top, right, bottom = box
-    if picture.orientation in (2, 3, 6, 7):
-        left, right = picture.width - right, picture.width - left
-    if picture.orientation in (3, 4, 7, 8):
-        top, bottom = picture.height - bottom, picture.height - top
-    return (left, top, right, bottom) if picture.orientation < 5 else (top, left, bottom, right)
+    if image.orientation in (2, 3, 6, 7):
+        left, right = image.width - right, image.width - left
+    if image.orientation in (3, 4, 7, 8):
+        top, bottom = image.height - bottom, image.height - top
+    return (left, top, right, bottom) if image.orientation < 5 else (top, left, bottom, right)
 
 
-def _bytes_needed(picture: EncodedJpeg, reduction: int) -> float:
-    """Returns what decoding takes: Pillow's image and the result, or the decoder's coefficients."""
-    pixels = picture.width * picture.height
+def _bytes_needed(image: EncodedJpeg, reduction: int) -> float:
+    """Return what decoding takes: Pillow's image and the result, or the decoder's coefficients."""
+    pixels = image.width * image.height
     decoded = pixels / reduction**2
-    return max(BYTES_PER_PIXEL * decoded, 4 * decoded + 2 * pixels * picture.stored_channels * picture.keeps)
+    return max(BYTES_PER_PIXEL * decoded, 4 * decoded + 2 * pixels * image.stored_channels * image.keeps)
 
 
-def _with_pillow(picture: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray:
-    with open_picture(io.BytesIO(picture.data)) as opened:
+def _with_pillow(image: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray:
+    with open_image(io.BytesIO(image.data)) as opened:
         reduce_(opened, reduction)
         opened.load()
-        return to_pixels(opened, picture.stored_channels, box=box)
+        return to_pixels(opened, image.stored_channels, box=box)
 
 
 @functools.cache
@@ -179,17 +179,17 @@ def simplejpeg_decoder() -> _Decoder | None:
     return decode_jpeg
 
 
-def _with_simplejpeg(picture: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray | None:
-    """Returns the pixels, or None where simplejpeg is absent, or strict about what Pillow may forgive or explain."""
+def _with_simplejpeg(image: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray | None:
+    """Return the pixels, or None where simplejpeg is absent, or strict about what Pillow may forgive or explain."""
     decode = simplejpeg_decoder()
     if decode is None:
         return None
-    width, height = -(-picture.width // reduction), -(-picture.height // reduction)
-    if picture.orientation >= 5:
+    width, height = -(-image.width // reduction), -(-image.height // reduction)
+    if image.orientation >= 5:
         width, height = height, width
-    color = "RGB" if picture.stored_channels == 3 else "GRAY"
+    color = "RGB" if image.stored_channels == 3 else "GRAY"
     try:
-        pixels = decode(picture.data, color, min_height=height, min_width=width)
+        pixels = decode(image.data, color, min_height=height, min_width=width)
     except ValueError:
         return None
     left, top, right, bottom = box

@@ -38,7 +38,7 @@ class _Size:
 
 
 def check_codestream(stream: BinaryIO) -> float:
-    """Returns how many bytes decoding the file takes; raises ImageError where that is too much.
+    """Return how many bytes decoding the file takes; raises ImageError where that is too much.
 
     All segments of the whole file are looked at, wherever they stand, as the decoder might find another than Pillow.
     """
@@ -66,7 +66,7 @@ def check_codestream(stream: BinaryIO) -> float:
 
 
 def _segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yields the kind of what looks like a segment, and as many bytes behind the marker as it can have."""
+    """Yield the kind of what looks like a segment, and as many bytes behind the marker as it can have."""
     kept = b""
     while block := stream.read(_BLOCK):
         data = kept + block
@@ -78,7 +78,7 @@ def _segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_size(body: bytes) -> _Size | None:
-    """Returns what a SIZ segment says, None where these bytes are none."""
+    """Return what a SIZ segment says, None where these bytes are none."""
     if len(body) < 38:
         return None
     length, _, right, lower, left, upper, tile_width, tile_height, _, _, components = struct.unpack_from(
@@ -95,7 +95,7 @@ def _read_size(body: bytes) -> _Size | None:
 
 
 def _read_style(kind: int, body: bytes) -> tuple[int, list[int]] | None:
-    """Returns log2 of a code block's area and the precincts' sizes of each resolution; None where it is no style."""
+    """Return log2 of a code block's area and the precincts' sizes of each resolution; None where it is no style."""
     # Behind the length: in COD the style, and four bytes on progression; in COC the component and the style.
     start = 3 + 4 if kind == _STYLE else 4
     style_place = 2 if kind == _STYLE else 3
@@ -112,7 +112,7 @@ def _read_style(kind: int, body: bytes) -> tuple[int, list[int]] | None:
 
 
 def _overhead(size: _Size, area: int, style: tuple[int, list[int]]) -> float:
-    """Returns the bytes that the decoder keeps on the precincts and code blocks of a component of one tile."""
+    """Return the bytes that the decoder keeps on the precincts and code blocks of a component of one tile."""
     block, precincts = style
     wide, high = min(size.width, size.tile_width), min(size.height, size.tile_height)
     number = 0

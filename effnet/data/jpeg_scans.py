@@ -24,7 +24,7 @@ _BLOCK = 2**20
 
 
 def check_scans(stream: BinaryIO, *, pixels: int) -> bool:
-    """Returns whether the decoder keeps all coefficients of the file; raises ImageError for too many scans."""
+    """Return whether the decoder keeps all coefficients of the file; raises ImageError for too many scans."""
     place = stream.tell()
     stream.seek(0)
     found = last = 0
@@ -38,7 +38,7 @@ def check_scans(stream: BinaryIO, *, pixels: int) -> bool:
 
 
 def check_scan_count(data: bytes, *, pixels: int, found: int) -> bool:
-    """Returns and raises as `check_scans`; `found` is how many starts of scans `count_scans` found."""
+    """Return and raises as `check_scans`; `found` is how many starts of scans `count_scans` found."""
     most = max(_LEAST_SCANS, min(_MOST_SCANS, _MOST_SCANNED // max(1, pixels)))
     # Thumbnails in the metadata and films behind the image count as well, so only many are counted exactly.
     if found > most and (exact := sum(marker == _SCAN for marker, _ in _markers(data))) > most:
@@ -49,7 +49,7 @@ def check_scan_count(data: bytes, *, pixels: int, found: int) -> bool:
 
 
 def count_scans(data: bytes) -> int:
-    """Returns how often the two bytes that start a scan are in the file, which has at most so many scans."""
+    """Return how often the two bytes that start a scan are in the file, which has at most so many scans."""
     # Twice as pairs of bytes, from the first and from the second: ten times as fast as bytes.count.
     return sum(
         int(np.count_nonzero(np.frombuffer(data, "<u2", count=(len(data) - start) // 2, offset=start) == _SCAN_WORD))
@@ -59,7 +59,7 @@ def count_scans(data: bytes) -> int:
 
 
 def _keeps_coefficients(data: bytes) -> bool:
-    """Returns whether a decoder keeps the coefficients of the whole image, as for more than one scan it must."""
+    """Return whether a decoder keeps the coefficients of the whole image, as for more than one scan it must."""
     components = 0
     for marker, place in _markers(data):
         if marker in _FRAMES:
@@ -72,13 +72,13 @@ def _keeps_coefficients(data: bytes) -> bool:
 
 
 def coefficient_bytes(layers: Sequence[tuple[int, int, int, int]]) -> float:
-    """Returns how many bytes a pixel the coefficients take, two each, of layers (id, horizontal, vertical, table)."""
+    """Return how many bytes a pixel the coefficients take, two each, of layers (id, horizontal, vertical, table)."""
     wide, high = (max((layer[axis] for layer in layers), default=1) or 1 for axis in (1, 2))
     return sum(2 * layer[1] * layer[2] / (wide * high) for layer in layers)
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields the markers of the first image in the file and their places, as libjpeg finds them."""
+    """Yield the markers of the first image in the file and their places, as libjpeg finds them."""
     place = 2
     while found := _MARKER.search(data, place):
         marker, place = found[1][0], found.end() - 2

@@ -53,7 +53,7 @@ _SMALL_BYTES = 8 * 2**20
 
 
 def check_pixels(width: int, height: int, *, bytes_needed: float = 0) -> None:
-    """Raises ImageError for an image of too many pixels, or one that takes more than MAX_BYTES to decode."""
+    """Raise ImageError for an image of too many pixels, or one that takes more than MAX_BYTES to decode."""
     size = f"its header says {width} x {height}"
     if width * height > MAX_PIXELS:
         way = (
@@ -80,7 +80,7 @@ class Room:
 
     @contextmanager
     def taken(self, size_bytes: float) -> Iterator[None]:
-        """Waits until `size_bytes` are free and takes them for the block; what needs more than all waits for all.
+        """Wait until `size_bytes` are free and takes them for the block; what needs more than all waits for all.
 
         A thread that has taken some already takes no more, so that it never waits for itself.
         """
@@ -122,7 +122,7 @@ class HeaderStream:
         self._exif_left = MAX_EXIF_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        """Returns as many bytes as asked for; raises ImageError where the header is too long."""
+        """Return as many bytes as asked for; raises ImageError where the header is too long."""
         left = self._left
         data = self._read(size if 0 <= size <= left else left + 1)
         self._left = left = left - len(data) - self._call_bytes
@@ -133,7 +133,7 @@ class HeaderStream:
         return data
 
     def release(self) -> None:
-        """Ends the counting: what follows are pixels."""
+        """End the counting: what follows are pixels."""
         self.read = self._stream.read  # type: ignore[method-assign]
 
     def __getattr__(self, name: str) -> object:

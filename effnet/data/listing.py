@@ -33,7 +33,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """The pictures of one given split, or all of them: `sources[i]` shows a `labels[i]`; files are sorted by path."""
+    """The images of one given split, or all of them: `sources[i]` shows a `labels[i]`; files are sorted by path."""
 
     sources: tuple[Source, ...]
     labels: tuple[str, ...]
@@ -53,9 +53,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Pictures by given split ("train", "val", "test"), or under "" where the source has no splits.
+    """Images by given split ("train", "val", "test"), or under "" where the source has no splits.
 
-    Where the blocks that the pictures lie in cannot all be at hand, `mixed` says how many can, otherwise it is 0.
+    Where the blocks that the images lie in cannot all be at hand, `mixed` says how many can, otherwise it is 0.
     `root` is the folder that paths are told relative to, `channels` what the source says of them; `groups` are those of
     a manifest's column and, once they are looked for, of `group_by` and of equal files.
     """
@@ -82,7 +82,7 @@ class Listing:
 
 
 def class_name(text: str) -> str:
-    """Returns the label that a folder or manifest names: NFC, as macOS and Linux store "é" differently.
+    """Return the label that a folder or manifest names: NFC, as macOS and Linux store "é" differently.
 
     Bytes that are no UTF-8, as old archives have them, become escapes: a label must fit into JSON and ONNX.
     """
@@ -91,13 +91,13 @@ def class_name(text: str) -> str:
 
 
 def make_part(pairs: Iterable[tuple[str, str]]) -> Part:
-    """Returns the (path, label) pairs as a Part, in an order that no file system changes."""
+    """Return the (path, label) pairs as a Part, in an order that no file system changes."""
     ordered = sorted(pairs)
     return Part(sources=tuple(p for p, _ in ordered), labels=tuple(label for _, label in ordered))
 
 
 def refuse_if_strict(skipped: Iterable[Skipped], *, strict: bool) -> None:
-    """Raises DataError that names the first skipped files, if strict."""
+    """Raise DataError that names the first skipped files, if strict."""
     found = list(skipped)
     if strict and found:
         lines = "".join(f"\n  {printable(s.path)}: {s.reason}" for s in found[:5])

@@ -1,4 +1,4 @@
-"""Lists a CSV, TSV or JSONL manifest: path, label and optionally split and group, one picture a row."""
+"""Lists a CSV, TSV or JSONL manifest: path, label and optionally split and group, one image a row."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ Row = tuple[str, str, str]
 
 
 def read_manifest(path: str) -> Listing:
-    """Lists the pictures of a manifest; paths in it are relative to its folder, missing files are skipped.
+    """List the images of a manifest; paths in it are relative to its folder, missing files are skipped.
 
     Raises:
         DataError: a column is missing, or a line is not usable; the message has the line number.
@@ -66,9 +66,7 @@ def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str
     if not pairs:
         looked = f"none of its {num_rows} files exists; the first that was looked for is {printable(first)}"
         what = looked if num_rows else "it has no rows"
-        raise DataError(
-            f"{printable(path)} must list pictures, but {what}; paths are relative to the manifest's folder"
-        )
+        raise DataError(f"{printable(path)} must list images, but {what}; paths are relative to the manifest's folder")
     if "" in pairs and len(pairs) > 1:
         raise DataError(
             f"{printable(path)} must give a split in every row or in none, "
@@ -106,7 +104,7 @@ def _check_row(row: Mapping[str, Any], path: str, line: int) -> Row:
 
 
 def _lines(path: str) -> Iterator[str]:
-    """Yields the lines of a text file, with their ends; raises DataError at one that is too long or no text."""
+    """Yield the lines of a text file, with their ends; raises DataError at one that is too long or no text."""
     # What is no UTF-8 becomes halves of characters, which no UTF-8 text has: so the line that holds it is known.
     with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         number = 1
@@ -119,7 +117,7 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _no_text(line: str) -> str:
-    """Returns why a line cannot be read, or an empty text."""
+    """Return why a line cannot be read, or an empty text."""
     try:
         line.encode("utf-8")
     except UnicodeEncodeError:

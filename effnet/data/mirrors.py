@@ -11,7 +11,7 @@ import numpy as np
 
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import resample
-from effnet.data.views import decoded, open_picture_at
+from effnet.data.views import decoded, open_image_at
 from effnet.errors import ImageError
 from effnet.system.text import printable
 
@@ -34,7 +34,7 @@ _LOST, _SWAPPED, _SIGMAS = 0.7, 0.3, 4.0
 
 
 def with_mirrors_judged(dataset: Dataset) -> Dataset:
-    """Returns the data set, no longer `mirror_safe` where `why_not_mirrored` finds why, with that among its notes."""
+    """Return the data set, no longer `mirror_safe` where `why_not_mirrored` finds why, with that among its notes."""
     reason = why_not_mirrored(dataset) if dataset.mirror_safe else ""
     if not reason:
         return dataset
@@ -42,7 +42,7 @@ def with_mirrors_judged(dataset: Dataset) -> Dataset:
 
 
 def why_not_mirrored(dataset: Dataset) -> str:
-    """Returns why training must not mirror images left to right, as a sentence; empty where nothing speaks against it.
+    """Return why training must not mirror images left to right, as a sentence; empty where nothing speaks against it.
 
     Two class names that differ only by left and right say so, in any of some languages. Else a sample of the training
     images does: a linear classifier of the directions of edges in grey thumbnails, cross-validated, takes mirrored
@@ -66,7 +66,7 @@ def why_not_mirrored(dataset: Dataset) -> str:
 
 
 def mirrored_names(names: Sequence[str]) -> tuple[str, str] | None:
-    """Returns two class names that differ only by words for left and right, or None."""
+    """Return two class names that differ only by words for left and right, or None."""
     plain = {re.sub(r"[\W_]+", " ", name.casefold()): name for name in names}
     for left, right in _SIDES:
         for name, shown in plain.items():
@@ -77,7 +77,7 @@ def mirrored_names(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Returns grey thumbnails float32 [images, side, side] of a seeded sample of the training split, and their labels.
+    """Return grey thumbnails float32 [images, side, side] of a seeded sample of the training split, and their labels.
 
     Images are drawn evenly over the classes; of data in blocks only those of the first blocks, which are fetched first.
     """
@@ -92,8 +92,8 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
     def thumbnail(index: int) -> np.ndarray | None:
         try:
-            with open_picture_at(split, index, channels=dataset.channels, value_range=dataset.value_range) as picture:
-                image = decoded(picture, channels=dataset.channels, least=2 * _SIDE)
+            with open_image_at(split, index, channels=dataset.channels, value_range=dataset.value_range) as opened:
+                image = decoded(opened, channels=dataset.channels, least=2 * _SIDE)
                 small = resample(image, width=_SIDE, height=_SIDE, interpolation="bilinear")
         except ImageError:
             return None
@@ -108,7 +108,7 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edges(images: np.ndarray) -> np.ndarray:
-    """Returns how strong edges of each direction are in each cell, float64 [images, features], of unit length.
+    """Return how strong edges of each direction are in each cell, float64 [images, features], of unit length.
 
     Source: Dalal & Triggs 2005, histograms of oriented gradients, with signed directions.
     """
@@ -128,7 +128,7 @@ def _edges(images: np.ndarray) -> np.ndarray:
 
 
 def _answers(values: np.ndarray, turned: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which class each image, and its mirror image, is taken for by a classifier that saw neither.
+    """Return which class each image, and its mirror image, is taken for by a classifier that saw neither.
 
     `values` and `turned` are the features [images, features] of the images and of their mirror images.
     """
@@ -153,7 +153,7 @@ def _answers(values: np.ndarray, turned: np.ndarray, labels: np.ndarray) -> tupl
 
 
 def _swapped(labels: np.ndarray, originals: np.ndarray, mirrored: np.ndarray) -> tuple[int, int] | None:
-    """Returns the two classes whose mirrored images are most clearly taken for each other, or None."""
+    """Return the two classes whose mirrored images are most clearly taken for each other, or None."""
     best, found = _SIGMAS, None
     classes = np.unique(labels)
     for i, one in enumerate(classes):
@@ -172,7 +172,7 @@ def _swapped(labels: np.ndarray, originals: np.ndarray, mirrored: np.ndarray) ->
 
 
 def _alike(values: np.ndarray, turned: np.ndarray, labels: np.ndarray, pair: tuple[int, int]) -> bool:
-    """Returns whether mirrored images of one class cannot be told from the other's, far less than the classes can.
+    """Return whether mirrored images of one class cannot be told from the other's, far less than the classes can.
 
     A mirrored image that looks like nothing known, such as a shoe of a catalogue where all point left, is taken for
     some class as well.
@@ -188,7 +188,7 @@ def _alike(values: np.ndarray, turned: np.ndarray, labels: np.ndarray, pair: tup
 
 
 def _collapses(labels: np.ndarray, originals: np.ndarray, mirrored: np.ndarray) -> bool:
-    """Returns whether most of what the classifier knows of the images is lost when they are mirrored."""
+    """Return whether most of what the classifier knows of the images is lost when they are mirrored."""
     right, left = originals == labels, mirrored == labels
     chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
     known, kept = right.mean() - chance, left.mean() - chance

@@ -20,20 +20,20 @@ Shape = tuple[int, int, int]
 
 
 def is_npy(stream: BinaryIO) -> bool:
-    """Returns whether the file begins as .npy files do; it is then at its start again."""
+    """Return whether the file begins as .npy files do; it is then at its start again."""
     found = stream.read(len(_MAGIC)) == _MAGIC
     stream.seek(0)
     return found
 
 
 def npy_header(stream: BinaryIO) -> tuple[Shape, str]:
-    """Returns the shape and the type of the values that the header says; raises ImageError as `read_npy`."""
+    """Return the shape and the type of the values that the header says; raises ImageError as `read_npy`."""
     shape, dtype, _ = _read_header(stream)
     return shape, dtype.name
 
 
 def read_npy(stream: BinaryIO, *, value_range: ValueRange | None = None) -> np.ndarray:
-    """Returns uint8 [H, W, C]; values of more than 8 bits become that as `to_uint8` says.
+    """Return uint8 [H, W, C]; values of more than 8 bits become that as `to_uint8` says.
 
     Raises ImageError for other arrays than numbers [H, W] and [H, W, C], for large ones, and for cut files.
     """
@@ -50,13 +50,13 @@ def read_npy(stream: BinaryIO, *, value_range: ValueRange | None = None) -> np.n
 
 
 def npy_values(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yields the values of a file as they are stored, in pieces; raises ImageError as `read_npy`."""
+    """Yield the values of a file as they are stored, in pieces; raises ImageError as `read_npy`."""
     shape, dtype, is_fortran = _read_header(stream)
     return _parts(stream, shape[::-1] if is_fortran else shape, dtype)
 
 
 def _parts(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yields so many rows of an array in the file's order that they take a few megabytes."""
+    """Yield so many rows of an array in the file's order that they take a few megabytes."""
     row_values = math.prod(shape[1:])
     together = max(1, _PIECE_BYTES // (row_values * dtype.itemsize))
     for start in range(0, shape[0], together):

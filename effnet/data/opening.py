@@ -76,7 +76,7 @@ _Chunk = tuple[bytes, int, int]
 
 
 def open_stream(source: Source) -> BinaryIO:
-    """Opens a regular file or bytes for reading; raises ImageError where it is empty or no file, or OSError."""
+    """Open a regular file or bytes for reading; raises ImageError where it is empty or no file, or OSError."""
     if isinstance(source, bytes):
         if not source:
             raise ImageError("it is empty (0 bytes)")
@@ -91,20 +91,20 @@ def open_stream(source: Source) -> BinaryIO:
 
 
 def read_whole(stream: BinaryIO) -> bytes:
-    """Returns the whole file; raises ImageError where it is larger than any such image needs."""
+    """Return the whole file; raises ImageError where it is larger than any such image needs."""
     check_size(stream)
     return stream.read()
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Returns the names of the formats that this Pillow reads."""
+    """Return the names of the formats that this Pillow reads."""
     Image.init()
     return tuple(name for name in FORMAT_SUFFIXES if name in Image.OPEN)
 
 
-def open_picture(stream: BinaryIO) -> Image.Image:
-    """Opens an image, nothing of which is decoded yet; raises ImageError for one that would cost too much."""
+def open_image(stream: BinaryIO) -> Image.Image:
+    """Open an image, nothing of which is decoded yet; raises ImageError for one that would cost too much."""
     start = stream.read(heic.START_BYTES)
     stream.seek(0)
     found = heic.is_heic(start)
@@ -121,39 +121,39 @@ def open_picture(stream: BinaryIO) -> Image.Image:
     elif start.startswith(PngImagePlugin._MAGIC):
         limits["call_bytes"] = _PNG_CALL_BYTES
     header = HeaderStream(stream, **limits)
-    picture = _open(stream, header, is_heic=found)
+    image = _open(stream, header, is_heic=found)
     header.release()
-    check_pixels(*picture.size, bytes_needed=bytes_needed(picture))
-    return picture
+    check_pixels(*image.size, bytes_needed=bytes_needed(image))
+    return image
 
 
 def _open(stream: BinaryIO, header: Any, *, is_heic: bool) -> Image.Image:
     return heic.open_heic(stream, header=header) if is_heic else Image.open(header, formats=formats())
 
 
-def bytes_needed(picture: Image.Image) -> float:
-    """Returns the most memory that decoding takes, the result of up to four channels among it."""
-    second = 4 * picture.width * picture.height if needs_second(picture) else 0
-    return _bytes_once(picture) + second
+def bytes_needed(image: Image.Image) -> float:
+    """Return the most memory that decoding takes, the result of up to four channels among it."""
+    second = 4 * image.width * image.height if needs_second(image) else 0
+    return _bytes_once(image) + second
 
 
-def _bytes_once(picture: Image.Image) -> float:
-    width, height = picture.size
+def _bytes_once(image: Image.Image) -> float:
+    width, height = image.size
     pixels = width * height
     needed = pixels * BYTES_PER_PIXEL
-    if picture.format in _DECODER_BYTES:
-        needed += pixels * _DECODER_BYTES[picture.format]
-        if picture.format == "AVIF" and getattr(picture, "tile", ()):  # its pixels are not decoded yet
-            needed += max(0, _avif_bytes(picture.fp) - pixels * _AVIF_PLANES)
+    if image.format in _DECODER_BYTES:
+        needed += pixels * _DECODER_BYTES[image.format]
+        if image.format == "AVIF" and getattr(image, "tile", ()):  # its pixels are not decoded yet
+            needed += max(0, _avif_bytes(image.fp) - pixels * _AVIF_PLANES)
         return needed
-    if picture.format in JPEG_FORMATS and picture.info.get("progressive"):
-        return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(picture.layer)))
-    if picture.format == "HEIF":
-        return max(needed, heic.heic_bytes(picture))
-    if picture.format == "TIFF":
-        return max(needed, pixels * 4 + strip_bytes(picture))
-    if any(tile[0] in _PYTHON_DECODERS for tile in getattr(picture, "tile", ())[:1]):
-        return needed * _PYTHON_SHARE * len(picture.getbands())
+    if image.format in JPEG_FORMATS and image.info.get("progressive"):
+        return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(image.layer)))
+    if image.format == "HEIF":
+        return max(needed, heic.heic_bytes(image))
+    if image.format == "TIFF":
+        return max(needed, pixels * 4 + strip_bytes(image))
+    if any(tile[0] in _PYTHON_DECODERS for tile in getattr(image, "tile", ())[:1]):
+        return needed * _PYTHON_SHARE * len(image.getbands())
     return needed
 
 
@@ -165,83 +165,83 @@ def _avif_bytes(stream: Any) -> float:
     return avif.stream_bytes(data)
 
 
-def decoding_bytes(picture: Any, stream: BinaryIO, *, reduction: int = 1) -> float:
-    """Returns what `bytes_needed` does, exactly: where the header does not tell, the whole file is searched.
+def decoding_bytes(image: Any, stream: BinaryIO, *, reduction: int = 1) -> float:
+    """Return what `bytes_needed` does, exactly: where the header does not tell, the whole file is searched.
 
     The sides of a JPEG file are divided by `reduction`; the coefficients, where the decoder keeps them, are all there.
     Raises ImageError for a file that would take too much memory or, of scans without number, too much time.
     """
-    needed, (width, height) = bytes_needed(picture), picture.size
-    if picture.format in JPEG_FORMATS:
+    needed, (width, height) = bytes_needed(image), image.size
+    if image.format in JPEG_FORMATS:
         decoded = width * height / reduction**2
         needed = decoded * BYTES_PER_PIXEL
-        if jpeg_scans.check_scans(stream, pixels=width * height) or picture.info.get("progressive"):
-            needed = max(needed, decoded * 4 + width * height * jpeg_scans.coefficient_bytes(picture.layer))
+        if jpeg_scans.check_scans(stream, pixels=width * height) or image.info.get("progressive"):
+            needed = max(needed, decoded * 4 + width * height * jpeg_scans.coefficient_bytes(image.layer))
             check_pixels(width, height, bytes_needed=needed)
-    elif picture.format == "JPEG2000":
+    elif image.format == "JPEG2000":
         needed = max(needed, jpeg2000.check_codestream(stream))
     return needed
 
 
-def reduce_(picture: Any, reduction: int) -> None:
-    """Has a JPEG image that is not decoded yet decoded with both sides divided by 1, 2, 4 or 8, rounded up."""
+def reduce_(image: Any, reduction: int) -> None:
+    """Have a JPEG image that is not decoded yet decoded with both sides divided by 1, 2, 4 or 8, rounded up."""
     if reduction > 1:
-        picture.draft(picture.mode, (picture.width // reduction, picture.height // reduction))
+        image.draft(image.mode, (image.width // reduction, image.height // reduction))
 
 
-def load_picture(picture: Any) -> None:
-    """Decodes the pixels of what `open_picture` opened."""
-    if picture.format == "TIFF":
+def load_image(image: Any) -> None:
+    """Decode the pixels of what `open_image` opened."""
+    if image.format == "TIFF":
         # Pillow would read every tag of every directory within, which nobody asked for, and which may have millions.
-        picture.is_animated = True
-    elif picture.format == "PPM" and picture.tile[0][0] == "ppm":
-        _load_ppm(picture)
-    elif picture.format == "PNG":
-        picture.png.read = _counted(picture.png.read)
-    picture.load()
+        image.is_animated = True
+    elif image.format == "PPM" and image.tile[0][0] == "ppm":
+        _load_ppm(image)
+    elif image.format == "PNG":
+        image.png.read = _counted(image.png.read)
+    image.load()
 
 
-def orientation_of(picture: Image.Image) -> int:
-    """Returns EXIF's orientation, 1 to 8, without decoding; 1 where there is none, or Pillow has heeded it."""
-    if picture.format == "TIFF":  # Pillow turns TIFF upright itself
+def orientation_of(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8, without decoding; 1 where there is none, or Pillow has heeded it."""
+    if image.format == "TIFF":  # Pillow turns TIFF upright itself
         return 1
     try:
-        if picture.format == "PNG" and "exif" not in picture.info and getattr(picture, "tile", None):
-            _read_late_chunks(picture)
-        if len(picture.info.get("exif") or b"") > MAX_EXIF_BYTES:
+        if image.format == "PNG" and "exif" not in image.info and getattr(image, "tile", None):
+            _read_late_chunks(image)
+        if len(image.info.get("exif") or b"") > MAX_EXIF_BYTES:
             return 1
         # A PNG plugin's own method decodes the image to find what stands behind it.
-        value = Image.Image.getexif(picture).get(_EXIF_ORIENTATION, 1)
+        value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
     return value if value in range(1, 9) else 1
 
 
-def _load_ppm(picture: Any) -> None:
-    """Decodes a PPM of an uncommon largest value, for which Pillow goes through all values in Python, as it does.
+def _load_ppm(image: Any) -> None:
+    """Decode a PPM of an uncommon largest value, for which Pillow goes through all values in Python, as it does.
 
     Source: PIL.PpmImagePlugin.PpmDecoder.
     """
-    _, _, place, (_, largest) = picture.tile[0]
-    width, height = picture.size
-    stored, wanted = ("u1" if largest < 256 else ">u2"), (np.int32 if picture.mode == "I" else np.uint8)
-    top = 65535 if picture.mode == "I" else 255
+    _, _, place, (_, largest) = image.tile[0]
+    width, height = image.size
+    stored, wanted = ("u1" if largest < 256 else ">u2"), (np.int32 if image.mode == "I" else np.uint8)
+    top = 65535 if image.mode == "I" else 255
     numbers = range(256 if stored == "u1" else 65536)
     table = np.array([min(top, round(value / largest * top)) for value in numbers], wanted)
-    values = np.empty(width * height * len(picture.getbands()), wanted)
-    picture.fp.seek(place)
+    values = np.empty(width * height * len(image.getbands()), wanted)
+    image.fp.seek(place)
     for start in range(0, values.size, _PIECE_VALUES):
         part = values[start : start + _PIECE_VALUES]
-        read = np.frombuffer(picture.fp.read(part.size * np.dtype(stored).itemsize), np.uint8)
+        read = np.frombuffer(image.fp.read(part.size * np.dtype(stored).itemsize), np.uint8)
         if read.size < part.size * np.dtype(stored).itemsize:
             raise ValueError("not enough image data")
         part[:] = table[read.view(stored)]
-    picture.im = Image.frombuffer(picture.mode, picture.size, values, "raw", picture.mode, 0, 1).im
-    picture.tile = []
+    image.im = Image.frombuffer(image.mode, image.size, values, "raw", image.mode, 0, 1).im
+    image.tile = []
 
 
 def _counted(read: Callable[[], _Chunk]) -> Callable[[], _Chunk]:
-    """Returns Pillow's reader of the next PNG chunk, which stops at more of them than any image has."""
+    """Return Pillow's reader of the next PNG chunk, which stops at more of them than any image has."""
     pixels_left, others_left = _MOST_DATA_CHUNKS, _MOST_PNG_CHUNKS
 
     def counted() -> _Chunk:
@@ -261,14 +261,14 @@ def _counted(read: Callable[[], _Chunk]) -> Callable[[], _Chunk]:
     return counted
 
 
-def _read_late_chunks(picture: Any) -> None:
-    """Reads the metadata that stand behind the pixels of a PNG, which may hold EXIF, as PngImageFile.load_end does."""
-    png, stream = picture.png, picture.fp
+def _read_late_chunks(image: Any) -> None:
+    """Read the metadata that stand behind the pixels of a PNG, which may hold EXIF, as PngImageFile.load_end does."""
+    png, stream = image.png, image.fp
     read, length = _counted(png.read), png.im_idat
     while True:
         stream.seek(length + 4, os.SEEK_CUR)
         kind, place, length = read()
-        if kind == b"IEND" or (kind == b"fcTL" and picture.is_animated):
+        if kind == b"IEND" or (kind == b"fcTL" and image.is_animated):
             return
         if kind in _PIXEL_CHUNKS:
             continue

@@ -1,4 +1,4 @@
-"""The order in which an epoch visits the training pictures: a function of seed and epoch alone."""
+"""The order in which an epoch visits the training images: a function of seed and epoch alone."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Blocks:
-    """Parts that cannot all be at hand at once: the part of each picture, int64 [pictures], and how many can."""
+    """Parts that cannot all be at hand at once: the part of each image, int64 [images], and how many can."""
 
     numbers: np.ndarray
     mixed: int
 
 
-def epoch_order(num_pictures: int, *, seed: int, epoch: int, blocks: Blocks | None = None) -> np.ndarray:
-    """Returns a permutation of the pictures, int64 [num_pictures], the same for the same seed and epoch.
+def epoch_order(num_images: int, *, seed: int, epoch: int, blocks: Blocks | None = None) -> np.ndarray:
+    """Return a permutation of the images, int64 [num_images], the same for the same seed and epoch.
 
-    Without blocks every permutation is as likely as any other. With them the blocks are shuffled, and the pictures
-    of the n-th lie at random between n and n + `mixed` on the way: at any time pictures of at most `mixed` + 1 blocks
+    Without blocks every permutation is as likely as any other. With them the blocks are shuffled, and the images
+    of the n-th lie at random between n and n + `mixed` on the way: at any time images of at most `mixed` + 1 blocks
     are due, old blocks end one by one as new ones begin, and no block is needed twice.
     """
     rng = np.random.default_rng([seed, epoch])
     if blocks is None:
-        return rng.permutation(num_pictures)
+        return rng.permutation(num_images)
     _, block = np.unique(blocks.numbers, return_inverse=True)
     turn = rng.permutation(int(block.max(initial=-1)) + 1)[block]
-    return np.argsort(turn + blocks.mixed * rng.random(num_pictures), kind="stable")
+    return np.argsort(turn + blocks.mixed * rng.random(num_images), kind="stable")

@@ -15,47 +15,47 @@ Box = tuple[int, int, int, int]
 
 
 def to_pixels(
-    picture: Image.Image, channels: int, *, orientation: int = 1, box: Box | None = None, deep: Deep | None = None
+    image: Image.Image, channels: int, *, orientation: int = 1, box: Box | None = None, deep: Deep | None = None
 ) -> np.ndarray:
-    """Returns uint8 [height, width, channels] of a loaded image or of the box of it, turned upright.
+    """Return uint8 [height, width, channels] of a loaded image or of the box of it, turned upright.
 
     `deep` says what the values of an image of more than 8 bits are. Raises ImageError for other numbers of channels
     than 1, 3 and 4, and for values whose range is not known.
     """
     if channels not in (1, 3, 4):
         raise ImageError(
-            f"it must have {channels} channels but is a {picture.format} picture with {stored_channels(picture)}; "
+            f"it must have {channels} channels but is a {image.format} image with {stored_channels(image)}; "
             f"store {channels} channels in a .npy file of uint8 [height, width, {channels}]"
         )
-    left, top, right, bottom = whole = box or (0, 0, *picture.size)
+    left, top, right, bottom = whole = box or (0, 0, *image.size)
     width, height = right - left, bottom - top
     if width * height <= _PIECE_PIXELS:
-        return upright(_convert(_piece(picture, whole, deep), channels), orientation)
+        return upright(_convert(_piece(image, whole, deep), channels), orientation)
     shape = (width, height) if orientation >= 5 else (height, width)
     result = np.empty((*shape, channels), np.uint8)
     stored = _as_stored(result, orientation)
     for x0, y0, x1, y1 in pieces(whole):
-        piece = _piece(picture, (x0, y0, x1, y1), deep)
+        piece = _piece(image, (x0, y0, x1, y1), deep)
         stored[y0 - top : y1 - top, x0 - left : x1 - left] = _convert(piece, channels)
     return result
 
 
-def _piece(picture: Image.Image, box: Box, deep: Deep | None) -> Image.Image:
-    piece = picture if box == (0, 0, *picture.size) else picture.crop(box)
+def _piece(image: Image.Image, box: Box, deep: Deep | None) -> Image.Image:
+    piece = image if box == (0, 0, *image.size) else image.crop(box)
     if deep is None:
         return piece
     return in_eight_bits(piece, deep, None if deep.second is None else deep.second.crop(box))
 
 
-def stored_channels(picture: Image.Image) -> int:
-    """Returns how many channels the file has; colours of a palette count as three, or four with transparency."""
-    if picture.mode in ("P", "PA"):
-        return 4 if picture.mode == "PA" or "transparency" in picture.info else 3
-    return len(picture.getbands())
+def stored_channels(image: Image.Image) -> int:
+    """Return how many channels the file has; colours of a palette count as three, or four with transparency."""
+    if image.mode in ("P", "PA"):
+        return 4 if image.mode == "PA" or "transparency" in image.info else 3
+    return len(image.getbands())
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns the image [H, W, C] as it is to be shown, for EXIF's orientation 1 to 8; 5 to 8 swap the axes.
+    """Return the image [H, W, C] as it is to be shown, for EXIF's orientation 1 to 8; 5 to 8 swap the axes.
 
     Source: EXIF 2.32, tag 0x0112.
     """
@@ -67,7 +67,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _as_stored(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns the upright image, the same memory, as it lies in the file: the steps of `upright` backwards."""
+    """Return the upright image, the same memory, as it lies in the file: the steps of `upright` backwards."""
     image = _mirrored(image, orientation)
     return image.transpose(1, 0, 2) if orientation >= 5 else image
 
@@ -79,7 +79,7 @@ def _mirrored(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def pieces(box: Box) -> list[Box]:
-    """Returns the boxes of a million pixels at most that an image is converted in."""
+    """Return the boxes of a million pixels at most that an image is converted in."""
     left, top, right, bottom = box
     across = min(right - left, _PIECE_PIXELS)
     down = _PIECE_PIXELS // across
@@ -90,18 +90,18 @@ def pieces(box: Box) -> list[Box]:
     ]
 
 
-def _convert(picture: Image.Image, channels: int) -> np.ndarray:
-    if picture.mode == "I":  # a PGM, which Pillow scales to 16 bits by the largest value in its header
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode == "La":
-        picture = picture.convert("LA")
+def _convert(image: Image.Image, channels: int) -> np.ndarray:
+    if image.mode == "I":  # a PGM, which Pillow scales to 16 bits by the largest value in its header
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "La":
+        image = image.convert("LA")
     if channels == 4:
-        return np.array(picture.convert("RGBA"))
-    if picture.mode in _ALPHA_MODES or "transparency" in picture.info:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        return np.array(image.convert("RGBA"))
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     if channels == 3:
-        return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
-    if picture.mode not in ("1", "L", "RGB"):
-        picture = picture.convert("RGB")
-    return np.array(picture.convert("L"))[..., None]
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode not in ("1", "L", "RGB"):
+        image = image.convert("RGB")
+    return np.array(image.convert("L"))[..., None]

@@ -8,16 +8,16 @@ HUB = "hf:"
 """What begins the name of a data set that the package `datasets` reads."""
 
 INDEX = "effnet-shards.json"
-"""Beside shards: class names and, for each shard, its split, number of pictures, size and hash."""
+"""Beside shards: class names and, for each shard, its split, number of images, size and hash."""
 
 
 def is_url(text: str) -> bool:
-    """Returns whether a text names something that has to be downloaded."""
+    """Return whether a text names something that has to be downloaded."""
     return text.startswith(("http://", "https://"))
 
 
 def is_sharded(data: str) -> bool:
-    """Returns whether DATA names shards: a URL, a tar file, a pattern of them, or a folder that holds some."""
+    """Return whether DATA names shards: a URL, a tar file, a pattern of them, or a folder that holds some."""
     if is_url(data):
         return True
     if os.path.isdir(data):

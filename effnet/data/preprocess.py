@@ -1,4 +1,4 @@
-"""From a decoded picture to a network's input; Pillow and numpy only, so that it is the same everywhere."""
+"""From a decoded image to a network's input; Pillow and numpy only, so that it is the same everywhere."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -29,13 +29,13 @@ MAX_SIDE, MAX_BYTES = 4_096, 2**27
 _LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 1e4, 1e-4, 1e4
 # A strip may become so many pixels when it is resized whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
-# How many pixels of a picture that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
+# How many pixels of an image that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
 _WIDEST_KERNEL = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How a picture becomes an input of `resolution` x `resolution` pixels.
+    """How an image becomes an input of `resolution` x `resolution` pixels.
 
     `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
     whole image and takes no other than 1. `mean` and `std` are per channel, of pixels scaled to 0..1. `value_range` is
@@ -89,7 +89,7 @@ class Preprocess:
         return tuple(min(255, max(0, math.floor(255 * value + 0.5))) for value in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a dict that json.dumps takes and from_dict reads back."""
+        """Return a dict that json.dumps takes and from_dict reads back."""
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
         if self.value_range is None:  # 8-bit images need none
             del values["value_range"]
@@ -97,7 +97,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
-        """Reads what to_dict wrote; raises DataError for an unknown or missing key, or a bad value."""
+        """Read what to_dict wrote; raises DataError for an unknown or missing key, or a bad value."""
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -112,11 +112,11 @@ class Preprocess:
 
 
 def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns uint8 [R, R, C] from uint8 [H, W, C], R the resolution.
+    """Return uint8 [R, R, C] from uint8 [H, W, C], R the resolution.
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; the middle is kept.
     "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour.
-    A picture that already has the size to resize to is not resampled.
+    An image that already has the size to resize to is not resampled.
 
     Source: timm.data.transforms_factory.transforms_imagenet_eval; torchvision Resize(int) and CenterCrop.
     """
@@ -135,7 +135,7 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def normalize(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns float32 (images / 255 - mean) / std of the same shape, from uint8 [..., C]."""
+    """Return float32 (images / 255 - mean) / std of the same shape, from uint8 [..., C]."""
     if images.dtype != np.uint8 or images.ndim == 0 or images.shape[-1] != preprocess.channels:
         raise DataError(
             f"images must be uint8 [..., {preprocess.channels}], received {images.dtype} {list(images.shape)}"
@@ -156,7 +156,7 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     interpolation: Interpolation = "bicubic",
 ) -> np.ndarray:
-    """Returns uint8 [R, R, C]: a random part of the picture's area and aspect ratio, resized.
+    """Return uint8 [R, R, C]: a random part of the image's area and aspect ratio, resized.
 
     Source: torchvision.transforms.RandomResizedCrop.get_params (ten tries, then the centre).
     """
@@ -167,9 +167,9 @@ def random_resized_crop(
 
 
 def on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
-    """Returns uint8 [R, R, C] of the mean colour, with the picture on it."""
+    """Return uint8 [R, R, C] of the mean colour, with the image on it."""
     if image.shape[2] != like.channels:
-        raise DataError(f"padding needs a picture of {like.channels} channels, received {image.shape[2]}")
+        raise DataError(f"padding needs an image of {like.channels} channels, received {image.shape[2]}")
     canvas = np.empty((like.resolution, like.resolution, like.channels), np.uint8)
     canvas[:] = like.fill
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
@@ -186,9 +186,9 @@ def random_shift(
     max_zoom: float = 0.1,
     interpolation: Interpolation = "bicubic",
 ) -> np.ndarray:
-    """Returns uint8 [R, R, C]: the centred picture, mildly moved, turned and zoomed, its border replicated.
+    """Return uint8 [R, R, C]: the centred image, mildly moved, turned and zoomed, its border replicated.
 
-    For small pictures and those that a mirror changes, such as digits. `max_shift` is a fraction of the side.
+    For small images and those that a mirror changes, such as digits. `max_shift` is a fraction of the side.
     """
     _check_image(image)
     square = _resize_and_center(image, shorter=resolution, resolution=resolution, interpolation=interpolation)
@@ -210,12 +210,12 @@ def random_shift(
     # Pillow's transform knows no lanczos.
     resampling = _RESAMPLING["bicubic" if interpolation == "lanczos" else interpolation]
     size = (resolution, resolution)
-    pictures = [p.transform(size, Image.Transform.AFFINE, affine, resampling) for p in _to_pictures(padded)]
-    return _from_pictures(pictures)
+    images = [p.transform(size, Image.Transform.AFFINE, affine, resampling) for p in _to_images(padded)]
+    return _from_images(images)
 
 
 def random_flip(image: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Returns uint8 [H, W, C], mirrored left to right with probability one half."""
+    """Return uint8 [H, W, C], mirrored left to right with probability one half."""
     return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
 
 
@@ -228,7 +228,7 @@ def _resize_and_center(image: np.ndarray, *, shorter: int, resolution: int, inte
     if new_width * new_height <= max(_MOST_PIXELS, width * height):
         return _center(resample(image, width=new_width, height=new_height, interpolation=interpolation), resolution)
     # A strip one pixel wide would become gigabytes when enlarged whole, so only what is kept is computed, in two
-    # passes, across and then down, as Pillow enlarges a whole picture: each pass rounds, and clips what overshoots.
+    # passes, across and then down, as Pillow enlarges a whole image: each pass rounds, and clips what overshoots.
     left, across = _middle(new_width, resolution), width / new_width
     top, down = _middle(new_height, resolution), height / new_height
     first, last = top * down, (top + resolution) * down
@@ -281,7 +281,7 @@ def random_box(
 def resample(
     image: np.ndarray, *, width: int, height: int, interpolation: Interpolation, box: Box | None = None
 ) -> np.ndarray:
-    """Returns uint8 [height, width, C]: the picture, or the part of it in `box`, resized with Pillow, antialiased.
+    """Return uint8 [height, width, C]: the image, or the part of it in `box`, resized with Pillow, antialiased.
 
     `box` is left, upper, right, lower in pixels. Every channel is resized for itself.
     """
@@ -289,11 +289,11 @@ def resample(
     if (height, width) == image.shape[:2] and box in (None, whole):
         return image
     resampling = _RESAMPLING[interpolation]
-    return _from_pictures([p.resize((width, height), resampling, box=box) for p in _to_pictures(image)])
+    return _from_images([p.resize((width, height), resampling, box=box) for p in _to_images(image)])
 
 
-def _to_pictures(image: np.ndarray) -> Iterator[Image.Image]:
-    """Yields one picture, or one per channel where Pillow has no mode for their number."""
+def _to_images(image: np.ndarray) -> Iterator[Image.Image]:
+    """Yield one image, or one per channel where Pillow has no mode for their number."""
     height, width, channels = image.shape
     if channels == 3:
         yield Image.fromarray(np.ascontiguousarray(image))
@@ -305,18 +305,16 @@ def _to_pictures(image: np.ndarray) -> Iterator[Image.Image]:
             yield Image.fromarray(np.ascontiguousarray(image[..., channel]))
 
 
-def _from_pictures(pictures: list[Image.Image]) -> np.ndarray:
-    if len(pictures) > 1:
-        return np.stack([np.asarray(p) for p in pictures], axis=-1)
-    array = np.array(pictures[0])
+def _from_images(images: list[Image.Image]) -> np.ndarray:
+    if len(images) > 1:
+        return np.stack([np.asarray(p) for p in images], axis=-1)
+    array = np.array(images[0])
     return array if array.ndim == 3 else array[..., None]
 
 
 def _check_image(image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
-        raise DataError(
-            f"a picture must be uint8 [height, width, channels], received {image.dtype} {list(image.shape)}"
-        )
+        raise DataError(f"an image must be uint8 [height, width, channels], received {image.dtype} {list(image.shape)}")
 
 
 def _check_name(field: str, value: object, known: tuple[str, ...]) -> None:

@@ -22,12 +22,12 @@ _REDUCTIONS = (8, 4, 2)
 
 
 def reduction_for(side: int, *, least: int) -> int:
-    """Returns 8, 4, 2 or 1: by how much `side` pixels may be divided so that at least `least` are left."""
+    """Return 8, 4, 2 or 1: by how much `side` pixels may be divided so that at least `least` are left."""
     return next((factor for factor in _REDUCTIONS if side >= factor * least), 1)
 
 
 def eval_reduction(width: int, height: int, *, preprocess: Preprocess) -> int:
-    """Returns by what both sides of a JPEG file are divided for evaluation: 8, 4, 2 or, of most, 1."""
+    """Return by what both sides of a JPEG file are divided for evaluation: 8, 4, 2 or, of most, 1."""
     if preprocess.mode == "pad":
         return large_reduction(width, height, side=max(width, height), wanted=preprocess.resolution)
     wanted = math.floor(preprocess.resolution / preprocess.crop)
@@ -35,5 +35,5 @@ def eval_reduction(width: int, height: int, *, preprocess: Preprocess) -> int:
 
 
 def large_reduction(width: int, height: int, *, side: int, wanted: int) -> int:
-    """Returns the same for an image whose `side` is to be resized to `wanted` pixels."""
+    """Return the same for an image whose `side` is to be resized to `wanted` pixels."""
     return reduction_for(side, least=KEPT * wanted) if width * height > LARGE_PIXELS else 1

@@ -33,7 +33,7 @@ class Shapes:
 
 
 def shapes_of(sizes: Sequence[tuple[int, int]]) -> Shapes:
-    """Returns the shapes of images by their (width, height) in pixels."""
+    """Return the shapes of images by their (width, height) in pixels."""
     width, height = np.asarray(sizes, np.float64).T
     low, median, high = (round(float(value), 4) for value in np.quantile(width / height, (0.05, 0.5, 0.95)))
     lost = np.median(1 - np.minimum(width, height) / np.maximum(width, height))
@@ -41,20 +41,20 @@ def shapes_of(sizes: Sequence[tuple[int, int]]) -> Shapes:
 
 
 def suited_mode(shapes: Shapes) -> Mode:
-    """Returns "center" where a centre crop loses no more than of 16:9, else "squash" for one aspect ratio, or "pad"."""
+    """Return "center" where a centre crop loses no more than of 16:9, else "squash" for one aspect ratio, or "pad"."""
     if shapes.crop_loss <= _MOST_LOST:
         return "center"
     return "squash" if shapes.high <= _ONE_ASPECT * shapes.low else "pad"
 
 
 def loss_sentence(shapes: Shapes) -> str:
-    """Returns what a centre crop would lose, as the beginning of a sentence."""
+    """Return what a centre crop would lose, as the beginning of a sentence."""
     side = "width" if shapes.median >= 1 else "height"
     return f"A centre crop would lose {shapes.crop_loss:.0%} of the {side} of the median image"
 
 
 def shapes_warning(shapes: Shapes) -> list[str]:
-    """Returns a line for a terminal where images are too wide or too tall for a centre crop, else none."""
+    """Return a line for a terminal where images are too wide or too tall for a centre crop, else none."""
     mode = suited_mode(shapes)
     if mode == "center":
         return []
@@ -63,7 +63,7 @@ def shapes_warning(shapes: Shapes) -> list[str]:
 
 
 def resize_note(resize: Resize, shapes: Shapes) -> str:
-    """Returns how images are resized and why, as a sentence; empty where nobody asked and a centre crop is right."""
+    """Return how images are resized and why, as a sentence; empty where nobody asked and a centre crop is right."""
     mode = suited_mode(shapes) if resize == "auto" else resize
     if resize == "auto" and mode == "center":
         return ""
@@ -77,7 +77,7 @@ def resize_note(resize: Resize, shapes: Shapes) -> str:
 
 
 def resized_as(preprocess: Preprocess, resize: Resize, shapes: Shapes) -> Preprocess:
-    """Returns the preprocessing of pretrained weights, or of a fresh network, with the mode asked for or suited.
+    """Return the preprocessing of pretrained weights, or of a fresh network, with the mode asked for or suited.
 
     Where nobody asked and a centre crop is right, it stays as it is.
     """

@@ -38,7 +38,7 @@ Examine = Callable[[Handle], None]
 
 
 def cache_limit_bytes() -> int:
-    """Returns how much downloaded shards may take on the disk: EFFNET_SHARD_CACHE_GB in 10^9 bytes, else 50."""
+    """Return how much downloaded shards may take on the disk: EFFNET_SHARD_CACHE_GB in 10^9 bytes, else 50."""
     text = os.environ.get(_LIMIT, "")
     try:
         limit = float(text) if text else DEFAULT_LIMIT_GB
@@ -50,18 +50,18 @@ def cache_limit_bytes() -> int:
 
 
 def url_folder(url: str) -> Path:
-    """Returns the folder of the cache for what lies at a URL."""
+    """Return the folder of the cache for what lies at a URL."""
     return cache_folder() / "shards" / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def shard_path(shard: Shard) -> Path:
-    """Returns where a remote shard is kept; its name there is made of what every disk takes."""
+    """Return where a remote shard is kept; its name there is made of what every disk takes."""
     name = re.sub(r"[^\w.+ -]", "_", os.path.basename(unquote(urlsplit(shard.location).path)))
     return url_folder(shard.location) / (name[-_LONGEST_NAME:] or "shard.tar")
 
 
 def open_remote(shard: Shard, *, limit_bytes: int, examine: Examine | None = None) -> Handle:
-    """Opens the file of a remote shard in the cache, downloaded by one process at a time if it is not there.
+    """Open the file of a remote shard in the cache, downloaded by one process at a time if it is not there.
 
     A download that broke off is resumed. What is there longest unused makes room, so that all shards take at most
     `limit_bytes`. `examine` raises DataError for a file that cannot be used: it is called before a download becomes
@@ -86,7 +86,7 @@ def open_remote(shard: Shard, *, limit_bytes: int, examine: Examine | None = Non
 
 
 def _open_used(place: Path, shard: Shard, examine: Examine | None) -> Handle | None:
-    """Opens a file of the cache and marks it as used now; returns None, and removes it, if it cannot be used."""
+    """Open a file of the cache and marks it as used now; returns None, and removes it, if it cannot be used."""
     try:
         handle = open_handle(place)
         os.utime(place)
@@ -106,7 +106,7 @@ def _open_used(place: Path, shard: Shard, examine: Examine | None) -> Handle | N
 
 
 def _fetch(shard: Shard, place: Path, *, limit_bytes: int, examine: Examine | None) -> Handle:
-    """Downloads a shard to its place, if it can be used; nothing of one that cannot is left."""
+    """Download a shard to its place, if it can be used; nothing of one that cannot is left."""
     part, url = place.with_name(place.name + ".part"), shown_url(shard.location)
     try:
         _download(shard, part, place, limit_bytes=limit_bytes)
@@ -155,7 +155,7 @@ def _download(shard: Shard, part: Path, place: Path, *, limit_bytes: int) -> Non
 
 
 def _difference(path: Path, shard: Shard) -> str:
-    """Returns what tells a file from the shard that it should be, or an empty text."""
+    """Return what tells a file from the shard that it should be, or an empty text."""
     size = path.stat().st_size
     if shard.size_bytes and size != shard.size_bytes:
         return f"expected {shard.size_bytes:,} bytes, received {size:,}"
@@ -172,7 +172,7 @@ class _Room:
         self._promised: dict[Path, int] = {}
 
     def reserve(self, place: Path, size: int, limit_bytes: int) -> None:
-        """Waits until other downloads leave room for `size` bytes, and makes it."""
+        """Wait until other downloads leave room for `size` bytes, and makes it."""
         with self._changed:
             self._promised.pop(place, None)
             self._changed.wait_for(lambda: sum(self._promised.values()) + size <= limit_bytes)
@@ -180,13 +180,13 @@ class _Room:
         self.make(limit_bytes, keep=place)
 
     def release(self, place: Path) -> None:
-        """Gives back what a download was promised."""
+        """Give back what a download was promised."""
         with self._changed:
             self._promised.pop(place, None)
             self._changed.notify_all()
 
     def make(self, limit_bytes: int, *, keep: Path) -> None:
-        """Removes what was used longest ago until all, with what is promised, take at most `limit_bytes`.
+        """Remove what was used longest ago until all, with what is promised, take at most `limit_bytes`.
 
         Never removes `keep`, nor what is being downloaded.
         """
@@ -216,7 +216,7 @@ if hasattr(os, "register_at_fork"):  # another thread may have held its lock
 
 
 def read_list(path: Path, shard: Shard) -> tuple[Shard, tuple[Member, ...]] | None:
-    """Returns a remote shard and its members as they were listed before, or None if that is not known or not valid."""
+    """Return a remote shard and its members as they were listed before, or None if that is not known or not valid."""
     try:
         data = read_json(path, limit_bytes=_MAX_LIST_BYTES)
         size, sha256 = data["size_bytes"], data["sha256"]
@@ -231,7 +231,7 @@ def read_list(path: Path, shard: Shard) -> tuple[Shard, tuple[Member, ...]] | No
 
 
 def write_list(path: Path, shard: Shard, members: tuple[Member, ...]) -> None:
-    """Keeps the list of a remote shard's members."""
+    """Keep the list of a remote shard's members."""
     text = json.dumps({"format": _FORMAT, "size_bytes": shard.size_bytes, "sha256": shard.sha256, "members": members})
     part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -246,7 +246,7 @@ def write_list(path: Path, shard: Shard, members: tuple[Member, ...]) -> None:
 
 
 def _fit(members: tuple[Member, ...], size_bytes: int) -> bool:
-    """Returns whether rows of a kept list are members of a file of that size."""
+    """Return whether rows of a kept list are members of a file of that size."""
     return all(
         type(m.name) is str
         and type(m.offset) is int

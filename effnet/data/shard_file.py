@@ -14,7 +14,7 @@ from effnet.system.text import printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A tar file of pictures; `location` is a path or URL, `name` how messages call it.
+    """A tar file of images; `location` is a path or URL, `name` how messages call it.
 
     What is not known beforehand is 0 (size and count) or empty (split and hash).
     """
@@ -43,13 +43,13 @@ class Handle:
 
 
 def open_handle(path: Path) -> Handle:
-    """Opens a regular file for reading; anything else is an OSError."""
+    """Open a regular file for reading; anything else is an OSError."""
     with open_regular(path) as file:
         return Handle(os.dup(file.fileno()))
 
 
 def changed(shard: Shard, size: int) -> DataError:
-    """Returns the error for a shard that has `size` bytes and should have others."""
+    """Return the error for a shard that has `size` bytes and should have others."""
     return DataError(
         f"{shard.name} must stay as it was listed, {shard.size_bytes:,} bytes, but now has {size:,}; begin anew with "
         "shards that do not change"
@@ -57,7 +57,7 @@ def changed(shard: Shard, size: int) -> DataError:
 
 
 def unreadable(shard: Shard, error: OSError) -> DataError:
-    """Returns the error for a shard that the system does not let be read."""
+    """Return the error for a shard that the system does not let be read."""
     gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
     advice = "put it back" if gone else "check its permissions and its disk"
     return DataError(

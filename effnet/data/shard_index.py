@@ -41,7 +41,7 @@ class ShardIndex:
 
 
 def locate(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
-    """Returns the shards that DATA names, in order, with what an index beside them says.
+    """Return the shards that DATA names, in order, with what an index beside them says.
 
     Raises:
         DataError: a shard does not exist, or the pattern or the index is not valid.
@@ -88,7 +88,7 @@ def _locate_urls(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
 
 
 def expand_braces(pattern: str) -> tuple[str, ...]:
-    """Returns the texts that a pattern with {a,b} and {000..011} stands for, in order, as a shell has them.
+    """Return the texts that a pattern with {a,b} and {000..011} stands for, in order, as a shell has them.
 
     Raises:
         DataError: a brace holds neither a list nor a range, or it is not closed.
@@ -138,7 +138,7 @@ def _path(location: str) -> str:
 
 
 def _known_by(index: ShardIndex, locations: Sequence[str]) -> tuple[Shard, ...]:
-    """Returns the shards as the index knows them, and by their names alone those that it does not know.
+    """Return the shards as the index knows them, and by their names alone those that it does not know.
 
     A split is a word of the name, as in train-000000.tar; or the folder's name, where there are several.
     """
@@ -177,7 +177,7 @@ def _local_index(folder: str) -> ShardIndex:
 
 
 def _remote_index(folder: str) -> ShardIndex:
-    """Returns what the index at a URL says; the copy of an earlier run if there is no network."""
+    """Return what the index at a URL says; the copy of an earlier run if there is no network."""
     url = f"{folder}/{INDEX}"
     place = url_folder(url) / INDEX
     try:
@@ -195,7 +195,7 @@ def _remote_index(folder: str) -> ShardIndex:
 
 
 def _download_index(url: str, place: Path, folder: str) -> ShardIndex:
-    """Returns what the index at a URL says; it takes the place of an earlier copy only if it is valid."""
+    """Return what the index at a URL says; it takes the place of an earlier copy only if it is valid."""
     part, shown = place.with_name(f"{INDEX}.part"), shown_url(url)
     discard(part)  # it is small, and may have changed
     try:

@@ -1,4 +1,4 @@
-"""Shards as they are read: any picture at any time, from files here or from the network through a bounded cache."""
+"""Shards as they are read: any image at any time, from files here or from the network through a bounded cache."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ class ShardStore:
         return ShardStore, (self.shards,)
 
     def read(self, number: int, *, offset: int, size: int) -> bytes:
-        """Returns bytes of a shard; raises DataError where it has vanished or is not the one that was listed."""
+        """Return bytes of a shard; raises DataError where it has vanished or is not the one that was listed."""
         handle = self._handle(number)
         try:
             data = os.pread(handle.descriptor, size, offset)
@@ -68,7 +68,7 @@ class ShardStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardMember:
-    """A picture of a shard."""
+    """An image of a shard."""
 
     store: ShardStore
     block: int
@@ -82,12 +82,12 @@ class ShardMember:
         return f"{self.store.shards[self.block].name}/{self.member}"
 
     def read(self) -> bytes:
-        """Returns the encoded picture."""
+        """Return the encoded image."""
         return self.store.read(self.block, offset=self.offset, size=self.size)
 
 
 def open_shard(shard: Shard, *, limit_bytes: int) -> Handle:
-    """Opens a shard, downloaded if it has to be; raises DataError if it cannot be opened."""
+    """Open a shard, downloaded if it has to be; raises DataError if it cannot be opened."""
     if shard.remote:
         return open_remote(shard, limit_bytes=limit_bytes)
     try:
@@ -97,7 +97,7 @@ def open_shard(shard: Shard, *, limit_bytes: int) -> Handle:
 
 
 def list_shard(shard: Shard, *, limit_bytes: int) -> tuple[Shard, tuple[Member, ...]]:
-    """Returns the shard, its size and hash known now, and its pictures; those of a remote one are listed once."""
+    """Return the shard, its size and hash known now, and its images; those of a remote one are listed once."""
     if not shard.remote:
         return _listed(shard, open_shard(shard, limit_bytes=limit_bytes))
     kept = shard_path(shard).with_suffix(".json")
@@ -110,7 +110,7 @@ def list_shard(shard: Shard, *, limit_bytes: int) -> tuple[Shard, tuple[Member, 
 
 
 def _listed(shard: Shard, handle: Handle) -> tuple[Shard, tuple[Member, ...]]:
-    """Lists an open shard; raises DataError if it is damaged, or another one than its index says."""
+    """List an open shard; raises DataError if it is damaged, or another one than its index says."""
     try:
         with open(handle.descriptor, "rb", closefd=False) as file:
             size = os.fstat(handle.descriptor).st_size

@@ -45,7 +45,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Picture:
+class _Image:
     key: str
     suffix: str
     data: bytes
@@ -67,11 +67,11 @@ def write_shards(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Written:
-    """Writes train-000000.tar and so on, val and test, and effnet-shards.json into the folder `out`.
+    """Write train-000000.tar and so on, val and test, and effnet-shards.json into the folder `out`.
 
-    A shard is closed before it exceeds `shard_mb` (10^6 bytes, 100 by default), or after `per_shard` pictures. The
-    bytes of files are copied as they are, arrays become PNG or, with other channels, .npy. Pictures stand in an order
-    drawn with `seed`; the same pictures give the same bytes. `progress` counts pictures. Files without a picture's
+    A shard is closed before it exceeds `shard_mb` (10^6 bytes, 100 by default), or after `per_shard` images. The
+    bytes of files are copied as they are, arrays become PNG or, with other channels, .npy. Images stand in an order
+    drawn with `seed`; the same images give the same bytes. `progress` counts images. Files without an image's
     header are skipped; with strict they are errors.
 
     Raises:
@@ -101,12 +101,12 @@ def write_shards(
 
 
 def _limits(shard_mb: float | None, per_shard: int | None) -> tuple[float, float]:
-    """Returns the most bytes and the most pictures of a shard."""
+    """Return the most bytes and the most images of a shard."""
     if shard_mb is not None and per_shard is not None:
         raise DataError("give --shard-mb or --per-shard, not both")
     if per_shard is not None:
         if per_shard < 1:
-            raise DataError(f"a shard must hold at least 1 picture, received {per_shard}")
+            raise DataError(f"a shard must hold at least 1 image, received {per_shard}")
         return float("inf"), per_shard
     size_mb = DEFAULT_SHARD_MB if shard_mb is None else shard_mb
     if not 0 < size_mb < float("inf"):
@@ -133,17 +133,17 @@ def _write_all(
 
     for name in SPLITS:
         split = getattr(dataset, name)
-        pictures = _pictures(split, seed=seed, skipped=skipped, tell=tell)
-        found = _write_split(pictures, folder, name, limits=limits)
+        images = _images(split, seed=seed, skipped=skipped, tell=tell)
+        found = _write_split(images, folder, name, limits=limits)
         if not found:
-            raise DataError(f"the split {name} must hold pictures, but none of its {len(split)} can be read")
+            raise DataError(f"the split {name} must hold images, but none of its {len(split)} can be read")
         shards.extend(found)
     _write_index(dataset, shards, folder)
     return Written(shards=tuple(shards), skipped=tuple(skipped))
 
 
-def _pictures(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[], None]) -> Iterator[_Picture]:
-    """Yields the pictures of a split, classes mixed: a shard should be a fair sample, as few are read at a time."""
+def _images(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[], None]) -> Iterator[_Image]:
+    """Yield the images of a split, classes mixed: a shard should be a fair sample, as few are read at a time."""
     for number, index in enumerate(np.random.default_rng(seed).permutation(len(split)).tolist()):
         tell()
         source = split.sources[index]
@@ -155,11 +155,11 @@ def _pictures(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable
             continue
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(os.path.basename(name))[0])[:_LONGEST_STEM].strip("_")
         key = f"{number:08d}-{stem}" if stem else f"{number:08d}"
-        yield _Picture(key=key, suffix=suffix, data=data, label=int(split.labels[index]))
+        yield _Image(key=key, suffix=suffix, data=data, label=int(split.labels[index]))
 
 
 def _file(source: str | bytes, name: str) -> tuple[bytes, str]:
-    """Returns the bytes of a file as they are, and its suffix, or the usual one of its format."""
+    """Return the bytes of a file as they are, and its suffix, or the usual one of its format."""
     header = image_header(source, name=name)
     if isinstance(source, str):
         try:
@@ -182,20 +182,18 @@ def _to_file(pixels: np.ndarray) -> tuple[bytes, str]:
     return buffer.getvalue(), "png"
 
 
-def _write_split(pictures: Iterator[_Picture], folder: Path, name: str, *, limits: tuple[float, float]) -> list[Shard]:
+def _write_split(images: Iterator[_Image], folder: Path, name: str, *, limits: tuple[float, float]) -> list[Shard]:
     shards: list[Shard] = []
-    picture = next(pictures, None)
-    while picture is not None:
+    image = next(images, None)
+    while image is not None:
         path, size, count = folder / f"{name}-{len(shards):06d}.tar", 0, 0
         with open(path, "xb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-                while picture is not None and (
-                    not count or (size + picture.size_bytes <= limits[0] and count < limits[1])
-                ):
-                    _add(archive, f"{picture.key}.{picture.suffix}", picture.data)
-                    _add(archive, f"{picture.key}.cls", str(picture.label).encode())
-                    size, count = size + picture.size_bytes, count + 1
-                    picture = next(pictures, None)
+                while image is not None and (not count or (size + image.size_bytes <= limits[0] and count < limits[1])):
+                    _add(archive, f"{image.key}.{image.suffix}", image.data)
+                    _add(archive, f"{image.key}.cls", str(image.label).encode())
+                    size, count = size + image.size_bytes, count + 1
+                    image = next(images, None)
             file.flush()
             os.fsync(file.fileno())
         shards.append(_finished(path, split=name, count=count))
@@ -208,7 +206,7 @@ def _finished(path: Path, *, split: str, count: int) -> Shard:
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)  # no time, no owner: the same pictures give the same bytes
+    info = tarfile.TarInfo(name)  # no time, no owner: the same images give the same bytes
     info.size = len(data)
     archive.addfile(info, io.BytesIO(data))
 

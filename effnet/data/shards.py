@@ -1,4 +1,4 @@
-"""Lists the pictures of WebDataset shards: a folder, a pattern with braces, one file, or URLs of them."""
+"""Lists the images of WebDataset shards: a folder, a pattern with braces, one file, or URLs of them."""
 
 import os
 import re
@@ -19,14 +19,14 @@ from effnet.system.text import printable
 
 
 def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
-    """Lists the pictures of shards by their headers; remote ones are downloaded for it, once.
+    """List the images of shards by their headers; remote ones are downloaded for it, once.
 
     Shards of one split that is not train, as for an evaluation, are a data set without splits.
 
     `progress` is called with the number of shards listed and all of them.
 
     Raises:
-        DataError: a shard is missing, damaged or without pictures, or a label is not one of the class names.
+        DataError: a shard is missing, damaged or without images, or a label is not one of the class names.
     """
     wanted, index = locate(data)
     splits = _check_splits(wanted)
@@ -41,7 +41,7 @@ def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
             sources.append(
                 ShardMember(store=store, block=number, member=member.name, offset=member.offset, size=member.size)
             )
-    notes = [f"The pictures are in {len(listed)} shards."]
+    notes = [f"The images are in {len(listed)} shards."]
     if store.mixed:
         notes.append(
             f"They take more than {store.limit_bytes / 1e9:.3g} GB (EFFNET_SHARD_CACHE_GB), so each epoch mixes "
@@ -73,7 +73,7 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
                 shard, members = future.result()
                 if shard.count and len(members) != shard.count:
                     raise DataError(
-                        f"{shard.name} must hold {shard.count} pictures, as its index says, but holds {len(members)}; "
+                        f"{shard.name} must hold {shard.count} images, as its index says, but holds {len(members)}; "
                         "write the shards anew"
                     )
                 yield shard, members
@@ -85,7 +85,7 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
 
 
 def _class_of(member: Member, shard: Shard, class_names: tuple[str, ...] | None) -> str:
-    """Returns the name of the class that a label means; without class names a number is its own name."""
+    """Return the name of the class that a label means; without class names a number is its own name."""
     label, place = member.label, f"{shard.name}/{printable(member.name)}"
     if isinstance(label, str):
         name = class_name(label)
@@ -100,7 +100,7 @@ def _class_of(member: Member, shard: Shard, class_names: tuple[str, ...] | None)
 
 
 def _data_name(data: str) -> str:
-    """Returns the folder's name, or that of the first part of a pattern."""
+    """Return the folder's name, or that of the first part of a pattern."""
     path = unquote(urlsplit(data).path) if is_url(data) else os.path.abspath(data)
     if path.endswith((".tar", INDEX)):
         stem = re.sub(r"[-_.]?\{.*|\.tar$|\.json$", "", os.path.basename(path))

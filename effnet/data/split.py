@@ -13,7 +13,7 @@ from effnet.errors import DataError
 from effnet.system.text import printable
 
 HELD_OUT = 0.15
-"""The fraction of the pictures that become val, and again test, where the source does not give them."""
+"""The fraction of the images that become val, and again test, where the source does not give them."""
 
 
 def stratified_split(
@@ -122,14 +122,14 @@ def arrange(
     Where a split is made here, the images of a group stay on one side of it.
 
     Raises:
-        DataError: there are too few pictures to hold any out.
+        DataError: there are too few images to hold any out.
     """
     given = {name: part for name, part in parts.items() if part.sources}
     share = f"{HELD_OUT:.0%}"
     train = given.get("", given.get("train"))
     if train is None:
         raise DataError(
-            f"the split train must hold pictures, but only {', '.join(sorted(given)) or 'none'} has any; add some to "
+            f"the split train must hold images, but only {', '.join(sorted(given)) or 'none'} has any; add some to "
             "train on (effnet evaluate takes such data)"
         )
     if "val" in given and "test" in given:
@@ -146,21 +146,21 @@ def arrange(
         )
         return {**carved, "test": held_out}, ("val",), [note]
     rest = f"{1 - 2 * HELD_OUT:.0%}"
-    note = f"The pictures were split {rest} train, {share} val, {share} test, stratified with seed {seed}."
+    note = f"The images were split {rest} train, {share} val, {share} test, stratified with seed {seed}."
     return _carve(train, seed=seed, names=("val", "test"), groups=groups), ("val", "test"), [note]
 
 
 def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, ...], list[str]]:
-    """Returns the sorted class names and notes on the classes that are too small to be held out.
+    """Return the sorted class names and notes on the classes that are too small to be held out.
 
     Raises:
-        DataError: fewer than two classes, or one without a picture in train; with strict, one with only 1.
+        DataError: fewer than two classes, or one without an image in train; with strict, one with only 1.
     """
     counts = Counter(parts["train"].labels)
     absent = sorted({label for part in parts.values() for label in part.labels} - set(counts))
     if absent:
         shown = ", ".join(printable(name) for name in absent)
-        raise DataError(f"every class must have pictures in train, but these have none there: {shown}")
+        raise DataError(f"every class must have images in train, but these have none there: {shown}")
     if len(counts) < 2:
         only = ", ".join(printable(name) for name in counts)
         raise DataError(
@@ -179,10 +179,10 @@ def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, .
         return tuple(sorted(counts)), notes
     shown = ", ".join(printable(name) for name in small)
     if strict:
-        raise DataError(f"strict needs at least 2 pictures a class, but these have fewer: {shown}")
+        raise DataError(f"strict needs at least 2 images a class, but these have fewer: {shown}")
     return tuple(sorted(counts)), [
         *notes,
-        f"Classes with fewer than 2 pictures are in train only and cannot be measured: {shown}.",
+        f"Classes with fewer than 2 images are in train only and cannot be measured: {shown}.",
     ]
 
 
@@ -198,8 +198,8 @@ def _carve(part: Part, *, seed: int, names: tuple[str, ...], groups: Iterable[Gr
             num_units = len(part.sources) - len(together) + len(set(together.values()))
             kept = f" that are {num_units} apart from copies and groups" if together else ""
             raise DataError(
-                f"no class has enough pictures to hold some out for {name}: {len(part.sources)} pictures{kept} in "
-                f"{len(set(part.labels))} classes; add pictures, at least {len(names) + 1} in a class"
+                f"no class has enough images to hold some out for {name}: {len(part.sources)} images{kept} in "
+                f"{len(set(part.labels))} classes; add images, at least {len(names) + 1} in a class"
             )
     return {
         name: Part(

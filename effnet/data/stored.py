@@ -1,4 +1,4 @@
-"""Where a picture lies: in a file of its own, in memory, or stored within something larger."""
+"""Where an image lies: in a file of its own, in memory, or stored within something larger."""
 
 from typing import Protocol
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 class Stored(Protocol):
-    """An encoded picture inside something larger: a member of a shard, a row of a table."""
+    """An encoded image inside something larger: a member of a shard, a row of a table."""
 
     @property
     def name(self) -> str:
-        """How messages and reports call it; no two pictures of a data set share it."""
+        """How messages and reports call it; no two images of a data set share it."""
         ...
 
     @property
@@ -19,7 +19,7 @@ class Stored(Protocol):
         ...
 
     def read(self) -> bytes:
-        """Returns the encoded picture, from any thread.
+        """Return the encoded image, from any thread.
 
         Raises ImageError where this one cannot be read, DataError where what holds it and others cannot.
         """
@@ -27,16 +27,16 @@ class Stored(Protocol):
 
 
 Source = str | np.ndarray | Stored
-"""A path, uint8 [H, W, C], or a picture that is stored elsewhere."""
+"""A path, uint8 [H, W, C], or an image that is stored elsewhere."""
 
 
 def source_name(source: Source, default: str) -> str:
-    """Returns the path or name of a picture, `default` for one in memory, which has none."""
+    """Return the path or name of an image, `default` for one in memory, which has none."""
     if isinstance(source, str):
         return source
     return default if isinstance(source, np.ndarray) else source.name
 
 
 def encoded(source: str | Stored) -> str | bytes:
-    """Returns what the decoder takes: the path of a file, or the bytes of a picture that is stored elsewhere."""
+    """Return what the decoder takes: the path of a file, or the bytes of an image that is stored elsewhere."""
     return source if isinstance(source, str) else source.read()

@@ -1,4 +1,4 @@
-"""Reads which pictures a tar file holds: where in the file each lies, and its label.
+"""Reads which images a tar file holds: where in the file each lies, and its label.
 
 Source: the WebDataset format: members of one sample stand together and share the name up to its first dot.
 """
@@ -14,7 +14,7 @@ from effnet.system.files import parse_json
 from effnet.system.text import printable
 
 MAX_IMAGE_BYTES = 2**29
-"""No encoded picture of at most 100 million pixels comes near this size."""
+"""No encoded image of at most 100 million pixels comes near this size."""
 
 _SAMPLE = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 # Fields of KEY.json that may hold the label, the first that is there.
@@ -31,7 +31,7 @@ _MANY_DIGITS = re.compile(rb"\d{256}")
 
 
 class Member(NamedTuple):
-    """A picture of a shard: its name, where its bytes begin, how many they are, and its class by number or name."""
+    """An image of a shard: its name, where its bytes begin, how many they are, and its class by number or name."""
 
     name: str
     offset: int
@@ -45,7 +45,7 @@ class _Sample:
     def __init__(self, key: str) -> None:
         self.key = key
         self.seen: set[str] = set()
-        self.picture: tarfile.TarInfo | None = None
+        self.image: tarfile.TarInfo | None = None
         self.label: int | str | None = None
 
 
@@ -68,15 +68,15 @@ class _Headers:
 
 
 def list_members(file: BinaryIO, name: str) -> tuple[Member, ...]:
-    """Lists the pictures of a tar file, in its order, by its headers alone; `name` is how errors call it.
+    """List the images of a tar file, in its order, by its headers alone; `name` is how errors call it.
 
     Raises:
-        DataError: it is damaged, compressed or has no pictures, or a sample has no label or comes twice.
+        DataError: it is damaged, compressed or has no images, or a sample has no label or comes twice.
         OSError: the disk fails.
     """
     found = tuple(_members(file, name))
     if not found:
-        raise DataError(f"{name} must hold pictures (KEY.jpg or the like, each with KEY.cls), but it has none")
+        raise DataError(f"{name} must hold images (KEY.jpg or the like, each with KEY.cls), but it has none")
     return found
 
 
@@ -99,14 +99,14 @@ def _members(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def _infos(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
-    """Yields the headers of a tar file, each of which must lie behind the one before, with its contents in the file."""
+    """Yield the headers of a tar file, each of which must lie behind the one before, with its contents in the file."""
     length = file.seek(0, 2)
     file.seek(0)
     headers, archive, end = _Headers(file), None, 0
     while True:
         headers.left = _MAX_HEADER_BYTES
         try:
-            if archive is None:  # uncompressed only: pictures are read at random
+            if archive is None:  # uncompressed only: images are read at random
                 archive = tarfile.TarFile(fileobj=headers)  # type: ignore[arg-type]
             info = archive.next()
         except OSError:
@@ -142,17 +142,17 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
     if info.issparse() and (image or suffix in ("cls", "json")):
         raise DataError(f"{name} must store files in one piece, but {_shown(info.name)} is a sparse file")
     if image:
-        if sample.picture is not None:
+        if sample.image is not None:
             raise DataError(
-                f"{name} must hold one picture a key, but {_shown(sample.key)} has {_shown(sample.picture.name)} "
+                f"{name} must hold one image a key, but {_shown(sample.key)} has {_shown(sample.image.name)} "
                 f"and {_shown(info.name)}"
             )
         if info.size > MAX_IMAGE_BYTES:
             raise DataError(
-                f"{name} must hold pictures of at most {MAX_IMAGE_BYTES:,} bytes, but {_shown(info.name)} has "
+                f"{name} must hold images of at most {MAX_IMAGE_BYTES:,} bytes, but {_shown(info.name)} has "
                 f"{info.size:,}; remove it"
             )
-        sample.picture = info
+        sample.image = info
     elif suffix in ("cls", "json"):
         label = _label(info, suffix, file, name)
         if suffix == "cls" or sample.label is None:
@@ -193,13 +193,13 @@ def _json_label(data: Any) -> Any:
 
 
 def _finished(sample: _Sample, name: str) -> Iterator[Member]:
-    """Yields the sample if it has a picture; a label without one, or members of other kinds, are passed over."""
-    info = sample.picture
+    """Yield the sample if it has an image; a label without one, or members of other kinds, are passed over."""
+    info = sample.image
     if info is None:
         return
     if sample.label is None:
         raise DataError(
-            f"{name}: the picture {_shown(info.name)} must have a label, {_shown(sample.key)}.cls or "
+            f"{name}: the image {_shown(info.name)} must have a label, {_shown(sample.key)}.cls or "
             f"{_shown(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
             "(class folders in a tar file must be unpacked)"
         )
@@ -208,7 +208,7 @@ def _finished(sample: _Sample, name: str) -> Iterator[Member]:
 
 
 def _check_end(file: BinaryIO, offset: int, name: str) -> None:
-    """Raises DataError unless an end mark stands behind the last member: tarfile takes a cut there for the end."""
+    """Raise DataError unless an end mark stands behind the last member: tarfile takes a cut there for the end."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise DataError(
@@ -217,5 +217,5 @@ def _check_end(file: BinaryIO, offset: int, name: str) -> None:
 
 
 def _shown(name: str) -> str:
-    """Returns a name as an error shows it: on one line, and a long one without its middle."""
+    """Return a name as an error shows it: on one line, and a long one without its middle."""
     return printable(name if len(name) <= 160 else f"{name[:80]}...{name[-80:]}")

@@ -41,19 +41,19 @@ class ValueRange:
         return f"{number(self.low)}..{number(self.high)}"
 
     def to_dict(self) -> dict[str, float]:
-        """Returns a dict that json.dumps takes and from_dict reads back."""
+        """Return a dict that json.dumps takes and from_dict reads back."""
         return {"low": self.low, "high": self.high}
 
     @classmethod
     def from_dict(cls, values: Any) -> "ValueRange":
-        """Reads what to_dict wrote; raises DataError for anything else."""
+        """Read what to_dict wrote; raises DataError for anything else."""
         if not isinstance(values, Mapping) or set(values) != {"low", "high"}:
             raise DataError(f"a value range must have the keys low and high, received {shown(values)}")
         return cls(low=values["low"], high=values["high"])
 
 
 def read_asked(asked: object) -> ValueRange | None:
-    """Returns the range that was asked for, of two numbers or a text "LOW,HIGH", or None for "auto".
+    """Return the range that was asked for, of two numbers or a text "LOW,HIGH", or None for "auto".
 
     Raises InputError for anything else.
     """
@@ -73,12 +73,12 @@ def read_asked(asked: object) -> ValueRange | None:
 
 
 def number(value: float) -> str:
-    """Returns a value as text that reads back to it, whole ones without a point."""
+    """Return a value as text that reads back to it, whole ones without a point."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
 def to_uint8(values: np.ndarray, kind: str, value_range: ValueRange | None) -> np.ndarray:
-    """Returns uint8 of the same shape; `kind` is the type of the values, "uint12" for the 12 bits of a TIFF file.
+    """Return uint8 of the same shape; `kind` is the type of the values, "uint12" for the 12 bits of a TIFF file.
 
     NaN becomes black. Without a range, integers of 16 bits have that of their type, the upper byte, and real numbers
     0..1; other types, and real numbers outside, raise ImageError.
@@ -109,12 +109,12 @@ def to_uint8(values: np.ndarray, kind: str, value_range: ValueRange | None) -> n
 
 
 def is_real(kind: str) -> bool:
-    """Returns whether values of this type are real numbers."""
+    """Return whether values of this type are real numbers."""
     return kind.startswith("float")
 
 
 def assumption(kind: str) -> str:
-    """Returns what is assumed of images of this type where no range is known, as a sentence; empty where nothing is."""
+    """Return what is assumed of images of this type where no range is known, as a sentence; empty where nothing is."""
     if is_real(kind):
         assumed = "0..1"
     elif kind in _WHOLE_TYPES:
@@ -129,7 +129,7 @@ def assumption(kind: str) -> str:
 
 
 def loosely_in(low: float, high: float, least: float, most: float) -> bool:
-    """Returns whether values from `least` to `most` are meant for the range low..high, a quarter of which they fill."""
+    """Return whether values from `least` to `most` are meant for the range low..high, a quarter of which they fill."""
     slack = LOOSE * (high - low)
     filled = max(abs(least), abs(most)) >= max(abs(low), abs(high)) / 4
     return filled and low - slack <= least and most <= high + slack

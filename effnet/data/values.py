@@ -63,7 +63,7 @@ class _Look:
 
 
 def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Dataset, Values | None]:
-    """Returns the data set with the range of its values, and what was found; none where all images are ordinary.
+    """Return the data set with the range of its values, and what was found; none where all images are ordinary.
 
     It is the one that was `asked` for or that a seeded sample of the training images shows. Raises DataError where some
     are whole and others real numbers, as no range suits both.
@@ -92,7 +92,7 @@ def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Data
 
 
 def suited_range(values: np.ndarray, extremes: tuple[float, float], *, real: bool) -> tuple[ValueRange, str]:
-    """Returns the range for images with these values, a sample [n], and these extremes, and why.
+    """Return the range for images with these values, a sample [n], and these extremes, and why.
 
     It is a bit depth for whole numbers that are not negative, or a common range of real ones. For all others, such as
     Hounsfield units, it is all but one value in a thousand at either end.
@@ -117,7 +117,7 @@ def _rounded(value: float) -> float:
 
 
 def _doubt(values: np.ndarray, found: ValueRange) -> str:
-    """Returns a warning where nearly all values lie close together in the range, as a few far ones have set it."""
+    """Return a warning where nearly all values lie close together in the range, as a few far ones have set it."""
     low, high = (_rounded(float(value)) for value in np.quantile(values.astype(np.float64), _QUANTILES))
     low, high = max(low, found.low), min(high, found.high)
     if not 0 < high - low < _NARROW * (found.high - found.low):
@@ -129,7 +129,7 @@ def _doubt(values: np.ndarray, found: ValueRange) -> str:
 
 
 def _look_at_all(dataset: Dataset) -> list[_Look]:
-    """Returns what a seeded sample of the training images holds; of data in blocks only of the first."""
+    """Return what a seeded sample of the training images holds; of data in blocks only of the first."""
     split = dataset.train
     places = np.random.default_rng(0).permutation(len(split))
     if split.blocks is not None:

@@ -1,4 +1,4 @@
-"""Random parts of training pictures: the box is drawn first, and only then are the pixels decoded that it needs."""
+"""Random parts of training images: the box is drawn first, and only then are the pixels decoded that it needs."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from effnet.data.reduction import eval_reduction, reduction_for
 from effnet.data.stored import encoded, source_name
 from effnet.data.value_range import ValueRange
 
-Picture = np.ndarray | EncodedJpeg
+RawImage = np.ndarray | EncodedJpeg
 """Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
 
 # A random part of a padded square is at least this share of it. The side of the square that parts are drawn on.
@@ -31,10 +31,10 @@ _LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
 @contextmanager
-def open_picture_at(
+def open_image_at(
     split: Split, index: int, *, channels: int, value_range: ValueRange | None = None
-) -> Iterator[Picture]:
-    """Yields picture `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read.
+) -> Iterator[RawImage]:
+    """Yield image `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read.
 
     A large decoded one is counted among those of all threads until the block ends, as by `decoded_image`.
     """
@@ -52,7 +52,7 @@ def open_picture_at(
 
 
 def size_at(split: Split, index: int) -> tuple[int, int]:
-    """Returns height and width of picture `index`, upright, from its header; raises ImageError if it is damaged."""
+    """Return height and width of image `index`, upright, from its header; raises ImageError if it is damaged."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         return source.shape[:2]
@@ -60,28 +60,28 @@ def size_at(split: Split, index: int) -> tuple[int, int]:
     return header.height, header.width
 
 
-def decoded(picture: Picture, *, channels: int, least: int, longer: bool = False) -> np.ndarray:
-    """Returns the whole picture, uint8 [height, width, channels].
+def decoded(image: RawImage, *, channels: int, least: int, longer: bool = False) -> np.ndarray:
+    """Return the whole image, uint8 [height, width, channels].
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size if its shorter side keeps at least `least` pixels, or its
     `longer` one.
     """
-    if isinstance(picture, np.ndarray):
-        return picture
-    side = max(picture.height, picture.width) if longer else min(picture.height, picture.width)
-    return decode_whole(picture, reduction=reduction_for(side, least=least), channels=channels)
+    if isinstance(image, np.ndarray):
+        return image
+    side = max(image.height, image.width) if longer else min(image.height, image.width)
+    return decode_whole(image, reduction=reduction_for(side, least=least), channels=channels)
 
 
-def as_evaluated(picture: Picture, preprocess: Preprocess) -> np.ndarray:
-    """Returns the whole picture, uint8 [height, width, channels], with the pixels that evaluation decodes."""
-    if isinstance(picture, np.ndarray):
-        return picture
-    reduction = eval_reduction(picture.width, picture.height, preprocess=preprocess)
-    return decode_whole(picture, reduction=reduction, channels=preprocess.channels)
+def as_evaluated(image: RawImage, preprocess: Preprocess) -> np.ndarray:
+    """Return the whole image, uint8 [height, width, channels], with the pixels that evaluation decodes."""
+    if isinstance(image, np.ndarray):
+        return image
+    reduction = eval_reduction(image.width, image.height, preprocess=preprocess)
+    return decode_whole(image, reduction=reduction, channels=preprocess.channels)
 
 
 def random_part(
-    picture: Picture,
+    image: RawImage,
     *,
     least: int,
     rng: np.random.Generator,
@@ -90,25 +90,25 @@ def random_part(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     mode: Mode = "center",
 ) -> np.ndarray:
-    """Returns uint8 [height, width, channels]: a random part of the picture's area and aspect ratio, not yet resized.
+    """Return uint8 [height, width, channels]: a random part of the image's area and aspect ratio, not yet resized.
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the part's shorter side keeps at least `least` pixels;
-    the box then reaches outwards to whole pixels of the smaller picture. In mode "squash" the part is drawn on the
-    square that the picture becomes, in which it has the aspect ratio.
+    the box then reaches outwards to whole pixels of the smaller image. In mode "squash" the part is drawn on the
+    square that the image becomes, in which it has the aspect ratio.
 
     Source: torchvision.transforms.RandomResizedCrop.get_params.
     """
-    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    height, width = image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
     if mode == "squash":
         first, second, third, fourth = _square_box(rng, scale=scale)
         left, top = math.floor(first * width), math.floor(second * height)
         right, bottom = math.ceil(third * width), math.ceil(fourth * height)
     else:
         left, top, right, bottom = random_box(height, width, rng=rng, scale=scale, ratio=ratio)
-    if isinstance(picture, np.ndarray):
-        return picture[top:bottom, left:right]
+    if isinstance(image, np.ndarray):
+        return image[top:bottom, left:right]
     reduction = reduction_for(min(right - left, bottom - top), least=least)
-    return decode_part(picture, box=(left, top, right, bottom), reduction=reduction, channels=channels)
+    return decode_part(image, box=(left, top, right, bottom), reduction=reduction, channels=channels)
 
 
 def random_view(
@@ -119,10 +119,10 @@ def random_view(
     scale: tuple[float, float],
     interpolation: Interpolation,
 ) -> np.ndarray:
-    """Returns uint8 [R, R, C]: a random part of what evaluation sees of the picture, in the same geometry, resized.
+    """Return uint8 [R, R, C]: a random part of what evaluation sees of the image, in the same geometry, resized.
 
-    In the modes "squash" and "pad" the part is one of the square that the picture becomes; of a padded one it has at
-    least three fifths, so that the picture is in it.
+    In the modes "squash" and "pad" the part is one of the square that the image becomes; of a padded one it has at
+    least three fifths, so that the image is in it.
     """
     resolution = preprocess.resolution
     if preprocess.mode == "center":
@@ -142,7 +142,7 @@ def random_view(
 
 
 def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int) -> tuple[float, float, int, int]:
-    """Returns what an interval of the padded side holds of the picture's, and its place and size in the output."""
+    """Return what an interval of the padded side holds of the image's, and its place and size in the output."""
     margin = (longer - side) / 2
     start, stop = max(0.0, low - margin), min(float(side), high - margin)
     scale = resolution / (high - low)
@@ -151,6 +151,6 @@ def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int
 
 
 def _square_box(rng: np.random.Generator, *, scale: tuple[float, float]) -> Box:
-    """Returns a random part of a square of side 1, as `random_box` draws it."""
+    """Return a random part of a square of side 1, as `random_box` draws it."""
     box = random_box(_CANVAS, _CANVAS, rng=rng, scale=scale, ratio=(3 / 4, 4 / 3))
     return tuple(value / _CANVAS for value in box)

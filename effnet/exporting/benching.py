@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 class Quality:
     """How right an export is: on the test split now, or as exports.json has it from when it was proven.
 
-    `agreement` is the share of pictures that are named as model.onnx names them or, from exports.json, the eager
+    `agreement` is the share of images that are named as model.onnx names them or, from exports.json, the eager
     network. `drop` is the share of accuracy that fewer bits lose against model.onnx; None for 32 bits.
     """
 
@@ -53,7 +53,7 @@ class Row:
 class Bench:
     """What was measured; `absent` formats could be exported here, `uninstalled` says by runtime how to install it.
 
-    `failed` says by format why it could not be measured, `scored` which pictures scored them.
+    `failed` says by format why it could not be measured, `scored` which images scored them.
     """
 
     config: ModelConfig
@@ -75,7 +75,7 @@ def bench_exports(
     seconds: float = 0.3,
     progress: Progress | None = None,
 ) -> Bench:
-    """Measures the exports that lie in the bundle `folder`, in turns, and scores them on `data`, as `evaluate` does.
+    """Measure the exports that lie in the bundle `folder`, in turns, and scores them on `data`, as `evaluate` does.
 
     `runtimes` are those of effnet.runtime.formats, or "all". Raises InputError for a runtime that there is none of,
     MissingExtraError for one that was named and is not installed, BundleError where nothing can be measured.
@@ -150,7 +150,7 @@ def _wanted(runtimes: Sequence[str]) -> list[str]:
 
 
 def _kept(folder: str | os.PathLike[str]) -> dict[str, Quality]:
-    """Returns what each export was worth when it was made."""
+    """Return what each export was worth when it was made."""
     return {
         name: Quality(
             accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked, drop=entry.drop
@@ -162,7 +162,7 @@ def _kept(folder: str | os.PathLike[str]) -> dict[str, Quality]:
 def _qualities(
     folder: str | os.PathLike[str], names: Sequence[str], chosen: Chosen, failed: dict[str, str]
 ) -> dict[str, Quality]:
-    """Returns what each export is worth on the pictures; one that cannot predict is added to `failed`."""
+    """Return what each export is worth on the images; one that cannot predict is added to `failed`."""
     split = chosen.split
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:

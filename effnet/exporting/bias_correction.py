@@ -1,7 +1,7 @@
 """Biases that take back what rounding the weights to 8 bits does to the mean of each channel.
 
 Source: M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.2,
-with means from pictures.
+with means from images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def correct_fast(
     float_layers: Sequence[str] = (),
     threads: int = 0,
 ) -> Arrays:
-    """Returns `weights` whose biases make up for the rounding of each layer's own weights, in one pass over `images`.
+    """Return `weights` whose biases make up for the rounding of each layer's own weights, in one pass over `images`.
 
     The error of a layer is its convolution with what rounding changes, on the inputs of the 32-bit network.
     """
@@ -57,7 +57,7 @@ def _add_errors(
     side: int,
     float_layers: Sequence[str],
 ) -> list[str]:
-    """Adds to the 32-bit network `error.NAME`, each layer's mean error a picture, and returns the names."""
+    """Add to the 32-bit network `error.NAME`, each layer's mean error an image, and returns the names."""
     import onnx
 
     graph, sides = Graph(onnx), map_sides(spec, side)
@@ -99,7 +99,7 @@ def correct_full(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Arrays:
-    """Returns `weights` whose biases give each layer the mean outputs that it has in 32 bits.
+    """Return `weights` whose biases give each layer the mean outputs that it has in 32 bits.
 
     One layer after the other, each behind the int8 network as corrected so far: it sees the errors of all before it.
     `progress` hears of layers done and in all.
@@ -121,7 +121,7 @@ def correct_full(
 
 
 def _add_means(model: "onnx.ModelProto", layers: Sequence[str]) -> None:
-    """Adds to the 32-bit network `mean.NAME`, each layer's mean output a picture."""
+    """Add to the 32-bit network `mean.NAME`, each layer's mean output an image."""
     import onnx
 
     graph = Graph(onnx)
@@ -132,7 +132,7 @@ def _add_means(model: "onnx.ModelProto", layers: Sequence[str]) -> None:
 
 
 def _means(model: bytes, images: np.ndarray, threads: int) -> list[np.ndarray]:
-    """Returns the mean over `images` of every output [batch, channels]."""
+    """Return the mean over `images` of every output [batch, channels]."""
     session = open_bytes(model, threads=threads)
     sums: list[np.ndarray] = []
     for start in range(0, len(images), _BATCH):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarray]) -> Path:
-    """Writes model.onnx into `folder` from a state dict as arrays, and returns its path.
+    """Write model.onnx into `folder` from a state dict as arrays, and returns its path.
 
     The class names, the preprocessing and the threshold travel in the file's metadata, so that it is usable alone.
     Raises SpecError for a network without a classifier, which a fit can begin with but nothing can predict with.
@@ -31,7 +31,7 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
 
 
 def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.ModelProto":
-    """Returns the ONNX model of a bundle in 32 bits, of its features where it has no classifier."""
+    """Return the ONNX model of a bundle in 32 bits, of its features where it has no classifier."""
     preprocess = config.preprocess
     return to_onnx(
         config.arch,
@@ -52,7 +52,7 @@ def write(
     images: np.ndarray | None,
     quantization: Quantization,
 ) -> None:
-    """Writes one of ONNX Runtime's formats into `folder`."""
+    """Write one of ONNX Runtime's formats into `folder`."""
     if target.precision == "fp32":
         write_onnx(onnx_model(config, state), folder / target.file)
     else:

@@ -1,4 +1,4 @@
-"""The ranges of every layer's output, found by running the 32-bit network over pictures in ONNX Runtime."""
+"""The ranges of every layer's output, found by running the 32-bit network over images in ONNX Runtime."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -37,14 +37,14 @@ def calibrate(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Returns the range of each layer's output over `images`, uint8 [pictures, R, R, C]; the same for the same input.
+    """Return the range of each layer's output over `images`, uint8 [images, R, R, C]; the same for the same input.
 
     `minmax` takes the extremes, `percentile` leaves 1 in 10,000 values out at each end, `entropy` finds the threshold
     whose 8-bit histogram has the least Kullback-Leibler divergence from the whole one (TensorRT's way). Raises
-    InputError without pictures, or where an output is not finite.
+    InputError without images, or where an output is not finite.
     """
     if not len(images):
-        raise InputError("ranges need at least one picture to calibrate on; got none")
+        raise InputError("ranges need at least one image to calibrate on; got none")
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
     session = open_bytes(expose(model, ranged_layers(spec)), threads=threads)
     passes = 1 if method == "minmax" else 2
@@ -68,7 +68,7 @@ def calibrate(
 
 
 def _outputs(session: "InferenceSession", images: np.ndarray) -> Iterator[tuple[int, tuple[str, np.ndarray]]]:
-    """Yields each output of each picture with how many pictures are done; maps of one picture fit into any memory."""
+    """Yield each output of each image with how many images are done; maps of one image fit into any memory."""
     names = [output.name for output in session.get_outputs()]
     for index in range(len(images)):
         for pair in zip(names, session.run(names, {IMAGE: images[index : index + 1]}), strict=True):
@@ -106,7 +106,7 @@ def _least_divergence(histogram: np.ndarray, low: float, high: float) -> tuple[f
 
 
 def _divergence(magnitudes: np.ndarray, count: int) -> float:
-    """Returns KL(p || q) of the first `count` bins, outliers clipped into the last, and their 128-level version."""
+    """Return KL(p || q) of the first `count` bins, outliers clipped into the last, and their 128-level version."""
     kept = magnitudes[:count]
     p = kept.copy()
     p[-1] += magnitudes[count:].sum()

@@ -22,14 +22,14 @@ from effnet.system.lock import SCRATCH
 
 
 class _Pixels(nn.Module):
-    """The deployed graph as Core ML hands pictures to it: floats of 0..255 [1, channels, side, side]."""
+    """The deployed graph as Core ML hands images to it: floats of 0..255 [1, channels, side, side]."""
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
         self.deployed = deployed
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps pixels to probabilities [1, classes]."""
+        """Map pixels to probabilities [1, classes]."""
         return self.deployed.from_pixels(pixels)
 
 
@@ -42,9 +42,9 @@ def write(
     images: np.ndarray | None,
     quantization: Quantization,
 ) -> None:
-    """Writes model.mlpackage into `folder`, whole or not at all: an ML program of 16-bit floats, from iOS 15 on.
+    """Write model.mlpackage into `folder`, whole or not at all: an ML program of 16-bit floats, from iOS 15 on.
 
-    Its input `image` is a picture, RGB or grey, as Vision and Xcode's preview hand one over; networks of other numbers
+    Its input `image` is an image, RGB or grey, as Vision and Xcode's preview hand one over; networks of other numbers
     of channels take float32 [1, channels, side, side] of 0..255. Its outputs are the likeliest class, `classLabel`,
     and the probability of each by name. The metadata hold `preprocess` and `class_names` as JSON.
     Nothing here can run it: its numbers are not checked. Raises MissingExtraError without coremltools.
@@ -85,7 +85,7 @@ def _image(coremltools: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _replace(model: Any, path: Path) -> None:
-    """Saves the package beside `path` and moves it there; a folder cannot take another's place in one step."""
+    """Save the package beside `path` and moves it there; a folder cannot take another's place in one step."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=SCRATCH) as scratch:
         model.save(str(Path(scratch) / path.name))
         if path.exists():

@@ -15,7 +15,7 @@ from effnet.runtime.config import ModelConfig
 
 
 class Deployed(nn.Module):
-    """Pictures in, probabilities out, or features where there is no classifier.
+    """Images in, probabilities out, or features where there is no classifier.
 
     Its convolutions hold the norms, and the first one the spread of the pixels.
 
@@ -27,22 +27,22 @@ class Deployed(nn.Module):
     def __init__(self, network: Network, mean: np.ndarray) -> None:
         super().__init__()
         self.network = network
-        # The subtraction cannot go into the first convolution: the zeros that pad a picture are normalised pixels.
+        # The subtraction cannot go into the first convolution: the zeros that pad an image are normalised pixels.
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps uint8 [batch, side, side, channels] to probabilities [batch, classes], or features."""
+        """Map uint8 [batch, side, side, channels] to probabilities [batch, classes], or features."""
         # ExecuTorch's XNNPACK moves the axes of floats itself, and none of bytes.
         return self.from_pixels(image.to(torch.float32).permute(0, 3, 1, 2))
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
-        """Maps float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or features."""
+        """Map float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or features."""
         rows = self.network(pixels - self.mean)
         return rows.softmax(1) if self.network.spec.num_classes else rows
 
 
 def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Deployed:
-    """Returns the module of a bundle's config and state dict as arrays, in evaluation mode.
+    """Return the module of a bundle's config and state dict as arrays, in evaluation mode.
 
     Its probabilities are those of the bundle's model.onnx.
     """
@@ -62,12 +62,12 @@ class PaddedConv2d(nn.Conv2d):
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
-        """Maps [batch, in_channels, height, width] to [batch, out_channels, ...]."""
+        """Map [batch, in_channels, height, width] to [batch, out_channels, ...]."""
         return super().forward(functional.pad(input, self.pads))
 
 
 def _settle(network: Network, resolution: int) -> None:
-    """Replaces the paddings that are computed from a map's side, which not every converter follows, by their values.
+    """Replace the paddings that are computed from a map's side, which not every converter follows, by their values.
 
     Where both ends are padded alike the convolution does it itself, which runs faster than a step of its own.
     """
@@ -91,7 +91,7 @@ def _settle(network: Network, resolution: int) -> None:
 
 @torch.no_grad()
 def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
-    """Writes folded weights into `network`, whose norms become the identity."""
+    """Write folded weights into `network`, whose norms become the identity."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             network.set_submodule(name, nn.Identity())

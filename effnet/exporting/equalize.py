@@ -17,7 +17,7 @@ _LIMIT = 64.0
 
 
 def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int = 3) -> Arrays:
-    """Returns folded weights of the same function in which each channel between two convolutions is equally large.
+    """Return folded weights of the same function in which each channel between two convolutions is equally large.
 
     Where only a ReLU lies between two convolutions (and squeeze-and-excitation, which a channel's size passes through),
     a channel may leave the first smaller by a factor that the second makes up for. Raises SpecError for any other
@@ -37,7 +37,7 @@ def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int =
 
 
 def _pairs(layers: Mapping[str, Layer]) -> list[tuple[str, list[str]]]:
-    """Returns each convolution whose output reaches, through ReLUs, other convolutions only, and those."""
+    """Return each convolution whose output reaches, through ReLUs, other convolutions only, and those."""
     readers: dict[str, list[str]] = {}
     for name, layer in layers.items():
         for source in layer.inputs:
@@ -52,7 +52,7 @@ def _pairs(layers: Mapping[str, Layer]) -> list[tuple[str, list[str]]]:
 
 
 def _ends(name: str, layers: Mapping[str, Layer], readers: Mapping[str, list[str]]) -> list[str]:
-    """Returns the convolutions and linear layers that read a layer's output, or none where something else does too."""
+    """Return the convolutions and linear layers that read a layer's output, or none where something else does too."""
     found: list[str] = []
     for reader in readers.get(name, ()):
         layer = layers[reader]
@@ -71,7 +71,7 @@ def _ends(name: str, layers: Mapping[str, Layer], readers: Mapping[str, list[str
 
 
 def _balance_(weights: Arrays, first: str, readers: list[str], layers: Mapping[str, Layer]) -> None:
-    """Divides each output channel of `first` by a factor and multiplies what reads it, in place."""
+    """Divide each output channel of `first` by a factor and multiplies what reads it, in place."""
     mine = np.abs(weights[f"{first}.weight"]).reshape(layers[first].out_channels, -1).max(1)
     theirs = np.max([_reading(weights[f"{name}.weight"], layers[name]) for name in readers], axis=0)
     usable = (mine > 0) & (theirs > 0)
@@ -87,7 +87,7 @@ def _balance_(weights: Arrays, first: str, readers: list[str], layers: Mapping[s
 
 
 def _reading(weight: np.ndarray, layer: Layer) -> np.ndarray:
-    """Returns the largest weight that each input channel is multiplied by; depthwise, an output channel has one."""
+    """Return the largest weight that each input channel is multiplied by; depthwise, an output channel has one."""
     rows = np.abs(weight) if layer.groups > 1 else np.abs(weight).swapaxes(0, 1)
     return rows.reshape(len(rows), -1).max(1)
 

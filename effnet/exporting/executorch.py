@@ -25,9 +25,9 @@ def write(
     images: np.ndarray | None,
     quantization: Quantization,
 ) -> None:
-    """Writes model.pte or model.int8.pte into `folder`, whole or not at all.
+    """Write model.pte or model.int8.pte into `folder`, whole or not at all.
 
-    Its method `forward` maps one picture, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
+    Its method `forward` maps one image, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
     `class_names` and `preprocess` return JSON, `network` and, where there is one, `threshold` texts.
     Raises MissingExtraError where ExecuTorch is not installed, InputError for a way of rounding that it lacks.
     """

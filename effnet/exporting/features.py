@@ -1,4 +1,4 @@
-"""The features of a frozen backbone, computed once in ONNX Runtime and kept on disk by what is in the pictures."""
+"""The features of a frozen backbone, computed once in ONNX Runtime and kept on disk by what is in the images."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ from effnet.exporting.onnx import to_onnx, write_onnx
 from effnet.exporting.weights import Arrays, fold_norms
 from effnet.measure.machine import usable_cores
 from effnet.runtime.cache import load_arrays, open_store, save_arrays
-from effnet.runtime.pipeline import Progress, run_pictures
+from effnet.runtime.pipeline import Progress, run_images
 from effnet.runtime.session import FEATURES, IMAGE, open_session
 
 CACHE_LIMIT_BYTES = 10**9
-# To be raised where pictures come to be decoded, resized or viewed in another way.
+# To be raised where images come to be decoded, resized or viewed in another way.
 _FORMAT = 3
-# So many pictures are computed between two writes: an interrupted run goes on from the last.
+# So many images are computed between two writes: an interrupted run goes on from the last.
 _SAVED_TOGETHER = 4096
 # Views for a head are mild: it can only weigh what the frozen backbone sees, not learn to see it.
 _MIN_AREA = 0.75
@@ -34,7 +34,7 @@ _MIN_AREA = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """A backbone as an ONNX file, from pictures to features [channels]; `key` tells its function from all others."""
+    """A backbone as an ONNX file, from images to features [channels]; `key` tells its function from all others."""
 
     path: Path
     preprocess: Preprocess
@@ -45,7 +45,7 @@ class Extractor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Features [pictures, channels] of the pictures at `indices` of a split; those that cannot be read are absent."""
+    """Features [images, channels] of the images at `indices` of a split; those that cannot be read are absent."""
 
     values: np.ndarray
     indices: np.ndarray
@@ -55,9 +55,9 @@ class Features:
 def make_extractor(
     spec: ArchSpec, state: Arrays, preprocess: Preprocess, path: Path, *, mirror: bool = True
 ) -> Extractor:
-    """Writes the backbone of `spec`, its classifier cut off, to `path`; `state` is keyed by effnet's names.
+    """Write the backbone of `spec`, its classifier cut off, to `path`; `state` is keyed by effnet's names.
 
-    `mirror` says that a mirrored picture keeps its class, so that views may be mirrored.
+    `mirror` says that a mirrored image keeps its class, so that views may be mirrored.
     """
     headless = replace(spec, num_classes=0)
     model = to_onnx(
@@ -86,11 +86,11 @@ def extract(
     limit_bytes: int = CACHE_LIMIT_BYTES,
     progress: Progress | None = None,
 ) -> Features:
-    """Returns the features of every picture of `split` that can be read.
+    """Return the features of every image of `split` that can be read.
 
-    View 0 is the picture as evaluation sees it; each further number is another random view, the same for the same
-    picture. What is computed is kept in `folder` (effnet's cache folder by default), up to `limit_bytes`. Raises
-    DataError where no picture can be read, WeightsError where a feature is not finite.
+    View 0 is the image as evaluation sees it; each further number is another random view, the same for the same
+    image. What is computed is kept in `folder` (effnet's cache folder by default), up to `limit_bytes`. Raises
+    DataError where no image can be read, WeightsError where a feature is not finite.
     """
     keys = _keys(extractor, split, view)
     store = open_store((folder or cache_folder()) / "features.sqlite")
@@ -105,13 +105,13 @@ def extract(
             store.close()
     indices = [i for i, key in enumerate(keys) if key in known]
     if not indices:
-        raise DataError("features need at least one picture that can be read; none can")
+        raise DataError("features need at least one image that can be read; none can")
     values = np.stack([known[keys[i]] for i in indices])
     return Features(values=values, indices=np.array(indices), computed=len(known) - num_cached)
 
 
 def _keys(extractor: Extractor, split: Split, view: int) -> list[bytes | None]:
-    """Returns for each picture a key that changes with content, view and backbone; None where it is unreadable."""
+    """Return for each image a key that changes with content, view and backbone; None where it is unreadable."""
 
     def key(index: int) -> bytes | None:
         source = split.sources[index]
@@ -142,7 +142,7 @@ def _compute(
     view: int,
     progress: Progress | None,
 ) -> Iterator[dict[bytes, np.ndarray]]:
-    """Yields the features of the pictures whose key is not yet known, a few thousand at a time."""
+    """Yield the features of the images whose key is not yet known, a few thousand at a time."""
     todo: dict[int, bytes] = {}
     seen = set(known)
     for index, key in enumerate(keys):
@@ -153,7 +153,7 @@ def _compute(
         return
     session, indices = open_session(extractor.path, threads=1), list(todo)
     for start in range(0, len(indices), _SAVED_TOGETHER):
-        rows, found = run_pictures(
+        rows, found = run_images(
             indices[start : start + _SAVED_TOGETHER],
             prepare=lambda index: _view(extractor, split, index, todo[index], view),
             compute=lambda images: session.run([FEATURES], {IMAGE: images})[0],

@@ -48,7 +48,7 @@ def import_checkpoint(
     preprocess: dict[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> Imported:
-    """Makes a bundle of the checkpoint `path` in the new folder `out`, its classifier kept.
+    """Make a bundle of the checkpoint `path` in the new folder `out`, its classifier kept.
 
     The network is found by names and shapes, below whatever prefix; `model` names it, or published weights of it, where
     they do not tell its padding. `classes` and `class_order` are as in effnet.weights.own_classes.read_classes.
@@ -85,7 +85,7 @@ def import_checkpoint(
 
 
 def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields that are given, refused before a file is read where no Preprocess can have them."""
+    """Return the fields that are given, refused before a file is read where no Preprocess can have them."""
     given = {key: value for key, value in preprocess.items() if value is not None}
     if given.get("mode") == "pad":
         given = {"crop": 1.0} | given
@@ -97,7 +97,7 @@ def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
 def _read(
     path: Path, *, model: str | None, head: str | None, changes: dict[str, Any]
 ) -> tuple[NetworkFile, Preprocess, PublishedWeights | None, tuple[str, ...]]:
-    """Returns the network, how its images are prepared, the published weights that these are, if any, and notes."""
+    """Return the network, how its images are prepared, the published weights that these are, if any, and notes."""
     asked = named_or_none(model)
     described = None if model else read_hub_config(path)
     network = described.network if described else model

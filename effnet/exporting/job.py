@@ -13,8 +13,8 @@ import numpy as np
 
 from effnet.errors import EffnetError, InputError
 from effnet.exporting.acceptance import Acceptance, check_max_drop
+from effnet.exporting.images import CALIBRATED, Images, gather
 from effnet.exporting.ledger import Entry, digest_of, record, versions_for
-from effnet.exporting.pictures import CALIBRATED, Pictures, gather
 from effnet.exporting.proof import Proof, Said, prove
 from effnet.exporting.targets import Quantization, write_export
 from effnet.measure.paired import MAX_DROP, Paired
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 class Exported:
     """One format of a bundle, written.
 
-    `check` is against the eager network, on random pictures where `random`; None where the runtime does not run here.
-    `accuracy` is that on the `scored` pictures, which are those of `part`, in the runtime itself; None without data.
+    `check` is against the eager network, on random images where `random`; None where the runtime does not run here.
+    `accuracy` is that on the `scored` images, which are those of `part`, in the runtime itself; None without data.
     `unscored` says why there is none though data were given. `judged` is what fewer bits cost on labelled images; None
     for 32 bits, and where there are no such images.
     """
@@ -96,12 +96,12 @@ def export(
     images: int = CALIBRATED,
     max_drop: float = MAX_DROP,
 ) -> "ExportCheck | FeaturesCheck | dict[str, Exported] | None":
-    """Writes formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each proven.
+    """Write formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each proven.
 
     Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
     run); for a list of names, an Exported each. With `features` the files give embeddings in place of probabilities,
     for Predictor.embed: features.onnx and its like, checked against the module's features and not scored. Checks run on
-    test pictures of `data`, or on random ones; with data the test split is scored too, and `images` pictures of the
+    test images of `data`, or on random ones; with data the test split is scored too, and `images` images of the
     training split calibrate int8. A file of fewer than 32 bits that loses more than the share `max_drop` of the
     accuracy on the validation split (the test split without one) is refused by a BudgetError; without data nothing
     judges it. Raises the first EffnetError once all formats have had their turn; a format that fails leaves its old
@@ -141,16 +141,16 @@ def export_each(
     max_drop: float = MAX_DROP,
     progress: Said | None = None,
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
-    """Yields each format as soon as it lies in its place, or the error for which it does not.
+    """Yield each format as soon as it lies in its place, or the error for which it does not.
 
-    `progress` hears what is done with which pictures of how many. Raises EffnetError at once for what no format could
+    `progress` hears what is done with which images of how many. Raises EffnetError at once for what no format could
     be made with: no bundle, unknown names, data that cannot be read, a folder that cannot be written to.
     """
     targets = [(features_format if features else find_format)(name) for name in dict.fromkeys(names)]
     if not targets:
         raise InputError("export takes at least one format; got none")
     if images < 1:
-        raise InputError(f"at least 1 picture must calibrate int8; got {images}")
+        raise InputError(f"at least 1 image must calibrate int8; got {images}")
     check_max_drop(max_drop)
     for target in targets:
         if can_run(target.runtime) and (error := missing(target.runtime)):
@@ -180,19 +180,19 @@ def _export_all(
 
     state, module = load_state(folder), load_module(folder)
     calibrated = images if any(target.precision == "int8" for target in targets) else 0
-    pictures = gather(config, data, folder=folder, calibrated=calibrated)
+    judging = gather(config, data, folder=folder, calibrated=calibrated)
     with _plain_errors(place):
         _prepare_place(place, folder, config, targets)
     embed = targets[0].result == "features"
-    eager = (eager_features if embed else eager_probabilities)(module, config, pictures.check)
+    eager = (eager_features if embed else eager_probabilities)(module, config, judging.check)
     judge = None
-    if pictures.judged is not None and not embed:
-        judge = Acceptance(config=config, state=state, split=pictures.judged, max_drop=max_drop, place=place)
+    if judging.judged is not None and not embed:
+        judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError
         try:
             with _plain_errors(place):
-                result = _export_one(target, place, config, state, pictures, eager, settings, judge, progress)
+                result = _export_one(target, place, config, state, judging, eager, settings, judge, progress)
         except EffnetError as error:
             result = error
         yield target.base, result
@@ -200,7 +200,7 @@ def _export_all(
 
 @contextmanager
 def _plain_errors(place: Path) -> Iterator[None]:
-    """Says in one line that a disk is full or a folder may not be written to."""
+    """Say in one line that a disk is full or a folder may not be written to."""
     try:
         yield
     except OSError as error:
@@ -216,13 +216,13 @@ def _export_one(
     place: Path,
     config: ModelConfig,
     state: Mapping[str, np.ndarray],
-    pictures: Pictures,
+    judging: Images,
     eager: np.ndarray,
     quantization: Quantization,
     judge: Acceptance | None,
     progress: Said | None,
 ) -> Exported:
-    calibration = pictures.calibration if target.precision == "int8" else None
+    calibration = judging.calibration if target.precision == "int8" else None
     if progress:
         progress(f"writing {target.name}", 0, 0)
     # Within the folder, so that the files move in whole once they are proven; until then the old ones stay.
@@ -232,7 +232,7 @@ def _export_one(
         write_config(config, scratch, digests=digests_of(scratch, [target.name]))
         proof = Proof()
         if can_run(target.runtime):
-            proof = prove(target, Predictor(scratch, format=target.base), pictures, eager, judge, progress)
+            proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress)
         size = target.size_bytes(scratch)
         _move_in(scratch, place, target)
     check, judged = proof.check, proof.judged
@@ -241,7 +241,7 @@ def _export_one(
         digest=digest_of(place, target) or "",
         size_bytes=size,
         checked=differs.pop("images", 0),
-        random=pictures.random,
+        random=judging.random,
         **differs,
         scored=proof.scored,
         accuracy=proof.accuracy,
@@ -256,11 +256,11 @@ def _export_one(
         path=place / target.file,
         size_bytes=size,
         check=check,
-        random=pictures.random,
+        random=judging.random,
         accuracy=proof.accuracy,
         scored=proof.scored,
-        part=pictures.part,
-        unscored=pictures.unscored,
+        part=judging.part,
+        unscored=judging.unscored,
         judged=judged,
     )
 
@@ -275,7 +275,7 @@ def _settings(quantization: Quantization, images: int) -> dict[str, object]:
 
 
 def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequence[Format]) -> None:
-    """Makes a folder other than the bundle's one that can predict: it gets a config of its own."""
+    """Make a folder other than the bundle's one that can predict: it gets a config of its own."""
     if place.resolve() == folder.resolve():
         return
     if (place / CONFIG).exists():
@@ -291,7 +291,7 @@ def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequ
 
 
 def _move_in(scratch: Path, place: Path, target: Format) -> None:
-    """Moves the files of a format to their place, or leaves the old ones there where one cannot be moved.
+    """Move the files of a format to their place, or leaves the old ones there where one cannot be moved.
 
     The config that names them comes last. Until then it names none, so that a process that is killed in between leaves
     no digest of another file. All that needs room on the disk is written before anything is moved.
@@ -327,7 +327,7 @@ def _move_in(scratch: Path, place: Path, target: Format) -> None:
 
 
 def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None) -> Path:
-    """Returns a copy of the config of `place`, in `scratch`, with other digests; with None it is as it was."""
+    """Return a copy of the config of `place`, in `scratch`, with other digests; with None it is as it was."""
     scratch.mkdir()
     copy = Path(shutil.copyfile(place / CONFIG, scratch / CONFIG))
     if digests is not None:

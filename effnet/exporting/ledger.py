@@ -30,8 +30,8 @@ class Entry:
     """What is known of one export.
 
     `digest` is that of its files when it was proven. `max_difference` (of a probability) and `agreement` (share of
-    equal top classes) are against the eager network on `checked` pictures, random ones where `random` says so; None
-    where the runtime does not run here. `accuracy` is that on the `scored` pictures of the test split. `drop` is
+    equal top classes) are against the eager network on `checked` images, random ones where `random` says so; None
+    where the runtime does not run here. `accuracy` is that on the `scored` images of the test split. `drop` is
     the share of accuracy that fewer bits lost against 32 on the `judged` labelled images, below 0 for a gain; None
     where nothing judged. `calibration` says how int8 found its ranges. Of embeddings `relative_error` is the largest
     length of a difference, as a share of the eager embedding's, and `cosine` the least cosine; None of the others.
@@ -54,7 +54,7 @@ class Entry:
 
 
 def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
-    """Returns, by format, what is known of the exports that lie in the bundle `folder` as they were proven.
+    """Return, by format, what is known of the exports that lie in the bundle `folder` as they were proven.
 
     Nothing is known of an export whose files have changed since or are gone, nor where exports.json is absent or
     damaged: `effnet export` finds it anew.
@@ -79,14 +79,14 @@ def _is_usable(entry: Entry) -> bool:
 
 
 def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:
-    """Writes what is known of the format `name` into exports.json, whole or not at all."""
+    """Write what is known of the format `name` into exports.json, whole or not at all."""
     entries = {**read_ledger(folder), name: entry}
     data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in EXPORTS if key in entries}}
     write_text(Path(folder) / LEDGER, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
-    """Returns a digest of the files of a format in `folder`, None where one is missing or cannot be read."""
+    """Return a digest of the files of a format in `folder`, None where one is missing or cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         for name in (target.file, *target.others):
@@ -101,7 +101,7 @@ def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
 
 
 def versions_for(runtime: Runtime) -> dict[str, str]:
-    """Returns the versions of effnet and of the packages that stand behind a runtime's exports, where installed."""
+    """Return the versions of effnet and of the packages that stand behind a runtime's exports, where installed."""
     found = {}
     for package in ("effnet", *_PACKAGES[runtime]):
         try:

@@ -28,9 +28,9 @@ def to_tflite(
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Returns the TFLite file of `spec` with folded `weights` (from fold_norms or random_weights), in 32 bits.
+    """Return the TFLite file of `spec` with folded `weights` (from fold_norms or random_weights), in 32 bits.
 
-    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is free, the picture's side is fixed to
+    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is free, the image's side is fixed to
     `resolution`. The file holds `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises
     SpecError where mean does not match the spec's channels, MissingExtraError without ai-edge-litert.
     """
@@ -47,9 +47,9 @@ def write(
     images: np.ndarray | None,
     quantization: "Quantization",
 ) -> None:
-    """Writes the format `target` of a state dict as arrays into `folder`, whole or not at all.
+    """Write the format `target` of a state dict as arrays into `folder`, whole or not at all.
 
-    `images`, uint8 [pictures, R, R, C], and `quantization` are for int8 alone. Raises InputError for a way of
+    `images`, uint8 [images, R, R, C], and `quantization` are for int8 alone. Raises InputError for a way of
     quantizing that LiteRT has no means of.
     """
     preprocess = config.preprocess

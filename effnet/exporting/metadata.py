@@ -6,7 +6,7 @@ from effnet.runtime.config import ModelConfig
 
 
 def model_metadata(config: ModelConfig) -> dict[str, str]:
-    """Returns class names, preprocessing, the network's name and, where there is one, the threshold, as texts.
+    """Return class names, preprocessing, the network's name and, where there is one, the threshold, as texts.
 
     Of a network without a classifier, whose file gives features, the class names are an empty list.
     """

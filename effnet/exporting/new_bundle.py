@@ -20,7 +20,7 @@ _IMAGES = 4
 
 @contextmanager
 def new_bundle(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder whose files become those of `folder` if nothing goes wrong; otherwise nothing is left.
+    """Yield an empty folder whose files become those of `folder` if nothing goes wrong; otherwise nothing is left.
 
     Raises InputError if `folder` is in use.
     """
@@ -41,7 +41,7 @@ def new_bundle(folder: Path) -> Iterator[Path]:
 def write_bundle(
     folder: Path, config: ModelConfig, state: dict[str, np.ndarray], *, card: Callable[[ModelConfig], str]
 ) -> None:
-    """Writes a whole bundle: model.onnx, if there is a classifier, gives what the module gives. Its origin is dated.
+    """Write a whole bundle: model.onnx, if there is a classifier, gives what the module gives. Its origin is dated.
 
     Raises EffnetError if the two differ.
     """
@@ -63,7 +63,7 @@ def write_bundle(
 
 
 def _move(beside: Path, folder: Path) -> None:
-    """Gives the finished bundle its place; in a folder that exists, config.json last: with it, it is a bundle."""
+    """Give the finished bundle its place; in a folder that exists, config.json last: with it, it is a bundle."""
     if not folder.is_dir():
         os.replace(beside, folder)
         return
@@ -74,7 +74,7 @@ def _move(beside: Path, folder: Path) -> None:
 
 
 def _check(folder: Path, config: ModelConfig) -> None:
-    """Raises EffnetError where model.onnx does not give the module's probabilities."""
+    """Raise EffnetError where model.onnx does not give the module's probabilities."""
     from effnet.exporting.verify import check_export
     from effnet.runtime.predictor import Predictor
     from effnet.weights.bundle import load_module

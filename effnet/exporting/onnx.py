@@ -1,6 +1,6 @@
 """A spec and its folded weights, written straight as an ONNX graph: milliseconds, no torch.
 
-The graph takes uint8 pictures [batch, height, width, channels] under the name `image` and returns
+The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
 `probabilities` [batch, classes] or, without a classifier, `features` [batch, channels]; normalisation is inside,
 paddings are static.
 """
@@ -57,9 +57,9 @@ def to_onnx(
     metadata: Mapping[str, str] | None = None,
     parameter: "Parameter | None" = None,
 ) -> "onnx.ModelProto":
-    """Returns the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
+    """Return the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
 
-    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is dynamic, the picture's side is
+    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is dynamic, the image's side is
     fixed to `resolution`. `parameter` stores a weight or bias; by default as it is. Raises SpecError where mean does
     not match the spec's channels.
     """
@@ -81,7 +81,7 @@ def to_onnx(
 def start_graph(
     spec: ArchSpec, mean: Sequence[float], std: Sequence[float], resolution: int | None
 ) -> tuple[Graph, int]:
-    """Returns an empty graph and the side of its pictures; raises SpecError where these do not match `spec`."""
+    """Return an empty graph and the side of its images; raises SpecError where these do not match `spec`."""
     try:
         import onnx
     except ImportError as error:
@@ -95,9 +95,9 @@ def start_graph(
 
 
 def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
-    """Centres the pixels; the division by the spread goes into the first convolution's weights.
+    """Centre the pixels; the division by the spread goes into the first convolution's weights.
 
-    The subtraction cannot follow it there: the zeros that pad a picture stand for normalised pixels.
+    The subtraction cannot follow it there: the zeros that pad an image stand for normalised pixels.
     """
     centre = graph.constant("normalise.mean", 255.0 * np.asarray(mean, np.float32))
     x = graph.node("Cast", [IMAGE], "normalise.cast", to=1)
@@ -106,7 +106,7 @@ def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
 
 
 def scaled_stem(weights: Mapping[str, np.ndarray], std: Sequence[float]) -> np.ndarray:
-    """Returns the first convolution's weights for centred pixels of 0..255."""
+    """Return the first convolution's weights for centred pixels of 0..255."""
     scale = 1.0 / (255.0 * np.asarray(std, np.float64))
     return (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)
 
@@ -121,7 +121,7 @@ def add_layer(
     pads: Sequence[int] = (),
     output: str | None = None,
 ) -> str:
-    """Adds a layer that reads `inputs` and writes `output` (by default `name`), and returns what it wrote.
+    """Add a layer that reads `inputs` and writes `output` (by default `name`), and returns what it wrote.
 
     `parameters` are weight and bias of a convolution or linear layer; `pads` (of pads_of) are what maps are padded by.
     """
@@ -145,7 +145,7 @@ def add_layer(
 
 
 def map_sides(spec: ArchSpec, side: int) -> dict[str, int]:
-    """Returns the side of every layer's output map for pictures of `side` pixels."""
+    """Return the side of every layer's output map for images of `side` pixels."""
     sides = {INPUT: side}
     for name, layer in named_layers(spec):
         sides[name] = 1 if layer.op == "global_pool" else output_side(sides[layer.inputs[0]], layer.stride)
@@ -153,7 +153,7 @@ def map_sides(spec: ArchSpec, side: int) -> dict[str, int]:
 
 
 def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]:
-    """Returns the static padding of a convolution or pooling: top, left, bottom, right."""
+    """Return the static padding of a convolution or pooling: top, left, bottom, right."""
     if spec.padding == "symmetric" or layer.stride == 1 or layer.op == "max_pool":
         return [layer.kernel_size // 2] * 4
     side = sides[layer.inputs[0]]
@@ -162,7 +162,7 @@ def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]
 
 
 def add_function(graph: Graph, name: str, function: str, x: str) -> str:
-    """Adds an activation or a gate."""
+    """Add an activation or a gate."""
     match function:
         case "silu":
             return graph.node("Mul", [x, graph.node("Sigmoid", [x], f"{name}.sigmoid")], name)
@@ -177,7 +177,7 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
 
 
 def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[str, int]:
-    """Adds what the network returns, a function of the last layer in `names`, and returns its name and width."""
+    """Add what the network returns, a function of the last layer in `names`, and returns its name and width."""
     if spec.num_classes:
         return graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1), spec.num_classes
     return graph.node("Flatten", [names["pool"]], FEATURES, axis=1), spec.feature_channels
@@ -186,7 +186,7 @@ def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[
 def finish_graph(
     graph: Graph, output: tuple[str, int], spec: ArchSpec, side: int, metadata: Mapping[str, str]
 ) -> "onnx.ModelProto":
-    """Returns the model that maps pictures to `output`, a name and a width."""
+    """Return the model that maps images to `output`, a name and a width."""
     onnx, (name, width) = graph.onnx, output
     image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", side, side, spec.in_channels])
     declared = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
@@ -203,7 +203,7 @@ def finish_graph(
 
 
 def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
-    """Returns the file of `model` with these tensors of the graph as its outputs, in this order."""
+    """Return the file of `model` with these tensors of the graph as its outputs, in this order."""
     import onnx
 
     whole = onnx.ModelProto()
@@ -214,6 +214,6 @@ def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
 
 
 def write_onnx(model: "onnx.ModelProto", path: Path, *, durable: bool = True) -> None:
-    """Writes `model` to `path` whole or not at all; what is to be thrown away need not be `durable`."""
+    """Write `model` to `path` whole or not at all; what is to be thrown away need not be `durable`."""
     with written_whole(path, durable=durable) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))

@@ -34,7 +34,7 @@ def write(
     images: np.ndarray | None,
     quantization: Quantization,
 ) -> None:
-    """Writes one of OpenVINO's formats into `folder`; see effnet.exporting.targets.write_export.
+    """Write one of OpenVINO's formats into `folder`; see effnet.exporting.targets.write_export.
 
     fp16 keeps the weights in 16 bits and computes in 32; bf16 does too, but lets the processor compute in bfloat16.
     Raises SpecError where OpenVINO cannot convert the network, MissingExtraError without openvino or, for int8, nncf.
@@ -61,7 +61,7 @@ def write(
 
 
 def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
-    """Returns the openvino.Model of a state dict as arrays, in 32 bits.
+    """Return the openvino.Model of a state dict as arrays, in 32 bits.
 
     convert_model, not read_model: it joins what belongs together (a sigmoid and a product to Swish, a bias of one
     constant), without which NNCF quantizes within an activation and finds no bias to correct.
@@ -74,10 +74,10 @@ def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
 
 
 def quantize(model: Any, images: np.ndarray, quantization: Quantization) -> Any:
-    """Returns the openvino.Model in 8 bits, its ranges found on `images`, uint8 [pictures, R, R, C].
+    """Return the openvino.Model in 8 bits, its ranges found on `images`, uint8 [images, R, R, C].
 
     Weights are symmetric a channel, activations asymmetric where they have both signs (NNCF's preset MIXED): what
-    SiLU needs. "minmax" is NNCF's own estimate, the mean of the pictures' extremes; "percentile" the mean of their
+    SiLU needs. "minmax" is NNCF's own estimate, the mean of the images' extremes; "percentile" the mean of their
     quantiles. Raises InputError for "entropy", which NNCF lacks. Source: recipe and accuracies of
     openvinotoolkit/nncf, tests/post_training/data/ptq_reference_data.yaml.
     """
@@ -104,7 +104,7 @@ def quantize(model: Any, images: np.ndarray, quantization: Quantization) -> Any:
 
 
 def _halve_weights_(model: Any, kept: list[str]) -> None:
-    """Stores in 16 bits the weights that NNCF left in 32 without being asked to, as it does in squeeze-and-excitation.
+    """Store in 16 bits the weights that NNCF left in 32 without being asked to, as it does in squeeze-and-excitation.
 
     They are a third of B0's file otherwise; save_model's own compression leaves quantized models alone.
     """
@@ -121,7 +121,7 @@ def _halve_weights_(model: Any, kept: list[str]) -> None:
 
 
 def operations_of(model: Any, layers: tuple[str, ...]) -> list[str]:
-    """Returns the names of the operations that multiply the weights of `layers`.
+    """Return the names of the operations that multiply the weights of `layers`.
 
     OpenVINO splits a layer in two, of which the sum with the bias has the layer's name.
     """
@@ -133,7 +133,7 @@ def operations_of(model: Any, layers: tuple[str, ...]) -> list[str]:
 
 
 def describe_model(model: Any, config: ModelConfig, *, inference_precision: str) -> None:
-    """Writes into the model's own metadata what its numbers mean.
+    """Write into the model's own metadata what its numbers mean.
 
     `model_info` follows OpenVINO's Model API, whose labels are one text: spaces within a name become underscores.
     The section `effnet` has the same keys as the ONNX file's metadata, and the precision to compute in.
@@ -147,7 +147,7 @@ def describe_model(model: Any, config: ModelConfig, *, inference_precision: str)
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns the section `effnet` of the metadata of the model at `path`; class_names and preprocess are JSON."""
+    """Return the section `effnet` of the metadata of the model at `path`; class_names and preprocess are JSON."""
     model = _import_openvino().Core().read_model(os.fspath(path))
     keys = ("class_names", "preprocess", "network", "threshold", "inference_precision")
     return {key: model.get_rt_info([_SECTION, key]).astype(str) for key in keys if model.has_rt_info([_SECTION, key])}
@@ -174,6 +174,6 @@ def _import_nncf() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps NNCF's bars and greetings off stdout, where results stand."""
+    """Keep NNCF's bars and greetings off stdout, where results stand."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

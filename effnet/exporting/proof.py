@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effnet.exporting.acceptance import Acceptance
-from effnet.exporting.pictures import Pictures, accuracy_of
+from effnet.exporting.images import Images, accuracy_of
 from effnet.measure.paired import Paired
 from effnet.runtime.formats import Format
 from effnet.runtime.predictor import Predictor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effnet.exporting.verify import ExportCheck, FeaturesCheck
 
 Said = Callable[[str, int, int], None]
-"""What is done, with how many pictures of how many."""
+"""What is done, with how many images of how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Proof:
 def prove(
     target: Format,
     predictor: Predictor,
-    pictures: Pictures,
+    images: Images,
     eager: np.ndarray,
     judge: Acceptance | None,
     progress: Said | None,
@@ -41,13 +41,13 @@ def prove(
     from effnet.exporting.verify import compare, compare_features
 
     if target.result == "features":  # of which none is right or wrong
-        return Proof(check=compare_features(eager, predictor, pictures.check))
+        return Proof(check=compare_features(eager, predictor, images.check))
     name, judged, accuracy, scored = predictor.format.name, None, None, 0
-    check = compare(eager, predictor, pictures.check)
+    check = compare(eager, predictor, images.check)
     if judge is not None and predictor.format.precision != "fp32":
         judged = judge.judge(predictor, progress=_said(progress, f"judging {name}"))
-    if pictures.scored is not None:
-        accuracy, scored = accuracy_of(predictor, pictures.scored, progress=_said(progress, f"scoring {name}"))
+    if images.scored is not None:
+        accuracy, scored = accuracy_of(predictor, images.scored, progress=_said(progress, f"scoring {name}"))
     return Proof(check=check, accuracy=accuracy, scored=scored, judged=judged)
 
 

@@ -1,4 +1,4 @@
-"""8 bits for ExecuTorch: torchao's PT2E with XNNPACK's operators, ranges from pictures, biases corrected."""
+"""8 bits for ExecuTorch: torchao's PT2E with XNNPACK's operators, ranges from images, biases corrected."""
 
 from collections.abc import Sequence
 
@@ -42,7 +42,7 @@ _OBSERVERS = {"minmax": MinMaxObserver, "percentile": PercentileObserver}
 
 
 def _rounding(method: Calibration) -> QuantizationConfig:
-    """Returns asymmetric int8 for each map and symmetric int8 for each output channel's weights.
+    """Return asymmetric int8 for each map and symmetric int8 for each output channel's weights.
 
     ExecuTorch's own configuration sets the least scale to 2^-12, too coarse for weights that norms or the pixels'
     spread were folded into.
@@ -74,7 +74,7 @@ class Quantizer(XNNPACKQuantizer):
     """
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-        """Marks what is to be rounded in `model`, and returns it."""
+        """Mark what is to be rounded in `model`, and returns it."""
         for node in model.graph.nodes:
             if node.target in _CLAMPS and _is_lone_convolution(node.args[0]) and self._may_round(node.args[0]):
                 self._fuse(node.args[0], node)
@@ -106,15 +106,15 @@ def _is_lone_convolution(node: fx.Node) -> bool:
 
 
 def _layer_of(node: fx.Node) -> str:
-    """Returns the path of the innermost module that `node` comes from."""
+    """Return the path of the innermost module that `node` comes from."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return stack[-1][0].removeprefix("L['self'].") if stack else ""
 
 
 def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -> fx.GraphModule:
-    """Returns the graph of `module`, whose biases it changes, with weights and maps rounded to 8 bits.
+    """Return the graph of `module`, whose biases it changes, with weights and maps rounded to 8 bits.
 
-    `images` is uint8 [pictures, side, side, channels]. A float layer still reads and hands on maps that its neighbours
+    `images` is uint8 [images, side, side, channels]. A float layer still reads and hands on maps that its neighbours
     round. Raises InputError for a layer's name that there is not, and for what torchao has no means of.
     """
     layers = {f"network.{name}" for name in quantization.float_layers}
@@ -125,23 +125,23 @@ def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -
     if quantization.bias_correction == "full":
         raise InputError("executorch-int8 corrects biases fast or not at all; got full: give fast or none")
     rounding = _rounding(quantization.method)
-    pictures = torch.from_numpy(np.ascontiguousarray(images))
+    batch = torch.from_numpy(np.ascontiguousarray(images))
     if quantization.bias_correction == "fast":
-        correct_biases_(module, pictures, skip=layers)
+        correct_biases_(module, batch, skip=layers)
     quantizer = Quantizer()
     quantizer.set_global(rounding)
     quantizer.set_filter_function(lambda node: _layer_of(node) not in layers)
-    graph = torch.export.export(module, (pictures[:1],)).module()
+    graph = torch.export.export(module, (batch[:1],)).module()
     prepared = prepare_pt2e(graph, quantizer)
     with torch.no_grad():
-        for picture in pictures:
-            prepared(picture[None])
+        for image in batch:
+            prepared(image[None])
     return convert_pt2e(prepared)
 
 
 @torch.no_grad()
-def correct_biases_(module: nn.Module, pictures: Tensor, *, skip: Sequence[str] | set[str] = ()) -> None:
-    """Adds to each bias what rounding the layer's weights takes from its mean output over `pictures`.
+def correct_biases_(module: nn.Module, images: Tensor, *, skip: Sequence[str] | set[str] = ()) -> None:
+    """Add to each bias what rounding the layer's weights takes from its mean output over `images`.
 
     Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2;
     the means are those of the network in 32 bits.
@@ -163,16 +163,16 @@ def correct_biases_(module: nn.Module, pictures: Tensor, *, skip: Sequence[str] 
 
     layers = {n: m for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n not in skip}
     handles = [watch(name, layer) for name, layer in layers.items()]
-    for picture in pictures:
-        module(picture[None])
+    for image in images:
+        module(image[None])
     for handle in handles:
         handle.remove()
     for name, total in sums.items():
-        layers[name].bias += total / len(pictures)
+        layers[name].bias += total / len(images)
 
 
 def _rounded(weight: Tensor) -> Tensor:
-    """Returns weights as symmetric int8 of each output channel has them."""
+    """Return weights as symmetric int8 of each output channel has them."""
     scale = weight.abs().flatten(1).amax(1).div(127).clamp(min=torch.finfo(torch.float32).eps)
     scale = scale.view(-1, *(1,) * (weight.ndim - 1))
     return (weight / scale).round().clamp(-127, 127) * scale

@@ -30,7 +30,7 @@ def pull(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Makes a bundle of the published weights `name` in the new folder `out`, and returns the folder.
+    """Make a bundle of the published weights `name` in the new folder `out`, and returns the folder.
 
     `name` is what effnet.weights.catalog.find takes; `out` is effnet-NAME by default. `file` is the published file,
     if it is on this machine already; if no hash proves that it is, the bundle says so, and bears neither the name nor
@@ -57,7 +57,7 @@ def _load(
     offline: bool,
     progress: Progress | None,
 ) -> tuple["Pretrained", bool]:
-    """Returns the weights, and whether a hash showed that they are the published ones."""
+    """Return the weights, and whether a hash showed that they are the published ones."""
     if file is None:
         path = fetch(entry, offline=offline, progress=progress)
         return _read(entry, offline=offline), path.is_file() and verify_hash(path, entry)
@@ -77,7 +77,7 @@ def _load(
 
 
 def _verify(path: Path, entry: PublishedWeights) -> None:
-    """Raises WeightsError if the file must be the published one and has another hash.
+    """Raise WeightsError if the file must be the published one and has another hash.
 
     timm's hashes are those of its older files, which the names tell from the rest; the hub's cache has its own.
     """

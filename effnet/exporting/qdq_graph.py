@@ -3,7 +3,7 @@
 Tensors in 8 bits stand between QuantizeLinear and DequantizeLinear; ONNX Runtime fuses what is between two such pairs
 into one integer kernel. Weights are int8, symmetric, one scale a channel; biases int32; all else uint8 with a zero
 point. What costs nothing in integers is folded away: a ReLU, ReLU6 or hard sigmoid behind a convolution or sum is the
-range that its output saturates at, and the pictures go into the first convolution as they are.
+range that its output saturates at, and the images go into the first convolution as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import onnx
 
 # The largest distance, in levels of a pixel, between a channel's mean and the zero point that stands for it where the
-# picture is padded.
+# image is padded.
 _MAX_OFFSET = 16
 _MAX_BIAS = 2.0**30
 PROBE = "probe"
@@ -78,9 +78,9 @@ def to_qdq(
     reduce_range: bool = False,
     pair_stem: bool = False,
 ) -> "onnx.ModelProto":
-    """Returns the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
+    """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
-    Pictures, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and
+    Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and
     linear layers whose weights, input and output keep 32 bits. `reduce_range` keeps weights to 7 bits, for x86
     processors without VNNI, whose sums of products of 8 bits saturate. `pair_stem` writes the first convolution as in
     qdq_stem, where it can be: the same numbers, faster on x86. Raises SpecError where a range is missing or a
@@ -108,9 +108,9 @@ def to_probe(
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
 ) -> bytes:
-    """Returns the file of the int8 network up to a convolution or linear layer, whose mean output is what it puts out.
+    """Return the file of the int8 network up to a convolution or linear layer, whose mean output is what it puts out.
 
-    That is [pictures, channels], of the sums of 32 bits before they are clipped and rounded to 8.
+    That is [images, channels], of the sums of 32 bits before they are clipped and rounded to 8.
     """
     writer = _start(
         spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers, weight_levels=127
@@ -152,12 +152,12 @@ def _start(
         paired=False,
     )  # fmt: skip
     writer.paired = pair_stem and "stem.conv" in writer.schemes and can_pair(stem, side, pads_of(stem, sides, spec))
-    _write_picture(writer, mean, std)
+    _write_image(writer, mean, std)
     return writer
 
 
-def _write_picture(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Adds the way of the picture into the first convolution.
+def _write_image(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Add the way of the image into the first convolution.
 
     Its pixels are numbers of 8 bits already, of scale 1. Their zero point, one for all channels, stands for the mean,
     and what it differs from each channel's goes into the bias. Where they differ much, pixels are centred as floats.
@@ -214,7 +214,7 @@ def _is_folded(writer: _Writer, act: str) -> bool:
 
 
 def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Tensor:
-    """Adds a convolution or a linear layer."""
+    """Add a convolution or a linear layer."""
     graph, scheme = writer.graph, writer.schemes.get(name)
     weight, bias = writer.weights[f"{name}.weight"], writer.weights[f"{name}.bias"]
     if scheme and _gates(writer, name):
@@ -242,14 +242,14 @@ def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Te
 
 
 def _gates(writer: _Writer, layer: str) -> bool:
-    """Returns whether a hard sigmoid is folded into a convolution."""
+    """Return whether a hard sigmoid is folded into a convolution."""
     return writer.spec.se_gate == "hard_sigmoid" and writer.folded.get(layer, "").endswith(".gate")
 
 
 def _add_parameters(
     writer: _Writer, name: str, weight: np.ndarray, bias: np.ndarray, x: Affine | None
 ) -> tuple[str, str]:
-    """Adds weights of 8 bits and, where the input has 8 too, a bias of 32; returns the names of their values."""
+    """Add weights of 8 bits and, where the input has 8 too, a bias of 32; returns the names of their values."""
     graph, step = writer.graph, x.scale if x else 1.0
     quantized, scales = quantize_weight(weight, levels=writer.weight_levels, least=np.abs(bias) / (_MAX_BIAS * step))
     if name == "stem.conv" and writer.paired:
@@ -267,7 +267,7 @@ def _add_parameters(
 def quantize_weight(
     weight: np.ndarray, *, levels: int = 127, least: np.ndarray | float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns int8 weights and their scale for each output channel; no scale is below `least`."""
+    """Return int8 weights and their scale for each output channel; no scale is below `least`."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float64)
     scales = np.maximum(np.where(largest > 0, largest / levels, 1.0), np.maximum(least, 1e-20)).astype(np.float32)
     shape = (-1,) + (1,) * (weight.ndim - 1)
@@ -282,7 +282,7 @@ def _dequantized(graph: Graph, name: str, quantized: np.ndarray, scales: np.ndar
 
 
 def _write_silu(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
-    """Adds x * sigmoid(x) as a table of 256 numbers and a product."""
+    """Add x * sigmoid(x) as a table of 256 numbers and a product."""
     graph = writer.graph
     gate = graph.node("Sigmoid", [x.values], f"{name}.sigmoid.float")
     gate = _quantize(graph, gate, affine(0, 1)).values
@@ -291,7 +291,7 @@ def _write_silu(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
 
 
 def _write_hard_swish(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
-    """Adds x * clip(x / 6 + 0.5, 0, 1): the second factor is the same number of 8 bits, clipped and read otherwise.
+    """Add x * clip(x / 6 + 0.5, 0, 1): the second factor is the same number of 8 bits, clipped and read otherwise.
 
     It saturates at 0 already where x does, at -3.
     """
@@ -323,7 +323,7 @@ def _dequantize(graph: Graph, quantized: str, scheme: Affine, *, name: str = "")
 
 
 def _constant_once(graph: Graph, value: float | int) -> str:
-    """Returns the name of a scale (a float) or a zero point (an int)."""
+    """Return the name of a scale (a float) or a zero point (an int)."""
     array = np.uint8(value) if isinstance(value, int) else np.float32(value)
     return _once(graph, f"zero_point.{array}" if isinstance(value, int) else f"scale.{array.tobytes().hex()}", array)
 

@@ -14,7 +14,7 @@ _CLIPS = ("relu", "relu6", "hard_sigmoid")
 
 
 def check_layers(layers: Mapping[str, Layer], ranges: Ranges, float_layers: Sequence[str]) -> None:
-    """Raises SpecError for float layers that are no convolution or linear layer, and where a range is missing."""
+    """Raise SpecError for float layers that are no convolution or linear layer, and where a range is missing."""
     known = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
     for name in float_layers:
         if name not in known:
@@ -27,7 +27,7 @@ def check_layers(layers: Mapping[str, Layer], ranges: Ranges, float_layers: Sequ
 
 
 def ranged_layers(spec: ArchSpec) -> list[str]:
-    """Returns the names of the layers whose ranges to_qdq needs."""
+    """Return the names of the layers whose ranges to_qdq needs."""
     return _ranged(dict(named_layers(spec)))
 
 
@@ -37,7 +37,7 @@ def _ranged(layers: Mapping[str, Layer]) -> list[str]:
 
 
 def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
-    """Returns the activation that each convolution or sum ends with where it is only a clip."""
+    """Return the activation that each convolution or sum ends with where it is only a clip."""
     origin = {name: name if layer.op != "norm" else layer.inputs[0] for name, layer in layers.items()}
     found = {}
     for name, layer in layers.items():
@@ -51,7 +51,7 @@ def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
 def schemes_of(
     layers: Mapping[str, Layer], folded: Mapping[str, str], ranges: Ranges, float_layers: frozenset[str]
 ) -> dict[str, Affine]:
-    """Returns scale and zero point of every tensor of 8 bits, by the layer that puts it out; the rest stays float.
+    """Return scale and zero point of every tensor of 8 bits, by the layer that puts it out; the rest stays float.
 
     A tensor has 8 bits where something that reads it computes in 8, and neither its writer nor a reader is a float
     layer.
@@ -73,7 +73,7 @@ def schemes_of(
 
 
 def _readers(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
-    """Returns the layers that read each layer's output; norms, which are folded, stand aside."""
+    """Return the layers that read each layer's output; norms, which are folded, stand aside."""
     found: dict[str, list[str]] = {name: [] for name in (INPUT, *layers)}
     for name, layer in layers.items():
         for source in layer.inputs:

@@ -13,7 +13,7 @@ _CHATTER = ("torchao", "torch.utils._pytree", "coremltools")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back warnings, progress bars and log records below errors while a converter is imported and runs."""
+    """Hold back warnings, progress bars and log records below errors while a converter is imported and runs."""
     loggers = [logging.getLogger(name) for name in _CHATTER]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -41,14 +41,14 @@ class Affine(NamedTuple):
 
 
 def affine(low: float, high: float) -> Affine:
-    """Returns the finest scale that covers low..high and 0, which must be told exactly: it pads."""
+    """Return the finest scale that covers low..high and 0, which must be told exactly: it pads."""
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     scale = max(float(np.float32((high - low) / LEVELS)), _LEAST_SCALE)
     return Affine(scale, round(min(max(-low / scale, 0.0), LEVELS)))
 
 
 def silu_input(low: float, high: float, output: Affine) -> Affine:
-    """Returns the scale of a number before SiLU: only as wide as the output can tell apart.
+    """Return the scale of a number before SiLU: only as wide as the output can tell apart.
 
     Far below zero SiLU is nearly 0: such inputs are clipped where it is within half a step of 0.
     """
@@ -62,7 +62,7 @@ def silu_input(low: float, high: float, output: Affine) -> Affine:
 
 
 def hard_swish_input(high: float, output: Affine) -> Affine:
-    """Returns the scale of a number before hard-swish: 0 tells -3, below which all outputs are 0."""
+    """Return the scale of a number before hard-swish: 0 tells -3, below which all outputs are 0."""
     top = max(min(high, max(output.limits[1], HARD_LIMIT)), HARD_LIMIT / 8)
     zero_point = max(1, round(HARD_LIMIT / ((top + HARD_LIMIT) / LEVELS)))
     return Affine(float(np.float32(HARD_LIMIT / zero_point)), zero_point)
@@ -74,7 +74,7 @@ def silu(x: float) -> float:
 
 
 def within(function: str, low: float, high: float) -> tuple[float, float]:
-    """Returns the part of low..high that the activation or gate `function` can put out; all of it where there is none.
+    """Return the part of low..high that the activation or gate `function` can put out; all of it where there is none.
 
     Where nothing was ever put out, as behind a dead ReLU, both are 0.
     """
@@ -83,7 +83,7 @@ def within(function: str, low: float, high: float) -> tuple[float, float]:
 
 
 def random_ranges(spec: ArchSpec) -> dict[str, tuple[float, float]]:
-    """Returns plausible ranges of every layer of `spec`, for timing a network that nobody has trained."""
+    """Return plausible ranges of every layer of `spec`, for timing a network that nobody has trained."""
     found = {}
     for name, layer in named_layers(spec):
         if layer.op == "act":

@@ -52,15 +52,15 @@ def write_export(
     images: np.ndarray | None = None,
     quantization: Quantization | None = None,
 ) -> Path:
-    """Writes the format `name` of a state dict as arrays into `folder`, whole or not at all, and returns its path.
+    """Write the format `name` of a state dict as arrays into `folder`, whole or not at all, and returns its path.
 
-    `images`, uint8 [pictures, R, R, C] as preprocessing makes them, calibrate int8. Raises InputError where int8 lacks
+    `images`, uint8 [images, R, R, C] as preprocessing makes them, calibrate int8. Raises InputError where int8 lacks
     them, MissingExtraError where the runtime's packages are not installed, SpecError where it lacks an operator or the
     network has no classifier, which a format of embeddings leaves off.
     """
     target = find_export(name)
     if target.precision == "int8" and (images is None or not len(images)):
-        raise InputError(f"{name} must see pictures to find the ranges of its numbers; got none: give --data DATA")
+        raise InputError(f"{name} must see images to find the ranges of its numbers; got none: give --data DATA")
     quantization = quantization or Quantization()
     check_float_layers(quantization.float_layers, config.arch)
     if target.result == "features":
@@ -74,22 +74,22 @@ def write_export(
 
 
 def without_classifier(config: ModelConfig) -> ModelConfig:
-    """Returns the config of a bundle's backbone, whose graph ends at the features."""
+    """Return the config of a bundle's backbone, whose graph ends at the features."""
     arch = replace(config.arch, num_classes=0)
     return replace(config, arch=arch, class_names=(), temperature=1.0, threshold=None)
 
 
 def check_classifier(config: ModelConfig, target: Format) -> None:
-    """Raises SpecError where a file of probabilities is to be made of a network without a classifier."""
+    """Raise SpecError where a file of probabilities is to be made of a network without a classifier."""
     if not config.arch.num_classes:
         raise SpecError(
             f"a bundle's {target.file} gives probabilities, and {config.arch.name} has no classifier "
-            "(num_classes = 0); train one on your pictures: effnet fit DATA --weights BUNDLE"
+            "(num_classes = 0); train one on your images: effnet fit DATA --weights BUNDLE"
         )
 
 
 def check_float_layers(names: Iterable[str], spec: ArchSpec) -> None:
-    """Raises InputError for a name that is no convolution or linear layer of `spec`, with the nearest that is."""
+    """Raise InputError for a name that is no convolution or linear layer of `spec`, with the nearest that is."""
     known = [name for name, layer in named_layers(spec) if layer.op in ("conv", "linear")]
     for name in names:
         if name not in known:

@@ -21,7 +21,7 @@ FUSED = {"relu": "RELU", "relu6": "RELU6"}
 
 
 def load_schema() -> ModuleType:
-    """Imports the classes of the format's schema; raises MissingExtraError without ai-edge-litert."""
+    """Import the classes of the format's schema; raises MissingExtraError without ai-edge-litert."""
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
@@ -41,7 +41,7 @@ class Graph:
         self._constants: dict[str, int] = {}
 
     def tensor(self, name: str, shape: Sequence[int], kind: str = "FLOAT32", *, buffer: int = 0) -> int:
-        """Adds a tensor; without a buffer it is one of the batch, whose first dimension is free."""
+        """Add a tensor; without a buffer it is one of the batch, whose first dimension is free."""
         found = self.schema.TensorT()
         found.name, found.shape, found.buffer, found.hasRank = name, list(shape), buffer, True
         found.type = getattr(self.schema.TensorType, kind)
@@ -51,7 +51,7 @@ class Graph:
         return len(self.tensors) - 1
 
     def constant(self, name: str, array: np.ndarray) -> int:
-        """Adds a constant; the same name stands for the same constant."""
+        """Add a constant; the same name stands for the same constant."""
         if name not in self._constants:
             self.buffers.append(np.ascontiguousarray(array).tobytes())
             kind = {"float32": "FLOAT32", "int32": "INT32"}[array.dtype.name]
@@ -59,7 +59,7 @@ class Graph:
         return self._constants[name]
 
     def operator(self, op: str, inputs: Sequence[int], name: str, shape: Sequence[int], options: Any = None) -> int:
-        """Adds an operator with one output called `name`, and returns the output."""
+        """Add an operator with one output called `name`, and returns the output."""
         if op not in self.codes:
             self.codes.append(op)
         found = self.schema.OperatorT()
@@ -75,15 +75,15 @@ class Graph:
         return self.tensors[tensor].shape
 
     def options(self, kind: str, **fields: Any) -> Any:
-        """Returns the options of an operator, such as Conv2DOptions; fields that it lacks are an error."""
+        """Return the options of an operator, such as Conv2DOptions; fields that it lacks are an error."""
         return getattr(self.schema, f"{kind}OptionsT")(**fields)
 
     def activation(self, function: str) -> int:
-        """Returns the code of a function that an operator has inside; none for ""."""
+        """Return the code of a function that an operator has inside; none for ""."""
         return getattr(self.schema.ActivationFunctionType, FUSED.get(function, "NONE"))
 
     def model(self, *, description: str, image: int, output: int) -> Any:
-        """Returns the whole as a ModelT, with one signature from `image` to `output`."""
+        """Return the whole as a ModelT, with one signature from `image` to `output`."""
         schema = self.schema
         graph = schema.SubGraphT(
             tensors=self.tensors, inputs=[image], outputs=[output], operators=self.operators, name="main"
@@ -104,14 +104,14 @@ class Graph:
 
 
 def operator_code(schema: Any, op: str, *, version: int = 1) -> Any:
-    """Returns the entry of an operator in a model's list of those that it needs."""
+    """Return the entry of an operator in a model's list of those that it needs."""
     code = getattr(schema.BuiltinOperator, op)
     # Readers older than the wide field look at the narrow one, which has no room for codes above 127.
     return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)
 
 
 def serialise(model: Any) -> bytes:
-    """Returns the file of a ModelT, its constants aligned as the format's own writer has them."""
+    """Return the file of a ModelT, its constants aligned as the format's own writer has them."""
     import flatbuffers
 
     schema = load_schema()

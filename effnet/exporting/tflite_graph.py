@@ -1,6 +1,6 @@
 """A spec and its folded weights, written straight as a TFLite graph: milliseconds, no torch, no TensorFlow.
 
-The graph takes uint8 pictures [batch, height, width, channels] under the name `image` and returns
+The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
 `probabilities` [batch, classes] or, without a classifier, `features` [batch, channels]; normalisation is inside.
 Tensors bear the names of `named_layers`.
 """
@@ -34,10 +34,10 @@ def to_graph(
     resolution: int | None = None,
     pixels: Pixels = "uint8",
 ) -> Any:
-    """Returns the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
+    """Return the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is
-    one to be rounded: the pictures, 0..255, come as 32-bit floats, and functions are made of what is fast in 8 bits.
+    one to be rounded: the images, 0..255, come as 32-bit floats, and functions are made of what is fast in 8 bits.
     Raises SpecError where mean does not match the spec's channels.
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
@@ -81,7 +81,7 @@ def to_graph(
 
 
 def _find_fused(layers: Layers) -> dict[str, str]:
-    """Returns the functions that run inside the convolution or sum before them, by its name and by its norm's."""
+    """Return the functions that run inside the convolution or sum before them, by its name and by its norm's."""
     known = dict(layers)
     fused = {}
     for _, layer in layers:
@@ -94,9 +94,9 @@ def _find_fused(layers: Layers) -> dict[str, str]:
 
 
 def _add_normalisation(graph: Graph, image: int, mean: Sequence[float]) -> int:
-    """Centres the pixels; the division by the spread goes into the first convolution's weights.
+    """Centre the pixels; the division by the spread goes into the first convolution's weights.
 
-    The subtraction cannot follow it there: the zeros that pad a picture stand for normalised pixels.
+    The subtraction cannot follow it there: the zeros that pad an image stand for normalised pixels.
     """
     shape, x = graph.shape(image), image
     if graph.tensors[image].type == graph.schema.TensorType.UINT8:
@@ -135,7 +135,7 @@ def _add_conv(
 
 
 def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zeros: bool = True) -> tuple[int, int]:
-    """Returns the padded input and the rule for what is left to pad; without `zeros` the edge is mirrored.
+    """Return the padded input and the rule for what is left to pad; without `zeros` the edge is mirrored.
 
     SAME is TensorFlow's rule; it pads symmetrically but where a stride meets a side that it does not fit.
     """
@@ -163,7 +163,7 @@ def _add_linear(graph: Graph, name: str, x: int, constants: tuple[np.ndarray, np
 
 
 def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], function: str, spec: ArchSpec) -> int:
-    """Adds an operation without weights."""
+    """Add an operation without weights."""
     shape = graph.shape(inputs[0])
     match layer.op:
         case "global_pool":
@@ -186,7 +186,7 @@ def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], functio
 
 
 def _add_function(graph: Graph, name: str, function: str, x: int, *, composed: bool) -> int:
-    """Adds a function; `composed` of operators that have fast kernels in 8 bits, which HARD_SWISH has not."""
+    """Add a function; `composed` of operators that have fast kernels in 8 bits, which HARD_SWISH has not."""
     shape = graph.shape(x)
     match function:
         case "sigmoid":

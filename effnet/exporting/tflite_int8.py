@@ -1,6 +1,6 @@
 """A spec and its folded weights as an 8-bit TFLite file: own ranges, rounding by ai-edge-quantizer.
 
-Weights are rounded per output channel, activations per tensor and asymmetrically, pictures come in as uint8 and
+Weights are rounded per output channel, activations per tensor and asymmetrically, images come in as uint8 and
 probabilities go out as floats: softmax in 8 bits would know no probability below 1/256.
 """
 
@@ -24,12 +24,12 @@ from effnet.exporting.tflite_ranges import Progress, Range, observe, quiet, wide
 from effnet.exporting.weights import random_weights
 from effnet.runtime.session import FEATURES, IMAGE, PROBABILITIES
 
-# Ranges barely move behind so many pictures.
-MOST_PICTURES = 256
+# Ranges barely move behind so many images.
+MOST_IMAGES = 256
 _STEPS, _LARGEST = 255, 127
 # Sums of an 8-bit convolution have 32 bits; a bias may take so much of them, and the products have the rest.
 _MOST = 2**30
-_RANDOM_PICTURES = 2
+_RANDOM_IMAGES = 2
 
 
 def to_int8(
@@ -45,17 +45,17 @@ def to_int8(
     metadata: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> bytes:
-    """Returns the 8-bit TFLite file of `spec`; what it shares with to_tflite is meant as there.
+    """Return the 8-bit TFLite file of `spec`; what it shares with to_tflite is meant as there.
 
-    `images`, uint8 [pictures, R, R, C], show the ranges of the activations; of many, 256 are taken. `progress` hears
-    of pictures done and in all. Raises InputError for entropy ranges, for full bias correction and for float layers
+    `images`, uint8 [images, R, R, C], show the ranges of the activations; of many, 256 are taken. `progress` hears
+    of images done and in all. Raises InputError for entropy ranges, for full bias correction and for float layers
     that the network has not, MissingExtraError without ai-edge-quantizer.
     """
     _check(spec, quantization)
     quantizer = _load_quantizer()
     model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, pixels="float32")
     layers = _find_weighted(model)
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), MOST_PICTURES)).round().astype(int)]
+    chosen = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)]
     sources = {layer.source for layer in layers}
     ranges, means = observe(model, chosen, method=quantization.method, sources=sources, progress=progress)
     ranges = widen(model, ranges)
@@ -69,12 +69,12 @@ def to_int8(
 
 
 def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0) -> bytes:
-    """Returns an 8-bit file of `spec` with random weights, for timing it before anything is trained: under a second.
+    """Return an 8-bit file of `spec` with random weights, for timing it before anything is trained: under a second.
 
-    Its ranges are those of two random pictures; its probabilities mean nothing.
+    Its ranges are those of two random images; its probabilities mean nothing.
     """
     side = spec.resolution if resolution is None else resolution
-    shape = (_RANDOM_PICTURES, side, side, spec.in_channels)
+    shape = (_RANDOM_IMAGES, side, side, spec.in_channels)
     return to_int8(
         spec,
         random_weights(spec, seed=seed),
@@ -98,7 +98,7 @@ def _check(spec: ArchSpec, quantization: Quantization) -> None:
 
 
 def _load_quantizer() -> Any:
-    """Imports ai-edge-quantizer; raises MissingExtraError where it is not installed."""
+    """Import ai-edge-quantizer; raises MissingExtraError where it is not installed."""
     try:
         from ai_edge_quantizer import quantizer
     except ImportError as error:
@@ -119,7 +119,7 @@ class _Weighted:
     bias_buffer: Any
 
     def store(self) -> None:
-        """Writes kernel and bias back into the graph."""
+        """Write kernel and bias back into the graph."""
         kernel = np.moveaxis(self.kernel, 0, -1)[None] if self.depthwise else self.kernel
         self.kernel_buffer.data = np.frombuffer(np.ascontiguousarray(kernel).tobytes(), np.uint8)
         self.bias_buffer.data = np.frombuffer(self.bias.tobytes(), np.uint8)
@@ -155,7 +155,7 @@ def _find_weighted(model: Any) -> list[_Weighted]:
 
 
 def _correct_biases(layers: Sequence[_Weighted], means: Mapping[str, np.ndarray], *, skip: Sequence[str]) -> None:
-    """Adds to each bias what rounding the weights takes from the mean of the layer's output.
+    """Add to each bias what rounding the weights takes from the mean of the layer's output.
 
     Source: Nagel et al. 2019, Data-Free Quantization, section 4.2, with means that were seen.
     """
@@ -172,7 +172,7 @@ def _correct_biases(layers: Sequence[_Weighted], means: Mapping[str, np.ndarray]
 
 
 def _raise_weights(layers: Sequence[_Weighted], ranges: Mapping[str, Range]) -> None:
-    """Raises the first weight of channels whose weights are so small that 32 bits cannot hold what is made of them.
+    """Raise the first weight of channels whose weights are so small that 32 bits cannot hold what is made of them.
 
     A bias is rounded to steps of weight times input, and a sum is scaled by these steps over the output's. The output
     changes by less than 4e-5 of the bias and of its own step.
@@ -204,7 +204,7 @@ def _quantize(module: Any, model: bytes, ranges: Mapping[str, Range], *, float_l
 
 
 def _take_bytes(data: bytes) -> Any:
-    """Returns the quantizer's file as a ModelT that takes uint8 pictures, as every file of effnet's does."""
+    """Return the quantizer's file as a ModelT that takes uint8 images, as every file of effnet's does."""
     schema = load_schema()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     for buffer in model.buffers:

@@ -26,7 +26,7 @@ _COLOUR_SPACES = {1: 2, 3: 1}
 
 
 def finish(model: Any, *, name: str, class_names: Sequence[str] = (), details: Mapping[str, Any]) -> bytes:
-    """Returns the file of a ModelT with its metadata: labels.txt, one class a line, and `details` as effnet.json."""
+    """Return the file of a ModelT with its metadata: labels.txt, one class a line, and `details` as effnet.json."""
     labelled = bool(class_names)
     files = {DETAILS: json.dumps(dict(details), ensure_ascii=False, indent=1) + "\n"}
     if labelled:
@@ -54,7 +54,7 @@ def _add_entry(model: Any, name: str, data: bytes) -> None:
 
 
 def _with_files(model: bytes, files: Mapping[str, str]) -> bytes:
-    """Appends a zip archive, whose readers begin at the end as the model's begin at the start."""
+    """Append a zip archive, whose readers begin at the end as the model's begin at the start."""
     whole = io.BytesIO(model)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():
@@ -68,7 +68,7 @@ def _metadata(name: str, *, channels: int, classifies: bool, labelled: bool) -> 
 
     builder = flatbuffers.Builder(1024)
     colours = _table(builder, {0: ("Int8", _COLOUR_SPACES.get(channels, 0))})
-    image = _tensor(builder, IMAGE, "pictures, 0 to 255, resized as effnet.json says", (_IMAGE_CONTENT, colours), [])
+    image = _tensor(builder, IMAGE, "images, 0 to 255, resized as effnet.json says", (_IMAGE_CONTENT, colours), [])
     labels = [_file(builder, LABELS, "the classes, one a line", _AXIS_LABELS)] if labelled else []
     meaning = "the probability of each class" if classifies else "what a classifier would read"
     content = _FEATURE_CONTENT, _table(builder, {})
@@ -112,7 +112,7 @@ def _vector(builder: Any, offsets: list[int]) -> tuple[str, int]:
 
 
 def _table(builder: Any, slots: Mapping[int, tuple[str, int]]) -> int:
-    """Writes a table of fields by their numbers in the schema; what they point to is written already."""
+    """Write a table of fields by their numbers in the schema; what they point to is written already."""
     builder.StartObject(max(slots, default=-1) + 1)
     for number, (kind, value) in slots.items():
         match kind:

@@ -1,4 +1,4 @@
-"""Between what numbers the maps of a TFLite graph lie, as pictures show."""
+"""Between what numbers the maps of a TFLite graph lie, as images show."""
 
 import contextlib
 import warnings
@@ -16,7 +16,7 @@ from effnet.runtime.session import IMAGE
 Progress = Callable[[int, int], None]
 Range = tuple[float, float]
 
-# So much of a map, over all pictures, lies outside its range at either end under "percentile".
+# So much of a map, over all images, lies outside its range at either end under "percentile".
 _TAIL = 1e-4
 # XNNPACK leaves a sum to slow kernels where a summand's steps are below 1/1024 of the sum's or above 256 of them.
 _LEAST_SUMMAND, _LEAST_SUM = 1 / 512, 1 / 128
@@ -29,7 +29,7 @@ _LEAST_WIDTH = 1e-5
 def observe(
     model: Any, images: np.ndarray, *, method: str, sources: set[str], progress: Progress | None
 ) -> tuple[dict[str, Range], dict[str, np.ndarray]]:
-    """Returns the range of every map of the float graph, and the mean of each channel of those called `sources`.
+    """Return the range of every map of the float graph, and the mean of each channel of those called `sources`.
 
     A range by "minmax" has all numbers that were seen in it; by "percentile" all but one in 10,000 at either end.
     """
@@ -70,7 +70,7 @@ def observe(
 
 
 def _largest(kept: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Returns the `count` largest of `kept`, which were so far, and of `values`."""
+    """Return the `count` largest of `kept`, which were so far, and of `values`."""
     if count == 1:
         return np.append(kept, values.max()).max(keepdims=True)
     if len(kept) == count:
@@ -80,7 +80,7 @@ def _largest(kept: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def widen(model: Any, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Returns the ranges with tiny ones widened, so that every sum and product has a fast kernel and none fails.
+    """Return the ranges with tiny ones widened, so that every sum and product has a fast kernel and none fails.
 
     A widened step of a summand is still a small part of the sum's; sums and factors are widened only where what they
     hold vanishes: nothing is lost.
@@ -114,13 +114,13 @@ def _width(ends: Range) -> float:
 
 
 def _scaled(ends: Range, factor: float) -> Range:
-    """Returns the range wider by `factor`, where that is above 1; zero stays where it was in it."""
+    """Return the range wider by `factor`, where that is above 1; zero stays where it was in it."""
     return ends[0] * max(1.0, factor), ends[1] * max(1.0, factor)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps LiteRT from warning of memory where all maps of a graph are kept on purpose."""
+    """Keep LiteRT from warning of memory where all maps of a graph are kept on purpose."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*preserve_all_tensors")
         yield

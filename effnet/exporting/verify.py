@@ -31,7 +31,7 @@ class ExportCheck:
     agreement: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the check as JSON-able data."""
+        """Return the check as JSON-able data."""
         return asdict(self)
 
 
@@ -48,12 +48,12 @@ class FeaturesCheck:
     cosine: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the check as JSON-able data."""
+        """Return the check as JSON-able data."""
         return asdict(self)
 
 
 def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarray) -> ExportCheck:
-    """Runs `images`, uint8 [batch, R, R, C], through the eager module and through the predictor's export.
+    """Run `images`, uint8 [batch, R, R, C], through the eager module and through the predictor's export.
 
     Raises EffnetError as `compare` does.
     """
@@ -61,7 +61,7 @@ def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarr
 
 
 def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
-    """Returns float32 [batch, classes] of the eager module for uint8 [batch, R, R, C].
+    """Return float32 [batch, classes] of the eager module for uint8 [batch, R, R, C].
 
     The module's logits are raw; the config's temperature is applied to them, as every export has it inside.
     """
@@ -70,19 +70,19 @@ def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np
 
 
 def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
-    """Returns float32 [batch, channels], what the eager network's classifier reads, for uint8 [batch, R, R, C]."""
+    """Return float32 [batch, channels], what the eager network's classifier reads, for uint8 [batch, R, R, C]."""
     return _in_parts(network.to("cpu").eval().features, config, images).numpy()
 
 
 @torch.no_grad()
 def _in_parts(function: Callable[[Tensor], Tensor], config: ModelConfig, images: np.ndarray) -> Tensor:
     pixels = torch.from_numpy(normalize(images, config.preprocess)).permute(0, 3, 1, 2)
-    # The maps of all pictures at once would take more memory than training did.
+    # The maps of all images at once would take more memory than training did.
     return torch.cat([function(part) for part in pixels.split(_EAGER_BATCH)])
 
 
 def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> ExportCheck:
-    """Returns how far the predictor's export is from `eager`, the module's probabilities [batch, classes].
+    """Return how far the predictor's export is from `eager`, the module's probabilities [batch, classes].
 
     A file of 32 bits computes the same: EffnetError where a probability differs by more than 1e-3. Fewer bits round,
     and what that costs only accuracy on images like the data can say (`effnet.exporting.acceptance`); here they must
@@ -108,7 +108,7 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
 
 
 def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> FeaturesCheck:
-    """Returns how far the predictor's embeddings are from `eager`, the network's features [batch, channels].
+    """Return how far the predictor's embeddings are from `eager`, the network's features [batch, channels].
 
     In 32 bits they are the same: EffnetError where one differs by more than 1e-3 of its length. BudgetError where one
     in 16 bits has a cosine with the eager one below 0.999. BundleError where the eager network gives no numbers.

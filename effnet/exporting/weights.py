@@ -13,7 +13,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
-    """Returns weight and bias of every convolution and linear layer with the norms behind them folded in.
+    """Return weight and bias of every convolution and linear layer with the norms behind them folded in.
 
     `state` is a state dict as arrays, keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var.
     Computed in 64 bits, returned in 32. Raises SpecError where a key is missing or a shape differs.
@@ -36,7 +36,7 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
-    """Returns folded weights whose logits are already divided by the config's temperature.
+    """Return folded weights whose logits are already divided by the config's temperature.
 
     Whatever runs them then gives calibrated probabilities. `state` is a state dict as arrays.
     """
@@ -46,7 +46,7 @@ def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> 
 
 
 def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
-    """Returns a state dict as arrays of the function that folded weights compute: norms only add a bias.
+    """Return a state dict as arrays of the function that folded weights compute: norms only add a bias.
 
     It is what `fold_norms` folds to `folded` again.
     """
@@ -74,7 +74,7 @@ def _take(state: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> 
 
 
 def random_weights(spec: ArchSpec, *, seed: int = 0) -> Arrays:
-    """Returns folded weights drawn at random, sized so that signals neither vanish nor blow up.
+    """Return folded weights drawn at random, sized so that signals neither vanish nor blow up.
 
     Latency is measured on these before anything is trained; all-zero or exploding weights would time
     denormal or infinite arithmetic instead.

@@ -47,7 +47,7 @@ from effnet.training.state import network_for
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.weights.labels import split_record
 
-# Pictures that the export is checked on: as many as eager can do within a second or two.
+# Images that the export is checked on: as many as eager can do within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 # Other processes can only slow a measurement down, so a miss is measured again, with pauses in seconds between,
 # before it counts: another half minute is little beside another training.
@@ -93,7 +93,7 @@ class Artifact:
 
 
 def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Artifact:
-    """Trains a candidate in `folder`, or goes on with what is there, and measures the file that comes out.
+    """Train a candidate in `folder`, or goes on with what is there, and measures the file that comes out.
 
     With an attempt that is not from scratch, the network begins with the candidate's pretrained weights.
     """
@@ -152,7 +152,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 def _save_learned(
     bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, task: Task
 ) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
-    """Writes the learned network as a bundle with its 32-bit ONNX file; returns config, weights and calibration."""
+    """Write the learned network as a bundle with its 32-bit ONNX file; returns config, weights and calibration."""
     network = learned.training.model
     config = ModelConfig(
         arch=network.spec,
@@ -170,7 +170,7 @@ def _save_learned(
 
 
 def _balance(attempt: Attempt, learned: Learned) -> Balance:
-    """Returns how classes were balanced; of a head, which has no recipe of its own, the attempt's says so."""
+    """Return how classes were balanced; of a head, which has no recipe of its own, the attempt's says so."""
     return (learned.recipe or attempt.recipe).balance
 
 
@@ -182,7 +182,7 @@ def _check(
     *,
     format: str,  # noqa: A002
 ) -> ExportCheck:
-    """Compares an export in `bundle` with the eager network on test pictures."""
+    """Compare an export in `bundle` with the eager network on test images."""
     network = build(config.arch)
     load_arrays_(network, state, where=str(bundle))
     images, _ = next(eval_batches(dataset.test, config.preprocess, batch_size=_num_checked(config.arch)))
@@ -251,7 +251,7 @@ def _calibrated(
     *,
     folder: Path,
 ) -> tuple[ModelConfig, Calibration]:
-    """Returns the config with the temperature and threshold that suit the validation pictures.
+    """Return the config with the temperature and threshold that suit the validation images.
 
     The bundle `folder` gets it, and its file. `validation` are the network's answers, where they are known already.
     """
@@ -278,7 +278,7 @@ def _calibrated(
 def _figures(
     deployed: Deployed, task: Task, *, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
-    """Returns what was measured of the file, with another device's predictions in place of what they tell."""
+    """Return what was measured of the file, with another device's predictions in place of what they tell."""
     device, spec = device_of(task), deployed.config.arch
     here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
     timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads, until=until)
@@ -291,7 +291,7 @@ def _figures(
 def _measure(
     path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
-    """Measures the file, and again while it misses the budget on latency or memory; the last says all of them.
+    """Measure the file, and again while it misses the budget on latency or memory; the last says all of them.
 
     No measurement begins that might end after `until`; the first always does.
     Returned is the first measurement that keeps the budget or, where none does, the one that misses least.
@@ -321,7 +321,7 @@ def _measure(
 
 
 def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
-    """Returns what to say if other processes hide whether the latency is kept, and nothing else is missed."""
+    """Return what to say if other processes hide whether the latency is kept, and nothing else is missed."""
     over = failures(budget, measured)
     kept_at_least = not failures(budget, measured | {"latency_ms": timing.least_ms})
     if not (over and missed == over and kept_at_least and timing.uncertain):
@@ -334,7 +334,7 @@ def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], misse
 
 
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
-    """Moves the bundle's files into `out` and writes the reports beside them."""
+    """Move the bundle's files into `out` and writes the reports beside them."""
     found = artifact.deployed.format
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
         with written_whole(out / name) as beside:
@@ -342,9 +342,9 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
     write_split(split_record(dataset), out)
     # It comes last: with it the folder is a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
-    write_report(report, out, pictures=_pictures(artifact, dataset) if report["report_images"] else ())
+    write_report(report, out, images=_images(artifact, dataset) if report["report_images"] else ())
 
 
-def _pictures(artifact: Artifact, dataset: Dataset) -> Sequence[np.ndarray]:
+def _images(artifact: Artifact, dataset: Dataset) -> Sequence[np.ndarray]:
     asked = {"channels": dataset.channels, "value_range": dataset.value_range}
     return [load_image(dataset.test, m.index, **asked) for m in artifact.score.mistakes]

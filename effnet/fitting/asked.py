@@ -29,12 +29,12 @@ class Asked:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(self, chosen: Recipe, *, epochs: int, seed: int) -> Recipe:
-        """Returns the recipe to train with; `chosen` is what it would be had nobody asked."""
+        """Return the recipe to train with; `chosen` is what it would be had nobody asked."""
         values = {**self.settings, "train.epochs": epochs, "train.seed": seed}
         return with_values(self.recipe or chosen, values)
 
     def value(self, dotted: str) -> Any:
-        """Returns what was asked for a field, None where it is left to effnet."""
+        """Return what was asked for a field, None where it is left to effnet."""
         if self.recipe is None:
             return self.settings.get(dotted)
         return _flat(self.recipe.to_dict())[dotted]
@@ -48,7 +48,7 @@ class Asked:
 
 
 def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, Any] | None, *, spec: ArchSpec) -> Asked:
-    """Returns what was asked, read and checked; raises InputError where it is no recipe."""
+    """Return what was asked, read and checked; raises InputError where it is no recipe."""
     settings = dict(settings or {})
     if recipe is None:
         return ask_settings(settings)
@@ -58,14 +58,14 @@ def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, A
 
 
 def ask_settings(settings: Mapping[str, Any] | None) -> Asked:
-    """Returns what was asked of the recipe that effnet chooses, checked; raises InputError for what is no field."""
+    """Return what was asked of the recipe that effnet chooses, checked; raises InputError for what is no field."""
     settings = dict(settings or {})
     with_values(Recipe(), settings)
     return Asked(settings=settings)
 
 
 def with_balance(settings: Mapping[str, Any] | None, balance: str | None) -> dict[str, Any]:
-    """Returns the settings with `balance`, where given, in its field; raises InputError where they ask for another."""
+    """Return the settings with `balance`, where given, in its field; raises InputError where they ask for another."""
     settings = dict(settings or {})
     if balance is None:
         return settings
@@ -84,7 +84,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def command_words(asked: Asked, *, run: Path) -> list[str]:
-    """Returns the words of a command line that ask for the same; `run` is the folder that keeps the recipe."""
+    """Return the words of a command line that ask for the same; `run` is the folder that keeps the recipe."""
     if asked.recipe is not None and not asked.name:
         return ["--recipe", str(run / RECIPE)]
     words = ["--recipe", asked.name] if asked.name else []

@@ -26,10 +26,10 @@ from effnet.weights.catalog import PublishedWeights, entries, preprocess_of
 from effnet.weights.download import cached
 from effnet.weights.pretrained import Pretrained
 
-# Smaller pictures than this hold too little of what networks for photographs have learned to see.
+# Smaller images than this hold too little of what networks for photographs have learned to see.
 LEAST_SIDE = 48
 _RESOLUTIONS = (64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 384, 448, 512, 600)
-# What a network loses that sees pictures of half its resolution, in points of accuracy, and how that grows with the
+# What a network loses that sees images of half its resolution, in points of accuracy, and how that grows with the
 # octaves: linear probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders what is tried.
 _POINTS, _POWER = 8.0, 1.5
 # What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
@@ -61,7 +61,7 @@ class Change:
     activation: Activation | None = None
 
     def in_words(self) -> str:
-        """Returns what a candidate's name says of it."""
+        """Return what a candidate's name says of it."""
         pruned = f"pruned to {self.kept:.0%} of {self.count}" if self.kept < 1 else ""
         return ", ".join(filter(None, (f"with {self.activation}" if self.activation else "", pruned)))
 
@@ -70,7 +70,7 @@ _NONE = Change()
 
 
 # Lite0 on imagenette_mini lost 0.7 points with 88 % of its parameters, at 128 pixels, and 15 with half of its MACs
-# after 40 epochs; what lies between is a guess. Where there are more pictures than its 600, less should be lost.
+# after 40 epochs; what lies between is a guess. Where there are more images than its 600, less should be lost.
 LIGHT_CHANGES = (Change("params", 0.91, 0.2), Change("params", 0.88, 0.3))  # those that need no training
 CHANGES = (
     *LIGHT_CHANGES, Change("params", 0.75, 1.5), Change("macs", 0.85, 3.0), Change("macs", 0.7, 8.0),
@@ -95,7 +95,7 @@ class Offer:
 
 
 def offer_of(found: Pretrained, *, num_classes: int, channels: int) -> Offer:
-    """Returns the offer of weights that have been read."""
+    """Return the offer of weights that have been read."""
     label = re.sub(r" at \d+", "", found.name)  # a bundle of effnet fit has its resolution in its network's name
     return _offer(
         found.spec, found.preprocess, source=found.source, label=label, family=label, top1=found.top1,
@@ -104,7 +104,7 @@ def offer_of(found: Pretrained, *, num_classes: int, channels: int) -> Offer:
 
 
 def list_offers(*, num_classes: int, channels: int, cached_only: bool) -> list[Offer]:
-    """Returns the published weights that effnet can build, or only those that need no download."""
+    """Return the published weights that effnet can build, or only those that need no download."""
     return [
         _offer(
             get_spec(entry.network),
@@ -145,7 +145,7 @@ def _offer(
 
 
 def changes_of(spec: ArchSpec, *, can_train: bool) -> tuple[Change, ...]:
-    """Returns what may become of a network that knows the classes; without training little."""
+    """Return what may become of a network that knows the classes; without training little."""
     if not can_train:
         return LIGHT_CHANGES
     replaced = [
@@ -159,7 +159,7 @@ def changes_of(spec: ArchSpec, *, can_train: bool) -> tuple[Change, ...]:
 def list_pretrained(
     offers: Sequence[Offer], *, precisions: Sequence[Precision] = ("fp32",), changes: Sequence[Change] = ()
 ) -> list[Candidate]:
-    """Returns every offer at its own and at smaller resolutions, in every precision, the most accurate first.
+    """Return every offer at its own and at smaller resolutions, in every precision, the most accurate first.
 
     What is expected of their accuracy orders them. With `changes` there are those too that these make of them: about
     how wide pruned ones are is known, which channels stay is not.
@@ -187,13 +187,13 @@ def list_pretrained(
 
 
 def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> float:
-    """Returns what orders pretrained networks: the published accuracy, less for pictures smaller than in training."""
+    """Return what orders pretrained networks: the published accuracy, less for images smaller than in training."""
     octaves = max(0.0, math.log2(native / resolution))
     return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
 
 
 def changed(spec: ArchSpec, change: Change) -> ArchSpec | None:
-    """Returns about the network that a change leaves, whatever the weights; None where it cannot be pruned so far."""
+    """Return about the network that a change leaves, whatever the weights; None where it cannot be pruned so far."""
     try:
         left = spec if change.kept == 1 else slimmed(spec, change.count, change.kept)
     except BudgetError:
@@ -203,7 +203,7 @@ def changed(spec: ArchSpec, change: Change) -> ArchSpec | None:
 
 @lru_cache(maxsize=256)
 def slimmed(spec: ArchSpec, count: Count, kept: float) -> ArchSpec:
-    """Returns about the network that pruning to a share of the MACs or parameters leaves, whatever the weights.
+    """Return about the network that pruning to a share of the MACs or parameters leaves, whatever the weights.
 
     Where all stages lose the same share of channels, as `scope_of` says for MACs, it is that network. Where channels
     are weighed by their parameters, theirs is the spread of importance that trained networks have.
@@ -219,5 +219,5 @@ def slimmed(spec: ArchSpec, count: Count, kept: float) -> ArchSpec:
 
 
 def scope_of(count: Count) -> Scope:
-    """Returns how pruning sets its threshold: parameters are taken where they matter least, MACs from all stages."""
+    """Return how pruning sets its threshold: parameters are taken where they matter least, MACs from all stages."""
     return "global" if count == "params" else "stage"

@@ -13,7 +13,7 @@ _HOW = {
 
 
 def balanced_sentence(report: Mapping[str, Any]) -> str:
-    """Returns the balanced accuracy and the class of the lowest recall; empty for a report that has none."""
+    """Return the balanced accuracy and the class of the lowest recall; empty for a report that has none."""
     test = report.get("test") or {}
     value, interval, lowest = (test.get(key) for key in ("balanced_accuracy", "balanced_bootstrap", "lowest"))
     if value is None:
@@ -29,7 +29,7 @@ def balanced_sentence(report: Mapping[str, Any]) -> str:
 
 
 def prior_sentence(report: Mapping[str, Any]) -> str:
-    """Returns what class frequencies the probabilities assume, where those of training were taken out; else empty."""
+    """Return what class frequencies the probabilities assume, where those of training were taken out; else empty."""
     balance = (report.get("training") or {}).get("balance") or {}
     how, strength = _HOW.get(balance.get("method")), balance.get("strength")
     if how is None or not isinstance(strength, int | float):

@@ -19,7 +19,7 @@ MARGINS = {"latency_ms": 0.10, "memory_mb": 0.10, "size_mb": 0.02, "params": 0.0
 class Budget:
     """The most that each may be; None where nothing was asked.
 
-    `latency_ms` is the median time of one picture in ONNX Runtime, `size_mb` that of the ONNX file and `memory_mb` the
+    `latency_ms` is the median time of one image in ONNX Runtime, `size_mb` that of the ONNX file and `memory_mb` the
     peak memory of the model beyond the idle runtime, both in 10^6 bytes; `params` and `macs` are counts.
     """
 
@@ -35,11 +35,11 @@ class Budget:
                 check_positive(f"the budget of {LABELS[name]}", value)
 
     def to_dict(self) -> dict[str, float | None]:
-        """Returns all five, None where nothing was asked."""
+        """Return all five, None where nothing was asked."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def asked(self) -> dict[str, float]:
-        """Returns those that were asked."""
+        """Return those that were asked."""
         return {name: value for name, value in self.to_dict().items() if value is not None}
 
 
@@ -54,7 +54,7 @@ _UNITS = {"latency_ms": " ms", "size_mb": " MB", "memory_mb": " MB"}
 
 
 def say(name: str, value: float, *, digits: int = 3) -> str:
-    """Returns a value of the budget with its unit, for a sentence; counts are exact, others have `digits`."""
+    """Return a value of the budget with its unit, for a sentence; counts are exact, others have `digits`."""
     if name in ("params", "macs"):
         return f"{value:,.0f}"
     number = f"{value:.{digits}g}"
@@ -63,7 +63,7 @@ def say(name: str, value: float, *, digits: int = 3) -> str:
 
 
 def say_apart(name: str, first: float, second: float) -> tuple[str, str]:
-    """Returns two values of the budget with as many digits as tell them apart."""
+    """Return two values of the budget with as many digits as tell them apart."""
     for digits in range(3, 17):
         texts = say(name, first, digits=digits), say(name, second, digits=digits)
         if texts[0] != texts[1] or first == second:
@@ -72,7 +72,7 @@ def say_apart(name: str, first: float, second: float) -> tuple[str, str]:
 
 
 def say_at_least(name: str, value: float) -> str:
-    """Returns a value of the budget rounded up to three digits, so that asking for it is enough."""
+    """Return a value of the budget rounded up to three digits, so that asking for it is enough."""
     if name in ("params", "macs"):
         return say(name, math.ceil(value))
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -80,7 +80,7 @@ def say_at_least(name: str, value: float) -> str:
 
 
 def failures(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> tuple[str, ...]:
-    """Returns a sentence for each budget that `measured` exceeds, with its margin left free while `planning`.
+    """Return a sentence for each budget that `measured` exceeds, with its margin left free while `planning`.
 
     What has not been measured, None or absent, does not exceed anything.
     """
@@ -96,7 +96,7 @@ def failures(budget: Budget, measured: Mapping[str, float | None], *, planning: 
 
 
 def share(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> float:
-    """Returns the share of the budget, with its margins left free while `planning`, that `measured` takes.
+    """Return the share of the budget, with its margins left free while `planning`, that `measured` takes.
 
     Of several limits it is the largest share, above 1 where one is exceeded; what has not been measured takes nothing.
     """
@@ -111,7 +111,7 @@ _POWERS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
 def parse_amount(text: str) -> float:
-    """Returns the count that a text such as 300M, 1.5G or 5k stands for; raises InputError for any other."""
+    """Return the count that a text such as 300M, 1.5G or 5k stands for; raises InputError for any other."""
     found = _AMOUNT.fullmatch(text)
     if not found:
         raise InputError(

@@ -35,7 +35,7 @@ PHIS = (
 RESOLUTIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 # Below this phi, stages and expansion may go as well: widths have nothing left to give.
 _SLIM_BELOW, _SLIM_EXPAND, _LEAST_STAGES = -16, 3, 3
-# Strides may go for pictures of this shorter side at the most, and for inputs that show nearly all their pixels.
+# Strides may go for images of this shorter side at the most, and for inputs that show nearly all their pixels.
 _SMALL, _NEARLY_ALL = 64, 0.75
 _KNOWN = (
     "family",
@@ -112,7 +112,7 @@ class Candidate:
         }
 
     def to_row(self) -> dict[str, Any]:
-        """Returns the candidate as a row of the report."""
+        """Return the candidate as a row of the report."""
         row = {
             "name": self.spec.name,
             "family": self.family,
@@ -129,7 +129,7 @@ class Candidate:
         return row | self.figures | {"status": self.status, "reason": self.reason}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-able data that `candidate_from_dict` reads."""
+        """Return JSON-able data that `candidate_from_dict` reads."""
         preprocess = self.preprocess.to_dict() if self.preprocess else None
         whole = spec_to_dict(self.whole) if self.whole else None
         return self.to_row() | {
@@ -141,7 +141,7 @@ class Candidate:
 
 
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:
-    """Returns the candidate that `to_dict` wrote; raises InputError for a value that it cannot have written."""
+    """Return the candidate that `to_dict` wrote; raises InputError for a value that it cannot have written."""
     spec = spec_from_dict(data["spec"])
     known = {key: data[key] for key in _KNOWN}
     _check_known(known)
@@ -151,7 +151,7 @@ def candidate_from_dict(data: dict[str, Any]) -> Candidate:
 
 
 def is_amount(value: Any) -> bool:
-    """Returns whether a value from a file is a finite number of at least 0."""
+    """Return whether a value from a file is a finite number of at least 0."""
     return type(value) in (int, float) and 0 <= value < math.inf
 
 
@@ -175,13 +175,13 @@ def _check_known(known: dict[str, Any]) -> None:
 def list_candidates(
     *, num_classes: int, channels: int, short_side: int, precisions: Sequence[Precision] = ("fp32",)
 ) -> list[Candidate]:
-    """Returns every network worth considering for pictures of this shorter side, most promising first.
+    """Return every network worth considering for images of this shorter side, most promising first.
 
     That is by MACs, in the first place; see `worth`.
 
-    Inputs are never much larger than the pictures, nor far from the resolution that compound scaling pairs
-    with the network's phi. For small pictures strides are removed, so that the last map is not a single pixel;
-    for large ones never: MACs are better spent on pixels of the picture than on an enlarged thumbnail.
+    Inputs are never much larger than the images, nor far from the resolution that compound scaling pairs
+    with the network's phi. For small images strides are removed, so that the last map is not a single pixel;
+    for large ones never: MACs are better spent on pixels of the image than on an enlarged thumbnail.
     """
     found: dict[ArchSpec, Candidate] = {}
     for family, base in _bases(num_classes, channels, variants="int8" in precisions):
@@ -197,24 +197,24 @@ def list_candidates(
 
 
 def by_promise(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Returns candidates with the most promising first."""
+    """Return candidates with the most promising first."""
     return sorted(candidates, key=lambda c: (-c.worth * c.cost.macs, -c.cost.params, c.spec.name))
 
 
 def in_precision(candidate: Candidate, precision: Precision) -> Candidate:
-    """Returns a candidate as a file of this precision."""
+    """Return a candidate as a file of this precision."""
     worth = candidate.worth * WORTH_PRECISION[precision] / WORTH_PRECISION[candidate.precision]
     found = dataclasses.replace(candidate, precision=precision, worth=worth)
     return dataclasses.replace(found, size_mb=weights_mb(found))
 
 
 def weights_mb(candidate: Candidate) -> float:
-    """Returns the size of a candidate's weights alone, in 10^6 bytes, as its file stores them."""
+    """Return the size of a candidate's weights alone, in 10^6 bytes, as its file stores them."""
     return candidate.cost.weight_bytes(_STORED_AS[candidate.precision]) / 1e6
 
 
 def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple[str, ArchSpec]]:
-    """Yields the families' first networks, and with `variants` those with other functions, each with its name."""
+    """Yield the families' first networks, and with `variants` those with other functions, each with its name."""
     for family in FAMILIES:
         base = get_spec(family, num_classes=num_classes, in_channels=channels)
         yield family, dataclasses.replace(base, padding="symmetric")
@@ -225,7 +225,7 @@ def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple
 
 
 def _resolutions(short_side: int, phi: float) -> list[int]:
-    """Returns the inputs that suit the pictures; of small pictures only the tiniest networks waste pixels."""
+    """Return the inputs that suit the images; of small images only the tiniest networks waste pixels."""
     least = min(128, short_side) / 4
     if short_side <= _SMALL and phi > _SLIM_BELOW:
         least = _NEARLY_ALL * short_side
@@ -233,7 +233,7 @@ def _resolutions(short_side: int, phi: float) -> list[int]:
 
 
 def _shapes(spec: ArchSpec, phi: float) -> Iterator[tuple[ArchSpec, str]]:
-    """Yields a scaled network and, where widths have nothing left to give, slimmer ones, each with its note."""
+    """Yield a scaled network and, where widths have nothing left to give, slimmer ones, each with its note."""
     yield spec, ""
     if phi < _SLIM_BELOW:
         slim = with_expand_ratio(spec, _SLIM_EXPAND)
@@ -244,7 +244,7 @@ def _shapes(spec: ArchSpec, phi: float) -> Iterator[tuple[ArchSpec, str]]:
 
 
 def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_strides: bool) -> Iterator[ArchSpec]:
-    """Yields `shaped` at one resolution, with a last map of at least 4 pixels and of at least 2."""
+    """Yield `shaped` at one resolution, with a last map of at least 4 pixels and of at least 2."""
     paired = max(_LEAST_PAIRED, 224 * GAMMA**phi)
     whole = shaped.total_stride
     for least_map in (4, 2):
@@ -258,7 +258,7 @@ def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_
 
 
 def only_candidate(spec: ArchSpec) -> Candidate:
-    """Returns a network that somebody chose by hand."""
+    """Return a network that somebody chose by hand."""
     return _candidate(spec, spec.name, 0.0)
 
 

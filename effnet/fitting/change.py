@@ -27,7 +27,7 @@ _LIGHT = [(found.count, found.kept) for found in LIGHT_CHANGES]
 
 
 def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, dict[str, Any]]:
-    """Makes what the candidate is of the learned network in `bundle`; returns the bundle that it is, and what was done.
+    """Make what the candidate is of the learned network in `bundle`; returns the bundle that it is, and what was done.
 
     That is the share "kept" of what "kept_of" names, another "activation", empty where it stays, and the
     "recovery_seconds" of training; nothing, and `bundle` itself, where the candidate is the learned network. What is
@@ -64,12 +64,12 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) 
 
 
 def forget_change(folder: Path) -> None:
-    """Removes what was made of the learned network in the attempt's `folder`, since it learns on."""
+    """Remove what was made of the learned network in the attempt's `folder`, since it learns on."""
     shutil.rmtree(folder / _CHANGED, ignore_errors=True)
 
 
 def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> float | None:
-    """Returns the minutes of pruning and recovery; a resumed run in `out` keeps those that it began with."""
+    """Return the minutes of pruning and recovery; a resumed run in `out` keeps those that it began with."""
     if task.time_limit is None:
         return None
     if not task.deadline.limited:
@@ -85,7 +85,7 @@ def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> f
 
 
 def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
-    """Returns how the time that is left is used for a candidate."""
+    """Return how the time that is left is used for a candidate."""
     return use_of(
         task.deadline.left(),
         task.pace,
@@ -97,7 +97,7 @@ def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
 
 
 def learning_minutes(candidate: Candidate, task: Task) -> float | None:
-    """Returns the minutes for training before a network is changed; what must be trained after that needs its share."""
+    """Return the minutes for training before a network is changed; what must be trained after that needs its share."""
     return None if task.time_limit is None else task.time_limit * (1 if _is_light(candidate) else 1 - PRUNING_SHARE)
 
 
@@ -106,6 +106,6 @@ def _is_light(candidate: Candidate) -> bool:
 
 
 def _activation(candidate: Candidate) -> str:
-    """Returns the activation that takes the place of the learned network's own; empty where that stays."""
+    """Return the activation that takes the place of the learned network's own; empty where that stays."""
     whole = candidate.whole
     return "" if whole is None or candidate.spec.activation == whole.activation else candidate.spec.activation

@@ -49,7 +49,7 @@ _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
 def choose(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
-    """Returns the table of candidates, one of them taken.
+    """Return the table of candidates, one of them taken.
 
     Raises BudgetError where none keeps the budget, WeightsError where the weights that were asked for cannot be had.
     """
@@ -70,7 +70,7 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
     found = _load(task, task.weights)
     if found.spec.in_channels not in (_RGB, dataset.channels):
         raise WeightsError(
-            f"weights must read {_RGB} channels, or as many as the pictures have, {dataset.channels}; {task.weights} "
+            f"weights must read {_RGB} channels, or as many as the images have, {dataset.channels}; {task.weights} "
             f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
         )
     # A network that knows these classes can teach what is made of it; a head alone is not trained again.
@@ -78,7 +78,7 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
     own, asked = (found.split_seed, found.group_by), (task.seed, task.group_by)
     if found.class_names == dataset.class_names and own != asked:
         task.say(
-            f"{task.weights} may have been trained on pictures that are held out now: its head is not kept and nothing "
+            f"{task.weights} may have been trained on images that are held out now: its head is not kept and nothing "
             f"pruned; its own split has the seed {found.split_seed}{f' and --group-by {own[1]!r}' if own[1] else ''}"
         )
     may_change = knows and task.strategy != "head" and bool(task.budget.asked())
@@ -99,7 +99,7 @@ def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
 
 
 def training_minutes(task: Task, dataset: Dataset) -> float | None:
-    """Returns the minutes that are left for training while a network is chosen; None where epochs are fixed."""
+    """Return the minutes that are left for training while a network is chosen; None where epochs are fixed."""
     if not task.deadline.limited:
         return task.time_limit
     left = task.deadline.left() - 60 * task.trial_minutes
@@ -148,7 +148,7 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
 def _tried(
     task: Task, dataset: Dataset, report: DataReport, table: list[Candidate], need: TrainingNeed | None
 ) -> list[Candidate]:
-    """Returns the table with the best of a few short trainings taken, where there shall be any."""
+    """Return the table with the best of a few short trainings taken, where there shall be any."""
     if not task.num_trials:
         return table
     task.say(f"Trying up to {task.num_trials} networks for {task.trial_minutes:.3g} minutes", heading=True)
@@ -174,7 +174,7 @@ def _tried(
 
 
 def _shared_key(task: Task, dataset: Dataset) -> str:
-    """Returns what machines must have in common to share trials; where their pictures lie is not part of it."""
+    """Return what machines must have in common to share trials; where their images lie is not part of it."""
     counts = [np.bincount(split.labels).tolist() for split in (dataset.train, dataset.val, dataset.test)]
     names = ("seed", "channels", "threads", "epochs", "minutes", "resize")
     asked = {name: getattr(task, name) for name in names} | task.target.options | task.budget.to_dict()
@@ -183,11 +183,11 @@ def _shared_key(task: Task, dataset: Dataset) -> str:
 
 
 def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
-    """Returns the table with the best published weights that can be had."""
+    """Return the table with the best published weights that can be had."""
     side = report.median_short_side
     if side < LEAST_SIDE:
         raise WeightsError(
-            f"pictures of {side} pixels are too small for weights that were trained on photographs; it takes "
+            f"images of {side} pixels are too small for weights that were trained on photographs; it takes "
             f"{LEAST_SIDE}, or weights named with --weights"
         )
     for cached_only in (False, True) if _hub_answers() else (True,):
@@ -211,7 +211,7 @@ def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[
 
 
 def _hub_answers() -> bool:
-    """Returns whether the hub can be reached, without waiting for long."""
+    """Return whether the hub can be reached, without waiting for long."""
     if network_forbidden():
         return False
     try:
@@ -243,15 +243,15 @@ def _choose_pretrained(
 
 
 def _feature_need(task: Task, dataset: Dataset) -> TrainingNeed:
-    """Returns how large a backbone may be; with a deadline, views and what follows have their time elsewhere."""
+    """Return how large a backbone may be; with a deadline, views and what follows have their time elsewhere."""
     cores = usable_cores()
     if task.deadline.limited:
         minutes = training_minutes(task, dataset) or DEFAULT_MINUTES
         return feature_need(
             len(dataset.train) + len(dataset.val), minutes=minutes, cores=cores, pace=task.pace, share=_HEAD_SHARE
         )
-    pictures = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
-    return feature_need(pictures, minutes=task.time_limit or DEFAULT_MINUTES, cores=cores)
+    images = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
+    return feature_need(images, minutes=task.time_limit or DEFAULT_MINUTES, cores=cores)
 
 
 def _plan(
@@ -273,7 +273,7 @@ def _plan(
 
 @contextmanager
 def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
-    """Yields what measures a candidate on this machine or, with a profile, tells what it takes on another."""
+    """Yield what measures a candidate on this machine or, with a profile, tells what it takes on another."""
     device = device_of(task)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
@@ -302,7 +302,7 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:
-    """Returns the precisions worth planning with: those that the profile has, and fp32 alone where nothing judges."""
+    """Return the precisions worth planning with: those that the profile has, and fp32 alone where nothing judges."""
     found = task.target.precisions(task.budget)
     if task.target.precision != "auto":
         return found

@@ -33,7 +33,7 @@ class Result:
 
 
 def write_comparison(runs: Sequence[Run], path: Path) -> None:
-    """Writes the page on `runs` to `path`, whole or not at all.
+    """Write the page on `runs` to `path`, whole or not at all.
 
     Raises InputError where there is no run, where one has neither an epoch nor a result, or where `path` cannot be
     written to.
@@ -57,7 +57,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
 
 
 def render_comparison(runs: Sequence[Run]) -> str:
-    """Returns the page on `runs`, which loads nothing from anywhere."""
+    """Return the page on `runs`, which loads nothing from anywhere."""
     names = [strict(name) for name in short_names([run.folder for run in runs])]
     keys = [_legend_entry(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))]
     pairs = [
@@ -78,7 +78,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Returns as much of the end of each folder's path as tells them all apart."""
+    """Return as much of the end of each folder's path as tells them all apart."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     longest = max(map(len, parts), default=0)
     for count in range(1, longest + 1):
@@ -89,12 +89,12 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def difference(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Returns each setting in which the runs differ, by its dotted name, as one text a run."""
+    """Return each setting in which the runs differ, by its dotted name, as one text a run."""
     return {key: texts for key, texts in _settings(runs).items() if len(set(texts)) > 1}
 
 
 def results(runs: Sequence[Run]) -> list[Result]:
-    """Returns what came of the runs, the facts that at least one of them has."""
+    """Return what came of the runs, the facts that at least one of them has."""
     rows = [
         _result("Validation accuracy", [run.val_accuracy for run in runs], wording.percent, better=max),
         _result("Test accuracy", [run.test_accuracy for run in runs], wording.percent, better=max),
@@ -150,7 +150,7 @@ def _alike(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """Returns a setting as a recipe would be written."""
+    """Return a setting as a recipe would be written."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -180,7 +180,7 @@ def _legend_entry(run: Run, name: str, index: int) -> dict[str, Any]:
 
 
 def _sentence(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Returns which run did best on the validation images, on which runs may be chosen; not on the test images."""
+    """Return which run did best on the validation images, on which runs may be chosen; not on the test images."""
     scores = {name: run.val_accuracy for name, run in zip(names, runs, strict=True) if run.val_accuracy is not None}
     if not scores:
         return f"{len(runs)} runs" if len(runs) > 1 else names[0]

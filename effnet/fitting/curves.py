@@ -23,14 +23,14 @@ _LABELLED, _LABEL_COLUMNS, _LABEL_GAP = 8, 16, 0.085
 
 
 def look(index: int) -> tuple[str, tuple[float, ...]]:
-    """Returns colour and dashes of the run with this number."""
+    """Return colour and dashes of the run with this number."""
     return _COLOURS[index % len(_COLOURS)], _DASHES[index // len(_COLOURS) % len(_DASHES)]
 
 
 def curves_svg(
     runs: Sequence[Run], names: Sequence[str], key: str, *, title: str, against: Against, share: bool = False
 ) -> str | None:
-    """Returns what metrics.jsonl calls `key` over epochs or seconds, as SVG; None where no run has it.
+    """Return what metrics.jsonl calls `key` over epochs or seconds, as SVG; None where no run has it.
 
     A `share` is shown in percent.
     """
@@ -60,7 +60,7 @@ def curves_svg(
 
 
 def _points(history: Sequence[Mapping[str, Any]], key: str, against: Against) -> list[tuple[float, float]]:
-    """Returns (x, y) of the epochs that have both."""
+    """Return (x, y) of the epochs that have both."""
     if against == "epochs":
         places: list[float | None] = [finite(row.get("epoch")) for row in history]
     else:
@@ -70,7 +70,7 @@ def _points(history: Sequence[Mapping[str, Any]], key: str, against: Against) ->
 
 
 def _unit(lines: Mapping[int, Sequence[tuple[float, float]]]) -> tuple[float, str]:
-    """Returns the seconds of one unit of the time axis, and what to write below it."""
+    """Return the seconds of one unit of the time axis, and what to write below it."""
     longest = max(points[-1][0] for points in lines.values())
     if longest >= 3 * 3600:
         return 3600.0, "Hours of training"
@@ -78,7 +78,7 @@ def _unit(lines: Mapping[int, Sequence[tuple[float, float]]]) -> tuple[float, st
 
 
 def _label(axes: "Axes", ends: Mapping[str, tuple[float, float]]) -> None:
-    """Writes a name beside the end of each line, apart from each other, with a thread where it had to move."""
+    """Write a name beside the end of each line, apart from each other, with a thread where it had to move."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     heights = spread([(y - low) / (high - low) for _, y in ends.values()], gap=_LABEL_GAP)
@@ -97,7 +97,7 @@ def _label(axes: "Axes", ends: Mapping[str, tuple[float, float]]) -> None:
 
 
 def spread(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Moves heights in 0..1 as far apart as `gap`, in their order, by as little as a pass up and one down need."""
+    """Move heights in 0..1 as far apart as `gap`, in their order, by as little as a pass up and one down need."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     placed = list(heights)
     least, most = -math.inf, 1.0

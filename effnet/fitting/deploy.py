@@ -60,12 +60,12 @@ def deploy(
     precision: Precision,
     task: Task,
 ) -> Deployed:
-    """Writes the file for the device into the folder `bundle`, and its config anew.
+    """Write the file for the device into the folder `bundle`, and its config anew.
 
     The folder has config, weights and the 32-bit ONNX file already.
 
     With int8 the ladder is climbed until the budget is kept; else the file is written in `precision` as it is. What
-    loses more than the target's `max_drop` on the validation pictures is refused.
+    loses more than the target's `max_drop` on the validation images is refused.
     """
     if precision != "int8":
         return _as_it_is(bundle, config, state, dataset, precision=precision, task=task)
@@ -78,7 +78,7 @@ def deploy(
 
 
 def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
-    """Returns a sentence where the time that is left is not enough for the least int8; empty where it is."""
+    """Return a sentence where the time that is left is not enough for the least int8; empty where it is."""
     if not task.deadline.limited:
         return ""
     needs = task.pace.int8(dataset, cost(config.arch).macs, steps=least_steps(task.target))
@@ -156,7 +156,7 @@ def _climbed(
         pair_stem=here and pairs_pay(),
         threads=task.threads,
         minutes=minutes,
-        # Who asks for few passes over the pictures does not wait for many more here.
+        # Who asks for few passes over the images does not wait for many more here.
         epochs=task.epochs,
         listener=task.listener,
     )

@@ -27,7 +27,7 @@ class Device:
 
 
 def device_of(task: Task) -> Device | None:
-    """Returns the device that a fit is for, None for this machine.
+    """Return the device that a fit is for, None for this machine.
 
     Raises InputError for a profile that is damaged, or of another runtime or number of threads.
     """
@@ -38,7 +38,7 @@ def device_of(task: Task) -> Device | None:
 
 
 def describe_device(task: Task) -> list[str]:
-    """Returns what the profile is of, and sentences on why it may not hold; nothing for this machine."""
+    """Return what the profile is of, and sentences on why it may not hold; nothing for this machine."""
     if not task.target.profile:
         return []
     device, doubts = _read(task.target.profile, task.target.runtime, task.threads)
@@ -63,7 +63,7 @@ def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str,
 def _read_once(
     path: str, written: tuple[int, int, int], runtime: Runtime, threads: int
 ) -> tuple[Device, tuple[str, ...]]:
-    """Returns the device; `written` tells a file from the one that was measured anew in its place."""
+    """Return the device; `written` tells a file from the one that was measured anew in its place."""
     profile = read_profile(path)
     doubts = check_profile(
         profile, runtime=runtime, threads=threads, precision=profile.precisions[0], version=runtime_version(runtime)
@@ -74,13 +74,13 @@ def _read_once(
 
 
 def predicted_figures(device: Device, spec: ArchSpec, precision: Precision) -> dict[str, float]:
-    """Returns what the profile tells of a network on the device, by the names of the budget."""
+    """Return what the profile tells of a network on the device, by the names of the budget."""
     found = predict(spec, device.profile, precision=_COMPUTES_AS.get(precision, precision))
     return {"latency_ms": found.latency_ms} | ({} if found.memory_mb is None else {"memory_mb": found.memory_mb})
 
 
 def predicted_timing(device: Device, candidate: Candidate, *, size_mb: float, threads: int) -> Timing:
-    """Returns what a candidate should take on the device in the place of a measurement; no round was timed."""
+    """Return what a candidate should take on the device in the place of a measurement; no round was timed."""
     figures = predicted_figures(device, candidate.spec, candidate.precision)
     latency = figures["latency_ms"]
     return Timing(

@@ -44,4 +44,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listens to nothing."""
+    """Listen to nothing."""

@@ -11,7 +11,7 @@ _LABELLED = 12
 
 
 def ladder_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a row for each step towards 8 bits, in their order, in words; none where there was no such step."""
+    """Return a row for each step towards 8 bits, in their order, in words; none where there was no such step."""
     ladder = (report.get("deployed") or {}).get("ladder") or {}
     winner = ladder.get("winner")
     return [
@@ -30,7 +30,7 @@ def ladder_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def front_svg(report: Mapping[str, Any]) -> str | None:
-    """Returns accuracy over latency as SVG: trials on the left, steps on the right; None where neither took place."""
+    """Return accuracy over latency as SVG: trials on the left, steps on the right; None where neither took place."""
     panels = [panel for panel in (_trials(report), _steps(report)) if panel[1]]
     if not panels:
         return None
@@ -85,12 +85,12 @@ def _draw(axes: Any, title: str, points: Sequence[Point]) -> None:
         )  # fmt: skip
     axes.margins(x=0.25, y=0.15)
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.set_xlabel("Latency of one picture (ms)")
+    axes.set_xlabel("Latency of one image (ms)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %", decimals=1))
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Returns the points that no other beats in both latency and accuracy, the fastest first."""
+    """Return the points that no other beats in both latency and accuracy, the fastest first."""
     front, best = [], -math.inf
     for latency, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if accuracy > best:

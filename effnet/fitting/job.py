@@ -1,4 +1,4 @@
-"""The main job: a folder of pictures and a budget in, a proven model out."""
+"""The main job: a folder of images and a budget in, a proven model out."""
 
 import dataclasses
 import os
@@ -71,18 +71,18 @@ def fit(
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
-    """Trains the best EfficientNet for `data` that keeps every budget, and proves it in the device's runtime.
+    """Train the best EfficientNet for `data` that keeps every budget, and proves it in the device's runtime.
 
     It is the pretrained one that is expected to be most accurate or, without pretrained weights, the largest.
 
     `data` is a folder with a subfolder a class, a CSV or JSONL manifest, or "digits". Latency is the median of
-    one picture with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`.
+    one image with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`.
     Or all of the work is done in `minutes`: what does not fit is left out, and the report says so. Without either,
     training takes 10 minutes. `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
     killed there goes on, on CPU to the same weights. report.html shows the worst mistakes with their test images,
     unless `report_images` is false.
 
-    Where the data are not split, copies of one picture stay on one side of the split, and so do pictures of one group:
+    Where the data are not split, copies of one image stay on one side of the split, and so do images of one group:
     of one `group` in a manifest, or in whose paths `group_by`, a regular expression, finds the same.
 
     `resize` is how an image becomes the square that the network sees: "center" crops to its middle, "squash" and "pad"
@@ -98,11 +98,11 @@ def fit(
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
     frozen features), "finetune" (head first, then all of it), "scratch", or "auto": the head, and fine-tuning where
     the head leaves much to learn. With `coverage` or `max_error` the model answers "unknown" where it is not sure
-    enough; `unknown_from` is a folder of pictures of none of the classes to measure that with.
+    enough; `unknown_from` is a folder of images of none of the classes to measure that with.
 
     `runtime` is the device's: "onnxruntime", "openvino", "litert" or "executorch". `precision` is "fp32", "fp16" or
     "w8" (weights of 16 and 8 bits), "bf16" (OpenVINO), "int8", or "auto": fewer bits where a budget may need them, and
-    then only if that loses at most `max_drop` points on the validation pictures. `device` is a profile that `effnet
+    then only if that loses at most `max_drop` points on the validation images. `device` is a profile that `effnet
     profile` wrote on another machine: its predictions are taken for measurements. `trials` fresh networks are trained
     for a while, and the best goes on (8 where there are 30 minutes, else none); `storage`, a file or the URL of a
     database, shares them between machines.
@@ -153,7 +153,7 @@ def train(
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
-    """Trains one network of your choice for `data`, then exports and measures it; like `fit`, without a budget.
+    """Train one network of your choice for `data`, then exports and measures it; like `fit`, without a budget.
 
     `model` is what the user called the network, for the report.
 
@@ -161,7 +161,7 @@ def train(
     by default. `recipe` is a Recipe, the name of one, a JSON file of one or a Python file that defines
     `recipe(spec)`; without, it is chosen to suit the data and the time. `settings` change fields of either by their
     dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`, where given, come before the recipe's.
-    `batch` is train.batch_size or, with "auto", leaves that as it is and finds how many of its pictures the memory
+    `batch` is train.batch_size or, with "auto", leaves that as it is and finds how many of its images the memory
     holds at once (train.micro_batch, in every stage its own).
     Every field that was used is in `out`/run/recipe.json, a recipe to train with again. Everything else is as in `fit`.
     """

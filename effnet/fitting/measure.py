@@ -42,7 +42,7 @@ def patient(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Candidate], Timing]:
-    """Returns what measures as `measure` does but again where something disturbed it; `budget` has a latency.
+    """Return what measures as `measure` does but again where something disturbed it; `budget` has a latency.
 
     `measure` is told with a candidate the slowest pace of the machine at which nothing does. `calm_ms` is the pace when
     nothing does, as far as is known; `minutes` is what training may take. Of several measurements of a candidate the
@@ -72,7 +72,7 @@ def patient(
 
 
 def _nearly_keeps(budget: Budget, found: Timing) -> bool:
-    """Returns whether a calmer machine might let a candidate keep the budget; what misses another one needs no more."""
+    """Return whether a calmer machine might let a candidate keep the budget; what misses another one needs no more."""
     assert budget.latency_ms is not None
     excess = found.latency_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
@@ -82,7 +82,7 @@ def _nearly_keeps(budget: Budget, found: Timing) -> bool:
 def measure_random(
     candidate: Candidate, scratch: Path, *, target: Target, threads: int, pace_ms: float = math.inf
 ) -> Timing:
-    """Exports a candidate with random weights into `scratch` and measures the file in the target's runtime.
+    """Export a candidate with random weights into `scratch` and measures the file in the target's runtime.
 
     It takes somewhat longer while the machine's pace is slower than `pace_ms`.
     """
@@ -99,7 +99,7 @@ def machine_pace(
     measure: Callable[..., Timing] = time_model,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pace:
-    """Returns the pace of this machine, from one measurement of Lite0; an image takes `read` seconds to read."""
+    """Return the pace of this machine, from one measurement of Lite0; an image takes `read` seconds to read."""
     spec = get_spec(_USUAL)
     with tempfile.TemporaryDirectory(prefix="effnet-pace-") as scratch:
         path = write_graph(spec, Path(scratch), runtime=target.runtime, precision="fp32")
@@ -112,7 +112,7 @@ def machine_pace(
 
 
 def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:
-    """Returns what to say of candidates that were measured while the machine was busy; empty if none was."""
+    """Return what to say of candidates that were measured while the machine was busy; empty if none was."""
     measured = [c for c in table if c.latency_ms is not None]
     busy = [c.waited for c in measured if c.waited > BUSY]
     if not busy:
@@ -128,7 +128,7 @@ def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:
 
 @lru_cache(maxsize=256)
 def training_speed(spec: ArchSpec) -> float:
-    """Returns training images per second of `spec`, measured once."""
+    """Return training images per second of `spec`, measured once."""
     from effnet.training.speed import train_speed
 
     return train_speed(spec)

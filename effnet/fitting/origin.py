@@ -10,7 +10,7 @@ from effnet.weights.card import UNKNOWN_LICENCE
 
 
 def method_sentence(report: Mapping[str, Any]) -> str:
-    """Returns in one line how the report's network was trained; empty where that is not known."""
+    """Return in one line how the report's network was trained; empty where that is not known."""
     training, name = report.get("training") or {}, weights_name(report)
     epochs, best = len(training.get("epochs") or []), training.get("best_epoch")
     passes = f"{epochs} epoch{'s' if epochs != 1 else ''}"
@@ -31,7 +31,7 @@ def method_sentence(report: Mapping[str, Any]) -> str:
 
 
 def _changes(training: Mapping[str, Any]) -> str:
-    """Returns what was made of the learned network, as a sentence behind a blank; empty where it is as it was."""
+    """Return what was made of the learned network, as a sentence behind a blank; empty where it is as it was."""
     share, activation = training.get("kept") or 1, training.get("activation")
     done = [f"given {activation} as its activation"] if activation else []
     done += [f"pruned to {share:.0%} of its {LABELS[training.get('kept_of', 'macs')]}"] if share < 1 else []
@@ -47,7 +47,7 @@ def _changes(training: Mapping[str, Any]) -> str:
 
 
 def weights_name(report: Mapping[str, Any]) -> str:
-    """Returns the id of the pretrained weights, or the name of their file; empty for a network from scratch."""
+    """Return the id of the pretrained weights, or the name of their file; empty for a network from scratch."""
     training = report.get("training") or {}
     head = training.get("head") or {}
     return str(head.get("name") or PurePath(str(training.get("weights") or "")).name)
@@ -60,7 +60,7 @@ def _penalty(value: float | None) -> str:
 
 
 def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns the facts on pretrained weights and on the head, each with its label; none for a network from scratch."""
+    """Return the facts on pretrained weights and on the head, each with its label; none for a network from scratch."""
     head = (report.get("training") or {}).get("head") or {}
     if not head:
         return []
@@ -78,7 +78,7 @@ def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def licence_words(report: Mapping[str, Any]) -> str:
-    """Returns the licence of the pretrained weights, with who says so, or that it is not known."""
+    """Return the licence of the pretrained weights, with who says so, or that it is not known."""
     head = (report.get("training") or {}).get("head") or {}
     licence, source = head.get("licence"), head.get("licence_source")
     if not licence:

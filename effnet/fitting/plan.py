@@ -26,7 +26,7 @@ def make_plan(
     listener: Listener,
     late: Callable[[], bool] = lambda: False,
 ) -> list[Candidate]:
-    """Returns all candidates with their fates; the one taken has status "taken".
+    """Return all candidates with their fates; the one taken has status "taken".
 
     Candidates come in the order in which they are wanted, the most promising first; `best` is the word for it. Those
     over the analytic budgets are rejected; of the rest the first that may fit is measured, until none before it is
@@ -52,7 +52,7 @@ def make_plan(
 
 
 def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
-    """Rejects what exceeds a budget whatever a measurement says; weights alone are a bound for memory."""
+    """Reject what exceeds a budget whatever a measurement says; weights alone are a bound for memory."""
     weights = candidate.cost.weight_bytes("int8" if candidate.precision == "int8" else "fp32")
     maps = candidate.cost.peak_activations * (1 if candidate.precision == "int8" else 4)
     least_memory = (weights + maps) / 1e6
@@ -62,7 +62,7 @@ def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
 
 
 def _explain_rest(search: Search, taken: int, word: str) -> None:
-    """Gives every candidate that was not measured its reason; `word` is what the taken one is most."""
+    """Give every candidate that was not measured its reason; `word` is what the taken one is most."""
     best = search.table[taken]
     for index, candidate in enumerate(search.table):
         smaller = word == "largest" and candidate.cost.macs <= best.cost.macs

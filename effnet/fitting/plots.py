@@ -35,7 +35,7 @@ _COUNTED_CLASSES = 20
 
 
 def save_candidates(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the candidates plot to a file on its own, as the suffix of its path says: .svg or .png."""
+    """Write the candidates plot to a file on its own, as the suffix of its path says: .svg or .png."""
     figure = candidates_figure(report)
     # None leaves a field out, so that the same report gives the same bytes on any day.
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
@@ -44,14 +44,14 @@ def save_candidates(report: Mapping[str, Any], path: Path) -> None:
 
 
 def candidates_svg(report: Mapping[str, Any]) -> str | None:
-    """Returns the candidates plot as SVG, or None where no candidate can be drawn."""
+    """Return the candidates plot as SVG, or None where no candidate can be drawn."""
     if not _drawn(report, _height_key(report)):
         return None
     return figure_svg(candidates_figure(report), name="candidates")
 
 
 def candidates_figure(report: Mapping[str, Any]) -> "Figure":
-    """Draws MACs against measured latency, one mark a candidate, with the budget's lines and the one taken.
+    """Draw MACs against measured latency, one mark a candidate, with the budget's lines and the one taken.
 
     Where no latency was measured at all, the height is the number of parameters.
     """
@@ -87,7 +87,7 @@ def candidates_figure(report: Mapping[str, Any]) -> "Figure":
 
 
 def candidates_caption(report: Mapping[str, Any]) -> str:
-    """Says in one line how many candidates there were, and how many the plot cannot show."""
+    """Say in one line how many candidates there were, and how many the plot cannot show."""
     candidates = report.get("candidates") or []
     if not candidates:
         return "No candidates were recorded."
@@ -111,7 +111,7 @@ def candidates_caption(report: Mapping[str, Any]) -> str:
 
 
 def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "accuracy"]) -> str | None:
-    """Returns one quantity over the epochs, in training and validation, as SVG, or None without any epoch."""
+    """Return one quantity over the epochs, in training and validation, as SVG, or None without any epoch."""
     training = report.get("training") or {}
     epochs = training.get("epochs") or []
     if not epochs:
@@ -152,7 +152,7 @@ def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "acc
 
 
 def confusion_svg(report: Mapping[str, Any]) -> str | None:
-    """Returns the confusion matrix as SVG, true classes down and predicted ones across, or None without one.
+    """Return the confusion matrix as SVG, true classes down and predicted ones across, or None without one.
 
     Shades are shares of a true class; right answers are blue, wrong ones vermillion. Up to 20 classes the
     counts are written in, and up to 40 every class is named.
@@ -191,7 +191,7 @@ def confusion_svg(report: Mapping[str, Any]) -> str | None:
 
 
 def _kind(candidate: Mapping[str, Any]) -> str:
-    """Returns what a candidate's mark stands for: its family, and its precision where that is not 32 bits."""
+    """Return what a candidate's mark stands for: its family, and its precision where that is not 32 bits."""
     precision = candidate.get("precision") or "fp32"
     return str(candidate.get("family")) + ("" if precision == "fp32" else f" {precision}")
 
@@ -201,7 +201,7 @@ def _height_key(report: Mapping[str, Any]) -> str:
 
 
 def _drawn(report: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Returns the candidates whose place is known; a logarithmic axis holds positive numbers only."""
+    """Return the candidates whose place is known; a logarithmic axis holds positive numbers only."""
     candidates = report.get("candidates") or []
     return [c for c in candidates if _number(c.get("macs")) > 0 and _number(c.get(key)) > 0]
 
@@ -215,14 +215,14 @@ def _fits(candidate: Mapping[str, Any]) -> bool:
 
 
 def _looks(count: int) -> list[tuple[str, str]]:
-    """Returns a colour and a marker a family; after six the pairs shift, so that none repeats before 36."""
+    """Return a colour and a marker a family; after six the pairs shift, so that none repeats before 36."""
     colours = [colour for colour, _ in _FAMILY_LOOKS]
     markers = [marker for _, marker in _FAMILY_LOOKS]
     return [(colours[i % 6], markers[(i + i // 6) % 6]) for i in range(count)]
 
 
 def _scale(axes: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """Makes an axis logarithmic, with ticks at 1, 2 and 5, where its values span more than a factor of five.
+    """Make an axis logarithmic, with ticks at 1, 2 and 5, where its values span more than a factor of five.
 
     Any other axis starts at zero, so that small differences look small.
     """
@@ -297,7 +297,7 @@ def _draw_legend(axes: "Axes", families: Sequence[str]) -> None:
 
 
 def _shades(shares: np.ndarray) -> np.ndarray:
-    """Returns [C, C, 4] colours; empty cells are clear, so that the page shows through, light or dark."""
+    """Return [C, C, 4] colours; empty cells are clear, so that the page shows through, light or dark."""
     from matplotlib.colors import to_rgb
 
     shades = np.empty((*shares.shape, 4))

@@ -18,7 +18,7 @@ _UNEXPECTED, _LEAST_OTHERS = 1.6, 4
 
 
 def _computes_in(candidate: Candidate) -> str:
-    """Returns the arithmetic: weights of fewer bits alone change nothing."""
+    """Return the arithmetic: weights of fewer bits alone change nothing."""
     return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
 
 
@@ -27,7 +27,7 @@ def _is_known(candidate: Candidate, kind: str) -> bool:
 
 
 def _parts_beside(candidate: Candidate) -> np.ndarray:
-    """Returns what a file holds beside its weights, in parts: numbers for every channel, and nodes for every layer.
+    """Return what a file holds beside its weights, in parts: numbers for every channel, and nodes for every layer.
 
     Some functions take more nodes than others. On 120 candidates' ONNX files nodes explain the size to 1 %, of those
     in 8 bits to 10 %.
@@ -52,11 +52,11 @@ class Predictions:
         self._models: dict[tuple[str, str], np.ndarray | None] = {}
 
     def forget(self) -> None:
-        """Has the functions fitted anew: something has been measured."""
+        """Have the functions fitted anew: something has been measured."""
         self._models.clear()
 
     def of(self, index: int, key: str) -> float | None:
-        """Returns the latency in ms, or memory or size in MB, to expect; None before anything is known."""
+        """Return the latency in ms, or memory or size in MB, to expect; None before anything is known."""
         if key == "size_mb":
             return self._size(index)
         kind = _computes_in(self.table[index])
@@ -66,7 +66,7 @@ class Predictions:
         return None if model is None else float(self._feature(index) @ model)
 
     def doubts(self, index: int, took: Mapping[int, float]) -> bool:
-        """Returns whether a candidate took longer than a relative that is larger, or than all others let expect.
+        """Return whether a candidate took longer than a relative that is larger, or than all others let expect.
 
         `took` has the latencies of all that were measured, in ms. Something disturbed the measurement, most likely.
         """
@@ -76,14 +76,14 @@ class Predictions:
         return expected is not None and took[index] > _UNEXPECTED * expected
 
     def _is_larger(self, index: int, other: int) -> bool:
-        """Returns whether one is as large as another, or larger, in every respect, and otherwise alike."""
+        """Return whether one is as large as another, or larger, in every respect, and otherwise alike."""
         one, two = self.table[index], self.table[other]
         alike = (one.family, one.precision) == (two.family, two.precision)
         sizes = ((c.cost.macs, c.cost.activations, len(c.spec.blocks)) for c in (one, two))
         return alike and all(a >= b for a, b in zip(*sizes, strict=True))
 
     def _by_others(self, index: int) -> float | None:
-        """Returns the latency to expect of a candidate had it not been measured; None with too few others."""
+        """Return the latency to expect of a candidate had it not been measured; None with too few others."""
         kind = _computes_in(self.table[index])
         others = [i for i, c in enumerate(self.table) if i != index and _is_known(c, kind)]
         model = self._fit("latency_ms", kind, without=index) if len(others) >= _LEAST_OTHERS else None
@@ -95,7 +95,7 @@ class Predictions:
         return self._models[key, kind]
 
     def _size(self, index: int) -> float:
-        """Returns the size of the weights and of what files of this precision were found to hold beside them."""
+        """Return the size of the weights and of what files of this precision were found to hold beside them."""
         candidate = self.table[index]
         key = ("size_mb", candidate.precision)
         if key not in self._models:
@@ -117,7 +117,7 @@ class Predictions:
         return self._found_parts[index]
 
     def _fit(self, key: str, kind: str, *, without: int | None = None) -> np.ndarray | None:
-        """Fits non-negative coefficients to what has been measured, each relative to its size."""
+        """Fit non-negative coefficients to what has been measured, each relative to its size."""
         from scipy.optimize import nnls
 
         known = [

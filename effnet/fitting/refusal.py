@@ -9,7 +9,7 @@ from effnet.fitting.candidates import Candidate
 def refusal(
     candidates: Sequence[Candidate], budget: Budget, nearest: Candidate, figures: Mapping[str, float | None]
 ) -> str:
-    """Returns the sentence that names a budget that none of the candidates keeps, and the nearest that can be met.
+    """Return the sentence that names a budget that none of the candidates keeps, and the nearest that can be met.
 
     That is the budget that the `nearest` candidate needs, which keeps to `figures`; all of its limits belong together.
     """
@@ -23,7 +23,7 @@ def refusal(
 
 
 def enough(budget: Budget, figures: Mapping[str, float | None]) -> str:
-    """Returns the words for the limits, of those that `figures` exceed, that leave them and their margins room."""
+    """Return the words for the limits, of those that `figures` exceed, that leave them and their margins room."""
     least = {
         name: say_at_least(name, value / (1 - MARGINS[name])) + " or more"
         for name, value in _over(budget, figures).items()
@@ -47,14 +47,14 @@ def _limit(name: str, limit: float) -> str:
 
 
 def _range(name: str, least: float, most: float) -> str:
-    """Says what several measurements came to, in one number where that is enough."""
+    """Say what several measurements came to, in one number where that is enough."""
     first, last = say(name, least), say(name, most)
     return first if first == last else f"{first.partition(' ')[0]} to {last}"
 
 
 def _name(table: Sequence[Candidate]) -> str:
-    """Names all candidates, none of which will do."""
+    """Name all candidates, none of which will do."""
     sources = sorted({candidate.weights for candidate in table})
     if sources == [""]:
-        return "no network that effnet knows for these pictures"
+        return "no network that effnet knows for these images"
     return f"no resolution of {sources[0]}" if len(sources) == 1 else "no pretrained network, at whatever resolution,"

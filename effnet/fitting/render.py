@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Returns a template of this package, filled; raises MissingExtraError without jinja2."""
+    """Return a template of this package, filled; raises MissingExtraError without jinja2."""
     return _environment(template).get_template(template).render(values)
 
 
@@ -31,7 +31,7 @@ def _environment(template: str) -> "Environment":
     is_page = template.endswith(".html.j2")
 
     def shown(value: Any) -> Any:
-        """Makes whatever a template prints fit for print, so that no single place can forget to."""
+        """Make whatever a template prints fit for print, so that no single place can forget to."""
         if value is None or isinstance(value, ChainableUndefined):
             return wording.ABSENT
         if isinstance(value, str) and not isinstance(value, Markup):
@@ -64,7 +64,7 @@ def _environment(template: str) -> "Environment":
 
 
 def strict(value: Any) -> Any:
-    """Returns what strict JSON and UTF-8 can hold: no NaN, no infinity, no numpy, no lone surrogate."""
+    """Return what strict JSON and UTF-8 can hold: no NaN, no infinity, no numpy, no lone surrogate."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -80,13 +80,13 @@ def strict(value: Any) -> Any:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes text to `path` as UTF-8, whole or not at all."""
+    """Write text to `path` as UTF-8, whole or not at all."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _fenced(text: Any, language: str) -> str:
-    """Returns text as a fenced block of Markdown; the fence outgrows any run of backticks inside."""
+    """Return text as a fenced block of Markdown; the fence outgrows any run of backticks inside."""
     from markupsafe import Markup
 
     line = wording.printable(str(text))

@@ -27,7 +27,7 @@ _SHOWN_CLASSES = 10
 _WEAKEST_CLASSES = 3
 _SHOWN_MISTAKES = 24
 _SHOWN_CONFUSIONS = 8
-_PICTURE_SIDE = 176
+_IMAGE_SIDE = 176
 
 _BUDGET_LABELS = {
     "latency_ms": "Latency",
@@ -38,16 +38,16 @@ _BUDGET_LABELS = {
 }
 
 
-def write_report(report: Mapping[str, Any], folder: Path, *, pictures: Sequence[np.ndarray]) -> None:
-    """Writes report.json, report.html and README.md into an existing folder, each whole or not at all.
+def write_report(report: Mapping[str, Any], folder: Path, *, images: Sequence[np.ndarray]) -> None:
+    """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
-    `pictures` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
+    `images` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
     report.html shows them, whoever is given it.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
     texts = {
-        "report.html": render_html(report, pictures=pictures),
+        "report.html": render_html(report, images=images),
         "README.md": render_card(report),
         "report.json": json.dumps(strict(report), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
     }
@@ -56,7 +56,7 @@ def write_report(report: Mapping[str, Any], folder: Path, *, pictures: Sequence[
 
 
 def load_report(folder: Path) -> dict[str, Any]:
-    """Reads the report.json of a bundle; raises BundleError where it is missing or damaged."""
+    """Read the report.json of a bundle; raises BundleError where it is missing or damaged."""
     path = folder / "report.json"
     try:
         report = read_json(path)
@@ -71,8 +71,8 @@ def load_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) -> str:
-    """Returns the report as one page that loads nothing from anywhere; what the report lacks is left out."""
+def render_html(report: Mapping[str, Any], *, images: Sequence[np.ndarray]) -> str:
+    """Return the report as one page that loads nothing from anywhere; what the report lacks is left out."""
     report = strict(report)
     candidates = _ordered_candidates(report)
     classes = _ordered_classes(report)
@@ -107,13 +107,13 @@ def render_html(report: Mapping[str, Any], *, pictures: Sequence[np.ndarray]) ->
             "threshold_rows": sureness.threshold_rows(report),
             "classes": classes[:_SHOWN_CLASSES] if long else classes,
             "more_classes": classes[_SHOWN_CLASSES:] if long else [],
-            "mistakes": _mistakes(report, pictures),
+            "mistakes": _mistakes(report, images),
         },
     )
 
 
 def render_card(report: Mapping[str, Any]) -> str:
-    """Returns the report as a model card: Markdown with the hub's YAML front matter."""
+    """Return the report as a model card: Markdown with the hub's YAML front matter."""
     report = strict(report)
     classes = (report.get("test") or {}).get("per_class") or []
     wrong = [row for row in classes if row.get("f1") is not None and row["f1"] < 1]
@@ -144,18 +144,18 @@ def render_card(report: Mapping[str, Any]) -> str:
 
 
 def _ladder(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the record of the steps towards 8 bits; empty where there were none."""
+    """Return the record of the steps towards 8 bits; empty where there were none."""
     return (report.get("deployed") or {}).get("ladder") or {}
 
 
 def _predicted(report: Mapping[str, Any]) -> str:
-    """Returns which figures of the budget are another device's, in words; empty where all were measured."""
+    """Return which figures of the budget are another device's, in words; empty where all were measured."""
     keys = (report.get("deployed") or {}).get("predicted") or []
     return " and ".join(_BUDGET_LABELS[key].lower() for key in keys if key in _BUDGET_LABELS)
 
 
 def _base_model(report: Mapping[str, Any]) -> Any:
-    """Returns the repository of the pretrained weights on the hub, for the card's metadata, or None."""
+    """Return the repository of the pretrained weights on the hub, for the card's metadata, or None."""
     from markupsafe import Markup
 
     hub = ((report.get("training") or {}).get("head") or {}).get("hub") or ""
@@ -163,7 +163,7 @@ def _base_model(report: Mapping[str, Any]) -> Any:
 
 
 def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the kind (kept, missed or open), the words of a badge and the report's first sentence."""
+    """Return the kind (kept, missed or open), the words of a badge and the report's first sentence."""
     name = (report.get("network") or {}).get("name") or "The network"
     accuracy, images = report.get("test_accuracy"), (report.get("test") or {}).get("images")
     found = name
@@ -192,7 +192,7 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns one row a limit; `share` is measured / asked."""
+    """Return one row a limit; `share` is measured / asked."""
     budget, measured = report.get("budget") or {}, report.get("measured") or {}
     rows = []
     for key, label in _BUDGET_LABELS.items():
@@ -214,7 +214,7 @@ def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ordered_candidates(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the one taken, then the others by how near their MACs are to its own."""
+    """Return the one taken, then the others by how near their MACs are to its own."""
     candidates = report.get("candidates") or []
     taken = [candidate for candidate in candidates if candidate.get("status") == "taken"]
     centre = (taken[0] if taken else report.get("network") or {}).get("macs") or 1
@@ -228,7 +228,7 @@ def _ordered_candidates(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ordered_classes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the classes in their own order while they are few, the weakest first where they are many."""
+    """Return the classes in their own order while they are few, the weakest first where they are many."""
     classes = (report.get("test") or {}).get("per_class") or []
     if len(classes) <= _LONG:
         return classes
@@ -236,7 +236,7 @@ def _ordered_classes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _confusions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the most frequent pairs of a true class and the wrong answer to it."""
+    """Return the most frequent pairs of a true class and the wrong answer to it."""
     rows = (report.get("test") or {}).get("confusion") or []
     names = (report.get("dataset") or {}).get("class_names") or []
     names = names if len(names) == len(rows) else [str(index) for index in range(len(rows))]
@@ -249,25 +249,23 @@ def _confusions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))[:_SHOWN_CONFUSIONS]
 
 
-def _mistakes(report: Mapping[str, Any], pictures: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+def _mistakes(report: Mapping[str, Any], images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     mistakes = ((report.get("test") or {}).get("mistakes") or [])[:_SHOWN_MISTAKES]
-    # A report read back from its file has no pictures; the words are still worth showing.
-    shown = [
-        {"picture": _data_url(picture), "small": max(picture.shape[:2]) < 96} for picture in pictures[:_SHOWN_MISTAKES]
-    ]
+    # A report read back from its file has no images; the words are still worth showing.
+    shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in images[:_SHOWN_MISTAKES]]
     return [{**mistake, **extra} for mistake, extra in zip_longest(mistakes, shown[: len(mistakes)], fillvalue={})]
 
 
-def _data_url(picture: np.ndarray) -> str | None:
-    """Returns a picture [H, W, C] as a small PNG in a data URL, of its first three bands or its first."""
+def _data_url(pixels: np.ndarray) -> str | None:
+    """Return an image [H, W, C] as a small PNG in a data URL, of its first three bands or its first."""
     from PIL import Image
 
-    bands = picture if picture.ndim == 3 else picture[..., np.newaxis]
+    bands = pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
     if not bands.size:
         return None
     seen = bands[..., :3] if bands.shape[2] >= 3 else bands[..., 0]
     image = Image.fromarray(np.ascontiguousarray(seen, dtype=np.uint8))
-    image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    image.thumbnail((_IMAGE_SIDE, _IMAGE_SIDE))
     buffer = BytesIO()
     image.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -60,7 +60,7 @@ class Run:
     problems: Sequence[str]
 
     def to_row(self) -> dict[str, Any]:
-        """Returns the run in short, as JSON-able data."""
+        """Return the run in short, as JSON-able data."""
         names = (
             "when", "state", "data", "network", "device", "epochs", "planned_epochs", "best_epoch", "val_accuracy",
             "test_accuracy", "val_balanced_accuracy", "test_balanced_accuracy", "images_per_second", "seconds",
@@ -70,7 +70,7 @@ class Run:
 
 
 def find_runs(folder: Path, *, now: float) -> tuple[Run, ...]:
-    """Returns every run in or below `folder`, the latest first; `now` is the time in seconds since the epoch.
+    """Return every run in or below `folder`, the latest first; `now` is the time in seconds since the epoch.
 
     Raises InputError where there is no such folder.
     """
@@ -86,7 +86,7 @@ def find_runs(folder: Path, *, now: float) -> tuple[Run, ...]:
 
 
 def read_run(folder: Path, *, now: float) -> Run:
-    """Returns the run in `folder`, which `fit` or `train` wrote, or one of its attempts.
+    """Return the run in `folder`, which `fit` or `train` wrote, or one of its attempts.
 
     Raises InputError where the folder holds no run at all; anything less is among the run's problems.
     """
@@ -120,7 +120,7 @@ def read_run(folder: Path, *, now: float) -> Run:
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested groups as one level with dotted names: {"train": {"lr": 1}} becomes {"train.lr": 1}.
+    """Return nested groups as one level with dotted names: {"train": {"lr": 1}} becomes {"train.lr": 1}.
 
     The groups of a list are numbered from 1, as in stages.1.epochs.
     """
@@ -143,7 +143,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _place(folder: Path) -> tuple[Path | None, int]:
-    """Returns the output folder and the number of the attempt, 0 for the last; a bare training folder has neither."""
+    """Return the output folder and the number of the attempt, 0 for the last; a bare training folder has neither."""
     whole = folder.absolute()
     match = _ATTEMPT.fullmatch(whole.name)
     if match and whole.parent.name == RUN and isfile(whole.parent / PLAN) and isdir(folder):
@@ -153,7 +153,7 @@ def _place(folder: Path) -> tuple[Path | None, int]:
 
 
 def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
-    """Returns the object in a JSON file; an empty one where there is none, with a problem where it is damaged."""
+    """Return the object in a JSON file; an empty one where there is none, with a problem where it is damaged."""
     try:
         data = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -168,7 +168,7 @@ def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
 
 
 def _history(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
-    """Returns the epochs that can be read; the last line of a run that was killed, or works, may be half a line."""
+    """Return the epochs that can be read; the last line of a run that was killed, or works, may be half a line."""
     try:
         lines = read_bytes(path, limit_bytes=MAX_JSON_BYTES).decode("utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -197,7 +197,7 @@ def _rows(value: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def _at(data: Any, *keys: Any) -> Any:
-    """Returns what lies at the end of a path through nested data, or None where the path ends before."""
+    """Return what lies at the end of a path through nested data, or None where the path ends before."""
     for key in keys:
         if isinstance(data, Mapping):
             data = data.get(key)
@@ -209,7 +209,7 @@ def _at(data: Any, *keys: Any) -> Any:
 
 
 def _touched(out: Path, attempt: Path) -> float:
-    """Returns when the run last wrote something, in seconds since the epoch."""
+    """Return when the run last wrote something, in seconds since the epoch."""
     paths = (out, out / RUN / PLAN, out / _REPORT, attempt, attempt / _METRICS, attempt / _CHECKPOINT)
     return max(os.path.getmtime(path) for path in paths if os.path.exists(path))
 
@@ -233,7 +233,7 @@ def _state(report: Mapping[str, Any], idle: float) -> State:
 def _asked(
     options: Any, planned: Any, candidate: Any, report: Mapping[str, Any], attempt: Path, problems: list[str]
 ) -> dict[str, Any]:
-    """Returns what the run was asked: data, network, settings, recipe and the epochs planned."""
+    """Return what the run was asked: data, network, settings, recipe and the epochs planned."""
     data = _at(report, "dataset", "source") or _at(options, "data") or ""
     network = _at(report, "network", "name") or _at(candidate, "name") or ""
     # Fine-tuning keeps its own recipe beside its checkpoint; a head alone has none.
@@ -261,7 +261,7 @@ def _asked(
 def _results(
     report: Mapping[str, Any], candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
 ) -> dict[str, Any]:
-    """Returns what came of the run so far."""
+    """Return what came of the run so far."""
     balanced = _at(report, "training", "balance", "method") or _at(recipe, "balance", "method")
     kind = "val_accuracy" if balanced in (None, "none") else "val_balanced_accuracy"
     scores = [finite(row.get(kind)) for row in history]
@@ -293,7 +293,7 @@ def _results(
 
 
 def finite(value: Any) -> float | None:
-    """Returns a finite number as it is, and None for anything else."""
+    """Return a finite number as it is, and None for anything else."""
     # Compared, not asked of math.isfinite, which cannot take an integer of a thousand digits.
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
     return value if good else None

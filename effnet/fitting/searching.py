@@ -87,7 +87,7 @@ class Search:
         self.measures = any(key in budget.asked() for key in MEASURED)
 
     def measure(self, index: int) -> bool:
-        """Measures one candidate, and anew what does not go together; returns whether it keeps the budget's margins."""
+        """Measure one candidate, and anew what does not go together; returns whether it keeps the budget's margins."""
         self._measure_once(index)
         if "latency_ms" in self.budget.asked() and not self.late():
             for doubted in self._doubted():
@@ -97,7 +97,7 @@ class Search:
         return self.table[index].status == "fits"
 
     def _doubted(self) -> list[int]:
-        """Returns the candidates to measure again, because others let expect a much lower latency."""
+        """Return the candidates to measure again, because others let expect a much lower latency."""
         took = {i: min(figures["latency_ms"] for figures in self._found[i]) for i in self._found}
         return [
             i
@@ -106,7 +106,7 @@ class Search:
         ]
 
     def _measure_once(self, index: int) -> None:
-        """Measures one candidate, and says whether it keeps the budget with its margin."""
+        """Measure one candidate, and says whether it keeps the budget with its margin."""
         self.count += 1
         try:
             timing = self._measure(self.table[index])
@@ -128,7 +128,7 @@ class Search:
         self._listener(Measured(candidate=known, number=self.count))
 
     def _figures(self, index: int, timing: Timing) -> dict[str, float]:
-        """Returns a candidate's figures from all of its measurements: the least, other processes only ever add.
+        """Return a candidate's figures from all of its measurements: the least, other processes only ever add.
 
         A latency that was hidden by others gives way to one that was not.
         """
@@ -150,7 +150,7 @@ class Search:
         return {name: min(figures[name] for figures in self._found[index]) for name in found}
 
     def best_that_fits(self) -> int | None:
-        """Returns the index of the first, and so best, candidate that keeps every budget and trains in time."""
+        """Return the index of the first, and so best, candidate that keeps every budget and trains in time."""
         if (need := self._need) is not None:
             self._reject(lambda c: c.cost.macs > need.most_macs, f"training would be too slow, {need.reason}")
         if self.measures:
@@ -172,7 +172,7 @@ class Search:
                 return index
 
     def _trains_in_time(self, index: int) -> bool:
-        """Returns whether a candidate trains fast enough; where not it is rejected, with those that must be as slow.
+        """Return whether a candidate trains fast enough; where not it is rejected, with those that must be as slow.
 
         Training speed goes with activations more than with MACs; half as much again is left for what it does not.
         """
@@ -192,13 +192,13 @@ class Search:
                 self._bar(index, reason)
 
     def _bar(self, index: int, reason: str) -> None:
-        """Rejects a candidate for what no other budget mends; what refused it before remains its reason."""
+        """Reject a candidate for what no other budget mends; what refused it before remains its reason."""
         self._barred.add(index)
         if self.table[index].status in ("listed", "fits"):
             self.table[index] = dataclasses.replace(self.table[index], status="rejected", reason=reason)
 
     def _measure_spread(self) -> None:
-        """Measures a few networks of each kind, over the range of MACs, for the predictions to stand on."""
+        """Measure a few networks of each kind, over the range of MACs, for the predictions to stand on."""
         for kind in dict.fromkeys(_kind(c) for c in self.table):
             precision = kind[1]
             if precision not in ("fp32", "bf16", "int8"):  # they compute as in 32 bits
@@ -212,7 +212,7 @@ class Search:
                         self.measure(index)
 
     def _next(self) -> int | None:
-        """Returns the largest candidate that fits or, as far as can be told, may fit.
+        """Return the largest candidate that fits or, as far as can be told, may fit.
 
         Where planning has had its time, one that is known to fit is enough.
         """
@@ -231,12 +231,12 @@ class Search:
         return None
 
     def _nearest(self, among: Callable[[int], bool]) -> int | None:
-        """Returns the candidate, of those that `among` holds for, that should exceed the budget by the least share."""
+        """Return the candidate, of those that `among` holds for, that should exceed the budget by the least share."""
         open_ = [i for i in range(len(self.table)) if i not in self._barred and among(i)]
         return min(open_, key=self._share, default=None)
 
     def _may_fit(self, index: int) -> bool:
-        """Returns whether another measurement might show that a candidate keeps the budget."""
+        """Return whether another measurement might show that a candidate keeps the budget."""
         if index in self._found:
             return len(self._found[index]) < _LOOKS and self._share(index) < _NEAR
         return self.table[index].status == "listed" and self._share(index) < _DOUBTFUL
@@ -245,7 +245,7 @@ class Search:
         return share(self.budget, self._expected(index), planning=True)
 
     def _expected(self, index: int) -> dict[str, float | None]:
-        """Returns a candidate's figures, or the least that predictions leave possible where it was not measured."""
+        """Return a candidate's figures, or the least that predictions leave possible where it was not measured."""
         candidate = self.table[index]
         if index in self._found or not self.measures:
             return candidate.figures
@@ -269,11 +269,11 @@ class Search:
         return False
 
     def predicted(self, index: int, key: str) -> float | None:
-        """Returns the predicted latency in ms or memory in MB, or None before anything was measured."""
+        """Return the predicted latency in ms or memory in MB, or None before anything was measured."""
         return self._predictions.of(index, key)
 
     def approach(self) -> int:
-        """Measures what should come nearest to the whole budget, until it is known; returns it where it fits after all.
+        """Measure what should come nearest to the whole budget, until it is known; returns it where it fits after all.
 
         Raises BudgetError with its figures otherwise.
         """
@@ -301,7 +301,7 @@ class Search:
         )
 
     def _surely(self, index: int) -> dict[str, float | None]:
-        """Returns what a candidate keeps to when it is measured anew, by what came out so far.
+        """Return what a candidate keeps to when it is measured anew, by what came out so far.
 
         That is as far above the most as the least is below it, for what was never seen, but not above what a neighbour
         on the machine adds: planning looks again there.
@@ -318,7 +318,7 @@ class Search:
         return figures
 
     def measure_fallback(self, taken: int, share: float, *, floats: bool = False) -> None:
-        """Measures the best likely candidate of the same weights with at most this share of the taken one's MACs.
+        """Measure the best likely candidate of the same weights with at most this share of the taken one's MACs.
 
         With `floats` only those that do not compute in 8 bits count.
         """

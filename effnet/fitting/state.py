@@ -81,7 +81,7 @@ class Plan:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Returns a text that changes when classes, splits, paths, names or pictures in memory do; files are not read."""
+    """Return a text that changes when classes, splits, paths, names or images in memory do; files are not read."""
     total = crc32(repr(dataset.class_names).encode())
     for split in (dataset.train, dataset.val, dataset.test):
         total = crc32(split.labels.tobytes(), total)
@@ -97,7 +97,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def write_plan(plan: Plan, out: Path) -> None:
-    """Writes the plan into the run folder of `out`, whole or not at all."""
+    """Write the plan into the run folder of `out`, whole or not at all."""
     data = {
         "options": dict(plan.options),
         "fingerprint": plan.fingerprint,
@@ -121,7 +121,7 @@ def write_plan(plan: Plan, out: Path) -> None:
 
 
 def read_plan(out: Path) -> Plan | None:
-    """Returns the plan in `out`, or None where there is none; raises InputError where it is damaged."""
+    """Return the plan in `out`, or None where there is none; raises InputError where it is damaged."""
     path = out / RUN / PLAN
     try:
         data = read_json(path)
@@ -155,13 +155,13 @@ def read_plan(out: Path) -> Plan | None:
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
-    """Writes every field of the recipe in use into the run folder of `out`, where `--recipe` reads it again."""
+    """Write every field of the recipe in use into the run folder of `out`, where `--recipe` reads it again."""
     (out / RUN).mkdir(parents=True, exist_ok=True)
     write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
 def _changed(name: str, before: Any, now: Any) -> str:
-    """Returns what became of an option, as the command line names it."""
+    """Return what became of an option, as the command line names it."""
     if name != "settings":
         return f"{name} was {before!r}, now {now!r}"
     before, now = (
@@ -172,7 +172,7 @@ def _changed(name: str, before: Any, now: Any) -> str:
 
 
 def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:
-    """Raises InputError where a resumed fit is asked for something else than the one it resumes."""
+    """Raise InputError where a resumed fit is asked for something else than the one it resumes."""
     options = json.loads(json.dumps(options))  # tuples are lists on the disk
     other = [
         _changed(key, plan.options.get(key), value) for key, value in options.items() if plan.options.get(key) != value
@@ -180,4 +180,4 @@ def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) ->
     if other:
         raise InputError(f"--resume must repeat the options of the fit in {out}: {'; '.join(other)}")
     if plan.fingerprint != found:
-        raise InputError(f"--resume needs the pictures that the fit in {out} began with; they have changed since")
+        raise InputError(f"--resume needs the images that the fit in {out} began with; they have changed since")

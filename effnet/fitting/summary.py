@@ -32,7 +32,7 @@ def summarize(
     report_images: bool = True,
     time: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns the whole report as JSON-able data; `report_images` says that report.html may show test images.
+    """Return the whole report as JSON-able data; `report_images` says that report.html may show test images.
 
     `time` is how the minutes were used, None where none were given.
     """
@@ -75,7 +75,7 @@ def summarize(
 
 
 def _busy(plan: Plan, artifact: Artifact) -> list[str]:
-    """Returns what a busy machine may have spoilt, a sentence each."""
+    """Return what a busy machine may have spoilt, a sentence each."""
     timing = artifact.timing
     found = artifact.undecided
     if timing.busy and not found and "latency_ms" not in artifact.predicted:
@@ -84,7 +84,7 @@ def _busy(plan: Plan, artifact: Artifact) -> list[str]:
 
 
 def _candidates(table: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Returns the rows of those that were measured or tried, and of as many others as a page can hold.
+    """Return the rows of those that were measured or tried, and of as many others as a page can hold.
 
     These are the nearest to the one taken in the order of promise.
     """

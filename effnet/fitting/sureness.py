@@ -10,14 +10,14 @@ _COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def mean_confidence(report: Mapping[str, Any]) -> float | None:
-    """Returns how sure the model is of its answers to the test images on average, or None where that is absent."""
+    """Return how sure the model is of its answers to the test images on average, or None where that is absent."""
     bins = _bins(report, "sureness")
     images = sum(b["images"] for b in bins)
     return sum(b["images"] * b["confidence"] for b in bins) / images if images else None
 
 
 def threshold_rows(report: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Returns what thresholds give on the test images: threshold, coverage and error of a few, from 0 on."""
+    """Return what thresholds give on the test images: threshold, coverage and error of a few, from 0 on."""
     curve = _test(report).get("risk_coverage") or []
     rows: dict[float, dict[str, float]] = {}
     for wanted in _COVERAGES:
@@ -30,7 +30,7 @@ def threshold_rows(report: Mapping[str, Any]) -> list[dict[str, float]]:
 
 
 def reliability_svg(report: Mapping[str, Any]) -> str | None:
-    """Returns the share of right answers over how sure they were, before and after the temperature, or None.
+    """Return the share of right answers over how sure they were, before and after the temperature, or None.
 
     One mark a bin, its area as the number of images in it; a model that knows how sure it may be is on the diagonal.
     """
@@ -60,7 +60,7 @@ def reliability_svg(report: Mapping[str, Any]) -> str | None:
 
 
 def risk_coverage_svg(report: Mapping[str, Any]) -> str | None:
-    """Returns the share of wrong answers over the share of images answered, with the threshold taken, or None."""
+    """Return the share of wrong answers over the share of images answered, with the threshold taken, or None."""
     curve = _test(report).get("risk_coverage") or []
     if not curve:
         return None

@@ -44,14 +44,14 @@ class Target:
         return tuple(found.precision for found in FORMATS.values() if found.runtime == self.runtime)
 
     def precisions(self, budget: Budget) -> tuple[Precision, ...]:
-        """Returns those worth planning with: what was asked for or, with auto, fp32 and what the budget may need."""
+        """Return those worth planning with: what was asked for or, with auto, fp32 and what the budget may need."""
         if self.precision != "auto":
             return (self.precision,)
         asked = set(budget.asked())
         return tuple(p for p in self._known if p == "fp32" or asked & set(_BRINGS.get(p, ())))
 
     def format(self, precision: Precision) -> Format:
-        """Returns the format that this runtime has in a precision."""
+        """Return the format that this runtime has in a precision."""
         return next(f for f in FORMATS.values() if f.runtime == self.runtime and f.precision == precision)
 
     @property

@@ -33,7 +33,7 @@ from effnet.system.bounds import (
 )
 from effnet.training.calibration import Abstain
 from effnet.training.ranks import ALONE, Ranks
-from effnet.training.unknown import unknown_pictures
+from effnet.training.unknown import unknown_images
 from effnet.weights.pretrained import find_source
 
 # With as many minutes trials pay; of the time they may take this share.
@@ -128,7 +128,7 @@ class Task:
 
 
 def default_out(out: str | os.PathLike[str] | None, data: str | os.PathLike[str]) -> Path:
-    """Returns `out`, or a folder named after the data."""
+    """Return `out`, or a folder named after the data."""
     if out is not None:
         return Path(out)
     name = re.sub(r"[^\w.-]+", "-", Path(os.path.abspath(data)).stem).strip("-")
@@ -136,7 +136,7 @@ def default_out(out: str | os.PathLike[str] | None, data: str | os.PathLike[str]
 
 
 def check(task: Task) -> None:
-    """Raises InputError for options that contradict each other or are out of range."""
+    """Raise InputError for options that contradict each other or are out of range."""
     if task.epochs is not None and task.minutes is not None:
         raise InputError("give --epochs or --minutes, not both")
     _check_one_length(task)
@@ -147,13 +147,13 @@ def check(task: Task) -> None:
         raise InputError(f"--resize must be one of {', '.join(get_args(Resize))}; got {task.resize!r}{hint}")
     read_asked(task.value_range)
     if task.abstain.unknown_from is not None:
-        unknown_pictures(task.abstain.unknown_from)
+        unknown_images(task.abstain.unknown_from)
     refuse_inside(task.out, task.data)
     _check_writable(task.out)
 
 
 def _check_one_length(task: Task) -> None:
-    """Raises InputError where a fit is told twice how long to train; of `train`, flags come before its recipe."""
+    """Raise InputError where a fit is told twice how long to train; of `train`, flags come before its recipe."""
     asked = task.asked.settings.get("train.epochs")
     if task.network is None and asked is not None:
         for name in ("minutes", "epochs"):
@@ -165,7 +165,7 @@ def _check_one_length(task: Task) -> None:
 
 
 def _check_numbers(task: Task) -> None:
-    """Raises InputError for a number out of range; the budget and the recipe have checked their own."""
+    """Raise InputError for a number out of range; the budget and the recipe have checked their own."""
     if task.minutes is not None:
         check_minutes(task.minutes)
     sides = {} if task.network is None else {"the resolution": (task.network.resolution, 1, MAX_SIDE)}
@@ -182,7 +182,7 @@ def _check_numbers(task: Task) -> None:
 
 
 def _check_strategy(task: Task) -> None:
-    """Raises InputError where weights, strategy and model contradict each other."""
+    """Raise InputError where weights, strategy and model contradict each other."""
     known = get_args(Strategy)
     if task.strategy not in known:
         hint = nearest(task.strategy, known)
@@ -214,13 +214,13 @@ def _refuse_model(task: Task) -> None:
 
 
 def check_weights(task: Task) -> None:
-    """Raises InputError where the weights that a new fit shall begin with name nothing; nothing is fetched."""
+    """Raise InputError where the weights that a new fit shall begin with name nothing; nothing is fetched."""
     if task.weights not in ("none", "auto") and not isinstance(find_source(task.weights), Path):
         _refuse_model(task)
 
 
 def _check_writable(out: Path) -> None:
-    """Raises InputError where nothing can be written to `out`: after planning and training it would be too late."""
+    """Raise InputError where nothing can be written to `out`: after planning and training it would be too late."""
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     try:
         with tempfile.TemporaryFile(dir=parent):
@@ -230,7 +230,7 @@ def _check_writable(out: Path) -> None:
 
 
 def command_line(task: Task) -> str:
-    """Returns the command line that runs this fit again."""
+    """Return the command line that runs this fit again."""
     words = ["effnet", "fit", task.data]
     if task.network is not None:
         words = ["effnet", "train", task.data, "--model", task.model or task.network.name]
@@ -272,5 +272,5 @@ def _target_words(target: Target) -> list[str]:
 
 
 def _exact(value: float) -> str:
-    """Returns a number as text that reads back to it, whole numbers without a point."""
+    """Return a number as text that reads back to it, whole numbers without a point."""
     return str(int(value)) if float(value).is_integer() else repr(value)

@@ -41,7 +41,7 @@ class _LastWord:
 
 
 def train_together(training: Training, ranks: Ranks, *, listener: Listener) -> TrainResult:
-    """Trains on every process, the first one's `listener` listening; the others are in `follow`."""
+    """Train on every process, the first one's `listener` listening; the others are in `follow`."""
     return _train(ranks.tell(training), ranks, listener)
 
 
@@ -59,7 +59,7 @@ def _train(training: Training, ranks: Ranks, listener: Listener | None = None) -
 
 
 def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
-    """Returns the report of `work`, done by the first process, which lets the others go however it ends."""
+    """Return the report of `work`, done by the first process, which lets the others go however it ends."""
     last = _LastWord(report=None)
     try:
         last = _LastWord(report=work())
@@ -79,7 +79,7 @@ def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
 
 
 def follow(ranks: Ranks) -> Report:
-    """Trains along until the first process is done, and returns its report.
+    """Train along until the first process is done, and returns its report.
 
     Raises SaidElsewhere where it failed.
     """

@@ -48,15 +48,15 @@ class Deadline:
         return math.isfinite(self.end)
 
     def left(self) -> float:
-        """Returns the seconds that are left, at least 0."""
+        """Return the seconds that are left, at least 0."""
         return max(0.0, self.end - self.clock())
 
     def at_most(self, seconds: float) -> "Deadline":
-        """Returns a deadline in so many seconds, or this one where it is earlier."""
+        """Return a deadline in so many seconds, or this one where it is earlier."""
         return self if not self.limited else replace(self, end=min(self.end, self.clock() + seconds))
 
     def earlier(self, seconds: float) -> "Deadline":
-        """Returns the deadline of what must be done so many seconds before this one."""
+        """Return the deadline of what must be done so many seconds before this one."""
         return replace(self, end=self.end - seconds)
 
 
@@ -64,7 +64,7 @@ UNLIMITED = Deadline()
 
 
 def deadline_of(minutes: float | None, *, used: float = 0.0, clock: Callable[[], float] = time.monotonic) -> Deadline:
-    """Returns the deadline of a fit that begins now, of whose `minutes` earlier sessions `used` so many seconds."""
+    """Return the deadline of a fit that begins now, of whose `minutes` earlier sessions `used` so many seconds."""
     if minutes is None:
         return Deadline(clock=clock)
     return Deadline(seconds=60 * minutes, end=clock() + max(0.0, 60 * minutes - used), clock=clock)
@@ -83,7 +83,7 @@ class Pace:
     measure: float = 0.0
 
     def answer(self, images: int, macs: float) -> float:
-        """Returns how long a network of so many MACs takes to answer so many images."""
+        """Return how long a network of so many MACs takes to answer so many images."""
         return images * (self.read + self.mac * macs)
 
     @property
@@ -92,23 +92,23 @@ class Pace:
         return _REPORT * self.measure
 
     def finishing(self, dataset: Dataset, macs: float) -> float:
-        """Returns how long it takes from a trained network to its bundle, proven, with its reports."""
+        """Return how long it takes from a trained network to its bundle, proven, with its reports."""
         return _FINISHING * self.measure + self.answer(len(dataset.val) + len(dataset.test), macs)
 
     def head(self, dataset: Dataset, macs: float) -> float:
-        """Returns how long a head takes, on one view of each image."""
+        """Return how long a head takes, on one view of each image."""
         return _HEAD * self.measure + self.answer(len(dataset.train) + len(dataset.val), macs)
 
     def int8(self, dataset: Dataset, macs: float, *, steps: int) -> float:
-        """Returns how long int8 takes that is reached in so many steps, with its calibration and test."""
+        """Return how long int8 takes that is reached in so many steps, with its calibration and test."""
         return steps * self.int8_step(dataset, macs) + self.answer(_CALIBRATED + 2 * len(dataset.test), macs)
 
     def int8_step(self, dataset: Dataset, macs: float) -> float:
-        """Returns how long one step takes: a file written, scored, and timed in turns with another."""
+        """Return how long one step takes: a file written, scored, and timed in turns with another."""
         return _INT8_STEP * self.measure + self.answer(len(dataset.val), macs)
 
     def epoch(self, dataset: Dataset, macs: float, *, images_per_second: float) -> float:
-        """Returns how long an epoch takes with its validation, at this speed of training steps."""
+        """Return how long an epoch takes with its validation, at this speed of training steps."""
         steps = len(dataset.train) * (1 / images_per_second + self.read)
         return steps + self.answer(len(dataset.val), macs)
 
@@ -123,17 +123,17 @@ class Use:
     finishing: float = 0.0
 
     def in_words(self) -> tuple[str, ...]:
-        """Returns a line for each use that there is."""
+        """Return a line for each use that there is."""
         rows = asdict(self).items()
         return tuple(f"  {clock_words(seconds):>8}  {USES[name]}" for name, seconds in rows if seconds > 0)
 
     def to_dict(self) -> dict[str, float]:
-        """Returns the seconds, rounded, for the report."""
+        """Return the seconds, rounded, for the report."""
         return {name: round(seconds, 1) for name, seconds in asdict(self).items()}
 
 
 def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps: int, changed: bool) -> Use:
-    """Returns how `left` seconds are used for a network of so many MACs, which learns, and may be changed and rounded.
+    """Return how `left` seconds are used for a network of so many MACs, which learns, and may be changed and rounded.
 
     `int8_steps` are those that its int8 takes at the least, 0 without any.
     What follows learning comes first, for without it there is no bundle; learning has the rest.
@@ -151,23 +151,23 @@ def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps
 
 
 def reserve(left: float, seconds: float) -> float:
-    """Returns how much of what is left is kept for what must follow: no more than half, however slow the machine is."""
+    """Return how much of what is left is kept for what must follow: no more than half, however slow the machine is."""
     return min(seconds, _MOST_RESERVED * left)
 
 
 def clock_words(seconds: float) -> str:
-    """Returns seconds as whoever waits reads them: 45 s, 3:20 min."""
+    """Return seconds as whoever waits reads them: 45 s, 3:20 min."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
 
 
 def not_enough(what: str, *, needs: float, left: float) -> str:
-    """Returns the sentence for a stage that does not fit."""
+    """Return the sentence for a stage that does not fit."""
     return f"{what}: {clock_words(left)} were left, and it takes about {clock_words(needs)}"
 
 
 def time_report(minutes: float | None, plan: dict[str, Any], *, used: float, left_out: tuple[str, ...]) -> Any:
-    """Returns what a report says of the minutes: their planned and their actual use; None where none were given."""
+    """Return what a report says of the minutes: their planned and their actual use; None where none were given."""
     if minutes is None:
         return None
     return {"minutes": minutes, "plan": plan, "used_seconds": round(used, 1), "left_out": list(left_out)}

@@ -45,10 +45,10 @@ HEAD, RECIPE = "head.safetensors", "recipe.json"
 _CLASSIFIER = ("classifier.weight", "classifier.bias")
 _LOGITS, _INDICES = "validation.logits", "validation.indices"
 # With --strategy auto the whole network is trained only where the head gets less than this right (of the few others too
-# few are in validation to tell whether it helped) and a class has as many training pictures: benchmarks/finetune.py
+# few are in validation to tell whether it helped) and a class has as many training images: benchmarks/finetune.py
 # says what it brings then, and fewer it only learns by heart.
 _GOOD_ENOUGH, _ENOUGH_A_CLASS = 0.95, 50
-# Views of a class's pictures that a head is trained on where it has fewer pictures; with more, views teach it nothing.
+# Views of a class's images that a head is trained on where it has fewer images; with more, views teach it nothing.
 _VIEWS_A_CLASS, _MOST_VIEWS = 50, 3
 
 
@@ -70,7 +70,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The head on the readable validation pictures: logits [pictures, classes] and their indices [pictures]."""
+    """The head on the readable validation images: logits [images, classes] and their indices [images]."""
 
     logits: np.ndarray
     indices: np.ndarray
@@ -85,12 +85,12 @@ class _Limit:
     left: Callable[[], float]
 
     def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
-        """Returns the seconds of an epoch on the whole network, where there is a pace."""
+        """Return the seconds of an epoch on the whole network, where there is a pace."""
         assert self.pace is not None
         return self.pace.epoch(dataset, cost(spec).macs, images_per_second=train_speed(spec))
 
     def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
-        """Returns how many epochs fit into the rest, behind a head that took `spent` seconds."""
+        """Return how many epochs fit into the rest, behind a head that took `spent` seconds."""
         num_train = len(dataset.train)
         if self.pace is None:
             assert self.minutes is not None
@@ -100,7 +100,7 @@ class _Limit:
         return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
 
     def seconds(self, folder: Path, *, spent: float) -> float | None:
-        """Returns after how many seconds of training it ends, those of earlier sessions with it."""
+        """Return after how many seconds of training it ends, those of earlier sessions with it."""
         if self.pace is not None:
             return trained_seconds(folder) + max(1.0, self.left())
         return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
@@ -126,7 +126,7 @@ def transfer(
     pace: Pace | None = None,
     left: Callable[[], float] = lambda: math.inf,
 ) -> Learned:
-    """Trains `spec`, which begins with the pretrained `weights`, in `folder`, or goes on with what is there.
+    """Train `spec`, which begins with the pretrained `weights`, in `folder`, or goes on with what is there.
 
     The head is this process's work, fine-tuning that of all `ranks`; it takes `epochs`, or what fits into `minutes`.
     `settings` change fields of its recipe by their dotted names. With a `pace` a deadline stands for `minutes`: `left`
@@ -172,7 +172,7 @@ def transfer(
 
 
 def _too_late(spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
-    """Returns a sentence where not one epoch of fine-tuning, with its validation, fits into the time that is left."""
+    """Return a sentence where not one epoch of fine-tuning, with its validation, fits into the time that is left."""
     if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
         return ""
     needs, left = limit.epoch(spec, dataset), limit.left()
@@ -192,7 +192,7 @@ def _finetune(
     listener: Listener,
     ranks: Ranks,
 ) -> Learned:
-    """Trains the whole of `network`, which begins with its head trained."""
+    """Train the whole of `network`, which begins with its head trained."""
     state, facts, _ = head
     spent = facts["seconds"]
     recipe = _recipe(
@@ -218,13 +218,13 @@ def _finetune(
 
 
 def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:
-    """Returns why training the whole network promises no more than the head alone; empty where it does."""
+    """Return why training the whole network promises no more than the head alone; empty where it does."""
     key, of_each = ("val_balanced_accuracy", " of each class, on average,") if balance.removed else ("val_accuracy", "")
     if facts[key] >= _GOOD_ENOUGH:
-        return f"it gets at least {_GOOD_ENOUGH:.0%} of the validation pictures{of_each} right"
+        return f"it gets at least {_GOOD_ENOUGH:.0%} of the validation images{of_each} right"
     a_class = len(dataset.train) / len(dataset.class_names)
     if a_class < _ENOUGH_A_CLASS:
-        return f"{a_class:.0f} training pictures a class, of the {_ENOUGH_A_CLASS} that fine-tuning takes"
+        return f"{a_class:.0f} training images a class, of the {_ENOUGH_A_CLASS} that fine-tuning takes"
     return ""
 
 
@@ -248,7 +248,7 @@ def _train_head(
     limit: _Limit,
     listener: Listener,
 ) -> Head:
-    """Returns the state of the network with its head trained, and how that went; all is kept in `folder`."""
+    """Return the state of the network with its head trained, and how that went; all is kept in `folder`."""
     listener(Said(text=f"Training a head on {weights}", heading=True))
     started = time.monotonic()
     found = load_pretrained(weights, model=model)
@@ -306,7 +306,7 @@ def _train_head(
         "seconds": time.monotonic() - started,
     }
     state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
-    # Pictures that were trained on say nothing of how sure the head may be.
+    # Images that were trained on say nothing of how sure the head may be.
     held = val.values[: len(val.values) if len(dataset.val) else 0]
     validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
     _write_head(folder, state, facts, validation)
@@ -314,7 +314,7 @@ def _train_head(
 
 
 def _origin(found: Pretrained) -> dict[str, Any]:
-    """Returns whose the pretrained weights are: what a report and a model card must say of them.
+    """Return whose the pretrained weights are: what a report and a model card must say of them.
 
     `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None where unknown.
     """
@@ -345,7 +345,7 @@ def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validatio
 
 
 def _read_head(folder: Path) -> Head | None:
-    """Returns what an interrupted fit has left, so that it needs neither the weights nor the features again."""
+    """Return what an interrupted fit has left, so that it needs neither the weights nor the features again."""
     path = folder / HEAD
     if not path.is_file():
         return None
@@ -360,7 +360,7 @@ def _read_head(folder: Path) -> Head | None:
 
 
 def learned_seconds(folder: Path) -> float:
-    """Returns the seconds that head and training in `folder` have taken so far."""
+    """Return the seconds that head and training in `folder` have taken so far."""
     head = _read_head(folder)
     return (head[1]["seconds"] if head else 0.0) + trained_seconds(folder)
 
@@ -377,7 +377,7 @@ def _recipe(
     spent: float,
     folder: Path,
 ) -> Recipe:
-    """Returns the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
+    """Return the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
     path = folder / RECIPE
     if path.is_file():
         recipe = read_recipe(path, network.spec)

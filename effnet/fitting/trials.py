@@ -65,7 +65,7 @@ def run_trials(
     listener: Listener,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Candidate]:
-    """Returns the table with the best of the trials taken, and `trial_accuracy` of each that was trained.
+    """Return the table with the best of the trials taken, and `trial_accuracy` of each that was trained.
 
     The candidates that the plan measured to fit come first, then those that a tree-structured Parzen estimator draws
     from the rest; one that breaks the budget once measured is not trained. Those behind at the same round are stopped
@@ -91,7 +91,7 @@ def run_trials(
 
 
 def _stop_after(seconds: float, clock: Callable[[], float]) -> Callable[["optuna.Study", Any], None]:
-    """Returns what ends a study; optuna's own limit follows the clock on the wall, which may be set."""
+    """Return what ends a study; optuna's own limit follows the clock on the wall, which may be set."""
     end = clock() + seconds
 
     def stop(study: "optuna.Study", trial: Any) -> None:
@@ -152,7 +152,7 @@ class _Search:
         self.drawn: set[int] = set()
 
     def try_one(self, trial: "optuna.Trial") -> float:
-        """Draws a candidate, measures it where it has not been, and trains it where it keeps the budget."""
+        """Draw a candidate, measures it where it has not been, and trains it where it keeps the budget."""
         import optuna
 
         drawn = tuple(trial.suggest_categorical(name, self._values(i)) for i, (name, _) in enumerate(_AXES))
@@ -187,7 +187,7 @@ class _Search:
         return sorted({key[axis] for key in self.places})
 
     def _nearest(self, drawn: tuple[Any, ...]) -> int | None:
-        """Returns the candidate nearest to what was drawn that has not been tried: not every combination exists."""
+        """Return the candidate nearest to what was drawn that has not been tried: not every combination exists."""
         family, weights, phi, resolution, precision, kept = drawn
 
         def distance(key: tuple[Any, ...]) -> tuple[float, ...]:
@@ -198,7 +198,7 @@ class _Search:
         return self.places[min(left, key=distance)] if left else None
 
     def _known(self, index: int) -> Candidate:
-        """Returns a candidate with what a measurement says of it."""
+        """Return a candidate with what a measurement says of it."""
         candidate = self.table[index]
         if candidate.latency_ms is not None or not any(name in self.budget.asked() for name in _MEASURED):
             return candidate
@@ -223,7 +223,7 @@ class _Search:
         return self.table[index]
 
     def adopt(self, study: "optuna.Study") -> None:
-        """Writes the accuracies of all finished trials, other machines' too, into the table."""
+        """Write the accuracies of all finished trials, other machines' too, into the table."""
         for trial in study.trials:
             index = self.places.get(tuple(trial.user_attrs.get("candidate", ())))
             value = trial.value
@@ -238,7 +238,7 @@ class _Search:
                 self.table[index] = dataclasses.replace(before, trial_accuracy=value, trial_rounds=done)
 
     def conclude(self) -> list[Candidate]:
-        """Takes the best of those that went furthest."""
+        """Take the best of those that went furthest."""
         tried = [i for i, c in enumerate(self.table) if c.trial_accuracy is not None and c.status in ("taken", "fits")]
         if not tried:
             return self.table
@@ -268,7 +268,7 @@ def _limits(candidate: Candidate, budget: Budget) -> list[tuple[str, float, floa
 
 @contextmanager
 def scratch_folder(parent: Path):
-    """Yields a folder for one trial's checkpoints, gone afterwards."""
+    """Yield a folder for one trial's checkpoints, gone afterwards."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix="trial-"))
     try:

@@ -11,7 +11,7 @@ ABSENT = "–"
 
 
 def printable(text: str, *, columns: int | None = None) -> str:
-    """Returns text as one line without control characters, cut to some terminal columns where given."""
+    """Return text as one line without control characters, cut to some terminal columns where given."""
     spaced = "".join(" " if c.isspace() and c != "\xa0" else c for c in text)
     line = "".join(c for c in spaced if c in " \xa0" or c.isprintable())
     if columns is None or width(line) <= columns:
@@ -22,17 +22,17 @@ def printable(text: str, *, columns: int | None = None) -> str:
 
 
 def width(text: str) -> int:
-    """Counts the terminal columns of text, two for each wide character of East Asia."""
+    """Count the terminal columns of text, two for each wide character of East Asia."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def markdown(text: str) -> str:
-    """Returns text as one line of Markdown that shows just that text, without its control characters."""
+    """Return text as one line of Markdown that shows just that text, without its control characters."""
     return text_of.markdown(printable(text))
 
 
 def percent(value: Any) -> str:
-    """Formats a share; one below 1 never reads as 100 %."""
+    """Format a share; one below 1 never reads as 100 %."""
     if not _is_number(value):
         return ABSENT
     text = text_of.percent(value, 1).removesuffix("%")
@@ -40,7 +40,7 @@ def percent(value: Any) -> str:
 
 
 def probability(value: Any) -> str:
-    """Formats a threshold, rounded down: three decimals, or as many as keep two digits of what it lacks to 1."""
+    """Format a threshold, rounded down: three decimals, or as many as keep two digits of what it lacks to 1."""
     if not _is_number(value):
         return ABSENT
     lacking = max(1 - value, 1e-9)
@@ -49,12 +49,12 @@ def probability(value: Any) -> str:
 
 
 def integer(value: Any) -> str:
-    """Formats a count, with a comma between thousands."""
+    """Format a count, with a comma between thousands."""
     return f"{value:,.0f}" if _is_number(value) else ABSENT
 
 
 def significant(value: Any, digits: int = 3) -> str:
-    """Formats with some significant digits, but never drops a digit before the point."""
+    """Format with some significant digits, but never drops a digit before the point."""
     if not _is_number(value):
         return ABSENT
     if value and not 1e-4 <= abs(value) < 1e15:
@@ -64,7 +64,7 @@ def significant(value: Any, digits: int = 3) -> str:
 
 
 def short(value: Any) -> str:
-    """Formats a large count as 31 M or 1.25 G."""
+    """Format a large count as 31 M or 1.25 G."""
     if not _is_number(value):
         return ABSENT
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -74,7 +74,7 @@ def short(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Formats seconds, as minutes or hours where there are many."""
+    """Format seconds, as minutes or hours where there are many."""
     if not _is_number(value):
         return ABSENT
     if value < 120:
@@ -85,7 +85,7 @@ def duration(value: Any) -> str:
 
 
 def quantity(value: Any, key: str) -> str:
-    """Formats what was measured, with its unit; `key` is the budget's own, such as latency_ms."""
+    """Format what was measured, with its unit; `key` is the budget's own, such as latency_ms."""
     if not _is_number(value):
         return ABSENT
     if key == "params":
@@ -96,7 +96,7 @@ def quantity(value: Any, key: str) -> str:
 
 
 def limit(value: Any, key: str) -> str:
-    """Formats what was asked as a person would write it, without the zeros that a measurement carries."""
+    """Format what was asked as a person would write it, without the zeros that a measurement carries."""
     if key in ("params", "macs") or not _is_number(value):
         return quantity(value, key)
     return f"{value:.6g}\xa0{_unit(key)}"
@@ -107,7 +107,7 @@ def _unit(key: str) -> str:
 
 
 def moment(value: Any) -> str:
-    """Formats an ISO 8601 time to the minute; what is no such time stays as it is."""
+    """Format an ISO 8601 time to the minute; what is no such time stays as it is."""
     try:
         time = datetime.fromisoformat(str(value))
     except ValueError:
@@ -116,7 +116,7 @@ def moment(value: Any) -> str:
 
 
 def over(share: float | None) -> str:
-    """Says by how much a limit is exceeded, from measured / asked; None where nothing at all was allowed."""
+    """Say by how much a limit is exceeded, from measured / asked; None where nothing at all was allowed."""
     if share is None:
         return "none allowed"
     return f"{share:.3g} times the limit" if share >= 2 else f"{max(100 * (share - 1), 0.1):.1f}\xa0% over"

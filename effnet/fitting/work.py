@@ -38,7 +38,7 @@ from effnet.training.trial import fit_batch_here
 
 
 def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Mapping[str, Any]:
-    """Does the whole fit and returns its report; `clock` counts seconds."""
+    """Do the whole fit and returns its report; `clock` counts seconds."""
     check(task)
     with alone_in(task.out):
         sweep(task.out / RUN, deep=True)
@@ -71,7 +71,7 @@ def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[st
 
 
 def _extended(task: Task, plan: Plan) -> Plan:
-    """Returns the plan with more epochs where a resumed fit asks for more than it began with.
+    """Return the plan with more epochs where a resumed fit asks for more than it began with.
 
     Everything else stays as it was. Raises InputError where fewer are asked for.
     """
@@ -91,7 +91,7 @@ def _extended(task: Task, plan: Plan) -> Plan:
 
 
 def _paced(task: Task, *, read: float) -> Task:
-    """Returns the task with the pace of this machine, measured where a deadline asks for it."""
+    """Return the task with the pace of this machine, measured where a deadline asks for it."""
     if not task.deadline.limited:
         return task
     pace = machine_pace(read, target=task.target, clock=task.deadline.clock)
@@ -99,7 +99,7 @@ def _paced(task: Task, *, read: float) -> Task:
 
 
 def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
-    """Returns the task with the time that earlier sessions have left: what they planned, learned and proved counts.
+    """Return the task with the time that earlier sessions have left: what they planned, learned and proved counts.
 
     What they finished is found again, so that at least the proof of a network has its time.
     """
@@ -119,7 +119,7 @@ def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
 
 
 def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
-    """Returns the plan to go on with; raises InputError where `out` is in use and not to be resumed."""
+    """Return the plan to go on with; raises InputError where `out` is in use and not to be resumed."""
     out = task.out
     plan = read_plan(out) if resume else None
     # A fit that was killed before its plan was written leaves at most an empty run folder.
@@ -130,7 +130,7 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
 
 
 def _what_to_do(out: Path, *, resume: bool) -> str:
-    """Returns what to do where `out` cannot be used as it was asked."""
+    """Return what to do where `out` cannot be used as it was asked."""
     if not (out / RUN / PLAN).is_file():
         return "there is no fit in it to resume, so name another --out" if resume else "name another --out"
     if (out / CONFIG).is_file():
@@ -142,7 +142,7 @@ def _what_to_do(out: Path, *, resume: bool) -> str:
 
 
 def _check_device(task: Task) -> None:
-    """Raises what is wrong with the device before any work is done for it."""
+    """Raise what is wrong with the device before any work is done for it."""
     device_of(task)
     error = missing(task.target.runtime, int8="int8" in task.target.precisions(task.budget))
     if error is not None:
@@ -176,13 +176,13 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
 
 
 def _check_recipe(task: Task, dataset: Dataset) -> None:
-    """Raises InputError for a teacher of other classes, and says where the recipe may spoil the pictures."""
+    """Raise InputError for a teacher of other classes, and says where the recipe may spoil the images."""
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if task.asked.value("augment.flip"):
         reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a mirror changes what these show."
         if reason:
-            task.say(f"The recipe mirrors pictures, but {reason} --set augment.flip=false does not mirror them")
+            task.say(f"The recipe mirrors images, but {reason} --set augment.flip=false does not mirror them")
 
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
@@ -217,7 +217,7 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
 
 
 def _order(table: list[Candidate]) -> list[int]:
-    """Returns the candidates to train, the taken one first, then those measured to fit, better ones first."""
+    """Return the candidates to train, the taken one first, then those measured to fit, better ones first."""
     taken = next(i for i, c in enumerate(table) if c.status == "taken")
     # Other weights than the taken ones have not been downloaded, and may not be there to be had.
     usable = [i for i, c in enumerate(table) if c.status == "fits" and c.weights == table[taken].weights]
@@ -256,7 +256,7 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
 
 
 def _epochs_left(task: Task, dataset: Dataset, candidate: Candidate) -> int:
-    """Returns how many epochs a fresh candidate gets of the time that is left."""
+    """Return how many epochs a fresh candidate gets of the time that is left."""
     seconds = _epoch_seconds(task, dataset, candidate)
     speed, left = len(dataset.train) / seconds, use_for(candidate, dataset, task).learning
     return epochs_in(left / 60, images_per_second=speed, num_train=len(dataset.train))
@@ -268,7 +268,7 @@ def _epoch_seconds(task: Task, dataset: Dataset, candidate: Candidate) -> float:
 
 
 def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
-    """Returns the recipe with as many pictures at once as the memory holds."""
+    """Return the recipe with as many images at once as the memory holds."""
     found = fit_batch_here(spec, recipe, dataset)
     if found is None:
         task.say("This system does not tell how much memory is free; the batch stays as it is")
@@ -278,7 +278,7 @@ def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Rec
 
 
 def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
-    """Trains and proves the planned network, and the next smaller ones while the artifact misses the budget."""
+    """Train and proves the planned network, and the next smaller ones while the artifact misses the budget."""
     failed, left_out, use = list(plan.failed), list(plan.left_out), {}
     while True:
         number = len(failed)
@@ -348,7 +348,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
 
 
 def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, float]:
-    """Says how the time that is left is used, and returns it for the report; nothing without a deadline."""
+    """Say how the time that is left is used, and returns it for the report; nothing without a deadline."""
     if not task.deadline.limited:
         return {}
     use = use_for(candidate, dataset, task)
@@ -363,7 +363,7 @@ def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, f
 
 
 def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
-    """Returns a sentence where the time that is left is not enough for another attempt; empty where it is."""
+    """Return a sentence where the time that is left is not enough for another attempt; empty where it is."""
     if not task.deadline.limited:
         return ""
     candidate = plan.candidates[plan.attempts[number].candidate]
@@ -377,7 +377,7 @@ def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
 
 
 def _with_epochs_left(task: Task, plan: Plan, dataset: Dataset) -> Plan:
-    """Returns the plan with as many epochs for its next attempt as fit into the time that is left."""
+    """Return the plan with as many epochs for its next attempt as fit into the time that is left."""
     attempts = list(plan.attempts)
     number = len(plan.failed)
     attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]

@@ -1,4 +1,4 @@
-"""What an export answers to labelled pictures, in its own runtime."""
+"""What an export answers to labelled images, in its own runtime."""
 
 from collections.abc import Callable
 
@@ -8,22 +8,22 @@ from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_view_at
 from effnet.errors import DataError
 from effnet.measure.machine import usable_cores
-from effnet.runtime.pipeline import run_pictures
+from effnet.runtime.pipeline import run_images
 from effnet.runtime.predictor import Predictor
 
 
 def predict_split(
     predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the probabilities [pictures, classes] of a split's readable pictures, and their indices [pictures].
+    """Return the probabilities [images, classes] of a split's readable images, and their indices [images].
 
     Raises DataError where there is none.
     """
     if not len(split):
-        raise DataError("evaluation needs at least one labelled picture; the split is empty")
+        raise DataError("evaluation needs at least one labelled image; the split is empty")
     preprocess = predictor.config.preprocess
     _ = predictor.engine  # a model that does not match is told before any image is prepared for it
-    rows, found = run_pictures(
+    rows, found = run_images(
         range(len(split)),
         prepare=lambda index: eval_view_at(split, index, preprocess, heard=predictor.hear),
         compute=predictor.probabilities,
@@ -31,7 +31,7 @@ def predict_split(
         progress=progress,
     )
     if not rows:
-        raise DataError("evaluation needs at least one picture that can be read; none can")
+        raise DataError("evaluation needs at least one image that can be read; none can")
     return np.stack(rows), np.array(found)
 
 

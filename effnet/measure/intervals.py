@@ -8,7 +8,7 @@ RESAMPLES = 2000
 
 
 def wilson(right: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Returns the Wilson score interval of a share of `right` in `count`, at 95 % by default.
+    """Return the Wilson score interval of a share of `right` in `count`, at 95 % by default.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
     """
@@ -20,9 +20,9 @@ def wilson(right: int, count: int, *, z: float = 1.959964) -> tuple[float, float
 
 
 def bootstrap(right: int, count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % percentile bootstrap interval of a share of `right` in `count`.
+    """Return the 95 % percentile bootstrap interval of a share of `right` in `count`.
 
-    How many of `count` pictures drawn with replacement are right is binomial, so that is what is drawn. Where all
+    How many of `count` images drawn with replacement are right is binomial, so that is what is drawn. Where all
     are right it has no width: the Wilson interval says more then. Source: Efron, Ann. Stat. 7 (1979), 1-26.
     """
     shares = np.random.default_rng(seed).binomial(count, right / count, resamples) / count

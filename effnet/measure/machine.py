@@ -14,7 +14,7 @@ _CLOCK_FILES = "cpu[0-9]*/cpufreq/scaling_cur_freq"
 
 
 def machine() -> dict[str, Any]:
-    """Returns the processor's name, its usable cores, the memory in GB, the system and the load of the last minute."""
+    """Return the processor's name, its usable cores, the memory in GB, the system and the load of the last minute."""
     return {
         "cpu": _cpu_name(),
         "cores": usable_cores(),
@@ -25,14 +25,14 @@ def machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Return how many cores this process may use."""
     if sys.platform.startswith("linux"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def clock_mhz() -> float | None:
-    """Returns the clock of the fastest core now, in MHz; None where the system does not tell."""
+    """Return the clock of the fastest core now, in MHz; None where the system does not tell."""
     found = [float(text) / 1e3 for text in map(_text, Path("/sys/devices/system/cpu").glob(_CLOCK_FILES)) if text]
     if not found:
         lines = _text(Path("/proc/cpuinfo")).splitlines()
@@ -48,7 +48,7 @@ def _text(path: Path) -> str:
 
 
 def resident_mb() -> float:
-    """Returns the memory that this process holds, in 10^6 bytes; on macOS the most that it ever held."""
+    """Return the memory that this process holds, in 10^6 bytes; on macOS the most that it ever held."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize() / 1e6
@@ -57,13 +57,13 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    """Returns the most memory that this process has ever held, in 10^6 bytes."""
+    """Return the most memory that this process has ever held, in 10^6 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that results depend on, where installed."""
+    """Return the versions of Python and of the packages that results depend on, where installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -77,7 +77,7 @@ _RUNTIME_PACKAGES = {"litert": "ai-edge-litert"}
 
 
 def runtime_version(runtime: str) -> str:
-    """Returns the version of an installed runtime, by its name in effnet.runtime.formats; empty where it is not."""
+    """Return the version of an installed runtime, by its name in effnet.runtime.formats; empty where it is not."""
     try:
         return metadata.version(_RUNTIME_PACKAGES.get(runtime, runtime))
     except metadata.PackageNotFoundError:

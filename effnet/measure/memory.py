@@ -9,7 +9,7 @@ _SHARE = 0.5
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Returns how much memory this process may still take without swapping, None where the system does not tell.
+    """Return how much memory this process may still take without swapping, None where the system does not tell.
 
     It is the least of what Linux calls available and of what the control groups (version 1 and 2) above the process
     have left; their caches of files count as free. `root` is the root of the file system.
@@ -30,7 +30,7 @@ def _meminfo(root: Path) -> Iterator[int]:
 
 
 def _groups(root: Path) -> Iterator[int]:
-    """Yields what each control group above this process has left, where it has a limit."""
+    """Yield what each control group above this process has left, where it has a limit."""
     base = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

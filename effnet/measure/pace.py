@@ -42,7 +42,7 @@ class Pace:
 
 
 def pace_of(threads: int = 1, *, clock: Clock | None = None) -> Pace:
-    """Returns the pace of as many cores as `threads` threads can use, within 2 to 10 ms if the machine is calm.
+    """Return the pace of as many cores as `threads` threads can use, within 2 to 10 ms if the machine is calm.
 
     It needs no memory. One thread computes in Python: where a neighbour computes on the same core, or the clock slows,
     that takes longer, about as much as networks do (measured on a shared machine: 1.4 times where they took 1.45).
@@ -65,7 +65,7 @@ def _pace_of_one(clock: Clock) -> Pace:
 
 
 def _pace_of_many(threads: int, clock: Clock) -> Pace:
-    """Has all threads hash, and looks at what the whole process got of the cores while this thread's pieces took."""
+    """Have all threads hash, and looks at what the whole process got of the cores while this thread's pieces took."""
     done = threading.Event()
 
     def accompany() -> None:
@@ -94,12 +94,12 @@ def _pace_of_many(threads: int, clock: Clock) -> Pace:
 
 
 def _hash() -> None:
-    """Computes for a moment with Python's lock released."""
+    """Compute for a moment with Python's lock released."""
     hashlib.pbkdf2_hmac("sha256", b"", b"", _PIECE_ROUNDS)
 
 
 def waited_share(wall: float, worked: float) -> float:
-    """Returns the share of `wall` seconds of cores in which a process did not get to compute.
+    """Return the share of `wall` seconds of cores in which a process did not get to compute.
 
     0 where the system does not tell what a process worked.
     """
@@ -107,7 +107,7 @@ def waited_share(wall: float, worked: float) -> float:
 
 
 def pace_ms(threads: int = 1) -> float:
-    """Returns the `ms` of `pace_of`."""
+    """Return the `ms` of `pace_of`."""
     return pace_of(threads).ms
 
 
@@ -119,7 +119,7 @@ def calm_pace_ms(
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Returns the pace of the calmest moment within `seconds`, which also ends if the clock stands still."""
+    """Return the pace of the calmest moment within `seconds`, which also ends if the clock stands still."""
     found, end = measure(threads), clock() + seconds
     for _ in range(math.ceil(seconds / _PAUSE_SECONDS)):
         if clock() >= end:

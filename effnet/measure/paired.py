@@ -15,9 +15,9 @@ MAX_DROP = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
-    """What a change did to `images` pictures: `lost` went from right to wrong, `gained` from wrong to right.
+    """What a change did to `images` images: `lost` went from right to wrong, `gained` from wrong to right.
 
-    With `classes`, the same three numbers of each class that has pictures, all classes count alike: then the drop is
+    With `classes`, the same three numbers of each class that has images, all classes count alike: then the drop is
     that of the balanced accuracy.
     """
 
@@ -28,12 +28,12 @@ class Paired:
 
     @property
     def drop(self) -> float:
-        """The share of pictures lost, less the share gained; below 0 where the change is for the better."""
+        """The share of images lost, less the share gained; below 0 where the change is for the better."""
         return sum((lost - gained) / images for images, lost, gained in self._parts) / len(self._parts)
 
     @property
     def grain(self) -> float:
-        """What one picture alone is of the drop: of those that were lost, the one that weighs most."""
+        """What one image alone is of the drop: of those that were lost, the one that weighs most."""
         of_lost = [images for images, lost, _ in self._parts if lost] or [self.images]
         return 1 / (len(self._parts) * min(of_lost))
 
@@ -43,10 +43,10 @@ class Paired:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the drop, from the pictures that changed sides alone.
+        """The 95 % interval of the drop, from the images that changed sides alone.
 
-        Source: Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions": half a
-        picture is added to each of the four counts, so that it has a width where none changed.
+        Source: Agresti & Min 2005, "Simple improved confidence intervals for comparing matched proportions": half an
+        image is added to each of the four counts, so that it has a width where none changed.
         """
         middles, variances = [], []
         for images, lost, gained in self._parts:
@@ -64,7 +64,7 @@ class Paired:
         return min(1.0, 2 * tail / 2**changed)
 
     def sentence(self) -> str:
-        """Returns the change in words, with how sure it is."""
+        """Return the change in words, with how sure it is."""
         low, high = self.interval
         sure = "more than chance" if self.p_value < 0.05 else "within chance"
         balanced = "balanced " if self.classes else ""
@@ -72,12 +72,12 @@ class Paired:
         of_balanced = " of balanced accuracy" if self.classes else ""
         points = f" {abs(100 * self.drop):.2f} points{of_balanced}:" if self.drop else ""
         return (
-            f"{verb}{points} of {self.images} pictures {self.lost} went from right to wrong and {self.gained} back "
+            f"{verb}{points} of {self.images} images {self.lost} went from right to wrong and {self.gained} back "
             f"(95 % {100 * low:+.2f} to {100 * high:+.2f} points lost, {sure})"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the counts, and what follows from them, as JSON-able data."""
+        """Return the counts, and what follows from them, as JSON-able data."""
         low, high = self.interval
         counts = {key: value for key, value in asdict(self).items() if key != "classes"}
         found = {"balanced": bool(self.classes), "drop": self.drop, "interval": [low, high], "p_value": self.p_value}
@@ -85,9 +85,9 @@ class Paired:
 
 
 def paired(before: np.ndarray, after: np.ndarray, *, labels: np.ndarray | None = None) -> Paired:
-    """Returns what changed between two answers, bool [pictures]: whether each picture is right.
+    """Return what changed between two answers, bool [images]: whether each image is right.
 
-    With int64 `labels` [pictures] all classes count alike.
+    With int64 `labels` [images] all classes count alike.
     """
     lost, gained = before & ~after, ~before & after
     classes: tuple[tuple[int, int, int], ...] = ()

@@ -42,7 +42,7 @@ class ByClass:
         return int(present[place]) if recall[place] < self.accuracy - _NOTICEABLE else None
 
     def bootstrap(self, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-        """Returns the 95 % percentile bootstrap interval of the balanced accuracy.
+        """Return the 95 % percentile bootstrap interval of the balanced accuracy.
 
         Images are drawn with replacement, whatever their class; a class that is not drawn does not count. How many of
         them are right is drawn first, by the same numbers as `intervals.bootstrap` draws, so that both
@@ -64,12 +64,12 @@ class ByClass:
 
 
 def by_class(is_right: np.ndarray, labels: np.ndarray, *, num_classes: int | None = None) -> ByClass:
-    """Returns the counts of answers, bool [images], to images of int64 `labels` [images]."""
+    """Return the counts of answers, bool [images], to images of int64 `labels` [images]."""
     number = num_classes or int(labels.max(initial=-1)) + 1
     return ByClass(right=np.bincount(labels[is_right], minlength=number), images=np.bincount(labels, minlength=number))
 
 
 def _drawn(rng: np.random.Generator, numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns how many of each kind are among `numbers` [resamples] drawn, [resamples, kinds]."""
+    """Return how many of each kind are among `numbers` [resamples] drawn, [resamples, kinds]."""
     total = counts.sum()
     return rng.multinomial(numbers, counts / total) if total else np.zeros((len(numbers), len(counts)), np.int64)

@@ -40,14 +40,14 @@ class BenchmarkRecord:
         return min((len(values) for values in self.samples.values()), default=0)
 
     def write(self, path: Path) -> None:
-        """Writes the record as JSON."""
+        """Write the record as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         data = dataclasses.asdict(self) | {"n": self.n, "reached": self.reached}
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def commit(folder: Path) -> str:
-    """Returns the commit checked out in `folder`, with "+" where files were changed since, or "unknown"."""
+    """Return the commit checked out in `folder`, with "+" where files were changed since, or "unknown"."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         dirty = subprocess.run(

@@ -22,7 +22,7 @@ def time_in_turns(
     progress: Callable[[], None] | None = None,
     measure: Measure = time_model,
 ) -> dict[str, Timing | BundleError]:
-    """Measures each file once a round, in a process of its own each time, and returns what each takes.
+    """Measure each file once a round, in a process of its own each time, and returns what each takes.
 
     The rounds of one file are put together: latency is that of its calmest round, load time and memory are medians. A
     file that fails has its error, and is not tried again. `progress` hears of each measurement, `measure` is the clock.
@@ -43,7 +43,7 @@ def time_in_turns(
 
 
 def joined(timings: Sequence[Timing]) -> Timing:
-    """Returns several measurements of one file as one."""
+    """Return several measurements of one file as one."""
     calmest = min(timings, key=lambda timing: timing.p50_ms)
     return replace(
         calmest,
@@ -56,7 +56,7 @@ def joined(timings: Sequence[Timing]) -> Timing:
 
 
 def time_two(first: Path, second: Path, *, threads: int, turns: int, seconds: float) -> tuple[Timing, Timing]:
-    """Measures two files in turns; raises BundleError if one fails."""
+    """Measure two files in turns; raises BundleError if one fails."""
     found = time_in_turns({"first": first, "second": second}, threads=threads, rounds=turns, seconds=seconds)
     for timing in found.values():
         if isinstance(timing, BundleError):

@@ -41,7 +41,7 @@ def time_round(
     patience: float = 0.0,
     clock: Clock | None = None,
 ) -> Round:
-    """Returns what runs of `run`, which computes in `threads` threads, take within `seconds`.
+    """Return what runs of `run`, which computes in `threads` threads, take within `seconds`.
 
     There are at least three runs, and at least `least_runs` within `patience` times as many seconds more. Time is the
     sum of what runs took: a clock that jumps costs one run. Raises EffnetError if the clock stands still.
@@ -69,7 +69,7 @@ def time_round(
 
 
 def run_seconds(wall: float, worked: float, *, threads: int) -> float:
-    """Returns what a run took of `wall` seconds, in which all threads of this process computed for `worked` seconds.
+    """Return what a run took of `wall` seconds, in which all threads of this process computed for `worked` seconds.
 
     A run of one thread that had to wait for other processes counts what it worked: long networks are never left alone
     on a busy machine. Waits that belong to a run, from one thread of the runtime to another, are short, and count.
@@ -79,7 +79,7 @@ def run_seconds(wall: float, worked: float, *, threads: int) -> float:
 
 
 def is_uncertain(median_ms: float, least_ms: float, *, waited: float, threads: int) -> bool:
-    """Returns whether other processes hide what several threads take: somewhere between their fastest run and median.
+    """Return whether other processes hide what several threads take: somewhere between their fastest run and median.
 
     What one thread takes is known on a busy machine as well: it is what it computes.
     """

@@ -31,7 +31,7 @@ _PAGE_COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue"}
 
 @contextmanager
 def style(salt: str = "effnet") -> Iterator[None]:
-    """Sets the look while a figure is made or saved; `salt` goes into the ids of its SVG.
+    """Set the look while a figure is made or saved; `salt` goes into the ids of its SVG.
 
     It starts from matplotlib's defaults, not from the user's matplotlibrc, so that a report looks the same
     anywhere. Raises MissingExtraError without matplotlib.
@@ -69,14 +69,14 @@ def style(salt: str = "effnet") -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of a size in inches, bound to no pyplot and no window."""
+    """Return an empty figure of a size in inches, bound to no pyplot and no window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
-    """Returns a figure as an <svg> element for a page; the same figure gives the same bytes.
+    """Return a figure as an <svg> element for a page; the same figure gives the same bytes.
 
     `name` keeps its ids apart from those of other figures. Its colours follow the page's --ink, --muted,
     --grid and --blue where the page sets them.
@@ -94,7 +94,7 @@ def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # A style element would reach the whole page, and figure_1, axes_1 and so on would repeat in each picture.
+    # A style element would reach the whole page, and figure_1, axes_1 and so on would repeat in each image.
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[A-Za-z0-9.]+_\d+">', "<g>", svg)
     for colour, variable in _PAGE_COLOURS.items():
@@ -103,6 +103,6 @@ def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
 
 
 def save_svg(figure: "Figure", path: Path) -> None:
-    """Writes a figure into an .svg file, on white, whole or not at all; the same figure gives the same bytes."""
+    """Write a figure into an .svg file, on white, whole or not at all; the same figure gives the same bytes."""
     with written_whole(path) as beside, style(salt=path.stem):
         figure.savefig(beside, format="svg", bbox_inches="tight", facecolor="white", metadata={"Date": None})

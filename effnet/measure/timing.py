@@ -71,7 +71,7 @@ class Timing:
 
 
 def _environment() -> dict[str, str]:
-    """Lets the worker find the effnet that runs here, wherever it was imported from."""
+    """Let the worker find the effnet that runs here, wherever it was imported from."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -87,7 +87,7 @@ def time_model(
     runtime: Runtime | None = None,
     pace_ms: float = math.inf,
 ) -> Timing:
-    """Measures the model at `path` in a fresh process of its `runtime`, by default the one that its name tells.
+    """Measure the model at `path` in a fresh process of its `runtime`, by default the one that its name tells.
 
     Each of `rounds` rounds lasts `seconds` and at least 20 runs, behind 5 unmeasured ones; there are a few rounds more
     while the machine's pace (see measure.pace) is slower than a finite `pace_ms` in all of them, or
@@ -133,7 +133,7 @@ def time_model(
 
 
 def busy_sentence(waited: float, *, threads: int, uncertain: bool = False) -> str:
-    """Returns what to say of a measurement on a busy machine, `waited` as Timing has it."""
+    """Return what to say of a measurement on a busy machine, `waited` as Timing has it."""
     found = f"The machine was busy: other processes took {waited:.0%} of the processor time"
     if threads == 1:
         return f"{found}; the latency of one thread counts the time that it computed"
@@ -158,7 +158,7 @@ time_onnx = time_model
 
 
 def _size_bytes(path: Path) -> int:
-    """Returns the bytes of the model at `path`, with those of the files that its format has beside it."""
+    """Return the bytes of the model at `path`, with those of the files that its format has beside it."""
     found = path.stat().st_size
     if path.suffix == ".xml":  # OpenVINO's weights lie beside its graph
         found += path.with_suffix(".bin").stat().st_size

@@ -32,7 +32,7 @@ _MORE_ROUNDS = 12
 
 
 def _resident_and_peak() -> tuple[int, int]:
-    """Returns resident and peak memory of this process in bytes."""
+    """Return resident and peak memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
@@ -43,7 +43,7 @@ def _resident_and_peak() -> tuple[int, int]:
 
 
 def _forget_peak() -> None:
-    """Lets the peak start again from now, where Linux allows it."""
+    """Let the peak start again from now, where Linux allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -53,7 +53,7 @@ def _forget_peak() -> None:
 def measure(
     path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: Runtime, pace: float
 ) -> dict[str, object]:
-    """Returns load time, peak memory over the idle runtime, and of each round every latency, the pace and the waits.
+    """Return load time, peak memory over the idle runtime, and of each round every latency, the pace and the waits.
 
     Times are in ms; waits are the share of the processor time that others took. There are more rounds than `rounds`
     while no pace is as fast as the given one, or others take so much that the file's latency cannot be told.
@@ -64,7 +64,7 @@ def measure(
     start = time.perf_counter()
     engine = open_engine(path, threads=threads, runtime=runtime)
     load_ms = 1e3 * (time.perf_counter() - start)
-    # Any varied picture will do; numpy.random would add its own import to the memory measured.
+    # Any varied image will do; numpy.random would add its own import to the memory measured.
     images = np.resize(np.arange(251, dtype=np.uint8), (batch, engine.side, engine.side, engine.channels))
     for _ in range(_WARM_UP_RUNS):
         engine.run(images)
@@ -93,7 +93,7 @@ def measure(
 
 
 def _round(run: Callable[[], object], seconds: float, threads: int) -> tuple[Round, float]:
-    """Returns a round and the pace of the machine around it.
+    """Return a round and the pace of the machine around it.
 
     Threads of a runtime wait for each other in ways of their own: what others took of their time is told by the pace,
     before or after, whichever is less, as the system may need a moment to give each thread a core.

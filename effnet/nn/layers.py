@@ -21,7 +21,7 @@ class SameConv2d(nn.Conv2d):
     """A strided convolution padded as TensorFlow's "SAME" does it: the odd pixel goes right and below."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
-        """Maps [batch, in_channels, height, width] to [batch, out_channels, ceil(h / stride), ceil(w / stride)]."""
+        """Map [batch, in_channels, height, width] to [batch, out_channels, ceil(h / stride), ceil(w / stride)]."""
         pads = []
         for size, kernel, stride in zip(
             reversed(input.shape[-2:]), reversed(self.kernel_size), reversed(self.stride), strict=True
@@ -35,20 +35,20 @@ class GlobalPool(nn.Module):
     """The mean over height and width."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [batch, channels, height, width] to [batch, channels, 1, 1]."""
+        """Map [batch, channels, height, width] to [batch, channels, 1, 1]."""
         return x.mean((2, 3), keepdim=True)
 
 
 class SqueezeExcite(nn.Sequential):
-    """Scales each channel by a gate that the pooled picture opens: pool, reduce, act, expand, gate."""
+    """Scales each channel by a gate that the pooled image opens: pool, reduce, act, expand, gate."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
-        """Maps [batch, channels, height, width] to the same shape."""
+        """Map [batch, channels, height, width] to the same shape."""
         return input * super().forward(input)
 
 
 class DropPath(nn.Module):
-    """Drops the residual branch of whole pictures while training, and scales the others up.
+    """Drops the residual branch of whole images while training, and scales the others up.
 
     Source: drop_connect in tensorflow/tpu efficientnet utils.py.
     """
@@ -58,24 +58,24 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [batch, ...] to the same shape."""
+        """Map [batch, ...] to the same shape."""
         keep = self.keep(x)
         return x if keep is None else x * keep.view(-1, *(1,) * (x.ndim - 1))
 
     def keep(self, x: Tensor) -> Tensor | None:
-        """Returns the factor of each picture of a batch, [batch]; None where all are kept as they are."""
+        """Return the factor of each image of a batch, [batch]; None where all are kept as they are."""
         if not self.training or self.rate == 0.0:
             return None
         share = 1.0 - self.rate
         return torch.empty(x.shape[0], dtype=x.dtype, device=x.device).bernoulli_(share) / share
 
     def extra_repr(self) -> str:
-        """Shows the rate in the printed module."""
+        """Show the rate in the printed module."""
         return f"rate={self.rate:.3f}"
 
 
 def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Module:
-    """Returns the module of one layer; sums and products are structure, not modules."""
+    """Return the module of one layer; sums and products are structure, not modules."""
     match layer.op:
         case "conv":
             return _make_conv(layer, spec)
@@ -108,7 +108,7 @@ def _make_conv(layer: Layer, spec: ArchSpec) -> nn.Conv2d:
 
 @torch.no_grad()
 def initialise_(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Draws the weights of every layer in place, as the original code does.
+    """Draw the weights of every layer in place, as the original code does.
 
     Convolutions: N(0, sqrt(2 / fan_out)) where a depthwise kernel's fan-out is k * k; the classifier:
     U(-1, 1) / sqrt(num_classes); biases 0. Source: tensorflow/tpu efficientnet_model.py.

@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.fused = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [batch, in_channels, height, width] to [batch, out_channels, ...]."""
+        """Map [batch, in_channels, height, width] to [batch, out_channels, ...]."""
         if self.fused and self.training and kernels_fit(x):
             return self.run_fused(x)
         y = x
@@ -44,7 +44,7 @@ class Block(nn.Module):
         return y
 
     def run_fused(self, value: Value) -> Tensor:
-        """Does what `forward` does through the fused kernels, also for a map whose norm is still to be applied."""
+        """Do what `forward` does through the fused kernels, also for a map whose norm is still to be applied."""
         units = [self.get_submodule(unit) for unit in self.body]
         return run_block(units, value, drop_path=self.drop_path if self.residual else None)
 
@@ -101,7 +101,7 @@ class Network(nn.Module):
         self.fused = False
 
     def stage_outputs(self, x: Tensor) -> list[Tensor]:
-        """Returns the output map of every stage for normalised pictures [batch, in_channels, height, width]."""
+        """Return the output map of every stage for normalised images [batch, in_channels, height, width]."""
         outputs = []
         x = self.stem(x)
         for stage in self.stages:
@@ -110,12 +110,12 @@ class Network(nn.Module):
         return outputs
 
     def maps_and_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns the output map of every stage, and the logits [batch, num_classes] that follow from the last."""
+        """Return the output map of every stage, and the logits [batch, num_classes] that follow from the last."""
         maps = self.stage_outputs(x)
         return maps, self.classifier(self.dropout(self.pool(self.head(maps[-1])).flatten(1)))
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns the pooled features [batch, feature_channels] that the classifier reads."""
+        """Return the pooled features [batch, feature_channels] that the classifier reads."""
         if self.fused and self.training and kernels_fit(x):
             return self._fused_features(x)
         return self.pool(self.head(self.stage_outputs(x)[-1])).flatten(1)
@@ -131,7 +131,7 @@ class Network(nn.Module):
         return run_head(self.head, plain(value)) if unit_fits(self.head) else self.pool(self.head(value)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps normalised pictures [batch, in_channels, height, width] to logits [batch, num_classes]."""
+        """Map normalised images [batch, in_channels, height, width] to logits [batch, num_classes]."""
         return self.classifier(self.dropout(self.features(x)))
 
 
@@ -143,7 +143,7 @@ def build(
     norm_momentum: float = 0.1,
     seed: int | None = None,
 ) -> Network:
-    """Returns the module of `spec`, freshly initialised.
+    """Return the module of `spec`, freshly initialised.
 
     `dropout` acts before the classifier; `drop_path` is the rate that the last block would reach, rising
     linearly over all blocks. `norm_momentum` is torch's (TensorFlow's 0.99 is 0.01 here). With a `seed` the
@@ -155,7 +155,7 @@ def build(
 
 
 def fuse_(network: Network) -> bool:
-    """Has `network` train through the fused kernels on a CPU; returns whether they could be had.
+    """Have `network` train through the fused kernels on a CPU; returns whether they could be had.
 
     The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other types and
     evaluation go the plain way, and so do blocks that the kernels do not know. Hooks on inner modules are not called.
@@ -168,7 +168,7 @@ def fuse_(network: Network) -> bool:
 
 
 def zero_classifier_(network: Network) -> None:
-    """Zeroes the classifier's weights, so that a fresh network calls all classes equally likely.
+    """Zero the classifier's weights, so that a fresh network calls all classes equally likely.
 
     The original initialisation is meant for a thousand classes; on a handful its first logits are so large that
     training begins by unlearning them.

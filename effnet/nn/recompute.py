@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """Returns module(x), keeping only `x`: the backward pass computes the rest again, with the same random numbers.
+    """Return module(x), keeping only `x`: the backward pass computes the rest again, with the same random numbers.
 
     The second time, what the module writes into its buffers is thrown away, so that norms count a batch once.
     Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".

@@ -16,7 +16,7 @@ _CACHES = (64_000, 256_000, 1_000_000, 4_000_000)
 
 
 def latency_features(spec: ArchSpec) -> dict[str, float]:
-    """Returns how much of each kind of work `spec` asks for, one picture at its own resolution."""
+    """Return how much of each kind of work `spec` asks for, one image at its own resolution."""
     found: dict[str, float] = {"network": 1.0}
     sides = {INPUT: spec.resolution}
     weights = 0.0
@@ -48,7 +48,7 @@ def latency_features(spec: ArchSpec) -> dict[str, float]:
 
 
 def _add_conv(add, layer: Layer, side: int, after: int) -> float:
-    """Adds a convolution or a linear layer and returns its number of weights."""
+    """Add a convolution or a linear layer and returns its number of weights."""
     k, c_in, c_out = layer.kernel_size, layer.in_channels, layer.out_channels
     read, written = c_in * side * side, c_out * after * after
     weights = c_in // layer.groups * c_out * k * k
@@ -74,7 +74,7 @@ def _add_conv(add, layer: Layer, side: int, after: int) -> float:
 
 
 def _alignment(c_in: int, c_out: int) -> str:
-    """Returns what a kind's name ends with where its widths do not fill vectors: half of one, or some odd part."""
+    """Return what a kind's name ends with where its widths do not fill vectors: half of one, or some odd part."""
     if c_out % _VECTOR == 0 and (c_in % _VECTOR == 0 or c_in < _VECTOR):
         return ""
     return " half" if c_out % (_VECTOR // 2) == 0 and (c_in % (_VECTOR // 2) == 0 or c_in < _VECTOR // 2) else " odd"
@@ -87,7 +87,7 @@ def _add_spill(add, kind: str, elements: float) -> None:
 
 
 def memory_features(spec: ArchSpec) -> dict[str, float]:
-    """Returns what the memory of a runtime that holds `spec` grows with: weights, live numbers, layers."""
+    """Return what the memory of a runtime that holds `spec` grows with: weights, live numbers, layers."""
     found = cost(spec)
     layers = named_layers(spec)
     convolutions = [layer for _, layer in layers if layer.op == "conv"]
@@ -104,7 +104,7 @@ def memory_features(spec: ArchSpec) -> dict[str, float]:
 
 
 def _blocked_weights(layer: Layer) -> int:
-    """Returns the weights of a convolution whose widths are rounded up to what blocked layouts hold."""
+    """Return the weights of a convolution whose widths are rounded up to what blocked layouts hold."""
     if layer.groups > 1:
         return -(-layer.out_channels // _VECTOR) * _VECTOR * layer.kernel_size**2
     c_in = layer.in_channels if layer.in_channels < _VECTOR else -(-layer.in_channels // _VECTOR) * _VECTOR

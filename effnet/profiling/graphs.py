@@ -23,12 +23,12 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "executorch": ("fp32", "int8"),
 }
 _STORES = {"w8": qdq.store_int8, "fp16": qdq.store_half}
-# Ranges of random numbers are found on few pictures.
+# Ranges of random numbers are found on few images.
 _IMAGES = 2
 
 
 def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
-    """Returns the precisions that `runtime` can be profiled in; raises InputError where it cannot be at all."""
+    """Return the precisions that `runtime` can be profiled in; raises InputError where it cannot be at all."""
     if runtime not in PRECISIONS:
         raise InputError(f"effnet can profile {', '.join(PRECISIONS)}; got {runtime!r}")
     return PRECISIONS[runtime]
@@ -37,7 +37,7 @@ def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
 def write_graph(
     spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Precision, pair_stem: bool = False
 ) -> Path:
-    """Writes `spec` with random weights into `folder` as `runtime` reads it, and returns the file's path.
+    """Write `spec` with random weights into `folder` as `runtime` reads it, and returns the file's path.
 
     `pair_stem` is as in Quantization.
     Without data, milliseconds for ONNX Runtime, OpenVINO (which reads ONNX as its own format) and LiteRT. Raises
@@ -79,7 +79,7 @@ def _write_litert(spec: ArchSpec, path: Path, precision: Precision) -> Path:
 
 
 def _export(spec: ArchSpec, folder: Path, name: str) -> Path:
-    """Writes through the exporter of bundles; ExecuTorch's needs torch."""
+    """Write through the exporter of bundles; ExecuTorch's needs torch."""
     from effnet.data.preprocess import Preprocess
     from effnet.runtime.config import ModelConfig
 

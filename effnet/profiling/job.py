@@ -81,7 +81,7 @@ class _State:
         return self.before + time.perf_counter() - self.begun
 
     def save(self) -> None:
-        """Writes all of it, whole or not at all."""
+        """Write all of it, whole or not at all."""
         data = {
             "format": FORMAT,
             "settings": self.settings,
@@ -95,7 +95,7 @@ class _State:
         write_whole(self.path, json.dumps({**data, "checksum": checksum(data)}))
 
     def load(self) -> None:
-        """Goes on from what was saved; InputError where that was measured with other settings."""
+        """Go on from what was saved; InputError where that was measured with other settings."""
         data = read_checked(self.path, "an unfinished profile")
         for name, value in data["settings"].items():
             if self.settings.get(name) != value:
@@ -112,7 +112,7 @@ class _State:
 
 
 def unfinished_path(out: Path) -> Path:
-    """Returns where an unfinished profile is kept beside `out`."""
+    """Return where an unfinished profile is kept beside `out`."""
     return out.with_name(out.name + ".unfinished")
 
 
@@ -126,7 +126,7 @@ def profile_device(
     plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> DeviceProfile:
-    """Measures this machine in one runtime with `threads` threads (0: one a core) and writes the profile to `out`.
+    """Measure this machine in one runtime with `threads` threads (0: one a core) and writes the profile to `out`.
 
     `precisions` are by default all that the runtime can be profiled in. What was measured is kept beside `out` until
     the profile is whole; with `resume` it goes on from there. Seconds done, of how many, go to `progress`. Raises
@@ -159,7 +159,7 @@ def _profile(out: Path, state: _State, plan: Plan, *, resume: bool, progress: Pr
 
 
 def _whole(out: Path, settings: dict[str, Any]) -> DeviceProfile:
-    """Returns the profile at `out`, of which nothing is left to measure; InputError where it is another one."""
+    """Return the profile at `out`, of which nothing is left to measure; InputError where it is another one."""
     found = read_profile(out)
     has = (found.runtime, found.threads, sorted(found.precisions))
     asked = (settings["runtime"], settings["threads"], sorted(settings["precisions"]))
@@ -236,7 +236,7 @@ def _measure_memory(
     specs: Sequence[ArchSpec], precision: Precision, state: _State, plan: Plan, *, seconds: float,
     tell: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Measures the memory of the first networks, each in a process of its own."""
+    """Measure the memory of the first networks, each in a process of its own."""
     found = state.memory.setdefault(precision, {})
     runtime, threads = state.settings["runtime"], state.settings["threads"]
     end = time.perf_counter() + seconds
@@ -273,7 +273,7 @@ def _finish(specs: Sequence[ArchSpec], state: _State) -> DeviceProfile:
 
 
 def _rows(specs: Sequence[ArchSpec], precision: Precision, state: _State) -> list[Measured]:
-    """Returns what each network took: its fastest run, times what a calm visit's median lies above its fastest run.
+    """Return what each network took: its fastest run, times what a calm visit's median lies above its fastest run.
 
     That ratio is one for the device. On a busy machine most medians are disturbed: it is taken where few are.
     """
@@ -295,7 +295,7 @@ def _rows(specs: Sequence[ArchSpec], precision: Precision, state: _State) -> lis
 
 
 def _errors(rows: Sequence[Measured]) -> dict[str, float]:
-    """Returns the median errors of predictions for random networks that the fit had not seen."""
+    """Return the median errors of predictions for random networks that the fit had not seen."""
     found = {}
     for precision in dict.fromkeys(row.precision for row in rows):
         some = [row for row in rows if row.precision == precision]

@@ -25,7 +25,7 @@ _MIXTURE = "mixture"
 
 
 def random_network(rng: random.Random) -> ArchSpec:
-    """Returns a random network of the search space: family x phi x resolution x activation x SE gate x kernel."""
+    """Return a random network of the search space: family x phi x resolution x activation x SE gate x kernel."""
     family = rng.choice(FAMILIES)
     resolution = rng.choice(RESOLUTIONS)
     base = get_spec(family, num_classes=rng.choice(_CLASSES))
@@ -56,7 +56,7 @@ def _changed(block: BlockSpec, kernel: int | None, squeeze: bool) -> BlockSpec:
 
 
 def random_mixture(rng: random.Random) -> ArchSpec:
-    """Returns a small network of a few random blocks, whose widths, sides and kinds vary independently."""
+    """Return a small network of a few random blocks, whose widths, sides and kinds vary independently."""
     while True:
         spec = _draw_mixture(rng)
         if cost(spec).macs <= _MOST_MIX_MACS:
@@ -114,7 +114,7 @@ def _mixed_stage(rng: random.Random, fed: int, out: int) -> tuple[BlockSpec, ...
 
 
 def profile_networks(*, networks: int, mixtures: int, seed: int = 0) -> list[ArchSpec]:
-    """Returns what a profile measures, in an order whose every beginning holds some of each; none twice."""
+    """Return what a profile measures, in an order whose every beginning holds some of each; none twice."""
     rng = random.Random(seed)
     found: dict[ArchSpec, None] = {}
     left = {random_network: networks, random_mixture: mixtures}

@@ -147,7 +147,7 @@ class DeviceProfile:
 def check_profile(
     profile: DeviceProfile, *, runtime: Runtime, threads: int, precision: Precision = "fp32", version: str = ""
 ) -> tuple[str, ...]:
-    """Returns what to warn of where `profile` is to stand for this runtime, `threads` threads and precision.
+    """Return what to warn of where `profile` is to stand for this runtime, `threads` threads and precision.
 
     `version` is the runtime's that will run the network, empty where it is not known. Raises InputError where the
     profile cannot match: times of another runtime, number of threads or precision say nothing.
@@ -185,7 +185,7 @@ def _must_be_number(what: str, value: object) -> None:
 
 
 def write_profile(profile: DeviceProfile, path: Path) -> None:
-    """Writes `profile` as JSON with a checksum, whole or not at all."""
+    """Write `profile` as JSON with a checksum, whole or not at all."""
     data: dict[str, Any] = {
         "format": FORMAT,
         "runtime": profile.runtime,
@@ -202,7 +202,7 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
 
 
 def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
-    """Returns the profile at `path`.
+    """Return the profile at `path`.
 
     Raises InputError where it is missing, truncated, changed since it was written, or of another format.
     """
@@ -227,7 +227,7 @@ def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
 
 
 def measured_to_dict(row: Measured) -> dict[str, Any]:
-    """Returns JSON-able data that `measured_from_dict` reads."""
+    """Return JSON-able data that `measured_from_dict` reads."""
     return {
         "precision": row.precision,
         "latency_ms": row.latency_ms,
@@ -238,19 +238,19 @@ def measured_to_dict(row: Measured) -> dict[str, Any]:
 
 
 def measured_from_dict(data: Mapping[str, Any]) -> Measured:
-    """Returns what `measured_to_dict` wrote; KeyError where a part is missing, InputError where one is no number."""
+    """Return what `measured_to_dict` wrote; KeyError where a part is missing, InputError where one is no number."""
     parts = {key: data[key] for key in ("precision", "latency_ms", "spread", "memory_mb")}
     return Measured(spec=spec_from_dict(data["spec"]), **parts)
 
 
 def checksum(data: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of JSON-able data, however it is laid out."""
+    """Return the SHA-256 of JSON-able data, however it is laid out."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_checked(path: Path, what: str) -> dict[str, Any]:
-    """Returns the JSON object at `path` without its checksum; raises InputError where either is not as it must be."""
+    """Return the JSON object at `path` without its checksum; raises InputError where either is not as it must be."""
     try:
         data = read_json(path)
     except FileNotFoundError as error:
@@ -269,6 +269,6 @@ def read_checked(path: Path, what: str) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes `text` to `path` whole or not at all."""
+    """Write `text` to `path` whole or not at all."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")

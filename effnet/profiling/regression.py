@@ -6,7 +6,7 @@ import numpy as np
 
 
 def non_negative_least_squares(matrix: np.ndarray, target: np.ndarray, *, ridge: float) -> np.ndarray:
-    """Returns the x >= 0 that minimises |matrix x - target|^2 + ridge |x|^2.
+    """Return the x >= 0 that minimises |matrix x - target|^2 + ridge |x|^2.
 
     Source: Lawson and Hanson 1974, chapter 23, on the normal equations.
     """
@@ -35,11 +35,11 @@ def non_negative_least_squares(matrix: np.ndarray, target: np.ndarray, *, ridge:
 
 
 def likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns how alike the rows of two arrays are: 1 for equal ones, towards 0 with their distance."""
+    """Return how alike the rows of two arrays are: 1 for equal ones, towards 0 with their distance."""
     squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
     return np.exp(-0.5 * np.maximum(squares, 0.0))
 
 
 def median_error(predicted: Sequence[float] | np.ndarray, measured: Sequence[float] | np.ndarray) -> float:
-    """Returns the median of |predicted / measured - 1|."""
+    """Return the median of |predicted / measured - 1|."""
     return float(np.median(np.abs(np.asarray(predicted) / np.asarray(measured) - 1)))

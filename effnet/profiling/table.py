@@ -34,7 +34,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicted:
-    """What a network should take: milliseconds a picture, and peak memory beyond the idle runtime in 10^6 bytes.
+    """What a network should take: milliseconds an image, and peak memory beyond the idle runtime in 10^6 bytes.
 
     `memory_mb` is None where the profile measured no memory in this precision.
     """
@@ -65,7 +65,7 @@ class LinearModel:
             self._corrections = np.linalg.solve(alike, missed)
 
     def _vector(self, row: dict[str, float]) -> np.ndarray:
-        """Returns the amounts of work in order; work of a kind that the profile never saw is left out."""
+        """Return the amounts of work in order; work of a kind that the profile never saw is left out."""
         vector = np.zeros(len(self.names))
         index = self._index
         for name, amount in row.items():
@@ -80,7 +80,7 @@ class LinearModel:
         return np.concatenate([shares, [_SIZE_SCALE * math.log(total)], activation])
 
     def predict(self, spec: ArchSpec) -> float:
-        """Returns the amount that `spec` should take."""
+        """Return the amount that `spec` should take."""
         vector = self._vector(self._features(spec))
         total = max(float(vector @ self.rates), 1e-9)
         if not self._smooth:
@@ -90,7 +90,7 @@ class LinearModel:
 
 
 def _robust_rates(matrix: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray:
-    """Returns non-negative rates that minimise relative errors, large ones counting less and less."""
+    """Return non-negative rates that minimise relative errors, large ones counting less and less."""
     relative = matrix / target[:, None]
     scale = relative.mean(0)
     scale[scale == 0] = 1.0  # work that is named, but that none of these networks do
@@ -119,7 +119,7 @@ class LatencyTable:
                 self._memory[precision] = fit_memory([r.spec for r in known], [r.memory_mb or 0.0 for r in known])
 
     def predict(self, spec: ArchSpec, *, precision: Precision = "fp32") -> Predicted:
-        """Returns what `spec` should take, for one picture at its own resolution.
+        """Return what `spec` should take, for one image at its own resolution.
 
         Raises InputError for a precision that the profile was not measured in.
         """
@@ -135,12 +135,12 @@ class LatencyTable:
 
 
 def fit_latency(specs: Sequence[ArchSpec], measured_ms: Sequence[float]) -> LinearModel:
-    """Returns the model of what these networks took, in milliseconds."""
+    """Return the model of what these networks took, in milliseconds."""
     return LinearModel(specs, measured_ms, features=latency_features, ridge=_LATENCY_RIDGE, smooth=True)
 
 
 def fit_memory(specs: Sequence[ArchSpec], measured_mb: Sequence[float]) -> LinearModel:
-    """Returns the model of what memory these networks took, in 10^6 bytes."""
+    """Return the model of what memory these networks took, in 10^6 bytes."""
     return LinearModel(specs, measured_mb, features=memory_features, ridge=_MEMORY_RIDGE, smooth=False)
 
 
@@ -150,7 +150,7 @@ _kept: list[tuple[tuple[Measured, ...], LatencyTable]] = []
 
 
 def table_of(profile: DeviceProfile) -> LatencyTable:
-    """Returns the table of `profile`, made once."""
+    """Return the table of `profile`, made once."""
     for measured, table in _kept:
         if measured is profile.measured:
             return table
@@ -160,7 +160,7 @@ def table_of(profile: DeviceProfile) -> LatencyTable:
 
 
 def predict(spec: ArchSpec, profile: DeviceProfile, *, precision: Precision = "fp32") -> Predicted:
-    """Returns what `spec` should take on the device of `profile`, in its runtime and with its threads.
+    """Return what `spec` should take on the device of `profile`, in its runtime and with its threads.
 
     The table is made at the first call for a profile and kept. Raises InputError for a precision that the profile was
     not measured in.
@@ -175,7 +175,7 @@ def left_out_error(
     value: Callable[[Measured], float],
     counts: Callable[[Measured], bool],
 ) -> float | None:
-    """Returns the median error of predictions for the rows that count, each from a fit to the other folds' rows.
+    """Return the median error of predictions for the rows that count, each from a fit to the other folds' rows.
 
     None where too few count.
     """

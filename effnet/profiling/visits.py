@@ -37,7 +37,7 @@ Visits = dict[int, list[tuple[float, float]]]
 
 
 class Opened:
-    """A network in its runtime, with a picture to run."""
+    """A network in its runtime, with an image to run."""
 
     def __init__(self, spec: ArchSpec, *, runtime: Runtime, threads: int, precision: Precision) -> None:
         self._threads = threads
@@ -45,19 +45,19 @@ class Opened:
             path = write_graph(spec, Path(scratch), runtime=runtime, precision=precision)
             self._engine: Engine = open_engine(path, threads=threads, runtime=runtime)
         shape = (1, self._engine.side, self._engine.side, self._engine.channels)
-        self._picture = np.resize(np.arange(251, dtype=np.uint8), shape)
+        self._image = np.resize(np.arange(251, dtype=np.uint8), shape)
 
     def visit(self) -> tuple[float, float]:
-        """Returns the median and the fastest of some runs, in ms; one before them is not counted."""
-        self._engine.run(self._picture)
+        """Return the median and the fastest of some runs, in ms; one before them is not counted."""
+        self._engine.run(self._image)
         found = time_round(
-            lambda: self._engine.run(self._picture), seconds=VISIT_SECONDS, threads=self._threads
+            lambda: self._engine.run(self._image), seconds=VISIT_SECONDS, threads=self._threads
         )  # fmt: skip
         return found.median_ms, found.least_ms
 
 
 def reference_spec() -> ArchSpec:
-    """Returns the network that is timed again and again, to see the machine's clock change: about 12 million MACs."""
+    """Return the network that is timed again and again, to see the machine's clock change: about 12 million MACs."""
     return scale(get_spec("b0", num_classes=10), phi=-4, resolution=96)
 
 
@@ -70,7 +70,7 @@ def settled(visits: Sequence[tuple[float, float]]) -> bool:
 
 
 def chunks_of(specs: Sequence[ArchSpec], *, memory_bytes: float | None = None) -> list[list[int]]:
-    """Returns the numbers of `specs` in groups that fit into memory together; by default into that at hand."""
+    """Return the numbers of `specs` in groups that fit into memory together; by default into that at hand."""
     allowed = _MEMORY_SHARE * (memory_bytes or available_bytes() or 2e9)
     found: list[list[int]] = []
     left = 0.0
@@ -95,7 +95,7 @@ def visit_all(
     least: int,
     after_pass: Callable[[], None],
 ) -> None:
-    """Adds visits of `specs` to `visits`, by their number, and of the reference network to `references`, in ms.
+    """Add visits of `specs` to `visits`, by their number, and of the reference network to `references`, in ms.
 
     It ends when all are settled or after `seconds`; of what cannot be opened in time, all but the first `least` are
     left out, each group with at least one pass. `after_pass` is called whenever there is something new to keep.

@@ -24,12 +24,12 @@ RECIPES: dict[str, MakeRecipe] = {
 
 
 def summary(name: str) -> str:
-    """Returns the first line of what is said about a named recipe."""
+    """Return the first line of what is said about a named recipe."""
     return (inspect.getdoc(RECIPES[name]) or "").partition("\n")[0]
 
 
 def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
-    """Returns the recipe that `subject` stands for, for the network `spec`.
+    """Return the recipe that `subject` stands for, for the network `spec`.
 
     It is a name in RECIPES, a JSON file as a run folder's recipe.json, or a Python file that defines a function
     `recipe(spec) -> Recipe`, which is run. Raises InputError where it is none of these, with the nearest name, and
@@ -48,7 +48,7 @@ def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
 
 
 def _plain(recipe: Recipe) -> Recipe:
-    """Returns the recipe as it comes back from JSON: whole numbers that stand for fractions are fractions."""
+    """Return the recipe as it comes back from JSON: whole numbers that stand for fractions are fractions."""
     return recipe_from_dict(recipe.to_dict())
 
 
@@ -64,7 +64,7 @@ def _from_json(path: Path) -> Recipe:
 
 
 def _from_python(path: Path, spec: ArchSpec) -> Recipe:
-    """Runs the user's file as a module of its own, unknown to the others, and returns what its function makes."""
+    """Run the user's file as a module of its own, unknown to the others, and returns what its function makes."""
     loaded = importlib.util.spec_from_file_location("effnet_user_recipe", path)
     if not path.is_file() or loaded is None or loaded.loader is None:
         raise InputError(f"{path} must be a Python file that defines recipe(spec); there is no such file")
@@ -83,7 +83,7 @@ def _from_python(path: Path, spec: ArchSpec) -> Recipe:
 
 
 def _where(error: Exception, path: Path) -> str:
-    """Returns what was raised, and the last line of the file that it passed through."""
+    """Return what was raised, and the last line of the file that it passed through."""
     lines, trace = [], error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):

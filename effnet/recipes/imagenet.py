@@ -24,9 +24,9 @@ def imagenet_v1(spec: ArchSpec) -> Recipe:
     """EfficientNet (2019): RMSProp as in TensorFlow, AutoAugment, 350 epochs in batches of 2048.
 
     Command: effnet train imagenet/ --model b0 --recipe imagenet_v1 --set train.micro_batch=256
-    Hardware: published on TPUs, whose cores each took the norms' statistics of their own pictures.
+    Hardware: published on TPUs, whose cores each took the norms' statistics of their own images.
     Time: not measured here. Expected: B0 77.1 %, B4 82.9 %, B7 84.3 %, not measured here. They stopped early on 25,022
-    pictures of the training split (76.3 % for B0 without); here the validation split chooses.
+    images of the training split (76.3 % for B0 without); here the validation split chooses.
     A departure, here and in the others: the classifier begins at zero, which a thousand classes hardly notice and ten
     need; --set model.zero_classifier=false draws it as published.
     Source: arXiv 1905.11946v5, section 5.2; tensorflow/tpu, efficientnet/main.py and utils.py.
@@ -45,7 +45,7 @@ def imagenet_v1(spec: ArchSpec) -> Recipe:
 
 
 def imagenet_v2(spec: ArchSpec) -> Recipe:
-    """EfficientNetV2 (2021): pictures, RandAugment and mixing grow in four stages, 350 epochs in batches of 4096.
+    """EfficientNetV2 (2021): images, RandAugment and mixing grow in four stages, 350 epochs in batches of 4096.
 
     Command: effnet train imagenet/ --model v2_s --recipe imagenet_v2 --set train.micro_batch=128
     Hardware: published on TPUs. Time: published 7.1 h (S), 13 h (M) and 24 h (L) on 32 cores; not measured here.
@@ -83,7 +83,7 @@ def imagenet_timm_ra(spec: ArchSpec) -> Recipe:
     """timm's RandAugment recipe (2020): RMSProp, erasing, 450 epochs in batches of 768, on two GPUs.
 
     Command: effnet train imagenet/ --model timm/efficientnet_b0 --recipe imagenet_timm_ra --set train.micro_batch=384
-    Hardware: published on 2 GPUs with 384 pictures each, in mixed precision. Time: not measured here.
+    Hardware: published on 2 GPUs with 384 images each, in mixed precision. Time: not measured here.
     Expected: B0 77.7 %, B2 80.4 % (timm's documentation); not measured here. timm's average has no ramp, and its
     warm-up of 3 epochs and the decay of kernels only are the defaults it had then.
     Source: timm, hfdocs/source/training_script.mdx, "EfficientNet-B0 with RandAugment".
@@ -110,13 +110,13 @@ def imagenet_timm_ra(spec: ArchSpec) -> Recipe:
 
 
 def dropout_of(spec: ArchSpec) -> float:
-    """Returns the dropout that the spec's network was published with; B0's where it is none that was."""
+    """Return the dropout that the spec's network was published with; B0's where it is none that was."""
     short = _short(spec)
     return default_dropout(short) if short else _DROPOUT
 
 
 def _short(spec: ArchSpec) -> str:
-    """Returns the catalog's name of the network, or of the one that it was scaled from, or an empty text."""
+    """Return the catalog's name of the network, or of the one that it was scaled from, or an empty text."""
     try:
         return short_name(spec.name.partition(" ")[0])
     except SpecError:

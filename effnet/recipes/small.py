@@ -1,4 +1,4 @@
-"""Recipes for pictures that fit on one machine."""
+"""Recipes for images that fit on one machine."""
 
 import dataclasses
 
@@ -30,10 +30,10 @@ def cifar10(spec: ArchSpec) -> Recipe:
 
 
 def small_data(spec: ArchSpec) -> Recipe:
-    """The defaults: AdamW and a cosine for small networks and few pictures, from a minute to an hour on a CPU.
+    """The defaults: AdamW and a cosine for small networks and few images, from a minute to an hour on a CPU.
 
     Command: effnet train digits --model lite0 --resolution 32 --recipe small_data
     Hardware: 2 CPU cores. Time and result: without --recipe, train and fit begin with this recipe and suit epochs,
-    batches and views to the pictures and the time; benchmarks/main_job.py measures that.
+    batches and views to the images and the time; benchmarks/main_job.py measures that.
     """
     return dataclasses.replace(Recipe(), name="small_data")

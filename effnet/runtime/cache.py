@@ -30,7 +30,7 @@ _LONGEST_SECONDS = 60.0
 
 
 def open_store(path: Path) -> sqlite3.Connection | None:
-    """Returns the store of arrays at `path`, made if it is missing, or None if it cannot be used.
+    """Return the store of arrays at `path`, made if it is missing, or None if it cannot be used.
 
     A cache only saves time: a folder that cannot be written to must not stop anybody's work, and a damaged file
     gives way to a new one. A database that holds anything else than a store is left alone.
@@ -57,7 +57,7 @@ def open_store(path: Path) -> sqlite3.Connection | None:
 
 
 def _prepare(store: sqlite3.Connection) -> bool:
-    """Makes the table of a new file; returns whether the file is a store."""
+    """Make the table of a new file; returns whether the file is a store."""
     for statement in _GUARDS:
         store.execute(statement)
     # Only a new file is written to: one that exists may be held by another process, or be read only.
@@ -69,7 +69,7 @@ def _prepare(store: sqlite3.Connection) -> bool:
 
 
 def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes], *, length: int) -> dict[bytes, np.ndarray]:
-    """Returns those float32 arrays [length] that the store has, and marks them as used now."""
+    """Return those float32 arrays [length] that the store has, and marks them as used now."""
     found: dict[bytes, np.ndarray] = {}
     if store is None:
         return found
@@ -90,7 +90,7 @@ def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes], *, leng
 
 
 def save_arrays(store: sqlite3.Connection | None, arrays: Mapping[bytes, np.ndarray], *, limit_bytes: int) -> None:
-    """Adds float32 arrays [length], and drops the ones used longest ago where the file would exceed `limit_bytes`."""
+    """Add float32 arrays [length], and drops the ones used longest ago where the file would exceed `limit_bytes`."""
     if store is None or not arrays:
         return
     now = time.time()
@@ -105,7 +105,7 @@ def save_arrays(store: sqlite3.Connection | None, arrays: Mapping[bytes, np.ndar
 
 @contextmanager
 def _forgiving(store: sqlite3.Connection) -> Iterator[None]:
-    """Makes one transaction that may fail, or take too long: then nothing of it is kept; a damaged file is removed."""
+    """Make one transaction that may fail, or take too long: then nothing of it is kept; a damaged file is removed."""
     end = time.monotonic() + _LONGEST_SECONDS
     store.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
@@ -118,7 +118,7 @@ def _forgiving(store: sqlite3.Connection) -> Iterator[None]:
 
 
 def _remove_if_damaged(path: Path, error: sqlite3.Error) -> bool:
-    """Returns whether the file was damaged and is gone; whoever has it open goes on with what there is of it."""
+    """Return whether the file was damaged and is gone; whoever has it open goes on with what there is of it."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
         return False
     with suppress(OSError):
@@ -132,13 +132,13 @@ def _marks(values: list[bytes]) -> str:
 
 
 def _pack(array: np.ndarray) -> bytes:
-    """Returns the array behind its checksum: SQLite notices no change within what it stores."""
+    """Return the array behind its checksum: SQLite notices no change within what it stores."""
     data = np.ascontiguousarray(array, np.float32).tobytes()
     return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "little") + data
 
 
 def _unpack(data: object) -> np.ndarray | None:
-    """Returns the array, or None if it is damaged or has values that nothing computes."""
+    """Return the array, or None if it is damaged or has values that nothing computes."""
     if not isinstance(data, bytes):  # a database may hold a text in any column
         return None
     checksum = int.from_bytes(data[:_CHECKSUM_BYTES], "little")
@@ -149,14 +149,14 @@ def _unpack(data: object) -> np.ndarray | None:
 
 
 def _size_bytes(store: sqlite3.Connection) -> int:
-    """Returns the size that the file has after this transaction."""
+    """Return the size that the file has after this transaction."""
     names = ("page_count", "freelist_count", "page_size")
     pages, free, size = (store.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     return (pages - free) * size
 
 
 def _drop_oldest(store: sqlite3.Connection, excess: int) -> bool:
-    """Drops the arrays used longest ago, `excess` bytes of them; returns whether there were any."""
+    """Drop the arrays used longest ago, `excess` bytes of them; returns whether there were any."""
     gone: list[tuple[int]] = []
     for row, length in store.execute("SELECT rowid, LENGTH(data) FROM arrays ORDER BY used"):
         if excess <= 0:

@@ -1,4 +1,4 @@
-"""config.json of a bundle: what a model is and how a picture must reach it."""
+"""config.json of a bundle: what a model is and how an image must reach it."""
 
 import json
 import os
@@ -41,11 +41,11 @@ class Origin:
 class ModelConfig:
     """The architecture, its preprocessing, the names of its classes, and the versions that wrote it.
 
-    `split_seed` is the seed that its training data were split with: a test split made with it holds no picture
+    `split_seed` is the seed that its training data were split with: a test split made with it holds no image
     that was trained on. None where that is not known.
 
-    The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. A picture whose
-    likeliest class is less probable than `threshold` is of no known class; with None every picture is of one.
+    The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. An image whose
+    likeliest class is less probable than `threshold` is of no known class; with None every image is of one.
     `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for. `origin` says what
     the weights of a pulled or imported bundle were made of. `balanced` is how much
     of the classes' training frequencies was taken out of the probabilities: those are right where classes are as
@@ -87,7 +87,7 @@ class ModelConfig:
 
 
 def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
-    """Writes config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""
+    """Write config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""
     data = {
         "format": FORMAT,
         "library_name": "effnet",
@@ -114,13 +114,13 @@ def _write(data: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
-    """Returns the config of the bundle in `folder`.
+    """Return the config of the bundle in `folder`.
 
     Raises BundleError where the folder is no bundle, or its config is damaged or of another version.
     """
@@ -225,5 +225,5 @@ def _number(value: object, name: str) -> float:
 
 
 def _is_text(value: object) -> bool:
-    """Returns whether `value` is a text that can be written: JSON can hold halves of characters."""
+    """Return whether `value` is a text that can be written: JSON can hold halves of characters."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

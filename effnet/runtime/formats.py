@@ -42,7 +42,7 @@ class Format:
         return f"{'--features ' if self.result == 'features' else ''}--to {self.base}"
 
     def size_bytes(self, folder: str | os.PathLike[str]) -> int:
-        """Returns the bytes of all its files in `folder`; a file may be a folder."""
+        """Return the bytes of all its files in `folder`; a file may be a folder."""
         return sum(_size(Path(folder) / name) for name in (self.file, *self.others))
 
 
@@ -97,7 +97,7 @@ EXPORTS = FORMATS | {found.name: found for found in FEATURES.values()}
 
 
 def features_format(name: str) -> Format:
-    """Returns the format of embeddings for the format `name`; raises InputError if there is none."""
+    """Return the format of embeddings for the format `name`; raises InputError if there is none."""
     if name not in FEATURES:
         raise InputError(
             f"embeddings can be exported to {', '.join(FEATURES)}; got {find_format(name).name}, "
@@ -107,7 +107,7 @@ def features_format(name: str) -> Format:
 
 
 def features_beside(target: Format) -> Format:
-    """Returns the format of embeddings in the runtime of `target`: of its precision, or else of 32 bits.
+    """Return the format of embeddings in the runtime of `target`: of its precision, or else of 32 bits.
 
     Raises InputError if the runtime has none.
     """
@@ -118,19 +118,19 @@ def features_beside(target: Format) -> Format:
 
 
 def find_export(name: str) -> Format:
-    """Returns the export called `name`, of embeddings or not; raises InputError as `find_format`."""
+    """Return the export called `name`, of embeddings or not; raises InputError as `find_format`."""
     return EXPORTS.get(name) or find_format(name)
 
 
 def find_format(name: str) -> Format:
-    """Returns the format called `name`; raises InputError for any other, with the nearest."""
+    """Return the format called `name`; raises InputError for any other, with the nearest."""
     if name not in FORMATS:
         raise InputError(f"a format must be one of {', '.join(FORMATS)}; got {shown(name)}{nearest(name, FORMATS)}")
     return FORMATS[name]
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """Returns the format that a file's name tells; raises InputError for a name of none.
+    """Return the format that a file's name tells; raises InputError for a name of none.
 
     The longest ending counts: model.int8.onnx is onnx-int8, any other .onnx is onnx.
     """

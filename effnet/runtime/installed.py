@@ -23,7 +23,7 @@ _ROUNDING: dict[Runtime, tuple[str, str, str]] = {
 
 
 def missing(runtime: Runtime, *, int8: bool = False) -> MissingExtraError | None:
-    """Returns the error that says how to install `runtime`, or None where it is installed.
+    """Return the error that says how to install `runtime`, or None where it is installed.
 
     With `int8` what writes its 8-bit files counts, too.
     """
@@ -32,7 +32,7 @@ def missing(runtime: Runtime, *, int8: bool = False) -> MissingExtraError | None
 
 
 def absent(module: str, package: str, extra: str) -> MissingExtraError | None:
-    """Returns the error that says how to install a module's package, or None where it is installed."""
+    """Return the error that says how to install a module's package, or None where it is installed."""
     try:
         found = find_spec(module)
     except (ImportError, ValueError):  # a module that stands in sys.modules without a spec

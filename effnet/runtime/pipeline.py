@@ -1,4 +1,4 @@
-"""Many pictures through a session: while one thread decodes, another computes."""
+"""Many images through a session: while one thread decodes, another computes."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ Compute = Callable[[np.ndarray], np.ndarray]
 Progress = Callable[[int, int], None]
 
 
-def run_pictures(
+def run_images(
     indices: Sequence[int],
     *,
     prepare: Prepare,
@@ -23,10 +23,10 @@ def run_pictures(
     workers: int,
     progress: Progress | None = None,
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Returns the rows that `compute` makes of the pictures, and their indices, in order.
+    """Return the rows that `compute` makes of the images, and their indices, in order.
 
     `prepare` maps an index to uint8 [R, R, C], `compute` uint8 [batch, R, R, C] to [batch, ...]; both are called from
-    `workers` threads. Pictures for which `prepare` raises ImageError are left out. `progress` hears of pictures done
+    `workers` threads. Images for which `prepare` raises ImageError are left out. `progress` hears of images done
     and in all.
     """
     chunks = [indices[i : i + BATCH] for i in range(0, len(indices), BATCH)]
@@ -43,7 +43,7 @@ def run_pictures(
 
     rows: list[np.ndarray] = []
     found: list[int] = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="effnet-pictures") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="effnet-images") as pool:
         for done, (some, kept) in enumerate(pool.map(run, chunks), 1):
             rows += some
             found += kept

@@ -26,15 +26,15 @@ from effnet.runtime.results import check_features, check_probabilities, check_si
 
 UNKNOWN = "unknown"
 
-Picture = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
-_PICTURES = "a path, the bytes of a file, a Pillow image or a uint8 array [height, width, channels]"
+ImageLike = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
+_IMAGES = "a path, the bytes of a file, a Pillow image or a uint8 array [height, width, channels]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one picture, best first.
+    """The most probable classes of one image, best first.
 
-    `known` is false where even the best is less probable than the threshold: the picture may be of no class at all.
+    `known` is false where even the best is less probable than the threshold: the image may be of no class at all.
     """
 
     labels: tuple[str, ...]
@@ -85,7 +85,7 @@ class Predictor:
         return self._opened(self.format)
 
     def hear(self, assumed: str) -> None:
-        """Says, the first time, what `decoded_image` has assumed of an image; from any thread."""
+        """Say, the first time, what `decoded_image` has assumed of an image; from any thread."""
         with self._opening:
             first, self._heard = not self._heard, True
         if first:
@@ -133,8 +133,8 @@ class Predictor:
                 f"`effnet export {self.folder} {target.asked}` writes it"
             )
 
-    def prepare(self, picture: Picture) -> np.ndarray:
-        """Returns one picture as the model takes it: uint8 [resolution, resolution, channels].
+    def prepare(self, image: ImageLike) -> np.ndarray:
+        """Return one image as the model takes it: uint8 [resolution, resolution, channels].
 
         Takes a path, the bytes of a file, an image of Pillow's, or a decoded uint8 array [height, width, channels];
         where the bundle has a value range, an array of other integers or of real numbers as well.
@@ -143,23 +143,23 @@ class Predictor:
         """
         preprocess = self.config.preprocess
         channels, value_range = preprocess.channels, preprocess.value_range
-        if isinstance(picture, np.ndarray):
-            if value_range is not None and picture.dtype != np.uint8 and picture.dtype.kind in "uif":
-                picture = to_uint8(picture, picture.dtype.name, value_range)
+        if isinstance(image, np.ndarray):
+            if value_range is not None and image.dtype != np.uint8 and image.dtype.kind in "uif":
+                image = to_uint8(image, image.dtype.name, value_range)
             expected = f"uint8 [height, width, {preprocess.channels}]"
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != preprocess.channels:
-                raise DataError(f"a picture as an array must be {expected}; got {picture.dtype} {picture.shape}")
-            return resize_and_crop(picture, preprocess)
-        if isinstance(picture, Image.Image):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != preprocess.channels:
+                raise DataError(f"an image as an array must be {expected}; got {image.dtype} {image.shape}")
+            return resize_and_crop(image, preprocess)
+        if isinstance(image, Image.Image):
             return resize_and_crop(
-                convert_pillow(picture, channels=channels, value_range=value_range, heard=self.hear), preprocess
+                convert_pillow(image, channels=channels, value_range=value_range, heard=self.hear), preprocess
             )
-        if isinstance(picture, str | bytes | os.PathLike):
-            return eval_view(os.fspath(picture), preprocess, heard=self.hear)
-        raise InputError(f"an image must be {_PICTURES}; got {type(picture).__name__}")
+        if isinstance(image, str | bytes | os.PathLike):
+            return eval_view(os.fspath(image), preprocess, heard=self.hear)
+        raise InputError(f"an image must be {_IMAGES}; got {type(image).__name__}")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 [batch, classes] for prepared pictures, uint8 [batch, resolution, resolution, channels].
+        """Return float32 [batch, classes] for prepared images, uint8 [batch, resolution, resolution, channels].
 
         It may be called from several threads; only ONNX Runtime computes for them at the same time. Raises BundleError
         where the model fails or returns what are no probabilities.
@@ -169,7 +169,7 @@ class Predictor:
         return rows
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Returns float32 [batch, channels], what the classifier reads, for images as `probabilities` takes them.
+        """Return float32 [batch, channels], what the classifier reads, for images as `probabilities` takes them.
 
         It may be called from several threads, as `probabilities`. Raises BundleError if the bundle has no file of
         embeddings, or that fails or returns what are no finite numbers.
@@ -187,30 +187,30 @@ class Predictor:
             return engine.run(images)
 
     def chosen_threshold(self, asked: float | None = None) -> float:
-        """Returns the probability below which a picture is "unknown": as asked, the bundle's own, or 0 for never."""
+        """Return the probability below which an image is "unknown": as asked, the bundle's own, or 0 for never."""
         if asked is not None and not 0 <= asked <= 1:
             raise InputError(f"the threshold must be a probability from 0 to 1; got {asked}")
         return (self.config.threshold or 0.0) if asked is None else asked
 
     def predict(
-        self, pictures: Picture | Iterable[Picture], *, top: int = 5, batch: int = 16, threshold: float | None = None
+        self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
     ) -> list[Prediction]:
-        """Returns the `top` classes of each picture, in order; see `prepare` for what a picture can be.
+        """Return the `top` classes of each image, in order; see `prepare` for what an image can be.
 
-        One picture that is not in a list gives a list of one. `threshold` is the probability below which a picture is
-        "unknown": the bundle's own by default, 0 for never. The model is opened before any picture is read.
+        One image that is not in a list gives a list of one. `threshold` is the probability below which an image is
+        "unknown": the bundle's own by default, 0 for never. The model is opened before any image is read.
         """
-        pictures = _several(pictures, batch=batch, verb="predict")
+        images = _several(images, batch=batch, verb="predict")
         threshold = self.chosen_threshold(threshold)
         _ = self.engine
         return [
             to_prediction(row, self.config.class_names, top=top, threshold=threshold)
-            for images in _batches(map(self.prepare, pictures), batch)
-            for row in self.probabilities(np.stack(images))
+            for prepared in _batches(map(self.prepare, images), batch)
+            for row in self.probabilities(np.stack(prepared))
         ]
 
-    def embed(self, images: Picture | Iterable[Picture], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
-        """Returns the embeddings float32 [images, channels], in order; see `prepare` for what an image can be.
+    def embed(self, images: ImageLike | Iterable[ImageLike], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
+        """Return the embeddings float32 [images, channels], in order; see `prepare` for what an image can be.
 
         One image that is not in a list gives one row. An embedding is what the classifier reads: images that look alike
         to the network have similar ones. With `normalized` each has length 1, so that a product of two is their cosine.
@@ -241,23 +241,23 @@ def _reopened(folder: str, threads: int, name: str) -> Predictor:
     return Predictor(folder, threads=threads, format=name)
 
 
-def _several(pictures: Picture | Iterable[Picture], *, batch: int, verb: str) -> Iterable[Picture]:
+def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
     """Return the images that `verb` was given, one or many; raise InputError for anything else."""
     if batch < 1:
-        raise InputError(f"{verb} takes batches of at least 1 picture; got {batch}")
+        raise InputError(f"{verb} takes batches of at least 1 image; got {batch}")
     # An array is one image, or else a batch of them, which is iterated over.
-    one = isinstance(pictures, np.ndarray) and pictures.ndim != 4
-    if one or isinstance(pictures, str | bytes | os.PathLike | Image.Image):
-        return [pictures]
-    if not isinstance(pictures, Iterable):
-        raise InputError(f"{verb} takes {_PICTURES}, or a list of these; got {type(pictures).__name__}")
-    return pictures
+    one = isinstance(images, np.ndarray) and images.ndim != 4
+    if one or isinstance(images, str | bytes | os.PathLike | Image.Image):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise InputError(f"{verb} takes {_IMAGES}, or a list of these; got {type(images).__name__}")
+    return images
 
 
 def to_prediction(
     probabilities: np.ndarray, class_names: Sequence[str], *, top: int, threshold: float = 0.0
 ) -> Prediction:
-    """Returns the `top` most probable classes of one row [classes], and whether the best reaches `threshold`."""
+    """Return the `top` most probable classes of one row [classes], and whether the best reaches `threshold`."""
     best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
     return Prediction(
         labels=tuple(class_names[i] for i in best),
@@ -272,7 +272,7 @@ def _batches(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 
 
 def load(folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> Predictor:  # noqa: A002
-    """Opens the bundle in `folder` for prediction with `threads` threads (0: one a core), without torch.
+    """Open the bundle in `folder` for prediction with `threads` threads (0: one a core), without torch.
 
     `format` names one of its exports, such as "onnx-int8"; by default it is the one that the bundle was proven with.
     Raises BundleError where it is no bundle, InputError where there is no such format.

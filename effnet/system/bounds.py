@@ -21,7 +21,7 @@ MINUTES = (1e-3, 525_600.0)
 
 
 def check_whole(what: str, value: Any, *, least: int, most: int) -> None:
-    """Raises InputError unless `value` is a whole number from `least` to `most`."""
+    """Raise InputError unless `value` is a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{what} must be a whole number; got {brief(value)}")
     if not least <= value <= most:
@@ -29,7 +29,7 @@ def check_whole(what: str, value: Any, *, least: int, most: int) -> None:
 
 
 def check_positive(what: str, value: Any, *, most: float = MAX_AMOUNT) -> None:
-    """Raises InputError unless `value` is a finite number above 0 and at most `most`."""
+    """Raise InputError unless `value` is a finite number above 0 and at most `most`."""
     if not is_number(value) or value <= 0:
         raise InputError(f"{what} must be positive and finite; got {brief(value)}")
     if value > most:
@@ -37,14 +37,14 @@ def check_positive(what: str, value: Any, *, most: float = MAX_AMOUNT) -> None:
 
 
 def check_minutes(value: Any) -> None:
-    """Raises InputError unless `value` is a time that a job can take."""
+    """Raise InputError unless `value` is a time that a job can take."""
     check_positive("minutes", value)
     if not MINUTES[0] <= value <= MINUTES[1]:
         raise InputError(f"minutes must lie in {MINUTES[0]:g}..{MINUTES[1]:.0f}; got {brief(value)}")
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether `value` is a finite number; an integer that no float holds is none."""
+    """Return whether `value` is a finite number; an integer that no float holds is none."""
     try:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

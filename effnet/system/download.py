@@ -86,7 +86,7 @@ def complete(
     progress: Callable[[int, int], None] | None = None,
     patience: Patience | None = None,
 ) -> str:
-    """Completes the file `part` from `url`; returns the MD5 that the server names, or an empty text.
+    """Complete the file `part` from `url`; returns the MD5 that the server names, or an empty text.
 
     A file that does not have `size_bytes`, if that is given, or has more than `limit_bytes` is refused before the
     first byte is stored if the server announces its size, and cut off otherwise. Parts of two versions of the file are
@@ -125,24 +125,24 @@ def complete(
 
 
 def discard(part: Path) -> None:
-    """Removes an unfinished download."""
+    """Remove an unfinished download."""
     part.unlink(missing_ok=True)
     _tag_path(part).unlink(missing_ok=True)
 
 
 def size_on_disk(path: Path) -> int:
-    """Returns the size of a file in bytes, 0 if there is none."""
+    """Return the size of a file in bytes, 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _worthwhile(job: _Job) -> int:
-    """Returns how many bytes a connection must bring for the next one to be made at once."""
+    """Return how many bytes a connection must bring for the next one to be made at once."""
     total = _read_tag(job.part).total or job.size_bytes
     return min(_PROGRESS_BYTES, -(-total // 100)) if total else _PROGRESS_BYTES
 
 
 def _attempt(job: _Job) -> str | Dropped | StatusError:
-    """Makes one connection; returns the server's MD5, or the failure after which another may succeed."""
+    """Make one connection; returns the server's MD5, or the failure after which another may succeed."""
     try:
         md5 = _receive(job)
     except StatusError as error:
@@ -159,7 +159,7 @@ def _attempt(job: _Job) -> str | Dropped | StatusError:
 
 
 def _receive(job: _Job) -> str:
-    """Makes one connection and appends what comes; raises Dropped if it ends too soon."""
+    """Make one connection and appends what comes; raises Dropped if it ends too soon."""
     start, tag = size_on_disk(job.part), _read_tag(job.part)
     if not start or not (tag.validator or job.hashed):
         discard(job.part)  # nothing could tell whether the rest belongs to it
@@ -198,7 +198,7 @@ def _receive(job: _Job) -> str:
 
 
 def _store(job: _Job, response: Any, pace: Pace, *, start: int, total: int, most: int) -> int:
-    """Appends the body to the part; returns the part's size in bytes. Never stores more than `most` bytes."""
+    """Append the body to the part; returns the part's size in bytes. Never stores more than `most` bytes."""
     done, head = start, b""
     with open(job.part, "ab" if start else "xb") as file:
         while chunk := pace.guard(response.read1, _CHUNK_BYTES):
@@ -218,7 +218,7 @@ def _store(job: _Job, response: Any, pace: Pace, *, start: int, total: int, most
 
 
 def _check_head(head: bytes) -> None:
-    """Raises Refused for a web page; sites that ask for a login, or lost the file, send one as if it were the file."""
+    """Raise Refused for a web page; sites that ask for a login, or lost the file, send one as if it were the file."""
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE):
         raise Refused("the server sends a web page instead")
 
@@ -232,7 +232,7 @@ def _check_encoding(url: str, headers: Any) -> None:
 
 
 def _announced(response: Any) -> int:
-    """Returns the size in bytes that a whole answer announces, 0 if it announces none."""
+    """Return the size in bytes that a whole answer announces, 0 if it announces none."""
     text = response.headers.get("Content-Length")
     if text is None or response.chunked:
         return 0
@@ -242,7 +242,7 @@ def _announced(response: Any) -> int:
 
 
 def _resumed_total(job: _Job, headers: Any, *, start: int, tag: _Tag, found: _Tag) -> int:
-    """Returns the size of the whole file; a part of another file than the one begun is Dropped, and so is what is here.
+    """Return the size of the whole file; a part of another file than the one begun is Dropped, and so is what is here.
 
     Source: RFC 9110, section 14.4 (Content-Range).
     """
@@ -258,7 +258,7 @@ def _resumed_total(job: _Job, headers: Any, *, start: int, tag: _Tag, found: _Ta
 
 
 def _most_bytes(job: _Job, total: int) -> int:
-    """Returns how many bytes the file may have; raises Refused if the server announces another size or too many."""
+    """Return how many bytes the file may have; raises Refused if the server announces another size or too many."""
     if total and job.size_bytes and total != job.size_bytes:
         raise Refused(f"it must have {job.size_bytes:,} bytes, but the server announces {total:,}")
     size = total or job.size_bytes
@@ -290,6 +290,6 @@ def _read_tag(part: Path) -> _Tag:
 
 
 def _server_md5(headers: Any) -> str:
-    """Returns the MD5, in hexadecimal, that Google's storage sends beside a file, or an empty text."""
+    """Return the MD5, in hexadecimal, that Google's storage sends beside a file, or an empty text."""
     found = re.search(r"\bmd5=([\w+/]{22}==)", ",".join(headers.get_all("x-goog-hash", [])), re.ASCII)
     return b64decode(found[1]).hex() if found else ""

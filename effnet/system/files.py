@@ -19,7 +19,7 @@ _MAX_DEPTH = 100
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a regular file for reading; a pipe, a device or a folder is an OSError instead of an endless wait."""
+    """Open a regular file for reading; a pipe, a device or a folder is an OSError instead of an endless wait."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -31,7 +31,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_bytes(path: str | os.PathLike[str], *, limit_bytes: int) -> bytes:
-    """Returns the content of a regular file; a file that is larger than `limit_bytes` is an OSError."""
+    """Return the content of a regular file; a file that is larger than `limit_bytes` is an OSError."""
     with open_regular(path) as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
@@ -40,12 +40,12 @@ def read_bytes(path: str | os.PathLike[str], *, limit_bytes: int) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str], *, limit_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Returns the value in a JSON file; raises OSError if it cannot be read, ValueError as `parse_json` does."""
+    """Return the value in a JSON file; raises OSError if it cannot be read, ValueError as `parse_json` does."""
     return parse_json(read_bytes(path, limit_bytes=limit_bytes))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Returns the value of a JSON text from outside.
+    """Return the value of a JSON text from outside.
 
     Raises ValueError, with a reason on one line, for damaged text, for nesting that is too deep, for NaN and infinity,
     and for integers of more than 64 bits: these end in a traceback where they are used.
@@ -62,7 +62,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    """Raises ValueError for nesting that those who walk through the value could not follow."""
+    """Raise ValueError for nesting that those who walk through the value could not follow."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
@@ -102,7 +102,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, which takes its place if the block succeeds and is removed if not.
+    """Yield a path beside `path` to write to, which takes its place if the block succeeds and is removed if not.
 
     The data are on the disk before the name points to them, unless the file is to be thrown away and not `durable`. An
     OSError that names no file, or the file beside, names `path`. One process at a time may write to `path`.

@@ -55,7 +55,7 @@ class Pace:
         self._recent = self._received = self._stored = 0
 
     def received(self, count: int, *, waited_s: float) -> None:
-        """Counts bytes as they come from the network, and the time that was waited for them."""
+        """Count bytes as they come from the network, and the time that was waited for them."""
         self._received += count
         self._waited_s += waited_s
         if self._received > 4 * self._stored + _OVERHEAD_BYTES:
@@ -66,12 +66,12 @@ class Pace:
             self._waited_s, self._recent = 0.0, 0
 
     def stored(self, count: int) -> None:
-        """Counts bytes of content."""
+        """Count bytes of content."""
         self._stored += count
         self._recent += count
 
     def guard(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Returns what a call over the network returns; a failure that is no answer becomes Dropped."""
+        """Return what a call over the network returns; a failure that is no answer becomes Dropped."""
         try:
             return call(*arguments, **options)
         except urllib.error.HTTPError as error:
@@ -84,7 +84,7 @@ class Pace:
 
 
 def request(url: str, headers: Mapping[str, str], *, pace: Pace) -> Any:
-    """Returns the answer to a GET request, a response of http.client that the caller closes.
+    """Return the answer to a GET request, a response of http.client that the caller closes.
 
     Redirects are followed to http and https, but never from https to http. Raises StatusError, Refused and Dropped.
     """
@@ -106,7 +106,7 @@ def request(url: str, headers: Mapping[str, str], *, pace: Pace) -> Any:
 
 
 def checked_url(url: str) -> str:
-    """Returns a URL in ASCII; raises Refused if it is not valid, is not of http or https, or holds a password."""
+    """Return a URL in ASCII; raises Refused if it is not valid, is not of http or https, or holds a password."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is no number is a ValueError
@@ -122,7 +122,7 @@ def checked_url(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Returns a URL as messages may show it: on one line, and without what may be a password or a key."""
+    """Return a URL as messages may show it: on one line, and without what may be a password or a key."""
     start, question, _ = url.partition("?")
     scheme, slashes, rest = start.partition("://")
     server, slash, path = rest.partition("/")
@@ -130,7 +130,7 @@ def shown_url(url: str) -> str:
 
 
 def one_line(text: str, *, longest: int = _LONGEST_REASON) -> str:
-    """Returns a server's words on one line, cut to a length; what would act on a terminal becomes a space."""
+    """Return a server's words on one line, cut to a length; what would act on a terminal becomes a space."""
     safe = "".join(c if c.isprintable() else " " for c in text[: 2 * longest])
     safe = " ".join(safe.split())
     return safe if len(safe) <= longest else f"{safe[:longest]}..."

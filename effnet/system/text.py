@@ -18,44 +18,44 @@ _BRIEF = 80
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """Returns a path or name on one line: control characters and undecodable bytes become escapes."""
+    """Return a path or name on one line: control characters and undecodable bytes become escapes."""
     safe = os.fspath(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else _escape(c) for c in safe)
 
 
 def harmless(text: str) -> str:
-    """Returns lines of text as a terminal may show them: control characters but line ends become escapes."""
+    """Return lines of text as a terminal may show them: control characters but line ends become escapes."""
     return _IN_LINES.sub(lambda found: _escape(found[0]), text)
 
 
 def harmless_json(text: str) -> str:
-    """Returns a JSON text that means the same, whose control characters but white space are JSON's own escapes."""
+    """Return a JSON text that means the same, whose control characters but white space are JSON's own escapes."""
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell(text: str) -> str:
-    """Returns the text of a cell of a CSV file: as `harmless`, and behind a ' where a spreadsheet would compute it."""
+    """Return the text of a cell of a CSV file: as `harmless`, and behind a ' where a spreadsheet would compute it."""
     safe = harmless(text)
     return f"'{safe}" if safe.lstrip().startswith(_FORMULA) else safe
 
 
 def one_line(text: str) -> str:
-    """Returns text as `harmless` does, its line ends escapes as well."""
+    """Return text as `harmless` does, its line ends escapes as well."""
     return harmless(text).replace("\n", "\\n")
 
 
 def markdown(text: str) -> str:
-    """Returns text as one line of Markdown that shows just that text, in a table's cell too."""
+    """Return text as one line of Markdown that shows just that text, in a table's cell too."""
     return one_line(text).translate(_MARKDOWN)
 
 
 def shortened(text: str, *, most: int = 300) -> str:
-    """Returns a text whose end is left out where it is longer than `most` characters."""
+    """Return a text whose end is left out where it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def brief(value: Any, *, most: int = _BRIEF) -> str:
-    """Returns how an error shows a value that it refuses: its repr, cut to `most` characters."""
+    """Return how an error shows a value that it refuses: its repr, cut to `most` characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of more digits than Python writes, or endless nesting
@@ -64,13 +64,13 @@ def brief(value: Any, *, most: int = _BRIEF) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns why a file could not be read, on one line and without its path, which the message has already."""
+    """Return why a file could not be read, on one line and without its path, which the message has already."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(text) or type(error).__name__
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """Returns a share as a percentage; one below 1 never reads as 100 %."""
+    """Return a share as a percentage; one below 1 never reads as 100 %."""
     text = f"{share:.{digits}%}"
     if share < 1 and text == f"{1:.{digits}%}":
         text = f"{1 - 10.0 ** -(digits + 2):.{digits}%}"
@@ -78,7 +78,7 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def both(accuracy: float, balanced: float | None) -> str:
-    """Returns an accuracy and, where the mean recall of the classes reads otherwise, that behind it."""
+    """Return an accuracy and, where the mean recall of the classes reads otherwise, that behind it."""
     found = percent(accuracy)
     if balanced is None or percent(balanced) == found:
         return found

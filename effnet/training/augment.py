@@ -13,7 +13,7 @@ from effnet.training.operations import GREY, operate
 from effnet.training.policies import Slot, draw_policy
 from effnet.training.recipe import Augment, ErasingFill
 
-# Of the picture's area, and height to width. Source: Zhong et al. 2017 (1708.04896); bounds as in timm.
+# Of the image's area, and height to width. Source: Zhong et al. 2017 (1708.04896); bounds as in timm.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASE_TRIES = 10
@@ -23,7 +23,7 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be done to each picture of a batch: `slots` in order, then rectangles `erased`.
+    """What will be done to each image of a batch: `slots` in order, then rectangles `erased`.
 
     A rectangle is (top, left, height, width) in pixels, None where nothing is erased.
     """
@@ -35,15 +35,15 @@ class Plan:
 def augment_batch(
     images: Tensor, augment: Augment, *, mean: tuple[float, ...], seed: int, step: int, first: int = 0
 ) -> Tensor:
-    """Returns the pictures varied, uint8 [batch, channels, R, R] as they came, on their device.
+    """Return the images varied, uint8 [batch, channels, R, R] as they came, on their device.
 
-    Chance depends on `seed`, `step` and a picture's place in the step alone: `first` is that of the first picture
+    Chance depends on `seed`, `step` and an image's place in the step alone: `first` is that of the first image
     where a step is divided. No other randomness is touched. Where `augment` does nothing, `images` are returned. What
-    views and mirrors do has been done to each picture before, and mixing comes after. `mean` is that of the
+    views and mirrors do has been done to each image before, and mixing comes after. `mean` is that of the
     preprocessing, a number in 0..1 per channel.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
-        raise DataError(f"pictures must be uint8 [batch, channels, R, R]; got {images.dtype} {list(images.shape)}")
+        raise DataError(f"images must be uint8 [batch, channels, R, R]; got {images.dtype} {list(images.shape)}")
     plan = draw_plan(augment, size=len(images), side=images.shape[-1], seed=seed, step=step, first=first)
     busy = [slot for slot in plan.slots if np.any(slot.names != "identity")]
     if not busy and not any(plan.erased):
@@ -60,7 +60,7 @@ def augment_batch(
 
 
 def draw_plan(augment: Augment, *, size: int, side: int, seed: int, step: int, first: int = 0) -> Plan:
-    """Returns what augment_batch does to `size` pictures of `side` pixels: turns, the policy, colours, erasing."""
+    """Return what augment_batch does to `size` images of `side` pixels: turns, the policy, colours, erasing."""
     slots: list[Slot] = []
     if augment.rotation:
         turns = Draws(seed=seed, step=step, purpose="rotation").rows(size, 1, first=first)[:, 0]
@@ -77,7 +77,7 @@ def draw_plan(augment: Augment, *, size: int, side: int, seed: int, step: int, f
 
 
 def _apply_(images: Tensor, slot: Slot, name: str) -> None:
-    """Changes those pictures that the slot has this operation for, all at once."""
+    """Change those images that the slot has this operation for, all at once."""
     rows = np.flatnonzero(slot.names == name)
     if name == "identity":
         return
@@ -91,7 +91,7 @@ def _apply_(images: Tensor, slot: Slot, name: str) -> None:
 
 
 def _cut_out_(image: Tensor, half: float, place: np.ndarray) -> None:
-    """Makes a square grey, its middle anywhere; `half` its side is a share of the picture's.
+    """Make a square grey, its middle anywhere; `half` its side is a share of the image's.
 
     Source: DeVries & Taylor 2017 (1708.04552), as google/automl, efficientnetv2/autoaugment.py, cutout.
     """
@@ -112,7 +112,7 @@ def _erase_(
 
 
 def _jitter(spread: float, numbers: np.ndarray) -> list[Slot]:
-    """Changes brightness, contrast and colour by factors in 1 - spread .. 1 + spread, in an order by chance."""
+    """Change brightness, contrast and colour by factors in 1 - spread .. 1 + spread, in an order by chance."""
     names = np.array(["brightness", "contrast", "color"])
     factors = 1 + spread * (2 * numbers[:, :3] - 1)
     order = np.argsort(numbers[:, 3:], axis=1)
@@ -124,7 +124,7 @@ def _slot(names: np.ndarray, values: np.ndarray) -> Slot:
 
 
 def _rectangle(numbers: np.ndarray, side: int) -> Rectangle | None:
-    """Returns the first of ten random rectangles that fits, or none."""
+    """Return the first of ten random rectangles that fits, or none."""
     for area, aspect, down, across in numbers.reshape(_ERASE_TRIES, 4):
         pixels = side**2 * (_ERASED_AREA[0] + area * (_ERASED_AREA[1] - _ERASED_AREA[0]))
         low, high = (math.log(bound) for bound in _ERASED_ASPECT)

@@ -9,13 +9,13 @@ from effnet.training.recipe import Train
 
 
 def move_average_(average: nn.Module, model: nn.Module, train: Train, *, step: int, batch: int) -> None:
-    """Moves the average after `step` (from 0), the epoch's `batch` (from 0), where its turn has come."""
+    """Move the average after `step` (from 0), the epoch's `batch` (from 0), where its turn has come."""
     if train.ema_decay and (batch + 1) % train.ema_every == 0:
         update_average_(average, model, step=step, decay=train.ema_decay, steps=train.ema_every)
 
 
 def finish_average_(average: nn.Module, model: nn.Module, train: Train, *, steps: int, batches: int) -> None:
-    """Moves the average for the steps that an epoch of `batches` has left over, after `steps` of the run.
+    """Move the average for the steps that an epoch of `batches` has left over, after `steps` of the run.
 
     Where no average is kept, it becomes the model.
     """
@@ -26,7 +26,7 @@ def finish_average_(average: nn.Module, model: nn.Module, train: Train, *, steps
 
 @torch.no_grad()
 def update_average_(average: nn.Module, model: nn.Module, *, step: int, decay: float, steps: int = 1) -> None:
-    """Moves the averaged weights and norm statistics towards the model's, for the `steps` steps that end with `step`.
+    """Move the averaged weights and norm statistics towards the model's, for the `steps` steps that end with `step`.
 
     With a `decay` of 0 they become the model's.
     """
@@ -43,7 +43,7 @@ def update_average_(average: nn.Module, model: nn.Module, *, step: int, decay: f
 
 
 def kept_share(step: int, *, decay: float, steps: int = 1) -> float:
-    """Returns how much of the average is kept over the `steps` steps that end with `step` (from 0).
+    """Return how much of the average is kept over the `steps` steps that end with `step` (from 0).
 
     One step keeps min(decay, (1 + step) / (10 + step)), so that a short run is not an average of its first weights;
     several keep the product. An average that moves every few steps is so the one that moves at each, of weights that

@@ -7,7 +7,7 @@ from effnet.training.recipe import Balance
 
 
 def log_prior(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
-    """Returns the logarithm of each class's share of int64 `labels` [images], float64 [classes].
+    """Return the logarithm of each class's share of int64 `labels` [images], float64 [classes].
 
     Raises DataError where a class has no image: its frequency is not known.
     """
@@ -21,7 +21,7 @@ def log_prior(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
 
 
 def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float, smoothing: float = 0.0) -> np.ndarray:
-    """Returns strength * log(frequency), float64 [classes]: less it, logits are those of as good as equal classes.
+    """Return strength * log(frequency), float64 [classes]: less it, logits are those of as good as equal classes.
 
     Labels of which `smoothing` is shared out over all classes show rare ones more often than they are: it is as often
     as they are shown that a network learns to name them. Source: Menon et al. 2021, "Long-tail learning via logit
@@ -32,7 +32,7 @@ def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float, smoot
 
 
 def class_weights(labels: np.ndarray, *, num_classes: int, strength: float) -> np.ndarray:
-    """Returns weights in proportion to frequency^-strength, whose mean over all images is 1: float64 [classes].
+    """Return weights in proportion to frequency^-strength, whose mean over all images is 1: float64 [classes].
 
     At strength 1 they are images / (classes * images of the class), scikit-learn's "balanced".
     """
@@ -43,7 +43,7 @@ def class_weights(labels: np.ndarray, *, num_classes: int, strength: float) -> n
 def held_out_weights(
     labels: np.ndarray, *, train_labels: np.ndarray, num_classes: int, removed: float
 ) -> np.ndarray | None:
-    """Returns a weight for each held-out image, float64 [images] of mean 1, or None where all count alike.
+    """Return a weight for each held-out image, float64 [images] of mean 1, or None where all count alike.
 
     With them its classes are as frequent as the answers of a network assume from which `removed` of the training
     frequencies was taken out: frequency^(1 - removed).
@@ -56,7 +56,7 @@ def held_out_weights(
 
 
 def sampled(labels: np.ndarray, balance: Balance, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images of an epoch that shows classes by frequency^(1 - strength), and which time each is shown.
+    """Return the images of an epoch that shows classes by frequency^(1 - strength), and which time each is shown.
 
     Both are int64 [images], as many as there are labels, ordered by class; they depend on seed and epoch alone. A class
     that is shown less than it has images gives others each time, one that is shown more gives all of them equally
@@ -77,7 +77,7 @@ def sampled(labels: np.ndarray, balance: Balance, *, seed: int, epoch: int) -> t
 
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
-    """Returns whole numbers of the same sum, each rounded down or, those of the largest remainders, up."""
+    """Return whole numbers of the same sum, each rounded down or, those of the largest remainders, up."""
     found = np.floor(numbers).astype(np.int64)
     order = np.argsort(found - numbers, kind="stable")
     found[order[: round(numbers.sum()) - int(found.sum())]] += 1

@@ -11,30 +11,30 @@ from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_view_at
 from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
-from effnet.data.views import Picture, as_evaluated, decoded, open_picture_at, random_part, random_view, size_at
+from effnet.data.views import RawImage, as_evaluated, decoded, open_image_at, random_part, random_view, size_at
 from effnet.errors import DataError, ImageError
 from effnet.training.balance import sampled
 from effnet.training.recipe import Recipe
 from effnet.training.resize import resize_square
 
-# Decoded pictures are kept in memory up to this many bytes in all; the others' files are read again each epoch.
+# Decoded images are kept in memory up to this many bytes in all; the others' files are read again each epoch.
 CACHE_BYTES = 2 * 2**30
-# A kept picture's shorter side, and a crop's that is decoded, is at least this many times the input's where the file
+# A kept image's shorter side, and a crop's that is decoded, is at least this many times the input's where the file
 # has as many pixels: resizing from there, nothing is lost that can be seen.
 _SHRINK = 2
 
-# So many unreadable pictures in a row are no accident.
+# So many unreadable images in a row are no accident.
 _MOST_BAD = 16
-# From so many pictures it is estimated how many can be kept.
+# From so many images it is estimated how many can be kept.
 _NUM_SIZES = 64
 
-Load = Callable[[int], Picture]
+Load = Callable[[int], RawImage]
 
 
 def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BYTES) -> Load:
-    """Returns a function from an index of `split` to its picture, uint8 [height, width, channels] or an EncodedJpeg.
+    """Return a function from an index of `split` to its image, uint8 [height, width, channels] or an EncodedJpeg.
 
-    As many pictures as should fill `limit` bytes, spread evenly, are shrunk to what training can use and kept. The
+    As many images as should fill `limit` bytes, spread evenly, are shrunk to what training can use and kept. The
     others' JPEG files are left to be decoded in part. Which are kept is known beforehand, and nothing depends on the
     order in which they are asked for.
     """
@@ -42,15 +42,15 @@ def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BY
     used = 0
     share = _kept_share(split, preprocess, limit)
 
-    def load(index: int) -> Picture:
+    def load(index: int) -> RawImage:
         nonlocal used
         image = kept.get(index)
         if image is not None:
             return image
-        with open_picture_at(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as picture:
-            if int((index + 1) * share) == int(index * share) and not isinstance(picture, np.ndarray):
-                return picture
-            image = _shrink(picture, preprocess)
+        with open_image_at(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as raw:
+            if int((index + 1) * share) == int(index * share) and not isinstance(raw, np.ndarray):
+                return raw
+            image = _shrink(raw, preprocess)
         if used + image.nbytes <= limit:
             kept[index] = image
             used += image.nbytes
@@ -60,7 +60,7 @@ def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BY
 
 
 def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
-    """Returns the share of the pictures that `limit` bytes hold, by the sizes of a sample; unreadable ones are none."""
+    """Return the share of the images that `limit` bytes hold, by the sizes of a sample; unreadable ones are none."""
     sizes = []
     for index in np.unique(np.linspace(0, len(split) - 1, _NUM_SIZES, dtype=np.int64)):
         try:
@@ -72,15 +72,15 @@ def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
     return min(1.0, limit / (float(np.mean(sizes)) * len(split))) if sizes else 1.0
 
 
-def _shrink(picture: Picture, preprocess: Preprocess) -> np.ndarray:
+def _shrink(raw: RawImage, preprocess: Preprocess) -> np.ndarray:
     least, longer = _SHRINK * preprocess.resolution, preprocess.mode == "pad"
-    image = decoded(picture, channels=preprocess.channels, least=least, longer=longer)
+    image = decoded(raw, channels=preprocess.channels, least=least, longer=longer)
     height, width = (max(1, round(side)) for side in _shrunk(*image.shape[:2], preprocess))
     return resample(image, width=width, height=height, interpolation="bicubic")
 
 
 def _shrunk(height: int, width: int, preprocess: Preprocess) -> tuple[float, float]:
-    """Returns the height and width that training can use: the side that is to fill the input at twice its pixels."""
+    """Return the height and width that training can use: the side that is to fill the input at twice its pixels."""
     least = _SHRINK * preprocess.resolution
     if preprocess.mode == "squash":
         return min(height, least), min(width, least)
@@ -88,8 +88,8 @@ def _shrunk(height: int, width: int, preprocess: Preprocess) -> tuple[float, flo
     return height * ratio, width * ratio
 
 
-def augmented(picture: Picture, recipe: Recipe, preprocess: Preprocess, *, rng: np.random.Generator) -> np.ndarray:
-    """Returns one random view of `picture`, uint8 [resolution, resolution, channels].
+def augmented(raw: RawImage, recipe: Recipe, preprocess: Preprocess, *, rng: np.random.Generator) -> np.ndarray:
+    """Return one random view of `raw`, uint8 [resolution, resolution, channels].
 
     Raises:
         ImageError: a JPEG file whose pixels had not been decoded yet is damaged.
@@ -97,18 +97,18 @@ def augmented(picture: Picture, recipe: Recipe, preprocess: Preprocess, *, rng: 
     augment, resolution, channels = recipe.augment, preprocess.resolution, preprocess.channels
     least, scale = _SHRINK * resolution, (augment.min_area, 1.0)
     if augment.view == "crop" and preprocess.mode == "pad":
-        image = decoded(picture, channels=channels, least=least, longer=True)
+        image = decoded(raw, channels=channels, least=least, longer=True)
         image = random_view(image, preprocess, rng=rng, scale=scale, interpolation=augment.interpolation)
         return random_flip(image, rng=rng) if augment.flip else image
     if augment.view == "crop":
-        part = random_part(picture, least=least, rng=rng, channels=channels, scale=scale, mode=preprocess.mode)
+        part = random_part(raw, least=least, rng=rng, channels=channels, scale=scale, mode=preprocess.mode)
         mirror = augment.flip and rng.random() < 0.5
         return resize_square(part, resolution=resolution, interpolation=augment.interpolation, mirror=mirror)
-    image = as_evaluated(picture, preprocess)
+    image = as_evaluated(raw, preprocess)
     if augment.view == "none":
         image = resize_and_crop(image, preprocess)
     else:
-        if preprocess.mode != "center":  # what is shifted is the whole picture
+        if preprocess.mode != "center":  # what is shifted is the whole image
             whole = dataclasses.replace(preprocess, crop=1.0, interpolation=augment.interpolation)
             image = resize_and_crop(image, whole)
         image = random_shift(image, resolution=resolution, rng=rng, interpolation=augment.interpolation)
@@ -128,9 +128,9 @@ def train_batches(
     workers: int = 1,
     ahead: int = 4,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
+    """Yield (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
 
-    Of a batch of so many pictures, this process gets those that `own` says. The order depends on seed, epoch and
+    Of a batch of so many images, this process gets those that `own` says. The order depends on seed, epoch and
     `blocks`, a view on seed, epoch and index alone: how many `workers` prepare batches, and how many `ahead`, changes
     nothing. With a teacher and loss.teacher_views, views come in turn. With balance.method sample an image may be shown
     several times in an epoch, each time another view of it.
@@ -173,7 +173,7 @@ def train_batches(
 
 
 def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images of an epoch in their order, and which time in it each is shown, from 0: int64 [images]."""
+    """Return the images of an epoch in their order, and which time in it each is shown, from 0: int64 [images]."""
     seed = recipe.train.seed
     if recipe.balance.method != "sample":
         return epoch_order(len(labels), seed=seed, epoch=epoch, blocks=blocks), np.zeros(len(labels), np.int64)
@@ -184,7 +184,7 @@ def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | N
 
 
 def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, int]:
-    """Returns what `make` gives for `index` and its label or, where the file cannot be read, for the next that can.
+    """Return what `make` gives for `index` and its label or, where the file cannot be read, for the next that can.
 
     Inspection has taken bad files out, but looks at a sample of a huge data set only, and files can vanish.
     Raises ImageError where many files in a row cannot be read.
@@ -195,11 +195,11 @@ def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: 
             return make(place), int(labels[place])
         except ImageError as error:
             failed = error
-    raise ImageError(f"{_MOST_BAD} pictures in a row cannot be read; the last: {failed}") from failed
+    raise ImageError(f"{_MOST_BAD} images in a row cannot be read; the last: {failed}") from failed
 
 
 def num_batches(images: int, batch_size: int) -> int:
-    """Returns how many batches `train_batches` yields for this many images."""
+    """Return how many batches `train_batches` yields for this many images."""
     if images < 2:
         raise DataError(f"training needs at least 2 images; got {images}")
     full, rest = divmod(images, batch_size)
@@ -207,7 +207,7 @@ def num_batches(images: int, batch_size: int) -> int:
 
 
 def batch_images(images: int, batch_size: int, batch: int) -> int:
-    """Returns how many pictures batch number `batch` of an epoch has."""
+    """Return how many images batch number `batch` of an epoch has."""
     last = batch == num_batches(images, batch_size) - 1
     return images - batch * batch_size if last else batch_size
 
@@ -215,9 +215,9 @@ def batch_images(images: int, batch_size: int, batch: int) -> int:
 def eval_batches(
     split: Split, preprocess: Preprocess, *, batch_size: int = 64
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (images uint8 [batch, R, R, C], their indices [batch]) of a split in order, as evaluation sees them.
+    """Yield (images uint8 [batch, R, R, C], their indices [batch]) of a split in order, as evaluation sees them.
 
-    Pictures that cannot be read are left out.
+    Images that cannot be read are left out.
     """
     images: list[np.ndarray] = []
     indices: list[int] = []
@@ -237,9 +237,9 @@ def eval_batches(
 def held_out(
     split: Split, preprocess: Preprocess, *, batch_size: int = 64, limit: int = CACHE_BYTES // 2
 ) -> Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]:
-    """Returns a function that gives (images, labels) of a split, as often as it is called.
+    """Return a function that gives (images, labels) of a split, as often as it is called.
 
-    Where the pictures fit into `limit` bytes they are decoded once.
+    Where the images fit into `limit` bytes they are decoded once.
     """
 
     def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:

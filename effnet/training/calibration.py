@@ -1,7 +1,7 @@
 """How far a model's probabilities can be trusted: temperature, calibration error, and when to say "unknown".
 
-Everything here takes arrays: logits or probabilities [pictures, classes], labels [pictures] as class numbers. A
-picture's confidence is the probability of its likeliest class.
+Everything here takes arrays: logits or probabilities [images, classes], labels [images] as class numbers. An
+image's confidence is the probability of its likeliest class.
 """
 
 import math
@@ -16,7 +16,7 @@ from effnet.system.text import brief
 
 BINS = 15
 DEFAULT_COVERAGE = 0.95
-"""What is asked of a model that shall reject unknown pictures where no other aim was given."""
+"""What is asked of a model that shall reject unknown images where no other aim was given."""
 
 _TEMPERATURES = (0.05, 20.0)
 # Of the bound on the error at one threshold. The largest of many thresholds that pass is taken, which a bound at
@@ -24,15 +24,15 @@ _TEMPERATURES = (0.05, 20.0)
 # At 99 % it is one in twenty (simulated; tests/training/test_calibration.py repeats it).
 _SURENESS = 0.99
 _CURVE_POINTS = 101
-# To prove a smaller error takes more than four million pictures without a single wrong answer.
+# To prove a smaller error takes more than four million images without a single wrong answer.
 _LEAST_ERROR = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abstain:
-    """When a model shall answer "unknown": for a share of pictures to answer, or a largest error among answers.
+    """When a model shall answer "unknown": for a share of images to answer, or a largest error among answers.
 
-    `unknown_from` is a folder of pictures of none of the classes, to measure how many are rejected; with neither
+    `unknown_from` is a folder of images of none of the classes, to measure how many are rejected; with neither
     aim given it asks for a coverage of 95 %.
     """
 
@@ -62,7 +62,7 @@ class Abstain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The temperature and the threshold that were chosen on `images` validation pictures, and why in a sentence."""
+    """The temperature and the threshold that were chosen on `images` validation images, and why in a sentence."""
 
     images: int
     temperature: float
@@ -72,13 +72,13 @@ class Calibration:
     sentence: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the calibration as JSON-able data."""
+        """Return the calibration as JSON-able data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """The pictures whose confidence lies in (low, high]: their mean confidence, and the share that is right."""
+    """The images whose confidence lies in (low, high]: their mean confidence, and the share that is right."""
 
     low: float
     high: float
@@ -89,10 +89,10 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RiskCoverage:
-    """What each threshold gives, from the strictest on: the share of pictures answered, and of those the share wrong.
+    """What each threshold gives, from the strictest on: the share of images answered, and of those the share wrong.
 
-    Arrays of one length. `aurc` is the area under risk over coverage: the mean, over pictures, of the risk at the
-    strictest threshold that answers the picture. Source: Geifman, Uziel, El-Yaniv, ICLR 2019 (arXiv 1805.08206).
+    Arrays of one length. `aurc` is the area under risk over coverage: the mean, over images, of the risk at the
+    strictest threshold that answers the image. Source: Geifman, Uziel, El-Yaniv, ICLR 2019 (arXiv 1805.08206).
     """
 
     thresholds: np.ndarray
@@ -101,7 +101,7 @@ class RiskCoverage:
     aurc: float
 
     def points(self, most: int = _CURVE_POINTS) -> tuple[tuple[float, float, float], ...]:
-        """Returns (threshold, coverage, risk) of at most so many thresholds, evenly over coverage, with the last."""
+        """Return (threshold, coverage, risk) of at most so many thresholds, evenly over coverage, with the last."""
         wanted = np.searchsorted(self.coverage, np.linspace(0, 1, most), side="left")
         chosen = np.unique(np.minimum(wanted, len(self.coverage) - 1))
         rows = zip(self.thresholds[chosen], self.coverage[chosen], self.risk[chosen], strict=True)
@@ -111,17 +111,17 @@ class RiskCoverage:
 def calibrate(
     probabilities: np.ndarray, labels: np.ndarray, abstain: Abstain, *, weights: np.ndarray | None = None
 ) -> Calibration:
-    """Chooses temperature and threshold from the probabilities that the model gives validation pictures at 1.
+    """Choose temperature and threshold from the probabilities that the model gives validation images at 1.
 
-    `weights` [pictures] of mean 1 give the classes the frequencies that the probabilities assume: the temperature is
-    fitted with them. A threshold promises what it does for pictures as they come, so that they all count alike there.
-    Without any picture the temperature stays 1 and there is no threshold.
+    `weights` [images] of mean 1 give the classes the frequencies that the probabilities assume: the temperature is
+    fitted with them. A threshold promises what it does for images as they come, so that they all count alike there.
+    Without any image the temperature stays 1 and there is no threshold.
     """
     aim = abstain.aim
     if not len(labels):
-        sentence = "There were no validation pictures to calibrate on."
+        sentence = "There were no validation images to calibrate on."
         return Calibration(images=0, temperature=1.0, threshold=None, sentence=sentence, **aim)
-    # Probabilities give logits up to a constant a picture, which softmax takes out again.
+    # Probabilities give logits up to a constant an image, which softmax takes out again.
     temperature = fit_temperature(to_logits(probabilities), labels, weights=weights)
     tempered = apply_temperature(probabilities, temperature)
     threshold = choose_threshold(tempered, labels, **aim)
@@ -135,22 +135,22 @@ def calibrate(
 
 
 def to_logits(probabilities: np.ndarray) -> np.ndarray:
-    """Returns float64 logits [pictures, classes] whose softmax is `probabilities`; zeros become 1e-38."""
+    """Return float64 logits [images, classes] whose softmax is `probabilities`; zeros become 1e-38."""
     return np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-38))
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Returns the float64 probabilities [pictures, classes] of the same logits divided by `temperature`."""
+    """Return the float64 probabilities [images, classes] of the same logits divided by `temperature`."""
     return np.exp(_log_softmax(to_logits(probabilities) / temperature))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None = None) -> float:
-    """Returns the temperature in 0.05..20, to four digits, that gives `labels` the least negative log-likelihood.
+    """Return the temperature in 0.05..20, to four digits, that gives `labels` the least negative log-likelihood.
 
-    Pictures count by their `weights` [pictures] of mean 1 or, without, alike.
-    One more picture is counted with them, whose label is as likely the second best class as the best. So n pictures
+    Images count by their `weights` [images] of mean 1 or, without, alike.
+    One more image is counted with them, whose label is as likely the second best class as the best. So n images
     that are all right make the model (2n + 1) / (2n + 2) sure, and not surer. Where no temperature beats 1, it is 1.
-    Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2; the further picture is in the manner of Platt,
+    Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2; the further image is in the manner of Platt,
     "Probabilistic outputs for support vector machines", 1999, section 2.2.
     """
     try:
@@ -179,7 +179,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> tuple[Bin, ...]:
-    """Returns the bins of equal width over confidence that hold any picture, from the least sure on."""
+    """Return the bins of equal width over confidence that hold any image, from the least sure on."""
     confidence, right = confidences(probabilities, labels)
     # Bins are open below and closed above; the few confidences of 0 belong to the first.
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -197,7 +197,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BI
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:
-    """Returns the mean, over pictures, of |share right - mean confidence| of the picture's bin.
+    """Return the mean, over images, of |share right - mean confidence| of the image's bin.
 
     Bins are of equal width over confidence. Source: Guo et al., ICML 2017 (arXiv 1706.04599), eq. 3.
     """
@@ -206,13 +206,13 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
 
 
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean of -log(probability of the true class), in nats."""
+    """Return the mean of -log(probability of the true class), in nats."""
     probabilities, labels = _checked(probabilities, labels)
     return float(-to_logits(probabilities)[np.arange(len(labels)), labels].mean())
 
 
 def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage:
-    """Returns what every threshold that tells two pictures apart gives."""
+    """Return what every threshold that tells two images apart gives."""
     confidence, right = confidences(probabilities, labels)
     order = np.argsort(-confidence, kind="stable")
     sure, answered = confidence[order], np.arange(1, len(order) + 1)
@@ -231,10 +231,10 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage
 def choose_threshold(
     probabilities: np.ndarray, labels: np.ndarray, *, coverage: float | None = None, max_error: float | None = None
 ) -> float | None:
-    """Returns the probability below which to answer "unknown", or None where nothing is asked or it cannot be had.
+    """Return the probability below which to answer "unknown", or None where nothing is asked or it cannot be had.
 
-    For a coverage: as high as leaves that share of further such pictures answered on average (the quantile of
-    conformal prediction), but at least the least confidence of all, which is what few pictures can tell. For an
+    For a coverage: as high as leaves that share of further such images answered on average (the quantile of
+    conformal prediction), but at least the least confidence of all, which is what few images can tell. For an
     error: as low as keeps the share of wrong answers, by a one-sided Clopper-Pearson bound of 99 %, at most that.
     Source: Vovk, Gammerman, Shafer, "Algorithmic learning in a random world", 2005; Clopper and Pearson,
     Biometrika 26 (1934), 404-413; Geifman and El-Yaniv, NeurIPS 2017 (arXiv 1705.08500).
@@ -253,7 +253,7 @@ def choose_threshold(
 
 
 def error_bound(wrong: np.ndarray, answered: np.ndarray) -> np.ndarray:
-    """Returns the one-sided Clopper-Pearson upper bound, at 99 %, of the error after `wrong` of `answered`."""
+    """Return the one-sided Clopper-Pearson upper bound, at 99 %, of the error after `wrong` of `answered`."""
     try:
         from scipy.stats import beta
     except ImportError as error:
@@ -267,13 +267,13 @@ def _say_threshold(threshold: float | None, images: int, *, coverage: float | No
         return "No threshold was asked for: it always answers."
     aim = f"to answer {_percent(coverage)} of them" if max_error is None else f"for at most {_percent(max_error)} wrong"
     if threshold is not None:
-        return f"The threshold was chosen on {images} validation pictures, {aim}."
+        return f"The threshold was chosen on {images} validation images, {aim}."
     if max_error is None:
-        return "To answer every picture needs no threshold."
+        return "To answer every image needs no threshold."
     needed = math.ceil(math.log(1 - _SURENESS) / math.log1p(-max_error))
     return (
-        f"No threshold could be chosen {aim}: {images} validation pictures do not prove it. It takes {needed} without "
-        f"a single wrong answer, so give more pictures or ask for less. It always answers."
+        f"No threshold could be chosen {aim}: {images} validation images do not prove it. It takes {needed} without "
+        f"a single wrong answer, so give more images or ask for less. It always answers."
     )
 
 
@@ -282,13 +282,13 @@ def _percent(share: float) -> str:
 
 
 def confidences(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each picture's confidence as float64, and whether its likeliest class is right."""
+    """Return each image's confidence as float64, and whether its likeliest class is right."""
     probabilities, labels = _checked(probabilities, labels)
     return probabilities.max(1), probabilities.argmax(1) == labels
 
 
 def _just_below(confidence: float) -> float:
-    """Returns a threshold that this confidence reaches, even where another batch changes its last bits."""
+    """Return a threshold that this confidence reaches, even where another batch changes its last bits."""
     return round(max(0.0, float(confidence) - 1e-6), 6)
 
 
@@ -298,11 +298,11 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _checked(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns both as arrays that fit each other; raises DataError where they do not, or are empty."""
+    """Return both as arrays that fit each other; raises DataError where they do not, or are empty."""
     values, labels = np.asarray(values, np.float64), np.asarray(labels)
     if values.ndim != 2 or labels.shape != values.shape[:1] or not values.size:
         raise DataError(
-            f"calibration needs [pictures, classes] with a label a picture, and at least one; "
+            f"calibration needs [images, classes] with a label an image, and at least one; "
             f"got {values.shape} and {labels.shape}"
         )
     return values, labels

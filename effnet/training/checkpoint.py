@@ -24,7 +24,7 @@ _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeE
 
 
 def state_tensors(state: State) -> dict[str, Tensor]:
-    """Returns every tensor that the rest of a run depends on, by name; they are not copied."""
+    """Return every tensor that the rest of a run depends on, by name; they are not copied."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
     for number, moments in state.optimizer.state_dict()["state"].items():
@@ -33,12 +33,12 @@ def state_tensors(state: State) -> dict[str, Tensor]:
 
 
 def state_words(position: Position, state: State) -> dict[str, str]:
-    """Returns what the rest of a run depends on beside tensors, as JSON."""
+    """Return what the rest of a run depends on beside tensors, as JSON."""
     return {"position": json.dumps(asdict(position)), "scaler": json.dumps(state.scaler.state_dict())}
 
 
 def save_checkpoint(folder: Path, position: Position, state: State, *, keep: int = 1) -> None:
-    """Writes everything that the rest of a run depends on; the `keep` - 1 checkpoints before stay under their steps.
+    """Write everything that the rest of a run depends on; the `keep` - 1 checkpoints before stay under their steps.
 
     Raises EffnetError where it cannot be written; the last checkpoint stays whole then.
     """
@@ -53,7 +53,7 @@ def save_checkpoint(folder: Path, position: Position, state: State, *, keep: int
 
 
 def _number_last(folder: Path, *, step: int) -> None:
-    """Gives the newest checkpoint a second name that tells its step; the first will be replaced."""
+    """Give the newest checkpoint a second name that tells its step; the first will be replaced."""
     try:
         with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
             last = json.loads(file.metadata()["position"])["step"]
@@ -69,12 +69,12 @@ def _number_last(folder: Path, *, step: int) -> None:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """Returns the numbered checkpoints, the latest first."""
+    """Return the numbered checkpoints, the latest first."""
     return sorted(folder.glob(_EARLIER), reverse=True)
 
 
 def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) -> Position | None:
-    """Restores the last checkpoint in place and returns its position, or None where there is none.
+    """Restore the last checkpoint in place and returns its position, or None where there is none.
 
     Where it is damaged, the one before is taken, and `say` is told. Raises BundleError where none can be read, or
     they belong to another network.
@@ -96,7 +96,7 @@ def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) 
 
 
 def trained_seconds(folder: Path) -> float:
-    """Returns the seconds of training that the last checkpoint in `folder` has behind it; 0 without one."""
+    """Return the seconds of training that the last checkpoint in `folder` has behind it; 0 without one."""
     try:
         with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
             return float(json.loads(file.metadata()["position"])["seconds"])
@@ -105,7 +105,7 @@ def trained_seconds(folder: Path) -> float:
 
 
 def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[str], None]) -> Position:
-    """Gives every process the first one's state, as its last checkpoint has it where there is one.
+    """Give every process the first one's state, as its last checkpoint has it where there is one.
 
     Returns the position. Only the first process reads `folder`. Raises BundleError as load_checkpoint_ does.
     """
@@ -125,7 +125,7 @@ def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:
-    """Returns the weights that did best in the run of `folder`; raises BundleError where they cannot be read."""
+    """Return the weights that did best in the run of `folder`; raises BundleError where they cannot be read."""
     try:
         return safetensors.torch.load_file(folder / BEST)
     except _UNREADABLE as error:
@@ -143,7 +143,7 @@ def _restore_(path: Path, state: State) -> Position:
 
 
 def put_back_(state: State, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Position:
-    """Gives the state these tensors, named as by state_tensors, and returns the position that `metadata` tells."""
+    """Give the state these tensors, named as by state_tensors, and returns the position that `metadata` tells."""
     position = Position(**json.loads(metadata["position"]))
     position.best_score = tuple(position.best_score)  # type: ignore[assignment]
     state.model.load_state_dict(_under(tensors, "model."))
@@ -162,7 +162,7 @@ def put_back_(state: State, tensors: dict[str, Tensor], metadata: Mapping[str, s
 
 
 def _lay_out_like_parameters_(optimizer: torch.optim.Optimizer) -> None:
-    """Gives the moments the memory layout of their parameters: fused optimisers pair them element by element."""
+    """Give the moments the memory layout of their parameters: fused optimisers pair them element by element."""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if value.shape == parameter.shape:

@@ -12,18 +12,18 @@ from effnet.training.recipe import Recipe
 
 
 def check_run(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
-    """Returns sentences on what the run will not be able to tell; raises InputError for what cannot work."""
+    """Return sentences on what the run will not be able to tell; raises InputError for what cannot work."""
     learns = bool(norms_of(model)) and not recipe.train.frozen_norms
     smallest = min((recipe_at(recipe, e).train.micro_batch or 2 for e in range(recipe.train.epochs)), default=2)
     if learns and smallest < 2:
         raise InputError(
             "train.micro_batch must be at least 2 (or 0, for the whole batch) where norms take statistics: of a single "
-            "picture there are none; got 1. train.frozen_norms keeps the statistics that pretrained weights have"
+            "image there are none; got 1. train.frozen_norms keeps the statistics that pretrained weights have"
         )
     if recipe.train.precise_norms and recipe.train.frozen_norms:
         raise InputError("train.precise_norms takes statistics anew, train.frozen_norms keeps them; set one of them")
     if recipe.train.precise_norms == 1:
-        raise InputError("train.precise_norms must be 0 or at least 2 pictures; got 1")
+        raise InputError("train.precise_norms must be 0 or at least 2 images; got 1")
     if recipe.train.recompute != "none" and not isinstance(model, Network):
         raise InputError(f"train.recompute needs a network that effnet.build made; got {type(model).__name__}")
     return _check_classes(model, dataset)
@@ -42,9 +42,9 @@ def _check_classes(model: nn.Module, dataset: Dataset) -> list[str]:
             raise DataError(f"labels in {name} must lie in 0..{classes - 1}; found {labels.min()} to {labels.max()}")
     absent = _absent(dataset, dataset.train.labels)
     if absent:
-        raise DataError(f"every class must have pictures in train, but these have none there: {absent}")
+        raise DataError(f"every class must have images in train, but these have none there: {absent}")
     unseen = _absent(dataset, dataset.val.labels) if len(dataset.val) else ""
-    return [f"Validation has no picture of these classes, and says nothing of them: {unseen}"] if unseen else []
+    return [f"Validation has no image of these classes, and says nothing of them: {unseen}"] if unseen else []
 
 
 def _absent(dataset: Dataset, labels: np.ndarray) -> str:

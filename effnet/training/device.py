@@ -1,4 +1,4 @@
-"""The device that trains, and how pictures reach it."""
+"""The device that trains, and how images reach it."""
 
 import ctypes
 import sys
@@ -38,29 +38,29 @@ def _keep_freed_memory() -> None:
 
 
 def pick_device() -> torch.device:
-    """Returns the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
+    """Return the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def memory_mb(device: torch.device) -> float:
-    """Returns the most memory that CUDA has allocated or, elsewhere, what the process holds now, in 10^6 bytes."""
+    """Return the most memory that CUDA has allocated or, elsewhere, what the process holds now, in 10^6 bytes."""
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else resident_mb()
 
 
 def to_input(images: np.ndarray, preprocess: Preprocess, device: torch.device) -> Tensor:
-    """Returns uint8 [batch, R, R, C] as normalised float [batch, C, R, R], channels last, on `device`."""
+    """Return uint8 [batch, R, R, C] as normalised float [batch, C, R, R], channels last, on `device`."""
     return normalized(to_pixels(images, device), preprocess)
 
 
 def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
-    """Returns uint8 [batch, R, R, C] as uint8 [batch, C, R, R], channels last, on `device`."""
+    """Return uint8 [batch, R, R, C] as uint8 [batch, C, R, R], channels last, on `device`."""
     return torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Returns uint8 [batch, C, R, R] as normalised float of the same shape, channels last."""
+    """Return uint8 [batch, C, R, R] as normalised float of the same shape, channels last."""
     x = pixels.permute(0, 2, 3, 1).contiguous().float().div_(255)
     # Of a whole row at once: the three values alone would make loops of three steps.
     width = x.shape[2]

@@ -36,7 +36,7 @@ def make_loss(
     labels: np.ndarray | None = None,
     device: torch.device | None = None,
 ) -> LossFn:
-    """Returns the loss of a recipe for a student that takes pictures as `preprocess` makes them.
+    """Return the loss of a recipe for a student that takes images as `preprocess` makes them.
 
     int64 `labels` [images] are those of training; only a recipe that balances classes needs them.
 
@@ -63,7 +63,7 @@ def make_loss(
 
 
 def read_teacher(folder: str | os.PathLike[str], *, class_names: Sequence[str], channels: int) -> ModelConfig:
-    """Returns the config of a teacher's bundle; raises InputError unless it knows these classes and channels."""
+    """Return the config of a teacher's bundle; raises InputError unless it knows these classes and channels."""
     config = read_config(folder)
     if config.class_names != tuple(class_names):
         raise InputError(
@@ -85,7 +85,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _check_kept(recipe: Recipe) -> None:
-    """Raises InputError where loss.teacher_views asks for what cannot be kept."""
+    """Raise InputError where loss.teacher_views asks for what cannot be kept."""
     if not recipe.loss.teacher_views:
         return
     if recipe.loss.feature_weight:
@@ -113,10 +113,10 @@ def distillation(
     terms: Terms = ALIKE,
     shift: Tensor | None = None,
 ) -> LossFn:
-    """Returns (1 - w) * loss of the labels + w * T^2 * KL(teacher's answers at T from the student's at T) + f * looks.
+    """Return (1 - w) * loss of the labels + w * T^2 * KL(teacher's answers at T from the student's at T) + f * looks.
 
     w is `teacher_weight`, T `temperature`, f `feature_weight`; the factor T^2 keeps the size of the gradients, and
-    looks is attention_loss, left out where f is 0. Both see the same pictures, mixed ones too; the teacher gets them as
+    looks is attention_loss, left out where f is 0. Both see the same images, mixed ones too; the teacher gets them as
     `teacher_preprocess` has them, and learns nothing. Sources: Hinton et al. 2015, section 2; Beyer et al. 2022 (the
     same views for both). `terms` are those of the labels' loss; `shift` [classes] is what the teacher's logits have too
     much of the class frequencies, beside the student's. Raises InputError where maps are asked of what is no Network.
@@ -156,11 +156,11 @@ def _network(module: nn.Module) -> Network:
 
 
 def attention_loss(maps: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
-    """Returns how differently two networks look at pictures: 0 for alike, at most 2 for nothing in common.
+    """Return how differently two networks look at images: 0 for alike, at most 2 for nothing in common.
 
     `maps` and `taught` are the stages' maps [batch, channels, height, width], of any widths and sizes. Where a map is
-    active is the sum of its squares over the channels, of length 1 a picture; the loss is the squared distance of
-    these, the mean over pictures and pairs of stages. It has no weights of its own, so that widths do not matter. Of
+    active is the sum of its squares over the channels, of length 1 an image; the loss is the squared distance of
+    these, the mean over images and pairs of stages. It has no weights of its own, so that widths do not matter. Of
     every run of maps of one size the last counts; these are paired from the end backwards, and the teacher's resized.
     Source: Zagoruyko & Komodakis 2017, eq. 2 with the sum of squares, there without the square of the distance.
     """
@@ -169,13 +169,13 @@ def attention_loss(maps: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
 
 
 def _last_of_each_size(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Returns of every run of maps of one size the last."""
+    """Return of every run of maps of one size the last."""
     following = [*(found.shape[-1] for found in maps[1:]), 0]
     return [found for found, side in zip(maps, following, strict=True) if found.shape[-1] != side]
 
 
 def _look(found: Tensor, *, size: Sequence[int] | None = None) -> Tensor:
-    """Returns where a map is active, [batch, height * width], of length 1."""
+    """Return where a map is active, [batch, height * width], of length 1."""
     energy = found.float().square().mean(1, keepdim=True)
     if size is not None and tuple(size) != tuple(energy.shape[-2:]):
         energy = functional.interpolate(energy, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
@@ -183,9 +183,9 @@ def _look(found: Tensor, *, size: Sequence[int] | None = None) -> Tensor:
 
 
 def keeping_answers(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Returns a function like `teacher` that runs it once for every picture and then knows its answer.
+    """Return a function like `teacher` that runs it once for every image and then knows its answer.
 
-    Pictures [batch, channels, R, R] are told apart by their pixels, so that an answer never belongs to another view.
+    Images [batch, channels, R, R] are told apart by their pixels, so that an answer never belongs to another view.
     The answers are kept in memory, num_classes * 4 bytes each.
     """
     known: dict[bytes, Tensor] = {}
@@ -203,7 +203,7 @@ def keeping_answers(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def as_input(images: Tensor, source: Preprocess, target: Preprocess) -> Tensor:
-    """Returns pictures [batch, channels, R, R] that `source` normalised as `target` has them, of its resolution."""
+    """Return images [batch, channels, R, R] that `source` normalised as `target` has them, of its resolution."""
     if (source.mean, source.std) != (target.mean, target.std):
         mean, std, other_mean, other_std = (
             torch.tensor(values, device=images.device)[:, None, None]

@@ -1,4 +1,4 @@
-"""Pictures for a journal, drawn by numpy and Pillow: a sheet of what a batch holds, a confusion matrix."""
+"""Images for a journal, drawn by numpy and Pillow: a sheet of what a batch holds, a confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 2
-# Small pictures are enlarged until a sheet is about this wide, in pixels, or until one pixel is this many.
+# Small images are enlarged until a sheet is about this wide, in pixels, or until one pixel is this many.
 _SHEET_WIDTH, _MOST_ZOOM = 640, 8
 _NAMED_CLASSES, _COUNTED_CLASSES, _MATRIX_SIDE = 40, 20, 640
 _LONGEST_NAME, _TEXT_SIZE = 18, 12
@@ -15,10 +15,10 @@ _INK = (34, 48, 60)
 _RIGHT, _WRONG = np.array((0, 114, 178)), np.array((213, 94, 0))
 
 
-def picture_sheet(images: np.ndarray, *, columns: int = 8) -> np.ndarray:
-    """Returns pictures uint8 [N, H, W, C] side by side on white, uint8 [height, width, 3].
+def image_sheet(images: np.ndarray, *, columns: int = 8) -> np.ndarray:
+    """Return images uint8 [N, H, W, C] side by side on white, uint8 [height, width, 3].
 
-    Shown are the first three channels or, of fewer than three, the first in grey; small pictures are enlarged.
+    Shown are the first three channels or, of fewer than three, the first in grey; small images are enlarged.
     """
     shown = images[..., :3] if images.shape[3] >= 3 else np.repeat(images[..., :1], 3, axis=3)
     number, height, width = shown.shape[:3]
@@ -28,14 +28,14 @@ def picture_sheet(images: np.ndarray, *, columns: int = 8) -> np.ndarray:
     height, width = height * zoom + _GAP, width * zoom + _GAP
     rows = -(-number // columns)
     sheet = np.full((rows * height + _GAP, columns * width + _GAP, 3), 255, np.uint8)
-    for index, picture in enumerate(shown):
+    for index, image in enumerate(shown):
         top, left = _GAP + height * (index // columns), _GAP + width * (index % columns)
-        sheet[top : top + height - _GAP, left : left + width - _GAP] = picture
+        sheet[top : top + height - _GAP, left : left + width - _GAP] = image
     return sheet
 
 
-def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Returns a confusion matrix [true, predicted] of counts as a picture, uint8 [height, width, 3].
+def confusion_image(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Return a confusion matrix [true, predicted] of counts as an image, uint8 [height, width, 3].
 
     Shades are shares of a true class. Up to 20 classes the counts are written in, and up to 40 the classes are named.
     """
@@ -61,7 +61,7 @@ def _write_counts_(matrix: Image.Image, counts: np.ndarray, shares: np.ndarray, 
 
 
 def _framed(matrix: Image.Image, class_names: Sequence[str], *, cell: int) -> Image.Image:
-    """Returns the matrix with what its rows and columns are, the true classes at the left, the predicted ones above."""
+    """Return the matrix with what its rows and columns are, the true classes at the left, the predicted ones above."""
     font = ImageFont.load_default(min(_TEXT_SIZE, cell))
     names = [_short(name) for name in class_names]
     longest = max((int(font.getlength(name)) for name in names), default=0)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on seed, step and a picture's place alone, never on what was drawn before."""
+"""Random numbers that depend on seed, step and an image's place alone, never on what was drawn before."""
 
 import zlib
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ class Draws:
     purpose: str
 
     def generator(self, *more: int) -> np.random.Generator:
-        """Returns a fresh generator; `more` numbers tell several of a step apart."""
+        """Return a fresh generator; `more` numbers tell several of a step apart."""
         return np.random.default_rng([self.seed, self.step, zlib.crc32(self.purpose.encode()), *more])
 
     def once(self) -> float:
-        """Returns one number in 0..1 for the whole step."""
+        """Return one number in 0..1 for the whole step."""
         return float(self.generator(0).random())
 
     def rows(self, size: int, columns: int, *, first: int = 0) -> np.ndarray:
-        """Returns float64 [size, columns] in 0..1, 1 excluded: a row a picture, from the step's picture `first` on.
+        """Return float64 [size, columns] in 0..1, 1 excluded: a row an image, from the step's image `first` on.
 
-        However a step's pictures are divided, each finds the same row.
+        However a step's images are divided, each finds the same row.
         """
         generator = self.generator(1)
         generator.bit_generator.advance(first * columns)  # one draw of 64 bits a number

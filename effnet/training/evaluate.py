@@ -1,4 +1,4 @@
-"""The exported file scored on labelled pictures, in ONNX Runtime; no torch."""
+"""The exported file scored on labelled images, in ONNX Runtime; no torch."""
 
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +24,7 @@ _WORST_MISTAKES = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
-    """How well one class is found: of those named so, and of those that are so; `support` pictures."""
+    """How well one class is found: of those named so, and of those that are so; `support` images."""
 
     name: str
     precision: float
@@ -35,7 +35,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """One picture that was named wrong, and how sure the model was; `index` is its place in the split."""
+    """One image that was named wrong, and how sure the model was; `index` is its place in the split."""
 
     index: int
     source: str
@@ -46,7 +46,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What a threshold gives: the share of pictures answered, and of those the share wrong, None without any."""
+    """What a threshold gives: the share of images answered, and of those the share wrong, None without any."""
 
     threshold: float
     coverage: float
@@ -68,7 +68,7 @@ class Sureness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clean:
-    """The result without the `leaked` pictures, which training has as good as seen; None if there are no others."""
+    """The result without the `leaked` images, which training has as good as seen; None if there are no others."""
 
     leaked: int
     images: int
@@ -80,15 +80,15 @@ class Clean:
 class Score:
     """The result on one split.
 
-    `confidence` is the 95 % Wilson interval of the accuracy, right for few pictures and when all are right; `bootstrap`
-    the 95 % percentile interval of 2,000 resamplings of the pictures. `balanced_accuracy` is the mean recall of the
-    classes that have pictures, `balanced_bootstrap` its interval from the same resamplings; `lowest` is the class of
+    `confidence` is the 95 % Wilson interval of the accuracy, right for few images and when all are right; `bootstrap`
+    the 95 % percentile interval of 2,000 resamplings of the images. `balanced_accuracy` is the mean recall of the
+    classes that have images, `balanced_bootstrap` its interval from the same resamplings; `lowest` is the class of
     the lowest recall, None where that is within 5 points of the accuracy. `most_frequent` is what one would guess;
-    `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the pictures
-    that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts pictures [true
+    `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the images
+    that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
     class][predicted class]; `mistakes` come most confident first. `uncalibrated` is what `sureness` would be without
-    the temperature. `risk_coverage` holds (threshold, share of pictures answered, share of those wrong), `aurc` the
-    area under it; `answered` is None without a threshold, `unknown` where no such pictures were given.
+    the temperature. `risk_coverage` holds (threshold, share of images answered, share of those wrong), `aurc` the
+    area under it; `answered` is None without a threshold, `unknown` where no such images were given.
     """
 
     images: int
@@ -113,7 +113,7 @@ class Score:
     mistakes: tuple[Mistake, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the score as JSON-able data."""
+        """Return the score as JSON-able data."""
         return asdict(self)
 
 
@@ -125,11 +125,11 @@ def evaluate(
     leaked: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
-    """Scores the bundle's ONNX file on `split`, whose labels index the bundle's class names.
+    """Score the bundle's ONNX file on `split`, whose labels index the bundle's class names.
 
-    `unknown_from` is a folder of pictures of none of the classes, to measure how many are rejected. `leaked` are the
-    paths or names of pictures that training has as good as seen: accuracy is given without them as well. `progress`
-    hears of pictures done and in all. Raises DataError where the split or that folder is empty.
+    `unknown_from` is a folder of images of none of the classes, to measure how many are rejected. `leaked` are the
+    paths or names of images that training has as good as seen: accuracy is given without them as well. `progress`
+    hears of images done and in all. Raises DataError where the split or that folder is empty.
     """
     probabilities, indices = predict_split(predictor, split, progress=progress)
     config = predictor.config
@@ -161,7 +161,7 @@ def score(
     leaked: Collection[str] = (),
     balanced: bool = False,
 ) -> Score:
-    """Returns the score of `probabilities` [pictures, classes] against the labels of the split at `indices`.
+    """Return the score of `probabilities` [images, classes] against the labels of the split at `indices`.
 
     By default the rows are those of the whole split, in order. The probabilities have `temperature` in them;
     `balanced` says that the model makes rare classes count as much as frequent ones.
@@ -261,7 +261,7 @@ def rare_class_warning(
 def _by_class(
     labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[ClassScore, ...]]:
-    """Returns the confusion matrix [true][predicted] and each class's score; a share of no picture is 0."""
+    """Return the confusion matrix [true][predicted] and each class's score; a share of no image is 0."""
     number = len(class_names)
     counts = np.bincount(labels * number + predicted, minlength=number * number).reshape(number, number)
     right, support, named = counts.diagonal(), counts.sum(1), counts.sum(0)
@@ -301,7 +301,7 @@ def _mistakes(
     return tuple(
         Mistake(
             index=int(indices[i]),
-            source=source_name(split.sources[int(indices[i])], f"picture {indices[i]}"),
+            source=source_name(split.sources[int(indices[i])], f"image {indices[i]}"),
             label=class_names[split.labels[indices[i]]],
             predicted=class_names[predicted[i]],
             probability=float(probabilities[i, predicted[i]]),

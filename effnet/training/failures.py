@@ -31,7 +31,7 @@ def give_up(
     rate: float,
     folder: Path,
 ) -> EffnetError:
-    """Keeps the weights, and the batch that no longer gave finite numbers on them; returns what to raise."""
+    """Keep the weights, and the batch that no longer gave finite numbers on them; returns what to raise."""
     path = folder / DIVERGED
     batch = {"batch.images": torch.from_numpy(images), "batch.labels": torch.from_numpy(labels)}
     metadata = {"position": json.dumps(asdict(position)), "culprit": stepped.culprit}
@@ -47,7 +47,7 @@ def give_up(
 
 
 def exploded(position: Position, *, recipe: Recipe, rate: float) -> EffnetError:
-    """Returns what to raise where the loss has been far above that of guessing for long."""
+    """Return what to raise where the loss has been far above that of guessing for long."""
     return EffnetError(
         f"training diverges: up to step {position.step} of epoch {position.epoch + 1} the loss has been, for "
         f"{position.high_steps} steps on end, more than ten times that of guessing (it began at "
@@ -57,7 +57,7 @@ def exploded(position: Position, *, recipe: Recipe, rate: float) -> EffnetError:
 
 
 def check_finite(found: Validated, *, position: Position, recipe: Recipe) -> None:
-    """Raises EffnetError where validation gave no finite loss."""
+    """Raise EffnetError where validation gave no finite loss."""
     if not math.isfinite(found.loss):
         raise EffnetError(
             f"the validation loss became {found.loss} after epoch {position.epoch + 1}: the averaged weights overflow; "

@@ -1,4 +1,4 @@
-"""`--batch auto`: as many pictures at once as the memory holds, with the effective batch as it was."""
+"""`--batch auto`: as many images at once as the memory holds, with the effective batch as it was."""
 
 import dataclasses
 import math
@@ -38,9 +38,9 @@ def fit_batch(
     heap: bool = True,
     attempt: Attempt | None = None,
 ) -> Fitted:
-    """Returns `recipe` with the largest train.micro_batch that fits into `available` bytes, in every stage its own.
+    """Return `recipe` with the largest train.micro_batch that fits into `available` bytes, in every stage its own.
 
-    The batch of a step stays as it is. Where no two pictures fit (one, where norms keep their statistics) it is tried
+    The batch of a step stays as it is. Where no two images fit (one, where norms keep their statistics) it is tried
     with train.recompute. `attempt` then trains a step of each size that was found, and has it made smaller while
     memory runs out. Raises EffnetError where nothing fits.
     """
@@ -64,23 +64,23 @@ def _with_train(recipe: Recipe, **values: Any) -> Recipe:
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **values))
 
 
-def _part(recipe: Recipe, pictures: int) -> Recipe:
-    """Returns the recipe as it is in a stage of so many pictures at once."""
-    return dataclasses.replace(_with_train(recipe, micro_batch=pictures), stages=())
+def _part(recipe: Recipe, images: int) -> Recipe:
+    """Return the recipe as it is in a stage of so many images at once."""
+    return dataclasses.replace(_with_train(recipe, micro_batch=images), stages=())
 
 
 def _possible(recipe: Recipe) -> list[int]:
-    """Returns how many pictures the largest part of a step can have, the most first."""
+    """Return how many images the largest part of a step can have, the most first."""
     batch, fewest = recipe.train.batch_size, 1 if recipe.train.frozen_norms else 2
     return sorted({math.ceil(batch / parts) for parts in range(1, max(1, batch // fewest) + 1)}, reverse=True)
 
 
 def _largest(recipe: Recipe, side: int, predict: Predict, attempt: Attempt | None, *, available: int) -> int:
-    """Returns how many pictures of a step fit at once, 0 where not even the fewest do."""
+    """Return how many images of a step fit at once, 0 where not even the fewest do."""
     failed = 0
-    for pictures in _possible(recipe):
-        part = _part(recipe, pictures)
-        if failed and pictures > max(failed // 2, _possible(recipe)[-1]):
+    for images in _possible(recipe):
+        part = _part(recipe, images)
+        if failed and images > max(failed // 2, _possible(recipe)[-1]):
             continue
         if predict(part, side).total > SHARE * available:
             continue
@@ -88,14 +88,14 @@ def _largest(recipe: Recipe, side: int, predict: Predict, attempt: Attempt | Non
             if attempt is not None:
                 attempt(part, side)
         except MemoryError:
-            failed = pictures
+            failed = images
             continue
-        return pictures
+        return images
     return 0
 
 
 def _with_sizes(recipe: Recipe, sizes: list[int]) -> Recipe:
-    """Returns the recipe with a micro_batch for every stage, 0 where the whole batch fits."""
+    """Return the recipe with a micro_batch for every stage, 0 where the whole batch fits."""
     micro = [0 if size == recipe.train.batch_size else size for size in sizes]
     stages = tuple(
         dataclasses.replace(stage, micro_batch=size) for stage, size in zip(recipe.stages, micro, strict=False)
@@ -108,7 +108,7 @@ def _sentence(recipe: Recipe, sides: list[int], sizes: list[int], predict: Predi
     rows = [f"{size} at {side} pixels" for side, size in zip(sides, sizes, strict=True)]
     again = ", with train.recompute=stages" if recipe.train.recompute == "stages" else ""
     return (
-        f"Batches of {recipe.train.batch_size} pictures, at once {', '.join(rows)}{again}: "
+        f"Batches of {recipe.train.batch_size} images, at once {', '.join(rows)}{again}: "
         f"about {_amount(fullest)} of the {_amount(available)} at hand"
     )
 
@@ -117,7 +117,7 @@ def _too_little(recipe: Recipe, side: int, predict: Predict, available: int) -> 
     fewest = _possible(recipe)[-1]
     need = math.ceil(predict(_part(recipe, fewest), side).total / SHARE)
     return (
-        f"training must have about {_amount(need)} of memory for {fewest} pictures of {side} x {side} pixels at once, "
+        f"training must have about {_amount(need)} of memory for {fewest} images of {side} x {side} pixels at once, "
         f"even with train.recompute=stages; {_amount(available)} are at hand: give a smaller --resolution or another "
         "--model, or end what else takes memory"
     )

@@ -15,7 +15,7 @@ class _Found(Exception):
 
 
 def first_not_finite(model: nn.Module, rerun: Callable[[], Tensor]) -> str:
-    """Returns in words which layer's output, or else gradient, is the first that is not finite.
+    """Return in words which layer's output, or else gradient, is the first that is not finite.
 
     `rerun` is the same forward pass once more, up to the loss; it leaves the statistics of norms as they are.
     """
@@ -50,12 +50,12 @@ def _output(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
     if bad:
         return f"the {' and '.join(bad)} of layer {name} had stopped being finite before"
     if any(not tensor.isfinite().all() for tensor in inputs):
-        return f"what layer {name} is given is not finite: look at the pictures"
+        return f"what layer {name} is given is not finite: look at the images"
     return f"the output of layer {name} is the first that is not finite"
 
 
 def _gradient(model: nn.Module) -> str:
-    """Names the layer nearest to the loss: gradients come from there."""
+    """Name the layer nearest to the loss: gradients come from there."""
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     if not bad:
         return "every gradient is finite, but their norm is too large for float32"

@@ -36,7 +36,7 @@ class Head:
     val_balanced_accuracy: float
 
     def score(self, balance: Balance) -> tuple[float, float]:
-        """Returns what tells a better head: a larger accuracy, then a smaller loss; with `balance`, balanced ones."""
+        """Return what tells a better head: a larger accuracy, then a smaller loss; with `balance`, balanced ones."""
         return self.val_balanced_accuracy if balance.removed else self.val_accuracy, -self.val_loss
 
 
@@ -50,14 +50,14 @@ def train_head(
     penalties: Sequence[float] = PENALTIES,
     balance: Balance = NOT_BALANCED,
 ) -> Head:
-    """Returns multinomial logistic regression on `features` [pictures, channels], standardised channel by channel.
+    """Return multinomial logistic regression on `features` [images, channels], standardised channel by channel.
 
-    With `balance` the bias is adjusted or the pictures are weighted, for `sample` and `weight` alike, which is what
+    With `balance` the bias is adjusted or the images are weighted, for `sample` and `weight` alike, which is what
     samples come to on average; then the loss on the validation features is the one with the classes so balanced.
 
     Of the `penalties` the strongest is taken whose loss on the validation features is within one standard error of the
     least: what chance can explain is not worth larger weights, which fewer bits hold less well. The weights are given
-    back for features as they are. Raises DataError for a class without a picture in `labels`.
+    back for features as they are. Raises DataError for a class without an image in `labels`.
 
     Source of the rule: Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3.
     """
@@ -68,7 +68,7 @@ def train_head(
     absent = np.setdiff1d(np.arange(num_classes), labels)
     if len(absent):
         raise DataError(
-            f"a head needs a picture of each of {num_classes} classes that can be read; there is none of class "
+            f"a head needs an image of each of {num_classes} classes that can be read; there is none of class "
             f"{', '.join(map(str, absent[:3]))} among {len(labels)}"
         )
     mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
@@ -98,7 +98,7 @@ def train_head(
 
 
 def _fit_quietly(model: object, features: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> None:
-    """Fits, without a warning where the last digits of a weakly penalised solution are not reached."""
+    """Fit, without a warning where the last digits of a weakly penalised solution are not reached."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -129,9 +129,9 @@ def scored_head(
     penalty: float = 0.0,
     val_weights: np.ndarray | None = None,
 ) -> Head:
-    """Returns a classifier, [classes, channels] and [classes], with what it reaches on the validation features.
+    """Return a classifier, [classes, channels] and [classes], with what it reaches on the validation features.
 
-    `val_weights` [pictures] of mean 1 are for the loss.
+    `val_weights` [images] of mean 1 are for the loss.
     """
     logits = val_features @ weight.T + bias
     is_right = logits.argmax(1) == val_labels
@@ -155,7 +155,7 @@ def known_head(
     balance: Balance,
     removed: float,
 ) -> Head:
-    """Returns a classifier of just these data, from whose answers `removed` of the class frequencies is taken already.
+    """Return a classifier of just these data, from whose answers `removed` of the class frequencies is taken already.
 
     What is missing to `balance`, or too much, is made up for in its bias; it is scored as `scored_head` does.
     """

@@ -1,4 +1,4 @@
-"""What a training run leaves for TensorBoard: curves, pictures of its batches, its confusion matrices."""
+"""What a training run leaves for TensorBoard: curves, images of its batches, its confusion matrices."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from effnet.training.drawing import confusion_picture, picture_sheet
+from effnet.training.drawing import confusion_image, image_sheet
 from effnet.training.events import EpochEnd, Step
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-# So many epochs show pictures of their first batch: rows of eight small ones, or of four that are wider than this.
-PICTURED_EPOCHS, _ROWS, _SMALL = 3, 4, 128
+# So many epochs show images of their first batch: rows of eight small ones, or of four that are wider than this.
+IMAGED_EPOCHS, _ROWS, _SMALL = 3, 4, 128
 # A curve over steps has about so many points, however long the run; a point takes about a millisecond of a busy core.
 _POINTS = 500
 # Events that may wait for the disk before training does.
@@ -35,39 +35,39 @@ class Journal:
     class_names: Sequence[str]
 
     def step(self, event: Step) -> None:
-        """Draws loss, learning rate, speed and memory over the steps."""
+        """Draw loss, learning rate, speed and memory over the steps."""
         if event.step % max(1, event.total_steps // _POINTS):
             return
         for key in ("loss", "learning_rate", "images_per_second", "memory_mb"):
             self.writer.add_scalar(f"step/{key}", getattr(event, key), event.step)
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
-        """Draws the results of an epoch, which ended after `step` steps."""
+        """Draw the results of an epoch, which ended after `step` steps."""
         names = ("epoch", "loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "learning_rate")
         for key in (*names, "images_per_second"):
             if (value := getattr(row, key)) is not None:
                 self.writer.add_scalar(f"epoch/{key}", value, step)
 
-    def pictures(self, images: np.ndarray, *, step: int) -> None:
-        """Shows pictures as training sees them, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""
+    def add_images(self, images: np.ndarray, *, step: int) -> None:
+        """Show images as training sees them, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""
         columns = 8 if images.shape[2] <= _SMALL else 4
-        sheet = picture_sheet(images[: _ROWS * columns], columns=columns)
-        self.writer.add_image("training pictures", sheet, step, dataformats="HWC")
+        sheet = image_sheet(images[: _ROWS * columns], columns=columns)
+        self.writer.add_image("training images", sheet, step, dataformats="HWC")
 
     def confusion(self, counts: np.ndarray | None, which: Literal["best", "last"], *, step: int) -> None:
-        """Shows the confusion matrix [true, predicted] of the validation split; None, of many classes, shows none."""
+        """Show the confusion matrix [true, predicted] of the validation split; None, of many classes, shows none."""
         if counts is not None:
-            picture = confusion_picture(counts, self.class_names)
-            self.writer.add_image(f"confusion/{which}", picture, step, dataformats="HWC")
+            image = confusion_image(counts, self.class_names)
+            self.writer.add_image(f"confusion/{which}", image, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Writes what is waiting: a checkpoint must not know of steps that the journal lacks."""
+        """Write what is waiting: a checkpoint must not know of steps that the journal lacks."""
         self.writer.flush()
 
 
 @contextmanager
 def open_journal(folder: Path, class_names: Sequence[str], *, purge_step: int) -> Iterator[Journal]:
-    """Yields the journal of the run in `folder`; what an earlier session wrote from `purge_step` on counts no more."""
+    """Yield the journal of the run in `folder`; what an earlier session wrote from `purge_step` on counts no more."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder / FOLDER, purge_step=purge_step, max_queue=_WAITING) as writer:

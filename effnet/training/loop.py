@@ -72,7 +72,7 @@ def train(
     deadline_seconds: float | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainResult:
-    """Trains `model` in place and returns the averaged weights that did best on the validation split.
+    """Train `model` in place and returns the averaged weights that did best on the validation split.
 
     Checkpoints, metrics.jsonl and TensorBoard events go to `folder`; where it holds a checkpoint of the same
     run, training goes on from there, on CPU to the very same weights. Past `deadline_seconds` of training it
@@ -161,7 +161,7 @@ class _Run:
         )
 
     def _goes_on(self) -> str:
-        """Returns what to say where a run is asked for more epochs than it began with."""
+        """Return what to say where a run is asked for more epochs than it began with."""
         position, epochs = self.position, self.recipe.train.epochs
         return (
             f"Going on behind epoch {position.epoch}, up to {epochs}: from here on the learning rate is that of a run "
@@ -189,22 +189,22 @@ class _Run:
         self.listener(row)
 
     def _lap(self, met: Met) -> float:
-        """Returns the seconds since the last lap, by the first process's clock."""
+        """Return the seconds since the last lap, by the first process's clock."""
         before, self.clock = self.clock, met.clock
         return max(0.0, self.clock - before)  # a clock that is set back shall not give time away
 
     def _end_where(self, met: Met) -> None:
-        """Ends the run where a Ctrl-C has reached any process, as soon as all know of it."""
+        """End the run where a Ctrl-C has reached any process, as soon as all know of it."""
         self.interrupt.asked |= met.asked
         if met.asked or self.ranks.size == 1:
             self.interrupt.check()
 
     def _unless_asked(self, items: Iterable[Item]) -> Iterable[Item]:
-        """Returns the items, which a Ctrl-C cuts short; several processes go through all, since they end together."""
+        """Return the items, which a Ctrl-C cuts short; several processes go through all, since they end together."""
         return self.interrupt.between(items) if self.ranks.size == 1 else items
 
     def _score_start(self) -> None:
-        """Makes the weights that training begins with its first result."""
+        """Make the weights that training begins with its first result."""
         found = validate(self.state.average, self.val(), self.preprocess, self.device, self.ranks)
         self.position.best_score = found.score(self.recipe)
         self.records.keep_best(self.state.average)
@@ -216,7 +216,7 @@ class _Run:
             set_dropout_(model, recipe.model.dropout)
         self.clock = self.ranks.meet().clock
         for images, labels in self.portions.batches(recipe, position):
-            self.records.pictures(images, position)
+            self.records.add_images(images, position)
             rate, count = self._rate(position.step), self._num_images(position.batch)
             stepped = self.stepper.step(
                 images,
@@ -246,7 +246,7 @@ class _Run:
     def _give_up(
         self, stepped: Stepped, batches: Sequence[tuple[np.ndarray, np.ndarray]], recipe: Recipe, rate: float
     ) -> EffnetError:
-        """Returns what to raise on the first process, and lets the others know of it."""
+        """Return what to raise on the first process, and lets the others know of it."""
         if not self.ranks.main:
             self.ranks.meet()
         images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
@@ -287,7 +287,7 @@ class _Run:
         self.listener(event)
 
     def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
-        """Validates the averaged weights, keeps them where they are the best, and counts the epoch."""
+        """Validate the averaged weights, keeps them where they are the best, and counts the epoch."""
         position, average = self.position, self.state.average
         speed = position.images_per_second
         with self._precise_norms():
@@ -318,7 +318,7 @@ class _Run:
         return row, found.confusion
 
     def _precise_norms(self) -> AbstractContextManager:
-        """Returns a context in which the averaged network has the statistics that the recipe asks for."""
+        """Return a context in which the averaged network has the statistics that the recipe asks for."""
         if self.precise is None:
             return nullcontext()
         batches = (to_input(images, self.preprocess, self.device) for images, _ in self.precise())

@@ -16,7 +16,7 @@ _LEAST_REST = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixed:
-    """What was mixed into each picture of a batch: the label of its `partner` and the own label's `weight`, [batch]."""
+    """What was mixed into each image of a batch: the label of its `partner` and the own label's `weight`, [batch]."""
 
     partner: Tensor
     weight: Tensor
@@ -24,9 +24,9 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Normalised pictures [batch, channels, height, width] and their labels, int64 [batch].
+    """Normalised images [batch, channels, height, width] and their labels, int64 [batch].
 
-    Where pictures were mixed, `labels` are those of the pictures that others were mixed into.
+    Where images were mixed, `labels` are those of the images that others were mixed into.
     """
 
     images: Tensor
@@ -38,9 +38,9 @@ LossFn = Callable[[nn.Module, Batch], Tensor]
 
 
 def soft_targets(batch: Batch, *, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """Returns what a batch's pictures show, float32 [batch, num_classes], each row of sum 1.
+    """Return what a batch's images show, float32 [batch, num_classes], each row of sum 1.
 
-    Mixed pictures show two classes by weight; `smoothing` of every row is shared out over all classes.
+    Mixed images show two classes by weight; `smoothing` of every row is shared out over all classes.
 
     Source: Szegedy et al. 2016, section 7 (smoothing); Zhang et al. 2018, eq. 1 (mixing).
     """
@@ -68,7 +68,7 @@ ALIKE = Terms()
 
 
 def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: torch.device | None = None) -> Terms:
-    """Returns the terms of a recipe for training images of int64 `labels` [images].
+    """Return the terms of a recipe for training images of int64 `labels` [images].
 
     Raises DataError where classes are to be balanced and one has no image.
     """
@@ -84,7 +84,7 @@ def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: 
 
 
 def cross_entropy(label_smoothing: float = 0.0, terms: Terms = ALIKE) -> LossFn:
-    """Returns the usual loss: softmax cross-entropy with smoothed labels, its `terms` alike or not."""
+    """Return the usual loss: softmax cross-entropy with smoothed labels, its `terms` alike or not."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         return labels_loss(model(batch.images), batch, name="cross_entropy", smoothing=label_smoothing, terms=terms)
@@ -93,7 +93,7 @@ def cross_entropy(label_smoothing: float = 0.0, terms: Terms = ALIKE) -> LossFn:
 
 
 def binary_cross_entropy(label_smoothing: float = 0.0) -> LossFn:
-    """Returns the loss that asks of each class on its own whether it is there, the mean over classes and pictures.
+    """Return the loss that asks of each class on its own whether it is there, the mean over classes and images.
 
     Source: Wightman et al. 2021, section 2.2, as timm.loss.BinaryCrossEntropy with its defaults.
     """
@@ -105,7 +105,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> LossFn:
 
 
 def labels_loss(logits: Tensor, batch: Batch, *, name: LossName, smoothing: float, terms: Terms = ALIKE) -> Tensor:
-    """Returns the loss `name` of logits [batch, classes] against what the pictures show, a scalar.
+    """Return the loss `name` of logits [batch, classes] against what the images show, a scalar.
 
     `terms` are those of cross_entropy.
     """
@@ -124,7 +124,7 @@ def labels_loss(logits: Tensor, batch: Batch, *, name: LossName, smoothing: floa
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float, weights: Tensor | None = None) -> Tensor:
-    """Returns the mean over images of -sum_c w_c t_c (1 - p_c)^gamma log p_c, p the softmax of the logits.
+    """Return the mean over images of -sum_c w_c t_c (1 - p_c)^gamma log p_c, p the softmax of the logits.
 
     Logits and soft `targets` are [batch, classes], `weights` [classes]. Source: Lin et al. 2017, "Focal loss for dense
     object detection", eq. 4 and 5, there for sigmoids.

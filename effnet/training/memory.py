@@ -20,7 +20,7 @@ _FLOAT = 4
 # what is kept from pass to pass, and of what comes and goes. Fitted to lite0, b0, v2_b0, b2 and resnet18 in 18 settings
 # with glibc; benchmarks/memory_prediction.py tests them on other networks.
 _LOST_FIXED, _LOST_KEPT, _LOST_TEMPORARY = 0.27, 0.18, 0.9
-# Validation goes in batches of at most so many pictures.
+# Validation goes in batches of at most so many images.
 _MOST_EVALUATED = 64
 
 
@@ -28,8 +28,8 @@ _MOST_EVALUATED = 64
 class MemoryNeed:
     """What training holds at its fullest moment, in bytes.
 
-    `weights` counts those of the network and its buffers, `average` their second copy, `batch` the pictures of a
-    whole step. `activations` is what one picture keeps until the backward pass; `pictures` are in the network at once.
+    `weights` counts those of the network and its buffers, `average` their second copy, `batch` the images of a
+    whole step. `activations` is what one image keeps until the backward pass; `images` are in the network at once.
     `temporary` is what a step needs for a moment beside that, `lost` what the heap of a process cannot use again.
     """
 
@@ -39,19 +39,19 @@ class MemoryNeed:
     average: int
     batch: int
     activations: int
-    pictures: int
+    images: int
     temporary: int
     lost: int
 
     @property
     def fixed(self) -> int:
-        """What does not depend on the number of pictures."""
+        """What does not depend on the number of images."""
         return self.weights + self.gradients + self.optimizer + self.average
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.fixed + self.batch + self.pictures * self.activations + self.temporary + self.lost
+        return self.fixed + self.batch + self.images * self.activations + self.temporary + self.lost
 
 
 def training_memory(
@@ -63,11 +63,11 @@ def training_memory(
     element_bytes: int = _FLOAT,
     heap: bool = True,
 ) -> MemoryNeed:
-    """Returns the memory that `recipe` needs to train `spec`, with its train.micro_batch and train.recompute.
+    """Return the memory that `recipe` needs to train `spec`, with its train.micro_batch and train.recompute.
 
     `fused` is whether the kernels of a CPU run, `element_bytes` the size of an element of a map: 2 under automatic
     mixed precision. `heap` is whether maps lie in the heap of the process: on a CPU they do. `resolution` is the
-    spec's own by default; stages of the recipe are not looked at (`recipe_at`). Not counted are decoded pictures that
+    spec's own by default; stages of the recipe are not looked at (`recipe_at`). Not counted are decoded images that
     wait for their turn, and what Python and torch themselves take.
 
     Raises SpecError for an impossible resolution, InputError for an impossible element size.
@@ -75,15 +75,15 @@ def training_memory(
     if element_bytes not in (2, _FLOAT):
         raise InputError(f"element_bytes must be 2 or 4; got {element_bytes!r}")
     side = spec.resolution if resolution is None else resolution
-    total, pictures = cost(spec, resolution=side), largest_part(recipe)
+    total, images = cost(spec, resolution=side), largest_part(recipe)
     step, evaluated = _peaks(spec, side, fused, recipe.train.recompute == "stages")
     params, rule = _FLOAT * total.params, recipe.optimizer.name
     weights = params + _FLOAT * total.buffers
-    kept = element_bytes * pictures * step.kept
+    kept = element_bytes * images * step.kept
     # Beside the maps: the statistics that norms take of a batch, and the weights once more in half the bits.
     cast = 0 if element_bytes == _FLOAT else element_bytes * total.params
     temporary = max(
-        element_bytes * pictures * (step.most - step.kept) + _FLOAT * total.buffers + cast,
+        element_bytes * images * (step.most - step.kept) + _FLOAT * total.buffers + cast,
         _STEP_COPIES[rule] * params - kept,
         _FLOAT * evaluation_batch(recipe) * evaluated - kept,
     )
@@ -97,7 +97,7 @@ def training_memory(
         # As bytes, as floats, and as floats once more where a part of them is mixed.
         batch=recipe.train.batch_size * spec.in_channels * side**2 * (1 + (2 if _mixes(recipe) else 1) * _FLOAT),
         activations=element_bytes * step.kept,
-        pictures=pictures,
+        images=images,
         temporary=temporary,
         lost=lost,
     )
@@ -105,22 +105,22 @@ def training_memory(
 
 @functools.lru_cache(maxsize=64)  # whoever looks for a batch that fits asks for many
 def _peaks(spec: ArchSpec, resolution: int, fused: bool, recompute: bool) -> tuple[Peak, int]:
-    """Returns what a picture holds in a step, and the most that it holds in validation, in elements."""
+    """Return what an image holds in a step, and the most that it holds in validation, in elements."""
     step = step_graph(spec, resolution=resolution, fused=fused, recompute=recompute)
     return step.training_peak(recompute=recompute), step_graph(spec, resolution=resolution, fused=False).forward_peak()
 
 
 def evaluation_batch(recipe: Recipe) -> int:
-    """Returns in batches of how many pictures a run validates: where training takes few at once, so does validation.
+    """Return in batches of how many images a run validates: where training takes few at once, so does validation.
 
-    Without gradients a picture takes less than half of the memory.
+    Without gradients an image takes less than half of the memory.
     """
     epochs = range(recipe.train.epochs) if recipe.stages else (0,)
     return min(_MOST_EVALUATED, *(2 * largest_part(recipe_at(recipe, epoch)) for epoch in epochs))
 
 
 def largest_part(recipe: Recipe) -> int:
-    """Returns how many pictures are at once in the network: the largest part that step.split_batch makes."""
+    """Return how many images are at once in the network: the largest part that step.split_batch makes."""
     count, most = recipe.train.batch_size, recipe.train.micro_batch
     parts = 1 if not most else math.ceil(count / most)
     if not recipe.train.frozen_norms:

@@ -12,7 +12,7 @@ _FUSED = frozenset({"mbconv", "depthwise_separable", "fused_mbconv"})
 
 
 def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool = False) -> Graph:
-    """Returns what a step does with one picture: torch's operations or, where they know a block, the `fused` kernels.
+    """Return what a step does with one image: torch's operations or, where they know a block, the `fused` kernels.
 
     With `recompute` stages are given maps, never ones whose norm is still to be applied.
     """
@@ -40,14 +40,14 @@ class _Job:
         self.scaled: dict[str, tuple[str, ...]] = {}
 
     def known(self, name: str) -> bool:
-        """Returns whether the fused kernels know the stem, block or head that a layer lies in."""
+        """Return whether the fused kernels know the stem, block or head that a layer lies in."""
         words = name.split(".")
         if words[0] == "stages":
             return self.spec.stages[int(words[1])][int(words[2])].kind in _FUSED
         return not self.spec.stem.max_pool if words[0] == "stem" else bool(self.spec.head_channels)
 
     def plain(self, name: str, layer: Layer) -> None:
-        """Appends a layer as torch has it."""
+        """Append a layer as torch has it."""
         graph, (x, *others) = self.graph, layer.inputs
         self.apply(name, x)
         saves: tuple[str, ...] = ()
@@ -71,13 +71,13 @@ class _Job:
         graph.ops.append(Op(name, reads, name, saves, passes=reads if layer.op == "add" else ()))
 
     def apply(self, reader: str, x: str) -> None:
-        """Appends the norm and activation that wait to be applied, if any do."""
+        """Append the norm and activation that wait to be applied, if any do."""
         if x in self.waiting:
             found = self.waiting.pop(x)
             self.graph.ops.append(Op(reader, (found,), x, (found,)))
 
     def fused(self, name: str, layer: Layer, *, hold: bool) -> None:
-        """Appends a layer as the kernels have it; with `hold` the norm of the stem waits for the first block."""
+        """Append a layer as the kernels have it; with `hold` the norm of the stem waits for the first block."""
         graph, x = self.graph, layer.inputs[0]
         place, _, last = name.rpartition(".")
         if layer.op == "norm":

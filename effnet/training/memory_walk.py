@@ -33,21 +33,21 @@ class Peak:
 
 @dataclass(slots=True, kw_only=True)
 class Graph:
-    """The operations of one picture's step in execution order, and the elements of every map."""
+    """The operations of one image's step in execution order, and the elements of every map."""
 
     elements: dict[str, int]
     ops: list[Op] = field(default_factory=list)
 
     def size(self, names: Iterable[str]) -> int:
-        """Returns the elements of these maps together."""
+        """Return the elements of these maps together."""
         return sum(self.elements[name] for name in names)
 
     def forward_peak(self) -> int:
-        """Returns the most elements alive in a forward pass that keeps nothing."""
+        """Return the most elements alive in a forward pass that keeps nothing."""
         return self._forward(self.ops, set(), keep=False)
 
     def training_peak(self, *, recompute: bool) -> Peak:
-        """Returns what a training step holds; with `recompute` stages keep their input only, and run twice."""
+        """Return what a training step holds; with `recompute` stages keep their input only, and run twice."""
         parts = _parts(self.ops) if recompute else [(False, self.ops)]
         kept: set[str] = set()
         most = 0
@@ -65,7 +65,7 @@ class Graph:
         return Peak(kept=self.size(between), most=most)
 
     def _forward(self, ops: list[Op], kept: set[str], *, keep: bool) -> int:
-        """Returns the most elements alive at once in the forward pass of `ops`, beside the maps already `kept`."""
+        """Return the most elements alive at once in the forward pass of `ops`, beside the maps already `kept`."""
         last = _last_uses(ops)
         alive, most = set(ops[0].reads), 0
         for index, op in enumerate(ops):
@@ -76,7 +76,7 @@ class Graph:
         return most
 
     def _backward(self, ops: list[Op], kept: set[str]) -> int:
-        """Returns the most elements alive at once from the last of `ops` to the first; others keep `kept`."""
+        """Return the most elements alive at once from the last of `ops` to the first; others keep `kept`."""
         first: dict[str, int] = {}
         for index, op in enumerate(ops):
             for name in op.saves:
@@ -95,7 +95,7 @@ class Graph:
         return most
 
 
-# The picture learns nothing, nor does its padded copy.
+# The image learns nothing, nor does its padded copy.
 PADDED = ".padded"
 _NO_GRADIENT = (INPUT, f"stem.conv{PADDED}")
 
@@ -105,7 +105,7 @@ def _saved(ops: list[Op]) -> set[str]:
 
 
 def _parts(ops: list[Op]) -> list[tuple[bool, list[Op]]]:
-    """Returns the operations in runs: what lies before the stages, each stage (True), and what follows them."""
+    """Return the operations in runs: what lies before the stages, each stage (True), and what follows them."""
     parts: dict[str, list[Op]] = {}
     for op in ops:
         words = op.name.split(".")
@@ -116,7 +116,7 @@ def _parts(ops: list[Op]) -> list[tuple[bool, list[Op]]]:
 
 
 def _last_uses(ops: list[Op]) -> dict[str, int]:
-    """Returns after which operation each map is let go: units and blocks hold what they were given to their end."""
+    """Return after which operation each map is let go: units and blocks hold what they were given to their end."""
     ends = {scope: index for index, op in enumerate(ops) for scope in _scopes(op.name)}
     within = {op.writes: _scopes(op.name) for op in ops}
     last: dict[str, int] = {}
@@ -128,6 +128,6 @@ def _last_uses(ops: list[Op]) -> dict[str, int]:
 
 
 def _scopes(name: str) -> tuple[str, ...]:
-    """Returns the unit and the block that a layer lies in."""
+    """Return the unit and the block that a layer lies in."""
     words = name.split(".")
     return (".".join(words[:-1]) or name, ".".join(words[:3]) if words[0] == "stages" else words[0])

@@ -11,12 +11,12 @@ METRICS = "metrics.jsonl"
 
 
 def rewrite_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
-    """Leaves the lines of `history`: epochs that a checkpoint does not know of will be trained again."""
+    """Leave the lines of `history`: epochs that a checkpoint does not know of will be trained again."""
     with written_whole(folder / METRICS) as beside:
         beside.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
 
 
 def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
-    """Adds a line."""
+    """Add a line."""
     with named_errors(folder / METRICS), open(folder / METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

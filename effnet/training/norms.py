@@ -13,19 +13,19 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 
 def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Returns every norm of `model` that keeps statistics."""
+    """Return every norm of `model` that keeps statistics."""
     return [module for module in model.modules() if isinstance(module, _Norm) and module.running_mean is not None]
 
 
 def freeze_norms_(model: nn.Module) -> None:
-    """Has every norm use its statistics as they are, instead of those of the batch."""
+    """Have every norm use its statistics as they are, instead of those of the batch."""
     for norm in norms_of(model):
         norm.eval()
 
 
 @contextmanager
 def precise_norms(model: nn.Module, batches: Iterable[Tensor], ranks: Ranks = ALONE) -> Iterator[None]:
-    """Inside, the norms' statistics are those of all of `batches`, normalised pictures, under the present weights.
+    """Inside, the norms' statistics are those of all of `batches`, normalised images, under the present weights.
 
     An average of the statistics that training leaves lags behind the weights. Source: Wu & Johnson 2021, "Rethinking
     Batch in BatchNorm", section 3: the mean of the batches' means, and a variance that counts how these differ. Batches
@@ -78,6 +78,6 @@ class _Count:
 
 
 def _add_(total: Tensor, norm: _Norm, count: int) -> None:
-    """Adds count, sum and sum of squares of a batch, from the statistics that it left: torch's variance is unbiased."""
+    """Add count, sum and sum of squares of a batch, from the statistics that it left: torch's variance is unbiased."""
     mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double() * (count - 1) / count
     total += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])

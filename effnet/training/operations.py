@@ -1,8 +1,8 @@
-"""What policies do to pictures: Pillow's operations on whole batches of uint8, each picture with a value of its own.
+"""What policies do to images: Pillow's operations on whole batches of uint8, each image with a value of its own.
 
-Pictures are uint8 [batch, channels, height, width] on any device; every function returns new ones. Where Pillow has
-the operation, pixels equal Pillow's, but for a level of rounding. Pictures with other than three channels are treated
-channel by channel; where a grey picture is needed, it is the channels' mean.
+Images are uint8 [batch, channels, height, width] on any device; every function returns new ones. Where Pillow has
+the operation, pixels equal Pillow's, but for a level of rounding. Images with other than three channels are treated
+channel by channel; where a grey image is needed, it is the channels' mean.
 
 They are our own because kornia 0.9's brightness adds and its contrast leaves out the mean, where the policies were
 searched with Pillow's, which scale and blend; its shears are 180 times the published value, in degrees; and its
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# What is seen where there is no picture (google/automl, efficientnetv2/autoaugment.py, replace_value).
+# What is seen where there is no image (google/automl, efficientnetv2/autoaugment.py, replace_value).
 GREY = 128
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def operate(images: Tensor, name: str, values: Tensor) -> Tensor:
-    """Returns `images` after the named operation, by `values` float32 [batch] on the same device."""
+    """Return `images` after the named operation, by `values` float32 [batch] on the same device."""
     return OPERATIONS[name](images, values)
 
 
@@ -36,7 +36,7 @@ def _invert(images: Tensor, values: Tensor) -> Tensor:
 
 
 def _posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keeps the highest `bits` of every pixel; 8 and more keep all."""
+    """Keep the highest `bits` of every pixel; 8 and more keep all."""
     kept = bits.clamp(0, 8).to(torch.int32)
     masks = 256 - torch.bitwise_left_shift(torch.ones_like(kept), 8 - kept)
     return images & _each(masks.to(torch.uint8))
@@ -47,7 +47,7 @@ def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _solarize_add(images: Tensor, addition: Tensor) -> Tensor:
-    """Makes the darker half lighter.
+    """Make the darker half lighter.
 
     Source: tensorflow/tpu, models/official/efficientnet/autoaugment.py, solarize_add.
     """
@@ -56,7 +56,7 @@ def _solarize_add(images: Tensor, addition: Tensor) -> Tensor:
 
 
 def _autocontrast(images: Tensor, values: Tensor) -> Tensor:
-    """Stretches every channel to 0..255."""
+    """Stretch every channel to 0..255."""
     pixels = images.flatten(2)
     low, high = pixels.amin(2, keepdim=True).int(), pixels.amax(2, keepdim=True).int()
     levels = torch.arange(256, dtype=torch.int32, device=images.device)
@@ -66,7 +66,7 @@ def _autocontrast(images: Tensor, values: Tensor) -> Tensor:
 
 
 def _equalize(images: Tensor, values: Tensor) -> Tensor:
-    """Gives every channel a flat histogram, through a table of 256 levels."""
+    """Give every channel a flat histogram, through a table of 256 levels."""
     levels = images.flatten(2).long()
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
     counts.scatter_add_(2, levels, torch.ones_like(levels))
@@ -83,7 +83,7 @@ def _brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _color(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends with the grey picture; pictures without three channels have no colour to change."""
+    """Blend with the grey image; images without three channels have no colour to change."""
     return _blend(_grey(images), images, factor) if images.shape[1] == 3 else images.clone()
 
 
@@ -94,7 +94,7 @@ def _contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends with the smoothed picture, Pillow's SMOOTH; the outermost pixels stay."""
+    """Blend with the smoothed image, Pillow's SMOOTH; the outermost pixels stay."""
     if min(images.shape[-2:]) < 3:
         return images.clone()
     pixels = images.float()
@@ -106,7 +106,7 @@ def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turns counterclockwise around the middle."""
+    """Turn counterclockwise around the middle."""
     cosine, sine = torch.cos(degrees * (math.pi / 180)), torch.sin(degrees * (math.pi / 180))
     height, width = images.shape[-2:]
     across = width / 2 * (1 - cosine) + height / 2 * sine
@@ -135,22 +135,22 @@ def _translate_y(images: Tensor, share: Tensor) -> Tensor:
 
 
 def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, f: Tensor) -> Tensor:
-    """Returns what lies at (a x + b y + c, d x + e y + f), in pixels, for x, y of every picture; bilinear, as Pillow's.
+    """Return what lies at (a x + b y + c, d x + e y + f), in pixels, for x, y of every image; bilinear, as Pillow's.
 
     The published policies took the nearest pixel (TensorFlow's) or bilinear and bicubic by chance (timm's).
     """
     height, width = images.shape[-2:]
-    # From pixels to grid_sample's -1..1, which end at the pictures' edges: x = (u + 1) width / 2.
+    # From pixels to grid_sample's -1..1, which end at the images' edges: x = (u + 1) width / 2.
     across = torch.stack([a, b * (height / width), a + b * (height / width) + 2 * c / width - 1], 1)
     down = torch.stack([d * (width / height), e, d * (width / height) + e + 2 * f / height - 1], 1)
     grid = functional.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
-    # Zeros are read outside the pictures: shifted so that they mean grey.
+    # Zeros are read outside the images: shifted so that they mean grey.
     moved = functional.grid_sample(images.float().sub_(GREY), grid, align_corners=False)
     return moved.add_(GREY + 0.5).clamp_(0, 255).to(torch.uint8)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Returns the grey picture, [batch, 1, height, width], of integers as Pillow's mode L has them."""
+    """Return the grey image, [batch, 1, height, width], of integers as Pillow's mode L has them."""
     if images.shape[1] != 3:
         return images.float().mean(1, keepdim=True).round_()
     red, green, blue = images.int().split(1, 1)
@@ -158,12 +158,12 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _blend(base: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    """Returns base + factor (images - base), cut to 0..255 and rounded down."""
+    """Return base + factor (images - base), cut to 0..255 and rounded down."""
     return torch.lerp(base.float(), images.float(), _each(factor)).clamp_(0, 255).to(torch.uint8)
 
 
 def _look_up(images: Tensor, table: Tensor) -> Tensor:
-    """Returns every pixel's entry in its channel's table, integers [batch, channels, 256] that are cut to 0..255."""
+    """Return every pixel's entry in its channel's table, integers [batch, channels, 256] that are cut to 0..255."""
     pixels = images.flatten(2).long()
     return table.clamp(0, 255).to(torch.uint8).gather(2, pixels).view(images.shape)
 

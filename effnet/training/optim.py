@@ -13,7 +13,7 @@ Groups = list[dict[str, Any]]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Returns the recipe's optimiser, which decays kernels and matrices, biases where it says so, never norms.
+    """Return the recipe's optimiser, which decays kernels and matrices, biases where it says so, never norms.
 
     Its groups carry `lr_scale`, the factor that the recipe's layer decay gives to their depth.
     """
@@ -54,16 +54,16 @@ class _Foreach(torch.optim.Optimizer):
     """An optimiser that handles all parameters of a group in few calls, each one loop within torch."""
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Returns the state of a parameter that has not been moved yet."""
+        """Return the state of a parameter that has not been moved yet."""
         raise NotImplementedError
 
     def _move_(self, group: dict[str, Any], parameters: list[Tensor], grads: list[Tensor]) -> None:
-        """Moves the parameters of a group by one step."""
+        """Move the parameters of a group by one step."""
         raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Moves every parameter that has a gradient."""
+        """Move every parameter that has a gradient."""
         if closure is not None:
             raise TypeError("this optimiser takes no closure; compute the gradients before the step")
         for group in self.param_groups:
@@ -146,13 +146,13 @@ class Lamb(_Foreach):
 
 
 def _trust(parameters: list[Tensor], moves: list[Tensor]) -> list[Tensor]:
-    """Returns the length of each parameter over that of its move, 1 where one of them is 0."""
+    """Return the length of each parameter over that of its move, 1 where one of them is 0."""
     lengths, ways = torch._foreach_norm(parameters), torch._foreach_norm(moves)
     return [torch.where((a > 0) & (b > 0), a / b, 1.0) for a, b in zip(lengths, ways, strict=True)]
 
 
 def _depths(model: nn.Module) -> dict[str, int]:
-    """Returns for each parameter how many parts lie between its own and the classifier: head, stages, stem."""
+    """Return for each parameter how many parts lie between its own and the classifier: head, stages, stem."""
 
     def part(name: str) -> str:
         words = name.split(".")

@@ -1,4 +1,4 @@
-"""Which operations a policy applies to which picture, and how strongly: chance and tables, no pixels."""
+"""Which operations a policy applies to which image, and how strongly: chance and tables, no pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ _TABLES: dict[Policy, Table] = {"autoaugment": V0, "autoaugment_imagenet": IMAGE
 VALUELESS = ("identity", "autocontrast", "equalize", "invert")
 _SIGNED = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 _ENHANCED = ("brightness", "color", "contrast", "sharpness")
-# What of a picture leaves it at level 10, and half the side of a cut-out square. tensorflow/tpu moves by 100 pixels
-# and AutoAugment's v0 even by 250, which is more than the whole picture at 224; the share is timm's.
+# What of an image leaves it at level 10, and half the side of a cut-out square. tensorflow/tpu moves by 100 pixels
+# and AutoAugment's v0 even by 250, which is more than the whole image at 224; the share is timm's.
 _TRANSLATE, _CUTOUT = 0.45, 40 / 224
 _TRIVIAL_LEVELS, _TRIVIAL_PIXELS = 31, 32
 
-# Numbers that an operation on a picture may need: which, whether, two for how strongly, the sign, two for where.
+# Numbers that an operation on an image may need: which, whether, two for how strongly, the sign, two for where.
 _COLUMNS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One operation for each picture of a batch.
+    """One operation for each image of a batch.
 
     `names` [batch] are names of operations, "identity" for none; `values` [batch] what operations.py takes: degrees,
     a shear, a share of the side, a factor, bits, a threshold or an addition. `places` [batch, 2] in 0..1 say where
@@ -48,7 +48,7 @@ class Slot:
 
 
 def draw_policy(augment: Augment, *, size: int, side: int, draws: Draws, first: int = 0) -> tuple[Slot, ...]:
-    """Returns what the policy does, in order, to `size` pictures of `side` pixels, from the step's `first` on."""
+    """Return what the policy does, in order, to `size` images of `side` pixels, from the step's `first` on."""
     if augment.policy == "none":
         return ()
     num_ops = {"trivialaugment": 1, "randaugment": augment.num_ops, "randaugment_timm": augment.num_ops}
@@ -62,7 +62,7 @@ def draw_policy(augment: Augment, *, size: int, side: int, draws: Draws, first: 
 
 
 def level_value(name: str, level: np.ndarray, *, low_bits: int = 0) -> np.ndarray:
-    """Returns an operation's values at levels on AutoAugment's scale, where 10 is the end of the searched range.
+    """Return an operation's values at levels on AutoAugment's scale, where 10 is the end of the searched range.
 
     Source: level_to_arg of the file named above. It has posterize keep 0 to 4 bits; AutoAugment's paper has 4 to 8,
     `low_bits` more. A higher level is not always a stronger change: posterize and solarize weaken.

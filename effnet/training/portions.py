@@ -1,4 +1,4 @@
-"""The pictures of a run that one process is given: its share of every batch, its part of what is held out."""
+"""The images of a run that one process is given: its share of every batch, its part of what is held out."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +15,11 @@ from effnet.training.progressive import resolution_at
 from effnet.training.ranks import Ranks, Share
 from effnet.training.recipe import Recipe
 
-Pictures = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+Images = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 class Portions:
-    """Gives the pictures of one run; `num_batches` is how many an epoch has."""
+    """Gives the images of one run; `num_batches` is how many an epoch has."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, preprocess: Preprocess, ranks: Ranks) -> None:
         self.dataset, self.recipe, self.preprocess, self.ranks = dataset, recipe, preprocess, ranks
@@ -27,13 +27,13 @@ class Portions:
         self.num_batches = num_batches(len(dataset.train), recipe.train.batch_size)
 
     def batches(self, recipe: Recipe, position: Position) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields this process's share of what is left of the epoch's batches, at the resolution that the epoch has.
+        """Yield this process's share of what is left of the epoch's batches, at the resolution that the epoch has.
 
         `recipe` is as of the present epoch.
         """
         side = resolution_at(self.recipe, position.epoch, final=self.preprocess.resolution)
         preprocess = dataclasses.replace(self.preprocess, resolution=side)
-        if preprocess != self.load_preprocess:  # pictures are kept no larger than this resolution needs them
+        if preprocess != self.load_preprocess:  # images are kept no larger than this resolution needs them
             self.load, self.load_preprocess = self._loader(preprocess), preprocess
         return train_batches(
             self.load,
@@ -48,15 +48,15 @@ class Portions:
         )
 
     def share(self, count: int) -> Share:
-        """Returns this process's share of a batch of `count` pictures."""
+        """Return this process's share of a batch of `count` images."""
         return self.ranks.share(count, least=1 if self.recipe.train.frozen_norms else 2)
 
-    def validation(self) -> Pictures:
-        """Returns what gives this process's part of the validation pictures; without any, of those of training."""
+    def validation(self) -> Images:
+        """Return what gives this process's part of the validation images; without any, of those of training."""
         return self._held_out(self.dataset.val if len(self.dataset.val) else self.dataset.train)
 
-    def precise(self) -> Pictures | None:
-        """Returns what gives this process's part of the pictures that norms' statistics are taken from anew, if any."""
+    def precise(self) -> Images | None:
+        """Return what gives this process's part of the images that norms' statistics are taken from anew, if any."""
         count, split = self.recipe.train.precise_norms, self.dataset.train
         if not count:
             return None
@@ -70,7 +70,7 @@ class Portions:
     def _loader(self, preprocess: Preprocess) -> Load:
         return cached_loader(self.dataset.train, preprocess, limit=CACHE_BYTES // self.ranks.local_size)
 
-    def _held_out(self, split: Split) -> Pictures:
+    def _held_out(self, split: Split) -> Images:
         first, last = self.ranks.part(len(split))
         part = Split(sources=split.sources[first:last], labels=split.labels[first:last])
         limit = CACHE_BYTES // 2 // self.ranks.local_size

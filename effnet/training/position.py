@@ -37,7 +37,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, loss: float, *, images: int, seconds: float) -> None:
-        """Counts a step that is done."""
+        """Count a step that is done."""
         if self.step == 0:
             self.first_loss = loss
         self.batch += 1
@@ -47,18 +47,18 @@ class Position:
         self.spend(seconds)
 
     def spend(self, seconds: float) -> None:
-        """Counts time of training."""
+        """Count time of training."""
         self.seconds += seconds
         self.epoch_seconds += seconds
 
     def watch(self, loss: float, *, num_classes: int) -> bool:
-        """Returns whether the loss has stayed far above that of guessing for so long that training is lost."""
+        """Return whether the loss has stayed far above that of guessing for so long that training is lost."""
         bound = _EXPLODED * max(self.first_loss, math.log(max(2, num_classes)))
         self.high_steps = self.high_steps + 1 if loss > bound else 0
         return self.high_steps >= _HIGH_STEPS
 
     def extend(self, epochs: int) -> bool:
-        """Takes note of how many epochs are asked for; returns whether they are more than before, and it goes on."""
+        """Take note of how many epochs are asked for; returns whether they are more than before, and it goes on."""
         more = 0 < (self.epochs or (self.epoch if self.finished else 0)) < epochs
         if more:
             self.finished = ""
@@ -66,12 +66,12 @@ class Position:
         return more
 
     def next_epoch(self) -> None:
-        """Counts an epoch that is done."""
+        """Count an epoch that is done."""
         self.epoch += 1
         self.batch, self.loss_sum, self.images, self.epoch_seconds = 0, 0.0, 0, 0.0
 
     def verdict(self, recipe: Recipe, deadline_seconds: float | None) -> str:
-        """Returns why training is over, or an empty text."""
+        """Return why training is over, or an empty text."""
         epochs, patience = recipe.train.epochs, recipe.train.patience
         if self.epoch >= epochs:
             return f"finished {epochs} epochs"

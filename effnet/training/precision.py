@@ -8,7 +8,7 @@ _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Returns what convolutions and products compute in, None for float32.
+    """Return what convolutions and products compute in, None for float32.
 
     "auto" is bfloat16 on a GPU whose hardware has it, float16 on an older one, and float32 elsewhere: on a CPU, even
     one with units for bfloat16, the depthwise convolutions of these networks lose more by it than the others gain.
@@ -21,5 +21,5 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 
 def make_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
-    """Returns what keeps the small gradients of float16 from vanishing; it does nothing for other types."""
+    """Return what keeps the small gradients of float16 from vanishing; it does nothing for other types."""
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -1,4 +1,4 @@
-"""From a batch of pictures to what the loss is given: varied, normalised and mixed on the model's device."""
+"""From a batch of images to what the loss is given: varied, normalised and mixed on the model's device."""
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ def prepare(
     step: int,
     first: int = 0,
 ) -> Batch:
-    """Returns the batch of uint8 [batch, R, R, C] and int64 [batch]; all chance depends on the seed and `step`.
+    """Return the batch of uint8 [batch, R, R, C] and int64 [batch]; all chance depends on the seed and `step`.
 
-    Where several processes divide a step, `first` is the place of the first of these pictures in it. Each mixes
+    Where several processes divide a step, `first` is the place of the first of these images in it. Each mixes
     among its own.
     """
     seed, augment = recipe.train.seed, recipe.augment

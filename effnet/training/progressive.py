@@ -7,7 +7,7 @@ from effnet.training.recipe import Recipe, Stage
 
 
 def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
-    """Returns the stage that `epoch` (from 0) lies in, or None where the recipe has no stages.
+    """Return the stage that `epoch` (from 0) lies in, or None where the recipe has no stages.
 
     Stages begin at whole epochs; one whose share of few epochs rounds to none is left out, the last one never.
     """
@@ -20,7 +20,7 @@ def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
 
 
 def recipe_at(recipe: Recipe, epoch: int) -> Recipe:
-    """Returns the recipe as it is in `epoch` (from 0), without stages of its own."""
+    """Return the recipe as it is in `epoch` (from 0), without stages of its own."""
     stage = stage_at(recipe, epoch)
     if stage is None:
         return recipe
@@ -38,6 +38,6 @@ def recipe_at(recipe: Recipe, epoch: int) -> Recipe:
 
 
 def resolution_at(recipe: Recipe, epoch: int, *, final: int) -> int:
-    """Returns the side in pixels of training pictures in `epoch` (from 0); `final` is the network's own."""
+    """Return the side in pixels of training images in `epoch` (from 0); `final` is the network's own."""
     stage = stage_at(recipe, epoch)
     return final if stage is None or stage.resolution is None else stage.resolution

@@ -29,9 +29,9 @@ _BUCKET_BYTES = 25 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one process does of a step: pictures `first` to `last` of it, which weigh `weight` of its mean.
+    """What one process does of a step: images `first` to `last` of it, which weigh `weight` of its mean.
 
-    `smallest` and `largest` are what any process has, in pictures.
+    `smallest` and `largest` are what any process has, in images.
     """
 
     first: int
@@ -70,7 +70,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int, *, least: int = 2) -> Share:
-        """Returns what this process does of a step of `count` pictures.
+        """Return what this process does of a step of `count` images.
 
         Where there are fewer than `least` for each, every process does the whole step, and the mean is the same.
         """
@@ -83,11 +83,11 @@ class Ranks:
         )
 
     def part(self, count: int) -> tuple[int, int]:
-        """Returns where this process's part of `count` things begins and ends."""
+        """Return where this process's part of `count` things begins and ends."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
     def meet(self, *, asked: bool = False) -> Met:
-        """Waits for all processes; `asked` says that the run shall end, as soon as all know.
+        """Wait for all processes; `asked` says that the run shall end, as soon as all know.
 
         Raises what another process has failed with; only the first one's error has the words, to be said once.
         """
@@ -110,7 +110,7 @@ class Ranks:
             self._meet(error, asked=False)
 
     def total(self, numbers: Tensor) -> Tensor:
-        """Returns the sum of every process's `numbers`, on the CPU; all must have met before."""
+        """Return the sum of every process's `numbers`, on the CPU; all must have met before."""
         if self.size == 1:
             return numbers
         numbers = numbers.cpu().clone()
@@ -119,7 +119,7 @@ class Ranks:
         return numbers
 
     def add_(self, tensors: Sequence[Tensor]) -> None:
-        """Makes each of `tensors`, on this process's device, the sum of every process's; all must have met before."""
+        """Make each of `tensors`, on this process's device, the sum of every process's; all must have met before."""
         if self.size == 1:
             return
         with _watched(self):
@@ -134,7 +134,7 @@ class Ranks:
                     tensor.copy_(piece.view(tensor.shape))
 
     def tell(self, value: Any) -> Any:
-        """Returns the first process's `value` on every process, however long it takes to come."""
+        """Return the first process's `value` on every process, however long it takes to come."""
         if self.size == 1:
             return value
         box = [value]
@@ -143,7 +143,7 @@ class Ranks:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns every process's `value`, in their order; all must have met before."""
+        """Return every process's `value`, in their order; all must have met before."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -164,7 +164,7 @@ class Ranks:
         return Met(asked=wanted > 0, clock=clock)
 
     def _end(self, error: Exception | None, reason: tuple[str, int]) -> None:
-        """Raises the reason on the first process, and on the others that it is said there; a bug shows where it is."""
+        """Raise the reason on the first process, and on the others that it is said there; a bug shows where it is."""
         self.over = True
         text, code = reason
         if error is not None and (self.main or not isinstance(error, EffnetError)):
@@ -184,7 +184,7 @@ def _reason(rank: int, error: Exception) -> tuple[str, int]:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yields tensors of one type, together at most as large as a bucket where there are several."""
+    """Yield tensors of one type, together at most as large as a bucket where there are several."""
     for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
         bucket: list[Tensor] = []
         for tensor in (tensor for tensor in tensors if tensor.dtype == kind):
@@ -217,7 +217,7 @@ def _leave(ranks: Ranks, text: str, error: Exception | None = None) -> None:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Yields this process among those that `torchrun` or `accelerate launch` have started; without them it is alone.
+    """Yield this process among those that `torchrun` or `accelerate launch` have started; without them it is alone.
 
     Raises MissingExtraError without accelerate, InputError where a machine has fewer GPUs than processes.
     """

@@ -45,12 +45,12 @@ _MOST_GAMMA = 10.0
 class Train:
     """How long, in what batches, how fast and how exactly.
 
-    A step sees `batch_size` pictures over all processes, at most `micro_batch` of them at once on one device (0: all
+    A step sees `batch_size` images over all processes, at most `micro_batch` of them at once on one device (0: all
     that are its share). `lr` is the peak; with an `lr_batch` it is meant for batches of that size and grows with
     batch_size. `clip_norm` is the longest that a gradient of a step may be, 0 for any. `ema_decay` is the share
     that the average of the weights keeps at a step, 0 for no average; it moves every `ema_every` steps, as far as in so
     many (average.py). `patience` is the number of epochs without a better validation result after which training
-    stops, 0 for never. `precise_norms` is the number of pictures that the statistics of the norms are taken from anew
+    stops, 0 for never. `precise_norms` is the number of images that the statistics of the norms are taken from anew
     before each validation, 0 for not at all.
     `fused` lets a CPU train through kernels of effnet's own, where it has a compiler for them. `recompute` stages keeps
     only what stages hand on, and computes the rest again in the backward pass.
@@ -168,11 +168,11 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """How pictures vary from epoch to epoch.
+    """How images vary from epoch to epoch.
 
-    `view` crop is random resized cropping of at least `min_area` of the picture, shift a mild move, turn and zoom.
+    `view` crop is random resized cropping of at least `min_area` of the image, shift a mild move, turn and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `erasing` is the share of pictures that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
+    `erasing` is the share of images that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
     `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; where both are on, each batch takes one
     of them.
 
@@ -217,8 +217,8 @@ class Loss:
 
     `bce` asks of each class on its own whether it is there. With a `teacher`, a bundle's folder, the loss is a mean of
     the labels' and of the teacher's answers, softened by `temperature` (Hinton et al. 2015), the latter weighing
-    `teacher_weight`. `feature_weight` adds where both look within the picture (Zagoruyko & Komodakis 2017), 0 for not
-    at all. With `teacher_views` only so many views of each picture are drawn, in turn, and the teacher's answers to
+    `teacher_weight`. `feature_weight` adds where both look within the image (Zagoruyko & Komodakis 2017), 0 for not
+    at all. With `teacher_views` only so many views of each image are drawn, in turn, and the teacher's answers to
     them are kept: it is run that often and no more; 0 draws new views each epoch.
 
     `focal_gamma` above 0 makes cross-entropy the focal loss (Lin et al. 2017, eq. 4): a class's term shrinks by
@@ -295,7 +295,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that a training run does to a network; the defaults suit small networks and few pictures."""
+    """Everything that a training run does to a network; the defaults suit small networks and few images."""
 
     name: str = "small_data"
     train: Train = field(default_factory=Train)
@@ -319,5 +319,5 @@ class Recipe:
             raise InputError(f"a recipe must have at most {_MOST_STAGES} stages; got {len(self.stages)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the recipe as JSON-able data, every field written out."""
+        """Return the recipe as JSON-able data, every field written out."""
         return dataclasses.asdict(self) | {"stages": [dataclasses.asdict(stage) for stage in self.stages]}

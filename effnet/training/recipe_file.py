@@ -13,7 +13,7 @@ from effnet.training.recipe import Recipe, Stage
 
 
 def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe of such data; what it leaves out is as by default.
+    """Return the recipe of such data; what it leaves out is as by default.
 
     Raises InputError for unknown fields and for values of the wrong type or out of range.
     """
@@ -21,7 +21,7 @@ def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Returns `recipe` with fields changed by their dotted names, such as {"train.lr": 0.1}."""
+    """Return `recipe` with fields changed by their dotted names, such as {"train.lr": 0.1}."""
     data = recipe.to_dict()
     for dotted, value in values.items():
         *groups, last = dotted.split(".")
@@ -44,7 +44,7 @@ def _inside(place: Any, name: str, dotted: str, *, leaf: bool = False) -> Any:
 
 
 def _read(kind: type, data: Any, where: str) -> Any:
-    """Returns a dataclass of `kind` from data; `where` names it in errors."""
+    """Return a dataclass of `kind` from data; `where` names it in errors."""
     if not isinstance(data, Mapping):
         raise InputError(f"{where or 'a recipe'} must be an object with fields; got {brief(data)}")
     hints = typing.get_type_hints(kind)
@@ -69,7 +69,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _stage(data: Any, where: str) -> Stage:
-    """Returns one of the stages; what its own checks say of a stage names this one."""
+    """Return one of the stages; what its own checks say of a stage names this one."""
     try:
         return _read(Stage, data, where)
     except InputError as error:
@@ -77,7 +77,7 @@ def _stage(data: Any, where: str) -> Stage:
 
 
 def _scalar(allowed: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Returns the value where it is of an allowed type; a whole number may stand for a fraction."""
+    """Return the value where it is of an allowed type; a whole number may stand for a fraction."""
     if value is None and type(None) in allowed:
         return None
     if float in allowed and type(value) is int and not is_number(value):

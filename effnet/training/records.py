@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from effnet.training.checkpoint import BEST, load_best, save_checkpoint
 from effnet.training.events import EpochEnd, Step
-from effnet.training.journal import PICTURED_EPOCHS, Journal, open_journal
+from effnet.training.journal import IMAGED_EPOCHS, Journal, open_journal
 from effnet.training.metrics import append_metrics, rewrite_metrics
 from effnet.training.position import Position
 from effnet.training.state import State
@@ -36,48 +36,48 @@ class Records:
             yield
 
     def begin(self, position: Position) -> None:
-        """Takes back the lines of epochs that will be trained again."""
+        """Take back the lines of epochs that will be trained again."""
         if self.main:
             rewrite_metrics(self.folder, position.history)
 
-    def pictures(self, images: np.ndarray, position: Position) -> None:
-        """Shows the first batch of the first epochs."""
-        if self.journal and position.batch == 0 and position.epoch < PICTURED_EPOCHS:
-            self.journal.pictures(images, step=position.step + 1)
+    def add_images(self, images: np.ndarray, position: Position) -> None:
+        """Show the first batch of the first epochs."""
+        if self.journal and position.batch == 0 and position.epoch < IMAGED_EPOCHS:
+            self.journal.add_images(images, step=position.step + 1)
 
     def step(self, event: Step) -> None:
-        """Takes down a step."""
+        """Take down a step."""
         if self.journal:
             self.journal.step(event)
 
     def metrics(self, row: EpochEnd) -> None:
-        """Adds an epoch's line to metrics.jsonl."""
+        """Add an epoch's line to metrics.jsonl."""
         if self.main:
             append_metrics(self.folder, asdict(row))
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
-        """Draws an epoch's results, which ended after `step` steps."""
+        """Draw an epoch's results, which ended after `step` steps."""
         if self.journal:
             self.journal.epoch(row, step=step)
 
     def confusion(self, counts: np.ndarray | None, *, step: int, best: bool, last: bool) -> None:
-        """Shows the confusion matrix of an epoch that is the best so far, or the last."""
+        """Show the confusion matrix of an epoch that is the best so far, or the last."""
         if self.journal and best:
             self.journal.confusion(counts, "best", step=step)
         if self.journal and last:
             self.journal.confusion(counts, "last", step=step)
 
     def keep_best(self, model: nn.Module) -> None:
-        """Writes the weights that did best so far."""
+        """Write the weights that did best so far."""
         if self.main:
             save_tensors(model.state_dict(), self.folder / BEST)
 
     def best(self) -> dict[str, Tensor] | None:
-        """Returns the weights that did best; None on other processes than the first."""
+        """Return the weights that did best; None on other processes than the first."""
         return load_best(self.folder) if self.main else None
 
     def save(self, position: Position, state: State) -> None:
-        """Writes a checkpoint."""
+        """Write a checkpoint."""
         if self.journal:
             self.journal.flush()  # before: what the checkpoint knows is not drawn again
         if self.main:

@@ -1,4 +1,4 @@
-"""Training pictures resized with torch, which computes on uint8 and needs a third of Pillow's time."""
+"""Training images resized with torch, which computes on uint8 and needs a third of Pillow's time."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ _TORCH_MODES: dict[Interpolation, str] = {"bilinear": "bilinear", "bicubic": "bi
 def resize_square(
     image: np.ndarray, *, resolution: int, interpolation: Interpolation, mirror: bool = False
 ) -> np.ndarray:
-    """Returns uint8 [R, R, C] from uint8 [H, W, C], antialiased, and mirrored left to right where asked."""
+    """Return uint8 [R, R, C] from uint8 [H, W, C], antialiased, and mirrored left to right where asked."""
     mode = _TORCH_MODES.get(interpolation)
     if mode is None:
         image = resample(image, width=resolution, height=resolution, interpolation=interpolation)

@@ -9,7 +9,7 @@ _ONE_CYCLE_START = 25.0
 
 
 def learning_rate(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: int) -> float:
-    """Returns the learning rate of `step` (from 0) of a run whose epochs have `epoch_steps` steps.
+    """Return the learning rate of `step` (from 0) of a run whose epochs have `epoch_steps` steps.
 
     The first step of a warm-up is one step up, not at its foot, where it would teach nothing. Sources: torch's
     OneCycleLR; tensorflow/tpu, efficientnet/utils.py, build_learning_rate (staircase, counted from the first step).
@@ -33,7 +33,7 @@ def learning_rate(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: i
 
 
 def _one_cycle(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: int) -> float:
-    """Returns the share of the peak that one cycle has at `step`: its top is the last step of the rise."""
+    """Return the share of the peak that one cycle has at `step`: its top is the last step of the rise."""
     plan = recipe.schedule
     top = (min(plan.warmup_epochs * epoch_steps, total_steps / 2) or plan.warmup * total_steps) - 1
     if step <= top:
@@ -42,5 +42,5 @@ def _one_cycle(recipe: Recipe, step: int, *, total_steps: int, epoch_steps: int)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
-    """Returns what lies at `progress` (0 to 1) of half a cosine from `start` to `end`."""
+    """Return what lies at `progress` (0 to 1) of half a cosine from `start` to `end`."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))

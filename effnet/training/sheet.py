@@ -1,4 +1,4 @@
-"""A sheet of pictures as training sees them, for people to look at."""
+"""A sheet of images as training sees them, for people to look at."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ _GAP, _LINE, _LINES, _LEAST_SIDE = 4, 12, 4, 96
 
 
 def render_sheet(load: Load, count: int, recipe: Recipe, preprocess: Preprocess, *, columns: int = 6) -> Image.Image:
-    """Returns a picture: a row for each of `count` pictures, first as evaluation sees it, then `columns` views.
+    """Return an image: a row for each of `count` images, first as evaluation sees it, then `columns` views.
 
-    The views are those of the first epochs if the pictures were all of the data, with what was done written below.
-    `load` gives a picture by its number, uint8 [height, width, C] with C 1 or 3.
+    The views are those of the first epochs if the images were all of the data, with what was done written below.
+    `load` gives an image by its number, uint8 [height, width, C] with C 1 or 3.
     """
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=max(2, count)))
     zoom = max(1, -(-_LEAST_SIDE // preprocess.resolution))
@@ -43,7 +43,7 @@ def render_sheet(load: Load, count: int, recipe: Recipe, preprocess: Preprocess,
 def _tiles(
     load: Load, count: int, recipe: Recipe, preprocess: Preprocess, columns: int
 ) -> Iterator[tuple[int, int, np.ndarray, list[str]]]:
-    """Yields row, column, pixels and what to write below."""
+    """Yield row, column, pixels and what to write below."""
     for row in range(count):
         yield row, 0, resize_and_crop(load(row), preprocess), ["original"]
     for column in range(columns):
@@ -57,13 +57,13 @@ def _tiles(
 
 
 def _pixels(batch: Batch, preprocess: Preprocess) -> np.ndarray:
-    """Returns what a network is given as pictures again, uint8 [batch, R, R, C]."""
+    """Return what a network is given as images again, uint8 [batch, R, R, C]."""
     scaled = batch.images.permute(0, 2, 3, 1).numpy() * np.array(preprocess.std) + np.array(preprocess.mean)
     return np.round(255 * scaled).clip(0, 255).astype(np.uint8)
 
 
 def _said(plan: Plan, batch: Batch, place: int) -> list[str]:
-    """Returns what was done to the picture at this place, a line each."""
+    """Return what was done to the image at this place, a line each."""
     done = [(str(slot.names[place]), float(slot.values[place])) for slot in plan.slots]
     lines = [name if name in VALUELESS else f"{name} {value:.3g}" for name, value in done if name != "identity"]
     if plan.erased[place] is not None:

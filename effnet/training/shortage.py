@@ -23,7 +23,7 @@ def shortage_told(recipe: Recipe, preprocess: Preprocess, *, epoch: int) -> Iter
         side = resolution_at(recipe, epoch, final=preprocess.resolution)
         less = "" if recipe.train.recompute == "stages" else "; train.recompute=stages takes less memory, and more time"
         raise EffnetError(
-            f"no memory was left in epoch {epoch + 1}, with {largest_part(now)} pictures of {side} x {side} pixels at "
+            f"no memory was left in epoch {epoch + 1}, with {largest_part(now)} images of {side} x {side} pixels at "
             f"once (train.batch_size {now.train.batch_size}, train.micro_batch {now.train.micro_batch}): --batch auto "
             "finds how many fit, a smaller train.micro_batch takes fewer at once, a smaller --resolution or another "
             f"--model needs less for each{less}. torch said: {str(error).partition(chr(10))[0]}"

@@ -22,7 +22,7 @@ _MACS_A_STEP = 4e9
 
 
 def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
-    """Returns training images per second of `spec`: forward, backward, optimiser and averaging, not decoding."""
+    """Return training images per second of `spec`: forward, backward, optimiser and averaging, not decoding."""
     device = device or pick_device()
     batch_size = max(2, min(32, int(_MACS_A_STEP / cost(spec).macs)))
     channels = spec.in_channels

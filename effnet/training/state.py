@@ -26,7 +26,7 @@ class State:
 
 
 def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
-    """Returns the network of `spec` as `recipe` trains it, its weights drawn from the recipe's seed."""
+    """Return the network of `spec` as `recipe` trains it, its weights drawn from the recipe's seed."""
     extra = recipe.model
     return build(
         spec,
@@ -38,7 +38,7 @@ def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
 
 
 def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> State:
-    """Returns what a run begins with; moves `model` to the device and has it train in the way that was asked for.
+    """Return what a run begins with; moves `model` to the device and has it train in the way that was asked for.
 
     The average's norms stay as they are: it is validated by each process on its own.
     """
@@ -59,7 +59,7 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
 
 
 def wants_kernels(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> bool:
-    """Returns whether a run trains through the fused kernels, if they can be compiled."""
+    """Return whether a run trains through the fused kernels, if they can be compiled."""
     # They know their own norms only.
     return isinstance(model, Network) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
 
@@ -69,7 +69,7 @@ def _synced(recipe: Recipe, ranks: Ranks) -> bool:
 
 
 def set_dropout_(model: nn.Module, rate: float) -> None:
-    """Sets the rate of every dropout in place."""
+    """Set the rate of every dropout in place."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate

@@ -68,7 +68,7 @@ class Stepper:
         share: Share | None = None,
         asked: Callable[[], bool] = lambda: False,
     ) -> Stepped:
-        """Moves the weights by the gradient of the whole batch's mean loss; `number` counts steps from 0.
+        """Move the weights by the gradient of the whole batch's mean loss; `number` counts steps from 0.
 
         `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is as of the present epoch. Where the
         batch is divided, they are this process's `share`. `asked` says whether somebody wants the end, so that all
@@ -103,13 +103,13 @@ class Stepper:
         return Stepped(loss=loss_value, gradient_norm=norm_value, met=met)
 
     def _worst(self, culprit: str) -> str:
-        """Returns the culprit of the first process whose own layers or loss are not finite, or else the gradient's."""
+        """Return the culprit of the first process whose own layers or loss are not finite, or else the gradient's."""
         self.ranks.meet()
         found = self.ranks.gather(culprit)
         return min(found, key=lambda text: "gradient" in text)
 
     def _may_go_on(self, loss: float, norm: float) -> bool:
-        """Returns whether the optimiser may step: a gradient that overflows float16 it skips, and the scale shrinks."""
+        """Return whether the optimiser may step: a gradient that overflows float16 it skips, and the scale shrinks."""
         if not math.isfinite(loss):
             return False
         if math.isfinite(norm):
@@ -121,7 +121,7 @@ class Stepper:
     def _losses(
         self, images: np.ndarray, labels: np.ndarray, recipe: Recipe, *, share: Share, number: int, backward: bool
     ) -> Tensor:
-        """Returns what the share adds to the mean loss; with `backward`, its gradient is summed over micro-batches.
+        """Return what the share adds to the mean loss; with `backward`, its gradient is summed over micro-batches.
 
         Norms take their statistics from each micro-batch.
         """
@@ -140,9 +140,9 @@ class Stepper:
 
 
 def num_parts(share: Share, recipe: Recipe) -> int:
-    """Returns in how many micro-batches every process does its share, of at most train.micro_batch pictures.
+    """Return in how many micro-batches every process does its share, of at most train.micro_batch images.
 
-    Where norms take statistics no part has a single picture: three pictures, in parts of two, are one part.
+    Where norms take statistics no part has a single image: three images, in parts of two, are one part.
     """
     most = recipe.train.micro_batch
     parts = 1 if not most else math.ceil(share.largest / most)
@@ -152,7 +152,7 @@ def num_parts(share: Share, recipe: Recipe) -> int:
 
 
 def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Yields parts of nearly equal size."""
+    """Yield parts of nearly equal size."""
     count = len(batch.labels)
     if parts == 1:
         yield batch
@@ -163,7 +163,7 @@ def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 def _rows(value: Any, first: int, last: int) -> Any:
-    """Returns some pictures of a batch: rows of every tensor, however deep in it."""
+    """Return some images of a batch: rows of every tensor, however deep in it."""
     if isinstance(value, Tensor):
         return value[first:last]
     if not dataclasses.is_dataclass(value):

@@ -1,4 +1,4 @@
-"""What several processes compute as one: the gradient of a step, and norms over all of its pictures."""
+"""What several processes compute as one: the gradient of a step, and norms over all of its images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @torch.no_grad()
 def add_up_(model: nn.Module, loss: Tensor, ranks: Ranks, share: Share) -> None:
-    """Makes the gradients and the loss those of the whole step, and the norms' statistics the processes' mean.
+    """Make the gradients and the loss those of the whole step, and the norms' statistics the processes' mean.
 
     All have met. It is done after the backward pass, not within: so every process can still say that it has failed,
     and shares need not be even.
@@ -31,13 +31,13 @@ def add_up_(model: nn.Module, loss: Tensor, ranks: Ranks, share: Share) -> None:
 
 
 class SyncNorm(nn.SyncBatchNorm):
-    """A norm whose statistics are those of all processes' pictures; torch's own is for GPUs only."""
+    """A norm whose statistics are those of all processes' images; torch's own is for GPUs only."""
 
     ranks: Ranks
     synced = True
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
-        """Maps [batch, channels, height, width] to the same shape."""
+        """Map [batch, channels, height, width] to the same shape."""
         if not (self.synced and self.training):
             return _BatchNorm.forward(self, input)
         return super().forward(input) if input.is_cuda else self._normalised(input)
@@ -75,7 +75,7 @@ class _Sum(Function):
 
 
 def sync_norms_(model: nn.Module, ranks: Ranks) -> None:
-    """Replaces every norm that keeps statistics by one that takes them from all processes; parameters stay."""
+    """Replace every norm that keeps statistics by one that takes them from all processes; parameters stay."""
     for parent in list(model.modules()):
         for name, norm in parent.named_children():
             if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
@@ -91,13 +91,13 @@ def _sync(norm: nn.modules.batchnorm._BatchNorm, ranks: Ranks) -> SyncNorm:
 
 
 def synced(model: nn.Module) -> bool:
-    """Returns whether norms of the model wait for those of other processes."""
+    """Return whether norms of the model wait for those of other processes."""
     return any(isinstance(module, SyncNorm) for module in model.modules())
 
 
 @contextmanager
 def unsynced(model: nn.Module) -> Iterator[None]:
-    """Inside, norms take their statistics from this process's pictures alone, and wait for no other."""
+    """Inside, norms take their statistics from this process's images alone, and wait for no other."""
     norms = [module for module in model.modules() if isinstance(module, SyncNorm)]
     for norm in norms:
         norm.synced = False

@@ -17,7 +17,7 @@ _NAMES = {
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors to `path` whole or not at all, and waits until they are on the disk.
+    """Write tensors to `path` whole or not at all, and waits until they are on the disk.
 
     One tensor at a time is copied, where safetensors' own writer holds all of them twice. Raises EffnetError where
     the disk takes no more; what was at `path` is as it was then.
@@ -36,7 +36,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping
 
 
 def _ordered(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Returns the names, wider numbers first, so that each lies at a multiple of its width."""
+    """Return the names, wider numbers first, so that each lies at a multiple of its width."""
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 

@@ -22,14 +22,14 @@ from effnet.training.recipe_file import with_values
 from effnet.training.state import make_state
 from effnet.training.step import Stepper
 
-# A CPU's step on trial takes a part of the pictures only: where its memory ends, the system ends the process.
+# A CPU's step on trial takes a part of the images only: where its memory ends, the system ends the process.
 _TRIED_SHARE = 4
 
 
 def fit_batch_here(
     spec: ArchSpec, recipe: Recipe, dataset: Dataset, *, device: torch.device | None = None
 ) -> Fitted | None:
-    """Returns `recipe` with batches that the memory at hand holds, None where nothing tells how much there is.
+    """Return `recipe` with batches that the memory at hand holds, None where nothing tells how much there is.
 
     On CUDA the steps of the sizes that were found are made on trial; on a CPU, smaller ones, and what they took is
     held against what was predicted.
@@ -48,20 +48,20 @@ def fit_batch_here(
 
 
 def _available(spec: ArchSpec, recipe: Recipe, dataset: Dataset, device: torch.device) -> int | None:
-    """Returns the bytes that steps may take: what is free, less what the data set's pictures will."""
+    """Return the bytes that steps may take: what is free, less what the data set's images will."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = available_bytes()
     if free is None:
         return None
-    picture = spec.in_channels * spec.resolution**2
+    image = spec.in_channels * spec.resolution**2
     # Kept at up to twice the side (batches.py), about four to three; a few batches wait for their turn.
-    pictures = min(CACHE_BYTES, 6 * picture * len(dataset.train)) + min(CACHE_BYTES // 2, picture * len(dataset.val))
-    return max(0, free - pictures - 6 * recipe.train.batch_size * picture)
+    images = min(CACHE_BYTES, 6 * image * len(dataset.train)) + min(CACHE_BYTES // 2, image * len(dataset.val))
+    return max(0, free - images - 6 * recipe.train.batch_size * image)
 
 
 def device_attempt(spec: ArchSpec, device: torch.device) -> Attempt:
-    """Returns what makes one step of a recipe on `device` and raises MemoryError where its memory ends."""
+    """Return what makes one step of a recipe on `device` and raises MemoryError where its memory ends."""
 
     def attempt(recipe: Recipe, side: int) -> None:
         try:
@@ -78,7 +78,7 @@ def device_attempt(spec: ArchSpec, device: torch.device) -> Attempt:
 
 
 def cpu_attempt(spec: ArchSpec, *, fused: bool, available: int) -> Attempt:
-    """Returns what makes a step of a quarter of the pictures, and raises MemoryError where all would take too much."""
+    """Return what makes a step of a quarter of the images, and raises MemoryError where all would take too much."""
 
     def attempt(recipe: Recipe, side: int) -> None:
         few = max(2, largest_part(recipe) // _TRIED_SHARE)
@@ -94,7 +94,7 @@ def cpu_attempt(spec: ArchSpec, *, fused: bool, available: int) -> Attempt:
 
 
 def _step(spec: ArchSpec, recipe: Recipe, side: int, device: torch.device) -> None:
-    """Makes a step on random pictures, and the first one of the optimiser with it."""
+    """Make a step on random images, and the first one of the optimiser with it."""
     state, middle = make_state(build(spec, seed=0), recipe, device), (0.5,) * spec.in_channels
     preprocess = Preprocess(resolution=side, mean=middle, std=middle)
     stepper = Stepper(state, recipe, preprocess, cross_entropy(), device)

@@ -1,4 +1,4 @@
-"""How many pictures of none of the classes a model rejects."""
+"""How many images of none of the classes a model rejects."""
 
 import os
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import numpy as np
 from effnet.data.folder import list_images
 from effnet.errors import DataError
 from effnet.measure.machine import usable_cores
-from effnet.runtime.pipeline import run_pictures
+from effnet.runtime.pipeline import run_images
 from effnet.runtime.predictor import Predictor
 from effnet.system.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """What a model does with pictures of none of its classes; `unreadable` files are not among `images`.
+    """What a model does with images of none of its classes; `unreadable` files are not among `images`.
 
     `rejected` is the share answered with "unknown", None without a threshold. `auroc` is the probability that the
-    model is surer of a picture of its classes than of such a one: 1 tells all apart, 0.5 none.
+    model is surer of an image of its classes than of such a one: 1 tells all apart, 0.5 none.
     """
 
     images: int
@@ -27,34 +27,34 @@ class Unknown:
     auroc: float
 
 
-def unknown_pictures(folder: str | os.PathLike[str]) -> list[str]:
-    """Returns the paths of all pictures below `folder`; raises DataError where it is none or holds none."""
+def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Return the paths of all images below `folder`; raises DataError where it is none or holds none."""
     name = printable(os.fspath(folder))
     if not os.path.isdir(folder):
-        raise DataError(f"unknown pictures must be in a folder; {name} is none")
+        raise DataError(f"unknown images must be in a folder; {name} is none")
     found = list_images(os.fspath(folder))
     if not found.paths:
         left_out = f"; {found.skipped[0].path}: {found.skipped[0].reason}" if found.skipped else ""
-        raise DataError(f"there must be pictures of none of the classes in {name}; none were found{left_out}")
+        raise DataError(f"there must be images of none of the classes in {name}; none were found{left_out}")
     return list(found.paths)
 
 
 def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, known: np.ndarray) -> Unknown:
-    """Runs all pictures below `folder`, which show none of the classes, through the bundle's ONNX file.
+    """Run all images below `folder`, which show none of the classes, through the bundle's ONNX file.
 
-    `known` holds the largest probability of each picture [pictures] that does show one. Raises DataError where
-    there is no picture that can be read.
+    `known` holds the largest probability of each image [images] that does show one. Raises DataError where
+    there is no image that can be read.
     """
-    paths = unknown_pictures(folder)
+    paths = unknown_images(folder)
     _ = predictor.engine
-    rows, _ = run_pictures(
+    rows, _ = run_images(
         range(len(paths)),
         prepare=lambda index: predictor.prepare(paths[index]),
         compute=lambda images: predictor.probabilities(images).max(1),
         workers=usable_cores(),
     )
     if not rows:
-        raise DataError(f"there must be pictures that can be read in {printable(os.fspath(folder))}; none can")
+        raise DataError(f"there must be images that can be read in {printable(os.fspath(folder))}; none can")
     strange = np.array(rows, np.float64)
     threshold = predictor.config.threshold
     return Unknown(
@@ -66,7 +66,7 @@ def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, kno
 
 
 def area_under_roc(known: np.ndarray, strange: np.ndarray) -> float:
-    """Returns the share of all pairs of which the known one [pictures] is surer than the strange one; a tie is half.
+    """Return the share of all pairs of which the known one [images] is surer than the strange one; a tie is half.
 
     Source: Mann and Whitney, Ann. Math. Stat. 18 (1947), 50-60; Hanley and McNeil, Radiology 143 (1982), 29-36.
     """

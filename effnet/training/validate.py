@@ -1,4 +1,4 @@
-"""How a network does on held-out pictures while it trains."""
+"""How a network does on held-out images while it trains."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _CONFUSED_CLASSES = 100
 class Validated:
     """How a network did: mean cross-entropy and accuracy; and the same with each class counting alike.
 
-    `confusion` counts pictures, int64 [true class, predicted class]; None where there are more than 100 classes.
+    `confusion` counts images, int64 [true class, predicted class]; None where there are more than 100 classes.
     """
 
     loss: float
@@ -31,7 +31,7 @@ class Validated:
     balanced_accuracy: float = float("nan")
 
     def score(self, recipe: Recipe) -> tuple[float, float]:
-        """Returns what tells a better network: a larger accuracy, then a smaller loss, of the kind that is asked."""
+        """Return what tells a better network: a larger accuracy, then a smaller loss, of the kind that is asked."""
         if recipe.balance.removed:
             return self.balanced_accuracy, -self.balanced_loss
         return self.accuracy, -self.loss
@@ -45,7 +45,7 @@ def validate(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Validated:
-    """Returns how `model` does, in evaluation mode, over batches of uint8 images and their labels.
+    """Return how `model` does, in evaluation mode, over batches of uint8 images and their labels.
 
     Each process of `ranks` gives batches of its own, perhaps none; all get the result of all of them together.
     """
@@ -66,7 +66,7 @@ def validate(
             pairs += torch.bincount((target * classes + predicted).cpu(), minlength=len(pairs))
     ranks.meet()
     loss_sum, right, count = ranks.total(sums).tolist()
-    classes = max(ranks.gather(classes))  # a process without pictures has seen none
+    classes = max(ranks.gather(classes))  # a process without images has seen none
     confusion = None
     if classes <= _CONFUSED_CLASSES:
         confusion = ranks.total(pairs)[: classes**2].reshape(classes, classes).numpy()
@@ -81,7 +81,7 @@ def validate(
 
 
 def _by_class(rows: list[Tensor], classes: int, ranks: Ranks) -> tuple[float, float]:
-    """Returns the means, over the classes that have images, of their mean loss and of their recall."""
+    """Return the means, over the classes that have images, of their mean loss and of their recall."""
     labels, losses, right = torch.cat([torch.zeros(3, 0, dtype=torch.float64), *rows], dim=1)
     weights = (losses, right, torch.ones_like(right))
     sums = torch.stack([torch.bincount(labels.long(), weight, minlength=classes) for weight in weights])

@@ -15,7 +15,7 @@ _RGB = 3
 
 
 def adapt_stem(kernel: np.ndarray, *, channels: int) -> np.ndarray:
-    """Returns the first kernel [out, 3, k, k] for `channels` inputs, [out, channels, k, k].
+    """Return the first kernel [out, 3, k, k] for `channels` inputs, [out, channels, k, k].
 
     New input i gets sum_c S[i, c] kernel[:, c], where every column of S sums to one. So N equal channels, normalised
     alike, give what that channel in red, green and blue gave:
@@ -34,7 +34,7 @@ def adapt_stem(kernel: np.ndarray, *, channels: int) -> np.ndarray:
 
 
 def adapt_statistics(values: Sequence[float], *, channels: int) -> tuple[float, ...]:
-    """Returns a mean or deviation per channel, given for red, green and blue, for `channels` inputs.
+    """Return a mean or deviation per channel, given for red, green and blue, for `channels` inputs.
 
     Each input gets the average over the filters that `adapt_stem` gave it. Where the three values differ and there
     are fewer than three channels, the adapted stem is off by nearly a constant, which the norm behind it learns.
@@ -48,7 +48,7 @@ def adapt_statistics(values: Sequence[float], *, channels: int) -> tuple[float, 
 
 
 def _shares(channels: int) -> np.ndarray:
-    """Returns S [channels, 3]: how much of the filter of each colour an input gets."""
+    """Return S [channels, 3]: how much of the filter of each colour an input gets."""
     if channels < 1:
         raise WeightsError(f"a network must read at least 1 channel; got {channels}")
     if channels == 1:
@@ -60,7 +60,7 @@ def _shares(channels: int) -> np.ndarray:
 
 
 def replace_head(state: Mapping[str, np.ndarray], spec: ArchSpec, *, num_classes: int) -> Arrays:
-    """Returns the state of `spec` with a classifier of zeros for `num_classes`, or with none for 0.
+    """Return the state of `spec` with a classifier of zeros for `num_classes`, or with none for 0.
 
     From zeros, training begins with all classes equally likely.
     """
@@ -72,7 +72,7 @@ def replace_head(state: Mapping[str, np.ndarray], spec: ArchSpec, *, num_classes
 
 
 def drop_background(state: Mapping[str, np.ndarray]) -> Arrays:
-    """Returns the state without the classifier's first class, TensorFlow's "background": 1001 classes become 1000.
+    """Return the state without the classifier's first class, TensorFlow's "background": 1001 classes become 1000.
 
     Raises WeightsError where there is no classifier, or none with at least two classes.
     """
@@ -83,7 +83,7 @@ def drop_background(state: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def has_folded_norms(state: Mapping[str, np.ndarray], spec: ArchSpec) -> bool:
-    """Says whether all norms were folded into their convolutions, so that they only add a bias.
+    """Say whether all norms were folded into their convolutions, so that they only add a bias.
 
     Such norms have mean 0, variance 1 - epsilon and gain 1. On batch statistics the network would compute something
     else: they must stay frozen in training.

@@ -24,12 +24,12 @@ _MAX_READ = 2**20
 
 
 def is_archive(name: str) -> bool:
-    """Returns whether a file of this name is an archive of a checkpoint."""
+    """Return whether a file of this name is an archive of a checkpoint."""
     return name.endswith((".tar.gz", ".tgz", ".tar"))
 
 
 def is_archive_file(path: Path) -> bool:
-    """Returns whether a file is an archive by its content: timm calls what torch.save writes .pth.tar."""
+    """Return whether a file is an archive by its content: timm calls what torch.save writes .pth.tar."""
     if not path.is_file():
         return False
     with open_regular(path) as file:
@@ -38,7 +38,7 @@ def is_archive_file(path: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks the files of a checkpoint into the new `folder`, whole or not at all, and returns it.
+    """Unpack the files of a checkpoint into the new `folder`, whole or not at all, and returns it.
 
     All go straight into `folder`, whatever folders they have in the archive; links and sparse files are passed over.
     Raises WeightsError where the archive is damaged, unpacks to many times its size or has no checkpoint.
@@ -79,7 +79,7 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 
 @contextmanager
 def _content(archive: Path) -> Iterator[BinaryIO]:
-    """Yields the tar file itself, decompressed where it has to be, as a stream that gives no more than it should."""
+    """Yield the tar file itself, decompressed where it has to be, as a stream that gives no more than it should."""
     with open_regular(archive) as file:
         most = MAX_GROWTH * file.seek(0, os.SEEK_END)
         file.seek(0)

@@ -18,7 +18,7 @@ from effnet.weights.safetensors_file import load_safetensors
 
 
 def state_arrays(module: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Returns the floating-point state of `module` as 32-bit arrays; batch counters are left out."""
+    """Return the floating-point state of `module` as 32-bit arrays; batch counters are left out."""
     return {
         name: tensor.detach().to("cpu", torch.float32).contiguous().numpy()
         for name, tensor in module.state_dict().items()
@@ -27,14 +27,14 @@ def state_arrays(module: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def save_bundle(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarray]) -> None:
-    """Writes config.json and model.safetensors into `folder`, each whole or not at all."""
+    """Write config.json and model.safetensors into `folder`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(state, folder / WEIGHTS, metadata={"format": "pt"})
     write_config(config, folder)
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: Path, *, metadata: dict[str, str]) -> None:
-    """Writes a safetensors file whole or not at all, for whoever may read the folder's other files."""
+    """Write a safetensors file whole or not at all, for whoever may read the folder's other files."""
     # safetensors writes memory as it lies, whatever the order of the axes, and its own files for their owner alone.
     rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with written_whole(path) as beside:
@@ -42,7 +42,7 @@ def write_arrays(arrays: Mapping[str, np.ndarray], path: Path, *, metadata: dict
 
 
 def load_state(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Returns the weights of the bundle in `folder`; raises BundleError where they cannot be read."""
+    """Return the weights of the bundle in `folder`; raises BundleError where they cannot be read."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise BundleError(f"a bundle has its weights in {WEIGHTS}; {folder} has none: copy it there, or name another")
@@ -50,7 +50,7 @@ def load_state(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays and the metadata of a safetensors file; raises BundleError where they cannot be read.
+    """Return the arrays and the metadata of a safetensors file; raises BundleError where they cannot be read.
 
     Floating-point arrays become 32-bit: from fewer bits exactly.
     """
@@ -64,9 +64,9 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def load_module(folder: str | os.PathLike[str]) -> Network:
-    """Returns the bundle's network with its weights, in evaluation mode.
+    """Return the bundle's network with its weights, in evaluation mode.
 
-    It takes normalised pictures [batch, channels, height, width] and returns logits. Raises BundleError where
+    It takes normalised images [batch, channels, height, width] and returns logits. Raises BundleError where
     a weight is missing, unknown or of another shape.
     """
     config, state, where = read_config(folder), load_state(folder), str(Path(folder) / WEIGHTS)
@@ -80,7 +80,7 @@ def load_module(folder: str | os.PathLike[str]) -> Network:
 
 
 def load_arrays_(module: torch.nn.Module, state: Mapping[str, np.ndarray], *, where: str) -> None:
-    """Copies `state`, as `state_arrays` gave it, into `module`; raises BundleError where it does not match."""
+    """Copy `state`, as `state_arrays` gave it, into `module`; raises BundleError where it does not match."""
     wanted = {name: tuple(t.shape) for name, t in module.state_dict().items() if t.is_floating_point()}
     missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     if missing or unknown:

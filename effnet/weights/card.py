@@ -18,7 +18,7 @@ UNKNOWN_LICENCE = "not known: ask whoever trained it"
 def published_card(
     entry: PublishedWeights, spec: ArchSpec, preprocess: Preprocess, *, folder: str, checked: bool
 ) -> str:
-    """Returns README.md, as Markdown with the hub's metadata, of the bundle `folder` made from `entry`.
+    """Return README.md, as Markdown with the hub's metadata, of the bundle `folder` made from `entry`.
 
     `spec` and `preprocess` are the bundle's own; `checked` says that a hash showed the file to be the published one.
     """
@@ -35,7 +35,7 @@ def published_card(
 
 
 def imported_card(config: ModelConfig, *, folder: str, notes: Sequence[str] = ()) -> str:
-    """Returns README.md of the bundle `folder` made from a file that is not published; `notes` say how it was read."""
+    """Return README.md of the bundle `folder` made from a file that is not published; `notes` say how it was read."""
     spec, total = config.arch, cost(config.arch)
     source = config.origin.source if config.origin else "imported"
     told = "".join(f"\n- {markdown(note)}" for note in notes)
@@ -110,7 +110,7 @@ def _preprocessing(preprocess: Preprocess, spec: ArchSpec) -> str:
     applied = ", and `effnet predict` applies it" if spec.num_classes else ""
     inside = "; `model.onnx` does that itself and takes uint8" if spec.num_classes else ""
     return (
-        f"## Preprocessing\n\n`config.json` holds it{applied}: an RGB picture is {resize}; "
+        f"## Preprocessing\n\n`config.json` holds it{applied}: an RGB image is {resize}; "
         f"interpolation {preprocess.interpolation}. Pixels scaled to 0..1 have the mean {_numbers(preprocess.mean)} "
         f"subtracted and are divided by {_numbers(preprocess.std)}{inside}."
     )
@@ -123,16 +123,16 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _use(spec: ArchSpec, folder: str) -> str:
     if not spec.num_classes:
         return f'## Use\n\n```python\nimport effnet\n\nbackbone = effnet.load_module("{folder}")\n```'
-    return f"## Use\n\n```sh\neffnet predict {folder} PICTURES\n```"
+    return f"## Use\n\n```sh\neffnet predict {folder} IMAGES\n```"
 
 
 def _licence(entry: PublishedWeights) -> str:
-    return f"## Licence\n\n{entry.licence}: {entry.licence_source}. The terms of ImageNet's pictures may bind you, too."
+    return f"## Licence\n\n{entry.licence}: {entry.licence_source}. The terms of ImageNet's images may bind you, too."
 
 
 def _limits(spec: ArchSpec) -> str:
     known = "It knows ImageNet's classes only" if spec.num_classes else "It returns features, not names"
     return (
-        f"## Limits\n\n- {known}, and it has the biases of pictures gathered from the web.\n"
-        "- The accuracy holds for pictures like ImageNet's; another camera or another place needs a test of its own."
+        f"## Limits\n\n- {known}, and it has the biases of images gathered from the web.\n"
+        "- The accuracy holds for images like ImageNet's; another camera or another place needs a test of its own."
     )

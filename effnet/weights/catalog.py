@@ -171,7 +171,7 @@ class PublishedWeights:
 def entries(
     *, family: str | None = None, scheme: str | None = None, supported_only: bool = True
 ) -> tuple[PublishedWeights, ...]:
-    """Returns the published weights, without those that effnet cannot build or that have no file unless asked for.
+    """Return the published weights, without those that effnet cannot build or that have no file unless asked for.
 
     Raises WeightsError for an unknown family or scheme.
     """
@@ -189,7 +189,7 @@ def entries(
 
 
 def find(name: str) -> PublishedWeights:
-    """Returns the published weights that `name` stands for.
+    """Return the published weights that `name` stands for.
 
     `name` is a full id; an id without its scheme (tf_efficientnet_lite0.in1k); a name that timm gave them before
     (tf_efficientnet_b0_ns); the name of a published file; or a network's name (b0, tf_efficientnet_b0, resnet50,
@@ -203,7 +203,7 @@ def find(name: str) -> PublishedWeights:
 
 
 def named(name: str) -> PublishedWeights | None:
-    """Returns the published weights with this id, with or without its scheme, older name or file; None for others.
+    """Return the published weights with this id, with or without its scheme, older name or file; None for others.
 
     Raises WeightsError where several bear the name.
     """
@@ -223,7 +223,7 @@ def named(name: str) -> PublishedWeights | None:
 
 
 def of_network(spec: "ArchSpec", *, scheme: str) -> tuple[PublishedWeights, ...]:
-    """Returns the published weights of this network, the best first; of its classes and channels any number will do.
+    """Return the published weights of this network, the best first; of its classes and channels any number will do.
 
     They are those of `scheme` where it has any, else timm's, else those of all.
     """
@@ -235,13 +235,13 @@ def of_network(spec: "ArchSpec", *, scheme: str) -> tuple[PublishedWeights, ...]
 
 
 def with_file(name: str) -> tuple[PublishedWeights, ...]:
-    """Returns the published weights whose file is, or was once, named `name`; none for the hub's model.safetensors."""
+    """Return the published weights whose file is, or was once, named `name`; none for the hub's model.safetensors."""
     known = name not in ("", HUB_FILE)
     return tuple(e for e in _all() if known and name in (e.file, *e.legacy_files))
 
 
 def preprocess_of(entry: PublishedWeights, *, test: bool = True) -> "Preprocess":
-    """Returns the preprocessing that `entry` was published with: for testing, or at the resolution of its training."""
+    """Return the preprocessing that `entry` was published with: for testing, or at the resolution of its training."""
     from effnet.data.preprocess import Preprocess
 
     return Preprocess(
@@ -299,7 +299,7 @@ def _parse(row: dict[str, str], scheme: str) -> PublishedWeights:
 
 
 def _current_name(name: str) -> str:
-    """Returns the name that timm gives today to weights or a network of an older name; any other name as it is."""
+    """Return the name that timm gives today to weights or a network of an older name; any other name as it is."""
     prefix, slash, rest = name.rpartition("/")
     if prefix not in ("", "timm"):
         return name
@@ -315,7 +315,7 @@ def _current_name(name: str) -> str:
 
 
 def _preferred(name: str, asked: str) -> PublishedWeights:
-    """Returns the best weights of the network `name`; `asked` is what to repeat in an error."""
+    """Return the best weights of the network `name`; `asked` is what to repeat in an error."""
     scheme, _, network = name.rpartition("/")
     candidates = [e for e in _all() if not (e.unsupported or e.pruned) and e.top1 and e.num_classes in IMAGENET_1K]
     if scheme in SCHEMES:
@@ -339,7 +339,7 @@ def _preferred(name: str, asked: str) -> PublishedWeights:
 
 @cache
 def _function(network: str) -> Any:
-    """Returns the network's spec without what does not change the function, or None for an unknown network."""
+    """Return the network's spec without what does not change the function, or None for an unknown network."""
     from effnet.arch.catalog import get_spec
 
     try:

@@ -43,7 +43,7 @@ class State:
 
 
 def state_in(content: object, *, where: str) -> State:
-    """Returns the state dict in the value of a pickle, however deep it lies; averaged weights before others.
+    """Return the state dict in the value of a pickle, however deep it lies; averaged weights before others.
 
     Only its tensors are returned, without those of another network beside it. Raises WeightsError if there is none.
     """
@@ -67,7 +67,7 @@ def state_in(content: object, *, where: str) -> State:
 
 
 def _states(content: object) -> dict[str, dict[str, object]]:
-    """Returns the tensors of every mapping that has any, by the path to it."""
+    """Return the tensors of every mapping that has any, by the path to it."""
     waiting: list[tuple[tuple[str, ...], object]] = [((), content)]
     seen, found = set(), {}
     for path, value in waiting:  # which grows
@@ -89,7 +89,7 @@ def _order(path: str, states: Mapping[str, Mapping[str, object]]) -> tuple[int, 
 
 
 def _left(content: object, path: str) -> tuple[str, ...]:
-    """Returns the names of what a checkpoint holds beside the mapping in which the network was found."""
+    """Return the names of what a checkpoint holds beside the mapping in which the network was found."""
     if not path or not isinstance(content, Mapping):
         return ()
     return tuple(key for key in content if key != path.partition(".")[0])
@@ -102,13 +102,13 @@ def _options(content: object) -> list[Mapping[str, Any]]:
 
 
 def _model(content: object) -> str:
-    """Returns the name of the network in the options of timm's and torchvision's scripts, or an empty text."""
+    """Return the name of the network in the options of timm's and torchvision's scripts, or an empty text."""
     names = [options.get(key) for options in _options(content) for key in ("arch", "model")]
     return next((name for name in reversed(names) if isinstance(name, str) and len(name) < _MAX_TEXT), "")
 
 
 def _class_names(content: object) -> tuple[str, ...]:
-    """Returns the classes in the order of the outputs, if the checkpoint has `class_to_idx` or a list of them."""
+    """Return the classes in the order of the outputs, if the checkpoint has `class_to_idx` or a list of them."""
     for options in _options(content):
         index = options.get(_CLASS_INDEX)
         if isinstance(index, Mapping) and 0 < len(index) <= _MAX_CLASSES:

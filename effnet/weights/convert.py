@@ -11,7 +11,7 @@ from effnet.weights.schemes import Scheme, from_effnet
 
 
 def convert(what: str, *, to: str, out: str | os.PathLike[str], model: str | None = None) -> int:
-    """Writes the weights that `what` stands for to the safetensors file `out`, and returns the number of arrays.
+    """Write the weights that `what` stands for to the safetensors file `out`, and returns the number of arrays.
 
     `what` and `model` are as in `load_pretrained`; names and layouts are those of the scheme `to`: a timm or
     torchvision model takes the file with load_state_dict. Raises WeightsError where the scheme has no names for the

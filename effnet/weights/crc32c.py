@@ -25,7 +25,7 @@ _BITS = np.uint32(1) << np.arange(32, dtype=np.uint32)
 
 
 def crc32c(data: bytes) -> int:
-    """Returns the CRC-32C of `data`."""
+    """Return the CRC-32C of `data`."""
     if len(data) < 4:
         crc = 0xFFFFFFFF
         for byte in data:
@@ -54,12 +54,12 @@ def crc32c(data: bytes) -> int:
 
 
 def _apply(linear: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Applies a linear map, given by its images of the 32 bits, to every vector."""
+    """Apply a linear map, given by its images of the 32 bits, to every vector."""
     chosen = np.where(vectors[:, None] & _BITS, linear, np.uint32(0))
     return np.bitwise_xor.reduce(chosen, axis=1)
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Returns the checksum as LevelDB and TensorFlow store it."""
+    """Return the checksum as LevelDB and TensorFlow store it."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF

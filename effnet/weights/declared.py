@@ -42,7 +42,7 @@ class Declared:
 
 
 def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object) -> None:
-    """Raises WeightsError where arrays ask for more than a file of `file_bytes` bytes can stand for.
+    """Raise WeightsError where arrays ask for more than a file of `file_bytes` bytes can stand for.
 
     It is called before any of them is read: a file of 2 KB can declare 30 GB.
     """
@@ -64,7 +64,7 @@ def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object
 
 
 def decode(numbers: np.ndarray, kind: str) -> np.ndarray:
-    """Returns numbers of one of KINDS as they are meant; bfloat16 and 8-bit floating-point ones become 32-bit, exactly.
+    """Return numbers of one of KINDS as they are meant; bfloat16 and 8-bit floating-point ones become 32-bit, exactly.
 
     Source of the 8-bit kinds: Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433, table 1.
     """
@@ -76,13 +76,13 @@ def decode(numbers: np.ndarray, kind: str) -> np.ndarray:
 
 
 def to_32_bit(array: np.ndarray) -> np.ndarray:
-    """Returns floating-point numbers in 32 bits, others as they are; what is too large for 32 bits becomes infinite."""
+    """Return floating-point numbers in 32 bits, others as they are; what is too large for 32 bits becomes infinite."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _e4m3_values() -> np.ndarray:
-    """Returns the 256 numbers of 4 exponent and 3 mantissa bits: no infinities, NaN where all seven bits are set."""
+    """Return the 256 numbers of 4 exponent and 3 mantissa bits: no infinities, NaN where all seven bits are set."""
     bits = np.arange(256)
     exponent, mantissa = bits >> 3 & 15, bits & 7
     sizes = np.where(exponent, np.ldexp(1 + mantissa / 8, exponent - 7), np.ldexp(mantissa / 8, -6))

@@ -20,7 +20,7 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 
 
 def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress | None = None) -> Path:
-    """Returns the file of `entry`, or the folder of its TensorFlow checkpoint, downloaded where no cache has it yet.
+    """Return the file of `entry`, or the folder of its TensorFlow checkpoint, downloaded where no cache has it yet.
 
     Files of the hub go through huggingface_hub: its cache, its settings, its progress bar. Others are resumed where
     a download broke off, checked against the published hash, and only then given their name; `progress` is called
@@ -41,7 +41,7 @@ def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress 
 
 
 def cached(entry: PublishedWeights) -> Path | None:
-    """Returns what `fetch` returns where it is downloaded already, or None; uses no network."""
+    """Return what `fetch` returns where it is downloaded already, or None; uses no network."""
     if entry.untrained:
         return None
     if entry.hub:
@@ -65,7 +65,7 @@ def installed_file(entry: PublishedWeights) -> Path | None:
 
 
 def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME) -> bool:
-    """Returns whether a published hash exists for the file at `path`; raises WeightsError where it has another.
+    """Return whether a published hash exists for the file at `path`; raises WeightsError where it has another.
 
     `advice` ends the error. A safetensors file can be checked only in the hub's cache, which names files by their hash.
     """
@@ -88,7 +88,7 @@ def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME)
 
 
 def is_published(path: Path, entry: PublishedWeights) -> bool:
-    """Returns whether a hash proves that the file at `path` is that of `entry`, whatever its name.
+    """Return whether a hash proves that the file at `path` is that of `entry`, whatever its name.
 
     A safetensors file of the hub is proven in its cache alone, under the name of its repository.
     """
@@ -109,7 +109,7 @@ def _target(entry: PublishedWeights) -> Path:
 
 
 def _hint(entry: PublishedWeights) -> str:
-    """Returns where was looked, and the way round a download."""
+    """Return where was looked, and the way round a download."""
     folder = _target(entry).parent
     if entry.hub:
         from huggingface_hub import constants
@@ -173,12 +173,12 @@ def _from_url(entry: PublishedWeights, progress: Progress | None) -> Path:
 
 
 def _limit_bytes(entry: PublishedWeights) -> int:
-    """Returns how large a file of published weights may be: floats, with averages and what an optimizer keeps."""
+    """Return how large a file of published weights may be: floats, with averages and what an optimizer keeps."""
     return 100 * 10**6 + 24 * entry.params
 
 
 def _download(entry: PublishedWeights, part: Path, progress: Progress | None) -> str:
-    """Completes `part`; returns the server's MD5, or nothing."""
+    """Complete `part`; returns the server's MD5, or nothing."""
     try:
         limit = _limit_bytes(entry)
         return complete(entry.url, part, limit_bytes=limit, hashed=bool(entry.hashes), progress=progress)
@@ -195,6 +195,6 @@ def _download(entry: PublishedWeights, part: Path, progress: Progress | None) ->
 
 
 def _verify_transfer(part: Path, entry: PublishedWeights, md5: str) -> None:
-    """Raises WeightsError where a file without a published hash is not what the server said it sends."""
+    """Raise WeightsError where a file without a published hash is not what the server said it sends."""
     if md5 and not entry.hashes and (found := file_digest(part, "md5")) != md5:
         raise WeightsError(f"{entry.file} arrived damaged: expected md5:{md5}, found md5:{found}; try again")

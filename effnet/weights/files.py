@@ -45,12 +45,12 @@ class Contents:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Returns the arrays of a file of weights by their names; `read_file` says more of it."""
+    """Return the arrays of a file of weights by their names; `read_file` says more of it."""
     return read_file(path).arrays
 
 
 def read_file(path: Path) -> Contents:
-    """Returns what a file of weights holds; floating-point arrays are 32-bit.
+    """Return what a file of weights holds; floating-point arrays are 32-bit.
 
     Of a training script's checkpoint the arrays are those of the state dict, under the names that it has there. A
     TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`.
@@ -74,7 +74,7 @@ def _is_weight(name: str) -> bool:
 
 
 def _checkpoint_prefix(path: Path) -> Path | None:
-    """Returns the prefix of the TensorFlow checkpoint that `path` means, or None for another file."""
+    """Return the prefix of the TensorFlow checkpoint that `path` means, or None for another file."""
     if path.is_dir():
         return _prefix_in(path)
     whole = Path(_PARTS_OF_A_CHECKPOINT.sub("", str(path)))
@@ -82,7 +82,7 @@ def _checkpoint_prefix(path: Path) -> Path | None:
 
 
 def _prefix_in(folder: Path) -> Path:
-    """Returns the checkpoint in `folder`: the latest by its own list, else the only one."""
+    """Return the checkpoint in `folder`: the latest by its own list, else the only one."""
     listing = folder / "checkpoint"
     if listing.is_file():
         text = read_bytes(listing, limit_bytes=_MAX_LISTING_BYTES).decode("utf-8", "replace")
@@ -100,7 +100,7 @@ def _prefix_in(folder: Path) -> Path:
 
 
 def _read_file(path: Path) -> Contents:
-    """Reads a file that is opened once: what it was found to be is what is read."""
+    """Read a file that is opened once: what it was found to be is what is read."""
     if not path.is_file():
         raise WeightsError(f"{path} must be a file of weights ({_READABLE}); there is no such file")
     with open_regular(path) as file:
@@ -120,7 +120,7 @@ def _read_file(path: Path) -> Contents:
 
 
 def _describe(start: bytes) -> str:
-    """Says what a file that cannot be read looks like, and what to do."""
+    """Say what a file that cannot be read looks like, and what to do."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "it is empty; get it again"
@@ -135,7 +135,7 @@ def _describe(start: bytes) -> str:
 
 @contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file makes its reader raise into a WeightsError of one line."""
+    """Turn whatever a damaged file makes its reader raise into a WeightsError of one line."""
     try:
         yield
     except ForeignPickleError as error:
@@ -170,7 +170,7 @@ def _read_plain(file: BinaryIO, path: Path) -> Contents:
 
 
 def _of_torch(read: Callable[[Choose], Arrays], path: Path) -> Contents:
-    """Returns the wanted arrays of a pickle with what the rest of it tells."""
+    """Return the wanted arrays of a pickle with what the rest of it tells."""
     states: list[State] = []
 
     def choose(content: object) -> Mapping[str, object]:

@@ -35,7 +35,7 @@ class _Found:
 
 
 def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, np.ndarray]:
-    """Returns the floating-point arrays of a Keras file by `LAYER/WEIGHT`; counters and seeds are left out.
+    """Return the floating-point arrays of a Keras file by `LAYER/WEIGHT`; counters and seeds are left out.
 
     Keras 2 stores `LAYER/.../kernel:0`; Keras 3 stores `layers/KIND/vars/0`, with the layer's name as an attribute.
     Raises WeightsError where it names no layers, is HDF5 of another kind than Keras writes, or declares more than
@@ -56,7 +56,7 @@ def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, 
 
 
 def _datasets(file: Hdf5File, root: Group, path: tuple[str, ...], *, where: object) -> Iterator[_Found]:
-    """Yields every data set once, whatever ways lead to it: shared layers have several, and groups may go round."""
+    """Yield every data set once, whatever ways lead to it: shared layers have several, and groups may go round."""
     waiting, seen = [(root, path)], {file.root}
     for group, path in waiting:  # which grows
         for name, place in group.members.items():
@@ -73,7 +73,7 @@ def _datasets(file: Hdf5File, root: Group, path: tuple[str, ...], *, where: obje
 
 
 def _key(found: _Found, *, where: object) -> str:
-    """Returns `LAYER/WEIGHT` for one dataset of a Keras file."""
+    """Return `LAYER/WEIGHT` for one dataset of a Keras file."""
     *_, layer, part = ("", *found.path)
     if not part.isdecimal():
         return f"{layer}/{part.removesuffix(':0')}"
@@ -87,7 +87,7 @@ def _key(found: _Found, *, where: object) -> str:
 
 
 def read_keras_archive(file: BinaryIO, archive: zipfile.ZipFile, *, where: object) -> dict[str, np.ndarray]:
-    """Returns the arrays of a .keras archive, opened from `file`, by `LAYER/WEIGHT`, and reads nothing else in it.
+    """Return the arrays of a .keras archive, opened from `file`, by `LAYER/WEIGHT`, and reads nothing else in it.
 
     Raises what `read_hdf5` does, and whatever zipfile raises where it is damaged.
     """

@@ -97,7 +97,7 @@ class Hdf5File:
         return self.file.read(size)
 
     def open(self, place: int, *, path: str) -> Group | Dataset | None:
-        """Returns what the header at `place` describes: a group, floating-point numbers, or None for all else."""
+        """Return what the header at `place` describes: a group, floating-point numbers, or None for all else."""
         messages = list(self._messages(place))
         kinds = {message.kind for message in messages}
         if kinds & {_LINK, _LINK_INFO}:
@@ -143,7 +143,7 @@ class Hdf5File:
         return found
 
     def _tables(self, place: int, *, depth: int) -> Iterator[bytes]:
-        """Yields the tables of members that lie below a node of a group's tree."""
+        """Yield the tables of members that lie below a node of a group's tree."""
         start = self._read(place, 8)
         if start[:4] == b"SNOD":
             yield self._read(place, 8 + 40 * int.from_bytes(start[6:8], "little"))
@@ -174,7 +174,7 @@ class Hdf5File:
         return Dataset(shape=shape, dtype=dtype, place=place, size_bytes=size, inside=inside)
 
     def numbers(self, dataset: Dataset) -> np.ndarray:
-        """Returns the numbers of a data set whose shape has been found to be possible."""
+        """Return the numbers of a data set whose shape has been found to be possible."""
         if math.prod(dataset.shape) * dataset.dtype.itemsize != dataset.size_bytes:
             raise ValueError("the shape of an array in it does not fit its size")
         array = np.empty(dataset.shape, dataset.dtype)
@@ -188,7 +188,7 @@ class Hdf5File:
         return array
 
     def _name(self, messages: list[_Message]) -> str:
-        """Returns the attribute `name` where it is one short text, else an empty one."""
+        """Return the attribute `name` where it is one short text, else an empty one."""
         for message in messages:
             if message.kind == _ATTRIBUTE and not message.flags & _SHARED:
                 name, kind, space, value = _attribute(message.data)
@@ -205,7 +205,7 @@ class Hdf5File:
         return b""
 
     def _global_heap(self, place: int) -> dict[int, bytes]:
-        """Returns the objects of a collection, which is read once."""
+        """Return the objects of a collection, which is read once."""
         if place not in self._heaps:
             signature, size = struct.unpack("<4s4xQ", self._read(place, 16))
             if signature != b"GCOL":
@@ -236,7 +236,7 @@ def _shape(space: bytes) -> tuple[int, ...]:
 
 
 def _float_type(kind: bytes) -> np.dtype | None:
-    """Returns the type of IEEE numbers, None for what is no floating-point number."""
+    """Return the type of IEEE numbers, None for what is no floating-point number."""
     if kind[0] & 15 != _FLOAT:
         return None
     offset, precision, *places, bias = struct.unpack_from("<HH4BI", kind, 8)
@@ -247,7 +247,7 @@ def _float_type(kind: bytes) -> np.dtype | None:
 
 
 def _attribute(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Returns the name of an attribute, its type, its shape and its value, all as they are stored."""
+    """Return the name of an attribute, its type, its shape and its value, all as they are stored."""
     version, _, *sizes = struct.unpack_from("<BBHHH", data)
     at, parts = 9 if version == 3 else 8, []
     for size in sizes:

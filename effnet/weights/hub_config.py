@@ -1,4 +1,4 @@
-"""timm's config.json, as the hub has it beside weights: their network and what their pictures must look like."""
+"""timm's config.json, as the hub has it beside weights: their network and what their images must look like."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ class HubConfig:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Returns whether `folder` is a bundle of effnet's, of whatever format or damaged, and no snapshot of the hub."""
+    """Return whether `folder` is a bundle of effnet's, of whatever format or damaged, and no snapshot of the hub."""
     path = folder / CONFIG
     return path.is_file() and (_read(path) is None or "format" in (_read(path) or {}))
 
 
 def weights_in(path: Path) -> Path:
-    """Returns the file of weights in a snapshot of the hub; any other path as it is."""
+    """Return the file of weights in a snapshot of the hub; any other path as it is."""
     return next((path / name for name in _FILES if (path / name).is_file()), path)
 
 
 def read_hub_config(path: Path) -> HubConfig | None:
-    """Returns what the config.json in the folder `path`, or beside the file `path`, says; None where none is timm's.
+    """Return what the config.json in the folder `path`, or beside the file `path`, says; None where none is timm's.
 
-    Raises WeightsError where pictures must be prepared in a way that effnet has not.
+    Raises WeightsError where images must be prepared in a way that effnet has not.
     """
     config = (path if path.is_dir() else path.parent) / CONFIG
     values = _read(config) if config.is_file() else None
@@ -49,7 +49,7 @@ def read_hub_config(path: Path) -> HubConfig | None:
         preprocess = _preprocess(merged)
     except (DataError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{config} must say how pictures are prepared, as timm writes it, in a way that effnet has; {error}; "
+            f"{config} must say how images are prepared, as timm writes it, in a way that effnet has; {error}; "
             "correct it, or pass the id of published weights that are prepared alike with --model ID"
         ) from error
     licence = merged.get("license")
@@ -59,7 +59,7 @@ def read_hub_config(path: Path) -> HubConfig | None:
 
 
 def _preprocess(values: Mapping[str, Any]) -> Preprocess:
-    """Returns the preprocessing for testing."""
+    """Return the preprocessing for testing."""
     if missing := [key for key in _NEEDED if key not in values]:
         raise ValueError(f"it lacks {', '.join(missing)}")
     _, height, width = values.get("test_input_size") or values["input_size"]

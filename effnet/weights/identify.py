@@ -29,7 +29,7 @@ _SHOWN = 3
 def identify(
     arrays: Mapping[str, np.ndarray], *, name_hint: str, model: str | None = None, where: str = ""
 ) -> tuple[Scheme, ArchSpec]:
-    """Returns the naming scheme of the arrays and the network that they belong to.
+    """Return the naming scheme of the arrays and the network that they belong to.
 
     Classes and input channels are counted; without a classifier there are 0 classes. `name_hint` is the name of the
     file or of its repository, and `where` what errors call it if that is another. `model` names the network where that
@@ -52,7 +52,7 @@ def identify(
 
 
 def _sized(name: str, shapes: Shapes, scheme: Scheme) -> ArchSpec:
-    """Returns the named network with the classes and input channels that the shapes have."""
+    """Return the named network with the classes and input channels that the shapes have."""
     keys = foreign_names(get_spec(name, num_classes=1), scheme)
     stem = shapes.get(keys["stem.conv.weight"], ())
     bias = shapes.get(keys["classifier.bias"], (0,))
@@ -64,7 +64,7 @@ def _sized(name: str, shapes: Shapes, scheme: Scheme) -> ArchSpec:
 
 @lru_cache(maxsize=256)
 def _keys(name: str, scheme: Scheme) -> tuple[frozenset[str], frozenset[str]]:
-    """Returns the keys of a named network with and without a classifier; none where the scheme has none."""
+    """Return the keys of a named network with and without a classifier; none where the scheme has none."""
     try:
         names = foreign_names(get_spec(name, num_classes=1), scheme)
     except WeightsError:
@@ -89,21 +89,21 @@ def _timm_name(short: str) -> str:
 
 
 def _implied_name(short: str, scheme: Scheme) -> str | None:
-    """Returns the network's name under the rules of its scheme, or None where a scheme has more than one rule."""
+    """Return the network's name under the rules of its scheme, or None where a scheme has more than one rule."""
     if short.startswith("resnet") or scheme in ("lukemelas", "keras", "tensorflow"):
         return short
     return f"torchvision/efficientnet_{short}" if scheme == "torchvision" else None
 
 
 def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
-    """Returns the name that also tells padding and epsilon; raises WeightsError where neither scheme nor hint do."""
+    """Return the name that also tells padding and epsilon; raises WeightsError where neither scheme nor hint do."""
     implied = _implied_name(short, scheme)
     if implied:
         return implied
     plain = _timm_name(short)
     named = re.search(rf"(tf_)?{plain}(?![a-z0-9])", PurePath(hint).name.lower())
     if named:
-        # The same network, trained and tested on smaller pictures.
+        # The same network, trained and tested on smaller images.
         smaller = ".ns_jft_in1k_475" if short == "l2" and "475" in hint else ""
         return f"{named[1] or ''}{plain}{smaller}"
     names = [f"tf_{plain}", plain] if scheme == "timm" else [short, plain, f"torchvision/efficientnet_{short}"]
@@ -134,7 +134,7 @@ def _check_model(model: str, fitting: str | None, shapes: Shapes, scheme: Scheme
 
 
 def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSpec:
-    """Returns the network of this name with the widths of the shapes, where its layers are the same."""
+    """Return the network of this name with the widths of the shapes, where its layers are the same."""
     get_spec(model)  # an unknown name is a SpecError of its own
     try:
         if not _has_layers_of(model, shapes, scheme):
@@ -145,7 +145,7 @@ def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSp
 
 
 def _differences(model: str, shapes: Shapes, scheme: Scheme) -> str:
-    """Names the first keys and shapes that differ from those of the named network."""
+    """Name the first keys and shapes that differ from those of the named network."""
     try:
         expected = foreign_shapes(_sized(model, shapes, scheme), scheme)
     except WeightsError:
@@ -159,7 +159,7 @@ def _differences(model: str, shapes: Shapes, scheme: Scheme) -> str:
 
 
 def _alike(shapes: Shapes, scheme: Scheme) -> list[str]:
-    """Returns the named networks that have the same layers, of whatever widths."""
+    """Return the named networks that have the same layers, of whatever widths."""
     return [name for name in NAMES if _has_layers_of(name, shapes, scheme)]
 
 
@@ -181,5 +181,5 @@ def _no_such_network(shapes: Shapes, scheme: Scheme, *, where: str) -> WeightsEr
 
 
 def _overlap(name: str, shapes: Shapes, scheme: Scheme) -> float:
-    """Returns the share of names that a named network and these arrays have in common."""
+    """Return the share of names that a named network and these arrays have in common."""
     return max(len(shapes.keys() & keys) / len(shapes.keys() | keys) for keys in _keys(name, scheme))

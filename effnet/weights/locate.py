@@ -69,7 +69,7 @@ def find_network(
     beside: Sequence[str] = (),
     left: Sequence[str] = (),
 ) -> Found:
-    """Returns the network among `arrays`, whatever prefix it has, and its classifier, where it has one.
+    """Return the network among `arrays`, whatever prefix it has, and its classifier, where it has one.
 
     Averaged weights are preferred. A single linear layer below the classifier's own name (`classifier.1`) is the
     classifier; `head` names one that lies elsewhere. Where no whole network is found, all arrays are returned, for
@@ -102,7 +102,7 @@ def find_network(
 
 
 def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[str, Place, tuple[str, ...]] | None:
-    """Returns the key of the state, the place in it, and the prefixes of what else lies there; None without a network.
+    """Return the key of the state, the place in it, and the prefixes of what else lies there; None without a network.
 
     `states` are the names of arrays by the path that they have in a file. The prefixes are of other whole networks, in
     other states with their paths before them. Raises WeightsError if several are whole and none is preferred.
@@ -127,14 +127,14 @@ def _full(path: str, place: Place) -> str:
 
 
 def _rank(prefix: str) -> tuple[bool, int]:
-    """Returns what orders places: averaged weights, then the names that training scripts use, then others."""
+    """Return what orders places: averaged weights, then the names that training scripts use, then others."""
     words = [word for word in prefix.split(".") if word]
     known = [WRAPPERS.index(word) if word in WRAPPERS else len(WRAPPERS) for word in words[:1]]
     return not any(_AVERAGED.fullmatch(word) for word in words), min(known, default=-1)
 
 
 def _places(names: Collection[str]) -> list[Place]:
-    """Returns the prefixes under which names of a scheme lie, those with most of them first."""
+    """Return the prefixes under which names of a scheme lie, those with most of them first."""
     counts: Counter[tuple[str, Scheme]] = Counter()
     for scheme, pattern in PATTERNS.items():
         prefixed = re.compile(f"(?:{pattern})" if scheme in _SLASHED else rf"(?:.*?\.)??(?={pattern})")
@@ -153,7 +153,7 @@ def _places(names: Collection[str]) -> list[Place]:
 
 
 def _whole(names: Collection[str], scheme: Scheme) -> _Names | None:
-    """Returns the names of the known network that lies whole among these, and nothing of a larger one; else None."""
+    """Return the names of the known network that lies whole among these, and nothing of a larger one; else None."""
     present = set(names)
     for name in NAMES:
         known = _names(name, scheme)
@@ -176,7 +176,7 @@ def _names(name: str, scheme: Scheme) -> _Names | None:
 
 
 def _is_of(near: Sequence[str], key: str, prefix: str, network: _Names, scheme: Scheme) -> bool:
-    """Returns whether an array, by its name with or without the prefix, is of another network, which a note names."""
+    """Return whether an array, by its name with or without the prefix, is of another network, which a note names."""
     own = {*network.roots, root_of(network.classifier[0], scheme)}
     for other in near:
         if key.startswith(other) or f"{prefix}{key}".startswith(other):
@@ -189,7 +189,7 @@ def _bias_of(weight: str) -> str:
 
 
 def _head_name(others: Mapping[str, np.ndarray], network: _Names, scheme: Scheme) -> str:
-    """Returns the name of the only matrix of the classifier, if it has at most a bias beside it; else nothing."""
+    """Return the name of the only matrix of the classifier, if it has at most a bias beside it; else nothing."""
     weight, _ = network.classifier
     own = [key for key in others if root_of(key, scheme) == root_of(weight, scheme)]
     matrices = [key for key in own if key == weight or np.ndim(others[key]) == 2]
@@ -225,7 +225,7 @@ def _matrices(others: Mapping[str, np.ndarray]) -> str:
 
 
 def no_classifier(found: Found, *, where: str) -> WeightsError:
-    """Returns the error for a network that must have a classifier and has none under its own name."""
+    """Return the error for a network that must have a classifier and has none under its own name."""
     advice = "; if one of them classifies the pooled features, name it: --head NAME" if _matrices(found.others) else ""
     return WeightsError(
         f"{where} must hold a classifier; none lies under the network's own name; linear layers beside it: "
@@ -234,7 +234,7 @@ def no_classifier(found: Found, *, where: str) -> WeightsError:
 
 
 def _place_notes(prefix: str, beside: Sequence[str]) -> tuple[str, ...]:
-    """Returns sentences on where the network lies, and on the others that are not taken."""
+    """Return sentences on where the network lies, and on the others that are not taken."""
     averaged = " (averaged weights)" if any(map(_AVERAGED.fullmatch, prefix.split("."))) else ""
     notes = (f"the network lies under {printable(prefix)[:80]}{averaged}",) if prefix else ()
     if beside:
@@ -243,6 +243,6 @@ def _place_notes(prefix: str, beside: Sequence[str]) -> tuple[str, ...]:
 
 
 def some(names: Iterable[str]) -> str:
-    """Returns the first of these names, fit for a terminal, and how many more there are."""
+    """Return the first of these names, fit for a terminal, and how many more there are."""
     every = [printable(name)[:80] for name in names]
     return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")

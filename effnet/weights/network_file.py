@@ -44,7 +44,7 @@ class NetworkFile:
 def read_network(
     path: Path, *, entry: PublishedWeights | None, model: str | None = None, head: str | None = None
 ) -> NetworkFile:
-    """Returns the network of a file: of the weights `entry`, if these are known, or of the network `model`, if that is.
+    """Return the network of a file: of the weights `entry`, if these are known, or of the network `model`, if that is.
 
     `head` names its classifier if that lies elsewhere. The name that a training script kept in the file tells what
     shapes cannot, as the file's own does. Raises WeightsError if there is no network that effnet knows.
@@ -76,7 +76,7 @@ def read_network(
 
 
 def _contradiction(spec: ArchSpec, told: str) -> tuple[str, ...]:
-    """Returns a note if the checkpoint tells another network of these layers than was asked for."""
+    """Return a note if the checkpoint tells another network of these layers than was asked for."""
     try:
         other = get_spec(told) if told else spec
     except SpecError:
@@ -88,7 +88,7 @@ def _contradiction(spec: ArchSpec, told: str) -> tuple[str, ...]:
 
 
 def named_or_none(name: str | None) -> PublishedWeights | None:
-    """Returns the published weights of exactly this name, an id or one that timm once had for it, or None."""
+    """Return the published weights of exactly this name, an id or one that timm once had for it, or None."""
     try:
         return named(name or "")
     except WeightsError:
@@ -96,7 +96,7 @@ def named_or_none(name: str | None) -> PublishedWeights | None:
 
 
 def published_file(path: Path, spec: ArchSpec) -> PublishedWeights | None:
-    """Returns the published weights of this network whose published hash the file has, whatever it is called, or None.
+    """Return the published weights of this network whose published hash the file has, whatever it is called, or None.
 
     Of several with one hash, it is the one whose file has that name, or else the first.
     """
@@ -107,7 +107,7 @@ def published_file(path: Path, spec: ArchSpec) -> PublishedWeights | None:
 
 
 def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Preprocess:
-    """Returns the preprocessing of the published weights whose name the file bears, or else of all of its network.
+    """Return the preprocessing of the published weights whose name the file bears, or else of all of its network.
 
     Raises WeightsError if those differ.
     """
@@ -119,14 +119,14 @@ def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Prep
     if len(choices) > 1 and found.statistics is None:
         ids = " or ".join(f"--model {entry.id}" for entry in choices[:_SHOWN])
         raise WeightsError(
-            f"{path} holds {found.spec.name}, and the published weights of this network differ in what pictures must "
+            f"{path} holds {found.spec.name}, and the published weights of this network differ in what images must "
             f"look like (mean, deviation, crop or interpolation); say which these are, or came from: {ids}"
         )
     return preprocess_of(choices[0])
 
 
 def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) -> tuple[Preprocess, str]:
-    """Returns as `preprocess_for` does, and in words whose preprocessing it is; where several differ, the first's.
+    """Return as `preprocess_for` does, and in words whose preprocessing it is; where several differ, the first's.
 
     The first of the catalog is the one that timm and torchvision themselves begin with.
     """
@@ -142,7 +142,7 @@ def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) 
 
 
 def preprocess_choices(found: NetworkFile) -> list[PublishedWeights]:
-    """Returns published weights of the same network and naming scheme, the best of each way to prepare images."""
+    """Return published weights of the same network and naming scheme, the best of each way to prepare images."""
     first_of: dict[object, PublishedWeights] = {}
     for e in of_network(found.spec, scheme=found.scheme):
         first_of.setdefault((e.mean, e.std, e.test_crop, e.interpolation, e.mode), e)
@@ -158,7 +158,7 @@ def _bearing(found: NetworkFile, *names: str | None) -> PublishedWeights | None:
 
 
 def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:
-    """Returns preprocessing with the file's own normalisation, if it has one, for the channels of its network."""
+    """Return preprocessing with the file's own normalisation, if it has one, for the channels of its network."""
     if found.statistics is not None:
         mean, std = found.statistics
         preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
@@ -169,7 +169,7 @@ def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:
 
 
 def default_names(num_classes: int) -> tuple[str, ...]:
-    """Returns the names of ImageNet's classes where there are as many, else numbers for names."""
+    """Return the names of ImageNet's classes where there are as many, else numbers for names."""
     # A background among 1001 classes is gone by now.
     names = class_names(num_classes) if num_classes not in (0, _WITH_BACKGROUND) else None
     return names if names is not None else tuple(f"class {i}" for i in range(num_classes))

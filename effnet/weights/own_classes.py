@@ -33,7 +33,7 @@ def read_classes(
     where: str,
     order: ClassOrder | None = None,
 ) -> tuple[tuple[str, ...], str]:
-    """Returns the names of the `count` classes of the checkpoint `where`, and in words where they come from.
+    """Return the names of the `count` classes of the checkpoint `where`, and in words where they come from.
 
     `classes` are the names in the order of the outputs, or a file of them (a line a class; JSON as a list or as
     {name: number}), or "imagenet", or labelled data, whose classes are sorted as torchvision's ImageFolder
@@ -115,7 +115,7 @@ def _from_json(value: object, path: Path) -> tuple[str, ...]:
 
 
 def _check_numbers(names: Sequence[str], path: Path) -> None:
-    """Raises InputError if each line has a number of its own and these are in another order than the lines."""
+    """Raise InputError if each line has a number of its own and these are in another order than the lines."""
     matches = [_NUMBERED.fullmatch(name) for name in names]
     numbers = [int(m[1] or m[2]) for m in matches if m and len(m[1] or m[2]) < 9]
     if len(numbers) != len(names) or numbers == sorted(numbers):

@@ -55,7 +55,7 @@ class Pickle:
 
 
 def read_pickle(stream: BinaryIO) -> Pickle:
-    """Returns what the next pickle of `stream` describes; the stream then stands behind it.
+    """Return what the next pickle of `stream` describes; the stream then stands behind it.
 
     Of a dictionary those entries are kept whose keys are texts; sets become tuples. Raises ValueError where it is
     damaged. Memory and time grow with the bytes that are read alone, so `stream` must be one of bounded size.
@@ -89,12 +89,12 @@ class _Machine:
             raise ValueError(f"its pickle uses {opcode}, which weights never need")
 
     def since_mark(self) -> list[Any]:
-        """Returns what was put on the stack since the last mark, and takes it off."""
+        """Return what was put on the stack since the last mark, and takes it off."""
         found, self.stack = self.stack, self.below.pop()
         return found
 
     def gather(self, kind: type[tuple] | type[list]) -> None:
-        """Puts what came since the last mark on the stack as one."""
+        """Put what came since the last mark on the stack as one."""
         found = self.since_mark()
         self.stack.append(kind(found))
 
@@ -118,7 +118,7 @@ class _Machine:
         self.name(f"{module}.{name}")
 
     def call(self, arguments: Any) -> None:
-        """Puts a description of a call in place of what is called; dictionaries alone are made."""
+        """Put a description of a call in place of what is called; dictionaries alone are made."""
         called = self.stack.pop()
         if not isinstance(called, Name | Call) or not isinstance(arguments, tuple):
             raise ValueError("its pickle calls what has no name")
@@ -136,7 +136,7 @@ class _Machine:
             self.stack.append(Call(called.text, arguments))
 
     def build(self) -> None:
-        """Gives a namespace its attributes; what else has a state is described only, and goes without it."""
+        """Give a namespace its attributes; what else has a state is described only, and goes without it."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], Namespace) and isinstance(state, dict):
             self.stack[-1].update(state)

@@ -35,7 +35,7 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".ckpt", ".
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """A network with its weights, keyed by effnet's names, and what its pictures must look like.
+    """A network with its weights, keyed by effnet's names, and what its images must look like.
 
     `class_names` are empty where there is no classifier. `source` is the id or the path that it came from. `published`
     is the id of the published weights that these are, proven by where they were fetched or by a hash, and empty for
@@ -58,7 +58,7 @@ class Pretrained:
     notes: tuple[str, ...] = ()
 
     def knows(self, class_names: Sequence[str], *, split_seed: int, group_by: str = "") -> bool:
-        """Returns whether it was trained to tell these classes, and on none of the pictures held out by this split."""
+        """Return whether it was trained to tell these classes, and on none of the images held out by this split."""
         same_split = (self.split_seed, self.group_by) == (split_seed, group_by)
         return self.class_names == tuple(class_names) and same_split
 
@@ -66,7 +66,7 @@ class Pretrained:
 def load_pretrained(
     what: str, *, model: str | None = None, offline: bool = False, progress: Progress | None = None
 ) -> Pretrained:
-    """Returns the weights that `what` stands for: an id of the catalog, a file or checkpoint, or a bundle's folder.
+    """Return the weights that `what` stands for: an id of the catalog, a file or checkpoint, or a bundle's folder.
 
     A file's network is found from its names, its shapes, its own name and timm's config.json beside it; `model` says
     what they cannot: a network, or the id of published weights whose preprocessing these need. TensorFlow's 1001
@@ -82,7 +82,7 @@ def load_pretrained(
 def load_published(
     entry: PublishedWeights, *, file: Path | None = None, offline: bool = False, progress: Progress | None = None
 ) -> Pretrained:
-    """Returns the weights of `entry` from its cache or origin, or those of its network from `file`, of any format.
+    """Return the weights of `entry` from its cache or origin, or those of its network from `file`, of any format.
 
     What `file` holds is called published only if that is proven: by its hash, or as a bundle that has not changed since
     it was made of published weights. Raises WeightsError where they cannot be had or read, or where `file` holds
@@ -116,7 +116,7 @@ def _check_network(spec: ArchSpec, entry: PublishedWeights, *, where: str) -> No
 
 
 def find_source(what: str) -> Path | PublishedWeights:
-    """Returns the file, folder or set of published weights that `what` stands for, without reading or fetching it.
+    """Return the file, folder or set of published weights that `what` stands for, without reading or fetching it.
 
     A path that exists comes first, but for a whole id of the catalog. Raises WeightsError where there is none, or
     where effnet cannot build the network.
@@ -160,7 +160,7 @@ def _from_bundle(folder: Path) -> Pretrained:
 
 
 def _from_file(path: Path, *, model: str | None) -> Pretrained:
-    """Returns what a file holds; it is called by a published name only if its hash is the published one."""
+    """Return what a file holds; it is called by a published name only if its hash is the published one."""
     file, asked = weights_in(path), named_or_none(model)
     described = None if asked else read_hub_config(path)
     known = with_file(file.name)
@@ -199,9 +199,9 @@ def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWei
 
 
 def adapted(found: Pretrained, *, num_classes: int, in_channels: int, resolution: int) -> Pretrained:
-    """Returns the backbone with a classifier of zeros for `num_classes`, for `in_channels`, at `resolution` pixels.
+    """Return the backbone with a classifier of zeros for `num_classes`, for `in_channels`, at `resolution` pixels.
 
-    Pictures whose channels are all alike give the features that they gave as red, green and blue, but for a pixel at
+    Images whose channels are all alike give the features that they gave as red, green and blue, but for a pixel at
     the border: the stem's filters take over the deviations, the norm behind it the means.
     """
     spec = dataclasses.replace(
@@ -217,11 +217,11 @@ def adapted(found: Pretrained, *, num_classes: int, in_channels: int, resolution
 
 
 def _adapt_input_(state: Arrays, spec: ArchSpec, before: Preprocess, after: Preprocess) -> None:
-    """Makes the stem read pictures of other channels, as `adapt_stem` says, under another mean and deviation."""
+    """Make the stem read images of other channels, as `adapt_stem` says, under another mean and deviation."""
     kernel = state["stem.conv.weight"]
 
     def response(kernel: np.ndarray, preprocess: Preprocess, level: float) -> np.ndarray:
-        """Returns what a plain picture of this brightness gives, away from the border."""
+        """Return what a plain image of this brightness gives, away from the border."""
         values = (level - np.array(preprocess.mean)) / np.array(preprocess.std)
         return np.einsum("oikl,i->o", kernel, values)
 

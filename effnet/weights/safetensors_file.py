@@ -33,13 +33,13 @@ class _Row:
 
 
 def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays and the metadata of a file, as `read_safetensors` does; a pipe or a folder is an OSError."""
+    """Return the arrays and the metadata of a file, as `read_safetensors` does; a pipe or a folder is an OSError."""
     with open_regular(path) as file:
         return read_safetensors(file, where=Path(path))
 
 
 def read_safetensors(file: BinaryIO, *, where: object) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays by name, and the metadata; bfloat16 and 8-bit floating-point numbers become 32-bit, exactly.
+    """Return the arrays by name, and the metadata; bfloat16 and 8-bit floating-point numbers become 32-bit, exactly.
 
     Raises ValueError, with a reason on one line, where the file is damaged; WeightsError where it holds another kind
     of numbers, or more than effnet reads.
@@ -83,7 +83,7 @@ def _declared(name: str, row: _Row, where: object) -> Declared:
 
 
 def _check_places(rows: Mapping[str, _Row], data_bytes: int) -> None:
-    """Raises ValueError unless the tensors fill the file, one behind the other."""
+    """Raise ValueError unless the tensors fill the file, one behind the other."""
     place = 0
     for row in sorted(rows.values(), key=lambda row: (row.begin, row.end)):
         size = Declared(name="", shape=row.shape, itemsize=np.dtype(KINDS[row.kind]).itemsize).size_bytes

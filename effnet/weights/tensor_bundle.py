@@ -49,7 +49,7 @@ class _Entry(NamedTuple):
 
 
 def read_bundle(prefix: Path, *, keep: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
-    """Returns the numeric variables of the checkpoint PREFIX.index whose name `keep` accepts; bfloat16 as 32-bit.
+    """Return the numeric variables of the checkpoint PREFIX.index whose name `keep` accepts; bfloat16 as 32-bit.
 
     Raises WeightsError where a file is missing or damaged, or a variable is stored in slices.
     """
@@ -87,7 +87,7 @@ def _check_sizes(wanted: Mapping[str, _Entry], files: Mapping[int, BinaryIO], in
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the keys and values of a LevelDB table in order; raises ValueError where it is damaged or compressed."""
+    """Yield the keys and values of a LevelDB table in order; raises ValueError where it is damaged or compressed."""
     if len(data) < _FOOTER or not data.endswith(TABLE_MAGIC):
         raise ValueError("its end is missing or is that of another format")
     footer = data[-_FOOTER:]
@@ -142,7 +142,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yields the fields of a protocol buffer: their numbers, and integers or bytes."""
+    """Yield the fields of a protocol buffer: their numbers, and integers or bytes."""
     at = 0
     while at < len(message):
         tag, at = _read_varint(message, at)
@@ -164,7 +164,7 @@ def _read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _read_header(message: bytes | None) -> int:
-    """Returns the number of shards from a BundleHeaderProto."""
+    """Return the number of shards from a BundleHeaderProto."""
     if message is None:
         raise ValueError("it has no header")
     fields = dict(_read_fields(message))
@@ -180,7 +180,7 @@ def _whole(value: int | bytes) -> int:
 
 
 def _read_entry(message: bytes) -> _Entry:
-    """Decodes a BundleEntryProto; a field that is absent is zero."""
+    """Decode a BundleEntryProto; a field that is absent is zero."""
     fields: dict[int, int | bytes] = dict(_read_fields(message))
     shape = []
     for number, dim in _read_fields(fields.get(2, b"")):

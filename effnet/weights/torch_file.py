@@ -84,12 +84,12 @@ class _View:
 
 
 def is_tensor(value: object) -> bool:
-    """Returns whether part of a pickle's value is a tensor, be it one that can be read or not."""
+    """Return whether part of a pickle's value is a tensor, be it one that can be read or not."""
     return isinstance(value, Call) and _REBUILT.fullmatch(value.name) is not None
 
 
 def read_zipped(file: BinaryIO, archive: zipfile.ZipFile, *, choose: Choose, where: object) -> dict[str, np.ndarray]:
-    """Returns the arrays of the tensors that `choose` picks from an archive of torch.save, opened from `file`.
+    """Return the arrays of the tensors that `choose` picks from an archive of torch.save, opened from `file`.
 
     Raises ValueError where it is damaged, ForeignPickleError where it names what weights do not need, WeightsError
     where a tensor has no numbers or asks for more than the file has.
@@ -124,7 +124,7 @@ def _member(archive: zipfile.ZipFile, name: str, *, most: int) -> bytes:
 
 
 def read_plain(file: BinaryIO, *, choose: Choose, where: object) -> dict[str, np.ndarray]:
-    """Returns the arrays of the tensors that `choose` picks from pickles in a row, as torch wrote them before 1.6.
+    """Return the arrays of the tensors that `choose` picks from pickles in a row, as torch wrote them before 1.6.
 
     Raises what `read_zipped` does.
     """
@@ -173,7 +173,7 @@ def _checked(pickle: Pickle) -> Pickle:
 def _arrays(
     chosen: Mapping[str, Any], read: Callable[[_Storage], bytes], *, file_bytes: int, where: object
 ) -> dict[str, np.ndarray]:
-    """Reads each storage once, and copies the views of it that are wanted."""
+    """Read each storage once, and copies the views of it that are wanted."""
     views = {name: _view(value, name=name, where=where) for name, value in chosen.items()}
     check_declared(
         (
@@ -212,7 +212,7 @@ def _copy(data: bytes, view: _View) -> np.ndarray:
 
 
 def _storage(outside: Outside) -> _Storage:
-    """Returns what a pickle says of a storage; raises ValueError where it says something else."""
+    """Return what a pickle says of a storage; raises ValueError where it says something else."""
     try:
         _, named, key, _, count, *more = outside.description
         name = re.fullmatch(r"torch\.(?:\w+\.)*(\w+)Storage", named.text)[1]  # type: ignore[index]

@@ -32,7 +32,7 @@ class _Origin(NamedTuple):
 def transfer(
     state: Mapping[str, np.ndarray], *, source: ArchSpec, target: ArchSpec, keep: Keep | None = None
 ) -> Arrays:
-    """Returns weights for `target` made from `state`, those of `source`; both as arrays under effnet's names.
+    """Return weights for `target` made from `state`, those of `source`; both as arrays under effnet's names.
 
     With a `keep`, `target` is what it leaves of `source`: kept channels and blocks have their weights and their norms'
     statistics as they were, so that the network computes what the source does with its other channels set to zero.
@@ -104,7 +104,7 @@ def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Laye
 
 
 def _passed(source: ArchSpec, keep: Keep) -> dict[str, str]:
-    """Returns the width that each dropped block's output stands for."""
+    """Return the width that each dropped block's output stands for."""
     found, before = {}, "stem"
     for i, row in enumerate(keep.stages):
         for j, kept in enumerate(row):
@@ -147,7 +147,7 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
 
 
 def _spread(have: int, want: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the source's channel of each of `want` channels, and which of these the source does not have."""
+    """Return the source's channel of each of `want` channels, and which of these the source does not have."""
     places = np.arange(want)
     return places % have, places >= have
 
@@ -172,7 +172,7 @@ def _check_alike(source: ArchSpec, target: ArchSpec) -> None:
 
 
 def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) -> None:
-    """Raises WeightsError where the blocks are of two sorts; a copy that was `added` may have a shortcut of its own."""
+    """Raise WeightsError where the blocks are of two sorts; a copy that was `added` may have a shortcut of its own."""
     for what in ("kind", "kernel_size", "residual"):
         if what == "residual" and added and ours.residual != "projection":
             continue

@@ -24,7 +24,7 @@ _LAST = {
 
 
 def read_widths(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> ArchSpec:
-    """Returns `base` with the widths that these foreign shapes have.
+    """Return `base` with the widths that these foreign shapes have.
 
     All foreign names of `base` must be there. An identity shortcut stays where the widths still allow it. Raises
     WeightsError where no widths give these shapes, SpecError where they make no network.
@@ -50,7 +50,7 @@ def read_widths(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> 
 
 
 def _outputs(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> dict[str, int]:
-    """Returns how many channels every convolution puts out."""
+    """Return how many channels every convolution puts out."""
     outputs, names = {}, foreign_names(base, scheme)
     for name, layer in parametrised(base):
         if layer.op != "conv":

@@ -1,7 +1,7 @@
 // A bundle's model.onnx in a web page. Serve a folder that holds this page and model.onnx:
 //   cp examples/browser/* effnet-photos/ && python -m http.server -d effnet-photos
 // To work offline, put onnxruntime-web's dist folder beside it, as ort/, and open index.html?ort=ort/
-// With ?picture=FILE the page classifies that file at once.
+// With ?image=FILE the page classifies that file at once.
 const words = new URLSearchParams(location.search);
 const home = new URL(words.get("ort") ?? "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/", location.href);
 const find = (id) => document.getElementById(id);
@@ -45,7 +45,7 @@ function readTexts(bytes) {
 }
 
 // Resizes and crops as `preprocess` says and returns bytes [side, side, channels]; a browser's resampling is not
-// Pillow's, so that probabilities differ a little where a picture must be resized.
+// Pillow's, so that probabilities differ a little where an image must be resized.
 function prepare(image, preprocess, canvas) {
   const { resolution: side, crop, mode, mean } = preprocess;
   const shorter = Math.floor(side / crop), least = Math.min(image.width, image.height);
@@ -55,7 +55,7 @@ function prepare(image, preprocess, canvas) {
     pad: (length) => Math.max(1, Math.floor((side * length) / Math.max(image.width, image.height))),
   };
   const sized = ways[mode];
-  if (!sized) throw new Error(`its pictures are resized as "${mode}", which this page does not know`);
+  if (!sized) throw new Error(`its images are resized as "${mode}", which this page does not know`);
   const width = sized(image.width), height = sized(image.height);
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -63,9 +63,9 @@ function prepare(image, preprocess, canvas) {
   context.imageSmoothingQuality = "high";
   const levels = [0, 1, 2].map((i) => Math.floor(255 * mean[i % mean.length] + 0.5));
   const place = [-Math.round((width - side) / 2), -Math.round((height - side) / 2), width, height];
-  context.fillStyle = `rgb(${levels})`; // around a padded picture
+  context.fillStyle = `rgb(${levels})`; // around a padded image
   context.fillRect(0, 0, side, side);
-  context.fillStyle = "#000"; // what shows through a picture with holes
+  context.fillStyle = "#000"; // what shows through an image with holes
   context.fillRect(...place);
   context.drawImage(image, ...place);
   const pixels = context.getImageData(0, 0, side, side).data, channels = mean.length;
@@ -102,7 +102,7 @@ async function main() {
   const bytes = new Uint8Array(await response.arrayBuffer()), texts = readTexts(bytes);
   const names = JSON.parse(texts.class_names), preprocess = JSON.parse(texts.preprocess);
   const { resolution: side, mean } = preprocess;
-  if (![1, 3].includes(mean.length)) throw new Error(`a browser's pictures have 1 or 3 channels, not ${mean.length}`);
+  if (![1, 3].includes(mean.length)) throw new Error(`a browser's images have 1 or 3 channels, not ${mean.length}`);
 
   const ort = await import(new URL("ort.wasm.min.mjs", home));
   ort.env.wasm.wasmPaths = home.href;
@@ -132,7 +132,7 @@ async function main() {
     find("drop").classList.remove("over");
     attempt(event.dataTransfer.files[0]);
   });
-  if (words.has("picture")) await attempt(await (await fetch(words.get("picture"))).blob());
+  if (words.has("image")) await attempt(await (await fetch(words.get("image"))).blob());
 }
 
 main()

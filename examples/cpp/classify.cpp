@@ -1,6 +1,6 @@
 // A finished model in C++: its model.onnx holds normalisation and class names.
-// classify model.onnx picture.ppm prints the likeliest classes; the picture has the model's own side and was resized as
-// `preprocess` in the file's metadata says (mode center, squash or pad); for a square picture and crop 1 they are one:
+// classify model.onnx image.ppm prints the likeliest classes; the image has the model's own side and was resized as
+// `preprocess` in the file's metadata says (mode center, squash or pad); for a square image and crop 1 they are one:
 //   python -c "from PIL import Image; Image.open('cat.jpg').convert('RGB').resize((224, 224)).save('cat.ppm')"
 #include <onnxruntime_cxx_api.h>
 
@@ -14,25 +14,25 @@
 #include <string>
 #include <vector>
 
-struct Picture {
+struct Image {
   int64_t height = 0, width = 0, channels = 0;
   std::vector<uint8_t> pixels;  // [height, width, channels]
 };
 
 // Reads a binary PPM (P6) or PGM (P5) of 8 bits without comments.
-static Picture read_picture(const std::string& path) {
+static Image read_image(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::string kind;
   int most = 0;
-  Picture picture;
-  file >> kind >> picture.width >> picture.height >> most;
+  Image image;
+  file >> kind >> image.width >> image.height >> most;
   if (!file || (kind != "P6" && kind != "P5") || most != 255) throw std::runtime_error(path + " must be a PPM or PGM of 8 bits");
   file.get();  // the one blank before the pixels
-  picture.channels = kind == "P6" ? 3 : 1;
-  picture.pixels.resize(picture.height * picture.width * picture.channels);
-  file.read(reinterpret_cast<char*>(picture.pixels.data()), static_cast<std::streamsize>(picture.pixels.size()));
+  image.channels = kind == "P6" ? 3 : 1;
+  image.pixels.resize(image.height * image.width * image.channels);
+  file.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size()));
   if (!file) throw std::runtime_error(path + " ends before its last pixel");
-  return picture;
+  return image;
 }
 
 // Returns the texts of a JSON list, such as ["cat", "caf\u00e9"]; effnet writes names as UTF-8, and escapes only " \ and
@@ -66,17 +66,17 @@ static int run(const std::string& model, const std::string& path) {
   if (!listed) throw std::runtime_error(model + " holds no class names: it is not effnet's");
   const auto names = read_list(listed.get());
 
-  auto picture = read_picture(path);
+  auto image = read_image(path);
   auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();  // [batch, side, side, channels]
   shape[0] = 1;
-  if (shape != std::vector<int64_t>{1, picture.height, picture.width, picture.channels}) {
-    throw std::runtime_error("the picture must have " + std::to_string(shape[2]) + " x " + std::to_string(shape[1]) + " pixels of " + std::to_string(shape[3]) + " channels");
+  if (shape != std::vector<int64_t>{1, image.height, image.width, image.channels}) {
+    throw std::runtime_error("the image must have " + std::to_string(shape[2]) + " x " + std::to_string(shape[1]) + " pixels of " + std::to_string(shape[3]) + " channels");
   }
   auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  auto image = Ort::Value::CreateTensor<uint8_t>(memory, picture.pixels.data(), picture.pixels.size(), shape.data(), shape.size());
+  auto input = Ort::Value::CreateTensor<uint8_t>(memory, image.pixels.data(), image.pixels.size(), shape.data(), shape.size());
   const char* inputs[] = {"image"};
   const char* outputs[] = {"probabilities"};
-  auto found = session.Run(Ort::RunOptions{nullptr}, inputs, &image, 1, outputs, 1);
+  auto found = session.Run(Ort::RunOptions{nullptr}, inputs, &input, 1, outputs, 1);
   const float* probabilities = found[0].GetTensorData<float>();
 
   std::vector<size_t> order(names.size());
@@ -90,7 +90,7 @@ static int run(const std::string& model, const std::string& path) {
 
 int main(int count, char** words) {
   if (count != 3) {
-    std::cerr << "usage: classify model.onnx picture.ppm\n";
+    std::cerr << "usage: classify model.onnx image.ppm\n";
     return 2;
   }
   try {

@@ -1,4 +1,4 @@
-"""Pictures under the names that break programs."""
+"""Images under the names that break programs."""
 
 import shutil
 from pathlib import Path
@@ -11,9 +11,9 @@ NASTY = ("[1].png", "a b.png", "new\nline.png", "quote\"'.png", "é 😀.png")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of one picture under several names, one of them in a folder of its own."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder of one image under several names, one of them in a folder of its own."""
+    folder = tmp_path / "images"
     (folder / "deep er").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "plain.png")

@@ -26,7 +26,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Replaces the clock: a made-up measurement of each file, at once."""
+    """Replace the clock: a made-up measurement of each file, at once."""
     calls = []
 
     def measure(path, *, threads, batch, rounds, seconds):

@@ -16,14 +16,14 @@ def test_evaluate_repeats_the_reports_score(run_cli, small_bundle):
     assert found == report["test"]
     first, table = run_cli("evaluate", small_bundle, "digits").out.split("\n", 1)
     assert first == "The bundle was fitted on these data: the test split (269 images) is scored."
-    assert table.startswith(f"accuracy {report['test_accuracy']:.2%} on 269 pictures (95 % confidence ")
+    assert table.startswith(f"accuracy {report['test_accuracy']:.2%} on 269 images (95 % confidence ")
 
 
-def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, tiny_pictures, tmp_path):
+def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, tiny_images, tmp_path):
     path = bundle_copy / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threshold": 0.3}))
-    strange = shutil.copytree(tiny_pictures, tmp_path / "strange")
-    (strange / "broken.png").write_bytes(b"no picture")
+    strange = shutil.copytree(tiny_images, tmp_path / "strange")
+    (strange / "broken.png").write_bytes(b"no image")
     words = ["evaluate", bundle_copy, "digits", "--unknown-from", strange]
     found = json.loads(run_cli(*words, "--format", "json").out)
     assert (found["answered"]["threshold"], found["unknown"]["images"], found["unknown"]["unreadable"]) == (0.3, 60, 1)
@@ -36,14 +36,12 @@ def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, 
     assert lines[2].startswith(f"calibration error (ECE) {found['sureness']['ece']:.2%}, negative log-likelihood ")
     assert lines[3].startswith(f"threshold 0.3: {found['answered']['coverage']:.2%} are answered, ")
     rejected, auroc = found["unknown"]["rejected"], found["unknown"]["auroc"]
-    assert lines[4] == (
-        f"unknown pictures: {rejected:.2%} rejected, AUROC {auroc:.3f} on 60 (1 more could not be read)"
-    )
+    assert lines[4] == (f"unknown images: {rejected:.2%} rejected, AUROC {auroc:.3f} on 60 (1 more could not be read)")
 
 
-def test_evaluate_names_a_folder_without_unknown_pictures_at_once(run_cli, small_bundle, tmp_path):
+def test_evaluate_names_a_folder_without_unknown_images_at_once(run_cli, small_bundle, tmp_path):
     message = refused(run_cli("evaluate", small_bundle, "digits", "--unknown-from", tmp_path / "gone"))
-    assert message == f"unknown pictures must be in a folder; {tmp_path / 'gone'} is none"
+    assert message == f"unknown images must be in a folder; {tmp_path / 'gone'} is none"
 
 
 def test_evaluate_takes_each_split_and_all_of_them(run_cli, small_bundle):
@@ -56,14 +54,14 @@ def test_evaluate_takes_each_split_and_all_of_them(run_cli, small_bundle):
     assert sizes == {"train": 1259, "val": 269, "test": 269, "all": 1797}
 
 
-def test_evaluate_names_a_class_that_the_model_does_not_know(run_cli, small_bundle, tiny_pictures):
-    message = refused(run_cli("evaluate", small_bundle, tiny_pictures))
+def test_evaluate_names_a_class_that_the_model_does_not_know(run_cli, small_bundle, tiny_images):
+    message = refused(run_cli("evaluate", small_bundle, tiny_images))
     assert message == "the model knows no class 'dark'; it knows 10 classes"
 
 
-def test_evaluate_takes_data_with_some_of_the_models_classes(run_cli, small_bundle, tiny_pictures, tmp_path):
-    shutil.copytree(tiny_pictures / "dark", tmp_path / "0")
-    shutil.copytree(tiny_pictures / "light", tmp_path / "8")
+def test_evaluate_takes_data_with_some_of_the_models_classes(run_cli, small_bundle, tiny_images, tmp_path):
+    shutil.copytree(tiny_images / "dark", tmp_path / "0")
+    shutil.copytree(tiny_images / "light", tmp_path / "8")
     found = json.loads(run_cli("evaluate", small_bundle, tmp_path, "--split", "all", "--format", "json").out)
     assert found["images"] == 40
     assert [row["support"] for row in found["per_class"]] == [20, 0, 0, 0, 0, 0, 0, 0, 20, 0]
@@ -79,29 +77,27 @@ def test_a_folder_with_one_image_a_class_is_scored_whole(data, run_cli, small_bu
     source = tmp_path / ("one" if data == "folder" else "m.csv")
     first, second, *_ = run_cli("evaluate", small_bundle, source).out.splitlines()
     assert first == "The bundle was fitted on other data: all 4 images of these data are scored."
-    assert " on 4 pictures (95 % confidence " in second
+    assert " on 4 images (95 % confidence " in second
     if data == "folder":
         message = refused(run_cli("evaluate", small_bundle, source, "--split", "test"))
         assert message.startswith(
             "the part test must be in the data, but they are not split, and the bundle was not fi"
         )
         ran = run_cli("export", small_bundle, "--data", source, "--out", tmp_path / "out")
-        assert " on 4 pictures of these data, " in ran.out
+        assert " on 4 images of these data, " in ran.out
         assert (tmp_path / "out" / "split.json").is_file()
 
 
-def test_export_writes_the_same_file_again_and_proves_it(run_cli, bundle_copy, tiny_pictures):
+def test_export_writes_the_same_file_again_and_proves_it(run_cli, bundle_copy, tiny_images):
     path = bundle_copy / "model.onnx"
     before = path.read_bytes()
     path.unlink()
     ran = run_cli("export", bundle_copy)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(f"wrote {path}: largest difference of a probability ")
-    assert ran.out.endswith("same class on 100.0% of 64 random pictures\n")
+    assert ran.out.endswith("same class on 100.0% of 64 random images\n")
     assert path.read_bytes() == before
-    assert (
-        " of 60 pictures; not scored: the model knows no" in run_cli("export", bundle_copy, "--data", tiny_pictures).out
-    )
+    assert " of 60 images; not scored: the model knows no" in run_cli("export", bundle_copy, "--data", tiny_images).out
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
@@ -143,16 +139,16 @@ def test_a_folder_that_is_no_bundle_is_named(verb, run_cli, tmp_path):
     assert message == f"a bundle is a folder with a config.json; {tmp_path} has none that can be read"
 
 
-def test_inspect_says_the_same_in_words_and_as_json(run_cli, tiny_pictures):
-    found = json.loads(run_cli("inspect", tiny_pictures, "--format", "json").out)
-    text = run_cli("inspect", tiny_pictures).out
-    assert "60 pictures, 3 classes (42 train, 9 val, 9 test)" in text
+def test_inspect_says_the_same_in_words_and_as_json(run_cli, tiny_images):
+    found = json.loads(run_cli("inspect", tiny_images, "--format", "json").out)
+    text = run_cli("inspect", tiny_images).out
+    assert "60 images, 3 classes (42 train, 9 val, 9 test)" in text
     assert {"dark", "light", "middle"} <= set(json.dumps(found).replace('"', " ").split())
 
 
-def test_inspect_strict_makes_a_damaged_picture_an_error(run_cli, tiny_pictures, tmp_path):
-    data = shutil.copytree(tiny_pictures, tmp_path / "shades")
-    (data / "dark" / "00.png").write_bytes(b"no picture")
+def test_inspect_strict_makes_a_damaged_image_an_error(run_cli, tiny_images, tmp_path):
+    data = shutil.copytree(tiny_images, tmp_path / "shades")
+    (data / "dark" / "00.png").write_bytes(b"no image")
     assert run_cli("inspect", data).code == 0
     ran = run_cli("inspect", data, "--strict")
     assert ran.code == 2

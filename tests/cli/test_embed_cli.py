@@ -18,15 +18,15 @@ def bundle(tmp_path_factory):
     return folder
 
 
-def test_paths_and_vectors_are_written(run_cli, bundle, pictures, tmp_path):
-    ran = run_cli("embed", bundle, pictures, "--out", tmp_path / "v.npz")
+def test_paths_and_vectors_are_written(run_cli, bundle, images, tmp_path):
+    ran = run_cli("embed", bundle, images, "--out", tmp_path / "v.npz")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == f"wrote {tmp_path / 'v.npz'}: 7 embeddings of 192 numbers\n"
     with np.load(tmp_path / "v.npz") as found:  # without a pickle
         paths, vectors = found["paths"].tolist(), found["vectors"]
-    assert paths == sorted(str(path) for path in pictures.rglob("*.png"))
+    assert paths == sorted(str(path) for path in images.rglob("*.png"))
     np.testing.assert_allclose(vectors, effnet.load(bundle).embed(paths), atol=1e-6)
-    ran = run_cli("embed", bundle, pictures, "--out", tmp_path / "raw.npz", "--raw")
+    ran = run_cli("embed", bundle, images, "--out", tmp_path / "raw.npz", "--raw")
     raw = np.load(tmp_path / "raw.npz")["vectors"]
     np.testing.assert_allclose(raw, effnet.load(bundle).embed(paths, normalized=False), rtol=1e-5)
 
@@ -39,8 +39,8 @@ def test_more_images_than_a_batch_keep_their_order(run_cli, bundle, tmp_path):
     (folder / "05.png").write_bytes(b"damaged")
     ran = run_cli("embed", bundle, folder, "--out", tmp_path / "v.npz")
     assert ran.code == 2
-    assert "05.png: it is not a picture" in ran.err
-    assert ran.err.endswith("1 picture was not readable\n")
+    assert "05.png: it is not an image" in ran.err
+    assert ran.err.endswith("1 image was not readable\n")
     found = np.load(tmp_path / "v.npz")
     assert [path[-6:-4] for path in found["paths"]] == [f"{i:02d}" for i in range(20) if i != 5]
     np.testing.assert_allclose(found["vectors"], effnet.load(bundle).embed(found["paths"].tolist()), atol=1e-5)
@@ -55,22 +55,22 @@ def test_nothing_is_written_where_nothing_can_be_read(run_cli, bundle, tmp_path)
     assert not (tmp_path / "v.npz").exists()
 
 
-def test_a_place_that_cannot_be_is_told_before_the_work(run_cli, bundle, pictures, tmp_path):
-    assert "a file that ends in .npz; got" in refused(run_cli("embed", bundle, pictures, "--out", tmp_path / "v.csv"))
+def test_a_place_that_cannot_be_is_told_before_the_work(run_cli, bundle, images, tmp_path):
+    assert "a file that ends in .npz; got" in refused(run_cli("embed", bundle, images, "--out", tmp_path / "v.csv"))
     assert "must be a file in a folder that" in refused(
-        run_cli("embed", bundle, pictures, "--out", tmp_path / "no" / "v.npz")
+        run_cli("embed", bundle, images, "--out", tmp_path / "no" / "v.npz")
     )
     (tmp_path / "d.npz").mkdir()
     assert "must be a file in a folder that can be" in refused(
-        run_cli("embed", bundle, pictures, "--out", tmp_path / "d.npz")
+        run_cli("embed", bundle, images, "--out", tmp_path / "d.npz")
     )
 
 
-def test_a_bundle_without_embeddings_says_how_to_make_them(run_cli, pictures, tmp_path):
+def test_a_bundle_without_embeddings_says_how_to_make_them(run_cli, images, tmp_path):
     folder = make_bundle(tmp_path / "bundle")
-    ran = run_cli("embed", folder, pictures, "--out", tmp_path / "v.npz")
+    ran = run_cli("embed", folder, images, "--out", tmp_path / "v.npz")
     assert f"`effnet export {folder} --features --to onnx` writes it" in refused(ran)
     ran = run_cli("export", folder, "--features")
     assert ran.code == 0
-    assert ran.out.startswith(f"wrote {folder / 'features.onnx'}: embeddings of 64 random pictures differ by at most ")
-    assert run_cli("embed", folder, pictures, "--out", tmp_path / "v.npz").code == 0
+    assert ran.out.startswith(f"wrote {folder / 'features.onnx'}: embeddings of 64 random images differ by at most ")
+    assert run_cli("embed", folder, images, "--out", tmp_path / "v.npz").code == 0

@@ -134,9 +134,9 @@ def test_a_package_that_cannot_be_loaded_is_not_said_to_be_absent(run_cli, monke
     assert ran.err.startswith("effnet: a package that is installed cannot be loaded (x.so: undefined symbol: f)")
 
 
-def test_memory_that_is_limited_ends_a_prediction_with_words(small_bundle, tiny_pictures):
+def test_memory_that_is_limited_ends_a_prediction_with_words(small_bundle, tiny_images):
     """Whichever library meets the limit first; some write a line of their own."""
-    command = f"predict {small_bundle} {tiny_pictures}/dark/00.png"
+    command = f"predict {small_bundle} {tiny_images}/dark/00.png"
     ran = subprocess.run(
         ["bash", "-c", f"ulimit -v 70000; {EFFNET} {command}"], capture_output=True, text=True, timeout=300
     )

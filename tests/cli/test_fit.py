@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
 
 
 def result_lines(out):
-    """Returns what was printed without the lines on guessing: whether a tiny network beats it is not tested here."""
+    """Return what was printed without the lines on guessing: whether a tiny network beats it is not tested here."""
     return [line for line in out.splitlines() if not line.startswith(("Always answering ", "WARNING: "))]
 
 
@@ -35,8 +35,8 @@ def result_lines(out):
         (["--set", "augment.flip"], "--set must be FIELD=VALUE, such as train.lr=0.1; got 'augment.flip'"),
     ],
 )
-def test_options_out_of_range_are_refused(verb, words, message, tiny_pictures, tmp_path, run_cli):
-    assert refused(run_cli(verb, tiny_pictures, *words, "--out", tmp_path / "out")) == message
+def test_options_out_of_range_are_refused(verb, words, message, tiny_images, tmp_path, run_cli):
+    assert refused(run_cli(verb, tiny_images, *words, "--out", tmp_path / "out")) == message
     assert not (tmp_path / "out").exists()
 
 
@@ -53,15 +53,15 @@ def test_options_out_of_range_are_refused(verb, words, message, tiny_pictures, t
         (["--max-params", ""], "an amount must be a positive number with k, M, G or nothing behind it"),
     ],
 )
-def test_budgets_out_of_range_are_refused(words, message, tiny_pictures, tmp_path, run_cli):
-    assert message in refused(run_cli("fit", tiny_pictures, *words, "--out", tmp_path / "out"))
+def test_budgets_out_of_range_are_refused(words, message, tiny_images, tmp_path, run_cli):
+    assert message in refused(run_cli("fit", tiny_images, *words, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("verb", ["fit", "train"])
 @pytest.mark.parametrize("where", ["inside", "same", "above", "linked", "here"])
-def test_a_bundle_is_never_written_among_the_images(verb, where, tiny_pictures, tmp_path, run_cli, monkeypatch):
-    data = shutil.copytree(tiny_pictures, tmp_path / "photos")
+def test_a_bundle_is_never_written_among_the_images(verb, where, tiny_images, tmp_path, run_cli, monkeypatch):
+    data = shutil.copytree(tiny_images, tmp_path / "photos")
     (tmp_path / "link").symlink_to(data)
     out = {
         "inside": data / "new" / "b",
@@ -81,8 +81,8 @@ def test_a_bundle_is_never_written_among_the_images(verb, where, tiny_pictures, 
 
 
 @pytest.mark.parametrize("words", [["--epochs", "1.5"], ["--minutes", "soon"], ["--max-latency-ms", "5ms"]])
-def test_words_that_are_no_numbers_are_refused(words, tiny_pictures, run_cli):
-    ran = run_cli("fit", tiny_pictures, *words)
+def test_words_that_are_no_numbers_are_refused(words, tiny_images, run_cli):
+    ran = run_cli("fit", tiny_images, *words)
     assert ran.code == 2
     assert f"Invalid value for '{words[0]}'" in ran.err
 
@@ -95,12 +95,12 @@ def test_words_that_are_no_numbers_are_refused(words, tiny_pictures, run_cli):
         (["dark"], r"(2|two) classes"),
     ],
 )
-def test_data_that_cannot_be_learned_from_are_refused(folders, message, tiny_pictures, tmp_path, run_cli):
+def test_data_that_cannot_be_learned_from_are_refused(folders, message, tiny_images, tmp_path, run_cli):
     data = tmp_path / "data"
     if folders is not None:
         data.mkdir()
         for name in folders:
-            (data / name).symlink_to(tiny_pictures / name)
+            (data / name).symlink_to(tiny_images / name)
     assert re.search(message, refused(run_cli("fit", data, "--epochs", 1, "--out", tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
@@ -118,13 +118,13 @@ def test_an_unknown_network_is_suggested_before_anything_is_read(run_cli, tmp_pa
     assert ran.out == ""
 
 
-def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_pictures, tmp_path):
+def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_path):
     out = tmp_path / "out"
-    ran = run_cli("fit", tiny_pictures, "--max-params", "12k", "--max-macs", "200k", "--epochs", 2, "--out", out)
+    ran = run_cli("fit", tiny_images, "--max-params", "12k", "--max-macs", "200k", "--epochs", 2, "--out", out)
     assert (ran.code, ran.err) == (0, "")
     for words in (
         "Reading",
-        "60 pictures, 3 classes",
+        "60 images, 3 classes",
         "Planning",
         "taken",
         "epoch 1: loss",
@@ -139,7 +139,7 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_pictures, tmp
     assert (out / "report.html").read_text(encoding="utf-8").count('alt="the test image"') == mistakes
     last = lines[-4:]
     assert re.fullmatch(
-        r"Test accuracy [\d.]+% on 9 pictures \(95 % confidence .*\), scored on the exported file", last[0]
+        r"Test accuracy [\d.]+% on 9 images \(95 % confidence .*\), scored on the exported file", last[0]
     )
     assert re.fullmatch(r"parameters: [\d,]+ of 12,000", last[1])
     assert re.fullmatch(r"MACs: [\d,]+ of 200,000", last[2])
@@ -148,7 +148,7 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_pictures, tmp
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Spares the time of drawing."""
+    """Spare the time of drawing."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
         monkeypatch.setattr(f"effnet.fitting.plots.{name}", lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
@@ -157,10 +157,10 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wish(
-    run_cli, photos, tiny_pictures, lite0_file, tmp_path
+    run_cli, photos, tiny_images, lite0_file, tmp_path
 ):
     out = tmp_path / "out"
-    words = ["--weights", lite0_file, "--strategy", "head", "--coverage", 0.9, "--unknown-from", tiny_pictures]
+    words = ["--weights", lite0_file, "--strategy", "head", "--coverage", 0.9, "--unknown-from", tiny_images]
     words += ["--no-report-images"]
     ran = run_cli("fit", photos, "--max-macs", "35M", *words, "--out", out)
     assert (ran.code, ran.err) == (0, "")
@@ -170,7 +170,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     assert last[0] == "A linear head on the frozen features of tf_efficientnet_lite0.safetensors."
     assert last[1].startswith("Test accuracy ")
     assert re.fullmatch(r"Threshold [\d.]+: [\d.]+% are answered, [\d.]+% of them wrong", last[2])
-    assert re.fullmatch(r"Unknown pictures: [\d.]+% rejected, AUROC [\d.]+ on 60", last[3])
+    assert re.fullmatch(r"Unknown images: [\d.]+% rejected, AUROC [\d.]+ on 60", last[3])
     assert last[4] == "MACs: 31,343,232 of 35,000,000"
     assert 'alt="the test image"' not in (out / "report.html").read_text(encoding="utf-8")
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
@@ -180,8 +180,8 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     assert "Their licence: not known: ask whoever trained it." in card
 
 
-def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_pictures, tmp_path):
-    words = ["fit", str(tiny_pictures), "--max-params", "4k", "--epochs", "5000", "--out", str(tmp_path / "out")]
+def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_images, tmp_path):
+    words = ["fit", str(tiny_images), "--max-params", "4k", "--epochs", "5000", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [sys.executable, "-m", "effnet", *words],
         stdout=subprocess.PIPE,

@@ -34,7 +34,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def quiet(ran):
-    """Returns what was printed, of which a terminal does nothing but show it."""
+    """Return what was printed, of which a terminal does nothing but show it."""
     for text in (ran.out, ran.err):
         assert not ACTING.search(text), ascii(text)
     return ran

@@ -14,10 +14,10 @@ main()
 """
 
 
-def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(tiny_pictures, tmp_path):
+def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(tiny_images, tmp_path):
     network, out = tmp_path / "tiny.json", tmp_path / "out"
     network.write_text(json.dumps(effnet.spec_to_dict(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16))))
-    words = ["train", str(tiny_pictures), "--model", str(network), "--epochs", "400", "--out", str(out)]
+    words = ["train", str(tiny_images), "--model", str(network), "--epochs", "400", "--out", str(out)]
     command = [sys.executable, "-c", _TRAIN, *words]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ) as process:

@@ -39,10 +39,10 @@ def launch(*words):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_two_processes_make_one_bundle_and_say_everything_once(tmp_path, tiny_pictures):
+def test_two_processes_make_one_bundle_and_say_everything_once(tmp_path, tiny_images):
     network = tmp_path / "tiny.json"
     network.write_text(json.dumps(spec_to_dict(truncate(scale(get_spec("lite0"), phi=-20), 3))))
-    words = (tiny_pictures, "--model", network, "--resolution", 32, "--epochs", 1, "--out", tmp_path / "out")
+    words = (tiny_images, "--model", network, "--resolution", 32, "--epochs", 1, "--out", tmp_path / "out")
     code, out, err = launch(*words)
     assert code == 0, err
     assert "effnet" not in err

@@ -68,7 +68,7 @@ print(json.dumps(results))
 
 @pytest.fixture
 def run_without(tmp_path) -> Callable[[list[tuple[list[str], list[str]]]], list[tuple[int, str]]]:
-    """Returns a runner of command lines, each without some packages: exit codes, with all that was printed."""
+    """Return a runner of command lines, each without some packages: exit codes, with all that was printed."""
 
     def run(cases):
         places = [[[*map(str, words)], blocked, str(tmp_path / f"{i}.out")] for i, (words, blocked) in enumerate(cases)]
@@ -83,11 +83,11 @@ def run_without(tmp_path) -> Callable[[list[tuple[list[str], list[str]]]], list[
 
 
 @pytest.fixture
-def cases(tmp_path, tiny_pictures, lite0_file) -> dict[str, list[str]]:
+def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
     """A command line of every verb."""
     bundle = make_bundle(tmp_path / "bundle", class_names=("dark", "light", "middle"))
     plain = shutil.copytree(bundle, tmp_path / "old")
-    out, data = tmp_path / "new", tiny_pictures
+    out, data = tmp_path / "new", tiny_images
     return {
         "fit": ["fit", data, "--out", out],
         "train": ["train", data, "--out", out],
@@ -118,7 +118,7 @@ def cases(tmp_path, tiny_pictures, lite0_file) -> dict[str, list[str]]:
 
 
 def names_what_brings_it(text: str, extra: str = "") -> None:
-    """Checks that a refusal is one line whose extra has the package that it asks for."""
+    """Check that a refusal is one line whose extra has the package that it asks for."""
     (line,) = text.splitlines()
     found = re.fullmatch(
         r"effnet: (?:.*: )?this needs (\S+)(?: \(.*\))?, which is not installed; "

@@ -78,7 +78,7 @@ OPTIONS = sorted(_options())
 
 @pytest.fixture(scope="module")
 def bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """A tiny bundle that knows the classes of `tiny_pictures`."""
+    """A tiny bundle that knows the classes of `tiny_images`."""
 
     def make(folder: Path) -> None:
         folder.mkdir()
@@ -88,14 +88,14 @@ def bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
 
 
 @pytest.mark.parametrize("verb, option", OPTIONS, ids=[f"{verb}-{option}" for verb, option in OPTIONS])
-def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_pictures, tmp_path, monkeypatch):
+def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_images, tmp_path, monkeypatch):
     def reached(*_: Any, **__: Any) -> None:
         raise _Reached
 
     if verb in STOPS:
         monkeypatch.setattr(STOPS[verb], reached)
     for number, value in enumerate(VALUES):
-        places = {"data": tiny_pictures, "bundle": bundle, "new": tmp_path / str(number)}
+        places = {"data": tiny_images, "bundle": bundle, "new": tmp_path / str(number)}
         words = [word.format(**places) for word in WORDS[verb].split()]
         try:
             ran = run_cli(verb, *words, f"--{option.replace('_', '-')}={value}")
@@ -117,14 +117,14 @@ def test_the_sweep_knows_every_option_that_is_a_number():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, 0, 1e308, 10**400, "ten", True])
-def test_no_number_of_the_python_api_ends_in_a_traceback(value, tmp_path, tiny_pictures):
+def test_no_number_of_the_python_api_ends_in_a_traceback(value, tmp_path, tiny_images):
     import effnet
 
     for name in ("minutes", "epochs", "threads", "max_latency_ms", "coverage", "max_error", "max_drop", "channels"):
         if (name, value) == ("max_drop", 0):
             continue
         with pytest.raises(InputError) as refused:
-            effnet.fit(tiny_pictures, out=tmp_path / "out", **{name: value})
+            effnet.fit(tiny_images, out=tmp_path / "out", **{name: value})
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 300
 

@@ -1,4 +1,4 @@
-"""predict: whatever a picture is called, and whatever is wrong with it."""
+"""predict: whatever an image is called, and whatever is wrong with it."""
 
 import csv
 import io
@@ -21,45 +21,45 @@ def paths_of(ran):
     return [row["path"] for row in json.loads(ran.out)]
 
 
-def test_one_picture_gets_its_classes_best_first(run_cli, small_bundle, pictures):
-    (found,) = json.loads(run_cli("predict", small_bundle, pictures / "plain.png", "--format", "json").out)
-    (expected,) = effnet.load(small_bundle).predict([pictures / "plain.png"])
+def test_one_image_gets_its_classes_best_first(run_cli, small_bundle, images):
+    (found,) = json.loads(run_cli("predict", small_bundle, images / "plain.png", "--format", "json").out)
+    (expected,) = effnet.load(small_bundle).predict([images / "plain.png"])
     assert tuple(p["label"] for p in found["predictions"]) == expected.labels
     assert [p["probability"] for p in found["predictions"]] == pytest.approx(expected.probabilities, abs=1e-6)
     assert len(expected.labels) == 5
 
 
-def test_top_says_how_many_classes(run_cli, small_bundle, pictures):
-    (found,) = json.loads(run_cli("predict", small_bundle, pictures / "plain.png", "--top", 99, "--format", "json").out)
+def test_top_says_how_many_classes(run_cli, small_bundle, images):
+    (found,) = json.loads(run_cli("predict", small_bundle, images / "plain.png", "--top", 99, "--format", "json").out)
     assert len(found["predictions"]) == 10
     assert sum(p["probability"] for p in found["predictions"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_folder_is_all_pictures_below_it(run_cli, small_bundle, pictures):
-    (pictures / "notes.txt").write_text("no picture")
-    found = paths_of(run_cli("predict", small_bundle, pictures, "--format", "json"))
-    assert found == sorted(str(path) for path in pictures.rglob("*.png"))
+def test_a_folder_is_all_images_below_it(run_cli, small_bundle, images):
+    (images / "notes.txt").write_text("no image")
+    found = paths_of(run_cli("predict", small_bundle, images, "--format", "json"))
+    assert found == sorted(str(path) for path in images.rglob("*.png"))
     assert len(found) == 7
 
 
-def test_a_file_with_brackets_is_itself_and_a_glob_is_its_matches(run_cli, small_bundle, pictures, monkeypatch):
-    monkeypatch.chdir(pictures)
+def test_a_file_with_brackets_is_itself_and_a_glob_is_its_matches(run_cli, small_bundle, images, monkeypatch):
+    monkeypatch.chdir(images)
     assert paths_of(run_cli("predict", small_bundle, "[1].png", "--format", "json")) == ["[1].png"]
     assert paths_of(run_cli("predict", small_bundle, "p*.png", "--format", "json")) == ["plain.png"]
     assert paths_of(run_cli("predict", small_bundle, "**/*.png", "--format", "json"))[0] == "[1].png"
 
 
-def test_a_dash_reads_the_list_from_stdin(run_cli, small_bundle, pictures):
-    names = [str(pictures / name) for name in ("é 😀.png", "a b.png")]
+def test_a_dash_reads_the_list_from_stdin(run_cli, small_bundle, images):
+    names = [str(images / name) for name in ("é 😀.png", "a b.png")]
     ran = run_cli("predict", small_bundle, "-", "--format", "json", stdin="\r\n".join([*names, "", ""]).encode())
     assert paths_of(ran) == names
     assert paths_of(run_cli("predict", small_bundle, "-", "--format", "json")) == []
 
 
-def test_a_name_that_is_no_text_is_escaped_not_fatal(run_cli, small_bundle, pictures):
-    raw = os.fsencode(pictures) + b"/\xff.png"
+def test_a_name_that_is_no_text_is_escaped_not_fatal(run_cli, small_bundle, images):
+    raw = os.fsencode(images) + b"/\xff.png"
     try:
-        shutil.copy(pictures / "plain.png", raw)
+        shutil.copy(images / "plain.png", raw)
     except OSError:
         pytest.skip("this file system wants names in UTF-8")
     for output in ("json", "csv", "table"):
@@ -69,16 +69,16 @@ def test_a_name_that_is_no_text_is_escaped_not_fatal(run_cli, small_bundle, pict
     assert paths_of(run_cli("predict", small_bundle, "-", "--format", "json", stdin=raw)) == [os.fsdecode(raw)]
 
 
-def test_csv_has_a_row_a_class_and_quotes_what_needs_it(run_cli, small_bundle, pictures):
-    ran = run_cli("predict", small_bundle, pictures, "--format", "csv", "--top", 2)
+def test_csv_has_a_row_a_class_and_quotes_what_needs_it(run_cli, small_bundle, images):
+    ran = run_cli("predict", small_bundle, images, "--format", "csv", "--top", 2)
     rows = list(csv.DictReader(io.StringIO(ran.out, newline="")))
-    assert [row["path"] for row in rows[::2]] == sorted(str(path) for path in pictures.rglob("*.png"))
+    assert [row["path"] for row in rows[::2]] == sorted(str(path) for path in images.rglob("*.png"))
     assert [row["rank"] for row in rows] == ["1", "2"] * 7
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
 
 
-def test_a_threshold_makes_pictures_unknown(run_cli, small_bundle, pictures):
-    words = ["predict", small_bundle, pictures / "plain.png", "--threshold"]
+def test_a_threshold_makes_images_unknown(run_cli, small_bundle, images):
+    words = ["predict", small_bundle, images / "plain.png", "--threshold"]
     assert "unknown (best guess: " in run_cli(*words, 1).out
     assert "unknown" not in run_cli(*words, 0).out
     for threshold, known in ((1, False), (0, True)):
@@ -90,8 +90,8 @@ def test_a_threshold_makes_pictures_unknown(run_cli, small_bundle, pictures):
     assert refused(run_cli(*words, 2)) == "the threshold must be a probability from 0 to 1; got 2.0"
 
 
-def test_the_table_keeps_one_line_a_picture(run_cli, small_bundle, pictures, monkeypatch):
-    monkeypatch.chdir(pictures)
+def test_the_table_keeps_one_line_a_image(run_cli, small_bundle, images, monkeypatch):
+    monkeypatch.chdir(images)
     lines = run_cli("predict", small_bundle, ".").out.strip().splitlines()
     names = [line.strip().split("  ")[0] for line in lines[2:]]
     assert names == [
@@ -105,28 +105,28 @@ def test_the_table_keeps_one_line_a_picture(run_cli, small_bundle, pictures, mon
     ]
 
 
-def test_more_pictures_than_a_batch_come_in_order(run_cli, small_bundle, pictures):
-    words = [pictures / "plain.png", pictures / "a b.png"] * 20
+def test_more_images_than_a_batch_come_in_order(run_cli, small_bundle, images):
+    words = [images / "plain.png", images / "a b.png"] * 20
     assert paths_of(run_cli("predict", small_bundle, *words, "--format", "json")) == list(map(str, words))
 
 
-def test_unreadable_pictures_are_named_and_the_others_predicted(run_cli, small_bundle, pictures):
-    (pictures / "broken\n.png").write_bytes((pictures / "plain.png").read_bytes()[:60])
-    (pictures / "empty.png").touch()
-    ran = run_cli("predict", small_bundle, pictures, "--format", "json")
+def test_unreadable_images_are_named_and_the_others_predicted(run_cli, small_bundle, images):
+    (images / "broken\n.png").write_bytes((images / "plain.png").read_bytes()[:60])
+    (images / "empty.png").touch()
+    ran = run_cli("predict", small_bundle, images, "--format", "json")
     assert ran.code == 2
     assert len(json.loads(ran.out)) == 7
     lines = ran.err.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith(f"effnet: {pictures}/broken\\n.png: ")
-    assert lines[1] == f"effnet: {pictures}/empty.png: the file is empty (0 bytes)"
-    assert lines[2] == "effnet: 2 pictures were not readable"
+    assert lines[0].startswith(f"effnet: {images}/broken\\n.png: ")
+    assert lines[1] == f"effnet: {images}/empty.png: the file is empty (0 bytes)"
+    assert lines[2] == "effnet: 2 images were not readable"
 
 
-def test_a_missing_file_on_stdin_is_an_unreadable_picture(run_cli, small_bundle, pictures):
-    ran = run_cli("predict", small_bundle, "-", "--format", "json", stdin=f"gone.png\n{pictures}/plain.png\n".encode())
+def test_a_missing_file_on_stdin_is_an_unreadable_image(run_cli, small_bundle, images):
+    ran = run_cli("predict", small_bundle, "-", "--format", "json", stdin=f"gone.png\n{images}/plain.png\n".encode())
     assert ran.code == 2
-    assert ran.err == "effnet: gone.png: no such file or directory\neffnet: 1 picture was not readable\n"
+    assert ran.err == "effnet: gone.png: no such file or directory\neffnet: 1 image was not readable\n"
     assert len(json.loads(ran.out)) == 1
 
 
@@ -136,31 +136,31 @@ def test_a_word_that_stands_for_nothing_is_named(word, run_cli, small_bundle):
 
 
 def test_an_empty_folder_is_said_to_be_empty(run_cli, small_bundle, tmp_path):
-    assert "there must be pictures in" in refused(run_cli("predict", small_bundle, tmp_path))
+    assert "there must be images in" in refused(run_cli("predict", small_bundle, tmp_path))
 
 
-def test_a_missing_bundle_is_named(run_cli, tmp_path, pictures):
-    message = refused(run_cli("predict", tmp_path / "gone", pictures))
+def test_a_missing_bundle_is_named(run_cli, tmp_path, images):
+    message = refused(run_cli("predict", tmp_path / "gone", images))
     assert message == f"a bundle is a folder with a config.json; {tmp_path / 'gone'} has none that can be read"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-def test_a_truncated_onnx_file_is_one_clear_line(share, run_cli, bundle_copy, pictures):
+def test_a_truncated_onnx_file_is_one_clear_line(share, run_cli, bundle_copy, images):
     path = bundle_copy / "model.onnx"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    message = refused(run_cli("predict", bundle_copy, pictures))
+    message = refused(run_cli("predict", bundle_copy, images))
     assert message.startswith(f"{path} must be the file that config.json names")
     assert message.endswith(f"write it again with `effnet export {bundle_copy} --to onnx`")
 
 
-def test_a_missing_onnx_file_says_how_to_make_it(run_cli, bundle_copy, pictures):
+def test_a_missing_onnx_file_says_how_to_make_it(run_cli, bundle_copy, images):
     (bundle_copy / "model.onnx").unlink()
-    assert "`effnet export` writes it" in refused(run_cli("predict", bundle_copy, pictures))
+    assert "`effnet export` writes it" in refused(run_cli("predict", bundle_copy, images))
 
 
-def test_prediction_does_not_need_the_weights(run_cli, bundle_copy, pictures):
+def test_prediction_does_not_need_the_weights(run_cli, bundle_copy, images):
     (bundle_copy / "model.safetensors").unlink()
-    assert run_cli("predict", bundle_copy, pictures).code == 0
+    assert run_cli("predict", bundle_copy, images).code == 0
 
 
 @pytest.mark.parametrize(
@@ -174,20 +174,20 @@ def test_prediction_does_not_need_the_weights(run_cli, bundle_copy, pictures):
         ("}", ""),
     ],
 )
-def test_a_damaged_config_is_one_clear_line(old, new, run_cli, bundle_copy, pictures):
+def test_a_damaged_config_is_one_clear_line(old, new, run_cli, bundle_copy, images):
     path = bundle_copy / "config.json"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    assert str(path) in refused(run_cli("predict", bundle_copy, pictures))
+    assert str(path) in refused(run_cli("predict", bundle_copy, images))
 
 
-def test_a_config_that_does_not_belong_to_the_onnx_file_is_noticed(run_cli, bundle_copy, pictures):
+def test_a_config_that_does_not_belong_to_the_onnx_file_is_noticed(run_cli, bundle_copy, images):
     path = bundle_copy / "config.json"
     data = json.loads(path.read_text())
     data["preprocess"]["resolution"] = 48
     path.write_text(json.dumps(data))
-    message = refused(run_cli("predict", bundle_copy, pictures))
+    message = refused(run_cli("predict", bundle_copy, images))
     assert "must map image [48, 48, 1] to probabilities [10], as config.json says; it maps image [" in message
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Spares the time of drawing."""
+    """Spare the time of drawing."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
         monkeypatch.setattr(f"effnet.fitting.plots.{name}", lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
@@ -90,8 +90,8 @@ def test_recipes_need_no_torch(run_python):
         (["--recipe", "cifar10", "--set", "loss.teacher=nobody"], "nobody"),
     ],
 )
-def test_what_is_no_recipe_is_refused_before_training(words, message, run_cli, tiny, tiny_pictures, tmp_path):
-    ran = run_cli("train", tiny_pictures, "--model", tiny, *words, "--out", tmp_path / "out")
+def test_what_is_no_recipe_is_refused_before_training(words, message, run_cli, tiny, tiny_images, tmp_path):
+    ran = run_cli("train", tiny_images, "--model", tiny, *words, "--out", tmp_path / "out")
     assert message in refused(ran)
     assert not (tmp_path / "out").exists()
 
@@ -104,17 +104,17 @@ def save_teacher(folder, class_names):
     return folder
 
 
-def test_a_teacher_of_other_classes_is_refused_before_training(run_cli, tiny, tiny_pictures, tmp_path):
+def test_a_teacher_of_other_classes_is_refused_before_training(run_cli, tiny, tiny_images, tmp_path):
     teacher = save_teacher(tmp_path / "teacher", ("dark", "light"))
     words = ["--set", f"loss.teacher={teacher}", "--out", tmp_path / "out"]
-    ran = run_cli("train", tiny_pictures, "--model", tiny, *words)
+    ran = run_cli("train", tiny_images, "--model", tiny, *words)
     assert "the classes of the teacher must be those of the data set" in refused(ran)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_writes_its_recipe_which_runs_it_again_to_the_same_weights(run_cli, tiny, tiny_pictures, tmp_path):
+def test_a_run_writes_its_recipe_which_runs_it_again_to_the_same_weights(run_cli, tiny, tiny_images, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    words = ["train", tiny_pictures, "--model", tiny, "--resolution", 8]
+    words = ["train", tiny_images, "--model", tiny, "--resolution", 8]
     options = ["--recipe", "cifar10", "--set", "train.batch_size=8", "--set", "optimizer.name=lamb", "--epochs", 2]
     ran = run_cli(*words, *options, "--seed", 3, "--out", first)
     assert (ran.code, ran.err) == (0, "")
@@ -133,13 +133,13 @@ def test_a_run_writes_its_recipe_which_runs_it_again_to_the_same_weights(run_cli
     assert report["command"] == shlex.join(map(str, [*said, "--epochs", 2, "--seed", 3, "--out", first]))
 
 
-def test_what_is_said_on_the_command_line_comes_before_the_recipe(run_cli, tiny, tiny_pictures, tmp_path):
+def test_what_is_said_on_the_command_line_comes_before_the_recipe(run_cli, tiny, tiny_images, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import effnet\nfrom effnet.training.recipe import Train\n"
         "def recipe(spec):\n    return effnet.Recipe(name='mine', train=Train(epochs=9, batch_size=16, seed=5))\n"
     )
-    words = ["train", tiny_pictures, "--model", tiny, "--recipe", path, "--set", "train.epochs=7", "--epochs", 1]
+    words = ["train", tiny_images, "--model", tiny, "--recipe", path, "--set", "train.epochs=7", "--epochs", 1]
     assert run_cli(*words, "--out", tmp_path / "out").code == 0
     recipe = json.loads((tmp_path / "out" / "run" / "recipe.json").read_text())
     assert (recipe["name"], recipe["train"]["epochs"], recipe["train"]["seed"]) == ("mine", 1, 5)
@@ -152,17 +152,17 @@ def test_what_is_said_on_the_command_line_comes_before_the_recipe(run_cli, tiny,
     assert run_cli(*words, "--out", tmp_path / "out", "--resume").code == 0
 
 
-def test_fields_of_the_recipe_that_effnet_chooses_can_be_set_too(run_cli, tiny, tiny_pictures, tmp_path):
-    words = ["train", tiny_pictures, "--model", tiny, "--set", "train.epochs=1", "--set", "model.norm_momentum=0.5"]
+def test_fields_of_the_recipe_that_effnet_chooses_can_be_set_too(run_cli, tiny, tiny_images, tmp_path):
+    words = ["train", tiny_images, "--model", tiny, "--set", "train.epochs=1", "--set", "model.norm_momentum=0.5"]
     assert run_cli(*words, "--out", tmp_path / "out").code == 0
     recipe = json.loads((tmp_path / "out" / "run" / "recipe.json").read_text())
     assert (recipe["train"]["epochs"], recipe["model"]["norm_momentum"], recipe["name"]) == (1, 0.5, "small_data")
     assert (recipe["train"]["batch_size"], recipe["augment"]["flip"]) == (32, True)  # as chosen for so few
 
 
-def test_a_run_learns_from_a_teacher_of_another_resolution(run_cli, tiny, tiny_pictures, tmp_path):
+def test_a_run_learns_from_a_teacher_of_another_resolution(run_cli, tiny, tiny_images, tmp_path):
     teacher = save_teacher(tmp_path / "teacher", ("dark", "light", "middle"))
-    words = ["train", tiny_pictures, "--model", tiny, "--resolution", 16, "--epochs", 1]
+    words = ["train", tiny_images, "--model", tiny, "--resolution", 16, "--epochs", 1]
     assert run_cli(*words, "--out", tmp_path / "alone").code == 0
     assert run_cli(*words, "--set", f"loss.teacher={teacher}", "--out", tmp_path / "taught").code == 0
     assert not equal(weights(tmp_path / "alone"), weights(tmp_path / "taught"))

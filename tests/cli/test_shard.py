@@ -20,45 +20,45 @@ def digit_shards(tmp_path_factory):
     return out
 
 
-def test_shard_says_what_it_wrote(run_cli, tiny_pictures, tmp_path):
-    ran = run_cli("shard", tiny_pictures, tmp_path / "out", "--per-shard", 10, "--seed", 3)
+def test_shard_says_what_it_wrote(run_cli, tiny_images, tmp_path):
+    ran = run_cli("shard", tiny_images, tmp_path / "out", "--per-shard", 10, "--seed", 3)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
-        "The pictures were split 70% train, 15% val, 15% test, stratified with seed 3.",
-        "The input has 1 channel: all of the 42 pictures that were sampled are grey.",
-        "train: 42 pictures in 5 shards, 0.1 MB",
-        "val: 9 pictures in 1 shards, 0.0 MB",
-        "test: 9 pictures in 1 shards, 0.0 MB",
+        "The images were split 70% train, 15% val, 15% test, stratified with seed 3.",
+        "The input has 1 channel: all of the 42 images that were sampled are grey.",
+        "train: 42 images in 5 shards, 0.1 MB",
+        "val: 9 images in 1 shards, 0.0 MB",
+        "test: 9 images in 1 shards, 0.0 MB",
         f"Shards: {tmp_path / 'out'}",
     ]
     assert len(list((tmp_path / "out").iterdir())) == 8
 
 
-def test_shard_refuses_what_it_cannot_do_and_writes_nothing(run_cli, tiny_pictures, tmp_path):
+def test_shard_refuses_what_it_cannot_do_and_writes_nothing(run_cli, tiny_images, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
-    assert "OUT must be new or empty" in refused(run_cli("shard", tiny_pictures, tmp_path / "full"))
-    both = run_cli("shard", tiny_pictures, tmp_path / "out", "--per-shard", 10, "--shard-mb", 1)
+    assert "OUT must be new or empty" in refused(run_cli("shard", tiny_images, tmp_path / "full"))
+    both = run_cli("shard", tiny_images, tmp_path / "out", "--per-shard", 10, "--shard-mb", 1)
     assert refused(both) == "give --shard-mb or --per-shard, not both"
     assert "there is no " in refused(run_cli("shard", tmp_path / "nowhere", tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
 
 
-def test_shards_are_inspected_as_their_folder_is(run_cli, tiny_pictures, tmp_path):
-    run_cli("shard", tiny_pictures, tmp_path / "out")
-    found = [json.loads(run_cli("inspect", data, "--format", "json").out) for data in (tiny_pictures, tmp_path / "out")]
+def test_shards_are_inspected_as_their_folder_is(run_cli, tiny_images, tmp_path):
+    run_cli("shard", tiny_images, tmp_path / "out")
+    found = [json.loads(run_cli("inspect", data, "--format", "json").out) for data in (tiny_images, tmp_path / "out")]
     for key in ("num_images", "classes", "widths", "modes", "unreadable", "across_labels"):
         assert found[0][key] == found[1][key], key
 
 
-def test_shards_are_never_written_among_the_images(run_cli, tiny_pictures):
-    message = refused(run_cli("shard", tiny_pictures, tiny_pictures / "shards"))
-    assert message.startswith(f"OUT must lie outside of DATA ({tiny_pictures}), but ")
-    assert not (tiny_pictures / "shards").exists()
+def test_shards_are_never_written_among_the_images(run_cli, tiny_images):
+    message = refused(run_cli("shard", tiny_images, tiny_images / "shards"))
+    assert message.startswith(f"OUT must lie outside of DATA ({tiny_images}), but ")
+    assert not (tiny_images / "shards").exists()
 
 
-def test_a_bundle_scores_on_shards_what_it_scores_on_the_pictures(run_cli, small_bundle, digit_shards):
+def test_a_bundle_scores_on_shards_what_it_scores_on_the_images(run_cli, small_bundle, digit_shards):
     on_shards = json.loads(run_cli("evaluate", small_bundle, digit_shards, "--split", "test", "--format", "json").out)
     on_arrays = json.loads(run_cli("evaluate", small_bundle, "digits", "--format", "json").out)
     assert on_shards["images"] == on_arrays["images"] == 269
@@ -90,4 +90,4 @@ def test_a_network_is_trained_on_shards_of_a_server(run_cli, digit_shards, tmp_p
         again = run_cli("train", server.url, *words, "--resume")
         assert "Resuming the fit" in again.out
         monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", "1")
-        assert "--resume needs the pictures" in refused(run_cli("train", server.url, *words, "--resume"))
+        assert "--resume needs the images" in refused(run_cli("train", server.url, *words, "--resume"))

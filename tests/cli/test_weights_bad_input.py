@@ -19,7 +19,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 @pytest.fixture
 def refusal(run_cli, photos, tmp_path, monkeypatch):
-    """Returns a function that fits the photos with some words, and returns the line that it was refused with."""
+    """Return a function that fits the photos with some words, and returns the line that it was refused with."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -33,7 +33,7 @@ def refusal(run_cli, photos, tmp_path, monkeypatch):
 
 @pytest.fixture
 def rewritten(lite0_file, tmp_path):
-    """Returns a function that changes the arrays of Lite0's file, and returns the path of the new one."""
+    """Return a function that changes the arrays of Lite0's file, and returns the path of the new one."""
 
     def rewrite(change):
         arrays = safetensors.numpy.load_file(lite0_file)
@@ -162,9 +162,9 @@ def test_a_bundle_of_other_weights_or_none(refusal, bundle_copy):
     )
 
 
-def test_a_bundle_for_grey_pictures_does_not_see_colours(refusal, small_bundle):
+def test_a_bundle_for_grey_images_does_not_see_colours(refusal, small_bundle):
     assert refusal("--weights", small_bundle) == (
-        f"weights must read 3 channels, or as many as the pictures have, 3; {small_bundle} reads 1: give --channels 1, "
+        f"weights must read 3 channels, or as many as the images have, 3; {small_bundle} reads 1: give --channels 1, "
         "or other weights"
     )
 
@@ -200,7 +200,7 @@ def test_a_bundle_for_grey_pictures_does_not_see_colours(refusal, small_bundle):
             ["--strategy", "head", "--minutes", 1, "--epochs", 1],
             "give --epochs or --minutes, not both",
         ),
-        (["--unknown-from", "absent"], "unknown pictures must be in a folder; absent is none"),
+        (["--unknown-from", "absent"], "unknown images must be in a folder; absent is none"),
     ],
 )
 def test_options_that_contradict_each_other(words, message, refusal):
@@ -245,14 +245,14 @@ def test_weights_that_there_are_not(weights, message, refusal):
     assert re.match(message, refusal("--weights", weights))
 
 
-def test_what_cannot_be_meant_is_said_before_the_pictures_are_read(run_cli, photos, tmp_path):
+def test_what_cannot_be_meant_is_said_before_the_images_are_read(run_cli, photos, tmp_path):
     ran = run_cli("fit", photos, "--weights", "gone.safetensors", "--out", tmp_path / "out")
     assert (ran.code, ran.out) == (2, "")
 
 
 @pytest.fixture
 def online(monkeypatch):
-    """Allows downloads, which then fail before anything is asked of the network."""
+    """Allow downloads, which then fail before anything is asked of the network."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("http.client.HTTPConnection.connect", lambda *_: pytest.fail("it asked"))
 

@@ -193,7 +193,7 @@ def lite0(tmp_path_factory):
     return path, network
 
 
-def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_path, pictures):
+def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_path, images):
     import torch
 
     from effnet.data.preprocess import normalize
@@ -206,22 +206,22 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
         "effnet-tf_efficientnet_lite0.in1k is a bundle of tf_efficientnet_lite0 now.",
         f"No published hash proves that {path} is the published file: the bundle has neither its name nor its "
         "accuracy.",
-        "Name the classes of pictures: effnet predict effnet-tf_efficientnet_lite0.in1k PICTURES",
+        "Name the classes of images: effnet predict effnet-tf_efficientnet_lite0.in1k IMAGES",
     ]
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, "pictures"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, "images"]
     assert_files_are_known(folder)
     config = read_config(folder)
     assert config.class_names == class_names(1000)
     assert (config.preprocess.resolution, config.preprocess.mean) == (224, (0.5, 0.5, 0.5))
     assert (config.arch.padding, config.arch.norm_epsilon) == ("same", 1e-3)
     model = effnet.load(folder)
-    picture = model.prepare(pictures / "plain.png")
+    image = model.prepare(images / "plain.png")
     with torch.no_grad():
-        pixels = torch.from_numpy(normalize(picture[None], config.preprocess)).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(normalize(image[None], config.preprocess)).permute(0, 3, 1, 2)
         expected = network(pixels).softmax(1).numpy()
-    assert np.abs(model.probabilities(picture[None]) - expected).max() < 1e-5
-    rows = json.loads(run_cli("predict", folder, pictures / "plain.png", "--format", "json").out)
+    assert np.abs(model.probabilities(image[None]) - expected).max() < 1e-5
+    rows = json.loads(run_cli("predict", folder, images / "plain.png", "--format", "json").out)
     assert rows[0]["predictions"][0]["label"] == class_names(1000)[int(expected.argmax())]
 
 
@@ -254,7 +254,7 @@ def test_the_card_says_whose_the_weights_are_and_how_well_they_do(run_cli, lite0
         "| 224 | 74.846 % |",
         "timm, results-imagenet.csv; effnet has not measured it",
         "its shorter side is 256 pixels; the middle 224 x 224 are kept; interpolation bicubic",
-        "effnet predict b PICTURES",
+        "effnet predict b IMAGES",
     ):
         assert text in card
 

@@ -5,6 +5,6 @@ from effnet.weights.bundle import state_arrays
 
 
 def renormed(network, batches):
-    """Returns the network's state with the norms' statistics of normalised `batches`, as its weights are now."""
+    """Return the network's state with the norms' statistics of normalised `batches`, as its weights are now."""
     with precise_norms(network, batches):
         return {name: array.copy() for name, array in state_arrays(network).items()}

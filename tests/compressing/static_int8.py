@@ -30,7 +30,7 @@ class _Reader(CalibrationDataReader):
 
 
 def write_static(name, folder, subject, images, quantization, *, per_channel=True):
-    """Stands in for `rungs.write`: 32 bits as they are, int8 by ONNX Runtime's quantize_static, and nothing else."""
+    """Stand in for `rungs.write`: 32 bits as they are, int8 by ONNX Runtime's quantize_static, and nothing else."""
     target = find_format(name)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(subject.config, folder)

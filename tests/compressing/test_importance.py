@@ -50,7 +50,7 @@ def test_every_channel_of_any_network_gets_a_finite_importance(spec):
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "v2_s"])
 def test_taylor_predicts_what_a_small_step_towards_removal_does_to_the_loss(name):
-    """One picture: scaling a channel by 1 - e behind its last module changes the loss by e times its importance."""
+    """One image: scaling a channel by 1 - e behind its last module changes the loss by e times its importance."""
     spec = tiny(name)
     network = build_trained(spec, resolution=SIDE).double()
     (batch,) = batches(spec, count=1, size=1)

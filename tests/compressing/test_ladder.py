@@ -19,7 +19,7 @@ from effnet.compressing.sensitivity import save_sensitivity, sensitivity_sentenc
 from effnet.compressing.verdict import Gate, Limits, Step, best_of, judge
 from effnet.data.datasets import Split
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
-from effnet.exporting.pictures import calibration_images
+from effnet.exporting.images import calibration_images
 from effnet.exporting.verify import check_export
 from effnet.measure.answers import predict_split
 from effnet.measure.paired import Paired
@@ -38,7 +38,7 @@ BIG = Split(sources=[np.zeros((16, 16, 1), np.uint8)] * COUNT, labels=np.arange(
 class Scripted:
     """Artifacts that are texts: a table says what each loses, how fast it is and how large, by a part of its name.
 
-    `lost` is in pictures of 400, `memory` in 10^6 bytes. What the table lacks cannot be made.
+    `lost` is in images of 400, `memory` in 10^6 bytes. What the table lacks cannot be made.
     """
 
     def __init__(self, memory=None, **table):
@@ -183,7 +183,7 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
         "Of 12 layers, rounding does most harm in layer 0, layer 1, layer 2; 4 stay float in what won"
     )
     refused = found.steps[2].reason
-    assert refused.startswith("it loses 10.00 points: of 400 pictures 40 went")
+    assert refused.startswith("it loses 10.00 points: of 400 images 40 went")
     assert refused.endswith("over the 0.5 points that may be lost")
     assert "more than chance" in refused
 
@@ -408,7 +408,7 @@ def test_a_missing_package_is_said_and_not_taken_for_a_failed_step(run):
         run(script)
 
 
-def test_few_validation_pictures_are_said_to_be_few():
+def test_few_validation_images_are_said_to_be_few():
     step = Step(name="x", format="onnx-int8", done="", accuracy=0.9, paired=Paired(images=60, lost=2, gained=0))
     kept, _, reason = judge(step, [], Gate())
     assert not kept

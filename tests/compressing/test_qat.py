@@ -15,7 +15,7 @@ from tiny_runs import PREPROCESS
 from effnet.compressing.fake import FakeQuantize, RoundedConv2d, calibrate_, round_, rounded_values, rounded_weight
 from effnet.compressing.qat import rounded_network, sensitive_layers, train_rounded
 from effnet.compressing.recovery import network_of, recovery_recipe, save_teacher
-from effnet.exporting.pictures import calibration_images
+from effnet.exporting.images import calibration_images
 from effnet.exporting.targets import Quantization
 from effnet.runtime.predictor import Predictor
 from effnet.training.device import to_input
@@ -65,7 +65,7 @@ def test_rounding_in_torch_says_what_onnx_runtime_does(good, fragile, data, imag
 
 
 def test_training_rounded_beats_rounding_after_training(fragile, data, images, held_out, tmp_path):
-    """In ONNX Runtime, on pictures that were neither trained on nor chosen by."""
+    """In ONNX Runtime, on images that were neither trained on nor chosen by."""
     teacher = save_teacher(fragile, tmp_path / "teacher")
     recipe = dataclasses.replace(recovery_recipe(data, PREPROCESS, epochs=5, teacher=teacher), augment=LEARNING.augment)
     trained = train_rounded(fragile, data, images, recipe, folder=tmp_path / "run")

@@ -22,7 +22,7 @@ from effnet.weights.bundle import load_arrays_, state_arrays
 from effnet.weights.transfer import transfer
 
 
-def pictures(spec, *, count=24):
+def make_images(spec, *, count=24):
     generator = torch.Generator().manual_seed(0)
     side = spec.resolution
     return [torch.randn(8, spec.in_channels, side, side, generator=generator) for _ in range(count // 8)]
@@ -38,7 +38,7 @@ def network(spec, state):
 @given(spec=specs(min_classes=1), seed=st.integers(0, 9))
 def test_with_all_channels_kept_nothing_changes(spec, seed):
     original = build_trained(spec, seed=seed, resolution=spec.resolution).eval()
-    state = reconstructed(original, network(spec, state_arrays(original)), keep_all(spec), pictures(spec, count=8))
+    state = reconstructed(original, network(spec, state_arrays(original)), keep_all(spec), make_images(spec, count=8))
     for name, array in state_arrays(original).items():
         np.testing.assert_allclose(state[name], array, atol=1e-4, rtol=1e-3, err_msg=name)
 
@@ -54,7 +54,7 @@ def test_channels_that_others_repeat_are_not_missed():
     keep = keep_from(spec, {n: tuple(range(c)) for n, c in width_channels(spec).items()} | {"head": tuple(range(24))})
     small = kept_spec(spec, keep)
     moved = transfer(state_arrays(original), source=spec, target=small, keep=keep)
-    images = pictures(spec)
+    images = make_images(spec)
     solved = reconstructed(original, network(small, moved), keep, images)
     with torch.no_grad():
         wanted, cut, found = (net(images[0]) for net in (original, network(small, moved), network(small, solved)))
@@ -64,9 +64,9 @@ def test_channels_that_others_repeat_are_not_missed():
 
 
 @pytest.mark.parametrize("name", ["lite0", "b0", "v2_b0", "edgetpu_s"])
-def test_less_is_lost_on_the_pictures_than_with_new_statistics_alone(name):
+def test_less_is_lost_on_the_images_than_with_new_statistics_alone(name):
     spec = scale(get_spec(name, num_classes=6), phi=-8, resolution=48)
-    images = pictures(spec, count=64)
+    images = make_images(spec, count=64)
     original = network(spec, rebased(build_trained(spec, seed=0, resolution=48).eval(), images))
     state = state_arrays(original)
     found = prune(

@@ -48,7 +48,7 @@ def check_parameters_and_names(network: Network) -> None:
 
 
 def expected_state(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
-    """Returns key and shape of every parameter and buffer that the layers ask for."""
+    """Return key and shape of every parameter and buffer that the layers ask for."""
     state: dict[str, tuple[int, ...]] = {}
     for name, layer in named_layers(spec):
         out = layer.out_channels
@@ -70,7 +70,7 @@ def expected_state(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
 
 
 def check_macs_and_sides(network: Network, resolution: int) -> None:
-    """Runs the network and compares what torch counts, and the map behind every module, with the table."""
+    """Run the network and compares what torch counts, and the map behind every module, with the table."""
     spec = network.spec
     seen: dict[str, tuple[int, ...]] = {}
     for name, module in network.named_modules():
@@ -203,7 +203,7 @@ def test_peak_activations_are_what_a_naive_walk_finds(spec):
 
 
 def naive_peak(spec: ArchSpec) -> int:
-    """Counts, at every layer, the distinct buffers that this or a later layer still reads, and its own."""
+    """Count, at every layer, the distinct buffers that this or a later layer still reads, and its own."""
     layers = named_layers(spec)
     sizes = {row.name: row.out_channels * row.side**2 for row in layer_costs(spec)}
     sizes[INPUT] = spec.in_channels * spec.resolution**2

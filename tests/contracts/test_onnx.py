@@ -36,25 +36,25 @@ def normalisation(spec: ArchSpec) -> dict[str, tuple[float, ...]]:
     return {"mean": MEAN[: spec.in_channels], "std": STD[: spec.in_channels]}
 
 
-def draw_pictures(spec: ArchSpec, side: int, *, batch: int) -> np.ndarray:
+def draw_images(spec: ArchSpec, side: int, *, batch: int) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (batch, side, side, spec.in_channels), dtype=np.uint8)
 
 
 @torch.no_grad()
-def eager_outputs(network: Network, pictures: np.ndarray) -> np.ndarray:
-    """Returns probabilities or, of a network without a classifier, features."""
+def eager_outputs(network: Network, images: np.ndarray) -> np.ndarray:
+    """Return probabilities or, of a network without a classifier, features."""
     own = normalisation(network.spec)
-    x = (pictures / 255.0 - np.array(own["mean"])) / np.array(own["std"])
+    x = (images / 255.0 - np.array(own["mean"])) / np.array(own["std"])
     found = network(torch.from_numpy(x).float().permute(0, 3, 1, 2))
     return (found.softmax(1) if network.spec.num_classes else found).numpy()
 
 
-def run_model(model: onnx.ModelProto, folder: Path, pictures: np.ndarray) -> np.ndarray:
+def run_model(model: onnx.ModelProto, folder: Path, images: np.ndarray) -> np.ndarray:
     path = folder / "model.onnx"
     write_onnx(model, path)
     session = open_session(path)
     (output,) = session.get_outputs()
-    return session.run([output.name], {IMAGE: pictures})[0]
+    return session.run([output.name], {IMAGE: images})[0]
 
 
 def check_equal_to_eager(spec: ArchSpec, side: int, folder: Path) -> None:
@@ -62,9 +62,9 @@ def check_equal_to_eager(spec: ArchSpec, side: int, folder: Path) -> None:
     model = to_onnx(spec, fold_norms(spec, state_arrays(network)), resolution=side, **normalisation(spec))
     onnx.checker.check_model(model, full_check=True)
     for batch in (1, 3):
-        pictures = draw_pictures(spec, side, batch=batch)
-        expected = eager_outputs(network, pictures)
-        found = run_model(model, folder, pictures)
+        images = draw_images(spec, side, batch=batch)
+        expected = eager_outputs(network, images)
+        found = run_model(model, folder, images)
         assert found.shape == (batch, spec.num_classes or spec.feature_channels)
         assert found.dtype == np.float32
         # Probabilities are at most 1; the rounding of features grows with them.
@@ -119,10 +119,10 @@ def test_the_output_is_named_for_what_it_is(num_classes, name, width):
 def test_features_are_what_the_classifier_reads(tmp_path):
     spec = get_spec("lite0", num_classes=4)
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=40)))
-    pictures = draw_pictures(spec, 40, batch=3)
+    images = draw_images(spec, 40, batch=3)
     headless = dataclasses.replace(spec, num_classes=0)
-    features = run_model(to_onnx(headless, weights, resolution=40, **normalisation(spec)), tmp_path, pictures)
-    found = run_model(to_onnx(spec, weights, resolution=40, **normalisation(spec)), tmp_path, pictures)
+    features = run_model(to_onnx(headless, weights, resolution=40, **normalisation(spec)), tmp_path, images)
+    found = run_model(to_onnx(spec, weights, resolution=40, **normalisation(spec)), tmp_path, images)
     logits = features @ weights["classifier.weight"].T + weights["classifier.bias"]
     np.testing.assert_allclose(found, torch.from_numpy(logits).softmax(1), rtol=0, atol=TOLERANCE)
 
@@ -136,13 +136,13 @@ def test_every_activation_and_gate_is_the_same_function(activation, gate, tmp_pa
 
 
 def test_the_same_network_with_the_other_padding_gives_other_probabilities():
-    """Guards the tests above: on even sides they would notice swapped paddings."""
+    """Guard the tests above: on even sides they would notice swapped paddings."""
     same = get_spec("b0", num_classes=7)
     network = build_trained(same, resolution=64)
     symmetric = Network(dataclasses.replace(same, padding="symmetric"), dropout=0.0, drop_path=0.0, norm_momentum=0.1)
     symmetric.load_state_dict(network.state_dict())
-    pictures = draw_pictures(same, 64, batch=3)
-    difference = eager_outputs(network, pictures) - eager_outputs(symmetric.eval(), pictures)
+    images = draw_images(same, 64, batch=3)
+    difference = eager_outputs(network, images) - eager_outputs(symmetric.eval(), images)
     assert np.abs(difference).max() > 100 * TOLERANCE
 
 
@@ -151,8 +151,8 @@ def test_torch_export_of_the_eager_network_gives_the_same_probabilities(tmp_path
         pytest.skip("torch.onnx needs onnxscript, which is not installed")
     spec = dataclasses.replace(get_spec("b0", num_classes=7), resolution=64)
     network = build_trained(spec, resolution=64)
-    pictures = draw_pictures(spec, 64, batch=1)
-    x = (pictures / 255.0 - np.array(MEAN[:3])) / np.array(STD[:3])
+    images = draw_images(spec, 64, batch=1)
+    x = (images / 255.0 - np.array(MEAN[:3])) / np.array(STD[:3])
     x = x.astype(np.float32).transpose(0, 3, 1, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -167,7 +167,7 @@ def test_torch_export_of_the_eager_network_gives_the_same_probabilities(tmp_path
     session = open_session(tmp_path / "torch.onnx")
     theirs = session.run(None, {session.get_inputs()[0].name: x})[0]
     model = to_onnx(spec, fold_norms(spec, state_arrays(network)), **normalisation(spec))
-    ours = run_model(model, tmp_path, pictures)
+    ours = run_model(model, tmp_path, images)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
 
 
@@ -241,7 +241,7 @@ def test_random_weights_keep_probabilities_finite_and_away_from_certainty(tmp_pa
     for name in ("b0", "resnet18"):
         spec = get_spec(name, num_classes=10)
         model = to_onnx(spec, random_weights(spec), resolution=64, **normalisation(spec))
-        found = run_model(model, tmp_path, draw_pictures(spec, 64, batch=2))
+        found = run_model(model, tmp_path, draw_images(spec, 64, batch=2))
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
 

@@ -14,7 +14,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """Returns the folder of a shared data set, or skips the test where it is absent."""
+    """Return the folder of a shared data set, or skips the test where it is absent."""
 
     def find(name: str) -> Path:
         path = SHARED_DATA / name
@@ -31,7 +31,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 @pytest.fixture
 def png_bytes() -> Callable[..., bytes]:
-    """Returns a writer of PNG files that Pillow itself cannot write: 16-bit colour, or a header that lies."""
+    """Return a writer of PNG files that Pillow itself cannot write: 16-bit colour, or a header that lies."""
 
     def write(values: np.ndarray, *, size: tuple[int, int] | None = None) -> bytes:
         height, width, channels = values.shape
@@ -49,7 +49,7 @@ def png_bytes() -> Callable[..., bytes]:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Returns a writer of class folders: {"train/cat": 3} makes three different PNG files in train/cat."""
+    """Return a writer of class folders: {"train/cat": 3} makes three different PNG files in train/cat."""
 
     def write(counts: Mapping[str, int], *, root: str = "data", mode: str = "RGB") -> Path:
         rng = np.random.default_rng(0)

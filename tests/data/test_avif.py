@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif("AVIF" not in Image.SAVE, reason="this Pillow wr
 SIDE = 512
 
 
-def save(picture: Image.Image, **options: object) -> bytes:
+def save(image: Image.Image, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "AVIF", speed=10, **options)
+    image.save(stream, "AVIF", speed=10, **options)
     return stream.getvalue()
 
 
@@ -36,14 +36,14 @@ def first_item(data: bytes) -> bytes:
 
 
 def first_sample(data: bytes) -> bytes:
-    """Returns the first frame of a film, which has the longer form of headers."""
+    """Return the first frame of a film, which has the longer form of headers."""
     (start,) = struct.unpack_from(">I", data, data.index(b"stco") + 12)
     (length,) = struct.unpack_from(">I", data, data.index(b"stsz") + 16)
     return data[start : start + length]
 
 
 def file(*items: tuple[bytes, bytes, int], parts: int = 1, inside: bool = False) -> bytes:
-    """Returns a file of square items (kind, data, side), the first of which is shown, and made of the others."""
+    """Return a file of square items (kind, data, side), the first of which is shown, and made of the others."""
     number = len(items)
     info = b"".join(box(b"infe", struct.pack(">HH4sx", i + 1, 0, kind), 2) for i, (kind, _, _) in enumerate(items))
     sizes = b"".join(box(b"ispe", struct.pack(">II", side, side), 0) for *_, side in items)
@@ -77,7 +77,7 @@ def grid(rows: int, columns: int, side: int) -> bytes:
 
 
 def reshaped(sample: bytes) -> bytes:
-    """Returns a film's frame of which the sequence says 64 x 64, and the frame's own header `SIDE` x `SIDE`.
+    """Return a film's frame of which the sequence says 64 x 64, and the frame's own header `SIDE` x `SIDE`.
 
     The places of the bits are those of libaom's encoder: no timing, one operating point.
     """
@@ -148,8 +148,8 @@ def test_a_stream_larger_than_its_header_says_is_counted(name: str, monkeypatch:
 
 def test_the_files_of_this_test_can_be_decoded() -> None:
     for data in hostile().values():  # libavif itself would take all of them
-        with Image.open(io.BytesIO(data)) as picture:
-            np.testing.assert_allclose(picture.convert("RGB").getpixel((9, 9)), (254, 0, 1), atol=1)
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_allclose(image.convert("RGB").getpixel((9, 9)), (254, 0, 1), atol=1)
     small = first_item(save(TINY))
     np.testing.assert_array_equal(
         decode_image(file((b"av01", small, 64), parts=3, inside=True)), decode_image(save(TINY))
@@ -165,10 +165,10 @@ def test_what_pillow_writes_keeps_its_pixels_and_its_count(seed: int) -> None:
     layout, planes = (("4:2:0", 1.5), ("4:4:4", 3), ("4:2:2", 2), ("4:0:0", 1))[seed // 3 % 4]
     height, width = rng.integers(1, 90, 2)
     pixels = rng.integers(0, 256, (height, width, samples), dtype=np.uint8)
-    picture = Image.fromarray(pixels[..., 0] if samples == 1 else pixels)
-    film = {"save_all": True, "append_images": [picture.rotate(180)] * 2} if seed % 5 == 0 else {}
+    image = Image.fromarray(pixels[..., 0] if samples == 1 else pixels)
+    film = {"save_all": True, "append_images": [image.rotate(180)] * 2} if seed % 5 == 0 else {}
     sides = ("full", "limited")[seed % 2]
-    data = save(picture, subsampling=layout, quality=int(rng.choice((0, 40, 90, 100))), range=sides, **film)
+    data = save(image, subsampling=layout, quality=int(rng.choice((0, 40, 90, 100))), range=sides, **film)
     with Image.open(io.BytesIO(data)) as expected:
         np.testing.assert_array_equal(decode_image(data, channels=4), np.asarray(expected.convert("RGBA")))
     # One byte beside the planes, and a plane and a byte of alpha.

@@ -120,9 +120,9 @@ def test_drop_takes_files_out_and_names_them(make_folder) -> None:
 def test_drop_refuses_to_empty_a_class_or_a_split(make_folder) -> None:
     dataset = read_dataset(make_folder({"a": 10, "b": 3}))
     of_b = [p for p, label in zip(dataset.train.sources, dataset.train.labels, strict=True) if label == 1]
-    with pytest.raises(DataError, match="no usable picture left in train: b"):
+    with pytest.raises(DataError, match="no usable image left in train: b"):
         drop(dataset, of_b, reason="x")
-    with pytest.raises(DataError, match="the split val has no usable picture left"):
+    with pytest.raises(DataError, match="the split val has no usable image left"):
         drop(dataset, list(dataset.val.sources), reason="x")
 
 

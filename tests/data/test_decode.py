@@ -18,9 +18,9 @@ PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 QUADRANTS = np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((16, 24), np.uint8))
 
 
-def save(picture: Image.Image, kind: str, **options: object) -> bytes:
+def save(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -44,7 +44,7 @@ def test_grey_is_the_luma_of_pillow() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_turns_the_picture_upright(kind: str, orientation: int) -> None:
+def test_exif_orientation_turns_the_image_upright(kind: str, orientation: int) -> None:
     # Source: EXIF 2.32, tag 0x0112: what is done to the stored pixels to show them.
     shown = {
         1: QUADRANTS,
@@ -67,23 +67,23 @@ def test_exif_orientation_turns_the_picture_upright(kind: str, orientation: int)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_damaged_exif_block_does_not_hide_the_picture() -> None:
+def test_a_damaged_exif_block_does_not_hide_the_image() -> None:
     data = save(Image.fromarray(PIXELS), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage")
     assert decode_image(data).shape == (4, 6, 3)
     assert image_header(data).width == 6
 
 
 def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 200, 100, 0])
-    picture.putdata([0, 1])
-    plain = decode_image(save(picture, "PNG"))
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putdata([0, 1])
+    plain = decode_image(save(image, "PNG"))
     np.testing.assert_array_equal(plain, [[[10, 20, 30], [200, 100, 0]]])
-    for data in (save(picture, "PNG", transparency=1), save(picture, "GIF", transparency=1)):
+    for data in (save(image, "PNG", transparency=1), save(image, "GIF", transparency=1)):
         np.testing.assert_array_equal(decode_image(data), [[[10, 20, 30], [255, 255, 255]]])
         assert decode_image(data, channels=4)[0, :, 3].tolist() == [255, 0]
         assert image_header(data).channels == 4
-    half = save(picture, "PNG", transparency=bytes([255, 128]))
+    half = save(image, "PNG", transparency=bytes([255, 128]))
     expected = np.rint(np.array([200, 100, 0]) * 128 / 255 + 255 * 127 / 255)
     np.testing.assert_allclose(decode_image(half)[0, 1], expected, atol=1)
 
@@ -186,8 +186,8 @@ def test_npy_of_other_content_is_refused(tmp_path: Path, values: np.ndarray) -> 
         decode_image(tmp_path / "a.npy")
 
 
-def test_a_picture_cannot_have_five_channels() -> None:
-    with pytest.raises(ImageError, match=r"must have 5 channels but is a PNG picture with 3; store 5 .* \.npy"):
+def test_a_image_cannot_have_five_channels() -> None:
+    with pytest.raises(ImageError, match=r"must have 5 channels but is a PNG image with 3; store 5 .* \.npy"):
         decode_image(save(Image.fromarray(PIXELS), "PNG"), channels=5)
     with pytest.raises(ImageError, match="at least 1"):
         decode_image(b"x", channels=0)
@@ -201,12 +201,12 @@ def test_damaged_files_are_named_with_a_reason(tmp_path: Path) -> None:
     npy = (tmp_path / "whole.npy").read_bytes()
     cases = {
         "empty.jpg": (b"", "empty"),
-        "text.jpg": (b"not a picture at all", "not a picture"),
+        "text.jpg": (b"not an image at all", "not an image"),
         "cut.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
         "cut.png": (png[: len(png) // 2], "cannot be decoded"),
         "cut.npy": (npy[: len(npy) // 2], "cannot be decoded"),
         "head.npy": (npy[:20], "cannot be decoded"),
-        "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     }
     for name, (data, reason) in cases.items():
         path = tmp_path / name

@@ -18,14 +18,14 @@ def expected(values: np.ndarray) -> np.ndarray:
     return np.rint(values.astype(np.float64) * 255 / 4095).astype(np.uint8)
 
 
-def save(picture: Image.Image, kind: str, **options: object) -> bytes:
+def save(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def tiff(values: np.ndarray, *, order: str) -> bytes:
-    """Returns an uncompressed TIFF file of 16-bit colours, which Pillow cannot write. Source: TIFF 6.0."""
+    """Return an uncompressed TIFF file of 16-bit colours, which Pillow cannot write. Source: TIFF 6.0."""
     height, width, channels = values.shape
     data = values.astype(f"{order}u2").tobytes()
     tags = [

@@ -15,9 +15,9 @@ from effnet.data import reduction
 from effnet.data.datasets import Split
 from effnet.data.decode import decode_image, decoded_image
 from effnet.data.eval_view import eval_view, eval_view_at
-from effnet.data.opening import decoding_bytes, open_picture
+from effnet.data.opening import decoding_bytes, open_image
 from effnet.data.preprocess import Preprocess, resize_and_crop
-from effnet.data.views import as_evaluated, open_picture_at
+from effnet.data.views import as_evaluated, open_image_at
 from effnet.runtime.predictor import Predictor
 from effnet.training.batches import eval_batches
 
@@ -35,15 +35,15 @@ FILES = {
 SMALL = Preprocess(resolution=42, crop=0.875, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def encoded(picture, kind="JPEG", **options):
+def encoded(image, kind="JPEG", **options):
     stream = io.BytesIO()
-    picture.save(stream, kind, **({"quality": 90} if kind == "JPEG" else {}), **options)
+    image.save(stream, kind, **({"quality": 90} if kind == "JPEG" else {}), **options)
     return stream.getvalue()
 
 
 @pytest.fixture
 def large(monkeypatch):
-    """Counts images of more than a quarter of a megapixel as large."""
+    """Count images of more than a quarter of a megapixel as large."""
     monkeypatch.setattr(reduction, "LARGE_PIXELS", 250_000)
 
 
@@ -52,22 +52,22 @@ def large(monkeypatch):
 @pytest.mark.parametrize("mode", ["center", "squash", "pad"])
 @pytest.mark.parametrize("name", FILES)
 def test_a_reduced_image_gives_nearly_the_same_input(name, mode, channels):
-    picture, options = FILES[name]
-    data = encoded(picture, **options)
+    image, options = FILES[name]
+    data = encoded(image, **options)
     crop, fill = (1.0 if mode == "pad" else 0.875), (0.5,) * channels
     preprocess = Preprocess(resolution=42, crop=crop, mode=mode, mean=fill, std=fill)
     whole = resize_and_crop(decode_image(data, channels=channels), preprocess)
     found = eval_view(data, preprocess).astype(int)
     assert np.abs(found - whole).mean() < 1.5
     assert np.abs(found - whole).max() > 0  # it was reduced
-    with decoded_image(data, channels=channels, reduce=lambda *_: 2) as image:
-        assert image.shape == ((320, 214, channels) if name == "turned" else (214, 320, channels))
+    with decoded_image(data, channels=channels, reduce=lambda *_: 2) as reduced:
+        assert reduced.shape == ((320, 214, channels) if name == "turned" else (214, 320, channels))
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_up_to_the_limit_every_pixel_is_decoded(name):
-    picture, options = FILES[name]
-    data = encoded(picture, **options)
+    image, options = FILES[name]
+    data = encoded(image, **options)
     assert np.array_equal(eval_view(data, SMALL), resize_and_crop(decode_image(data), SMALL))
 
 
@@ -91,19 +91,19 @@ def test_every_road_sees_the_same_input(tmp_path):
     grey = eval_view(str(path), predictor.config.preprocess)
     assert np.array_equal(predictor.prepare(path), grey)
     assert np.array_equal(predictor.prepare(path.read_bytes()), grey)
-    with open_picture_at(split, 0, channels=3) as picture:  # training, with simplejpeg where it is installed
-        assert np.array_equal(resize_and_crop(as_evaluated(picture, SMALL), SMALL), expected)
+    with open_image_at(split, 0, channels=3) as image:  # training, with simplejpeg where it is installed
+        assert np.array_equal(resize_and_crop(as_evaluated(image, SMALL), SMALL), expected)
     assert effnet.evaluate(predictor, split).images == 1
 
 
 def test_the_memory_that_is_waited_for_is_that_of_the_reduced_image():
     for options, kept in (({}, 0), ({"progressive": True, "subsampling": "4:4:4"}, 6)):
         stream = io.BytesIO(encoded(PHOTO, **options))
-        with open_picture(stream) as picture:
-            pixels = picture.width * picture.height
+        with open_image(stream) as image:
+            pixels = image.width * image.height
             for factor in (1, 2, 8):
                 expected = max(8 * pixels / factor**2, (4 / factor**2 + kept) * pixels)
-                assert decoding_bytes(picture, stream, reduction=factor) == pytest.approx(expected)
+                assert decoding_bytes(image, stream, reduction=factor) == pytest.approx(expected)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read as Linux tells it")

@@ -109,10 +109,10 @@ def test_layouts_that_cannot_be_used_say_what_is_expected(make_folder, tmp_path:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty; expected one subfolder a class"):
         read_dataset(tmp_path / "empty")
-    with pytest.raises(DataError, match=r"holds 3 pictures but no class folders.*CSV"):
+    with pytest.raises(DataError, match=r"holds 3 images but no class folders.*CSV"):
         read_dataset(make_folder({".": 3}, root="flat"))
     (tmp_path / "hollow" / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"the 1 folders in .* hold no pictures"):
+    with pytest.raises(DataError, match=r"the 1 folders in .* hold no images"):
         read_dataset(tmp_path / "hollow")
     with pytest.raises(DataError, match=r"at least two classes are needed, received 1 \(only\)"):
         read_dataset(make_folder({"only": 5}, root="one"))
@@ -120,18 +120,18 @@ def test_layouts_that_cannot_be_used_say_what_is_expected(make_folder, tmp_path:
         read_dataset(make_folder({"train/a": 3, "train/b": 3, "test/c": 1}, root="absent"))
 
 
-def test_a_class_with_one_picture_stays_in_train(make_folder) -> None:
+def test_a_class_with_one_image_stays_in_train(make_folder) -> None:
     root = make_folder({"a": 10, "b": 10, "rare": 1})
     dataset = read_dataset(root)
     assert (dataset.train.labels == 2).sum() == 1
     assert 2 not in dataset.val.labels
     assert 2 not in dataset.test.labels
-    assert any("fewer than 2 pictures" in note and "rare" in note for note in dataset.notes)
+    assert any("fewer than 2 images" in note and "rare" in note for note in dataset.notes)
     with pytest.raises(DataError, match=r"strict.*rare"):
         read_dataset(root, strict=True)
 
 
-def test_files_that_are_no_pictures_are_counted(make_folder) -> None:
+def test_files_that_are_no_images_are_counted(make_folder) -> None:
     root = make_folder({"a": 4, "b": 4})
     for name in ("notes.txt", "more.TXT", "README", ".DS_Store", "Thumbs.db", "._1.jpg"):
         (root / "a" / name).write_text("x")
@@ -143,8 +143,8 @@ def test_files_that_are_no_pictures_are_counted(make_folder) -> None:
     dataset = read_dataset(root, strict=True)
     assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 8
     text = " ".join(dataset.notes)
-    assert "4 files were ignored: 2 .txt, 1 without a suffix, 1 pictures outside of a class folder." in text
-    assert "1 class folders hold no usable picture" in text
+    assert "4 files were ignored: 2 .txt, 1 without a suffix, 1 images outside of a class folder." in text
+    assert "1 class folders hold no usable image" in text
 
 
 def test_formats_that_are_not_read_are_named(make_folder) -> None:
@@ -204,7 +204,7 @@ def test_a_name_that_is_not_utf8_is_read(make_folder) -> None:
     assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 8
 
 
-def test_grey_pictures_ask_for_one_channel(make_folder) -> None:
+def test_grey_images_ask_for_one_channel(make_folder) -> None:
     root = make_folder({"a": 6, "b": 6}, mode="L")
     dataset = read_dataset(root)
     assert dataset.channels == 1

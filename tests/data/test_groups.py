@@ -27,7 +27,7 @@ def sides(dataset) -> dict[str, str]:
 
 
 def photo(seed: int, side: int = 96) -> Image.Image:
-    """Returns smooth shapes with a little noise, as photographs have them; another seed is another picture."""
+    """Return smooth shapes with a little noise, as photographs have them; another seed is another image."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
@@ -77,7 +77,7 @@ def test_only_files_of_one_size_are_opened(make_folder, monkeypatch) -> None:
 
 
 def old_split(labels, *, seed, names):
-    """Returns the split as it was before there were groups."""
+    """Return the split as it was before there were groups."""
     import zlib
 
     groups: dict[str, list[int]] = {}
@@ -179,13 +179,13 @@ def test_a_class_of_one_group_cannot_be_measured_and_is_named(make_folder) -> No
 
 def test_all_images_in_one_group_cannot_be_held_out(make_folder) -> None:
     root = make_folder({"a": 8, "b": 8})
-    with pytest.raises(DataError, match="16 pictures that are 1 apart from copies and groups in 2 classes"):
+    with pytest.raises(DataError, match="16 images that are 1 apart from copies and groups in 2 classes"):
         read_dataset(root, group_by=r"\.png")
 
 
 @pytest.fixture
 def recoded(tmp_path: Path) -> Path:
-    """Two classes of 20 pictures, and of 8 of these another size or quality under another name."""
+    """Two classes of 20 images, and of 8 of these another size or quality under another name."""
     root = tmp_path / "photos"
     for number, name in enumerate(("a", "b")):
         (root / name).mkdir(parents=True)
@@ -221,7 +221,7 @@ def test_near_identical_images_are_on_one_side(recoded) -> None:
     )
 
 
-def test_other_pictures_are_not_alike() -> None:
+def test_other_images_are_not_alike() -> None:
     looks = [look_at(np.asarray(photo(seed))) for seed in range(300)]
     assert alike(looks) == []
     assert look_at(np.zeros((64, 64, 3), np.uint8)) is None

@@ -18,11 +18,11 @@ from effnet.errors import ImageError
 SMALL = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
 
 
-def save(kind: str, picture: Image.Image = SMALL, **options: object) -> bytes:
+def save(kind: str, image: Image.Image = SMALL, **options: object) -> bytes:
     if kind not in Image.SAVE and (Image.init() or kind not in Image.SAVE):
         pytest.skip(f"this Pillow writes no {kind}")
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -43,7 +43,7 @@ def tiff(*tags: tuple[int, int, int, int], tail: bytes = b"") -> bytes:
 
 
 def codestream(width: int, height: int, *, tile: int = 0, precinct: int = 0) -> bytes:
-    """Returns a JPEG 2000 codestream of a tiny image, with other sizes."""
+    """Return a JPEG 2000 codestream of a tiny image, with other sizes."""
     data = save("JPEG2000", SMALL.convert("L"), no_jp2=True)
     place = data.index(b"\xff\x51") + 6
     sizes = struct.pack(">IIIIII", width, height, 0, 0, tile or width, tile or height)
@@ -243,11 +243,11 @@ print(refused, peak, resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 def test_damaged_files_of_every_format_end_in_an_error_at_an_ordinary_price(tmp_path: Path) -> None:
     alpha = SMALL.copy()
     alpha.putalpha(SMALL.convert("L"))
-    for number, picture in enumerate((SMALL, SMALL.convert("L"), alpha, SMALL.quantize(16), SMALL.convert("CMYK"))):
+    for number, image in enumerate((SMALL, SMALL.convert("L"), alpha, SMALL.quantize(16), SMALL.convert("CMYK"))):
         for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO"):
             stream = io.BytesIO()
             try:
-                picture.save(stream, kind)
+                image.save(stream, kind)
             except (OSError, KeyError, ValueError):
                 continue
             (tmp_path / f"{kind}-{number}").write_bytes(stream.getvalue())

@@ -1,4 +1,4 @@
-"""Data sets of the package `datasets`, made by it: saved to disk, folders of pictures, and what is missing."""
+"""Data sets of the package `datasets`, made by it: saved to disk, folders of images, and what is missing."""
 
 import sys
 
@@ -16,17 +16,17 @@ datasets = pytest.importorskip("datasets")
 SPLITS = ("train", "val", "test")
 
 
-def picture(value):
+def make_image(value):
     return Image.fromarray(np.full((6, 8, 3), value, np.uint8))
 
 
 def table(count, *, start=0, names=("cat", "dog"), labels=None, columns=("image", "label")):
-    """Returns a table of pictures whose grey value is their number."""
+    """Return a table of images whose grey value is their number."""
     numbers = range(start, start + count)
     image, label = columns
     features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=list(names))})
     rows = {
-        image: [picture(i) for i in numbers],
+        image: [make_image(i) for i in numbers],
         label: [i % len(names) for i in numbers] if labels is None else labels,
     }
     return datasets.Dataset.from_dict(rows, features=features)
@@ -48,7 +48,7 @@ def values(split):
     return [int(load_image(split, i, channels=3)[0, 0, 0]) for i in range(len(split))]
 
 
-def test_splits_labels_and_pictures_are_those_of_the_table(tmp_path):
+def test_splits_labels_and_images_are_those_of_the_table(tmp_path):
     data = save(
         tmp_path / "saved",
         train=table(20),
@@ -76,7 +76,7 @@ def test_one_table_alone_is_split(tmp_path):
     assert [len(getattr(dataset, name)) for name in SPLITS] == [28, 6, 6]
 
 
-def test_a_folder_of_pictures_is_read_as_datasets_reads_it(photos, tmp_path, monkeypatch):
+def test_a_folder_of_images_is_read_as_datasets_reads_it(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     dataset = read_dataset(f"hf:{photos}")
     own = read_dataset(photos)
@@ -89,14 +89,14 @@ def test_a_folder_of_pictures_is_read_as_datasets_reads_it(photos, tmp_path, mon
     assert pixels[0] == pixels[1]
 
 
-def test_pictures_are_not_decoded_before_they_are_needed(tmp_path, monkeypatch):
+def test_images_are_not_decoded_before_they_are_needed(tmp_path, monkeypatch):
     data = save(tmp_path / "saved", train=table(40))
-    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("a picture was opened"))
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("an image was opened"))
     assert len(read_dataset(data, channels=3).train) == 28
 
 
 def test_classes_are_named_not_numbered(tmp_path):
-    """Names in another order than the alphabet's, as the hub's often are."""
+    """Name in another order than the alphabet's, as the hub's often are."""
     dataset = read_dataset(save(tmp_path / "saved", train=table(40, names=("zebra", "ape"))))
     assert dataset.class_names == ("ape", "zebra")
     found = dict(zip(values(dataset.train), dataset.train.labels.tolist(), strict=True))
@@ -166,9 +166,9 @@ def test_labels_that_are_texts_or_asked_for_numbers(tmp_path):
         read_dataset(f"{data}?label=bread")
 
 
-@pytest.mark.parametrize("kind", ["no picture", "no classes"])
+@pytest.mark.parametrize("kind", ["no image", "no classes"])
 def test_a_table_without_a_needed_column_shows_those_it_has(kind, tmp_path):
-    if kind == "no picture":
+    if kind == "no image":
         found = table(8).remove_columns("image").add_column("text", ["a"] * 8)
         message = r"train must have one column of Image; its columns are label \(ClassLabel\), text \(Value\)"
     else:
@@ -178,12 +178,12 @@ def test_a_table_without_a_needed_column_shows_those_it_has(kind, tmp_path):
         read_dataset(save(tmp_path / "saved", train=found))
 
 
-def test_a_picture_that_vanished_from_its_folder_is_named(tmp_path, monkeypatch):
+def test_a_image_that_vanished_from_its_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(8):
-            picture(i).save(tmp_path / "data" / name / f"{i}.png")
+            make_image(i).save(tmp_path / "data" / name / f"{i}.png")
     dataset = read_dataset(f"hf:{tmp_path / 'data'}", channels=3)
     for path in (tmp_path / "data").rglob("*.png"):
         path.unlink()

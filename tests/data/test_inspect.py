@@ -16,7 +16,7 @@ from effnet.errors import DataError
 
 @pytest.fixture
 def messy(make_folder) -> Path:
-    """Returns a folder that has one of each trouble."""
+    """Return a folder that has one of each trouble."""
     root = make_folder({"train/cat": 24, "train/dog": 6, "test/cat": 3, "test/dog": 3, "val/cat": 3, "val/dog": 3})
     Image.new("L", (100, 40)).save(root / "train" / "cat" / "wide.png")
     Image.new("L", (3, 2)).save(root / "train" / "cat" / "named.jpg", "PNG")
@@ -68,7 +68,7 @@ def test_the_report_goes_through_json_and_reads_as_plain_lines(messy: Path) -> N
     assert values["median_short_side"] == 6
     assert values["classes"][0] == {"name": "cat", "train": 27, "val": 3, "test": 4}
     lines = describe(report)
-    assert lines[0] == "data: 48 pictures, 2 classes (35 train, 6 val, 7 test)"
+    assert lines[0] == "data: 48 images, 2 classes (35 train, 6 val, 7 test)"
     text = "\n".join(lines)
     for expected in (
         "2 files cannot be decoded:",
@@ -77,7 +77,7 @@ def test_the_report_goes_through_json_and_reads_as_plain_lines(messy: Path) -> N
         "are in more than one split",
         "have different labels",
         "3.4 times the smallest",
-        "fewer than 20 train pictures (1): dog",
+        "fewer than 20 train images (1): dog",
         "Width 3 / 8 / 100, height 2 / 6 / 40 pixels",
         "44 RGB, 2 L",
         "The splits train, val and test are used as given.",
@@ -106,12 +106,12 @@ def test_what_is_unreadable_can_be_dropped(messy: Path) -> None:
         without_unreadable(dataset, report.unreadable, strict=True)
 
 
-def test_many_pictures_are_sampled_by_seed(make_folder) -> None:
+def test_many_images_are_sampled_by_seed(make_folder) -> None:
     dataset = read_dataset(make_folder({"a": 20, "b": 20}))
     first, again = (inspect_dataset(dataset, sample=10, seed=1) for _ in range(2))
     assert first == again
     assert (first.num_examined, first.num_images) == (10, 40)
-    assert "Examined a random sample of 10 pictures" in describe(first)[1]
+    assert "Examined a random sample of 10 images" in describe(first)[1]
     assert "sample" not in describe(inspect_dataset(dataset))[1]
 
 
@@ -126,14 +126,14 @@ def test_arrays_in_memory_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> No
     assert inspect_dataset(leaked).across_splits[0].paths[0].startswith("train[")
 
 
-def test_a_picture_without_the_wanted_channels_is_unreadable(make_folder) -> None:
+def test_a_image_without_the_wanted_channels_is_unreadable(make_folder) -> None:
     root = make_folder({"a": 6, "b": 6})
     np.save(root / "a" / "five.npy", np.zeros((4, 4, 5), np.uint8))
     report = inspect_dataset(read_dataset(root, channels=3))
     assert [s.reason for s in report.unreadable] == ["it must have 3 channels but has 5; store it with 3 channels"]
 
 
-def test_a_data_set_without_one_readable_picture_is_an_error(tmp_path: Path) -> None:
+def test_a_data_set_without_one_readable_image_is_an_error(tmp_path: Path) -> None:
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         for i in range(4):

@@ -16,7 +16,7 @@ from effnet.data.datasets import Split
 from effnet.data.decode import decode_image
 from effnet.data.jpeg import decode_part, decode_whole, read_jpeg
 from effnet.data.reduction import reduction_for
-from effnet.data.views import decoded, open_picture_at, random_part, size_at
+from effnet.data.views import decoded, open_image_at, random_part, size_at
 from effnet.errors import ImageError
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((157, 101), 3)
@@ -31,21 +31,21 @@ KINDS = {
 }
 
 
-def save(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+def save(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def turned(orientation: int, picture: Image.Image = SMOOTH) -> bytes:
+def turned(orientation: int, image: Image.Image = SMOOTH) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return save(picture, exif=exif, quality=90)
+    return save(image, exif=exif, quality=90)
 
 
 @pytest.fixture(params=["simplejpeg", "pillow"])
 def decoder(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs a test with simplejpeg, and as where it is not installed."""
+    """Run a test with simplejpeg, and as where it is not installed."""
     if request.param == "simplejpeg":
         pytest.importorskip("simplejpeg")
     hidden = {"simplejpeg": None} if request.param == "pillow" else {}
@@ -74,17 +74,17 @@ def test_a_grey_file_is_replicated_as_decode_image_does(decoder: str, channels: 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_box_is_the_same_part_of_the_upright_picture(decoder: str, orientation: int) -> None:
+def test_a_box_is_the_same_part_of_the_upright_image(decoder: str, orientation: int) -> None:
     data = turned(orientation)
-    picture, whole = read_jpeg(data), decode_image(data)
-    assert (picture.height, picture.width) == whole.shape[:2]
+    image, whole = read_jpeg(data), decode_image(data)
+    assert (image.height, image.width) == whole.shape[:2]
     for left, top, right, bottom in ((0, 0, 101, 101), (3, 40, 50, 41), (20, 10, 95, 99)):
-        part = decode_part(picture, box=(left, top, right, bottom))
+        part = decode_part(image, box=(left, top, right, bottom))
         np.testing.assert_array_equal(part, whole[top:bottom, left:right])
 
 
 @pytest.mark.parametrize("reduction", [2, 4, 8])
-def test_a_reduced_picture_is_that_of_libjpeg_through_pillow(decoder: str, reduction: int) -> None:
+def test_a_reduced_image_is_that_of_libjpeg_through_pillow(decoder: str, reduction: int) -> None:
     data = save(SMOOTH, quality=90)
     with Image.open(io.BytesIO(data)) as opened:
         opened.draft("RGB", (opened.width // reduction, opened.height // reduction))
@@ -98,7 +98,7 @@ def test_a_reduced_picture_is_that_of_libjpeg_through_pillow(decoder: str, reduc
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_part_lies_where_the_whole_one_does(decoder: str, reduction: int, orientation: int) -> None:
-    # Sides that no reduction divides: a turned picture's grid then does not begin at its upper left corner.
+    # Sides that no reduction divides: a turned image's grid then does not begin at its upper left corner.
     data = turned(
         orientation, SMOOTH.resize((4, 3), Image.Resampling.BOX).resize(SMOOTH.size, Image.Resampling.BICUBIC)
     )
@@ -117,7 +117,7 @@ def test_a_reduced_part_lies_where_the_whole_one_does(decoder: str, reduction: i
     assert best[1] + width >= box[2]
 
 
-def test_the_first_picture_of_a_stereo_file_is_read(decoder: str) -> None:
+def test_the_first_image_of_a_stereo_file_is_read(decoder: str) -> None:
     data = save(SMOOTH, "MPO", save_all=True, append_images=[Image.new("RGB", SMOOTH.size)])
     np.testing.assert_array_equal(decode_whole(read_jpeg(data)), decode_image(data))
 
@@ -132,10 +132,10 @@ def test_other_files_are_left_to_decode_image(tmp_path: Path) -> None:
     split = Split(sources=[str(tmp_path / name) for name in ("a.npy", "b.png", "c.jpg")], labels=np.zeros(3))
     opened = []
     for index in range(3):
-        with open_picture_at(split, index, channels=3) as picture:
-            opened.append(picture)
-    assert [isinstance(picture, np.ndarray) for picture in opened] == [True, False, True]
-    assert [decoded(picture, channels=3, least=1000).shape for picture in opened] == [
+        with open_image_at(split, index, channels=3) as image:
+            opened.append(image)
+    assert [isinstance(image, np.ndarray) for image in opened] == [True, False, True]
+    assert [decoded(image, channels=3, least=1000).shape for image in opened] == [
         (4, 5, 3),
         (101, 157, 3),
         (101, 157, 3),
@@ -144,7 +144,7 @@ def test_other_files_are_left_to_decode_image(tmp_path: Path) -> None:
     for index, channels in ((1, 5), (2, 5)):
         with (
             pytest.raises(ImageError, match="must have 5 channels"),
-            open_picture_at(split, index, channels=channels),
+            open_image_at(split, index, channels=channels),
         ):
             pass
 
@@ -154,8 +154,8 @@ def test_a_plain_header_is_read_as_pillow_reads_it() -> None:
     plain += [save(SMOOTH.convert("L")), save(SMOOTH, comment=b"\xff\xda\xff\xe1 Exif")]
     others = [turned(1), turned(6), save(SMOOTH, icc_profile=b"p" * 200), save(Image.new("CMYK", (8, 8)))]
     for data in plain + others:
-        found, picture = jpeg._plain_frame(data), Image.open(io.BytesIO(data))
-        assert found in (None, (picture.height, picture.width, len(picture.getbands())))
+        found, image = jpeg._plain_frame(data), Image.open(io.BytesIO(data))
+        assert found in (None, (image.height, image.width, len(image.getbands())))
         with mock.patch.object(jpeg, "_plain_frame", return_value=None):
             slowly = read_jpeg(data)
         quickly = read_jpeg(data)
@@ -172,7 +172,7 @@ def test_a_stricter_limit_of_pillow_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def outcome(decode: Callable[[bytes], np.ndarray], data: bytes) -> tuple[object, ...]:
-    """Returns shape and bytes of the pixels, or the error."""
+    """Return shape and bytes of the pixels, or the error."""
     try:
         pixels = decode(data)
     except ImageError as error:
@@ -181,8 +181,8 @@ def outcome(decode: Callable[[bytes], np.ndarray], data: bytes) -> tuple[object,
 
 
 def in_part(data: bytes) -> np.ndarray:
-    picture = read_jpeg(data)
-    return decode_image(data) if picture is None else decode_whole(picture)
+    image = read_jpeg(data)
+    return decode_image(data) if image is None else decode_whole(image)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged EXIF
@@ -242,11 +242,11 @@ def test_a_reduction_leaves_at_least_so_many_pixels() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 8])
-def test_a_part_of_a_file_is_the_part_of_the_decoded_picture(orientation: int) -> None:
+def test_a_part_of_a_file_is_the_part_of_the_decoded_image(orientation: int) -> None:
     data = turned(orientation)
     for seed in range(10):
         parts = [
-            random_part(picture, least=90, rng=np.random.default_rng(seed))
-            for picture in (read_jpeg(data), decode_image(data))
+            random_part(image, least=90, rng=np.random.default_rng(seed))
+            for image in (read_jpeg(data), decode_image(data))
         ]
         np.testing.assert_array_equal(*parts)

@@ -12,14 +12,14 @@ from effnet.data.jpeg_scans import count_scans
 from effnet.errors import ImageError
 
 
-def save(picture: Image.Image, **options: object) -> bytes:
+def save(image: Image.Image, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", **options)
+    image.save(stream, "JPEG", **options)
     return stream.getvalue()
 
 
 def with_scans(number: int, *, side: int = 64, **options: object) -> bytes:
-    """Returns a progressive JPEG file with so many more scans, each of which is a few bytes long."""
+    """Return a progressive JPEG file with so many more scans, each of which is a few bytes long."""
     data = save(Image.new("L", (side, side)), progressive=True, **options)
     table = data.rindex(b"\xff\xc4")
     return data[:-2] + data[table:-2] * number + data[-2:]

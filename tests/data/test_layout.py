@@ -81,7 +81,7 @@ def test_classes_with_subfolders_of_their_own_stay_classes(make_folder) -> None:
 def test_splits_without_train_are_named_as_such(make_folder) -> None:
     root = make_folder({f"{split}/{label}": 4 for split in ("val", "test") for label in ("cat", "dog")})
     assert set(find_layout(str(root)).parts) == {"val", "test"}
-    with pytest.raises(DataError, match="the split train must hold pictures"):
+    with pytest.raises(DataError, match="the split train must hold images"):
         read_dataset(root)
 
 

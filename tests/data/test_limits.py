@@ -78,17 +78,17 @@ def test_inspection_decodes_large_images_one_after_another(make_folder, monkeypa
     folder = make_folder({f"{split}/{label}": 2 for split in ("train", "val", "test") for label in "ab"})
     inside, most, lock = [0], [0], threading.Lock()
 
-    def load(picture: Image.Image) -> None:
+    def load(image: Image.Image) -> None:
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
         threading.Event().wait(0.005)
-        picture.load()
+        image.load()
         with lock:
             inside[0] -= 1
 
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(decode, "load_picture", load)
+    monkeypatch.setattr(decode, "load_image", load)
     monkeypatch.setattr(decode, "decoding_bytes", lambda *_, **__: 0.6 * MAX_BYTES)
     assert inspect_dataset(read_dataset(folder, channels=3)).num_examined == 12
     assert most[0] == 1
@@ -155,7 +155,7 @@ MEASURE = """
 import sys
 from effnet.data import pixels
 from effnet.data.decode import decode_image
-from effnet.data.opening import decoding_bytes, open_picture, open_stream
+from effnet.data.opening import decoding_bytes, open_image, open_stream
 from effnet.data.value_range import ValueRange
 RANGE = ValueRange(low=0, high=65535)
 pixels._PIECE_PIXELS = 2**16
@@ -164,8 +164,8 @@ def peak(name):
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
 decode_image(sys.argv[1], value_range=RANGE)
 for path in sys.argv[1:]:
-    with open_stream(path) as stream, open_picture(stream) as picture:
-        needed = decoding_bytes(picture, stream)
+    with open_stream(path) as stream, open_image(stream) as image:
+        needed = decoding_bytes(image, stream)
     for channels in (1, 3, 4):
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
@@ -208,9 +208,9 @@ def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path, png_bytes
         "rgba.avif": (alpha, {"speed": 10, "subsampling": "4:4:4"}),
     }
     paths = []
-    for name, (picture, options) in cases.items():
+    for name, (image, options) in cases.items():
         if Image.registered_extensions().get(os.path.splitext(name)[1]) in Image.SAVE:
-            picture.save(tmp_path / name, **options)
+            image.save(tmp_path / name, **options)
             paths.append(str(tmp_path / name))
     (tmp_path / "colour.png").write_bytes(png_bytes(np.asarray(alpha).astype(np.uint16) * 257))
     paths.append(str(tmp_path / "colour.png"))

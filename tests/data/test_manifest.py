@@ -10,29 +10,29 @@ from effnet.errors import DataError
 
 
 @pytest.fixture
-def pictures(make_folder) -> Path:
+def images(make_folder) -> Path:
     return make_folder({"a": 8, "b, c\nd": 8})
 
 
-def rows(pictures: Path) -> list[tuple[str, str]]:
-    return [(str(p.relative_to(pictures)), p.parent.name) for p in sorted(pictures.glob("*/*.png"))]
+def rows(images: Path) -> list[tuple[str, str]]:
+    return [(str(p.relative_to(images)), p.parent.name) for p in sorted(images.glob("*/*.png"))]
 
 
 def csv_text(header: str, lines: list[tuple[str, ...]]) -> str:
     return header + "\n" + "".join(",".join(f'"{cell}"' for cell in line) + "\n" for line in lines)
 
 
-def write(pictures: Path, name: str, text: str) -> Path:
-    path = pictures / name
+def write(images: Path, name: str, text: str) -> Path:
+    path = images / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_csv_and_jsonl_say_the_same(pictures: Path) -> None:
-    found = rows(pictures)
-    as_csv = write(pictures, "photos.csv", "\ufeff" + csv_text("Path,Label,author", [(*r, "me") for r in found]))
+def test_csv_and_jsonl_say_the_same(images: Path) -> None:
+    found = rows(images)
+    as_csv = write(images, "photos.csv", "\ufeff" + csv_text("Path,Label,author", [(*r, "me") for r in found]))
     lines = "\n".join(json.dumps({"path": path, "label": label}) for path, label in found)
-    as_jsonl = write(pictures, "photos.jsonl", lines + "\n\n")
+    as_jsonl = write(images, "photos.jsonl", lines + "\n\n")
     first, second = read_dataset(as_csv, seed=3), read_dataset(as_jsonl, seed=3)
     assert first.name == "photos"
     assert first.class_names == second.class_names == ("a", "b, c\nd")
@@ -41,25 +41,25 @@ def test_csv_and_jsonl_say_the_same(pictures: Path) -> None:
     assert load_image(first.train, 0, channels=3).shape == (6, 8, 3)
 
 
-def test_a_manifest_gives_the_split_like_its_folder(make_folder, pictures: Path) -> None:
-    path = write(pictures, "m.csv", csv_text("path,label", rows(pictures)))
-    assert read_dataset(path, seed=1).test.sources == read_dataset(pictures, seed=1).test.sources
+def test_a_manifest_gives_the_split_like_its_folder(make_folder, images: Path) -> None:
+    path = write(images, "m.csv", csv_text("path,label", rows(images)))
+    assert read_dataset(path, seed=1).test.sources == read_dataset(images, seed=1).test.sources
 
 
-def test_given_splits_and_whole_numbers_as_labels(pictures: Path) -> None:
+def test_given_splits_and_whole_numbers_as_labels(images: Path) -> None:
     splits = ["Train", "train", "training", "dev", "validation", "test", "testing", "train"]
     lines = [
         json.dumps({"path": path, "label": 7 if label == "a" else 10, "split": split})
-        for (path, label), split in zip(rows(pictures), splits * 2, strict=True)
+        for (path, label), split in zip(rows(images), splits * 2, strict=True)
     ]
-    dataset = read_dataset(write(pictures, "m.jsonl", "\n".join(lines)))
+    dataset = read_dataset(write(images, "m.jsonl", "\n".join(lines)))
     assert dataset.class_names == ("10", "7")
     assert [len(s) for s in (dataset.train, dataset.val, dataset.test)] == [8, 4, 4]
 
 
-def test_missing_files_are_skipped_or_an_error(pictures: Path) -> None:
-    lines = [*rows(pictures), ("gone.png", "a"), ("a", "a"), ("b\0.png", "a")]
-    path = write(pictures, "m.jsonl", "\n".join(json.dumps({"path": path, "label": label}) for path, label in lines))
+def test_missing_files_are_skipped_or_an_error(images: Path) -> None:
+    lines = [*rows(images), ("gone.png", "a"), ("a", "a"), ("b\0.png", "a")]
+    path = write(images, "m.jsonl", "\n".join(json.dumps({"path": path, "label": label}) for path, label in lines))
     dataset = read_dataset(path)
     assert len(dataset.skipped) == 3
     assert dataset.skipped[0].reason == "no such file"
@@ -68,15 +68,15 @@ def test_missing_files_are_skipped_or_an_error(pictures: Path) -> None:
         read_dataset(path, strict=True)
 
 
-def test_absolute_paths_are_allowed(pictures: Path, tmp_path: Path) -> None:
-    lines = [(str(pictures / path), label) for path, label in rows(pictures)]
+def test_absolute_paths_are_allowed(images: Path, tmp_path: Path) -> None:
+    lines = [(str(images / path), label) for path, label in rows(images)]
     path = tmp_path / "elsewhere.csv"
     path.write_text(csv_text("path,label", lines), encoding="utf-8")
     assert not read_dataset(path).skipped
 
 
-def test_a_repeated_row_is_ignored(pictures: Path) -> None:
-    path = write(pictures, "m.csv", csv_text("path,label", [*rows(pictures), rows(pictures)[0]]))
+def test_a_repeated_row_is_ignored(images: Path) -> None:
+    path = write(images, "m.csv", csv_text("path,label", [*rows(images), rows(images)[0]]))
     listing = read_manifest(str(path))
     assert len(listing.parts[""].sources) == 16
     assert listing.notes == ("1 rows repeat an earlier row and were ignored.",)
@@ -101,7 +101,7 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
             "line 2: split must be .*'trian'; did you mean 'train'",
         ),
         ("m.csv", "path,label\na/000.png,a\na/000.png,b\n", "line 3: .*one label and one split, but line 2"),
-        ("m.csv", "path,label,split\na/000.png,a,test\n", "the split train must hold pictures, but only test has any"),
+        ("m.csv", "path,label,split\na/000.png,a,test\n", "the split train must hold images, but only test has any"),
         ("m.csv", "path,label,split\na/000.png,a,test\na/001.png,a,\n", "every row or in none, but 1 rows"),
         ("m.csv", "path,label\n" + "x" * 200_000 + ",a\n", "line 2: not valid CSV"),
         ("m.csv", "path,label\nx.png,a\n" + "x" * 1_000_001, "line 3: a line must have at most 1,000,000 characters"),
@@ -131,15 +131,15 @@ def test_a_repeated_row_is_ignored(pictures: Path) -> None:
         ("m.jsonl", '{"path": "x", "label": ["a", "b"]}\n', "line 1: label must be text"),
     ],
 )
-def test_manifests_that_cannot_be_used_say_where(pictures: Path, name: str, text: str, message: str) -> None:
+def test_manifests_that_cannot_be_used_say_where(images: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as refused:
-        read_dataset(write(pictures, name, text))
+        read_dataset(write(images, name, text))
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 600
 
 
-def test_a_manifest_must_be_utf8(pictures: Path) -> None:
-    path = pictures / "m.csv"
+def test_a_manifest_must_be_utf8(images: Path) -> None:
+    path = images / "m.csv"
     path.write_bytes("path,label\nx.png,é\n".encode("latin-1"))
     with pytest.raises(DataError, match="line 2: a manifest must be UTF-8 text"):
         read_dataset(path)
@@ -150,10 +150,10 @@ def test_a_manifest_must_be_utf8(pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
-def test_line_ends_may_be_any_and_mixed(pictures: Path, ends: str) -> None:
-    lines = [f"{path},{label}" for path, label in rows(pictures) if label == "a"]
+def test_line_ends_may_be_any_and_mixed(images: Path, ends: str) -> None:
+    lines = [f"{path},{label}" for path, label in rows(images) if label == "a"]
     text = "\ufeffpath,label\r\n" + ends.join(lines[:4]) + "\n" + "\r\n".join(lines[4:])
-    listing = read_manifest(str(write(pictures, "m.csv", text)))
+    listing = read_manifest(str(write(images, "m.csv", text)))
     assert len(listing.parts[""].sources) == 8
 
 

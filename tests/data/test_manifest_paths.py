@@ -10,7 +10,7 @@ from effnet.errors import DataError
 
 
 @pytest.fixture
-def pictures(make_folder) -> Path:
+def images(make_folder) -> Path:
     return make_folder({"a": 8, "b": 8})
 
 
@@ -34,11 +34,11 @@ def test_the_delimiter_is_told_by_the_header(header, delimiter) -> None:
 @pytest.mark.parametrize(
     "name, delimiter", [("m.csv", ";"), ("m.csv", "\t"), ("m.tsv", "\t"), ("m.tsv", ","), ("m.csv", "|")]
 )
-def test_a_manifest_is_read_whatever_separates_its_columns(pictures, name, delimiter) -> None:
+def test_a_manifest_is_read_whatever_separates_its_columns(images, name, delimiter) -> None:
     rows = [("Path", "Label"), *((f"{label}/{i:03d}.png", label) for label in "ab" for i in range(8))]
-    (pictures / name).write_text("".join(delimiter.join(row) + "\n" for row in rows))
-    dataset = read_dataset(pictures / name)
-    assert dataset.test.sources == read_dataset(pictures).test.sources
+    (images / name).write_text("".join(delimiter.join(row) + "\n" for row in rows))
+    dataset = read_dataset(images / name)
+    assert dataset.test.sources == read_dataset(images).test.sources
     assert not dataset.skipped
 
 
@@ -52,30 +52,30 @@ def test_a_manifest_is_read_whatever_separates_its_columns(pictures, name, delim
         "{label}/{i:03d}.png\t",
     ],
 )
-def test_a_path_is_found_however_it_is_spelled(pictures, spelling) -> None:
+def test_a_path_is_found_however_it_is_spelled(images, spelling) -> None:
     rows = [f'"{spelling.format(label=label, i=i)}",{label} \n' for label in "ab" for i in range(8)]
-    (pictures / "m.csv").write_text("path , label\n" + "".join(rows))
-    dataset = read_dataset(pictures / "m.csv")
+    (images / "m.csv").write_text("path , label\n" + "".join(rows))
+    dataset = read_dataset(images / "m.csv")
     assert not dataset.skipped
     assert sum(len(split) for split in (dataset.train, dataset.val, dataset.test)) == 16
     assert dataset.class_names == ("a", "b")
 
 
-def test_two_spellings_of_a_file_are_one_row_and_two_files_of_a_name_are_none(pictures) -> None:
-    (pictures / "a" / "000.jpg").write_bytes((pictures / "a" / "000.png").read_bytes())
-    finder = ImageFinder(str(pictures))
+def test_two_spellings_of_a_file_are_one_row_and_two_files_of_a_name_are_none(images) -> None:
+    (images / "a" / "000.jpg").write_bytes((images / "a" / "000.png").read_bytes())
+    finder = ImageFinder(str(images))
     assert finder.find("a/000") is None
-    assert finder.find("a/000.jpg") == str(pictures / "a" / "000.jpg")
+    assert finder.find("a/000.jpg") == str(images / "a" / "000.jpg")
     assert finder.find("nowhere/000") is None
     assert finder.find("a") is None
     assert finder.find("a/\0") is None
     rows = [f"{label}/{i:03d}.png,{label}" for label in "ab" for i in range(8)]
-    (pictures / "m.csv").write_text("\n".join(["path,label", *rows, "b\\001,b"]))
-    assert "1 rows repeat an earlier row and were ignored." in read_dataset(pictures / "m.csv").notes
+    (images / "m.csv").write_text("\n".join(["path,label", *rows, "b\\001,b"]))
+    assert "1 rows repeat an earlier row and were ignored." in read_dataset(images / "m.csv").notes
 
 
-def test_where_the_first_file_was_looked_for_is_said(pictures) -> None:
-    (pictures / "m.csv").write_text("path;label\nimages/x.png;a\n")
+def test_where_the_first_file_was_looked_for_is_said(images) -> None:
+    (images / "m.csv").write_text("path;label\nimages/x.png;a\n")
     with pytest.raises(DataError, match="none of its 1 files exists; the first that was looked for is ") as raised:
-        read_dataset(pictures / "m.csv")
-    assert str(pictures / "images" / "x.png") in str(raised.value)
+        read_dataset(images / "m.csv")
+    assert str(images / "images" / "x.png") in str(raised.value)

@@ -10,12 +10,12 @@ SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
 def blocks_of(sizes, mixed):
-    # Numbers with gaps: a split has pictures of some shards only.
+    # Numbers with gaps: a split has images of some shards only.
     return Blocks(numbers=np.repeat(3 * np.arange(len(sizes)), sizes), mixed=mixed)
 
 
 @given(SIZES, st.integers(1, 6), st.integers(0, 2**31), st.integers(0, 99))
-def test_every_picture_comes_once_and_few_blocks_are_due_at_a_time(sizes, mixed, seed, epoch):
+def test_every_image_comes_once_and_few_blocks_are_due_at_a_time(sizes, mixed, seed, epoch):
     blocks = blocks_of(sizes, mixed)
     order = epoch_order(sum(sizes), seed=seed, epoch=epoch, blocks=blocks)
     assert sorted(order) == list(range(sum(sizes)))
@@ -59,6 +59,6 @@ def test_blocks_are_mixed_and_not_read_one_after_the_other():
     assert (np.diff(within) < 0).sum() > 30
 
 
-def test_a_split_without_pictures_has_an_empty_order():
+def test_a_split_without_images_has_an_empty_order():
     assert len(epoch_order(0, seed=0, epoch=0)) == 0
     assert len(epoch_order(0, seed=0, epoch=0, blocks=Blocks(numbers=np.zeros(0, np.int64), mixed=2))) == 0

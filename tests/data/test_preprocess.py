@@ -19,7 +19,7 @@ from effnet.data.views import random_view
 from effnet.errors import DataError
 
 
-def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+def make_image(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
@@ -45,7 +45,7 @@ def torchvision_eval(image: np.ndarray, resolution: int, crop: float, resampling
     name=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
 )
 def test_center_equals_torchvision(height: int, width: int, resolution: int, crop: float, name: str) -> None:
-    image = picture(height, width)
+    image = make_image(height, width)
     found = resize_and_crop(image, Preprocess(resolution=resolution, crop=crop, interpolation=name))
     expected = torchvision_eval(image, resolution, crop, Image.Resampling[name.upper()])
     np.testing.assert_array_equal(found, expected)
@@ -58,7 +58,7 @@ def test_a_strip_by_part_equals_the_strip_as_a_whole(
     monkeypatch: pytest.MonkeyPatch, height: int, width: int, resolution: int, crop: float, name: str
 ) -> None:
     monkeypatch.setattr("effnet.data.preprocess._MOST_PIXELS", 0)
-    image = picture(height, width)
+    image = make_image(height, width)
     found = resize_and_crop(image, Preprocess(resolution=resolution, crop=crop, interpolation=name))
     expected = torchvision_eval(image, resolution, crop, Image.Resampling[name.upper()])
     # Pillow keeps the part's place in 32 bits, so that what lies halfway between two values may round otherwise.
@@ -69,26 +69,26 @@ def test_a_strip_by_part_equals_the_strip_as_a_whole(
 
 def test_a_strip_does_not_need_the_memory_of_the_whole() -> None:
     for shape in ((1, 20_000), (20_000, 1)):
-        found = resize_and_crop(picture(*shape), Preprocess(resolution=224))
+        found = resize_and_crop(make_image(*shape), Preprocess(resolution=224))
         assert found.shape == (224, 224, 3)
         assert found.std() > 0
 
 
-def test_squash_shows_the_whole_picture() -> None:
-    image = picture(20, 50)
+def test_squash_shows_the_whole_image() -> None:
+    image = make_image(20, 50)
     found = resize_and_crop(image, Preprocess(resolution=16, crop=1.0, mode="squash"))
     np.testing.assert_array_equal(found, np.asarray(Image.fromarray(image).resize((16, 16), 3)))
 
 
 def test_squash_keeps_the_crop() -> None:
     """As tf_efficientnetv2_b3.in21k_ft_in1k has it."""
-    image = picture(20, 50)
+    image = make_image(20, 50)
     found = resize_and_crop(image, Preprocess(resolution=16, crop=0.8, mode="squash"))
     np.testing.assert_array_equal(found, np.asarray(Image.fromarray(image).resize((20, 20), 3))[2:18, 2:18])
 
 
 def test_the_exact_size_is_not_resampled() -> None:
-    image = picture(32, 32)
+    image = make_image(32, 32)
     np.testing.assert_array_equal(resize_and_crop(image, Preprocess(resolution=32, crop=1.0)), image)
     np.testing.assert_array_equal(resize_and_crop(image, Preprocess(resolution=32, crop=1.0, mode="squash")), image)
     found = resize_and_crop(image, Preprocess(resolution=28, crop=0.875))
@@ -97,7 +97,7 @@ def test_the_exact_size_is_not_resampled() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
 def test_channels_are_resampled_apart(channels: int) -> None:
-    image = picture(20, 26, channels)
+    image = make_image(20, 26, channels)
     image[..., -1] = 0  # as alpha this would blacken the others
     preprocess = Preprocess(resolution=12, mean=(0.5,) * channels, std=(0.5,) * channels)
     found = resize_and_crop(image, preprocess)
@@ -107,7 +107,7 @@ def test_channels_are_resampled_apart(channels: int) -> None:
 
 
 def test_normalize_is_the_formula_in_float32() -> None:
-    images = picture(4, 5)[None]
+    images = make_image(4, 5)[None]
     preprocess = Preprocess(resolution=4)
     found = normalize(images, preprocess)
     expected = (images / 255 - np.array(preprocess.mean)) / np.array(preprocess.std)
@@ -165,7 +165,7 @@ def test_values_out_of_range_are_refused(change: dict, message: str) -> None:
         Preprocess(**{"resolution": 8, **change})
 
 
-def test_pictures_of_another_kind_are_refused() -> None:
+def test_images_of_another_kind_are_refused() -> None:
     for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(DataError, match="must be uint8"):
             resize_and_crop(image, Preprocess(resolution=4))
@@ -173,8 +173,8 @@ def test_pictures_of_another_kind_are_refused() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), channels=st.sampled_from([1, 3, 4, 5]))
-def test_random_pictures_have_the_shape_and_follow_the_seed(height: int, width: int, channels: int) -> None:
-    image = picture(height, width, channels)
+def test_random_images_have_the_shape_and_follow_the_seed(height: int, width: int, channels: int) -> None:
+    image = make_image(height, width, channels)
     for augment in (random_resized_crop, random_shift):
         first = augment(image, resolution=9, rng=np.random.default_rng(3))
         again = augment(image, resolution=9, rng=np.random.default_rng(3))
@@ -198,14 +198,14 @@ def test_random_resized_crop_covers_the_scale_and_ratio() -> None:
     assert 0.85 < max(areas) < 1.1
 
 
-def test_the_whole_picture_at_its_size_is_untouched_by_a_full_crop() -> None:
-    image = picture(16, 16)
+def test_the_whole_image_at_its_size_is_untouched_by_a_full_crop() -> None:
+    image = make_image(16, 16)
     found = random_resized_crop(image, resolution=16, rng=np.random.default_rng(0), scale=(1.0, 1.0), ratio=(1.0, 1.0))
     np.testing.assert_array_equal(found, image)
 
 
 def test_random_shift_of_nothing_is_the_identity() -> None:
-    image = picture(16, 16, 1)
+    image = make_image(16, 16, 1)
     found = random_shift(
         image, resolution=16, rng=np.random.default_rng(0), max_shift=0, max_rotate_degrees=0, max_zoom=0
     )
@@ -234,7 +234,7 @@ def test_random_shift_fills_with_the_border() -> None:
 
 
 def test_random_flip_mirrors_half_of_the_time() -> None:
-    image, rng = picture(3, 4), np.random.default_rng(0)
+    image, rng = make_image(3, 4), np.random.default_rng(0)
     mirrored = sum(not np.array_equal(random_flip(image, rng=rng), image) for _ in range(400))
     assert 160 < mirrored < 240
 
@@ -245,7 +245,7 @@ PADDED = Preprocess(resolution=16, crop=1.0, mode="pad", mean=(0.5, 0.2, 0.0), s
 @pytest.mark.parametrize(
     "height, width, inner", [(8, 32, (4, 16)), (32, 8, (16, 4)), (1, 900, (1, 16)), (3, 3, (16, 16))]
 )
-def test_padding_shows_the_whole_picture_on_the_mean_colour(height, width, inner) -> None:
+def test_padding_shows_the_whole_image_on_the_mean_colour(height, width, inner) -> None:
     image = np.full((height, width, 3), 255, np.uint8)
     found = resize_and_crop(image, PADDED)
     shown = (found == 255).all(axis=2)
@@ -261,7 +261,7 @@ def test_padding_takes_no_crop_and_no_other_channels() -> None:
     with pytest.raises(DataError, match=r"crop must be 1 in mode pad, .* received 0.9"):
         Preprocess(resolution=16, crop=0.9, mode="pad")
     with pytest.raises(DataError, match="3 channels, received 1"):
-        resize_and_crop(picture(4, 8, 1), PADDED)
+        resize_and_crop(make_image(4, 8, 1), PADDED)
     assert Preprocess.from_dict(PADDED.to_dict()) == PADDED
 
 
@@ -270,7 +270,7 @@ def test_padding_takes_no_crop_and_no_other_channels() -> None:
     height=st.integers(1, 90), width=st.integers(1, 90), mode=st.sampled_from(["center", "squash", "pad"]),
     seed=st.integers(0, 99), area=st.floats(0.05, 1.0),
 )  # fmt: skip
-def test_a_random_view_of_any_picture_is_part_of_it(height, width, mode, seed, area) -> None:
+def test_a_random_view_of_any_image_is_part_of_it(height, width, mode, seed, area) -> None:
     image = np.full((height, width, 3), 255, np.uint8)
     preprocess = Preprocess(resolution=16, crop=1.0, mode=mode, mean=(0.0,) * 3)
     rng = np.random.default_rng(seed)
@@ -282,8 +282,8 @@ def test_a_random_view_of_any_picture_is_part_of_it(height, width, mode, seed, a
 
 
 @pytest.mark.parametrize("mode, spread", [("squash", (0.5, 1.0)), ("pad", (0.77, 1.0))])
-def test_views_of_a_wide_picture_have_the_geometry_of_evaluation(mode, spread) -> None:
-    """Pixels tell their column: the view of a squashed picture has most of its width, and so has its height."""
+def test_views_of_a_wide_image_have_the_geometry_of_evaluation(mode, spread) -> None:
+    """Pixels tell their column: the view of a squashed image has most of its width, and so has its height."""
     ramp = np.tile(np.linspace(0, 255, 320).astype(np.uint8)[None, :, None], (80, 1, 3))
     preprocess, rng = Preprocess(resolution=32, crop=1.0, mode=mode, mean=(1.0,) * 3), np.random.default_rng(0)
     whole = resize_and_crop(ramp, preprocess)

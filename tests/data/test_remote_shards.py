@@ -35,11 +35,11 @@ def folder(tmp_path_factory):
     """Twelve shards, ten of train, of noise that takes 20 kB a shard, with their index."""
     root, rng = tmp_path_factory.mktemp("remote"), np.random.default_rng(0)
     for number in range(2):
-        (root / "pictures" / "ab"[number]).mkdir(parents=True)
+        (root / "images" / "ab"[number]).mkdir(parents=True)
         for i in range(36):
             pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "pictures" / "ab"[number] / f"{i:02d}.png")
-    write_shards(read_dataset(root / "pictures", channels=3), root / "shards", per_shard=5)
+            Image.fromarray(pixels).save(root / "images" / "ab"[number] / f"{i:02d}.png")
+    write_shards(read_dataset(root / "images", channels=3), root / "shards", per_shard=5)
     return root / "shards"
 
 
@@ -61,13 +61,13 @@ def on_disk(cache):
     return total
 
 
-def pictures(dataset):
+def images(dataset):
     return [[source.read() for source in getattr(dataset, name).sources] for name in SPLITS]
 
 
 def test_a_url_gives_what_the_folder_gives(folder, served):
     local, remote = read_dataset(folder), read_dataset(f"{served.url}/data")
-    assert pictures(remote) == pictures(local)
+    assert images(remote) == images(local)
     assert (remote.class_names, remote.name) == (local.class_names, "data")
     assert all(count == 1 for name, count in Counter(served.asked).items())
     np.testing.assert_array_equal(remote.train.labels, local.train.labels)
@@ -86,15 +86,15 @@ def test_a_second_look_downloads_nothing_but_the_index(served):
     total = len(list(served.files)) - 1
     assert progress == [(number, total) for number in range(1, total + 1)]
     served.asked.clear()
-    assert pictures(read_dataset(f"{served.url}/data")) == pictures(first)
+    assert images(read_dataset(f"{served.url}/data")) == images(first)
     assert served.asked == ["data/effnet-shards.json"]
 
 
 def test_what_is_in_the_cache_needs_no_network(served, monkeypatch):
-    first = pictures(read_dataset(f"{served.url}/data"))
+    first = images(read_dataset(f"{served.url}/data"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     served.asked.clear()
-    assert pictures(read_dataset(f"{served.url}/data")) == first
+    assert images(read_dataset(f"{served.url}/data")) == first
     assert served.asked == []
     with pytest.raises(DataError, match=r"other\.tar is not downloaded yet, and HF_HUB_OFFLINE forbids the network"):
         read_dataset(f"{served.url}/data/other.tar")
@@ -239,7 +239,7 @@ def test_several_processes_download_each_shard_once(served):
 
 def test_threads_that_crowd_each_other_out_of_the_cache_all_read_right(served, folder, monkeypatch):
     monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", str(2 * SIZE / 1e9))
-    wanted = pictures(read_dataset(folder))[0]
+    wanted = images(read_dataset(folder))[0]
     split = read_dataset(f"{served.url}/data").train
     wrong = []
 
@@ -281,12 +281,12 @@ def test_a_full_disk_is_said_and_the_whole_shards_stay(served, tmp_path, monkeyp
 
 
 def test_the_kept_list_of_a_shard_is_made_anew_where_it_is_damaged(served, tmp_path):
-    first = pictures(read_dataset(f"{served.url}/data"))
+    first = images(read_dataset(f"{served.url}/data"))
     lists = [path for path in (tmp_path / "cache").rglob("*.json") if path.name != "effnet-shards.json"]
     assert len(lists) == len(served.files) - 1
     lists[0].write_text("{")
     lists[1].write_text(json.dumps({"format": 0}))
-    assert pictures(read_dataset(f"{served.url}/data")) == first
+    assert images(read_dataset(f"{served.url}/data")) == first
 
 
 def test_names_in_urls_may_be_quoted_and_followed_by_a_question(served, folder):

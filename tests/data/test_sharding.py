@@ -20,7 +20,7 @@ def everything(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_same_pictures_give_the_same_bytes(make_folder, tmp_path):
+def test_the_same_images_give_the_same_bytes(make_folder, tmp_path):
     folder = make_folder({"cat": 12, "dog": 12})
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         write_shards(read_dataset(folder), tmp_path / name, per_shard=4, seed=seed)
@@ -53,7 +53,7 @@ def test_a_shard_keeps_its_size(make_folder, tmp_path):
     assert {shard.count for shard in one.shards} == {1}
 
 
-def test_progress_counts_every_picture(make_folder, tmp_path):
+def test_progress_counts_every_image(make_folder, tmp_path):
     calls = []
     dataset = read_dataset(make_folder({"cat": 12, "dog": 12}))
     write_shards(dataset, tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
@@ -72,7 +72,7 @@ def test_the_digits_come_back_pixel_by_pixel(tmp_path):
         assert stored == images
 
 
-def test_pictures_of_many_channels_are_kept(tmp_path):
+def test_images_of_many_channels_are_kept(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("wet", "dry"):
         (tmp_path / "bands" / name).mkdir(parents=True)
@@ -96,15 +96,15 @@ def test_a_file_with_another_suffix_gets_that_of_its_format(make_folder, tmp_pat
     assert [name.rpartition("-")[2] for name in names if "odd" in name] == ["odd.webp"]
 
 
-def test_files_that_are_no_pictures_are_skipped_or_refused(make_folder, tmp_path):
+def test_files_that_are_no_images_are_skipped_or_refused(make_folder, tmp_path):
     folder = make_folder({"cat": 12, "dog": 12})
-    (folder / "cat" / "bad.png").write_bytes(b"no picture")
+    (folder / "cat" / "bad.png").write_bytes(b"no image")
     dataset = read_dataset(folder)
     (folder / "cat" / "003.png").unlink()
     written = write_shards(dataset, tmp_path / "out")
     reasons = {os.path.basename(item.path): item.reason for item in written.skipped}
     assert reasons == {
-        "bad.png": "it is not a picture in a format that effnet reads, or its header is damaged",
+        "bad.png": "it is not an image in a format that effnet reads, or its header is damaged",
         "003.png": "no such file or directory",
     }
     assert sum(shard.count for shard in written.shards) == 23
@@ -119,7 +119,7 @@ def test_files_that_are_no_pictures_are_skipped_or_refused(make_folder, tmp_path
         ({"shard_mb": 1.0, "per_shard": 5}, "give --shard-mb or --per-shard, not both"),
         ({"shard_mb": 0}, "the size of a shard must be positive, received 0 MB"),
         ({"shard_mb": float("nan")}, "the size of a shard must be positive, received nan MB"),
-        ({"per_shard": 0}, "a shard must hold at least 1 picture, received 0"),
+        ({"per_shard": 0}, "a shard must hold at least 1 image, received 0"),
     ],
 )
 def test_limits_out_of_range_are_refused(limits, message, make_folder, tmp_path):
@@ -176,7 +176,7 @@ def test_an_interruption_leaves_nothing_behind(make_folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_shards_of_shards_are_the_same_pictures(make_folder, tmp_path):
+def test_shards_of_shards_are_the_same_images(make_folder, tmp_path):
     write_shards(read_dataset(make_folder({"cat": 12, "dog": 12})), tmp_path / "one", per_shard=4)
     one = read_dataset(tmp_path / "one")
     write_shards(one, tmp_path / "two", per_shard=7)

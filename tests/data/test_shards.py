@@ -38,7 +38,7 @@ def png(value=0, size=6):
 
 
 def make_tar(path, members):
-    """Writes (name, bytes) pairs as a tar file."""
+    """Write (name, bytes) pairs as a tar file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, data in members:
@@ -49,7 +49,7 @@ def make_tar(path, members):
 
 
 def samples(count, classes=2, *, start=0):
-    """Returns members of that many pictures, all different."""
+    """Return members of that many images, all different."""
     found = []
     for i in range(start, start + count):
         found += [(f"{i:05d}.png", png(i)), (f"{i:05d}.cls", str(i % classes).encode())]
@@ -57,7 +57,7 @@ def samples(count, classes=2, *, start=0):
 
 
 def contents(dataset):
-    """Returns how often each split holds each (bytes, class)."""
+    """Return how often each split holds each (bytes, class)."""
     found = {}
     for name in SPLITS:
         split = getattr(dataset, name)
@@ -72,7 +72,7 @@ def contents(dataset):
 
 @pytest.fixture(scope="module")
 def sharded(photos, tmp_path_factory):
-    """The folder `photos` as shards of at most 5 pictures, and the data set that they were written from."""
+    """The folder `photos` as shards of at most 5 images, and the data set that they were written from."""
     out = tmp_path_factory.mktemp("shards") / "colours"
     dataset = read_dataset(photos)
     write_shards(dataset, out, per_shard=5)
@@ -88,7 +88,7 @@ def test_shards_hold_what_the_folder_held(sharded):
     assert sorted(path.name for path in out.glob("train-*")) == [f"train-{i:06d}.tar" for i in range(9)]
 
 
-def test_a_picture_from_a_shard_is_the_picture_of_its_file(sharded):
+def test_a_image_from_a_shard_is_the_image_of_its_file(sharded):
     out, before = sharded
     after = read_dataset(out)
     # The stem of the file is in the name of the member; a class has each stem once.
@@ -224,10 +224,10 @@ def test_a_pattern_that_means_nothing_is_refused(pattern, message, tmp_path):
 
 GOOD = samples(4)
 BAD_MEMBERS = [
-    ([("a.txt", b"x")], "must hold pictures .*, but it has none"),
-    ([], "must hold pictures"),
-    ([*GOOD, ("b.png", png())], r"the picture b\.png must have a label, b\.cls or b\.json"),
-    ([*GOOD, ("b.png", png()), ("b.json", b'{"width": 3}')], r"the picture b\.png must have a label"),
+    ([("a.txt", b"x")], "must hold images .*, but it has none"),
+    ([], "must hold images"),
+    ([*GOOD, ("b.png", png())], r"the image b\.png must have a label, b\.cls or b\.json"),
+    ([*GOOD, ("b.png", png()), ("b.json", b'{"width": 3}')], r"the image b\.png must have a label"),
     ([*GOOD, ("b.png", png()), ("b.cls", b"-1")], r"b\.png: the label must be at least 0; received -1"),
     ([*GOOD, ("b.png", png()), ("b.cls", b"")], r"b\.cls must hold the number or the name of a class, received ''"),
     ([*GOOD, ("b.png", png()), ("b.json", b'{"label": 1.5}')], "received 1.5"),
@@ -236,7 +236,7 @@ BAD_MEMBERS = [
     ([*GOOD, ("b.png", png()), ("b.cls", b"\xff\xfe")], r"b\.cls must hold a label as text or JSON"),
     ([*GOOD, *samples(1)], "must hold each key once, together, but 00000 comes again later"),
     ([*GOOD, GOOD[-1]], r"must hold each member once, but 00003\.cls is in it twice"),
-    ([("b.png", png()), ("b.jpg", png()), ("b.cls", b"1")], r"one picture a key, but b has b\.png and b\.jpg"),
+    ([("b.png", png()), ("b.jpg", png()), ("b.cls", b"1")], r"one image a key, but b has b\.png and b\.jpg"),
 ]
 
 
@@ -284,7 +284,7 @@ def change_index(out, **changes):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Fresh shards of five pictures that a test may damage."""
+    """Fresh shards of five images that a test may damage."""
     make_tar(tmp_path / "raw" / "raw.tar", samples(20))
     write_shards(read_dataset(tmp_path / "raw"), tmp_path / "out", per_shard=5)
     return tmp_path / "out"
@@ -335,7 +335,7 @@ def test_a_shard_that_its_index_does_not_describe_is_refused(shards):
     index = change_index(shards)
     index["shards"][0]["count"] += 1
     change_index(shards, shards=index["shards"])
-    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 pictures, as its index says, but holds 5"):
+    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as its index says, but holds 5"):
         read_dataset(shards)
     (shards / "train-000001.tar").unlink()
     with pytest.raises(DataError, match=r"every shard that .* lists must be beside it, but 1 of .* train-000001\.tar"):
@@ -349,15 +349,15 @@ def test_some_shards_of_a_split_and_others_of_none_are_refused(tmp_path):
         read_dataset(tmp_path)
 
 
-def test_a_damaged_picture_in_a_shard_is_named(tmp_path):
-    make_tar(tmp_path / "x.tar", [*samples(20), ("bad.png", b"no picture"), ("bad.cls", b"1")])
+def test_a_damaged_image_in_a_shard_is_named(tmp_path):
+    make_tar(tmp_path / "x.tar", [*samples(20), ("bad.png", b"no image"), ("bad.cls", b"1")])
     dataset = read_dataset(tmp_path / "x.tar")
     report = inspect_dataset(dataset)
     assert [item.path for item in report.unreadable] == ["x.tar/bad.png"]
-    assert report.unreadable[0].reason.startswith("it is not a picture in a format")
+    assert report.unreadable[0].reason.startswith("it is not an image in a format")
 
 
-def test_equal_pictures_in_shards_are_found(tmp_path):
+def test_equal_images_in_shards_are_found(tmp_path):
     make_tar(tmp_path / "x.tar", [*samples(20), ("copy.png", png(3)), ("copy.cls", b"0")])
     report = inspect_dataset(read_dataset(tmp_path / "x.tar"))
     assert [set(found.paths) for found in report.across_labels] == [{"x.tar/00003.png", "x.tar/copy.png"}]
@@ -428,7 +428,7 @@ def test_files_that_are_not_read_any_more_are_closed(sharded):
     assert open_shards() == before
 
 
-def test_another_process_reads_the_same_picture(sharded):
+def test_another_process_reads_the_same_image(sharded):
     out, _ = sharded
     source = read_dataset(out).train.sources[7]
     spawn = multiprocessing.get_context("spawn")
@@ -455,7 +455,7 @@ def test_a_fork_reads_although_another_thread_held_the_lock(sharded, run_python)
     assert (ran.code, ran.out.strip(), ran.err) == (0, "0", "")
 
 
-def test_the_names_of_pictures_are_what_reports_show(sharded):
+def test_the_names_of_images_are_what_reports_show(sharded):
     out, _ = sharded
     dataset = read_dataset(out)
     names = [source_name(source, "") for name in SPLITS for source in getattr(dataset, name).sources]
@@ -470,5 +470,5 @@ def test_shards_without_a_training_split_are_listed_for_an_evaluation(shards, tm
         shutil.copy(shards / name, only / name)
     listing = list_source(only)
     assert set(listing.parts) == {"val", "test"}
-    with pytest.raises(DataError, match="train must hold pictures, but only test, val has any"):
+    with pytest.raises(DataError, match="train must hold images, but only test, val has any"):
         read_dataset(only)

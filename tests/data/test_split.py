@@ -84,10 +84,10 @@ def test_given_splits_are_kept_and_missing_ones_carved_from_train() -> None:
     assert "70% train, 15% val, 15% test, stratified with seed 5" in notes[0]
 
 
-def test_too_few_pictures_to_hold_out_are_an_error() -> None:
-    with pytest.raises(DataError, match="hold some out for val: 4 pictures in 2 classes"):
+def test_too_few_images_to_hold_out_are_an_error() -> None:
+    with pytest.raises(DataError, match="hold some out for val: 4 images in 2 classes"):
         arrange({"": part("a", "a", "b", "b")}, seed=0)
-    with pytest.raises(DataError, match="train must hold pictures"):
+    with pytest.raises(DataError, match="train must hold images"):
         arrange({"val": part("a")}, seed=0)
 
 
@@ -95,10 +95,10 @@ def test_classes_are_checked() -> None:
     parts = {"train": part("b", "a", "c"), "val": part("a", "b"), "test": part("b", "a")}
     names, notes = check_classes(parts, strict=False)
     assert names == ("a", "b", "c")
-    assert notes == ["Classes with fewer than 2 pictures are in train only and cannot be measured: c."]
-    with pytest.raises(DataError, match=r"strict needs at least 2 pictures a class.*: c"):
+    assert notes == ["Classes with fewer than 2 images are in train only and cannot be measured: c."]
+    with pytest.raises(DataError, match=r"strict needs at least 2 images a class.*: c"):
         check_classes(parts, strict=True)
-    with pytest.raises(DataError, match=r"every class must have pictures in train.*: x, y"):
+    with pytest.raises(DataError, match=r"every class must have images in train.*: x, y"):
         check_classes({**parts, "val": part("y"), "test": part("x")}, strict=False)
     with pytest.raises(DataError, match=r"at least two classes are needed, received 1 \(a\)"):
         check_classes({"train": part("a", "a")}, strict=False)

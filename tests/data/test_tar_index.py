@@ -17,7 +17,7 @@ FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 
 def header(name, size, *, kind=b"0", raw_size=None, more=b""):
-    """Returns a header with a valid checksum, whatever it says."""
+    """Return a header with a valid checksum, whatever it says."""
     info = tarfile.TarInfo(name)
     info.size, info.type = size, kind
     return signed(bytearray(info.tobuf(tarfile.GNU_FORMAT)), raw_size, more)
@@ -37,7 +37,7 @@ def padded(data):
 
 
 def record(key, value):
-    """Returns a record of a pax header, shorter than 1,000 or of five digits."""
+    """Return a record of a pax header, shorter than 1,000 or of five digits."""
     body = b" %s=%s\n" % (key, value)
     digits = 1 if len(body) < 9 else 2 if len(body) < 98 else 5
     return b"%0*d" % (digits, len(body) + digits) + body
@@ -118,7 +118,7 @@ def test_large_numbers_and_odd_names_are_only_names():
     assert member.name.isprintable()
 
 
-def test_a_sparse_picture_is_refused():
+def test_a_sparse_image_is_refused():
     content = header("a.png", 0, kind=b"S") + LABEL + END
     with pytest.raises(DataError, match=r"must store files in one piece, but a\.png is a sparse file"):
         list_members(io.BytesIO(content), "x.tar")
@@ -153,7 +153,7 @@ def test_sizes_of_gigabytes_are_not_allocated(tmp_path, run_python):
     long_name, long_header, image = ran.out.splitlines()
     assert "(a header is too long)" in long_name
     assert "(a header is too long)" in long_header
-    assert "must hold pictures of at most 536,870,912 bytes, but a.png has 10,737,418,240" in image
+    assert "must hold images of at most 536,870,912 bytes, but a.png has 10,737,418,240" in image
 
 
 def whole_tar(rng):
@@ -173,7 +173,7 @@ def whole_tar(rng):
 
 
 def mutate_(content, rng):
-    """Damages headers, whose checksums are right again after it, and what lies between."""
+    """Damage headers, whose checksums are right again after it, and what lies between."""
     headers = [at for at in range(0, len(content) - 511, 512) if content[at + 257 : at + 262] == b"ustar"]
     for _ in range(rng.randint(1, 4)):
         at, kind = rng.choice(headers), rng.randrange(6)

@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def make_tar(*, count=8, label="cls"):
-    """Returns the bytes of a shard of noise, about 1,500 bytes a picture."""
+    """Return the bytes of a shard of noise, about 1,500 bytes an image."""
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for i in range(count):
@@ -57,7 +57,7 @@ def served(cache):
 
 
 def kept(cache):
-    """Returns the names of what lies in the cache but locks."""
+    """Return the names of what lies in the cache but locks."""
     return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 

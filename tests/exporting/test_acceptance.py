@@ -32,7 +32,7 @@ def names(bundle):
 
 
 def scripted(monkeypatch, *, lost):
-    """Lets 32 bits name every image right and fewer all but `lost`; returns which formats named how many images."""
+    """Let 32 bits name every image right and fewer all but `lost`; returns which formats named how many images."""
     asked = []
 
     def answer(predictor, split, *, progress=None):
@@ -59,7 +59,7 @@ def test_without_data_nothing_judges_and_it_is_said(sharp, run_cli):
     assert (ran.code, ran.err) == (0, "")
     first, *others = ran.out.splitlines()
     assert "not judged" not in first
-    assert all(line.endswith("random pictures; accuracy not judged: give --data") for line in others)
+    assert all(line.endswith("random images; accuracy not judged: give --data") for line in others)
     assert read_ledger(sharp)["onnx-fp16"].drop is None
 
 
@@ -68,7 +68,7 @@ def test_what_loses_more_than_it_may_is_refused_and_leaves_nothing(name, sharp, 
     asked, before = scripted(monkeypatch, lost=3), names(sharp)
     ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--images", 8)
     assert (ran.code, ran.out) == (3, "")
-    assert f"{name} loses 1.12 points: of 269 pictures 3 went from right to wrong and 0 back" in ran.err
+    assert f"{name} loses 1.12 points: of 269 images 3 went from right to wrong and 0 back" in ran.err
     assert "over the 0.5 points that may be lost" in ran.err
     assert "--max-drop" in ran.err
     assert names(sharp) == before

@@ -84,15 +84,15 @@ def test_an_outlier_is_trimmed_and_a_plain_range_is_not():
             assert (find(bins, low, high)[1] < 0.2 * high) is trimmed
 
 
-def test_the_same_pictures_give_the_same_ranges_and_progress_is_told(network, images):
+def test_the_same_images_give_the_same_ranges_and_progress_is_told(network, images):
     told = []
     first = found(network, images, method="percentile", progress=lambda *both: told.append(both))
     assert first == found(network, images, method="percentile")
     assert told[-1] == (12, 12)
 
 
-def test_without_pictures_or_with_damaged_weights_it_says_so(network, images):
-    with pytest.raises(InputError, match="at least one picture"):
+def test_without_images_or_with_damaged_weights_it_says_so(network, images):
+    with pytest.raises(InputError, match="at least one image"):
         found(network, images[:0])
     weights = fold_norms(network.spec, state_arrays(network))
     weights["stem.conv.weight"] = np.full_like(weights["stem.conv.weight"], np.nan)

@@ -45,7 +45,7 @@ def exported(tmp_path_factory):
     return config, state, path, coremltools.utils.load_spec(str(path))
 
 
-def test_its_input_is_a_picture_and_its_outputs_are_the_class_and_each_ones_probability(exported):
+def test_its_input_is_a_image_and_its_outputs_are_the_class_and_each_ones_probability(exported):
     description = exported[3].description
     (image,) = description.input
     kind = image.type.imageType
@@ -101,7 +101,7 @@ def test_nothing_else_is_left_behind(exported):
     assert [found.name for found in exported[2].parent.iterdir()] == ["model.mlpackage"]
 
 
-def test_grey_pictures_are_pictures_and_others_are_arrays(tmp_path):
+def test_grey_images_are_images_and_others_are_arrays(tmp_path):
     import coremltools
 
     for channels, kind in ((1, "imageType"), (4, "multiArrayType")):

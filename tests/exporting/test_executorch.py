@@ -35,7 +35,7 @@ def small(name="b0", *, activation="silu", stages=2):
 
 
 def bundle_of(spec, *, side=SIDE):
-    """Returns a config whose classes, temperature and threshold are no defaults, and a state."""
+    """Return a config whose classes, temperature and threshold are no defaults, and a state."""
     state = state_arrays(build_trained(spec, resolution=side))
     preprocess = Preprocess(resolution=side)
     return ModelConfig(arch=spec, preprocess=preprocess, class_names=NAMES, temperature=1.7, threshold=0.25), state
@@ -121,7 +121,7 @@ def test_the_file_alone_tells_its_classes_and_its_preprocessing(exported, file):
 
 
 def test_xnnpack_runs_all_but_the_cast_of_bytes(exported):
-    """Reads the names of the operators that the file calls outside of a delegate."""
+    """Read the names of the operators that the file calls outside of a delegate."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     for file in ("model.pte", "model.int8.pte"):
@@ -181,7 +181,7 @@ def test_what_it_has_no_means_of_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             write_export("executorch-int8", tmp_path, config, state, images=draw(1), quantization=quantization)
-    with pytest.raises(InputError, match="executorch-int8 must see pictures"):
+    with pytest.raises(InputError, match="executorch-int8 must see images"):
         write_export("executorch-int8", tmp_path, config, state)
     assert not list(tmp_path.iterdir())
 

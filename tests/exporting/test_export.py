@@ -27,7 +27,7 @@ def session(small_bundle):
     return onnxruntime.InferenceSession(small_bundle / "model.onnx", providers=["CPUExecutionProvider"])
 
 
-def pictures(bundle, count, *, seed=0):
+def make_images(bundle, count, *, seed=0):
     side = effnet.load(bundle).config.preprocess.resolution
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 1), dtype=np.uint8)
 
@@ -39,7 +39,7 @@ def test_the_file_tells_its_classes_its_preprocessing_and_its_name(session, smal
     assert found["network"] == config.arch.name
 
 
-def test_the_file_maps_uint8_pictures_to_probabilities(session, small_bundle):
+def test_the_file_maps_uint8_images_to_probabilities(session, small_bundle):
     side = effnet.load(small_bundle).config.preprocess.resolution
     (image,), (output,) = session.get_inputs(), session.get_outputs()
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", side, side, 1])
@@ -48,7 +48,7 @@ def test_the_file_maps_uint8_pictures_to_probabilities(session, small_bundle):
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_any_batch_gives_probabilities_that_sum_to_one(session, small_bundle, batch):
-    images = pictures(small_bundle, batch)
+    images = make_images(small_bundle, batch)
     (found,) = session.run(None, {"image": images})
     assert found.shape == (batch, 10)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
@@ -66,8 +66,8 @@ def test_export_writes_the_very_file_again(bundle_copy):
     assert not [path for path in bundle_copy.iterdir() if path.name.startswith(".")]
 
 
-def test_export_checks_on_given_pictures(bundle_copy, tiny_pictures):
-    assert effnet.export(bundle_copy, data=tiny_pictures).images == 60
+def test_export_checks_on_given_images(bundle_copy, tiny_images):
+    assert effnet.export(bundle_copy, data=tiny_images).images == 60
     assert effnet.export(str(bundle_copy), data="digits").images == 64
 
 
@@ -76,7 +76,7 @@ def test_the_temperature_is_inside_the_file_and_not_in_the_weights(bundle_copy, 
     weights = (bundle_copy / "model.safetensors").read_bytes()
     config = dataclasses.replace(read_config(bundle_copy), temperature=temperature, threshold=0.625)
     write_config(config, bundle_copy)
-    images = pictures(bundle_copy, 16)
+    images = make_images(bundle_copy, 16)
     if temperature == 4:
         with pytest.raises(EffnetError, match="must give eager's probabilities"):
             check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), images)
@@ -110,17 +110,17 @@ def test_a_tampered_file_is_caught(bundle_copy):
 
     change_weights(bundle_copy / "model.onnx", shuffle)
     with pytest.raises(BundleError, match="must be the file that"):
-        check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), pictures(bundle_copy, 8))
+        check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), make_images(bundle_copy, 8))
     write_digests(bundle_copy, {})
     with pytest.raises(EffnetError, match=r"must give eager's probabilities within 0\.001; it differs by"):
-        check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), pictures(bundle_copy, 8))
+        check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), make_images(bundle_copy, 8))
 
 
 def test_a_file_of_nan_is_caught(bundle_copy):
     change_weights(bundle_copy / "model.onnx", lambda array: array.fill(np.nan))
     write_digests(bundle_copy, {})
     with pytest.raises(BundleError, match="must return probabilities, from 0 to 1; it returned nan to nan"):
-        check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), pictures(bundle_copy, 8))
+        check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), make_images(bundle_copy, 8))
 
 
 def test_a_file_that_fails_its_check_does_not_replace_the_old_one(bundle_copy, monkeypatch):

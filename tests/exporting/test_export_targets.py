@@ -12,9 +12,9 @@ from PIL import Image
 import effnet
 from effnet.errors import BundleError, DataError, EffnetError, InputError, MissingExtraError
 from effnet.exporting import job
+from effnet.exporting.images import gather
 from effnet.exporting.job import export_each
 from effnet.exporting.ledger import LEDGER, Entry, digest_of, read_ledger, record
-from effnet.exporting.pictures import gather
 from effnet.exporting.targets import Quantization
 from effnet.runtime.config import CONFIG, digests_of, read_config, read_digests, write_digests
 from effnet.runtime.formats import FORMATS, find_format
@@ -98,7 +98,7 @@ def test_threads_may_share_a_predictor_whose_runtime_takes_one_call_at_a_time(bu
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
 
 
-def test_calibration_takes_training_pictures_the_same_each_time(plain):
+def test_calibration_takes_training_images_the_same_each_time(plain):
     config = read_config(plain)
     first, second = (gather(config, "digits", folder=plain, calibrated=24).calibration for _ in range(2))
     np.testing.assert_array_equal(first, second)
@@ -111,12 +111,12 @@ def test_calibration_takes_training_pictures_the_same_each_time(plain):
     assert not any(image.tobytes() in held_out for image in first)
 
 
-def test_int8_needs_pictures_of_the_models_classes(bundle, tiny_pictures, tmp_path):
+def test_int8_needs_images_of_the_models_classes(bundle, tiny_images, tmp_path):
     before = contents(bundle)
-    with pytest.raises(InputError, match=r"int8 finds the ranges .* on training pictures; give .* --data DATA"):
+    with pytest.raises(InputError, match=r"int8 finds the ranges .* on training images; give .* --data DATA"):
         effnet.export(bundle, to="openvino-int8")
     with pytest.raises(DataError, match="the model knows no class 'dark'"):
-        effnet.export(bundle, to="openvino-int8", data=tiny_pictures)
+        effnet.export(bundle, to="openvino-int8", data=tiny_images)
     with pytest.raises(DataError, match="at least two classes must calibrate int8; the 1 that were drawn are all of '"):
         effnet.export(bundle, to="openvino-int8", data="digits", images=1)
     (tmp_path / "one" / "7").mkdir(parents=True)
@@ -127,8 +127,8 @@ def test_int8_needs_pictures_of_the_models_classes(bundle, tiny_pictures, tmp_pa
     assert contents(bundle) == before
 
 
-def test_pictures_of_other_classes_check_but_do_not_score(bundle, tiny_pictures):
-    (found,) = effnet.export(bundle, to=["onnx"], data=tiny_pictures).values()
+def test_images_of_other_classes_check_but_do_not_score(bundle, tiny_images):
+    (found,) = effnet.export(bundle, to=["onnx"], data=tiny_images).values()
     assert (found.check.images, found.random, found.accuracy) == (60, False, None)
     assert found.unscored.startswith("the model knows no class 'dark'")
 

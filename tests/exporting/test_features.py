@@ -42,7 +42,7 @@ def networks():
 
 @pytest.fixture
 def extractor(networks, tmp_path):
-    """Returns a maker of extractors, by default that of the network for RGB."""
+    """Return a maker of extractors, by default that of the network for RGB."""
 
     def make(channels=3, *, state=None, spec=None, mirror=True, **changes):
         network = networks[channels]
@@ -72,16 +72,16 @@ def photos(tmp_path_factory):
 
 
 @torch.no_grad()
-def eager(network, pictures, preprocess):
-    """Returns the features of uint8 pictures [N, R, R, C] that the eager network gives."""
+def eager(network, images, preprocess):
+    """Return the features of uint8 images [N, R, R, C] that the eager network gives."""
     headless = effnet.build(dataclasses.replace(network.spec, num_classes=0)).eval()
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("classifier")}
     headless.load_state_dict(state)
-    return headless(torch.from_numpy(normalize(pictures, preprocess)).permute(0, 3, 1, 2)).numpy()
+    return headless(torch.from_numpy(normalize(images, preprocess)).permute(0, 3, 1, 2)).numpy()
 
 
 def check_close(found, expected):
-    """Checks equality up to float rounding, which grows with the numbers."""
+    """Check equality up to float rounding, which grows with the numbers."""
     largest = np.abs(expected).max()
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= TOLERANCE * largest
@@ -127,7 +127,7 @@ class Sessions:
     """Counts what goes through ONNX Runtime."""
 
     def __init__(self, monkeypatch):
-        self.opened, self.pictures, opener = 0, 0, module.open_session
+        self.opened, self.images, opener = 0, 0, module.open_session
 
         def open_session(path, *, threads):
             self.opened += 1
@@ -135,7 +135,7 @@ class Sessions:
 
             class Counting:
                 def run(_, names, inputs):
-                    self.pictures += sum(len(images) for images in inputs.values())
+                    self.images += sum(len(images) for images in inputs.values())
                     return session.run(names, inputs)
 
             return Counting()
@@ -146,9 +146,9 @@ class Sessions:
 def test_cached_features_are_the_same_and_cost_no_session(extractor, photos, tmp_path, monkeypatch):
     one, sessions = extractor(), Sessions(monkeypatch)
     first = extract(one, photos, folder=tmp_path)
-    assert (sessions.opened, sessions.pictures) == (1, 20)
+    assert (sessions.opened, sessions.images) == (1, 20)
     again = extract(one, photos, folder=tmp_path)
-    assert (sessions.opened, sessions.pictures) == (1, 20)
+    assert (sessions.opened, sessions.images) == (1, 20)
     assert (first.computed, again.computed) == (20, 0)
     assert np.array_equal(first.values, again.values)
     assert np.array_equal(first.indices, again.indices)
@@ -161,15 +161,15 @@ def test_only_what_is_new_is_computed(extractor, photos, tmp_path, monkeypatch):
     assert extract(one, some, folder=tmp_path / "some").computed == 4
     rest = extract(one, photos, folder=tmp_path / "some")
     assert rest.computed == 16
-    assert sessions.pictures == 40
+    assert sessions.images == 40
     np.testing.assert_allclose(rest.values, whole.values, rtol=0, atol=1e-5)
 
 
-def test_equal_pictures_are_computed_once(extractor, photos, tmp_path, monkeypatch):
+def test_equal_images_are_computed_once(extractor, photos, tmp_path, monkeypatch):
     sessions = Sessions(monkeypatch)
     twice = Split(sources=photos.sources[:6] * 3, labels=np.zeros(18, np.int64))
     found = extract(extractor(), twice, folder=tmp_path)
-    assert (found.computed, sessions.pictures, len(found.values)) == (6, 6, 18)
+    assert (found.computed, sessions.images, len(found.values)) == (6, 6, 18)
     assert np.array_equal(found.values[:6], found.values[6:12])
 
 
@@ -250,8 +250,8 @@ def test_the_name_the_classifier_and_the_place_of_the_file_do_not_change_the_key
     assert extractor(spec=spec, state=state).key == extractor().key
 
 
-def test_a_picture_that_changed_is_computed_again(extractor, photos, tmp_path):
-    path = tmp_path / "picture.png"
+def test_a_image_that_changed_is_computed_again(extractor, photos, tmp_path):
+    path = tmp_path / "image.png"
     Image.fromarray(np.full((40, 40, 3), 100, np.uint8)).save(path)
     split = Split(sources=(*photos.sources[:3], str(path)), labels=np.zeros(4, np.int64))
     before = extract(extractor(), split, folder=tmp_path)
@@ -264,7 +264,7 @@ def test_a_picture_that_changed_is_computed_again(extractor, photos, tmp_path):
     assert not np.array_equal(before.values[3], after.values[3])
 
 
-def test_a_picture_that_moved_is_known(extractor, photos, tmp_path):
+def test_a_image_that_moved_is_known(extractor, photos, tmp_path):
     moved = tmp_path / "moved.bin"
     moved.write_bytes(Path(photos.sources[4]).read_bytes())
     extract(extractor(), photos, folder=tmp_path)
@@ -290,14 +290,14 @@ def test_what_cannot_be_read_is_left_out_with_the_right_indices(extractor, photo
         assert found.indices.tolist() == [1, 5, 6]
         np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-5)
     assert found.computed == 0
-    with pytest.raises(DataError, match="at least one picture that can be read; none can"):
+    with pytest.raises(DataError, match="at least one image that can be read; none can"):
         extract(extractor(), Split(sources=bad, labels=np.zeros(5)), folder=tmp_path)
     with pytest.raises(DataError, match="none can"):
         extract(extractor(), Split(sources=(), labels=np.zeros(0)), folder=tmp_path)
 
 
-def test_other_views_are_parts_of_the_picture_mirrored_where_that_is_safe(extractor, tmp_path):
-    """A picture whose pixels tell their place: every view must be a large part of it."""
+def test_other_views_are_parts_of_the_image_mirrored_where_that_is_safe(extractor, tmp_path):
+    """An image whose pixels tell their place: every view must be a large part of it."""
     ramp = np.tile(np.arange(60, 180, dtype=np.uint8)[None, :, None], (120, 1, 3))
     views = {True: [], False: []}
     for mirror in views:
@@ -318,7 +318,7 @@ def test_other_views_are_parts_of_the_picture_mirrored_where_that_is_safe(extrac
 
 
 @pytest.mark.parametrize("mode", ["squash", "pad"])
-def test_views_of_wide_pictures_are_of_the_square_that_evaluation_sees(mode, extractor):
+def test_views_of_wide_images_are_of_the_square_that_evaluation_sees(mode, extractor):
     ramp = np.tile(np.arange(0, 240, dtype=np.uint8)[None, :, None], (40, 1, 3))
     one, split = extractor(mirror=False, mode=mode, crop=1.0), Split(sources=[ramp], labels=np.zeros(1))
     for number in range(1, 8):
@@ -357,7 +357,7 @@ def test_an_interrupted_run_goes_on_from_its_last_write(extractor, photos, tmp_p
     np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-5)
 
 
-def test_pictures_in_shards_have_the_features_of_their_files(extractor, photos, tmp_path):
+def test_images_in_shards_have_the_features_of_their_files(extractor, photos, tmp_path):
     for source, label in zip(photos.sources, photos.labels, strict=True):
         (tmp_path / "data" / f"class{label}").mkdir(parents=True, exist_ok=True)
         shutil.copy(source, tmp_path / "data" / f"class{label}")

@@ -36,7 +36,7 @@ def normalisation(spec: ArchSpec) -> dict[str, tuple[float, ...]]:
     return {"mean": MEAN[: spec.in_channels], "std": STD[: spec.in_channels]}
 
 
-def draw_pictures(spec: ArchSpec, side: int, *, batch: int) -> np.ndarray:
+def draw_images(spec: ArchSpec, side: int, *, batch: int) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (batch, side, side, spec.in_channels), dtype=np.uint8)
 
 
@@ -53,8 +53,8 @@ def check_equal_to_onnx(spec: ArchSpec, side: int, folder: Path) -> None:
     theirs, ours = open_engine(folder / "model.onnx"), open_engine(folder / "model.tflite")
     assert (ours.side, ours.channels, ours.classes) == (theirs.side, theirs.channels, theirs.classes)
     for batch in (1, 3, 2):
-        pictures = draw_pictures(spec, side, batch=batch)
-        expected, found = theirs.run(pictures), ours.run(pictures)
+        images = draw_images(spec, side, batch=batch)
+        expected, found = theirs.run(images), ours.run(images)
         assert found.dtype == np.float32
         # Probabilities are at most 1; the rounding of features grows with them.
         largest = 1.0 if spec.num_classes else max(1.0, float(np.abs(expected).max()))
@@ -99,14 +99,14 @@ def test_every_padding_of_the_first_convolution_is_the_same(stride, kernel_size,
 
 
 def test_the_other_padding_gives_other_probabilities(tmp_path):
-    """Guards the tests above: on even sides they would notice swapped paddings."""
+    """Guard the tests above: on even sides they would notice swapped paddings."""
     same, found = small_spec(padding="same"), []
     weights = fold_norms(same, state_arrays(build_trained(same, resolution=16)))
-    pictures = draw_pictures(same, 16, batch=3)
+    images = draw_images(same, 16, batch=3)
     for padding in ("same", "symmetric"):
         spec = dataclasses.replace(same, padding=padding)
         (tmp_path / "model.tflite").write_bytes(to_tflite(spec, weights, resolution=16, **normalisation(spec)))
-        found.append(open_engine(tmp_path / "model.tflite").run(pictures))
+        found.append(open_engine(tmp_path / "model.tflite").run(images))
     assert np.abs(found[0] - found[1]).max() > 100 * TOLERANCE
 
 
@@ -115,7 +115,7 @@ def read_model(data: bytes):
 
 
 def operators_by_output(data: bytes) -> dict[str, tuple[str, list[int]]]:
-    """Returns each operator's name and the types of its inputs and outputs, by the name of its output."""
+    """Return each operator's name and the types of its inputs and outputs, by the name of its output."""
     model = read_model(data)
     graph = model.subgraphs[0]
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
@@ -158,7 +158,7 @@ def test_the_file_has_a_signature_and_tells_that_its_batch_is_free(tmp_path):
     (image,) = interpreter.get_input_details()
     assert (image["name"], image["dtype"], list(image["shape_signature"])) == ("image", np.uint8, [-1, 24, 24, 3])
     run = interpreter.get_signature_runner("serving_default")
-    assert run(image=draw_pictures(spec, 24, batch=2))["probabilities"].shape == (2, 5)
+    assert run(image=draw_images(spec, 24, batch=2))["probabilities"].shape == (2, 5)
 
 
 def state_and_config(spec: ArchSpec, side: int, names: tuple[str, ...], **changes: object):
@@ -238,10 +238,10 @@ def test_the_metadata_follow_the_schema_of_the_task_library(channels, colours, t
 def test_the_temperature_is_inside(tmp_path):
     spec = small_spec()
     config, state = state_and_config(spec, 16, tuple("abcde"))
-    pictures = draw_pictures(spec, 16, batch=4)
-    raw = open_engine(write_export("litert", tmp_path, config, state)).run(pictures)
+    images = draw_images(spec, 16, batch=4)
+    raw = open_engine(write_export("litert", tmp_path, config, state)).run(images)
     cooled = dataclasses.replace(config, temperature=2.0)
-    found = open_engine(write_export("litert", tmp_path, cooled, state)).run(pictures)
+    found = open_engine(write_export("litert", tmp_path, cooled, state)).run(images)
     expected = np.sqrt(raw) / np.sqrt(raw).sum(1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

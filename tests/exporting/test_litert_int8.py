@@ -1,4 +1,4 @@
-"""The 8-bit TFLite file: near the 32-bit one, with what was asked left in 32 bits, and uint8 pictures in."""
+"""The 8-bit TFLite file: near the 32-bit one, with what was asked left in 32 bits, and uint8 images in."""
 
 import dataclasses
 import sys
@@ -28,7 +28,7 @@ litert = pytest.importorskip("ai_edge_litert.interpreter")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 pytest.importorskip("ai_edge_quantizer")
 
-from effnet.exporting.tflite_int8 import MOST_PICTURES, random_int8, to_int8  # noqa: E402
+from effnet.exporting.tflite_int8 import MOST_IMAGES, random_int8, to_int8  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406, 0.3), (0.229, 0.224, 0.225, 0.4)
 PLAIN = Quantization(bias_correction="none")
@@ -41,13 +41,13 @@ def common(spec: ArchSpec, side: int) -> dict:
     return {"mean": MEAN[: spec.in_channels], "std": STD[: spec.in_channels], "resolution": side}
 
 
-def draw_pictures(spec: ArchSpec, side: int, *, batch: int, seed: int = 7) -> np.ndarray:
+def draw_images(spec: ArchSpec, side: int, *, batch: int, seed: int = 7) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (batch, side, side, spec.in_channels), dtype=np.uint8)
 
 
-def run(data: bytes, folder: Path, pictures: np.ndarray) -> np.ndarray:
+def run(data: bytes, folder: Path, images: np.ndarray) -> np.ndarray:
     (folder / "model.tflite").write_bytes(data)
-    return open_engine(folder / "model.tflite").run(pictures)
+    return open_engine(folder / "model.tflite").run(images)
 
 
 def small_spec(**changes: object) -> ArchSpec:
@@ -56,13 +56,13 @@ def small_spec(**changes: object) -> ArchSpec:
 
 
 def tensors(data: bytes) -> dict[str, object]:
-    """Returns the tensors by name; those that the quantizer put in before an operator end in _quantized or the like."""
+    """Return the tensors by name; those that the quantizer put in before an operator end in _quantized or the like."""
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0)).subgraphs[0]
     return {tensor.name.decode(): tensor for tensor in graph.tensors}
 
 
 def operands(data: bytes) -> dict[str, list[int]]:
-    """Returns the types of the first input, the weights and the output of each operator, by its output's name."""
+    """Return the types of the first input, the weights and the output of each operator, by its output's name."""
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0)).subgraphs[0]
     return {
         graph.tensors[op.outputs[0]].name.decode(): [graph.tensors[i].type for i in (*op.inputs[:2], op.outputs[0])]
@@ -72,7 +72,7 @@ def operands(data: bytes) -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module")
 def digits(small_bundle):
-    """The trained bundle's config and weights, and pictures of the training and the test split."""
+    """The trained bundle's config and weights, and images of the training and the test split."""
     config = effnet.load(small_bundle).config
     dataset = read_dataset("digits", channels=config.preprocess.channels)
 
@@ -103,16 +103,16 @@ def test_a_trained_network_keeps_its_answers_in_8_bits(digits, tmp_path, method,
 def test_a_random_network_runs_in_8_bits(tmp_path_factory, spec, side):
     folder = tmp_path_factory.getbasetemp()
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=side)))
-    pictures = draw_pictures(spec, side, batch=8)
-    expected = run(to_tflite(spec, weights, **common(spec, side)), folder, pictures)
-    data = to_int8(spec, weights, images=pictures, quantization=Quantization(), **common(spec, side))
-    found = run(data, folder, pictures)
+    images = draw_images(spec, side, batch=8)
+    expected = run(to_tflite(spec, weights, **common(spec, side)), folder, images)
+    data = to_int8(spec, weights, images=images, quantization=Quantization(), **common(spec, side))
+    found = run(data, folder, images)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     # Untrained and a few channels wide: rounding shows, a wrong operator would show far more.
     assert np.abs(found - expected).mean() < 0.15
 
 
-def test_pictures_come_in_as_uint8_and_probabilities_go_out_as_floats():
+def test_images_come_in_as_uint8_and_probabilities_go_out_as_floats():
     spec = small_spec()
     data = random_int8(spec, resolution=24)
     found = operands(data)
@@ -139,9 +139,9 @@ def test_weights_have_a_scale_for_each_channel():
 def test_layers_that_are_named_stay_float_and_no_others(names, tmp_path):
     spec = small_spec()
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=24)))
-    pictures = draw_pictures(spec, 24, batch=6)
+    images = draw_images(spec, 24, batch=6)
     quantization = Quantization(float_layers=names)
-    data = to_int8(spec, weights, images=pictures, quantization=quantization, **common(spec, 24))
+    data = to_int8(spec, weights, images=images, quantization=quantization, **common(spec, 24))
     found = operands(data)
     for name, layer in named_layers(spec):
         if layer.op in ("conv", "linear"):
@@ -149,32 +149,32 @@ def test_layers_that_are_named_stay_float_and_no_others(names, tmp_path):
             assert found[name][:2] == [wanted, wanted], name
     for name in names:
         assert tensors(data)[f"{name}.bias"].type == FLOAT
-    expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, pictures)
-    assert np.abs(run(data, tmp_path, pictures) - expected).mean() < 0.05
+    expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, images)
+    assert np.abs(run(data, tmp_path, images) - expected).mean() < 0.05
 
 
 def test_with_every_layer_in_float_only_the_functions_between_are_rounded(tmp_path):
     spec = small_spec(activation="relu6", se_gate="hard_sigmoid")
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=24)))
-    pictures = draw_pictures(spec, 24, batch=8)
+    images = draw_images(spec, 24, batch=8)
     names = tuple(name for name, layer in named_layers(spec) if layer.op in ("conv", "linear"))
-    expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, pictures)
+    expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, images)
 
     def error(float_layers):
         quantization = Quantization(float_layers=float_layers)
-        data = to_int8(spec, weights, images=pictures, quantization=quantization, **common(spec, 24))
-        return np.abs(run(data, tmp_path, pictures) - expected).mean()
+        data = to_int8(spec, weights, images=images, quantization=quantization, **common(spec, 24))
+        return np.abs(run(data, tmp_path, images) - expected).mean()
 
     assert error(names) < 0.8 * error(())
 
 
 def test_percentile_ranges_are_narrower():
     spec = small_spec()
-    weights, pictures = random_weights(spec), draw_pictures(spec, 64, batch=8)
+    weights, images = random_weights(spec), draw_images(spec, 64, batch=8)
     steps = []
     for method in ("minmax", "percentile"):
         quantization = Quantization(method=method, bias_correction="none")
-        data = to_int8(spec, weights, images=pictures, quantization=quantization, **common(spec, 64))
+        data = to_int8(spec, weights, images=images, quantization=quantization, **common(spec, 64))
         steps.append([tensors(data)[f"stages.{i}.0.project.conv"].quantization.scale[0] for i in range(2)])
     assert all(narrow < wide for wide, narrow in zip(*steps, strict=True))
 
@@ -191,12 +191,12 @@ def test_bias_correction_gives_back_what_rounding_takes_on_average(tmp_path):
     rows = np.full((5, 24), 0.3, np.float32) * np.arange(1, 6, dtype=np.float32)[:, None] / 5
     rows[:, 0] = 0.3 * 127 / 0.4 / 5
     weights |= {"classifier.weight": rows, "classifier.bias": np.zeros(5, np.float32)}
-    pictures = draw_pictures(spec, 24, batch=16)
-    expected = logits(run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, pictures)).mean(0)
+    images = draw_images(spec, 24, batch=16)
+    expected = logits(run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, images)).mean(0)
 
     def error(quantization):
-        data = to_int8(spec, weights, images=pictures, quantization=quantization, **common(spec, 24))
-        return np.abs(logits(run(data, tmp_path, pictures)).mean(0) - expected).max()
+        data = to_int8(spec, weights, images=images, quantization=quantization, **common(spec, 24))
+        return np.abs(logits(run(data, tmp_path, images)).mean(0) - expected).max()
 
     assert error(Quantization()) < error(PLAIN) / 4
 
@@ -210,15 +210,15 @@ def test_a_channel_of_almost_no_weight_keeps_its_bias(tmp_path):
         weights[f"{name}.weight"][1] = 0
         weights[f"{name}.bias"][::2] = 2.0
     weights["classifier.weight"] *= 0.1  # its answers were far apart, and now its features are large
-    pictures = draw_pictures(spec, 24, batch=8)
-    expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, pictures)
-    data = to_int8(spec, weights, images=pictures, quantization=Quantization(), **common(spec, 24))
-    assert np.abs(run(data, tmp_path, pictures) - expected).max() < 0.1
+    images = draw_images(spec, 24, batch=8)
+    expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, images)
+    data = to_int8(spec, weights, images=images, quantization=Quantization(), **common(spec, 24))
+    assert np.abs(run(data, tmp_path, images) - expected).max() < 0.1
 
 
 def test_what_litert_has_no_means_of_is_refused_by_name():
     spec = small_spec()
-    weights, pictures = random_weights(spec), draw_pictures(spec, 24, batch=1)
+    weights, images = random_weights(spec), draw_images(spec, 24, batch=1)
     for quantization, message in (
         (Quantization(method="entropy"), "minmax or percentile; got entropy"),
         (Quantization(bias_correction="full"), r"fast or not at all \(none\); got full"),
@@ -226,7 +226,7 @@ def test_what_litert_has_no_means_of_is_refused_by_name():
         (Quantization(float_layers=("stem.norm",)), "linear layers; got 'stem.norm'"),
     ):
         with pytest.raises(InputError, match=message):
-            to_int8(spec, weights, images=pictures, quantization=quantization, **common(spec, 24))
+            to_int8(spec, weights, images=images, quantization=quantization, **common(spec, 24))
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
@@ -234,25 +234,25 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     weights = random_weights(spec)
     weights["head.conv.bias"][0] = np.nan
     with pytest.raises(WeightsError, match="finite numbers to be quantized"):
-        to_int8(spec, weights, images=draw_pictures(spec, 24, batch=1), quantization=Quantization(), **common(spec, 24))
+        to_int8(spec, weights, images=draw_images(spec, 24, batch=1), quantization=Quantization(), **common(spec, 24))
 
 
-def test_without_pictures_int8_is_refused_and_nothing_is_written(tmp_path):
+def test_without_images_int8_is_refused_and_nothing_is_written(tmp_path):
     spec = small_spec()
     config = ModelConfig(arch=spec, preprocess=Preprocess(resolution=24), class_names=tuple("abcde"))
-    with pytest.raises(InputError, match="litert-int8 must see pictures"):
+    with pytest.raises(InputError, match="litert-int8 must see images"):
         write_export("litert-int8", tmp_path, config, state_arrays(build_trained(spec, resolution=24)))
     assert not list(tmp_path.iterdir())
 
 
-def test_of_many_pictures_some_are_taken_and_progress_is_told():
+def test_of_many_images_some_are_taken_and_progress_is_told():
     spec = dataclasses.replace(small_spec(), head_channels=0)
     heard = []
     to_int8(
-        spec, random_weights(spec), images=draw_pictures(spec, 4, batch=MOST_PICTURES + 50), quantization=PLAIN,
+        spec, random_weights(spec), images=draw_images(spec, 4, batch=MOST_IMAGES + 50), quantization=PLAIN,
         progress=lambda done, total: heard.append((done, total)), **common(spec, 4),
     )  # fmt: skip
-    assert heard == [(i, MOST_PICTURES) for i in range(1, MOST_PICTURES + 1)]
+    assert heard == [(i, MOST_IMAGES) for i in range(1, MOST_IMAGES + 1)]
 
 
 def test_without_the_quantizer_an_export_says_what_to_install(monkeypatch):
@@ -284,13 +284,13 @@ def test_every_activation_is_near_in_8_bits(activation, tmp_path):
     spec = small_spec(activation=activation, se_gate="hard_sigmoid")
     spec = dataclasses.replace(spec, stem=dataclasses.replace(spec.stem, max_pool=True), padding="symmetric")
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=32)))
-    pictures = draw_pictures(spec, 32, batch=16)
-    expected = run(to_tflite(spec, weights, **common(spec, 32)), tmp_path, pictures)
-    data = to_int8(spec, weights, images=pictures, quantization=Quantization(), **common(spec, 32))
-    assert np.abs(run(data, tmp_path, pictures) - expected).mean() < 0.03
+    images = draw_images(spec, 32, batch=16)
+    expected = run(to_tflite(spec, weights, **common(spec, 32)), tmp_path, images)
+    data = to_int8(spec, weights, images=images, quantization=Quantization(), **common(spec, 32))
+    assert np.abs(run(data, tmp_path, images) - expected).mean() < 0.03
 
 
 def test_features_go_out_as_floats(tmp_path):
     spec = small_spec(num_classes=0)
-    found = run(random_int8(spec, resolution=24), tmp_path, draw_pictures(spec, 24, batch=2))
+    found = run(random_int8(spec, resolution=24), tmp_path, draw_images(spec, 24, batch=2))
     assert (found.dtype, found.shape) == (np.float32, (2, 24))

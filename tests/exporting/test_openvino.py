@@ -14,8 +14,8 @@ from strategies import build_trained, specs
 from effnet.arch.layers import named_layers
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError, MissingExtraError, SpecError
+from effnet.exporting.images import gather
 from effnet.exporting.openvino import read_description
-from effnet.exporting.pictures import gather
 from effnet.exporting.targets import Quantization, write_export
 from effnet.runtime.config import ModelConfig, read_config
 from effnet.runtime.engines import open_engine
@@ -69,9 +69,9 @@ def test_openvino_gives_what_onnx_runtime_gives(spec, resolution, tmp_path_facto
     config = ModelConfig(arch=spec, preprocess=preprocess, class_names=names)
     state = state_arrays(build_trained(spec, resolution=resolution))
     shape = (3, resolution, resolution, spec.in_channels)
-    pictures = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     expected, found = (
-        open_engine(write_export(name, folder, config, state)).run(pictures) for name in ("onnx", "openvino")
+        open_engine(write_export(name, folder, config, state)).run(images) for name in ("onnx", "openvino")
     )
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.onnx", "model.xml"]
@@ -155,12 +155,12 @@ def test_biases_are_corrected_unless_not_wanted(int8, write, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"method": "percentile"}, {"bias_correction": "full"}])
 def test_int8_names_most_digits_as_the_trained_network_does(settings, small_bundle, tmp_path, capsys):
     config, state = read_config(small_bundle), load_state(small_bundle)
-    pictures = gather(config, "digits", folder=small_bundle, calibrated=48)
+    images = gather(config, "digits", folder=small_bundle, calibrated=48)
     path = write_export(
-        "openvino-int8", tmp_path, config, state, images=pictures.calibration, quantization=Quantization(**settings)
+        "openvino-int8", tmp_path, config, state, images=images.calibration, quantization=Quantization(**settings)
     )
     assert capsys.readouterr() == ("", "")
-    expected, found = (open_engine(p).run(pictures.check) for p in (small_bundle / "model.onnx", path))
+    expected, found = (open_engine(p).run(images.check) for p in (small_bundle / "model.onnx", path))
     assert (found.argmax(1) == expected.argmax(1)).mean() > 0.8
     assert np.abs(found - expected).mean() < 0.05
 

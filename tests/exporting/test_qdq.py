@@ -49,7 +49,7 @@ def run(model, images):
 
 
 def smooth(count, side, channels=3, *, seed=0):
-    """Returns pictures of large patches: pixels at random alone would average out."""
+    """Return images of large patches: pixels at random alone would average out."""
     small = np.random.default_rng(seed).integers(
         0, 256, (count, -(-side // 8), -(-side // 8), channels), dtype=np.uint8
     )
@@ -66,7 +66,7 @@ def trained(spec, *, seed=0):
 
 
 def optimized_operators(model, tmp_path):
-    """Returns the operators that are left after ONNX Runtime's own fusing."""
+    """Return the operators that are left after ONNX Runtime's own fusing."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -126,14 +126,14 @@ def test_each_activation_and_gate_comes_out_within_the_rounding(activation, gate
     ranges = calibrate(spec, weights, images, **norm_of(spec))
     expected = run(expose(to_onnx(spec, weights, **norm_of(spec)), ["classifier"]), images)
     found = run(expose(to_qdq(spec, weights, ranges, **norm_of(spec)), ["classifier"]), images)
-    # Against what the logits vary by from picture to picture.
+    # Against what the logits vary by from image to image.
     assert np.abs(found - expected).mean() < 0.35 * expected.std(0).mean()
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.93
 
 
 @pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), MEAN[:3], (0.1, 0.5, 0.9)])
-def test_the_picture_reaches_the_first_convolution_whatever_its_mean(mean):
-    """Means far apart cannot share a zero point: a picture that is padded would get an edge."""
+def test_the_image_reaches_the_first_convolution_whatever_its_mean(mean):
+    """Means far apart cannot share a zero point: an image that is padded would get an edge."""
     spec = tiny("relu6", "none")
     weights, images = random_weights(spec), smooth(4, 32, seed=3)
     given_ = {"mean": mean, "std": STD[:3]}
@@ -374,9 +374,9 @@ def test_every_way_to_quantize_gives_a_file_that_works(bundle_copy, method, corr
     assert (found.argmax(1) == expected.argmax(1)).mean() > 0.9
 
 
-def test_int8_needs_pictures_and_a_classifier(bundle_copy):
+def test_int8_needs_images_and_a_classifier(bundle_copy):
     config, state = read_config(bundle_copy), load_state(bundle_copy)
-    with pytest.raises(InputError, match="must see pictures"):
+    with pytest.raises(InputError, match="must see images"):
         write_export("onnx-int8", bundle_copy, config, state)
     headless = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_classes=0), class_names=())
     with pytest.raises(SpecError, match="has no classifier"):
@@ -384,7 +384,7 @@ def test_int8_needs_pictures_and_a_classifier(bundle_copy):
     assert not (bundle_copy / "model.int8.onnx").exists()
 
 
-def test_the_same_pictures_give_the_same_bytes(bundle_copy):
+def test_the_same_images_give_the_same_bytes(bundle_copy):
     config, state, (images, _) = read_config(bundle_copy), load_state(bundle_copy), digits(bundle_copy, "train", 16)
     files = [write_export("onnx-int8", bundle_copy, config, state, images=images).read_bytes() for _ in range(2)]
     assert files[0] == files[1]

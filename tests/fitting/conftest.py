@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("training", "
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three classes of 75 noisy grey pictures each, 16 x 16 pixels: plain, rows and columns; not to change.
+    """A folder of three classes of 75 noisy grey images each, 16 x 16 pixels: plain, rows and columns; not to change.
 
     A head on the features of a network for digits tells them apart rather well, the whole network better.
     """
@@ -35,7 +35,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spare_plots(patch: pytest.MonkeyPatch) -> None:
-    """Spares the time of drawing."""
+    """Spare the time of drawing."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
         patch.setattr(plots, name, lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
@@ -44,7 +44,7 @@ def spare_plots(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws nothing where no plot is at stake."""
+    """Draw nothing where no plot is at stake."""
     spare_plots(monkeypatch)
 
 

@@ -125,7 +125,7 @@ def sample(names=("cat", "dog"), *, wrong=1, latency=True):
 
 
 def pretrained(some, method, *, name="timm/tf_efficientnet_lite0.in1k", epochs=3, best=2):
-    """Returns the report as that of a network that began with pretrained weights."""
+    """Return the report as that of a network that began with pretrained weights."""
     head = {
         "weights": name, "name": name, "network": "tf_efficientnet_lite0", "licence": "apache-2.0",
         "licence_source": "the model card on the hub", "origin": "timm, on the Hugging Face hub", "hub": name,

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def again(small_bundle, tmp_path, monkeypatch):
-    """Returns a function that makes the small fit's artifact again, its training already over, and what it said."""
+    """Return a function that makes the small fit's artifact again, its training already over, and what it said."""
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,))
     folder = shutil.copytree(small_bundle / "run" / "attempt-1", tmp_path / "attempt-1")
     plan = read_plan(small_bundle)
@@ -59,7 +59,7 @@ def test_a_fit_is_calibrated_on_its_validation_split(small_bundle):
     assert report["test"]["sureness"]["nll"] < report["test"]["uncalibrated"]["nll"]
     # The raw weights give the logits, and those the temperature.
     module, val = effnet.load_module(small_bundle), read_dataset("digits").val
-    images = np.stack([resize_and_crop(picture, config.preprocess) for picture in val.sources])
+    images = np.stack([resize_and_crop(image, config.preprocess) for image in val.sources])
     with torch.no_grad():
         logits = module(torch.from_numpy(normalize(images, config.preprocess)).permute(0, 3, 1, 2)).numpy()
     assert fit_temperature(logits, val.labels) == pytest.approx(config.temperature, rel=2e-3)
@@ -88,22 +88,22 @@ def test_a_coverage_gives_a_threshold_that_every_runtime_finds(again):
 def test_an_error_that_cannot_be_proven_is_said_and_it_always_answers(again):
     artifact, said = again(Abstain(max_error=0.001))
     assert artifact.calibration.threshold is artifact.score.answered is None
-    assert "269 validation pictures do not prove it" in " ".join(said)
+    assert "269 validation images do not prove it" in " ".join(said)
 
 
-def test_unknown_pictures_are_measured_at_a_coverage_of_95_percent(again, tiny_pictures):
-    artifact, _ = again(Abstain(unknown_from=str(tiny_pictures)))
+def test_unknown_images_are_measured_at_a_coverage_of_95_percent(again, tiny_images):
+    artifact, _ = again(Abstain(unknown_from=str(tiny_images)))
     assert artifact.calibration.coverage == 0.95
     assert artifact.score.unknown.images == 60
     assert 0 <= artifact.score.unknown.rejected <= 1
 
 
-def test_without_validation_pictures_the_temperature_is_1(again):
+def test_without_validation_images_the_temperature_is_1(again):
     dataset = read_dataset("digits")
     empty = dataclasses.replace(dataset, val=Split(sources=dataset.val.sources[:0], labels=dataset.val.labels[:0]))
     artifact, said = again(Abstain(coverage=0.9), empty)
     assert effnet.load(artifact.folder).config.temperature == 1
-    assert "There were no validation pictures to calibrate on." in " ".join(said)
+    assert "There were no validation images to calibrate on." in " ".join(said)
     score = artifact.score
     assert score.sureness == score.uncalibrated
     probabilities, indices = predict_split(effnet.load(artifact.folder), dataset.test)
@@ -114,7 +114,7 @@ def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_di
     paces, calm = [], iter([0.5, 0.4, 0.6])
 
     def time_disturbed(path, *, pace_ms, **options):
-        """Takes 3 ms but for a moment that is only met by whoever waits for a pace of 0.46 ms."""
+        """Take 3 ms but for a moment that is only met by whoever waits for a pace of 0.46 ms."""
         paces.append(pace_ms)
         return dataclasses.replace(time_model(path, **options | {"seconds": 0.01}), p50_ms=1 if pace_ms < 0.47 else 3)
 

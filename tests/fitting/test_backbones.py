@@ -37,7 +37,7 @@ def test_every_offer_is_published_can_be_built_and_has_the_classes_of_the_data(o
         assert offer.preprocess.mean == pytest.approx(entry.mean)
 
 
-def test_grey_pictures_have_statistics_of_one_channel():
+def test_grey_images_have_statistics_of_one_channel():
     offer = next(o for o in list_offers(num_classes=2, channels=1, cached_only=False) if o.label.endswith("b0.ra_in1k"))
     assert offer.spec.in_channels == offer.preprocess.channels == 1
     assert offer.preprocess.mean == pytest.approx((0.449,), abs=1e-3)  # the mean over red, green and blue
@@ -83,7 +83,7 @@ def test_they_come_in_the_order_of_the_accuracy_that_is_expected_of_them(offers,
 
 
 @pytest.mark.parametrize("native", [224, 300, 600])
-def test_smaller_pictures_are_expected_to_cost_accuracy(native):
+def test_smaller_images_are_expected_to_cost_accuracy(native):
     values = [expected_accuracy(80.0, native=native, resolution=side) for side in (32, 64, 96, 128, 224, native)]
     assert values == sorted(values)
     assert values[-1] == expected_accuracy(80.0, native=native, resolution=2 * native) == 80.0

@@ -89,8 +89,8 @@ def test_a_fit_that_was_killed_behind_the_change_goes_on_to_the_same_weights(
         assert (found.folder / name).read_bytes() == (changed[0].folder / name).read_bytes(), name
 
 
-def test_weights_that_may_know_the_held_out_pictures_are_not_trusted_with_them(small_bundle, tmp_path):
-    """Another seed splits the pictures otherwise: the bundle's own head would tell of those that it learned."""
+def test_weights_that_may_know_the_held_out_images_are_not_trusted_with_them(small_bundle, tmp_path):
+    """Another seed splits the images otherwise: the bundle's own head would tell of those that it learned."""
     events = []
     with pytest.raises(BudgetError):
         effnet.fit(

@@ -26,19 +26,19 @@ RESNET18 = "torchvision/resnet18.IMAGENET1K_V1"
 
 
 @pytest.fixture(scope="module")
-def read(photos, tiny_pictures):
-    """The photos and the tiny pictures, as a fit reads them."""
+def read(photos, tiny_images):
+    """The photos and the tiny images, as a fit reads them."""
 
     def one(folder):
         dataset = read_dataset(str(folder))
         return dataset, inspect_dataset(dataset)
 
-    return {"photos": one(photos), "tiny": one(tiny_pictures)}
+    return {"photos": one(photos), "tiny": one(tiny_images)}
 
 
 @pytest.fixture
 def chosen(read, tmp_path, monkeypatch):
-    """Returns a function that chooses for the photos, and returns what was taken, the table, and what was said.
+    """Return a function that chooses for the photos, and returns what was taken, the table, and what was said.
 
     The device takes 0.1 ms for a million MACs.
     """
@@ -84,7 +84,7 @@ def cached_lite0(caches, lite0_file):
 
 @pytest.fixture
 def alone(monkeypatch):
-    """Fails a test that asks whether the hub can be reached."""
+    """Fail a test that asks whether the hub can be reached."""
     monkeypatch.setattr("effnet.fitting.choose._hub_answers", lambda: pytest.fail("the hub was asked"))
 
 
@@ -100,11 +100,11 @@ def test_without_network_and_caches_a_fresh_network_is_trained_and_one_line_says
 
 
 @pytest.mark.usefixtures("caches", "alone")
-def test_tiny_pictures_are_trained_anew_and_one_line_says_why(chosen):
+def test_tiny_images_are_trained_anew_and_one_line_says_why(chosen):
     taken, _, said = chosen(of="tiny")
     assert taken.weights == ""
     assert said == [
-        "A fresh network is trained: pictures of 8 pixels are too small for weights that were trained on photographs; "
+        "A fresh network is trained: images of 8 pixels are too small for weights that were trained on photographs; "
         "it takes 48, or weights named with --weights"
     ]
 
@@ -118,7 +118,7 @@ def test_who_wants_no_weights_gets_none_without_a_word(options, chosen, cached_l
 
 @pytest.mark.usefixtures("caches")
 @pytest.mark.parametrize(
-    "of, message", [("photos", "no pretrained weights can be had"), ("tiny", "pictures of 8 pixels")]
+    "of, message", [("photos", "no pretrained weights can be had"), ("tiny", "images of 8 pixels")]
 )
 def test_a_strategy_that_needs_weights_is_refused_where_there_are_none(of, message, chosen):
     with pytest.raises(WeightsError, match=f"^{message}"):
@@ -227,7 +227,7 @@ def test_named_weights_that_cannot_keep_the_budget_are_refused_with_the_nearest_
     assert chosen(weights=str(lite0_file), budget=budget | {key: advice})[0].spec.name.endswith(least)
 
 
-def test_weights_for_colours_see_grey_pictures_too(chosen, lite0_file):
+def test_weights_for_colours_see_grey_images_too(chosen, lite0_file):
     taken, _, _ = chosen(of="tiny", weights=str(lite0_file))
     assert (taken.spec.in_channels, taken.preprocess.channels, taken.spec.num_classes) == (1, 1, 3)
 
@@ -238,14 +238,14 @@ def test_networks_whose_features_would_take_too_long_are_left_out(chosen, monkey
     monkeypatch.setattr("effnet.fitting.choose.usable_cores", lambda: 2)
     _, table, _ = chosen(budget={"macs": None}, epochs=None, minutes=0.2)
     slow = [c for c in table if c.reason.startswith("training would be too slow, the features of")]
-    # 120 pictures, each once or twice, in a quarter of 12 seconds, on two cores of 30 GMACs a second.
+    # 120 images, each once or twice, in a quarter of 12 seconds, on two cores of 30 GMACs a second.
     assert min(c.cost.macs for c in slow) > 2 * 30e9 * 3 / 120 / 2
     assert all(c.cost.macs <= 2 * 30e9 * 3 / 60 for c in table if c not in slow)
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Returns a function that sets up a hub which answers a HEAD with a status, or not at all."""
+    """Return a function that sets up a hub which answers a HEAD with a status, or not at all."""
     servers = []
 
     def start(status):

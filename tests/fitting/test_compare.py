@@ -102,7 +102,7 @@ def test_only_the_settings_that_differ_are_in_the_table_and_marked(both):
     differing = {row[0]: row[1:] for row in tables.rows["differences"] if len(row) == 3}
     assert differing.pop("") == ["a", "b"]
     assert differing["train.seed"] == ["0", "1"]
-    # Another seed splits the pictures otherwise, so they have another mean.
+    # Another seed splits the images otherwise, so they have another mean.
     assert differing.keys() <= {"train.seed", "preprocess.mean", "preprocess.std"}
     assert len([place for place in tables.marked if place[0] == "differences"]) == len(differing)
     alike = {row[0]: row[1] for row in tables.rows["differences"] if len(row) == 2}

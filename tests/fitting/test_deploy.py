@@ -31,7 +31,7 @@ def digits():
 
 @pytest.fixture
 def deployed(bundle_copy, digits, tmp_path):
-    """Returns a function that deploys a copy of the small bundle."""
+    """Return a function that deploys a copy of the small bundle."""
 
     def make(precision, *, target=None, budget=None, dataset=digits):
         task = Task(
@@ -50,7 +50,7 @@ def accuracy(bundle, split, name):
 
 
 def scripted(monkeypatch, *, wrong):
-    """Lets the predictor of 32 bits name every picture right, and the other all but so many."""
+    """Let the predictor of 32 bits name every image right, and the other all but so many."""
     formats = []
 
     def answer(predictor, split):
@@ -73,7 +73,7 @@ def test_int8_is_a_file_of_its_runtime_that_loses_no_more_than_it_may(deployed, 
     assert before > 0.3  # ten classes: there is something to lose
     assert after >= before - target.max_drop - 1e-9
     assert found.ladder["winner"]
-    np.testing.assert_allclose(open_engine(found.path).run(_pictures(found, digits)).sum(1), 1, atol=0.05)
+    np.testing.assert_allclose(open_engine(found.path).run(_images(found, digits)).sum(1), 1, atol=0.05)
 
 
 def test_int8_that_was_asked_for_is_not_replaced_by_32_bits_that_keep_the_budget(deployed, monkeypatch):
@@ -115,10 +115,10 @@ def _size_in_32_bits(bundle):
     return size
 
 
-def _pictures(found, digits):
+def _images(found, digits):
     from effnet.data.preprocess import resize_and_crop
 
-    return np.stack([resize_and_crop(picture, found.config.preprocess) for picture in digits.val.sources[:4]])
+    return np.stack([resize_and_crop(image, found.config.preprocess) for image in digits.val.sources[:4]])
 
 
 def test_sixteen_bits_are_shipped_where_they_name_the_same(deployed, bundle_copy, digits):
@@ -149,7 +149,7 @@ def test_thirty_two_bits_are_what_others_are_compared_with(deployed, monkeypatch
     assert formats == []
 
 
-def test_without_validation_pictures_nothing_judges(deployed, digits, monkeypatch):
+def test_without_validation_images_nothing_judges(deployed, digits, monkeypatch):
     formats = scripted(monkeypatch, wrong=200)
     empty = Split(sources=digits.val.sources[:0], labels=digits.val.labels[:0])
     assert deployed("fp16", dataset=dataclasses.replace(digits, val=empty)).refused == ""

@@ -22,7 +22,7 @@ SPEC = get_spec("lite0", num_classes=10)
 
 @pytest.fixture
 def planned(tmp_path):
-    """Returns a writer of a profile and the task of a fit for it."""
+    """Return a writer of a profile and the task of a fit for it."""
 
     def make(profile, *, threads=1, runtime="onnxruntime"):
         path = tmp_path / "pi5.json"
@@ -118,13 +118,13 @@ def test_a_profile_that_was_changed_between_two_fits_is_read_anew(planned):
 
 
 @pytest.mark.parametrize("words", [["one.json"], ["good.json", "--runtime", "litert"], ["cut.json"]])
-def test_the_command_refuses_a_profile_in_one_line_and_leaves_nothing(words, tmp_path, tiny_pictures, run_cli):
+def test_the_command_refuses_a_profile_in_one_line_and_leaves_nothing(words, tmp_path, tiny_images, run_cli):
     write_profile(profile(), tmp_path / "good.json")
     text = (tmp_path / "good.json").read_text()
     (tmp_path / "cut.json").write_text(text[: len(text) // 2])
     (tmp_path / "one.json").write_text(text.replace('"threads":1', '"threads":3'))
     name, *rest = words
-    ran = run_cli("fit", tiny_pictures, "--device", tmp_path / name, *rest, "--out", tmp_path / "out")
+    ran = run_cli("fit", tiny_images, "--device", tmp_path / name, *rest, "--out", tmp_path / "out")
     assert ran.code == 2
     assert len(ran.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()

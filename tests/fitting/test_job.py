@@ -75,8 +75,8 @@ def test_plain_onnx_runtime_scores_the_exported_file_as_the_report_says(small_bu
     session = onnxruntime.InferenceSession(small_bundle / "model.onnx", providers=["CPUExecutionProvider"])
     side = session.get_inputs()[0].shape[1]
     test = read_dataset("digits").test
-    pictures = [Image.fromarray(digit[..., 0]).resize((side, side), Image.Resampling.BICUBIC) for digit in test.sources]
-    (found,) = session.run(None, {"image": np.stack(pictures)[..., None]})
+    images = [Image.fromarray(digit[..., 0]).resize((side, side), Image.Resampling.BICUBIC) for digit in test.sources]
+    (found,) = session.run(None, {"image": np.stack(images)[..., None]})
     assert float((found.argmax(1) == test.labels).mean()) == read_report(small_bundle)["test_accuracy"]
 
 
@@ -100,12 +100,12 @@ def fit_shades(data, out, **kwargs):
 
 
 @pytest.mark.usefixtures("fast_device")
-def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_pictures, tmp_path, monkeypatch):
+def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_images, tmp_path, monkeypatch):
     slow = {"attempt-1"}
     monkeypatch.setattr(
         "effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0 if path.parts[-3] in slow else 0.5)
     )
-    report = fit_shades(tiny_pictures, tmp_path / "out").report
+    report = fit_shades(tiny_images, tmp_path / "out").report
     assert json.loads(json.dumps(report)) == read_report(tmp_path / "out")
     first, second = report["attempts"]
     assert (first["honoured"], second["honoured"], report["honoured"]) == (False, True, True)
@@ -117,18 +117,18 @@ def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_pictures, 
     assert effnet.load(tmp_path / "out").config.arch.name == second["name"]
 
     slow.clear()  # a resumed fit does not go back to the network that missed
-    again = fit_shades(tiny_pictures, tmp_path / "out", resume=True).report
+    again = fit_shades(tiny_images, tmp_path / "out", resume=True).report
     assert again["network"] == report["network"]
     assert [attempt["name"] for attempt in again["attempts"]] == [first["name"], second["name"]]
 
 
 @pytest.mark.usefixtures("fast_device")
 def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_report(
-    tiny_pictures, tmp_path, monkeypatch, run_cli
+    tiny_images, tmp_path, monkeypatch, run_cli
 ):
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: timing(2.0))
     out = tmp_path / "out"
-    words = ["fit", tiny_pictures, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
+    words = ["fit", tiny_images, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
     words += ["--precision", "fp32"]
     ran = run_cli(*words)
     assert ran.code == 3
@@ -144,19 +144,19 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
     assert not any(attempt["honoured"] for attempt in report["attempts"])
     assert {path.name for path in out.iterdir()} == BUNDLE
     with pytest.raises(BudgetError, match="misses the budget"):
-        fit_shades(tiny_pictures, out, resume=True)
+        fit_shades(tiny_images, out, resume=True)
 
 
 @pytest.mark.usefixtures("fast_device")
 def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
-    tiny_pictures, tmp_path, monkeypatch, run_cli
+    tiny_images, tmp_path, monkeypatch, run_cli
 ):
     """A network that keeps the budget was declared over it, and a smaller one trained."""
     calm = dataclasses.replace(timing(0.8), threads=2, least_ms=0.77)
     busy = dataclasses.replace(calm, p50_ms=4.0, waited=0.6)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: busy)
     out = tmp_path / "out"
-    words = ["fit", tiny_pictures, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
+    words = ["fit", tiny_images, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
     words += ["--precision", "fp32", "--threads", 2]
     ran = run_cli(*words)
     assert ran.code == 4
@@ -186,20 +186,20 @@ def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
 @pytest.mark.usefixtures("fast_device")
 @pytest.mark.parametrize("changes", [{"threads": 1}, {"least_ms": 1.5}, {"waited": 0.0}])
 def test_a_latency_that_is_known_to_be_missed_is_missed_on_a_busy_machine_too(
-    changes, tiny_pictures, tmp_path, monkeypatch
+    changes, tiny_images, tmp_path, monkeypatch
 ):
     busy = dataclasses.replace(timing(4.0), **{"threads": 2, "least_ms": 0.77, "waited": 0.6} | changes)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: busy)
     monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
     with pytest.raises(BudgetError, match="misses the budget"):
-        fit_shades(tiny_pictures, tmp_path / "out", threads=2)
+        fit_shades(tiny_images, tmp_path / "out", threads=2)
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_pictures, tmp_path_factory):
+def finished(tiny_images, tmp_path_factory):
     """A small fit that is over; to be copied by a test that changes it."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    effnet.fit(tiny_pictures, max_params=10_800, max_macs=162_000, epochs=1, out=out)
+    effnet.fit(tiny_images, max_params=10_800, max_macs=162_000, epochs=1, out=out)
     return out
 
 
@@ -208,10 +208,10 @@ def resume(data, out, **kwargs):
     return effnet.fit(data, **options | kwargs)
 
 
-def test_resuming_a_finished_fit_changes_nothing(tiny_pictures, finished):
+def test_resuming_a_finished_fit_changes_nothing(tiny_images, finished):
     files = ("config.json", "model.safetensors", "model.onnx", "run/plan.json", "run/attempt-1/metrics.jsonl")
     before, report = {name: (finished / name).read_bytes() for name in files}, read_report(finished)
-    result = resume(tiny_pictures, finished)
+    result = resume(tiny_images, finished)
     assert {name: (finished / name).read_bytes() for name in files} == before
     for key in ("honoured", "budget", "test_accuracy", "network", "training", "test", "candidates"):
         assert json.loads(json.dumps(result.report[key])) == report[key], key
@@ -225,16 +225,16 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_pictures, finished):
         ({"epochs": None, "minutes": 1.0}, r"epochs was 1, now None; minutes was None, now 1.0"),
     ],
 )
-def test_resuming_with_other_options_names_them(tiny_pictures, finished, changed, words):
+def test_resuming_with_other_options_names_them(tiny_images, finished, changed, words):
     with pytest.raises(InputError, match=rf"--resume must repeat the options of the fit in .*: {words}"):
-        resume(tiny_pictures, finished, **changed)
+        resume(tiny_images, finished, **changed)
 
 
-def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_pictures, finished, tmp_path, run_cli):
+def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_images, finished, tmp_path, run_cli):
     """It was refused: --resume must repeat the options."""
     out = shutil.copytree(finished, tmp_path / "out")
     said, plan = [], json.loads((out / "run" / "plan.json").read_text())
-    report = resume(tiny_pictures, out, epochs=3, listener=said.append).report
+    report = resume(tiny_images, out, epochs=3, listener=said.append).report
     assert [row["epoch"] for row in report["training"]["epochs"]] == [1, 2, 3]
     assert report["training"]["epochs"][0] == read_report(finished)["training"]["epochs"][0]
     # Everything else of the recipe is as it was.
@@ -244,37 +244,37 @@ def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_pict
     rates = [row["learning_rate"] for row in report["training"]["epochs"]]
     assert rates[1] > rates[2]  # the schedule of three epochs goes on
     with pytest.raises(InputError, match=r"of 3 epochs: --epochs must be as many, or more; got 2"):
-        resume(tiny_pictures, out, epochs=2)
-    ran = run_cli("fit", tiny_pictures, "--epochs", 1, "--out", out)
+        resume(tiny_images, out, epochs=2)
+    ran = run_cli("fit", tiny_images, "--epochs", 1, "--out", out)
     assert ran.err.endswith(
         "there is a finished fit in it; name another --out, or add --resume and more --epochs than it had to train "
         "that one longer\n"
     )
 
 
-def test_resuming_with_other_pictures_is_refused(tiny_pictures, finished, tmp_path):
-    data, out = shutil.copytree(tiny_pictures, tmp_path / "shades"), shutil.copytree(finished, tmp_path / "out")
+def test_resuming_with_other_images_is_refused(tiny_images, finished, tmp_path):
+    data, out = shutil.copytree(tiny_images, tmp_path / "shades"), shutil.copytree(finished, tmp_path / "out")
     plan = json.loads((out / "run" / "plan.json").read_text())
     plan["options"]["data"] = str(data)
     (out / "run" / "plan.json").write_text(json.dumps(plan))
     shutil.copy(data / "dark" / "00.png", data / "light" / "99.png")
-    with pytest.raises(InputError, match=r"--resume needs the pictures that the fit .* began with; they have changed"):
+    with pytest.raises(InputError, match=r"--resume needs the images that the fit .* began with; they have changed"):
         resume(data, out)
 
 
-def test_a_damaged_plan_is_named(tiny_pictures, finished, tmp_path):
+def test_a_damaged_plan_is_named(tiny_images, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "out")
     (out / "run" / "plan.json").write_text("{}")
     with pytest.raises(InputError, match=r"plan\.json must be the plan of an earlier fit"):
-        resume(tiny_pictures, out)
+        resume(tiny_images, out)
 
 
-def test_a_folder_in_use_is_not_written_to(tiny_pictures, tmp_path, run_cli):
+def test_a_folder_in_use_is_not_written_to(tiny_images, tmp_path, run_cli):
     (tmp_path / "mine.txt").write_text("precious")
-    ran = run_cli("fit", tiny_pictures, "--epochs", 1, "--out", tmp_path)
+    ran = run_cli("fit", tiny_images, "--epochs", 1, "--out", tmp_path)
     assert ran.code == 2
     assert ran.err == (f"effnet: {tmp_path} must be new or empty; it is not: name another --out\n")
-    ran = run_cli("fit", tiny_pictures, "--epochs", 1, "--out", tmp_path, "--resume")
+    ran = run_cli("fit", tiny_images, "--epochs", 1, "--out", tmp_path, "--resume")
     assert ran.code == 2
     assert "there is no fit in it to resume" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
@@ -321,9 +321,9 @@ def tiny_spec(tmp_path):
     return path
 
 
-def test_train_takes_a_network_as_json_and_fits_its_ends_to_the_data(tiny_pictures, tiny_spec, tmp_path, run_cli):
+def test_train_takes_a_network_as_json_and_fits_its_ends_to_the_data(tiny_images, tiny_spec, tmp_path, run_cli):
     out = tmp_path / "out"
-    ran = run_cli("train", tiny_pictures, "--model", tiny_spec, "--resolution", 24, "--epochs", 1, "--out", out)
+    ran = run_cli("train", tiny_images, "--model", tiny_spec, "--resolution", 24, "--epochs", 1, "--out", out)
     assert ran.code == 0, ran.err
     assert {path.name for path in out.iterdir()} == BUNDLE
     config = effnet.load(out).config
@@ -337,16 +337,16 @@ def test_train_takes_a_network_as_json_and_fits_its_ends_to_the_data(tiny_pictur
 
 
 def test_auto_batches_fit_into_the_memory_and_are_kept_in_the_recipe(
-    tiny_pictures, tiny_spec, tmp_path, run_cli, monkeypatch
+    tiny_images, tiny_spec, tmp_path, run_cli, monkeypatch
 ):
     monkeypatch.setattr("effnet.training.trial.available_bytes", lambda: 3_500_000)
-    words = ["train", tiny_pictures, "--model", tiny_spec, "--epochs", 1]
+    words = ["train", tiny_images, "--model", tiny_spec, "--epochs", 1]
     ran = run_cli(*words, "--batch", "auto", "--set", "train.batch_size=32", "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
     found = json.loads((tmp_path / "out/run/recipe.json").read_text())
     assert found["train"]["batch_size"] == 32
     assert 2 <= found["train"]["micro_batch"] < 32
-    assert f"Batches of 32 pictures, at once {found['train']['micro_batch']} at 16 pixels" in ran.out
+    assert f"Batches of 32 images, at once {found['train']['micro_batch']} at 16 pixels" in ran.out
     assert "--batch auto" in read_report(tmp_path / "out")["command"]
     monkeypatch.setattr("effnet.training.trial.available_bytes", lambda: 100_000)
     ran = run_cli(*words, "--batch", "auto", "--out", tmp_path / "none")
@@ -354,17 +354,17 @@ def test_auto_batches_fit_into_the_memory_and_are_kept_in_the_recipe(
     assert "even with train.recompute=stages" in ran.err
 
 
-def test_a_number_of_pictures_is_the_batch_of_the_recipe(tiny_pictures, tiny_spec, tmp_path, run_cli):
-    words = ["train", tiny_pictures, "--model", tiny_spec, "--epochs", 1, "--out", tmp_path / "out"]
-    assert "--batch must be a whole number of pictures, or auto; got 'many'" in run_cli(*words, "--batch", "many").err
+def test_a_number_of_images_is_the_batch_of_the_recipe(tiny_images, tiny_spec, tmp_path, run_cli):
+    words = ["train", tiny_images, "--model", tiny_spec, "--epochs", 1, "--out", tmp_path / "out"]
+    assert "--batch must be a whole number of images, or auto; got 'many'" in run_cli(*words, "--batch", "many").err
     assert run_cli(*words, "--batch", 12).code == 0
     assert json.loads((tmp_path / "out/run/recipe.json").read_text())["train"]["batch_size"] == 12
 
 
-def test_a_training_of_ones_own_network_can_be_resumed(tiny_pictures, tiny_spec, tmp_path):
+def test_a_training_of_ones_own_network_can_be_resumed(tiny_images, tiny_spec, tmp_path):
     spec = effnet.spec_from_dict(json.loads(tiny_spec.read_text()))
-    first = effnet.train(tiny_pictures, spec=spec, epochs=1, out=tmp_path / "out")
-    again = effnet.train(tiny_pictures, spec=spec, epochs=1, out=tmp_path / "out", resume=True)
+    first = effnet.train(tiny_images, spec=spec, epochs=1, out=tmp_path / "out")
+    again = effnet.train(tiny_images, spec=spec, epochs=1, out=tmp_path / "out", resume=True)
     assert again.report["test_accuracy"] == first.report["test_accuracy"]
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
 @pytest.fixture
 def leaking(tmp_path):
-    """Noise in two classes, split; 3 of the 16 test pictures lie in train as well."""
+    """Noise in two classes, split; 3 of the 16 test images lie in train as well."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 8), ("test", 8)):
         for name in ("cat", "dog"):

@@ -10,10 +10,10 @@ from effnet.data.datasets import read_dataset
 from effnet.training.evaluate import evaluate
 
 
-def test_of_two_fits_of_a_head_into_one_folder_one_is_refused(small_bundle, tiny_pictures, tmp_path):
+def test_of_two_fits_of_a_head_into_one_folder_one_is_refused(small_bundle, tiny_images, tmp_path):
     """A head writes no checkpoint, so that nothing but the fit itself can keep the other out."""
     (tmp_path / "link").symlink_to(tmp_path)
-    words = ["fit", tiny_pictures, "--weights", small_bundle, "--strategy", "head", "--max-latency-ms", "1000", "--out"]
+    words = ["fit", tiny_images, "--weights", small_bundle, "--strategy", "head", "--max-latency-ms", "1000", "--out"]
     outs = [tmp_path / "out", tmp_path / "link" / "out"]
     processes = [
         subprocess.Popen(
@@ -35,5 +35,5 @@ def test_of_two_fits_of_a_head_into_one_folder_one_is_refused(small_bundle, tiny
     assert said[loser.pid].count("\n") == 1
     model = effnet.load(tmp_path / "out")
     assert model.config.class_names == ("dark", "light", "middle")
-    assert evaluate(model, read_dataset(tiny_pictures).test).images == 9
+    assert evaluate(model, read_dataset(tiny_images).test).images == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]

@@ -18,7 +18,7 @@ CALM = Timing(
 
 
 def measured(latencies, budget, **others):
-    """Returns what is found of latencies that come one after the other, how often was measured, and the pauses."""
+    """Return what is found of latencies that come one after the other, how often was measured, and the pauses."""
     taken, pauses = [], []
     given = itertools.chain(latencies, itertools.repeat(latencies[-1]))
 

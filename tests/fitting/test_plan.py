@@ -101,7 +101,7 @@ MIXED = list_candidates(num_classes=10, channels=3, short_side=32, precisions=("
 
 
 def in_precisions(budget, *, speedup):
-    """Plans with two precisions on a device whose integers are so many times faster, and a quarter of the size."""
+    """Plan with two precisions on a device whose integers are so many times faster, and a quarter of the size."""
 
     def measure(found):
         family = found.family.split()[0]
@@ -212,7 +212,7 @@ def test_a_missed_budget_is_a_sentence_and_a_kept_one_is_none():
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (256, 3), (1000, 4)])
-def test_candidates_are_sorted_distinct_and_sized_for_the_pictures(side, channels):
+def test_candidates_are_sorted_distinct_and_sized_for_the_images(side, channels):
     found = list_candidates(num_classes=7, channels=channels, short_side=side)
     assert len({c.spec for c in found}) == len(found) > 100
     assert [c.cost.macs for c in found] == sorted((c.cost.macs for c in found), reverse=True)
@@ -261,7 +261,7 @@ NAMES = {
 
 
 def advised(error):
-    """Returns the limits that a refusal advises, read from its words as a user would."""
+    """Return the limits that a refusal advises, read from its words as a user would."""
     (found,) = re.findall("so ask for (.*)", str(error))
     label = re.search(f"has ({'|'.join(NAMES)}) of at most", str(error))[1]
     limits = {}

@@ -14,13 +14,13 @@ from effnet.errors import BundleError, MissingExtraError
 from effnet.fitting import front, origin, plots, report, wording
 
 
-def pictures_for(some, channels=3):
+def images_for(some, channels=3):
     return [np.full((8, 9, channels), 7, np.uint8) for _ in some["test"]["mistakes"]]
 
 
 def test_the_page_says_what_was_found():
     some = sample()
-    page = check_page(report.render_html(some, pictures=pictures_for(some)))
+    page = check_page(report.render_html(some, images=images_for(some)))
     for words in (
         "Budget honoured b0 phi 1 is right on 98.9 % of the 19 test images and keeps the whole budget.",
         "Latency 5 ms 3.90 ms kept",
@@ -49,8 +49,8 @@ def test_the_card_says_what_was_found():
 def test_page_and_card_say_that_the_page_holds_test_images():
     some = sample()
     said = "This page holds 1 of your test images and the names of their files."
-    assert said in words_of(check_page(report.render_html(some, pictures=pictures_for(some))))
-    assert "of your test images" not in words_of(check_page(report.render_html(some, pictures=())))
+    assert said in words_of(check_page(report.render_html(some, images=images_for(some))))
+    assert "of your test images" not in words_of(check_page(report.render_html(some, images=())))
     some["report_images"] = 1
     assert "`report.html` holds 1 of the test images: share it only if you may" in report.render_card(some)
     some["report_images"] = 0
@@ -59,7 +59,7 @@ def test_page_and_card_say_that_the_page_holds_test_images():
 
 def test_the_page_of_a_head_says_whose_features_it_is_on_and_shows_no_learning_curves():
     some = pretrained(sample(), "head", epochs=0, best=0)
-    page = check_page(report.render_html(some, pictures=[]))
+    page = check_page(report.render_html(some, images=[]))
     for words in (
         "A linear head on the frozen features of timm/tf_efficientnet_lite0.in1k.",
         "Pretrained weights timm/tf_efficientnet_lite0.in1k Their licence apache-2.0 (the model card on the hub)",
@@ -79,7 +79,7 @@ def test_the_page_of_a_head_says_whose_features_it_is_on_and_shows_no_learning_c
 )
 def test_the_page_of_a_fine_tuned_network_compares_it_with_its_head(best, kept):
     some = pretrained(sample(), "finetune", best=best)
-    page = check_page(report.render_html(some, pictures=[]))
+    page = check_page(report.render_html(some, images=[]))
     sentence = (
         "A head on the frozen features of timm/tf_efficientnet_lite0.in1k, then all of it fine-tuned for 3 epochs; "
     )
@@ -96,7 +96,7 @@ def test_a_network_from_scratch_says_so():
     some = sample()
     some["training"] |= {"method": "scratch", "weights": "", "head": None}
     sentence = "Trained from scratch for 3 epochs; the weights of epoch 2 were kept."
-    page = words_of(check_page(report.render_html(some, pictures=[])))
+    page = words_of(check_page(report.render_html(some, images=[])))
     card = report.render_card(some)
     for text in (page, card):
         assert sentence in text
@@ -122,7 +122,7 @@ def test_weights_of_any_name_and_of_no_known_licence(name):
     some = pretrained(sample(), "head", name=name)
     some["training"]["head"] |= {"licence": "", "origin": "", "top1": None}
     assert "Their licence not known: ask whoever trained it" in words_of(
-        check_page(report.render_html(some, pictures=[]))
+        check_page(report.render_html(some, images=[]))
     )
     card = report.render_card(some)
     check_card(card)
@@ -135,7 +135,7 @@ def test_nasty_names_break_neither_page_nor_card_nor_json(tmp_path):
     some["failures"], some["honoured"] = list(NASTY), False
     some["candidates"][4]["name"] = some["network"]["name"] = NASTY[0]
     some["attempts"] *= 2
-    report.write_report(some, tmp_path, pictures=pictures_for(some))
+    report.write_report(some, tmp_path, images=images_for(some))
     page = check_page((tmp_path / "report.html").read_text("utf-8"))
     for name in (*NASTY[:3], NASTY[5], NASTY[7], NASTY[8], "nul bell abc", r"bad \udc80 name"):
         assert " ".join(name.split()) in words_of(page)
@@ -181,7 +181,7 @@ def test_a_missed_budget_is_said_first():
     some = sample()
     some["honoured"], some["failures"] = False, ["Latency was 6.2 ms, over 5 ms."]
     some["measured"]["latency_ms"], some["measured"]["size_mb"] = 6.2, None
-    text = words_of(check_page(report.render_html(some, pictures=[])))
+    text = words_of(check_page(report.render_html(some, images=[])))
     assert text.index("Budget missed b0") < text.index("Latency was 6.2 ms") < text.index("Test accuracy")
     assert "5 ms 6.20 ms missed, 24.0 % over" in text
     assert "4 MB – not measured" in text
@@ -201,7 +201,7 @@ def test_no_budget_is_no_verdict():
 @pytest.mark.usefixtures("without_plots")
 def test_what_is_absent_is_left_out(key):
     some = {**sample(), key: None}
-    check_page(report.render_html(some, pictures=[]))
+    check_page(report.render_html(some, images=[]))
     check_card(report.render_card(some))
 
 
@@ -214,7 +214,7 @@ def test_what_is_absent_is_not_drawn(key):
 
 
 def test_an_empty_report_has_a_page_and_a_card():
-    check_page(report.render_html({}, pictures=[]))
+    check_page(report.render_html({}, images=[]))
     check_card(report.render_card({}))
 
 
@@ -222,7 +222,7 @@ def test_one_epoch_no_mistake_and_no_latency():
     some = sample(wrong=0, latency=False)
     some["training"]["epochs"], some["training"]["best_epoch"] = some["training"]["epochs"][:1], 1
     some["test"]["accuracy"], some["measured"]["latency_ms"] = 1.0, None
-    page = check_page(report.render_html(some, pictures=[]))
+    page = check_page(report.render_html(some, images=[]))
     assert "No mistakes on the test images." in words_of(page)
     assert "Parameters" in plots.candidates_svg(some)
 
@@ -233,7 +233,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     some["training"]["epochs"][1]["val_loss"] = np.float32("inf")
     some["candidates"][0]["latency_ms"] = float("nan")
     some["test"]["confusion"] = np.asarray(some["test"]["confusion"])
-    report.write_report(some, tmp_path, pictures=[])
+    report.write_report(some, tmp_path, images=[])
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -246,24 +246,24 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 
 @pytest.mark.usefixtures("without_plots")
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    report.write_report(sample(), tmp_path, pictures=[])
+    report.write_report(sample(), tmp_path, images=[])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(TypeError):
-        report.write_report({**sample(), "seed": object()}, tmp_path, pictures=[])
+        report.write_report({**sample(), "seed": object()}, tmp_path, images=[])
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 2), (5, 4, 3), (5, 4, 4), (300, 200, 8), (0, 4, 3)])
-def test_pictures_of_any_number_of_bands_are_shown(shape):
+def test_images_of_any_number_of_bands_are_shown(shape):
     (mistake,) = report._mistakes(sample(), [np.zeros(shape, np.uint8)])
-    assert (mistake["picture"] is None) == (0 in shape)
+    assert (mistake["image"] is None) == (0 in shape)
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_an_absent_package_is_named_and_nothing_is_written(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"{package}.*effnet\[train\]"):
-        report.write_report(sample(), tmp_path, pictures=[])
+        report.write_report(sample(), tmp_path, images=[])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -328,7 +328,7 @@ def test_steps_towards_8_bits_are_shown_with_their_reasons():
     worse = {"name": "int8 minmax", "accuracy": 0.8, "accepted": False, "reason": "over the 0.50 points allowed"}
     ladder = {"winner": "fp32", "sentence": "fp32 wins", "steps": [{"name": "fp32", **step}, {**step, **worse}]}
     found["deployed"] = {"runtime": "onnxruntime", "ladder": ladder, "predicted": ["latency_ms"]}
-    page = report.render_html(found, pictures=[])
+    page = report.render_html(found, images=[])
     assert "Towards the device" in page
     assert "over the 0.50 points allowed" in page
     assert "latency above is what its profile predicts" in page
@@ -336,10 +336,10 @@ def test_steps_towards_8_bits_are_shown_with_their_reasons():
     assert "Sensitivity of the layers" not in page  # a record of before layers' rankings were kept
     ladder["sensitivity"] = []
     words = "Layers were not ranked by the harm of rounding: int8 was not tried."
-    assert words in report.render_html(found, pictures=[])
+    assert words in report.render_html(found, images=[])
     ladder["sensitivity"] = [{"layer": f"stages.{i}.conv", "harm": 1 / (i + 1)} for i in range(5)]
     ladder["quantization"] = {"float_layers": ["stages.0.conv"]}
-    page = words_of(check_page(report.render_html(found, pictures=[])))
+    page = words_of(check_page(report.render_html(found, images=[])))
     assert "stages.4.conv" in page
     assert "rounded to 8 bits" in page
     told = "Of 5 layers, rounding does most harm in stages.0.conv, stages.1.conv, stages.2.conv; 1 stays float in what"

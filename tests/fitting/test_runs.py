@@ -53,13 +53,13 @@ def test_a_finished_run_is_what_its_report_says(two_runs):
 def test_runs_are_found_below_a_folder_the_latest_first_and_nothing_else(runs):
     (runs / "deep" / "er").mkdir(parents=True)
     (runs / "b").rename(runs / "deep" / "er" / "b")
-    (runs / "pictures" / "cat").mkdir(parents=True)
-    (runs / "pictures" / "report.json").write_text("{}")
+    (runs / "images" / "cat").mkdir(parents=True)
+    (runs / "images" / "report.json").write_text("{}")
     report = json.loads((runs / "a" / "report.json").read_text())
     (runs / "a" / "report.json").write_text(json.dumps({**report, "created": "2020-01-01T00:00:00+00:00"}))
     found = find_runs(runs, now=time.time())
     assert [run.folder for run in found] == [runs / "deep" / "er" / "b", runs / "a"]
-    assert find_runs(runs / "pictures", now=time.time()) == ()
+    assert find_runs(runs / "images", now=time.time()) == ()
     assert [run.folder for run in find_runs(runs / "a", now=time.time())] == [runs / "a"]
 
 
@@ -79,10 +79,10 @@ def test_a_run_without_a_report_is_running_or_interrupted(runs, after, state):
     assert run.measured["params"] == read(runs / "b").measured["params"]
 
 
-def test_a_run_that_is_killed_while_training_is_listed_with_what_it_has(tiny_pictures, tmp_path):
+def test_a_run_that_is_killed_while_training_is_listed_with_what_it_has(tiny_images, tmp_path):
     """A real process, killed after its first epoch."""
     words = [
-        "train", tiny_pictures, "--model", "lite0", "--resolution", 16, "--epochs", 5000, "--out", tmp_path / "run",
+        "train", tiny_images, "--model", "lite0", "--resolution", 16, "--epochs", 5000, "--out", tmp_path / "run",
     ]  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "effnet", *map(str, words)],

@@ -14,7 +14,7 @@ from effnet.fitting.settings import (
 
 
 @pytest.mark.parametrize("num_train", [2, 200, 1257, 50_000, 10_000_000])
-def test_fewer_epochs_are_enough_for_more_pictures(num_train):
+def test_fewer_epochs_are_enough_for_more_images(num_train):
     assert 1 <= least_epochs(num_train) <= most_epochs(num_train)
     assert least_epochs(num_train) >= least_epochs(10 * num_train)
 
@@ -27,7 +27,7 @@ def test_a_network_that_meets_the_need_gets_its_least_epochs_within_the_time():
     assert epochs_in(1e-9, images_per_second=1.0, num_train=2000) == 1
 
 
-def test_preprocessing_has_the_statistics_of_the_training_pictures():
+def test_preprocessing_has_the_statistics_of_the_training_images():
     digits = read_dataset("digits")
     pixels = np.stack(digits.train.sources) / 255
     found = make_preprocess(digits, resolution=16, short_side=8, seed=0)
@@ -37,7 +37,7 @@ def test_preprocessing_has_the_statistics_of_the_training_pictures():
     assert make_preprocess(digits, resolution=4, short_side=8, seed=0).crop == 0.9
 
 
-def test_pictures_of_one_colour_still_have_a_spread():
+def test_images_of_one_colour_still_have_a_spread():
     split = Split(sources=[np.full((8, 8, 3), 255, np.uint8)] * 4, labels=np.zeros(4, np.int64))
     white = Dataset(
         name="white", class_names=("a", "b"), channels=3, train=split, val=split, test=split, mirror_safe=True

@@ -1,4 +1,4 @@
-"""Short trainings: a part of the pictures that stands for all, a network that learns from it, and nothing left."""
+"""Short trainings: a part of the images that stands for all, a network that learns from it, and nothing left."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def short(out, dataset, *, seconds=0.0):
 
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch):
-    """A machine that trains a thousand pictures a second."""
+    """A machine that trains a thousand images a second."""
     monkeypatch.setattr(shorts, "training_speed", lambda spec: 1000.0)
 
 
@@ -71,7 +71,7 @@ def test_a_trial_that_fell_behind_ends_at_once_with_what_it_reached(tmp_path):
     assert not list((tmp_path / RUN).iterdir())
 
 
-def test_the_time_decides_how_many_pictures_each_class_sends(used, tmp_path):
+def test_the_time_decides_how_many_images_each_class_sends(used, tmp_path):
     digits = read_dataset("digits")
     short(tmp_path, digits, seconds=4.5)(CANDIDATE, lambda *_: True)
     (some,) = used
@@ -86,12 +86,12 @@ def test_the_time_decides_how_many_pictures_each_class_sends(used, tmp_path):
     assert some.test is digits.test
 
 
-def test_however_short_the_time_every_class_has_some_pictures(used, tmp_path):
+def test_however_short_the_time_every_class_has_some_images(used, tmp_path):
     short(tmp_path, read_dataset("digits"), seconds=1e-6)(CANDIDATE, lambda *_: True)
     assert np.bincount(used[0].train.labels).min() >= 19
 
 
-def test_without_validation_pictures_those_of_training_are_asked(used, tmp_path):
+def test_without_validation_images_those_of_training_are_asked(used, tmp_path):
     dataset = tiny_dataset()
     empty = dataclasses.replace(dataset, val=Split(sources=[], labels=np.zeros(0, np.int64)))
     short(tmp_path, empty)(CANDIDATE, lambda *_: True)
@@ -99,7 +99,7 @@ def test_without_validation_pictures_those_of_training_are_asked(used, tmp_path)
 
 
 def sharded(*, blocks, a_block, sorted_by_class=False):
-    """Pictures in blocks of which two can be at hand."""
+    """Images in blocks of which two can be at hand."""
     dataset = tiny_dataset(num=blocks * a_block)
     labels = np.sort(dataset.train.labels) if sorted_by_class else dataset.train.labels
     train = Split(
@@ -111,14 +111,14 @@ def sharded(*, blocks, a_block, sorted_by_class=False):
 
 
 def test_of_a_set_too_large_for_the_disk_few_blocks_are_drawn_and_visited_in_turn(used, tmp_path):
-    """Else each picture of a trial would be fetched with all others of its shard, and again in the next round."""
+    """Else each image of a trial would be fetched with all others of its shard, and again in the next round."""
     dataset = sharded(blocks=50, a_block=30)
     short(tmp_path, dataset, seconds=0.9)(CANDIDATE, lambda *_: True)
     split = used[0].train
     assert len(split) == pytest.approx(100, abs=3)
     block = {id(source): i // 30 for i, source in enumerate(dataset.train.sources)}
     np.testing.assert_array_equal([block[id(source)] for source in split.sources], split.blocks.numbers)
-    assert len(np.unique(split.blocks.numbers)) == 4  # of thirty pictures each
+    assert len(np.unique(split.blocks.numbers)) == 4  # of thirty images each
     order = split.blocks.numbers[epoch_order(len(split), seed=0, epoch=1, blocks=split.blocks)]
     due = [len(set(order[:i]) & set(order[i:])) for i in range(len(order))]
     assert max(due) <= split.blocks.mixed + 1

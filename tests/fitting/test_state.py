@@ -27,7 +27,7 @@ def plan():
 
 @pytest.fixture
 def written(plan, tmp_path):
-    """Returns the folder of a plan, and what writes it with one value changed."""
+    """Return the folder of a plan, and what writes it with one value changed."""
     (tmp_path / RUN).mkdir()
     write_plan(plan, tmp_path)
     path = tmp_path / RUN / PLAN

@@ -123,7 +123,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
 
 
 def missing_once(clock, *, took):
-    """Returns a measurement of finished files: the first attempt's takes so many seconds and misses the budget."""
+    """Return a measurement of finished files: the first attempt's takes so many seconds and misses the budget."""
 
     def measure(path, **_):
         first = "attempt-1" in path.parts
@@ -139,28 +139,28 @@ def fit_shades(data, out, **options):
     )
 
 
-def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_pictures, tmp_path, monkeypatch, clock):
+def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tmp_path, monkeypatch, clock):
     """It started with all of its training again."""
     # 36 images at 12 images/s: an epoch takes 3 s, and 0.8 of the time that training has is for epochs.
     monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=20))
     monkeypatch.setattr("effnet.fitting.settings.most_epochs", lambda number: 1000)
     monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
-    report = fit_shades(tiny_pictures, tmp_path / "out").report
+    report = fit_shades(tiny_images, tmp_path / "out").report
     plan = json.loads((tmp_path / "out" / "run" / "plan.json").read_text())
-    number = len(read_dataset(tiny_pictures).train)
+    number = len(read_dataset(tiny_images).train)
     epochs = [attempt["recipe"]["train"]["epochs"] for attempt in plan["attempts"][:2]]
     assert epochs == [int(0.8 * (left - 4) * 12 / number) for left in (60, 40)]
     assert [attempt["honoured"] for attempt in report["attempts"]] == [False, True]
     assert report["time"]["used_seconds"] == 20
 
 
-def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_pictures, tmp_path, monkeypatch, clock, said):
+def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tmp_path, monkeypatch, clock, said):
     monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=54))
     monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
     with pytest.raises(BudgetError, match=r"was not tried: 6 s were left, .* give more --minutes") as refused:
-        fit_shades(tiny_pictures, tmp_path / "out", listener=said.append)
+        fit_shades(tiny_images, tmp_path / "out", listener=said.append)
     assert "latency 2 ms is over the budget of 1 ms" in str(refused.value)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(report["attempts"]) == 1
@@ -169,25 +169,25 @@ def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_pictures, 
     assert report["time"]["left_out"][0] in texts(said)
 
 
-def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_pictures, tmp_path, monkeypatch, clock):
+def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkeypatch, clock):
     monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: timing(0.5))
     monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
     out = tmp_path / "out"
-    before = fit_shades(tiny_pictures, out).report
+    before = fit_shades(tiny_images, out).report
     path = out / "run" / "plan.json"
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"seconds": 15.0}))
     trained = trained_seconds(out / "run" / "attempt-1")
     assert trained > 0
-    after = fit_shades(tiny_pictures, out, resume=True).report
+    after = fit_shades(tiny_images, out, resume=True).report
     assert after["time"]["used_seconds"] == pytest.approx(15 + trained, abs=0.1)
     assert after["test_accuracy"] == before["test_accuracy"]
 
 
 @pytest.mark.parametrize("length", [{"minutes": 2}, {"epochs": 5}])
-def test_a_fit_is_told_once_how_long_to_train(length, tiny_pictures, tmp_path):
+def test_a_fit_is_told_once_how_long_to_train(length, tiny_images, tmp_path):
     name, value = next(iter(length.items()))
     message = f"one of the two decides how long a fit trains: --{name} {value}, or --set train.epochs=3"
     with pytest.raises(InputError, match=message):
-        effnet.fit(tiny_pictures, settings={"train.epochs": 3}, out=tmp_path / "out", **length)
+        effnet.fit(tiny_images, settings={"train.epochs": 3}, out=tmp_path / "out", **length)

@@ -31,7 +31,7 @@ CLASSIFIER = {"classifier.weight", "classifier.bias"}
 
 
 def load(folder, name="model.safetensors"):
-    """Returns a network's weights; head.safetensors also holds what the head says of the validation pictures."""
+    """Return a network's weights; head.safetensors also holds what the head says of the validation images."""
     arrays = safetensors.numpy.load_file(Path(folder) / name)
     return {key: array for key, array in arrays.items() if not key.startswith("validation.")}
 
@@ -111,27 +111,27 @@ def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, s
     assert same(before, head) >= before.keys() - CLASSIFIER
     changed = head.keys() - same(head, after)
     assert {name for name in changed if name.endswith("conv.weight")} == {n for n in head if n.endswith("conv.weight")}
-    # So few pictures would only blur the statistics.
+    # So few images would only blur the statistics.
     assert not any("running" in name for name in changed)
     assert training["recipe"]["train"]["frozen_norms"] is True
 
 
-def test_fine_tuning_that_never_helps_leaves_the_head(tiny_pictures, small_bundle, tmp_path):
-    report = effnet.fit(tiny_pictures, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out").report
+def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle, tmp_path):
+    report = effnet.fit(tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out").report
     training = report["training"]
     assert (training["method"], training["best_epoch"], training["head"]["val_accuracy"]) == ("finetune", 0, 1.0)
     head, after = load(tmp_path / "out", "run/attempt-1/head.safetensors"), load(tmp_path / "out")
     assert same(head, after) == head.keys()
 
 
-def test_auto_stops_after_a_head_that_is_good_enough(tiny_pictures, small_bundle, tmp_path, monkeypatch):
+def test_auto_stops_after_a_head_that_is_good_enough(tiny_images, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.fitting.transfer._ENOUGH_A_CLASS", 1)
-    report = effnet.fit(tiny_pictures, weights=small_bundle, out=tmp_path / "out").report
+    report = effnet.fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_accuracy"] >= 0.95
 
 
-def test_auto_stops_after_a_head_that_few_pictures_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
+def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.fitting.transfer._ENOUGH_A_CLASS", 54)
     report = effnet.fit(stripes, weights=small_bundle, out=tmp_path / "out").report
     assert report["training"]["method"] == "head"
@@ -182,12 +182,12 @@ def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_p
     assert found.report["training"]["head"]["penalty"] == 1.0
 
 
-def test_a_file_of_weights_is_adapted_to_grey_pictures_and_to_the_budget(lite0_file, photos, tmp_path):
+def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_file, photos, tmp_path):
     grey = tmp_path / "grey"
     for path in photos.glob("*/0*.png"):
         (grey / path.parent.name).mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as picture:
-            picture.getchannel(0).save(grey / path.parent.name / path.name)
+        with Image.open(path) as image:
+            image.getchannel(0).save(grey / path.parent.name / path.name)
     result = effnet.fit(grey, weights=lite0_file, strategy="head", max_macs=35e6, out=tmp_path / "out")
     config = effnet.load(result.folder).config
     assert (config.arch.in_channels, config.arch.num_classes, config.preprocess.resolution) == (1, 3, 64)
@@ -250,7 +250,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(stage, killed, tuned, stripes,
     report = effnet.fit(
         stripes, weights=folder / "bundle", epochs=4, out=folder / "out", resume=True, listener=events.append
     ).report
-    # The features of the training pictures had been kept when those of validation were interrupted.
+    # The features of the training images had been kept when those of validation were interrupted.
     assert report["training"]["head"]["computed"] == (33 if stage == "features" else 192)
     for name in ("model.safetensors", "model.onnx"):
         assert (folder / "out" / name).read_bytes() == (tuned.folder / name).read_bytes(), name
@@ -285,7 +285,7 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
     report = effnet.fit(stripes, weights=small_bundle, strategy="finetune", minutes=1, out=tmp_path / "out").report
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
-    # 9 pictures a second in 0.8 of nearly a minute, 159 an epoch.
+    # 9 images a second in 0.8 of nearly a minute, 159 an epoch.
     assert recipe["train"]["epochs"] == len(report["training"]["epochs"]) == 2
 
 
@@ -306,9 +306,9 @@ def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_fil
     assert not (tmp_path / "other").exists()
 
 
-def test_a_head_takes_no_epochs(tmp_path, tiny_pictures):
+def test_a_head_takes_no_epochs(tmp_path, tiny_images):
     with pytest.raises(InputError, match="a head is solved, not trained in epochs"):
-        effnet.fit(tiny_pictures, weights="auto", strategy="head", epochs=3, out=tmp_path / "out")
+        effnet.fit(tiny_images, weights="auto", strategy="head", epochs=3, out=tmp_path / "out")
 
 
 def test_a_heads_temperature_is_that_of_its_exported_file(head, stripes):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
 
 
 def write_folder(root, names, size, *, number=20):
-    """Writes noise with a brightness of its own for each class."""
+    """Write noise with a brightness of its own for each class."""
     rng = np.random.default_rng(0)
     for place, name in enumerate(names):
         (root / name).mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     recipe = report["training"]["recipe"]
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
-    assert any(text.startswith("The recipe mirrors pictures, but the classes") for text in said)
+    assert any(text.startswith("The recipe mirrors images, but the classes") for text in said)
     assert any("padded whole with the mean colour" in text and "as --resize pad asks" in text for text in said)
     assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
     assert " --resize pad " in report["command"]
@@ -122,8 +122,8 @@ def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve
     assert seen.min() < 20
     expected = [tuple(sorted(row, reverse=True)) for row in predictor.probabilities(seen).tolist()]
     raw = [np.asarray(Image.open(path))[..., None] for path in dataset.test.sources]
-    for pictures in (list(dataset.test.sources), [Image.open(path) for path in dataset.test.sources], raw):
-        found = [prediction.probabilities for prediction in predictor.predict(pictures)]
+    for images in (list(dataset.test.sources), [Image.open(path) for path in dataset.test.sources], raw):
+        found = [prediction.probabilities for prediction in predictor.predict(images)]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options, message, tiny_pictures, tmp_path):
+def test_what_cannot_be_meant_is_refused(options, message, tiny_images, tmp_path):
     with pytest.raises(InputError, match=message):
-        effnet.fit(tiny_pictures, out=tmp_path / "out", **options)
+        effnet.fit(tiny_images, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

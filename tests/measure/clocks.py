@@ -12,7 +12,7 @@ class FakeClock:
         self.wall = self.worked = 0.0
 
     def take(self, wall: float, worked: float | None = None) -> None:
-        """Lets time pass, in which the process computes all the time if not for `worked` seconds."""
+        """Let time pass, in which the process computes all the time if not for `worked` seconds."""
         self.wall += wall
         self.worked += wall if worked is None else worked
 
@@ -22,7 +22,7 @@ class FakeClock:
         return Clock(wall=lambda: self.wall, worked=lambda: self.worked)
 
     def runs(self, *laps: tuple[float, float]) -> Iterator[None]:
-        """Yields once a run, which takes and computes so many seconds; the last goes on for ever."""
+        """Yield once a run, which takes and computes so many seconds; the last goes on for ever."""
         for lap in laps:
             self.take(*lap)
             yield

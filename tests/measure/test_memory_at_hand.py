@@ -8,7 +8,7 @@ GB = 2**30
 
 
 def linux(root, *, groups="", files=()):
-    """Writes a root with 8 GB available and these control groups."""
+    """Write a root with 8 GB available and these control groups."""
     everything = {
         "proc/meminfo": f"MemTotal: 16777216 kB\nMemAvailable: {8 * GB // 1024} kB\n",
         "proc/self/cgroup": groups,

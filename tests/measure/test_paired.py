@@ -17,25 +17,25 @@ def test_the_p_value_is_that_of_a_binomial_test(lost, gained):
     assert found.p_value == pytest.approx(expected)
 
 
-def test_pictures_that_changed_sides_are_counted():
+def test_images_that_changed_sides_are_counted():
     before = np.array([1, 1, 1, 0, 0, 1], dtype=bool)
     after = np.array([1, 0, 0, 1, 0, 1], dtype=bool)
     found = paired(before, after)
     assert (found.images, found.lost, found.gained) == (6, 2, 1)
     assert found.drop == pytest.approx(before.mean() - after.mean())
-    assert found.sentence().startswith("loses 16.67 points: of 6 pictures 2 went from right to wrong and 1 back")
+    assert found.sentence().startswith("loses 16.67 points: of 6 images 2 went from right to wrong and 1 back")
     assert "within chance" in found.sentence()
 
 
 def test_the_interval_covers_the_true_drop_as_often_as_it_says():
-    """10,000 draws of 500 pictures of which 3 % are lost and 2 % gained."""
+    """10,000 draws of 500 images of which 3 % are lost and 2 % gained."""
     draws = np.random.default_rng(0).multinomial(500, (0.03, 0.02, 0.95), 10_000)
     rows = [Paired(images=500, lost=int(lost), gained=int(gained)).interval for lost, gained, _ in draws]
     covered = np.mean([low <= 0.01 <= high for low, high in rows])
     assert covered == pytest.approx(0.95, abs=0.02)
 
 
-def test_a_change_of_many_pictures_is_more_than_chance():
+def test_a_change_of_many_images_is_more_than_chance():
     assert "more than chance" in Paired(images=100, lost=12, gained=1).sentence()
     assert Paired(images=100, lost=0, gained=3).sentence().startswith("gains 3.00 points:")
     assert Paired(images=100, lost=2, gained=2).sentence().startswith("keeps the accuracy:")
@@ -45,7 +45,7 @@ def test_a_loss_is_refused_from_the_first_image_too_many():
     assert refusal(Paired(images=200, lost=3, gained=2), 0.005) == ""  # just what may be lost
     assert refusal(Paired(images=200, lost=0, gained=9), 0.0) == ""
     refused = refusal(Paired(images=200, lost=4, gained=2), 0.005)
-    assert refused.startswith("loses 1.00 points: of 200 pictures 4 went from right to wrong and 2 back")
+    assert refused.startswith("loses 1.00 points: of 200 images 4 went from right to wrong and 2 back")
     assert refused.endswith("over the 0.5 points that may be lost")
 
 

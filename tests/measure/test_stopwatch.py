@@ -8,7 +8,7 @@ from effnet.measure.stopwatch import is_uncertain, run_seconds, time_round
 
 
 def timed(*laps, threads=1, seconds=0.1, **options):
-    """Returns a round of runs that take and compute so many seconds each, the last again and again."""
+    """Return a round of runs that take and compute so many seconds each, the last again and again."""
     fake = FakeClock()
     runs = fake.runs(*laps)
     return time_round(lambda: next(runs), seconds=seconds, threads=threads, clock=fake.clock, **options)

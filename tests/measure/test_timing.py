@@ -54,7 +54,7 @@ def test_a_larger_network_takes_longer_and_more_memory(small, large):
     assert much.memory_mb > much.size_mb > 15
 
 
-def test_a_batch_is_faster_a_picture_than_one_by_one_is_slow(small):
+def test_a_batch_is_faster_a_image_than_one_by_one_is_slow(small):
     one, many = (time_onnx(small, batch=batch, rounds=1, seconds=0.05) for batch in (1, 16))
     assert many.batch == 16
     assert many.p50_ms > 2 * one.p50_ms
@@ -123,9 +123,9 @@ def test_a_model_with_other_inputs_is_an_error_of_one_line(tmp_path, small):
     import onnx
 
     model = onnx.load(small)
-    model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
+    model.graph.input[0].name = model.graph.node[0].input[0] = "image"
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(BundleError, match=r"^measuring .* failed: .*picture") as error:
+    with pytest.raises(BundleError, match=r"^measuring .* failed: .*image") as error:
         time_onnx(tmp_path / "model.onnx")
     assert "\n" not in str(error.value)
 

@@ -30,7 +30,7 @@ def random_map(sizes, seed, *, spread=2.0, mean=3.0):
 
 
 def assert_close(found, wanted, *, tolerance=2e-5):
-    """Compares with a reference in 64 bits, relative to its largest value."""
+    """Compare with a reference in 64 bits, relative to its largest value."""
     size = max(1e-3, wanted.abs().max().item())
     assert (found.double() - wanted).abs().max().item() <= tolerance * size
 
@@ -181,7 +181,7 @@ def test_the_same_step_gives_the_same_bits():
 
 
 def both():
-    """Returns the same network, once for the plain way and once for the kernels."""
+    """Return the same network, once for the plain way and once for the kernels."""
     plain, fused = small_network(), small_network()
     plain.fused = False
     for stage in plain.stages:

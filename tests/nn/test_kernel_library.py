@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Returns a maker of compilers, which are shell scripts; "$out" is where the library has to be."""
+    """Return a maker of compilers, which are shell scripts; "$out" is where the library has to be."""
 
     def make(script):
         path = tmp_path / "fake-cc"
@@ -81,7 +81,7 @@ def test_kernels_are_compiled_once_and_kept_for_this_user_alone(cache, copying):
 
 
 def rewrite(path, content):
-    """Puts another file in the place of one that this process has loaded."""
+    """Put another file in the place of one that this process has loaded."""
     path.unlink()
     path.write_bytes(content)
     path.chmod(0o600)

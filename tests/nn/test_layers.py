@@ -9,7 +9,7 @@ from effnet.nn.layers import DropPath, GlobalPool, SameConv2d, SqueezeExcite, ma
 
 
 def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Returns TensorFlow's padding of one axis. Source: tf.nn.convolution, "SAME"."""
+    """Return TensorFlow's padding of one axis. Source: tf.nn.convolution, "SAME"."""
     total = max(kernel - stride, 0) if size % stride == 0 else max(kernel - size % stride, 0)
     return total // 2, total - total // 2
 
@@ -83,12 +83,12 @@ def test_squeeze_and_excitation_scales_whole_channels_by_a_gate():
     assert ((factor > 0) & (factor < 1)).all()
 
 
-def test_drop_path_drops_whole_pictures_and_scales_the_others_up():
+def test_drop_path_drops_whole_images_and_scales_the_others_up():
     torch.manual_seed(0)
     dropped = DropPath(0.25).train()(torch.ones(4000, 2, 3, 3))
-    per_picture = dropped.flatten(1)
-    assert (per_picture == per_picture[:, :1]).all()
-    kept = per_picture[:, 0]
+    per_image = dropped.flatten(1)
+    assert (per_image == per_image[:, :1]).all()
+    kept = per_image[:, 0]
     assert torch.allclose(kept.unique(), torch.tensor([0.0, 1 / 0.75]))
     assert 0.22 < (kept == 0).float().mean() < 0.28
     assert abs(kept.mean() - 1) < 0.04

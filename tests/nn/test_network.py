@@ -114,7 +114,7 @@ def test_evaluation_is_deterministic_and_training_with_dropout_is_not():
     assert not torch.equal(network(x), network(x))
 
 
-def test_each_picture_is_judged_alone_in_evaluation():
+def test_each_image_is_judged_alone_in_evaluation():
     network = build_trained(SMALL, resolution=32)
     x = draw(SMALL, batch=3)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The peers, imported once, and real pictures; what is absent is skipped and said so."""
+"""The peers, imported once, and real images; what is absent is skipped and said so."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def keras() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def two_threads() -> Iterator[None]:
-    """Lets torch compute in at most two threads: more only wait for each other."""
+    """Let torch compute in at most two threads: more only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(2, before))
     yield

@@ -1,4 +1,4 @@
-"""What the comparisons with peers share: weights, pictures, and what is watched inside a network."""
+"""What the comparisons with peers share: weights, images, and what is watched inside a network."""
 
 import functools
 import math
@@ -39,13 +39,13 @@ class _Undrawn(TorchFunctionMode):
 
 
 def bodiless(make: Callable[[], nn.Module]) -> nn.Module:
-    """Returns the module that `make` builds, its tensors without memory."""
+    """Return the module that `make` builds, its tensors without memory."""
     with torch.device("meta"), _Undrawn():
         return make()
 
 
 def bare(make: Callable[[], nn.Module]) -> nn.Module:
-    """Returns the module that `make` builds, its memory unwritten."""
+    """Return the module that `make` builds, its memory unwritten."""
     return bodiless(make).to_empty(device="cpu")
 
 
@@ -57,7 +57,7 @@ def _pool() -> Tensor:
 
 @torch.no_grad()
 def draw_weights_(peer: nn.Module) -> None:
-    """Fills every convolution, norm and classifier with normal values, each its own, at the speed of copying."""
+    """Fill every convolution, norm and classifier with normal values, each its own, at the speed of copying."""
     start = 0
 
     def draw(tensor: Tensor, *, mean: float = 0.0, std: float) -> None:
@@ -82,9 +82,9 @@ def draw_weights_(peer: nn.Module) -> None:
 
 @torch.inference_mode()
 def give_statistics_(network: nn.Module, photos: Sequence[np.ndarray], *, side: int = 48) -> None:
-    """Gives every norm statistics near those of what it sees at this side, all different, and turns to evaluation.
+    """Give every norm statistics near those of what it sees at this side, all different, and turns to evaluation.
 
-    Without any, the signal would vanish or explode over a hundred layers. With exactly those of a few pictures, a
+    Without any, the signal would vanish or explode over a hundred layers. With exactly those of a few images, a
     deep network would magnify roundings until two runs of it differ; so a layer's channels share one spread, and
     most of their mean stays.
     """
@@ -100,35 +100,35 @@ def give_statistics_(network: nn.Module, photos: Sequence[np.ndarray], *, side: 
 
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
-    network.eval()(mixed_pictures(photos, count=4, side=side, seed=0))
+    network.eval()(mixed_images(photos, count=4, side=side, seed=0))
     for hook in hooks:
         hook.remove()
 
 
-def mixed_pictures(photos: Sequence[np.ndarray], *, count: int, side: int, seed: int) -> Tensor:
-    """Returns [count, 3, side, side], as after normalisation: photographs and noise in turn."""
+def mixed_images(photos: Sequence[np.ndarray], *, count: int, side: int, seed: int) -> Tensor:
+    """Return [count, 3, side, side], as after normalisation: photographs and noise in turn."""
     preprocess = Preprocess(resolution=side)
     shrunk = [normalize(resize_and_crop(photo, preprocess), preprocess) for photo in photos[: count // 2]]
     noise = np.random.default_rng(seed).normal(size=(count - len(shrunk), side, side, 3)).astype(np.float32)
-    pictures = torch.from_numpy(np.concatenate([np.stack(shrunk), noise])).permute(0, 3, 1, 2)
-    return pictures[torch.randperm(count, generator=torch.Generator().manual_seed(seed))]
+    images = torch.from_numpy(np.concatenate([np.stack(shrunk), noise])).permute(0, 3, 1, 2)
+    return images[torch.randperm(count, generator=torch.Generator().manual_seed(seed))]
 
 
 def create_timm(timm: ModuleType, name: str) -> nn.Module:
-    """Returns timm's network of this name with ten classes, dropping nothing."""
+    """Return timm's network of this name with ten classes, dropping nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return timm.create_model(name, pretrained=False, num_classes=10)
 
 
 def copied(peer: nn.Module, spec: ArchSpec, *, scheme: Scheme) -> Network:
-    """Returns effnet's network with the peer's weights, converted by name and loaded as a bundle's are."""
+    """Return effnet's network with the peer's weights, converted by name and loaded as a bundle's are."""
     arrays = {name: tensor.numpy() for name, tensor in peer.state_dict().items()}
     return loaded(to_effnet(arrays, spec, scheme=scheme, where=spec.name), spec)
 
 
 def loaded(state: Mapping[str, np.ndarray], spec: ArchSpec) -> Network:
-    """Returns effnet's network with these weights, evaluating; a huge one uses the memory of `state` itself."""
+    """Return effnet's network with these weights, evaluating; a huge one uses the memory of `state` itself."""
     if sum(array.size for array in state.values()) <= MOST_COPIED:
         network = bare(lambda: build(spec))
         load_arrays_(network, state, where=spec.name)
@@ -141,22 +141,22 @@ def loaded(state: Mapping[str, np.ndarray], spec: ArchSpec) -> Network:
     return network.eval()
 
 
-def outputs(network: nn.Module, watched: Mapping[str, nn.Module], pictures: Tensor) -> Outputs:
-    """Returns what each watched module puts out for `pictures`, and the logits."""
+def outputs(network: nn.Module, watched: Mapping[str, nn.Module], images: Tensor) -> Outputs:
+    """Return what each watched module puts out for `images`, and the logits."""
     found: Outputs = {}
 
     def keep(name: str) -> Callable[..., None]:
         return lambda module, args, output: found.update({name: output})
 
     hooks = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
-    found["logits"] = network(pictures)
+    found["logits"] = network(images)
     for hook in hooks:
         hook.remove()
     return found
 
 
-def pictures_for(peer: nn.Module, photos: Sequence[np.ndarray]) -> Iterator[Tensor]:
-    """Yields a photograph and noise at sides where the maps are even, and where they are odd.
+def images_for(peer: nn.Module, photos: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Yield a photograph and noise at sides where the maps are even, and where they are odd.
 
     "Same" and symmetric padding differ on even maps and coincide on odd ones. Before the five strides the maps of 48
     pixels are even but for the last, those of 49 odd but for the last. A large network sees three even ones and two
@@ -164,23 +164,21 @@ def pictures_for(peer: nn.Module, photos: Sequence[np.ndarray]) -> Iterator[Tens
     """
     large = sum(tensor.numel() for tensor in peer.parameters()) > 10_000_000
     for side in (40,) if large else (48, 49):
-        yield mixed_pictures(photos, count=2, side=side, seed=side)
+        yield mixed_images(photos, count=2, side=side, seed=side)
 
 
-def differences(
-    network: Network, peer: nn.Module, stages: Mapping[str, nn.Module], pictures: Tensor
-) -> dict[str, float]:
-    """Returns how far the network's stages and logits are from those of the peer."""
-    return apart(outputs(network, stages_of(network), pictures), outputs(peer, stages, pictures))
+def differences(network: Network, peer: nn.Module, stages: Mapping[str, nn.Module], images: Tensor) -> dict[str, float]:
+    """Return how far the network's stages and logits are from those of the peer."""
+    return apart(outputs(network, stages_of(network), images), outputs(peer, stages, images))
 
 
 def stages_of(network: Network) -> dict[str, nn.Module]:
-    """Returns the stages of effnet's network by name."""
+    """Return the stages of effnet's network by name."""
     return {f"stages.{i}": stage for i, stage in enumerate(network.stages)}
 
 
 def apart(found: Outputs, expected: Outputs) -> dict[str, float]:
-    """Returns the largest difference in each map as a part of its scale; checks that each map says something."""
+    """Return the largest difference in each map as a part of its scale; checks that each map says something."""
     assert found.keys() == expected.keys()
     result = {}
     for name, theirs in expected.items():
@@ -188,11 +186,11 @@ def apart(found: Outputs, expected: Outputs) -> dict[str, float]:
         assert ours.shape == theirs.shape, name
         assert math.isfinite(scale), f"{name} has exploded; nothing can be compared"
         between = (theirs[0] - theirs[1]).abs().max().item()
-        assert between > 50 * TOLERANCE * scale, f"{name} is the same for different pictures; nothing can be compared"
+        assert between > 50 * TOLERANCE * scale, f"{name} is the same for different images; nothing can be compared"
         result[name] = (ours - theirs).abs().max().item() / scale
     return result
 
 
 def assert_none(differences: Mapping[str, float]) -> None:
-    """Checks that all are within the tolerance."""
+    """Check that all are within the tolerance."""
     assert {name: value for name, value in differences.items() if not value <= TOLERANCE} == {}

@@ -26,7 +26,7 @@ GREY = (128, 128, 128)
 
 
 def our_name(name: str) -> str:
-    """Returns our name of a peer's operation."""
+    """Return our name of a peer's operation."""
     name = re.sub("Rel$|Original$|Increasing$", "", name)
     name = {"AutoContrast": "autocontrast", "SolarizeAdd": "solarize_add"}.get(name, name)
     return re.sub("(?<=[a-z])(?=[XY]$)", "_", name).lower()
@@ -37,7 +37,7 @@ def table_of_timm(policy) -> list:
 
 
 def same_table(ours, theirs) -> bool:
-    """Compares without the levels of operations that have none."""
+    """Compare without the levels of operations that have none."""
     pairs = [(a, b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True)]
     return all(a[:2] == b[:2] and b[2] in (None, a[2]) for a, b in pairs)
 
@@ -100,9 +100,9 @@ def test_trivialaugment_draws_from_torchvisions_space(torchvision):
         assert len(ours) / len(names) == pytest.approx(1 / len(space), abs=0.01)
 
 
-def statistics(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns [pictures, 5]: mean, spread, colourfulness and two differences between halves of each picture."""
-    stack = np.stack(pictures).astype(np.float64)
+def statistics(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return [images, 5]: mean, spread, colourfulness and two differences between halves of each image."""
+    stack = np.stack(images).astype(np.float64)
     mean, spread = stack.mean((1, 2, 3)), stack.std((1, 2, 3))
     colour = np.ptp(stack, axis=3).mean((1, 2))
     half = stack.shape[1] // 2

@@ -21,13 +21,13 @@ V2 = {f"EfficientNetV2{size}": f"v2_{size.lower()}" for size in ("B0", "B1", "B2
 NAMES = V1 | V2
 # Those between have the same layers in other numbers, as timm's have, all of which are compared.
 COMPARED = [f"EfficientNet{size}" for size in ("B0", "B1", "B3", "B7", "V2B0", "V2B3", "V2S", "V2L")]
-# As in parity.pictures_for: both paddings matter at 40 pixels already.
+# As in parity.images_for: both paddings matter at 40 pixels already.
 CASES = [(name, side) for name in COMPARED for side in ((48, 49) if name.endswith("B0") else (40,))]
 
 
 @pytest.fixture
 def make_peer(keras, monkeypatch):
-    """Returns a maker of Keras' networks, their weights zero: drawing them would take most of the time."""
+    """Return a maker of Keras' networks, their weights zero: drawing them would take most of the time."""
 
     def zeros(self: object, shape: tuple[int, ...], dtype: str | None = None, **_: object) -> Tensor:
         return keras.ops.zeros(shape, dtype=dtype)
@@ -48,21 +48,21 @@ def arrays_of(peer) -> dict[str, np.ndarray]:
 
 
 def assign_(peer, arrays: Mapping[str, np.ndarray]) -> None:
-    """Gives Keras every weight, and each weight to Keras; only its preprocessing keeps its own."""
+    """Give Keras every weight, and each weight to Keras; only its preprocessing keeps its own."""
     assigned = {weight.path: weight for weight in peer.weights if not weight.path.startswith("normalization")}
     assert set(assigned) == set(arrays)
     for path, weight in assigned.items():
         weight.assign(arrays[path])
 
 
-def outputs(keras, peer, pictures: Tensor, *, factor: float) -> parity.Outputs:
-    """Returns what every stage puts out, the network's last layer of that number, and the logits."""
+def outputs(keras, peer, images: Tensor, *, factor: float) -> parity.Outputs:
+    """Return what every stage puts out, the network's last layer of that number, and the logits."""
     last: dict[str, object] = {}
     for layer in peer.layers:
         if found := re.match(r"block(\d+)", layer.name):
             last[f"stages.{int(found[1]) - 1}"] = layer.output
     values = keras.Model(peer.input, {**last, "logits": peer.output})(
-        pictures.permute(0, 2, 3, 1) * factor, training=False
+        images.permute(0, 2, 3, 1) * factor, training=False
     )
     return {name: value.permute(0, 3, 1, 2) if value.ndim == 4 else value for name, value in values.items()}
 
@@ -83,7 +83,7 @@ def test_every_stage_and_the_logits_equal_those_of_keras(keras, make_peer, photo
     for tensor in network.state_dict().values():
         tensor.zero_()
     load_arrays_(network, to_effnet(arrays_of(peer), spec, scheme="keras", where=name), where=name)
-    pictures = parity.mixed_pictures(photos, count=2, side=side, seed=side)
-    expected = outputs(keras, peer, pictures, factor=255.0 if name in V1 else 1.0)
-    found = parity.outputs(network, parity.stages_of(network), pictures)
+    images = parity.mixed_images(photos, count=2, side=side, seed=side)
+    expected = outputs(keras, peer, images, factor=255.0 if name in V1 else 1.0)
+    found = parity.outputs(network, parity.stages_of(network), images)
     parity.assert_none(parity.apart(found, expected))

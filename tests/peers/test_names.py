@@ -19,7 +19,7 @@ def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def make(build, *args, **kwargs):
-    """Builds a peer without drawing its weights, which no test here reads."""
+    """Build a peer without drawing its weights, which no test here reads."""
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         return build(*args, **kwargs)
@@ -108,7 +108,7 @@ def test_pruned_networks_of_timm_compute_the_same(timm, name):
     assert (scheme, spec.name, spec.padding, spec.norm_epsilon) == ("timm", name, "same", 1e-3)
     network = build(spec).eval()
     load_arrays_(network, to_effnet(arrays, spec, scheme=scheme, where=name), where=name)
-    pictures = torch.randn(2, 3, 64, 64, generator=generator)
-    expected, found = peer(pictures), network(pictures)
+    images = torch.randn(2, 3, 64, 64, generator=generator)
+    expected, found = peer(images), network(images)
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
     assert expected.std() > 1e-3

@@ -24,7 +24,7 @@ NAMES = [
 
 
 def pair_of(timm, photos, name: str, *, norm_momentum: float = 0.1) -> tuple[nn.Module, Network]:
-    """Returns timm's network and effnet's with its weights, both as they train."""
+    """Return timm's network and effnet's with its weights, both as they train."""
     spec = get_spec(f"timm/{name}", num_classes=10)
     peer = parity.bare(lambda: parity.create_timm(timm, name))
     parity.draw_weights_(peer)
@@ -36,15 +36,15 @@ def pair_of(timm, photos, name: str, *, norm_momentum: float = 0.1) -> tuple[nn.
 
 
 def step_(network: nn.Module, photos) -> Tensor:
-    """Runs one batch forth and back and returns its loss."""
-    pictures = parity.mixed_pictures(photos, count=6, side=48, seed=2)
-    loss = nn.functional.cross_entropy(network(pictures), torch.arange(len(pictures)) % 10)
+    """Run one batch forth and back and returns its loss."""
+    images = parity.mixed_images(photos, count=6, side=48, seed=2)
+    loss = nn.functional.cross_entropy(network(images), torch.arange(len(images)) % 10)
     loss.backward()
     return loss.detach()
 
 
 def differences(peer: nn.Module, network: Network) -> dict[str, float]:
-    """Returns how far each gradient and each running statistic is from timm's, as a part of its scale."""
+    """Return how far each gradient and each running statistic is from timm's, as a part of its scale."""
     own, theirs = changed_by_a_step(network), changed_by_a_step(peer)
     names = foreign_names(network.spec, "timm")
     assert own.keys() == names.keys()

@@ -32,7 +32,7 @@ def make_peer(timm, photos, name: str, *, side: int = 48) -> nn.Module:
 
 
 def borrow(timm, name: str, donor: nn.Module) -> nn.Module:
-    """Returns timm's network, evaluating with the very tensors of `donor`, which has the same names."""
+    """Return timm's network, evaluating with the very tensors of `donor`, which has the same names."""
     peer = parity.bodiless(lambda: parity.create_timm(timm, name))
     peer.load_state_dict(donor.state_dict(), assign=True)
     return peer.eval()
@@ -68,8 +68,8 @@ def test_every_stage_and_the_logits_equal_those_of_timm(timm, photos, names):
     peers = {first: donor} | {name: borrow(timm, name, donor) for name in others}
     for name, peer in peers.items():
         network = parity.copied(peer, spec_of(name), scheme="timm")
-        for pictures in parity.pictures_for(peer, photos):
-            parity.assert_none(parity.differences(network, peer, stages_of(peer), pictures))
+        for images in parity.images_for(peer, photos):
+            parity.assert_none(parity.differences(network, peer, stages_of(peer), images))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnetv2_b0"])
@@ -78,8 +78,8 @@ def test_photographs_of_the_full_size_give_the_logits_of_timm(timm, photos, name
     spec = spec_of(name)
     peer = make_peer(timm, photos, name, side=spec.resolution)
     network = parity.copied(peer, spec, scheme="timm")
-    pictures = parity.mixed_pictures(photos, count=2 * len(photos), side=spec.resolution, seed=0)
-    parity.assert_none(parity.differences(network, peer, stages_of(peer), pictures))
+    images = parity.mixed_images(photos, count=2 * len(photos), side=spec.resolution, seed=0)
+    parity.assert_none(parity.differences(network, peer, stages_of(peer), images))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,6 @@ def test_the_comparison_sees_each_convention(timm, photos, change):
     peer = make_peer(timm, photos, "tf_efficientnet_b0")
     other = dataclasses.replace(spec_of("tf_efficientnet_b0"), **change)
     network = parity.copied(peer, other, scheme="timm")
-    pictures = parity.mixed_pictures(photos, count=2, side=48, seed=0)
-    found = parity.differences(network, peer, stages_of(peer), pictures)
+    images = parity.mixed_images(photos, count=2, side=48, seed=0)
+    found = parity.differences(network, peer, stages_of(peer), images)
     assert found["logits"] > 5 * parity.TOLERANCE

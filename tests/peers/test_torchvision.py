@@ -47,5 +47,5 @@ def test_every_stage_and_the_logits_equal_those_of_torchvision(torchvision, phot
     parity.draw_weights_(peer)
     parity.give_statistics_(peer, photos)
     network = parity.copied(peer, spec_of(name), scheme="torchvision")
-    for pictures in parity.pictures_for(peer, photos):
-        parity.assert_none(parity.differences(network, peer, stages_of(peer), pictures))
+    for images in parity.images_for(peer, photos):
+        parity.assert_none(parity.differences(network, peer, stages_of(peer), images))

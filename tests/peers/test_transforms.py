@@ -1,4 +1,4 @@
-"""Pictures reach the network as timm's and torchvision's own evaluation transforms give them."""
+"""Images reach the network as timm's and torchvision's own evaluation transforms give them."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Way = tuple[Preprocess, Transform]
 
 
 def transform_of_timm(timm, preprocess: Preprocess, *, raw: bool = False) -> Transform:
-    """Returns timm's transform; where it is `raw`, pixels stay 0..255, as for the loaders that normalise on a GPU."""
+    """Return timm's transform; where it is `raw`, pixels stay 0..255, as for the loaders that normalise on a GPU."""
     side = preprocess.resolution
     return timm.data.create_transform(
         (3, side, side),
@@ -42,7 +42,7 @@ def transform_of_timm(timm, preprocess: Preprocess, *, raw: bool = False) -> Tra
 
 
 def published_by_timm(timm) -> list[Preprocess]:
-    """Returns every preprocessing that weights of EfficientNets and ResNets were published with, at both sizes."""
+    """Return every preprocessing that weights of EfficientNets and ResNets were published with, at both sizes."""
     found: dict[Preprocess, None] = {}
     for name in itertools.chain(timm.list_pretrained("*efficientnet*"), timm.list_pretrained("resnet*")):
         config = timm.get_pretrained_cfg(name)
@@ -61,7 +61,7 @@ def published_by_timm(timm) -> list[Preprocess]:
 
 
 def presets_of_torchvision(torchvision) -> Iterator[Way]:
-    """Yields the preprocessing of all weights of EfficientNets and ResNets, and the transform that they come with."""
+    """Yield the preprocessing of all weights of EfficientNets and ResNets, and the transform that they come with."""
     models = torchvision.models
     for name in models.list_models(include=["efficientnet_*", "resnet*"]):
         for weights in models.get_model_weights(name):
@@ -76,10 +76,10 @@ def presets_of_torchvision(torchvision) -> Iterator[Way]:
             yield preprocess, preset
 
 
-def difference(image: np.ndarray, picture: Image.Image, preprocess: Preprocess, transform: Transform) -> float:
-    """Returns the largest difference in what the network takes, in pixels scaled to 0..1."""
-    found = resize_and_crop(image, preprocess)
-    expected = np.ascontiguousarray(transform(picture).numpy().transpose(1, 2, 0))
+def difference(pixels: np.ndarray, image: Image.Image, preprocess: Preprocess, transform: Transform) -> float:
+    """Return the largest difference in what the network takes, in pixels scaled to 0..1."""
+    found = resize_and_crop(pixels, preprocess)
+    expected = np.ascontiguousarray(transform(image).numpy().transpose(1, 2, 0))
     assert found.shape == expected.shape
     if expected.dtype == np.uint8:
         return float(np.abs(found.astype(np.int16) - expected).max()) / 255
@@ -87,13 +87,13 @@ def difference(image: np.ndarray, picture: Image.Image, preprocess: Preprocess, 
 
 
 def largest_over(paths: list[Path], ways: list[Way]) -> float:
-    """Returns the largest difference over all photographs, each under the next of the ways, round and round."""
+    """Return the largest difference over all photographs, each under the next of the ways, round and round."""
     ways = [way for way in ways if way[0].resolution <= MANY]
     assert len(ways) >= 10
     worst = 0.0
     for path, (preprocess, transform) in zip(paths, itertools.cycle(ways), strict=False):
-        with Image.open(path) as picture:
-            worst = max(worst, difference(decode_image(path), picture.convert("RGB"), preprocess, transform))
+        with Image.open(path) as image:
+            worst = max(worst, difference(decode_image(path), image.convert("RGB"), preprocess, transform))
     return worst
 
 
@@ -106,7 +106,7 @@ def test_the_others_equal_torchvisions_under_its_presets_in_turn(torchvision, ph
     assert largest_over(photo_paths[1::2], list(presets_of_torchvision(torchvision))) <= ROUNDING
 
 
-def test_the_pictures_of_scikit_learn_equal_theirs_under_every_published_setting(timm, torchvision, photos):
+def test_the_images_of_scikit_learn_equal_theirs_under_every_published_setting(timm, torchvision, photos):
     ways = [(preprocess, transform_of_timm(timm, preprocess)) for preprocess in published_by_timm(timm)]
     ways += presets_of_torchvision(torchvision)
     assert len(ways) >= 90
@@ -132,7 +132,7 @@ def test_the_pictures_of_scikit_learn_equal_theirs_under_every_published_setting
 @example(height=300, width=77, resolution=224, crop=0.875, mode="center", interpolation="bicubic")
 @example(height=2000, width=77, resolution=65, crop=0.9, mode="center", interpolation="bicubic")
 @example(height=256, width=256, resolution=224, crop=0.875, mode="center", interpolation="lanczos")
-def test_pictures_of_any_size_equal_timms(timm, height, width, resolution, crop, mode, interpolation):
+def test_images_of_any_size_equal_timms(timm, height, width, resolution, crop, mode, interpolation):
     pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     preprocess = Preprocess(resolution=resolution, crop=crop, mode=mode, interpolation=interpolation)
     transform = transform_of_timm(timm, preprocess)

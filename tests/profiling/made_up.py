@@ -20,13 +20,13 @@ RATES = {
 
 
 def latency_ms(spec: ArchSpec) -> float:
-    """Returns what the device takes for `spec`."""
+    """Return what the device takes for `spec`."""
     work = latency_features(spec)
     return sum(rate * work.get(name, 0.0) for name, rate in RATES.items()) / 1e6
 
 
 def memory_mb(spec: ArchSpec) -> float:
-    """Returns what `spec` holds on the device."""
+    """Return what `spec` holds on the device."""
     found = cost(spec)
     return 8.0 + 9e-6 * found.folded_params + 7e-6 * found.peak_activations + 0.01 * len(named_layers(spec))
 
@@ -34,7 +34,7 @@ def memory_mb(spec: ArchSpec) -> float:
 def make_profile(
     *, noise: float = 0.0, networks: int = 60, mixtures: int = 60, precision: str = "fp32"
 ) -> DeviceProfile:
-    """Returns a profile of the device; `noise` adds to each time an amount as other processes do, never taking any."""
+    """Return a profile of the device; `noise` adds to each time an amount as other processes do, never taking any."""
     rng = np.random.default_rng(0)
     rows = tuple(
         Measured(

@@ -24,7 +24,7 @@ TINY = Plan(networks=3, mixtures=8, memory_networks=2, least=4, least_memory=2, 
 
 @pytest.fixture
 def tiny_plan(monkeypatch):
-    """Makes the command measure a few networks for seconds."""
+    """Make the command measure a few networks for seconds."""
     monkeypatch.setattr(job, "PLAN", TINY)
     monkeypatch.setattr(visits, "VISIT_SECONDS", 0.002)
     monkeypatch.setattr(visits, "MOST_VISITS", 5)

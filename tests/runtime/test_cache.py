@@ -38,7 +38,7 @@ def save(path, numbers, *, limit_bytes=BIG, length=1000):
 
 
 def load(path, numbers, length=1000):
-    """Returns which of the arrays the store has; those that it has must be right."""
+    """Return which of the arrays the store has; those that it has must be right."""
     store = open_store(path)
     found = load_arrays(store, [key_of(n) for n in numbers], length=length)
     if store is not None:

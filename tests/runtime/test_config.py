@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(spec, names, temperature, threshold, tmp_p
 
 
 def places(data):
-    """Yields every (container, key) within JSON data."""
+    """Yield every (container, key) within JSON data."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in items:
         yield data, key

@@ -35,10 +35,10 @@ def images():
 
 
 def test_a_path_bytes_an_array_and_a_pillow_image_are_the_same_image(model, images, tmp_path):
-    picture, stream = Image.fromarray(images[0][..., 0]), io.BytesIO()
-    picture.save(stream, "PNG")
+    image, stream = Image.fromarray(images[0][..., 0]), io.BytesIO()
+    image.save(stream, "PNG")
     (tmp_path / "x.png").write_bytes(stream.getvalue())
-    same = [tmp_path / "x.png", str(tmp_path / "x.png"), stream.getvalue(), images[0], picture]
+    same = [tmp_path / "x.png", str(tmp_path / "x.png"), stream.getvalue(), images[0], image]
     found = model.embed(same)
     assert (found.dtype, found.shape) == (np.float32, (5, 192))
     np.testing.assert_allclose(found, np.repeat(found[:1], 5, axis=0), atol=1e-6)
@@ -89,7 +89,7 @@ def test_what_predict_refuses_is_refused_alike(model, images, tmp_path):
         with pytest.raises(error) as there:
             model.predict(bad)
         assert str(here.value) == str(there.value).replace("predict takes", "embed takes")
-    with pytest.raises(InputError, match="embed takes batches of at least 1 picture; got 0"):
+    with pytest.raises(InputError, match="embed takes batches of at least 1 image; got 0"):
         model.embed(images, batch=0)
 
 

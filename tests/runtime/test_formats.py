@@ -32,7 +32,7 @@ def test_an_archive_of_torch_export_in_a_bundle_is_never_opened(bundle_copy, run
         archive.writestr("model/data/sample_inputs/model.pt", pickled.getvalue())
     config = json.loads((bundle_copy / "config.json").read_text(encoding="utf-8"))
     (bundle_copy / "config.json").write_text(json.dumps(config | {"deployed": "pt2"}), encoding="utf-8")
-    ran = run_cli("predict", bundle_copy, "picture.png")
+    ran = run_cli("predict", bundle_copy, "image.png")
     assert ran.code == 2
     assert "a format must be one of onnx, " in ran.err
     assert not (tmp_path / "ran").exists()

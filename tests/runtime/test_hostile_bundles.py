@@ -45,7 +45,7 @@ def image():
 
 
 def answers(*values, kind=FLOAT, takes=UINT8, side=SIDE, more=(), external=""):
-    """Returns an ONNX model that gives `values` whatever the image; they may lie in another file."""
+    """Return an ONNX model that gives `values` whatever the image; they may lie in another file."""
     numbers = helper.make_tensor("numbers", kind, [1, len(values)], list(values))
     if external:
         numbers.ClearField("float_data")
@@ -71,7 +71,7 @@ def answers(*values, kind=FLOAT, takes=UINT8, side=SIDE, more=(), external=""):
 
 
 def replace_model(bundle, content):
-    """Writes another model.onnx, as an adversary does, who leaves no digest of the old one."""
+    """Write another model.onnx, as an adversary does, who leaves no digest of the old one."""
     (bundle / "model.onnx").write_bytes(content)
     config = json.loads((bundle / "config.json").read_text())
     config.pop("sha256", None)

@@ -44,12 +44,12 @@ def model(request, spec, tmp_path_factory):
     return path
 
 
-def pictures(batch: int) -> np.ndarray:
+def make_images(batch: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (batch, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def test_any_batch_in_any_order_gives_each_picture_the_same(model):
-    engine, images = open_engine(model), pictures(9)
+def test_any_batch_in_any_order_gives_each_image_the_same(model):
+    engine, images = open_engine(model), make_images(9)
     assert (engine.side, engine.channels, engine.classes) == (SIDE, 3, 5)
     alone = np.concatenate([engine.run(image[None]) for image in images])
     assert alone.dtype == np.float32
@@ -59,27 +59,27 @@ def test_any_batch_in_any_order_gives_each_picture_the_same(model):
 
 
 def test_what_it_returned_before_stays_as_it_was(model):
-    engine, images = open_engine(model), pictures(2)
+    engine, images = open_engine(model), make_images(2)
     first = engine.run(images[:1])
     kept = first.copy()
     engine.run(images[1:])
     np.testing.assert_array_equal(first, kept)
 
 
-def test_pictures_need_not_be_contiguous(model):
-    engine, images = open_engine(model), pictures(3)
+def test_images_need_not_be_contiguous(model):
+    engine, images = open_engine(model), make_images(3)
     np.testing.assert_array_equal(engine.run(images[:, ::-1]), engine.run(images[:, ::-1].copy()))
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_any_number_of_threads_gives_the_same(model, threads):
     np.testing.assert_allclose(
-        open_engine(model, threads=threads).run(pictures(3)), open_engine(model).run(pictures(3))
+        open_engine(model, threads=threads).run(make_images(3)), open_engine(model).run(make_images(3))
     )
 
 
 def test_several_threads_may_ask_at_once(model):
-    engine, images = open_engine(model), pictures(12)
+    engine, images = open_engine(model), make_images(12)
     expected = engine.run(images)
     with ThreadPoolExecutor(4) as pool:
         parts = list(pool.map(lambda i: engine.run(images[i : i + 1 + i % 3]), list(range(10)) * 3))
@@ -108,11 +108,11 @@ def test_a_model_of_another_kind_is_refused(spec, tmp_path):
         open_engine(tmp_path / "other.tflite")
 
 
-def test_pictures_of_another_side_are_refused(model):
+def test_images_of_another_side_are_refused(model):
     engine = open_engine(model)
     with pytest.raises(InputError, match=r"takes uint8 \[batch, 20, 20, 3\]; got uint8 \(2, 24, 24, 3\)"):
         engine.run(np.zeros((2, 24, 24, 3), np.uint8))
-    assert engine.run(pictures(2)).shape == (2, 5)
+    assert engine.run(make_images(2)).shape == (2, 5)
 
 
 def test_without_the_runtime_it_says_what_to_install(model, monkeypatch):

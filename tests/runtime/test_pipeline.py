@@ -1,4 +1,4 @@
-"""Many pictures through a session: everything in order, whoever does it."""
+"""Many images through a session: everything in order, whoever does it."""
 
 import threading
 import time
@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.errors import ImageError
-from effnet.runtime.pipeline import BATCH, run_pictures
+from effnet.runtime.pipeline import BATCH, run_images
 
 
-def picture(index):
-    """A picture whose pixels tell its index."""
+def image(index):
+    """An image whose pixels tell its index."""
     return np.full((2, 2, 1), index, dtype=np.uint8)
 
 
@@ -25,7 +25,7 @@ def readable(bad):
     def prepare(index):
         if index in bad:
             raise ImageError(f"{index}: it is damaged")
-        return picture(index)
+        return image(index)
 
     return prepare
 
@@ -36,9 +36,9 @@ def readable(bad):
     bad=st.sets(st.integers(0, 99)),
     workers=st.integers(1, 5),
 )
-def test_every_readable_picture_has_its_row_in_order(indices, bad, workers):
+def test_every_readable_image_has_its_row_in_order(indices, bad, workers):
     told = []
-    rows, found = run_pictures(
+    rows, found = run_images(
         indices,
         prepare=readable(bad),
         compute=means,
@@ -52,7 +52,7 @@ def test_every_readable_picture_has_its_row_in_order(indices, bad, workers):
     assert {(thread, total) for thread, _, total in told} <= {(threading.current_thread(), len(indices))}
 
 
-def test_pictures_go_in_batches_and_no_session_runs_for_a_batch_of_damaged_ones():
+def test_images_go_in_batches_and_no_session_runs_for_a_batch_of_damaged_ones():
     batches = []
 
     def compute(images):
@@ -61,7 +61,7 @@ def test_pictures_go_in_batches_and_no_session_runs_for_a_batch_of_damaged_ones(
 
     bad = {0, 1, *range(BATCH, 2 * BATCH)}
     total = 2 * BATCH + 3
-    rows, found = run_pictures(range(total), prepare=readable(bad), compute=compute, workers=1)
+    rows, found = run_images(range(total), prepare=readable(bad), compute=compute, workers=1)
     assert batches == [((BATCH - 2, 2, 2, 1), np.uint8), ((3, 2, 2, 1), np.uint8)]
     assert found == [*range(2, BATCH), *range(2 * BATCH, total)]
     assert len(rows) == BATCH + 1
@@ -75,7 +75,7 @@ def test_one_computes_while_another_does():
         meet.wait()
         return means(images)
 
-    rows, _ = run_pictures(range(2 * BATCH), prepare=picture, compute=compute, workers=2)
+    rows, _ = run_images(range(2 * BATCH), prepare=image, compute=compute, workers=2)
     assert len(rows) == 2 * BATCH
 
 
@@ -91,8 +91,8 @@ def test_an_error_ends_the_work_at_once_and_leaves_no_thread(where):
         computed.append(len(images))
         return means(images)
 
-    calls = {"prepare": picture, "compute": compute, "progress": None} | {where: fail}
+    calls = {"prepare": image, "compute": compute, "progress": None} | {where: fail}
     with pytest.raises(RuntimeError, match="out of memory"):
-        run_pictures(range(1000 * BATCH), **calls, workers=2)
+        run_images(range(1000 * BATCH), **calls, workers=2)
     assert len(computed) < 500
     assert threading.active_count() == before

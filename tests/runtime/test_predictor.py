@@ -1,4 +1,4 @@
-"""Prediction in Python: every kind of picture, and what is refused."""
+"""Prediction in Python: every kind of image, and what is refused."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def model(small_bundle):
 
 @pytest.fixture
 def digit():
-    """A grey picture as uint8 [20, 30, 1]."""
+    """A grey image as uint8 [20, 30, 1]."""
     return np.random.default_rng(3).integers(0, 256, (20, 30, 1), dtype=np.uint8)
 
 
@@ -31,26 +31,26 @@ def png(pixels):
     return stream.getvalue()
 
 
-def test_a_path_bytes_and_an_array_are_the_same_picture(model, digit, tmp_path):
+def test_a_path_bytes_and_an_array_are_the_same_image(model, digit, tmp_path):
     (tmp_path / "x.png").write_bytes(png(digit))
-    pictures = [tmp_path / "x.png", str(tmp_path / "x.png"), png(digit), digit]
-    first, *others = model.predict(pictures)
+    images = [tmp_path / "x.png", str(tmp_path / "x.png"), png(digit), digit]
+    first, *others = model.predict(images)
     assert all(other == first for other in others)
     assert first.label == first.labels[0] in model.config.class_names
     assert list(first.probabilities) == sorted(first.probabilities, reverse=True)
 
 
 def test_the_size_of_a_batch_changes_nothing(model, digit):
-    pictures = [np.roll(digit, i, axis=1) for i in range(7)]
-    expected = model.predict(pictures, batch=1)
+    images = [np.roll(digit, i, axis=1) for i in range(7)]
+    expected = model.predict(images, batch=1)
     for batch in (2, 7, 100):
-        found = model.predict(pictures, batch=batch)
+        found = model.predict(images, batch=batch)
         assert [p.labels for p in found] == [p.labels for p in expected]
         np.testing.assert_allclose([p.probabilities for p in found], [p.probabilities for p in expected], atol=1e-6)
-    assert model.predict(iter(pictures), batch=3) == model.predict(pictures, batch=3)
+    assert model.predict(iter(images), batch=3) == model.predict(images, batch=3)
 
 
-def test_no_picture_gives_no_prediction(model):
+def test_no_image_gives_no_prediction(model):
     assert model.predict([]) == []
 
 
@@ -75,7 +75,7 @@ def test_equal_probabilities_keep_the_order_of_the_classes():
 
 
 @pytest.mark.parametrize("threshold, known", [(0.0, True), (0.4, True), (0.41, False), (1.0, False)])
-def test_a_picture_below_the_threshold_is_unknown(threshold, known):
+def test_a_image_below_the_threshold_is_unknown(threshold, known):
     row = np.array([0.2, 0.4, 0.4, 0.0])
     found = to_prediction(row, ("a", "b", "c", "d"), top=2, threshold=threshold)
     assert (found.known, found.label) == (known, "b" if known else "unknown")
@@ -105,7 +105,7 @@ def test_a_threshold_is_a_probability(model, digit, threshold):
         model.predict([digit], threshold=threshold)
 
 
-def test_a_picture_is_prepared_as_the_config_says(model, digit):
+def test_a_image_is_prepared_as_the_config_says(model, digit):
     side = model.config.preprocess.resolution
     prepared = model.prepare(digit)
     assert (prepared.shape, prepared.dtype) == ((side, side, 1), np.uint8)
@@ -123,7 +123,7 @@ def test_an_image_of_pillows_is_the_one_of_its_file(model, digit, tmp_path):
     assert len(found[4].labels) == 5
 
 
-def test_one_picture_need_not_be_in_a_list(model, digit, tmp_path):
+def test_one_image_need_not_be_in_a_list(model, digit, tmp_path):
     (tmp_path / "x.png").write_bytes(png(digit))
     expected = model.predict([digit])
     for single in (digit, png(digit), tmp_path / "x.png", str(tmp_path / "x.png"), Image.fromarray(digit[..., 0])):
@@ -132,7 +132,7 @@ def test_one_picture_need_not_be_in_a_list(model, digit, tmp_path):
 
 
 @pytest.mark.parametrize("other", [None, 3, 2.5, object()])
-def test_what_is_no_picture_is_refused_with_what_may_be_given(model, digit, other):
+def test_what_is_no_image_is_refused_with_what_may_be_given(model, digit, other):
     kinds = r"a path, the bytes of a file, a Pillow image or a uint8 array \[height, width, channels\]"
     with pytest.raises(InputError, match=rf"predict takes {kinds}, or a list of these; got {type(other).__name__}"):
         model.predict(other)
@@ -145,18 +145,18 @@ def test_what_is_no_picture_is_refused_with_what_may_be_given(model, digit, othe
     [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 1)), np.zeros((0, 8, 1), np.uint8)],
 )
 def test_an_array_of_another_kind_is_refused(model, array):
-    for pictures in ([array], array):
+    for images in ([array], array):
         with pytest.raises(DataError, match="must be uint8"):
-            model.predict(pictures)
+            model.predict(images)
 
 
 @pytest.mark.parametrize("batch", [0, -1])
-def test_a_batch_holds_at_least_one_picture(model, digit, batch):
-    with pytest.raises(InputError, match=f"batches of at least 1 picture; got {batch}"):
+def test_a_batch_holds_at_least_one_image(model, digit, batch):
+    with pytest.raises(InputError, match=f"batches of at least 1 image; got {batch}"):
         model.predict([digit], batch=batch)
 
 
-def test_an_unreadable_picture_is_named(model, tmp_path):
+def test_an_unreadable_image_is_named(model, tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png: no such file"):
         model.predict([tmp_path / "gone.png"])
 

@@ -57,7 +57,7 @@ def test_a_spawned_process_predicts_with_it(bundle):
 
 
 def forked(action):
-    """Returns what a forked process says: the result of `action`, or the name of its error; a hang is a failure."""
+    """Return what a forked process says: the result of `action`, or the name of its error; a hang is a failure."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

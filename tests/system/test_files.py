@@ -77,7 +77,7 @@ def test_a_file_that_fails_midway_leaves_the_old_one_and_nothing_beside(tmp_path
 
 @pytest.fixture
 def small_disk() -> Iterator[Callable[[int], None]]:
-    """Returns what lets no file grow beyond some bytes, as a full disk does, until the test ends."""
+    """Return what lets no file grow beyond some bytes, as a full disk does, until the test ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -14,7 +14,7 @@ from effnet.system.home import give_home, private_folder
 
 @pytest.fixture
 def homeless(monkeypatch, tmp_path):
-    """Takes home and name away; returns the folder for temporary files."""
+    """Take home and name away; returns the folder for temporary files."""
 
     def unknown(number):
         raise KeyError(number)

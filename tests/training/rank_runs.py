@@ -34,7 +34,7 @@ PRECISE = with_values(EVEN, {"train.precise_norms": 21, "train.epochs": 1})
 
 
 def trained(folder, ranks, recipe, **kwargs):
-    """Trains; the first process leaves losses, history and weights, the others shall leave nothing."""
+    """Train; the first process leaves losses, history and weights, the others shall leave nothing."""
     losses = []
 
     def listen(event):
@@ -77,14 +77,14 @@ def killed(folder, ranks):
 
 
 def unreadable(folder, ranks):
-    """The last process cannot read any of its pictures."""
+    """The last process cannot read any of its images."""
     if ranks.rank == ranks.size - 1:
         portions.cached_loader = lambda *args, **kwargs: _fail
     trained(folder, ranks, RECIPE)
 
 
 def _fail(index):
-    raise ImageError("no such picture")
+    raise ImageError("no such image")
 
 
 def broken(folder, ranks):
@@ -112,7 +112,7 @@ def interrupted(folder, ranks):
 
 
 def validated(folder, ranks):
-    """Validates 71 pictures, whose parts are uneven, and one, of which a process has none."""
+    """Validate 71 images, whose parts are uneven, and one, of which a process has none."""
     found = []
     for count in (71, 1):
         val = tiny_dataset(num=count).train

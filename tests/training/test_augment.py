@@ -35,7 +35,7 @@ EVERYTHING = {
 MEAN = (0.4, 0.5, 0.6)
 
 
-def pictures(count=12, side=16, channels=3, seed=0):
+def make_images(count=12, side=16, channels=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
 
@@ -49,13 +49,13 @@ def everything() -> Augment:
 
 
 def test_an_augment_that_does_nothing_copies_nothing():
-    images = pictures()
+    images = make_images()
     assert augmented(images, Augment()) is images
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_seed_and_step_do_the_same_and_others_something_else(policy):
-    images, augment = pictures(), Augment(policy=policy)
+    images, augment = make_images(), Augment(policy=policy)
     before = images.clone()
     first, again = augmented(images, augment, step=3), augmented(images, augment, step=3)
     assert torch.equal(first, again)
@@ -68,7 +68,7 @@ def test_no_other_randomness_is_touched():
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     recipe = with_values(Recipe(), EVERYTHING)
-    images, labels = pictures().permute(0, 2, 3, 1).numpy(), np.arange(12)
+    images, labels = make_images().permute(0, 2, 3, 1).numpy(), np.arange(12)
     prepare(images, labels, recipe, Preprocess(resolution=16), device=torch.device("cpu"), step=1)
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
@@ -78,7 +78,7 @@ def test_no_other_randomness_is_touched():
 @pytest.mark.parametrize("policy", ["autoaugment", "randaugment", "randaugment_timm", "trivialaugment"])
 @pytest.mark.parametrize("cuts", [(5,), (1, 2, 9)])
 def test_a_step_that_is_divided_is_varied_as_if_it_were_not(policy, cuts):
-    images, augment = pictures(), dataclasses.replace(everything(), policy=policy)
+    images, augment = make_images(), dataclasses.replace(everything(), policy=policy)
     parts, first = [], 0
     for part in images.tensor_split(cuts):
         parts.append(augmented(part, augment, step=2, first=first))
@@ -95,7 +95,7 @@ def test_any_batch_keeps_its_shape_and_its_numbers_finite(policy, count, channel
     augment = dataclasses.replace(
         everything(), policy=policy, magnitude=level, magnitude_std=spread, num_ops=num_ops, erasing=1.0
     )
-    images = pictures(count, side, channels)
+    images = make_images(count, side, channels)
     result = augmented(images, augment, seed=seed, mean=(0.5,) * channels)
     assert result.shape == images.shape
     assert result.dtype == torch.uint8
@@ -118,7 +118,7 @@ def test_without_a_magnitude_randaugment_moves_nothing():
     plan = draw_plan(augment, size=200, side=16, seed=0, step=0)
     moved = np.isin(plan.slots[0].names, ["rotate", "shear_x", "shear_y", "translate_x", "translate_y", "cutout"])
     assert moved.sum() > 20
-    images = pictures(200)
+    images = make_images(200)
     assert torch.equal(augmented(images, augment)[moved], images[moved])
 
 
@@ -135,7 +135,7 @@ def test_jitter_and_rotation_stay_within_their_spread_in_every_order():
 
 @pytest.mark.parametrize("fill", ["mean", "colour", "noise"])
 def test_erased_rectangles_hold_what_was_asked_and_the_rest_stays(fill):
-    images, augment = pictures(40), Augment(erasing=0.7, erasing_fill=fill)
+    images, augment = make_images(40), Augment(erasing=0.7, erasing_fill=fill)
     result = augmented(images, augment)
     plan = draw_plan(augment, size=40, side=16, seed=0, step=0)
     assert 15 < sum(rectangle is not None for rectangle in plan.erased) < 40
@@ -170,9 +170,9 @@ def test_cutout_makes_a_square_grey():
     assert areas.min() >= 20**2
 
 
-def test_pictures_that_are_not_bytes_are_refused():
-    with pytest.raises(DataError, match=r"pictures must be uint8 \[batch, channels, R, R\]; got torch.float32"):
-        augmented(pictures().float(), everything())
+def test_images_that_are_not_bytes_are_refused():
+    with pytest.raises(DataError, match=r"images must be uint8 \[batch, channels, R, R\]; got torch.float32"):
+        augmented(make_images().float(), everything())
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_recipe_refuses_what_cannot_be_done(field, value):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_plain_batch_is_normalised_as_everywhere_and_lies_channels_last(channels):
-    images = pictures(4, 16, channels).permute(0, 2, 3, 1).numpy()
+    images = make_images(4, 16, channels).permute(0, 2, 3, 1).numpy()
     preprocess = Preprocess(resolution=16, mean=MEAN[:channels], std=(0.2, 0.3, 0.4)[:channels])
     for recipe in (Recipe(), with_values(Recipe(), {"augment.policy": "randaugment", "augment.magnitude": 0.0})):
         batch = prepare(images, np.arange(4), recipe, preprocess, device=torch.device("cpu"), step=0)

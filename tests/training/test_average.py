@@ -21,7 +21,7 @@ def norm(value):
 
 
 def averaged(values, train, *, epoch_steps):
-    """Returns the average after a run whose weights are values[i] after step i, as the loop moves it."""
+    """Return the average after a run whose weights are values[i] after step i, as the loop moves it."""
     average = norm(0.0)
     for step, value in enumerate(values):
         batch = step % epoch_steps

@@ -67,8 +67,8 @@ def test_samples_show_classes_as_often_as_asked_and_images_of_a_class_equally_of
 def rare(num=34):
     """Two classes, 16:1, as noise: every view of an image is another."""
     labels = (np.arange(num) % 17 == 0).astype(np.int64)
-    pictures = np.random.default_rng(0).integers(0, 256, (num, 24, 24, 1), dtype=np.uint8)
-    return Split(sources=list(pictures), labels=labels)
+    images = np.random.default_rng(0).integers(0, 256, (num, 24, 24, 1), dtype=np.uint8)
+    return Split(sources=list(images), labels=labels)
 
 
 SAMPLE = with_values(Recipe(), {"train.batch_size": 8, "balance.method": "sample"})

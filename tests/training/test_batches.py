@@ -22,7 +22,7 @@ PREPROCESS = Preprocess(resolution=24)
 
 @pytest.fixture
 def photos() -> list[Path]:
-    """Returns twelve real photographs, 256 x 256 and 224 x 224, or skips the test."""
+    """Return twelve real photographs, 256 x 256 and 224 x 224, or skips the test."""
     if not SHARED_DATA.exists():
         pytest.skip("../shared/data is absent")
     folders = (
@@ -33,7 +33,7 @@ def photos() -> list[Path]:
 
 @pytest.fixture
 def jpegs(tmp_path: Path) -> Split:
-    """Returns sixteen JPEG files of different sizes; some are large enough to be decoded at a reduced size."""
+    """Return sixteen JPEG files of different sizes; some are large enough to be decoded at a reduced size."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(16):
@@ -49,17 +49,17 @@ def all_batches(load, split: Split, **options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differences(path: Path, resolution: int, seed: int) -> np.ndarray:
-    """Returns by how many levels a view differs from Pillow's: the same crop of the whole picture, bicubic."""
+    """Return by how many levels a view differs from Pillow's: the same crop of the whole image, bicubic."""
     preprocess = Preprocess(resolution=resolution)
     load = cached_loader(Split(sources=[str(path)], labels=np.zeros(1)), preprocess, limit=0)
     assert isinstance(load(0), EncodedJpeg)
     found = augmented(load(0), RECIPE, preprocess, rng=np.random.default_rng(seed))
     rng = np.random.default_rng(seed)
-    picture = Image.open(path).convert("RGB")
-    box = random_box(picture.height, picture.width, rng=rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+    image = Image.open(path).convert("RGB")
+    box = random_box(image.height, image.width, rng=rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     step = reduction_for(min(box[2] - box[0], box[3] - box[1]), least=2 * resolution)
     box = (box[0] // step * step, box[1] // step * step, -(-box[2] // step) * step, -(-box[3] // step) * step)
-    view = np.asarray(picture.crop(box).resize((resolution, resolution), Image.Resampling.BICUBIC)).astype(int)
+    view = np.asarray(image.crop(box).resize((resolution, resolution), Image.Resampling.BICUBIC)).astype(int)
     return np.abs(found - (view[:, ::-1] if rng.random() < 0.5 else view)).ravel()
 
 
@@ -115,8 +115,8 @@ def test_views_depend_neither_on_what_is_kept_nor_on_the_order_nor_on_threads(jp
 @pytest.mark.parametrize("limit", [0, 30_000, 10**9])
 def test_no_more_is_kept_than_the_limit(jpegs: Split, limit: int) -> None:
     load = cached_loader(jpegs, PREPROCESS, limit=limit)
-    pictures = [load(index) for index in range(16)]
-    kept = [p for index, p in enumerate(pictures) if isinstance(p, np.ndarray) and load(index) is p]
+    images = [load(index) for index in range(16)]
+    kept = [p for index, p in enumerate(images) if isinstance(p, np.ndarray) and load(index) is p]
     assert sum(p.nbytes for p in kept) <= limit
     assert len(kept) == {0: 0, 10**9: 16}.get(limit, len(kept))
     assert limit != 30_000 or sum(p.nbytes for p in kept) > limit / 2
@@ -134,7 +134,7 @@ def test_files_that_vanish_or_are_cut_are_replaced_however_far_they_were_read(jp
     assert images.shape == (16, 24, 24, 3)
     for path in jpegs.sources:
         Path(path).unlink(missing_ok=True)
-    with pytest.raises(ImageError, match="16 pictures in a row cannot be read"):
+    with pytest.raises(ImageError, match="16 images in a row cannot be read"):
         all_batches(load, jpegs)
 
 
@@ -153,8 +153,8 @@ def test_every_view_has_the_networks_size_and_channels(jpegs: Split, view: str, 
 
 @pytest.mark.parametrize("view", ["crop", "shift", "none"])
 @pytest.mark.parametrize("mode", ["squash", "pad"])
-def test_views_of_wide_pictures_show_their_two_halves(mode, view, tmp_path) -> None:
-    """A file that is decoded in part, a kept one and an array alike; a centre crop sees neither end of the picture."""
+def test_views_of_wide_images_show_their_two_halves(mode, view, tmp_path) -> None:
+    """A file that is decoded in part, a kept one and an array alike; a centre crop sees neither end of the image."""
     pixels = np.zeros((80, 640, 3), np.uint8)
     pixels[:, :240], pixels[:, 240:400], pixels[:, 400:] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
     path = tmp_path / "wide.jpg"
@@ -177,7 +177,7 @@ def test_views_of_wide_pictures_show_their_two_halves(mode, view, tmp_path) -> N
         assert (bars > 15) == (mode == "pad")
 
 
-def test_a_kept_picture_is_no_larger_than_its_square_needs(tmp_path) -> None:
+def test_a_kept_image_is_no_larger_than_its_square_needs(tmp_path) -> None:
     source = np.zeros((200, 2000, 3), np.uint8)
     for mode, shape in (("center", (48, 480, 3)), ("squash", (48, 48, 3)), ("pad", (5, 48, 3))):
         preprocess = Preprocess(resolution=24, crop=1.0, mode=mode)

@@ -21,30 +21,30 @@ relaxed = settings(deadline=None, max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def drawn(seed, *, pictures=200, classes=5, spread=3.0, temperature=1.0):
-    """Returns logits, and labels that are drawn from their softmax at a temperature."""
+def drawn(seed, *, images=200, classes=5, spread=3.0, temperature=1.0):
+    """Return logits, and labels that are drawn from their softmax at a temperature."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(0, spread, (pictures, classes))
+    logits = rng.normal(0, spread, (images, classes))
     p = softmax(logits / temperature, axis=1)
-    labels = (p.cumsum(1) < rng.random((pictures, 1))).sum(1).clip(max=classes - 1)
+    labels = (p.cumsum(1) < rng.random((images, 1))).sum(1).clip(max=classes - 1)
     return logits, labels
 
 
 @pytest.mark.parametrize("true", [0.3, 0.8, 1.0, 1.7, 6.0])
 def test_the_temperature_that_made_the_labels_is_found(true):
-    logits, labels = drawn(1, pictures=30_000, temperature=true)
+    logits, labels = drawn(1, images=30_000, temperature=true)
     assert cal.fit_temperature(logits, labels) == pytest.approx(true, rel=0.03)
 
 
 @relaxed
-@given(seed=seeds, pictures=st.integers(1, 60), classes=st.integers(2, 6), scale=st.floats(0.3, 3))
-def test_no_other_temperature_is_likelier(seed, pictures, classes, scale):
-    logits, labels = drawn(seed, pictures=pictures, classes=classes, temperature=scale)
+@given(seed=seeds, images=st.integers(1, 60), classes=st.integers(2, 6), scale=st.floats(0.3, 3))
+def test_no_other_temperature_is_likelier(seed, images, classes, scale):
+    logits, labels = drawn(seed, images=images, classes=classes, temperature=scale)
 
-    def cost(log_temperature):  # spelt out with scipy's softmax: all pictures, and one half first and half second
+    def cost(log_temperature):  # spelt out with scipy's softmax: all images, and one half first and half second
         log_p = log_softmax(logits * np.exp(-float(np.squeeze(log_temperature))), axis=1)
         best = np.sort(log_p, axis=1)[:, -2:]
-        return -log_p[np.arange(pictures), labels].sum() - best.mean()
+        return -log_p[np.arange(images), labels].sum() - best.mean()
 
     found = cal.fit_temperature(logits, labels)
     starts = [minimize(cost, [x], method="Nelder-Mead").fun for x in (-1.0, 1.0)]
@@ -52,17 +52,17 @@ def test_no_other_temperature_is_likelier(seed, pictures, classes, scale):
     assert cost(math.log(found)) <= min(grid, *starts if 0.06 < found < 19 else [grid]) + 1e-4
 
 
-@pytest.mark.parametrize("pictures", [1, 9, 1000])
+@pytest.mark.parametrize("images", [1, 9, 1000])
 @pytest.mark.parametrize("gap", [0.9, 3.0, 8.0])
-def test_pictures_that_are_all_right_make_it_no_surer_than_their_number_allows(pictures, gap):
-    logits, labels = np.tile([gap, 0.0], (pictures, 1)), np.zeros(pictures, int)
+def test_images_that_are_all_right_make_it_no_surer_than_their_number_allows(images, gap):
+    logits, labels = np.tile([gap, 0.0], (images, 1)), np.zeros(images, int)
     found = cal.fit_temperature(logits, labels)
-    assert found == pytest.approx(gap / math.log(2 * pictures + 1), rel=1e-3)
+    assert found == pytest.approx(gap / math.log(2 * images + 1), rel=1e-3)
     sure = softmax(logits[0] / found)[0]
-    assert sure == pytest.approx((2 * pictures + 1) / (2 * pictures + 2), rel=1e-3)
+    assert sure == pytest.approx((2 * images + 1) / (2 * images + 2), rel=1e-3)
 
 
-def test_pictures_that_are_all_wrong_end_at_the_bound():
+def test_images_that_are_all_wrong_end_at_the_bound():
     assert cal.fit_temperature(np.tile([3.0, 0.0], (50, 1)), np.ones(50, int)) == 20
     assert cal.fit_temperature(np.tile([1e-3, 0.0], (50, 1)), np.zeros(50, int)) == 0.05
 
@@ -119,23 +119,23 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below_it():
 
 
 @relaxed
-@given(seed=seeds, pictures=st.integers(1, 300), bins=st.integers(1, 20))
-def test_bins_are_those_of_scikit_learn_and_their_mean_gap_the_error(seed, pictures, bins):
-    logits, labels = drawn(seed, pictures=pictures)
+@given(seed=seeds, images=st.integers(1, 300), bins=st.integers(1, 20))
+def test_bins_are_those_of_scikit_learn_and_their_mean_gap_the_error(seed, images, bins):
+    logits, labels = drawn(seed, images=images)
     p = softmax(logits, axis=1)
     found = cal.reliability(p, labels, bins=bins)
     right, sure = p.argmax(1) == labels, p.max(1)
     accuracy, confidence = calibration_curve(right, sure, n_bins=bins, strategy="uniform", pos_label=True)
     np.testing.assert_allclose([b.accuracy for b in found], accuracy, atol=1e-12)
     np.testing.assert_allclose([b.confidence for b in found], confidence, atol=1e-12)
-    assert sum(b.images for b in found) == pictures
-    gap = sum(b.images / pictures * abs(a - c) for b, a, c in zip(found, accuracy, confidence, strict=True))
+    assert sum(b.images for b in found) == images
+    gap = sum(b.images / images * abs(a - c) for b, a, c in zip(found, accuracy, confidence, strict=True))
     assert cal.expected_calibration_error(p, labels, bins=bins) == pytest.approx(gap)
 
 
 @pytest.mark.parametrize("temperature, low, high", [(1.0, 0.0, 0.01), (3.0, 0.15, 1.0), (0.3, 0.1, 1.0)])
 def test_only_a_model_that_is_calibrated_has_a_small_error(temperature, low, high):
-    logits, labels = drawn(2, pictures=40_000, spread=2, temperature=temperature)
+    logits, labels = drawn(2, images=40_000, spread=2, temperature=temperature)
     assert low <= cal.expected_calibration_error(softmax(logits, axis=1), labels) < high
 
 
@@ -149,9 +149,9 @@ def test_the_likelihood_is_that_of_scikit_learn(seed):
 
 
 @relaxed
-@given(seed=seeds, pictures=st.integers(1, 40), digits=st.integers(1, 3))
-def test_each_point_is_what_its_threshold_gives(seed, pictures, digits):
-    logits, labels = drawn(seed, pictures=pictures)
+@given(seed=seeds, images=st.integers(1, 40), digits=st.integers(1, 3))
+def test_each_point_is_what_its_threshold_gives(seed, images, digits):
+    logits, labels = drawn(seed, images=images)
     p = np.round(softmax(logits, axis=1), digits)  # many are equal
     sure, wrong = p.max(1), p.argmax(1) != labels
     curve = cal.risk_coverage(p, labels)
@@ -161,7 +161,7 @@ def test_each_point_is_what_its_threshold_gives(seed, pictures, digits):
         assert risk == pytest.approx(wrong[sure >= threshold].mean())
     assert curve.coverage[-1] == 1
     assert curve.aurc == pytest.approx(np.mean([wrong[sure >= s].mean() for s in sure]))
-    shuffled = np.random.default_rng(seed).permutation(pictures)
+    shuffled = np.random.default_rng(seed).permutation(images)
     assert cal.risk_coverage(p[shuffled], labels[shuffled]).aurc == pytest.approx(curve.aurc)
 
 
@@ -172,9 +172,9 @@ def test_the_area_counted_by_hand():
     assert curve.aurc == pytest.approx((0 + 1 / 2 + 1 / 3 + 2 / 4) / 4)
 
 
-@pytest.mark.parametrize("pictures", [1, 2, 100, 5000])
-def test_the_points_of_a_curve_are_few_and_end_with_all_pictures(pictures):
-    logits, labels = drawn(3, pictures=pictures)
+@pytest.mark.parametrize("images", [1, 2, 100, 5000])
+def test_the_points_of_a_curve_are_few_and_end_with_all_images(images):
+    logits, labels = drawn(3, images=images)
     curve = cal.risk_coverage(softmax(logits, axis=1), labels)
     points = curve.points()
     assert len(points) <= 101
@@ -185,7 +185,7 @@ def test_the_points_of_a_curve_are_few_and_end_with_all_pictures(pictures):
 
 
 def binary(sure, wrong):
-    """Returns probabilities and labels of pictures that are so sure, the first `wrong` of them mistaken."""
+    """Return probabilities and labels of images that are so sure, the first `wrong` of them mistaken."""
     sure = np.asarray(sure, float)
     labels = np.zeros(len(sure), int)
     labels[:wrong] = 1
@@ -193,7 +193,7 @@ def binary(sure, wrong):
 
 
 def test_a_coverage_leaves_that_share_of_the_least_sure_out():
-    p, labels = binary(np.linspace(0.6, 0.98, 39), 0)  # of 40, one further picture among them, 4 are left out
+    p, labels = binary(np.linspace(0.6, 0.98, 39), 0)  # of 40, one further image among them, 4 are left out
     found = cal.choose_threshold(p, labels, coverage=0.9)
     assert found == pytest.approx(0.63, abs=2e-6)
     assert (p[:, 0] >= found).sum() == 36
@@ -203,21 +203,21 @@ def test_a_coverage_leaves_that_share_of_the_least_sure_out():
     assert cal.choose_threshold(p, labels) is None
 
 
-def test_a_coverage_holds_on_average_for_pictures_not_seen():
+def test_a_coverage_holds_on_average_for_images_not_seen():
     rng = np.random.default_rng(0)
-    for pictures, coverage in ((50, 0.9), (50, 0.95), (400, 0.5)):
+    for images, coverage in ((50, 0.9), (50, 0.95), (400, 0.5)):
         covered = []
         for _ in range(400):
-            sure = 0.5 + rng.beta(3, 1, pictures + 1000) / 2
-            p, labels = binary(sure[:pictures], 0)
-            covered.append((sure[pictures:] >= cal.choose_threshold(p, labels, coverage=coverage)).mean())
-        assert coverage - 0.005 <= np.mean(covered) <= coverage + 1.5 / pictures
+            sure = 0.5 + rng.beta(3, 1, images + 1000) / 2
+            p, labels = binary(sure[:images], 0)
+            covered.append((sure[images:] >= cal.choose_threshold(p, labels, coverage=coverage)).mean())
+        assert coverage - 0.005 <= np.mean(covered) <= coverage + 1.5 / images
 
 
-@pytest.mark.parametrize("pictures, wrong, max_error", [(459, 0, 0.01), (662, 1, 0.01), (44, 0, 0.1)])
-def test_an_error_needs_enough_pictures_to_prove_it(pictures, wrong, max_error):
+@pytest.mark.parametrize("images, wrong, max_error", [(459, 0, 0.01), (662, 1, 0.01), (44, 0, 0.1)])
+def test_an_error_needs_enough_images_to_prove_it(images, wrong, max_error):
     # 459 = ln(0.01) / ln(0.99), rounded up. The mistake is the surest of all, so that no threshold escapes it.
-    for count, proven in ((pictures, True), (pictures - 1, False)):
+    for count, proven in ((images, True), (images - 1, False)):
         p, labels = binary(np.linspace(0.99, 0.6, count), wrong)
         found = cal.choose_threshold(p, labels, max_error=max_error)
         assert (found is not None) == proven
@@ -242,7 +242,7 @@ def test_the_bound_is_that_of_scipys_exact_test(wrong, answered):
 
 
 def test_an_error_that_was_asked_is_rarely_exceeded_even_where_confidence_says_nothing():
-    # Every picture is wrong with a chance just above what is asked, so that any threshold at all is a failure.
+    # Every image is wrong with a chance just above what is asked, so that any threshold at all is a failure.
     rng, failed = np.random.default_rng(0), 0
     for _ in range(300):
         sure = rng.uniform(0.5, 1, 1000)
@@ -253,8 +253,8 @@ def test_an_error_that_was_asked_is_rarely_exceeded_even_where_confidence_says_n
 
 @relaxed
 @given(seed=seeds, coverage=st.floats(0.05, 0.99))
-def test_every_picture_that_decided_reaches_the_threshold_in_32_bits(seed, coverage):
-    logits, labels = drawn(seed, pictures=60)
+def test_every_image_that_decided_reaches_the_threshold_in_32_bits(seed, coverage):
+    logits, labels = drawn(seed, images=60)
     p = softmax(logits, axis=1).astype(np.float32)
     found = cal.choose_threshold(p, labels, coverage=coverage)
     assert (p.max(1) >= found).mean() >= coverage - 1 / 60
@@ -278,7 +278,7 @@ def test_an_aim_out_of_range_is_refused(words, message):
         cal.Abstain(**words)
 
 
-def test_unknown_pictures_ask_for_a_coverage_where_nothing_else_is_asked():
+def test_unknown_images_ask_for_a_coverage_where_nothing_else_is_asked():
     assert cal.Abstain().aim == {"coverage": None, "max_error": None}
     assert cal.Abstain(unknown_from="x").aim == {"coverage": 0.95, "max_error": None}
     assert cal.Abstain(unknown_from="x", max_error=0.1).aim == {"coverage": None, "max_error": 0.1}
@@ -288,10 +288,10 @@ def test_unknown_pictures_ask_for_a_coverage_where_nothing_else_is_asked():
     "words, sentence",
     [
         ({}, "No threshold was asked for: it always answers."),
-        ({"coverage": 0.9}, "The threshold was chosen on 200 validation pictures, to answer 90 % of them."),
-        ({"coverage": 1.0}, "To answer every picture needs no threshold."),
-        ({"max_error": 0.5}, "The threshold was chosen on 200 validation pictures, for at most 50 % wrong."),
-        ({"max_error": 0.01}, "200 validation pictures do not prove it. It takes 459 without a single wrong answer"),
+        ({"coverage": 0.9}, "The threshold was chosen on 200 validation images, to answer 90 % of them."),
+        ({"coverage": 1.0}, "To answer every image needs no threshold."),
+        ({"max_error": 0.5}, "The threshold was chosen on 200 validation images, for at most 50 % wrong."),
+        ({"max_error": 0.01}, "200 validation images do not prove it. It takes 459 without a single wrong answer"),
     ],
 )
 def test_what_was_chosen_is_said_in_a_sentence(words, sentence):
@@ -304,22 +304,22 @@ def test_what_was_chosen_is_said_in_a_sentence(words, sentence):
 
 
 def test_a_threshold_is_chosen_among_calibrated_probabilities():
-    logits, labels = drawn(5, pictures=3000, temperature=3.0)
+    logits, labels = drawn(5, images=3000, temperature=3.0)
     found = cal.calibrate(softmax(logits, axis=1).astype(np.float32), labels, cal.Abstain(coverage=0.8))
     assert found.temperature == pytest.approx(3, rel=0.1)
     known = cal.apply_temperature(softmax(logits, axis=1), found.temperature).max(1) >= found.threshold
     assert known.mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_pictures_of_weight_two_count_as_two():
-    logits, labels = drawn(7, pictures=2000, temperature=2.0)
+def test_images_of_weight_two_count_as_two():
+    logits, labels = drawn(7, images=2000, temperature=2.0)
     often = np.where(labels == 0, 2, 1)
     found = cal.fit_temperature(logits, labels, weights=often / often.mean())
     assert found == pytest.approx(cal.fit_temperature(logits.repeat(often, 0), labels.repeat(often)), rel=1e-3)
     assert cal.fit_temperature(logits, labels, weights=np.ones(2000)) == cal.fit_temperature(logits, labels)
 
 
-def test_probabilities_of_equal_classes_are_calibrated_on_pictures_weighted_so():
+def test_probabilities_of_equal_classes_are_calibrated_on_images_weighted_so():
     """Probabilities that are right where classes are alike look wrong on the frequencies of training: not adjusted."""
     rng = np.random.default_rng(0)
     labels = (rng.random(20_000) < 0.05).astype(int)
@@ -330,7 +330,7 @@ def test_probabilities_of_equal_classes_are_calibrated_on_pictures_weighted_so()
     assert cal.fit_temperature(3 * logits, labels, weights=weights) == pytest.approx(3, rel=0.05)
 
 
-def test_without_pictures_nothing_is_calibrated():
+def test_without_images_nothing_is_calibrated():
     found = cal.calibrate(np.empty((0, 3)), np.empty(0, int), cal.Abstain(coverage=0.9))
     assert (found.temperature, found.threshold, found.images) == (1.0, None, 0)
 
@@ -338,7 +338,7 @@ def test_without_pictures_nothing_is_calibrated():
 @pytest.mark.parametrize("values, labels", [((0, 3), 0), ((4, 3), 3), ((4,), 4), ((4, 0), 4)])
 def test_arrays_that_do_not_fit_are_refused(values, labels):
     for function in (cal.fit_temperature, cal.expected_calibration_error, cal.risk_coverage):
-        with pytest.raises(DataError, match=r"needs \[pictures, classes\] with a label a picture"):
+        with pytest.raises(DataError, match=r"needs \[images, classes\] with a label an image"):
             function(np.zeros(values), np.zeros(labels, int))
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A bundle that tells the tiny pictures' classes apart at random."""
+    """A bundle that tells the tiny images' classes apart at random."""
     folder, spec = tmp_path_factory.mktemp("teacher") / "bundle", tiny_spec()
     names = tiny_dataset().class_names
     config = ModelConfig(arch=spec, preprocess=PREPROCESS, class_names=names)

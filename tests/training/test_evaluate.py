@@ -32,10 +32,10 @@ def test_a_score_counted_by_hand():
 @pytest.mark.parametrize("seed", range(8))
 def test_scores_of_classes_are_scikit_learns(seed):
     rng = np.random.default_rng(seed)
-    classes, pictures = int(rng.integers(2, 12)), int(rng.integers(1, 60))  # some classes have no picture, or no answer
-    labels, probabilities = rng.integers(0, classes, pictures), rng.dirichlet(np.ones(classes), pictures)
+    classes, images = int(rng.integers(2, 12)), int(rng.integers(1, 60))  # some classes have no image, or no answer
+    labels, probabilities = rng.integers(0, classes, images), rng.dirichlet(np.ones(classes), images)
     names = tuple(map(str, range(classes)))
-    found = score(probabilities, Split(sources=[""] * pictures, labels=labels), names)
+    found = score(probabilities, Split(sources=[""] * images, labels=labels), names)
     predicted, known = probabilities.argmax(1), np.arange(classes)
     assert np.array_equal(found.confusion, confusion_matrix(labels, predicted, labels=known))
     theirs = np.transpose(precision_recall_fscore_support(labels, predicted, labels=known, zero_division=0.0))
@@ -51,7 +51,7 @@ def test_mistakes_come_most_confident_first_with_their_source():
     ]
 
 
-def test_pictures_left_out_do_not_shift_the_others():
+def test_images_left_out_do_not_shift_the_others():
     kept = np.array([0, 2, 4])
     found = score(PROBABILITIES[kept], SPLIT, NAMES, indices=kept)
     assert (found.images, found.accuracy) == (3, 2 / 3)
@@ -77,7 +77,7 @@ def test_the_bootstrap_is_scipys(right, count):
     assert bootstrap(right, count) == bootstrap(right, count)
 
 
-def test_bootstrap_and_wilson_agree_where_pictures_are_many():
+def test_bootstrap_and_wilson_agree_where_images_are_many():
     assert bootstrap(9_000, 10_000) == pytest.approx(wilson(9_000, 10_000), abs=5e-4)
 
 
@@ -97,7 +97,7 @@ def test_a_score_says_what_its_temperature_did():
     json.dumps(found.to_dict())
 
 
-def test_a_threshold_leaves_pictures_unanswered():
+def test_a_threshold_leaves_images_unanswered():
     assert score(PROBABILITIES, SPLIT, NAMES).answered is None
     found = score(PROBABILITIES, SPLIT, NAMES, threshold=0.8).answered
     assert (found.coverage, found.error) == (3 / 5, 1 / 3)

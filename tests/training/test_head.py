@@ -16,8 +16,8 @@ from effnet.training.head import PENALTIES, known_head, train_head
 from effnet.training.recipe import Balance
 
 
-def clouds(classes, *, pictures=120, channels=12, seed=0, spread=2.0):
-    """Returns features of overlapping classes, channels of unlike scale and place, and labels with each class.
+def clouds(classes, *, images=120, channels=12, seed=0, spread=2.0):
+    """Return features of overlapping classes, channels of unlike scale and place, and labels with each class.
 
     The classes are the same for every seed.
     """
@@ -25,8 +25,8 @@ def clouds(classes, *, pictures=120, channels=12, seed=0, spread=2.0):
     centres = rng.standard_normal((classes, channels))
     scales, places = rng.uniform(0.1, 3, channels), rng.uniform(-2, 2, channels)
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(pictures) % classes)
-    values = (centres[labels] + spread * rng.standard_normal((pictures, channels))) * scales + places
+    labels = rng.permutation(np.arange(images) % classes)
+    values = (centres[labels] + spread * rng.standard_normal((images, channels))) * scales + places
     return values.astype(np.float32), labels
 
 
@@ -42,7 +42,7 @@ def probabilities(head, values):
 
 
 def reference(values, labels, penalty):
-    """Returns scikit-learn's own classifier on standardised features, solved closely."""
+    """Return scikit-learn's own classifier on standardised features, solved closely."""
     model = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-9, max_iter=10_000)
     return make_pipeline(StandardScaler(), model).fit(values.astype(np.float64), labels)
 
@@ -65,8 +65,8 @@ def test_the_head_is_scikit_learns_logistic_regression(classes, penalty):
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_strongest_penalty_within_one_standard_error_of_the_least_loss_is_taken(classes):
-    values, labels = clouds(classes, pictures=60)
-    val = clouds(classes, pictures=200, seed=1)
+    values, labels = clouds(classes, images=60)
+    val = clouds(classes, images=200, seed=1)
     penalties = (10.0, 1.0, 0.1, 1e-3, 1e-5)
     rows = {p: reference(values, labels, p).predict_proba(val[0]) for p in penalties}
     losses = {p: log_loss(val[1], rows[p]) for p in penalties}
@@ -85,7 +85,7 @@ def test_the_strongest_penalty_within_one_standard_error_of_the_least_loss_is_ta
 def test_weights_are_small_where_chance_can_explain_what_larger_ones_bring():
     """Twelve validation images say little: the least loss alone would take a weaker penalty."""
     values, labels = clouds(3, spread=1.0)
-    val = clouds(3, pictures=12, seed=1, spread=1.0)
+    val = clouds(3, images=12, seed=1, spread=1.0)
     heads = {p: fit(values, labels, classes=3, val=val, penalties=(p,)) for p in (1e-1, 1e-2)}
     assert heads[1e-2].val_loss < heads[1e-1].val_loss
     chosen = fit(values, labels, classes=3, val=val, penalties=(1e-2, 1e-1))
@@ -103,7 +103,7 @@ def test_weights_are_small_where_chance_can_explain_what_larger_ones_bring():
     seed=st.integers(0, 5),
 )
 def test_scale_and_offset_of_the_features_do_not_matter(classes, scale, offset, seed):
-    values, labels = clouds(classes, pictures=60, seed=seed)
+    values, labels = clouds(classes, images=60, seed=seed)
     moved = ((values + np.float32(offset)) * np.float32(scale)).astype(np.float32)
     expected = probabilities(fit(values, labels, classes=classes), values)
     found = probabilities(fit(moved, labels, classes=classes), moved)
@@ -148,14 +148,14 @@ def test_classes_that_can_be_told_apart_are(recwarn):
     assert not recwarn.list
 
 
-def test_a_picture_far_away_has_a_finite_loss():
+def test_a_image_far_away_has_a_finite_loss():
     values, labels = clouds(3)
     far = values[:3] * np.float32(1e6)
     head = fit(values, labels, classes=3, val=(far, (labels[:3] + 1) % 3))
     assert np.isfinite(head.val_loss)
 
 
-def test_a_class_without_a_picture_is_named():
+def test_a_class_without_a_image_is_named():
     values, labels = clouds(3)
     some = labels != 1
     with pytest.raises(DataError, match=r"each of 3 classes .* none of class 1 among 80"):
@@ -172,7 +172,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
 
 def imbalanced(*, seed=0):
     """Three overlapping classes of 340, 60 and 20 images."""
-    values, labels = clouds(3, pictures=1020, seed=seed)
+    values, labels = clouds(3, images=1020, seed=seed)
     kept = np.concatenate([np.flatnonzero(labels == c)[:n] for c, n in enumerate((340, 60, 20))])
     return values[kept], labels[kept]
 

@@ -110,7 +110,7 @@ def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_pyth
 
 
 def signalled(folder, at, *, times):
-    """Presses Ctrl-C so many times after a step; returns the steps that were made."""
+    """Press Ctrl-C so many times after a step; returns the steps that were made."""
     steps = []
 
     def press(event):

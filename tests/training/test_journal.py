@@ -17,7 +17,7 @@ from effnet.nn.network import build
 from effnet.training.batches import cached_loader, train_batches
 from effnet.training.checkpoint import save_checkpoint
 from effnet.training.device import memory_mb
-from effnet.training.drawing import confusion_picture, picture_sheet
+from effnet.training.drawing import confusion_image, image_sheet
 from effnet.training.events import EpochEnd, Step
 from effnet.training.journal import FOLDER, open_journal
 from effnet.training.schedule import learning_rate
@@ -29,7 +29,7 @@ TIMED = ("step/images_per_second", "step/memory_mb", "epoch/images_per_second")
 
 
 def read(folder):
-    """Returns what TensorBoard would show: (step, value) of each scalar, (step, picture) of each image."""
+    """Return what TensorBoard would show: (step, value) of each scalar, (step, image) of each image."""
     found = EventAccumulator(str(folder / FOLDER), size_guidance={"scalars": 0, "images": 0})
     found.Reload()
     tags = found.Tags()
@@ -86,14 +86,14 @@ def test_memory_grows_by_what_is_taken():
 def test_the_first_batches_are_shown_as_training_sees_them(whole):
     folder, _, _ = whole
     _, images = read(folder)
-    shown = images["training pictures"]
+    shown = images["training images"]
     assert [step for step, _ in shown] == [1, 4, 7]
     train = tiny_dataset().train
     for epoch, (_, sheet) in enumerate(shown):
         batches = train_batches(cached_loader(train, PREPROCESS), train.labels, RECIPE, PREPROCESS, epoch=epoch)
         views, _ = next(batches)
         batches.close()
-        assert np.array_equal(sheet, picture_sheet(views))
+        assert np.array_equal(sheet, image_sheet(views))
 
 
 def test_the_best_and_the_last_confusion_matrix_are_shown(whole):
@@ -106,11 +106,11 @@ def test_the_best_and_the_last_confusion_matrix_are_shown(whole):
     split = tiny_dataset().val
     batch = [(np.stack(split.sources), split.labels)]
     counts = validate(result.model, batch, PREPROCESS, torch.device("cpu")).confusion
-    assert np.array_equal(images["confusion/best"][-1][1], confusion_picture(counts, tiny_dataset().class_names))
+    assert np.array_equal(images["confusion/best"][-1][1], confusion_image(counts, tiny_dataset().class_names))
 
 
 def resume_later(folder):
-    """Goes on with a run as if a minute had passed: TensorBoard orders the files of sessions by their second."""
+    """Go on with a run as if a minute had passed: TensorBoard orders the files of sessions by their second."""
     for path in (folder / FOLDER).iterdir():
         words = path.name.split(".")
         words[3] = str(int(words[3]) - 60)
@@ -119,16 +119,16 @@ def resume_later(folder):
 
 
 def same_curves(folder, expected_folder, *, lost=()):
-    """Asserts that two runs are shown alike, but for the `lost` steps."""
+    """Assert that two runs are shown alike, but for the `lost` steps."""
     (scalars, images), (expected, expected_images) = read(folder), read(expected_folder)
     assert scalars.keys() == expected.keys()
     for tag in scalars.keys() - set(TIMED):
         left = lost if tag.startswith("step/") else ()
         assert scalars[tag] == [(step, value) for step, value in expected[tag] if step not in left]
     assert images.keys() == expected_images.keys()
-    for tag, pictures in images.items():
-        assert [step for step, _ in pictures] == [step for step, _ in expected_images[tag]]
-        for (_, first), (_, second) in zip(pictures, expected_images[tag], strict=True):
+    for tag, shown in images.items():
+        assert [step for step, _ in shown] == [step for step, _ in expected_images[tag]]
+        for (_, first), (_, second) in zip(shown, expected_images[tag], strict=True):
             assert np.array_equal(first, second)
 
 
@@ -179,12 +179,12 @@ def test_a_long_run_is_drawn_at_five_hundred_steps(tmp_path):
 
 
 @pytest.mark.parametrize("side, number, columns", [(128, 32, 8), (130, 16, 4)])
-def test_a_sheet_of_large_pictures_holds_fewer(tmp_path, side, number, columns):
-    pictures = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), dtype=np.uint8)
+def test_a_sheet_of_large_images_holds_fewer(tmp_path, side, number, columns):
+    images = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), dtype=np.uint8)
     with open_journal(tmp_path, (), purge_step=1) as journal:
-        journal.pictures(pictures, step=1)
-    ((_, sheet),) = read(tmp_path)[1]["training pictures"]
-    assert np.array_equal(sheet, picture_sheet(pictures[:number], columns=columns))
+        journal.add_images(images, step=1)
+    ((_, sheet),) = read(tmp_path)[1]["training images"]
+    assert np.array_equal(sheet, image_sheet(images[:number], columns=columns))
     assert sheet.shape == (4 * (side + 2) + 2, columns * (side + 2) + 2, 3)
 
 
@@ -207,31 +207,31 @@ def test_more_than_a_hundred_classes_have_no_confusion_matrix():
     assert validate(model, [(images, np.array([0, 100]))], PREPROCESS, torch.device("cpu")).confusion is None
 
 
-def test_a_sheet_holds_every_picture_enlarged():
-    pictures = np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
-    sheet = picture_sheet(pictures, columns=3)
+def test_a_sheet_holds_every_image_enlarged():
+    images = np.arange(5 * 4 * 6 * 3, dtype=np.uint8).reshape(5, 4, 6, 3)
+    sheet = image_sheet(images, columns=3)
     # 640 // (3 * 6) is beyond the largest zoom of 8, and a gap of 2 is around each.
     assert sheet.shape == (2 * (4 * 8 + 2) + 2, 3 * (6 * 8 + 2) + 2, 3)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         top, left = 2 + 34 * (index // 3), 2 + 50 * (index % 3)
-        assert np.array_equal(sheet[top : top + 32 : 8, left : left + 48 : 8], picture)
+        assert np.array_equal(sheet[top : top + 32 : 8, left : left + 48 : 8], image)
     assert (sheet[36:, 102:] == 255).all()
 
 
 @pytest.mark.parametrize("channels, shown", [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
 def test_a_sheet_of_any_number_of_channels_is_in_colour(channels, shown):
-    pictures = np.random.default_rng(0).integers(0, 256, (1, 200, 700, channels), dtype=np.uint8)
-    sheet = picture_sheet(pictures)
-    assert np.array_equal(sheet[2:-2, 2:-2], pictures[0][..., shown])
+    images = np.random.default_rng(0).integers(0, 256, (1, 200, 700, channels), dtype=np.uint8)
+    sheet = image_sheet(images)
+    assert np.array_equal(sheet[2:-2, 2:-2], images[0][..., shown])
 
 
-def test_a_confusion_picture_is_blue_where_right_and_vermillion_where_wrong():
+def test_a_confusion_image_is_blue_where_right_and_vermillion_where_wrong():
     counts = np.array([[8, 0], [2, 6]])
-    picture = confusion_picture(counts, ("cat", "dog"))
-    edge = np.array(picture.shape[:2]) - 8 - 2 * 48
+    image = confusion_image(counts, ("cat", "dog"))
+    edge = np.array(image.shape[:2]) - 8 - 2 * 48
 
     def corner(row, column):
-        return tuple(int(v) for v in picture[edge[0] + 48 * row + 3, edge[1] + 48 * column + 3])
+        return tuple(int(v) for v in image[edge[0] + 48 * row + 3, edge[1] + 48 * column + 3])
 
     assert corner(0, 0) == (0, 114, 178)
     assert corner(0, 1) == (255, 255, 255)
@@ -243,10 +243,10 @@ def test_a_confusion_picture_is_blue_where_right_and_vermillion_where_wrong():
 @pytest.mark.parametrize("name", ["白鳥 {}", "a very long name of a class {}", "nul\0 \n \udc80 {}", ""])
 def test_any_number_of_classes_of_any_name_can_be_drawn(number, name):
     counts = np.eye(number, dtype=int)
-    picture = confusion_picture(counts, [name.format(i) for i in range(number)])
-    assert picture.dtype == np.uint8
-    assert picture.shape[2] == 3
-    assert 100 < picture.shape[0] == picture.shape[1] < 1000
+    image = confusion_image(counts, [name.format(i) for i in range(number)])
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+    assert 100 < image.shape[0] == image.shape[1] < 1000
 
 
 @pytest.mark.parametrize("name", ["MM", "MMMMMM"])  # upright, and turned
@@ -254,7 +254,7 @@ def test_names_stand_beside_their_own_rows_and_above_their_own_columns(name):
     """Only one class has a name that leaves ink."""
     for index in range(3):
         names = [name if i == index else "" for i in range(3)]
-        ink = (confusion_picture(np.zeros((3, 3), int), names) < 128).all(axis=2)
+        ink = (confusion_image(np.zeros((3, 3), int), names) < 128).all(axis=2)
         edge = ink.shape[0] - 8 - 3 * 48
         rows = np.flatnonzero(ink[edge:, 22 : edge - 2].any(axis=1))
         columns = np.flatnonzero(ink[22 : edge - 2, edge:].any(axis=0))

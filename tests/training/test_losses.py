@@ -266,7 +266,7 @@ def test_learning_from_a_teacher_alone_makes_a_student_agree_with_it(teacher):
     assert same.abs().max() < 0.02
 
 
-def test_pictures_reach_a_teacher_of_the_same_preprocessing_untouched():
+def test_images_reach_a_teacher_of_the_same_preprocessing_untouched():
     images = batch_of().images
     assert as_input(images, STUDENT, STUDENT) is images
     smaller = as_input(images, STUDENT, dataclasses.replace(STUDENT, resolution=8))

@@ -30,7 +30,7 @@ def recipe_of(**values):
     return with_values(Recipe(), {f"train.{name}": value for name, value in values.items()})
 
 
-def kept_bytes(spec, *, pictures, side, fused, recompute, half=False):
+def kept_bytes(spec, *, count, side, fused, recompute, half=False):
     """The bytes that autograd keeps for the backward pass of a network, every storage once, weights left out."""
     network = build(spec, seed=0).to(memory_format=torch.channels_last).train()
     if fused and not fuse_(network):
@@ -43,7 +43,7 @@ def kept_bytes(spec, *, pictures, side, fused, recompute, half=False):
         held.append(tensor.untyped_storage())
         return tensor
 
-    images = torch.randn(pictures, spec.in_channels, side, side).to(memory_format=torch.channels_last)
+    images = torch.randn(count, spec.in_channels, side, side).to(memory_format=torch.channels_last)
     keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with keeping, torch.autocast("cpu", torch.bfloat16, enabled=half):
         out = network(images)
@@ -53,13 +53,13 @@ def kept_bytes(spec, *, pictures, side, fused, recompute, half=False):
 
 
 @settings(max_examples=20, deadline=None)
-@given(spec=specs(min_classes=1), side=st.integers(8, 24), pictures=st.integers(2, 4), way=WAYS)
-def test_what_is_kept_for_the_backward_pass_is_what_autograd_keeps(spec, side, pictures, way):
+@given(spec=specs(min_classes=1), side=st.integers(8, 24), count=st.integers(2, 4), way=WAYS)
+def test_what_is_kept_for_the_backward_pass_is_what_autograd_keeps(spec, side, count, way):
     fused, recompute = way
-    need = training_memory(spec, recipe_of(recompute=recompute, batch_size=pictures), resolution=side, fused=fused)
-    found = kept_bytes(spec, pictures=pictures, side=side, fused=fused, recompute=recompute)
+    need = training_memory(spec, recipe_of(recompute=recompute, batch_size=count), resolution=side, fused=fused)
+    found = kept_bytes(spec, count=count, side=side, fused=fused, recompute=recompute)
     statistics = 4 * cost(spec).buffers  # mean and spread of the batch, of every norm that keeps its map
-    assert pictures * need.activations <= found <= pictures * need.activations + statistics
+    assert count * need.activations <= found <= count * need.activations + statistics
 
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "v2_b0", "resnet18"])
@@ -67,14 +67,14 @@ def test_what_is_kept_for_the_backward_pass_is_what_autograd_keeps(spec, side, p
 def test_what_published_networks_keep_is_predicted_to_the_byte(name, fused):
     spec = get_spec(name)
     need = training_memory(spec, recipe_of(batch_size=2), resolution=64, fused=fused)
-    found = kept_bytes(spec, pictures=2, side=64, fused=fused, recompute="none")
+    found = kept_bytes(spec, count=2, side=64, fused=fused, recompute="none")
     assert 2 * need.activations + 4 * cost(spec).buffers == found
 
 
 def test_half_the_bits_keep_half_the_bytes():
     spec = get_spec("lite0")
     need = training_memory(spec, recipe_of(batch_size=2), resolution=64, element_bytes=2)
-    found = kept_bytes(spec, pictures=2, side=64, fused=False, recompute="none", half=True)
+    found = kept_bytes(spec, count=2, side=64, fused=False, recompute="none", half=True)
     assert found == pytest.approx(2 * need.activations + need.weights // 2, rel=0.05)  # casts of weights are kept, too
     with pytest.raises(InputError, match="element_bytes must be 2 or 4; got 8"):
         training_memory(spec, Recipe(), element_bytes=8)
@@ -86,19 +86,19 @@ def test_the_fullest_moment_is_that_of_torch_s_allocations(fused, recompute):
 
     Where everything is kept the plain way, oneDNN's depthwise convolutions take room of their own beside it.
     """
-    spec, pictures, side = get_spec("lite0", num_classes=10), 8, 128
+    spec, count, side = get_spec("lite0", num_classes=10), 8, 128
     network = build(spec, seed=0).to(memory_format=torch.channels_last).train()
     if fused and not fuse_(network):
         pytest.skip("no C compiler")
     network.recompute = recompute == "stages"
-    images = torch.randn(pictures, 3, side, side).to(memory_format=torch.channels_last)
+    images = torch.randn(count, 3, side, side).to(memory_format=torch.channels_last)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         network(images).sum().backward()
     events = profile.profiler.kineto_results.events()
     changes = [event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()) if event.name() == "[memory]"]
     found = max(itertools.accumulate(changes))
     graph = step_graph(spec, resolution=side, fused=fused, recompute=recompute == "stages")
-    most = 4 * pictures * graph.training_peak(recompute=recompute == "stages").most
+    most = 4 * count * graph.training_peak(recompute=recompute == "stages").most
     assert 0.95 * most <= found <= 1.02 * most + 4 * cost(spec).params
 
 
@@ -155,7 +155,7 @@ def test_stages_are_recomputed_where_nothing_fits_otherwise_and_then_it_gives_up
     again = training_memory(spec, recipe_of(batch_size=2, recompute="stages"), resolution=224).total
     found = fit_batch(spec, recipe, available=int((plain + again) / 2 / SHARE))
     assert (found.recipe.train.recompute, "recompute" in found.sentence) == ("stages", True)
-    with pytest.raises(EffnetError, match=r"must have about .* MB of memory for 2 pictures of 224 x 224.*--resolution"):
+    with pytest.raises(EffnetError, match=r"must have about .* MB of memory for 2 images of 224 x 224.*--resolution"):
         fit_batch(spec, recipe, available=int(0.9 * again / SHARE))
 
 
@@ -184,7 +184,7 @@ def kernel_refused(model, batch):
 @pytest.mark.parametrize("loss_fn", [refused, kernel_refused])
 def test_a_run_without_memory_names_the_sizes_and_what_to_do(tmp_path, loss_fn):
     recipe = with_values(RECIPE, {"train.micro_batch": 8})
-    with pytest.raises(EffnetError, match=r"in epoch 1, with 8 pictures of 16 x 16 pixels.*--batch auto.*--resolution"):
+    with pytest.raises(EffnetError, match=r"in epoch 1, with 8 images of 16 x 16 pixels.*--batch auto.*--resolution"):
         run(tmp_path, recipe=recipe, loss_fn=loss_fn)
 
 

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: pictures and targets say the same, whatever the batch."""
+"""Mixup and cutmix: images and targets say the same, whatever the batch."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ BOTH = Augment(mixup=0.5, cutmix=1.0)
 
 
 def numbered(count: int, *, height: int = 12, width: int = 12) -> Batch:
-    """Pictures whose every pixel is their number, which is their label too."""
+    """Images whose every pixel is their number, which is their label too."""
     labels = torch.arange(count)
     return Batch(images=labels.float()[:, None, None, None].expand(-1, 2, height, width).clone(), labels=labels)
 
@@ -43,7 +43,7 @@ def test_cutmix_weighs_by_the_area_that_is_left(count, height, width, alpha, ste
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 9), st.floats(0.05, 3), st.integers(0, 999))
-def test_mixup_weighs_pictures_as_labels(count, alpha, step):
+def test_mixup_weighs_images_as_labels(count, alpha, step):
     batch = numbered(count)
     result = mix(batch, Augment(mixup=alpha), seed=1, step=step)
     shown = soft_targets(result, num_classes=count) @ torch.arange(count).float()
@@ -52,7 +52,7 @@ def test_mixup_weighs_pictures_as_labels(count, alpha, step):
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
-def test_no_picture_is_its_own_partner_and_each_is_one_once(count):
+def test_no_image_is_its_own_partner_and_each_is_one_once(count):
     partner = mix(numbered(count), BOTH, seed=0, step=0).mixed.partner
     assert not (partner == torch.arange(count)).any()
     assert sorted(partner.tolist()) == list(range(count))
@@ -103,13 +103,13 @@ def test_soft_targets_sum_to_one_and_show_both_labels(count, classes, smoothing,
 
 
 class Answers(nn.Module):
-    """Answers with the pictures' first pixels."""
+    """Answers with the images' first pixels."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images[:, :, 0, 0]
 
 
-def test_the_loss_of_mixed_pictures_is_the_weighted_loss_of_both_labels():
+def test_the_loss_of_mixed_images_is_the_weighted_loss_of_both_labels():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 5, generator=generator)
     labels, partner = torch.randint(0, 5, (2, 6), generator=generator)

@@ -37,14 +37,14 @@ def test_frozen_norms_keep_their_statistics_bit_for_bit_and_learn_gain_and_bias(
         assert all(moved)
 
 
-def pictures():
+def images():
     split = tiny_dataset().train
     return to_input(np.stack(split.sources), PREPROCESS, torch.device("cpu"))
 
 
-def test_precise_statistics_are_those_of_all_pictures_however_they_are_batched():
+def test_precise_statistics_are_those_of_all_images_however_they_are_batched():
     """Of what the first norm is given, exactly; uneven batches weigh by their size."""
-    model, x = build_trained(tiny_spec(), resolution=16), pictures()
+    model, x = build_trained(tiny_spec(), resolution=16), images()
     before, momenta = norm_statistics(model), [norm.momentum for norm in norms_of(model)]
     with torch.no_grad():
         given = model.stem.conv(x)
@@ -58,13 +58,13 @@ def test_precise_statistics_are_those_of_all_pictures_however_they_are_batched()
 
 
 def test_precise_statistics_of_one_batch_are_what_torch_takes_from_it_in_every_norm():
-    model, x = build_trained(tiny_spec(), resolution=16), pictures()
+    model, x = build_trained(tiny_spec(), resolution=16), images()
     plain = copy.deepcopy(model).train()
     for norm in norms_of(plain):
         norm.momentum = 1.0
     with torch.no_grad():
         plain(x)
-    with precise_norms(model, [x, x[:1]]):  # a single picture has no statistics of its own
+    with precise_norms(model, [x, x[:1]]):  # a single image has no statistics of its own
         for mine, theirs in zip(norms_of(model), norms_of(plain), strict=True):
             torch.testing.assert_close(mine.running_mean, theirs.running_mean)
             torch.testing.assert_close(mine.running_var, theirs.running_var)
@@ -75,7 +75,7 @@ def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(t
     recipe = with_values(RECIPE, {"train.precise_norms": 48})
     whole = run(tmp_path / "whole", recipe=recipe)
     with torch.no_grad():
-        given = whole.model.stem.conv(pictures())
+        given = whole.model.stem.conv(images())
     torch.testing.assert_close(whole.model.stem.norm.running_mean, given.mean((0, 2, 3)), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(whole.model.stem.norm.running_var, given.var((0, 2, 3)), rtol=1e-3, atol=1e-5)
 
@@ -105,7 +105,7 @@ def stepped(recompute, *, fused, frozen):
 
     torch.manual_seed(3)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model(pictures().contiguous(memory_format=torch.channels_last)).square().mean()
+        loss = model(images().contiguous(memory_format=torch.channels_last)).square().mean()
     loss.backward()
     drawn = torch.rand(3)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -136,7 +136,7 @@ def test_a_run_that_recomputes_gives_the_same_weights(tmp_path):
         ({"train.micro_batch": 1}, r"train\.micro_batch must be at least 2 .*got 1"),
         ({"stages": [{"micro_batch": 1}, {}]}, r"train\.micro_batch must be at least 2 .*got 1"),
         ({"train.precise_norms": 8, "train.frozen_norms": True}, "set one of them"),
-        ({"train.precise_norms": 1}, "at least 2 pictures; got 1"),
+        ({"train.precise_norms": 1}, "at least 2 images; got 1"),
     ],
 )
 def test_what_norms_cannot_do_is_refused_before_the_first_step(tmp_path, changes, said):
@@ -144,12 +144,12 @@ def test_what_norms_cannot_do_is_refused_before_the_first_step(tmp_path, changes
         run(tmp_path, recipe=with_values(RECIPE, changes))
 
 
-def test_single_pictures_train_where_norms_are_frozen(tmp_path):
+def test_single_images_train_where_norms_are_frozen(tmp_path):
     result = run(tmp_path, recipe=with_values(TUNING, {"train.micro_batch": 1, "train.epochs": 1}))
     assert len(result.history) == 1
 
 
-def test_a_single_training_picture_is_refused(tmp_path):
+def test_a_single_training_image_is_refused(tmp_path):
     dataset = tiny_dataset(num=1, classes=1)
     with pytest.raises(DataError, match="training needs at least 2 images; got 1"):
         train(build(tiny_spec(1), seed=0), dataset, RECIPE, PREPROCESS, folder=tmp_path)
@@ -162,7 +162,7 @@ def test_recomputing_needs_stages(tmp_path):
 
 
 def without_class(split, number):
-    """The split without the pictures of a class."""
+    """The split without the images of a class."""
     rows = np.flatnonzero(split.labels != number)
     return Split(sources=[split.sources[i] for i in rows], labels=split.labels[rows])
 
@@ -176,7 +176,7 @@ def test_a_class_that_train_lacks_is_refused_and_one_that_val_lacks_is_said(tmp_
     unseen = dataclasses.replace(whole, val=without_class(whole.val, 2))
     train(build(tiny_spec(), seed=0), unseen, RECIPE, PREPROCESS, folder=tmp_path, listener=events.append)
     assert [e.text for e in events if isinstance(e, Noted)] == [
-        "Validation has no picture of these classes, and says nothing of them: class 2"
+        "Validation has no image of these classes, and says nothing of them: class 2"
     ]
 
 

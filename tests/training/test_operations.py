@@ -20,7 +20,7 @@ FACTORS = (0.0, 0.1, 0.37, 1.0, 1.9, 2.8)
 
 
 def move(matrix: Callable[[float, tuple[int, int]], tuple]) -> Callable[[Image.Image, float], Image.Image]:
-    """Returns Pillow's affine transform with such a matrix."""
+    """Return Pillow's affine transform with such a matrix."""
     return lambda i, v: i.transform(i.size, AFFINE, matrix(v, i.size), BILINEAR, fillcolor=FILL)
 
 
@@ -47,7 +47,7 @@ MOVES = {
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def make_images() -> list[Image.Image]:
     """Two photographs that scikit-learn carries, and a flat, a nearly flat and a very small range of grey."""
     photos = [Image.fromarray(load_sample_image(name)).resize((80, 60)) for name in ("china.jpg", "flower.jpg")]
     flat = np.full((60, 80, 3), 90, np.uint8)
@@ -57,14 +57,14 @@ def pictures() -> list[Image.Image]:
     return photos + [Image.fromarray(made) for made in (flat, nearly, ramp)]
 
 
-def batch_of(pictures: list[Image.Image]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
+def batch_of(images: list[Image.Image]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.asarray(p) for p in images])).permute(0, 3, 1, 2)
 
 
-def done(pictures: list[Image.Image], name: str, value: float) -> np.ndarray:
-    images = batch_of(pictures)
+def done(originals: list[Image.Image], name: str, value: float) -> np.ndarray:
+    images = batch_of(originals)
     kept = images.clone()
-    result = operate(images, name, torch.full((len(pictures),), float(value)))
+    result = operate(images, name, torch.full((len(originals),), float(value)))
     assert torch.equal(images, kept), "an operation must leave its argument as it was"
     assert result.dtype == torch.uint8
     return result.permute(0, 2, 3, 1).numpy().astype(int)
@@ -75,19 +75,19 @@ def test_no_operation_is_left_out():
 
 
 @pytest.mark.parametrize("name, value", [(name, v) for name, (_, values) in COLOURS.items() for v in values])
-def test_colours_are_pillows_to_a_level(name, value, pictures):
-    expected = np.stack([np.asarray(COLOURS[name][0](picture, value)) for picture in pictures])
-    assert np.abs(done(pictures, name, value) - expected).max() <= 1
+def test_colours_are_pillows_to_a_level(name, value, images):
+    expected = np.stack([np.asarray(COLOURS[name][0](image, value)) for image in images])
+    assert np.abs(done(images, name, value) - expected).max() <= 1
 
 
-def test_posterizing_to_no_bits_leaves_black(pictures):
-    assert done(pictures, "posterize", 0).max() == 0
+def test_posterizing_to_no_bits_leaves_black(images):
+    assert done(images, "posterize", 0).max() == 0
 
 
 @pytest.mark.parametrize("name, value", [(name, v) for name, (_, values) in MOVES.items() for v in values])
-def test_moves_are_pillows_within_the_picture_and_grey_outside(name, value, pictures):
-    reference, photos = MOVES[name][0], pictures[:2]
-    expected = np.stack([np.asarray(reference(picture, value)).astype(int) for picture in photos])
+def test_moves_are_pillows_within_the_image_and_grey_outside(name, value, images):
+    reference, photos = MOVES[name][0], images[:2]
+    expected = np.stack([np.asarray(reference(image, value)).astype(int) for image in photos])
     white = Image.new("RGB", photos[0].size, "white")
     covered = operate(batch_of([white]), name, torch.tensor([float(value)]))[0, 0].numpy()
     inside, outside = covered == 255, covered == GREY
@@ -96,15 +96,15 @@ def test_moves_are_pillows_within_the_picture_and_grey_outside(name, value, pict
     assert np.abs(found - expected)[:, inside].max() <= 1
     assert (found[:, outside] == GREY).all()
     assert (expected[:, outside] == GREY).all()
-    assert (inside | outside).mean() > 0.93  # the rest is the edge, where pictures and grey mix
+    assert (inside | outside).mean() > 0.93  # the rest is the edge, where images and grey mix
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_picture_has_its_own_value(name, pictures):
+def test_every_image_has_its_own_value(name, images):
     values = torch.tensor([0.1, 0.9, 0.4, 2.0, 1.3])
-    together = operate(batch_of(pictures), name, values)
-    for number, picture in enumerate(pictures):
-        assert torch.equal(together[number : number + 1], operate(batch_of([picture]), name, values[number, None]))
+    together = operate(batch_of(images), name, values)
+    for number, image in enumerate(images):
+        assert torch.equal(together[number : number + 1], operate(batch_of([image]), name, values[number, None]))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -124,7 +124,7 @@ def test_channels_other_than_three_are_treated_one_by_one(name, channels):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(sorted(OPERATIONS)), st.floats(-2, 3), st.integers(0, 99))
-def test_pictures_of_any_size_come_out_in_their_size(height, width, name, value, seed):
+def test_images_of_any_size_come_out_in_their_size(height, width, name, value, seed):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
     assert operate(images, name, torch.tensor([value, 0.0])).shape == images.shape
@@ -132,7 +132,7 @@ def test_pictures_of_any_size_come_out_in_their_size(height, width, name, value,
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["autocontrast", "equalize"]), st.integers(1, 256), st.integers(0, 10_000))
-def test_grey_pictures_of_few_levels_are_stretched_as_pillow_does(name, levels, seed):
+def test_grey_images_of_few_levels_are_stretched_as_pillow_does(name, levels, seed):
     pixels = np.random.default_rng(seed).integers(256 - levels, 256, (23, 31), dtype=np.uint8)
     expected = np.asarray(getattr(ImageOps, name)(Image.fromarray(pixels))).astype(int)
     found = operate(torch.from_numpy(pixels)[None, None], name, torch.zeros(1))[0, 0].numpy()

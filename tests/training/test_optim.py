@@ -57,7 +57,7 @@ def one_step(model, optimizer, number):
 
 
 def parameters_after(make, gradients):
-    """Returns what an optimiser makes of two parameters that are given these gradients."""
+    """Return what an optimiser makes of two parameters that are given these gradients."""
     generator = torch.Generator().manual_seed(1)
     parameters = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((4, 3), (5,))]
     optimizer = make(parameters)
@@ -192,7 +192,7 @@ def test_an_optimiser_of_ours_takes_no_closure():
 
 
 def decays(model, recipe):
-    """Returns the weight decay of every parameter by name."""
+    """Return the weight decay of every parameter by name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = make_optimizer(model, recipe).param_groups
     return {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}

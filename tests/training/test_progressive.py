@@ -65,8 +65,8 @@ def test_training_sees_each_stage_and_validation_the_final_size(tmp_path):
 
     result = run(tmp_path, recipe=GROWING, loss_fn=loss_fn)
     assert seen == [(8, 8, 0.0)] * 6 + [(16, 12, 0.1)] * 6 + [(16, 16, 0.3)] * 3
-    pictures = torch.zeros(2, 1, PREPROCESS.resolution, PREPROCESS.resolution)
-    assert result.model(pictures).shape == (2, 3)
+    images = torch.zeros(2, 1, PREPROCESS.resolution, PREPROCESS.resolution)
+    assert result.model(images).shape == (2, 3)
 
 
 @pytest.mark.parametrize("at", [2, 3, 5, 9, 11])
@@ -86,7 +86,7 @@ def test_a_run_resumes_within_any_stage_to_the_same_weights(tmp_path, monkeypatc
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
 
 
-def test_pictures_are_kept_no_larger_than_a_stage_needs(tmp_path, monkeypatch):
+def test_images_are_kept_no_larger_than_a_stage_needs(tmp_path, monkeypatch):
     from effnet.training import portions
 
     sides = []

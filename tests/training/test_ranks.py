@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def launch(*words, processes=2):
-    """Returns the exit code and what the processes said, without what torchrun says itself."""
+    """Return the exit code and what the processes said, without what torchrun says itself."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, *words]
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent), str(here.parent.parent)])
@@ -58,7 +58,7 @@ def differences(one, other, prefix):
 
 
 def test_two_processes_take_the_very_steps_that_one_takes_in_two_micro_batches(tmp_path, together):
-    """Statistics of norms are those of 8 pictures in both; the average of those is made otherwise, and left out."""
+    """Statistics of norms are those of 8 images in both; the average of those is made otherwise, and left out."""
     trained(tmp_path / "even", ALONE, with_values(EVEN, {"train.micro_batch": 8}))
     alone, shared = left_by(tmp_path, "even"), left_by(together[0], "even")
     np.testing.assert_allclose(shared[0], alone[0], rtol=0, atol=1e-6)
@@ -89,7 +89,7 @@ def test_all_processes_end_with_the_same_weights_and_the_first_alone_writes(toge
     assert json.loads((folder / f"{name}-1.json").read_text())[0] == []  # the other's listener hears nothing
 
 
-def test_validation_counts_each_picture_once(tmp_path, together):
+def test_validation_counts_each_image_once(tmp_path, together):
     rank_runs.validated(tmp_path / "validated", ALONE)
     alone = json.loads((tmp_path / "validated-0.json").read_text())
     for rank in (0, 1):
@@ -102,7 +102,7 @@ def test_validation_counts_each_picture_once(tmp_path, together):
 def test_what_fails_on_one_process_ends_all_and_is_said_once(together):
     folder, out = together
     assert re.findall("unreadable: .*", out) == [
-        "unreadable: 16 pictures in a row cannot be read; the last: no such picture"
+        "unreadable: 16 images in a row cannot be read; the last: no such image"
     ]
     (broken,) = re.findall("broken: .*", out)
     assert "the loss became nan at step 3 of epoch 1" in broken

@@ -20,7 +20,7 @@ def rates(values, *, total, epoch_steps=10, lr=1.0):
 
 
 def torchs(make, *, total, lr=1.0):
-    """Returns the rates of a scheduler of torch over its steps."""
+    """Return the rates of a scheduler of torch over its steps."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler, found = make(optimizer), []
     for _ in range(total):

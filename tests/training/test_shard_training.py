@@ -1,4 +1,4 @@
-"""Training on shards: the same weights as on the same pictures in memory."""
+"""Training on shards: the same weights as on the same images in memory."""
 
 import dataclasses
 
@@ -21,8 +21,8 @@ def in_memory(split):
     return Split(sources=[load_image(split, i, channels=1) for i in range(len(split))], labels=split.labels)
 
 
-def test_shards_train_the_same_weights_as_pictures_in_memory(tiny_pictures, tmp_path):
-    write_shards(read_dataset(tiny_pictures), tmp_path / "shards", per_shard=9)
+def test_shards_train_the_same_weights_as_images_in_memory(tiny_images, tmp_path):
+    write_shards(read_dataset(tiny_images), tmp_path / "shards", per_shard=9)
     stored = read_dataset(tmp_path / "shards")
     kept = dataclasses.replace(stored, **{name: in_memory(getattr(stored, name)) for name in ("train", "val", "test")})
     spec = with_total_stride(scale(get_spec("b0", num_classes=3, in_channels=1), phi=-20, resolution=8), 8)

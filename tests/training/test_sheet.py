@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FOLDER = Path(__file__).parents[1] / "golden" / "augment"
 PREPROCESS = Preprocess(resolution=96)
-# Whole pictures, so that a view can be compared with its original; crops and mirrors have a sheet of their own.
+# Whole images, so that a view can be compared with its original; crops and mirrors have a sheet of their own.
 WHOLE = {"augment.view": "none", "augment.flip": False}
 SHEETS = {name: {"augment.policy": name, **WHOLE} for name in get_args(Policy) if name != "none"} | {
     "crops_and_flips": {},
@@ -31,8 +31,8 @@ SHEETS = {name: {"augment.policy": name, **WHOLE} for name in get_args(Policy) i
 @pytest.fixture(scope="module")
 def photos() -> list[np.ndarray]:
     """The two photographs that scikit-learn carries, a quarter as wide."""
-    pictures = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
-    return [resample(p, width=p.shape[1] // 4, height=p.shape[0] // 4, interpolation="bicubic") for p in pictures]
+    images = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    return [resample(p, width=p.shape[1] // 4, height=p.shape[0] // 4, interpolation="bicubic") for p in images]
 
 
 def sheet_of(photos, values, **changed) -> Image.Image:
@@ -41,7 +41,7 @@ def sheet_of(photos, values, **changed) -> Image.Image:
 
 
 def with_few_colours(sheet: Image.Image) -> Image.Image:
-    """Returns the sheet in 128 colours, a third of the bytes."""
+    """Return the sheet in 128 colours, a third of the bytes."""
     return sheet.quantize(palette=sheet.quantize(128), dither=Image.Dither.FLOYDSTEINBERG)
 
 
@@ -75,7 +75,7 @@ def test_without_any_change_a_view_is_the_original(photos):
     assert first.std() > 20
 
 
-def test_small_grey_pictures_are_enlarged(photos):
+def test_small_grey_images_are_enlarged(photos):
     grey = [photo.mean(2, keepdims=True).astype(np.uint8)[:30, :30] for photo in photos]
     sheet = sheet_of(grey, SHEETS["autoaugment"], resolution=32, mean=(0.5,), std=(0.25,))
     assert sheet.size == sheet_of(photos, {}).size

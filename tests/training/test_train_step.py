@@ -71,7 +71,7 @@ def stepper(recipe, model=None, *, loss_fn=None, fused=False):
     return Stepper(state, recipe, PREPROCESS, loss_fn or cross_entropy(), device)
 
 
-def pictures(count):
+def make_images(count):
     split = tiny_dataset().train
     return np.stack(split.sources[:count]), split.labels[:count]
 
@@ -87,7 +87,7 @@ QUIET = with_values(Recipe(), {"model.dropout": 0.0, "train.clip_norm": 0.0})
 def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(count, micro, parts):
     """With the statistics of norms frozen; against autograd on the whole batch."""
     frozen = with_values(QUIET, {"train.frozen_norms": True, "train.micro_batch": micro})
-    images, labels = pictures(count)
+    images, labels = make_images(count)
     model = build_trained(tiny_spec(), resolution=16)
     plain = copy.deepcopy(model).eval()
     functional.cross_entropy(
@@ -111,11 +111,11 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(count, micro, p
     assert stepped.gradient_norm == pytest.approx(norm.item(), rel=1e-4)
 
 
-def test_norms_take_statistics_of_each_micro_batch_and_never_of_a_single_picture():
+def test_norms_take_statistics_of_each_micro_batch_and_never_of_a_single_image():
     recipe = with_values(QUIET, {"train.micro_batch": 2})
     model = build(tiny_spec(), seed=0)
     plain = copy.deepcopy(model)
-    images, labels = pictures(7)
+    images, labels = make_images(7)
     stepper(recipe, model).step(images, labels, recipe, number=0, rate=0.0)
     x = to_input(images, PREPROCESS, torch.device("cpu"))
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_norms_take_statistics_of_each_micro_batch_and_never_of_a_single_picture
             torch.testing.assert_close(model.state_dict()[name], tensor)
 
 
-def test_the_parts_of_a_mixed_batch_keep_their_pictures_together():
+def test_the_parts_of_a_mixed_batch_keep_their_images_together():
     @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
     class Deep:
         weight: torch.Tensor
@@ -150,7 +150,7 @@ def test_the_parts_of_a_mixed_batch_keep_their_pictures_together():
 @pytest.mark.parametrize("clip", [0.0, 1e-2, 1e6])
 def test_gradients_are_clipped_as_torch_clips_them(clip):
     recipe = with_values(QUIET, {"train.clip_norm": clip})
-    images, labels = pictures(8)
+    images, labels = make_images(8)
     clipped, plain = build(tiny_spec(), seed=0), build(tiny_spec(), seed=0)
     stepper(recipe, clipped).step(images, labels, recipe, number=0, rate=0.0)
     stepper(QUIET, plain).step(images, labels, QUIET, number=0, rate=0.0)
@@ -171,7 +171,7 @@ def test_a_cpu_computes_in_what_is_asked_for(asked, dtype):
         return cross_entropy()(network, batch)
 
     model = build(tiny_spec(), seed=0)
-    stepper(recipe, model, loss_fn=loss_fn).step(*pictures(8), recipe, number=0, rate=1e-3)
+    stepper(recipe, model, loss_fn=loss_fn).step(*make_images(8), recipe, number=0, rate=1e-3)
     assert seen == [dtype or torch.float32]
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
@@ -184,7 +184,7 @@ def test_float16_skips_a_step_that_overflows_and_takes_it_at_a_smaller_scale():
     one.state.scaler.load_state_dict(one.state.scaler.state_dict() | {"scale": 2.0**30})
     taken = []
     for number in range(40):
-        stepped = one.step(*pictures(8), recipe, number=number, rate=1e-3)
+        stepped = one.step(*make_images(8), recipe, number=number, rate=1e-3)
         assert not stepped.culprit
         moved = any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
         taken.append(moved)
@@ -260,7 +260,7 @@ def test_the_first_layer_that_is_not_finite_is_named_and_the_weights_are_kept(la
     model = poison(layer, value)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     one = stepper(RECIPE, model, fused=fused)
-    stepped = one.step(*pictures(8), RECIPE, number=0, rate=1e-3)
+    stepped = one.step(*make_images(8), RECIPE, number=0, rate=1e-3)
     assert said in stepped.culprit
     assert not math.isfinite(stepped.loss)
     for name, parameter in model.named_parameters():
@@ -279,13 +279,13 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path):
         run(tmp_path, loss_fn=loss_fn)
 
 
-def test_pictures_that_are_not_finite_are_named():
+def test_images_that_are_not_finite_are_named():
     recipe = with_values(QUIET, {})
     bad = stepper(recipe)
     bad.preprocess = dataclasses.replace(PREPROCESS, std=(1e-4,))
     object.__setattr__(bad.preprocess, "std", (1e-45,))  # no file may say so
-    stepped = bad.step(*pictures(8), recipe, number=0, rate=1e-3)
-    assert stepped.culprit == "what layer stem.conv is given is not finite: look at the pictures"
+    stepped = bad.step(*make_images(8), recipe, number=0, rate=1e-3)
+    assert stepped.culprit == "what layer stem.conv is given is not finite: look at the images"
 
 
 def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, monkeypatch):

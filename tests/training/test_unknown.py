@@ -1,4 +1,4 @@
-"""Pictures of none of the classes: found anywhere below a folder, counted, and told apart from the others."""
+"""Images of none of the classes: found anywhere below a folder, counted, and told apart from the others."""
 
 import dataclasses
 
@@ -11,11 +11,11 @@ import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import DataError
 from effnet.runtime.config import read_config, write_config
-from effnet.training.unknown import area_under_roc, measure_unknown, unknown_pictures
+from effnet.training.unknown import area_under_roc, measure_unknown, unknown_images
 
 
 class Judge:
-    """Stands for a predictor whose confidence in a picture is its first pixel in 255ths."""
+    """Stands for a predictor whose confidence in an image is its first pixel in 255ths."""
 
     def __init__(self, threshold):
         self.config = type("Config", (), {"threshold": threshold})
@@ -33,22 +33,22 @@ class Judge:
 
 @pytest.fixture
 def strangers(tmp_path):
-    """A folder of 40 pictures of sureness 100 to 139, in folders, beside what is no picture."""
+    """A folder of 40 images of sureness 100 to 139, in folders, beside what is no image."""
     for number in range(40):
         folder = tmp_path / f"{number % 3}" / "deep"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (2, 2), 100 + number).save(folder / f"{number}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "folder.png").mkdir()
     return tmp_path
 
 
 def test_the_share_rejected_and_the_area_counted_by_hand(strangers):
-    (strangers / "0" / "broken.png").write_bytes(b"no picture")
+    (strangers / "0" / "broken.png").write_bytes(b"no image")
     found = measure_unknown(Judge(119.5 / 255), strangers, known=np.array([200, 119.5]) / 255)
     assert (found.images, found.unreadable) == (40, 1)
     assert found.rejected == 20 / 40
-    assert found.auroc == pytest.approx((40 + 20) / 80)  # of 80 pairs, one picture wins all 40, the other 20
+    assert found.auroc == pytest.approx((40 + 20) / 80)  # of 80 pairs, one image wins all 40, the other 20
 
 
 def test_without_a_threshold_nothing_is_rejected_but_the_area_is_known(strangers):
@@ -65,18 +65,18 @@ def test_the_area_is_scikit_learns(seed):
     assert area_under_roc(known, strange) == pytest.approx(roc_auc_score(truth, np.concatenate([known, strange])))
 
 
-def test_a_folder_without_pictures_is_named(tmp_path):
-    for folder, message in ((tmp_path, "must be pictures of none of the classes in"), (tmp_path / "x", "x is none")):
+def test_a_folder_without_images_is_named(tmp_path):
+    for folder, message in ((tmp_path, "must be images of none of the classes in"), (tmp_path / "x", "x is none")):
         with pytest.raises(DataError, match=message):
-            unknown_pictures(folder)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+            unknown_images(folder)
+    (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"that can be read in .*; none can"):
         measure_unknown(Judge(0.5), tmp_path, known=np.array([0.2]))
 
 
-def test_a_score_tells_of_unknown_pictures(bundle_copy, tiny_pictures):
+def test_a_score_tells_of_unknown_images(bundle_copy, tiny_images):
     write_config(dataclasses.replace(read_config(bundle_copy), threshold=0.9), bundle_copy)
-    found = effnet.evaluate(effnet.load(bundle_copy), read_dataset("digits").test, unknown_from=tiny_pictures)
+    found = effnet.evaluate(effnet.load(bundle_copy), read_dataset("digits").test, unknown_from=tiny_images)
     assert (found.unknown.images, found.unknown.unreadable) == (60, 0)
     assert found.unknown.rejected > 0.9
     assert 0 < found.unknown.auroc <= 1

@@ -1,4 +1,4 @@
-"""Runs of the narrowest network on pictures told apart by their brightness, for the tests beside this file."""
+"""Runs of the narrowest network on images told apart by their brightness, for the tests beside this file."""
 
 import dataclasses
 
@@ -22,14 +22,14 @@ TUNING = with_values(RECIPE, {"train.layer_decay": 0.7, "train.frozen_norms": Tr
 
 
 def tiny_dataset(num=48, classes=3, side=16):
-    """Pictures whose class is their brightness, with noise: learnable, but not at once."""
+    """Images whose class is their brightness, with noise: learnable, but not at once."""
     rng = np.random.default_rng(0)
 
     def split(count):
         labels = np.arange(count) % classes
         base = (60 + 70 * labels)[:, None, None, None]
-        pictures = np.clip(base + rng.normal(0, 30, (count, side, side, 1)), 0, 255).astype(np.uint8)
-        return Split(sources=list(pictures), labels=labels.astype(np.int64))
+        images = np.clip(base + rng.normal(0, 30, (count, side, side, 1)), 0, 255).astype(np.uint8)
+        return Split(sources=list(images), labels=labels.astype(np.int64))
 
     names = tuple(f"class {i}" for i in range(classes))
     return Dataset(

@@ -49,7 +49,7 @@ def varint(value: int) -> bytes:
 
 
 def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
-    """Returns the contents of one block, keys shortened by what they share with the one before."""
+    """Return the contents of one block, keys shortened by what they share with the one before."""
     out, restarts, before = bytearray(), [], b""
     for number, (key, value) in enumerate(pairs):
         shared = 0
@@ -66,7 +66,7 @@ def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def table(pairs: list[tuple[bytes, bytes]], *, per_block: int = 40, compression: int = 0) -> bytes:
-    """Returns a whole table of sorted pairs."""
+    """Return a whole table of sorted pairs."""
     out = bytearray()
 
     def add(content: bytes) -> bytes:
@@ -87,7 +87,7 @@ def write_checkpoint(
     prefix: Path, arrays: Mapping[str, np.ndarray], *, shards: int = 1, endianness: int = 0, sliced: str = "",
     per_block: int = 40, checksum=masked_crc32c,
 ) -> None:  # fmt: skip
-    """Writes PREFIX.index and its data files; arrays of uint16 stand for bfloat16."""
+    """Write PREFIX.index and its data files; arrays of uint16 stand for bfloat16."""
     data = [bytearray() for _ in range(shards)]
     pairs = [(b"", Header(num_shards=shards, endianness=endianness).SerializeToString())]
     for number, name in enumerate(sorted(arrays)):

@@ -1,4 +1,4 @@
-"""Weights made to fit: grey pictures and equal channels give what RGB gave; folded norms are seen."""
+"""Weights made to fit: grey images and equal channels give what RGB gave; folded norms are seen."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def trained():
 
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 12])
-def test_equal_channels_give_what_a_grey_picture_in_rgb_gave(trained, channels):
+def test_equal_channels_give_what_a_grey_image_in_rgb_gave(trained, channels):
     state = state_arrays(trained)
     state["stem.conv.weight"] = adapt_stem(state["stem.conv.weight"], channels=channels)
     adapted = build(with_channels(SPEC, channels)).eval()
@@ -107,9 +107,9 @@ def test_the_background_is_the_first_class(trained):
     cut = drop_background(state)
     network = build(effnet.scale(get_spec("b0", num_classes=6), phi=-20, resolution=32)).eval()
     load_arrays_(network, cut, where="cut")
-    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(network(pictures), trained(pictures)[:, 1:], atol=1e-5)
+        assert torch.allclose(network(images), trained(images)[:, 1:], atol=1e-5)
     assert len(state["classifier.bias"]) == 7
 
 

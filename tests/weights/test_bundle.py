@@ -35,7 +35,7 @@ def bundle(network, tmp_path):
 
 
 def rewrite(bundle, change):
-    """Saves the bundle's weights as `change` made them."""
+    """Save the bundle's weights as `change` made them."""
     state = load_state(bundle)
     change(state)
     safetensors.numpy.save_file(state, bundle / "model.safetensors")

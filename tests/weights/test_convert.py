@@ -52,10 +52,10 @@ def test_timm_takes_the_file(bundle, tmp_path):
     convert(str(bundle), to="timm", out=tmp_path / "timm.safetensors")
     state = safetensors.numpy.load_file(tmp_path / "timm.safetensors")
     model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    pictures = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = effnet.load_module(bundle)(pictures)
-        assert (model(pictures) - expected).abs().max() <= 1e-4 * expected.abs().max()
+        expected = effnet.load_module(bundle)(images)
+        assert (model(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_nothing_is_overwritten_and_schemes_are_checked(bundle, tmp_path):

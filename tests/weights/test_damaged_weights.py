@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
 
 
 def damaged(data, rng):
-    """Returns `data` with one to four pieces cut out, doubled, zeroed, moved or made other numbers."""
+    """Return `data` with one to four pieces cut out, doubled, zeroed, moved or made other numbers."""
     data = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(min(len(data), rng.choice((600, 10**6)))) if data else 0
@@ -74,7 +74,7 @@ def damaged(data, rng):
 
 
 def within(data, rng):
-    """Returns an archive with damage to one of its members, whose checksums are right."""
+    """Return an archive with damage to one of its members, whose checksums are right."""
     new = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(new, "w") as archive:
         victim = rng.choice([name for name in old.namelist() if name.endswith((".pkl", ".h5"))])

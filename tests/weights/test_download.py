@@ -112,7 +112,7 @@ def entry(site, cache):
 
 
 def files(cache):
-    """Returns the names of all files in the cache but the locks."""
+    """Return the names of all files in the cache but the locks."""
     return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
@@ -329,7 +329,7 @@ def test_the_hashes_of_older_files_say_nothing_of_a_safetensors_file(tmp_path):
 
 
 def tar(names, *, mode="w:gz"):
-    """Returns the bytes of an archive in which each file's content is its name."""
+    """Return the bytes of an archive in which each file's content is its name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name in names:

@@ -156,7 +156,7 @@ def test_a_model_with_other_padding_than_its_schemes_is_refused(scheme, model, r
 
 
 def prune(spec, rng):
-    """Returns the network with narrower blocks, shortcuts kept."""
+    """Return the network with narrower blocks, shortcuts kept."""
     width, stages = spec.stem.channels, []
     for blocks in spec.stages:
         out, row = int(rng.integers(5, 16)), []

@@ -31,7 +31,7 @@ def config() -> ModelConfig:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes of 20 smooth pictures, each a second time as a JPEG file, and a pair of equal files."""
+    """Two classes of 20 smooth images, each a second time as a JPEG file, and a pair of equal files."""
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         folder = tmp_path / "photos" / name

@@ -16,7 +16,7 @@ DOTTED = [scheme for scheme in SCHEMES if scheme not in ("keras", "tensorflow")]
 
 
 def arrays_of(name, scheme, *, prefix="", num_classes=7, value=NOTHING):
-    """Returns arrays that take no memory: one number, seen from all sides."""
+    """Return arrays that take no memory: one number, seen from all sides."""
     shapes = foreign_shapes(get_spec(name, num_classes=num_classes), scheme)
     return {f"{prefix}{key}": np.broadcast_to(value, shape) for key, shape in shapes.items()}
 

@@ -34,7 +34,7 @@ PHOTOS = SHARED / "data" / "imagenette_mini"
 
 
 def random_state(spec, *, seed=0):
-    """Returns a state of plausible weights; those of a whole network take too long to be trained."""
+    """Return a state of plausible weights; those of a whole network take too long to be trained."""
     rng, state = np.random.default_rng(seed), {}
     for name, shape in foreign_shapes(spec, "effnet").items():
         if name.endswith("running_var") or (".norm." in name and name.endswith("weight")):
@@ -46,7 +46,7 @@ def random_state(spec, *, seed=0):
 
 
 def write_weights(path, spec, *, scheme="timm", state=None):
-    """Writes a file of weights and returns the state within, by effnet's names."""
+    """Write a file of weights and returns the state within, by effnet's names."""
     state = state or random_state(spec)
     safetensors.numpy.save_file(from_effnet(state, spec, scheme=scheme), path)
     return state
@@ -57,11 +57,11 @@ def same(state, expected):
 
 
 @torch.no_grad()
-def run(found, pictures):
-    """Returns what the eager network gives for uint8 pictures [N, R, R, C]."""
+def run(found, images):
+    """Return what the eager network gives for uint8 images [N, R, R, C]."""
     network = effnet.build(found.spec).eval()
     load_arrays_(network, found.state, where="found")
-    return network(torch.from_numpy(normalize(pictures, found.preprocess)).permute(0, 3, 1, 2)).numpy()
+    return network(torch.from_numpy(normalize(images, found.preprocess)).permute(0, 3, 1, 2)).numpy()
 
 
 def test_a_file_named_as_timm_names_it(tmp_path):
@@ -93,7 +93,7 @@ def test_the_same_layers_with_the_other_padding(tmp_path):
 
 @pytest.mark.parametrize("tag", ["ap_in1k", "ns_jft_in1k", "aa_in1k"])
 def test_a_file_that_bears_an_ids_name_gets_its_preprocessing(tmp_path, tag):
-    """Weights of one network differ in what pictures must look like: adversarial ones have another mean."""
+    """Weights of one network differ in what images must look like: adversarial ones have another mean."""
     path = tmp_path / f"tf_efficientnet_b0.{tag}.safetensors"
     write_weights(path, get_spec("tf_efficientnet_b0"))
     expected = preprocess_of(find(f"timm/tf_efficientnet_b0.{tag}"))
@@ -147,7 +147,7 @@ def test_a_snapshot_of_the_hub_says_itself_what_it_is(tmp_path, flat):
     found = load_pretrained(str(tmp_path), model="efficientnet_b0.ra_in1k")
     assert found.preprocess == preprocess_of(find("timm/efficientnet_b0.ra_in1k"))
     (tmp_path / CONFIG).write_text(json.dumps({"architecture": "efficientnet_b0", **HUB, "crop_mode": "border"}))
-    with pytest.raises(WeightsError, match=r"config\.json must say how pictures are prepared.*border"):
+    with pytest.raises(WeightsError, match=r"config\.json must say how images are prepared.*border"):
         load_pretrained(str(tmp_path))
 
 
@@ -185,9 +185,9 @@ def test_the_background_class_is_cut_and_the_others_keep_their_names(tmp_path):
     found = load_pretrained(str(path), model="tensorflow/efficientnet-b0.aa")
     assert found.spec.num_classes == 1000
     assert found.class_names == class_names(1000)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     whole = dataclasses.replace(found, spec=spec, state=state)
-    np.testing.assert_allclose(run(found, pictures), run(whole, pictures)[:, 1:], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run(found, images), run(whole, images)[:, 1:], rtol=1e-5, atol=1e-5)
 
 
 def test_1001_classes_of_ones_own_all_stay(tmp_path):
@@ -270,7 +270,7 @@ UNEQUAL = Preprocess(resolution=40, crop=1.0, mean=(0.2, 0.5, 0.7), std=(0.15, 0
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small network whose norms have seen data, as weights for pictures of unequal mean and deviation."""
+    """A small network whose norms have seen data, as weights for images of unequal mean and deviation."""
     return Pretrained(
         name="small",
         spec=SMALL,
@@ -325,14 +325,14 @@ def network_of(found):
 
 
 @torch.no_grad()
-def stem_of(found, pictures):
-    """Returns what the stem makes of uint8 pictures, without a border of two pixels."""
-    pixels = torch.from_numpy(normalize(pictures, found.preprocess)).permute(0, 3, 1, 2)
+def stem_of(found, images):
+    """Return what the stem makes of uint8 images, without a border of two pixels."""
+    pixels = torch.from_numpy(normalize(images, found.preprocess)).permute(0, 3, 1, 2)
     return network_of(found).stem(pixels)[..., 2:-2, 2:-2].numpy()
 
 
 def folded(found):
-    """Returns the same network with its norms folded away, as some published files have it."""
+    """Return the same network with its norms folded away, as some published files have it."""
     state = dict(found.state)
     for name in [key[: -len(".running_mean")] for key in state if key.endswith(".running_mean")]:
         gain, bias, mean, var = (state[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var"))
@@ -347,7 +347,7 @@ def folded(found):
 
 @pytest.mark.parametrize("norms", ["own", "folded"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
-def test_equal_channels_give_what_grey_pictures_in_rgb_gave(trained, channels, norms):
+def test_equal_channels_give_what_grey_images_in_rgb_gave(trained, channels, norms):
     trained = folded(trained) if norms == "folded" else trained
     found = adapted(trained, num_classes=5, in_channels=channels, resolution=48)
     grey = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), dtype=np.uint8)
@@ -363,10 +363,10 @@ def test_equal_channels_give_what_grey_pictures_in_rgb_gave(trained, channels, n
 def test_every_channel_is_read(trained):
     for channels in (1, 2, 4, 6):
         found = adapted(trained, num_classes=0, in_channels=channels, resolution=40)
-        picture = np.full((1, 40, 40, channels), 128, np.uint8)
-        before = run(found, picture)
+        image = np.full((1, 40, 40, channels), 128, np.uint8)
+        before = run(found, image)
         for channel in range(channels):
-            other = picture.copy()
+            other = image.copy()
             other[..., channel] = 200
             assert np.abs(run(found, other) - before).max() > 1e-4
 
@@ -386,8 +386,8 @@ def test_with_equal_statistics_the_border_is_the_same_too(trained):
 def test_the_classifier_begins_with_nothing_and_the_rest_is_kept(trained):
     before = {name: array.copy() for name, array in trained.state.items()}
     found = adapted(trained, num_classes=7, in_channels=3, resolution=64)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    assert np.array_equal(run(found, pictures), np.zeros((2, 7)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(run(found, images), np.zeros((2, 7)))
     assert (found.spec.num_classes, found.spec.resolution, found.preprocess.resolution) == (7, 64, 64)
     assert (found.preprocess.mean, found.preprocess.std) == (UNEQUAL.mean, UNEQUAL.std)
     assert found.class_names == ()
@@ -420,16 +420,16 @@ def test_a_real_file_gives_timms_features():
     found = load_pretrained(str(LITE0))
     assert found.preprocess == Preprocess(resolution=224, crop=0.875, mean=(0.5,) * 3, std=(0.5,) * 3)
     assert has_folded_norms(found.state, found.spec)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
     with torch.no_grad():
-        expected = peer((torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
-    assert np.abs(run(found, pictures) - expected).max() <= 1e-4 * np.abs(expected).max()
+        expected = peer((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
+    assert np.abs(run(found, images) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @needs_lite0
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"{PHOTOS.name} is absent from the folder {SHARED.name}")
 def test_a_real_file_tells_photographs_apart(tmp_path):
-    """A probe on a tenth of the pixels; on all of them and with more pictures these weights reach 97.6 %."""
+    """A probe on a tenth of the pixels; on all of them and with more images these weights reach 97.6 %."""
 
     def split(part, count):
         folders = sorted(path for path in (PHOTOS / part).iterdir() if path.is_dir())

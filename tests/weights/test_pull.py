@@ -64,7 +64,7 @@ def test_the_archive_of_another_network_is_refused(archive, tmp_path):
         (1.0, "shape; interpolation"),
     ],
 )
-def test_the_card_of_squashed_pictures_says_what_is_kept(crop, words):
+def test_the_card_of_squashed_images_says_what_is_kept(crop, words):
     entry = find("timm/tf_efficientnet_lite0.in1k")
     preprocess = dataclasses.replace(preprocess_of(entry), mode="squash", crop=crop)
     assert words in published_card(entry, effnet.get_spec(entry.network), preprocess, folder="x", checked=False)

@@ -23,7 +23,7 @@ SMALL = effnet.scale(get_spec("b0", num_classes=7), phi=-20, resolution=16)
 
 
 def random_state(spec, seed=0):
-    """Returns a state with the shapes of the module itself, numbers at random, variances above 0."""
+    """Return a state with the shapes of the module itself, numbers at random, variances above 0."""
     rng = np.random.default_rng(seed)
     with_shapes = foreign_shapes(spec, "effnet")
     state = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in with_shapes.items()}
@@ -129,7 +129,7 @@ def test_headless_networks_have_no_classifier():
 
 
 def published_checkpoint(state, spec, *, scope):
-    """Returns the state as a training checkpoint: raw values, their averages, and what the optimizer keeps."""
+    """Return the state as a training checkpoint: raw values, their averages, and what the optimizer keeps."""
     arrays = {}
     for key, array in from_effnet(state, spec, scheme="tensorflow").items():
         name = key.replace("efficientnet", scope, 1)

@@ -31,7 +31,7 @@ def tiny(name, **changes):
     return dataclasses.replace(with_total_stride(spec, 8), resolution=SIDE, **changes)
 
 
-def pictures(spec, side=SIDE, count=4):
+def make_images(spec, side=SIDE, count=4):
     generator = torch.Generator().manual_seed(7)
     return 2 * torch.randn(count, spec.in_channels, side, side, generator=generator)
 
@@ -46,7 +46,7 @@ def outputs(spec, state, images):
 @torch.no_grad()
 def assert_equals_masked(spec, keep, seed=0):
     network = build_trained(spec, resolution=SIDE, seed=seed)
-    state, images = float_arrays(network), pictures(spec)
+    state, images = float_arrays(network), make_images(spec)
     small = kept_spec(spec, keep)
     found = outputs(small, transfer(state, source=spec, target=small, keep=keep), images)
     expected = masked_(copy.deepcopy(network), spec, keep)(images)
@@ -103,7 +103,7 @@ def test_a_grown_network_begins_by_computing_what_the_source_does(name, folded):
                 module.running_mean.zero_()
                 module.running_var.fill_(1 - module.eps)
                 torch.nn.init.ones_(module.weight)
-    state, images = float_arrays(network), pictures(spec)
+    state, images = float_arrays(network), make_images(spec)
     assert has_folded_norms(state, spec) == folded
     grown = scale(spec, width=1.6, depth=2.0, resolution=SIDE)
     grown = dataclasses.replace(grown, stages=tuple(map(with_shortcuts, grown.stages)))
@@ -116,7 +116,7 @@ def test_a_grown_network_begins_by_computing_what_the_source_does(name, folded):
 
 
 def with_shortcuts(blocks):
-    """Copies of a block without a shortcut (EdgeTPU's first stage) cannot begin as nothing: they are left out."""
+    """Copy of a block without a shortcut (EdgeTPU's first stage) cannot begin as nothing: they are left out."""
     return tuple(block for j, block in enumerate(blocks) if j == 0 or block.residual == "identity")
 
 
@@ -125,7 +125,7 @@ def test_a_narrower_network_takes_the_first_channels_and_a_shallower_one_the_fir
     small = scale(spec, width=0.5, depth=0.5, resolution=SIDE)
     state = float_arrays(build_trained(spec, resolution=SIDE))
     moved = transfer(state, source=spec, target=small)
-    assert outputs(small, moved, pictures(spec)).isfinite().all()
+    assert outputs(small, moved, make_images(spec)).isfinite().all()
     kernel = "stages.1.0.depthwise.conv.weight"
     assert np.array_equal(moved[kernel], state[kernel][: len(moved[kernel])])
 
@@ -137,7 +137,7 @@ def test_grown_channels_learn():
     state = float_arrays(build_trained(spec, resolution=SIDE))
     network = build(grown)
     load_arrays_(network, transfer(state, source=spec, target=grown), where="the test")
-    network.train()(pictures(spec)).square().sum().backward()
+    network.train()(make_images(spec)).square().sum().backward()
     head = network.head.conv.weight.grad[:, spec.stages[-1][-1].out_channels :]
     assert (head.abs().amax(dim=(0, 2, 3)) > 0).all()
 

@@ -16,7 +16,7 @@ FACTS = Path(__file__).parents[2].parent / "shared" / "reference" / "efficientne
 
 
 def timm_table():
-    """Returns the rows of the table of timm's entries, cells as texts."""
+    """Return the rows of the table of timm's entries, cells as texts."""
     if not FACTS.is_file():
         pytest.skip(f"{FACTS.name} is absent")
     text = FACTS.read_text(encoding="utf-8").partition("## 11.")[2]
@@ -118,7 +118,7 @@ def test_preprocessing_is_valid_and_resizes_to_whole_pixels():
         "torchvision/resnet50.IMAGENET1K_V1": 256,
         "torchvision/resnet50.IMAGENET1K_V2": 232,
     }
-    # Google's crops keep the middle s / (s + 32) of the picture.
+    # Google's crops keep the middle s / (s + 32) of the image.
     google = [e for e in ALL if e.scheme in ("tensorflow", "keras", "lukemelas", "pypi") and e.mode == "center"]
     assert len(google) > 80
     shorter |= {entry.id: entry.resolution + 32 for entry in google}

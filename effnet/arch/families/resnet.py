@@ -15,7 +15,7 @@ RESNET_REPEATS = {
 
 
 def resnet_spec(name: str) -> ArchSpec:
-    """Returns the network of this short name; KeyError if there is none."""
+    """Return the network of this short name; KeyError if there is none."""
     kind, repeats = RESNET_REPEATS[name]
     width, stages = 64, []
     for index, count in enumerate(repeats):

@@ -15,7 +15,7 @@ Value: TypeAlias = Tensor | Normed
 
 
 def kernels_fit(x: Tensor) -> bool:
-    """Returns whether the kernels can work on this map: floats of 32 bits in the memory of a CPU, channels last."""
+    """Return whether the kernels can work on this map: floats of 32 bits in the memory of a CPU, channels last."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -26,7 +26,7 @@ def kernels_fit(x: Tensor) -> bool:
 
 
 def unit_fits(unit: nn.Module) -> bool:
-    """Returns whether a unit is convolution, norm and at most an activation that the kernels know."""
+    """Return whether a unit is convolution, norm and at most an activation that the kernels know."""
     parts = dict(unit.named_children())
     names = list(parts)
     return names[:2] == ["conv", "norm"] and (
@@ -35,7 +35,7 @@ def unit_fits(unit: nn.Module) -> bool:
 
 
 def run_unit(unit: nn.Module, value: Value) -> Normed:
-    """Applies convolution and norm of `unit`; its activation, and often its norm, wait for what comes next."""
+    """Apply convolution and norm of `unit`; its activation, and often its norm, wait for what comes next."""
     conv, norm = unit.conv, unit.norm
     if conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1:
         y = depthwise(value, conv.weight, stride=conv.stride[0], same=isinstance(conv, SameConv2d))
@@ -45,12 +45,12 @@ def run_unit(unit: nn.Module, value: Value) -> Normed:
 
 
 def plain(value: Value) -> Tensor:
-    """Returns the map with norm and activation applied."""
+    """Return the map with norm and activation applied."""
     return value if isinstance(value, Tensor) else norm_act(value)
 
 
 def run_excited(excite: SqueezeExcite, project: nn.Module, value: Value) -> Normed:
-    """Applies squeeze-and-excitation and the unit after it."""
+    """Apply squeeze-and-excitation and the unit after it."""
     y, pooled = norm_act_pool(value) if isinstance(value, Normed) else (value, value.mean((2, 3)))
     gate = _linear(excite.reduce, pooled)
     gate = _linear(excite.expand, excite.act(gate))
@@ -60,12 +60,12 @@ def run_excited(excite: SqueezeExcite, project: nn.Module, value: Value) -> Norm
 
 
 def _linear(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Applies a 1 x 1 convolution to pooled maps [n, c]: a matrix product, without the detours of a convolution."""
+    """Apply a 1 x 1 convolution to pooled maps [n, c]: a matrix product, without the detours of a convolution."""
     return functional.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 def block_fits(block: nn.Module) -> bool:
-    """Returns whether a block is a chain of units that the kernels know, with or without a plain shortcut around it."""
+    """Return whether a block is a chain of units that the kernels know, with or without a plain shortcut around it."""
     units = [block.get_submodule(name) for name in block.body]
     if block.tail or "shortcut" in block._modules or not units or isinstance(units[-1], SqueezeExcite):
         return False
@@ -79,7 +79,7 @@ def block_fits(block: nn.Module) -> bool:
 
 
 def run_block(units: list[nn.Module], value: Value, *, drop_path: DropPath | None) -> Tensor:
-    """Applies a block's units in order and, where it has a `drop_path`, adds what came in."""
+    """Apply a block's units in order and, where it has a `drop_path`, adds what came in."""
     if drop_path is not None:
         value = plain(value)
     shortcut = value
@@ -97,5 +97,5 @@ def run_block(units: list[nn.Module], value: Value, *, drop_path: DropPath | Non
 
 
 def run_head(head: nn.Module, x: Tensor) -> Tensor:
-    """Returns the pooled features [n, c] after the head."""
+    """Return the pooled features [n, c] after the head."""
     return norm_act_pool(run_unit(head, x))[1]

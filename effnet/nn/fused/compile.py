@@ -55,7 +55,7 @@ class _Unusable(NoLibrary):
 
 
 def load_library(cache: Path, functions: tuple[str, ...]) -> tuple[ctypes.CDLL, str]:
-    """Returns the library that has `functions`, compiled if `cache` has none to be trusted, and what went wrong.
+    """Return the library that has `functions`, compiled if `cache` has none to be trusted, and what went wrong.
 
     What went wrong is one line if the library could not be kept, and is compiled again by each process; else empty.
     Raises NoLibrary.
@@ -83,7 +83,7 @@ def load_library(cache: Path, functions: tuple[str, ...]) -> tuple[ctypes.CDLL, 
 def _build(
     source: str, command: list[str], functions: tuple[str, ...], *, folder: Path | None = None, key: str = ""
 ) -> ctypes.CDLL:
-    """Compiles, tries and loads the library, which is kept in `folder` if there is one."""
+    """Compile, tries and loads the library, which is kept in `folder` if there is one."""
     if folder:
         _remove_old(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
@@ -104,7 +104,7 @@ def _build(
 
 
 def _remove_old(folder: Path) -> None:
-    """Removes what processes left that were killed while they compiled."""
+    """Remove what processes left that were killed while they compiled."""
     for path in folder.glob(f"{_SCRATCH}*"):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - 3600:
@@ -123,7 +123,7 @@ def _compiler() -> str:
 
 
 def _run(command: list[str], *, what: str, seconds: float, scratch: str | None = None) -> bytes:
-    """Returns what a program prints; ends it, with what it has started, after `seconds`. Raises NoLibrary.
+    """Return what a program prints; ends it, with what it has started, after `seconds`. Raises NoLibrary.
 
     `scratch` is the folder for its temporary files.
     """
@@ -153,7 +153,7 @@ def _run(command: list[str], *, what: str, seconds: float, scratch: str | None =
 
 
 def _own_folder(cache: Path) -> Path | None:
-    """Returns the folder for libraries below the cache folder, or None if others can write to it or replace it.
+    """Return the folder for libraries below the cache folder, or None if others can write to it or replace it.
 
     Folders above it may be root's or this user's, and open to all only if sticky, as /tmp is. Those that a group
     shares are trusted: many systems give each user a group of their own.
@@ -178,7 +178,7 @@ def _own_folder(cache: Path) -> Path | None:
 
 
 def _kept(folder: Path, key: str) -> ctypes.CDLL | None:
-    """Returns a library that was kept before; its name holds its hash. Removes those that are damaged."""
+    """Return a library that was kept before; its name holds its hash. Removes those that are damaged."""
     for path in folder.glob(f"{key}-*.so"):
         digest = path.stem.removeprefix(f"{key}-")
         with contextlib.suppress(OSError):
@@ -189,7 +189,7 @@ def _kept(folder: Path, key: str) -> ctypes.CDLL | None:
 
 
 def _hash_of(path: Path) -> str:
-    """Returns the hash of a file that only this user can have written, or an empty text."""
+    """Return the hash of a file that only this user can have written, or an empty text."""
     try:
         with open(
             path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -204,7 +204,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _keep(library: Path, folder: Path, key: str) -> Path:
-    """Moves a library to its place, whole: its bytes are on the disk before its name is."""
+    """Move a library to its place, whole: its bytes are on the disk before its name is."""
     library.chmod(0o600)
     with open(library, "rb") as file:
         os.fsync(file.fileno())
@@ -214,7 +214,7 @@ def _keep(library: Path, folder: Path, key: str) -> Path:
 
 
 def _processor() -> bytes:
-    """Returns what tells this processor from others: a library made for one may be illegal on another."""
+    """Return what tells this processor from others: a library made for one may be illegal on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # a folder that machines share must not give one the other's

@@ -38,12 +38,12 @@ int effnet_depthwise(Shape s, const float *x, const float *w, float *y, int thre
     PARALLEL(threads) {
         long rows = s.n * s.out_height, end = begin_of(rows, ME + 1, ALL);
         for (long r = begin_of(rows, ME, ALL); r < end; r++) {
-            const float *picture = x + r / s.out_height * s.height * s.width * s.channels;
+            const float *image = x + r / s.out_height * s.height * s.width * s.channels;
             for (long ow = 0; ow < s.out_width; ow++) {
                 float *to = y + (r * s.out_width + ow) * s.channels;
-                if (s.size == 3) forward_pixel(s, 3, picture, w, to, r % s.out_height, ow);
-                else if (s.size == 5) forward_pixel(s, 5, picture, w, to, r % s.out_height, ow);
-                else forward_pixel(s, s.size, picture, w, to, r % s.out_height, ow);
+                if (s.size == 3) forward_pixel(s, 3, image, w, to, r % s.out_height, ow);
+                else if (s.size == 5) forward_pixel(s, 5, image, w, to, r % s.out_height, ow);
+                else forward_pixel(s, s.size, image, w, to, r % s.out_height, ow);
             }
         }
     }
@@ -88,12 +88,12 @@ int effnet_depthwise_input(Shape s, const float *dy, const float *w, float *dx, 
     PARALLEL(threads) {
         long rows = s.n * s.height, end = begin_of(rows, ME + 1, ALL);
         for (long r = begin_of(rows, ME, ALL); r < end; r++) {
-            const float *picture = dy + r / s.height * s.out_height * s.out_width * s.channels;
+            const float *image = dy + r / s.height * s.out_height * s.out_width * s.channels;
             for (long iw = 0; iw < s.width; iw++) {
                 float *to = dx + (r * s.width + iw) * s.channels;
-                if (s.size == 3) backward_pixel(s, 3, picture, w, to, r % s.height, iw);
-                else if (s.size == 5) backward_pixel(s, 5, picture, w, to, r % s.height, iw);
-                else backward_pixel(s, s.size, picture, w, to, r % s.height, iw);
+                if (s.size == 3) backward_pixel(s, 3, image, w, to, r % s.height, iw);
+                else if (s.size == 5) backward_pixel(s, 5, image, w, to, r % s.height, iw);
+                else backward_pixel(s, s.size, image, w, to, r % s.height, iw);
             }
         }
     }

@@ -62,7 +62,7 @@ def _laid_out(grad: Tensor) -> Tensor:
 
 
 def normed(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module | None) -> Normed:
-    """Returns `x` with its norm and activation to come; moves the running statistics of a norm in training."""
+    """Return `x` with its norm and activation to come; moves the running statistics of a norm in training."""
     x = _laid_out(x)
     number = 0 if act is None else ACTS[type(act)]
     if not norm.training:
@@ -80,7 +80,7 @@ def normed(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module | None) -> Normed:
 
 
 def norm_act(value: Normed, *, keep: Tensor | None = None, shortcut: Tensor | None = None) -> Tensor:
-    """Returns act(norm(map)) * keep[n] + shortcut."""
+    """Return act(norm(map)) * keep[n] + shortcut."""
     return _NormAct.apply(
         value.map, value.weight, value.bias, value.mean, value.inv, value.act, value.frozen, keep,
         None if shortcut is None else _laid_out(shortcut), False,
@@ -88,14 +88,14 @@ def norm_act(value: Normed, *, keep: Tensor | None = None, shortcut: Tensor | No
 
 
 def norm_act_pool(value: Normed) -> tuple[Tensor, Tensor]:
-    """Returns act(norm(map)) and its mean over height and width [n, c]."""
+    """Return act(norm(map)) and its mean over height and width [n, c]."""
     return _NormAct.apply(
         value.map, value.weight, value.bias, value.mean, value.inv, value.act, value.frozen, None, None, True
     )
 
 
 def depthwise(value: Normed | Tensor, weight: Tensor, *, stride: int, same: bool) -> Tensor:
-    """Returns the depthwise convolution of act(norm(map)), or of a map, with `weight` [c, 1, k, k].
+    """Return the depthwise convolution of act(norm(map)), or of a map, with `weight` [c, 1, k, k].
 
     It is padded by k // 2, or where `same` as TensorFlow does it.
     """
@@ -107,7 +107,7 @@ def depthwise(value: Normed | Tensor, weight: Tensor, *, stride: int, same: bool
 
 
 def scale_project(x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
-    """Returns the 1 x 1 convolution with `weight` [o, c, 1, 1] of x [n, c, h, w] times gate [n, c]."""
+    """Return the 1 x 1 convolution with `weight` [o, c, 1, 1] of x [n, c, h, w] times gate [n, c]."""
     return _ScaleProject.apply(x, gate.contiguous(), weight)
 
 
@@ -141,7 +141,7 @@ def _norm_act_backward(
     dx: Tensor,
     activated: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of the map, written to `dx`, of the norm's weight and of its bias.
+    """Return the gradients of the map, written to `dx`, of the norm's weight and of its bias.
 
     `dx` may be `dy`. Where `activated` is given it is filled with what the activation returned.
     """
@@ -186,7 +186,7 @@ def _shape(x: Tensor, weight: Tensor, stride: int, same: bool) -> Shape:
 
 
 def _taps(weight: Tensor) -> Tensor:
-    """Returns a kernel [c, 1, k, k] as the kernels want it: [k * k, c]."""
+    """Return a kernel [c, 1, k, k] as the kernels want it: [k * k, c]."""
     return weight.flatten(1).t().contiguous()
 
 
@@ -260,7 +260,7 @@ class _ScaleProject(Function):
 
 
 def _gradient(dy: Tensor, x: Tensor, weight: Tensor, *, which: int) -> Tensor:
-    """Returns a gradient of a 1 x 1 convolution: of the map for `which` 0, of the weight for 1."""
+    """Return a gradient of a 1 x 1 convolution: of the map for `which` 0, of the weight for 1."""
     mask = [which == 0, which == 1, False]
     return torch.ops.aten.convolution_backward(
         dy, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, mask

@@ -129,7 +129,7 @@ typedef struct {
     float *one, *two; /* sums [channels] of a thread */
 } Pass;
 
-/* What a pass does to `count` rows from row r, of picture i, and to the channels of one vector. */
+/* What a pass does to `count` rows from row r, of image i, and to the channels of one vector. */
 typedef void (*Visit)(const Pass *p, long r, long i, long c, long left, int count, int act);
 
 INLINE void visit_channels(const Pass *p, Visit visit, long r, long i, int count, int act) {
@@ -138,7 +138,7 @@ INLINE void visit_channels(const Pass *p, Visit visit, long r, long i, int count
     if (c < p->channels) visit(p, r, i, c, p->channels - c, count, act);
 }
 
-/* Rows are taken ROWS together and never of two pictures: what belongs to a channel or to a picture is read once for all
+/* Rows are taken ROWS together and never of two images: what belongs to a channel or to an image is read once for all
    of them. */
 INLINE void visit_rows(const Pass *p, Visit visit, long first, long end, int act) {
     for (long r = first; r < end;) {
@@ -249,7 +249,7 @@ int effnet_norm_act(const float *x, const float *scale, const float *shift, cons
                  .shortcut = shortcut, .y = y, .pool = pool};
     if (pool) memset(pool, 0, n * channels * sizeof(float));
     PARALLEL(threads) {
-        /* Whole pictures where their pools are wanted, else equal shares of all rows. */
+        /* Whole images where their pools are wanted, else equal shares of all rows. */
         long unit = pool ? rows : 1, units = n * rows / unit;
         visit_all(&pass, forward, begin_of(units, ME, ALL) * unit, begin_of(units, ME + 1, ALL) * unit, act);
     }

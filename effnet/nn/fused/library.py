@@ -41,7 +41,7 @@ class Kernels:
 
 @functools.cache
 def find_kernels() -> Kernels:
-    """Returns the compiled kernels; they are kept in the cache folder under source, compiler and processor."""
+    """Return the compiled kernels; they are kept in the cache folder under source, compiler and processor."""
     try:
         library, note = load_library(cache_folder(), tuple(_SIGNATURES))
         for name, arguments in _SIGNATURES.items():
@@ -55,5 +55,5 @@ def find_kernels() -> Kernels:
 
 
 def load_kernels() -> ctypes.CDLL | None:
-    """Returns the compiled kernels, or None if there are none: no compiler, no OpenMP, no place for them."""
+    """Return the compiled kernels, or None if there are none: no compiler, no OpenMP, no place for them."""
     return find_kernels().library

@@ -1,4 +1,4 @@
-"""Runtimes behind one face: pictures in, probabilities out. Each is imported in its own file, when asked for."""
+"""Runtimes behind one face: images in, probabilities out. Each is imported in its own file, when asked for."""
 
 import os
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ FRAGILE: tuple[Runtime, ...] = ("litert", "executorch")
 
 
 class Engine(Protocol):
-    """A model's file, opened. `side` and `channels` are its pictures', `classes` the width of what it returns."""
+    """A model's file, opened. `side` and `channels` are its images', `classes` the width of what it returns."""
 
     side: int
     channels: int
     classes: int
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 [batch, side, side, channels] to float32 [batch, classes].
+        """Map uint8 [batch, side, side, channels] to float32 [batch, classes].
 
         Raises InputError for other images, BundleError where the runtime fails.
         """
@@ -44,7 +44,7 @@ def open_engine(
     runtime: Runtime | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> Engine:
-    """Opens a model's file with `threads` threads (0: one a core); the runtime is told by the file's name.
+    """Open a model's file with `threads` threads (0: one a core); the runtime is told by the file's name.
 
     `digests` are those that its files must have (see effnet.runtime.model_file). Raises BundleError where the file is
     missing, is another or cannot be read, MissingExtraError where the runtime is not installed, InputError where this
@@ -57,12 +57,12 @@ def open_engine(
 
 
 def preload(runtime: Runtime) -> None:
-    """Imports a runtime, so that what it holds idle does not count as a model's memory."""
+    """Import a runtime, so that what it holds idle does not count as a model's memory."""
     _module(runtime).preload()
 
 
 def can_run(runtime: Runtime) -> bool:
-    """Returns whether effnet has an engine for `runtime`, be it installed or not; Core ML's run on a Mac alone."""
+    """Return whether effnet has an engine for `runtime`, be it installed or not; Core ML's run on a Mac alone."""
     return runtime in _MODULES
 
 

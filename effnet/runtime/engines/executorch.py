@@ -23,7 +23,7 @@ _KINDS = {0: "uint8", 6: "float32"}
 
 
 def preload() -> Any:
-    """Imports the runtime and returns its bindings."""
+    """Import the runtime and returns its bindings."""
     try:
         import torch  # noqa: F401 (the bindings are linked against it)
 
@@ -61,7 +61,7 @@ class ExecuTorchEngine(BaseEngine):
             raise BundleError(f"{path} must take one image at a time; it takes {image.sizes()[0]}")
 
     def _open(self) -> Any:
-        """Opens the file with the wanted number of threads and returns what `forward` takes and gives."""
+        """Open the file with the wanted number of threads and returns what `forward` takes and gives."""
         global _pools
         # ExecuTorch frees what it has read by name, and not what it is given: a large model would be held twice. So
         # it reads the file itself, which must still be the one that was checked.
@@ -97,7 +97,7 @@ def _kind_and_shape(meta: Any) -> tuple[str, list[object]]:
 
 
 def _after_fork() -> None:
-    """Gives a forked process a lock of its own: another thread may have held the one it got."""
+    """Give a forked process a lock of its own: another thread may have held the one it got."""
     global _lock
     _lock = threading.Lock()
 
@@ -112,7 +112,7 @@ def _cores() -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps from the terminal how the runtime reads the processor, which no setting turns off."""
+    """Keep from the terminal how the runtime reads the processor, which no setting turns off."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -125,5 +125,5 @@ def _silent() -> Iterator[None]:
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> ExecuTorchEngine:
-    """Opens a .pte; raises BundleError where it is missing or unreadable."""
+    """Open a .pte; raises BundleError where it is missing or unreadable."""
     return ExecuTorchEngine(path, threads=threads, digests=digests)

@@ -15,7 +15,7 @@ from effnet.runtime.model_file import read_model, reason
 
 
 def preload() -> Any:
-    """Imports the runtime and returns it."""
+    """Import the runtime and returns it."""
     try:
         from ai_edge_litert import interpreter
     except ImportError as error:
@@ -69,5 +69,5 @@ def _usable_cores() -> int:
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> LitertEngine:
-    """Opens a TFLite file; raises BundleError where it is missing or unreadable."""
+    """Open a TFLite file; raises BundleError where it is missing or unreadable."""
     return LitertEngine(path, threads=threads, digests=digests)

@@ -13,7 +13,7 @@ _KINDS = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 def preload() -> None:
-    """Imports the runtime."""
+    """Import the runtime."""
     import onnxruntime  # noqa: F401
 
 
@@ -45,5 +45,5 @@ class OnnxEngine(BaseEngine):
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OnnxEngine:
-    """Opens an ONNX file; raises BundleError where it is missing or unreadable."""
+    """Open an ONNX file; raises BundleError where it is missing or unreadable."""
     return OnnxEngine(path, threads=threads, digests=digests)

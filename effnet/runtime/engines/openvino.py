@@ -26,7 +26,7 @@ _KINDS = {"u8": "uint8", "f32": "float32"}
 
 
 def preload() -> Any:
-    """Imports the runtime and returns it."""
+    """Import the runtime and returns it."""
     try:
         import openvino
     except ImportError as error:
@@ -66,7 +66,7 @@ class OpenVinoEngine(BaseEngine):
             raise BundleError(f"OpenVINO {openvino.__version__} cannot read {path}: {reason(error)}") from error
 
     def _request(self, batch: int) -> Any:
-        """Returns what infers batches of this size; 0 is any."""
+        """Return what infers batches of this size; 0 is any."""
         if batch not in self._requests:
             if batch:
                 self._model.reshape([batch, self.side, self.side, self.channels])
@@ -122,7 +122,7 @@ def _kind_and_shape(port: Any) -> tuple[str, list[object]]:
 
 
 def _precision(core: Any, model: Any) -> str:
-    """Returns the precision to compute in: 32 bits unless the file asks for bfloat16 and the processor has it.
+    """Return the precision to compute in: 32 bits unless the file asks for bfloat16 and the processor has it.
 
     On processors with AMX the default would be bfloat16, whose probabilities differ from the trained network's.
     """
@@ -131,5 +131,5 @@ def _precision(core: Any, model: Any) -> str:
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OpenVinoEngine:
-    """Opens a model of OpenVINO's, or an ONNX file; raises BundleError where it is missing or unreadable."""
+    """Open a model of OpenVINO's, or an ONNX file; raises BundleError where it is missing or unreadable."""
     return OpenVinoEngine(path, threads=threads, digests=digests)

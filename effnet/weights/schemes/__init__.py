@@ -52,7 +52,7 @@ _SHOWN = 3
 
 
 def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
-    """Returns whose names these keys are; ResNets, which timm and torchvision name alike, count as torchvision's.
+    """Return whose names these keys are; ResNets, which timm and torchvision name alike, count as torchvision's.
 
     Raises WeightsError where no scheme fits.
     """
@@ -67,7 +67,7 @@ def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
 
 
 def foreign_names(spec: ArchSpec, scheme: Scheme) -> dict[str, str]:
-    """Returns the foreign name of every array of the network, by effnet's name.
+    """Return the foreign name of every array of the network, by effnet's name.
 
     Raises WeightsError where the scheme has no names for such a network.
     """
@@ -81,7 +81,7 @@ def foreign_names(spec: ArchSpec, scheme: Scheme) -> dict[str, str]:
 
 
 def foreign_shapes(spec: ArchSpec, scheme: Scheme) -> dict[str, Shape]:
-    """Returns the shape of every array of the network, by its foreign name and in its foreign layout."""
+    """Return the shape of every array of the network, by its foreign name and in its foreign layout."""
     names, shapes = foreign_names(spec, scheme), {}
     for name, layer in parametrised(spec):
         for part in parts(layer):
@@ -93,7 +93,7 @@ def foreign_shapes(spec: ArchSpec, scheme: Scheme) -> dict[str, Shape]:
 
 
 def root_of(key: str, scheme: Scheme) -> str:
-    """Returns the part of a network that an array of this plain name belongs to: stem, blocks, head or classifier."""
+    """Return the part of a network that an array of this plain name belongs to: stem, blocks, head or classifier."""
     if scheme == "keras":
         return re.sub(r"^(stem|block|top)[_\d].*", r"\1", key.partition("/")[0])
     if scheme == "tensorflow":
@@ -118,7 +118,7 @@ def _foreign_key(foreign: str, name: str, *, op: str, part: str, scheme: Scheme)
 
 
 def plain_arrays(arrays: Mapping[str, np.ndarray], scheme: Scheme) -> dict[str, np.ndarray]:
-    """Returns the arrays that belong to a network, under the names of `foreign_names`.
+    """Return the arrays that belong to a network, under the names of `foreign_names`.
 
     Left out are batch counters, what an optimizer keeps, and Keras' preprocessing layers. TensorFlow's moving
     averages stand for their variables.
@@ -131,7 +131,7 @@ def plain_arrays(arrays: Mapping[str, np.ndarray], scheme: Scheme) -> dict[str, 
 
 
 def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme, where: str) -> Arrays:
-    """Returns foreign weights as effnet's state of the network: its names, torch's layout, 32-bit.
+    """Return foreign weights as effnet's state of the network: its names, torch's layout, 32-bit.
 
     `where` names the file in errors. Raises WeightsError where a key is missing or unknown, a shape differs, a
     number is not finite, or a variance is below 0.
@@ -152,7 +152,7 @@ def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Schem
 
 
 def from_effnet(state: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme) -> Arrays:
-    """Returns effnet's state of the network under a scheme's names and in its layout, 32-bit.
+    """Return effnet's state of the network under a scheme's names and in its layout, 32-bit.
 
     Raises WeightsError where the state is not that of the network, or the scheme has no names for it.
     """

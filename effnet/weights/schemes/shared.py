@@ -27,18 +27,18 @@ TENSORFLOW_PARTS = {
 
 
 def parametrised(spec: ArchSpec) -> Iterator[tuple[str, Layer]]:
-    """Yields the layers that have parameters, with their names."""
+    """Yield the layers that have parameters, with their names."""
     return ((name, layer) for name, layer in named_layers(spec) if layer.op in TORCH_PARTS)
 
 
 def parts(layer: Layer) -> tuple[str, ...]:
-    """Returns torch's names of this layer's arrays."""
+    """Return torch's names of this layer's arrays."""
     names = TORCH_PARTS[layer.op]
     return names if layer.bias or layer.op == "norm" else names[:1]
 
 
 def shape_of(layer: Layer, part: str) -> Shape:
-    """Returns the shape of one array of this layer, in torch's layout."""
+    """Return the shape of one array of this layer, in torch's layout."""
     if part != "weight" or layer.op == "norm":
         return (layer.out_channels,)
     shape = (layer.out_channels, layer.in_channels // layer.groups)
@@ -46,12 +46,12 @@ def shape_of(layer: Layer, part: str) -> Shape:
 
 
 def is_depthwise(name: str) -> bool:
-    """Says whether a layer of this name is the depthwise convolution; a width of one would hide it in the shapes."""
+    """Say whether a layer of this name is the depthwise convolution; a width of one would hide it in the shapes."""
     return name.endswith(".depthwise.conv")
 
 
 def tensorflow_shape(shape: Shape, *, depthwise: bool) -> Shape:
-    """Returns the shape that TensorFlow gives an array of this shape in torch."""
+    """Return the shape that TensorFlow gives an array of this shape in torch."""
     if len(shape) == 4:
         out, inner, height, width = shape
         return (height, width, out, inner) if depthwise else (height, width, inner, out)
@@ -59,21 +59,21 @@ def tensorflow_shape(shape: Shape, *, depthwise: bool) -> Shape:
 
 
 def to_tensorflow(array: np.ndarray, *, depthwise: bool) -> np.ndarray:
-    """Returns an array in TensorFlow's layout: convolutions HWIO, depthwise ones HWC1, dense ones transposed."""
+    """Return an array in TensorFlow's layout: convolutions HWIO, depthwise ones HWC1, dense ones transposed."""
     if array.ndim == 4:
         return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     return array.T
 
 
 def from_tensorflow(array: np.ndarray, *, depthwise: bool) -> np.ndarray:
-    """Undoes `to_tensorflow`."""
+    """Undo `to_tensorflow`."""
     if array.ndim == 4:
         return array.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
     return array.T
 
 
 def name_layers(spec: ArchSpec, *, ends: LayerNames, name_block: NameBlock) -> LayerNames:
-    """Returns the foreign names of all layers with parameters.
+    """Return the foreign names of all layers with parameters.
 
     `ends` names stem, head and classifier. `name_block` gets the stage, the place in the stage, the place in
     the network, the block, and the rest of the layer's name (`expand.conv`).
@@ -92,7 +92,7 @@ def name_layers(spec: ArchSpec, *, ends: LayerNames, name_block: NameBlock) -> L
 
 
 def is_resnet(spec: ArchSpec, *, scheme: str) -> bool:
-    """Says whether all blocks are those of a ResNet; raises WeightsError for a mixture, which only effnet has."""
+    """Say whether all blocks are those of a ResNet; raises WeightsError for a mixture, which only effnet has."""
     ours = {block.kind in RESNET_KINDS for block in spec.blocks}
     if len(ours) == 2 or (True in ours and spec.head_channels):
         raise refuse(scheme, "a network that mixes the blocks of ResNets and EfficientNets")
@@ -100,5 +100,5 @@ def is_resnet(spec: ArchSpec, *, scheme: str) -> bool:
 
 
 def refuse(scheme: str, what: str) -> WeightsError:
-    """Returns the error for a network that a scheme has no names for."""
+    """Return the error for a network that a scheme has no names for."""
     return WeightsError(f"the weights' naming scheme {scheme!r} has no names for {what}; save it under effnet's names")

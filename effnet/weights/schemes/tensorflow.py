@@ -36,7 +36,7 @@ _ORDER = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Returns TensorFlow's names of the layers; raises WeightsError where it has none."""
+    """Return TensorFlow's names of the layers; raises WeightsError where it has none."""
     for block in spec.blocks:
         if block.kind in RESNET_KINDS:
             raise refuse("tensorflow", f"a {block.kind} block")
@@ -61,7 +61,7 @@ def _counted(name: str, number: int) -> str:
 
 
 def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the variables under the names that `layer_names` uses.
+    """Return the variables under the names that `layer_names` uses.
 
     The moving average of a variable stands for it where there is one, as the published accuracy is that of the
     averages. Step counters and what an optimizer keeps are left out.

@@ -35,7 +35,7 @@ _RESNET_BLOCK = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Returns timm's names of the layers; raises WeightsError where it has none."""
+    """Return timm's names of the layers; raises WeightsError where it has none."""
     if is_resnet(spec, scheme="timm"):
         return resnet_names(spec)
     return name_layers(spec, ends=_ENDS, name_block=_name_block)
@@ -46,7 +46,7 @@ def _name_block(stage: int, place: int, number: int, block: BlockSpec, rest: str
 
 
 def resnet_names(spec: ArchSpec) -> LayerNames:
-    """Returns the names of a ResNet's layers, which timm and torchvision share."""
+    """Return the names of a ResNet's layers, which timm and torchvision share."""
 
     def name_block(stage: int, place: int, number: int, block: BlockSpec, rest: str) -> str:
         return f"layer{stage + 1}.{place}.{_RESNET_BLOCK[rest]}"

@@ -1,4 +1,4 @@
-"""The pictures that exports are made, checked and scored with."""
+"""The images that exports are made, checked and scored with."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from effnet.runtime.predictor import Predictor
 from effnet.weights.labels import choose_images, numbered, read_as_fitted
 
 CHECKED = 64
-# Ranges of int8 need no more pictures: NNCF and ONNX Runtime take 100 to 300.
+# Ranges of int8 need no more images: NNCF and ONNX Runtime take 100 to 300.
 CALIBRATED = 256
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pictures:
-    """`check` is uint8 [pictures, R, R, C], random where `random`; `calibration` likewise, None where there is none.
+class Images:
+    """`check` is uint8 [images, R, R, C], random where `random`; `calibration` likewise, None where there is none.
 
     `scored` are the labelled images to score exports on and `part` which they are; `unscored` says why there are none
     though there are data. `judged` decides whether fewer bits keep the accuracy: the validation split, as in fit and
@@ -47,29 +47,29 @@ def gather(
     folder: str | os.PathLike[str],
     calibrated: int = 0,
     seed: int = 0,
-) -> Pictures:
-    """Returns the pictures of `data` for the bundle `folder`: `calibrated` ones, those to score, and some to check.
+) -> Images:
+    """Return the images of `data` for the bundle `folder`: `calibrated` ones, those to score, and some to check.
 
-    Data that the bundle was fitted on are split as they were then, so that none of the test pictures was trained on. Of
-    other data all are scored or, where some must calibrate, those of a test split. Which training pictures calibrate
-    depends on `seed` and the labels alone. Without data random pictures are for checking.
-    Raises DataError where no picture can be read or where those that calibrate are all of one class, InputError where
-    pictures must calibrate and there are no data.
+    Data that the bundle was fitted on are split as they were then, so that none of the test images was trained on. Of
+    other data all are scored or, where some must calibrate, those of a test split. Which training images calibrate
+    depends on `seed` and the labels alone. Without data random images are for checking.
+    Raises DataError where no image can be read or where those that calibrate are all of one class, InputError where
+    images must calibrate and there are no data.
     """
     preprocess = config.preprocess
     if data is None:
         if calibrated:
             raise InputError(
-                "int8 finds the ranges of its numbers on training pictures; give those that the bundle was trained on: "
+                "int8 finds the ranges of its numbers on training images; give those that the bundle was trained on: "
                 "--data DATA"
             )
         shape = (CHECKED, preprocess.resolution, preprocess.resolution, preprocess.channels)
-        return Pictures(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
+        return Images(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
     if calibrated:
         dataset = read_as_fitted(data, folder=folder, config=config)
         parts = (dataset.train, dataset.val, dataset.test)
         train, val, test = (numbered(split, dataset.class_names, config) for split in parts)
-        return Pictures(
+        return Images(
             check=_check(test, preprocess),
             random=False,
             calibration=calibration_images(
@@ -82,15 +82,15 @@ def gather(
     try:
         chosen = choose_images(data, folder=folder, config=config)
     except DataError as error:
-        # Pictures of other things cannot be scored, but they can show whether two runtimes agree.
+        # Images of other things cannot be scored, but they can show whether two runtimes agree.
         sources = [source for part in list_source(data).parts.values() for source in part.sources]
         unlabelled = Split(sources=sources, labels=np.zeros(len(sources), np.int64))
-        return Pictures(check=_check(unlabelled, preprocess), random=False, unscored=str(error))
+        return Images(check=_check(unlabelled, preprocess), random=False, unscored=str(error))
     try:
         judged = choose_images(data, folder=folder, config=config, part="val").split
     except DataError:  # data that the bundle was not fitted on, and that are not split
         judged = chosen.split
-    return Pictures(
+    return Images(
         check=_check(chosen.split, preprocess), random=False, scored=chosen.split, part=chosen.part, judged=judged
     )
 
@@ -102,10 +102,10 @@ def _check(split: Split, preprocess: Preprocess) -> np.ndarray:
 def calibration_images(
     train: Split, preprocess: Preprocess, *, class_names: Sequence[str], count: int = CALIBRATED, seed: int = 0
 ) -> np.ndarray:
-    """Returns `count` readable training pictures, uint8 [pictures, R, R, C], as preprocessing makes them.
+    """Return `count` readable training images, uint8 [images, R, R, C], as preprocessing makes them.
 
     Every class gives as many as any other, as far as it has them; which, depends on `seed` and the labels alone. Raises
-    DataError where no picture can be read or, of more classes, all are of one: ranges found on them would not suit the
+    DataError where no image can be read or, of more classes, all are of one: ranges found on them would not suit the
     others.
     """
     rng, labels = np.random.default_rng(seed), train.labels
@@ -115,16 +115,16 @@ def calibration_images(
     images, kept = _load(train, order, preprocess, most=count)
     drawn = set(labels[kept].tolist())
     if len(drawn) < 2 <= len(class_names):
-        remedy = "ask for more pictures (--images)" if count == 1 else "give the data that the network was trained on"
+        remedy = "ask for more images (--images)" if count == 1 else "give the data that the network was trained on"
         raise DataError(
-            f"pictures of at least two classes must calibrate int8; the {len(images)} that were drawn are all of "
+            f"images of at least two classes must calibrate int8; the {len(images)} that were drawn are all of "
             f"{class_names[drawn.pop()]!r}: {remedy}"
         )
     return images
 
 
 def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int) -> tuple[np.ndarray, list[int]]:
-    """Returns the first `most` readable pictures in this order as the model takes them, and their indices."""
+    """Return the first `most` readable images in this order as the model takes them, and their indices."""
     images: list[np.ndarray] = []
     kept: list[int] = []
     for index in map(int, order):
@@ -136,11 +136,11 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
         if len(images) == most:
             break
     if not images:
-        raise DataError("an export needs at least one picture that can be read; none can")
+        raise DataError("an export needs at least one image that can be read; none can")
     return np.stack(images), kept
 
 
 def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None = None) -> tuple[float, int]:
-    """Returns the share of the readable pictures of `split` that the export names right, and how many those are."""
+    """Return the share of the readable images of `split` that the export names right, and how many those are."""
     rows, indices = predict_split(predictor, split, progress=progress)
     return float((rows.argmax(1) == split.labels[indices]).mean()), len(indices)
