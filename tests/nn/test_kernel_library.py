@@ -142,7 +142,7 @@ def test_what_another_user_can_write_is_not_loaded(what, cache, copying):
     assert found.library is not None
     assert copying() == 2
     if what != "library":
-        assert found.note.startswith(f"{cache}/kernels cannot keep the compiled kernels (others can write there")
+        assert found.note.startswith(f"{cache}/kernels cannot keep the compiled kernels (other users can write there")
         assert "\n" not in found.note
 
 
@@ -152,7 +152,7 @@ def test_a_folder_that_all_can_write_to_is_closed_and_one_below_it_not_used(cach
     assert load_anew().note == ""
     assert stat.S_IMODE((cache / "kernels").stat().st_mode) == 0o700
     cache.chmod(0o777)
-    assert "others can write there" in load_anew().note
+    assert "other users can write there" in load_anew().note
     cache.chmod(0o1777)  # as /tmp
     assert load_anew().note == ""
 
@@ -161,7 +161,7 @@ def test_a_folder_that_all_can_write_to_is_closed_and_one_below_it_not_used(cach
     "script, reason",
     [
         ("exit 1", "the C compiler fails with code 1"),
-        ("exit 0", "the C compiler makes no library"),
+        ("exit 0", "the C compiler produces no library"),
         ('echo garbage > "$out"', "the compiled library fails with code 1"),
         ('head -c 60000 {compiled} > "$out"', "the compiled library fails with code"),
         ("sleep 1000 & wait", "the C compiler does not end within 0.3 seconds"),
@@ -173,7 +173,7 @@ def test_a_compiler_that_fails_is_as_good_as_none(script, reason, cache, compile
     compiler(script.format(compiled=compiled))
     found = load_anew()
     assert found.library is None
-    assert found.note.startswith(f"a CPU trains without effnet's own kernels, more slowly: {reason}")
+    assert found.note.startswith(f"CPU training is slower, without effnet's fused kernels: {reason}")
     assert kept(cache) == []
 
 
