@@ -25,7 +25,7 @@ def test_shard_says_what_it_wrote(run_cli, tiny_images, tmp_path):
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "The images were split 70% train, 15% val, 15% test, stratified with seed 3.",
-        "The input has 1 channel: all of the 42 images that were sampled are grey.",
+        "The input has 1 channel: all of the 42 sampled images are grey.",
         "train: 42 images in 5 shards, 0.1 MB",
         "val: 9 images in 1 shards, 0.0 MB",
         "test: 9 images in 1 shards, 0.0 MB",

@@ -51,7 +51,7 @@ def test_copies_of_one_file_in_many_classes_are_on_one_side(make_folder, seed) -
     assert len(set(where)) == 1
     assert not find_leaks(dataset).names
     assert (
-        "8 images have files that are equal to others, in 1 group; a split that is made here keeps each on one side."
+        "8 images have files identical to others, in 1 group; a generated split keeps each group on one side."
         in dataset.notes
     )
     assert sum(len(getattr(dataset, split)) for split in SPLITS) == 103
@@ -164,9 +164,9 @@ def test_a_pattern_of_the_path_groups(make_folder) -> None:
     clips = {split: {Path(s).parent.name[-1] for s in getattr(dataset, split).sources} for split in SPLITS}
     assert not clips["train"] & (clips["val"] | clips["test"])
     assert not clips["val"] & clips["test"]
-    with pytest.raises(DataError, match=r"--group-by must be a regular expression; '\(' is none"):
+    with pytest.raises(DataError, match=r"--group-by must be a regular expression; got '\('"):
         read_dataset(root, group_by="(")
-    with pytest.raises(DataError, match=r"'patient' is found in none of 64; the first path is 'a/a-clip0/000.png'"):
+    with pytest.raises(DataError, match=r"'patient' matches none of 64; the first path is 'a/a-clip0/000.png'"):
         read_dataset(root, group_by="patient")
 
 

@@ -94,7 +94,7 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tiff((259, 3, 1, 8), (322, 4, 1, 30_000), (323, 4, 1, 30_000), (324, 4, 1, 8), (325, 4, 1, 99)),
         TOO_MUCH,
     ),
-    "an icon of six million pixels": (icon, "an icon must have at most 4,194,304 pixels, it holds 3000 x 2000"),
+    "an icon of six million pixels": (icon, "an icon must have at most 4,194,304 pixels; it has 3000 x 2000"),
     "a frame beyond the screen": (
         lambda: GIF[:FRAME] + b"," + struct.pack("<HHHH", 0, 0, 12_000, 9_000) + GIF[FRAME + 9 :],
         "more than 100,000,000 pixels|at most 100,000,000 pixels",
