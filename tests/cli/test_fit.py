@@ -91,7 +91,7 @@ def test_words_that_are_no_numbers_are_refused(words, tiny_images, run_cli):
     "folders, message",
     [
         (None, "DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of digits; there is no"),
-        ([], "is empty; expected one subfolder a class"),
+        ([], "is empty; expected one subfolder per class"),
         (["dark"], r"(2|two) classes"),
     ],
 )

@@ -107,7 +107,7 @@ def test_two_folders_for_one_split_are_an_error(make_folder) -> None:
 
 def test_layouts_that_cannot_be_used_say_what_is_expected(make_folder, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="is empty; expected one subfolder a class"):
+    with pytest.raises(DataError, match="is empty; expected one subfolder per class"):
         read_dataset(tmp_path / "empty")
     with pytest.raises(DataError, match=r"holds 3 images but no class folders.*CSV"):
         read_dataset(make_folder({".": 3}, root="flat"))

@@ -108,7 +108,7 @@ def test_files_that_are_no_images_are_skipped_or_refused(make_folder, tmp_path):
         "003.png": "no such file or directory",
     }
     assert sum(shard.count for shard in written.shards) == 23
-    with pytest.raises(DataError, match=r"strict needs every file to be usable, 2 cannot be used"):
+    with pytest.raises(DataError, match=r"strict needs every file to be usable, but 2 cannot be used"):
         write_shards(dataset, tmp_path / "strict", strict=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
 

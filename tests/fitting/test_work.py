@@ -47,7 +47,7 @@ def test_a_fit_finds_out_what_suits_the_images_and_says_it_everywhere(wide):
     found = (
         "Images are squashed whole to the square that the network sees: a centre crop would lose 75% of the width of "
         "the median image, and nearly all have one aspect ratio.",
-        'Images are not mirrored in training: the classes "left" and "right" differ by left and right only.',
+        'Images are not mirrored in training: the classes "left" and "right" differ only in left and right.',
     )
     for sentence in found:
         assert sentence in said
