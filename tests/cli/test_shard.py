@@ -54,7 +54,7 @@ def test_shards_are_inspected_as_their_folder_is(run_cli, tiny_images, tmp_path)
 
 def test_shards_are_never_written_among_the_images(run_cli, tiny_images):
     message = refused(run_cli("shard", tiny_images, tiny_images / "shards"))
-    assert message.startswith(f"OUT must lie outside of DATA ({tiny_images}), but ")
+    assert message.startswith(f"OUT must be outside of DATA ({tiny_images}), but ")
     assert not (tiny_images / "shards").exists()
 
 

@@ -139,7 +139,7 @@ def test_one_bit_and_32_bit_modes() -> None:
 
     assert grey([0, 0.5, 1.004], "float32") == [0, 127, 255]
     assert grey([float("nan"), 1, -0.004], "float32") == [0, 255, 0]
-    with pytest.raises(ImageError, match=r"real numbers must lie in 0\.\.1 where no value range is known, .* 200\.4"):
+    with pytest.raises(ImageError, match=r"real numbers must lie in 0\.\.1 if no value range is known, .* 200\.4"):
         grey([0, 200.4], "float32")
     with pytest.raises(ImageError, match="int32 values need a value range"):
         grey([0, 128, 255], "int32")

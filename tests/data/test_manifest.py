@@ -113,7 +113,11 @@ def test_a_repeated_row_is_ignored(images: Path) -> None:
         ("m.csv", "\npath,label\n", "line 1: .*path is missing, received none"),
         ("m.csv", ",,\n", "line 1: .*path is missing"),
         ("m.csv", "x" * 9000 + "\n", "line 1: .*path is missing, received x{297}[.]{3}"),
-        ("m.csv", "path,label" + ",x" * 999 + "\n", "line 1: a manifest must have at most 1000 columns, received 1,001"),
+        (
+            "m.csv",
+            "path,label" + ",x" * 999 + "\n",
+            "line 1: a manifest must have at most 1000 columns, received 1,001",
+        ),
         ("m.csv", "path,label\nx.png," + "9" * 5000, "line 2: label must have at most 1,000 characters"),
         ("m.jsonl", '{"path": "x", "label": %s}\n' % ("9" * 5000), "line 1: not valid JSON .*at most 64 bits"),
         ("m.jsonl", '\n{"path": "x", "label": NaN}\n', "line 2: not valid JSON .*finite numbers; got NaN"),

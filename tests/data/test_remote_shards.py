@@ -112,11 +112,11 @@ def test_a_dropped_connection_is_taken_up_again(served, folder):
 
 def test_a_shard_that_is_not_there_is_one_line(served):
     with pytest.raises(
-        DataError, match=r"nowhere\.tar must be a shard, but the server answers 404 Not Found"
+        DataError, match=r"nowhere\.tar must be a shard, but the server returned 404 Not Found"
     ) as raised:
         read_dataset(f"{served.url}/data/nowhere.tar")
     assert "\n" not in str(raised.value)
-    with pytest.raises(DataError, match=r"a URL must end in \.tar or lead to a folder with effnet-shards\.json"):
+    with pytest.raises(DataError, match=r"a URL must end in \.tar or name a folder with effnet-shards\.json"):
         read_dataset(f"{served.url}/empty")
 
 

@@ -161,7 +161,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(make_folder, tmp_path, 
     ran = run_python("-c", _SMALL_DISK, folder, tmp_path / "out")
     assert ran.err == ""
     assert ran.out.startswith("OUT must be a folder that can be written to, but ")
-    assert ran.out.endswith("(File too large); nothing half-written was left\n")
+    assert ran.out.endswith("(File too large); no incomplete files were left\n")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

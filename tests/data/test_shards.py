@@ -234,9 +234,9 @@ BAD_MEMBERS = [
     ([*GOOD, ("b.png", png()), ("b.json", b'{"label": true}')], "received True"),
     ([*GOOD, ("b.png", png()), ("b.json", b'{"label"')], r"b\.json must hold a label as text or JSON"),
     ([*GOOD, ("b.png", png()), ("b.cls", b"\xff\xfe")], r"b\.cls must hold a label as text or JSON"),
-    ([*GOOD, *samples(1)], "must hold each key once, together, but 00000 comes again later"),
+    ([*GOOD, *samples(1)], "must hold the members of a key together, but 00000 occurs again later"),
     ([*GOOD, GOOD[-1]], r"must hold each member once, but 00003\.cls is in it twice"),
-    ([("b.png", png()), ("b.jpg", png()), ("b.cls", b"1")], r"one image a key, but b has b\.png and b\.jpg"),
+    ([("b.png", png()), ("b.jpg", png()), ("b.cls", b"1")], r"one image per key, but b has b\.png and b\.jpg"),
 ]
 
 
@@ -299,7 +299,7 @@ def test_labels_beyond_the_class_names_are_refused(shards):
 def test_a_label_by_name_must_be_a_class_of_the_index(shards):
     change_index(shards, class_names=["cat", "dog"])
     make_tar(shards / "train-000000.tar", [("a.png", png()), ("a.cls", b"dogg")])
-    with pytest.raises(DataError, match=r"a\.png: the label dogg is no class of .*; did you mean 'dog'\?"):
+    with pytest.raises(DataError, match=r"a\.png: the label dogg is not a class of .*; did you mean 'dog'\?"):
         read_dataset(_without_sizes(shards))
 
 
@@ -314,10 +314,10 @@ def _without_sizes(out):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "must be an index as `effnet shard` writes it"),
+        ("{", "must be an index written by `effnet shard`"),
         ('{"format": 2}', "its format is 2, this effnet reads 1"),
         ("[]", "must be an index"),
-        ('{"format": 1, "class_names": ["a", "a"], "shards": []}', "a class name comes twice"),
+        ('{"format": 1, "class_names": ["a", "a"], "shards": []}', "a class name occurs twice"),
         (
             '{"format": 1, "class_names": [], "shards": [{"file": "../x.tar", "split": "train", "count": 1, '
             '"size_bytes": 1, "sha256": ""}]}',
@@ -335,7 +335,7 @@ def test_a_shard_that_its_index_does_not_describe_is_refused(shards):
     index = change_index(shards)
     index["shards"][0]["count"] += 1
     change_index(shards, shards=index["shards"])
-    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as its index says, but holds 5"):
+    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as in its index, but holds 5"):
         read_dataset(shards)
     (shards / "train-000001.tar").unlink()
     with pytest.raises(DataError, match=r"every shard that .* lists must be beside it, but 1 of .* train-000001\.tar"):
@@ -378,7 +378,7 @@ def test_a_shard_that_changes_is_noticed(shards):
         file.write(bytes(512))
     split = dataset.train
     lost = next(i for i, source in enumerate(split.sources) if source.name.startswith("train-000001"))
-    with pytest.raises(DataError, match=r"train-000001\.tar must stay as it was listed"):
+    with pytest.raises(DataError, match=r"train-000001\.tar must not change"):
         load_image(split, lost, channels=3)
 
 

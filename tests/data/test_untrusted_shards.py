@@ -244,5 +244,5 @@ def test_a_name_that_no_disk_takes_is_kept_under_another(served):
 def test_a_redirect_to_a_file_of_this_machine_is_refused(cache):
     with serving_raw() as server:
         server.answers = [head(status="404 x"), head("Location: file:///etc/passwd", status="302 Found"), whole(SHARD)]
-        refused(f"{server.url}/x.tar", "the server answers 302 .*file:///etc/passwd' is not allowed; check the URL")
+        refused(f"{server.url}/x.tar", "the server returned 302 .*file:///etc/passwd' is not allowed; check the URL")
     assert kept(cache) == []
