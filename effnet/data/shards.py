@@ -73,7 +73,7 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
                 shard, members = future.result()
                 if shard.count and len(members) != shard.count:
                     raise DataError(
-                        f"{shard.name} must hold {shard.count} images, as in its index, but holds {len(members)}; write "
+                        f"{shard.name} must hold {shard.count} images, as in its index; it holds {len(members)}: write "
                         "the shards again"
                     )
                 yield shard, members

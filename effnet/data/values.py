@@ -82,8 +82,8 @@ def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Data
         if len({is_real(kind) for kind in names}) > 1:
             shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds if kind in names)
             raise DataError(
-                f"images of more than 8 bits must all hold integers or all real numbers, but these have both ({shown}): "
-                "no range suits both; store them alike, or give black and white with --value-range LOW,HIGH"
+                f"images of more than 8 bits must all hold integers or all real numbers; these hold both ({shown}), "
+                "and no range suits both: store them alike, or give black and white with --value-range LOW,HIGH"
             )
         found, reason = suited_range(values, (least, most), real=is_real(next(iter(names))))
     doubt = _doubt(values, found)

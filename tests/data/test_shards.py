@@ -335,7 +335,7 @@ def test_a_shard_that_its_index_does_not_describe_is_refused(shards):
     index = change_index(shards)
     index["shards"][0]["count"] += 1
     change_index(shards, shards=index["shards"])
-    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as in its index, but holds 5"):
+    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as in its index; it holds 5"):
         read_dataset(shards)
     (shards / "train-000001.tar").unlink()
     with pytest.raises(DataError, match=r"every shard that .* lists must be beside it, but 1 of .* train-000001\.tar"):
