@@ -121,6 +121,6 @@ def shown(value: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as "; did you mean 'b0'?" for an unknown name, or an empty text."""
+    """Return a hint such as "; did you mean 'b0'?" for an unknown name, or an empty string."""
     close = difflib.get_close_matches(name[:_SHOWN], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

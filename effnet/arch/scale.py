@@ -159,10 +159,10 @@ def solve_phi(
     resolution: int | None = None,
     tolerance: float = 1e-4,
 ) -> float:
-    """Return the largest phi, to `tolerance`, whose network keeps every bound.
+    """Return the largest phi, to `tolerance`, whose network meets every limit.
 
-    Costs never fall as phi rises when alpha, beta and gamma are at least 1, so bisection is exact. Raises
-    SpecError where not even the smallest network (phi = -32) keeps the bounds, or where no bound is given.
+    Costs never fall as phi rises if alpha, beta and gamma are at least 1, so bisection is exact. Raises SpecError
+    if even the smallest network (phi = -32) exceeds a limit, or if no limit is given.
     """
     if max_macs is None and max_params is None:
         raise SpecError("solving for phi needs max_macs or max_params")
@@ -180,8 +180,8 @@ def solve_phi(
     if not fits(low):
         least = measure(low)
         raise SpecError(
-            f"no scaling of {spec.name} keeps these bounds: the smallest has {least.macs} MACs and "
-            f"{least.params} parameters; asked were at most {'any' if max_macs is None else max_macs} MACs "
+            f"no scaling of {spec.name} meets these limits: the smallest has {least.macs} MACs and "
+            f"{least.params} parameters; the limits are {'any' if max_macs is None else max_macs} MACs "
             f"and {'any' if max_params is None else max_params} parameters"
         )
     while high - low > tolerance:

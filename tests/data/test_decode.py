@@ -45,7 +45,7 @@ def test_grey_is_the_luma_of_pillow() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_image_upright(kind: str, orientation: int) -> None:
-    # Source: EXIF 2.32, tag 0x0112: what is done to the stored pixels to show them.
+    # Source: EXIF 2.32, tag 0x0112: the transformation of the stored pixels for display.
     shown = {
         1: QUADRANTS,
         2: np.fliplr(QUADRANTS),

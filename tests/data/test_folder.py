@@ -215,7 +215,7 @@ def test_grey_images_ask_for_one_channel(make_folder) -> None:
 
 
 class FakeEntry:
-    """A directory entry that fails when something asks for more than the folder's own record."""
+    """A directory entry that fails if more than the folder's own record is read."""
 
     def __init__(self, path: str, folder: bool) -> None:
         self.path, self.name, self._folder = path, os.path.basename(path), folder

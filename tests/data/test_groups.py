@@ -1,4 +1,4 @@
-"""Equal files, groups by column and by pattern, and near-identical images: none is on two sides of a split."""
+"""Identical files, groups by column and by pattern, and near-identical images: none is on two sides of a split."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def sides(dataset) -> dict[str, str]:
 
 
 def photo(seed: int, side: int = 96) -> Image.Image:
-    """Return smooth shapes with a little noise, as photographs have them; another seed is another image."""
+    """Return smooth shapes with a little noise, like a photograph; another seed gives another image."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
@@ -77,7 +77,7 @@ def test_only_files_of_one_size_are_opened(make_folder, monkeypatch) -> None:
 
 
 def old_split(labels, *, seed, names):
-    """Return the split as it was before there were groups."""
+    """Return the split of the code before groups were added."""
     import zlib
 
     groups: dict[str, list[int]] = {}
@@ -185,7 +185,7 @@ def test_all_images_in_one_group_cannot_be_held_out(make_folder) -> None:
 
 @pytest.fixture
 def recoded(tmp_path: Path) -> Path:
-    """Two classes of 20 images, and of 8 of these another size or quality under another name."""
+    """Two classes of 20 images, 8 of which also exist in another size or quality under another name."""
     root = tmp_path / "photos"
     for number, name in enumerate(("a", "b")):
         (root / name).mkdir(parents=True)

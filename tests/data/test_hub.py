@@ -1,4 +1,4 @@
-"""Data sets of the package `datasets`, made by it: saved to disk, folders of images, and what is missing."""
+"""Data sets made with the package `datasets`: saved to disk, image folders, and missing parts."""
 
 import sys
 
@@ -21,7 +21,7 @@ def make_image(value):
 
 
 def table(count, *, start=0, names=("cat", "dog"), labels=None, columns=("image", "label")):
-    """Return a table of images whose grey value is their number."""
+    """Return a table of images whose grey value is their index."""
     numbers = range(start, start + count)
     image, label = columns
     features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=list(names))})
@@ -96,7 +96,7 @@ def test_images_are_not_decoded_before_they_are_needed(tmp_path, monkeypatch):
 
 
 def test_classes_are_named_not_numbered(tmp_path):
-    """Name in another order than the alphabet's, as the hub's often are."""
+    """Class names in non-alphabetical order, as often on the hub."""
     dataset = read_dataset(save(tmp_path / "saved", train=table(40, names=("zebra", "ape"))))
     assert dataset.class_names == ("ape", "zebra")
     found = dict(zip(values(dataset.train), dataset.train.labels.tolist(), strict=True))

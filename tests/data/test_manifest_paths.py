@@ -1,4 +1,4 @@
-"""Manifests as other programs write them: other delimiters, and paths that are not spelled as the files are."""
+"""Manifests written by other programs: other delimiters, and paths that do not match the file names exactly."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ def data_set(images, labels, names=("a", "b")) -> Dataset:
 
 
 def arrows(number: int, *, mixed: bool = False) -> Dataset:
-    """Noisy images with an arrow to the left (class 0) or right (1), `mixed`: to either side in both."""
+    """Noisy images with an arrow to the left (class 0) or right (1); if `mixed`, to either side in both classes."""
     rng, images = np.random.default_rng(0), []
     labels = np.arange(number) % 2
     for label in labels:

@@ -14,7 +14,7 @@ def test_ordinary_photographs_keep_the_centre_crop_to_the_last_bit():
     assert shapes_warning(PHOTOS) == []
     assert resize_note("auto", PHOTOS) == ""
     assert resized_as(before, "auto", PHOTOS) is before
-    own = Preprocess(resolution=224, crop=0.9, mode="squash")  # as published weights have it
+    own = Preprocess(resolution=224, crop=0.9, mode="squash")  # as for published weights
     assert resized_as(own, "auto", PHOTOS) is own
 
 

@@ -1,4 +1,4 @@
-"""Writing shards: the same bytes each time, whole or not at all."""
+"""Writing shards: the same bytes each time, all or nothing."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def test_the_index_tells_size_and_hash_of_every_shard(make_folder, tmp_path):
 def test_a_shard_keeps_its_size(make_folder, tmp_path):
     dataset = read_dataset(make_folder({"cat": 40, "dog": 40}))
     written = write_shards(dataset, tmp_path / "out", shard_mb=0.03)
-    # What tarfile adds in the end fills the file to whole records.
+    # tarfile pads the file to whole records at the end.
     assert max(shard.size_bytes for shard in written.shards) <= 0.03e6 + 2 * 512 + tarfile.RECORDSIZE
     train = [shard.count for shard in written.shards if shard.split == "train"]
     assert len(train) > 2

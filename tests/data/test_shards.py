@@ -1,4 +1,4 @@
-"""Shards as data: the webdataset library on the other side, read from many threads, and refused where damaged."""
+"""Shards as data: compatible with the webdataset library, readable from many threads, and refused if damaged."""
 
 import concurrent.futures
 import gc
@@ -49,7 +49,7 @@ def make_tar(path, members):
 
 
 def samples(count, classes=2, *, start=0):
-    """Return members of that many images, all different."""
+    """Return the members of this number of images, all different."""
     found = []
     for i in range(start, start + count):
         found += [(f"{i:05d}.png", png(i)), (f"{i:05d}.cls", str(i % classes).encode())]
@@ -72,7 +72,7 @@ def contents(dataset):
 
 @pytest.fixture(scope="module")
 def sharded(photos, tmp_path_factory):
-    """The folder `photos` as shards of at most 5 images, and the data set that they were written from."""
+    """The folder `photos` as shards of at most 5 images, and the data set from which they were written."""
     out = tmp_path_factory.mktemp("shards") / "colours"
     dataset = read_dataset(photos)
     write_shards(dataset, out, per_shard=5)
@@ -104,7 +104,9 @@ def test_a_image_from_a_shard_is_the_image_of_its_file(sharded):
         )
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the library leaves them to the collector
+@pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning"
+)  # the library leaves closing to the garbage collector
 def test_the_webdataset_library_reads_our_shards(sharded):
     out, before = sharded
     index = json.loads((out / "effnet-shards.json").read_text())
@@ -284,7 +286,7 @@ def change_index(out, **changes):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Fresh shards of five images that a test may damage."""
+    """New shards of five images that a test may damage."""
     make_tar(tmp_path / "raw" / "raw.tar", samples(20))
     write_shards(read_dataset(tmp_path / "raw"), tmp_path / "out", per_shard=5)
     return tmp_path / "out"
@@ -441,7 +443,7 @@ import hashlib, os, sys
 from effnet.data.datasets import read_dataset
 source = read_dataset(sys.argv[1], channels=3).train.sources[7]
 before = source.read()
-with source.store._lock:  # as another thread would hold it at the moment of the fork
+with source.store._lock:  # as if another thread held it at the moment of the fork
     child = os.fork()
     if not child:
         os._exit(0 if source.read() == before else 1)

@@ -1,4 +1,4 @@
-"""Shards from servers that are not to be trusted: what cannot be used is never kept, and no limit is passed."""
+"""Shards from untrusted servers: unusable files are never kept, and no limit is exceeded."""
 
 import io
 import json
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def make_tar(*, count=8, label="cls"):
-    """Return the bytes of a shard of noise, about 1,500 bytes an image."""
+    """Return the bytes of a shard of noise, about 1,500 bytes per image."""
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for i in range(count):
@@ -57,7 +57,7 @@ def served(cache):
 
 
 def kept(cache):
-    """Return the names of what lies in the cache but locks."""
+    """Return the names of the files in the cache, without locks."""
     return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
@@ -105,7 +105,7 @@ def test_a_kept_shard_that_was_cut_off_later_is_downloaded_again(served):
     dataset = read_dataset(f"{served.url}/x.tar")
     place = shard_path(dataset.train.sources[0].store.shards[0])
     place.write_bytes(SHARD[:1000])
-    source = pickle.loads(pickle.dumps(dataset.train.sources[0]))  # in a process that has it not open
+    source = pickle.loads(pickle.dumps(dataset.train.sources[0]))  # in a process that has not opened it
     assert len(source.read()) > 100
     assert place.read_bytes() == SHARD
 

@@ -12,7 +12,7 @@ from effnet.errors import DataError
 
 
 def folder(root: Path, *groups: np.ndarray, suffix: str = ".tif") -> Path:
-    """Write eight images of two classes of each kind of values in 0..1, given as [8, 12, 12]."""
+    """Write eight images of two classes for each kind of values in 0..1, given as [8, 12, 12]."""
     for number, images in enumerate(groups):
         for i, image in enumerate(images):
             path = root / ("dark" if i % 2 else "light") / f"{number}-{i}{suffix}"

@@ -1,4 +1,4 @@
-"""The compiled kernels: loaded only if they are what this user compiled, and done without where they cannot be made."""
+"""The compiled kernels: loaded only if this user compiled them, and optional if they cannot be compiled."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give fi
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """The library of this session, which others are copied from: compiling takes seconds."""
+    """The library of this session, from which others are copied: compiling takes seconds."""
     path = tmp_path_factory.mktemp("compiled") / "kernels.so"
     try:
         shutil.copy(next((cache_folder() / "kernels").glob("*.so")), path)
@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Return a maker of compilers, which are shell scripts; "$out" is where the library has to be."""
+    """Return a factory of fake compilers, which are shell scripts; "$out" is the path of the library."""
 
     def make(script):
         path = tmp_path / "fake-cc"
@@ -57,7 +57,7 @@ def compiler(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copying(compiler, compiled):
-    """A compiler that copies; counts how often it was called."""
+    """A fake compiler that copies the library and counts its calls."""
     return compiler(f'cp {compiled} "$out"')
 
 
@@ -81,7 +81,7 @@ def test_kernels_are_compiled_once_and_kept_for_this_user_alone(cache, copying):
 
 
 def rewrite(path, content):
-    """Put another file in the place of one that this process has loaded."""
+    """Replace a file that this process has loaded."""
     path.unlink()
     path.write_bytes(content)
     path.chmod(0o600)
