@@ -12,7 +12,7 @@ from importlib import import_module
 
 from effnet.system.telemetry import silence
 
-TYPE_CHECKING = False  # typing itself takes ten milliseconds, in which Ctrl-C would be a traceback
+TYPE_CHECKING = False  # importing typing takes ten milliseconds, during which Ctrl-C would print a traceback
 
 if TYPE_CHECKING:
     from effnet.arch.catalog import NAMES, get_spec, published
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from effnet.weights.pretrained import Pretrained, load_pretrained
 
 silence()
-# Read when torch loads its OpenMP: threads that wait must sleep. Spinning ones starve the working ones wherever
+# Read when torch loads its OpenMP: waiting threads must sleep. Spinning ones starve the working ones whenever
 # something else runs on the same cores; a training step was 13 times slower beside one other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# Loaded at first use, so that the command can see to Ctrl-C before anything that takes time: name -> module and name
-# there. Those below the line need the workshop install.
+# Loaded at first use, so that the command can handle Ctrl-C before any slow import: name -> module and name there.
+# Those below "workshop" need the `train` extra.
 _LAZY = {
     "NAMES": ("effnet.arch.catalog", "NAMES"),
     "get_spec": ("effnet.arch.catalog", "get_spec"),

@@ -1,25 +1,25 @@
 """Every error that effnet raises on purpose.
 
     EffnetError                  exit code 1
-    ├── InputError               exit code 2: what the caller gave cannot be used
+    ├── InputError               exit code 2: an input cannot be used
     │   ├── SpecError            a network description or a network's name
     │   ├── DataError            a data set, a manifest or a split
     │   │   └── ImageError       one image that cannot be decoded
     │   ├── BundleError          a model folder that is missing, damaged or of another version
-    │   ├── WeightsError         published weights that cannot be had, read or matched with a network
+    │   ├── WeightsError         published weights that are unavailable, unreadable or do not match the network
     │   └── MissingExtraError    an optional package that is not installed
     ├── BudgetError              exit code 3: the budget cannot be met, or the artifact missed it
     ├── BusyError                exit code 4: other processes kept the machine too busy to judge the budget
-    └── SaidElsewhere            the exit code of the error that another process of the same run has reported
+    └── SaidElsewhere            the exit code of an error that another process of the same run has reported
 
-A message says what must hold, what was received and what to do.
+A message states the requirement, the received value and the remedy.
 """
 
 import difflib
 import reprlib
 from collections.abc import Iterable
 
-# No name of effnet's own is longer, and no message needs more of what it got.
+# No name in effnet is longer, and no message needs to show more of a received value.
 _SHOWN = 80
 
 
@@ -30,7 +30,7 @@ class EffnetError(Exception):
 
 
 class InputError(EffnetError):
-    """What the caller gave cannot be used."""
+    """An input cannot be used."""
 
     exit_code = 2
 
@@ -52,7 +52,7 @@ class BundleError(InputError):
 
 
 class WeightsError(InputError):
-    """Published weights cannot be had or read, or do not belong to the network."""
+    """Published weights are unavailable or unreadable, or do not match the network."""
 
 
 class MissingExtraError(InputError):
@@ -71,20 +71,20 @@ class BudgetError(EffnetError):
 
 
 class BusyError(EffnetError):
-    """Other processes kept the machine too busy to tell whether the budget is kept."""
+    """Other processes kept the machine too busy to tell whether the budget is met."""
 
     exit_code = 4
 
 
 class SaidElsewhere(EffnetError):
-    """Another process of the same run has failed, and says why; this one ends with the same `exit_code`."""
+    """Another process of the same run has failed and reports the reason; this one ends with the same `exit_code`."""
 
     def __init__(self, exit_code: int) -> None:
-        super().__init__("another process of this run has failed, and says why")
+        super().__init__("another process of this run has failed and reports the reason")
         self.exit_code = exit_code
 
 
-# By the name that a package is imported under: what it is installed as, and the extra that brings it.
+# Import name of a package: its distribution name, and the extra that installs it.
 PACKAGES = {
     **{
         name: (name, "train")
@@ -107,13 +107,13 @@ PACKAGES = {
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """Return the error to show for an import that failed for want of an optional package, or None."""
+    """Return the error to show for an import that failed because an optional package is missing, or None."""
     found = PACKAGES.get((error.name or "").split(".")[0])
     return MissingExtraError(*found) if found else None
 
 
 def shown(value: object) -> str:
-    """Return a value from outside as a message shows it: on one line, and shortened if it is long or deep."""
+    """Return an untrusted value as a message shows it: on one line, shortened if it is long or deeply nested."""
     if isinstance(value, str | int | float):
         text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
@@ -121,6 +121,6 @@ def shown(value: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as "; did you mean 'b0'?" for an unknown name, or an empty text."""
+    """Return a hint such as "; did you mean 'b0'?" for an unknown name, or an empty string."""
     close = difflib.get_close_matches(name[:_SHOWN], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""Every named network: short names, the names that timm and torchvision give them, published accuracy."""
+"""Every named network: short names, timm's and torchvision's names, published accuracy."""
 
 import dataclasses
 import re
@@ -57,7 +57,7 @@ _TIMM_RESOLUTION = {"lite3": 300, "lite4": 380}
 
 
 def short_name(name: str) -> str:
-    """Return the name of this network in NAMES, such as v2_s for tf_efficientnetv2_s; raises SpecError if unknown."""
+    """Return the name of this network in NAMES, such as v2_s for tf_efficientnetv2_s; raise SpecError if unknown."""
     return _resolve(name)[0]
 
 
@@ -71,7 +71,7 @@ def published(name: str) -> Published | None:
 
 
 def default_dropout(name: str) -> float:
-    """Return the dropout rate before the classifier that this network was trained with."""
+    """Return the dropout rate before the classifier with which this network was trained."""
     short, _ = _resolve(name)
     for table in (V1_COEFFICIENTS, LITE_COEFFICIENTS, EDGETPU_COEFFICIENTS, V2_COEFFICIENTS):
         if short in table:
@@ -83,9 +83,9 @@ def get_spec(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Arc
     """Return the network of this name, with `num_classes` outputs and `in_channels` inputs.
 
     A short name (b0, lite3, v2_s, edgetpu_m, resnet50) and timm's tf_ names mean the official network: TF
-    "SAME" padding, norm epsilon 1e-3. timm's other names (efficientnet_b0, efficientnetv2_s) pad symmetrically,
-    with epsilon 1e-5; torchvision's (efficientnet_v2_s, torchvision/efficientnet_b5) as torchvision does it.
-    Raises SpecError for an unknown name, with the nearest known one.
+    "SAME" padding, BatchNorm epsilon 1e-3. timm's other names (efficientnet_b0, efficientnetv2_s) pad symmetrically,
+    with epsilon 1e-5; torchvision's names (efficientnet_v2_s, torchvision/efficientnet_b5) follow torchvision.
+    Raises SpecError for an unknown name; the message suggests the nearest known one.
     """
     short, dialect = _resolve(name)
     spec = _official(short)
@@ -107,7 +107,7 @@ def _official(short: str) -> ArchSpec:
 
 
 def _resolve(name: str) -> tuple[str, str]:
-    """Return the short name and whose conventions the name stands for: official, timm_tf, timm, torchvision."""
+    """Return the short name and the conventions that the name implies: official, timm_tf, timm or torchvision."""
     text = name.strip().lower()
     prefix, _, rest = text.rpartition("/")
     text = rest.split(".")[0]  # timm's pretraining tag
@@ -127,6 +127,6 @@ def _resolve(name: str) -> tuple[str, str]:
 def _dialect(tf: bool, infix: str, prefix: str) -> str:
     if tf:
         return "timm_tf"
-    if infix == "-":  # efficientnet-b0: lukemelas' and the papers' spelling of the official network
+    if infix == "-":  # efficientnet-b0: the official network, as lukemelas and the papers spell it
         return "official"
     return "torchvision" if infix == "_v2_" or prefix == "torchvision" else "timm"

@@ -11,11 +11,11 @@ from effnet.errors import SpecError, nearest, shown
 
 FORMAT = 1
 MAX_PARAMS = 2 * 10**9
-"""Four times as many as EfficientNet-L2 has; more would not fit into the memory of most machines."""
+"""Four times as many as EfficientNet-L2; more would not fit into the memory of most machines."""
 
 
 def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
-    """Return `spec` as JSON-able data that `spec_from_dict` reads back to an equal value."""
+    """Return `spec` as JSON-serializable data that `spec_from_dict` reads back to an equal value."""
     return {"format": FORMAT, **dataclasses.asdict(spec)}
 
 
@@ -36,7 +36,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
     stages = fields.get("stages")
     if not isinstance(stages, list | tuple) or not all(isinstance(row, list | tuple) for row in stages):
         raise SpecError("stages must be a list of lists of blocks")
-    if sum(map(len, stages)) > MAX_BLOCKS:  # before a block is made of any
+    if sum(map(len, stages)) > MAX_BLOCKS:  # before any block is built
         raise SpecError(f"a network must have at most {MAX_BLOCKS:,} blocks; got {sum(map(len, stages)):,}")
     fields["stages"] = tuple(
         tuple(_make(BlockSpec, block, f"stages[{i}][{j}]") for j, block in enumerate(row))
@@ -71,8 +71,8 @@ _OPTION = re.compile(r"(se|[rkseiocpfd])([\d.]+)")
 def stage_from_string(text: str, *, in_channels: int | None = None) -> tuple[BlockSpec, ...]:
     """Return the blocks of one TF block string, such as r2_k5_s2_e6_i24_o40_se0.25.
 
-    `in_channels` is what the stage really receives, where that differs from the string's i (EdgeTPU's first
-    stage expands from 24 but receives 32). Raises SpecError for what the format does not know.
+    `in_channels` is the number of channels that the stage really receives, if it differs from the string's i
+    (EdgeTPU's first stage expands from 24 but receives 32). Raises SpecError for options outside the format.
     Source: BlockDecoder in tensorflow/tpu efficientnet_builder.py.
     """
     options: dict[str, str] = {}
@@ -83,14 +83,14 @@ def stage_from_string(text: str, *, in_channels: int | None = None) -> tuple[Blo
         elif found and found[1] not in options and found[1] not in ("p", "f", "d"):
             options[found[1]] = found[2]
         else:
-            raise SpecError(f"block string {shown(text)} has an option that effnet does not know: {part!r}")
+            raise SpecError(f"block string {shown(text)} has an unknown option: {part!r}")
     missing = [key for key in "rkseio" if key not in options]
     if missing:
         raise SpecError(f"block string {shown(text)} lacks {', '.join(missing)}")
     try:
         return _stage_from_options(options, in_channels)
     except (ValueError, OverflowError) as error:
-        raise SpecError(f"block string {shown(text)} has a value that is no number of its kind: {error}") from error
+        raise SpecError(f"block string {shown(text)} has an invalid value: {error}") from error
 
 
 def _stage_from_options(options: Mapping[str, str], in_channels: int | None) -> tuple[BlockSpec, ...]:
@@ -119,7 +119,7 @@ def _stage_from_options(options: Mapping[str, str], in_channels: int | None) -> 
 def stage_to_string(blocks: Sequence[BlockSpec], *, expands_from: int = 0) -> str:
     """Return the TF block string of one stage.
 
-    Raises SpecError for a stage that the format cannot say (ResNet blocks, pruned or uneven widths).
+    Raises SpecError for a stage that the format cannot express (ResNet blocks, pruned or uneven widths).
     """
     if not blocks:
         raise SpecError("a stage needs at least one block")

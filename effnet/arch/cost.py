@@ -1,4 +1,4 @@
-"""What a network costs, from its spec alone: exact counts, no torch, well under a millisecond."""
+"""The cost of a network, computed from its spec alone: exact counts, no torch, well under a millisecond."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -9,12 +9,12 @@ from effnet.errors import SpecError
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-# Operations that runtimes do in the buffer of their first input.
+# Operations that runtimes execute in place, in the buffer of their first input.
 _IN_PLACE = frozenset({"norm", "act", "mul", "add"})
 _MULTIPLY = frozenset({"conv", "linear"})
 
 Count = Literal["macs", "params"]
-"""What of a network can be counted and limited, by its name in Cost and LayerCost."""
+"""A quantity of a network that can be counted and limited, by its name in Cost and LayerCost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class Cost:
 
     `macs` counts multiply-accumulates of convolutions and linear layers (1 MAC = 2 FLOPs). `activations`
     counts the elements that convolutions and linear layers write. `peak_activations` is the largest number of
-    elements alive at once when layers run in order, element-wise ones in place. `buffers` are the running
-    statistics of the norms (mean and variance), `folded_params` what is left once norms are folded away.
+    elements alive at once when layers run in order, element-wise ones in place. `buffers` counts the running
+    statistics of BatchNorm (mean and variance), `folded_params` the parameters left after BatchNorm folding.
     """
 
     resolution: int
@@ -38,13 +38,13 @@ class Cost:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Peak activation memory in 32-bit floats, in bytes."""
+        """Peak activation memory in fp32, in bytes."""
         return 4 * self.peak_activations
 
     def weight_bytes(self, precision: Precision = "fp32") -> int:
-        """Bytes of the deployed weights, norms folded.
+        """Return the bytes of the deployed weights, with BatchNorm folded.
 
-        int8 keeps biases in 32 bits and one 32-bit scale an output channel.
+        int8 keeps biases in 32 bits and one 32-bit scale per output channel.
         """
         if precision == "int8":
             return self.folded_params + 7 * self.output_channels
@@ -55,7 +55,7 @@ class Cost:
 
 
 class LayerCost(NamedTuple):
-    """One row of the per-layer table; `side` is that of the output map in pixels, 1 behind pooling."""
+    """One row of the per-layer table; `side` is that of the output feature map in pixels, 1 after pooling."""
 
     name: str
     op: str
@@ -86,7 +86,7 @@ def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerC
 
 
 def cost(spec: ArchSpec, *, resolution: int | None = None) -> Cost:
-    """Return the analytic cost of `spec` for one square image, by default of the spec's own resolution.
+    """Return the analytic cost of `spec` for one square image, by default at the spec's own resolution.
 
     Raises SpecError if the resolution is not a positive integer.
     """
@@ -113,7 +113,7 @@ def cost(spec: ArchSpec, *, resolution: int | None = None) -> Cost:
         activations=activations,
         peak_activations=_peak(layers, elements, spec.in_channels * resolution**2),
         buffers=2 * norm_channels,
-        # Folding turns scale and shift of a norm into one bias of the convolution before it.
+        # Folding turns a BatchNorm's scale and shift into one bias of the convolution before it.
         folded_params=params - norm_channels,
         output_channels=output_channels,
     )
@@ -127,7 +127,7 @@ def _resolution(spec: ArchSpec, resolution: int | None) -> int:
 
 
 def _sides(layers: Layers, resolution: int) -> list[int]:
-    """Return the side of each layer's output map, in pixels."""
+    """Return the side of each layer's output feature map, in pixels."""
     sides = {INPUT: resolution}
     for name, layer in layers:
         if layer.op == "global_pool":
@@ -139,7 +139,7 @@ def _sides(layers: Layers, resolution: int) -> list[int]:
 
 
 def _peak(layers: Layers, elements: list[int], input_elements: int) -> int:
-    """Walk the layers in order and returns the most elements alive while one of them runs."""
+    """Walk the layers in order and return the largest number of elements alive while one of them runs."""
     last_reader = {source: index for index, (_, layer) in enumerate(layers) for source in layer.inputs}
     buffers = {INPUT: input_elements}
     alive = peak = input_elements

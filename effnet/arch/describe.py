@@ -20,9 +20,9 @@ class StageRow:
 
 
 def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRow]:
-    """Return the network as the paper's Table 1 has it, from stem to classifier.
+    """Return the rows of the paper's Table 1 for this network, from stem to classifier.
 
-    Unlike the printed table, whose stages 5 and 6 are off by one, resolutions follow the strides.
+    Resolutions follow the strides, unlike the printed table, whose stages 5 and 6 are off by one.
     """
     side = spec.resolution if resolution is None else resolution
     stem = spec.stem
@@ -45,7 +45,7 @@ def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRo
 
 
 def _operator(blocks: tuple[BlockSpec, ...]) -> str:
-    """Name a stage by its last block, the one that repeats."""
+    """Return the name of a stage's operator, from its last block, the one that repeats."""
     block = blocks[-1]
     text = f"{block.kind}{block.kernel_size}"
     if block.kind not in UNEXPANDED:
@@ -58,7 +58,7 @@ def _operator(blocks: tuple[BlockSpec, ...]) -> str:
 
 
 def describe(spec: ArchSpec) -> str:
-    """Return the whole network as plain text: facts, stages, then every layer with parameters and MACs."""
+    """Return the whole network as plain text: totals, stages, then every layer with parameters and MACs."""
     total = cost(spec)
     lines = [
         f"{spec.name}: {spec.in_channels} x {spec.resolution} x {spec.resolution} -> {spec.num_classes} classes",

@@ -1,4 +1,4 @@
-"""Which channels and blocks of a network stay, the smaller spec that comes of it, and which channels go together."""
+"""Structured pruning of a spec: which channels and blocks stay, the smaller spec, and which channels are tied."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from effnet.errors import SpecError
 Indices = tuple[int, ...]
 
 CLASSES = "classes"
-# The width of its block that each convolution writes. `mid` of a depthwise_separable is its input, of a conv its
-# output; the two inner convolutions of a bottleneck have one width, and so one choice of channels.
+# The width that each convolution of a block writes. `mid` of a depthwise_separable is its input, of a conv its
+# output; the two inner convolutions of a bottleneck share one width, and so one choice of channels.
 _WRITES = {
     "expand.conv": "mid", "depthwise.conv": "mid", "se.reduce": "se", "se.expand": "mid", "project.conv": "out",
     "conv": "out", "conv1.conv": "mid", "conv2.conv": "mid", "conv3.conv": "out", "shortcut.conv": "out",
@@ -22,7 +22,7 @@ _WRITES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockKeep:
-    """The channels of a block that stay, ascending: of its middle, its output, its squeezed width if any."""
+    """The channels of a block that stay, ascending: of its middle, its output and, if any, its squeezed width."""
 
     mid: Indices
     out: Indices
@@ -31,7 +31,7 @@ class BlockKeep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """The channels of every width that stay, by index and ascending; a block that is None goes as a whole.
+    """The channels of every width that stay, as ascending indices; a block that is None is removed as a whole.
 
     `head` is empty for a network without a head convolution.
     """
@@ -42,11 +42,11 @@ class Keep:
 
 
 class Tie(NamedTuple):
-    """Widths whose channels are the same channels, so that they stay or go together.
+    """Widths that share their channels, so that a channel stays or is removed in all of them.
 
-    `name` is the first of `widths`, such as "stages.0.1.mid"; `writers` are the convolutions that put these channels
-    out, `readers` the layers that take them in. `fixed` are features that no classifier of the network reads: others
-    rely on their number.
+    `name` is the first of `widths`, such as "stages.0.1.mid"; `writers` are the convolutions that output these
+    channels, `readers` the layers that read them. `fixed` marks features that no classifier of the network reads:
+    code outside relies on their number.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Tie(NamedTuple):
 
 
 def block_name(stage: int, block: int) -> str:
-    """Return what the names of a block's layers begin with."""
+    """Return the common prefix of the names of a block's layers."""
     return f"stages.{stage}.{block}"
 
 
 def layer_widths(spec: ArchSpec) -> dict[str, tuple[str, str]]:
-    """Return which width every layer reads and which it writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
+    """Return the widths that every layer reads and writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
     widths = {INPUT: INPUT}
     found = {}
     for name, layer in named_layers(spec):
@@ -85,7 +85,7 @@ def _written(name: str, spec: ArchSpec) -> str:
 
 
 def width_channels(spec: ArchSpec) -> dict[str, int]:
-    """Return the number of channels of every width that can be pruned, in the order of the network."""
+    """Return the number of channels of every prunable width, in network order."""
     found = {"stem": spec.stem.channels}
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
@@ -100,10 +100,10 @@ def width_channels(spec: ArchSpec) -> dict[str, int]:
 
 
 def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
-    """Return the widths of `spec`, those together that must keep the same channels, in the order of the network.
+    """Return the widths of `spec` in network order, grouped if they must keep the same channels.
 
-    An identity shortcut ties a block's output to its input; a depthwise_separable block its middle to its input, a
-    conv block to its output.
+    An identity shortcut ties a block's output to its input. A depthwise_separable block ties its middle to its input, a
+    conv block its middle to its output.
     """
     channels = width_channels(spec)
     root = {name: name for name in channels}
@@ -168,7 +168,7 @@ def keep_all(spec: ArchSpec) -> Keep:
 
 
 def keep_from(spec: ArchSpec, widths: dict[str, Indices], *, dropped: Sequence[str] = ()) -> Keep:
-    """Return the keep of these channels by the names of `width_channels`; blocks named in `dropped` go."""
+    """Return the keep of these channels, by the names of `width_channels`, without the blocks named in `dropped`."""
     return Keep(
         stem=widths["stem"],
         stages=tuple(
@@ -185,9 +185,9 @@ def keep_from(spec: ArchSpec, widths: dict[str, Indices], *, dropped: Sequence[s
 
 
 def kept_widths(spec: ArchSpec, keep: Keep) -> dict[str, Indices]:
-    """Return the channels that stay by the names of widths; those of a block that goes are what it is given.
+    """Return the channels that stay, by width name; a removed block has no entries.
 
-    Raises SpecError where `keep` does not belong to `spec`, or leaves layers that do not fit together.
+    Raises SpecError if `keep` does not belong to `spec`, or leaves layers that do not fit together.
     """
     if [len(row) for row in keep.stages] != [len(row) for row in spec.stages]:
         raise SpecError(
@@ -201,14 +201,16 @@ def kept_widths(spec: ArchSpec, keep: Keep) -> dict[str, Indices]:
             name = block_name(i, j)
             if kept is None:
                 if block.residual != "identity":
-                    raise SpecError(f"only a block with an identity shortcut may go; {name} has none")
+                    raise SpecError(f"only a block with an identity shortcut may be removed; {name} has none")
                 continue
             found |= _kept_block(name, block, kept, before)
             before = kept.out
         if not any(row):
             raise SpecError(f"a stage must keep a block; stage {i} of {spec.name} keeps none")
     if bool(keep.head) != bool(spec.head_channels):
-        raise SpecError(f"keep must name channels of the head where there is one; {spec.name}: {spec.head_channels}")
+        raise SpecError(
+            f"keep must name head channels if and only if there is a head; {spec.name} has {spec.head_channels}"
+        )
     if keep.head:
         found["head"] = _checked("head", keep.head, spec.head_channels)
     return found | {INPUT: tuple(range(spec.in_channels)), CLASSES: tuple(range(spec.num_classes))}
@@ -220,7 +222,9 @@ def _kept_block(name: str, block: BlockSpec, kept: BlockKeep, before: Indices) -
         f"{name}.out": _checked(f"{name}.out", kept.out, block.out_channels),
     }
     if bool(kept.se) != bool(block.se_channels):
-        raise SpecError(f"keep must name squeezed channels where there are some; {name} has {block.se_channels}")
+        raise SpecError(
+            f"keep must name squeezed channels if and only if the block has some; {name} has {block.se_channels}"
+        )
     if kept.se:
         found[f"{name}.se"] = _checked(f"{name}.se", kept.se, block.se_channels)
     ties = {
@@ -240,13 +244,13 @@ def _kept_block(name: str, block: BlockSpec, kept: BlockKeep, before: Indices) -
 
 def _checked(name: str, kept: Indices, channels: int) -> Indices:
     if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= channels:
-        shown = f"{len(kept)} of which the first are {kept[:4]}" if kept else "none"
+        shown = f"{len(kept)}, the first {kept[:4]}" if kept else "none"
         raise SpecError(f"{name} must keep some of the channels 0 to {channels - 1}, ascending; got {shown}")
     return kept
 
 
 def kept_blocks(keep: Keep) -> dict[str, str]:
-    """Return the name of every block that stays, by the name that it gets once the others are gone."""
+    """Return the old name of every block that stays, by its new name after the others are removed."""
     return {
         block_name(i, place): block_name(i, j)
         for i, row in enumerate(keep.stages)
@@ -255,7 +259,7 @@ def kept_blocks(keep: Keep) -> dict[str, str]:
 
 
 def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpec:
-    """Return the smaller network that `keep` leaves of `spec`; raises SpecError where it does not belong to it."""
+    """Return the smaller network that `keep` leaves of `spec`; raise SpecError if it does not belong to `spec`."""
     widths = kept_widths(spec, keep)
     width, stages = len(keep.stem), []
     for i, blocks in enumerate(spec.stages):
@@ -285,7 +289,7 @@ def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpe
 
 
 def last_norm(block: BlockSpec) -> str:
-    """Return the norm whose output is what a block adds to its shortcut, by its name within the block."""
+    """Return the name, within the block, of the BatchNorm whose output is added to the shortcut."""
     if block.kind in RESNET_KINDS:
         return "conv2.norm" if block.kind == "basic" else "conv3.norm"
     return "norm" if block.kind == "conv" else "project.norm"

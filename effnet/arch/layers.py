@@ -1,4 +1,4 @@
-"""The inside of every block, written once: a spec as a list of named layers.
+"""The layers of every block kind, defined once: a spec as a list of named layers.
 
 The names are the module names, the state-dict keys, the rows of `cost` and of the latency table. The list is
 a data-flow graph in execution order: each layer names the layers whose outputs it reads.
@@ -14,7 +14,7 @@ INPUT = "input"
 
 
 class Layer(NamedTuple):
-    """One operation of the network; a tuple because planning makes hundreds of thousands of them.
+    """One operation of the network; a tuple because planning creates hundreds of thousands of them.
 
     `inputs` are the names of the layers that it reads (`input` is the image). `function` is the name of an
     activation or of a gate.
@@ -66,7 +66,7 @@ def _unit(
     layers: Layers, prefix: str, x: str, in_channels: int, out_channels: int, *,
     kernel_size: int = 1, stride: int = 1, groups: int = 1, function: str = "",
 ) -> str:  # fmt: skip
-    """Append convolution, norm and, if `function` names one, activation."""
+    """Append a convolution, a BatchNorm and, if `function` names one, an activation."""
     conv = Layer("conv", (x,), in_channels, out_channels, kernel_size, stride, groups)
     x = _append(layers, f"{prefix}.conv", conv)
     x = _append(layers, f"{prefix}.norm", Layer("norm", (x,), out_channels, out_channels))
@@ -128,7 +128,7 @@ def _conv(layers: Layers, prefix: str, x: str, block: BlockSpec, spec: ArchSpec)
 
 
 def _resnet(layers: Layers, prefix: str, x: str, block: BlockSpec, spec: ArchSpec) -> str:
-    """He et al. 2015, figure 5, with the stride in the k x k convolution (as torchvision and timm have it)."""
+    """Append a ResNet block: He et al. 2015, figure 5, stride in the k x k convolution as in torchvision and timm."""
     k, stride, mid, act = block.kernel_size, block.stride, block.mid_channels, spec.activation
     if block.kind == "basic":
         y = _unit(layers, f"{prefix}.conv1", x, block.in_channels, mid, kernel_size=k, stride=stride, function=act)
@@ -155,5 +155,5 @@ _BLOCKS = {
 
 
 def output_side(side: int, stride: int) -> int:
-    """Return the side of a map after an odd kernel with this stride, under either padding rule."""
+    """Return the side of a feature map after an odd kernel with this stride, under either padding rule."""
     return -(-side // stride)

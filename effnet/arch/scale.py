@@ -1,4 +1,4 @@
-"""Networks from networks: compound scaling, its inverse, and the edits that small images need."""
+"""Derive specs from specs: compound scaling, its inverse, and the changes that small images need."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ from effnet.system.text import brief
 # The published grid search at phi = 1. Source: arXiv 1905.11946v5, section 4.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 
-# Factors and resolutions above it are slips that would fill the memory with blocks.
+# Larger factors and resolutions are typing errors that would fill the memory with blocks.
 _LARGEST = 10_000
 
 
 def round_channels(channels: float, *, rounding: Rounding = "v1", divisor: int = 8) -> int:
     """Return the multiple of `divisor` nearest to `channels`, at least `divisor`.
 
-    v1 goes up where rounding would take more than 10 % away; v2 does not.
+    v1 rounds up if rounding down would remove more than 10 %; v2 does not.
     Source: round_filters in tensorflow/tpu efficientnet_model.py and google/automl effnetv2_model.py.
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
@@ -43,8 +43,8 @@ def scale(
 ) -> ArchSpec:
     """Return `spec` scaled by depth alpha^phi, width beta^phi and resolution gamma^phi.
 
-    Any real `phi` will do; negative ones give the tiny networks. `width` and `depth` (factors) and
-    `resolution` (pixels) override what phi says. Shortcuts are kept as stored: scaling creates none.
+    `phi` is any real number; negative values give smaller networks. `width` and `depth` (factors) and
+    `resolution` (pixels) override phi. Shortcuts are kept as stored: scaling creates none.
     Source: arXiv 1905.11946v5, eq. 3. Raises SpecError for factors that are not positive or absurdly large.
     """
     for what, value in (("phi", phi), ("alpha", alpha), ("beta", beta), ("gamma", gamma)):
@@ -74,7 +74,7 @@ def _scaled_name(spec: ArchSpec, phi: float | None, width: float, depth: float, 
 
 
 def _scale_depth(spec: ArchSpec, depth: float) -> ArchSpec:
-    """Repeat become ceil(depth * repeats); a stage grows by copies of its last block."""
+    """Scale the repeats to ceil(depth * repeats); a stage grows by copies of its last block."""
     last = len(spec.stages) - 1
     stages = []
     for index, blocks in enumerate(spec.stages):
@@ -88,7 +88,7 @@ def _scale_depth(spec: ArchSpec, depth: float) -> ArchSpec:
 
 
 def _shorten(blocks: tuple[BlockSpec, ...], repeats: int) -> tuple[BlockSpec, ...]:
-    """Drop blocks from the end, but none that the next one could not do without: one that changes width or size."""
+    """Drop blocks from the end, but not one that changes width or size, which the next block needs."""
     kept = list(blocks)
     for index in reversed(range(len(blocks))):
         block = blocks[index]
@@ -128,7 +128,7 @@ def _scale_width(spec: ArchSpec, width: float) -> ArchSpec:
 
 
 def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expands_from: int) -> BlockSpec:
-    """Scale one block that is fed `fed` channels; whole expansion ratios stay what they are."""
+    """Scale one block that receives `fed` channels; integer expansion ratios are kept."""
     out = widen(block.out_channels)
     base = expands_from or block.in_channels
     if block.kind == "depthwise_separable":
@@ -141,7 +141,7 @@ def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expand
         mid = widen(block.mid_channels)
     squeezed = max(1, block.se_channels * fed // block.in_channels) if block.se_channels else 0
     residual = block.residual
-    if residual == "identity" and fed != out:  # behind a stem that does not scale
+    if residual == "identity" and fed != out:  # after a stem that does not scale
         residual = "projection" if block.kind in RESNET_KINDS else "none"
     return dataclasses.replace(
         block, in_channels=fed, mid_channels=mid, out_channels=out, se_channels=squeezed, residual=residual
@@ -159,10 +159,10 @@ def solve_phi(
     resolution: int | None = None,
     tolerance: float = 1e-4,
 ) -> float:
-    """Return the largest phi, to `tolerance`, whose network keeps every bound.
+    """Return the largest phi, to `tolerance`, whose network meets every limit.
 
-    Costs never fall as phi rises when alpha, beta and gamma are at least 1, so bisection is exact. Raises
-    SpecError where not even the smallest network (phi = -32) keeps the bounds, or where no bound is given.
+    Costs never fall as phi rises if alpha, beta and gamma are at least 1, so bisection is exact. Raises SpecError
+    if even the smallest network (phi = -32) exceeds a limit, or if no limit is given.
     """
     if max_macs is None and max_params is None:
         raise SpecError("solving for phi needs max_macs or max_params")
@@ -180,14 +180,14 @@ def solve_phi(
     if not fits(low):
         least = measure(low)
         raise SpecError(
-            f"no scaling of {spec.name} keeps these bounds: the smallest has {least.macs} MACs and "
-            f"{least.params} parameters; asked were at most {'any' if max_macs is None else max_macs} MACs "
+            f"no scaling of {spec.name} meets these limits: the smallest has {least.macs} MACs and "
+            f"{least.params} parameters; the limits are {'any' if max_macs is None else max_macs} MACs "
             f"and {'any' if max_params is None else max_params} parameters"
         )
     while high - low > tolerance:
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    # The short decimal that a person would type, where it gives the same network.
+    # The short decimal that a person would type, if it gives the same network.
     short = math.floor(low * 100) / 100
     return short if measure(short) == measure(low) else low
 
@@ -195,8 +195,8 @@ def solve_phi(
 def with_total_stride(spec: ArchSpec, total_stride: int) -> ArchSpec:
     """Return `spec` with strides removed, from the front, until its total stride is at most `total_stride`.
 
-    Small images need it: at 32 pixels the stride of 32 leaves one pixel of a feature map. Raises SpecError
-    for a total stride below 1.
+    Small images need it: at 32 pixels a stride of 32 leaves a feature map of one pixel. Raises SpecError for a
+    total stride below 1.
     """
     if not total_stride >= 1:
         raise SpecError(f"total_stride must be at least 1; got {total_stride!r}")
@@ -221,14 +221,14 @@ def with_total_stride(spec: ArchSpec, total_stride: int) -> ArchSpec:
 
 
 def truncate(spec: ArchSpec, num_stages: int) -> ArchSpec:
-    """Return `spec` with its first `num_stages` stages only; stem, head and classifier stay."""
+    """Return `spec` with only its first `num_stages` stages; stem, head and classifier stay."""
     if type(num_stages) is not int or not 1 <= num_stages <= len(spec.stages):
         raise SpecError(f"{spec.name} has {len(spec.stages)} stages; cannot keep {num_stages}")
     return dataclasses.replace(spec, stages=spec.stages[:num_stages])
 
 
 def with_expand_ratio(spec: ArchSpec, expand_ratio: int) -> ArchSpec:
-    """Return `spec` with every expansion of more than `expand_ratio` times the block's input cut to that."""
+    """Return `spec` with every expansion limited to `expand_ratio` times the block's input."""
     if type(expand_ratio) is not int or expand_ratio < 1:
         raise SpecError(f"expand_ratio must be an integer of at least 1; got {expand_ratio!r}")
 

@@ -1,4 +1,4 @@
-"""A network as a frozen value: absolute integers, no torch, everything else is a function over it."""
+"""A network as a frozen value: absolute integers, no torch; everything else is a function of it."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ Gate = Literal["sigmoid", "hard_sigmoid", "none"]
 Padding = Literal["same", "symmetric"]
 Rounding = Literal["v1", "v2"]
 
-# Kinds whose input passes unexpanded into the k x k convolution.
+# Kinds whose input enters the k x k convolution unexpanded.
 UNEXPANDED: tuple[Kind, ...] = ("depthwise_separable", "conv")
 # The kinds of the comparison family; only they may project their shortcut and activate after the sum.
 RESNET_KINDS: tuple[Kind, ...] = ("basic", "bottleneck")
 
-# No network comes near these limits; they keep a file from outside from asking for all memory or time. The largest
-# that is published, EfficientNet-L2, has 8,256 channels, 100 blocks and 800 pixels; RepLKNet has kernels of 31.
+# No network comes near these limits; they keep an untrusted file from taking all memory or time. The largest
+# published network, EfficientNet-L2, has 8,256 channels, 100 blocks and 800 pixels; RepLKNet has kernels of 31.
 MAX_CHANNELS, MAX_BLOCKS, MAX_KERNEL_SIZE, MAX_STEM_STRIDE = 65_536, 4_096, 31, 32
 MAX_CLASSES, MAX_RESOLUTION, MAX_IMAGE_CHANNELS = 100_000, 16_384, 1_024
 MAX_NAME_LENGTH = 200
-# A smaller one would be lost beside any variance in 32 bits.
+# A smaller epsilon would vanish beside any variance in fp32.
 MIN_NORM_EPSILON = 1e-12
 
 
@@ -98,7 +98,7 @@ class BlockSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemSpec:
-    """The first convolution and, for ResNets, the max-pooling behind it."""
+    """The first convolution and, for ResNets, the max pooling after it."""
 
     channels: int
     kernel_size: int = 3
@@ -116,11 +116,11 @@ class StemSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """How a network grows under `scale`; it changes no function.
+    """How a network grows under `scale`; it does not affect the function that the network computes.
 
-    `rounding` v1 never rounds a width down by more than 10 %, v2 does. `fixed_ends` keeps the stem, the head
-    and the repeats of the first and last stage (Lite). `first_expands_from` is the width that the first block
-    expands from where that is not its input width, else 0 (EdgeTPU: 24, in a stage that has no shortcuts).
+    `rounding` v1 never rounds a width down by more than 10 %, v2 may. `fixed_ends` keeps the stem, the head
+    and the repeats of the first and last stage (Lite). `first_expands_from` is the width from which the first block
+    expands if that is not its input width, else 0 (EdgeTPU: 24, in a stage without shortcuts).
     """
 
     rounding: Rounding = "v1"
@@ -135,11 +135,11 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchSpec:
-    """A whole network: stem, stages of explicit blocks, head, and what else changes the function.
+    """A whole network: stem, stages of explicit blocks, head, and everything else that changes its function.
 
     `head_channels` 0 means no head convolution, `num_classes` 0 no classifier. `resolution` is the side of
-    the square input, in pixels, that costs and exports default to. Two specs are equal when they compute the
-    same function of the same input size and scale alike; `name` does not count.
+    the square input, in pixels, the default for costs and exports. Two specs are equal if they compute the
+    same function of the same input size and scale alike; `name` is ignored.
     """
 
     name: str = field(default="custom", compare=False)
@@ -158,7 +158,7 @@ class ArchSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or len(self.name) > MAX_NAME_LENGTH or not self.name.isprintable():
             raise SpecError(
-                f"name must be a printable text of at most {MAX_NAME_LENGTH} letters; got {shown(self.name)}"
+                f"name must be printable text of at most {MAX_NAME_LENGTH} characters; got {shown(self.name)}"
             )
         _must_be_count("in_channels", self.in_channels, most=MAX_IMAGE_CHANNELS)
         _must_be_count("num_classes", self.num_classes, least=0, most=MAX_CLASSES)
@@ -194,7 +194,7 @@ class ArchSpec:
 
     @property
     def total_stride(self) -> int:
-        """How many input pixels one pixel of the last feature map spans."""
+        """The number of input pixels per side that one pixel of the last feature map covers."""
         stride = self.stem.stride * (2 if self.stem.max_pool else 1)
         for block in self.blocks:
             stride *= block.stride
@@ -246,10 +246,10 @@ def stage(
 
 
 def repeat_block(block: BlockSpec, *, expands_from: int = 0, skip: bool = True) -> BlockSpec:
-    """Return the block that can follow `block` in its stage: stride 1, as many channels in as out.
+    """Return the block that can follow `block` in its stage: stride 1, equal numbers of input and output channels.
 
-    The proportions of the expansion (of `expands_from`, where that is not the input width) and of the squeeze
-    are kept. The shortcut becomes an identity, unless `skip` is off or the block lacks one that it could have.
+    The ratios of the expansion (relative to `expands_from` if that is not the input width) and of the squeeze are
+    kept. The shortcut becomes an identity, unless `skip` is off or the block lacks one that it could have.
     """
     width, base = block.out_channels, expands_from or block.in_channels
     no_skip = not skip or (block.residual == "none" and block.stride == 1 and block.in_channels == width)

@@ -1,4 +1,4 @@
-"""Tells the same photograph in another size or encoding from another photograph: a perceptual hash, then a small copy.
+"""Find the same photograph in another size or encoding: by a perceptual hash, then by a small copy.
 
 Source: the hash is pHash, the signs of the lowest frequencies of a cosine transform (C. Zauner, "Implementation and
 Benchmarking of Perceptual Image Hash Functions", 2010).
@@ -20,12 +20,12 @@ from effnet.data.reduction import large_reduction
 # 9,583 products on white a few pairs of one article in two colours. A looser limit would join more of those.
 MOST_BITS = 6
 MOST_DIFFERENCE = 0.1
-# Of an image without contrast (in grey levels), such as a black one, neither says anything.
+# For an image without contrast (in grey levels), such as a black one, neither means anything.
 _LEAST_CONTRAST = 4.0
-# Digits and icons are too much like each other at this size.
+# Digits and icons are too similar to each other below this size.
 _LEAST_SIDE = 32
 _SIDE, _COPY, _FREQUENCIES = 32, 16, 8
-# A bound on the work where very many images have one hash.
+# Limits the work if very many images share a hash.
 _MOST_COMPARED = 200
 
 _ANGLES = (np.arange(_SIDE) + 0.5) * np.pi / _SIDE
@@ -33,13 +33,13 @@ _COSINES = np.cos(np.outer(np.arange(_FREQUENCIES), _ANGLES)).astype(np.float32)
 
 
 def look_reduction(width: int, height: int) -> int:
-    """Return by what both sides of a JPEG file are divided for its look: 8, 4, 2 or, of most, 1."""
+    """Return the divisor of both sides at which a JPEG file is decoded for its look: 8, 4, 2 or, mostly, 1."""
     return large_reduction(width, height, side=min(width, height), wanted=_SIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Look:
-    """What an image looks like: the perceptual hash of 64 bits, and a copy of 16 x 16, float32 [768]."""
+    """The appearance of an image: a 64-bit perceptual hash, and a copy of 16 x 16 pixels, float32 [768]."""
 
     hash: int
     copy: np.ndarray
@@ -47,7 +47,7 @@ class Look:
 
 
 def look_at(pixels: np.ndarray) -> Look | None:
-    """Return the look of uint8 [height, width, channels], or None if it is too small or flat to be judged."""
+    """Return the look of uint8 [height, width, channels], or None if it is too small or has too little contrast."""
     if min(pixels.shape[:2]) < _LEAST_SIDE:
         return None
     seen = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
@@ -65,10 +65,10 @@ def look_at(pixels: np.ndarray) -> Look | None:
 
 
 def alike(looks: Sequence[Look]) -> list[list[int]]:
-    """Return the lists of indices, two or more, of looks that are of one image.
+    """Return lists of two or more indices of looks that show the same image.
 
-    Each is compared with the first of every list whose hash is near, so that small changes, as in a video, do not add
-    up to one list of its first and its last.
+    Each look is compared with the first of every list whose hash is close, so that small changes, as in a video, do
+    not join its first and last frame.
     """
     firsts: list[int] = []
     lists: list[list[int]] = []
@@ -88,7 +88,7 @@ def alike(looks: Sequence[Look]) -> list[list[int]]:
 
 
 def _bands(value: int) -> Iterator[tuple[int, int]]:
-    """Yield parts of a hash, one more than the bits that may differ: of two that are near, one part is equal."""
+    """Yield parts of a hash, one more than the bits that may differ: two close hashes share at least one part."""
     edges = [round(number * 64 / (MOST_BITS + 1)) for number in range(MOST_BITS + 2)]
     for number, (low, high) in enumerate(pairwise(edges)):
         yield number, (value >> low) & ((1 << (high - low)) - 1)

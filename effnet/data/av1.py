@@ -1,4 +1,4 @@
-"""Measures the frames of an AV1 stream from its headers: their size, number and depth.
+"""Read the size, number and depth of the frames of an AV1 stream from its headers.
 
 Sources: AV1 bitstream specification, 5.3 (OBUs), 5.5 (sequence header) and 5.9.2 (frame header); dav1d 1.5.
 """
@@ -10,9 +10,9 @@ from effnet.errors import ImageError
 _HEADER_BYTES = 512
 _SEQUENCE, _FRAMES = 1, frozenset({3, 6, 7})
 _SWITCH_FRAME = 3
-# dav1d keeps eight references, the frame that it decodes and the one that it gave.
+# dav1d keeps eight references, the frame that it decodes and the one that it returned.
 _MOST_FRAMES = 10
-# What dav1d keeps a pixel beside the planes: motion vectors, segments, filters.
+# Bytes per pixel that dav1d keeps besides the planes: motion vectors, segments, filters.
 _EXTRA_BYTES = 1
 
 
@@ -32,7 +32,7 @@ class _Sequence:
 
 
 class _Bits:
-    """Reads the bits of an OBU, the first one first; raises ValueError behind the last."""
+    """Reads the bits of an OBU, most significant first; raises ValueError after the last."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -45,7 +45,7 @@ class _Bits:
 
 
 def count_parts(budget: list[int], number: int = 1) -> None:
-    """Take parts of a file off the number that it may have; raises ImageError where none is left."""
+    """Subtract parts of a file from the number that it may have; raise ImageError if none is left."""
     budget[0] -= number
     if budget[0] < 0:
         raise ImageError(
@@ -54,7 +54,7 @@ def count_parts(budget: list[int], number: int = 1) -> None:
 
 
 def measure_stream(stream: bytes | memoryview, budget: list[int]) -> tuple[int, int, float]:
-    """Return the largest area of a stream's frames, how many are kept at once, and the bytes a pixel of one takes.
+    """Return the largest area of a stream's frames, the number kept at once, and the bytes per pixel of one.
 
     Raises ImageError as `count_parts` does, ValueError for a header that ends early.
     """
@@ -68,7 +68,7 @@ def measure_stream(stream: bytes | memoryview, budget: list[int]) -> tuple[int, 
         if head & 2:
             size, place = _leb128(stream, place)
         if size > len(stream) - place:
-            break  # the decoder stops here, too
+            break  # the decoder stops here too
         bits = _Bits(bytes(stream[place : place + min(size, _HEADER_BYTES)]))
         place += size
         if kind == _SEQUENCE:
@@ -93,7 +93,7 @@ def _leb128(stream: bytes | memoryview, place: int) -> tuple[int, int]:
 
 
 def _read_sequence(bits: _Bits) -> _Sequence:
-    """Return what a sequence header says (5.5.1 to 5.5.3)."""
+    """Return the contents of a sequence header (5.5.1 to 5.5.3)."""
     profile, _, is_reduced = bits(3), bits(), bits()
     time_bits = 0
     if is_reduced:
@@ -138,7 +138,7 @@ def _read_sequence(bits: _Bits) -> _Sequence:
 
 
 def _skip_operating_points(bits: _Bits) -> int:
-    """Return how many bits the presentation time of a shown frame has."""
+    """Return the number of bits of a shown frame's presentation time."""
     time_bits = delay_bits = has_model = 0
     if bits():
         bits(64)
@@ -167,13 +167,13 @@ def _skip_operating_points(bits: _Bits) -> int:
 
 
 def _read_samples(bits: _Bits, profile: int, depth: int) -> float:
-    """Return how many samples a pixel has, and stops where the film grain is said (5.5.2)."""
+    """Return the number of samples per pixel; stop before the film grain flag (5.5.2)."""
     is_grey = profile != 1 and bits()
     colours = (bits(8), bits(8), bits(8)) if bits() else ()
     if is_grey:
         bits()
         return 1
-    if colours == (1, 13, 0):  # sRGB as it is
+    if colours == (1, 13, 0):  # plain sRGB
         bits()
         return 3
     bits()

@@ -1,4 +1,4 @@
-"""Counts what libavif takes for the AV1 streams of an AVIF file, which may be larger than the size in its header.
+"""Estimate the memory that libavif needs for the AV1 streams of an AVIF file, which may exceed its header's size.
 
 Sources: ISO/IEC 14496-12 (boxes and tracks) and ISO/IEC 23008-12 (items).
 """
@@ -10,7 +10,7 @@ from effnet.data.av1 import count_parts, measure_stream
 from effnet.data.bmff import Fields, areas_of, boxes_in, version_of
 from effnet.errors import ImageError
 
-# Of boxes, extents and OBUs together: libavif keeps 16 bytes an extent, which may take none in the file.
+# Of boxes, extents and OBUs together: libavif keeps 16 bytes per extent, which may take none in the file.
 _MOST_PARTS = 100_000
 _PARENTS = frozenset({b"mdia", b"minf", b"stbl"})
 _TABLES = frozenset({b"tkhd", b"stsd", b"stsz", b"stco", b"co64"})
@@ -20,9 +20,9 @@ _FEW_STREAMS, _SMALLEST_BYTES = 8, 128 * 128 * 6
 
 
 def stream_bytes(data: bytes) -> float:
-    """Return the most bytes that libavif takes for the frames of a file, of which it decodes the first.
+    """Return the maximum bytes that libavif needs for the frames of a file, of which it decodes the first.
 
-    Raises ImageError for a file of far too many parts, ValueError for one whose boxes or streams are damaged.
+    Raises ImageError for a file with far too many parts, ValueError for one with damaged boxes or streams.
     """
     view, budget = memoryview(data), [_MOST_PARTS]
     items, tracks = [], []
@@ -35,7 +35,7 @@ def stream_bytes(data: bytes) -> float:
 
 
 def _needed(streams: list[tuple[bytes | memoryview, int]], budget: list[int]) -> float:
-    """Return the bytes for streams, each with the area to which libavif scales it."""
+    """Return the bytes needed for streams, each given with the area to which libavif scales it."""
     needed = 0.0
     for stream, shown in streams:
         area, frames, pixel_bytes = measure_stream(stream, budget)
@@ -44,7 +44,7 @@ def _needed(streams: list[tuple[bytes | memoryview, int]], budget: list[int]) ->
 
 
 def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the boxes of a container and of those within."""
+    """Yield the boxes of a container and those nested in it."""
     for kind, body in boxes_in(data, budget):
         yield kind, body
         if kind in _PARENTS:
@@ -52,7 +52,7 @@ def _inner(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryv
 
 
 def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[bytes | memoryview, int]]:
-    """Return the streams of all AV1 items, whether they are shown or not, with the area that `ispe` says."""
+    """Return the streams of all AV1 items, shown or not, with the area declared by `ispe`."""
     boxes = list(boxes_in(meta, budget))
     stored = next((body for kind, body in boxes if kind == b"idat"), memoryview(b""))
     coded, areas, places = set(), {}, []
@@ -79,7 +79,7 @@ def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[
 
 
 def _places(body: memoryview, budget: list[int]) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Yield item, construction method and (start, length) of the extents that an `iloc` box lists."""
+    """Yield item, construction method and (start, length) of each extent in an `iloc` box."""
     field = Fields(body)
     version, sizes = field(4) >> 24, field(2)
     offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))

@@ -1,4 +1,4 @@
-"""Reads the boxes of ISO's base media files, which AVIF and HEIC are.
+"""Read the boxes of ISO base media files, the container of AVIF and HEIC.
 
 Sources: ISO/IEC 14496-12 (boxes) and ISO/IEC 23008-12 (items).
 """
@@ -10,7 +10,7 @@ from effnet.data.av1 import count_parts
 
 
 class Fields:
-    """Reads the big-endian numbers of a box; raises ValueError behind the last."""
+    """Reads the big-endian numbers of a box; raises ValueError after the last."""
 
     def __init__(self, data: memoryview) -> None:
         self._data, self._place = data, 0
@@ -23,7 +23,7 @@ class Fields:
 
 
 def boxes_in(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield kind and body of each box."""
+    """Yield the kind and body of each box."""
     place = 0
     while place + 8 <= len(data):
         count_parts(budget)
@@ -40,12 +40,12 @@ def boxes_in(data: memoryview, budget: list[int]) -> Iterator[tuple[bytes, memor
 
 
 def version_of(body: memoryview) -> int:
-    """Return the version of a full box, 0 of an empty one."""
+    """Return the version of a full box, 0 for an empty one."""
     return body[0] if len(body) else 0
 
 
 def areas_of(boxes: list[tuple[bytes, memoryview]], budget: list[int]) -> dict[int, int]:
-    """Return the largest area that the properties of each item say."""
+    """Return the largest area in the properties of each item."""
     sizes = []
     for kind, body in boxes:
         if kind == b"ipco":

@@ -1,4 +1,4 @@
-"""Reads a folder, a manifest or a built-in name as a Dataset: labelled images in train, val and test."""
+"""Read a folder, a manifest or a built-in name as a Dataset: labelled images in train, val and test."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _NUM_HEADERS = 64
 class Split:
     """Images and their classes: paths, uint8 arrays [H, W, C] or stored ones, and int64 labels of the same length.
 
-    `blocks` says in which parts they lie where those cannot all be at hand at once; see `epoch_order`.
+    `blocks` names the part that holds each image if the parts cannot all be available at once; see `epoch_order`.
     """
 
     sources: Sequence[Source]
@@ -48,9 +48,9 @@ class Split:
 class Dataset:
     """Labelled images in three splits; a label is an index into `class_names`.
 
-    `channels` and `value_range` are what decoding should ask for; `mirror_safe` says that a mirrored image keeps its
-    class; `notes` are sentences on how the splits came to be and what was left out. `made` are the splits that were
-    made here, with `seed`; none of `groups` is on two sides of these. `listed` is what it was made of.
+    `channels` and `value_range` are the arguments for decoding; `mirror_safe` says that a mirrored image keeps its
+    class; `notes` are sentences on how the images were split and what was left out. `made` are the splits created
+    here, with `seed`; none of `groups` is on two sides of them. `listed` is the listing it was created from.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Dataset:
 
     @property
     def group_by(self) -> str:
-        """The pattern that grouped the images, empty without one."""
+        """The pattern by which images were grouped, or an empty string."""
         return "" if self.listed is None else self.listed.group_by
 
 
@@ -83,15 +83,16 @@ def read_dataset(
     group_by: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Read a folder with a subfolder a class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
+    """Read a folder with one subfolder per class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
 
-    Shards are WebDataset's: a folder of .tar files, one of them, a pattern (train-{000000..000009}.tar), or URLs of
-    these. hf:NAME[:CONFIG] and hf:FOLDER are read by the package `datasets`. Images are listed, not opened, but for
-    a few headers where `channels` is None, and for files of equal size, to find equal ones; remote shards are
-    downloaded, and `progress` counts them. With strict, a file that cannot be used is an error, not skipped.
+    Shards are in WebDataset format: a folder of .tar files, one of them, a pattern (train-{000000..000009}.tar), or
+    URLs of these. hf:NAME[:CONFIG] and hf:FOLDER are read by the package `datasets`. Images are listed, not opened,
+    except for a few headers if `channels` is None, and for files of equal size, to find identical ones; remote shards
+    are downloaded, and `progress` counts them. With strict, an unusable file is an error; otherwise it is skipped.
 
-    Where the source is not split, equal files are on one side of the split, and so are images of one group: those with
-    the same `group` in a manifest, or in whose paths below the source `group_by`, a regular expression, finds the same.
+    If the source is not split, identical files stay on one side of the split, and so do images of one group: those
+    with the same `group` in a manifest, or with the same match of the regular expression `group_by` in their paths
+    below the source.
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
@@ -103,7 +104,7 @@ def read_dataset(
 
 
 def check_options(*, seed: int, channels: int | None) -> None:
-    """Raise DataError for a seed or a number of channels that there cannot be."""
+    """Raise DataError for an invalid seed or number of channels."""
     try:
         check_whole("seed", seed, least=0, most=MAX_SEED)
         if channels is not None:
@@ -120,7 +121,7 @@ def split_listing(
     strict: bool = False,
     value_range: ValueRange | None = None,
 ) -> Dataset:
-    """Return the data set of what was listed, split with `seed` where it does not say how; groups are kept whole."""
+    """Return the data set of a listing, split with `seed` if it has no splits; groups are kept together."""
     parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups)
     class_names, class_notes = check_classes(parts, strict=strict)
     notes = [*split_notes, *class_notes, *listing.notes]
@@ -146,7 +147,7 @@ def split_listing(
 
 
 def load_image(split: Split, index: int, *, channels: int, value_range: ValueRange | None = None) -> np.ndarray:
-    """Return image `index` as uint8 [H, W, channels]; raises ImageError if it cannot be decoded."""
+    """Return image `index` as uint8 [H, W, channels]; raise ImageError if it cannot be decoded."""
     with loaded_image(split, index, channels=channels, value_range=value_range) as image:
         return image
 
@@ -161,7 +162,7 @@ def loaded_image(
     heard: Heard | None = None,
     reduce: Reduce | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield what `load_image` returns, for a block that makes something smaller of it: see `decoded_image`."""
+    """Yield the result of `load_image`, for a block that reduces it: see `decoded_image`."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         yield fit_channels(source, channels)
@@ -174,7 +175,7 @@ def loaded_image(
 
 
 def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str, str]) -> Dataset:
-    """Return the data set without these paths or names, which are added to `skipped` with the reason (or one each).
+    """Return the data set without these paths or names; add them to `skipped` with the reason (or one each).
 
     Raises:
         DataError: a class has no image left in train, or a split none at all.
@@ -203,7 +204,7 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
 
 
 def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, strict: bool = False) -> Dataset:
-    """Return the data set without the files that inspection could not decode; strict raises DataError."""
+    """Return the data set without the files that inspection could not decode; raise DataError if strict."""
     found = tuple(unreadable)
     refuse_if_strict(found, strict=strict)
     reasons = {item.path: item.reason for item in found}
@@ -211,12 +212,12 @@ def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, stric
 
 
 def list_source(source: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Listing:
-    """Return what a source holds, as `read_dataset` takes it, not yet split; raises DataError as that does."""
+    """Return the listing of a source that `read_dataset` accepts, not yet split; raise DataError as it does."""
     path = os.fspath(source)
     if path in BUILT_IN:
         return _digits()
     try:
-        # Only these need the network, or a package of its own.
+        # Only these need the network, or an extra package.
         if path.startswith(HUB):
             from effnet.data.hub import list_hub
 
@@ -248,7 +249,7 @@ def _list_file(path: str) -> Listing:
 
 
 def _near(sources: Sequence[Any], *, mixed: int) -> Sequence[Any]:
-    """Return the images that may be looked at in any order: those of one block, where not all can be at hand."""
+    """Return the images that may be read in any order: those of the first block, if not all blocks can be available."""
     return sources[: sum(source.block == sources[0].block for source in sources)] if mixed else sources
 
 
@@ -279,13 +280,13 @@ def _choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
             continue
         if len(headers) == _NUM_HEADERS:
             break
-    sampled = f"of the {len(headers)} images that were sampled"
+    sampled = f"of the {len(headers)} sampled images"
     arrays = {header.channels for header in headers if header.format == "NPY"}
     if arrays - {1, 3}:
         if len({(header.format == "NPY", header.channels) for header in headers}) > 1:
             raise DataError(
                 f"all images must have the same channels, but .npy files have {sorted(arrays)} and others "
-                f"differ; give channels=N to say what is wanted"
+                f"differ; set channels=N"
             )
         (number,) = arrays
         return number, f"The input has {number} channels: all {sampled} are .npy with that many."

@@ -1,4 +1,4 @@
-"""Files become uint8 arrays: Pillow for images, .npy for any other number of channels."""
+"""Decode files to uint8 arrays: images with Pillow, and .npy for any other number of channels."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -32,15 +32,15 @@ from effnet.system.text import printable
 IMAGE_SUFFIXES: frozenset[str] = frozenset().union(*FORMAT_SUFFIXES.values())
 
 Reduce = Callable[[int, int], int]
-"""From the two sides of a JPEG file, in any order, to what both are divided by as it is decoded: 1, 2, 4 or 8."""
+"""From the two sides of a JPEG file, in any order, to the divisor of both when it is decoded: 1, 2, 4 or 8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """What an image's header says; width and height in pixels as shown, after the EXIF orientation.
+    """The header of an image; width and height in pixels as shown, after the EXIF orientation.
 
     `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for .npy. `values` is
-    the type of the values: "uint8" too where a file of more bits says their range itself.
+    the type of the values; it is "uint8" also for a file of more bits that declares their range itself.
     """
 
     width: int
@@ -52,7 +52,7 @@ class ImageHeader:
 
 
 Heard = Callable[[str], None]
-"""Is called with what is assumed of an image of more than 8 bits where no range is known."""
+"""Is called with the assumption made about an image of more than 8 bits if no range is known."""
 
 
 def decode_image(
@@ -66,9 +66,9 @@ def decode_image(
     """Return the image as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
-    Any other number must be stored so, in a .npy file of integers or real numbers [H, W] or [H, W, C].
-    Values of more than 8 bits become 8 bits by `value_range` or, without one, as `to_uint8` says. `name` is how errors
-    call bytes. `reduce` may have a JPEG file decoded at a part of its size, rounded up; by default it is not.
+    Any other number must be stored in a .npy file of integers or real numbers [H, W] or [H, W, C].
+    Values of more than 8 bits are mapped to 8 bits by `value_range` or, without one, by the rule of `to_uint8`. `name`
+    names bytes in errors. `reduce` may choose a reduced size for a JPEG file, rounded up; by default it is full size.
 
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels, or no range is known.
@@ -87,9 +87,9 @@ def decoded_image(
     heard: Heard | None = None,
     reduce: Reduce | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield what `decode_image` returns, for a block that makes something smaller of it.
+    """Yield the result of `decode_image`, for a block that reduces it to something smaller.
 
-    Large images of all threads share one room (effnet.data.limits.ROOM): until the block ends, this one is in it.
+    Large images of all threads share one memory limit (effnet.data.limits.ROOM); this one counts until the block ends.
     """
     if channels < 1:
         raise ImageError(f"channels must be at least 1, received {channels}")
@@ -130,7 +130,7 @@ def _loaded(
     whole: bool = False,
     reduce: Reduce | None = None,
 ) -> Iterator[tuple[Image.Image, Deep | None]]:
-    """Yield a loaded image and what its values are, None of 8 bits; with a range or `whole` with all their bits."""
+    """Yield a loaded image and its value type, None for 8 bits; with a range or `whole`, values keep all their bits."""
     with open_image(stream) as image, contextlib.ExitStack() as also:
         kind = stored_kind(image)
         _hear(kind, value_range, heard)
@@ -154,7 +154,7 @@ def _hear(kind: str, value_range: ValueRange | None, heard: Heard | None) -> Non
 
 
 def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
-    """Yield the values of an image of more than 8 bits, in pieces; raises ImageError as decode_image does."""
+    """Yield the values of an image of more than 8 bits, in pieces; raise ImageError as decode_image does."""
     try:
         with contextlib.ExitStack() as room, open_stream(source) as stream:
             if is_npy(stream):
@@ -170,9 +170,9 @@ def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
 def convert_pillow(
     image: Image.Image, *, channels: int = 3, value_range: ValueRange | None = None, heard: Heard | None = None
 ) -> np.ndarray:
-    """Return an image of Pillow's as `decode_image` returns that of a file; raise ImageError as it does.
+    """Return a Pillow image converted as `decode_image` converts a file; raise ImageError as it does.
 
-    Of 16-bit colours Pillow keeps the upper bytes: with a range, the file of an image that is not yet loaded is read.
+    Pillow keeps only the upper bytes of 16-bit colours: with a range, the file of an image not yet loaded is read.
     """
     try:
         kind, needed = stored_kind(image), bytes_needed(image)
@@ -184,7 +184,7 @@ def convert_pillow(
         with ROOM.taken(needed):
             image.load()
             return to_pixels(image, channels, orientation=orientation_of(image), deep=deep)
-    except Exception as error:  # it may be an opened file, damaged as any other
+    except Exception as error:  # it may be an opened file, which can be damaged
         raise image_error(b"", error, name="<a Pillow image>") from error
 
 
@@ -197,7 +197,7 @@ def _file_of(image: Any) -> bytes:
 
 
 def image_header(source: Source, *, name: str = "") -> ImageHeader:
-    """Read size, channels and format without decoding the pixels; raises ImageError as decode_image does."""
+    """Read size, channels and format without decoding the pixels; raise ImageError as decode_image does."""
     try:
         with open_stream(source) as stream:
             if is_npy(stream):
@@ -220,7 +220,7 @@ def image_header(source: Source, *, name: str = "") -> ImageHeader:
 
 
 def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Return uint8 [H, W, C] with the wanted channels: grey is replicated, RGB becomes luma.
+    """Return uint8 [H, W, C] with the requested channels: grey is replicated, RGB becomes luma.
 
     Raises:
         ImageError: the array has another number of channels that cannot be converted.
@@ -236,7 +236,7 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def image_error(source: Source, error: Exception, *, name: str = "") -> ImageError:
-    """Return what to raise for an image that cannot be decoded; `name` stands for bytes."""
+    """Return the error for an image that cannot be decoded; `name` is shown for bytes."""
     shown = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
     return ImageError(f"{printable(shown)}: {_reason(error)}")
 

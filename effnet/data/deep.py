@@ -1,4 +1,4 @@
-"""Images whose files hold more than 8 bits: of what type their values are, and the bits that Pillow leaves out."""
+"""Images with more than 8 bits: the type of their values, and the bits that Pillow drops."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from effnet.data.value_range import ValueRange, to_uint8
 
 ORDINARY = "uint8"
 
-# Pillow keeps the upper byte of 16-bit colours. With the other order of bytes it reads the lower one instead.
+# Pillow keeps the upper byte of 16-bit colours. With the opposite byte order it reads the lower one instead.
 _COLOURS = ("RGB;16", "RGBA;16", "RGBX;16")
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
@@ -22,9 +22,9 @@ _TIFF_SIGNED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Deep:
-    """How values of the type `kind` become 8 bits; `second` holds the lower bytes of colours, once loaded.
+    """How values of the type `kind` are mapped to 8 bits; `second` holds the lower bytes of colours, once loaded.
 
-    A second image of grey and alpha holds both bytes of either in turn.
+    A second image of grey and alpha holds both bytes of each channel in turn.
     """
 
     kind: str
@@ -33,9 +33,9 @@ class Deep:
 
 
 def stored_kind(image: Any) -> str:
-    """Return the type of the values of an opened image: "uint8" also where the file says their range itself.
+    """Return the type of the values of an opened image: "uint8" also if the file declares their range itself.
 
-    The others are uint12, uint16, int16, uint32, int32 and float32, which a range is needed for.
+    The others are uint12, uint16, int16, uint32, int32 and float32, which need a range.
     """
     mode = image.mode
     if mode.startswith("I;16"):
@@ -50,7 +50,7 @@ def stored_kind(image: Any) -> str:
 def _whole_kind(image: Any) -> str:
     if image.format == "PNG":
         return "uint16"
-    if image.format == "PPM":  # Pillow scales values whose largest is another to 16 bits
+    if image.format == "PPM":  # Pillow scales values with another maximum to 16 bits
         largest = [tile[3][1] for tile in getattr(image, "tile", ()) if isinstance(tile[3], tuple)]
         return "uint16" if largest in ([], [65535]) else ORDINARY
     if image.format == "TIFF":
@@ -69,19 +69,19 @@ def _first(image: Any, tag: int) -> int | None:
 
 
 def needs_second(image: Any) -> bool:
-    """Return whether an opened image has 16-bit colours, whose lower bytes have to be loaded on their own."""
+    """Return whether an opened image has 16-bit colours, whose lower bytes must be loaded separately."""
     return image.mode not in ("I", "F") and not image.mode.startswith("I;16") and stored_kind(image) != ORDINARY
 
 
 def take_second_(image: Any) -> None:
-    """Make an opened image that `needs_second` load the lower bytes, or all bytes of grey and alpha."""
+    """Make an opened image for which `needs_second` holds load the lower bytes, or all bytes of grey and alpha."""
     tiles = _second_tiles(image)
     image.info[_GREY_ALPHA] = bool(tiles) and tiles[0][3] == "RGBA"
     image.tile = tiles
 
 
 def _second_tiles(image: Any) -> list[Any] | None:
-    """Return the tiles of an opened image that give its lower bytes; None where it has no 16-bit colours."""
+    """Return the tiles that load the lower bytes of an opened image, or None if it has no 16-bit colours."""
     found = []
     for decoder, box, offset, args in getattr(image, "tile", ()):
         raw = args if isinstance(args, str) else args[0] if isinstance(args, tuple) and args else ""
@@ -96,7 +96,7 @@ def _second_tiles(image: Any) -> list[Any] | None:
 
 
 def numbers(image: Image.Image, deep: Deep, second: Image.Image | None = None) -> np.ndarray:
-    """Return the values of a loaded image, or of a piece of it and of its second: [H, W] or [H, W, colours]."""
+    """Return the values of a loaded image, or of a piece of it and its `second`: [H, W] or [H, W, colours]."""
     if second is not None:
         upper, lower = np.asarray(image), np.asarray(second)
         if _is_grey_alpha(deep):
@@ -111,7 +111,7 @@ def _is_grey_alpha(deep: Deep) -> bool:
 
 
 def in_eight_bits(image: Image.Image, deep: Deep, second: Image.Image | None = None) -> Image.Image:
-    """Return a loaded image of more than 8 bits, or a piece of it, in a mode of 8; alpha keeps its upper byte."""
+    """Return a loaded image of more than 8 bits, or a piece of it, in an 8-bit mode; alpha keeps its upper byte."""
     if second is None and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     mapped = to_uint8(numbers(image, deep, second), deep.kind, deep.value_range)

@@ -1,4 +1,4 @@
-"""An image as evaluation sees it: one road for prediction, evaluation, export and what training compares with them."""
+"""The evaluation view of an image, shared by prediction, evaluation, export and validation during training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from effnet.data.reduction import eval_reduction
 
 
 def eval_view(source: Source, preprocess: Preprocess, *, heard: Heard | None = None) -> np.ndarray:
-    """Return uint8 [R, R, C] of a path or the bytes of a file; raises ImageError where it cannot be decoded."""
+    """Return uint8 [R, R, C] of a path or the bytes of a file; raise ImageError if it cannot be decoded."""
     reduce = partial(eval_reduction, preprocess=preprocess)
     with decoded_image(
         source, channels=preprocess.channels, value_range=preprocess.value_range, heard=heard, reduce=reduce
@@ -23,7 +23,7 @@ def eval_view(source: Source, preprocess: Preprocess, *, heard: Heard | None = N
 
 
 def eval_view_at(split: Split, index: int, preprocess: Preprocess, *, heard: Heard | None = None) -> np.ndarray:
-    """Return uint8 [R, R, C] of image `index` of a split; raises ImageError where it cannot be decoded."""
+    """Return uint8 [R, R, C] of image `index` of a split; raise ImageError if it cannot be decoded."""
     with eval_image_at(split, index, preprocess, heard=heard) as image:
         return resize_and_crop(image, preprocess)
 

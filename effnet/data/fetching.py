@@ -1,4 +1,4 @@
-"""Where downloads are kept, and whether they are allowed."""
+"""The cache folder for downloads, and whether downloads are allowed."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]
 def cache_folder() -> Path:
     """Return the folder for downloads and features: EFFNET_CACHE, else `effnet` in the user's cache folder.
 
-    A user without a home folder has it in a private temporary folder.
+    For a user without a home folder it is in a private temporary folder.
     """
     if own := os.environ.get("EFFNET_CACHE"):
         return Path(own)
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 
 def network_forbidden() -> bool:
-    """Return whether the environment says, as to huggingface_hub, that nothing may be downloaded."""
+    """Return whether HF_HUB_OFFLINE forbids downloads, as for huggingface_hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

@@ -1,4 +1,4 @@
-"""What inspection reports, and how a terminal shows it."""
+"""The report of a data inspection, and its text for a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,19 +14,19 @@ FEW_IMAGES = 20
 """A class with fewer images than this in train is reported as small."""
 
 IMBALANCED = 3.0
-"""So many times the images of the smallest class make the largest one worth a word on balance."""
-BALANCE_ADVICE = "--balance adjust makes rare classes count as much as frequent ones"
+"""Ratio of the largest to the smallest class from which --balance is suggested."""
+BALANCE_ADVICE = "--balance adjust gives rare classes the same weight as frequent ones"
 
 SPLITS = ("train", "val", "test")
 
 _NUM_SHOWN = 5
-# Classes of more equal size are balanced.
+# Below this ratio classes count as balanced.
 _UNEVEN = 1.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassCount:
-    """How many images of a class each split holds."""
+    """The number of images of a class in each split."""
 
     name: str
     train: int
@@ -36,7 +36,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The smallest, the median and the largest of a length in pixels."""
+    """The minimum, median and maximum of a length in pixels."""
 
     minimum: int
     median: int
@@ -47,7 +47,7 @@ class Spread:
 class Duplicate:
     """Files with the same bytes: paths (or "name[i]" for arrays), and the split and class of each.
 
-    Where `similar`, the bytes differ, but it is the same photograph in another size or encoding.
+    If `similar`, the bytes differ, but it is the same photograph in another size or encoding.
     """
 
     paths: tuple[str, ...]
@@ -58,12 +58,12 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReport:
-    """What inspection found; lists and sizes cover the `num_examined` of `num_images` images.
+    """The result of an inspection; lists and sizes cover the `num_examined` of `num_images` images.
 
     `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or
-    a number of stored channels with how many images have it; `small_classes` have few in train. `leaks` are test
-    images of which train or val hold another, as `find_leaks` has them. `values` are those of images with more than
-    8 bits, None where there are none.
+    a number of stored channels with the number of images that have it; `small_classes` have few images in train.
+    `leaks` are test images with a copy or group member in train or val, as found by `find_leaks`. `values` describes
+    images with more than 8 bits, None if there are none.
     """
 
     name: str
@@ -88,7 +88,7 @@ class DataReport:
     values: Values | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict that json.dumps takes."""
+        """Return a JSON-serializable dict."""
         return asdict(self)
 
 
@@ -99,7 +99,7 @@ def describe(report: DataReport) -> list[str]:
     if report.num_examined < report.num_images:
         lines.append(
             f"Examined a random sample of {report.num_examined:,} images; "
-            "sizes, damaged files and duplicates below are of the sample only."
+            "sizes, damaged files and duplicates below cover only the sample."
         )
     lines += _describe_classes(report)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
@@ -111,7 +111,7 @@ def describe(report: DataReport) -> list[str]:
     lines += [] if report.values is None else report.values.sentences
     lines += _describe_files("cannot be decoded", report.unreadable)
     lines += _describe_files("were skipped", report.skipped)
-    lines += _describe_files("have the suffix of another format (they are read all the same)", report.wrong_suffixes)
+    lines += _describe_files("have the suffix of another format (they are read anyway)", report.wrong_suffixes)
     lines += _describe_duplicates(
         "are in more than one split, so the measured accuracy is too high", report.across_splits
     )
@@ -132,8 +132,8 @@ def _describe_classes(report: DataReport) -> list[str]:
         rarest = min(report.classes, key=lambda c: c.train)
         total = sum(c.train for c in report.classes)
         lines.append(
-            f"  {printable(rarest.name)} has {rarest.train:,} of {total:,} train images: such classes are named more "
-            f"rarely than they are shown; {BALANCE_ADVICE} (fit, train)"
+            f"  {printable(rarest.name)} has {rarest.train:,} of {total:,} train images: models predict such classes "
+            f"too rarely; {BALANCE_ADVICE} (fit, train)"
         )
     if report.small_classes:
         names = ", ".join(printable(name) for name in report.small_classes[:10])

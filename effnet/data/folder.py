@@ -1,4 +1,4 @@
-"""Lists the images below folders: one subfolder a class, with or without train, val and test above them."""
+"""List the images below folders: one subfolder per class, with or without train, val and test above them."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ Folder = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Log:
-    """What the walk met besides images; filled on the way."""
+    """Files and folders other than images, collected during the walk."""
 
     skipped: list[Skipped]
     ignored: Counter[str]
@@ -30,7 +30,7 @@ class _Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImages:
-    """The images below a folder, sorted; the files that look like images and are not read; notes on other files."""
+    """The images below a folder, sorted; image files in unsupported formats; notes on other files."""
 
     paths: tuple[str, ...]
     skipped: tuple[Skipped, ...]
@@ -38,14 +38,14 @@ class FoundImages:
 
 
 def list_images(root: str) -> FoundImages:
-    """List the images anywhere below a folder as a data set lists those of a class; no file is opened."""
+    """List the images anywhere below a folder, as for a class of a data set; open no file."""
     log = _Log(skipped=[], ignored=Counter(), empty_classes=[])
     paths = tuple(sorted(str(Path(path)) for path in _walk(root, set(), log)))  # without a leading ./
     return FoundImages(paths=paths, skipped=tuple(log.skipped), notes=tuple(_log_notes(log)))
 
 
 def list_folder(root: str) -> Listing:
-    """List the labelled images below a folder without opening any file; `find_layout` says what the folders mean.
+    """List the labelled images below a folder without opening any file; `find_layout` determines the layout.
 
     Raises:
         DataError: there are no class folders, two folders mean the same split, or the layout can be read in two ways.
@@ -96,7 +96,7 @@ def _num_loose_images(path: str) -> int:
 
 
 def _list_classes(root: str, classes: list[os.DirEntry[str]], *, above: list[str], log: _Log) -> Part:
-    # A link from inside a class to a folder above it would otherwise list the other classes under its label.
+    # Otherwise a link from inside a class to a folder above it would list the other classes under its label.
     visited_above = {_identity(path) for path in above}
     pairs: list[tuple[str, str]] = []
     for folder in classes:
@@ -111,7 +111,7 @@ def _list_classes(root: str, classes: list[os.DirEntry[str]], *, above: list[str
 
 
 def _walk(path: str, visited: set[Folder], log: _Log) -> Iterator[str]:
-    """Yield the images below a class folder; an explicit stack, as folders can be nested deeply."""
+    """Yield the images below a class folder; with an explicit stack, as folders can be nested deeply."""
     stack = [path]
     while stack:
         folder = stack.pop()
@@ -123,7 +123,9 @@ def _walk(path: str, visited: set[Folder], log: _Log) -> Iterator[str]:
             continue
         if identity in visited:
             entries.close()
-            log.skipped.append(Skipped(path=folder, reason="this symbolic link leads to a folder that is listed"))
+            log.skipped.append(
+                Skipped(path=folder, reason="this symbolic link leads to a folder that is already listed")
+            )
             continue
         visited.add(identity)
         below = []
@@ -134,12 +136,12 @@ def _walk(path: str, visited: set[Folder], log: _Log) -> Iterator[str]:
                     below.append(entry.path)
                 elif kind == "image":
                     yield entry.path
-        # Sorted, as the first of two links to one folder is the one that is listed.
+        # Sorted, so that of two links to one folder always the same is listed.
         stack.extend(sorted(below, reverse=True))
 
 
 def _kind(entry: os.DirEntry[str], log: _Log) -> str:
-    # is_dir and is_file answer from the folder's own record; only symbolic links are followed with a stat.
+    # is_dir and is_file use the folder's own record; only symbolic links need a stat.
     try:
         if entry.is_dir():
             return "" if is_ignored_folder(entry.name) else "folder"
@@ -153,7 +155,7 @@ def _kind(entry: os.DirEntry[str], log: _Log) -> str:
         elif entry.is_file():
             return "image"
         elif entry.is_symlink():
-            log.skipped.append(Skipped(path=entry.path, reason="this symbolic link leads nowhere"))
+            log.skipped.append(Skipped(path=entry.path, reason="this symbolic link is broken"))
         else:
             log.skipped.append(Skipped(path=entry.path, reason="it is not a regular file"))
     except OSError as error:

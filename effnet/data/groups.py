@@ -1,4 +1,4 @@
-"""Images that belong together: by a pattern of their paths, or because their files are equal."""
+"""Group images that belong together: by a pattern of their paths, or because their files are identical."""
 
 import hashlib
 import os
@@ -14,37 +14,37 @@ from effnet.system.files import open_regular
 from effnet.system.text import printable
 
 MOST_FILES = 200_000
-"""With more images than this, equal files are not looked for: nearly each would have to be opened."""
+"""With more images than this, identical files are not searched: nearly every file would have to be opened."""
 
-# Of files of one size only the beginning is read first: a folder of raw arrays has no other sizes.
+# Of files of equal size only the beginning is read first: in a folder of raw arrays all sizes are equal.
 _FIRST_BYTES = 4096
 
 
 def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] | None = None) -> Listing:
-    """Return the listing with its groups: those of a manifest's column, of the pattern, and of equal files.
+    """Return the listing with its groups: those of a manifest's column, of the pattern, and of identical files.
 
-    `group_by` is a regular expression that is searched in each path relative to DATA; the group is what its first
-    parenthesis matches, or the whole match. Images in whose path it is not found belong to no other. With `equal` these
-    are taken for the equal files, and none is opened.
+    `group_by` is a regular expression that is searched in each path relative to DATA; the group is the text of its
+    first parenthesis, or the whole match. Images without a match belong to no group. If `equal` is given, it is used as
+    the groups of identical files, and no file is opened.
 
     Raises:
-        DataError: the pattern is not valid, or is found in no path.
+        DataError: the pattern is not valid, or matches no path.
     """
     groups, notes = list(listing.groups), list(listing.notes)
     if group_by:
         matched = _matched(listing, group_by)
         groups += matched
-        notes.append(_sentence(matched, f"share with others what {group_by!r} finds in their paths"))
+        notes.append(_sentence(matched, f"share a match of {group_by!r} in their paths"))
     if listing.groups:
-        notes.append(_sentence(listing.groups, "share the group in the manifest with others"))
+        notes.append(_sentence(listing.groups, "share a group in the manifest"))
     if equal is None:
         equal = equal_files(listing.parts.values())
-        notes += [_sentence(equal, "have files that are equal to others")] if equal else []
+        notes += [_sentence(equal, "have files identical to others")] if equal else []
     return replace(listing, groups=(*groups, *equal), group_by=group_by, notes=tuple(notes))
 
 
 def equal_files(parts: Iterable[Part]) -> list[Group]:
-    """Return the images whose files have the same bytes; only what has the same size and beginning is read whole."""
+    """Return the images whose files have the same bytes; only files of equal size and beginning are read whole."""
     parts = list(parts)
     if sum(len(part.sources) for part in parts) > MOST_FILES:
         return []
@@ -61,7 +61,7 @@ def equal_files(parts: Iterable[Part]) -> list[Group]:
 
 
 def numbers_within(part: Part, groups: Iterable[Group]) -> dict[int, int]:
-    """Return a number for each image (by index) of a part that belongs together with others of it."""
+    """Return the group number of each image (by index) of a part that shares a group with others in the part."""
     numbers = joined(groups)
     if not numbers:
         return {}
@@ -74,14 +74,14 @@ def numbers_within(part: Part, groups: Iterable[Group]) -> dict[int, int]:
 
 
 def joined(groups: Iterable[Group]) -> dict[str, int]:
-    """Return a number for each name: names have the same number if groups connect them, over others as well."""
+    """Return a number for each name: the same number for names that groups connect, directly or through others."""
     above: dict[str, str] = {}
 
     def top(name: str) -> str:
         root = name
         while above[root] != root:
             root = above[root]
-        while above[name] != root:  # the next search is short
+        while above[name] != root:  # makes the next search short
             above[name], name = root, above[name]
         return root
 
@@ -106,15 +106,12 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
     try:
         pattern = re.compile(group_by)
     except (re.error, OverflowError, RecursionError) as error:
-        raise DataError(f"--group-by must be a regular expression; {group_by!r} is none: {error}") from error
+        raise DataError(f"--group-by must be a regular expression; got {group_by!r}: {error}") from error
     names = [source_name(source, "") for part in listing.parts.values() for source in part.sources]
     found = [pattern.search(listing.relative(name)) for name in names if name]
     if not any(found):
         first = f"; the first path is {printable(listing.relative(names[0]))!r}" if names and names[0] else ""
-        raise DataError(
-            f"--group-by must be found in the paths of the images, but {group_by!r} is found in none of "
-            f"{len(names)}{first}"
-        )
+        raise DataError(f"--group-by must match paths of images, but {group_by!r} matches none of {len(names)}{first}")
     keys = ("" if match is None else (match[1] if pattern.groups else match[0]) or "" for match in found)
     return grouped(zip(keys, names, strict=True))
 
@@ -122,13 +119,13 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
 def _sentence(groups: Iterable[Group], what: str) -> str:
     sizes = [len(group.names) for group in groups]
     groups = "1 group" if len(sizes) == 1 else f"{len(sizes):,} groups"
-    return f"{sum(sizes):,} images {what}, in {groups}; a split that is made here keeps each on one side."
+    return f"{sum(sizes):,} images {what}, in {groups}; a generated split keeps each group on one side."
 
 
 def _size(path: str) -> int:
     try:
         status = os.stat(path)
-    except OSError:  # inspection says what is wrong with it
+    except OSError:  # inspection reports it
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 

@@ -1,4 +1,4 @@
-"""Checks of what a header makes Pillow and its decoders do, which go beyond the size of the image."""
+"""Check headers for costs in Pillow and its decoders that the image size does not show."""
 
 import os
 import struct
@@ -12,13 +12,13 @@ from effnet.errors import ImageError
 
 # Icons are decoded when they are opened; the format's own limit is 256 x 256.
 _MOST_ICON_PIXELS = 2**22
-# A tag of a TIFF file has so many numbers at most: offsets of tiles of 16 x 16 pixels, and colour tables.
+# The most numbers that a tag of a TIFF file needs: offsets of tiles of 16 x 16 pixels, and colour tables.
 _MOST_TAG_VALUES = 400_000
 _BYTE_TYPES = frozenset({1, 2, 6, 7})
 
 
 def check_size(stream: BinaryIO) -> None:
-    """Raise ImageError for a file that is larger than any that is read whole needs to be."""
+    """Raise ImageError for a file that is larger than any image that is read whole needs to be."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if size > MAX_WHOLE_FILE:
@@ -26,7 +26,7 @@ def check_size(stream: BinaryIO) -> None:
 
 
 def check_icon(stream: BinaryIO) -> None:
-    """Raise ImageError for an icon whose image is large, whatever its directory says: Pillow decodes it at once."""
+    """Raise ImageError for an icon with a large image, whatever its directory says: Pillow decodes it on opening."""
     try:
         entries = IcoImagePlugin.IcoFile(HeaderStream(stream)).entry
         if not entries:
@@ -36,46 +36,46 @@ def check_icon(stream: BinaryIO) -> None:
         stream.seek(entries[0].offset)
         plugin = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
         width, height = plugin(HeaderStream(stream)).size
-    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow will say the same, of all its formats
+    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow will report it
         return
     finally:
         stream.seek(0)
     if width * height > _MOST_ICON_PIXELS:
-        raise ImageError(f"an icon must have at most {_MOST_ICON_PIXELS:,} pixels, it holds {width} x {height}")
+        raise ImageError(f"an icon must have at most {_MOST_ICON_PIXELS:,} pixels; it has {width} x {height}")
 
 
 def check_avif(stream: BinaryIO) -> None:
-    """Raise ImageError for a file whose streams cannot be counted, or whose EXIF is far too long for Pillow."""
+    """Raise ImageError for a file whose streams cannot be measured, or whose EXIF block is far too long for Pillow."""
     check_size(stream)
     data = stream.read()
     stream.seek(0)
-    try:  # before libavif, which takes 16 bytes for what takes none in the file
+    try:  # before libavif, which needs 16 bytes for extents that take none in the file
         avif.stream_bytes(data)
         damage = ""
     except (ValueError, struct.error) as error:
         damage = str(error)
     try:
-        from PIL import AvifImagePlugin  # Pillow has it since 11.3
+        from PIL import AvifImagePlugin  # in Pillow since 11.3
 
         decoder = AvifImagePlugin._avif.AvifDecoder(data, AvifImagePlugin.DECODE_CODEC_CHOICE, 1)
         exif = decoder.get_info()[4]
-    except Exception:  # Pillow will say the same
+    except Exception:  # Pillow will report it
         return
     if damage:
-        raise ImageError(f"the boxes and streams of an AVIF file must be whole; {damage}: save it again")
+        raise ImageError(f"the boxes and streams of an AVIF file must be complete; {damage}: save it again")
     if len(exif or b"") > MAX_EXIF_BYTES:
         raise ImageError("its EXIF metadata are too long; save it again without them")
 
 
 def check_tags(stream: BinaryIO) -> None:
-    """Raise ImageError for a TIFF file with a tag of millions of numbers, which would become as many objects."""
+    """Raise ImageError for a TIFF file with a tag of millions of numbers: each would become a Python object."""
     header = stream.read(8)
     header += stream.read(8) if header[2:3] == b"+" else b""
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(header)
         stream.seek(directory.next)
         directory.load(HeaderStream(stream))
-    except (SyntaxError, IndexError, TypeError, struct.error):  # it is no TIFF file, or damaged
+    except (SyntaxError, IndexError, TypeError, struct.error):  # it is not a TIFF file, or damaged
         return
     finally:
         stream.seek(0)
@@ -87,7 +87,7 @@ def check_tags(stream: BinaryIO) -> None:
 
 
 def strip_bytes(image: Any) -> float:
-    """Return what libtiff takes for one strip or tile of a file, as it is stored and as it becomes RGBA."""
+    """Return the bytes that libtiff needs for one strip or tile of a file, as stored and as RGBA."""
     if not image.use_load_libtiff:
         return 0
     tags, (width, height) = image.tag_v2, getattr(image, "_tile_size", image.size)

@@ -1,4 +1,4 @@
-"""Lists what the package `datasets` reads: data sets of the Hugging Face hub, saved to disk, or in folders."""
+"""List data sets read with the package `datasets`: from the Hugging Face hub, saved to disk, or in folders."""
 
 import os
 import re
@@ -14,9 +14,9 @@ from effnet.data.places import HUB
 from effnet.errors import DataError, ImageError, MissingExtraError, nearest
 from effnet.system.text import printable
 
-# What save_to_disk leaves in a folder.
+# Files that save_to_disk writes to a folder.
 _SAVED = ("dataset_dict.json", "state.json")
-# Where a data set has several columns of classes, the one with such a name is meant.
+# If a data set has several columns of a kind, the one with such a name is used.
 _USUAL = {"image": ("image", "img"), "label": ("label", "labels")}
 
 
@@ -36,11 +36,11 @@ class HubRow:
 
     @property
     def block(self) -> int:
-        """Tables lie on the disk as a whole."""
+        """The number 0: a table is on the disk as a whole."""
         return 0
 
     def read(self) -> bytes:
-        """Return the encoded image; raises ImageError where the file that the row names cannot be read."""
+        """Return the encoded image; raise ImageError if the file that the row names cannot be read."""
         value = self.rows[self.row][self.column]
         if value["bytes"] is not None:
             return value["bytes"]
@@ -63,7 +63,7 @@ def list_hub(data: str) -> Listing:
     wanted = {key: values[-1] for key, values in parse_qs(query).items()}
     if unknown := sorted(wanted.keys() - _USUAL.keys()):
         raise DataError(
-            f"{data}: only image and label may stand behind ?, received {unknown[0]}{nearest(unknown[0], _USUAL)}"
+            f"{data}: only image and label are allowed after ?, received {unknown[0]}{nearest(unknown[0], _USUAL)}"
         )
     tables = _load(name)
     shown = f"{HUB}{name}"
@@ -78,7 +78,7 @@ def list_hub(data: str) -> Listing:
         elif not part.sources:
             notes.append(f"The split {printable(split)} has no labels, so it is not used.")
         elif meaning in parts:
-            raise DataError(f"{shown} must have one split of a kind, but two mean {meaning}: {', '.join(tables)}")
+            raise DataError(f"{shown} must have one split of each kind, but two mean {meaning}: {', '.join(tables)}")
         else:
             parts[meaning] = part
             skipped.extend(without)
@@ -103,12 +103,12 @@ def _load(name: str) -> dict[str, Any]:
                 found = datasets.load_from_disk(folder)
             else:
                 found = datasets.load_dataset(folder, config)
-    # They are of many classes: the hub's, the file system's, the table reader's and datasets' own.
+    # Errors of many classes: from the hub, the file system, the table reader and datasets itself.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         offline = " (HF_HUB_OFFLINE forbids the network)" if datasets.config.HF_HUB_OFFLINE else ""
         raise DataError(
-            f"{HUB}{printable(name)} must be a data set of the hub, or a folder that `datasets` can load{offline}; "
+            f"{HUB}{printable(name)} must be a data set on the hub, or a folder that `datasets` can load{offline}; "
             f"it cannot be loaded: {reason}"
         ) from error
     return dict(found) if isinstance(found, datasets.DatasetDict) else {"all": found}
@@ -123,7 +123,7 @@ def _name_and_config(name: str) -> tuple[str, str | None]:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Show the progress bars of `datasets` only where somebody watches."""
+    """Hide the progress bars of `datasets` unless standard error is a terminal."""
     hidden = not sys.stderr.isatty() and datasets.is_progress_bar_enabled()
     if hidden:
         datasets.disable_progress_bars()
@@ -135,7 +135,7 @@ def _quiet(datasets: Any) -> Iterator[None]:
 
 
 def _part(table: Any, wanted: dict[str, str], shown: str) -> tuple[Part, list[Skipped]]:
-    """Return the labelled rows of a table, and those without a label unless none has one."""
+    """Return the labelled rows of a table, and the skipped rows without a label."""
     import datasets
 
     image = _column(table, datasets.Image, "image", wanted, shown)
@@ -156,7 +156,7 @@ def _part(table: Any, wanted: dict[str, str], shown: str) -> tuple[Part, list[Sk
 
 
 def _class_of(feature: Any, value: Any) -> str:
-    """Return the name of the class that a cell of the label column means, empty where it has none."""
+    """Return the class name for a cell of the label column, or an empty string if it has no label."""
     names = getattr(feature, "names", None)
     if value is None or (names is not None and value < 0):
         return ""
@@ -164,7 +164,7 @@ def _class_of(feature: Any, value: Any) -> str:
 
 
 def _label_column(table: Any, wanted: dict[str, str], shown: str) -> str:
-    """Return the column of classes: one of texts or whole numbers if asked for, of texts without any of classes."""
+    """Return the label column: strings or integers if named by the user, strings if there is no ClassLabel column."""
     import datasets
 
     asked = "label" in wanted
@@ -178,7 +178,7 @@ def _label_column(table: Any, wanted: dict[str, str], shown: str) -> str:
 
 
 def _column(table: Any, kind: type, role: str, wanted: dict[str, str], shown: str) -> str:
-    """Return the name of the only column of a kind, or of the one that is asked for or usual."""
+    """Return the name of the only column of a kind, or of the one named by the user or by convention."""
     fitting = [name for name, feature in table.features.items() if isinstance(feature, kind)]
     if role in wanted:
         if wanted[role] in fitting:
@@ -188,6 +188,6 @@ def _column(table: Any, kind: type, role: str, wanted: dict[str, str], shown: st
     elif usual := [name for name in _USUAL[role] if name in fitting]:
         return usual[0]
     columns = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in table.features.items())
-    asked = f", {wanted[role]!r} is none{nearest(wanted[role], fitting)}" if role in wanted else ""
+    asked = f", but {wanted[role]!r} is not one{nearest(wanted[role], fitting)}" if role in wanted else ""
     several = f"; name one of them: ?{role}={fitting[0]}" if len(fitting) > 1 and role not in wanted else ""
     raise DataError(f"{shown} must have one column of {kind.__name__}{asked}; its columns are {columns}{several}")

@@ -1,4 +1,4 @@
-"""Says what a data set holds: counts, sizes, damaged files, duplicates and imbalance."""
+"""Inspect a data set: counts, sizes, damaged files, duplicates and imbalance."""
 
 import hashlib
 import os
@@ -53,13 +53,13 @@ def inspect_dataset(
     value_range: Asked = "auto",
     progress: Progress | None = None,
 ) -> DataReport:
-    """Decode every image, or a seeded sample of them above `sample`, and reports what it found.
+    """Decode every image, or a random sample of `sample` if there are more, and return a report.
 
-    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" for what suits them.
+    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" to determine it.
     `progress` is called with the number done and the total. Arrays in memory are not decoded.
 
     Raises:
-        DataError: not one image can be decoded, or no range suits them.
+        DataError: not one image can be decoded, or no range suits all images.
     """
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
@@ -75,10 +75,10 @@ def inspect_and_join(
     value_range: Asked = "auto",
     progress: Progress | None = None,
 ) -> tuple[Dataset, DataReport]:
-    """Inspect a data set; return it with the range of its values, and its report.
+    """Inspect a data set; return it with its value range, and the report.
 
-    Where it was split here, it is returned split so that no copies are on two sides: equal images and nearly
-    identical ones, of those that inspection decoded. Raises DataError as `inspect_dataset` does.
+    If effnet generated its split, it is split again so that copies (identical or nearly identical images, as far as
+    the inspection decoded them) stay on one side. Raises DataError as `inspect_dataset` does.
     """
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
@@ -100,7 +100,7 @@ def _summarize(
     unreadable = tuple(Skipped(path=f.item.name, reason=f.reason) for f in findings if f.header is None)
     if not headers:
         first = f"{printable(unreadable[0].path)}: {unreadable[0].reason}" if unreadable else "it is empty"
-        raise DataError(f"the data set must have images that can be decoded, none can; the first is {first}")
+        raise DataError(f"the data set must have images that can be decoded, but none can; the first is {first}")
     duplicates = _duplicates([finding.item for finding, _ in readable], copies)
     classes = _count_classes(dataset)
     in_train = [count.train for count in classes]
@@ -155,8 +155,8 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
 
 def _examine_all(dataset: Dataset, *, sample: int, seed: int, progress: Progress | None) -> list[_Finding]:
     findings, items = [], _items(dataset, sample=sample, seed=seed)
-    # Pillow decodes without the interpreter's lock, so threads are enough. Large images wait for each other
-    # (effnet.data.limits.ROOM), so that there is memory for them.
+    # Pillow releases the interpreter lock while decoding, so threads are enough. Large images wait for each other
+    # (effnet.data.limits.ROOM) to limit memory.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         for finding in pool.map(lambda item: _examine(item, dataset), items):
             findings.append(finding)
@@ -187,7 +187,7 @@ def _examine(item: _Item, dataset: Dataset) -> _Finding:
 
 
 def _copies(findings: Sequence[_Finding]) -> tuple[Group, ...]:
-    """Return the groups of equal content, and of equal looks; only what has the same size in bytes is hashed."""
+    """Return the groups of identical content, and of similar looks; only files of equal size are hashed."""
     readable = [finding for finding in findings if finding.header is not None]
     by_size: dict[int, list[_Item]] = {}
     for finding in readable:
@@ -198,7 +198,7 @@ def _copies(findings: Sequence[_Finding]) -> tuple[Group, ...]:
             for item in group:
                 by_content.setdefault(_content_hash(item.source), []).append(item.name)
     equal = [Group(kind="identical", names=tuple(same)) for same in by_content.values() if len(same) > 1]
-    # Of equal ones the first is enough.
+    # Of identical images the first is enough.
     extra = {name for group in equal for name in group.names[1:]}
     looks = [
         (finding.item.name, finding.look) for finding in readable if finding.look and finding.item.name not in extra
@@ -248,6 +248,6 @@ def _spread(values: Sequence[int]) -> Spread:
 def _has_wrong_suffix(item: _Item, header: ImageHeader) -> bool:
     known = FORMAT_SUFFIXES.get(header.format)
     suffix = os.path.splitext(item.name)[1].lower()
-    if not suffix and not isinstance(item.source, str):  # a row of a table has none
+    if not suffix and not isinstance(item.source, str):  # a row of a table has no suffix
         return False
     return known is not None and suffix not in known

@@ -1,4 +1,4 @@
-"""JPEG files decoded in part: at a reduced size, and only the box that is wanted is kept."""
+"""Decode parts of JPEG files: at a reduced size, keeping only the requested box."""
 
 import functools
 import io
@@ -28,7 +28,7 @@ _START = b"\xff\xd8\xff"
 WholeBox = tuple[int, int, int, int]
 """Left, upper, right, lower in whole pixels."""
 
-# Markers: frames of Huffman-coded samples; the scan; JFIF's own segment, tables, restart interval and comments.
+# Markers: frames of Huffman-coded samples; the scan; the JFIF segment, tables, restart interval and comments.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _SCAN = 0xDA
 _PLAIN_MARKERS = frozenset({0xE0, 0xDB, 0xC4, 0xDD, 0xFE, _SCAN}) | _FRAMES
@@ -40,8 +40,8 @@ _Decoder = Callable[..., np.ndarray]
 class EncodedJpeg:
     """A JPEG file that has been read but not decoded; width and height in pixels as shown, upright.
 
-    `name` says in errors where it came from; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8;
-    `keeps` says that the decoder holds all coefficients, as of progressive files, whatever the reduction.
+    `name` is its name in errors; `stored_channels` is 1 (grey) or 3; `orientation` is EXIF's, 1 to 8; `keeps` says
+    that the decoder keeps all coefficients, as for progressive files, whatever the reduction.
     """
 
     data: bytes
@@ -54,10 +54,10 @@ class EncodedJpeg:
 
 
 def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
-    """Return the file's bytes and header, or None where it is no JPEG file of grey or RGB pixels.
+    """Return the file's bytes and header, or None if it is not a JPEG file of grey or RGB pixels.
 
-    `name` says in errors where bytes came from. Raises ImageError where the file cannot be read or its header is
-    damaged, as decode_image does.
+    `name` names bytes in errors. Raises ImageError if the file cannot be read or its header is damaged, as
+    decode_image does.
     """
     name = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
     try:
@@ -100,7 +100,7 @@ def _keeps(data: bytes, *, width: int, height: int, channels: int) -> bool:
 def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
     """Return height, width and channels of a file without EXIF, profiles and the like, faster than Pillow.
 
-    Of any other file, and of one too large, nothing is said: Pillow then reads the header.
+    Return None for any other file, and for one that is too large: Pillow then reads the header.
 
     Source: ITU-T T.81, annex B.
     """
@@ -122,9 +122,9 @@ def _plain_frame(data: bytes) -> tuple[int, int, int] | None:
 def decode_part(image: EncodedJpeg, *, box: WholeBox, reduction: int = 1, channels: int = 3) -> np.ndarray:
     """Return uint8 [height, width, channels]: the part of the upright image in `box`, upright.
 
-    With a `reduction`, one of 2, 4 and 8, both sides are divided by it, and the part reaches outwards to whole pixels
-    of the smaller image. Without one the pixels are those of decode_image, whether simplejpeg decodes, where it is
-    installed, or Pillow.
+    With a `reduction` of 2, 4 or 8, both sides are divided by it, and the part is extended outwards to whole pixels of
+    the smaller image. Without one the pixels equal those of decode_image, whether simplejpeg (if installed) or Pillow
+    decodes.
 
     Raises:
         ImageError: the file is damaged.
@@ -147,7 +147,7 @@ def decode_whole(image: EncodedJpeg, *, reduction: int = 1, channels: int = 3) -
 
 
 def _stored_box(box: WholeBox, image: EncodedJpeg) -> WholeBox:
-    """Return where the box lies before the image is turned upright; the steps of `upright`, backwards."""
+    """Return the box in the stored image, before it is turned upright: the inverse of `upright`."""
     left, top, right, bottom = box
     if image.orientation in (2, 3, 6, 7):
         left, right = image.width - right, image.width - left
@@ -157,7 +157,7 @@ def _stored_box(box: WholeBox, image: EncodedJpeg) -> WholeBox:
 
 
 def _bytes_needed(image: EncodedJpeg, reduction: int) -> float:
-    """Return what decoding takes: Pillow's image and the result, or the decoder's coefficients."""
+    """Return the bytes needed for decoding: Pillow's image and the result, or the decoder's coefficients."""
     pixels = image.width * image.height
     decoded = pixels / reduction**2
     return max(BYTES_PER_PIXEL * decoded, 4 * decoded + 2 * pixels * image.stored_channels * image.keeps)
@@ -180,7 +180,7 @@ def simplejpeg_decoder() -> _Decoder | None:
 
 
 def _with_simplejpeg(image: EncodedJpeg, box: WholeBox, reduction: int) -> np.ndarray | None:
-    """Return the pixels, or None where simplejpeg is absent, or strict about what Pillow may forgive or explain."""
+    """Return the pixels, or None if simplejpeg is absent or rejects a file that Pillow may accept or explain."""
     decode = simplejpeg_decoder()
     if decode is None:
         return None

@@ -1,4 +1,4 @@
-"""Checks what a JPEG 2000 file makes its decoder allocate, which its size in pixels does not tell.
+"""Check the memory that a JPEG 2000 file makes its decoder allocate, which its size in pixels does not show.
 
 Source: ISO/IEC 15444-1, annex A.
 """
@@ -13,12 +13,12 @@ from typing import BinaryIO
 from effnet.data.limits import check_pixels
 from effnet.errors import ImageError
 
-# The size of image and tiles (SIZ), and the style of coding of all components (COD) and of one (COC).
+# The size of image and tiles (SIZ), and the coding style of all components (COD) and of one (COC).
 _SEGMENT = re.compile(rb"\xff([\x51-\x53])")
 _SIZE, _STYLE = 0x51, 0x52
 _LONGEST = 4096
 _BLOCK = 2**20
-# What OpenJPEG 2.5 takes for each of these, rounded up.
+# Bytes that OpenJPEG 2.5 needs for each of these, rounded up.
 _TILE_BYTES, _PRECINCT_BYTES, _BLOCK_BYTES = 16_000, 2_000, 250
 _MOST_COMPONENTS = 4
 _MOST_LEVELS = 32
@@ -38,9 +38,9 @@ class _Size:
 
 
 def check_codestream(stream: BinaryIO) -> float:
-    """Return how many bytes decoding the file takes; raises ImageError where that is too much.
+    """Return the bytes needed to decode the file; raise ImageError if that is too much.
 
-    All segments of the whole file are looked at, wherever they stand, as the decoder might find another than Pillow.
+    All segments of the whole file are checked, wherever they are, as the decoder might find others than Pillow.
     """
     place = stream.tell()
     stream.seek(0)
@@ -52,12 +52,12 @@ def check_codestream(stream: BinaryIO) -> float:
             styles.append(style)
     stream.seek(place)
     if not sizes:
-        raise ImageError("a JPEG 2000 file must say its size; it does not")
+        raise ImageError("a JPEG 2000 file must declare its size; it does not")
     most = 0.0
     for found in sizes:
         bytes_needed = found.width * found.height * 4 + found.tiles * _TILE_BYTES
         area = min(found.width, found.tile_width) * min(found.height, found.tile_height)
-        # OpenJPEG keeps 32 bits a sample, Pillow a copy of as many bytes as it has.
+        # OpenJPEG keeps 32 bits per sample, Pillow a copy of the stored width.
         bytes_needed += area * sum(4 + (1 if bits <= 8 else 2 if bits <= 16 else 4) for bits in found.samples)
         bytes_needed += len(found.samples) * max((_overhead(found, area, style) for style in styles), default=0)
         check_pixels(found.width, found.height, bytes_needed=bytes_needed)
@@ -66,7 +66,7 @@ def check_codestream(stream: BinaryIO) -> float:
 
 
 def _segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the kind of what looks like a segment, and as many bytes behind the marker as it can have."""
+    """Yield the kind of each possible segment, and as many bytes after its marker as a segment can have."""
     kept = b""
     while block := stream.read(_BLOCK):
         data = kept + block
@@ -78,7 +78,7 @@ def _segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_size(body: bytes) -> _Size | None:
-    """Return what a SIZ segment says, None where these bytes are none."""
+    """Return the contents of a SIZ segment, or None if these bytes are not one."""
     if len(body) < 38:
         return None
     length, _, right, lower, left, upper, tile_width, tile_height, _, _, components = struct.unpack_from(
@@ -95,8 +95,8 @@ def _read_size(body: bytes) -> _Size | None:
 
 
 def _read_style(kind: int, body: bytes) -> tuple[int, list[int]] | None:
-    """Return log2 of a code block's area and the precincts' sizes of each resolution; None where it is no style."""
-    # Behind the length: in COD the style, and four bytes on progression; in COC the component and the style.
+    """Return log2 of a code block's area and the precinct sizes of each resolution, or None if it is not a style."""
+    # After the length: in COD the style, and four bytes on progression; in COC the component and the style.
     start = 3 + 4 if kind == _STYLE else 4
     style_place = 2 if kind == _STYLE else 3
     if len(body) < start + 5:
@@ -112,7 +112,7 @@ def _read_style(kind: int, body: bytes) -> tuple[int, list[int]] | None:
 
 
 def _overhead(size: _Size, area: int, style: tuple[int, list[int]]) -> float:
-    """Return the bytes that the decoder keeps on the precincts and code blocks of a component of one tile."""
+    """Return the bytes that the decoder keeps for the precincts and code blocks of a component of one tile."""
     block, precincts = style
     wide, high = min(size.width, size.tile_width), min(size.height, size.tile_height)
     number = 0

@@ -1,4 +1,4 @@
-"""Counts the scans of a JPEG file: each goes through the whole image, so a small file with thousands takes minutes.
+"""Count the scans of a JPEG file: each covers the whole image, so a small file with thousands takes minutes.
 
 Source: ITU-T T.81, annex B; libjpeg's jdmarker.c.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from effnet.errors import ImageError
 
-# An empty scan takes 0.7 ns a pixel: all of them together take 2 s. Real files have about ten scans.
+# An empty scan takes 0.7 ns per pixel: at this limit all scans take 2 s. Real files have about ten scans.
 _MOST_SCANNED = 3_000_000_000
 _MOST_SCANS = 500
 _LEAST_SCANS = 30
@@ -24,7 +24,7 @@ _BLOCK = 2**20
 
 
 def check_scans(stream: BinaryIO, *, pixels: int) -> bool:
-    """Return whether the decoder keeps all coefficients of the file; raises ImageError for too many scans."""
+    """Return whether the decoder keeps all coefficients of the file; raise ImageError for too many scans."""
     place = stream.tell()
     stream.seek(0)
     found = last = 0
@@ -38,9 +38,9 @@ def check_scans(stream: BinaryIO, *, pixels: int) -> bool:
 
 
 def check_scan_count(data: bytes, *, pixels: int, found: int) -> bool:
-    """Return and raises as `check_scans`; `found` is how many starts of scans `count_scans` found."""
+    """Return and raise as `check_scans`; `found` is the number of scan starts found by `count_scans`."""
     most = max(_LEAST_SCANS, min(_MOST_SCANS, _MOST_SCANNED // max(1, pixels)))
-    # Thumbnails in the metadata and films behind the image count as well, so only many are counted exactly.
+    # Thumbnails in the metadata and videos after the image count as well, so only large counts are counted exactly.
     if found > most and (exact := sum(marker == _SCAN for marker, _ in _markers(data))) > most:
         raise ImageError(
             f"a JPEG file of {pixels:,} pixels must have at most {most} scans; it has {exact:,}: save it again"
@@ -49,8 +49,8 @@ def check_scan_count(data: bytes, *, pixels: int, found: int) -> bool:
 
 
 def count_scans(data: bytes) -> int:
-    """Return how often the two bytes that start a scan are in the file, which has at most so many scans."""
-    # Twice as pairs of bytes, from the first and from the second: ten times as fast as bytes.count.
+    """Return how often the two bytes that start a scan occur in the file: an upper bound of its scans."""
+    # Twice as pairs of bytes, from offsets 0 and 1: ten times as fast as bytes.count.
     return sum(
         int(np.count_nonzero(np.frombuffer(data, "<u2", count=(len(data) - start) // 2, offset=start) == _SCAN_WORD))
         for start in (0, 1)
@@ -59,7 +59,7 @@ def count_scans(data: bytes) -> int:
 
 
 def _keeps_coefficients(data: bytes) -> bool:
-    """Return whether a decoder keeps the coefficients of the whole image, as for more than one scan it must."""
+    """Return whether a decoder keeps the coefficients of the whole image, as more than one scan requires."""
     components = 0
     for marker, place in _markers(data):
         if marker in _FRAMES:
@@ -72,7 +72,7 @@ def _keeps_coefficients(data: bytes) -> bool:
 
 
 def coefficient_bytes(layers: Sequence[tuple[int, int, int, int]]) -> float:
-    """Return how many bytes a pixel the coefficients take, two each, of layers (id, horizontal, vertical, table)."""
+    """Return the bytes per pixel of the coefficients, two each, of layers (id, horizontal, vertical, table)."""
     wide, high = (max((layer[axis] for layer in layers), default=1) or 1 for axis in (1, 2))
     return sum(2 * layer[1] * layer[2] / (wide * high) for layer in layers)
 

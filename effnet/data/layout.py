@@ -1,4 +1,4 @@
-"""Tells what the folders below a data folder are: classes, splits that hold classes, or neither."""
+"""Determine what the folders below a data folder are: classes, splits that hold classes, or neither."""
 
 import os
 import re
@@ -11,14 +11,14 @@ from effnet.errors import DataError
 from effnet.system.text import printable
 
 EXPECTED = (
-    "expected one subfolder a class (DATA/cat/1.jpg, DATA/dog/2.jpg), "
+    "expected one subfolder per class (DATA/cat/1.jpg, DATA/dog/2.jpg), "
     "or train, val and test folders that hold such subfolders"
 )
 
 _IGNORED_FOLDERS = frozenset({"__macosx", "@eadir", "__pycache__"})
-# What every bundle of effnet has, and no class folder.
+# Files that every effnet bundle has, and no class folder.
 _BUNDLE = ("config.json", "model.safetensors")
-# With more folders than this that have the same subfolders, they are classes with the same variants (male, female).
+# More folders than this with the same subfolders are classes with the same variants (male, female).
 _MOST_SPLITS = 10
 _MOST_WRAPPERS = 3
 _MOST_SHOWN = 5
@@ -26,9 +26,9 @@ _MOST_SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where class folders lie: by split ("train", "val", "test"), or under "" if the data are not split.
+    """The folders of class folders: by split ("train", "val", "test"), or under "" if the data are not split.
 
-    Each value is a folder whose subfolders are classes. `notes` say what was looked through and what is left out.
+    Each value is a folder whose subfolders are classes. `notes` name folders that were descended into or left out.
     """
 
     parts: dict[str, str]
@@ -37,7 +37,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Child:
-    """A folder of the top level: the folder below it that holds its class folders, and the names of those."""
+    """A folder of the top level, with the folder below it that holds its class folders, and their names."""
 
     name: str
     path: str
@@ -49,20 +49,22 @@ class _Child:
 
     @property
     def exact(self) -> bool:
-        """Whether the name is that of a split and nothing more."""
+        """Whether the name is exactly that of a split."""
         return self.name.lower() in SPLIT_NAMES
 
 
 def find_layout(root: str) -> Layout:
-    """Return the layout of a data folder, decided from what lies below it and not from names alone.
+    """Return the layout of a data folder, determined from its contents and not from names alone.
 
     Raises:
-        DataError: the folders can be read as splits and as classes alike, or two folders mean the same split.
+        DataError: the folders can be read both as splits and as classes, or two folders mean the same split.
     """
     notes: list[str] = []
     inner = look_through(root)
     if inner != root:
-        notes.append(f"{printable(root)} holds one folder, {printable(os.path.relpath(inner, root))}, which is read.")
+        notes.append(
+            f"{printable(root)} holds only the folder {printable(os.path.relpath(inner, root))}, which is used."
+        )
     children = [_look_at(entry) for entry in subfolders(inner)]
     full = [child for child in children if child.has_images]
     splits = _splits(root, full)
@@ -76,13 +78,13 @@ def find_layout(root: str) -> Layout:
     others = [child.name for child in children if child not in splits.values()]
     if others:
         notes.append(
-            f"Beside the splits {_shown(c.name for c in splits.values())} these are not used: {_shown(others)}."
+            f"Besides the splits {_shown(c.name for c in splits.values())}, these are not used: {_shown(others)}."
         )
     return Layout(parts=parts, notes=tuple(notes))
 
 
 def subfolders(path: str) -> list[os.DirEntry[str]]:
-    """Return the folders in a folder by name, without hidden ones, those of other programs, and bundles of effnet."""
+    """Return the subfolders sorted by name, without hidden ones, those of other programs, and effnet bundles."""
     with os.scandir(path) as entries:
         found = [entry for entry in entries if not is_ignored_folder(entry.name) and _is_folder(entry)]
     return sorted((entry for entry in found if not _is_bundle(entry.path)), key=lambda entry: entry.name)
@@ -94,7 +96,7 @@ def is_ignored_folder(name: str) -> bool:
 
 
 def look_through(path: str) -> str:
-    """Return the folder that holds what `path` is for: folders that hold one folder and no image are looked through."""
+    """Return the folder with the actual contents of `path`: descend while a folder holds one folder and no image."""
     for _ in range(_MOST_WRAPPERS):
         if _has_loose_images(path):
             break
@@ -106,7 +108,7 @@ def look_through(path: str) -> str:
 
 
 def split_of(name: str) -> str:
-    """Return the split that a folder's name means, such as training_set or seg_train, or an empty text."""
+    """Return the split that a folder's name means, such as training_set or seg_train, or an empty string."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     found = {SPLIT_NAMES[word.lower()] for word in words if word.lower() in SPLIT_NAMES}
     return found.pop() if len(found) == 1 else ""
@@ -126,7 +128,7 @@ def _is_bundle(path: str) -> bool:
 def _look_at(entry: os.DirEntry[str]) -> _Child:
     inner, split = look_through(entry.path), split_of(entry.name)
     loose = _has_loose_images(inner)
-    # A class folder may hold a million files, which are read once more for the listing itself.
+    # Do not scan a class folder here: it may hold a million files, and the listing reads it anyway.
     below = [] if loose and not split else subfolders(inner)
     classes = frozenset(folder.name for folder in below if _has_images(folder.path))
     return _Child(
@@ -146,13 +148,13 @@ def _has_loose_images(path: str) -> bool:
 
 
 def _has_images(path: str) -> bool:
-    """Return whether an image lies anywhere below a folder; stops at the first."""
+    """Return whether there is an image anywhere below a folder; stop at the first."""
     visited, stack = set(), [path]
     while stack:
         folder = stack.pop()
         try:
             status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:  # links that lead in a circle
+            if (status.st_dev, status.st_ino) in visited:  # circular links
                 continue
             visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
@@ -161,7 +163,7 @@ def _has_images(path: str) -> bool:
                         return True
                     if not is_ignored_folder(entry.name) and _is_folder(entry):
                         stack.append(entry.path)
-        except OSError:  # the listing says why it cannot be read
+        except OSError:  # the listing reports it
             continue
     return False
 
@@ -203,7 +205,7 @@ def _named(root: str, full: Sequence[_Child]) -> dict[str, _Child]:
             found[child.split] = child
         elif first.exact == child.exact:
             raise DataError(
-                f"{printable(root)} must have one folder a split, but {printable(first.name)} and "
+                f"{printable(root)} must have one folder per split, but {printable(first.name)} and "
                 f"{printable(child.name)} both mean {child.split}; merge or rename one"
             )
     return found
@@ -217,7 +219,7 @@ def _share(names: Iterable[frozenset[str]]) -> bool:
 
 
 def _refuse_shared(root: str, full: Sequence[_Child]) -> None:
-    """Raise DataError if what would be classes have the same subfolders, as splits of other names do."""
+    """Raise DataError if the assumed class folders have the same subfolders, as splits with other names do."""
     if not 2 <= len(full) <= _MOST_SPLITS or any(child.loose for child in full):
         return
     common = frozenset.intersection(*(child.classes for child in full))

@@ -1,4 +1,4 @@
-"""Test images that training has as good as seen: copies of theirs, or images of their group, are in train or val."""
+"""Find test set leakage: test images with a copy, or an image of their group, in train or val."""
 
 import hashlib
 import heapq
@@ -16,15 +16,15 @@ from effnet.errors import DataError, ImageError
 from effnet.system.files import open_regular
 
 _SPLITS = ("train", "val", "test")
-# So many marks of a fit's images are kept; so many bytes of a file, headers among them, tell it from others.
+# The number of marks kept of a fit's images; the number of first bytes of a file, headers included, that identify it.
 _SAMPLED, _MARKED_BYTES = 256, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaks:
-    """The names of test images that leak; of `num_test`, `copies` are equal or nearly identical to others.
+    """The names of leaked test images; of `num_test`, `copies` are identical or nearly identical to others.
 
-    The rest belong to the group (a patient, a video) of others.
+    The rest share a group (a patient, a video) with others.
     """
 
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class Leaks:
 
     @property
     def sentence(self) -> str:
-        """Say how many test images leak, and why."""
+        """The number of leaked test images and the reason, as a sentence."""
         others = len(self.names) - self.copies
         reasons = [
             f"{self.copies:,} are identical or nearly identical to images in train or val" * bool(self.copies),
@@ -58,9 +58,9 @@ def find_leaks(dataset: Dataset) -> Leaks:
 
 
 def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
-    """Return the data set with these groups, and split again if one of them is on two sides of a split made here.
+    """Return the data set with these groups, split again if one of them is on two sides of a split made by effnet.
 
-    It stays as it is split if nothing could be held out otherwise: `find_leaks` tells what that costs.
+    The split is unchanged if otherwise nothing could be held out: `find_leaks` then reports the leaks.
     """
     dataset = replace(dataset, groups=(*dataset.groups, *groups))
     listed = dataset.listed
@@ -78,12 +78,12 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
 
 
 def names_of(split: Split) -> Iterator[str]:
-    """Yield the paths or names of a split's images; those in memory have none."""
+    """Yield the paths or names of a split's images; an empty string for those in memory."""
     return (source_name(source, "") for source in split.sources)
 
 
 def fingerprint_of(listing: Listing) -> str:
-    """Return a text that changes when the images' paths below the data folder, labels or given splits do.
+    """Return a hash of the images' paths below the data folder, labels and given splits.
 
     Files are not read; images in memory are. The same data in another place have the same fingerprint.
     """
@@ -96,9 +96,9 @@ def fingerprint_of(listing: Listing) -> str:
 
 
 def marks_of(splits: Iterable[Split], class_names: Sequence[str]) -> list[str]:
-    """Return a mark for each image, of its label and its file's size and first bytes: wherever it lies it is the same.
+    """Return a mark for each image: a hash of its label, file size and first bytes, independent of its path.
 
-    Of images that lie in blocks which cannot all be at hand, the name stands for the content.
+    For images in blocks that cannot all be available at once, the name replaces the content.
     """
     return [
         _mark(source, class_names[label], read=split.blocks is None)
@@ -108,7 +108,7 @@ def marks_of(splits: Iterable[Split], class_names: Sequence[str]) -> list[str]:
 
 
 def sample_of_marks(marks: Iterable[str]) -> tuple[str, ...]:
-    """Return the same few marks whatever the order: of two data sets that share images, the samples share some, too.
+    """Return a small sample of marks, independent of order: data sets that share images share sampled marks too.
 
     Source: a bottom-k sketch, A. Z. Broder, "On the resemblance and containment of documents", 1997.
     """
@@ -122,7 +122,7 @@ def _mark(source: Source, label: str, *, read: bool) -> str:
 
 
 def _begin(source: Source) -> bytes | None:
-    """Return the size and the first bytes of an image's file, None if it cannot be read."""
+    """Return the size and the first bytes of an image's file, or None if it cannot be read."""
     try:
         if isinstance(source, np.ndarray):
             return source.tobytes()
@@ -148,7 +148,7 @@ def _connected(test: set[str], seen: set[str], groups: Iterable[Group]) -> set[s
 
 
 def _is_parted(dataset: Dataset, groups: Iterable[Group]) -> bool:
-    """Return whether a group is on two sides of the split that was made here."""
+    """Return whether a group is on two sides of a split made by effnet."""
     if not dataset.made:
         return False
     sides = {name: split for split in ("train", *dataset.made) for name in names_of(getattr(dataset, split))}

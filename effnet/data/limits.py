@@ -1,4 +1,4 @@
-"""What one image may cost: its pixels, the memory that its decoder needs, and the bytes that its header may take."""
+"""Limits for one image: its pixels, its decoder's memory, and the bytes of its header."""
 
 import math
 import os
@@ -20,40 +20,40 @@ def _chosen_pixels() -> int:
         return _DEFAULT_PIXELS
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST_PIXELS):
         raise InputError(
-            f"{_OPTION} must be a whole number of pixels from 1 to {_MOST_PIXELS:,}; got {text[:40]!r}: set it so, or "
-            "leave it out"
+            f"{_OPTION} must be a whole number of pixels from 1 to {_MOST_PIXELS:,}; got {text[:40]!r}: change it, or "
+            "unset it"
         )
     return int(text)
 
 
 MAX_PIXELS = _chosen_pixels()
-"""Width times height above which an image is refused before it is decoded: EFFNET_MAX_PIXELS, or 100 million."""
+"""Width times height above which an image is refused before decoding: EFFNET_MAX_PIXELS, or 100 million."""
 
 BYTES_PER_PIXEL = 8
-"""What decoding takes a pixel, the result among it: 4 bytes in Pillow's image and 4 in the result.
+"""Bytes per pixel needed for decoding: 4 in Pillow's image and 4 in the result.
 
-Decoders that need more have a lower limit of pixels."""
+Decoders that need more have a lower pixel limit."""
 
 MAX_BYTES = BYTES_PER_PIXEL * MAX_PIXELS
-"""The memory that all images take that are decoded at the same time; an image that needs more is refused."""
+"""Memory limit for all images that are decoded at the same time; an image that needs more is refused."""
 
 MAX_WHOLE_FILE = 2 * MAX_PIXELS
 """The size of the largest file that is read whole before it is decoded: JPEG, WebP, AVIF and HEIC."""
 
-# Headers, with all metadata, may have so many bytes. A call of `read` counts as some more, so that of tiny pieces
-# there are not millions.
+# Limit for headers with all metadata. Each call of `read` counts as some extra bytes, so that there are not millions
+# of tiny reads.
 _HEADER_BYTES = 64 * 2**20
 _CALL_BYTES = 4096
 _EXIF = b"Exif\0\0"
 MAX_EXIF_BYTES = 2**20
 """The longest EXIF block that is read; a JPEG segment holds 64 KiB."""
 
-# An image that takes less is not counted: waiting in line would cost more than it saves.
+# An image that needs less is not counted: waiting would cost more than it saves.
 _SMALL_BYTES = 8 * 2**20
 
 
 def check_pixels(width: int, height: int, *, bytes_needed: float = 0) -> None:
-    """Raise ImageError for an image of too many pixels, or one that takes more than MAX_BYTES to decode."""
+    """Raise ImageError for an image of too many pixels, or one that needs more than MAX_BYTES to decode."""
     size = f"its header says {width} x {height}"
     if width * height > MAX_PIXELS:
         way = (
@@ -69,7 +69,7 @@ def check_pixels(width: int, height: int, *, bytes_needed: float = 0) -> None:
 
 
 class Room:
-    """The memory that images may take together; who wants more than is free waits, in the order of arrival."""
+    """The memory that images share; a request for more than is free waits, in order of arrival."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
@@ -80,9 +80,9 @@ class Room:
 
     @contextmanager
     def taken(self, size_bytes: float) -> Iterator[None]:
-        """Wait until `size_bytes` are free and takes them for the block; what needs more than all waits for all.
+        """Wait until `size_bytes` are free and reserve them for the block; a larger request waits for all memory.
 
-        A thread that has taken some already takes no more, so that it never waits for itself.
+        A thread that has reserved memory already reserves no more, so that it never waits for itself.
         """
         wanted = min(math.ceil(size_bytes), self.size_bytes)
         if wanted < _SMALL_BYTES or getattr(self._mine, "taken", False):
@@ -102,16 +102,16 @@ class Room:
 
 
 ROOM = Room(MAX_BYTES)
-"""The room of all images that this process decodes, in whatever thread."""
+"""The memory of all images that this process decodes, in any thread."""
 
-if hasattr(os, "register_at_fork"):  # other threads' images are not in the new process, and never give their room back
+if hasattr(os, "register_at_fork"):  # other threads do not exist in the new process, and never release memory
     os.register_at_fork(after_in_child=lambda: ROOM.__init__(MAX_BYTES))  # type: ignore[misc]
 
 
 class HeaderStream:
-    """A file whose header is read from a bounded number of bytes and calls; after `release` it is as it was.
+    """A file whose header is read with limited bytes and calls; `release` removes the limits.
 
-    Raises ImageError where Pillow reads on and on, in comments, tags, chunks or segments.
+    Raises ImageError if Pillow reads without end, in comments, tags, chunks or segments.
     """
 
     def __init__(self, stream: BinaryIO, *, limit_bytes: int = _HEADER_BYTES, call_bytes: int = _CALL_BYTES) -> None:
@@ -122,7 +122,7 @@ class HeaderStream:
         self._exif_left = MAX_EXIF_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        """Return as many bytes as asked for; raises ImageError where the header is too long."""
+        """Return the requested number of bytes; raise ImageError if the header is too long."""
         left = self._left
         data = self._read(size if 0 <= size <= left else left + 1)
         self._left = left = left - len(data) - self._call_bytes
@@ -133,7 +133,7 @@ class HeaderStream:
         return data
 
     def release(self) -> None:
-        """End the counting: what follows are pixels."""
+        """Stop counting: pixels follow."""
         self.read = self._stream.read  # type: ignore[method-assign]
 
     def __getattr__(self, name: str) -> object:

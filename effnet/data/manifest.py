@@ -1,4 +1,4 @@
-"""Lists a CSV, TSV or JSONL manifest: path, label and optionally split and group, one image a row."""
+"""List a CSV, TSV or JSONL manifest: path, label and optionally split and group, one image per row."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from effnet.system.text import brief, printable, reason_of, shortened
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
 _COLUMNS = ("path", "label", "split")
-# No path and no label comes near these; a file without line ends must not fill the memory.
+# No real path or label comes near these limits; a file without line ends must not fill the memory.
 _LONGEST_LINE, _LONGEST_LABEL, _MOST_COLUMNS = 1_000_000, 1000, 1000
 
 Row = tuple[str, str, str]
@@ -27,7 +27,7 @@ def read_manifest(path: str) -> Listing:
     """List the images of a manifest; paths in it are relative to its folder, missing files are skipped.
 
     Raises:
-        DataError: a column is missing, or a line is not usable; the message has the line number.
+        DataError: a column is missing, or a line is invalid; the message has the line number.
     """
     folder = os.path.dirname(path)
     read_rows = _csv_rows if path.lower().endswith((".csv", ".tsv")) else _jsonl_rows
@@ -64,7 +64,7 @@ def read_manifest(path: str) -> Listing:
 
 def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str, str]]], first: str) -> None:
     if not pairs:
-        looked = f"none of its {num_rows} files exists; the first that was looked for is {printable(first)}"
+        looked = f"none of its {num_rows} files exists; the first is {printable(first)}"
         what = looked if num_rows else "it has no rows"
         raise DataError(f"{printable(path)} must list images, but {what}; paths are relative to the manifest's folder")
     if "" in pairs and len(pairs) > 1:
@@ -104,8 +104,8 @@ def _check_row(row: Mapping[str, Any], path: str, line: int) -> Row:
 
 
 def _lines(path: str) -> Iterator[str]:
-    """Yield the lines of a text file, with their ends; raises DataError at one that is too long or no text."""
-    # What is no UTF-8 becomes halves of characters, which no UTF-8 text has: so the line that holds it is known.
+    """Yield the lines of a text file, with their ends; raise DataError for one that is too long or not text."""
+    # Invalid UTF-8 becomes lone surrogates, which valid UTF-8 never has: so the line that holds it is known.
     with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         number = 1
         while text := file.readline(_LONGEST_LINE + 1):
@@ -117,7 +117,7 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _no_text(line: str) -> str:
-    """Return why a line cannot be read, or an empty text."""
+    """Return the reason why a line cannot be read, or an empty string."""
     try:
         line.encode("utf-8")
     except UnicodeEncodeError:
@@ -130,7 +130,7 @@ def _no_text(line: str) -> str:
 
 
 def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Strict, because else a quote that nobody closes takes the rest of the file for one cell.
+    # Strict, because otherwise an unclosed quote turns the rest of the file into one cell.
     lines = _lines(path)
     header = next(lines, "")
     reader = csv.DictReader(chain((header,), lines), skipinitialspace=True, strict=True, delimiter=delimiter_of(header))
@@ -143,7 +143,7 @@ def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for row in reader:
             if None in row:
                 raise DataError(
-                    f"{printable(path)}, line {reader.line_num}: a row must have one cell a column, {len(columns)}; "
+                    f"{printable(path)}, line {reader.line_num}: a row must have one cell per column, {len(columns)}; "
                     f"this one has {len(columns) + len(row[None])}: put quotes around a cell that holds a comma"
                 )
             yield reader.line_num, row
@@ -174,7 +174,7 @@ def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _check_columns(columns: list[str], path: str, line: int) -> None:
     place = f"{printable(path)}, line {line}"
     if len(columns) > _MOST_COLUMNS:
-        raise DataError(f"{place}: there may be at most {_MOST_COLUMNS} columns, received {len(columns):,}")
+        raise DataError(f"{place}: a manifest must have at most {_MOST_COLUMNS} columns, received {len(columns):,}")
     for name in _COLUMNS:
         if columns.count(name) > 1:
             raise DataError(f"{place}: each column must be named once, but {name} is named {columns.count(name)} times")

@@ -1,17 +1,17 @@
-"""What manifests of other programs do otherwise: delimiters, and paths that are not spelled as the files are."""
+"""Variants in manifests of other programs: delimiters, and paths that do not match the file names exactly."""
 
 import os
 
 from effnet.data.decode import IMAGE_SUFFIXES
 
-# By how often they are met; a header of one column has none of them.
+# Most frequent first; a header of one column has none of them.
 _DELIMITERS = (",", "\t", ";", "|")
 
 
 def delimiter_of(header: str) -> str:
-    """Return what separates the columns of a manifest, told by its first line: comma, tab, semicolon or bar.
+    """Return the delimiter of a manifest, detected from its first line: comma, tab, semicolon or bar.
 
-    It is the one that makes a column `path` or `label` of the header, otherwise the most frequent.
+    It is the one that yields a column `path` or `label` in the header, otherwise the most frequent.
     """
     unquoted = header.replace('"', "")
 
@@ -23,7 +23,7 @@ def delimiter_of(header: str) -> str:
 
 
 class ImageFinder:
-    """Finds the files that a manifest's paths mean; each folder is listed at most once, while the manifest is read."""
+    """Finds the files that a manifest's paths mean; each folder is listed at most once."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -32,8 +32,8 @@ class ImageFinder:
     def find(self, path: str) -> str | None:
         """Return the file that a path means, relative to the manifest's folder, or None if there is none.
 
-        What is tried, in this order: the path as it is; without blanks around it; with slashes for backslashes; and, if
-        it ends in no image's suffix, the one image of its folder with that name.
+        It tries, in this order: the path unchanged; without surrounding blanks; with slashes for backslashes; and, if
+        it has no image suffix, the only image in its folder with that name.
         """
         plain = path.strip().replace("\\", "/")
         for spelling in dict.fromkeys((path, path.strip(), plain)):
@@ -57,6 +57,6 @@ def _images_by_stem(folder: str) -> dict[str, list[str]]:
                 stem, suffix = os.path.splitext(entry.name)
                 if suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
                     found.setdefault(stem, []).append(entry.name)
-    except (OSError, ValueError):  # no such folder, or a name that there cannot be
+    except (OSError, ValueError):  # no such folder, or an invalid name
         return {}
     return found

@@ -1,4 +1,4 @@
-"""Whether a mirrored image keeps its class: what class names say, and what the training images themselves show."""
+"""Decide whether a mirrored image keeps its class: from the class names, then from the training images."""
 
 import math
 import os
@@ -15,26 +15,26 @@ from effnet.data.views import decoded, open_image_at
 from effnet.errors import ImageError
 from effnet.system.text import printable
 
-# Left and right; two names that differ by nothing else are each other's mirror image. Stems, where words are inflected.
+# Left and right: two class names that differ only in these are mirror images. Word stems for inflected words.
 _SIDES = (
     ("left", "right"), ("links", "rechts"), ("linke", "rechte"), ("gauche", "droite"), ("gauche", "droit"),
     ("izquierd", "derech"), ("sinistr", "destr"), ("esquerd", "direit"), ("vlevo", "vpravo"), ("lev", "prav"),
     ("lewo", "prawo"), ("lew", "praw"), ("лев", "прав"), ("venstre", "højre"), ("vänster", "höger"),
     ("vasen", "oikea"), ("sol", "sağ"), ("左", "右"), ("왼", "오른"),
 )  # fmt: skip
-# So many training images are looked at, and so many of a class; a class of fewer than the least says nothing.
+# Training images sampled in all, and per class at most and at least; classes with fewer are ignored.
 _SAMPLE, _MOST_A_CLASS, _LEAST_A_CLASS = 1024, 128, 8
-# Thumbnails, the cells that gradients are counted in, and the directions that are told apart.
+# Side of thumbnails, cells per side for gradient histograms, and directions in a histogram.
 _SIDE, _CELLS, _DIRECTIONS = 32, 4, 8
 _FOLDS, _PENALTY = 4, 0.1
-# Mirroring is wrong where so much of what the classifier knew is lost, or such a share of two classes' images change
-# sides, so many standard deviations above chance. Photographs lose 0 to 30 % and up to 67 % where few are aerial, a
-# catalogue whose shoes all point left loses 45 %, handwritten digits lose 78 %.
+# Mirroring is wrong if the classifier loses this share of its accuracy above chance, or this share of two classes'
+# images change class, by this many standard deviations above chance. Photographs lose 0 to 30 % and up to 67 % if few
+# are aerial, a catalogue whose shoes all point left loses 45 %, handwritten digits lose 78 %.
 _LOST, _SWAPPED, _SIGMAS = 0.7, 0.3, 4.0
 
 
 def with_mirrors_judged(dataset: Dataset) -> Dataset:
-    """Return the data set, no longer `mirror_safe` where `why_not_mirrored` finds why, with that among its notes."""
+    """Return the data set, no longer `mirror_safe` if `why_not_mirrored` finds a reason, which is added as a note."""
     reason = why_not_mirrored(dataset) if dataset.mirror_safe else ""
     if not reason:
         return dataset
@@ -42,14 +42,14 @@ def with_mirrors_judged(dataset: Dataset) -> Dataset:
 
 
 def why_not_mirrored(dataset: Dataset) -> str:
-    """Return why training must not mirror images left to right, as a sentence; empty where nothing speaks against it.
+    """Return the reason why training must not mirror images left to right, as a sentence, or an empty string.
 
-    Two class names that differ only by left and right say so, in any of some languages. Else a sample of the training
-    images does: a linear classifier of the directions of edges in grey thumbnails, cross-validated, takes mirrored
-    images of two classes for each other, or no longer knows most of what it knew.
+    Two class names that differ only in left and right are a reason, in several languages. Otherwise a sample of the
+    training images decides: mirroring is wrong if a cross-validated linear classifier on edge directions of grey
+    thumbnails confuses mirrored images of two classes, or loses most of its accuracy above chance.
     """
     if pair := mirrored_names(dataset.class_names):
-        return f'the classes "{printable(pair[0])}" and "{printable(pair[1])}" differ by left and right only.'
+        return f'the classes "{printable(pair[0])}" and "{printable(pair[1])}" differ only in left and right.'
     thumbnails, labels = _thumbnails(dataset)
     if len(np.unique(labels)) < 2:
         return ""
@@ -58,15 +58,15 @@ def why_not_mirrored(dataset: Dataset) -> str:
     pair = _swapped(labels, originals, mirrored)
     if pair is not None and _alike(values, turned, labels, pair):
         one, other = (printable(dataset.class_names[label]) for label in pair)
-        return f'mirrored images of the class "{one}" look like those of "{other}", and the other way round.'
+        return f'mirrored images of the class "{one}" look like those of "{other}", and vice versa.'
     known, left = np.mean(originals == labels), np.mean(mirrored == labels)
     if _collapses(labels, originals, mirrored):
-        return f"a simple classifier is right on {known:.0%} of the images, but on {left:.0%} of them mirrored."
+        return f"a simple classifier is right on {known:.0%} of the images, but on {left:.0%} of their mirror images."
     return ""
 
 
 def mirrored_names(names: Sequence[str]) -> tuple[str, str] | None:
-    """Return two class names that differ only by words for left and right, or None."""
+    """Return two class names that differ only in words for left and right, or None."""
     plain = {re.sub(r"[\W_]+", " ", name.casefold()): name for name in names}
     for left, right in _SIDES:
         for name, shown in plain.items():
@@ -79,7 +79,7 @@ def mirrored_names(names: Sequence[str]) -> tuple[str, str] | None:
 def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Return grey thumbnails float32 [images, side, side] of a seeded sample of the training split, and their labels.
 
-    Images are drawn evenly over the classes; of data in blocks only those of the first blocks, which are fetched first.
+    Images are drawn evenly over the classes; from data in blocks only those of the first blocks.
     """
     split = dataset.train
     places = np.random.default_rng(0).permutation(len(split))
@@ -108,7 +108,7 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edges(images: np.ndarray) -> np.ndarray:
-    """Return how strong edges of each direction are in each cell, float64 [images, features], of unit length.
+    """Return the strength of edges in each direction and cell, float64 [images, features], of unit length.
 
     Source: Dalal & Triggs 2005, histograms of oriented gradients, with signed directions.
     """
@@ -122,13 +122,13 @@ def _edges(images: np.ndarray) -> np.ndarray:
     ]
     cells = np.stack(planes, axis=-1).reshape(len(images), _CELLS, size, _CELLS, size, _DIRECTIONS).sum(axis=(2, 4))
     found = np.sqrt(cells.reshape(len(images), -1))
-    whole = np.sqrt(cells.sum(axis=(1, 2)))  # wherever they are
+    whole = np.sqrt(cells.sum(axis=(1, 2)))  # over all cells
     joined = np.concatenate([found, whole], axis=1).astype(np.float64)
     return joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-6)
 
 
 def _answers(values: np.ndarray, turned: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which class each image, and its mirror image, is taken for by a classifier that saw neither.
+    """Return the predicted class of each image and of its mirror image, by a classifier trained on neither.
 
     `values` and `turned` are the features [images, features] of the images and of their mirror images.
     """
@@ -140,7 +140,7 @@ def _answers(values: np.ndarray, turned: np.ndarray, labels: np.ndarray) -> tupl
         seen, held = fold != number, fold == number
         middle, prior = values[seen].mean(axis=0), targets[seen].mean(axis=0)
         own = values[seen] - middle
-        # Every class counts alike, however many images it has.
+        # Every class has the same weight, however many images it has.
         weight = 1 / np.maximum(prior[places[seen]], 1e-9)
         gram = own.T @ (own * weight[:, None])
         penalty = _PENALTY * np.trace(gram) / len(gram)
@@ -153,7 +153,7 @@ def _answers(values: np.ndarray, turned: np.ndarray, labels: np.ndarray) -> tupl
 
 
 def _swapped(labels: np.ndarray, originals: np.ndarray, mirrored: np.ndarray) -> tuple[int, int] | None:
-    """Return the two classes whose mirrored images are most clearly taken for each other, or None."""
+    """Return the two classes whose mirrored images are most clearly confused, or None."""
     best, found = _SIGMAS, None
     classes = np.unique(labels)
     for i, one in enumerate(classes):
@@ -172,9 +172,9 @@ def _swapped(labels: np.ndarray, originals: np.ndarray, mirrored: np.ndarray) ->
 
 
 def _alike(values: np.ndarray, turned: np.ndarray, labels: np.ndarray, pair: tuple[int, int]) -> bool:
-    """Return whether mirrored images of one class cannot be told from the other's, far less than the classes can.
+    """Return whether mirrored images of one class are much harder to separate from the other class than the classes.
 
-    A mirrored image that looks like nothing known, such as a shoe of a catalogue where all point left, is taken for
+    A mirrored image that resembles no class, such as a shoe in a catalogue where all shoes point left, is assigned to
     some class as well.
     """
     one, other = (np.flatnonzero(labels == label) for label in pair)
@@ -188,7 +188,7 @@ def _alike(values: np.ndarray, turned: np.ndarray, labels: np.ndarray, pair: tup
 
 
 def _collapses(labels: np.ndarray, originals: np.ndarray, mirrored: np.ndarray) -> bool:
-    """Return whether most of what the classifier knows of the images is lost when they are mirrored."""
+    """Return whether the classifier loses most of its accuracy above chance on mirrored images."""
     right, left = originals == labels, mirrored == labels
     chance = np.unique(labels, return_counts=True)[1].max() / len(labels)
     known, kept = right.mean() - chance, left.mean() - chance

@@ -1,4 +1,4 @@
-"""Reads .npy files as images, piece by piece."""
+"""Read .npy files as images, piece by piece."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from effnet.data.value_range import ValueRange, to_uint8
 from effnet.errors import ImageError
 
 _MAGIC = b"\x93NUMPY"
-# Numpy itself refuses headers of more than 10,000 characters, but only once it has read them.
+# Numpy itself refuses headers of more than 10,000 characters, but only after reading them.
 _HEADER_BYTES = 2**17
 _PIECE_BYTES = 2**22
 
@@ -20,22 +20,22 @@ Shape = tuple[int, int, int]
 
 
 def is_npy(stream: BinaryIO) -> bool:
-    """Return whether the file begins as .npy files do; it is then at its start again."""
+    """Return whether the file begins like a .npy file; rewind it."""
     found = stream.read(len(_MAGIC)) == _MAGIC
     stream.seek(0)
     return found
 
 
 def npy_header(stream: BinaryIO) -> tuple[Shape, str]:
-    """Return the shape and the type of the values that the header says; raises ImageError as `read_npy`."""
+    """Return the shape and the type of the values from the header; raise ImageError as `read_npy`."""
     shape, dtype, _ = _read_header(stream)
     return shape, dtype.name
 
 
 def read_npy(stream: BinaryIO, *, value_range: ValueRange | None = None) -> np.ndarray:
-    """Return uint8 [H, W, C]; values of more than 8 bits become that as `to_uint8` says.
+    """Return uint8 [H, W, C]; values of more than 8 bits are converted by `to_uint8`.
 
-    Raises ImageError for other arrays than numbers [H, W] and [H, W, C], for large ones, and for cut files.
+    Raises ImageError for arrays other than numbers [H, W] and [H, W, C], for too large arrays, and for truncated files.
     """
     shape, dtype, is_fortran = _read_header(stream)
     result = np.empty(shape, np.uint8)
@@ -50,13 +50,13 @@ def read_npy(stream: BinaryIO, *, value_range: ValueRange | None = None) -> np.n
 
 
 def npy_values(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yield the values of a file as they are stored, in pieces; raises ImageError as `read_npy`."""
+    """Yield the values of a file as they are stored, in pieces; raise ImageError as `read_npy`."""
     shape, dtype, is_fortran = _read_header(stream)
     return _parts(stream, shape[::-1] if is_fortran else shape, dtype)
 
 
 def _parts(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield so many rows of an array in the file's order that they take a few megabytes."""
+    """Yield the array in pieces of rows, in the file's order, of a few megabytes each."""
     row_values = math.prod(shape[1:])
     together = max(1, _PIECE_BYTES // (row_values * dtype.itemsize))
     for start in range(0, shape[0], together):

@@ -1,4 +1,4 @@
-"""Opens image files with Pillow: what a file can cost is checked before anything is decoded."""
+"""Open image files with Pillow; the cost of decoding is checked before anything is decoded."""
 
 import functools
 import io
@@ -41,30 +41,30 @@ FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
 """The formats that are read. Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
-"""Those that libjpeg decodes, at a reduced size too."""
+"""The formats that libjpeg decodes, also at a reduced size."""
 
 Source = str | os.PathLike[str] | bytes
 
 _PILLOW_DEFAULT_LIMIT = 1024**3 // 4 // 3
 if _PILLOW_DEFAULT_LIMIT == Image.MAX_IMAGE_PIXELS:
     # Pillow would print a warning for images between its limit and ours, from every thread that decodes.
-    # Filtering warnings is not safe in threads, so its default is raised; a limit set by the user stays.
+    # Filtering warnings is not thread-safe, so its default is raised; a limit set by the user stays.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 _PILLOW_DEFAULT_BLOCK = 16 * 2**20
 if Image.core.get_block_size() == _PILLOW_DEFAULT_BLOCK:
-    # glibc keeps freed blocks of up to 32 MB, for each thread its own: of large images, half a gigabyte.
+    # glibc keeps freed blocks of up to 32 MB for each thread: half a gigabyte with large images.
     Image.core.set_block_size(4 * _PILLOW_DEFAULT_BLOCK)
 
-# What a decoder takes a pixel beside Pillow's image and the result, which `BYTES_PER_PIXEL` counts; measured with
-# every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and two
-# copies.
+# Bytes per pixel that a decoder needs besides Pillow's image and the result, which `BYTES_PER_PIXEL` counts; measured
+# with every mode, see tests/data/test_limits.py. WebP keeps two canvases and a copy, AVIF planes of up to 16 bits and
+# two copies.
 _DECODER_BYTES = {"WEBP": 10, "AVIF": 10}
-# The planes among them, of an AVIF whose streams are as large as its header says.
+# The planes' part of this, for an AVIF whose streams match the size in its header.
 _AVIF_PLANES = 8
-# Pillow decodes these in Python, a million values a second, so they have a lower limit: 12 million values.
+# Pillow decodes these in Python, a million values per second, so they have a lower limit: 12 million values.
 _PYTHON_DECODERS = frozenset({"ppm_plain", "bmp_rle"})
 _PYTHON_SHARE = 8
-# A PNG's chunks before its pixels take three calls each, and a colour profile of 1 KB becomes 1 MB.
+# A PNG's chunks before its pixels take three calls each, and a colour profile of 1 KB can expand to 1 MB.
 _PNG_CALL_BYTES = 2**16
 _MOST_PNG_CHUNKS, _MOST_DATA_CHUNKS = 200, 100_000
 _PIECE_VALUES = 2**20
@@ -76,13 +76,13 @@ _Chunk = tuple[bytes, int, int]
 
 
 def open_stream(source: Source) -> BinaryIO:
-    """Open a regular file or bytes for reading; raises ImageError where it is empty or no file, or OSError."""
+    """Open a regular file or bytes for reading; raise ImageError if it is empty or not a regular file, or OSError."""
     if isinstance(source, bytes):
         if not source:
             raise ImageError("it is empty (0 bytes)")
         return io.BytesIO(source)
     status = os.stat(source)
-    # Opening a named pipe would wait for ever.
+    # Opening a named pipe would wait forever.
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("it is not a regular file")
     if status.st_size == 0:
@@ -91,7 +91,7 @@ def open_stream(source: Source) -> BinaryIO:
 
 
 def read_whole(stream: BinaryIO) -> bytes:
-    """Return the whole file; raises ImageError where it is larger than any such image needs."""
+    """Return the whole file; raise ImageError if it is larger than any such image needs."""
     check_size(stream)
     return stream.read()
 
@@ -104,7 +104,7 @@ def formats() -> tuple[str, ...]:
 
 
 def open_image(stream: BinaryIO) -> Image.Image:
-    """Open an image, nothing of which is decoded yet; raises ImageError for one that would cost too much."""
+    """Open an image without decoding it; raise ImageError for one that would cost too much."""
     start = stream.read(heic.START_BYTES)
     stream.seek(0)
     found = heic.is_heic(start)
@@ -132,7 +132,7 @@ def _open(stream: BinaryIO, header: Any, *, is_heic: bool) -> Image.Image:
 
 
 def bytes_needed(image: Image.Image) -> float:
-    """Return the most memory that decoding takes, the result of up to four channels among it."""
+    """Return the maximum memory for decoding in bytes, including the result with up to four channels."""
     second = 4 * image.width * image.height if needs_second(image) else 0
     return _bytes_once(image) + second
 
@@ -166,10 +166,10 @@ def _avif_bytes(stream: Any) -> float:
 
 
 def decoding_bytes(image: Any, stream: BinaryIO, *, reduction: int = 1) -> float:
-    """Return what `bytes_needed` does, exactly: where the header does not tell, the whole file is searched.
+    """Return the exact value of `bytes_needed`: if the header is not enough, the whole file is searched.
 
-    The sides of a JPEG file are divided by `reduction`; the coefficients, where the decoder keeps them, are all there.
-    Raises ImageError for a file that would take too much memory or, of scans without number, too much time.
+    The sides of a JPEG file are divided by `reduction`; coefficients, if the decoder keeps them, are of full size.
+    Raises ImageError for a file that would take too much memory or, with too many scans, too much time.
     """
     needed, (width, height) = bytes_needed(image), image.size
     if image.format in JPEG_FORMATS:
@@ -184,15 +184,15 @@ def decoding_bytes(image: Any, stream: BinaryIO, *, reduction: int = 1) -> float
 
 
 def reduce_(image: Any, reduction: int) -> None:
-    """Have a JPEG image that is not decoded yet decoded with both sides divided by 1, 2, 4 or 8, rounded up."""
+    """Set a JPEG image that is not decoded yet to be decoded with both sides divided by 1, 2, 4 or 8, rounded up."""
     if reduction > 1:
         image.draft(image.mode, (image.width // reduction, image.height // reduction))
 
 
 def load_image(image: Any) -> None:
-    """Decode the pixels of what `open_image` opened."""
+    """Decode the pixels of an image opened by `open_image`."""
     if image.format == "TIFF":
-        # Pillow would read every tag of every directory within, which nobody asked for, and which may have millions.
+        # Otherwise Pillow would read every tag of every directory, which is not needed, and there may be millions.
         image.is_animated = True
     elif image.format == "PPM" and image.tile[0][0] == "ppm":
         _load_ppm(image)
@@ -202,7 +202,7 @@ def load_image(image: Any) -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return EXIF's orientation, 1 to 8, without decoding; 1 where there is none, or Pillow has heeded it."""
+    """Return EXIF's orientation, 1 to 8, without decoding; 1 if there is none, or Pillow has applied it already."""
     if image.format == "TIFF":  # Pillow turns TIFF upright itself
         return 1
     try:
@@ -210,7 +210,7 @@ def orientation_of(image: Image.Image) -> int:
             _read_late_chunks(image)
         if len(image.info.get("exif") or b"") > MAX_EXIF_BYTES:
             return 1
-        # A PNG plugin's own method decodes the image to find what stands behind it.
+        # The PNG plugin's own method decodes the image to find the metadata after it.
         value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
@@ -218,7 +218,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _load_ppm(image: Any) -> None:
-    """Decode a PPM of an uncommon largest value, for which Pillow goes through all values in Python, as it does.
+    """Decode a PPM with an uncommon maximum as Pillow does, but without its slow Python loop over all values.
 
     Source: PIL.PpmImagePlugin.PpmDecoder.
     """
@@ -241,7 +241,7 @@ def _load_ppm(image: Any) -> None:
 
 
 def _counted(read: Callable[[], _Chunk]) -> Callable[[], _Chunk]:
-    """Return Pillow's reader of the next PNG chunk, which stops at more of them than any image has."""
+    """Return Pillow's reader of the next PNG chunk, limited to more chunks than any image has."""
     pixels_left, others_left = _MOST_DATA_CHUNKS, _MOST_PNG_CHUNKS
 
     def counted() -> _Chunk:
@@ -262,7 +262,7 @@ def _counted(read: Callable[[], _Chunk]) -> Callable[[], _Chunk]:
 
 
 def _read_late_chunks(image: Any) -> None:
-    """Read the metadata that stand behind the pixels of a PNG, which may hold EXIF, as PngImageFile.load_end does."""
+    """Read the metadata after the pixels of a PNG, which may hold EXIF, as PngImageFile.load_end does."""
     png, stream = image.png, image.fp
     read, length = _counted(png.read), png.im_idat
     while True:
@@ -275,5 +275,5 @@ def _read_late_chunks(image: Any) -> None:
         try:
             png.call(kind, place, length)
             length = 0
-        except AttributeError:  # a kind that Pillow does not know, nothing of which was read
+        except AttributeError:  # a kind unknown to Pillow, of which nothing was read
             continue

@@ -1,4 +1,4 @@
-"""The order in which an epoch visits the training images: a function of seed and epoch alone."""
+"""The order of the training images in an epoch: a function of seed and epoch alone."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Blocks:
-    """Parts that cannot all be at hand at once: the part of each image, int64 [images], and how many can."""
+    """Parts that cannot all be available at once: the part of each image, int64 [images], and how many can be."""
 
     numbers: np.ndarray
     mixed: int
@@ -16,9 +16,9 @@ class Blocks:
 def epoch_order(num_images: int, *, seed: int, epoch: int, blocks: Blocks | None = None) -> np.ndarray:
     """Return a permutation of the images, int64 [num_images], the same for the same seed and epoch.
 
-    Without blocks every permutation is as likely as any other. With them the blocks are shuffled, and the images
-    of the n-th lie at random between n and n + `mixed` on the way: at any time images of at most `mixed` + 1 blocks
-    are due, old blocks end one by one as new ones begin, and no block is needed twice.
+    Without blocks all permutations are equally likely. With blocks, the blocks are shuffled, and the images of the
+    n-th block get random positions between n and n + `mixed` (in blocks): at any time images of at most `mixed` + 1
+    blocks are in use, old blocks end one by one as new ones begin, and no block is needed twice.
     """
     rng = np.random.default_rng([seed, epoch])
     if blocks is None:

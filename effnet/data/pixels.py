@@ -1,4 +1,4 @@
-"""From a Pillow image to an array of 8 bits, in pieces, so that nothing large is held twice."""
+"""Convert a Pillow image to a uint8 array, in pieces, so that nothing large is held twice."""
 
 import numpy as np
 from PIL import Image
@@ -6,7 +6,7 @@ from PIL import Image
 from effnet.data.deep import Deep, in_eight_bits
 from effnet.errors import ImageError
 
-# So many pixels are converted at a time: some 30 MB in the worst mode.
+# Pixels converted at a time: about 30 MB in the worst mode.
 _PIECE_PIXELS = 2**20
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
@@ -17,10 +17,10 @@ Box = tuple[int, int, int, int]
 def to_pixels(
     image: Image.Image, channels: int, *, orientation: int = 1, box: Box | None = None, deep: Deep | None = None
 ) -> np.ndarray:
-    """Return uint8 [height, width, channels] of a loaded image or of the box of it, turned upright.
+    """Return uint8 [height, width, channels] of a loaded image or of a box in it, turned upright.
 
-    `deep` says what the values of an image of more than 8 bits are. Raises ImageError for other numbers of channels
-    than 1, 3 and 4, and for values whose range is not known.
+    `deep` describes the values of an image of more than 8 bits. Raises ImageError for numbers of channels other than
+    1, 3 and 4, and for values whose range is not known.
     """
     if channels not in (1, 3, 4):
         raise ImageError(
@@ -48,14 +48,14 @@ def _piece(image: Image.Image, box: Box, deep: Deep | None) -> Image.Image:
 
 
 def stored_channels(image: Image.Image) -> int:
-    """Return how many channels the file has; colours of a palette count as three, or four with transparency."""
+    """Return the number of channels of the file; palette colours count as three, or four with transparency."""
     if image.mode in ("P", "PA"):
         return 4 if image.mode == "PA" or "transparency" in image.info else 3
     return len(image.getbands())
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the image [H, W, C] as it is to be shown, for EXIF's orientation 1 to 8; 5 to 8 swap the axes.
+    """Return the image [H, W, C] upright, for EXIF's orientation 1 to 8; 5 to 8 swap the axes.
 
     Source: EXIF 2.32, tag 0x0112.
     """
@@ -67,7 +67,7 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _as_stored(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the upright image, the same memory, as it lies in the file: the steps of `upright` backwards."""
+    """Return a view of the upright image in the file's orientation: the inverse of `upright`."""
     image = _mirrored(image, orientation)
     return image.transpose(1, 0, 2) if orientation >= 5 else image
 
@@ -79,7 +79,7 @@ def _mirrored(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def pieces(box: Box) -> list[Box]:
-    """Return the boxes of a million pixels at most that an image is converted in."""
+    """Return the boxes, of a million pixels at most, in which an image is converted."""
     left, top, right, bottom = box
     across = min(right - left, _PIECE_PIXELS)
     down = _PIECE_PIXELS // across

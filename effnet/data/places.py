@@ -1,18 +1,18 @@
-"""What kind of thing DATA names, told by its spelling and by what a folder holds."""
+"""Determine the kind of source that DATA names, from its spelling and a folder's contents."""
 
 import os
 
 from effnet.errors import InputError
 
 HUB = "hf:"
-"""What begins the name of a data set that the package `datasets` reads."""
+"""Prefix of data sets that the package `datasets` reads."""
 
 INDEX = "effnet-shards.json"
-"""Beside shards: class names and, for each shard, its split, number of images, size and hash."""
+"""Index file beside shards: class names and, for each shard, its split, number of images, size and hash."""
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text names something that has to be downloaded."""
+    """Return whether a text is a URL, which must be downloaded."""
     return text.startswith(("http://", "https://"))
 
 
@@ -30,9 +30,9 @@ def is_sharded(data: str) -> bool:
 
 
 def refuse_inside(out: str | os.PathLike[str], data: str | os.PathLike[str], *, option: str = "--out") -> None:
-    """Raise InputError if a folder to write to and the folder of the data are the same, or one lies in the other.
+    """Raise InputError if the output folder and the data folder are the same, or one is inside the other.
 
-    What is written among the images would be taken for a class, or for images, the next time.
+    Files written among the images would be read as a class, or as images, the next time.
     """
     folder = os.fspath(data).removeprefix(HUB)
     if not os.path.isdir(folder):
@@ -41,10 +41,10 @@ def refuse_inside(out: str | os.PathLike[str], data: str | os.PathLike[str], *, 
     shared = os.path.commonpath((place, root)) if os.path.splitdrive(place)[0] == os.path.splitdrive(root)[0] else ""
     if shared not in (place, root):
         return
-    how = "is that folder" if place == root else "lies in it" if shared == root else "holds it"
+    how = "is that folder" if place == root else "is inside it" if shared == root else "contains it"
     name = os.path.basename(place) if shared == root != place else "effnet-model"
     beside = os.path.join(os.path.dirname(root), name)
     raise InputError(
-        f"{option} must lie outside of DATA ({os.fspath(data)}), but {os.fspath(out)} {how}: give {option} "
+        f"{option} must be outside of DATA ({os.fspath(data)}), but {os.fspath(out)} {how}: give {option} "
         f"{os.path.relpath(beside)}"
     )

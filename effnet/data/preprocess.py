@@ -1,4 +1,4 @@
-"""From a decoded image to a network's input; Pillow and numpy only, so that it is the same everywhere."""
+"""Preprocess a decoded image to a network's input, with Pillow and numpy only, so that it is the same everywhere."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -22,24 +22,24 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MODES = ("center", "squash", "pad")
-# Of an image as the model takes it, and before its middle is cropped; of the bytes of either. Published networks take
-# 800 x 800 x 3 at the most.
+# Limits for the side of the input, also before the centre crop, and for its bytes. Published networks take at most
+# 800 x 800 x 3.
 MAX_SIDE, MAX_BYTES = 4_096, 2**27
-# Pixels are scaled to 0..1: beyond these, normalised values mean nothing in 32 bits.
+# Pixels are scaled to 0..1: beyond these limits, normalised values lose all precision in fp32.
 _LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 1e4, 1e-4, 1e4
-# A strip may become so many pixels when it is resized whole; Pillow keeps four bytes of each.
+# Most pixels of an image that is resized as a whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
-# How many pixels of an image that is enlarged a kernel reaches, lanczos' farthest, and one for rounding.
+# Reach of a resampling kernel in pixels of the enlarged image: lanczos' is the widest, plus one for rounding.
 _WIDEST_KERNEL = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """How an image becomes an input of `resolution` x `resolution` pixels.
+    """The preprocessing of an image to an input of `resolution` x `resolution` pixels.
 
     `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
-    whole image and takes no other than 1. `mean` and `std` are per channel, of pixels scaled to 0..1. `value_range` is
-    what becomes black and white of images with more than 8 bits. Raises DataError for a value out of range.
+    whole image and allows only 1. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the
+    values for black and white in images with more than 8 bits. Raises DataError for a value out of range.
     """
 
     resolution: int
@@ -85,11 +85,11 @@ class Preprocess:
 
     @property
     def fill(self) -> tuple[int, ...]:
-        """The mean colour as pixel values 0..255, which mode "pad" fills with."""
+        """The mean colour as pixel values 0..255, the padding of mode "pad"."""
         return tuple(min(255, max(0, math.floor(255 * value + 0.5))) for value in self.mean)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict that json.dumps takes and from_dict reads back."""
+        """Return a JSON-serializable dict that from_dict reads back."""
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
         if self.value_range is None:  # 8-bit images need none
             del values["value_range"]
@@ -97,7 +97,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
-        """Read what to_dict wrote; raises DataError for an unknown or missing key, or a bad value."""
+        """Read the result of to_dict; raise DataError for an unknown or missing key, or an invalid value."""
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -112,9 +112,9 @@ class Preprocess:
 
 
 def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Return uint8 [R, R, C] from uint8 [H, W, C], R the resolution.
+    """Return uint8 [R, R, C] from uint8 [H, W, C], where R is the resolution.
 
-    Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; the middle is kept.
+    Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; then crops the centre.
     "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour.
     An image that already has the size to resize to is not resampled.
 
@@ -167,7 +167,7 @@ def random_resized_crop(
 
 
 def on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
-    """Return uint8 [R, R, C] of the mean colour, with the image on it."""
+    """Return the image padded with the mean colour to uint8 [R, R, C]."""
     if image.shape[2] != like.channels:
         raise DataError(f"padding needs an image of {like.channels} channels, received {image.shape[2]}")
     canvas = np.empty((like.resolution, like.resolution, like.channels), np.uint8)
@@ -186,16 +186,16 @@ def random_shift(
     max_zoom: float = 0.1,
     interpolation: Interpolation = "bicubic",
 ) -> np.ndarray:
-    """Return uint8 [R, R, C]: the centred image, mildly moved, turned and zoomed, its border replicated.
+    """Return uint8 [R, R, C]: the centred image, slightly shifted, rotated and zoomed, its border replicated.
 
-    For small images and those that a mirror changes, such as digits. `max_shift` is a fraction of the side.
+    For small images and those that mirroring changes, such as digits. `max_shift` is a fraction of the side.
     """
     _check_image(image)
     square = _resize_and_center(image, shorter=resolution, resolution=resolution, interpolation=interpolation)
     angle = math.radians(rng.uniform(-max_rotate_degrees, max_rotate_degrees))
     zoom = 1 + rng.uniform(-max_zoom, max_zoom)
     shift_x, shift_y = rng.uniform(-max_shift, max_shift, size=2) * resolution
-    # The farthest that an output corner can read outside the square, and the width of a bicubic kernel.
+    # The maximum distance at which an output corner reads outside the square, plus the width of a bicubic kernel.
     margin = math.ceil(resolution * (math.sqrt(0.5) / (1 - max_zoom) - 0.5 + max_shift)) + 2
     padded = np.pad(square, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     cosine, sine, middle = math.cos(angle) / zoom, math.sin(angle) / zoom, resolution / 2
@@ -207,7 +207,7 @@ def random_shift(
         cosine,
         middle + margin + shift_y - (cosine - sine) * middle,
     )
-    # Pillow's transform knows no lanczos.
+    # Pillow's transform does not support lanczos.
     resampling = _RESAMPLING["bicubic" if interpolation == "lanczos" else interpolation]
     size = (resolution, resolution)
     images = [p.transform(size, Image.Transform.AFFINE, affine, resampling) for p in _to_images(padded)]
@@ -227,8 +227,8 @@ def _resize_and_center(image: np.ndarray, *, shorter: int, resolution: int, inte
         new_width, new_height = int(shorter * width / height), shorter
     if new_width * new_height <= max(_MOST_PIXELS, width * height):
         return _center(resample(image, width=new_width, height=new_height, interpolation=interpolation), resolution)
-    # A strip one pixel wide would become gigabytes when enlarged whole, so only what is kept is computed, in two
-    # passes, across and then down, as Pillow enlarges a whole image: each pass rounds, and clips what overshoots.
+    # A strip one pixel wide would become gigabytes when enlarged whole, so only the kept part is computed, in two
+    # passes, horizontal then vertical, as Pillow enlarges a whole image: each pass rounds and clips overshoots.
     left, across = _middle(new_width, resolution), width / new_width
     top, down = _middle(new_height, resolution), height / new_height
     first, last = top * down, (top + resolution) * down
@@ -283,7 +283,7 @@ def resample(
 ) -> np.ndarray:
     """Return uint8 [height, width, C]: the image, or the part of it in `box`, resized with Pillow, antialiased.
 
-    `box` is left, upper, right, lower in pixels. Every channel is resized for itself.
+    `box` is left, upper, right, lower in pixels. Every channel is resized independently.
     """
     whole = (0, 0, image.shape[1], image.shape[0])
     if (height, width) == image.shape[:2] and box in (None, whole):
@@ -293,12 +293,12 @@ def resample(
 
 
 def _to_images(image: np.ndarray) -> Iterator[Image.Image]:
-    """Yield one image, or one per channel where Pillow has no mode for their number."""
+    """Yield one image, or one per channel if Pillow has no mode for their number."""
     height, width, channels = image.shape
     if channels == 3:
         yield Image.fromarray(np.ascontiguousarray(image))
     elif channels == 4:
-        # As RGBA, Pillow would multiply by the fourth channel before it resamples, which need not be alpha.
+        # In mode RGBA, Pillow would multiply by the fourth channel, which need not be alpha, before it resamples.
         yield Image.frombuffer("RGBX", (width, height), np.ascontiguousarray(image), "raw", "RGBX", 0, 1)
     else:
         for channel in range(channels):

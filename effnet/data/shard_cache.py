@@ -1,7 +1,7 @@
-"""Remote shards in the cache folder: downloaded whole, checked before they are kept, and never more than is allowed.
+"""Remote shards in the cache folder: downloaded whole, checked before they are kept, and limited in total size.
 
-The server is not trusted, and neither is a file that is in the cache already: a shard is used if it is the one that
-was listed, or can be listed now.
+Neither the server nor a file in the cache is trusted: a shard is used only if it is the one that was listed, or can be
+listed now.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from effnet.system.lock import alone, in_use
 
 DEFAULT_LIMIT_GB = 50.0
 TOGETHER = 4
-"""How many shards are downloaded at a time."""
+"""The number of shards downloaded at the same time."""
 
 _LIMIT = "EFFNET_SHARD_CACHE_GB"
 _LONGEST_NAME = 120
-# Raised if the lists that are kept of remote shards come to hold something else.
+# Increased if the format of the cached lists of remote shards changes.
 _FORMAT = 1
 _MAX_LIST_BYTES = 200 * 10**6
 
@@ -38,34 +38,34 @@ Examine = Callable[[Handle], None]
 
 
 def cache_limit_bytes() -> int:
-    """Return how much downloaded shards may take on the disk: EFFNET_SHARD_CACHE_GB in 10^9 bytes, else 50."""
+    """Return the disk limit for downloaded shards in bytes: EFFNET_SHARD_CACHE_GB in 10^9 bytes, default 50."""
     text = os.environ.get(_LIMIT, "")
     try:
         limit = float(text) if text else DEFAULT_LIMIT_GB
     except ValueError:
         limit = -1.0
     if not 0 < limit < float("inf"):
-        raise DataError(f"{_LIMIT} must be a positive number of 10^9 bytes, received {text!r}")
+        raise DataError(f"{_LIMIT} must be a positive number, in units of 10^9 bytes; received {text!r}")
     return int(limit * 1e9)
 
 
 def url_folder(url: str) -> Path:
-    """Return the folder of the cache for what lies at a URL."""
+    """Return the cache folder for the file at a URL."""
     return cache_folder() / "shards" / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def shard_path(shard: Shard) -> Path:
-    """Return where a remote shard is kept; its name there is made of what every disk takes."""
+    """Return the cache path of a remote shard; its name has only characters that every file system allows."""
     name = re.sub(r"[^\w.+ -]", "_", os.path.basename(unquote(urlsplit(shard.location).path)))
     return url_folder(shard.location) / (name[-_LONGEST_NAME:] or "shard.tar")
 
 
 def open_remote(shard: Shard, *, limit_bytes: int, examine: Examine | None = None) -> Handle:
-    """Open the file of a remote shard in the cache, downloaded by one process at a time if it is not there.
+    """Open the cached file of a remote shard; if it is absent, one process at a time downloads it.
 
-    A download that broke off is resumed. What is there longest unused makes room, so that all shards take at most
-    `limit_bytes`. `examine` raises DataError for a file that cannot be used: it is called before a download becomes
-    the cached file, and a cached file that it refuses is downloaded again. Raises DataError if no file can be used.
+    An interrupted download is resumed. The least recently used shards are removed, so that all shards take at most
+    `limit_bytes`. `examine` raises DataError for an unusable file: it is called before a download becomes the cached
+    file, and a cached file that it rejects is downloaded again. Raises DataError if no usable file can be obtained.
     """
     place = shard_path(shard)
     try:
@@ -80,13 +80,13 @@ def open_remote(shard: Shard, *, limit_bytes: int, examine: Examine | None = Non
                 handle = _fetch(shard, place, limit_bytes=limit_bytes, examine=examine)
         _ROOM.make(limit_bytes, keep=place)
     except OSError as error:
-        advice = f"set EFFNET_CACHE to another folder, or {_LIMIT} to less"
+        advice = f"set EFFNET_CACHE to another folder, or lower {_LIMIT}"
         raise DataError(f"{shard.name} cannot be kept in {place.parent} ({error.strerror}); {advice}") from error
     return handle
 
 
 def _open_used(place: Path, shard: Shard, examine: Examine | None) -> Handle | None:
-    """Open a file of the cache and marks it as used now; returns None, and removes it, if it cannot be used."""
+    """Open a cached file and mark it as used now; remove it and return None if it cannot be used."""
     try:
         handle = open_handle(place)
         os.utime(place)
@@ -94,26 +94,26 @@ def _open_used(place: Path, shard: Shard, examine: Examine | None) -> Handle | N
         return None
     try:
         if shard.size_bytes not in (0, os.fstat(handle.descriptor).st_size):
-            raise DataError("it is cut off")
+            raise DataError("it is truncated")
         if examine:
             examine(handle)
     except DataError as error:
         if network_forbidden():
-            raise DataError(f"{error}; it is kept as {place}, and HF_HUB_OFFLINE forbids the network") from error
+            raise DataError(f"{error}; it is in {place}, and HF_HUB_OFFLINE forbids the network") from error
         place.unlink(missing_ok=True)
         return None
     return handle
 
 
 def _fetch(shard: Shard, place: Path, *, limit_bytes: int, examine: Examine | None) -> Handle:
-    """Download a shard to its place, if it can be used; nothing of one that cannot is left."""
+    """Download a shard to its place if it is usable; otherwise keep nothing of it."""
     part, url = place.with_name(place.name + ".part"), shown_url(shard.location)
     try:
         _download(shard, part, place, limit_bytes=limit_bytes)
         try:
             if wrong := _difference(part, shard):
-                raise DataError(f"{url} must be the shard that was listed: {wrong}; ask whoever serves it")
-            # Opened first: once it is in its place, another process may remove it to make room.
+                raise DataError(f"{url} must be the shard that was listed: {wrong}; contact the server's owner")
+            # Opened first: once it is in its place, another process may remove it to free space.
             handle = open_handle(part)
             if examine:
                 examine(handle)
@@ -131,7 +131,7 @@ def _download(shard: Shard, part: Path, place: Path, *, limit_bytes: int) -> Non
     url = shown_url(shard.location)
 
     def admit(size: int) -> int:
-        # What is downloaded at the same time without a known size stays within the limit all together.
+        # Simultaneous downloads of unknown size must stay within the limit together.
         size = size or limit_bytes // TOGETHER
         _ROOM.reserve(place, size, limit_bytes)
         return size
@@ -142,20 +142,20 @@ def _download(shard: Shard, part: Path, place: Path, *, limit_bytes: int) -> Non
             admit=admit,
         )  # fmt: skip
     except StatusError as error:
-        raise DataError(f"{url} must be a shard, but the server answers {error}; check the URL") from error
+        raise DataError(f"{url} must be a shard, but the server returned {error}; check the URL") from error
     except Refused as error:
-        advice = f"set {_LIMIT} to more if it is right" if isinstance(error, TooLarge) else "check the URL"
+        advice = f"raise {_LIMIT} if the file is right" if isinstance(error, TooLarge) else "check the URL"
         raise DataError(
             f"{url} cannot be used as a shard: {error}; nothing was kept in {place.parent}; {advice}"
         ) from error
     except Dropped as error:
         size = size_on_disk(part)
-        kept = f"; {size:,} bytes are kept in {part}, and the same command goes on from there" if size else ""
+        kept = f"; {size:,} bytes are kept in {part}, and the same command resumes from there" if size else ""
         raise DataError(f"{url} cannot be downloaded ({error}); check the URL and the network{kept}") from error
 
 
 def _difference(path: Path, shard: Shard) -> str:
-    """Return what tells a file from the shard that it should be, or an empty text."""
+    """Return the difference of a file from the expected shard, or an empty string."""
     size = path.stat().st_size
     if shard.size_bytes and size != shard.size_bytes:
         return f"expected {shard.size_bytes:,} bytes, received {size:,}"
@@ -165,14 +165,14 @@ def _difference(path: Path, shard: Shard) -> str:
 
 
 class _Room:
-    """The room in the cache that this process's downloads were promised."""
+    """The cache space that is reserved for this process's downloads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._promised: dict[Path, int] = {}
 
     def reserve(self, place: Path, size: int, limit_bytes: int) -> None:
-        """Wait until other downloads leave room for `size` bytes, and makes it."""
+        """Wait until other downloads leave room for `size` bytes, then reserve and free it."""
         with self._changed:
             self._promised.pop(place, None)
             self._changed.wait_for(lambda: sum(self._promised.values()) + size <= limit_bytes)
@@ -180,15 +180,15 @@ class _Room:
         self.make(limit_bytes, keep=place)
 
     def release(self, place: Path) -> None:
-        """Give back what a download was promised."""
+        """Release the space reserved for a download."""
         with self._changed:
             self._promised.pop(place, None)
             self._changed.notify_all()
 
     def make(self, limit_bytes: int, *, keep: Path) -> None:
-        """Remove what was used longest ago until all, with what is promised, take at most `limit_bytes`.
+        """Remove the least recently used files until all, with reserved space, take at most `limit_bytes`.
 
-        Never removes `keep`, nor what is being downloaded.
+        Never removes `keep`, nor a file that is being downloaded.
         """
         with self._changed:
             promised = dict(self._promised)
@@ -197,7 +197,7 @@ class _Room:
             place = path.with_name(path.name.removesuffix(".part"))
             if path != place and place in promised:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another process makes room as well
+            with contextlib.suppress(FileNotFoundError):  # another process may remove files as well
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path, place))
                 used += status.st_size
@@ -216,7 +216,7 @@ if hasattr(os, "register_at_fork"):  # another thread may have held its lock
 
 
 def read_list(path: Path, shard: Shard) -> tuple[Shard, tuple[Member, ...]] | None:
-    """Return a remote shard and its members as they were listed before, or None if that is not known or not valid."""
+    """Return a remote shard and its members from the cached list, or None if there is no valid one."""
     try:
         data = read_json(path, limit_bytes=_MAX_LIST_BYTES)
         size, sha256 = data["size_bytes"], data["sha256"]
@@ -231,7 +231,7 @@ def read_list(path: Path, shard: Shard) -> tuple[Shard, tuple[Member, ...]] | No
 
 
 def write_list(path: Path, shard: Shard, members: tuple[Member, ...]) -> None:
-    """Keep the list of a remote shard's members."""
+    """Write the list of a remote shard's members to the cache."""
     text = json.dumps({"format": _FORMAT, "size_bytes": shard.size_bytes, "sha256": shard.sha256, "members": members})
     part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -246,7 +246,7 @@ def write_list(path: Path, shard: Shard, members: tuple[Member, ...]) -> None:
 
 
 def _fit(members: tuple[Member, ...], size_bytes: int) -> bool:
-    """Return whether rows of a kept list are members of a file of that size."""
+    """Return whether the rows of a cached list are possible members of a file of that size."""
     return all(
         type(m.name) is str
         and type(m.offset) is int

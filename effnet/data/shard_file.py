@@ -1,4 +1,4 @@
-"""A shard as a file: where it lies, what is known of it, and its descriptor while it is open."""
+"""A shard as a file: its location, known properties, and file descriptor while it is open."""
 
 import errno
 import os
@@ -14,9 +14,9 @@ from effnet.system.text import printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A tar file of images; `location` is a path or URL, `name` how messages call it.
+    """A tar file of images; `location` is a path or URL, `name` its name in messages.
 
-    What is not known beforehand is 0 (size and count) or empty (split and hash).
+    Unknown values are 0 (size and count) or empty (split and hash).
     """
 
     location: str
@@ -28,36 +28,36 @@ class Shard:
 
     @property
     def remote(self) -> bool:
-        """Whether it has to be downloaded."""
+        """Whether it must be downloaded."""
         return is_url(self.location)
 
 
 class Handle:
-    """An open file, which closes itself once no thread reads from it any more."""
+    """An open file that is closed when no thread uses it any more."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be gone by now
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at exit, modules may be gone already
         close(self.descriptor)
 
 
 def open_handle(path: Path) -> Handle:
-    """Open a regular file for reading; anything else is an OSError."""
+    """Open a regular file for reading; raise OSError for anything else."""
     with open_regular(path) as file:
         return Handle(os.dup(file.fileno()))
 
 
 def changed(shard: Shard, size: int) -> DataError:
-    """Return the error for a shard that has `size` bytes and should have others."""
+    """Return the error for a shard whose size has changed to `size` bytes."""
     return DataError(
-        f"{shard.name} must stay as it was listed, {shard.size_bytes:,} bytes, but now has {size:,}; begin anew with "
-        "shards that do not change"
+        f"{shard.name} must not change: it was listed with {shard.size_bytes:,} bytes, but now has {size:,}; start "
+        "again with shards that do not change"
     )
 
 
 def unreadable(shard: Shard, error: OSError) -> DataError:
-    """Return the error for a shard that the system does not let be read."""
+    """Return the error for a shard that cannot be read."""
     gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
     advice = "put it back" if gone else "check its permissions and its disk"
     return DataError(

@@ -1,4 +1,4 @@
-"""Finds WebDataset shards by folder, pattern or URL, and reads the index beside them."""
+"""Find WebDataset shards by folder, pattern or URL, and read the index beside them."""
 
 import os
 import re
@@ -27,13 +27,13 @@ _INNERMOST = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})")
 _MOST_SHARDS = 1_000_000
 _MAX_INDEX_BYTES = 16 * 10**6
-"""Enough for some 100,000 shards."""
+"""Enough for about 100,000 shards."""
 _MOST_BYTES = 10**15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardIndex:
-    """What the index beside shards says; without one nothing is known."""
+    """The contents of the index beside shards; the defaults if there is none."""
 
     shards: tuple[Shard, ...] = ()
     class_names: tuple[str, ...] | None = None
@@ -41,7 +41,7 @@ class ShardIndex:
 
 
 def locate(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
-    """Return the shards that DATA names, in order, with what an index beside them says.
+    """Return the shards that DATA names, in order, and the index beside them.
 
     Raises:
         DataError: a shard does not exist, or the pattern or the index is not valid.
@@ -54,7 +54,7 @@ def locate(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
             return index.shards, index
         names = sorted(name for name in os.listdir(data) if name.endswith(".tar") and not name.startswith("."))
         return _known_by(index, [os.path.join(data, name) for name in names]), index
-    # A name may hold braces of its own.
+    # A file name may contain braces.
     paths = (data,) if os.path.exists(data) else expand_braces(data)
     index = _local_index(os.path.dirname(paths[0]))
     shards = _known_by(index, paths)
@@ -71,14 +71,14 @@ def _locate_urls(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
     try:
         checked_url(data)
     except Refused as error:
-        raise DataError(f"DATA must be a URL that can be opened, but {error}; received {shown_url(data)}") from error
+        raise DataError(f"DATA must be a valid URL, but {error}; received {shown_url(data)}") from error
     path = urlsplit(data).path
     if not path.endswith(".tar"):
         folder = data.removesuffix(INDEX).removesuffix("/")
         index = _remote_index(folder)
         if not index.shards:
             raise DataError(
-                f"a URL must end in .tar or lead to a folder with {INDEX}, as `effnet shard` writes it; "
+                f"a URL must end in .tar or name a folder with {INDEX}, as written by `effnet shard`; "
                 f"there is none at {shown_url(folder)}/{INDEX}"
             )
         return index.shards, index
@@ -88,7 +88,7 @@ def _locate_urls(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
 
 
 def expand_braces(pattern: str) -> tuple[str, ...]:
-    """Return the texts that a pattern with {a,b} and {000..011} stands for, in order, as a shell has them.
+    """Return the expansions of a pattern with {a,b} and {000..011}, in the order of a shell.
 
     Raises:
         DataError: a brace holds neither a list nor a range, or it is not closed.
@@ -98,7 +98,7 @@ def expand_braces(pattern: str) -> tuple[str, ...]:
         expanded = chain.from_iterable(_expand_one(text, pattern) for text in found)
         found = list(islice(expanded, _MOST_SHARDS + 1))
         if len(found) > _MOST_SHARDS:
-            raise DataError(f"a pattern must mean at most {_MOST_SHARDS:,} shards, {printable(pattern)} means more")
+            raise DataError(f"a pattern must name at most {_MOST_SHARDS:,} shards; {printable(pattern)} names more")
     return tuple(dict.fromkeys(found))
 
 
@@ -116,7 +116,7 @@ def _expand_one(text: str, pattern: str) -> Iterator[str]:
         width = max(len(limits[1]), len(limits[2])) if padded else 0
         step = 1 if last >= first else -1
         if abs(last - first) >= _MOST_SHARDS:
-            raise DataError(f"a pattern must mean at most {_MOST_SHARDS:,} shards, {printable(pattern)} means more")
+            raise DataError(f"a pattern must name at most {_MOST_SHARDS:,} shards; {printable(pattern)} names more")
         middle: Sequence[str] = [f"{number:0{width}d}" for number in range(first, last + step, step)]
     elif "," in match[1]:
         middle = match[1].split(",")
@@ -138,9 +138,9 @@ def _path(location: str) -> str:
 
 
 def _known_by(index: ShardIndex, locations: Sequence[str]) -> tuple[Shard, ...]:
-    """Return the shards as the index knows them, and by their names alone those that it does not know.
+    """Return the shards from the index, or from their names alone if they are not in it.
 
-    A split is a word of the name, as in train-000000.tar; or the folder's name, where there are several.
+    The split is a word of the name, as in train-000000.tar, or of the folder's name if there are several folders.
     """
     known = {shard.location: shard for shard in index.shards}
     folders = {os.path.dirname(_path(location)) for location in locations}
@@ -177,7 +177,7 @@ def _local_index(folder: str) -> ShardIndex:
 
 
 def _remote_index(folder: str) -> ShardIndex:
-    """Return what the index at a URL says; the copy of an earlier run if there is no network."""
+    """Return the index at a URL, or the cached copy of an earlier run if there is no network."""
     url = f"{folder}/{INDEX}"
     place = url_folder(url) / INDEX
     try:
@@ -195,7 +195,7 @@ def _remote_index(folder: str) -> ShardIndex:
 
 
 def _download_index(url: str, place: Path, folder: str) -> ShardIndex:
-    """Return what the index at a URL says; it takes the place of an earlier copy only if it is valid."""
+    """Download the index at a URL; it replaces an earlier copy only if it is valid."""
     part, shown = place.with_name(f"{INDEX}.part"), shown_url(url)
     discard(part)  # it is small, and may have changed
     try:
@@ -206,7 +206,7 @@ def _download_index(url: str, place: Path, folder: str) -> ShardIndex:
     except StatusError as error:
         if error.code in (403, 404, 410):
             return ShardIndex()
-        raise DataError(f"{shown} must be an index of shards, but the server answers {error}") from error
+        raise DataError(f"{shown} must be an index of shards, but the server returned {error}") from error
     except Refused as error:
         raise DataError(f"{shown} cannot be used as an index of shards: {error}; check the URL") from error
     except Dropped as error:
@@ -230,12 +230,12 @@ def _parse_index(text: bytes, path: str, place: Callable[[str], str]) -> ShardIn
         shards = tuple(_shard_row(row, place) for row in data["shards"])
         names = tuple(class_name(name) for name in data["class_names"])
         if len(set(names)) < len(names):
-            raise ValueError("a class name comes twice")
+            raise ValueError("a class name occurs twice")
         return ShardIndex(shards=shards, class_names=names, mirror_safe=bool(data.get("mirror_safe", True)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{printable(path)} must be an index as `effnet shard` writes it, but it is not ({_brief(error)}); "
-            "write the shards anew, or remove it"
+            f"{printable(path)} must be an index written by `effnet shard`, but it is not ({_brief(error)}); "
+            "write the shards again, or remove it"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Shards as they are read: any image at any time, from files here or from the network through a bounded cache."""
+"""Read images from shards in any order, from local files or from the network through a size-limited cache."""
 
 import hashlib
 import os
@@ -17,13 +17,13 @@ _MOST_OPEN = 64
 
 
 class ShardStore:
-    """The open files of one data set's shards; may be read from any thread, and after a fork or a pickle."""
+    """The open files of one data set's shards; readable from any thread, and after a fork or a pickle."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self.shards = tuple(shards)
         remote = [shard.size_bytes for shard in self.shards if shard.remote]
         self.limit_bytes = cache_limit_bytes() if remote else 0
-        # One more is being read to its end and one arrives while as many are mixed.
+        # Besides the mixed shards, one is read to its end and one is being downloaded.
         self.mixed = max(1, self.limit_bytes // max(remote) - 2) if sum(remote) > self.limit_bytes else 0
         self._most_open = min(_MOST_OPEN, self.mixed + 1) if self.mixed else _MOST_OPEN
         self._start()
@@ -37,7 +37,7 @@ class ShardStore:
         return ShardStore, (self.shards,)
 
     def read(self, number: int, *, offset: int, size: int) -> bytes:
-        """Return bytes of a shard; raises DataError where it has vanished or is not the one that was listed."""
+        """Return bytes of a shard; raise DataError if it is missing or not the one that was listed."""
         handle = self._handle(number)
         try:
             data = os.pread(handle.descriptor, size, offset)
@@ -87,7 +87,7 @@ class ShardMember:
 
 
 def open_shard(shard: Shard, *, limit_bytes: int) -> Handle:
-    """Open a shard, downloaded if it has to be; raises DataError if it cannot be opened."""
+    """Open a shard, after a download if it is remote; raise DataError if it cannot be opened."""
     if shard.remote:
         return open_remote(shard, limit_bytes=limit_bytes)
     try:
@@ -97,7 +97,7 @@ def open_shard(shard: Shard, *, limit_bytes: int) -> Handle:
 
 
 def list_shard(shard: Shard, *, limit_bytes: int) -> tuple[Shard, tuple[Member, ...]]:
-    """Return the shard, its size and hash known now, and its images; those of a remote one are listed once."""
+    """Return the shard with its size and hash, and its images; those of a remote shard are listed once."""
     if not shard.remote:
         return _listed(shard, open_shard(shard, limit_bytes=limit_bytes))
     kept = shard_path(shard).with_suffix(".json")
@@ -110,7 +110,7 @@ def list_shard(shard: Shard, *, limit_bytes: int) -> tuple[Shard, tuple[Member, 
 
 
 def _listed(shard: Shard, handle: Handle) -> tuple[Shard, tuple[Member, ...]]:
-    """List an open shard; raises DataError if it is damaged, or another one than its index says."""
+    """List an open shard; raise DataError if it is damaged, or not the one in the index."""
     try:
         with open(handle.descriptor, "rb", closefd=False) as file:
             size = os.fstat(handle.descriptor).st_size

@@ -1,4 +1,4 @@
-"""Writes a data set as WebDataset shards, with an index of them: whole or not at all."""
+"""Write a data set as WebDataset shards with an index, all or nothing."""
 
 import io
 import itertools
@@ -38,7 +38,7 @@ _LONGEST_STEM = 48
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """The shards that were written, and the files that could not be."""
+    """The written shards, and the files that were skipped."""
 
     shards: tuple[Shard, ...]
     skipped: tuple[Skipped, ...]
@@ -53,7 +53,7 @@ class _Image:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in a tar file: two headers, and contents in whole blocks."""
+        """The size in a tar file: headers of image and label, and contents in whole blocks."""
         return 3 * tarfile.BLOCKSIZE + -(-len(self.data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
@@ -69,22 +69,22 @@ def write_shards(
 ) -> Written:
     """Write train-000000.tar and so on, val and test, and effnet-shards.json into the folder `out`.
 
-    A shard is closed before it exceeds `shard_mb` (10^6 bytes, 100 by default), or after `per_shard` images. The
-    bytes of files are copied as they are, arrays become PNG or, with other channels, .npy. Images stand in an order
-    drawn with `seed`; the same images give the same bytes. `progress` counts images. Files without an image's
-    header are skipped; with strict they are errors.
+    A shard is closed before it exceeds `shard_mb` (10^6 bytes, 100 by default), or after `per_shard` images. Files
+    are copied unchanged, arrays become PNG or, with other channels, .npy. The order of images is random, from `seed`;
+    the same images give the same bytes. `progress` counts images. Files without a valid image header are skipped; with
+    strict they are errors.
 
     Raises:
-        DataError: `out` is not empty, cannot be written to or its disk is full; nothing half-written is left then.
+        DataError: `out` is not empty, cannot be written to or its disk is full; no incomplete files are left then.
     """
     limits = _limits(shard_mb, per_shard)
     out = Path(os.path.realpath(out))
-    # Beside it, so that it moves in whole.
+    # Beside `out`, so that one rename moves it.
     scratch = out.with_name(f".{out.name}.part")
     try:
         with alone_in(out):
             _refuse_in_use(out)
-            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
             scratch.mkdir(parents=True)
             try:
                 written = _write_all(dataset, scratch, limits=limits, seed=seed, progress=progress)
@@ -94,14 +94,14 @@ def write_shards(
                 shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise DataError(
-            f"OUT must be a folder that can be written to, but {printable(out)} cannot ({error.strerror}); nothing "
-            "half-written was left"
+            f"OUT must be a writable folder, but {printable(out)} is not ({error.strerror}); no incomplete files were "
+            "left"
         ) from error
     return written
 
 
 def _limits(shard_mb: float | None, per_shard: int | None) -> tuple[float, float]:
-    """Return the most bytes and the most images of a shard."""
+    """Return the maximum bytes and the maximum number of images of a shard."""
     if shard_mb is not None and per_shard is not None:
         raise DataError("give --shard-mb or --per-shard, not both")
     if per_shard is not None:
@@ -143,7 +143,7 @@ def _write_all(
 
 
 def _images(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[], None]) -> Iterator[_Image]:
-    """Yield the images of a split, classes mixed: a shard should be a fair sample, as few are read at a time."""
+    """Yield the images of a split in random order: as few shards are read at a time, each should be a fair sample."""
     for number, index in enumerate(np.random.default_rng(seed).permutation(len(split)).tolist()):
         tell()
         source = split.sources[index]
@@ -159,7 +159,7 @@ def _images(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[
 
 
 def _file(source: str | bytes, name: str) -> tuple[bytes, str]:
-    """Return the bytes of a file as they are, and its suffix, or the usual one of its format."""
+    """Return the unchanged bytes of a file, and its suffix, or the usual one of its format."""
     header = image_header(source, name=name)
     if isinstance(source, str):
         try:

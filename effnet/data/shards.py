@@ -1,4 +1,4 @@
-"""Lists the images of WebDataset shards: a folder, a pattern with braces, one file, or URLs of them."""
+"""List the images of WebDataset shards: a folder, a pattern with braces, one file, or URLs of them."""
 
 import os
 import re
@@ -19,11 +19,11 @@ from effnet.system.text import printable
 
 
 def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
-    """List the images of shards by their headers; remote ones are downloaded for it, once.
+    """List the images of shards from their headers; remote shards are downloaded for it, once.
 
-    Shards of one split that is not train, as for an evaluation, are a data set without splits.
+    Shards of a single split other than train, as for an evaluation, are a data set without splits.
 
-    `progress` is called with the number of shards listed and all of them.
+    `progress` is called with the number of shards listed and the total.
 
     Raises:
         DataError: a shard is missing, damaged or without images, or a label is not one of the class names.
@@ -73,8 +73,8 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
                 shard, members = future.result()
                 if shard.count and len(members) != shard.count:
                     raise DataError(
-                        f"{shard.name} must hold {shard.count} images, as its index says, but holds {len(members)}; "
-                        "write the shards anew"
+                        f"{shard.name} must hold {shard.count} images, as in its index; it holds {len(members)}: write "
+                        "the shards again"
                     )
                 yield shard, members
                 if progress:
@@ -85,12 +85,14 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
 
 
 def _class_of(member: Member, shard: Shard, class_names: tuple[str, ...] | None) -> str:
-    """Return the name of the class that a label means; without class names a number is its own name."""
+    """Return the class name for a label; without class names a number is its own name."""
     label, place = member.label, f"{shard.name}/{printable(member.name)}"
     if isinstance(label, str):
         name = class_name(label)
         if class_names is not None and name not in class_names:
-            raise DataError(f"{place}: the label {printable(name)} is no class of {INDEX}{nearest(name, class_names)}")
+            raise DataError(
+                f"{place}: the label {printable(name)} is not a class of {INDEX}{nearest(name, class_names)}"
+            )
         return name
     last = None if class_names is None else len(class_names) - 1
     if label < 0 or (last is not None and label > last):
@@ -100,7 +102,7 @@ def _class_of(member: Member, shard: Shard, class_names: tuple[str, ...] | None)
 
 
 def _data_name(data: str) -> str:
-    """Return the folder's name, or that of the first part of a pattern."""
+    """Return the folder's name, or the first part of a pattern."""
     path = unquote(urlsplit(data).path) if is_url(data) else os.path.abspath(data)
     if path.endswith((".tar", INDEX)):
         stem = re.sub(r"[-_.]?\{.*|\.tar$|\.json$", "", os.path.basename(path))

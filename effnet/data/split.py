@@ -1,4 +1,4 @@
-"""Makes train, val and test out of what a listing gives: stratified, and the same for the same seed."""
+"""Split a listing into train, val and test: stratified, and reproducible by seed."""
 
 import zlib
 from collections import Counter
@@ -13,27 +13,27 @@ from effnet.errors import DataError
 from effnet.system.text import printable
 
 HELD_OUT = 0.15
-"""The fraction of the images that become val, and again test, where the source does not give them."""
+"""The fraction of the images for val, and again for test, if the source does not give these splits."""
 
 
 def stratified_split(
     labels: Sequence[str], *, seed: int, names: Sequence[str], groups: Mapping[int, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Return sorted int64 indices of each split: `names` are the held-out ones, the rest is "train".
+    """Return sorted int64 indices of each split: `names` are the held-out splits, the rest is "train".
 
-    Every class gives about 15 % to each held-out split, at least one image where it has enough; a class
-    with one image stays in train, and one with two gives to the last name. The order depends on the seed
-    and on the class alone, so that adding a class leaves the others as they were.
+    Every class gives about 15 % to each held-out split, at least one image if it has enough; a class with one image
+    stays in train, and a class with two gives one to the last name. The order depends only on the seed and the class,
+    so that adding a class does not change the split of the others.
 
-    Images (by index) with the same number in `groups` stay together. Then "about" is as near as whole groups come, and
-    "one image" is one group.
+    Images (by index) with the same number in `groups` stay together. Then "about" is as close as whole groups allow,
+    and "one image" is one group.
     """
     draw = _Draw.of(labels, groups or {})
     chosen: dict[str, list[int]] = {name: [] for name in ("train", *names)}
     by_class: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)
-    # Where groups reach over classes, the order of the classes matters: it must not depend on that of the files.
+    # If groups span classes, the order of the classes matters: it must not depend on the order of the files.
     for label in sorted(by_class):
         key = zlib.crc32(label.encode("utf-8", "surrogatepass"))
         shuffled = np.random.default_rng((seed, key)).permutation(by_class[label]).tolist()
@@ -47,10 +47,10 @@ def stratified_split(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draw:
-    """The units that are drawn, an image or a group, while they are drawn; a group has the number of its first image.
+    """The state of the draw of units, which are images or groups; a group has the number of its first image.
 
-    `unit_of` is the unit of each image, `counts` how many images of each class a group has, `left` how many units of
-    a class are not drawn yet, `taken` how many images of (split, class) are, `wanted` how many that should be.
+    `unit_of` is the unit of each image, `counts` the number of images of each class in a group, `left` the number of
+    units of a class not drawn yet, `taken` the number of images drawn for (split, class), `wanted` the target number.
     """
 
     labels: Sequence[str]
@@ -77,13 +77,13 @@ class _Draw:
         return cls(labels=labels, unit_of=unit_of, counts=counts, left=left, taken=Counter(), wanted=wanted, side={})
 
     def counts_of(self, unit: int) -> Mapping[str, int]:
-        """Return how many images of each class a unit has."""
+        """Return the number of images of each class in a unit."""
         return self.counts.get(unit) or {self.labels[unit]: 1}
 
     def take_(self, units: Sequence[int], label: str, *, split: str, keep: int) -> None:
-        """Draw units of a class into `split` in their order while that brings its classes nearer to their share.
+        """Draw units of a class into `split` in order, while that brings its classes closer to their share.
 
-        `keep` units of the class are left for the splits that follow and for train, but for the first that is drawn.
+        `keep` units of the class are left for the following splits and for train, except when the first is drawn.
         """
         for unit in units:
             if self.taken[split, label] >= self.wanted[label]:
@@ -96,12 +96,12 @@ class _Draw:
                 self._put_(min(open_, key=lambda unit: sum(self.counts_of(unit).values())), split)
 
     def _may(self, unit: int, label: str, split: str, keep: int) -> bool:
-        """Return whether every class of the unit keeps enough of others: one for train, and `keep` of this one."""
+        """Return whether every class of the unit keeps enough other units: one for train, and `keep` of `label`."""
         least = keep if self.taken[split, label] else 1
         return all(self.left[name] > (least if name == label else 1) for name in self.counts_of(unit))
 
     def _gain(self, unit: int, split: str) -> int:
-        """Return by how many images the unit would bring its classes nearer to their share."""
+        """Return the number of images by which the unit would bring its classes closer to their share."""
         return sum(
             abs(self.wanted[name] - self.taken[split, name]) - abs(self.wanted[name] - self.taken[split, name] - count)
             for name, count in self.counts_of(unit).items()
@@ -117,9 +117,9 @@ class _Draw:
 def arrange(
     parts: dict[str, Part], *, seed: int, groups: Iterable[Group] = ()
 ) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
-    """Return the parts "train", "val" and "test", the names of those made here, and sentences that say so.
+    """Return the parts "train", "val" and "test", the names of generated splits, and notes about them.
 
-    Where a split is made here, the images of a group stay on one side of it.
+    The images of a group stay on one side of a generated split.
 
     Raises:
         DataError: there are too few images to hold any out.
@@ -151,7 +151,7 @@ def arrange(
 
 
 def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, ...], list[str]]:
-    """Return the sorted class names and notes on the classes that are too small to be held out.
+    """Return the sorted class names, and notes on classes that are too small to be held out.
 
     Raises:
         DataError: fewer than two classes, or one without an image in train; with strict, one with only 1.
@@ -173,13 +173,13 @@ def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, .
     if untested:
         shown = ", ".join(printable(name) for name in untested)
         notes = [
-            f"These classes have no test images (theirs may be copies or of one group) and cannot be measured: {shown}."
+            f"These classes have no test images (all may be copies or in one group) and cannot be measured: {shown}."
         ]
     if not small:
         return tuple(sorted(counts)), notes
     shown = ", ".join(printable(name) for name in small)
     if strict:
-        raise DataError(f"strict needs at least 2 images a class, but these have fewer: {shown}")
+        raise DataError(f"strict needs at least 2 images per class, but these have fewer: {shown}")
     return tuple(sorted(counts)), [
         *notes,
         f"Classes with fewer than 2 images are in train only and cannot be measured: {shown}.",
@@ -196,7 +196,7 @@ def _carve(part: Part, *, seed: int, names: tuple[str, ...], groups: Iterable[Gr
     for name in names:
         if not len(indices[name]):
             num_units = len(part.sources) - len(together) + len(set(together.values()))
-            kept = f" that are {num_units} apart from copies and groups" if together else ""
+            kept = f" ({num_units} without copies and groups)" if together else ""
             raise DataError(
                 f"no class has enough images to hold some out for {name}: {len(part.sources)} images{kept} in "
                 f"{len(set(part.labels))} classes; add images, at least {len(names) + 1} in a class"

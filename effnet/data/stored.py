@@ -1,4 +1,4 @@
-"""Where an image lies: in a file of its own, in memory, or stored within something larger."""
+"""Sources of an image: its own file, memory, or storage inside something larger."""
 
 from typing import Protocol
 
@@ -10,18 +10,18 @@ class Stored(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages and reports call it; no two images of a data set share it."""
+        """The name in messages and reports, unique within a data set."""
         ...
 
     @property
     def block(self) -> int:
-        """The number of the part that it lies in; a part is had whole or not at all."""
+        """The number of the part that holds it; a part is available whole or not at all."""
         ...
 
     def read(self) -> bytes:
         """Return the encoded image, from any thread.
 
-        Raises ImageError where this one cannot be read, DataError where what holds it and others cannot.
+        Raises ImageError if this image cannot be read, DataError if the part that holds it cannot.
         """
         ...
 
@@ -31,12 +31,12 @@ Source = str | np.ndarray | Stored
 
 
 def source_name(source: Source, default: str) -> str:
-    """Return the path or name of an image, `default` for one in memory, which has none."""
+    """Return the path or name of an image, or `default` for one in memory, which has no name."""
     if isinstance(source, str):
         return source
     return default if isinstance(source, np.ndarray) else source.name
 
 
 def encoded(source: str | Stored) -> str | bytes:
-    """Return what the decoder takes: the path of a file, or the bytes of an image that is stored elsewhere."""
+    """Return the decoder's input: the path of a file, or the bytes of an image that is stored elsewhere."""
     return source if isinstance(source, str) else source.read()

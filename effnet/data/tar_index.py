@@ -1,6 +1,6 @@
-"""Reads which images a tar file holds: where in the file each lies, and its label.
+"""List the images of a tar file: the position of each in the file, and its label.
 
-Source: the WebDataset format: members of one sample stand together and share the name up to its first dot.
+Source: the WebDataset format: members of one sample are adjacent and share the name up to its first dot.
 """
 
 import re
@@ -17,21 +17,21 @@ MAX_IMAGE_BYTES = 2**29
 """No encoded image of at most 100 million pixels comes near this size."""
 
 _SAMPLE = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
-# Fields of KEY.json that may hold the label, the first that is there.
+# Fields of KEY.json that may hold the label; the first present one is used.
 _JSON_LABELS = ("label", "cls", "class_name")
 _MAX_LABEL_BYTES = 2**20
 _MAX_CLASS_CHARACTERS = 1000
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# Headers before one member: long names, extended attributes. Names of files are far shorter.
+# Headers before one member: long names, extended attributes. Real file names are far shorter.
 _MAX_HEADER_BYTES = 2**16
 _MAX_SHARED_HEADERS = 64
 _MAX_NAME_CHARACTERS = 1024
-# tarfile's patterns take quadratic time over digits (CVE-2024-6232); no name of a file is as long as this.
+# tarfile's patterns take quadratic time over digits (CVE-2024-6232); no file name has as many digits as this.
 _MANY_DIGITS = re.compile(rb"\d{256}")
 
 
 class Member(NamedTuple):
-    """An image of a shard: its name, where its bytes begin, how many they are, and its class by number or name."""
+    """An image of a shard: its name, the offset and number of its bytes, and its class by number or name."""
 
     name: str
     offset: int
@@ -40,7 +40,7 @@ class Member(NamedTuple):
 
 
 class _Sample:
-    """What the members of one key have told so far."""
+    """The members of one key read so far."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -50,7 +50,7 @@ class _Sample:
 
 
 class _Headers:
-    """A file as tarfile reads it, which believes any size that a header states: here it has an allowance."""
+    """A file with a read limit for headers: tarfile trusts any size that a header states."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.tell, self.seek = file.tell, file.seek
@@ -68,10 +68,10 @@ class _Headers:
 
 
 def list_members(file: BinaryIO, name: str) -> tuple[Member, ...]:
-    """List the images of a tar file, in its order, by its headers alone; `name` is how errors call it.
+    """List the images of a tar file, in its order, from its headers alone; `name` is its name in errors.
 
     Raises:
-        DataError: it is damaged, compressed or has no images, or a sample has no label or comes twice.
+        DataError: it is damaged, compressed or has no images, or a sample has no label or occurs twice.
         OSError: the disk fails.
     """
     found = tuple(_members(file, name))
@@ -91,7 +91,7 @@ def _members(file: BinaryIO, name: str) -> Iterator[Member]:
         if key != sample.key:
             yield from _finished(sample, name)
             if key in keys:
-                raise DataError(f"{name} must hold each key once, together, but {_shown(key)} comes again later")
+                raise DataError(f"{name} must hold the members of a key together, but {_shown(key)} occurs again later")
             keys.add(key)
             sample = _Sample(key)
         _add_(sample, info, suffix, file, name)
@@ -99,7 +99,7 @@ def _members(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def _infos(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of a tar file, each of which must lie behind the one before, with its contents in the file."""
+    """Yield the headers of a tar file; each must follow the previous one, with its contents inside the file."""
     length = file.seek(0, 2)
     file.seek(0)
     headers, archive, end = _Headers(file), None, 0
@@ -122,7 +122,7 @@ def _infos(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
             raise _damaged(name, f"the name at byte {info.offset:,} has {len(info.name):,} characters")
         end = archive.offset
         if info.offset_data + (0 if info.issparse() else info.size) > length and info.isreg():
-            raise _damaged(name, f"{_shown(info.name)} goes on behind the end of the file at byte {length:,}")
+            raise _damaged(name, f"{_shown(info.name)} extends beyond the end of the file at byte {length:,}")
         yield info
         archive.members.clear()  # they would be kept until the end, a million of them
     _check_end(file, archive.offset, name)
@@ -144,7 +144,7 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
     if image:
         if sample.image is not None:
             raise DataError(
-                f"{name} must hold one image a key, but {_shown(sample.key)} has {_shown(sample.image.name)} "
+                f"{name} must hold one image per key, but {_shown(sample.key)} has {_shown(sample.image.name)} "
                 f"and {_shown(info.name)}"
             )
         if info.size > MAX_IMAGE_BYTES:
@@ -193,7 +193,7 @@ def _json_label(data: Any) -> Any:
 
 
 def _finished(sample: _Sample, name: str) -> Iterator[Member]:
-    """Yield the sample if it has an image; a label without one, or members of other kinds, are passed over."""
+    """Yield the sample if it has an image; ignore a label without an image, and members of other kinds."""
     info = sample.image
     if info is None:
         return
@@ -203,19 +203,19 @@ def _finished(sample: _Sample, name: str) -> Iterator[Member]:
             f"{_shown(sample.key)}.json with one of {', '.join(_JSON_LABELS)} beside it; it has none "
             "(class folders in a tar file must be unpacked)"
         )
-    # A name is shown and kept in reports, never opened: one that would not print is kept as it is shown.
+    # A name is shown and kept in reports, never opened, so an unprintable one is kept in its escaped form.
     yield Member(name=printable(info.name), offset=info.offset_data, size=info.size, label=sample.label)
 
 
 def _check_end(file: BinaryIO, offset: int, name: str) -> None:
-    """Raise DataError unless an end mark stands behind the last member: tarfile takes a cut there for the end."""
+    """Raise DataError unless an end mark follows the last member: tarfile accepts a file truncated there."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise DataError(
-            f"{name} must be a whole tar file, but it is cut off or damaged at byte {offset:,}; make or copy it again"
+            f"{name} must be a whole tar file, but it is truncated or damaged at byte {offset:,}; make or copy it again"
         )
 
 
 def _shown(name: str) -> str:
-    """Return a name as an error shows it: on one line, and a long one without its middle."""
+    """Return a name as an error shows it: on one line, with the middle of a long name left out."""
     return printable(name if len(name) <= 160 else f"{name[:80]}...{name[-80:]}")

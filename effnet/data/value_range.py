@@ -1,4 +1,4 @@
-"""Which values of images with more than 8 bits are black and white: one range for all images of a data set."""
+"""The value range of images with more than 8 bits (black to white): one range for all images of a data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 from effnet.errors import DataError, ImageError, InputError, nearest, shown
 
 Asked = Literal["auto"] | tuple[float, float]
-"""What a user may ask for: a lowest and a highest value or, with "auto", what is found in the data."""
+"""The values of --value-range: a lowest and a highest value, or "auto" to determine them from the data."""
 
 LOOSE = 0.01
-"""By so much of a range values may pass its ends and still be meant for it: 1.004 belongs to 0..1."""
+"""Share of a range by which values may exceed its ends and still belong to it: 1.004 belongs to 0..1."""
 
-# Without a range, whole numbers of these types are read by the upper 8 bits of the type: (offset, shift).
+# Without a range, the upper 8 bits of these integer types are used: (offset, shift).
 _WHOLE_TYPES = {"uint12": (0, 4), "uint16": (0, 8), "int16": (2**15, 8)}
 
 
@@ -22,7 +22,7 @@ _WHOLE_TYPES = {"uint12": (0, 4), "uint16": (0, 8), "int16": (2**15, 8)}
 class ValueRange:
     """Values from `low`, which becomes 0, to `high`, which becomes 255; those outside are clipped.
 
-    It is for images whose files hold more than 8 bits or real numbers; 8-bit images stay as they are. Raises DataError
+    It is for images whose files hold more than 8 bits or real numbers; 8-bit images are unchanged. Raises DataError
     unless both are finite numbers and `low` is the smaller.
     """
 
@@ -33,7 +33,7 @@ class ValueRange:
         for value in (self.low, self.high):
             if type(value) not in (int, float) or not abs(value) <= 1e30:
                 raise DataError(f"a value range must be two numbers within 1e30 of 0, received {shown(value)}")
-        # Nearer ends would part no values in the arithmetic of 64 bits.
+        # With closer ends, fp64 arithmetic could not distinguish values.
         if not self.high - self.low > 1e-12 * max(abs(self.low), abs(self.high), 1e-18):
             raise DataError(f"the low end of a value range must be below the high one, received {self}")
 
@@ -41,19 +41,19 @@ class ValueRange:
         return f"{number(self.low)}..{number(self.high)}"
 
     def to_dict(self) -> dict[str, float]:
-        """Return a dict that json.dumps takes and from_dict reads back."""
+        """Return a JSON-serializable dict that from_dict reads back."""
         return {"low": self.low, "high": self.high}
 
     @classmethod
     def from_dict(cls, values: Any) -> "ValueRange":
-        """Read what to_dict wrote; raises DataError for anything else."""
+        """Read the result of to_dict; raise DataError for anything else."""
         if not isinstance(values, Mapping) or set(values) != {"low", "high"}:
             raise DataError(f"a value range must have the keys low and high, received {shown(values)}")
         return cls(low=values["low"], high=values["high"])
 
 
 def read_asked(asked: object) -> ValueRange | None:
-    """Return the range that was asked for, of two numbers or a text "LOW,HIGH", or None for "auto".
+    """Return the requested range, from two numbers or a text "LOW,HIGH", or None for "auto".
 
     Raises InputError for anything else.
     """
@@ -73,15 +73,15 @@ def read_asked(asked: object) -> ValueRange | None:
 
 
 def number(value: float) -> str:
-    """Return a value as text that reads back to it, whole ones without a point."""
+    """Return a value as text that reads back to the same value, integers without a decimal point."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
 def to_uint8(values: np.ndarray, kind: str, value_range: ValueRange | None) -> np.ndarray:
     """Return uint8 of the same shape; `kind` is the type of the values, "uint12" for the 12 bits of a TIFF file.
 
-    NaN becomes black. Without a range, integers of 16 bits have that of their type, the upper byte, and real numbers
-    0..1; other types, and real numbers outside, raise ImageError.
+    NaN becomes black. Without a range, 16-bit integers use the range of their type (the upper byte) and real numbers
+    0..1; other types, and real numbers outside 0..1, raise ImageError.
     """
     if value_range is not None:
         low, high = float(value_range.low), float(value_range.high)
@@ -102,7 +102,7 @@ def to_uint8(values: np.ndarray, kind: str, value_range: ValueRange | None) -> n
     if finite.size and not (finite.min() >= -LOOSE and finite.max() <= 1 + LOOSE):
         far = max((finite.min(), finite.max()), key=lambda value: abs(value - 0.5))
         raise ImageError(
-            f"real numbers must lie in 0..1 where no value range is known, these reach {far:g}: the model was not "
+            f"real numbers must lie in 0..1 if no value range is known, but these reach {far:g}: the model was not "
             "fitted on such images; store 8 or 16 bits"
         )
     return (np.clip(finite, 0, 1) * 255).astype(np.uint8)
@@ -114,7 +114,7 @@ def is_real(kind: str) -> bool:
 
 
 def assumption(kind: str) -> str:
-    """Return what is assumed of images of this type where no range is known, as a sentence; empty where nothing is."""
+    """Return the assumption about images of this type if no range is known, as a sentence, or an empty string."""
     if is_real(kind):
         assumed = "0..1"
     elif kind in _WHOLE_TYPES:
@@ -129,7 +129,7 @@ def assumption(kind: str) -> str:
 
 
 def loosely_in(low: float, high: float, least: float, most: float) -> bool:
-    """Return whether values from `least` to `most` are meant for the range low..high, a quarter of which they fill."""
+    """Return whether values from `least` to `most` lie in the range low..high and fill at least a quarter of it."""
     slack = LOOSE * (high - low)
     filled = max(abs(least), abs(most)) >= max(abs(low), abs(high)) / 4
     return filled and low - slack <= least and most <= high + slack

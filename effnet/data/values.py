@@ -1,4 +1,4 @@
-"""Finds the range of a data set's values, where its images have more than 8 bits."""
+"""Determine the value range of a data set with images of more than 8 bits."""
 
 import dataclasses
 import os
@@ -16,23 +16,23 @@ from effnet.data.stored import Source, encoded, source_name
 from effnet.data.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
 
-# So many training images are looked at, and of each so many values are kept to find quantiles.
+# Training images sampled, and values kept of each to compute quantiles.
 _SAMPLE, _KEPT = 4096, 1024
-# Scanners and sensors have these bits; 8 are what was stored with more bits than it has.
+# Bit depths of scanners and sensors; 8 is for 8-bit images stored with more bits.
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 _REAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
-# What lies outside of these is a few pixels: metal, padding, dead pixels.
+# Values outside of these are a few pixels: metal, padding, dead pixels.
 _QUANTILES = (0.001, 0.999)
-# Where nearly all values lie in this share of the range, the images show little.
+# If nearly all values lie in this share of the range, the images have little contrast.
 _NARROW = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """What the values of a data set's images are and the range of those with more than 8 bits.
+    """The value types of a data set's images, and the range of those with more than 8 bits.
 
-    `kinds` pairs each type with how many of the sampled training images have it; `least` and `most` are the extremes of
-    those that are not ordinary, `reason` says why the range is this one, and `doubt` what speaks against it.
+    `kinds` pairs each type with the number of sampled training images that have it; `least` and `most` are the extremes
+    of those with more than 8 bits, `reason` explains the choice of the range, and `doubt` is a warning against it.
     """
 
     value_range: ValueRange
@@ -44,11 +44,11 @@ class Values:
 
     @property
     def sentences(self) -> list[str]:
-        """What happens to the images, for a terminal and the report."""
+        """The conversion of the images in sentences, for a terminal and the report."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds)
-        ordinary = " 8-bit images stay as they are." if ORDINARY in dict(self.kinds) else ""
+        ordinary = " 8-bit images are unchanged." if ORDINARY in dict(self.kinds) else ""
         found = (
-            f"Values of the images ({kinds}) from {self.value_range} become 0..255, {self.reason}: they lie in "
+            f"Values of the images ({kinds}) from {self.value_range} are mapped to 0..255, {self.reason}: they lie in "
             f"{number(_rounded(self.least))}..{number(_rounded(self.most))}.{ordinary}"
         )
         return [found, self.doubt] if self.doubt else [found]
@@ -63,10 +63,10 @@ class _Look:
 
 
 def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Dataset, Values | None]:
-    """Return the data set with the range of its values, and what was found; none where all images are ordinary.
+    """Return the data set with its value range, and the findings, or None if all images have 8 bits.
 
-    It is the one that was `asked` for or that a seeded sample of the training images shows. Raises DataError where some
-    are whole and others real numbers, as no range suits both.
+    The range is `asked`, or determined from a seeded sample of the training images. Raises DataError if some images
+    hold integers and others real numbers, as no range suits both.
     """
     looks = _look_at_all(dataset)
     deep = [look for look in looks if look.some is not None and look.some.size]
@@ -76,14 +76,14 @@ def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Data
     least, most = min(look.least for look in deep), max(look.most for look in deep)
     values = np.concatenate([look.some for look in deep if look.some is not None])
     if asked is not None:
-        found, reason = asked, "as --value-range asks"
+        found, reason = asked, "as set by --value-range"
     else:
         names = {look.kind for look in deep}
         if len({is_real(kind) for kind in names}) > 1:
             shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds if kind in names)
             raise DataError(
-                f"images of more than 8 bits must all hold whole or all real numbers, these hold both ({shown}), and "
-                "no range suits both; store them alike, or say with --value-range LOW,HIGH what is black and white"
+                f"images of more than 8 bits must all hold integers or all real numbers; these hold both ({shown}), "
+                "and no range suits both: store them alike, or give black and white with --value-range LOW,HIGH"
             )
         found, reason = suited_range(values, (least, most), real=is_real(next(iter(names))))
     doubt = _doubt(values, found)
@@ -92,10 +92,10 @@ def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Data
 
 
 def suited_range(values: np.ndarray, extremes: tuple[float, float], *, real: bool) -> tuple[ValueRange, str]:
-    """Return the range for images with these values, a sample [n], and these extremes, and why.
+    """Return the range for images with these values, a sample [n], and these extremes, and the reason.
 
-    It is a bit depth for whole numbers that are not negative, or a common range of real ones. For all others, such as
-    Hounsfield units, it is all but one value in a thousand at either end.
+    It is a bit depth for non-negative integers, or a common range of real numbers. For all others, such as Hounsfield
+    units, it excludes one value in a thousand at either end.
     """
     least, most = extremes
     if not real and least >= 0 and most < 2 ** _BIT_DEPTHS[-1]:
@@ -117,19 +117,19 @@ def _rounded(value: float) -> float:
 
 
 def _doubt(values: np.ndarray, found: ValueRange) -> str:
-    """Return a warning where nearly all values lie close together in the range, as a few far ones have set it."""
+    """Return a warning if nearly all values lie close together in the range because outliers determined it."""
     low, high = (_rounded(float(value)) for value in np.quantile(values.astype(np.float64), _QUANTILES))
     low, high = max(low, found.low), min(high, found.high)
     if not 0 < high - low < _NARROW * (found.high - found.low):
         return ""
     return (
-        f"WARNING: 99.8 % of the values lie in {number(low)}..{number(high)}, so the images show little; --value-range "
-        f"{number(low)},{number(high)} would show more of them."
+        f"WARNING: 99.8 % of the values lie in {number(low)}..{number(high)}, so the images have little contrast; "
+        f"--value-range {number(low)},{number(high)} would increase it."
     )
 
 
 def _look_at_all(dataset: Dataset) -> list[_Look]:
-    """Return what a seeded sample of the training images holds; of data in blocks only of the first."""
+    """Return the findings on a seeded sample of the training images; from data in blocks only of the first blocks."""
     split = dataset.train
     places = np.random.default_rng(0).permutation(len(split))
     if split.blocks is not None:
@@ -150,7 +150,7 @@ def _look_at(source: Source) -> _Look | None:
         if kind == ORDINARY:
             return _Look(kind=kind)
         return _summary(kind, stored_values(file, name=name))
-    except (ImageError, OSError):  # inspection says so of all images
+    except (ImageError, OSError):  # inspection reports it for all images
         return None
 
 

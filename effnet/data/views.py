@@ -1,4 +1,4 @@
-"""Random parts of training images: the box is drawn first, and only then are the pixels decoded that it needs."""
+"""Random crops of training images: the box is drawn first, then only the needed pixels are decoded."""
 
 import math
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ from effnet.data.stored import encoded, source_name
 from effnet.data.value_range import ValueRange
 
 RawImage = np.ndarray | EncodedJpeg
-"""Decoded, uint8 [height, width, channels], or a JPEG file whose pixels are still to be decoded."""
+"""A decoded image, uint8 [height, width, channels], or a JPEG file that is not decoded yet."""
 
-# A random part of a padded square is at least this share of it. The side of the square that parts are drawn on.
+# A random part of a padded square is at least this share of it. The side of the square on which parts are drawn.
 _LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
@@ -34,9 +34,9 @@ _LEAST_PADDED, _CANVAS = 0.6, 2**16
 def open_image_at(
     split: Split, index: int, *, channels: int, value_range: ValueRange | None = None
 ) -> Iterator[RawImage]:
-    """Yield image `index`, of a JPEG file only its bytes and size; raises ImageError where it cannot be read.
+    """Yield image `index`, of a JPEG file only its bytes and size; raise ImageError if it cannot be read.
 
-    A large decoded one is counted among those of all threads until the block ends, as by `decoded_image`.
+    A large decoded image counts towards the memory limit until the block ends, as in `decoded_image`.
     """
     source = split.sources[index]
     if isinstance(source, np.ndarray):
@@ -52,7 +52,7 @@ def open_image_at(
 
 
 def size_at(split: Split, index: int) -> tuple[int, int]:
-    """Return height and width of image `index`, upright, from its header; raises ImageError if it is damaged."""
+    """Return height and width of image `index`, upright, from its header; raise ImageError if it is damaged."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         return source.shape[:2]
@@ -92,9 +92,9 @@ def random_part(
 ) -> np.ndarray:
     """Return uint8 [height, width, channels]: a random part of the image's area and aspect ratio, not yet resized.
 
-    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the part's shorter side keeps at least `least` pixels;
-    the box then reaches outwards to whole pixels of the smaller image. In mode "squash" the part is drawn on the
-    square that the image becomes, in which it has the aspect ratio.
+    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size if the part's shorter side keeps at least `least` pixels; the
+    box is then extended outwards to whole pixels of the smaller image. In mode "squash" the part is drawn on the
+    squashed square, where it has the aspect ratio.
 
     Source: torchvision.transforms.RandomResizedCrop.get_params.
     """
@@ -119,10 +119,10 @@ def random_view(
     scale: tuple[float, float],
     interpolation: Interpolation,
 ) -> np.ndarray:
-    """Return uint8 [R, R, C]: a random part of what evaluation sees of the image, in the same geometry, resized.
+    """Return uint8 [R, R, C]: a random part of the evaluation view of the image, in the same geometry, resized.
 
-    In the modes "squash" and "pad" the part is one of the square that the image becomes; of a padded one it has at
-    least three fifths, so that the image is in it.
+    In the modes "squash" and "pad" the part is taken from the squashed or padded square; of a padded square it covers
+    at least three fifths, so that it contains some of the image.
     """
     resolution = preprocess.resolution
     if preprocess.mode == "center":
@@ -142,7 +142,7 @@ def random_view(
 
 
 def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int) -> tuple[float, float, int, int]:
-    """Return what an interval of the padded side holds of the image's, and its place and size in the output."""
+    """Return the overlap of an interval of the padded side with the image, and its place and size in the output."""
     margin = (longer - side) / 2
     start, stop = max(0.0, low - margin), min(float(side), high - margin)
     scale = resolution / (high - low)

@@ -18,7 +18,7 @@ FUNCTIONS: dict[str, type[nn.Module]] = {
 
 
 class SameConv2d(nn.Conv2d):
-    """A strided convolution padded as TensorFlow's "SAME" does it: the odd pixel goes right and below."""
+    """A strided convolution with TensorFlow's "SAME" padding: an odd pixel is added at the right and the bottom."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
         """Map [batch, in_channels, height, width] to [batch, out_channels, ceil(h / stride), ceil(w / stride)]."""
@@ -40,7 +40,7 @@ class GlobalPool(nn.Module):
 
 
 class SqueezeExcite(nn.Sequential):
-    """Scales each channel by a gate that the pooled image opens: pool, reduce, act, expand, gate."""
+    """Scales each channel by a gate computed from the pooled feature map: pool, reduce, act, expand, gate."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
         """Map [batch, channels, height, width] to the same shape."""
@@ -48,7 +48,7 @@ class SqueezeExcite(nn.Sequential):
 
 
 class DropPath(nn.Module):
-    """Drops the residual branch of whole images while training, and scales the others up.
+    """Stochastic depth: drops the residual branch of random images in training and scales up the others.
 
     Source: drop_connect in tensorflow/tpu efficientnet utils.py.
     """
@@ -63,7 +63,7 @@ class DropPath(nn.Module):
         return x if keep is None else x * keep.view(-1, *(1,) * (x.ndim - 1))
 
     def keep(self, x: Tensor) -> Tensor | None:
-        """Return the factor of each image of a batch, [batch]; None where all are kept as they are."""
+        """Return the factor of each image of a batch, [batch], or None if nothing is dropped."""
         if not self.training or self.rate == 0.0:
             return None
         share = 1.0 - self.rate
@@ -75,7 +75,7 @@ class DropPath(nn.Module):
 
 
 def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Module:
-    """Return the module of one layer; sums and products are structure, not modules."""
+    """Return the module of one layer; sums and products have no module: the network's structure computes them."""
     match layer.op:
         case "conv":
             return _make_conv(layer, spec)
@@ -93,7 +93,7 @@ def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Mod
 
 
 def _make_conv(layer: Layer, spec: ArchSpec) -> nn.Conv2d:
-    # At stride 1 an odd kernel pads alike under both rules; only strided ones need the dynamic padding.
+    # At stride 1 both rules pad an odd kernel alike; only strided kernels need dynamic padding.
     same = spec.padding == "same" and layer.stride > 1
     return (SameConv2d if same else nn.Conv2d)(
         layer.in_channels,
@@ -110,7 +110,7 @@ def _make_conv(layer: Layer, spec: ArchSpec) -> nn.Conv2d:
 def initialise_(module: nn.Module, generator: torch.Generator | None) -> None:
     """Draw the weights of every layer in place, as the original code does.
 
-    Convolutions: N(0, sqrt(2 / fan_out)) where a depthwise kernel's fan-out is k * k; the classifier:
+    Convolutions: N(0, sqrt(2 / fan_out)), with a fan-out of k * k for a depthwise kernel; the classifier:
     U(-1, 1) / sqrt(num_classes); biases 0. Source: tensorflow/tpu efficientnet_model.py.
     """
     for layer in module.modules():

@@ -1,4 +1,4 @@
-"""A spec becomes a module whose parameters carry the names of its layers."""
+"""Build a torch module from a spec; parameters carry the names of the spec's layers."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from effnet.nn.recompute import recomputed
 
 
 class Block(nn.Module):
-    """One block: its body in order, the shortcut around it, and what follows the sum."""
+    """One block: its body in order, the shortcut around it, and the layers after the sum."""
 
     def __init__(self, layers: Layers, spec: ArchSpec, *, drop_path: float, norm_momentum: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Block(nn.Module):
         return y
 
     def run_fused(self, value: Value) -> Tensor:
-        """Do what `forward` does through the fused kernels, also for a map whose norm is still to be applied."""
+        """Compute `forward` with the fused kernels, also for a feature map whose BatchNorm is still pending."""
         units = [self.get_submodule(unit) for unit in self.body]
         return run_block(units, value, drop_path=self.drop_path if self.residual else None)
 
@@ -62,7 +62,7 @@ def _make_unit(top: str, layers: Layers, spec: ArchSpec, norm_momentum: float) -
 class Network(nn.Module):
     """The network of a spec: stem, stages of blocks, head, pooling, classifier.
 
-    With `recompute`, training keeps only what stages hand on, and computes the rest again in the backward pass.
+    With `recompute`, training keeps only the stages' outputs and recomputes other activations in the backward pass.
     """
 
     recompute = False
@@ -101,7 +101,7 @@ class Network(nn.Module):
         self.fused = False
 
     def stage_outputs(self, x: Tensor) -> list[Tensor]:
-        """Return the output map of every stage for normalised images [batch, in_channels, height, width]."""
+        """Return the output feature map of every stage for normalised images [batch, in_channels, height, width]."""
         outputs = []
         x = self.stem(x)
         for stage in self.stages:
@@ -110,7 +110,7 @@ class Network(nn.Module):
         return outputs
 
     def maps_and_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the output map of every stage, and the logits [batch, num_classes] that follow from the last."""
+        """Return the output feature map of every stage, and the logits [batch, num_classes] computed from the last."""
         maps = self.stage_outputs(x)
         return maps, self.classifier(self.dropout(self.pool(self.head(maps[-1])).flatten(1)))
 
@@ -143,11 +143,11 @@ def build(
     norm_momentum: float = 0.1,
     seed: int | None = None,
 ) -> Network:
-    """Return the module of `spec`, freshly initialised.
+    """Return the module of `spec` with randomly initialised weights.
 
     `dropout` acts before the classifier; `drop_path` is the rate that the last block would reach, rising
-    linearly over all blocks. `norm_momentum` is torch's (TensorFlow's 0.99 is 0.01 here). With a `seed` the
-    weights are drawn from it, else from torch's global generator.
+    linearly over all blocks. `norm_momentum` is torch's BatchNorm momentum (TensorFlow's 0.99 is 0.01 here).
+    Weights are drawn from `seed` if given, else from torch's global generator.
     """
     network = Network(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum)
     initialise_(network, None if seed is None else torch.Generator().manual_seed(seed))
@@ -155,10 +155,11 @@ def build(
 
 
 def fuse_(network: Network) -> bool:
-    """Have `network` train through the fused kernels on a CPU; returns whether they could be had.
+    """Make `network` train with the fused kernels on a CPU; return whether the kernels are available.
 
-    The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other types and
-    evaluation go the plain way, and so do blocks that the kernels do not know. Hooks on inner modules are not called.
+    The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other dtypes and
+    evaluation use the plain modules, as do blocks that the kernels do not support. Hooks on inner modules are not
+    called.
     """
     network.fused = load_kernels() is not None
     for stage in network.stages:
@@ -168,9 +169,9 @@ def fuse_(network: Network) -> bool:
 
 
 def zero_classifier_(network: Network) -> None:
-    """Zero the classifier's weights, so that a fresh network calls all classes equally likely.
+    """Zero the classifier's weights, so that a new network gives all classes the same probability.
 
-    The original initialisation is meant for a thousand classes; on a handful its first logits are so large that
+    The original initialisation is meant for a thousand classes; with a few classes its first logits are so large that
     training begins by unlearning them.
     """
     if isinstance(network.classifier, nn.Linear):

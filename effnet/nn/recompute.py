@@ -1,4 +1,4 @@
-"""Activations that are computed twice instead of being kept."""
+"""Activation recomputation (gradient checkpointing)."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,9 +8,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """Return module(x), keeping only `x`: the backward pass computes the rest again, with the same random numbers.
+    """Return module(x), keeping only `x`: the backward pass recomputes the rest with the same random numbers.
 
-    The second time, what the module writes into its buffers is thrown away, so that norms count a batch once.
+    The second time, the module's updates of its buffers are discarded, so that BatchNorm counts a batch once.
     Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
     """
 
@@ -22,7 +22,7 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def scratch_buffers(module: nn.Module) -> Iterator[None]:
-    """Inside, the module's buffers (the statistics of norms) are copies; afterwards they are what they were."""
+    """Replace the module's buffers (BatchNorm statistics) by copies inside the block and restore them afterwards."""
     owners = [
         (part, name, buffer)
         for part in module.modules()

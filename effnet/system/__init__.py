@@ -1,1 +1,1 @@
-"""What this computer gives: files."""
+"""Operating system services: files, locks, downloads, signals, memory."""

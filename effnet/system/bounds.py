@@ -1,4 +1,4 @@
-"""How large the numbers of a job may be: beyond lie slips of the hand, which would run for ever or fill the memory."""
+"""Upper bounds for the numbers of a job: larger ones are typing errors that would run forever or fill the memory."""
 
 import math
 from numbers import Integral, Real
@@ -8,13 +8,13 @@ from effnet.errors import InputError
 from effnet.system.text import brief
 
 MAX_SEED = 2**32 - 1
-# ONNX Runtime starts as many as it is told: a hundred thousand keep a machine busy for hours.
+# ONNX Runtime starts as many as requested: a hundred thousand keep a machine busy for hours.
 MAX_THREADS = 1024
 MAX_EPOCHS = 100_000
 MAX_BATCH = 1_000_000
 MAX_SIDE = 10_000
 MAX_CHANNELS = 4096
-# Milliseconds, bytes and counts that no machine has; a plot's axis could not reach further.
+# No machine has more milliseconds, bytes or counts, and no plot's axis could show more.
 MAX_AMOUNT = 1e15
 # A few dozen milliseconds to a year.
 MINUTES = (1e-3, 525_600.0)
@@ -37,14 +37,14 @@ def check_positive(what: str, value: Any, *, most: float = MAX_AMOUNT) -> None:
 
 
 def check_minutes(value: Any) -> None:
-    """Raise InputError unless `value` is a time that a job can take."""
+    """Raise InputError unless `value` is a possible duration of a job, in minutes."""
     check_positive("minutes", value)
     if not MINUTES[0] <= value <= MINUTES[1]:
         raise InputError(f"minutes must lie in {MINUTES[0]:g}..{MINUTES[1]:.0f}; got {brief(value)}")
 
 
 def is_number(value: Any) -> bool:
-    """Return whether `value` is a finite number; an integer that no float holds is none."""
+    """Return whether `value` is a finite number; an integer too large for a float is not."""
     try:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

@@ -1,6 +1,6 @@
-"""Downloads one file over HTTP: resumed if a connection breaks off, bounded in bytes, time and tries.
+"""Download one file over HTTP: resumed if the connection breaks, limited in bytes, time and attempts.
 
-The server is not trusted: what it sends may be endless, slow, damaged, or not the file at all.
+The server is not trusted: its response may be endless, slow, damaged, or not the file at all.
 """
 
 import json
@@ -17,11 +17,11 @@ from effnet.system.files import read_json
 from effnet.system.http import Dropped, Pace, Refused, StatusError, TooLarge, Unreachable, request
 
 _CHUNK_BYTES = 1 << 18
-# A try that brings so much, or a hundredth of the file, is worth another one at once.
+# After a connection that brings this much, or a hundredth of the file, the next one is made at once.
 _PROGRESS_BYTES = 1 << 20
 _MAX_CONNECTIONS = 1000
 _TAG_BYTES = 10_000
-# Codes of a server that is busy or restarts. Source: RFC 9110, sections 15.5.9 and 15.6; RFC 6585, section 4.
+# Status codes of a server that is busy or restarting. Source: RFC 9110, sections 15.5.9 and 15.6; RFC 6585, section 4.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _PAGE = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
@@ -30,10 +30,10 @@ _PAGE_BYTES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long a download goes on while little arrives.
+    """How long a download continues while little data arrives.
 
-    A connection is given up if fewer than `min_bytes_per_s` arrive in `silence_s`; the download after `tries`
-    connections in a row, or `give_up_s`, that bring little. `clock` returns seconds, `sleep` waits for some.
+    A connection is closed if fewer than `min_bytes_per_s` arrive in `silence_s`. The download fails after `tries`
+    connections in a row, or `give_up_s`, that bring little. `clock` returns seconds, `sleep` waits for seconds.
     """
 
     silence_s: float = 20.0
@@ -62,7 +62,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tag:
-    """What tells one version of a remote file from another; `total` is its size in bytes, 0 if unknown."""
+    """Identifiers of one version of a remote file; `total` is its size in bytes, 0 if unknown."""
 
     etag: str = ""
     modified: str = ""
@@ -70,7 +70,7 @@ class _Tag:
 
     @property
     def validator(self) -> str:
-        """What If-Range may hold: a weak ETag promises no equal bytes (RFC 9110, section 13.1.5)."""
+        """A value for If-Range: not a weak ETag, which does not guarantee equal bytes (RFC 9110, section 13.1.5)."""
         found = self.etag if self.etag.startswith('"') else self.modified
         return found if found.isascii() and found.isprintable() else ""
 
@@ -86,16 +86,17 @@ def complete(
     progress: Callable[[int, int], None] | None = None,
     patience: Patience | None = None,
 ) -> str:
-    """Complete the file `part` from `url`; returns the MD5 that the server names, or an empty text.
+    """Complete the file `part` from `url` and return the MD5 that the server names, or an empty string.
 
-    A file that does not have `size_bytes`, if that is given, or has more than `limit_bytes` is refused before the
-    first byte is stored if the server announces its size, and cut off otherwise. Parts of two versions of the file are
-    never joined: a download is resumed only if the server tells versions apart, or if it is `hashed`, which means that
-    the caller checks its hash. `admit` is called with the size of the file, 0 if unknown, before bytes are stored and
-    returns how many may be. `progress` is called with the bytes so far and all of them, 0 if unknown.
+    A file that has not exactly `size_bytes`, if given, or has more than `limit_bytes` is refused before the first byte
+    is stored if the server announces its size, and cut off otherwise. Parts of two versions of the file are never
+    joined: a download is resumed only if the server distinguishes versions, or if it is `hashed`, which means that the
+    caller checks its hash. `admit` is called with the size of the file, 0 if unknown, before bytes are stored; it
+    returns the number of bytes that may be stored. `progress` is called with the bytes so far and the total, 0 if
+    unknown.
 
-    Raises StatusError if the server answers no, Refused if what it sends may not be stored (nothing is left of it),
-    Dropped if the connection fails too often (what arrived is kept and resumed by the next call).
+    Raises StatusError for an error status, Refused if the response may not be stored (nothing is kept of it), Dropped
+    if the connection fails too often (the received bytes are kept, and the next call resumes).
     """
     job = _Job(
         url=url, part=part, limit_bytes=limit_bytes, size_bytes=size_bytes, hashed=hashed, progress=progress,
@@ -136,13 +137,13 @@ def size_on_disk(path: Path) -> int:
 
 
 def _worthwhile(job: _Job) -> int:
-    """Return how many bytes a connection must bring for the next one to be made at once."""
+    """Return the number of bytes a connection must bring for the next one to be made at once."""
     total = _read_tag(job.part).total or job.size_bytes
     return min(_PROGRESS_BYTES, -(-total // 100)) if total else _PROGRESS_BYTES
 
 
 def _attempt(job: _Job) -> str | Dropped | StatusError:
-    """Make one connection; returns the server's MD5, or the failure after which another may succeed."""
+    """Make one connection; return the server's MD5, or a failure after which another attempt may succeed."""
     try:
         md5 = _receive(job)
     except StatusError as error:
@@ -159,10 +160,10 @@ def _attempt(job: _Job) -> str | Dropped | StatusError:
 
 
 def _receive(job: _Job) -> str:
-    """Make one connection and appends what comes; raises Dropped if it ends too soon."""
+    """Make one connection and append the received bytes; raise Dropped if it ends too soon."""
     start, tag = size_on_disk(job.part), _read_tag(job.part)
     if not start or not (tag.validator or job.hashed):
-        discard(job.part)  # nothing could tell whether the rest belongs to it
+        discard(job.part)  # no way to tell whether the rest belongs to it
         start, tag = 0, _Tag()
     headers = {"Range": f"bytes={start}-"} if start else {}
     if start and tag.validator:
@@ -176,7 +177,7 @@ def _receive(job: _Job) -> str:
             raise
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
             return _server_md5(error.headers)
-        discard(job.part)  # longer than the file that lies there now
+        discard(job.part)  # longer than the file that the server has now
         return _receive(job)
     with response:
         found = _tag_of(response.headers)
@@ -186,7 +187,7 @@ def _receive(job: _Job) -> str:
             start, total = 0, _announced(response)
             discard(job.part)
         else:
-            raise Refused(f"the server answers {response.status} to a request for a file")
+            raise Refused(f"the server returned status {response.status} to a request for a file")
         _check_encoding(job.url, response.headers)
         most = _most_bytes(job, total)
         if not start:
@@ -198,7 +199,7 @@ def _receive(job: _Job) -> str:
 
 
 def _store(job: _Job, response: Any, pace: Pace, *, start: int, total: int, most: int) -> int:
-    """Append the body to the part; returns the part's size in bytes. Never stores more than `most` bytes."""
+    """Append the body to the part and return the part's size in bytes; store at most `most` bytes."""
     done, head = start, b""
     with open(job.part, "ab" if start else "xb") as file:
         while chunk := pace.guard(response.read1, _CHUNK_BYTES):
@@ -218,31 +219,31 @@ def _store(job: _Job, response: Any, pace: Pace, *, start: int, total: int, most
 
 
 def _check_head(head: bytes) -> None:
-    """Raise Refused for a web page; sites that ask for a login, or lost the file, send one as if it were the file."""
+    """Raise Refused for a web page: sites that require a login, or lost the file, send one in place of the file."""
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE):
         raise Refused("the server sends a web page instead")
 
 
 def _check_encoding(url: str, headers: Any) -> None:
     encoding = headers.get("Content-Encoding", "").strip().lower()
-    # Some servers name so what the file itself is.
+    # Some servers declare the compression of the file itself as Content-Encoding.
     its_own = encoding in ("gzip", "x-gzip") and url.partition("?")[0].endswith((".gz", ".tgz"))
     if encoding not in ("", "identity") and not its_own:
-        raise Refused(f"the server must send it as it is, but its Content-Encoding is {encoding[:40]!r}")
+        raise Refused(f"the server must send the file unencoded, but its Content-Encoding is {encoding[:40]!r}")
 
 
 def _announced(response: Any) -> int:
-    """Return the size in bytes that a whole answer announces, 0 if it announces none."""
+    """Return the size in bytes that a complete response announces, 0 if it announces none."""
     text = response.headers.get("Content-Length")
     if text is None or response.chunked:
         return 0
     if not re.fullmatch(r"\d{1,18}", text.strip()):
-        raise Refused(f"the Content-Length must be a number of bytes; the server sends {text[:40]!r}")
+        raise Refused(f"the Content-Length must be a number of bytes; the server sent {text[:40]!r}")
     return int(text)
 
 
 def _resumed_total(job: _Job, headers: Any, *, start: int, tag: _Tag, found: _Tag) -> int:
-    """Return the size of the whole file; a part of another file than the one begun is Dropped, and so is what is here.
+    """Return the size of the whole file; raise Dropped, and discard the part, if the response is of another file.
 
     Source: RFC 9110, section 14.4 (Content-Range).
     """
@@ -253,12 +254,12 @@ def _resumed_total(job: _Job, headers: Any, *, start: int, tag: _Tag, found: _Ta
     )
     if match is None or int(match[1]) != start or not same or (tag.total and total and total != tag.total):
         discard(job.part)
-        raise Dropped("it sent another part than the one asked for, or of another file; begun anew")
+        raise Dropped("the server sent a range that was not requested, or one of another file; restarting")
     return total or tag.total or int(match[2]) + 1
 
 
 def _most_bytes(job: _Job, total: int) -> int:
-    """Return how many bytes the file may have; raises Refused if the server announces another size or too many."""
+    """Return the maximum size of the file in bytes; raise Refused if the server announces another or a larger size."""
     if total and job.size_bytes and total != job.size_bytes:
         raise Refused(f"it must have {job.size_bytes:,} bytes, but the server announces {total:,}")
     size = total or job.size_bytes
@@ -290,6 +291,6 @@ def _read_tag(part: Path) -> _Tag:
 
 
 def _server_md5(headers: Any) -> str:
-    """Return the MD5, in hexadecimal, that Google's storage sends beside a file, or an empty text."""
+    """Return the MD5, in hexadecimal, that Google Cloud Storage sends with a file, or an empty string."""
     found = re.search(r"\bmd5=([\w+/]{22}==)", ",".join(headers.get_all("x-goog-hash", [])), re.ASCII)
     return b64decode(found[1]).hex() if found else ""

@@ -1,4 +1,4 @@
-"""Files from outside are read if they are regular and of a bounded size; files of our own are written whole."""
+"""Read untrusted files only if they are regular and of limited size; write files atomically."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_JSON_BYTES = 32 * 10**6
-"""No JSON file of effnet's own comes near this size."""
+"""No JSON file that effnet writes comes near this size."""
 
 _MAX_INTEGER = 2**63 - 1
 # Recipes, networks and reports have fewer than ten levels.
@@ -19,7 +19,7 @@ _MAX_DEPTH = 100
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading; a pipe, a device or a folder is an OSError instead of an endless wait."""
+    """Open a regular file for reading; raise OSError for a pipe, a device or a folder instead of waiting forever."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -31,7 +31,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_bytes(path: str | os.PathLike[str], *, limit_bytes: int) -> bytes:
-    """Return the content of a regular file; a file that is larger than `limit_bytes` is an OSError."""
+    """Return the content of a regular file; raise OSError if it is larger than `limit_bytes`."""
     with open_regular(path) as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
@@ -40,15 +40,15 @@ def read_bytes(path: str | os.PathLike[str], *, limit_bytes: int) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str], *, limit_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Return the value in a JSON file; raises OSError if it cannot be read, ValueError as `parse_json` does."""
+    """Return the value in a JSON file; raise OSError if it cannot be read, ValueError as `parse_json` does."""
     return parse_json(read_bytes(path, limit_bytes=limit_bytes))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text from outside.
+    """Return the value of an untrusted JSON text.
 
     Raises ValueError, with a reason on one line, for damaged text, for nesting that is too deep, for NaN and infinity,
-    and for integers of more than 64 bits: these end in a traceback where they are used.
+    and for integers of more than 64 bits, which would cause a traceback later.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -62,7 +62,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    """Raise ValueError for nesting that those who walk through the value could not follow."""
+    """Raise ValueError for nesting that recursive code could not process."""
     level = [value]
     for _ in range(_MAX_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
@@ -91,7 +91,7 @@ def _number(text: str) -> float:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Inside, an OSError that names no file, as that of a full disk, names `path`."""
+    """Set the file name of an OSError that has none, such as that of a full disk, to `path`."""
     try:
         yield
     except OSError as error:
@@ -102,10 +102,10 @@ def named_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a path beside `path` to write to, which takes its place if the block succeeds and is removed if not.
+    """Yield a temporary path beside `path` to write to; it replaces `path` if the block succeeds, else it is removed.
 
-    The data are on the disk before the name points to them, unless the file is to be thrown away and not `durable`. An
-    OSError that names no file, or the file beside, names `path`. One process at a time may write to `path`.
+    The data are flushed to disk before the rename, unless the file is temporary and not `durable`. An OSError that
+    names no file, or the temporary one, names `path`. Only one process at a time may write to `path`.
     """
     beside = path.with_name(path.name + ".tmp")
     try:
@@ -116,7 +116,7 @@ def written_whole(path: Path, *, durable: bool = True) -> Iterator[Path]:
         os.replace(beside, path)
     except OSError as error:
         named = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
-        if error.errno is not None and (not named or os.fspath(beside) in named):  # a copy names what it read first
+        if error.errno is not None and (not named or os.fspath(beside) in named):  # a copy names its source first
             error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:

@@ -1,4 +1,4 @@
-"""A home folder for whoever has none: a container's user without a name, a service without an environment."""
+"""A home folder for users without one: an unnamed user in a container, a service without an environment."""
 
 import atexit
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def give_home() -> str:
-    """Set HOME to a private temporary folder if this user has no home.
+    """Set HOME to a private temporary folder if this user has no home folder.
 
-    Return a sentence about it the first time, when the folder is made, else an empty text. Packages look for a home on
-    their own; some fail without one, or write to a folder named "~".
+    Return a sentence about it the first time, when the folder is created, else an empty string. Other packages look
+    for a home folder too; some fail without one, or write to a folder named "~".
     """
     if os.environ.get("HOME"):
         return ""
-    os.environ.pop("HOME", None)  # an empty one would be the root folder
+    os.environ.pop("HOME", None)  # an empty value would mean the root folder
     try:
         Path.home()
     except (RuntimeError, KeyError):
@@ -31,12 +31,12 @@ def give_home() -> str:
 
 @cache
 def private_folder() -> Path:
-    """Return a temporary folder that only this user can look into: the user's, or if that is not safe a fresh one."""
+    """Return a temporary folder that only this user can read: the user's own, or a new one if that is not safe."""
     path = _own_folder()
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        if not _is_private(path):  # made by somebody else, for this user to write into
+        if not _is_private(path):  # created by another user, to receive this user's files
             path = Path(tempfile.mkdtemp(prefix="effnet-"))
             atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path

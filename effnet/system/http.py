@@ -1,4 +1,4 @@
-"""One GET request to a server that is not trusted: where it may lead, how long it may take, what its failures say."""
+"""One GET request to an untrusted server: allowed redirects, time limits and error messages."""
 
 import http.client
 import io
@@ -11,30 +11,30 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-# What an answer may have beside its content: status, headers, redirects, sizes of chunks.
+# Allowance for everything but the content of a response: status, headers, redirects, chunk sizes.
 _OVERHEAD_BYTES = 1 << 20
 _LONGEST_REASON = 200
 _SCHEMES = ("http", "https")
 
 
 class Dropped(Exception):
-    """The connection could not be made or ended too soon; the argument says how."""
+    """The connection could not be made or ended too soon; the argument is the reason."""
 
 
 class Unreachable(Dropped):
-    """There is no connection to the server at all."""
+    """The server cannot be reached."""
 
 
 class Refused(Exception):
-    """What the server sends, or the URL itself, may not be used; the argument says why."""
+    """The response, or the URL itself, must not be used; the argument is the reason."""
 
 
 class TooLarge(Refused):
-    """The file has more bytes than it may."""
+    """The file is larger than allowed."""
 
 
 class StatusError(Exception):
-    """The server answers with a code that is no success; the text is the code and its reason on one line."""
+    """The server returned an error status; the text is the code and its reason on one line."""
 
     def __init__(self, error: urllib.error.HTTPError) -> None:
         super().__init__(one_line(f"{error.code} {error.reason}"))
@@ -43,7 +43,7 @@ class StatusError(Exception):
 
 
 class Pace:
-    """How fast one answer arrives: raises Dropped if that is too slow, Refused if it has no end."""
+    """Monitor of one response's transfer rate: raises Dropped if it is too slow, Refused if it is endless."""
 
     def __init__(
         self, *, silence_s: float, min_bytes_per_s: float, clock: Callable[[], float] = time.monotonic
@@ -55,14 +55,14 @@ class Pace:
         self._recent = self._received = self._stored = 0
 
     def received(self, count: int, *, waited_s: float) -> None:
-        """Count bytes as they come from the network, and the time that was waited for them."""
+        """Count bytes received from the network, and the time waited for them."""
         self._received += count
         self._waited_s += waited_s
         if self._received > 4 * self._stored + _OVERHEAD_BYTES:
-            raise Refused("the answer of the server has no end")
+            raise Refused("the server's response is endless")
         if self._waited_s >= self.silence_s:
             if self._recent + count < self.min_bytes_per_s * self._waited_s:
-                raise Dropped(f"fewer than {self.min_bytes_per_s:,.0f} bytes a second arrive")
+                raise Dropped(f"fewer than {self.min_bytes_per_s:,.0f} bytes a second arrived")
             self._waited_s, self._recent = 0.0, 0
 
     def stored(self, count: int) -> None:
@@ -71,7 +71,7 @@ class Pace:
         self._recent += count
 
     def guard(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Return what a call over the network returns; a failure that is no answer becomes Dropped."""
+        """Return the result of a network call; raise Dropped for a failure that is not a response."""
         try:
             return call(*arguments, **options)
         except urllib.error.HTTPError as error:
@@ -84,9 +84,9 @@ class Pace:
 
 
 def request(url: str, headers: Mapping[str, str], *, pace: Pace) -> Any:
-    """Return the answer to a GET request, a response of http.client that the caller closes.
+    """Return the response to a GET request, an http.client response that the caller closes.
 
-    Redirects are followed to http and https, but never from https to http. Raises StatusError, Refused and Dropped.
+    Redirects to http and https are followed, but never from https to http. Raises StatusError, Refused and Dropped.
     """
     asked = urllib.request.Request(
         checked_url(url), headers={"User-Agent": "effnet", "Accept-Encoding": "identity", **headers}
@@ -106,7 +106,7 @@ def request(url: str, headers: Mapping[str, str], *, pace: Pace) -> Any:
 
 
 def checked_url(url: str) -> str:
-    """Return a URL in ASCII; raises Refused if it is not valid, is not of http or https, or holds a password."""
+    """Return a URL in ASCII; raise Refused if it is invalid, is not http or https, or contains a password."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is no number is a ValueError
@@ -115,14 +115,14 @@ def checked_url(url: str) -> str:
     if parts.scheme not in _SCHEMES or not host:
         raise Refused("the address must begin with http:// or https:// and a server")
     if "@" in parts.netloc:
-        raise Refused("the address must hold no user name and no password")
+        raise Refused("the address must not contain a user name or a password")
     if re.search(r"[\x00-\x20\x7f]", url):
-        raise Refused("the address must hold no spaces and no control characters; write them as %20")
+        raise Refused("the address must not contain spaces or control characters; write a space as %20")
     return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
 
 
 def shown_url(url: str) -> str:
-    """Return a URL as messages may show it: on one line, and without what may be a password or a key."""
+    """Return a URL as messages may show it: on one line, without parts that may be a password or a key."""
     start, question, _ = url.partition("?")
     scheme, slashes, rest = start.partition("://")
     server, slash, path = rest.partition("/")
@@ -130,14 +130,14 @@ def shown_url(url: str) -> str:
 
 
 def one_line(text: str, *, longest: int = _LONGEST_REASON) -> str:
-    """Return a server's words on one line, cut to a length; what would act on a terminal becomes a space."""
+    """Return a server's text on one line, cut to a length; terminal control characters become spaces."""
     safe = "".join(c if c.isprintable() else " " for c in text[: 2 * longest])
     safe = " ".join(safe.split())
     return safe if len(safe) <= longest else f"{safe[:longest]}..."
 
 
 class _Paced(io.RawIOBase):
-    """The bytes of a connection, counted as they come."""
+    """The bytes of a connection, counted as they arrive."""
 
     def __init__(self, raw: Any, pace: Pace) -> None:
         self._raw = raw
@@ -165,7 +165,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _PacedOpen:
-    """Has the answers of a handler's connections counted, from their first byte on."""
+    """A mixin that counts all bytes of the responses of a handler's connections."""
 
     def __init__(self, pace: Pace) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         try:
             checked_url(newurl)
         except Refused as error:
-            raise Refused(f"the server leads to another address: {error}") from error
+            raise Refused(f"the server redirects to an unusable address: {error}") from error
         if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise Refused(f"the server leads from https to {shown_url(newurl)}, which is not encrypted")
+            raise Refused(f"the server redirects from https to {shown_url(newurl)}, which is not encrypted")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

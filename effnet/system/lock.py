@@ -1,4 +1,4 @@
-"""One process at a time writes to a place; the system frees the lock however its holder ends."""
+"""File locks: one process at a time writes to a place, and the system frees the lock however its holder ends."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from effnet.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # a system without flock, where nothing is locked
+except ImportError:  # a system without flock: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 SCRATCH = ".effnet-"
-"""What the names of temporary folders begin with; the next process that holds the folder's lock removes old ones."""
+"""Name prefix of temporary folders; the next process that holds the folder's lock removes old ones."""
 
 _OWNER_BYTES = 300
 
@@ -25,11 +25,11 @@ _OWNER_BYTES = 300
 def alone_in(place: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other effnet processes from writing to `place`, a folder or a file, which need not exist yet.
 
-    The lock is a file beside `place`, so that nothing is left in a finished folder, and is removed in the end. All
-    names of a place lead to the same lock. Temporary folders that a killed process left in `place` are removed.
+    The lock is a file beside `place`, so that nothing is left in a finished folder, and is removed at the end. All
+    names of a place share one lock. Temporary folders that a killed process left in `place` are removed.
 
-    Raises InputError if another process, or this one, writes to it already. On file systems without locks, and where no
-    lock can be made, nothing is kept out.
+    Raises InputError if another process, or this one, is writing to it already. On file systems without locks, and if
+    no lock file can be created, no process is excluded.
     """
     if fcntl is None:
         yield
@@ -56,14 +56,14 @@ def alone_in(place: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process, and no other thread of this one, holds the lock file, which stays."""
+    """Wait until no other process, and no other thread of this one, holds the lock file; the file is not removed."""
     with open(lock, "ab") as file:
         _flock(file.fileno(), wait=True)
         yield
 
 
 def in_use(lock: Path) -> bool:
-    """Return whether a process, or another thread of this one, holds a lock of `alone`."""
+    """Return whether a process, or another thread of this one, holds a lock taken by `alone`."""
     try:
         with open(lock, "ab") as file:
             return not _flock(file.fileno(), wait=False)
@@ -72,7 +72,7 @@ def in_use(lock: Path) -> bool:
 
 
 def _flock(descriptor: int, *, wait: bool) -> bool:
-    """Return whether the lock was to be had; systems and file systems that lock nothing give it to all."""
+    """Return whether the lock was acquired; systems and file systems without locks grant it to everybody."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -84,14 +84,14 @@ def _flock(descriptor: int, *, wait: bool) -> bool:
 
 
 def sweep(folder: Path, *, deep: bool = False) -> None:
-    """Remove the temporary folders that killed processes left in `folder`, which this process must have to itself."""
+    """Remove temporary folders left by killed processes in `folder`; this process must hold its lock."""
     for path in list(folder.rglob(f"{SCRATCH}*") if deep else folder.glob(f"{SCRATCH}*")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_parents(folder: Path) -> list[Path]:
-    """Return the folders that were made, the innermost first; what cannot be made is left to whoever writes there."""
+    """Return the folders that were created, innermost first; one that cannot be created fails when it is written to."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _locked(beside: Path, whole: Path) -> tuple[int | None, bool]:
         is_file = True
         try:
             descriptor = _open(beside)
-        except OSError:  # a folder that may not be written to; the place itself can be locked if it is there
+        except OSError:  # a folder without write permission; the place itself can be locked if it exists
             is_file = False
             try:
                 descriptor = os.open(whole, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -115,7 +115,7 @@ def _locked(beside: Path, whole: Path) -> tuple[int | None, bool]:
         except BaseException:
             os.close(descriptor)
             raise
-        # Whoever held it before has removed it by now: then this one keeps nobody out.
+        # The previous holder may have removed the file by now: then this lock excludes nobody.
         if not is_file or _is_at(descriptor, beside):
             break
         os.close(descriptor)
@@ -127,7 +127,7 @@ def _locked(beside: Path, whole: Path) -> tuple[int | None, bool]:
 
 
 def _open(path: Path) -> int:
-    """Return the open lock file, made if there is none; another user's may only be readable."""
+    """Return the open lock file, created if there is none; another user's may only be readable."""
     flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags | os.O_RDWR, 0o666)
@@ -140,7 +140,7 @@ def _open(path: Path) -> int:
 
 
 def _take(descriptor: int, whole: Path, *, told: bool) -> None:
-    """Lock the file; raise InputError with the holder's number if another process has it."""
+    """Lock the file; raise InputError with the holder's process id if another process has it."""
     if not _flock(descriptor, wait=False):
         raise InputError(
             f"only one effnet process at a time may write to {whole}; {_owner(descriptor, told=told)} does. Wait until "

@@ -1,10 +1,10 @@
-"""Tells errors for want of memory from others."""
+"""Recognize out-of-memory errors."""
 
 import errno
 
 from effnet.errors import EffnetError
 
-# The words of Python, numpy, torch, ONNX Runtime, the C++ library, the dynamic linker and thread libraries.
+# The messages of Python, numpy, torch, ONNX Runtime, the C++ library, the dynamic linker and thread libraries.
 _WORDS = (
     "can't allocate memory", "cannot allocate memory", "failed to allocate memory", "unable to allocate", "bad_alloc",
     "bad allocation", "memoryerror", "not enough memory", "out of memory", "failed to map segment",
@@ -15,22 +15,22 @@ _DEEPEST = 10
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Return whether an error, by itself, means that no memory was left; in words of effnet's own it never does."""
+    """Return whether an error, by itself, means that memory ran out; effnet's own errors never do."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
-        # A process that cannot be begun is the latter, without a file.
+        # A process that cannot be started raises EAGAIN, without a file name.
         return error.errno == errno.ENOMEM or (error.errno == errno.EAGAIN and error.filename is None)
     return isinstance(error, Exception) and not isinstance(error, EffnetError) and says_shortage(str(error))
 
 
 def says_shortage(text: str) -> bool:
-    """Return whether the words of an error mean that no memory was left."""
+    """Return whether an error message means that memory ran out."""
     return any(words in text.lower() for words in _WORDS)
 
 
 def shortage_behind(error: BaseException) -> BaseException | None:
-    """Return the error for want of memory among `error` and its causes, or None."""
+    """Return the out-of-memory error among `error` and its causes, or None."""
     found: BaseException | None = error
     for _ in range(_DEEPEST):
         if found is None or is_shortage(found):

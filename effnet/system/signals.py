@@ -1,4 +1,4 @@
-"""Ctrl-C and the system's requests to end: the first is obeyed between two steps, a second Ctrl-C at once."""
+"""Ctrl-C and termination signals: the first takes effect between two steps, a second Ctrl-C at once."""
 
 import _thread
 import signal
@@ -17,7 +17,7 @@ _AGAIN_SECONDS = 0.01
 
 
 class Terminated(KeyboardInterrupt):
-    """The system asked this process to end (docker stop, systemd, slurm, a closed terminal); it is like Ctrl-C."""
+    """The system asked this process to end (docker stop, systemd, slurm, a closed terminal); treated like Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -25,14 +25,14 @@ class Terminated(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Whether somebody has pressed Ctrl-C, and again; or the system has asked this process to end."""
+    """Whether Ctrl-C was pressed once or twice, or the system asked this process to end."""
 
     asked = False
     insisted = False
     number: int = signal.SIGINT
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt, or Terminated, if somebody has."""
+        """Raise KeyboardInterrupt, or Terminated, if an interrupt is pending."""
         if not self.asked:
             return
         if self.number == signal.SIGINT:
@@ -41,7 +41,7 @@ class Interrupt:
         raise Terminated(self.number)
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items, and check before each."""
+        """Yield the items; call `check` before each."""
         for item in items:
             self.check()
             yield item
@@ -53,7 +53,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 class _Stop:
-    """The handler of `obeyed_signals`: it raises what ends the command."""
+    """The handler of `obeyed_signals`: it raises the exception that ends the command."""
 
     terminated = False
 
@@ -61,12 +61,12 @@ class _Stop:
         _refuse_shortage(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.terminated:  # `timeout` and supervisors send it twice; that must not cut the clearing up short
+        if not self.terminated:  # `timeout` and supervisors send it twice; that must not interrupt the cleanup
             self.terminated = True
             raise Terminated(number)
 
     def again(self, lost: "sys.UnraisableHookArgs") -> None:
-        """Raise once more what was raised where Python takes no error, as in a destructor; tell of all else."""
+        """Raise an interrupt again that was lost where Python ignores errors, as in a destructor; report all others."""
         if not isinstance(lost.exc_value, KeyboardInterrupt):
             sys.__unraisablehook__(lost)
             return
@@ -76,7 +76,7 @@ class _Stop:
 
 
 def _send_again(number: int) -> None:
-    """Send the signal to the main thread a moment later, when whatever lost it has returned."""
+    """Send the signal to the main thread a moment later, when the code that lost it has returned."""
     time.sleep(_AGAIN_SECONDS)
     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
@@ -85,7 +85,7 @@ stop = _Stop()
 
 
 def _refuse_shortage(number: int) -> None:
-    """Raise MemoryError if the signal is OpenBLAS's: it sends itself SIGINT if it can start no thread."""
+    """Raise MemoryError if the signal is from OpenBLAS, which sends itself SIGINT if it cannot start a thread."""
     if number != signal.SIGINT:
         return
     try:
@@ -96,9 +96,9 @@ def _refuse_shortage(number: int) -> None:
 
 @contextmanager
 def obeyed_signals() -> Iterator[None]:
-    """Inside, SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated; for a command's main function.
+    """Let SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated; for a command's main function.
 
-    A signal that this process was started to ignore, as by nohup, stays ignored; one with a handler keeps it.
+    A signal that is ignored from the start, as under nohup, stays ignored; one with a handler keeps it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -120,9 +120,9 @@ def obeyed_signals() -> Iterator[None]:
 
 @contextmanager
 def held_interrupts() -> Iterator[Interrupt]:
-    """Inside, the first signal to end is only noted, so that no step is cut in half; a second Ctrl-C ends at once.
+    """Only record the first termination signal, so that no step is cut in half; a second Ctrl-C ends at once.
 
-    Other threads than the main one, and programs with a handler of their own, keep what they have.
+    Outside the main thread, and in programs with their own handlers, nothing changes.
     """
     interrupt = Interrupt()
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or gone end no command with a traceback."""
+"""Prevent tracebacks from standard streams that are closed, full or gone."""
 
 import os
 import sys
@@ -8,9 +8,9 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_streams() -> None:
-    """Give standard streams that are closed the null device, and let none stumble over a name that is no valid text.
+    """Open closed standard streams on the null device, and let all of them accept names that are not valid text.
 
-    Else the next file that is opened gets the stream's number, and what a library prints is written into it.
+    Otherwise the next opened file gets the stream's descriptor, and the output of a library is written into it.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         try:
@@ -25,7 +25,7 @@ def open_streams() -> None:
 
 
 def drop_unwritten() -> None:
-    """Send to the null device what standard output and error do not take: Python would fail at it when it ends."""
+    """Redirect unwritable standard output and error to the null device: Python would fail on them at exit."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

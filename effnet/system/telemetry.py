@@ -1,20 +1,20 @@
-"""Runtimes that report to their makers are told not to, unless their user has asked for it."""
+"""Turn off the telemetry of the runtimes, unless the user has opted in."""
 
 import os
 import sys
 
 _ORT = "ORT_DISABLE_TELEMETRY"
 _OPENVINO = "openvino_telemetry"
-# Where OpenVINO and NNCF keep what their user said to them: "1" is yes.
+# The file in which OpenVINO and NNCF store the user's consent: "1" is yes.
 _CONSENT = os.path.join("~", "intel", _OPENVINO)
 
 
 def silence() -> None:
     """Turn the telemetry of ONNX Runtime, OpenVINO and NNCF off, in this process and its children.
 
-    It must be called before they are imported: OpenVINO sends as it is. A user who set ORT_DISABLE_TELEMETRY=0, or
-    agreed with OpenVINO's `opt_in_out --opt_in`, keeps what was chosen. Without the package openvino_telemetry, which
-    is made to look absent, OpenVINO and NNCF take stubs of their own that send nothing.
+    It must be called before they are imported: OpenVINO sends on import. The choice of a user who set
+    ORT_DISABLE_TELEMETRY=0, or opted in with OpenVINO's `opt_in_out --opt_in`, is respected. The package
+    openvino_telemetry is made to look absent; OpenVINO and NNCF then use their own stubs, which send nothing.
     """
     os.environ.setdefault(_ORT, "1")
     if _OPENVINO not in sys.modules and not _agreed():

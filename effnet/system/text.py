@@ -1,18 +1,18 @@
-"""Text from outside, made fit for a terminal, a message, a table or a spreadsheet: nothing in it acts."""
+"""Escape untrusted text for a terminal, a message, a table or a spreadsheet, so that nothing in it takes effect."""
 
 import os
 import re
 from typing import Any
 
-# What moves the cursor, begins a command of the terminal, ends a line or turns the direction of writing: the control
-# characters C0 and C1, the line ends of Unicode and the bidirectional marks (UAX 9); halves of characters come from
-# names that are no valid text.
+# Characters that move the cursor, begin a terminal command, end a line or change the writing direction: the control
+# characters C0 and C1, Unicode line ends and bidirectional marks (UAX 9). Lone surrogates come from names that are
+# not valid text.
 _ACTING = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_LINES = re.compile(f"(?!\n)[{_ACTING}]")
 _IN_JSON = re.compile(f"(?![\n\r\t])[{_ACTING}]")
 # A spreadsheet computes a cell that begins with one of these. Source: OWASP, "CSV Injection".
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-# Entities and backslashes that keep any text from being read as Markdown, HTML or the end of a table's cell.
+# Entities and backslashes that keep text from being read as Markdown, HTML or the end of a table cell.
 _MARKDOWN = str.maketrans({**{c: f"&#{ord(c)};" for c in "&<>|\\"}, **{c: f"\\{c}" for c in "`*_[]~$#!"}})
 _BRIEF = 80
 
@@ -24,38 +24,38 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return lines of text as a terminal may show them: control characters but line ends become escapes."""
+    """Return lines of text that are safe for a terminal: control characters except line ends become escapes."""
     return _IN_LINES.sub(lambda found: _escape(found[0]), text)
 
 
 def harmless_json(text: str) -> str:
-    """Return a JSON text that means the same, whose control characters but white space are JSON's own escapes."""
+    """Return an equivalent JSON text whose control characters, except white space, are JSON escapes."""
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell(text: str) -> str:
-    """Return the text of a cell of a CSV file: as `harmless`, and behind a ' where a spreadsheet would compute it."""
+    """Return text for a CSV cell: as `harmless`, with a leading ' if a spreadsheet would evaluate it."""
     safe = harmless(text)
     return f"'{safe}" if safe.lstrip().startswith(_FORMULA) else safe
 
 
 def one_line(text: str) -> str:
-    """Return text as `harmless` does, its line ends escapes as well."""
+    """Return text as `harmless` does, with line ends escaped too."""
     return harmless(text).replace("\n", "\\n")
 
 
 def markdown(text: str) -> str:
-    """Return text as one line of Markdown that shows just that text, in a table's cell too."""
+    """Return text as one line of Markdown that shows it literally, also in a table cell."""
     return one_line(text).translate(_MARKDOWN)
 
 
 def shortened(text: str, *, most: int = 300) -> str:
-    """Return a text whose end is left out where it is longer than `most` characters."""
+    """Return a text, cut at the end if it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def brief(value: Any, *, most: int = _BRIEF) -> str:
-    """Return how an error shows a value that it refuses: its repr, cut to `most` characters."""
+    """Return a rejected value as an error shows it: its repr, cut to `most` characters."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of more digits than Python writes, or endless nesting
@@ -64,13 +64,13 @@ def brief(value: Any, *, most: int = _BRIEF) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a file could not be read, on one line and without its path, which the message has already."""
+    """Return the reason why a file could not be read, on one line, without its path: the message already has it."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(text) or type(error).__name__
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """Return a share as a percentage; one below 1 never reads as 100 %."""
+    """Return a share as a percentage; a share below 1 never becomes 100 %."""
     text = f"{share:.{digits}%}"
     if share < 1 and text == f"{1:.{digits}%}":
         text = f"{1 - 10.0 ** -(digits + 2):.{digits}%}"
@@ -78,7 +78,7 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def both(accuracy: float, balanced: float | None) -> str:
-    """Return an accuracy and, where the mean recall of the classes reads otherwise, that behind it."""
+    """Return an accuracy, followed by the balanced accuracy (mean recall of the classes) if that differs."""
     found = percent(accuracy)
     if balanced is None or percent(balanced) == found:
         return found

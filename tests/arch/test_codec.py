@@ -20,7 +20,7 @@ B0_STRINGS = (
     "r4_k5_s22_e6_i112_o192_se0.25",
     "r1_k3_s11_e6_i192_o320_se0.25",
 )
-# Of edgetpu/efficientnet_edgetpu_builder.py, and v2_base_block of google/automl effnetv2_configs.py.
+# From edgetpu/efficientnet_edgetpu_builder.py, and v2_base_block of google/automl effnetv2_configs.py.
 EDGETPU_STRINGS = (
     "r1_k3_s11_e4_i24_o24_c1_noskip",
     "r2_k3_s22_e8_i24_o32_c1",

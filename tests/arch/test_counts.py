@@ -1,4 +1,4 @@
-"""Every named network against the counts that its authors, torchvision and timm publish."""
+"""Every named network against the counts published by its authors, torchvision and timm."""
 
 import sys
 
@@ -92,7 +92,7 @@ def test_the_layer_table_adds_up_to_the_total():
 
 
 def test_the_cost_of_b0_takes_few_steps():
-    """Planning asks for the cost of thousands of networks; calls are counted, as they take as long on any machine."""
+    """Planning computes the cost of thousands of networks; calls are counted, which does not depend on the machine."""
     spec, calls = get_spec("b0"), []
     sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)
     try:

@@ -101,7 +101,7 @@ def test_an_unknown_rounding_is_refused():
         ({"norm_epsilon": float("nan")}, "norm_epsilon .* got nan"),
         ({"norm_epsilon": 1e-300}, "norm_epsilon .* got 1e-300"),
         ({"norm_epsilon": "0.1"}, "norm_epsilon .* got '0.1'"),
-        ({"name": {"a": 1}}, "name must be a printable text of at most 200 letters; got {'a': 1}"),
+        ({"name": {"a": 1}}, "name must be printable text of at most 200 characters; got {'a': 1}"),
         ({"name": "x" * 201}, r"name must be a printable text .* got 'x{79}\.\.\."),
         ({"name": "a\x1b[31m"}, "name must be a printable text"),
         ({"in_channels": 1_025}, "in_channels must be at most 1,024"),

@@ -152,7 +152,7 @@ def test_inspect_strict_makes_a_damaged_image_an_error(run_cli, tiny_images, tmp
     assert run_cli("inspect", data).code == 0
     ran = run_cli("inspect", data, "--strict")
     assert ran.code == 2
-    assert "strict needs every file to be usable, 1 cannot be used" in ran.err
+    assert "strict needs every file to be usable, but 1 cannot be used" in ran.err
     assert str(data / "dark" / "00.png") in ran.err
 
 

@@ -73,8 +73,8 @@ def test_a_bundle_is_never_written_among_the_images(verb, where, tiny_images, tm
     monkeypatch.chdir(data)
     words = ["."] if where == "here" else [data, "--out", out[where]]
     message = refused(run_cli(verb, *words))
-    assert message.startswith("--out must lie outside of DATA (")
-    how = {"same": "is that folder", "above": "holds it"}.get(where, "lies in it")
+    assert message.startswith("--out must be outside of DATA (")
+    how = {"same": "is that folder", "above": "contains it"}.get(where, "is inside it")
     advice = {"here": "effnet-photos", "inside": "b", "linked": "b"}.get(where, "effnet-model")
     assert message.endswith(f" {how}: give --out ../{advice}")
     assert sorted(path.name for path in data.iterdir()) == ["dark", "light", "middle"]
@@ -91,7 +91,7 @@ def test_words_that_are_no_numbers_are_refused(words, tiny_images, run_cli):
     "folders, message",
     [
         (None, "DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of digits; there is no"),
-        ([], "is empty; expected one subfolder a class"),
+        ([], "is empty; expected one subfolder per class"),
         (["dark"], r"(2|two) classes"),
     ],
 )

@@ -25,7 +25,7 @@ def test_shard_says_what_it_wrote(run_cli, tiny_images, tmp_path):
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "The images were split 70% train, 15% val, 15% test, stratified with seed 3.",
-        "The input has 1 channel: all of the 42 images that were sampled are grey.",
+        "The input has 1 channel: all of the 42 sampled images are grey.",
         "train: 42 images in 5 shards, 0.1 MB",
         "val: 9 images in 1 shards, 0.0 MB",
         "test: 9 images in 1 shards, 0.0 MB",
@@ -54,7 +54,7 @@ def test_shards_are_inspected_as_their_folder_is(run_cli, tiny_images, tmp_path)
 
 def test_shards_are_never_written_among_the_images(run_cli, tiny_images):
     message = refused(run_cli("shard", tiny_images, tiny_images / "shards"))
-    assert message.startswith(f"OUT must lie outside of DATA ({tiny_images}), but ")
+    assert message.startswith(f"OUT must be outside of DATA ({tiny_images}), but ")
     assert not (tiny_images / "shards").exists()
 
 

@@ -1,4 +1,4 @@
-"""Writes the real files that the tests of effnet.data read."""
+"""Write the real files that the tests of effnet.data read."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """Return the folder of a shared data set, or skips the test where it is absent."""
+    """Return the folder of a shared data set, or skip the test if it is absent."""
 
     def find(name: str) -> Path:
         path = SHARED_DATA / name
@@ -31,7 +31,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 @pytest.fixture
 def png_bytes() -> Callable[..., bytes]:
-    """Return a writer of PNG files that Pillow itself cannot write: 16-bit colour, or a header that lies."""
+    """Return a writer of PNG files that Pillow itself cannot write: 16-bit colour, or a false header."""
 
     def write(values: np.ndarray, *, size: tuple[int, int] | None = None) -> bytes:
         height, width, channels = values.shape

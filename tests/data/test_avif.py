@@ -1,4 +1,4 @@
-"""AVIF files whose AV1 streams are not what their header says, and ordinary ones, which stay as they are."""
+"""AVIF files whose AV1 streams contradict their header, and ordinary files, whose decoding does not change."""
 
 import io
 import itertools
@@ -36,14 +36,14 @@ def first_item(data: bytes) -> bytes:
 
 
 def first_sample(data: bytes) -> bytes:
-    """Return the first frame of a film, which has the longer form of headers."""
+    """Return the first frame of a video, which has the long form of headers."""
     (start,) = struct.unpack_from(">I", data, data.index(b"stco") + 12)
     (length,) = struct.unpack_from(">I", data, data.index(b"stsz") + 16)
     return data[start : start + length]
 
 
 def file(*items: tuple[bytes, bytes, int], parts: int = 1, inside: bool = False) -> bytes:
-    """Return a file of square items (kind, data, side), the first of which is shown, and made of the others."""
+    """Return a file of square items (kind, data, side), the first of which is shown and composed of the others."""
     number = len(items)
     info = b"".join(box(b"infe", struct.pack(">HH4sx", i + 1, 0, kind), 2) for i, (kind, _, _) in enumerate(items))
     sizes = b"".join(box(b"ispe", struct.pack(">II", side, side), 0) for *_, side in items)
@@ -55,7 +55,7 @@ def file(*items: tuple[bytes, bytes, int], parts: int = 1, inside: bool = False)
     properties = box(b"ipco", sizes + codec) + box(b"ipma", struct.pack(">I", number) + links, 0)
     stored = b"".join(data for _, data, _ in items)
     meta = b""
-    for _ in range(2):  # once to learn its length
+    for _ in range(2):  # the first round determines its length
         place, places = 0 if inside else 24 + len(meta) + 8, b""
         for i, (_, data, _) in enumerate(items):
             cuts = [len(data) * k // parts for k in range(parts + 1)]
@@ -77,7 +77,7 @@ def grid(rows: int, columns: int, side: int) -> bytes:
 
 
 def reshaped(sample: bytes) -> bytes:
-    """Return a film's frame of which the sequence says 64 x 64, and the frame's own header `SIDE` x `SIDE`.
+    """Return a video frame whose sequence header declares 64 x 64, and its own header `SIDE` x `SIDE`.
 
     The places of the bits are those of libaom's encoder: no timing, one operating point.
     """
@@ -147,7 +147,7 @@ def test_a_stream_larger_than_its_header_says_is_counted(name: str, monkeypatch:
 
 
 def test_the_files_of_this_test_can_be_decoded() -> None:
-    for data in hostile().values():  # libavif itself would take all of them
+    for data in hostile().values():  # libavif itself would accept all of them
         with Image.open(io.BytesIO(data)) as image:
             np.testing.assert_allclose(image.convert("RGB").getpixel((9, 9)), (254, 0, 1), atol=1)
     small = first_item(save(TINY))
@@ -171,12 +171,12 @@ def test_what_pillow_writes_keeps_its_pixels_and_its_count(seed: int) -> None:
     data = save(image, subsampling=layout, quality=int(rng.choice((0, 40, 90, 100))), range=sides, **film)
     with Image.open(io.BytesIO(data)) as expected:
         np.testing.assert_array_equal(decode_image(data, channels=4), np.asarray(expected.convert("RGBA")))
-    # One byte beside the planes, and a plane and a byte of alpha.
+    # One byte besides the planes, and a plane and a byte of alpha.
     assert stream_bytes(data) == width * height * (planes + 1 + (2 if mode == "RGBA" else 0))
 
 
 def test_extents_that_take_no_room_in_the_file_are_refused_before_libavif_sees_them() -> None:
-    # Each would take 16 bytes of libavif: 64 KB become 1 GB.
+    # Each would take 16 bytes in libavif: 64 KB become 1 GB.
     empty = struct.pack(">HH", 0, 1000) + b"".join(struct.pack(">HHH", i + 1, 0, 65_535) for i in range(1000))
     plain = save(TINY)
     start = plain.index(b"iloc") - 4

@@ -45,7 +45,7 @@ def test_grey_is_the_luma_of_pillow() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_image_upright(kind: str, orientation: int) -> None:
-    # Source: EXIF 2.32, tag 0x0112: what is done to the stored pixels to show them.
+    # Source: EXIF 2.32, tag 0x0112: the transformation of the stored pixels for display.
     shown = {
         1: QUADRANTS,
         2: np.fliplr(QUADRANTS),
@@ -139,7 +139,7 @@ def test_one_bit_and_32_bit_modes() -> None:
 
     assert grey([0, 0.5, 1.004], "float32") == [0, 127, 255]
     assert grey([float("nan"), 1, -0.004], "float32") == [0, 255, 0]
-    with pytest.raises(ImageError, match=r"real numbers must lie in 0\.\.1 where no value range is known, .* 200\.4"):
+    with pytest.raises(ImageError, match=r"real numbers must lie in 0\.\.1 if no value range is known, .* 200\.4"):
         grey([0, 200.4], "float32")
     with pytest.raises(ImageError, match="int32 values need a value range"):
         grey([0, 128, 255], "int32")

@@ -1,4 +1,4 @@
-"""All the bits of images with more than 8, whichever file holds them, against what was written."""
+"""Decode images with more than 8 bits without loss of bits, in every file format, against the written values."""
 
 import io
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_sixteen_bit_colours_keep_all_their_bits(png_bytes) -> None:
         np.testing.assert_array_equal(convert_pillow(opened, value_range=TWELVE), expected(colour))
         np.testing.assert_array_equal(np.asarray(opened), (colour >> 8).astype(np.uint8))
     ppm = b"P6\n5 7\n65535\n" + colour.astype(">u2").tobytes()
-    assert image_header(ppm).values == "uint8"  # its header says what is white
+    assert image_header(ppm).values == "uint8"  # its header declares the white value
 
 
 def test_alpha_keeps_its_own_range(png_bytes) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation sees a large JPEG file reduced, on every road alike, and all others to the last bit as they are."""
+"""Evaluation decodes a large JPEG file at a reduced size in all code paths, and every other file exactly."""
 
 import io
 import subprocess
@@ -43,7 +43,7 @@ def encoded(image, kind="JPEG", **options):
 
 @pytest.fixture
 def large(monkeypatch):
-    """Count images of more than a quarter of a megapixel as large."""
+    """Treat images of more than a quarter of a megapixel as large."""
     monkeypatch.setattr(reduction, "LARGE_PIXELS", 250_000)
 
 
@@ -91,7 +91,7 @@ def test_every_road_sees_the_same_input(tmp_path):
     grey = eval_view(str(path), predictor.config.preprocess)
     assert np.array_equal(predictor.prepare(path), grey)
     assert np.array_equal(predictor.prepare(path.read_bytes()), grey)
-    with open_image_at(split, 0, channels=3) as image:  # training, with simplejpeg where it is installed
+    with open_image_at(split, 0, channels=3) as image:  # training, with simplejpeg if it is installed
         assert np.array_equal(resize_and_crop(as_evaluated(image, SMALL), SMALL), expected)
     assert effnet.evaluate(predictor, split).images == 1
 
@@ -120,4 +120,4 @@ print(peak() - before)
 """
     words = [sys.executable, "-c", code, str(tmp_path / "large.jpg")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
-    assert float(done.stdout) < 100  # MB; whole it takes 340
+    assert float(done.stdout) < 100  # MB; decoded at full size it takes 340

@@ -107,7 +107,7 @@ def test_two_folders_for_one_split_are_an_error(make_folder) -> None:
 
 def test_layouts_that_cannot_be_used_say_what_is_expected(make_folder, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="is empty; expected one subfolder a class"):
+    with pytest.raises(DataError, match="is empty; expected one subfolder per class"):
         read_dataset(tmp_path / "empty")
     with pytest.raises(DataError, match=r"holds 3 images but no class folders.*CSV"):
         read_dataset(make_folder({".": 3}, root="flat"))
@@ -173,8 +173,8 @@ def test_links_are_followed_but_not_in_circles(make_folder, tmp_path: Path) -> N
     assert part.labels.count("a") == 4
     reasons = {os.path.basename(s.path): s.reason for s in listing.skipped}
     assert set(reasons) == {"more again", "up", "top", "gone.png", "self.png", "pipe.png"}
-    assert "leads to a folder that is listed" in reasons["top"]
-    assert "leads nowhere" in reasons["gone.png"]
+    assert "leads to a folder that is already listed" in reasons["top"]
+    assert "is broken" in reasons["gone.png"]
     assert "symbolic links" in reasons["self.png"]
     assert "regular" in reasons["pipe.png"]
 
@@ -215,7 +215,7 @@ def test_grey_images_ask_for_one_channel(make_folder) -> None:
 
 
 class FakeEntry:
-    """A directory entry that fails when something asks for more than the folder's own record."""
+    """A directory entry that fails if more than the folder's own record is read."""
 
     def __init__(self, path: str, folder: bool) -> None:
         self.path, self.name, self._folder = path, os.path.basename(path), folder

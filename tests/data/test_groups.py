@@ -1,4 +1,4 @@
-"""Equal files, groups by column and by pattern, and near-identical images: none is on two sides of a split."""
+"""Identical files, groups by column and by pattern, and near-identical images: none is on two sides of a split."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def sides(dataset) -> dict[str, str]:
 
 
 def photo(seed: int, side: int = 96) -> Image.Image:
-    """Return smooth shapes with a little noise, as photographs have them; another seed is another image."""
+    """Return smooth shapes with a little noise, like a photograph; another seed gives another image."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
@@ -51,7 +51,7 @@ def test_copies_of_one_file_in_many_classes_are_on_one_side(make_folder, seed) -
     assert len(set(where)) == 1
     assert not find_leaks(dataset).names
     assert (
-        "8 images have files that are equal to others, in 1 group; a split that is made here keeps each on one side."
+        "8 images have files identical to others, in 1 group; a generated split keeps each group on one side."
         in dataset.notes
     )
     assert sum(len(getattr(dataset, split)) for split in SPLITS) == 103
@@ -77,7 +77,7 @@ def test_only_files_of_one_size_are_opened(make_folder, monkeypatch) -> None:
 
 
 def old_split(labels, *, seed, names):
-    """Return the split as it was before there were groups."""
+    """Return the split of the code before groups were added."""
     import zlib
 
     groups: dict[str, list[int]] = {}
@@ -164,9 +164,9 @@ def test_a_pattern_of_the_path_groups(make_folder) -> None:
     clips = {split: {Path(s).parent.name[-1] for s in getattr(dataset, split).sources} for split in SPLITS}
     assert not clips["train"] & (clips["val"] | clips["test"])
     assert not clips["val"] & clips["test"]
-    with pytest.raises(DataError, match=r"--group-by must be a regular expression; '\(' is none"):
+    with pytest.raises(DataError, match=r"--group-by must be a regular expression; got '\('"):
         read_dataset(root, group_by="(")
-    with pytest.raises(DataError, match=r"'patient' is found in none of 64; the first path is 'a/a-clip0/000.png'"):
+    with pytest.raises(DataError, match=r"'patient' matches none of 64; the first path is 'a/a-clip0/000.png'"):
         read_dataset(root, group_by="patient")
 
 
@@ -179,13 +179,13 @@ def test_a_class_of_one_group_cannot_be_measured_and_is_named(make_folder) -> No
 
 def test_all_images_in_one_group_cannot_be_held_out(make_folder) -> None:
     root = make_folder({"a": 8, "b": 8})
-    with pytest.raises(DataError, match="16 images that are 1 apart from copies and groups in 2 classes"):
+    with pytest.raises(DataError, match="16 images \(1 without copies and groups\) in 2 classes"):
         read_dataset(root, group_by=r"\.png")
 
 
 @pytest.fixture
 def recoded(tmp_path: Path) -> Path:
-    """Two classes of 20 images, and of 8 of these another size or quality under another name."""
+    """Two classes of 20 images, 8 of which also exist in another size or quality under another name."""
     root = tmp_path / "photos"
     for number, name in enumerate(("a", "b")):
         (root / name).mkdir(parents=True)

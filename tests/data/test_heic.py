@@ -37,7 +37,7 @@ def test_ten_bits_and_alpha_become_what_they_show() -> None:
     stream = io.BytesIO()
     deep = heif.from_bytes("RGB;16", (64, 96), (COLOURS.astype(np.uint16) * 257).tobytes())
     deep.save(stream, chroma=444, quality=95)
-    assert image_header(stream.getvalue()).values == "uint8"  # the file says what is white
+    assert image_header(stream.getvalue()).values == "uint8"  # the file declares the white value
     assert np.abs(decode_image(stream.getvalue()).astype(int) - COLOURS).mean() < 3
     clear = np.dstack([COLOURS, np.zeros_like(BLOCKS)])
     assert decode_image(save(clear)).min() == 255
@@ -82,7 +82,7 @@ def test_broken_files_end_in_one_line() -> None:
             file[place] = rng.integers(0, 256)
         cases.append(bytes(file))
     lie = bytearray(save(np.zeros((512, 512, 3), np.uint8)))
-    struct.pack_into(">II", lie, lie.index(b"ispe") + 8, 16, 16)  # its stream is larger than it says
+    struct.pack_into(">II", lie, lie.index(b"ispe") + 8, 16, 16)  # its stream is larger than declared
     cases.append(bytes(lie))
     said = []
     for case in cases:

@@ -1,4 +1,4 @@
-"""Images that were made to cost memory or time: each ends in an ImageError, or is decoded at an ordinary price."""
+"""Images designed to cost memory or time: each raises ImageError, or is decoded at a normal cost."""
 
 import io
 import struct
@@ -43,7 +43,7 @@ def tiff(*tags: tuple[int, int, int, int], tail: bytes = b"") -> bytes:
 
 
 def codestream(width: int, height: int, *, tile: int = 0, precinct: int = 0) -> bytes:
-    """Return a JPEG 2000 codestream of a tiny image, with other sizes."""
+    """Return a JPEG 2000 codestream of a tiny image, with changed sizes."""
     data = save("JPEG2000", SMALL.convert("L"), no_jp2=True)
     place = data.index(b"\xff\x51") + 6
     sizes = struct.pack(">IIIIII", width, height, 0, 0, tile or width, tile or height)
@@ -75,7 +75,7 @@ FRAME = GIF.index(b",\0\0\0\0\x10\0\x10\0")
 PROFILE = chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(999)))
 TOO_LONG, TOO_MUCH = "header or its metadata are too long", "decoding it must take at most 800 MB"
 
-# What is refused already where the header is read.
+# Refused when the header is read.
 HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a comment without end": (lambda: b"P6 #" + b"x" * 100_000 + b"\n4 4 255\n" + bytes(48), TOO_LONG),
     "junk before a segment": (lambda: JPEG[:4] + b"\xff" * 100_000 + JPEG[4:], TOO_LONG),
@@ -94,7 +94,7 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tiff((259, 3, 1, 8), (322, 4, 1, 30_000), (323, 4, 1, 30_000), (324, 4, 1, 8), (325, 4, 1, 99)),
         TOO_MUCH,
     ),
-    "an icon of six million pixels": (icon, "an icon must have at most 4,194,304 pixels, it holds 3000 x 2000"),
+    "an icon of six million pixels": (icon, "an icon must have at most 4,194,304 pixels; it has 3000 x 2000"),
     "a frame beyond the screen": (
         lambda: GIF[:FRAME] + b"," + struct.pack("<HHHH", 0, 0, 12_000, 9_000) + GIF[FRAME + 9 :],
         "more than 100,000,000 pixels|at most 100,000,000 pixels",
@@ -105,7 +105,7 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a deep .npy header": (lambda: b"\x93NUMPY\1\0" + struct.pack("<H", 9000) + b"(" * 9000, "cannot be decoded"),
 }
 
-# What is refused before its pixels are decoded.
+# Refused before the pixels are decoded.
 PIXELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "1 KB of JPEG 2000": (lambda: codestream(9999, 9999), TOO_MUCH),
     "a tile a pixel": (lambda: codestream(250, 250, tile=1), TOO_MUCH),
@@ -147,7 +147,7 @@ def test_large_metadata_that_nobody_needs_are_not_taken_apart(monkeypatch: pytes
     block = exif(0x0112, 3, 2**22, 2**21)
     data = PNG[:33] + chunk(b"eXIf", block) + PNG[33:]
     np.testing.assert_array_equal(decode_image(data), np.asarray(SMALL))
-    # Of a TIFF file, no directory within is read.
+    # Nested directories of a TIFF file are not read.
     outer = tiff((259, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 4096), (34665, 4, 1, 122))
     inner = struct.pack("<H", 1) + struct.pack("<HHLL", 0x829A, 5, 10**5, len(outer) + 18) + bytes(4)
     monkeypatch.setattr(Image.Exif, "get_ifd", lambda *_: pytest.fail("it was taken apart"))
@@ -234,7 +234,7 @@ for _ in range(int(sys.argv[2])):
         except ImageError as error:
             assert len(str(error).splitlines()) == 1, error
             refused += 1
-# Not getrusage, whose peak is that of the process that began this one, if it was larger.
+# Not getrusage, whose peak includes that of the parent process if it was larger.
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")) / 1024
 print(refused, peak, resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 """

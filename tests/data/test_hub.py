@@ -1,4 +1,4 @@
-"""Data sets of the package `datasets`, made by it: saved to disk, folders of images, and what is missing."""
+"""Data sets made with the package `datasets`: saved to disk, image folders, and missing parts."""
 
 import sys
 
@@ -21,7 +21,7 @@ def make_image(value):
 
 
 def table(count, *, start=0, names=("cat", "dog"), labels=None, columns=("image", "label")):
-    """Return a table of images whose grey value is their number."""
+    """Return a table of images whose grey value is their index."""
     numbers = range(start, start + count)
     image, label = columns
     features = datasets.Features({image: datasets.Image(), label: datasets.ClassLabel(names=list(names))})
@@ -96,7 +96,7 @@ def test_images_are_not_decoded_before_they_are_needed(tmp_path, monkeypatch):
 
 
 def test_classes_are_named_not_numbered(tmp_path):
-    """Name in another order than the alphabet's, as the hub's often are."""
+    """Class names in non-alphabetical order, as often on the hub."""
     dataset = read_dataset(save(tmp_path / "saved", train=table(40, names=("zebra", "ape"))))
     assert dataset.class_names == ("ape", "zebra")
     found = dict(zip(values(dataset.train), dataset.train.labels.tolist(), strict=True))
@@ -145,10 +145,10 @@ def test_of_several_columns_one_is_to_be_named(tmp_path):
         read_dataset(data)
     assert read_dataset(f"{data}?label=coarse_label").class_names == ("x", "y")
     assert read_dataset(f"{data}?label=fine_label&image=img").class_names == ("cat", "dog")
-    with pytest.raises(DataError, match=r"'fine_lable' is none; did you mean 'fine_label'\?; its columns are"):
+    with pytest.raises(DataError, match=r"'fine_lable' is not one; did you mean 'fine_label'\?; its columns are"):
         read_dataset(f"{data}?label=fine_lable")
     with pytest.raises(
-        DataError, match=r"only image and label may stand behind \?, received lable; did you mean 'label'"
+        DataError, match=r"only image and label are allowed after \?, received lable; did you mean 'label'"
     ):
         read_dataset(f"{data}?lable=fine_label")
 
@@ -162,7 +162,7 @@ def test_labels_that_are_texts_or_asked_for_numbers(tmp_path):
     assert dataset.class_names == ("Dachshund", "pug")
     assert [item.reason for item in dataset.skipped] == ["it has no label"]
     assert read_dataset(f"{data}?label=age").class_names == ("0", "1", "2")
-    with pytest.raises(DataError, match="must have one column of ClassLabel, 'bread' is none"):
+    with pytest.raises(DataError, match="must have one column of ClassLabel, but 'bread' is not one"):
         read_dataset(f"{data}?label=bread")
 
 
@@ -194,7 +194,7 @@ def test_a_image_that_vanished_from_its_folder_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["nobody/nothing-like-it", "beans", "beans:config"])
 def test_offline_is_one_line(name):
     with pytest.raises(
-        DataError, match=rf"^hf:{name} must be a data set of the hub, .*HF_HUB_OFFLINE forbids"
+        DataError, match=rf"^hf:{name} must be a data set on the hub, .*HF_HUB_OFFLINE forbids"
     ) as raised:
         read_dataset(f"hf:{name}")
     assert "\n" not in str(raised.value)

@@ -16,7 +16,7 @@ from effnet.errors import DataError
 
 @pytest.fixture
 def messy(make_folder) -> Path:
-    """Return a folder that has one of each trouble."""
+    """Return a folder with one problem of each kind."""
     root = make_folder({"train/cat": 24, "train/dog": 6, "test/cat": 3, "test/dog": 3, "val/cat": 3, "val/dog": 3})
     Image.new("L", (100, 40)).save(root / "train" / "cat" / "wide.png")
     Image.new("L", (3, 2)).save(root / "train" / "cat" / "named.jpg", "PNG")
@@ -51,7 +51,7 @@ def test_inspection_finds_every_trouble(messy: Path) -> None:
 
 
 def test_duplicates_across_splits_and_labels_are_found(messy: Path) -> None:
-    # make_folder draws the same numbers for no two files, so only the copies are equal.
+    # make_folder draws different numbers for all files, so only the copies are identical.
     report = inspect_dataset(read_dataset(messy))
     (leak,) = report.across_splits
     assert leak.splits == ("train", "test")
@@ -87,7 +87,7 @@ def test_the_report_goes_through_json_and_reads_as_plain_lines(messy: Path) -> N
 
 
 def test_classes_of_one_size_are_no_imbalance(make_folder) -> None:
-    """It said "Imbalance: the largest class of train has 1.0 times the smallest"."""
+    """Regression: "Imbalance: the largest class of train has 1.0 times the smallest" was printed."""
     report = inspect_dataset(read_dataset(make_folder({"cat": 20, "dog": 20})))
     assert report.imbalance == 1
     assert "Imbalance" not in "\n".join(describe(report))
@@ -170,5 +170,5 @@ def test_images_too_wide_for_a_centre_crop_are_told(tmp_path: Path) -> None:
     report = inspect_dataset(read_dataset(tmp_path))
     assert (
         "A centre crop would lose 78% of the width of the median image: fit squashes whole images into a square "
-        "(--resize squash), unless --resize says otherwise"
+        "(--resize squash) unless another --resize is given"
     ) in describe(report)

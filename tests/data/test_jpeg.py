@@ -45,7 +45,7 @@ def turned(orientation: int, image: Image.Image = SMOOTH) -> bytes:
 
 @pytest.fixture(params=["simplejpeg", "pillow"])
 def decoder(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test with simplejpeg, and as where it is not installed."""
+    """Run a test with simplejpeg, and as if it were not installed."""
     if request.param == "simplejpeg":
         pytest.importorskip("simplejpeg")
     hidden = {"simplejpeg": None} if request.param == "pillow" else {}
@@ -98,7 +98,7 @@ def test_a_reduced_image_is_that_of_libjpeg_through_pillow(decoder: str, reducti
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_part_lies_where_the_whole_one_does(decoder: str, reduction: int, orientation: int) -> None:
-    # Sides that no reduction divides: a turned image's grid then does not begin at its upper left corner.
+    # Sides that no reduction divides: the grid of a rotated image then does not begin at its upper left corner.
     data = turned(
         orientation, SMOOTH.resize((4, 3), Image.Resampling.BOX).resize(SMOOTH.size, Image.Resampling.BICUBIC)
     )
@@ -172,7 +172,7 @@ def test_a_stricter_limit_of_pillow_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def outcome(decode: Callable[[bytes], np.ndarray], data: bytes) -> tuple[object, ...]:
-    """Return shape and bytes of the pixels, or the error."""
+    """Return the shape and bytes of the pixels, or the error."""
     try:
         pixels = decode(data)
     except ImageError as error:

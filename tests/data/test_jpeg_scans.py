@@ -19,7 +19,7 @@ def save(image: Image.Image, **options: object) -> bytes:
 
 
 def with_scans(number: int, *, side: int = 64, **options: object) -> bytes:
-    """Return a progressive JPEG file with so many more scans, each of which is a few bytes long."""
+    """Return a progressive JPEG file with this number of extra scans, each a few bytes long."""
     data = save(Image.new("L", (side, side)), progressive=True, **options)
     table = data.rindex(b"\xff\xc4")
     return data[:-2] + data[table:-2] * number + data[-2:]

@@ -1,4 +1,4 @@
-"""What the folders below a data folder are is told by what lies in them, not by their names alone."""
+"""The layout of a data folder is determined from the folders' contents, not from their names alone."""
 
 import os
 from pathlib import Path

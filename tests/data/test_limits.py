@@ -45,13 +45,13 @@ def test_a_thread_never_waits_for_itself_and_more_than_all_is_all() -> None:
         pass
     with pytest.raises(ZeroDivisionError), room.taken(100 * MB):
         raise ZeroDivisionError
-    with room.taken(100 * MB):  # it was given back
+    with room.taken(100 * MB):  # it was released
         pass
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_all_the_room_to_itself() -> None:
-    """What its parent's threads took, and their locks, would never be given back in it."""
+    """Memory reserved by the parent's threads, and their locks, would never be released in the child."""
     code = """
 import os, signal, threading
 from effnet.data.limits import MAX_BYTES, ROOM
@@ -98,7 +98,7 @@ def test_inspection_decodes_large_images_one_after_another(make_folder, monkeypa
 
 
 def test_the_memory_of_large_images_goes_back_to_the_system() -> None:
-    # glibc maps what is larger than 32 MB; of less it keeps some for each thread.
+    # glibc maps blocks larger than 32 MB; of smaller ones it keeps some for each thread.
     assert Image.core.get_block_size() > 2**25
 
 
@@ -109,7 +109,7 @@ def test_a_header_is_read_from_a_bounded_number_of_bytes_and_calls() -> None:
     with pytest.raises(ImageError, match="too long"):
         stream.read()
     stream = HeaderStream(io.BytesIO(bytes(100_000)), limit_bytes=50_000)
-    for _ in range(12):  # each call counts as 4096 bytes more
+    for _ in range(12):  # each call counts as 4096 extra bytes
         stream.read(1)
     with pytest.raises(ImageError, match="too long"):
         stream.read(1)
@@ -141,7 +141,7 @@ def test_the_limit_is_an_option_of_the_command_line(make_folder) -> None:
     folder = make_folder({f"{split}/{label}": 2 for split in ("train", "val", "test") for label in "ab"})
     code = "import sys; sys.argv[0] = 'effnet'; from effnet.cli.main import main; main()"
     found = python(code, "inspect", str(folder), EFFNET_MAX_PIXELS="47")
-    # Not a word of Pillow's own.
+    # No output of Pillow's own.
     assert found.stderr.count("\n") == 1
     assert "it must have at most 47 pixels, its header says 8 x 6; make it smaller, or set" in found.stderr
     assert found.stderr.rstrip().endswith("the environment variable EFFNET_MAX_PIXELS to 48")
@@ -222,7 +222,7 @@ def test_decoding_takes_no_more_memory_than_is_counted(tmp_path: Path, png_bytes
     assert found.returncode == 0, found.stderr
     rows = [line.split() for line in found.stdout.splitlines()]
     assert len(rows) == 3 * len(paths)
-    # Pieces, buffers of the codecs, and what the allocator keeps are not counted.
+    # Pieces, codec buffers, and memory kept by the allocator are not counted.
     over = [row for row in rows if float(row[3]) > float(row[2]) + 5e6]
     assert not over
 

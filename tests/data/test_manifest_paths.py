@@ -1,4 +1,4 @@
-"""Manifests as other programs write them: other delimiters, and paths that are not spelled as the files are."""
+"""Manifests written by other programs: other delimiters, and paths that do not match the file names exactly."""
 
 from pathlib import Path
 
@@ -76,6 +76,6 @@ def test_two_spellings_of_a_file_are_one_row_and_two_files_of_a_name_are_none(im
 
 def test_where_the_first_file_was_looked_for_is_said(images) -> None:
     (images / "m.csv").write_text("path;label\nimages/x.png;a\n")
-    with pytest.raises(DataError, match="none of its 1 files exists; the first that was looked for is ") as raised:
+    with pytest.raises(DataError, match="none of its 1 files exists; the first is ") as raised:
         read_dataset(images / "m.csv")
     assert str(images / "images" / "x.png") in str(raised.value)

@@ -16,7 +16,7 @@ def data_set(images, labels, names=("a", "b")) -> Dataset:
 
 
 def arrows(number: int, *, mixed: bool = False) -> Dataset:
-    """Noisy images with an arrow to the left (class 0) or right (1), `mixed`: to either side in both."""
+    """Noisy images with an arrow to the left (class 0) or right (1); if `mixed`, to either side in both classes."""
     rng, images = np.random.default_rng(0), []
     labels = np.arange(number) % 2
     for label in labels:
@@ -56,7 +56,7 @@ def test_no_two_classes_of_imagenet_are_each_others_mirror_image():
 def test_classes_that_are_each_others_mirror_image_are_found_in_the_pixels():
     data = with_mirrors_judged(arrows(240))
     assert not data.mirror_safe
-    assert data.notes[-1].endswith('mirrored images of the class "a" look like those of "b", and the other way round.')
+    assert data.notes[-1].endswith('mirrored images of the class "a" look like those of "b", and vice versa.')
     assert with_mirrors_judged(data) is data
 
 

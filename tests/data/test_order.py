@@ -49,7 +49,7 @@ def test_blocks_are_mixed_and_not_read_one_after_the_other():
     blocks = blocks_of([100] * 20, 4)
     order = epoch_order(2000, seed=0, epoch=0, blocks=blocks)
     visited = blocks.numbers[order]
-    # In the middle a stretch as long as a block holds about equal parts of four blocks.
+    # In the middle, an interval as long as a block holds about equal parts of four blocks.
     shares = np.unique(visited[950:1050], return_counts=True)[1]
     assert 4 <= len(shares) <= 6
     assert shares.max() < 45

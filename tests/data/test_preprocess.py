@@ -24,7 +24,7 @@ def make_image(height: int, width: int, channels: int = 3, seed: int = 0) -> np.
 
 
 def torchvision_eval(image: np.ndarray, resolution: int, crop: float, resampling: int) -> np.ndarray:
-    """Resize(int) then CenterCrop as torchvision writes them (functional._compute_resized_output_size)."""
+    """Resize(int) then CenterCrop as in torchvision (functional._compute_resized_output_size)."""
     pil = Image.fromarray(image)
     width, height = pil.size
     size = math.floor(resolution / crop)
@@ -61,7 +61,7 @@ def test_a_strip_by_part_equals_the_strip_as_a_whole(
     image = make_image(height, width)
     found = resize_and_crop(image, Preprocess(resolution=resolution, crop=crop, interpolation=name))
     expected = torchvision_eval(image, resolution, crop, Image.Resampling[name.upper()])
-    # Pillow keeps the part's place in 32 bits, so that what lies halfway between two values may round otherwise.
+    # Pillow keeps the box in 32 bits, so that a value halfway between two integers may be rounded differently.
     difference = np.abs(found.astype(int) - expected)
     assert difference.max() <= 2
     assert difference.mean() < 0.15
@@ -81,7 +81,7 @@ def test_squash_shows_the_whole_image() -> None:
 
 
 def test_squash_keeps_the_crop() -> None:
-    """As tf_efficientnetv2_b3.in21k_ft_in1k has it."""
+    """The configuration of tf_efficientnetv2_b3.in21k_ft_in1k."""
     image = make_image(20, 50)
     found = resize_and_crop(image, Preprocess(resolution=16, crop=0.8, mode="squash"))
     np.testing.assert_array_equal(found, np.asarray(Image.fromarray(image).resize((20, 20), 3))[2:18, 2:18])
@@ -98,7 +98,7 @@ def test_the_exact_size_is_not_resampled() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
 def test_channels_are_resampled_apart(channels: int) -> None:
     image = make_image(20, 26, channels)
-    image[..., -1] = 0  # as alpha this would blacken the others
+    image[..., -1] = 0  # as alpha this would make the others black
     preprocess = Preprocess(resolution=12, mean=(0.5,) * channels, std=(0.5,) * channels)
     found = resize_and_crop(image, preprocess)
     for i in range(channels):
@@ -283,7 +283,7 @@ def test_a_random_view_of_any_image_is_part_of_it(height, width, mode, seed, are
 
 @pytest.mark.parametrize("mode, spread", [("squash", (0.5, 1.0)), ("pad", (0.77, 1.0))])
 def test_views_of_a_wide_image_have_the_geometry_of_evaluation(mode, spread) -> None:
-    """Pixels tell their column: the view of a squashed image has most of its width, and so has its height."""
+    """Pixels encode their column: the view of a squashed image covers most of its width, and of its height."""
     ramp = np.tile(np.linspace(0, 255, 320).astype(np.uint8)[None, :, None], (80, 1, 3))
     preprocess, rng = Preprocess(resolution=32, crop=1.0, mode=mode, mean=(1.0,) * 3), np.random.default_rng(0)
     whole = resize_and_crop(ramp, preprocess)

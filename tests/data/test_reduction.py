@@ -1,4 +1,4 @@
-"""At what part of its size a JPEG file is decoded: never where that could be seen."""
+"""The reduced size at which a JPEG file is decoded: never with a visible difference."""
 
 import math
 
@@ -13,17 +13,17 @@ from effnet.data.reduction import KEPT, LARGE_PIXELS, eval_reduction
 @pytest.mark.parametrize(
     ("size", "mode", "resolution", "expected"),
     [
-        ((4032, 3024), "center", 224, 1),  # 12 megapixels, as most phones take them
+        ((4032, 3024), "center", 224, 1),  # 12 megapixels, as in most phones
         ((6000, 4000), "center", 224, 1),  # 24, the limit
         ((5712, 4284), "center", 224, 4),  # 24.5
         ((8064, 6048), "center", 224, 4),  # 48
         ((6048, 8064), "center", 224, 4),
         ((8064, 6048), "center", 600, 2),
         ((8064, 6048), "center", 1000, 1),
-        ((16320, 12240), "center", 224, 8),  # 200, where EFFNET_MAX_PIXELS allows them
+        ((16320, 12240), "center", 224, 8),  # 200, if EFFNET_MAX_PIXELS allows them
         ((30_000, 1_000), "center", 224, 1),  # its shorter side has no pixels to spare
         ((30_000, 1_000), "squash", 224, 1),
-        ((30_000, 1_000), "pad", 224, 8),  # of its longer side 224 are left
+        ((30_000, 1_000), "pad", 224, 8),  # 224 pixels of its longer side are enough
     ],
 )
 def test_only_large_images_with_pixels_to_spare_are_reduced(size, mode, resolution, expected):

@@ -1,4 +1,4 @@
-"""Shards from a real server: fetched once, resumed, checked, and never more on the disk than is allowed."""
+"""Shards from a real server: downloaded once, resumed, checked, and within the disk limit."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ SIZE = 20_480
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve shards, ten of train, of noise that takes 20 kB a shard, with their index."""
+    """Twelve shards of noise, ten of train, 20 kB each, with their index."""
     root, rng = tmp_path_factory.mktemp("remote"), np.random.default_rng(0)
     for number in range(2):
         (root / "images" / "ab"[number]).mkdir(parents=True)
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def served(folder, tmp_path, monkeypatch):
-    """A server that has the shards below data/, and an empty cache."""
+    """A server with the shards below data/, and an empty cache."""
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with serving() as server:
@@ -56,7 +56,7 @@ def served(folder, tmp_path, monkeypatch):
 def on_disk(cache):
     total = 0
     for path in cache.rglob("*.tar"):
-        with contextlib.suppress(FileNotFoundError):  # a thread that reads ahead may make room meanwhile
+        with contextlib.suppress(FileNotFoundError):  # a thread that reads ahead may remove files meanwhile
             total += path.stat().st_size
     return total
 
@@ -112,11 +112,11 @@ def test_a_dropped_connection_is_taken_up_again(served, folder):
 
 def test_a_shard_that_is_not_there_is_one_line(served):
     with pytest.raises(
-        DataError, match=r"nowhere\.tar must be a shard, but the server answers 404 Not Found"
+        DataError, match=r"nowhere\.tar must be a shard, but the server returned 404 Not Found"
     ) as raised:
         read_dataset(f"{served.url}/data/nowhere.tar")
     assert "\n" not in str(raised.value)
-    with pytest.raises(DataError, match=r"a URL must end in \.tar or lead to a folder with effnet-shards\.json"):
+    with pytest.raises(DataError, match=r"a URL must end in \.tar or name a folder with effnet-shards\.json"):
         read_dataset(f"{served.url}/empty")
 
 
@@ -162,7 +162,7 @@ def test_a_shard_without_an_index_is_the_same_when_it_is_fetched_again(served, f
 
 @pytest.fixture
 def narrow(served, monkeypatch):
-    """The served data with room for five shards."""
+    """The served data with cache space for five shards."""
     monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", str(5 * SIZE / 1e9))
     return served
 
@@ -188,10 +188,10 @@ def test_few_shards_are_on_the_disk_while_an_epoch_is_trained(narrow, tmp_path, 
 
     narrow.asked.clear()
     whole = list(epoch())
-    # No shard is fetched twice in an epoch; the most recent ones of the listing may still be there.
+    # No shard is downloaded twice in an epoch; the last ones from the listing may still be cached.
     assert max(Counter(narrow.asked).values()) == 1
     assert len(narrow.asked) >= 5
-    # A resumed run goes on with the same batches, however many threads prepare them.
+    # A resumed run continues with the same batches, however many threads prepare them.
     for start, workers in ((5, 1), (9, 2)):
         for (images, classes), (others, same) in zip(whole[start:], epoch(start, workers), strict=True):
             np.testing.assert_array_equal(images, others)

@@ -1,4 +1,4 @@
-"""Writing shards: the same bytes each time, whole or not at all."""
+"""Writing shards: the same bytes each time, all or nothing."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def test_the_index_tells_size_and_hash_of_every_shard(make_folder, tmp_path):
 def test_a_shard_keeps_its_size(make_folder, tmp_path):
     dataset = read_dataset(make_folder({"cat": 40, "dog": 40}))
     written = write_shards(dataset, tmp_path / "out", shard_mb=0.03)
-    # What tarfile adds in the end fills the file to whole records.
+    # tarfile pads the file to whole records at the end.
     assert max(shard.size_bytes for shard in written.shards) <= 0.03e6 + 2 * 512 + tarfile.RECORDSIZE
     train = [shard.count for shard in written.shards if shard.split == "train"]
     assert len(train) > 2
@@ -108,7 +108,7 @@ def test_files_that_are_no_images_are_skipped_or_refused(make_folder, tmp_path):
         "003.png": "no such file or directory",
     }
     assert sum(shard.count for shard in written.shards) == 23
-    with pytest.raises(DataError, match=r"strict needs every file to be usable, 2 cannot be used"):
+    with pytest.raises(DataError, match=r"strict needs every file to be usable, but 2 cannot be used"):
         write_shards(dataset, tmp_path / "strict", strict=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
 
@@ -161,7 +161,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(make_folder, tmp_path, 
     ran = run_python("-c", _SMALL_DISK, folder, tmp_path / "out")
     assert ran.err == ""
     assert ran.out.startswith("OUT must be a folder that can be written to, but ")
-    assert ran.out.endswith("(File too large); nothing half-written was left\n")
+    assert ran.out.endswith("(File too large); no incomplete files were left\n")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

@@ -1,4 +1,4 @@
-"""Shards as data: the webdataset library on the other side, read from many threads, and refused where damaged."""
+"""Shards as data: compatible with the webdataset library, readable from many threads, and refused if damaged."""
 
 import concurrent.futures
 import gc
@@ -49,7 +49,7 @@ def make_tar(path, members):
 
 
 def samples(count, classes=2, *, start=0):
-    """Return members of that many images, all different."""
+    """Return the members of this number of images, all different."""
     found = []
     for i in range(start, start + count):
         found += [(f"{i:05d}.png", png(i)), (f"{i:05d}.cls", str(i % classes).encode())]
@@ -72,7 +72,7 @@ def contents(dataset):
 
 @pytest.fixture(scope="module")
 def sharded(photos, tmp_path_factory):
-    """The folder `photos` as shards of at most 5 images, and the data set that they were written from."""
+    """The folder `photos` as shards of at most 5 images, and the data set from which they were written."""
     out = tmp_path_factory.mktemp("shards") / "colours"
     dataset = read_dataset(photos)
     write_shards(dataset, out, per_shard=5)
@@ -104,7 +104,9 @@ def test_a_image_from_a_shard_is_the_image_of_its_file(sharded):
         )
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the library leaves them to the collector
+@pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning"
+)  # the library leaves closing to the garbage collector
 def test_the_webdataset_library_reads_our_shards(sharded):
     out, before = sharded
     index = json.loads((out / "effnet-shards.json").read_text())
@@ -234,9 +236,9 @@ BAD_MEMBERS = [
     ([*GOOD, ("b.png", png()), ("b.json", b'{"label": true}')], "received True"),
     ([*GOOD, ("b.png", png()), ("b.json", b'{"label"')], r"b\.json must hold a label as text or JSON"),
     ([*GOOD, ("b.png", png()), ("b.cls", b"\xff\xfe")], r"b\.cls must hold a label as text or JSON"),
-    ([*GOOD, *samples(1)], "must hold each key once, together, but 00000 comes again later"),
+    ([*GOOD, *samples(1)], "must hold the members of a key together, but 00000 occurs again later"),
     ([*GOOD, GOOD[-1]], r"must hold each member once, but 00003\.cls is in it twice"),
-    ([("b.png", png()), ("b.jpg", png()), ("b.cls", b"1")], r"one image a key, but b has b\.png and b\.jpg"),
+    ([("b.png", png()), ("b.jpg", png()), ("b.cls", b"1")], r"one image per key, but b has b\.png and b\.jpg"),
 ]
 
 
@@ -284,7 +286,7 @@ def change_index(out, **changes):
 
 @pytest.fixture
 def shards(tmp_path):
-    """Fresh shards of five images that a test may damage."""
+    """New shards of five images that a test may damage."""
     make_tar(tmp_path / "raw" / "raw.tar", samples(20))
     write_shards(read_dataset(tmp_path / "raw"), tmp_path / "out", per_shard=5)
     return tmp_path / "out"
@@ -299,7 +301,7 @@ def test_labels_beyond_the_class_names_are_refused(shards):
 def test_a_label_by_name_must_be_a_class_of_the_index(shards):
     change_index(shards, class_names=["cat", "dog"])
     make_tar(shards / "train-000000.tar", [("a.png", png()), ("a.cls", b"dogg")])
-    with pytest.raises(DataError, match=r"a\.png: the label dogg is no class of .*; did you mean 'dog'\?"):
+    with pytest.raises(DataError, match=r"a\.png: the label dogg is not a class of .*; did you mean 'dog'\?"):
         read_dataset(_without_sizes(shards))
 
 
@@ -314,10 +316,10 @@ def _without_sizes(out):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "must be an index as `effnet shard` writes it"),
+        ("{", "must be an index written by `effnet shard`"),
         ('{"format": 2}', "its format is 2, this effnet reads 1"),
         ("[]", "must be an index"),
-        ('{"format": 1, "class_names": ["a", "a"], "shards": []}', "a class name comes twice"),
+        ('{"format": 1, "class_names": ["a", "a"], "shards": []}', "a class name occurs twice"),
         (
             '{"format": 1, "class_names": [], "shards": [{"file": "../x.tar", "split": "train", "count": 1, '
             '"size_bytes": 1, "sha256": ""}]}',
@@ -335,7 +337,7 @@ def test_a_shard_that_its_index_does_not_describe_is_refused(shards):
     index = change_index(shards)
     index["shards"][0]["count"] += 1
     change_index(shards, shards=index["shards"])
-    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as its index says, but holds 5"):
+    with pytest.raises(DataError, match=r"train-000000\.tar must hold 6 images, as in its index; it holds 5"):
         read_dataset(shards)
     (shards / "train-000001.tar").unlink()
     with pytest.raises(DataError, match=r"every shard that .* lists must be beside it, but 1 of .* train-000001\.tar"):
@@ -378,7 +380,7 @@ def test_a_shard_that_changes_is_noticed(shards):
         file.write(bytes(512))
     split = dataset.train
     lost = next(i for i, source in enumerate(split.sources) if source.name.startswith("train-000001"))
-    with pytest.raises(DataError, match=r"train-000001\.tar must stay as it was listed"):
+    with pytest.raises(DataError, match=r"train-000001\.tar must not change"):
         load_image(split, lost, channels=3)
 
 
@@ -441,7 +443,7 @@ import hashlib, os, sys
 from effnet.data.datasets import read_dataset
 source = read_dataset(sys.argv[1], channels=3).train.sources[7]
 before = source.read()
-with source.store._lock:  # as another thread would hold it at the moment of the fork
+with source.store._lock:  # as if another thread held it at the moment of the fork
     child = os.fork()
     if not child:
         os._exit(0 if source.read() == before else 1)

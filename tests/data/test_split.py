@@ -96,7 +96,7 @@ def test_classes_are_checked() -> None:
     names, notes = check_classes(parts, strict=False)
     assert names == ("a", "b", "c")
     assert notes == ["Classes with fewer than 2 images are in train only and cannot be measured: c."]
-    with pytest.raises(DataError, match=r"strict needs at least 2 images a class.*: c"):
+    with pytest.raises(DataError, match=r"strict needs at least 2 images per class.*: c"):
         check_classes(parts, strict=True)
     with pytest.raises(DataError, match=r"every class must have images in train.*: x, y"):
         check_classes({**parts, "val": part("y"), "test": part("x")}, strict=False)

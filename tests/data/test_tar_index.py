@@ -1,4 +1,4 @@
-"""Tar files that were damaged or made to do harm: each is read or refused on one line, in bounded time and memory."""
+"""Damaged and malicious tar files: each is read, or refused on one line, in limited time and memory."""
 
 import io
 import os
@@ -17,7 +17,7 @@ FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 
 def header(name, size, *, kind=b"0", raw_size=None, more=b""):
-    """Return a header with a valid checksum, whatever it says."""
+    """Return a header with a valid checksum, whatever its fields."""
     info = tarfile.TarInfo(name)
     info.size, info.type = size, kind
     return signed(bytearray(info.tobuf(tarfile.GNU_FORMAT)), raw_size, more)
@@ -145,7 +145,7 @@ def test_sizes_of_gigabytes_are_not_allocated(tmp_path, run_python):
         "image": LABEL + header("a.png", size),
     }
     for name, start in starts.items():
-        with open(tmp_path / f"{name}.tar", "wb") as file:  # sparse: nothing of it is on the disk
+        with open(tmp_path / f"{name}.tar", "wb") as file:  # sparse: it takes no space on the disk
             file.write(start)
             file.truncate(size + 8192)
     ran = run_python("-c", _BOMBS, *(tmp_path / f"{name}.tar" for name in starts), timeout=300)
@@ -173,7 +173,7 @@ def whole_tar(rng):
 
 
 def mutate_(content, rng):
-    """Damage headers, whose checksums are right again after it, and what lies between."""
+    """Damage headers, whose checksums are then corrected, and the bytes between them."""
     headers = [at for at in range(0, len(content) - 511, 512) if content[at + 257 : at + 262] == b"ustar"]
     for _ in range(rng.randint(1, 4)):
         at, kind = rng.choice(headers), rng.randrange(6)

@@ -1,4 +1,4 @@
-"""Shards from servers that are not to be trusted: what cannot be used is never kept, and no limit is passed."""
+"""Shards from untrusted servers: unusable files are never kept, and no limit is exceeded."""
 
 import io
 import json
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def make_tar(*, count=8, label="cls"):
-    """Return the bytes of a shard of noise, about 1,500 bytes an image."""
+    """Return the bytes of a shard of noise, about 1,500 bytes per image."""
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for i in range(count):
@@ -57,7 +57,7 @@ def served(cache):
 
 
 def kept(cache):
-    """Return the names of what lies in the cache but locks."""
+    """Return the names of the files in the cache, without locks."""
     return sorted(path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
@@ -105,7 +105,7 @@ def test_a_kept_shard_that_was_cut_off_later_is_downloaded_again(served):
     dataset = read_dataset(f"{served.url}/x.tar")
     place = shard_path(dataset.train.sources[0].store.shards[0])
     place.write_bytes(SHARD[:1000])
-    source = pickle.loads(pickle.dumps(dataset.train.sources[0]))  # in a process that has it not open
+    source = pickle.loads(pickle.dumps(dataset.train.sources[0]))  # in a process that has not opened it
     assert len(source.read()) > 100
     assert place.read_bytes() == SHARD
 
@@ -225,9 +225,9 @@ def test_an_index_in_a_folder_is_as_bounded(tmp_path):
 @pytest.mark.parametrize(
     "url, message",
     [
-        ("http://me:secret@127.0.0.1/x.tar", "no user name and no password; received http://127.0.0.1/x.tar"),
+        ("http://me:secret@127.0.0.1/x.tar", "a password; received http://127.0.0.1/x.tar"),
         ("http://[/x.tar", "the address is not valid"),
-        ("http://127.0.0.1/a b.tar", "no spaces"),
+        ("http://127.0.0.1/a b.tar", "must not contain spaces"),
         ("http:///x.tar", "must begin with http:// or https:// and a server"),
     ],
 )
@@ -244,5 +244,5 @@ def test_a_name_that_no_disk_takes_is_kept_under_another(served):
 def test_a_redirect_to_a_file_of_this_machine_is_refused(cache):
     with serving_raw() as server:
         server.answers = [head(status="404 x"), head("Location: file:///etc/passwd", status="302 Found"), whole(SHARD)]
-        refused(f"{server.url}/x.tar", "the server answers 302 .*file:///etc/passwd' is not allowed; check the URL")
+        refused(f"{server.url}/x.tar", "the server returned 302 .*file:///etc/passwd' is not allowed; check the URL")
     assert kept(cache) == []

@@ -12,7 +12,7 @@ from effnet.errors import DataError
 
 
 def folder(root: Path, *groups: np.ndarray, suffix: str = ".tif") -> Path:
-    """Write eight images of two classes of each kind of values in 0..1, given as [8, 12, 12]."""
+    """Write eight images of two classes for each kind of values in 0..1, given as [8, 12, 12]."""
     for number, images in enumerate(groups):
         for i, image in enumerate(images):
             path = root / ("dark" if i % 2 else "light") / f"{number}-{i}{suffix}"
@@ -69,7 +69,7 @@ def test_neighbours_of_a_little_more_than_one_stay_alike(tmp_path: Path) -> None
     for i in range(8):
         assert abs(means[f"0-{i}.tif"] - means[f"1-{i}.tif"]) < 3
     assert report.values is not None
-    assert "from 0..1 become 0..255" in "\n".join(describe(report))
+    assert "from 0..1 are mapped to 0..255" in "\n".join(describe(report))
 
 
 def test_eight_bit_images_beside_deep_ones_are_told_and_left_alone(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_eight_bit_images_beside_deep_ones_are_told_and_left_alone(tmp_path: Pat
     root = folder(tmp_path, values.astype(np.uint16), (values / 16).astype(np.uint8), suffix=".png")
     dataset, report = inspect_and_join(read_dataset(root))
     text = "\n".join(describe(report))
-    assert "8-bit images stay as they are" in text
+    assert "8-bit images are unchanged" in text
     assert dataset.value_range == ValueRange(low=0, high=4095)
     whole = inspect_dataset(read_dataset(folder(tmp_path / "eight", (values / 16).astype(np.uint8), suffix=".png")))
     assert whole.values is None
@@ -89,7 +89,7 @@ def test_whole_and_real_numbers_together_need_an_answer(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"these hold both \(.* float32.*--value-range LOW,HIGH"):
         inspect_dataset(read_dataset(root))
     report = inspect_dataset(read_dataset(root), value_range=(0, 4095))
-    assert "as --value-range asks" in "\n".join(describe(report))
+    assert "as set by --value-range" in "\n".join(describe(report))
 
 
 def test_a_few_far_values_are_told(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_a_fit_finds_out_what_suits_the_images_and_says_it_everywhere(wide):
     assert (config["preprocess"]["mode"], config["preprocess"]["crop"]) == ("squash", 1.0)
     assert result.report["training"]["recipe"]["augment"]["flip"] is False
     found = (
-        "Images are squashed whole to the square that the network sees: a centre crop would lose 75% of the width of "
+        "Images are squashed whole to the network's square input: a centre crop would lose 75% of the width of "
         "the median image, and nearly all have one aspect ratio.",
-        'Images are not mirrored in training: the classes "left" and "right" differ by left and right only.',
+        'Images are not mirrored in training: the classes "left" and "right" differ only in left and right.',
     )
     for sentence in found:
         assert sentence in said
@@ -79,7 +79,7 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
     assert any(text.startswith("The recipe mirrors images, but the classes") for text in said)
-    assert any("padded whole with the mean colour" in text and "as --resize pad asks" in text for text in said)
+    assert any("padded whole with the mean colour" in text and "as set by --resize pad" in text for text in said)
     assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
     assert " --resize pad " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
@@ -108,7 +108,7 @@ def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve
     predictor = effnet.load(tmp_path / "out")
     assert predictor.config.preprocess.value_range == ValueRange(low=0, high=4095)
     assert 0.3 < predictor.config.preprocess.mean[0] < 0.7
-    sentence = "from 0..4095 become 0..255, as for 12 bits"
+    sentence = "from 0..4095 are mapped to 0..255, as for 12 bits"
     for where in (str(report["dataset"]["notes"]), str(report["dataset"]["lines"])):
         assert sentence in where
     card = (tmp_path / "out" / "README.md").read_text()

@@ -30,7 +30,7 @@ def random_map(sizes, seed, *, spread=2.0, mean=3.0):
 
 
 def assert_close(found, wanted, *, tolerance=2e-5):
-    """Compare with a reference in 64 bits, relative to its largest value."""
+    """Compare with an fp64 reference, relative to its largest value."""
     size = max(1e-3, wanted.abs().max().item())
     assert (found.double() - wanted).abs().max().item() <= tolerance * size
 
@@ -77,7 +77,7 @@ def test_norm_activation_and_sum_are_those_of_torch(sizes, act, frozen, dropped,
     if not pooled:
         pairs.append((shortcut.grad, shortcut64.grad))
     scale = max(b.abs().max().item() for _, b in pairs)
-    for a, b in pairs:  # a kink may fall on either side of a rounded value
+    for a, b in pairs:  # a rounded value may be on either side of a kink
         assert (a.double() - b).abs().max().item() <= (1e-2 if act in (nn.ReLU, nn.ReLU6) else 2e-4) * scale
     assert_close(norm.running_mean, reference.running_mean)
     assert_close(norm.running_var, reference.running_var)
@@ -160,7 +160,7 @@ def test_any_network_steps_alike(spec):
     plain = build(spec, drop_path=0.4, seed=0).to(memory_format=torch.channels_last).train()
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()  # over one pixel or two batch statistics magnify any rounding
+            module.eval()  # over one or two pixels, batch statistics magnify rounding errors
     fused = copy.deepcopy(plain)
     fuse_(fused)
     x = torch.randn(4, spec.in_channels, 32, 32).to(memory_format=torch.channels_last)
@@ -181,7 +181,7 @@ def test_the_same_step_gives_the_same_bits():
 
 
 def both():
-    """Return the same network, once for the plain way and once for the kernels."""
+    """Return the same network twice: for the plain modules and for the kernels."""
     plain, fused = small_network(), small_network()
     plain.fused = False
     for stage in plain.stages:

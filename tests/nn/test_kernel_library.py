@@ -1,4 +1,4 @@
-"""The compiled kernels: loaded only if they are what this user compiled, and done without where they cannot be made."""
+"""The compiled kernels: loaded only if this user compiled them, and optional if they cannot be compiled."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give fi
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """The library of this session, which others are copied from: compiling takes seconds."""
+    """The library of this session, from which others are copied: compiling takes seconds."""
     path = tmp_path_factory.mktemp("compiled") / "kernels.so"
     try:
         shutil.copy(next((cache_folder() / "kernels").glob("*.so")), path)
@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Return a maker of compilers, which are shell scripts; "$out" is where the library has to be."""
+    """Return a factory of fake compilers, which are shell scripts; "$out" is the path of the library."""
 
     def make(script):
         path = tmp_path / "fake-cc"
@@ -57,7 +57,7 @@ def compiler(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copying(compiler, compiled):
-    """A compiler that copies; counts how often it was called."""
+    """A fake compiler that copies the library and counts its calls."""
     return compiler(f'cp {compiled} "$out"')
 
 
@@ -81,7 +81,7 @@ def test_kernels_are_compiled_once_and_kept_for_this_user_alone(cache, copying):
 
 
 def rewrite(path, content):
-    """Put another file in the place of one that this process has loaded."""
+    """Replace a file that this process has loaded."""
     path.unlink()
     path.write_bytes(content)
     path.chmod(0o600)
@@ -142,7 +142,7 @@ def test_what_another_user_can_write_is_not_loaded(what, cache, copying):
     assert found.library is not None
     assert copying() == 2
     if what != "library":
-        assert found.note.startswith(f"{cache}/kernels cannot keep the compiled kernels (others can write there")
+        assert found.note.startswith(f"{cache}/kernels cannot keep the compiled kernels (other users can write there")
         assert "\n" not in found.note
 
 
@@ -152,7 +152,7 @@ def test_a_folder_that_all_can_write_to_is_closed_and_one_below_it_not_used(cach
     assert load_anew().note == ""
     assert stat.S_IMODE((cache / "kernels").stat().st_mode) == 0o700
     cache.chmod(0o777)
-    assert "others can write there" in load_anew().note
+    assert "other users can write there" in load_anew().note
     cache.chmod(0o1777)  # as /tmp
     assert load_anew().note == ""
 
@@ -161,7 +161,7 @@ def test_a_folder_that_all_can_write_to_is_closed_and_one_below_it_not_used(cach
     "script, reason",
     [
         ("exit 1", "the C compiler fails with code 1"),
-        ("exit 0", "the C compiler makes no library"),
+        ("exit 0", "the C compiler produces no library"),
         ('echo garbage > "$out"', "the compiled library fails with code 1"),
         ('head -c 60000 {compiled} > "$out"', "the compiled library fails with code"),
         ("sleep 1000 & wait", "the C compiler does not end within 0.3 seconds"),
@@ -173,7 +173,7 @@ def test_a_compiler_that_fails_is_as_good_as_none(script, reason, cache, compile
     compiler(script.format(compiled=compiled))
     found = load_anew()
     assert found.library is None
-    assert found.note.startswith(f"a CPU trains without effnet's own kernels, more slowly: {reason}")
+    assert found.note.startswith(f"CPU training is slower, without effnet's fused kernels: {reason}")
     assert kept(cache) == []
 
 

@@ -11,7 +11,7 @@ from effnet.arch.spec import ArchSpec, StemSpec, stage
 from effnet.nn.layers import DropPath
 from effnet.nn.network import Block, build
 
-# Every kind that EfficientNets have, a stage without shortcuts, and one block wide enough for statistics.
+# Every block kind of EfficientNets, a stage without shortcuts, and one block wide enough for statistics.
 SMALL = ArchSpec(
     num_classes=10,
     resolution=32,

@@ -1,4 +1,4 @@
-"""Files from outside are read up to a size, and written whole or not at all."""
+"""Untrusted files are read up to a size; files are written atomically."""
 
 import errno
 import json
@@ -77,7 +77,7 @@ def test_a_file_that_fails_midway_leaves_the_old_one_and_nothing_beside(tmp_path
 
 @pytest.fixture
 def small_disk() -> Iterator[Callable[[int], None]]:
-    """Return what lets no file grow beyond some bytes, as a full disk does, until the test ends."""
+    """Return a function that limits the size of written files, like a full disk, until the test ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -86,7 +86,7 @@ def small_disk() -> Iterator[Callable[[int], None]]:
 def test_a_disk_that_fills_up_while_a_file_is_copied_is_told_with_the_file_that_was_to_be(
     tmp_path: Path, small_disk: Callable[[int], None]
 ) -> None:
-    """Python names what it reads from."""
+    """Python names the source file in the error."""
     (tmp_path / "source").write_bytes(bytes(200_000))
     (tmp_path / "target").write_text("before")
     small_disk(50_000)

@@ -1,4 +1,4 @@
-"""A user without a name and a home has a folder of their own."""
+"""A user without a name and a home folder gets a private folder."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ from effnet.system.home import give_home, private_folder
 
 @pytest.fixture
 def homeless(monkeypatch, tmp_path):
-    """Take home and name away; returns the folder for temporary files."""
+    """Remove the user's home and name; return the folder for temporary files."""
 
     def unknown(number):
         raise KeyError(number)

@@ -1,4 +1,4 @@
-"""Downloads from servers that lie, loop, dawdle and fail: bounded, never mixed up, told on one line."""
+"""Downloads from servers that lie, loop, stall and fail: limited, never mixed up, reported on one line."""
 
 import itertools
 import os
@@ -29,7 +29,7 @@ def part(tmp_path):
 
 
 class Waits:
-    """A patience whose clock goes on by one step a look, and that only counts how long it would have slept."""
+    """A Patience whose clock advances one step per call, and that only counts the time it would have slept."""
 
     def __init__(self, step_s=0.0, **options):
         self.slept, self.ticks = [], itertools.count()
@@ -46,7 +46,7 @@ def nothing_left(part):
 
 
 def short(length, *lines):
-    """An answer that breaks off after `length` bytes."""
+    """A response that breaks off after `length` bytes."""
     return head(f"Content-Length: {SIZE}", *lines) + CONTENT[:length]
 
 
@@ -76,9 +76,9 @@ def test_a_file_comes_whole_and_nothing_lies_beside_it(server, part):
         (head("Content-Encoding: gzip", "Content-Length: 3") + b"abc", {}, "its Content-Encoding is 'gzip'"),
         (whole(b" \n<!DOCTYPE HTML><p>log in"), {}, "sends a web page instead"),
         (whole(b"\xef\xbb\xbf<html>"), {}, "sends a web page instead"),
-        (rest(5), {}, "answers 206 to a request for a file"),
-        (head(status="204 No Content"), {}, "answers 204"),
-        (head("Location: http://u:secret@127.0.0.1/", status="302 Found"), {}, "no user name and no password"),
+        (rest(5), {}, "returned status 206 to a request for a file"),
+        (head(status="204 No Content"), {}, "returned status 204"),
+        (head("Location: http://u:secret@127.0.0.1/", status="302 Found"), {}, "must not contain a user name"),
     ],
 )
 def test_what_may_not_be_stored_is_refused_at_once(answer, options, message, server, part):
@@ -123,7 +123,7 @@ def test_a_body_without_end_is_cut_off_at_the_limit_and_removed(answer, options,
 )
 def test_an_answer_without_content_has_an_end(answer, server, part):
     server.answers = [answer]
-    with pytest.raises((Refused, Dropped), match=r"has no end|more than 65536 bytes"):
+    with pytest.raises((Refused, Dropped), match=r"is endless|more than 65536 bytes"):
         fetch(server, part)
 
 
@@ -185,7 +185,7 @@ def test_a_head_that_drips_is_given_up(server, part):
     def drip(connection):
         for number, character in enumerate(head("x: " + "y" * 5000)):
             connection.sendall(bytes([character]))
-            time.sleep(0.01 if number < 40 else 0)  # or the system hands several bytes on at once
+            time.sleep(0.01 if number < 40 else 0)  # otherwise the system delivers several bytes at once
 
     server.answers = [drip]
     with pytest.raises(Dropped, match=r"fewer than 1,000 bytes a second arrive"):

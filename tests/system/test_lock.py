@@ -1,4 +1,4 @@
-"""Who holds a place keeps others out, under all its names, and leaves nothing."""
+"""The holder of a place excludes others, under all its names, and leaves nothing behind."""
 
 import errno
 import os
@@ -79,7 +79,7 @@ def test_temporary_folders_of_a_process_that_was_killed_go(tmp_path):
 
 
 def test_only_one_of_many_is_ever_inside(tmp_path):
-    """The lock's file goes and comes: who opened the one that has gone must not believe to hold it."""
+    """The lock file is removed and created again: a process that opened the removed one must not hold the lock."""
     inside, most, entered = [], [], []
 
     def work():
@@ -115,7 +115,7 @@ def test_without_locks_work_goes_on(tmp_path, monkeypatch):
 
 
 def test_where_nothing_may_be_made_beside_it_a_folder_itself_is_locked(tmp_path, monkeypatch):
-    """A volume of a container: its folder may be written to, the one around it not."""
+    """A container volume: its folder is writable, the parent folder is not."""
 
     def forbidden(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -126,7 +126,7 @@ def test_where_nothing_may_be_made_beside_it_a_folder_itself_is_locked(tmp_path,
         with pytest.raises(InputError, match="another process does"), alone_in(tmp_path / "out"):
             pass
         assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
-    with alone_in(tmp_path / "absent"):  # the verb itself will say what is wrong
+    with alone_in(tmp_path / "absent"):  # the command itself will report the problem
         pass
 
 

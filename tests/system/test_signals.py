@@ -1,4 +1,4 @@
-"""Signals end a command in order: once, with what it had to save, and not where they are ignored."""
+"""Signals end a command in order: once, after saving its state, and not if they are ignored."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ ENDING = [signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def as_a_shell_starts_it():
-    """The handlers of a fresh process, whatever the tests run under."""
+    """The handlers of a new process, however the tests are run."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in ENDING:
@@ -85,7 +85,7 @@ class _Dying:
 
 def test_a_signal_in_a_destructor_is_not_lost(capsys):
     def work():
-        sys.unraisablehook = stop.again  # pytest has one of its own
+        sys.unraisablehook = stop.again  # pytest installs its own
         _Dying()
         threading.Event().wait(300)
 
@@ -95,7 +95,7 @@ def test_a_signal_in_a_destructor_is_not_lost(capsys):
 
 
 def test_the_signal_of_a_library_that_can_start_no_thread_is_no_interrupt(monkeypatch):
-    """OpenBLAS sends itself SIGINT then."""
+    """OpenBLAS sends itself SIGINT in this case."""
 
     def refuse(*_):
         raise RuntimeError("can't start new thread")

@@ -1,4 +1,4 @@
-"""No runtime looks up a host or writes an id into the home folder unless the user has asked for it."""
+"""No runtime looks up a host or writes an id into the home folder unless the user has opted in."""
 
 import os
 import re

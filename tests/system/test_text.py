@@ -1,4 +1,4 @@
-"""Text from outside: what a terminal, a message or a spreadsheet would act on is shown instead."""
+"""Untrusted text: characters with an effect in a terminal, a message or a spreadsheet are escaped."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import pytest
 
 from effnet.system.text import brief, cell, harmless, harmless_json, printable, reason_of
 
-# Colours, the window's title, a line end, C1's control sequence, the override that writes backwards, a line separator.
+# Colours, the window title, a line end, a C1 control sequence, the right-to-left override, a line separator.
 NASTY = "a\x1b[31mb\x1b]0;owned\x07c\nd\x9b1me\u202egnp.f\u2028g\udcff"
 
 

@@ -1,6 +1,6 @@
-"""ResNet-18 to -152, the family that EfficientNets are compared with.
+"""ResNet-18 to -152, the baseline family for EfficientNets.
 
-Source: arXiv 1512.03385, Table 1, with the stride of a bottleneck in its 3 x 3 convolution, as torchvision has it.
+Source: arXiv 1512.03385, Table 1, with the stride of a bottleneck in its 3 x 3 convolution, as in torchvision.
 """
 
 from effnet.arch.spec import ArchSpec, BlockSpec, StemSpec
@@ -15,7 +15,7 @@ RESNET_REPEATS = {
 
 
 def resnet_spec(name: str) -> ArchSpec:
-    """Return the network of this short name; KeyError if there is none."""
+    """Return the network of this short name; raise KeyError if there is none."""
     kind, repeats = RESNET_REPEATS[name]
     width, stages = 64, []
     for index, count in enumerate(repeats):

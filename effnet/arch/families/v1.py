@@ -99,7 +99,7 @@ EDGETPU_S = ArchSpec(
 
 
 def v1_spec(name: str) -> ArchSpec:
-    """Return the released network of this short name; KeyError if there is none."""
+    """Return the released network of this short name; raise KeyError if there is none."""
     for base, table in ((B0, V1_COEFFICIENTS), (LITE0, LITE_COEFFICIENTS), (EDGETPU_S, EDGETPU_COEFFICIENTS)):
         if name in table:
             width, depth, resolution, _ = table[name]

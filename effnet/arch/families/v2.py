@@ -64,6 +64,6 @@ def _base(name: str, resolution: int) -> ArchSpec:
 
 
 def v2_spec(name: str) -> ArchSpec:
-    """Return the released network of this short name; KeyError if there is none."""
+    """Return the released network of this short name; raise KeyError if there is none."""
     base, width, depth, resolution, _ = V2_COEFFICIENTS[name]
     return scale(_base(base, 224), width=width, depth=depth, resolution=resolution, name=name)

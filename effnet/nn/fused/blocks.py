@@ -1,4 +1,4 @@
-"""The forward pass of training through the fused kernels: the same sums as the plain one, in fewer trips to memory."""
+"""The training forward pass with the fused kernels: the same sums as the plain one, with fewer memory accesses."""
 
 from typing import TypeAlias
 
@@ -11,11 +11,11 @@ from effnet.nn.fused.library import load_kernels
 from effnet.nn.layers import DropPath, SameConv2d, SqueezeExcite
 
 Value: TypeAlias = Tensor | Normed
-"""A map, or one whose norm and activation are still to be applied."""
+"""A feature map, or one whose BatchNorm and activation are still to be applied."""
 
 
 def kernels_fit(x: Tensor) -> bool:
-    """Return whether the kernels can work on this map: floats of 32 bits in the memory of a CPU, channels last."""
+    """Return whether the kernels support this feature map: fp32, on a CPU, channels last."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -26,7 +26,7 @@ def kernels_fit(x: Tensor) -> bool:
 
 
 def unit_fits(unit: nn.Module) -> bool:
-    """Return whether a unit is convolution, norm and at most an activation that the kernels know."""
+    """Return whether a unit is convolution, BatchNorm and at most one activation, which the kernels support."""
     parts = dict(unit.named_children())
     names = list(parts)
     return names[:2] == ["conv", "norm"] and (
@@ -35,7 +35,7 @@ def unit_fits(unit: nn.Module) -> bool:
 
 
 def run_unit(unit: nn.Module, value: Value) -> Normed:
-    """Apply convolution and norm of `unit`; its activation, and often its norm, wait for what comes next."""
+    """Apply the convolution of `unit`; its BatchNorm and activation stay pending for the next operation."""
     conv, norm = unit.conv, unit.norm
     if conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1:
         y = depthwise(value, conv.weight, stride=conv.stride[0], same=isinstance(conv, SameConv2d))
@@ -45,7 +45,7 @@ def run_unit(unit: nn.Module, value: Value) -> Normed:
 
 
 def plain(value: Value) -> Tensor:
-    """Return the map with norm and activation applied."""
+    """Return the feature map with BatchNorm and activation applied."""
     return value if isinstance(value, Tensor) else norm_act(value)
 
 
@@ -60,12 +60,12 @@ def run_excited(excite: SqueezeExcite, project: nn.Module, value: Value) -> Norm
 
 
 def _linear(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1 x 1 convolution to pooled maps [n, c]: a matrix product, without the detours of a convolution."""
+    """Apply a 1 x 1 convolution to pooled features [n, c] as a matrix product, without a convolution's overhead."""
     return functional.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 def block_fits(block: nn.Module) -> bool:
-    """Return whether a block is a chain of units that the kernels know, with or without a plain shortcut around it."""
+    """Return whether a block is a chain of supported units, with or without an identity shortcut around it."""
     units = [block.get_submodule(name) for name in block.body]
     if block.tail or "shortcut" in block._modules or not units or isinstance(units[-1], SqueezeExcite):
         return False
@@ -79,7 +79,7 @@ def block_fits(block: nn.Module) -> bool:
 
 
 def run_block(units: list[nn.Module], value: Value, *, drop_path: DropPath | None) -> Tensor:
-    """Apply a block's units in order and, where it has a `drop_path`, adds what came in."""
+    """Apply a block's units in order and, if it has a `drop_path`, add the block's input."""
     if drop_path is not None:
         value = plain(value)
     shortcut = value

@@ -1,7 +1,7 @@
-"""Compiles the kernels, and keeps the library where only this user can have put it.
+"""Compile the kernels, and keep the library in a folder to which only this user can write.
 
-Loading a library runs it. So one from the cache is loaded only if nobody else can write there and its bytes are those
-that were compiled, and a fresh one is kept only after another process has loaded it and found its sums right.
+Loading a library runs its code. So a cached one is loaded only if nobody else can write there and its bytes are those
+that were compiled, and a new one is kept only after another process has loaded it and checked its results.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _ASK_SECONDS = 30
 _SCRATCH = ".build-"
 _MAX_BYTES = 50 * 10**6
 
-# Run by a process of its own: a library that is cut off, or made for another processor, ends it and not the training.
+# Run in its own process: a truncated library, or one for another processor, crashes that process, not the training.
 _TRIAL = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
@@ -47,17 +47,17 @@ for name in sys.argv[2:]:
 
 
 class NoLibrary(Exception):
-    """The kernels cannot be compiled here; the argument says why, on one line."""
+    """The kernels cannot be compiled here; the argument is the reason, on one line."""
 
 
 class _Unusable(NoLibrary):
-    """The library was compiled, but not one that runs where it was put."""
+    """The library was compiled, but does not run from the folder it is in."""
 
 
 def load_library(cache: Path, functions: tuple[str, ...]) -> tuple[ctypes.CDLL, str]:
-    """Return the library that has `functions`, compiled if `cache` has none to be trusted, and what went wrong.
+    """Return the library that has `functions`, compiled if `cache` has no trusted one, and a note on problems.
 
-    What went wrong is one line if the library could not be kept, and is compiled again by each process; else empty.
+    The note is one line if the library could not be kept and each process compiles it again; else it is empty.
     Raises NoLibrary.
     """
     compiler = _compiler()
@@ -76,26 +76,26 @@ def load_library(cache: Path, functions: tuple[str, ...]) -> tuple[ctypes.CDLL, 
         library = _build(source, [compiler, *flags], functions)
     except OSError as error:
         raise NoLibrary(f"no folder can hold the library ({error.strerror or error})") from error
-    reason = note or "others can write there, or it is not this user's"
+    reason = note or "other users can write there, or it does not belong to this user"
     return library, f"{cache / 'kernels'} cannot keep the compiled kernels ({reason}), so each process compiles them"
 
 
 def _build(
     source: str, command: list[str], functions: tuple[str, ...], *, folder: Path | None = None, key: str = ""
 ) -> ctypes.CDLL:
-    """Compile, tries and loads the library, which is kept in `folder` if there is one."""
+    """Compile, test and load the library; keep it in `folder` if given."""
     if folder:
         _remove_old(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         text, library = Path(scratch) / "kernels.c", Path(scratch) / "kernels.so"
         text.write_text(source, encoding="utf-8")
-        # Its own files lie there too, and go with the folder when it is ended amidst.
+        # The compiler's temporary files are there too, and removed with the folder if it is killed.
         _run([*command, str(text), "-o", str(library), "-lm"], what="the C compiler", seconds=_COMPILE_SECONDS,
              scratch=scratch)  # fmt: skip
         if not library.is_file() or not 0 < library.stat().st_size <= _MAX_BYTES:
-            raise NoLibrary("the C compiler makes no library")
+            raise NoLibrary("the C compiler produces no library")
         try:
-            # -I and -S: nothing of the user's own is imported.
+            # -I and -S: no user or site packages are imported.
             trial = [sys.executable, "-I", "-S", "-c", _TRIAL, str(library), *functions]
             _run(trial, what="the compiled library", seconds=_ASK_SECONDS)
         except NoLibrary as error:
@@ -104,7 +104,7 @@ def _build(
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove what processes left that were killed while they compiled."""
+    """Remove folders left by processes that were killed while they compiled."""
     for path in folder.glob(f"{_SCRATCH}*"):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - 3600:
@@ -114,7 +114,7 @@ def _remove_old(folder: Path) -> None:
 def _compiler() -> str:
     if sys.platform == "win32":  # pointers and longs differ in size there
         raise NoLibrary("the kernels are not made for Windows")
-    if getattr(sys, "frozen", False):  # there is no interpreter that could try them
+    if getattr(sys, "frozen", False):  # there is no interpreter to test them
         raise NoLibrary("this program is a single file")
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and (found := shutil.which(name)):
@@ -123,7 +123,7 @@ def _compiler() -> str:
 
 
 def _run(command: list[str], *, what: str, seconds: float, scratch: str | None = None) -> bytes:
-    """Return what a program prints; ends it, with what it has started, after `seconds`. Raises NoLibrary.
+    """Return the output of a program; kill it and its children after `seconds`. Raises NoLibrary.
 
     `scratch` is the folder for its temporary files.
     """
@@ -153,10 +153,10 @@ def _run(command: list[str], *, what: str, seconds: float, scratch: str | None =
 
 
 def _own_folder(cache: Path) -> Path | None:
-    """Return the folder for libraries below the cache folder, or None if others can write to it or replace it.
+    """Return the folder for libraries below the cache folder, or None if other users can write to it or replace it.
 
-    Folders above it may be root's or this user's, and open to all only if sticky, as /tmp is. Those that a group
-    shares are trusted: many systems give each user a group of their own.
+    Parent folders must belong to root or this user, and may be writable by all only if sticky, as /tmp is. Folders
+    shared with a group are trusted: many systems give each user their own group.
     """
     folder = cache / "kernels"
     try:
@@ -178,7 +178,7 @@ def _own_folder(cache: Path) -> Path | None:
 
 
 def _kept(folder: Path, key: str) -> ctypes.CDLL | None:
-    """Return a library that was kept before; its name holds its hash. Removes those that are damaged."""
+    """Return a library that was kept before, whose name contains its hash; remove damaged ones."""
     for path in folder.glob(f"{key}-*.so"):
         digest = path.stem.removeprefix(f"{key}-")
         with contextlib.suppress(OSError):
@@ -189,7 +189,7 @@ def _kept(folder: Path, key: str) -> ctypes.CDLL | None:
 
 
 def _hash_of(path: Path) -> str:
-    """Return the hash of a file that only this user can have written, or an empty text."""
+    """Return the hash of a file if only this user can have written it, else an empty string."""
     try:
         with open(
             path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -204,20 +204,20 @@ def _hash_of(path: Path) -> str:
 
 
 def _keep(library: Path, folder: Path, key: str) -> Path:
-    """Move a library to its place, whole: its bytes are on the disk before its name is."""
+    """Move a library to its place atomically: its bytes are on the disk before its name."""
     library.chmod(0o600)
     with open(library, "rb") as file:
         os.fsync(file.fileno())
         path = folder / f"{key}-{hashlib.file_digest(file, 'sha256').hexdigest()}.so"
-    os.replace(library, path)  # other processes may be at it too
+    os.replace(library, path)  # other processes may do the same
     return path
 
 
 def _processor() -> bytes:
-    """Return what tells this processor from others: a library made for one may be illegal on another."""
+    """Return an identifier of this processor model: a library compiled for one may crash on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # a folder that machines share must not give one the other's
+    except OSError:  # machines that share a folder must not load each other's libraries
         return f"{platform.processor()} {platform.machine()} {platform.node()}".encode()
     wanted = ("model name", "flags", "Features", "CPU part")
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)})).encode()

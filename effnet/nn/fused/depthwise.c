@@ -4,7 +4,7 @@ typedef struct {
     long n, height, width, channels, out_height, out_width, size, stride, top, left;
 } Shape;
 
-/* The taps of one axis that fall inside: of `size` taps from `start`, those in first..last (last excluded). */
+/* The taps of one axis inside the map: of `size` taps from `start`, those in first..last (last excluded). */
 #define TAPS(first, last, start, extent) \
     long first = start < 0 ? -start : 0; \
     long last = start + k > extent ? extent - start : k;
@@ -50,7 +50,7 @@ int effnet_depthwise(Shape s, const float *x, const float *w, float *y, int thre
     return 1;
 }
 
-/* dx at (ih, iw): the taps a whose output row oh = (ih + top - a) / stride is whole and inside. */
+/* dx at (ih, iw): the taps a whose output row oh = (ih + top - a) / stride is an integer inside the map. */
 INLINE void backward_pixel(Shape s, long k, const float *dy, const float *w, float *dx, long ih, long iw) {
     long c = 0;
     long a0 = (ih + s.top) % s.stride, b0 = (iw + s.left) % s.stride;
@@ -72,9 +72,9 @@ INLINE void backward_pixel(Shape s, long k, const float *dy, const float *w, flo
     CHUNK(BACK)
 }
 
-/* dx of the convolution; 0 where memory is out. */
+/* dx of the convolution; returns 0 if out of memory. */
 int effnet_depthwise_input(Shape s, const float *dy, const float *w, float *dx, int threads) {
-    if (s.stride == 1) { /* the convolution of dy with the kernel turned round */
+    if (s.stride == 1) { /* the convolution of dy with the flipped kernel */
         long taps = s.size * s.size, turn = s.size - 1;
         float *turned = malloc(taps * s.channels * sizeof(float));
         if (!turned) return 0;
@@ -100,7 +100,7 @@ int effnet_depthwise_input(Shape s, const float *dy, const float *w, float *dx, 
     return 1;
 }
 
-/* Adds one output row's products to dw [k * k] of one vector of channels, all of them in registers. */
+/* Adds one output row's products to dw [k * k] of one vector of channels, all in registers. */
 INLINE void weight_row(Shape s, long k, const float *x, const float *dy, vec *acc, long oh, long left) {
     long ih = oh * s.stride - s.top;
     TAPS(h0, h1, ih, s.height)
@@ -133,7 +133,7 @@ INLINE void weight_rows(Shape s, long k, const float *x, const float *dy, double
         for (long l = 0; l < lanes; l++) sum[t * s.channels + c + l] += acc[t][l];
 }
 
-/* dw [size * size, channels]; 0 where memory is out. */
+/* dw [size * size, channels]; returns 0 if out of memory. */
 int effnet_depthwise_weight(Shape s, const float *x, const float *dy, float *dw, int threads) {
     long width = s.size * s.size * s.channels, block = 1 + BLOCK / s.out_width;
     double *sums = calloc((size_t)threads * width, sizeof(double));

@@ -1,7 +1,7 @@
-"""The fused kernels as functions that torch can differentiate; maps are float32 [n, channels, h, w], channels last.
+"""The fused kernels as autograd functions; feature maps are float32 [n, channels, h, w], channels last.
 
-They keep for the backward pass only what cannot be computed again from one map: a norm, its activation and what a
-depthwise convolution reads come anew from the map before the norm.
+For the backward pass they save only the feature map before a BatchNorm: the norm, its activation and the input of a
+depthwise convolution are recomputed from it.
 """
 
 import ctypes
@@ -19,9 +19,9 @@ ACTS: dict[type[nn.Module], int] = {nn.SiLU: 1, nn.ReLU: 2, nn.ReLU6: 3, nn.Hard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normed:
-    """A map [n, c, h, w] before its norm and activation, which are still to be applied.
+    """A feature map [n, c, h, w] whose BatchNorm and activation are still to be applied.
 
-    `mean` and `inv` [c] are the statistics that the norm uses, those of the batch unless `frozen`.
+    `mean` and `inv` [c] are the statistics that the BatchNorm uses: those of the batch unless `frozen`.
     """
 
     map: Tensor
@@ -62,7 +62,7 @@ def _laid_out(grad: Tensor) -> Tensor:
 
 
 def normed(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module | None) -> Normed:
-    """Return `x` with its norm and activation to come; moves the running statistics of a norm in training."""
+    """Return `x` with BatchNorm and activation pending; update the running statistics in training mode."""
     x = _laid_out(x)
     number = 0 if act is None else ACTS[type(act)]
     if not norm.training:
@@ -95,9 +95,9 @@ def norm_act_pool(value: Normed) -> tuple[Tensor, Tensor]:
 
 
 def depthwise(value: Normed | Tensor, weight: Tensor, *, stride: int, same: bool) -> Tensor:
-    """Return the depthwise convolution of act(norm(map)), or of a map, with `weight` [c, 1, k, k].
+    """Return the depthwise convolution of act(norm(map)), or of a plain map, with `weight` [c, 1, k, k].
 
-    It is padded by k // 2, or where `same` as TensorFlow does it.
+    It is padded by k // 2 or, if `same`, by TensorFlow's rule.
     """
     if isinstance(value, Tensor):
         return _Depthwise.apply(_laid_out(value), weight, stride, same)
@@ -141,9 +141,9 @@ def _norm_act_backward(
     dx: Tensor,
     activated: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the map, written to `dx`, of the norm's weight and of its bias.
+    """Return the gradients of the map (written to `dx`), of the BatchNorm's weight and of its bias.
 
-    `dx` may be `dy`. Where `activated` is given it is filled with what the activation returned.
+    `dx` may be `dy`. If `activated` is given, it is filled with the activation's output.
     """
     x, weight, bias, mean, inv = saved
     inputs = (x, dy, dpool, keep, mean, inv, weight, bias)
@@ -186,7 +186,7 @@ def _shape(x: Tensor, weight: Tensor, stride: int, same: bool) -> Shape:
 
 
 def _taps(weight: Tensor) -> Tensor:
-    """Return a kernel [c, 1, k, k] as the kernels want it: [k * k, c]."""
+    """Return a convolution kernel [c, 1, k, k] in the layout of the C code, [k * k, c]."""
     return weight.flatten(1).t().contiguous()
 
 
@@ -260,7 +260,7 @@ class _ScaleProject(Function):
 
 
 def _gradient(dy: Tensor, x: Tensor, weight: Tensor, *, which: int) -> Tensor:
-    """Return a gradient of a 1 x 1 convolution: of the map for `which` 0, of the weight for 1."""
+    """Return a gradient of a 1 x 1 convolution: with respect to the map for `which` 0, to the weight for 1."""
     mask = [which == 0, which == 1, False]
     return torch.ops.aten.convolution_backward(
         dy, x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, mask

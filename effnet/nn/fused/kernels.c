@@ -29,7 +29,7 @@ typedef float loose __attribute__((vector_size(LANES * 4), aligned(4)));
 
 enum { NONE, SILU, RELU, RELU6, HARD_SWISH };
 
-/* Rows that are summed in floats before they are added to doubles, and rows that are taken together. */
+/* Rows that are summed in floats before they are added to doubles, and rows that are processed together. */
 #define BLOCK 128
 #define ROWS 4
 
@@ -49,13 +49,13 @@ INLINE void store(float *p, vec v, long left) {
 
 INLINE vec same(float value) { return (vec){0} + value; }
 
-/* The processor's own minimum, maximum and reciprocal: what compilers make of comparisons and divisions is slower. */
+/* The processor's minimum, maximum and reciprocal: compiled comparisons and divisions are slower. */
 #if defined(__AVX512F__)
 INLINE vec least(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE vec most(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vec one_over(vec x) {
     vec r = (vec)_mm512_rcp14_ps((__m512)x);
-    return r * (2.0f - x * r); /* one step of Newton's makes 14 bits 24 */
+    return r * (2.0f - x * r); /* one Newton step turns 14 correct bits into 24 */
 }
 #elif defined(__AVX__)
 INLINE vec least(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
@@ -74,7 +74,7 @@ INLINE vec one_over(vec x) { return 1.0f / x; }
 
 INLINE vec clamp(vec x, float low, float high) { return least(most(x, same(low)), same(high)); }
 
-/* 1 where the mask holds, else 0. */
+/* 1 where the mask is set, else 0. */
 INLINE vec indicator(ivec mask) { return (vec)(mask & (ivec)same(1.0f)); }
 
 /* e^x for x in -87..88, to about 2 units in the last place: 2^i times a polynomial on -ln2/2..ln2/2. */
@@ -120,7 +120,7 @@ INLINE vec act_value(vec z, int act) {
     return act_both(z, act, &unused);
 }
 
-/* A pass over a map [n, rows, channels]; what a pass does not need is null. */
+/* The arguments of a pass over a map [n, rows, channels]; those that a pass does not need are null. */
 typedef struct {
     long n, rows, channels;
     const float *x, *dy, *dpool, *keep, *shortcut; /* maps, [n, channels], [n], map */
@@ -129,7 +129,7 @@ typedef struct {
     float *one, *two; /* sums [channels] of a thread */
 } Pass;
 
-/* What a pass does to `count` rows from row r, of image i, and to the channels of one vector. */
+/* The work of a pass on `count` rows from row r, of image i, and on the channels of one vector. */
 typedef void (*Visit)(const Pass *p, long r, long i, long c, long left, int count, int act);
 
 INLINE void visit_channels(const Pass *p, Visit visit, long r, long i, int count, int act) {
@@ -138,8 +138,8 @@ INLINE void visit_channels(const Pass *p, Visit visit, long r, long i, int count
     if (c < p->channels) visit(p, r, i, c, p->channels - c, count, act);
 }
 
-/* Rows are taken ROWS together and never of two images: what belongs to a channel or to an image is read once for all
-   of them. */
+/* Rows are processed ROWS at a time, never from two images: values per channel or per image are read once for all of
+   them. */
 INLINE void visit_rows(const Pass *p, Visit visit, long first, long end, int act) {
     for (long r = first; r < end;) {
         long i = r / p->rows, stop = (i + 1) * p->rows < end ? (i + 1) * p->rows : end;
@@ -177,7 +177,7 @@ static void gather(double *sums, long width, int threads) {
         for (long c = 0; c < width; c++) sums[c] += sums[t * width + c];
 }
 
-/* Two sums over all rows, by channel: sums [2, channels]; 0 where memory is out. */
+/* Two sums over all rows, by channel: sums [2, channels]; returns 0 if out of memory. */
 INLINE int sum_rows(const Pass *pass, Visit visit, double **sums, int act, int threads) {
     long width = 2 * pass->channels, all = pass->n * pass->rows;
     *sums = calloc((size_t)threads * width, sizeof(double));
@@ -213,7 +213,7 @@ INLINE void moments(const Pass *p, long r, long i, long c, long left, int count,
     store(p->two + c, two, left);
 }
 
-/* mean and biased variance [channels] of x [rows, channels]; 0 where memory is out. */
+/* mean and biased variance [channels] of x [rows, channels]; returns 0 if out of memory. */
 int effnet_moments(const float *x, long rows, long channels, float *mean, float *var, int threads) {
     Pass pass = {.n = 1, .rows = rows, .channels = channels, .x = x};
     double *sums;
@@ -249,7 +249,7 @@ int effnet_norm_act(const float *x, const float *scale, const float *shift, cons
                  .shortcut = shortcut, .y = y, .pool = pool};
     if (pool) memset(pool, 0, n * channels * sizeof(float));
     PARALLEL(threads) {
-        /* Whole images where their pools are wanted, else equal shares of all rows. */
+        /* Whole images if pools are requested, else equal shares of all rows. */
         long unit = pool ? rows : 1, units = n * rows / unit;
         visit_all(&pass, forward, begin_of(units, ME, ALL) * unit, begin_of(units, ME + 1, ALL) * unit, act);
     }
@@ -279,8 +279,8 @@ INLINE void backward_sums(const Pass *p, long r, long i, long c, long left, int 
     store(p->two + c, two, left);
 }
 
-/* dweight = sum of dz * xhat, dbias = sum of dz, where z = xhat * weight + bias and xhat = (x - mean) * inv. Where `y` is
-   not null it gets act(z). 0 where memory is out. */
+/* dweight = sum of dz * xhat, dbias = sum of dz, where z = xhat * weight + bias and xhat = (x - mean) * inv. If `y` is
+   not null, it gets act(z). Returns 0 if out of memory. */
 int effnet_norm_act_sums(const float *x, const float *dy, const float *dpool, const float *keep, const float *mean,
                          const float *inv, const float *weight, const float *bias, float *dweight, float *dbias,
                          float *y, long n, long rows, long channels, int act, int threads) {
@@ -313,7 +313,7 @@ INLINE void backward(const Pass *p, long r, long i, long c, long left, int count
 }
 
 /* dx of a norm with batch statistics (or with frozen ones: dweight and dbias null), after effnet_norm_act_sums. dx may be
-   dy. 0 where memory is out. */
+   dy. Returns 0 if out of memory. */
 int effnet_norm_act_backward(const float *x, const float *dy, const float *dpool, const float *keep,
                              const float *mean, const float *inv, const float *weight, const float *bias,
                              const float *dweight, const float *dbias, float *dx, long n, long rows, long channels,
@@ -366,7 +366,7 @@ INLINE void scale_backward(const Pass *p, long r, long i, long c, long left, int
     store(p->pool + i * p->channels + c, sum, left);
 }
 
-/* dy becomes dx = dy * gate, dgate the sum of dy * x over rows, and y = x * gate once more. */
+/* dy becomes dx = dy * gate, dgate the sum of dy * x over rows, and y = x * gate is recomputed. */
 int effnet_scale_backward(const float *x, const float *gate, float *dy, float *dgate, float *y, long n, long rows,
                           long channels, int threads) {
     Pass pass = {.n = n, .rows = rows, .channels = channels, .x = x, .scale = gate, .dx = dy, .pool = dgate, .y = y};

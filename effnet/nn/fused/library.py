@@ -1,4 +1,4 @@
-"""Loads the kernels, compiled on the machine that trains, once."""
+"""Load the kernels, compiled once on the training machine."""
 
 import ctypes
 import functools
@@ -33,7 +33,7 @@ _SIGNATURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """The loaded library, None if there is none, and what is not as it should be, on one line or empty."""
+    """The loaded library, or None, and a note on a problem, on one line or empty."""
 
     library: ctypes.CDLL | None = None
     note: str = ""
@@ -41,7 +41,7 @@ class Kernels:
 
 @functools.cache
 def find_kernels() -> Kernels:
-    """Return the compiled kernels; they are kept in the cache folder under source, compiler and processor."""
+    """Return the compiled kernels; they are cached by source, compiler and processor."""
     try:
         library, note = load_library(cache_folder(), tuple(_SIGNATURES))
         for name, arguments in _SIGNATURES.items():
@@ -50,10 +50,10 @@ def find_kernels() -> Kernels:
             function.restype = ctypes.c_int
     except (NoLibrary, OSError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        return Kernels(note=f"a CPU trains without effnet's own kernels, more slowly: {reason}")
+        return Kernels(note=f"CPU training is slower, without effnet's fused kernels: {reason}")
     return Kernels(library=library, note=note)
 
 
 def load_kernels() -> ctypes.CDLL | None:
-    """Return the compiled kernels, or None if there are none: no compiler, no OpenMP, no place for them."""
+    """Return the compiled kernels, or None if they are unavailable: no compiler, no OpenMP, no folder for them."""
     return find_kernels().library
