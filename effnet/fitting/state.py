@@ -121,7 +121,7 @@ def write_plan(plan: Plan, out: Path) -> None:
 
 
 def read_plan(out: Path) -> Plan | None:
-    """Return the plan in `out`, or None where there is none; raises InputError where it is damaged."""
+    """Return the plan in `out`, or None if there is none; raises InputError if it is damaged."""
     path = out / RUN / PLAN
     try:
         data = read_json(path)
@@ -172,7 +172,7 @@ def _changed(name: str, before: Any, now: Any) -> str:
 
 
 def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:
-    """Raise InputError where a resumed fit is asked for something else than the one it resumes."""
+    """Raise InputError if a resumed fit is asked for something else than the one it resumes."""
     options = json.loads(json.dumps(options))  # tuples are lists on the disk
     other = [
         _changed(key, plan.options.get(key), value) for key, value in options.items() if plan.options.get(key) != value

@@ -34,7 +34,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the whole report as JSON-able data; `report_images` says that report.html may show test images.
 
-    `time` is how the minutes were used, None where none were given.
+    `time` is how the minutes were used, None if none were given.
     """
     honoured = None if artifact.undecided else artifact.honoured
     last = {"name": artifact.spec.name, "honoured": honoured, "failures": list(artifact.failures)}

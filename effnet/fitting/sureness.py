@@ -10,7 +10,7 @@ _COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def mean_confidence(report: Mapping[str, Any]) -> float | None:
-    """Return how sure the model is of its answers to the test images on average, or None where that is absent."""
+    """Return how sure the model is of its answers to the test images on average, or None if that is absent."""
     bins = _bins(report, "sureness")
     images = sum(b["images"] for b in bins)
     return sum(b["images"] * b["confidence"] for b in bins) / images if images else None

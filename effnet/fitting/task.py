@@ -107,7 +107,7 @@ class Task:
 
     @property
     def time_limit(self) -> float | None:
-        """Minutes of training where no deadline says what is left for it; None where the number of epochs is fixed."""
+        """Minutes of training where no deadline says what is left for it; None if the number of epochs is fixed."""
         fixed = self.epochs or (self.minutes is None and self.asked.value("train.epochs"))
         return None if fixed else (self.minutes or DEFAULT_MINUTES) - self.trial_minutes
 
@@ -153,7 +153,7 @@ def check(task: Task) -> None:
 
 
 def _check_one_length(task: Task) -> None:
-    """Raise InputError where a fit is told twice how long to train; of `train`, flags come before its recipe."""
+    """Raise InputError if a fit is told twice how long to train; of `train`, flags come before its recipe."""
     asked = task.asked.settings.get("train.epochs")
     if task.network is None and asked is not None:
         for name in ("minutes", "epochs"):
@@ -182,7 +182,7 @@ def _check_numbers(task: Task) -> None:
 
 
 def _check_strategy(task: Task) -> None:
-    """Raise InputError where weights, strategy and model contradict each other."""
+    """Raise InputError if weights, strategy and model contradict each other."""
     known = get_args(Strategy)
     if task.strategy not in known:
         hint = nearest(task.strategy, known)
@@ -214,13 +214,13 @@ def _refuse_model(task: Task) -> None:
 
 
 def check_weights(task: Task) -> None:
-    """Raise InputError where the weights that a new fit shall begin with name nothing; nothing is fetched."""
+    """Raise InputError if the weights that a new fit shall begin with name nothing; nothing is fetched."""
     if task.weights not in ("none", "auto") and not isinstance(find_source(task.weights), Path):
         _refuse_model(task)
 
 
 def _check_writable(out: Path) -> None:
-    """Raise InputError where nothing can be written to `out`: after planning and training it would be too late."""
+    """Raise InputError if nothing can be written to `out`: after planning and training it would be too late."""
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     try:
         with tempfile.TemporaryFile(dir=parent):

@@ -166,7 +166,7 @@ def not_enough(what: str, *, needs: float, left: float) -> str:
 
 
 def time_report(minutes: float | None, plan: dict[str, Any], *, used: float, left_out: tuple[str, ...]) -> Any:
-    """Return what a report says of the minutes: their planned and their actual use; None where none were given."""
+    """Return what a report says of the minutes: their planned and their actual use; None if none were given."""
     if minutes is None:
         return None
     return {"minutes": minutes, "plan": plan, "used_seconds": round(used, 1), "left_out": list(left_out)}

@@ -54,7 +54,7 @@ _VIEWS_A_CLASS, _MOST_VIEWS = 50, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """A trained network and how it came about; `recipe` is None where only a head was trained.
+    """A trained network and how it came about; `recipe` is None if only a head was trained.
 
     `head` says how the head was trained, and on whose weights: what `_train_head` writes into head.safetensors.
     `validation` is there where the network is that head. `left_out` says what there was no time for.
@@ -130,7 +130,7 @@ def transfer(
 
     The head is this process's work, fine-tuning that of all `ranks`; it takes `epochs`, or what fits into `minutes`.
     `settings` change fields of its recipe by their dotted names. With a `pace` a deadline stands for `minutes`: `left`
-    returns the seconds that are left for all of it, and what cannot end by then is not begun. Raises WeightsError where
+    returns the seconds that are left for all of it, and what cannot end by then is not begun. Raises WeightsError if
     the weights cannot be had.
     """
     limit = _Limit(minutes=minutes, pace=pace, left=left)
@@ -218,7 +218,7 @@ def _finetune(
 
 
 def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:
-    """Return why training the whole network promises no more than the head alone; empty where it does."""
+    """Return why training the whole network promises no more than the head alone; empty if it does."""
     key, of_each = ("val_balanced_accuracy", " of each class, on average,") if balance.removed else ("val_accuracy", "")
     if facts[key] >= _GOOD_ENOUGH:
         return f"it gets at least {_GOOD_ENOUGH:.0%} of the validation images{of_each} right"
@@ -316,7 +316,7 @@ def _train_head(
 def _origin(found: Pretrained) -> dict[str, Any]:
     """Return whose the pretrained weights are: what a report and a model card must say of them.
 
-    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None where unknown.
+    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
     """
     entry = next((entry for entry in entries() if entry.id == found.published), None)
     return {

@@ -116,7 +116,7 @@ def moment(value: Any) -> str:
 
 
 def over(share: float | None) -> str:
-    """Say by how much a limit is exceeded, from measured / asked; None where nothing at all was allowed."""
+    """Say by how much a limit is exceeded, from measured / asked; None if nothing at all was allowed."""
     if share is None:
         return "none allowed"
     return f"{share:.3g} times the limit" if share >= 2 else f"{max(100 * (share - 1), 0.1):.1f}\xa0% over"

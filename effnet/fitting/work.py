@@ -72,7 +72,7 @@ def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[st
 def _extended(task: Task, plan: Plan) -> Plan:
     """Return the plan with more epochs where a resumed fit asks for more than it began with.
 
-    Everything else stays as it was. Raises InputError where fewer are asked for.
+    Everything else stays as it was. Raises InputError if fewer are asked for.
     """
     before, now = plan.options.get("epochs"), task.epochs
     if before is None or now is None or now == before:
@@ -118,7 +118,7 @@ def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
 
 
 def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
-    """Return the plan to go on with; raises InputError where `out` is in use and not to be resumed."""
+    """Return the plan to go on with; raises InputError if `out` is in use and not to be resumed."""
     out = task.out
     plan = read_plan(out) if resume else None
     # A fit that was killed before its plan was written leaves at most an empty run folder.
@@ -356,7 +356,7 @@ def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, f
 
 
 def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
-    """Return a sentence where the time that is left is not enough for another attempt; empty where it is."""
+    """Return a sentence where the time that is left is not enough for another attempt; empty if it is."""
     if not task.deadline.limited:
         return ""
     candidate = plan.candidates[plan.attempts[number].candidate]

@@ -28,7 +28,7 @@ _IMAGES = 2
 
 
 def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
-    """Return the precisions that `runtime` can be profiled in; raises InputError where it cannot be at all."""
+    """Return the precisions that `runtime` can be profiled in; raises InputError if it cannot be at all."""
     if runtime not in PRECISIONS:
         raise InputError(f"effnet can profile {', '.join(PRECISIONS)}; got {runtime!r}")
     return PRECISIONS[runtime]
@@ -41,7 +41,7 @@ def write_graph(
 
     `pair_stem` is as in Quantization.
     Without data, milliseconds for ONNX Runtime, OpenVINO (which reads ONNX as its own format) and LiteRT. Raises
-    InputError for what the runtime cannot have, MissingExtraError where a package that writes it is not installed.
+    InputError for what the runtime cannot have, MissingExtraError if a package that writes it is not installed.
     """
     formats = {f.precision: f for f in FORMATS.values() if f.runtime == runtime}
     if runtime not in PRECISIONS or precision not in formats:

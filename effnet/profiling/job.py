@@ -36,7 +36,7 @@ from effnet.runtime.formats import Precision, Runtime
 from effnet.system.bounds import MAX_THREADS, check_whole
 from effnet.system.lock import alone_in
 
-# Where the ratio of median to fastest run is read off, from the least on.
+# If the ratio of median to fastest run is read off, from the least on.
 _CALM_SHARE = 0.25
 Progress = Callable[[int, int], None]
 
@@ -95,7 +95,7 @@ class _State:
         write_whole(self.path, json.dumps({**data, "checksum": checksum(data)}))
 
     def load(self) -> None:
-        """Go on from what was saved; InputError where that was measured with other settings."""
+        """Go on from what was saved; InputError if that was measured with other settings."""
         data = read_checked(self.path, "an unfinished profile")
         for name, value in data["settings"].items():
             if self.settings.get(name) != value:
@@ -130,7 +130,7 @@ def profile_device(
 
     `precisions` are by default all that the runtime can be profiled in. What was measured is kept beside `out` until
     the profile is whole; with `resume` it goes on from there. Seconds done, of how many, go to `progress`. Raises
-    InputError for settings that cannot be, MissingExtraError where a package is not installed.
+    InputError for settings that cannot be, MissingExtraError if a package is not installed.
     """
     plan = plan or PLAN
     state = _prepare(out, runtime=runtime, threads=threads, precisions=precisions, plan=plan)
@@ -159,7 +159,7 @@ def _profile(out: Path, state: _State, plan: Plan, *, resume: bool, progress: Pr
 
 
 def _whole(out: Path, settings: dict[str, Any]) -> DeviceProfile:
-    """Return the profile at `out`, of which nothing is left to measure; InputError where it is another one."""
+    """Return the profile at `out`, of which nothing is left to measure; InputError if it is another one."""
     found = read_profile(out)
     has = (found.runtime, found.threads, sorted(found.precisions))
     asked = (settings["runtime"], settings["threads"], sorted(settings["precisions"]))

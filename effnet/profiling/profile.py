@@ -22,7 +22,7 @@ FORMAT = 1
 PACKAGES: dict[str, str] = {
     "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch",
 }  # fmt: skip
-# Where the median network took so much longer in its median visit than in its calmest, times cannot be told apart.
+# If the median network took so much longer in its median visit than in its calmest, times cannot be told apart.
 MOST_NOISE = 0.15
 # So much slower may the reference network be at the end than at the start: more means throttling.
 MOST_DRIFT = 0.10
@@ -36,7 +36,7 @@ MOST_ERROR = 0.08
 class Measured:
     """What one network took: a calm run's milliseconds, how far the median visit lay above the calmest, its memory.
 
-    `spread` is relative. `memory_mb` is the peak beyond the idle runtime in 10^6 bytes, None where it was not measured.
+    `spread` is relative. `memory_mb` is the peak beyond the idle runtime in 10^6 bytes, None if it was not measured.
     """
 
     spec: ArchSpec
@@ -56,7 +56,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """How steady the machine was: its frequency in MHz at start and end (None where the system does not tell), and
+    """How steady the machine was: its frequency in MHz at start and end (None if the system does not tell), and
     what the reference network took through the run, in ms and in order."""
 
     start_mhz: float | None = None
@@ -125,7 +125,7 @@ class DeviceProfile:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the profile should not be trusted, a sentence each; none where it can be."""
+        """Why the profile should not be trusted, a sentence each; none if it can be."""
         found = []
         if self.noise > MOST_NOISE:
             found.append(
@@ -149,7 +149,7 @@ def check_profile(
 ) -> tuple[str, ...]:
     """Return what to warn of where `profile` is to stand for this runtime, `threads` threads and precision.
 
-    `version` is the runtime's that will run the network, empty where it is not known. Raises InputError where the
+    `version` is the runtime's that will run the network, empty if it is not known. Raises InputError if the
     profile cannot match: times of another runtime, number of threads or precision say nothing.
     """
     if profile.runtime != runtime:
@@ -204,7 +204,7 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
 def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     """Return the profile at `path`.
 
-    Raises InputError where it is missing, truncated, changed since it was written, or of another format.
+    Raises InputError if it is missing, truncated, changed since it was written, or of another format.
     """
     data = read_checked(Path(path), "a device profile")
     try:
@@ -238,7 +238,7 @@ def measured_to_dict(row: Measured) -> dict[str, Any]:
 
 
 def measured_from_dict(data: Mapping[str, Any]) -> Measured:
-    """Return what `measured_to_dict` wrote; KeyError where a part is missing, InputError where one is no number."""
+    """Return what `measured_to_dict` wrote; KeyError if a part is missing, InputError if one is no number."""
     parts = {key: data[key] for key in ("precision", "latency_ms", "spread", "memory_mb")}
     return Measured(spec=spec_from_dict(data["spec"]), **parts)
 
@@ -250,7 +250,7 @@ def checksum(data: Mapping[str, Any]) -> str:
 
 
 def read_checked(path: Path, what: str) -> dict[str, Any]:
-    """Return the JSON object at `path` without its checksum; raises InputError where either is not as it must be."""
+    """Return the JSON object at `path` without its checksum; raises InputError if either is not as it must be."""
     try:
         data = read_json(path)
     except FileNotFoundError as error:

@@ -36,7 +36,7 @@ _FOLDS = 5
 class Predicted:
     """What a network should take: milliseconds an image, and peak memory beyond the idle runtime in 10^6 bytes.
 
-    `memory_mb` is None where the profile measured no memory in this precision.
+    `memory_mb` is None if the profile measured no memory in this precision.
     """
 
     latency_ms: float
@@ -177,7 +177,7 @@ def left_out_error(
 ) -> float | None:
     """Return the median error of predictions for the rows that count, each from a fit to the other folds' rows.
 
-    None where too few count.
+    None if too few count.
     """
     if sum(map(counts, rows)) < 2 * _FOLDS:
         return None

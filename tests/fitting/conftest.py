@@ -44,7 +44,7 @@ def spare_plots(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing where no plot is at stake."""
+    """Draw nothing if no plot is at stake."""
     spare_plots(monkeypatch)
 
 
