@@ -22,7 +22,7 @@ MAX_MEASUREMENTS = 50
 # Networks measured before the first prediction, spread over the range of MACs of each family.
 _FIRST_MEASUREMENTS = 2
 # A prediction must miss the budget by this share before a candidate is dropped unmeasured; each measured miss makes
-# predictions more trustworthy and reduces the share by the second number.
+# predictions more trustworthy and multiplies the share by the second number.
 _DOUBT, _DOUBT_FALLS = 0.25, 0.7
 # After the time limit of planning, a candidate is measured only if its predictions are this share below the budget.
 _SURELY = 0.15

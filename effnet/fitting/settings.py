@@ -64,7 +64,7 @@ def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool) -> T
 
 def relaxed(need: TrainingNeed) -> TrainingNeed:
     """Return the relaxed need, an eighth of `need`, if no network has time for the least number of epochs."""
-    speed, reason = need.images_per_second / _RELAXED, f"an eighth of what is needed: {need.reason}"
+    speed, reason = need.images_per_second / _RELAXED, f"an eighth of the required speed: {need.reason}"
     return TrainingNeed(images_per_second=speed, most_macs=need.most_macs, reason=reason)
 
 
@@ -123,7 +123,7 @@ def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...]
 
 
 def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means of the values in 0..1 and of their squares [channels]; a large image is summed piece by piece."""
+    """Return the means of the values in 0..1 and of their squares [channels]; large images are summed in pieces."""
     flat = image.reshape(-1, image.shape[2])
     sums = np.zeros((2, image.shape[2]))
     for start in range(0, len(flat), _PIECE_PIXELS):
@@ -135,7 +135,7 @@ def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def make_recipe(
     dataset: Dataset, spec: ArchSpec, *, epochs: int, short_side: int, memory_gb: float | None, seed: int
 ) -> Recipe:
-    """Return the recipe for training from scratch: augmentation by the images, batch size by their number and memory."""
+    """Return the recipe for training from scratch: augmentation by the images, batch size by number and memory."""
     batch_size = 64 if len(dataset.train) >= 2000 else 32
     while memory_gb and batch_size > 2 and _step_bytes(spec, batch_size) > _MEMORY_SHARE * memory_gb * 2**30:
         batch_size //= 2
@@ -162,7 +162,7 @@ def _step_bytes(spec: ArchSpec, batch_size: int) -> int:
 
 
 def finetune_recipe(recipe: Recipe, preprocess: Preprocess, *, num_train: int, epochs: int, folded: bool) -> Recipe:
-    """Return the recipe for fine-tuning: small learning rates, smaller ones in early layers, little regularization.
+    """Return the recipe for fine-tuning: small learning rates, smaller ones in early layers, mild regularization.
 
     `recipe` is the one for training from scratch, `preprocess` the preprocessing of the weights. BatchNorm keeps its
     statistics if few images would only blur them, and if it is `folded` away.

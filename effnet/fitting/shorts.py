@@ -31,7 +31,7 @@ class _Stopped(Exception):
 
 
 def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds: float) -> Score:
-    """Return a function that trains a candidate from scratch for about `seconds`: nine epochs on as many images as fit."""
+    """Return a function that trains a candidate for about `seconds`: nine epochs on as many images as that allows."""
 
     def score(candidate: Candidate, heard: Report) -> float:
         spec = candidate.spec
