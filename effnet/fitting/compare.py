@@ -105,10 +105,10 @@ def results(runs: Sequence[Run]) -> list[Result]:
         _result("Last training loss", _last(runs, "loss"), wording.significant),
         _result("Last validation loss", _last(runs, "val_loss"), wording.significant),
         _result("Training time", [run.seconds for run in runs], wording.duration, better=min),
-        _result("Training images a second", [run.images_per_second for run in runs], wording.significant, better=max),
+        _result("Training images per second", [run.images_per_second for run in runs], wording.significant, better=max),
         Result(label="Trained on", texts=[run.device or wording.ABSENT for run in runs], best=[False] * len(runs)),
         _result("Parameters", _measured(runs, "params"), wording.integer, better=min),
-        _result("MACs an image", _measured(runs, "macs"), wording.short, better=min),
+        _result("MACs per image", _measured(runs, "macs"), wording.short, better=min),
         *(
             _result(label, _measured(runs, key), lambda value, key=key: wording.quantity(value, key), better=min)
             for key, label in (("latency_ms", "Latency"), ("size_mb", "Size"), ("memory_mb", "Memory"))
