@@ -152,7 +152,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 def _save_learned(
     bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, task: Task
 ) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
-    """Write the learned network as a bundle with its fp32 ONNX file; return config, weights and calibration."""
+    """Write the trained network as a bundle with its fp32 ONNX file; return config, weights and calibration."""
     network = learned.training.model
     config = ModelConfig(
         arch=network.spec,

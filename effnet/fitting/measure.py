@@ -1,4 +1,4 @@
-"""How planning measures a network that nobody has trained."""
+"""Measurement of untrained networks during planning."""
 
 import math
 import tempfile

@@ -22,7 +22,7 @@ def method_sentence(report: Mapping[str, Any]) -> str:
         case "finetune":
             if best == 0:
                 kept = "; none was better than the head alone, which was kept"
-            found = f"A {head}, then all of it fine-tuned for {passes}{kept}."
+            found = f"A {head}, then the whole network fine-tuned for {passes}{kept}."
         case "scratch":
             found = f"Trained from scratch for {passes}{kept}."
         case _:

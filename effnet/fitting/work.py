@@ -178,7 +178,7 @@ def _check_recipe(task: Task, dataset: Dataset) -> None:
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if task.asked.value("augment.flip"):
-        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a mirror changes what these show."
+        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a flip changes what these show."
         if reason:
             task.say(f"The recipe flips images, but {reason} --set augment.flip=false turns flips off")
 

@@ -162,9 +162,9 @@ def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
     assert ran.code == 4
     assert ran.err == (
         "effnet: it is unknown whether the finished model meets the latency budget. The machine was busy: other "
-        "processes took 60% of the processor time, which hides the latency of 2 threads: end what else runs and measure "
-        f"again. Its fastest run took 0.77 ms, the median 4 ms; the budget is 1 ms. Model and report are in {out}; the same "
-        "command with --resume measures again\n"
+        "processes took 60% of the processor time, which hides the latency of 2 threads: end what else runs and "
+        f"measure again. Its fastest run took 0.77 ms, the median 4 ms; the budget is 1 ms. Model and report are in "
+        f"{out}; the same command with --resume measures again\n"
     )
     report = read_report(out)
     assert (report["honoured"], len(report["attempts"]), report["latency"]["waited"]) == (None, 1, 0.6)
