@@ -80,7 +80,8 @@ def test_the_page_of_a_head_says_whose_features_it_is_on_and_shows_no_learning_c
 def test_the_page_of_a_fine_tuned_network_compares_it_with_its_head(best, kept):
     some = pretrained(sample(), "finetune", best=best)
     page = check_page(report.render_html(some, images=[]))
-    sentence = "A head on the frozen features of timm/tf_efficientnet_lite0.in1k, then the whole network fine-tuned for 3 epochs; "
+    weights = "timm/tf_efficientnet_lite0.in1k"
+    sentence = f"A head on the frozen features of {weights}, then the whole network fine-tuned for 3 epochs; "
     assert sentence + kept in words_of(page)
     assert page.tags["svg"] == 4
     for quantity in ("loss", "accuracy"):
