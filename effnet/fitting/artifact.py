@@ -1,4 +1,4 @@
-"""One attempt: train, export, check, score and measure; then publish what came of it."""
+"""One attempt: train, export, check, score and measure; then publish the result."""
 
 import math
 import shutil
@@ -47,12 +47,12 @@ from effnet.training.state import network_for
 from effnet.weights.bundle import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.weights.labels import split_record
 
-# Images that the export is checked on: as many as eager can do within a second or two.
+# Number of images that the export is checked on: as many as eager PyTorch computes within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
-# Other processes can only slow a measurement down, so a miss is measured again, with pauses in seconds between,
-# before it counts: another half minute is little beside another training.
+# Other processes can only slow a measurement down, so a miss is re-measured, after these pauses in seconds, before it
+# counts: another half minute is little beside another training.
 _PAUSES = (0, 1, 2, 4, 6, 8, 10)
-# So many times as long as the measurement before, one may take that goes on while others disturb it.
+# A measurement that is extended under background load may take this many times as long as the one before.
 _MORE_PATIENT = 3.0
 
 
@@ -60,12 +60,12 @@ _MORE_PATIENT = 3.0
 class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
-    `measurements` are all that were made of the file, `measured` the one that counts; of it, what `predicted` names is
-    what the profile of another device says. `deployed` is the file. `changes` say what was made of the network that
-    was learned, as `fitting.change` has it. `seconds` is what training, over all its sessions, and this proof took.
-    `undecided` says why it cannot be told whether the latency was kept, which is all that may be missed then; empty if
-    it can be told. `balance` is how rare classes were made to count as much as frequent ones.
-    `left_out` says what there was no time for.
+    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted` names
+    come from the profile of another device. `deployed` is the file. `changes` lists the modifications of the trained
+    network, as `fitting.change` returns them. `seconds` is the time of training, over all its sessions, and of this
+    proof. `undecided` says why it is unknown whether the latency budget is met, which is then the only possible miss;
+    empty if it is known. `balance` is the method that gives rare classes the same weight as frequent ones.
+    `left_out` lists the steps for which there was no time.
     """
 
     folder: Path
@@ -88,14 +88,14 @@ class Artifact:
 
     @property
     def honoured(self) -> bool:
-        """Whether every budget was kept."""
+        """Whether every budget is met."""
         return not self.failures
 
 
 def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Artifact:
-    """Train a candidate in `folder`, or goes on with what is there, and measures the file that comes out.
+    """Train a candidate in `folder`, or resume its training there, then export it and measure the file.
 
-    With an attempt that is not from scratch, the network begins with the candidate's pretrained weights.
+    Unless the attempt trains from scratch, the network starts from the candidate's pretrained weights.
     """
     abstain = task.abstain
     learned = _learn(candidate, attempt, dataset, folder=folder, task=task)
@@ -109,7 +109,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
         config, calibration = _calibrated(config, state, dataset, None, abstain, folder=bundle)
     deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
-    if deployed.path != bundle / ONNX:  # it is what others are compared with, and proven as well
+    if deployed.path != bundle / ONNX:  # the reference of other formats, so it is proven as well
         _check(bundle, config, state, dataset, format="onnx")
     if deployed.state is not state:
         save_bundle(bundle, deployed.config, deployed.state)
@@ -120,7 +120,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     score = evaluate(
         Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
     )
-    # The reports are still to be drawn.
+    # The reports are written after this.
     timing, measured, measurements, predicted = _figures(deployed, task, until=task.deadline.earlier(task.pace.report))
     if timing.busy and "latency_ms" not in predicted:
         task.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
@@ -152,7 +152,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 def _save_learned(
     bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, task: Task
 ) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
-    """Write the learned network as a bundle with its 32-bit ONNX file; returns config, weights and calibration."""
+    """Write the trained network as a bundle with its fp32 ONNX file; return config, weights and calibration."""
     network = learned.training.model
     config = ModelConfig(
         arch=network.spec,
@@ -170,7 +170,7 @@ def _save_learned(
 
 
 def _balance(attempt: Attempt, learned: Learned) -> Balance:
-    """Return how classes were balanced; of a head, which has no recipe of its own, the attempt's says so."""
+    """Return the class balancing; a head has no recipe of its own, so it comes from the attempt's."""
     return (learned.recipe or attempt.recipe).balance
 
 
@@ -251,15 +251,15 @@ def _calibrated(
     *,
     folder: Path,
 ) -> tuple[ModelConfig, Calibration]:
-    """Return the config with the temperature and threshold that suit the validation images.
+    """Return the config with the temperature and threshold calibrated on the validation images.
 
-    The bundle `folder` gets it, and its file. `validation` are the network's answers, where they are known already.
+    The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
     """
     config, val = replace(config, temperature=1.0, threshold=None), dataset.val
     if validation is not None:
         probabilities, indices = softmax(validation.logits, axis=1), validation.indices
     elif len(val):
-        write_config(config, folder)  # it names no file: the one that lies there changes
+        write_config(config, folder)  # without a digest: the file in the folder changes
         export_onnx(folder, config, state)
         probabilities, indices = predict_split(Predictor(folder), val)
     else:
@@ -278,7 +278,7 @@ def _calibrated(
 def _figures(
     deployed: Deployed, task: Task, *, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
-    """Return what was measured of the file, with another device's predictions in place of what they tell."""
+    """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
     device, spec = device_of(task), deployed.config.arch
     here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
     timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads, until=until)
@@ -291,10 +291,11 @@ def _figures(
 def _measure(
     path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
-    """Measure the file, and again while it misses the budget on latency or memory; the last says all of them.
+    """Measure the file, and re-measure it while it misses the budget on latency or memory.
 
-    No measurement begins that might end after `until`; the first always does.
-    Returned is the first measurement that keeps the budget or, where none does, the one that misses least.
+    Return the timing and figures that count, and all measurements. Those that count are of the first measurement that
+    meets the budget or, if none does, of the one nearest to it. No measurement that might end after `until` is begun,
+    except the first.
     """
     total, calm = cost(spec), math.inf
     found: list[tuple[Timing, dict[str, float]]] = []
@@ -309,19 +310,19 @@ def _measure(
         took = until.clock() - start
         counts = {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
         found.append((timing, {"latency_ms": timing.p50_ms, **counts, "memory_mb": timing.memory_mb}))
-        # What is counted stays as it is however often it is looked at.
+        # Counts do not change however often they are measured.
         if failures(budget, counts) or not failures(budget, found[-1][1]):
             break
-        # A second look goes on for as long as a neighbour disturbs it.
+        # A second measurement is extended while there is background load.
         calm = min(calm, calm_pace_ms(threads))
     timing, measured = min(found, key=lambda pair: share(budget, pair[1]))
-    # No run of any of them was faster than what the file takes.
+    # The fastest run of all measurements is the least latency of the file.
     timing = replace(timing, least_ms=min(each.least_ms for each, _ in found))
     return timing, measured, tuple(values | {"waited": round(each.waited, 3)} for each, values in found)
 
 
 def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
-    """Return what to say if other processes hide whether the latency is kept, and nothing else is missed."""
+    """Return a sentence if background load hides whether the latency budget is met and nothing else is missed."""
     over = failures(budget, measured)
     kept_at_least = not failures(budget, measured | {"latency_ms": timing.least_ms})
     if not (over and missed == over and kept_at_least and timing.uncertain):
@@ -329,18 +330,18 @@ def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], misse
     least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)
     return (
         f"{busy_sentence(timing.waited, threads=timing.threads, uncertain=True)}. Its fastest run took {least}, the "
-        f"median {most}, and {say('latency_ms', budget.latency_ms)} are allowed"
+        f"median {most}; the budget is {say('latency_ms', budget.latency_ms)}"
     )
 
 
 def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
-    """Move the bundle's files into `out` and writes the reports beside them."""
+    """Move the bundle's files into `out` and write the reports beside them."""
     found = artifact.deployed.format
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
         with written_whole(out / name) as beside:
             shutil.copyfile(artifact.folder / name, beside)
     write_split(split_record(dataset), out)
-    # It comes last: with it the folder is a bundle.
+    # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     write_report(report, out, images=_images(artifact, dataset) if report["report_images"] else ())
 

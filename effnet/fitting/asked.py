@@ -1,4 +1,4 @@
-"""The recipe that a user asked for, if any, and what of it was changed on the way."""
+"""The recipe and the recipe settings that the user requested, if any."""
 
 import json
 import os
@@ -19,9 +19,9 @@ BALANCE = "balance.method"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A `recipe` with its `settings` in it, under the `name` that it was asked for; None where effnet is to choose.
+    """A `recipe` with the `settings` applied, and the `name` it was requested by; None if effnet chooses it.
 
-    `settings` are fields by their dotted names; they change what effnet chooses, too.
+    `settings` are fields by their dotted names; they also override the recipe that effnet chooses.
     """
 
     name: str = ""
@@ -29,26 +29,26 @@ class Asked:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(self, chosen: Recipe, *, epochs: int, seed: int) -> Recipe:
-        """Return the recipe to train with; `chosen` is what it would be had nobody asked."""
+        """Return the recipe to train with; `chosen` is the one to use if the user requested none."""
         values = {**self.settings, "train.epochs": epochs, "train.seed": seed}
         return with_values(self.recipe or chosen, values)
 
     def value(self, dotted: str) -> Any:
-        """Return what was asked for a field, None where it is left to effnet."""
+        """Return the requested value of a field, None if effnet chooses it."""
         if self.recipe is None:
             return self.settings.get(dotted)
         return _flat(self.recipe.to_dict())[dotted]
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a resumed fit must repeat: every field, so that it can say which one differs."""
+        """The options that a resumed fit must repeat: every field, so that an error can name the one that differs."""
         fields = _flat(self.recipe.to_dict(), "recipe.") if self.recipe else {}
         name = self.name or (self.recipe.name if self.recipe else None)
         return {"recipe": name, "settings": dict(self.settings) or None} | fields
 
 
 def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, Any] | None, *, spec: ArchSpec) -> Asked:
-    """Return what was asked, read and checked; raises InputError where it is no recipe."""
+    """Return the requested recipe, read and checked; raise InputError if it is no recipe."""
     settings = dict(settings or {})
     if recipe is None:
         return ask_settings(settings)
@@ -58,14 +58,14 @@ def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, A
 
 
 def ask_settings(settings: Mapping[str, Any] | None) -> Asked:
-    """Return what was asked of the recipe that effnet chooses, checked; raises InputError for what is no field."""
+    """Return the overrides of the recipe that effnet chooses, checked; raise InputError for an unknown field."""
     settings = dict(settings or {})
     with_values(Recipe(), settings)
     return Asked(settings=settings)
 
 
 def with_balance(settings: Mapping[str, Any] | None, balance: str | None) -> dict[str, Any]:
-    """Return the settings with `balance`, where given, in its field; raises InputError where they ask for another."""
+    """Return the settings with `balance`, if given, in its field; raise InputError if they contain another value."""
     settings = dict(settings or {})
     if balance is None:
         return settings
@@ -84,7 +84,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def command_words(asked: Asked, *, run: Path) -> list[str]:
-    """Return the words of a command line that ask for the same; `run` is the folder that keeps the recipe."""
+    """Return the command-line options that request the same; `run` is the folder that holds the recipe."""
     if asked.recipe is not None and not asked.name:
         return ["--recipe", str(run / RECIPE)]
     words = ["--recipe", asked.name] if asked.name else []

@@ -1,4 +1,4 @@
-"""Which pretrained networks a fit can begin with, and in which order they are worth trying."""
+"""The pretrained networks that a fit can start from, ordered by expected accuracy."""
 
 import dataclasses
 import math
@@ -26,33 +26,35 @@ from effnet.weights.catalog import PublishedWeights, entries, preprocess_of
 from effnet.weights.download import cached
 from effnet.weights.pretrained import Pretrained
 
-# Smaller images than this hold too little of what networks for photographs have learned to see.
+# Images smaller than this are too small for the features that networks learned on photographs.
 LEAST_SIDE = 48
 _RESOLUTIONS = (64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 384, 448, 512, 600)
-# What a network loses that sees images of half its resolution, in points of accuracy, and how that grows with the
-# octaves: linear probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders what is tried.
+# Accuracy lost at half the resolution, in percentage points, and the exponent of its growth with the octaves: linear
+# probes of Lite0 at 224 to 96 pixels (benchmarks/probe.py). It only orders the candidates.
 _POINTS, _POWER = 8.0, 1.5
-# What fewer bits may lose, in points: no more than half, or the file is refused; usually less. It orders, too.
+# Accuracy lost by quantization, in percentage points: at most half a point, or the file is refused; usually less. It
+# only orders the candidates.
 _LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.1, "w8": 0.1, "int8": 0.3}
 
-# What another activation may lose, after recovery; a guess.
+# Accuracy lost by another activation after fine-tuning, in percentage points; a guess.
 _REPLACED_POINTS = 1.0
-# The spread of the logarithms of what a width's channels are worth: the median over Lite0's widths, by their Taylor
+# The standard deviation of the log importance of a layer's channels: the median over Lite0's layers, by their Taylor
 # importance on imagenette_mini at 128 pixels (from 0.2 to 8.4).
 _SPREAD = 1.7
-# Assumed for weights whose accuracy nobody published.
+# Assumed for weights without a published accuracy.
 _UNKNOWN_TOP1 = 75.0
 # Keras' and TensorFlow's weights are on the hub as timm's, and lukemelas' are TensorFlow's.
 _DOWNLOADED = ("timm", "torchvision")
-# Classes of the pretraining: weights for others transfer as well, but come with heads of twenty thousand.
+# Numbers of classes of the pretraining: weights with others transfer as well, but have heads of 20 000 classes.
 _CLASSES = (1000, 1001)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a network that knows the classes: the share of a count that stays, perhaps another activation.
+    """A modification of a network already trained on these classes: pruning to a share, or another activation.
 
-    `points` of accuracy may go with it, after recovery; they only order what is tried.
+    `kept` is the share of `count` that stays. `points` is the expected accuracy loss after fine-tuning, in percentage
+    points; it only orders the candidates.
     """
 
     count: Count = "macs"
@@ -61,7 +63,7 @@ class Change:
     activation: Activation | None = None
 
     def in_words(self) -> str:
-        """Return what a candidate's name says of it."""
+        """Return the modification as part of a candidate's name."""
         pruned = f"pruned to {self.kept:.0%} of {self.count}" if self.kept < 1 else ""
         return ", ".join(filter(None, (f"with {self.activation}" if self.activation else "", pruned)))
 
@@ -70,7 +72,7 @@ _NONE = Change()
 
 
 # Lite0 on imagenette_mini lost 0.7 points with 88 % of its parameters, at 128 pixels, and 15 with half of its MACs
-# after 40 epochs; what lies between is a guess. Where there are more images than its 600, less should be lost.
+# after 40 epochs; the values between are a guess. With more than its 600 images the loss should be smaller.
 LIGHT_CHANGES = (Change("params", 0.91, 0.2), Change("params", 0.88, 0.3))  # those that need no training
 CHANGES = (
     *LIGHT_CHANGES, Change("params", 0.75, 1.5), Change("macs", 0.85, 3.0), Change("macs", 0.7, 8.0),
@@ -80,10 +82,10 @@ CHANGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """One pretrained network: the id or path that `load_pretrained` takes, and what is known of it before it is read.
+    """One pretrained network: the id or path that `load_pretrained` takes, and its facts known before it is read.
 
     `label` is short enough for a table. `spec` has the classes and channels of the data; its resolution is the one
-    that the weights were tested at.
+    at which the weights were tested.
     """
 
     source: str
@@ -145,7 +147,7 @@ def _offer(
 
 
 def changes_of(spec: ArchSpec, *, can_train: bool) -> tuple[Change, ...]:
-    """Return what may become of a network that knows the classes; without training little."""
+    """Return the modifications of a network already trained on these classes; without training only light ones."""
     if not can_train:
         return LIGHT_CHANGES
     replaced = [
@@ -161,8 +163,8 @@ def list_pretrained(
 ) -> list[Candidate]:
     """Return every offer at its own and at smaller resolutions, in every precision, the most accurate first.
 
-    What is expected of their accuracy orders them. With `changes` there are those too that these make of them: about
-    how wide pruned ones are is known, which channels stay is not.
+    They are ordered by expected accuracy. With `changes`, modified networks are included: the approximate widths of
+    pruned networks are known, the channels that stay are not.
     """
     found: list[tuple[float, Candidate]] = []
     shapes = [(offer, change, changed(offer.spec, change)) for offer in offers for change in (_NONE, *changes)]
@@ -187,13 +189,13 @@ def list_pretrained(
 
 
 def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> float:
-    """Return what orders pretrained networks: the published accuracy, less for images smaller than in training."""
+    """Return the score that orders pretrained networks: published accuracy, reduced for smaller inputs."""
     octaves = max(0.0, math.log2(native / resolution))
     return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
 
 
 def changed(spec: ArchSpec, change: Change) -> ArchSpec | None:
-    """Return about the network that a change leaves, whatever the weights; None where it cannot be pruned so far."""
+    """Return the approximate network after a change, whatever the weights; None if it cannot be pruned that far."""
     try:
         left = spec if change.kept == 1 else slimmed(spec, change.count, change.kept)
     except BudgetError:
@@ -203,10 +205,10 @@ def changed(spec: ArchSpec, change: Change) -> ArchSpec | None:
 
 @lru_cache(maxsize=256)
 def slimmed(spec: ArchSpec, count: Count, kept: float) -> ArchSpec:
-    """Return about the network that pruning to a share of the MACs or parameters leaves, whatever the weights.
+    """Return the approximate network after pruning to a share of the MACs or parameters, whatever the weights.
 
-    Where all stages lose the same share of channels, as `scope_of` says for MACs, it is that network. Where channels
-    are weighed by their parameters, theirs is the spread of importance that trained networks have.
+    If all stages lose the same share of channels, as for MACs (see `scope_of`), it is exact. For parameters, the
+    importance of channels is drawn with the spread that trained networks have.
     """
     limit, scope = kept * count_of(spec, count), scope_of(count)
     if scope == "stage":
@@ -219,5 +221,5 @@ def slimmed(spec: ArchSpec, count: Count, kept: float) -> ArchSpec:
 
 
 def scope_of(count: Count) -> Scope:
-    """Return how pruning sets its threshold: parameters are taken where they matter least, MACs from all stages."""
+    """Return the scope of the pruning threshold: global for parameters, one per stage for MACs."""
     return "global" if count == "params" else "stage"

@@ -1,4 +1,4 @@
-"""The device budget: what was asked, what was measured, and whether it was kept."""
+"""The device budget: its limits, the measured figures, and whether they meet it."""
 
 import dataclasses
 import math
@@ -10,14 +10,14 @@ from effnet.errors import InputError
 from effnet.system.bounds import MAX_AMOUNT, check_positive
 from effnet.system.text import brief
 
-# The share of each budget that planning leaves free: a measurement on another day differs, and of a finished file a
-# few layers may stay float. Counts stay as they are.
+# The share of each budget that planning leaves free: a measurement on another day differs, and a few layers of the
+# finished file may stay float. Counts are exact.
 MARGINS = {"latency_ms": 0.10, "memory_mb": 0.10, "size_mb": 0.02, "params": 0.0, "macs": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The most that each may be; None where nothing was asked.
+    """The upper limit of each figure; None if it is not limited.
 
     `latency_ms` is the median time of one image in ONNX Runtime, `size_mb` that of the ONNX file and `memory_mb` the
     peak memory of the model beyond the idle runtime, both in 10^6 bytes; `params` and `macs` are counts.
@@ -35,11 +35,11 @@ class Budget:
                 check_positive(f"the budget of {LABELS[name]}", value)
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return all five, None where nothing was asked."""
+        """Return all five limits, None if not limited."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def asked(self) -> dict[str, float]:
-        """Return those that were asked."""
+        """Return the limits that are set."""
         return {name: value for name, value in self.to_dict().items() if value is not None}
 
 
@@ -54,7 +54,7 @@ _UNITS = {"latency_ms": " ms", "size_mb": " MB", "memory_mb": " MB"}
 
 
 def say(name: str, value: float, *, digits: int = 3) -> str:
-    """Return a value of the budget with its unit, for a sentence; counts are exact, others have `digits`."""
+    """Return a value of the budget with its unit, for a sentence; counts are exact, others have `digits` digits."""
     if name in ("params", "macs"):
         return f"{value:,.0f}"
     number = f"{value:.{digits}g}"
@@ -63,7 +63,7 @@ def say(name: str, value: float, *, digits: int = 3) -> str:
 
 
 def say_apart(name: str, first: float, second: float) -> tuple[str, str]:
-    """Return two values of the budget with as many digits as tell them apart."""
+    """Return two values of the budget with enough digits to distinguish them."""
     for digits in range(3, 17):
         texts = say(name, first, digits=digits), say(name, second, digits=digits)
         if texts[0] != texts[1] or first == second:
@@ -72,7 +72,7 @@ def say_apart(name: str, first: float, second: float) -> tuple[str, str]:
 
 
 def say_at_least(name: str, value: float) -> str:
-    """Return a value of the budget rounded up to three digits, so that asking for it is enough."""
+    """Return a value of the budget rounded up to three digits, so that a budget of it suffices."""
     if name in ("params", "macs"):
         return say(name, math.ceil(value))
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -80,9 +80,9 @@ def say_at_least(name: str, value: float) -> str:
 
 
 def failures(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> tuple[str, ...]:
-    """Return a sentence for each budget that `measured` exceeds, with its margin left free while `planning`.
+    """Return a sentence for each budget that `measured` exceeds; `planning` leaves the margin free.
 
-    What has not been measured, None or absent, does not exceed anything.
+    A figure that has not been measured, None or absent, exceeds nothing.
     """
     found = []
     for name, limit in budget.asked().items():
@@ -96,9 +96,9 @@ def failures(budget: Budget, measured: Mapping[str, float | None], *, planning: 
 
 
 def share(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> float:
-    """Return the share of the budget, with its margins left free while `planning`, that `measured` takes.
+    """Return the share of the budget that `measured` uses; `planning` leaves the margins free.
 
-    Of several limits it is the largest share, above 1 where one is exceeded; what has not been measured takes nothing.
+    With several limits it is the largest share, above 1 if one is exceeded; unmeasured figures count as zero.
     """
     shares = [
         (measured.get(name) or 0.0) / (limit * (1 - MARGINS[name] * planning)) for name, limit in budget.asked().items()
@@ -111,11 +111,11 @@ _POWERS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
 def parse_amount(text: str) -> float:
-    """Return the count that a text such as 300M, 1.5G or 5k stands for; raises InputError for any other."""
+    """Return the count that a text such as 300M, 1.5G or 5k stands for; raise InputError for any other."""
     found = _AMOUNT.fullmatch(text)
     if not found:
         raise InputError(
-            f"an amount must be a positive number with k, M, G or nothing behind it, such as 1.5M; got {brief(text)}"
+            f"an amount must be a positive number, with k, M or G after it or nothing, such as 1.5M; got {brief(text)}"
         )
     amount = float(found[1]) * _POWERS[found[2].lower()]
     if amount > MAX_AMOUNT:

@@ -1,4 +1,4 @@
-"""The networks that a plan chooses from: families x activation x phi x resolution x precision."""
+"""The networks that a plan chooses from: family x activation x phi x resolution x precision."""
 
 import dataclasses
 import math
@@ -18,13 +18,13 @@ from effnet.runtime.formats import Precision
 Status = Literal["listed", "rejected", "unmeasured", "fits", "taken", "failed"]
 
 FAMILIES = ("b0", "lite0", "v2_b0")
-# Functions that runtimes do faster than SiLU and sigmoid, in 8 bits above all; which ones depends on the runtime.
+# Activations that runtimes compute faster than SiLU and sigmoid, above all in int8; which ones depends on the runtime.
 _VARIANTS: tuple[tuple[str, Activation, Gate], ...] = (
     ("b0", "relu6", "hard_sigmoid"),
     ("b0", "hard_swish", "hard_sigmoid"),
 )
-# What a network's MACs are worth beside the same network's with SiLU in 32 bits. A rule of thumb: it only orders what
-# is tried; trials and the finished file decide.
+# The value of a network's MACs relative to the same network with SiLU in fp32. A rule of thumb: it only orders the
+# candidates; trials and the finished file decide.
 _WORTH_ACTIVATION = {"relu6": 0.85, "hard_swish": 0.97}
 WORTH_PRECISION: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "bf16": 0.97, "w8": 0.98, "int8": 0.85}
 # Finer where most devices are.
@@ -33,9 +33,9 @@ PHIS = (
     -16, -20, -24, -32,
 )  # fmt: skip
 RESOLUTIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
-# Below this phi, stages and expansion may go as well: widths have nothing left to give.
+# Below this phi, stages and expansion may be reduced as well: widths cannot shrink further.
 _SLIM_BELOW, _SLIM_EXPAND, _LEAST_STAGES = -16, 3, 3
-# Strides may go for images of this shorter side at the most, and for inputs that show nearly all their pixels.
+# Strides may be removed for images of at most this shorter side, and for inputs that show nearly all their pixels.
 _SMALL, _NEARLY_ALL = 64, 0.75
 _KNOWN = (
     "family",
@@ -54,25 +54,25 @@ _KNOWN = (
     "worth",
     "waited",
 )
-# What its weights take in a file.
+# The type in which a file stores the weights.
 _STORED_AS: dict[Precision, Literal["fp32", "fp16", "int8"]] = {
     "fp32": "fp32", "fp16": "fp16", "bf16": "fp16", "w8": "int8", "int8": "int8",
 }  # fmt: skip
-# How far a network's input may lie from the resolution that compound scaling pairs with its phi.
+# The range of a network's input relative to the resolution that compound scaling pairs with its phi.
 _LEAST_RATIO, _MOST_RATIO, _LEAST_PAIRED = 0.6, 3.0, 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One network that the plan considers, what is known of it, and what became of it.
+    """One network that the plan considers, its known figures and its status.
 
     `latency_ms`, `memory_mb` are None until measured; `size_mb` is the size of the weights until then. `weights` are
-    the pretrained ones that it begins with, as an id or a path, and `preprocess` is what they expect; empty and None
-    for fresh ones. `precision` is that of the file on the device. `kept` is the share of the MACs or parameters, as
-    `kept_of` says, of its weights' network, `whole`, that pruning leaves; 1 and None without pruning. Of two candidates
-    the one with more MACs times `worth` is expected to be more accurate. `trial_accuracy` is that of a short training,
-    of so many rounds; None without one. `waited` is the share of the processor time that other processes took while
-    it was measured.
+    its pretrained weights, as an id or a path, and `preprocess` is the preprocessing that they expect; empty and None
+    for training from scratch. `precision` is that of the file on the device. `kept` is the share of `kept_of` (MACs or
+    parameters) that pruning leaves of `whole`, the network of its weights; 1 and None without pruning. Of two
+    candidates the one with more MACs times `worth` is expected to be more accurate. `trial_accuracy` is the validation
+    accuracy of a trial of `trial_rounds` rounds; None without one. `waited` is the share of the processor time that
+    other processes took while it was measured.
     """
 
     spec: ArchSpec
@@ -97,12 +97,12 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """The network's name, and the precision where that is not 32 bits."""
+        """The network's name, and the precision unless it is fp32."""
         return self.spec.name + ("" if self.precision == "fp32" else f" in {self.precision}")
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """What is known of it, under the names of the budget."""
+        """Its known figures, by the keys of the budget."""
         return {
             "latency_ms": self.latency_ms,
             "params": self.cost.params,
@@ -141,7 +141,7 @@ class Candidate:
 
 
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:
-    """Return the candidate that `to_dict` wrote; raises InputError for a value that it cannot have written."""
+    """Return the candidate that `to_dict` wrote; raise InputError for a value that it cannot have written."""
     spec = spec_from_dict(data["spec"])
     known = {key: data[key] for key in _KNOWN}
     _check_known(known)
@@ -177,10 +177,10 @@ def list_candidates(
 ) -> list[Candidate]:
     """Return every network worth considering for images of this shorter side, most promising first.
 
-    That is by MACs, in the first place; see `worth`.
+    They are ordered by MACs times `worth`.
 
     Inputs are never much larger than the images, nor far from the resolution that compound scaling pairs
-    with the network's phi. For small images strides are removed, so that the last map is not a single pixel;
+    with the network's phi. For small images strides are removed, so that the last feature map is not a single pixel;
     for large ones never: MACs are better spent on pixels of the image than on an enlarged thumbnail.
     """
     found: dict[ArchSpec, Candidate] = {}
@@ -202,19 +202,19 @@ def by_promise(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def in_precision(candidate: Candidate, precision: Precision) -> Candidate:
-    """Return a candidate as a file of this precision."""
+    """Return a candidate with its file in this precision."""
     worth = candidate.worth * WORTH_PRECISION[precision] / WORTH_PRECISION[candidate.precision]
     found = dataclasses.replace(candidate, precision=precision, worth=worth)
     return dataclasses.replace(found, size_mb=weights_mb(found))
 
 
 def weights_mb(candidate: Candidate) -> float:
-    """Return the size of a candidate's weights alone, in 10^6 bytes, as its file stores them."""
+    """Return the size of a candidate's weights, in 10^6 bytes, as its file stores them."""
     return candidate.cost.weight_bytes(_STORED_AS[candidate.precision]) / 1e6
 
 
 def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple[str, ArchSpec]]:
-    """Yield the families' first networks, and with `variants` those with other functions, each with its name."""
+    """Yield each family's base network, and with `variants` those with other activations, each with its name."""
     for family in FAMILIES:
         base = get_spec(family, num_classes=num_classes, in_channels=channels)
         yield family, dataclasses.replace(base, padding="symmetric")
@@ -225,7 +225,7 @@ def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple
 
 
 def _resolutions(short_side: int, phi: float) -> list[int]:
-    """Return the inputs that suit the images; of small images only the tiniest networks waste pixels."""
+    """Return the resolutions that suit the images; only the tiniest networks downscale small images."""
     least = min(128, short_side) / 4
     if short_side <= _SMALL and phi > _SLIM_BELOW:
         least = _NEARLY_ALL * short_side
@@ -233,7 +233,7 @@ def _resolutions(short_side: int, phi: float) -> list[int]:
 
 
 def _shapes(spec: ArchSpec, phi: float) -> Iterator[tuple[ArchSpec, str]]:
-    """Yield a scaled network and, where widths have nothing left to give, slimmer ones, each with its note."""
+    """Yield a scaled network and, if widths cannot shrink further, slimmer ones, each with its note."""
     yield spec, ""
     if phi < _SLIM_BELOW:
         slim = with_expand_ratio(spec, _SLIM_EXPAND)
@@ -244,7 +244,7 @@ def _shapes(spec: ArchSpec, phi: float) -> Iterator[tuple[ArchSpec, str]]:
 
 
 def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_strides: bool) -> Iterator[ArchSpec]:
-    """Yield `shaped` at one resolution, with a last map of at least 4 pixels and of at least 2."""
+    """Yield `shaped` at one resolution, with a last feature map of at least 4 pixels and of at least 2."""
     paired = max(_LEAST_PAIRED, 224 * GAMMA**phi)
     whole = shaped.total_stride
     for least_map in (4, 2):
@@ -252,13 +252,13 @@ def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_
         if stride < whole and not may_remove_strides:
             continue
         spec = dataclasses.replace(with_total_stride(shaped, stride), resolution=resolution)
-        seen_as = resolution * whole / spec.total_stride  # the same maps as with all strides at this input
+        seen_as = resolution * whole / spec.total_stride  # with all strides, this input gives the same feature maps
         if _LEAST_RATIO <= seen_as / paired <= _MOST_RATIO:
             yield spec
 
 
 def only_candidate(spec: ArchSpec) -> Candidate:
-    """Return a network that somebody chose by hand."""
+    """Return the candidate of a network that the user named."""
     return _candidate(spec, spec.name, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What a plan makes of a network that has learned: fewer channels, another activation."""
+"""Modifications of a trained network: pruned channels, another activation."""
 
 import shutil
 from contextlib import suppress
@@ -17,21 +17,21 @@ from effnet.fitting.task import Task
 from effnet.fitting.timetable import Use, use_of
 from effnet.system.files import read_json
 
-# The bundle of the changed network, beside that of the whole one, and the copy of it that a file is deployed in.
+# The bundle of the changed network, beside that of the whole one, and its copy that deployment writes to.
 _CHANGED, _DEPLOYED = "changed", "deployed"
-# Steps of pruning, and the share that a single one may leave.
+# Number of pruning steps; a single one is enough down to this share.
 _PRUNING_STEPS, _LITTLE = 2, 0.85
 _LEAST_MINUTES = 0.01
-# What needs no training, as a rule.
+# The changes that need no training, as a rule.
 _LIGHT = [(found.count, found.kept) for found in LIGHT_CHANGES]
 
 
 def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, dict[str, Any]]:
-    """Make what the candidate is of the learned network in `bundle`; returns the bundle that it is, and what was done.
+    """Modify the trained network in `bundle` as the candidate says; return the new bundle and the modifications.
 
-    That is the share "kept" of what "kept_of" names, another "activation", empty where it stays, and the
-    "recovery_seconds" of training; nothing, and `bundle` itself, where the candidate is the learned network. What is
-    done is found again by a resumed fit: the bundle is a copy, and may be changed.
+    These are the share "kept" of "kept_of", the new "activation", empty if it stays, and the "recovery_seconds" of
+    fine-tuning. If the candidate is the trained network itself, return `bundle` and no modifications. A resumed fit
+    finds finished work again: the returned bundle is a copy, and may be changed.
     """
     if candidate.whole is None:
         return bundle, {}
@@ -64,28 +64,28 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) 
 
 
 def forget_change(folder: Path) -> None:
-    """Remove what was made of the learned network in the attempt's `folder`, since it learns on."""
+    """Remove the modified network from the attempt's `folder`, since the network is trained further."""
     shutil.rmtree(folder / _CHANGED, ignore_errors=True)
 
 
 def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> float | None:
-    """Return the minutes of pruning and recovery; a resumed run in `out` keeps those that it began with."""
+    """Return the minutes of pruning and fine-tuning; a resumed run in `out` keeps those that it began with."""
     if task.time_limit is None:
         return None
     if not task.deadline.limited:
         return PRUNING_SHARE * task.time_limit
     with suppress(OSError, ValueError, KeyError, TypeError):
         return read_json(out / RUN / OPTIONS)["minutes"]
-    with suppress(OSError, ValueError, KeyError, TypeError):  # it is over
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it is finished
         return read_json(out / REPORT)["options"]["minutes"]
-    # It proves what comes of it as any job does.
+    # It proves its result as any job does.
     use, macs = use_for(candidate, dataset, task), candidate.cost.macs
     seconds = use.learning + use.change - task.pace.finishing(dataset, macs)
     return max(_LEAST_MINUTES, seconds / 60)
 
 
 def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
-    """Return how the time that is left is used for a candidate."""
+    """Return how the remaining time is used for a candidate."""
     return use_of(
         task.deadline.left(),
         task.pace,
@@ -97,7 +97,7 @@ def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
 
 
 def learning_minutes(candidate: Candidate, task: Task) -> float | None:
-    """Return the minutes for training before a network is changed; what must be trained after that needs its share."""
+    """Return the minutes for training before a network is changed; fine-tuning after the change needs its share."""
     return None if task.time_limit is None else task.time_limit * (1 if _is_light(candidate) else 1 - PRUNING_SHARE)
 
 
@@ -106,6 +106,6 @@ def _is_light(candidate: Candidate) -> bool:
 
 
 def _activation(candidate: Candidate) -> str:
-    """Return the activation that takes the place of the learned network's own; empty where that stays."""
+    """Return the activation that replaces the trained network's own; empty if that stays."""
     whole = candidate.whole
     return "" if whole is None or candidate.spec.activation == whole.activation else candidate.spec.activation

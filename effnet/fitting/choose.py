@@ -1,4 +1,4 @@
-"""What a fit chooses from: pretrained networks where there are any that fit, else fresh ones."""
+"""The choice of the network: pretrained ones if any fits, else one that is trained from scratch."""
 
 import dataclasses
 import http.client
@@ -39,9 +39,10 @@ from effnet.runtime.formats import Precision
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 _RGB = 3
-# So many published weights are tried, the best first, before those on this machine are.
+# If this many published weights fail to load, the best first, only those on this machine are tried.
 _MOST_FAILURES = 3
-# The least that a network is chosen for, and how much of the time of planning a patient measurement asks for.
+# The least minutes of training that a network is chosen for, and the seconds that a measurement under background load
+# needs.
 _LEAST_MINUTES, _DISTURBED_SECONDS = 0.01, 40.0
 # The share of the time of training, where it ends at a deadline, that the features of one view of each image may take.
 _HEAD_SHARE = 0.5
@@ -51,7 +52,7 @@ _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 def choose(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
     """Return the table of candidates, one of them taken.
 
-    Raises BudgetError where none keeps the budget, WeightsError where the weights that were asked for cannot be had.
+    Raises BudgetError if none meets the budget, WeightsError if the requested weights are not available.
     """
     if task.weights == "none" or task.strategy == "scratch":
         return _choose_fresh(task, dataset, report)
@@ -60,9 +61,9 @@ def choose(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
     try:
         return _choose_published(task, dataset, report)
     except (BudgetError, WeightsError) as error:
-        if task.strategy != "auto":  # it cannot do without pretrained weights
+        if task.strategy != "auto":  # it needs pretrained weights
             raise
-        task.say(f"A fresh network is trained: {error}")
+        task.say(f"Training from scratch: {error}")
     return _choose_fresh(task, dataset, report)
 
 
@@ -73,13 +74,15 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
             f"weights must read {_RGB} channels, or as many as the images have, {dataset.channels}; {task.weights} "
             f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
         )
-    # A network that knows these classes can teach what is made of it; a head alone is not trained again.
+    # A network already trained on these classes can be the teacher of its modified versions; a head alone is not
+    # trained further.
     knows = found.knows(dataset.class_names, split_seed=task.seed, group_by=task.group_by) and len(dataset.val) > 0
     own, asked = (found.split_seed, found.group_by), (task.seed, task.group_by)
     if found.class_names == dataset.class_names and own != asked:
         task.say(
-            f"{task.weights} may have been trained on images that are held out now: its head is not kept and nothing "
-            f"pruned; its own split has the seed {found.split_seed}{f' and --group-by {own[1]!r}' if own[1] else ''}"
+            f"Possible test-set leakage: {task.weights} was trained with split seed {found.split_seed}"
+            f"{f' and --group-by {own[1]!r}' if own[1] else ''}, so it may know images that are held out now. Its "
+            "classifier is discarded and pruning is disabled; give the same --seed and --group-by to keep them"
         )
     may_change = knows and task.strategy != "head" and bool(task.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
@@ -87,7 +90,7 @@ def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
     try:
         return _choose_pretrained(task, dataset, [offer], changes=changes)
     except BudgetError as error:
-        raise BudgetError(f"{error}; or train a fresh network, which may be smaller, with --weights none") from error
+        raise BudgetError(f"{error}; or train a smaller network from scratch with --weights none") from error
 
 
 def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
@@ -99,7 +102,7 @@ def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
 
 
 def training_minutes(task: Task, dataset: Dataset) -> float | None:
-    """Return the minutes that are left for training while a network is chosen; None where epochs are fixed."""
+    """Return the minutes left for training when a network is chosen; None if the number of epochs is fixed."""
     if not task.deadline.limited:
         return task.time_limit
     left = task.deadline.left() - 60 * task.trial_minutes
@@ -139,7 +142,7 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
     except TrainsTooSlowly as error:
         if not task.deadline.limited or need is None:
             raise
-        task.say(f"{error}. The fastest is taken all the same, and sees each image less often")
+        task.say(f"{error}. The fastest is taken nevertheless and trains for fewer epochs")
         need = relaxed(need)
         table = _plan(task, candidates, need=need)
     return _tried(task, dataset, report, table, need)
@@ -148,7 +151,7 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
 def _tried(
     task: Task, dataset: Dataset, report: DataReport, table: list[Candidate], need: TrainingNeed | None
 ) -> list[Candidate]:
-    """Return the table with the best of a few short trainings taken, where there shall be any."""
+    """Return the table with the best of a few trials taken, if there are any."""
     if not task.num_trials:
         return table
     task.say(f"Trying up to {task.num_trials} networks for {task.trial_minutes:.3g} minutes", heading=True)
@@ -158,7 +161,7 @@ def _tried(
 
         def measure_trained(candidate: Candidate) -> Timing:
             if need is not None and training_speed(candidate.spec) < need.images_per_second:
-                raise BundleError(f"it trains too slowly, {need.reason}")
+                raise BundleError(f"it trains too slowly: {need.reason}")
             return measure(candidate)
 
         return run_trials(
@@ -174,7 +177,7 @@ def _tried(
 
 
 def _shared_key(task: Task, dataset: Dataset) -> str:
-    """Return what machines must have in common to share trials; where their images lie is not part of it."""
+    """Return the settings that machines must have in common to share trials; the path of the images is none of them."""
     counts = [np.bincount(split.labels).tolist() for split in (dataset.train, dataset.val, dataset.test)]
     names = ("seed", "channels", "threads", "epochs", "minutes", "resize")
     asked = {name: getattr(task, name) for name in names} | task.target.options | task.budget.to_dict()
@@ -183,12 +186,12 @@ def _shared_key(task: Task, dataset: Dataset) -> str:
 
 
 def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
-    """Return the table with the best published weights that can be had."""
+    """Return the table with the best available published weights."""
     side = report.median_short_side
     if side < LEAST_SIDE:
         raise WeightsError(
-            f"images of {side} pixels are too small for weights that were trained on photographs; it takes "
-            f"{LEAST_SIDE}, or weights named with --weights"
+            f"images must have at least {LEAST_SIDE} pixels for weights that were trained on photographs; got {side}: "
+            "name weights with --weights to use them all the same"
         )
     for cached_only in (False, True) if _hub_answers() else (True,):
         offers = list_offers(num_classes=len(dataset.class_names), channels=dataset.channels, cached_only=cached_only)
@@ -205,8 +208,8 @@ def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[
                 continue
             return table
     raise WeightsError(
-        f"no pretrained weights can be had, neither from {cache_folder()} or the hub's cache nor from the hub; weights "
-        "on this machine can be named with --weights FILE"
+        f"no pretrained weights are available, neither in {cache_folder()} or the hub's cache nor from the hub; name "
+        "weights on this machine with --weights FILE"
     )
 
 
@@ -262,7 +265,7 @@ def _plan(
             candidates,
             task.budget,
             measure=measure,
-            # Pretrained networks need no speed: what they cost is known from their MACs.
+            # Pretrained networks need no timing: their cost is known from their MACs.
             train_speed=training_speed if best == "largest" else lambda spec: math.inf,
             need=need,
             best=best,
@@ -273,12 +276,12 @@ def _plan(
 
 @contextmanager
 def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
-    """Yield what measures a candidate on this machine or, with a profile, tells what it takes on another."""
+    """Yield a function that measures a candidate on this machine or, with a profile, predicts it for another."""
     device = device_of(task)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
         def here(found: Candidate, pace_ms: float = math.inf) -> Timing:
-            # Rounds that are added while others disturb may take a quarter of a minute.
+            # Rounds that are added under background load may take a quarter of a minute.
             patient_enough = task.planning.left() > _DISTURBED_SECONDS
             return measure_random(
                 found,
@@ -302,7 +305,7 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:
-    """Return the precisions worth planning with: those that the profile has, and fp32 alone where nothing judges."""
+    """Return the precisions to plan with: those of the profile, and fp32 alone without validation images."""
     found = task.target.precisions(task.budget)
     if task.target.precision != "auto":
         return found

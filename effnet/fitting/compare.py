@@ -1,4 +1,4 @@
-"""Runs beside each other: what came of them, what differs in what they were asked, and their curves, as one page."""
+"""A comparison of runs as one page: their results, the settings in which they differ, and their curves."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from effnet.fitting.runs import Run, finite, flatten
 from effnet.measure.svg import BLUE
 from effnet.system.lock import alone_in
 
-# What metrics.jsonl calls it, its title, and whether it is a share.
+# The key in metrics.jsonl, the title, and whether it is a share.
 _CURVES = (
     ("loss", "Training loss", False),
     ("val_loss", "Validation loss", False),
@@ -25,7 +25,7 @@ _AGAINST: tuple[Against, ...] = ("epochs", "seconds")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One row of the table of results: a text a run, and which runs have the best of it."""
+    """One row of the table of results: a text for each run, and whether it is the best value."""
 
     label: str
     texts: Sequence[str]
@@ -35,20 +35,19 @@ class Result:
 def write_comparison(runs: Sequence[Run], path: Path) -> None:
     """Write the page on `runs` to `path`, whole or not at all.
 
-    Raises InputError where there is no run, where one has neither an epoch nor a result, or where `path` cannot be
-    written to.
+    Raises InputError if there is no run, if one has neither an epoch nor a result, or if `path` cannot be written to.
     """
     if not runs:
         raise InputError("there must be at least one RUN to compare; got none")
     empty = [str(run.folder) for run in runs if not run.history and run.val_accuracy is None]
     if empty:
         raise InputError(
-            f"each RUN must have finished an epoch; {', '.join(empty)} has not. `effnet runs` shows how far runs are"
+            f"each RUN must have finished an epoch; {', '.join(empty)} has not. `effnet runs` shows their progress"
         )
     if path.is_dir():
         raise InputError(f"--out must be the page to write, such as {path / 'compare.html'}; {path} is a folder")
     if not path.parent.is_dir():
-        raise InputError(f"--out must lie in a folder that is there; there is no folder {path.parent}")
+        raise InputError(f"--out must lie in a folder that exists; there is no folder {path.parent}")
     try:
         with alone_in(path):
             replace_text(path, render_comparison(runs))
@@ -78,7 +77,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Return as much of the end of each folder's path as tells them all apart."""
+    """Return the shortest end of each folder's path that distinguishes them all."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     longest = max(map(len, parts), default=0)
     for count in range(1, longest + 1):
@@ -89,12 +88,12 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def difference(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return each setting in which the runs differ, by its dotted name, as one text a run."""
+    """Return each setting in which the runs differ, by its dotted name, with one text for each run."""
     return {key: texts for key, texts in _settings(runs).items() if len(set(texts)) > 1}
 
 
 def results(runs: Sequence[Run]) -> list[Result]:
-    """Return what came of the runs, the facts that at least one of them has."""
+    """Return the results of the runs, each that at least one of them has."""
     rows = [
         _result("Validation accuracy", [run.val_accuracy for run in runs], wording.percent, better=max),
         _result("Test accuracy", [run.test_accuracy for run in runs], wording.percent, better=max),
@@ -106,10 +105,10 @@ def results(runs: Sequence[Run]) -> list[Result]:
         _result("Last training loss", _last(runs, "loss"), wording.significant),
         _result("Last validation loss", _last(runs, "val_loss"), wording.significant),
         _result("Training time", [run.seconds for run in runs], wording.duration, better=min),
-        _result("Training images a second", [run.images_per_second for run in runs], wording.significant, better=max),
+        _result("Training images per second", [run.images_per_second for run in runs], wording.significant, better=max),
         Result(label="Trained on", texts=[run.device or wording.ABSENT for run in runs], best=[False] * len(runs)),
         _result("Parameters", _measured(runs, "params"), wording.integer, better=min),
-        _result("MACs an image", _measured(runs, "macs"), wording.short, better=min),
+        _result("MACs per image", _measured(runs, "macs"), wording.short, better=min),
         *(
             _result(label, _measured(runs, key), lambda value, key=key: wording.quantity(value, key), better=min)
             for key, label in (("latency_ms", "Latency"), ("size_mb", "Size"), ("memory_mb", "Memory"))
@@ -150,7 +149,7 @@ def _alike(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """Return a setting as a recipe would be written."""
+    """Return the value of a setting as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -180,7 +179,7 @@ def _legend_entry(run: Run, name: str, index: int) -> dict[str, Any]:
 
 
 def _sentence(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Return which run did best on the validation images, on which runs may be chosen; not on the test images."""
+    """Return which run has the best validation accuracy; runs must not be chosen by their test accuracy."""
     scores = {name: run.val_accuracy for name, run in zip(names, runs, strict=True) if run.val_accuracy is not None}
     if not scores:
         return f"{len(runs)} runs" if len(runs) > 1 else names[0]

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 Against = Literal["epochs", "seconds"]
 
-# Without the sky blue, which on a dark page is what the blue becomes.
+# Without sky blue: a dark page shows the blue as that.
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION)
-# On and off, in line widths; each is used for as many runs as there are colours.
+# Dashes and gaps in line widths; each pattern is used once with every colour.
 _DASHES = ((), (5.0, 2.0), (1.5, 1.5), (6.0, 2.0, 1.5, 2.0))
-# More names than these have no room beside a plot; the legend has them all.
+# The most names that have room beside a plot; the legend has them all.
 _LABELLED, _LABEL_COLUMNS, _LABEL_GAP = 8, 16, 0.085
 
 
@@ -30,7 +30,7 @@ def look(index: int) -> tuple[str, tuple[float, ...]]:
 def curves_svg(
     runs: Sequence[Run], names: Sequence[str], key: str, *, title: str, against: Against, share: bool = False
 ) -> str | None:
-    """Return what metrics.jsonl calls `key` over epochs or seconds, as SVG; None where no run has it.
+    """Return the metric `key` of metrics.jsonl over epochs or seconds as SVG; None if no run has it.
 
     A `share` is shown in percent.
     """
@@ -46,7 +46,7 @@ def curves_svg(
         for index, points in lines.items():
             colour, dashes = look(index)
             x, y = [x / unit for x, _ in points], [y for _, y in points]
-            # A lone point has no line to show, so it gets a mark.
+            # A single point has no line, so it gets a marker.
             marker = "o" if len(points) == 1 else None
             axes.plot(x, y, color=colour, linestyle=(0, dashes) if dashes else "solid", marker=marker, markersize=4)
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
@@ -70,7 +70,7 @@ def _points(history: Sequence[Mapping[str, Any]], key: str, against: Against) ->
 
 
 def _unit(lines: Mapping[int, Sequence[tuple[float, float]]]) -> tuple[float, str]:
-    """Return the seconds of one unit of the time axis, and what to write below it."""
+    """Return the seconds of one unit of the time axis, and its label."""
     longest = max(points[-1][0] for points in lines.values())
     if longest >= 3 * 3600:
         return 3600.0, "Hours of training"
@@ -78,7 +78,7 @@ def _unit(lines: Mapping[int, Sequence[tuple[float, float]]]) -> tuple[float, st
 
 
 def _label(axes: "Axes", ends: Mapping[str, tuple[float, float]]) -> None:
-    """Write a name beside the end of each line, apart from each other, with a thread where it had to move."""
+    """Write a name beside the end of each line, apart from each other, with a leader line if it had to move."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     heights = spread([(y - low) / (high - low) for _, y in ends.values()], gap=_LABEL_GAP)
@@ -97,7 +97,7 @@ def _label(axes: "Axes", ends: Mapping[str, tuple[float, float]]) -> None:
 
 
 def spread(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Move heights in 0..1 as far apart as `gap`, in their order, by as little as a pass up and one down need."""
+    """Move heights in 0..1 at least `gap` apart, in their order, by one pass up and one down."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     placed = list(heights)
     least, most = -math.inf, 1.0

@@ -1,4 +1,4 @@
-"""From trained weights to the file for the device: in the runtime and the precision that the plan chose, or better."""
+"""Export of trained weights to the file for the device, in the runtime and the precision that the plan chose."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,20 +26,20 @@ from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import Format, Precision, find_format
 from effnet.runtime.predictor import Predictor
 
-# The least minutes that a climb may be given.
+# The least time limit of a quantization search, in minutes.
 _LEAST_MINUTES = 0.01
-# It lies in every bundle before anything is deployed.
+# The format that every bundle has before deployment.
 _REFERENCE = "onnx"
-# Beside the bundle: where the steps towards int8 are made.
+# The folder beside the bundle in which the quantization steps are made.
 _CLIMB = "ladder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """What goes to the device: config and weights, as the file at `path` has them, and how that came about.
+    """The deployed model: config and weights, as in the file at `path`, and how it was made.
 
-    `ladder` is the record of the steps towards 8 bits, None where there were none. `refused` says why the precision
-    that was wanted is not to be shipped; empty where it is. `left_out` says what there was no time for.
+    `ladder` is the record of the quantization steps, None if there were none. `refused` says why the requested
+    precision cannot be shipped; empty if it can. `left_out` lists the steps for which there was no time.
     """
 
     config: ModelConfig
@@ -60,12 +60,12 @@ def deploy(
     precision: Precision,
     task: Task,
 ) -> Deployed:
-    """Write the file for the device into the folder `bundle`, and its config anew.
+    """Write the file for the device into the folder `bundle`, and update its config.
 
-    The folder has config, weights and the 32-bit ONNX file already.
+    The folder has config, weights and the fp32 ONNX file already.
 
-    With int8 the ladder is climbed until the budget is kept; else the file is written in `precision` as it is. What
-    loses more than the target's `max_drop` on the validation images is refused.
+    With int8 the quantization search tries its steps until the budget is met; otherwise the weights are exported in
+    `precision`. A file that loses more than the target's `max_drop` on the validation images is refused.
     """
     if precision != "int8":
         return _as_it_is(bundle, config, state, dataset, precision=precision, task=task)
@@ -78,7 +78,7 @@ def deploy(
 
 
 def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
-    """Return a sentence where the time that is left is not enough for the least int8; empty where it is."""
+    """Return a sentence if the remaining time is too short for the fastest int8 step; empty if it is not."""
     if not task.deadline.limited:
         return ""
     needs = task.pace.int8(dataset, cost(config.arch).macs, steps=least_steps(task.target))
@@ -113,7 +113,7 @@ def _as_it_is(
     write_config(config, bundle)
     refused = ""
     if precision != "fp32" and len(dataset.val):
-        # The 32-bit ONNX file is what `effnet export` judges by as well: what one ships, the other does.
+        # `effnet export` compares with the fp32 ONNX file as well, so both accept the same files.
         before, after = (
             right_answers(Predictor(bundle, threads=task.threads, format=name), dataset.val)
             for name in (_REFERENCE, found.name)
@@ -134,13 +134,13 @@ def _climbed(
     task: Task,
 ) -> Deployed:
     target, budget = task.target, task.budget
-    here = not target.profile  # what this machine takes says nothing of the other one's milliseconds
+    here = not target.profile  # the latency of this machine says nothing about the other device
     minutes = None if task.time_limit is None else INT8_SHARE * (task.minutes or DEFAULT_MINUTES)
     if task.deadline.limited:
-        # A step that has begun is finished.
+        # A step that has started is finished.
         seconds = _left(config, dataset, task) - task.pace.int8_step(dataset, cost(config.arch).macs)
         minutes = max(_LEAST_MINUTES, seconds / 60)
-    task.say(f"Towards 8 bits in {target.runtime}", heading=True)
+    task.say(f"Quantizing to int8 for {target.runtime}", heading=True)
     ladder = climb(
         Subject(config=config, state=state),
         dataset,
@@ -156,7 +156,7 @@ def _climbed(
         pair_stem=here and pairs_pay(),
         threads=task.threads,
         minutes=minutes,
-        # Who asks for few passes over the images does not wait for many more here.
+        # A fit with few epochs trains no more of them here.
         epochs=task.epochs,
         listener=task.listener,
     )
@@ -178,6 +178,6 @@ def _not_int8(found: Format, target: Target) -> str:
     if target.precision != "int8" or found.precision == "int8":
         return ""
     return (
-        f"precision int8 was asked for, and none of its steps loses at most {100 * target.max_drop:g} points and is "
+        f"precision must be int8, but no int8 step loses at most {100 * target.max_drop:g} percentage points and is "
         "faster or smaller"
     )

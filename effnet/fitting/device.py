@@ -1,4 +1,4 @@
-"""Another device, by the profile that `effnet profile` wrote on it: what it should take stands in for measurements."""
+"""Another device, by the profile that `effnet profile` wrote on it: predictions replace measurements."""
 
 import os
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from effnet.profiling.profile import DeviceProfile, check_profile, read_profile
 from effnet.profiling.table import predict
 from effnet.runtime.formats import Precision, Runtime
 
-# They compute in 32 bits, whatever their weights are kept in.
+# Weight-only precisions: they compute in fp32, whatever the type of the stored weights.
 _COMPUTES_AS: dict[Precision, Precision] = {"w8": "fp32", "fp16": "fp32"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that is not here, and which figures its profile tells."""
+    """Another device, and the budget figures that its profile predicts."""
 
     profile: DeviceProfile
     keys: tuple[str, ...]
 
 
 def device_of(task: Task) -> Device | None:
-    """Return the device that a fit is for, None for this machine.
+    """Return the target device of a fit, None for this machine.
 
-    Raises InputError for a profile that is damaged, or of another runtime or number of threads.
+    Raises InputError if the profile is damaged, or of another runtime or number of threads.
     """
     if not task.target.profile:
         return None
@@ -38,13 +38,13 @@ def device_of(task: Task) -> Device | None:
 
 
 def describe_device(task: Task) -> list[str]:
-    """Return what the profile is of, and sentences on why it may not hold; nothing for this machine."""
+    """Return sentences that name the profile and the reasons to doubt it; none for this machine."""
     if not task.target.profile:
         return []
     device, doubts = _read(task.target.profile, task.target.runtime, task.threads)
     profile = device.profile
     return [
-        f"Planning for {profile.machine.get('cpu') or 'another machine'} by its profile of {profile.created}: "
+        f"Planning for {profile.machine.get('cpu') or 'another machine'} with its profile of {profile.created}: "
         f"{' and '.join(LABELS[key] for key in device.keys)} are predicted, not measured",
         *doubts,
     ]
@@ -55,7 +55,7 @@ def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str,
         found = os.stat(path)
         written = (found.st_mtime_ns, found.st_size, found.st_ino)
     except OSError:
-        written = (0, 0, 0)  # what reads it says that it is absent
+        written = (0, 0, 0)  # read_profile reports the missing file
     return _read_once(path, written, runtime, threads)
 
 
@@ -63,7 +63,7 @@ def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str,
 def _read_once(
     path: str, written: tuple[int, int, int], runtime: Runtime, threads: int
 ) -> tuple[Device, tuple[str, ...]]:
-    """Return the device; `written` tells a file from the one that was measured anew in its place."""
+    """Return the device; `written` changes when the file is replaced, so that it is read again."""
     profile = read_profile(path)
     doubts = check_profile(
         profile, runtime=runtime, threads=threads, precision=profile.precisions[0], version=runtime_version(runtime)
@@ -74,13 +74,13 @@ def _read_once(
 
 
 def predicted_figures(device: Device, spec: ArchSpec, precision: Precision) -> dict[str, float]:
-    """Return what the profile tells of a network on the device, by the names of the budget."""
+    """Return the predicted figures of a network on the device, by the keys of the budget."""
     found = predict(spec, device.profile, precision=_COMPUTES_AS.get(precision, precision))
     return {"latency_ms": found.latency_ms} | ({} if found.memory_mb is None else {"memory_mb": found.memory_mb})
 
 
 def predicted_timing(device: Device, candidate: Candidate, *, size_mb: float, threads: int) -> Timing:
-    """Return what a candidate should take on the device in the place of a measurement; no round was timed."""
+    """Return the predicted timing of a candidate on the device, in the form of a measurement without rounds."""
     figures = predicted_figures(device, candidate.spec, candidate.precision)
     latency = figures["latency_ms"]
     return Timing(

@@ -1,4 +1,4 @@
-"""What a fit tells whoever listens: the terminal, a notebook, a test."""
+"""The events that a fit sends to its listener: the terminal, a notebook, a test."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from effnet.training.events import EpochEnd, Noted, Step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """A plain sentence; `heading` opens a new part of the work."""
+    """A sentence; with `heading` it starts a new stage of the work."""
 
     text: str
     heading: bool = False
@@ -17,7 +17,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One candidate has been measured while planning."""
+    """One candidate was measured during planning."""
 
     candidate: Candidate
     number: int
@@ -32,7 +32,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """So many of so many are done."""
+    """Progress: `done` of `total` items."""
 
     label: str
     done: int
@@ -44,4 +44,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore every event."""

@@ -1,4 +1,4 @@
-"""What a fit saw of accuracy against latency: trials of candidates, and the steps towards 8 bits."""
+"""Accuracy against latency in a fit: the trials of candidates, and the quantization steps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _LABELLED = 12
 
 
 def ladder_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each step towards 8 bits, in their order, in words; none where there was no such step."""
+    """Return a row of texts for each quantization step, in their order; none if there was no such step."""
     ladder = (report.get("deployed") or {}).get("ladder") or {}
     winner = ladder.get("winner")
     return [
@@ -30,7 +30,7 @@ def ladder_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def front_svg(report: Mapping[str, Any]) -> str | None:
-    """Return accuracy over latency as SVG: trials on the left, steps on the right; None where neither took place."""
+    """Return accuracy over latency as SVG: trials on the left, quantization steps on the right; None without either."""
     panels = [panel for panel in (_trials(report), _steps(report)) if panel[1]]
     if not panels:
         return None
@@ -42,7 +42,7 @@ def front_svg(report: Mapping[str, Any]) -> str | None:
 
 
 Point = tuple[float, float, str, str]
-"""Latency in ms, accuracy, a label, and what became of it: taken, kept or refused."""
+"""Latency in ms, accuracy, a label, and the outcome: taken, kept or refused."""
 
 
 def _trials(report: Mapping[str, Any]) -> tuple[str, list[Point]]:
@@ -65,7 +65,7 @@ def _steps(report: Mapping[str, Any]) -> tuple[str, list[Point]]:
         if step.get("accuracy") is not None and step.get("latency_ms"):
             kind = "taken" if step["name"] == ladder.get("winner") else "kept" if step.get("accepted") else "refused"
             found.append((step["latency_ms"], step["accuracy"], step["name"], kind))
-    return "Steps towards 8 bits: validation accuracy in the runtime", found
+    return "Quantization steps: validation accuracy in the runtime", found
 
 
 def _draw(axes: Any, title: str, points: Sequence[Point]) -> None:
@@ -90,7 +90,7 @@ def _draw(axes: Any, title: str, points: Sequence[Point]) -> None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other beats in both latency and accuracy, the fastest first."""
+    """Return the Pareto front: the points that no other beats in both latency and accuracy, the fastest first."""
     front, best = [], -math.inf
     for latency, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if accuracy > best:

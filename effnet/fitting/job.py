@@ -1,4 +1,4 @@
-"""The main job: a folder of images and a budget in, a proven model out."""
+"""The main job: from a folder of images and a budget to a verified model."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ from effnet.training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
-    """A finished fit: the bundle's folder, and the report that lies in it as report.json."""
+    """A finished fit: the bundle's folder, and its report, also in report.json there."""
 
     folder: Path
     report: Mapping[str, Any]
@@ -71,48 +71,48 @@ def fit(
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
-    """Train the best EfficientNet for `data` that keeps every budget, and proves it in the device's runtime.
+    """Train the best EfficientNet for `data` that meets every budget, and verify it in the device's runtime.
 
-    It is the pretrained one that is expected to be most accurate or, without pretrained weights, the largest.
+    It is the pretrained network with the highest expected accuracy or, without pretrained weights, the largest.
 
-    `data` is a folder with a subfolder a class, a CSV or JSONL manifest, or "digits". Latency is the median of
+    `data` is a folder with a subfolder for each class, a CSV or JSONL manifest, or "digits". Latency is the median of
     one image with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`.
-    Or all of the work is done in `minutes`: what does not fit is left out, and the report says so. Without either,
-    training takes 10 minutes. `out` (effnet-NAME by default) becomes the bundle; with `resume` a fit that was
-    killed there goes on, on CPU to the same weights. report.html shows the worst mistakes with their test images,
+    Or all of the work is done in `minutes`: steps that do not fit are left out, and the report says so. Without
+    either, training takes 10 minutes. `out` (effnet-NAME by default) becomes the bundle; `resume` continues a fit that
+    was killed there, on CPU to the same weights. report.html shows the worst mistakes with their test images,
     unless `report_images` is false.
 
-    Where the data are not split, copies of one image stay on one side of the split, and so do images of one group:
-    of one `group` in a manifest, or in whose paths `group_by`, a regular expression, finds the same.
+    If the data are not split, copies of one image stay on one side of the split, and so do images of one group: those
+    with the same `group` in a manifest, or in whose paths the regular expression `group_by` matches the same text.
 
-    `resize` is how an image becomes the square that the network sees: "center" crops to its middle, "squash" and "pad"
-    show all of it, and "auto" chooses by the aspect ratios: "center" up to 16:9. `value_range` is the lowest and the
-    highest value of images with more than 8 bits, such as (0, 4095); "auto" finds what suits the data set. `settings`
-    change fields of the recipe by their dotted names, such as {"augment.flip": False}, which trains on no mirrored
-    image; images whose mirror image is of another class are found out without it.
-    `balance`, the recipe's balance.method, makes rare classes count as much as frequent ones: "adjust" by their logits,
-    "sample" by more views, "weight" in the loss. The balanced accuracy then chooses heads, epochs, trials and
-    precisions.
+    `resize` is how an image becomes the square input: "center" crops to its middle, "squash" and "pad" show all of it,
+    and "auto" chooses by the aspect ratios: "center" up to 16:9. `value_range` is the lowest and the highest value of
+    images with more than 8 bits, such as (0, 4095); "auto" infers it from the data set. `settings` change fields of
+    the recipe by their dotted names, such as {"augment.flip": False}, which disables horizontal flips; without it,
+    classes that a flip turns into each other are detected.
+    `balance`, the recipe's balance.method, gives rare classes the same weight as frequent ones: "adjust" by their
+    logits, "sample" by more views, "weight" in the loss. Heads, epochs, trials and precisions are then selected by
+    balanced accuracy.
 
-    `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
-    keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
-    frozen features), "finetune" (head first, then all of it), "scratch", or "auto": the head, and fine-tuning where
-    the head leaves much to learn. With `coverage` or `max_error` the model answers "unknown" where it is not sure
-    enough; `unknown_from` is a folder of images of none of the classes to measure that with.
+    `weights` are pretrained: an id of the catalog, a file, a bundle, "auto" for the best published ones that meet the
+    budget, or "none"; `model` names the network of a file from which it cannot be inferred. `strategy` is "head" (on
+    frozen features), "finetune" (head first, then the whole network), "scratch", or "auto": the head, and fine-tuning
+    if the head's accuracy leaves room. With `coverage` or `max_error` the model abstains with "unknown" if its
+    confidence is too low; `unknown_from` is a folder of images of none of the classes to measure that with.
 
     `runtime` is the device's: "onnxruntime", "openvino", "litert" or "executorch". `precision` is "fp32", "fp16" or
-    "w8" (weights of 16 and 8 bits), "bf16" (OpenVINO), "int8", or "auto": fewer bits where a budget may need them, and
-    then only if that loses at most `max_drop` points on the validation images. `device` is a profile that `effnet
-    profile` wrote on another machine: its predictions are taken for measurements. `trials` fresh networks are trained
-    for a while, and the best goes on (8 where there are 30 minutes, else none); `storage`, a file or the URL of a
-    database, shares them between machines.
+    "w8" (weight-only fp16 and int8), "bf16" (OpenVINO), "int8", or "auto": lower precisions if a budget may need them,
+    and only if they lose at most `max_drop` percentage points on the validation images. `device` is a profile that
+    `effnet profile` wrote on another machine: its predictions replace measurements. `trials` is the number of
+    architectures that are trained briefly before the best is chosen (8 from 30 minutes on, else none); `storage`, a
+    file or the URL of a database, shares them between machines.
 
-    Raises BudgetError where no network fits, or where the finished file misses the budget (it is kept, with
-    its report); BusyError where other processes hide whether several threads keep the latency; InputError for anything
-    else that the caller can mend.
+    Raises BudgetError if no network fits, or if the finished file misses the budget (it is kept, with its report);
+    BusyError if background load hides whether several threads meet the latency budget; InputError for anything else
+    that the caller can correct.
     """
     if not is_number(max_drop):
-        raise InputError(f"max_drop must lie in 0..100 points; got {brief(max_drop)}")
+        raise InputError(f"max_drop must lie in 0..100 percentage points; got {brief(max_drop)}")
     budget = Budget(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )
@@ -153,16 +153,16 @@ def train(
     resume: bool = False,
     listener: Listener = ignore,
 ) -> FitResult:
-    """Train one network of your choice for `data`, then exports and measures it; like `fit`, without a budget.
+    """Train one network of your choice for `data`, then export and measure it; like `fit`, without a budget.
 
-    `model` is what the user called the network, for the report.
+    `model` is the user's name for the network, for the report.
 
-    The classifier and the input of `spec` are made to match the data; `resolution` (pixels) is the spec's own
+    The classifier and the input of `spec` are adapted to the data; `resolution` (pixels) is the spec's own
     by default. `recipe` is a Recipe, the name of one, a JSON file of one or a Python file that defines
-    `recipe(spec)`; without, it is chosen to suit the data and the time. `settings` change fields of either by their
-    dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`, where given, come before the recipe's.
-    `batch` is train.batch_size or, with "auto", leaves that as it is and finds how many of its images the memory
-    holds at once (train.micro_batch, in every stage its own).
+    `recipe(spec)`; by default it is chosen to suit the data and the time. `settings` change fields of either by their
+    dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`, if given, override the recipe's.
+    `batch` is train.batch_size or, with "auto", keeps that and finds the largest micro-batch that fits in memory
+    (train.micro_batch, separately in every stage).
     Every field that was used is in `out`/run/recipe.json, a recipe to train with again. Everything else is as in `fit`.
     """
     network = spec if resolution is None else dataclasses.replace(spec, resolution=resolution)

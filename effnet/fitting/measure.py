@@ -1,4 +1,4 @@
-"""How planning measures a network that nobody has trained."""
+"""Measurement of untrained networks during planning."""
 
 import math
 import tempfile
@@ -21,15 +21,15 @@ from effnet.measure.pace import BUSY, DISTURBED
 from effnet.measure.timing import Timing, time_model
 from effnet.profiling.graphs import write_graph
 
-# Neighbours on the machine make the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.1).
-# A latency that is over the budget by less than this may be theirs.
+# Background load makes the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.1).
+# A latency that is over the budget by less than this factor may be caused by it.
 NEAR_MISS = 1.6
-# Pauses in seconds before it is made again; a miss on a calm machine is looked at twice more, no longer.
+# Pauses in seconds before it is re-measured; a miss on a quiet machine is re-measured at most twice.
 _PAUSES, _LOOKS = (0.5, 2.0, 5.0), 2
-# Pauses and what is measured behind them take at most so many seconds of a plan, and this share of the time that
-# training may take.
+# Pauses and re-measurements take at most this many seconds of a plan, and this share of the time that training may
+# take.
 _PATIENCE, _PATIENCE_SHARE = 45.0, 0.2
-# The network that tells how fast the machine is; a process that waited for longer than this share did so by chance.
+# The network that measures the speed of the machine; the share of waiting that is assumed at most.
 _USUAL, _MOST_WAITED = "lite0", 0.8
 
 
@@ -42,11 +42,11 @@ def patient(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[Candidate], Timing]:
-    """Return what measures as `measure` does but again where something disturbed it; `budget` has a latency.
+    """Return a function that measures as `measure` does, and re-measures under background load.
 
-    `measure` is told with a candidate the slowest pace of the machine at which nothing does. `calm_ms` is the pace when
-    nothing does, as far as is known; `minutes` is what training may take. Of several measurements of a candidate the
-    calmest counts: other processes only ever add time. What one thread takes needs no calm machine.
+    `budget` has a latency. `measure(candidate, pace_ms)`: above `pace_ms` the machine counts as busy. `calm_ms` is the
+    pace of the quiet machine, if known; `minutes` is the time limit of training. Of several measurements of a candidate
+    the quietest counts: other processes only ever add time. The latency of one thread needs no quiet machine.
     """
     left, calm = min(_PATIENCE, 60 * minutes * _PATIENCE_SHARE), calm_ms
 
@@ -63,7 +63,7 @@ def patient(
             start = clock()
             try:
                 found = min(found, measure(candidate, DISTURBED * calm), key=lambda t: (t.uncertain, t.latency_ms))
-            except BundleError:  # what was measured before still holds
+            except BundleError:  # the earlier measurement still holds
                 break
             left -= max(0.0, clock() - start)
         return found
@@ -72,7 +72,7 @@ def patient(
 
 
 def _nearly_keeps(budget: Budget, found: Timing) -> bool:
-    """Return whether a calmer machine might let a candidate keep the budget; what misses another one needs no more."""
+    """Return whether a candidate might meet the budget on a quieter machine; not if it misses another limit."""
     assert budget.latency_ms is not None
     excess = found.latency_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
@@ -82,9 +82,9 @@ def _nearly_keeps(budget: Budget, found: Timing) -> bool:
 def measure_random(
     candidate: Candidate, scratch: Path, *, target: Target, threads: int, pace_ms: float = math.inf
 ) -> Timing:
-    """Export a candidate with random weights into `scratch` and measures the file in the target's runtime.
+    """Export a candidate with random weights into `scratch` and measure the file in the target's runtime.
 
-    It takes somewhat longer while the machine's pace is slower than `pace_ms`.
+    It takes somewhat longer while the machine is slower than `pace_ms`.
     """
     path = write_graph(
         candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=pairs_pay()
@@ -99,20 +99,20 @@ def machine_pace(
     measure: Callable[..., Timing] = time_model,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pace:
-    """Return the pace of this machine, from one measurement of Lite0; an image takes `read` seconds to read."""
+    """Return the speed of this machine, from one measurement of Lite0; an image takes `read` seconds to read."""
     spec = get_spec(_USUAL)
     with tempfile.TemporaryDirectory(prefix="effnet-pace-") as scratch:
         path = write_graph(spec, Path(scratch), runtime=target.runtime, precision="fp32")
         start = clock()
         timing = measure(path, threads=1, rounds=1, seconds=0.1, runtime=target.runtime)
         took = clock() - start
-    # What it computed, and what it waited for a core.
+    # Remove the time that it waited for a core.
     seconds = 1e-3 * timing.latency_ms / (1 - min(_MOST_WAITED, timing.waited))
     return Pace(read=read, mac=seconds / cost(spec).macs / usable_cores(), measure=took)
 
 
 def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:
-    """Return what to say of candidates that were measured while the machine was busy; empty if none was."""
+    """Return a warning about candidates that were measured while the machine was busy; empty if none was."""
     measured = [c for c in table if c.latency_ms is not None]
     busy = [c.waited for c in measured if c.waited > BUSY]
     if not busy:
@@ -122,8 +122,8 @@ def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:
         f"processor time ({len(busy)} of {len(measured)} candidates)"
     )
     if threads == 1:
-        return f"{found}; the latency of one thread counts the time that it computed"
-    return f"{found}; the latency of {threads} threads is told by the fastest runs, so plan again on a calm machine"
+        return f"{found}; the latency of one thread counts only the time that it computed"
+    return f"{found}; the latency of {threads} threads is that of the fastest runs, so plan again on a quiet machine"
 
 
 @lru_cache(maxsize=256)

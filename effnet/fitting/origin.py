@@ -1,4 +1,4 @@
-"""How a network came about, as a report and the terminal say it: from scratch, or on whose pretrained weights."""
+"""Provenance of a network in a report and in the terminal: from scratch, or from which pretrained weights."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -10,7 +10,7 @@ from effnet.weights.card import UNKNOWN_LICENCE
 
 
 def method_sentence(report: Mapping[str, Any]) -> str:
-    """Return in one line how the report's network was trained; empty where that is not known."""
+    """Return a line on the training method of the report's network; empty if it is unknown."""
     training, name = report.get("training") or {}, weights_name(report)
     epochs, best = len(training.get("epochs") or []), training.get("best_epoch")
     passes = f"{epochs} epoch{'s' if epochs != 1 else ''}"
@@ -22,7 +22,7 @@ def method_sentence(report: Mapping[str, Any]) -> str:
         case "finetune":
             if best == 0:
                 kept = "; none was better than the head alone, which was kept"
-            found = f"A {head}, then all of it fine-tuned for {passes}{kept}."
+            found = f"A {head}, then the whole network fine-tuned for {passes}{kept}."
         case "scratch":
             found = f"Trained from scratch for {passes}{kept}."
         case _:
@@ -31,16 +31,18 @@ def method_sentence(report: Mapping[str, Any]) -> str:
 
 
 def _changes(training: Mapping[str, Any]) -> str:
-    """Return what was made of the learned network, as a sentence behind a blank; empty where it is as it was."""
+    """Return a sentence, after a space, on the modifications of the trained network; empty without any."""
     share, activation = training.get("kept") or 1, training.get("activation")
     done = [f"given {activation} as its activation"] if activation else []
     done += [f"pruned to {share:.0%} of its {LABELS[training.get('kept_of', 'macs')]}"] if share < 1 else []
     if not done:
         return ""
-    # Reports of before do not tell how long they trained.
+    # Older reports lack the time of fine-tuning.
     trained = training.get("recovery_seconds", 1.0) > 0
     how = (
-        " and trained again with the whole network as teacher" if trained else ", its layers solved anew in closed form"
+        " and fine-tuned by distillation from the whole network"
+        if trained
+        else ", its layers re-fitted by least squares"
     )
     sentence = ", ".join(done) + how
     return f" {sentence[0].upper()}{sentence[1:]}."
@@ -60,7 +62,7 @@ def _penalty(value: float | None) -> str:
 
 
 def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the facts on pretrained weights and on the head, each with its label; none for a network from scratch."""
+    """Return the facts on pretrained weights and on the head, each with its label; none if trained from scratch."""
     head = (report.get("training") or {}).get("head") or {}
     if not head:
         return []
@@ -78,7 +80,7 @@ def origin_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def licence_words(report: Mapping[str, Any]) -> str:
-    """Return the licence of the pretrained weights, with who says so, or that it is not known."""
+    """Return the licence of the pretrained weights, with its source, or that it is unknown."""
     head = (report.get("training") or {}).get("head") or {}
     licence, source = head.get("licence"), head.get("licence_source")
     if not licence:

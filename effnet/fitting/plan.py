@@ -1,4 +1,4 @@
-"""Planning: the largest network that keeps every budget, found by measuring few of many candidates."""
+"""Planning: the largest network that meets every budget, found by measuring few of many candidates."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from effnet.fitting.events import Listener
 from effnet.fitting.predicting import MEASURED
 from effnet.fitting.searching import Measure, Search, TrainingNeed, TrainSpeed
 
-# Smaller candidates measured behind the taken one, to fall back on: each this share of its MACs at the most.
+# Smaller candidates that are measured as fallbacks for the taken one: each has at most this share of its MACs.
 _FALLBACK_SHARES = (0.75, 0.5)
-# One more where the taken one computes in 8 bits: the best that does not, for where 8 bits lose too much.
+# One more if the taken one is int8: the best float candidate, in case int8 loses too much accuracy.
 MAX_FALLBACKS = len(_FALLBACK_SHARES) + 1
 
 
@@ -26,12 +26,12 @@ def make_plan(
     listener: Listener,
     late: Callable[[], bool] = lambda: False,
 ) -> list[Candidate]:
-    """Return all candidates with their fates; the one taken has status "taken".
+    """Return all candidates with their status; the chosen one has status "taken".
 
-    Candidates come in the order in which they are wanted, the most promising first; `best` is the word for it. Those
-    over the analytic budgets are rejected; of the rest the first that may fit is measured, until none before it is
-    left. Every budget keeps its margin, a tenth of latency and memory. With a `need`, the network must also train that
-    fast. Once planning is `late`, a candidate that is known to fit is taken. Raises BudgetError where nothing fits,
+    Candidates come in order of preference, the most promising first; `best` is the word for it. Those over the
+    analytic budgets are rejected; of the rest the first that may fit is measured, until the first that fits is found.
+    Every budget keeps its margin free, a tenth of latency and memory. With a `need`, the network must also train that
+    fast. Once planning is `late`, a candidate that is known to fit is taken. Raises BudgetError if nothing fits,
     naming the nearest budget that can be met.
     """
     table = [_analytic(candidate, budget) for candidate in candidates]
@@ -40,7 +40,7 @@ def make_plan(
     if taken is None:
         taken = search.approach()
     search.table[taken] = dataclasses.replace(
-        search.table[taken], status="taken", reason=f"the {best} that keeps every budget with its margin"
+        search.table[taken], status="taken", reason=f"the {best} that meets every budget with its margin"
     )
     for share in _FALLBACK_SHARES if search.measures else ():
         if not late():
@@ -52,7 +52,7 @@ def make_plan(
 
 
 def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
-    """Reject what exceeds a budget whatever a measurement says; weights alone are a bound for memory."""
+    """Reject a candidate that exceeds a budget without a measurement; weights and activations bound its memory."""
     weights = candidate.cost.weight_bytes("int8" if candidate.precision == "int8" else "fp32")
     maps = candidate.cost.peak_activations * (1 if candidate.precision == "int8" else 4)
     least_memory = (weights + maps) / 1e6
@@ -62,13 +62,13 @@ def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
 
 
 def _explain_rest(search: Search, taken: int, word: str) -> None:
-    """Give every candidate that was not measured its reason; `word` is what the taken one is most."""
+    """Give every candidate that was not measured its reason; `word` is the superlative of the taken one."""
     best = search.table[taken]
     for index, candidate in enumerate(search.table):
         smaller = word == "largest" and candidate.cost.macs <= best.cost.macs
         less = "smaller than" if smaller else "expected to be less accurate than"
         if candidate.status == "fits" and not candidate.reason:
-            search.table[index] = dataclasses.replace(candidate, reason=f"keeps every budget, {less} {best.title}")
+            search.table[index] = dataclasses.replace(candidate, reason=f"meets every budget, {less} {best.title}")
         if candidate.status != "listed":
             continue
         if index > taken:

@@ -35,25 +35,25 @@ _COUNTED_CLASSES = 20
 
 
 def save_candidates(report: Mapping[str, Any], path: Path) -> None:
-    """Write the candidates plot to a file on its own, as the suffix of its path says: .svg or .png."""
+    """Write the candidates plot to a file of its own; the suffix of its path, .svg or .png, is the format."""
     figure = candidates_figure(report)
-    # None leaves a field out, so that the same report gives the same bytes on any day.
+    # None omits a field, so that the same report always gives the same bytes.
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     with written_whole(path) as beside, style():
         figure.savefig(beside, format=path.suffix[1:], dpi=200, metadata=metadata, facecolor="white", transparent=False)
 
 
 def candidates_svg(report: Mapping[str, Any]) -> str | None:
-    """Return the candidates plot as SVG, or None where no candidate can be drawn."""
+    """Return the candidates plot as SVG, or None if no candidate can be drawn."""
     if not _drawn(report, _height_key(report)):
         return None
     return figure_svg(candidates_figure(report), name="candidates")
 
 
 def candidates_figure(report: Mapping[str, Any]) -> "Figure":
-    """Draw MACs against measured latency, one mark a candidate, with the budget's lines and the one taken.
+    """Draw measured latency over MACs, one marker for each candidate, with the budget's lines and the taken one.
 
-    Where no latency was measured at all, the height is the number of parameters.
+    If no latency was measured at all, the height is the number of parameters.
     """
     key = _height_key(report)
     drawn = _drawn(report, key)
@@ -78,7 +78,7 @@ def candidates_figure(report: Mapping[str, Any]) -> "Figure":
                 )
         for which, name in (("x", "macs"), ("y", key)):
             _scale(axes, which, [v for v in (budget.get(name), *(c[name] for c in drawn)) if v])
-        axes.set_xlabel("Multiply-accumulates (MACs) an image")
+        axes.set_xlabel("Multiply-accumulates (MACs) per image")
         axes.set_ylabel("Measured latency (ms)" if key == "latency_ms" else "Parameters")
         _draw_budget(axes, budget.get(key), budget.get("macs"), unit=" ms" if key == "latency_ms" else "")
         _mark_taken(axes, drawn, key)
@@ -87,7 +87,7 @@ def candidates_figure(report: Mapping[str, Any]) -> "Figure":
 
 
 def candidates_caption(report: Mapping[str, Any]) -> str:
-    """Say in one line how many candidates there were, and how many the plot cannot show."""
+    """Return one line on the number of candidates by status, and on those that the plot cannot show."""
     candidates = report.get("candidates") or []
     if not candidates:
         return "No candidates were recorded."
@@ -103,7 +103,7 @@ def candidates_caption(report: Mapping[str, Any]) -> str:
     plural = "s" if len(candidates) > 1 else ""
     caption = f"{len(candidates)} candidate{plural}: {', '.join(parts)}." if parts else f"{len(candidates)} candidates."
     if len({candidate.get("weights") for candidate in candidates}) == 1 and (name := weights_name(report)):
-        caption += f" All begin with the pretrained weights {name}."
+        caption += f" All start from the pretrained weights {name}."
     key = _height_key(report)
     absent = len(candidates) - len(_drawn(report, key))
     what = "measured latency" if key == "latency_ms" else "known size"
@@ -111,7 +111,7 @@ def candidates_caption(report: Mapping[str, Any]) -> str:
 
 
 def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "accuracy"]) -> str | None:
-    """Return one quantity over the epochs, in training and validation, as SVG, or None without any epoch."""
+    """Return one metric over the epochs, in training and validation, as SVG, or None without any epoch."""
     training = report.get("training") or {}
     epochs = training.get("epochs") or []
     if not epochs:
@@ -130,7 +130,7 @@ def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "acc
             values = [_number(epoch.get(key)) for epoch in epochs]
             if not np.isfinite(np.array(values, dtype=float)).any():
                 continue
-            # A lone epoch has no line to show, so it gets a mark.
+            # A single epoch has no line, so it gets a marker.
             marker = "o" if len(epochs) == 1 else None
             axes.plot(steps, values, color=colour, linestyle=dash, marker=marker, label=label)
             if label == "validation" and best in steps:
@@ -154,8 +154,8 @@ def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "acc
 def confusion_svg(report: Mapping[str, Any]) -> str | None:
     """Return the confusion matrix as SVG, true classes down and predicted ones across, or None without one.
 
-    Shades are shares of a true class; right answers are blue, wrong ones vermillion. Up to 20 classes the
-    counts are written in, and up to 40 every class is named.
+    Shades are shares of a true class; correct predictions are blue, wrong ones vermillion. Cells show their counts
+    up to 20 classes, and every class is named up to 40.
     """
     counts = np.asarray((report.get("test") or {}).get("confusion") or [], dtype=float)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
@@ -178,7 +178,7 @@ def confusion_svg(report: Mapping[str, Any]) -> str | None:
         if named:
             size = 8.5 if number <= _COUNTED_CLASSES else 6.5
             text = {"parse_math": False, "fontsize": size}
-            # About 0.08 inches a letter: names that would run into each other stand upright.
+            # About 0.08 inches a letter: names that would overlap are rotated.
             upright = max(map(width, names)) * 0.08 > side / number
             axes.set_xticks(range(number), names, rotation=90 if upright else 0, **text)
             axes.set_yticks(range(number), names, **text)
@@ -191,7 +191,7 @@ def confusion_svg(report: Mapping[str, Any]) -> str | None:
 
 
 def _kind(candidate: Mapping[str, Any]) -> str:
-    """Return what a candidate's mark stands for: its family, and its precision where that is not 32 bits."""
+    """Return the legend entry of a candidate's marker: its family, and its precision unless it is fp32."""
     precision = candidate.get("precision") or "fp32"
     return str(candidate.get("family")) + ("" if precision == "fp32" else f" {precision}")
 
@@ -201,7 +201,7 @@ def _height_key(report: Mapping[str, Any]) -> str:
 
 
 def _drawn(report: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the candidates whose place is known; a logarithmic axis holds positive numbers only."""
+    """Return the candidates with known coordinates; a logarithmic axis holds positive numbers only."""
     candidates = report.get("candidates") or []
     return [c for c in candidates if _number(c.get("macs")) > 0 and _number(c.get(key)) > 0]
 
@@ -215,14 +215,14 @@ def _fits(candidate: Mapping[str, Any]) -> bool:
 
 
 def _looks(count: int) -> list[tuple[str, str]]:
-    """Return a colour and a marker a family; after six the pairs shift, so that none repeats before 36."""
+    """Return a colour and a marker for each family; after six the pairs shift, so that none repeats before 36."""
     colours = [colour for colour, _ in _FAMILY_LOOKS]
     markers = [marker for _, marker in _FAMILY_LOOKS]
     return [(colours[i % 6], markers[(i + i // 6) % 6]) for i in range(count)]
 
 
 def _scale(axes: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """Make an axis logarithmic, with ticks at 1, 2 and 5, where its values span more than a factor of five.
+    """Make an axis logarithmic, with ticks at 1, 2 and 5, if its values span more than a factor of five.
 
     Any other axis starts at zero, so that small differences look small.
     """
@@ -303,7 +303,7 @@ def _shades(shares: np.ndarray) -> np.ndarray:
     shades = np.empty((*shares.shape, 4))
     shades[..., :3] = to_rgb(VERMILLION)
     shades[np.eye(len(shares), dtype=bool), :3] = to_rgb(BLUE)
-    # One wrong answer among hundreds must still be seen.
+    # One wrong prediction among hundreds must still be visible.
     shades[..., 3] = np.where(shares > 0, 0.15 + 0.85 * shares, 0)
     return shades
 

@@ -1,4 +1,4 @@
-"""What a plan expects of candidates that it has not measured, from those that it has."""
+"""Predictions for candidates that a plan has not measured, from those that it has."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,16 +9,16 @@ from effnet.fitting.candidates import Candidate, weights_mb
 from effnet.measure.pace import DISTURBED
 from effnet.runtime.formats import Precision
 
-# The budgets that only a measurement settles: the file is more than its weights.
+# The budgets that need a measurement: a file holds more than its weights.
 MEASURED = ("latency_ms", "memory_mb", "size_mb")
-# Runtimes compute these in a pass of their own, and slowly; the others come with the convolution.
+# Runtimes compute these in a separate, slow kernel; the others are fused into the convolution.
 _SLOW = ("silu", "hard_swish")
-# A latency of so many times the prediction by at least this many others is doubtful.
+# A latency above this factor of the prediction from at least this many others is doubtful.
 _UNEXPECTED, _LEAST_OTHERS = 1.6, 4
 
 
 def _computes_in(candidate: Candidate) -> str:
-    """Return the arithmetic: weights of fewer bits alone change nothing."""
+    """Return the arithmetic: weight-only quantization does not change it."""
     return candidate.precision if candidate.precision in ("int8", "bf16") else "fp32"
 
 
@@ -27,10 +27,10 @@ def _is_known(candidate: Candidate, kind: str) -> bool:
 
 
 def _parts_beside(candidate: Candidate) -> np.ndarray:
-    """Return what a file holds beside its weights, in parts: numbers for every channel, and nodes for every layer.
+    """Return the contents of a file beside its weights, in parts: numbers for every channel, and nodes for every layer.
 
-    Some functions take more nodes than others. On 120 candidates' ONNX files nodes explain the size to 1 %, of those
-    in 8 bits to 10 %.
+    Some activations take more nodes than others. On 120 candidates' ONNX files nodes explain the size to 1 %, in int8
+    to 10 %.
     """
     layers = len(named_layers(candidate.spec))
     channels = sum(block.mid_channels + block.out_channels for block in candidate.spec.blocks)
@@ -38,10 +38,10 @@ def _parts_beside(candidate: Candidate) -> np.ndarray:
 
 
 class Predictions:
-    """Latency and memory as linear functions of what a network's cost says, fitted to what was measured; and size.
+    """Latency and memory as linear functions of a network's cost, fitted to the measurements; and size.
 
-    Arithmetic in 8 bits and in bfloat16 has functions of its own; each family has constants of its own. `table` may
-    change between calls.
+    int8 and bfloat16 arithmetic have separate functions; each family has its own constants. `table` may change between
+    calls.
     """
 
     def __init__(self, table: Sequence[Candidate]) -> None:
@@ -52,23 +52,23 @@ class Predictions:
         self._models: dict[tuple[str, str], np.ndarray | None] = {}
 
     def forget(self) -> None:
-        """Have the functions fitted anew: something has been measured."""
+        """Refit the functions at the next prediction, after a new measurement."""
         self._models.clear()
 
     def of(self, index: int, key: str) -> float | None:
-        """Return the latency in ms, or memory or size in MB, to expect; None before anything is known."""
+        """Return the predicted latency in ms, or memory or size in MB; None before anything is measured."""
         if key == "size_mb":
             return self._size(index)
         kind = _computes_in(self.table[index])
         model = self._model(key, kind)
-        if model is None:  # fewer bits are rarely slower: what 32 take is a cautious guess
+        if model is None:  # lower precisions are rarely slower: fp32 is a cautious guess
             model = self._model(key, "fp32")
         return None if model is None else float(self._feature(index) @ model)
 
     def doubts(self, index: int, took: Mapping[int, float]) -> bool:
-        """Return whether a candidate took longer than a relative that is larger, or than all others let expect.
+        """Return whether a candidate took longer than a larger relative, or than predicted from all others.
 
-        `took` has the latencies of all that were measured, in ms. Something disturbed the measurement, most likely.
+        `took` has the latencies of all measured candidates, in ms. Most likely, background load disturbed it.
         """
         if any(took[index] > DISTURBED * took[other] and self._is_larger(other, index) for other in took):
             return True
@@ -76,14 +76,14 @@ class Predictions:
         return expected is not None and took[index] > _UNEXPECTED * expected
 
     def _is_larger(self, index: int, other: int) -> bool:
-        """Return whether one is as large as another, or larger, in every respect, and otherwise alike."""
+        """Return whether one candidate is at least as large as another in every respect, and otherwise alike."""
         one, two = self.table[index], self.table[other]
         alike = (one.family, one.precision) == (two.family, two.precision)
         sizes = ((c.cost.macs, c.cost.activations, len(c.spec.blocks)) for c in (one, two))
         return alike and all(a >= b for a, b in zip(*sizes, strict=True))
 
     def _by_others(self, index: int) -> float | None:
-        """Return the latency to expect of a candidate had it not been measured; None with too few others."""
+        """Return the predicted latency of a candidate without its own measurement; None with too few others."""
         kind = _computes_in(self.table[index])
         others = [i for i, c in enumerate(self.table) if i != index and _is_known(c, kind)]
         model = self._fit("latency_ms", kind, without=index) if len(others) >= _LEAST_OTHERS else None
@@ -95,7 +95,7 @@ class Predictions:
         return self._models[key, kind]
 
     def _size(self, index: int) -> float:
-        """Return the size of the weights and of what files of this precision were found to hold beside them."""
+        """Return the size of the weights and the usual rest of files of this precision."""
         candidate = self.table[index]
         key = ("size_mb", candidate.precision)
         if key not in self._models:
@@ -117,7 +117,7 @@ class Predictions:
         return self._found_parts[index]
 
     def _fit(self, key: str, kind: str, *, without: int | None = None) -> np.ndarray | None:
-        """Fit non-negative coefficients to what has been measured, each relative to its size."""
+        """Fit non-negative coefficients to the measurements, each relative to its size."""
         from scipy.optimize import nnls
 
         known = [

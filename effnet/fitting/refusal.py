@@ -1,4 +1,4 @@
-"""What a plan says where no network keeps the budget: the nearest one, and the limits that are enough for it."""
+"""The message of an infeasible budget: the nearest network, and the limits that suffice for it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,9 @@ from effnet.fitting.candidates import Candidate
 def refusal(
     candidates: Sequence[Candidate], budget: Budget, nearest: Candidate, figures: Mapping[str, float | None]
 ) -> str:
-    """Return the sentence that names a budget that none of the candidates keeps, and the nearest that can be met.
+    """Return the sentence that names the budget that no candidate meets, and the nearest one that can be met.
 
-    That is the budget that the `nearest` candidate needs, which keeps to `figures`; all of its limits belong together.
+    That is the budget that the `nearest` candidate meets with its `figures`; all of its limits belong together.
     """
     asked = budget.asked()
     has = {name: _range(name, nearest.figures[name] or value, value) for name, value in _over(budget, figures).items()}
@@ -23,7 +23,7 @@ def refusal(
 
 
 def enough(budget: Budget, figures: Mapping[str, float | None]) -> str:
-    """Return the words for the limits, of those that `figures` exceed, that leave them and their margins room."""
+    """Return the limits that suffice, with their margins, in place of those that `figures` exceed."""
     least = {
         name: say_at_least(name, value / (1 - MARGINS[name])) + " or more"
         for name, value in _over(budget, figures).items()
@@ -47,14 +47,14 @@ def _limit(name: str, limit: float) -> str:
 
 
 def _range(name: str, least: float, most: float) -> str:
-    """Say what several measurements came to, in one number where that is enough."""
+    """Return the range of several measurements, as one number if they are equal."""
     first, last = say(name, least), say(name, most)
     return first if first == last else f"{first.partition(' ')[0]} to {last}"
 
 
 def _name(table: Sequence[Candidate]) -> str:
-    """Name all candidates, none of which will do."""
+    """Return the subject of the sentence: all candidates, none of which fits."""
     sources = sorted({candidate.weights for candidate in table})
     if sources == [""]:
         return "no network that effnet knows for these images"
-    return f"no resolution of {sources[0]}" if len(sources) == 1 else "no pretrained network, at whatever resolution,"
+    return f"no resolution of {sources[0]}" if len(sources) == 1 else "no pretrained network, at any resolution,"

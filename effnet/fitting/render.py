@@ -1,4 +1,4 @@
-"""Templates become pages and cards: filters, escaping, and files that appear whole or not at all."""
+"""Rendering of templates to pages and cards: filters, escaping, and files that appear whole or not at all."""
 
 import math
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Return a template of this package, filled; raises MissingExtraError without jinja2."""
+    """Return a template of this package, rendered; raise MissingExtraError without jinja2."""
     return _environment(template).get_template(template).render(values)
 
 
@@ -31,7 +31,7 @@ def _environment(template: str) -> "Environment":
     is_page = template.endswith(".html.j2")
 
     def shown(value: Any) -> Any:
-        """Make whatever a template prints fit for print, so that no single place can forget to."""
+        """Make every value that a template prints printable, so that no single place can forget to."""
         if value is None or isinstance(value, ChainableUndefined):
             return wording.ABSENT
         if isinstance(value, str) and not isinstance(value, Markup):
@@ -64,7 +64,7 @@ def _environment(template: str) -> "Environment":
 
 
 def strict(value: Any) -> Any:
-    """Return what strict JSON and UTF-8 can hold: no NaN, no infinity, no numpy, no lone surrogate."""
+    """Return data that strict JSON and UTF-8 can hold: no NaN, no infinity, no numpy, no lone surrogate."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -42,7 +42,7 @@ def write_report(report: Mapping[str, Any], folder: Path, *, images: Sequence[np
     """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
     `images` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
-    report.html shows them, whoever is given it.
+    report.html shows them to everyone who opens it.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
@@ -56,7 +56,7 @@ def write_report(report: Mapping[str, Any], folder: Path, *, images: Sequence[np
 
 
 def load_report(folder: Path) -> dict[str, Any]:
-    """Read the report.json of a bundle; raises BundleError where it is missing or damaged."""
+    """Read the report.json of a bundle; raises BundleError if it is missing or damaged."""
     path = folder / "report.json"
     try:
         report = read_json(path)
@@ -72,7 +72,7 @@ def load_report(folder: Path) -> dict[str, Any]:
 
 
 def render_html(report: Mapping[str, Any], *, images: Sequence[np.ndarray]) -> str:
-    """Return the report as one page that loads nothing from anywhere; what the report lacks is left out."""
+    """Return the report as one page that loads nothing from anywhere; missing parts are left out."""
     report = strict(report)
     candidates = _ordered_candidates(report)
     classes = _ordered_classes(report)
@@ -144,12 +144,12 @@ def render_card(report: Mapping[str, Any]) -> str:
 
 
 def _ladder(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record of the steps towards 8 bits; empty where there were none."""
+    """Return the record of the quantization steps; empty if there were none."""
     return (report.get("deployed") or {}).get("ladder") or {}
 
 
 def _predicted(report: Mapping[str, Any]) -> str:
-    """Return which figures of the budget are another device's, in words; empty where all were measured."""
+    """Return the figures of the budget that were predicted for another device, in words; empty if none was."""
     keys = (report.get("deployed") or {}).get("predicted") or []
     return " and ".join(_BUDGET_LABELS[key].lower() for key in keys if key in _BUDGET_LABELS)
 
@@ -180,30 +180,30 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
     if all(value is None for value in (report.get("budget") or {}).values()):
         return {
             "kind": "open",
-            "badge": "No budget asked",
+            "badge": "No budget",
             "sentence": f"{found if joint else name + ' is ready'}.",
         }
     if report.get("undecided"):
-        sentence = f"{found}{', but' if joint else ':'} the machine was too busy to tell whether it keeps the budget."
+        sentence = f"{found}{', but' if joint else ':'} the machine was too busy to tell whether it meets the budget."
         return {"kind": "open", "badge": "Budget undecided", "sentence": sentence}
     if report.get("honoured") is None:
         return {"kind": "open", "badge": "Budget not checked", "sentence": f"{found}."}
-    return {"kind": "kept", "badge": "Budget honoured", "sentence": f"{found}{joint} keeps the whole budget."}
+    return {"kind": "kept", "badge": "Budget met", "sentence": f"{found}{joint} meets the whole budget."}
 
 
 def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return one row a limit; `share` is measured / asked."""
+    """Return one row for each limit; `share` is measured / limit."""
     budget, measured = report.get("budget") or {}, report.get("measured") or {}
     rows = []
     for key, label in _BUDGET_LABELS.items():
         asked, got = budget.get(key), measured.get(key)
         share = got / asked if asked and got is not None else None
         if asked is None:
-            kind, verdict = "open", "not asked"
+            kind, verdict = "open", "no limit"
         elif got is None:
             kind, verdict = "missed", "not measured"
         elif got <= asked:
-            kind, verdict = "kept", "kept"
+            kind, verdict = "kept", "met"
         elif key == "latency_ms" and report.get("undecided"):
             kind, verdict = "open", "the machine was too busy to tell"
         else:
@@ -214,7 +214,7 @@ def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ordered_candidates(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the one taken, then the others by how near their MACs are to its own."""
+    """Return the taken candidate, then the others by the distance of their MACs from its own."""
     candidates = report.get("candidates") or []
     taken = [candidate for candidate in candidates if candidate.get("status") == "taken"]
     centre = (taken[0] if taken else report.get("network") or {}).get("macs") or 1
@@ -228,7 +228,7 @@ def _ordered_candidates(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ordered_classes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the classes in their own order while they are few, the weakest first where they are many."""
+    """Return the classes in their own order if they are few, the weakest first if they are many."""
     classes = (report.get("test") or {}).get("per_class") or []
     if len(classes) <= _LONG:
         return classes
@@ -236,7 +236,7 @@ def _ordered_classes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _confusions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the most frequent pairs of a true class and the wrong answer to it."""
+    """Return the most frequent pairs of a true class and a wrong prediction."""
     rows = (report.get("test") or {}).get("confusion") or []
     names = (report.get("dataset") or {}).get("class_names") or []
     names = names if len(names) == len(rows) else [str(index) for index in range(len(rows))]
@@ -251,7 +251,7 @@ def _confusions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _mistakes(report: Mapping[str, Any], images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     mistakes = ((report.get("test") or {}).get("mistakes") or [])[:_SHOWN_MISTAKES]
-    # A report read back from its file has no images; the words are still worth showing.
+    # A report read back from its file has no images; the text is still worth showing.
     shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in images[:_SHOWN_MISTAKES]]
     return [{**mistake, **extra} for mistake, extra in zip_longest(mistakes, shown[: len(mistakes)], fillvalue={})]
 

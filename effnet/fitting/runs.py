@@ -1,4 +1,4 @@
-"""Runs read back from their folders: plain JSON, without torch; a damaged one says what is wrong with it."""
+"""Runs read back from their folders: plain JSON, without torch; a damaged run lists its problems."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from effnet.system.text import reason_of
 
 State = Literal["finished", "budget missed", "budget undecided", "running", "interrupted"]
 
-# What training writes; its own names for these are in modules that load torch.
+# The files that training writes; the modules with their names load torch.
 _METRICS, _CHECKPOINT, _RECIPE = "metrics.jsonl", "checkpoint.safetensors", "recipe.json"
 _REPORT, _CONFIG, _ATTEMPT = "report.json", "config.json", re.compile(r"attempt-(\d+)")
-# A run that works writes a checkpoint more often than this; a step of a huge network may take its time.
+# A live run writes a checkpoint more often than this; a step of a huge network may take long.
 _STILL_SECONDS = 120.0
 _HUGE = 1e300
 _MEASURED = ("latency_ms", "params", "macs", "size_mb", "memory_mb")
@@ -29,13 +29,12 @@ _MEASURED = ("latency_ms", "params", "macs", "size_mb", "memory_mb")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One training run as its folder tells it; what is not known is None or empty.
+    """One training run, read from its folder; unknown values are None or empty.
 
-    `when` is the time of its report or of its last sign of life, ISO 8601 in UTC. `epochs` are done, of
-    `planned_epochs`. `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the
-    median of the epochs, `seconds` those of training. `settings` and `recipe` are what it was asked, `history` its
-    epochs as metrics.jsonl has them,
-    `problems` what of it cannot be read.
+    `when` is the time of its report or of its last write, ISO 8601 in UTC. `epochs` are done, of `planned_epochs`.
+    `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the median of the
+    epochs, `seconds` those of training. `settings` and `recipe` are its options, `history` its epochs as in
+    metrics.jsonl, `problems` the parts that cannot be read.
     """
 
     folder: Path
@@ -60,7 +59,7 @@ class Run:
     problems: Sequence[str]
 
     def to_row(self) -> dict[str, Any]:
-        """Return the run in short, as JSON-able data."""
+        """Return a summary of the run as JSON-able data."""
         names = (
             "when", "state", "data", "network", "device", "epochs", "planned_epochs", "best_epoch", "val_accuracy",
             "test_accuracy", "val_balanced_accuracy", "test_balanced_accuracy", "images_per_second", "seconds",
@@ -72,7 +71,7 @@ class Run:
 def find_runs(folder: Path, *, now: float) -> tuple[Run, ...]:
     """Return every run in or below `folder`, the latest first; `now` is the time in seconds since the epoch.
 
-    Raises InputError where there is no such folder.
+    Raises InputError if there is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"FOLDER must be a folder to look for runs in; there is no folder {folder}")
@@ -88,7 +87,7 @@ def find_runs(folder: Path, *, now: float) -> tuple[Run, ...]:
 def read_run(folder: Path, *, now: float) -> Run:
     """Return the run in `folder`, which `fit` or `train` wrote, or one of its attempts.
 
-    Raises InputError where the folder holds no run at all; anything less is among the run's problems.
+    Raises InputError if the folder holds no run at all; anything less is among the run's problems.
     """
     if not _is_run(folder):
         raise InputError(
@@ -100,10 +99,10 @@ def read_run(folder: Path, *, now: float) -> Run:
     plan, report = ({}, {}) if out is None else (_load(out / RUN / PLAN, problems), _load(out / _REPORT, problems))
     number = number or 1 + len(_rows(_at(plan, "failed")))
     if number < len(_rows(_at(report, "attempts"))):
-        report = {}  # it tells of a later attempt
+        report = {}  # it is of a later attempt
     attempt = folder if out is None else out / RUN / f"attempt-{number}"
     if out is not None and not plan and not report and not problems:
-        problems.append(f"there is no {RUN}/{PLAN}, so what it was asked is not known")
+        problems.append(f"there is no {RUN}/{PLAN}, so its options are unknown")
     history = _history(attempt / _METRICS, problems) or _rows(_at(report, "training", "epochs"))
     touched = _touched(out or folder, attempt)
     planned = _at(plan, "attempts", number - 1)
@@ -136,14 +135,14 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_run(folder: Path) -> bool:
-    # Unlike Path's, these say no where a folder may not be looked into.
+    # Unlike Path's, these return False if a folder may not be read.
     planned = isfile(folder / RUN / PLAN) or isdir(folder / RUN / "attempt-1")
     finished = isfile(folder / _REPORT) and isfile(folder / _CONFIG)
     return planned or finished or isfile(folder / _METRICS) or _place(folder)[1] > 0
 
 
 def _place(folder: Path) -> tuple[Path | None, int]:
-    """Return the output folder and the number of the attempt, 0 for the last; a bare training folder has neither."""
+    """Return the output folder and the attempt's number, 0 for the last; a training folder alone has neither."""
     whole = folder.absolute()
     match = _ATTEMPT.fullmatch(whole.name)
     if match and whole.parent.name == RUN and isfile(whole.parent / PLAN) and isdir(folder):
@@ -153,7 +152,7 @@ def _place(folder: Path) -> tuple[Path | None, int]:
 
 
 def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
-    """Return the object in a JSON file; an empty one where there is none, with a problem where it is damaged."""
+    """Return the object in a JSON file; an empty one if there is none, with a problem if it is damaged."""
     try:
         data = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -168,7 +167,7 @@ def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
 
 
 def _history(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
-    """Return the epochs that can be read; the last line of a run that was killed, or works, may be half a line."""
+    """Return the epochs that can be read; the last line of a killed or live run may be half a line."""
     try:
         lines = read_bytes(path, limit_bytes=MAX_JSON_BYTES).decode("utf-8", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -197,7 +196,7 @@ def _rows(value: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def _at(data: Any, *keys: Any) -> Any:
-    """Return what lies at the end of a path through nested data, or None where the path ends before."""
+    """Return the value at the end of a path through nested data, or None if the path ends before."""
     for key in keys:
         if isinstance(data, Mapping):
             data = data.get(key)
@@ -209,7 +208,7 @@ def _at(data: Any, *keys: Any) -> Any:
 
 
 def _touched(out: Path, attempt: Path) -> float:
-    """Return when the run last wrote something, in seconds since the epoch."""
+    """Return the time of the run's last write, in seconds since 1970."""
     paths = (out, out / RUN / PLAN, out / _REPORT, attempt, attempt / _METRICS, attempt / _CHECKPOINT)
     return max(os.path.getmtime(path) for path in paths if os.path.exists(path))
 
@@ -233,7 +232,7 @@ def _state(report: Mapping[str, Any], idle: float) -> State:
 def _asked(
     options: Any, planned: Any, candidate: Any, report: Mapping[str, Any], attempt: Path, problems: list[str]
 ) -> dict[str, Any]:
-    """Return what the run was asked: data, network, settings, recipe and the epochs planned."""
+    """Return the options of the run: data, network, settings, recipe and the planned epochs."""
     data = _at(report, "dataset", "source") or _at(options, "data") or ""
     network = _at(report, "network", "name") or _at(candidate, "name") or ""
     # Fine-tuning keeps its own recipe beside its checkpoint; a head alone has none.
@@ -261,7 +260,7 @@ def _asked(
 def _results(
     report: Mapping[str, Any], candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
 ) -> dict[str, Any]:
-    """Return what came of the run so far."""
+    """Return the results of the run so far."""
     balanced = _at(report, "training", "balance", "method") or _at(recipe, "balance", "method")
     kind = "val_accuracy" if balanced in (None, "none") else "val_balanced_accuracy"
     scores = [finite(row.get(kind)) for row in history]
@@ -270,13 +269,13 @@ def _results(
     best_epoch = _at(report, "training", "best_epoch")
     if not isinstance(best_epoch, int):
         best_epoch = top
-    # With nothing better than the head, it was the head that was kept.
+    # If no epoch was better than the head, the head was kept.
     head, number = _at(report, "training", "head"), best_epoch if 0 < (best_epoch or 0) <= len(history) else top
     kept = head if head and not best_epoch else history[number - 1] if number else None
     speeds = [s for row in history if (s := finite(row.get("images_per_second"))) is not None]
     laps = [s for row in history if (s := finite(row.get("seconds"))) is not None]
     trained = finite(_at(report, "training", "seconds"))
-    # What was planned is counted exactly; what else was measured then is not of the trained file.
+    # Counts of the plan are exact; its other measurements are not of the trained file.
     figures = {key: _at(report, "measured", key) for key in _MEASURED} | {"ece": _at(report, "test", "sureness", "ece")}
     figures |= {key: _at(candidate, key) for key in ("params", "macs") if figures[key] is None}
     return {
@@ -293,7 +292,7 @@ def _results(
 
 
 def finite(value: Any) -> float | None:
-    """Return a finite number as it is, and None for anything else."""
-    # Compared, not asked of math.isfinite, which cannot take an integer of a thousand digits.
+    """Return a finite number unchanged, and None for anything else."""
+    # Compared, because math.isfinite cannot take an integer of a thousand digits.
     good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
     return value if good else None

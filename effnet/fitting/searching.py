@@ -1,4 +1,4 @@
-"""The search for the best candidate that keeps a budget: few of many are measured, those that predictions point to."""
+"""The search for the best candidate that meets a budget: predictions choose the few candidates to measure."""
 
 import dataclasses
 import math
@@ -17,25 +17,25 @@ from effnet.fitting.predicting import MEASURED, Predictions
 from effnet.fitting.refusal import refusal
 from effnet.measure.timing import Timing, busy_sentence
 
-# Measuring takes about a second each; few plans need more than half of these.
+# The most measurements of a plan: each takes about a second; few plans need more than half of them.
 MAX_MEASUREMENTS = 50
 # Networks measured before the first prediction, spread over the range of MACs of each family.
 _FIRST_MEASUREMENTS = 2
-# A prediction must miss the budget by this share before a candidate is dropped unmeasured; each measurement that
-# does miss makes predictions more trustworthy, and the share that much smaller.
+# A prediction must miss the budget by this share before a candidate is dropped unmeasured; each measured miss makes
+# predictions more trustworthy and multiplies the share by the second number.
 _DOUBT, _DOUBT_FALLS = 0.25, 0.7
-# Where planning has had its time, only a candidate whose predictions lie so much below the budget is measured.
+# After the time limit of planning, a candidate is measured only if its predictions are this share below the budget.
 _SURELY = 0.15
-# So many measurements are made of networks whose predictions, or measurements before, miss the budget by less than
-# these factors, until it is refused; and so many at the least for the nearest that could be met.
+# Before a budget is refused, this many networks are measured whose predictions, or earlier measurements, miss it by
+# less than these factors; and at least this many for the nearest budget that can be met.
 _LAST_CHANCES, _DOUBTFUL, _NEAR, _LEAST_CHANCES = 16, 2.0, NEAR_MISS, 8
-# None is measured more often; the one whose figures are advised is measured as often.
+# The most measurements of one network; the network behind the advised budget gets this many.
 _LOOKS = 4
-# So many if it does not go with those of others.
+# The number of measurements of a network whose latency contradicts the others'.
 _DOUBTED_LOOKS = 3
-# So much less than predicted a network may take of whose family none was measured; falls with the root of their number.
+# Optimism margin of predictions for families without measurements; shrinks as 1/sqrt(n) with them.
 _OPTIMISM = 0.5
-# These come out differently every time; advised is at most so many times the least that did.
+# Figures with noise; the advised limit is at most this factor of the least measurement.
 _DIFFERING, _MOST_ADVISED = ("latency_ms", "memory_mb"), 1.2
 
 Measure = Callable[[Candidate], Timing]
@@ -44,7 +44,7 @@ TrainSpeed = Callable[[ArchSpec], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingNeed:
-    """How fast training must be: `images_per_second`, and the words that explain it.
+    """The least speed of training: `images_per_second`, and the `reason` for it.
 
     Networks of more than `most_macs` are too slow on any machine of this kind; they are not even timed.
     """
@@ -55,11 +55,11 @@ class TrainingNeed:
 
 
 class TrainsTooSlowly(BudgetError):
-    """No network that keeps the budget trains as fast as it must."""
+    """No network that meets the budget trains fast enough."""
 
 
 class Search:
-    """The table under way, and the predictions that say what to measure next."""
+    """The table during the search, and the predictions that choose the next measurement."""
 
     def __init__(
         self,
@@ -78,16 +78,16 @@ class Search:
         self._predictions = Predictions(table)
         self.count = self.misses = 0
         self._chances = _LAST_CHANCES
-        # Those that no budget brings back: they cannot be measured, or not be trained in time.
+        # Rejected for any budget: they cannot be measured, or not be trained in time.
         self._barred: set[int] = set()
         self._found: dict[int, list[dict[str, float]]] = {}
-        # Those whose latency other processes hide, with what to say of it.
+        # Those whose latency is hidden by background load, each with its sentence.
         self._hidden: dict[int, str] = {}
-        # What is only counted is known without measuring anything.
+        # Counts are known without a measurement.
         self.measures = any(key in budget.asked() for key in MEASURED)
 
     def measure(self, index: int) -> bool:
-        """Measure one candidate, and anew what does not go together; returns whether it keeps the budget's margins."""
+        """Measure one candidate, re-measure contradictory ones; return whether it meets the budget with its margins."""
         self._measure_once(index)
         if "latency_ms" in self.budget.asked() and not self.late():
             for doubted in self._doubted():
@@ -97,7 +97,7 @@ class Search:
         return self.table[index].status == "fits"
 
     def _doubted(self) -> list[int]:
-        """Return the candidates to measure again, because others let expect a much lower latency."""
+        """Return the candidates to re-measure, because the others predict a much lower latency."""
         took = {i: min(figures["latency_ms"] for figures in self._found[i]) for i in self._found}
         return [
             i
@@ -106,16 +106,16 @@ class Search:
         ]
 
     def _measure_once(self, index: int) -> None:
-        """Measure one candidate, and says whether it keeps the budget with its margin."""
+        """Measure one candidate; return whether it meets the budget with its margin."""
         self.count += 1
         try:
             timing = self._measure(self.table[index])
         except BundleError as error:
-            if index in self._found:  # what was measured before still holds
+            if index in self._found:  # the earlier measurement still holds
                 return
             reason = f"could not be measured: {error}"
             self._bar(index, reason)
-            # Out of time or memory, most likely; its neighbours would fare alike.
+            # Most likely out of time or memory; larger networks would fail too.
             half = 0.5 * self.table[index].cost.macs
             self._reject(lambda c: c.cost.macs > half, f"{self.table[index].title} {reason}")
             return
@@ -128,9 +128,9 @@ class Search:
         self._listener(Measured(candidate=known, number=self.count))
 
     def _figures(self, index: int, timing: Timing) -> dict[str, float]:
-        """Return a candidate's figures from all of its measurements: the least, other processes only ever add.
+        """Return a candidate's figures: the least of its measurements, since other processes only ever add.
 
-        A latency that was hidden by others gives way to one that was not.
+        A latency without background load replaces one that was hidden by it.
         """
         found = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
         before = self._found.setdefault(index, [])
@@ -150,7 +150,7 @@ class Search:
         return {name: min(figures[name] for figures in self._found[index]) for name in found}
 
     def best_that_fits(self) -> int | None:
-        """Return the index of the first, and so best, candidate that keeps every budget and trains in time."""
+        """Return the index of the first, and so best, candidate that meets every budget and trains in time."""
         if (need := self._need) is not None:
             self._reject(lambda c: c.cost.macs > need.most_macs, f"training would be too slow, {need.reason}")
         if self.measures:
@@ -158,7 +158,7 @@ class Search:
         while True:
             index = self._next()
             if index is None:
-                # Predictions alone do not refuse a budget: the networks that should come nearest are measured.
+                # Predictions alone do not refuse a budget: the networks predicted to come nearest are measured.
                 nearest = self._nearest(self._may_fit) if self._chances else None
                 if nearest is None:
                     return None
@@ -172,9 +172,9 @@ class Search:
                 return index
 
     def _trains_in_time(self, index: int) -> bool:
-        """Return whether a candidate trains fast enough; where not it is rejected, with those that must be as slow.
+        """Return whether a candidate trains fast enough; reject it if not, with those that must be as slow.
 
-        Training speed goes with activations more than with MACs; half as much again is left for what it does not.
+        Training speed depends on activations more than on MACs; half as much again is left as a margin.
         """
         candidate, need = self.table[index], self._need
         if need is None or (speed := self._train_speed(candidate.spec)) >= need.images_per_second:
@@ -192,19 +192,19 @@ class Search:
                 self._bar(index, reason)
 
     def _bar(self, index: int, reason: str) -> None:
-        """Reject a candidate for what no other budget mends; what refused it before remains its reason."""
+        """Reject a candidate for every budget; an earlier reason remains."""
         self._barred.add(index)
         if self.table[index].status in ("listed", "fits"):
             self.table[index] = dataclasses.replace(self.table[index], status="rejected", reason=reason)
 
     def _measure_spread(self) -> None:
-        """Measure a few networks of each kind, over the range of MACs, for the predictions to stand on."""
+        """Measure a few networks of each kind, over the range of MACs, as the basis of predictions."""
         for kind in dict.fromkeys(_kind(c) for c in self.table):
             precision = kind[1]
-            if precision not in ("fp32", "bf16", "int8"):  # they compute as in 32 bits
+            if precision not in ("fp32", "bf16", "int8"):  # the others compute in fp32
                 continue
             open_ = [i for i, c in enumerate(self.table) if _kind(c) == kind and c.status == "listed"]
-            # Huge ones take long and say little about the small ones: the top of the range is the median.
+            # Huge networks take long and predict little for small ones: the top of the range is the median.
             for place in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS if precision == "fp32" else 1):
                 if open_:
                     index = open_[min(len(open_) - 1, int(place * len(open_)))]
@@ -212,9 +212,9 @@ class Search:
                         self.measure(index)
 
     def _next(self) -> int | None:
-        """Return the largest candidate that fits or, as far as can be told, may fit.
+        """Return the largest candidate that fits or, by its prediction, may fit.
 
-        Where planning has had its time, one that is known to fit is enough.
+        After the time limit of planning, one that is known to fit is enough.
         """
         if self.late():
             known = (i for i, c in enumerate(self.table) if c.status == "fits" and i not in self._barred)
@@ -231,12 +231,12 @@ class Search:
         return None
 
     def _nearest(self, among: Callable[[int], bool]) -> int | None:
-        """Return the candidate, of those that `among` holds for, that should exceed the budget by the least share."""
+        """Return the candidate, among those that `among` accepts, predicted to exceed the budget by the least share."""
         open_ = [i for i in range(len(self.table)) if i not in self._barred and among(i)]
         return min(open_, key=self._share, default=None)
 
     def _may_fit(self, index: int) -> bool:
-        """Return whether another measurement might show that a candidate keeps the budget."""
+        """Return whether another measurement might show that a candidate meets the budget."""
         if index in self._found:
             return len(self._found[index]) < _LOOKS and self._share(index) < _NEAR
         return self.table[index].status == "listed" and self._share(index) < _DOUBTFUL
@@ -245,7 +245,7 @@ class Search:
         return share(self.budget, self._expected(index), planning=True)
 
     def _expected(self, index: int) -> dict[str, float | None]:
-        """Return a candidate's figures, or the least that predictions leave possible where it was not measured."""
+        """Return a candidate's figures, or the lower bounds of its predictions if it was not measured."""
         candidate = self.table[index]
         if index in self._found or not self.measures:
             return candidate.figures
@@ -253,7 +253,7 @@ class Search:
         share = 1 - _OPTIMISM / math.sqrt(1 + known)
         figures, asked = candidate.figures, self.budget.asked()
         for name in MEASURED:
-            if name in asked:  # of a size, that of the weights is known
+            if name in asked:  # a file has at least the size of its weights
                 figures[name] = max(figures[name] or 0.0, share * (self.predicted(index, name) or 0.0))
         return figures
 
@@ -269,11 +269,11 @@ class Search:
         return False
 
     def predicted(self, index: int, key: str) -> float | None:
-        """Return the predicted latency in ms or memory in MB, or None before anything was measured."""
+        """Return the predicted latency in ms or memory in MB, or None before any measurement."""
         return self._predictions.of(index, key)
 
     def approach(self) -> int:
-        """Measure what should come nearest to the whole budget, until it is known; returns it where it fits after all.
+        """Measure the candidates nearest to the whole budget until the nearest is known; return it if it fits.
 
         Raises BudgetError with its figures otherwise.
         """
@@ -291,20 +291,20 @@ class Search:
                     return index
                 said = refusal(self.table, self.budget, self.table[index], figures)
                 if index in self._hidden and "latency_ms" in self.budget.asked():
-                    raise BusyError(f"{self._hidden[index]}. As far as can be told, {said}")
+                    raise BusyError(f"{self._hidden[index]}. By the fastest runs, {said}")
                 raise BudgetError(said)
         if self._need is None:
             raise BudgetError("no network could be measured on this machine")
         raise TrainsTooSlowly(
-            f"no network that keeps the budget can be trained in time: {self._need.reason}; give more --minutes, or "
+            f"no network that meets the budget can be trained in time: {self._need.reason}; give more --minutes, or "
             "--epochs"
         )
 
     def _surely(self, index: int) -> dict[str, float | None]:
-        """Return what a candidate keeps to when it is measured anew, by what came out so far.
+        """Return the upper bounds of a candidate's figures if it is re-measured, from its measurements so far.
 
-        That is as far above the most as the least is below it, for what was never seen, but not above what a neighbour
-        on the machine adds: planning looks again there.
+        The bound is as far above the largest value as the least is below it, to allow for unseen values, but not above
+        what background load adds: planning re-measures those.
         """
         figures = self.table[index].figures
         if not self.measures:
@@ -320,7 +320,7 @@ class Search:
     def measure_fallback(self, taken: int, share: float, *, floats: bool = False) -> None:
         """Measure the best likely candidate of the same weights with at most this share of the taken one's MACs.
 
-        With `floats` only those that do not compute in 8 bits count.
+        With `floats` int8 candidates are excluded.
         """
         limit = share * self.table[taken].cost.macs
         for index, candidate in enumerate(self.table):

@@ -1,4 +1,4 @@
-"""From a data set and a time limit to the settings of a training run."""
+"""Settings of a training run, from the data set and the time limit."""
 
 import dataclasses
 import math
@@ -16,45 +16,45 @@ from effnet.training.memory import training_memory
 from effnet.training.recipe import Augment, Model, Recipe, Train
 
 DEFAULT_MINUTES = 10.0
-# Fewer passes over the images than this teach a fresh network too little to be worth its size.
+# Fewer epochs than this train a network from scratch too little to be worth its size.
 _LEAST_EPOCHS, _LEAST_VIEWS, _RELAXED = 8, 20_000, 8
-# More than this brings next to nothing.
+# More epochs than this bring next to nothing.
 _MOST_EPOCHS, _MOST_VIEWS = 200, 1_500_000
-# Decoding, validation and checkpoints share the time with training steps.
+# The share of the time for training steps; the rest is decoding, validation and checkpoints.
 _TRAINING_SHARE = 0.8
-# The most multiply-accumulates a second, of training on whole images, that a CPU core or a GPU could do.
+# An upper bound of the multiply-accumulates per second of training on a CPU core or a GPU.
 _CORE_MACS, _GPU_MACS = 15e9, 50e12
-# The multiply-accumulates a second that a core runs a frozen network at (Lite0 in benchmarks/transfer.py: images per
+# The multiply-accumulates per second of a frozen network on one core (Lite0 in benchmarks/transfer.py: images per
 # second times 384 million, over the cores), rounded down, and the share of the time that features may take.
 _CORE_FEATURE_MACS, _FEATURE_SHARE = 30e9, 0.25
 _SAMPLE = 256
-# So many pixels are summed up at a time.
+# Number of pixels that are summed at a time.
 _PIECE_PIXELS = 2**20
-# Fewer epochs of recovery than this are not worth pruning a network.
+# With fewer epochs of fine-tuning than this, pruning is not worthwhile.
 _LEAST_RECOVERY = 3
-# Fine-tuning: more epochs only learn few images by heart; the rate is the head's, for batches of 32.
+# Fine-tuning: more epochs only overfit to few images; the learning rate is the head's, for batches of 32.
 _MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
 _ENOUGH_FOR_STATISTICS = 5000
-# Images of so few pixels lose what they show where much is cropped, and are mildly shifted where mirrors change them.
+# Images of at most this side lose their content if much is cropped; if flips change them, they are shifted mildly.
 _SMALL_SIDE = 40
-# Networks of more blocks than this train better where some are skipped.
+# Networks of more blocks than this train better with stochastic depth.
 _DEEP = 12
 # The share of the machine's memory that training may take.
 _MEMORY_SHARE = 0.5
 
 
 def least_epochs(num_train: int) -> int:
-    """Return how many passes over the training images a network must get at the least."""
+    """Return the least number of epochs for a network."""
     return min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_VIEWS / num_train)))
 
 
 def most_epochs(num_train: int) -> int:
-    """Return how many passes are worth making at the most."""
+    """Return the largest number of worthwhile epochs."""
     return max(least_epochs(num_train), min(_MOST_EPOCHS, math.ceil(_MOST_VIEWS / num_train)))
 
 
 def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool) -> TrainingNeed:
-    """Return how fast a network must train to see every image often enough within `minutes`."""
+    """Return the training speed that a network needs for the least number of epochs within `minutes`."""
     epochs = least_epochs(num_train)
     speed = epochs * num_train / (60 * minutes * _TRAINING_SHARE)
     reason = f"{epochs} epochs in {minutes:g} minutes need {speed:.3g}"
@@ -63,17 +63,17 @@ def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool) -> T
 
 
 def relaxed(need: TrainingNeed) -> TrainingNeed:
-    """Return the need of a network that has no time for the least epochs, and for an eighth of them at the least."""
-    speed, reason = need.images_per_second / _RELAXED, f"an eighth of what is needed: {need.reason}"
+    """Return the relaxed need, an eighth of `need`, if no network has time for the least number of epochs."""
+    speed, reason = need.images_per_second / _RELAXED, f"an eighth of the required speed: {need.reason}"
     return TrainingNeed(images_per_second=speed, most_macs=need.most_macs, reason=reason)
 
 
 def feature_need(
     images: int, *, minutes: float, cores: int, pace: Pace | None = None, share: float = _FEATURE_SHARE
 ) -> TrainingNeed:
-    """Return how large a backbone may be for the features of so many images to leave time for the rest.
+    """Return the largest backbone whose features of `images` images leave time for the rest.
 
-    With a measured `pace` it is what that allows, else what a core can do at the most.
+    With a measured `pace` the limit follows from it, else from an upper bound of a core's speed.
     """
     seconds = 60 * minutes * share
     reason = f"the features of {images} images must take at most {seconds / 60:.3g} minutes"
@@ -85,19 +85,19 @@ def feature_need(
 
 
 def can_recover(num_train: int, *, minutes: float, images_per_second: float) -> bool:
-    """Return whether a pruned network can be trained long enough, beside its teacher, within its share of the time."""
+    """Return whether a pruned network can be fine-tuned long enough, with its teacher, within its share of the time."""
     epochs = 60 * minutes * PRUNING_SHARE * _TRAINING_SHARE * images_per_second / num_train
     return epochs >= _LEAST_RECOVERY
 
 
 def epochs_in(minutes: float, *, images_per_second: float, num_train: int) -> int:
-    """Return how many epochs fit into `minutes` at this speed, within what is worth making."""
+    """Return the number of epochs that fit into `minutes` at this speed, at most the worthwhile number."""
     possible = 60 * minutes * _TRAINING_SHARE * images_per_second / num_train
     return max(1, min(most_epochs(num_train), int(possible)))
 
 
 def make_preprocess(dataset: Dataset, *, resolution: int, short_side: int, seed: int) -> Preprocess:
-    """Return preprocessing whose mean and spread are those of a sample of the training images.
+    """Return preprocessing with the mean and standard deviation of a sample of the training images.
 
     Images much larger than the input lose a twentieth at each edge; small ones are kept whole.
     """
@@ -125,7 +125,7 @@ def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...]
 
 
 def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means of the values in 0..1 and of their squares [channels], of a large image piece by piece."""
+    """Return the means of the values in 0..1 and of their squares [channels]; large images are summed in pieces."""
     flat = image.reshape(-1, image.shape[2])
     sums = np.zeros((2, image.shape[2]))
     for start in range(0, len(flat), _PIECE_PIXELS):
@@ -137,7 +137,7 @@ def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def make_recipe(
     dataset: Dataset, spec: ArchSpec, *, epochs: int, short_side: int, memory_gb: float | None, seed: int
 ) -> Recipe:
-    """Return the recipe for a fresh network: views as the images allow, batches as their number and memory allow."""
+    """Return the recipe for training from scratch: augmentation by the images, batch size by number and memory."""
     batch_size = 64 if len(dataset.train) >= 2000 else 32
     while memory_gb and batch_size > 2 and _step_bytes(spec, batch_size) > _MEMORY_SHARE * memory_gb * 2**30:
         batch_size //= 2
@@ -159,15 +159,15 @@ def make_recipe(
 
 
 def _step_bytes(spec: ArchSpec, batch_size: int) -> int:
-    """Return what training takes without the fused kernels, which not every machine has."""
+    """Return the memory of training without the fused kernels, which not every machine has."""
     return training_memory(spec, Recipe(train=Train(batch_size=batch_size))).total
 
 
 def finetune_recipe(recipe: Recipe, preprocess: Preprocess, *, num_train: int, epochs: int, folded: bool) -> Recipe:
-    """Return the recipe for a network that has learned already: small steps, smaller ones below, nothing forgotten.
+    """Return the recipe for fine-tuning: small learning rates, smaller ones in early layers, mild regularization.
 
-    `recipe` is the one that a fresh network would get, `preprocess` what the weights expect. Norms keep their
-    statistics where few images would only blur them, and where they are `folded` away.
+    `recipe` is the one for training from scratch, `preprocess` the preprocessing of the weights. BatchNorm keeps its
+    statistics if few images would only blur them, and if it is `folded` away.
     """
     train = dataclasses.replace(
         recipe.train,

@@ -1,4 +1,4 @@
-"""Short trainings: what a candidate learns in a small part of the time, to compare it with others."""
+"""Short trainings of candidates, in a small part of the time, to compare their accuracy."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from effnet.training.events import EpochEnd, Step
 from effnet.training.loop import train
 from effnet.training.state import network_for
 
-# Fewer images a class than this say nothing about a network.
+# Fewer images per class than this say nothing about a network.
 _LEAST_A_CLASS = 20
 _MOST_VALIDATED = 1000
 
@@ -31,7 +31,7 @@ class _Stopped(Exception):
 
 
 def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds: float) -> Score:
-    """Return what trains a fresh candidate for about `seconds`: nine epochs over as many images as that allows."""
+    """Return a function that trains a candidate for about `seconds`: nine epochs on as many images as that allows."""
 
     def score(candidate: Candidate, heard: Report) -> float:
         spec = candidate.spec
@@ -73,7 +73,7 @@ def _listener(task: Task, heard: Report, *, balanced: bool) -> tuple[Callable[[]
 
 
 def _part(split: Split, number: int, *, seed: int) -> Split:
-    """Return at most so many images of a split, drawn alike from each class, in their order."""
+    """Return at most this many images of a split, drawn evenly from each class, in their order."""
     if len(split) <= number:
         return split
     rng = np.random.default_rng(seed)
@@ -90,9 +90,9 @@ def _part(split: Split, number: int, *, seed: int) -> Split:
 
 
 def _at_hand(split: Split, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the places of the images to draw from: all of them or, where blocks are fetched, those of a few.
+    """Return the indices of the images to draw from: all of them or, if blocks are downloaded, those of a few blocks.
 
-    The few hold as many as are wanted and every class: a trial shall not fetch all that fits on no disk.
+    These few hold enough images and every class: a trial must not download a data set that fits on no disk.
     """
     if split.blocks is None:
         return np.arange(len(split))

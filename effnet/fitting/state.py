@@ -1,4 +1,4 @@
-"""The state of a fit on disk, so that a killed one goes on where it was."""
+"""The state of a fit on disk, from which a killed fit resumes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ Strategy = Literal["auto", "head", "finetune", "scratch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One network to train: which candidate, its recipe and its preprocessing.
+    """One network to train: its candidate, its recipe and its preprocessing.
 
-    With a `strategy` other than scratch it begins with the candidate's weights, and `recipe` is what a fresh network
-    would get: fine-tuning changes it.
+    With a `strategy` other than scratch it starts from the candidate's weights, and `recipe` is the one for training
+    from scratch, which fine-tuning changes.
     """
 
     candidate: int
@@ -43,8 +43,8 @@ class Attempt:
 class Plan:
     """Everything decided before training; `options` are the fit's own, which a resumed one must repeat.
 
-    `busy` says what other processes may have spoilt; empty if the machine was calm. `pace` is that of the machine if
-    minutes were given, and `left_out` says what there was no time for.
+    `busy` warns of measurements under background load; empty on a quiet machine. `pace` is the speed of the machine if
+    minutes were given, and `left_out` lists the steps for which there was no time.
     """
 
     options: Mapping[str, Any]
@@ -59,13 +59,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping) or not isinstance(self.fingerprint, str):
-            raise InputError(f"options must be an object and the fingerprint a text; got {self.fingerprint!r}")
+            raise InputError(f"options must be an object and the fingerprint a string; got {self.fingerprint!r}")
         if not isinstance(self.busy, str):
-            raise InputError(f"busy must be a text; got {self.busy!r}")
+            raise InputError(f"busy must be a string; got {self.busy!r}")
         if not all(is_amount(seconds) for seconds in asdict(self.pace).values()):
             raise InputError(f"a pace must be numbers of at least 0; got {self.pace!r}")
         if not all(isinstance(sentence, str) for sentence in self.left_out):
-            raise InputError(f"left_out must be texts; got {self.left_out!r}")
+            raise InputError(f"left_out must be strings; got {self.left_out!r}")
         if not is_amount(self.seconds):
             raise InputError(f"seconds must be a number of at least 0; got {self.seconds!r}")
         for attempt in self.attempts:
@@ -77,11 +77,11 @@ class Plan:
             raise InputError(f"fewer attempts must have failed than {len(self.attempts)}; got {len(self.failed)}")
         for failed in self.failed:
             if not isinstance(failed, Mapping) or not is_amount(failed.get("seconds")):
-                raise InputError(f"a failed attempt must say how many seconds it took; got {failed!r}")
+                raise InputError(f"a failed attempt must hold the seconds that it took; got {failed!r}")
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return a text that changes when classes, splits, paths, names or images in memory do; files are not read."""
+    """Return a string that changes when classes, splits, paths, names or images in memory do; files are not read."""
     total = crc32(repr(dataset.class_names).encode())
     for split in (dataset.train, dataset.val, dataset.test):
         total = crc32(split.labels.tobytes(), total)
@@ -121,7 +121,7 @@ def write_plan(plan: Plan, out: Path) -> None:
 
 
 def read_plan(out: Path) -> Plan | None:
-    """Return the plan in `out`, or None where there is none; raises InputError where it is damaged."""
+    """Return the plan in `out`, or None if there is none; raise InputError if it is damaged."""
     path = out / RUN / PLAN
     try:
         data = read_json(path)
@@ -155,13 +155,13 @@ def read_plan(out: Path) -> Plan | None:
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
-    """Write every field of the recipe in use into the run folder of `out`, where `--recipe` reads it again."""
+    """Write every field of the recipe in use into the run folder of `out`, for use with `--recipe`."""
     (out / RUN).mkdir(parents=True, exist_ok=True)
     write_text(out / RUN / RECIPE, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
 
 def _changed(name: str, before: Any, now: Any) -> str:
-    """Return what became of an option, as the command line names it."""
+    """Return the change of an option, by its name on the command line."""
     if name != "settings":
         return f"{name} was {before!r}, now {now!r}"
     before, now = (
@@ -172,7 +172,7 @@ def _changed(name: str, before: Any, now: Any) -> str:
 
 
 def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:
-    """Raise InputError where a resumed fit is asked for something else than the one it resumes."""
+    """Raise InputError if a resumed fit has other options or images than the one it resumes."""
     options = json.loads(json.dumps(options))  # tuples are lists on the disk
     other = [
         _changed(key, plan.options.get(key), value) for key, value in options.items() if plan.options.get(key) != value

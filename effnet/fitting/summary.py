@@ -1,4 +1,4 @@
-"""The report of a fit as data: what report.json holds and the pages are rendered from."""
+"""The report of a fit as data: the content of report.json, from which the pages are rendered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -34,7 +34,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the whole report as JSON-able data; `report_images` says that report.html may show test images.
 
-    `time` is how the minutes were used, None where none were given.
+    `time` is the use of the minutes, None if none were given.
     """
     honoured = None if artifact.undecided else artifact.honoured
     last = {"name": artifact.spec.name, "honoured": honoured, "failures": list(artifact.failures)}
@@ -75,7 +75,7 @@ def summarize(
 
 
 def _busy(plan: Plan, artifact: Artifact) -> list[str]:
-    """Return what a busy machine may have spoilt, a sentence each."""
+    """Return sentences on the measurements that a busy machine may have distorted."""
     timing = artifact.timing
     found = artifact.undecided
     if timing.busy and not found and "latency_ms" not in artifact.predicted:
@@ -84,9 +84,9 @@ def _busy(plan: Plan, artifact: Artifact) -> list[str]:
 
 
 def _candidates(table: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Return the rows of those that were measured or tried, and of as many others as a page can hold.
+    """Return the rows of the measured and tried candidates, and of as many others as a page can hold.
 
-    These are the nearest to the one taken in the order of promise.
+    These others are the nearest to the taken one in the order of expected accuracy.
     """
     taken = next((i for i, c in enumerate(table) if c.status == "taken"), 0)
     others = [i for i, c in enumerate(table) if c.latency_ms is None and c.status not in ("taken", "fits", "failed")]

@@ -1,4 +1,4 @@
-"""How sure a model is, as a report shows it: reliability, risk over coverage, and what thresholds would give."""
+"""Calibration and confidence in a report: reliability diagram, risk over coverage, and results of thresholds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,14 @@ _COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def mean_confidence(report: Mapping[str, Any]) -> float | None:
-    """Return how sure the model is of its answers to the test images on average, or None where that is absent."""
+    """Return the mean confidence of the model on the test images, or None if it is absent."""
     bins = _bins(report, "sureness")
     images = sum(b["images"] for b in bins)
     return sum(b["images"] * b["confidence"] for b in bins) / images if images else None
 
 
 def threshold_rows(report: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Return what thresholds give on the test images: threshold, coverage and error of a few, from 0 on."""
+    """Return threshold, coverage and error on the test images for a few thresholds, from 0 on."""
     curve = _test(report).get("risk_coverage") or []
     rows: dict[float, dict[str, float]] = {}
     for wanted in _COVERAGES:
@@ -30,9 +30,9 @@ def threshold_rows(report: Mapping[str, Any]) -> list[dict[str, float]]:
 
 
 def reliability_svg(report: Mapping[str, Any]) -> str | None:
-    """Return the share of right answers over how sure they were, before and after the temperature, or None.
+    """Return the reliability diagram, accuracy over confidence before and after temperature scaling, or None.
 
-    One mark a bin, its area as the number of images in it; a model that knows how sure it may be is on the diagonal.
+    One marker for each bin, its area proportional to its number of images; a calibrated model is on the diagonal.
     """
     after, before = _bins(report, "sureness"), _bins(report, "uncalibrated")
     if not after:
@@ -51,7 +51,7 @@ def reliability_svg(report: Mapping[str, Any]) -> str | None:
             axes.scatter(x, y, s=sizes, facecolors=face, edgecolors=colour, linewidths=1.2, alpha=0.8, zorder=3)
             axes.plot([], [], "o", color=colour, markerfacecolor=face, label=label)
         axes.set_title("Reliability", loc="left", fontsize=10, fontweight="bold")
-        axes.set(xlabel="How sure it was", ylabel="Share that was right", xlim=(-0.02, 1.04), ylim=(-0.03, 1.07))
+        axes.set(xlabel="Confidence", ylabel="Accuracy", xlim=(-0.02, 1.04), ylim=(-0.03, 1.07))
         _percent_axes(axes)
         if len(pairs) > 1:
             # Above the axes: inside, its marks would be read as bins.
@@ -60,7 +60,7 @@ def reliability_svg(report: Mapping[str, Any]) -> str | None:
 
 
 def risk_coverage_svg(report: Mapping[str, Any]) -> str | None:
-    """Return the share of wrong answers over the share of images answered, with the threshold taken, or None."""
+    """Return the error over the coverage as a plot, with the chosen threshold, or None."""
     curve = _test(report).get("risk_coverage") or []
     if not curve:
         return None

@@ -1,4 +1,4 @@
-"""The device that a fit is for: its runtime, the precisions to use, and its profile where it is not this one."""
+"""The target device of a fit: its runtime, the precisions to use, and its profile if it is another machine."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,16 +11,17 @@ from effnet.system.bounds import is_number
 
 Wanted = Literal["auto", "fp32", "fp16", "bf16", "w8", "int8"]
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "litert", "executorch")
-# What each precision brings: only then is it worth trying. Weights of fewer bits make files smaller, nothing faster.
+# The budgets that each precision helps to meet: it is tried only if one of them is set. Weight-only quantization makes
+# files smaller, nothing faster.
 _BRINGS = {"w8": ("size_mb",), "bf16": ("latency_ms", "size_mb"), "int8": ("latency_ms", "size_mb", "memory_mb")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A runtime, the precision that was asked for, and the drop of accuracy that it may cost.
+    """A runtime, the requested precision, and the accuracy drop that it may cost.
 
-    `max_drop` is a share: 0.005 is half a point of held-out accuracy. `profile` is the file of another device's
-    profile, whose predictions then stand in for measurements; empty for this machine.
+    `max_drop` is a share: 0.005 is half a percentage point of held-out accuracy. `profile` is the file of another
+    device's profile, whose predictions then replace measurements; empty for this machine.
     """
 
     runtime: Runtime = "onnxruntime"
@@ -32,7 +33,7 @@ class Target:
         _must_be("runtime", self.runtime, RUNTIMES)
         _must_be("precision", self.precision, get_args(Wanted))
         if not (is_number(self.max_drop) and 0 <= self.max_drop <= 1):
-            raise InputError(f"--max-drop must lie in 0..100 points; got {100 * self.max_drop:g}")
+            raise InputError(f"--max-drop must lie in 0..100 percentage points; got {100 * self.max_drop:g}")
         if self.precision != "auto" and self.precision not in self._known:
             raise InputError(
                 f"effnet writes {self.runtime} in {', '.join(self._known)}; got precision {self.precision}: "
@@ -44,7 +45,7 @@ class Target:
         return tuple(found.precision for found in FORMATS.values() if found.runtime == self.runtime)
 
     def precisions(self, budget: Budget) -> tuple[Precision, ...]:
-        """Return those worth planning with: what was asked for or, with auto, fp32 and what the budget may need."""
+        """Return the precisions to plan with: the requested one or, with auto, fp32 and those that may help."""
         if self.precision != "auto":
             return (self.precision,)
         asked = set(budget.asked())
@@ -56,7 +57,7 @@ class Target:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a resumed fit must repeat."""
+        """The options that a resumed fit must repeat."""
         return {
             "runtime": self.runtime,
             "precision": self.precision,

@@ -1,4 +1,4 @@
-"""What a fit was asked."""
+"""The options of a fit, checked."""
 
 import os
 import re
@@ -36,15 +36,15 @@ from effnet.training.ranks import ALONE, Ranks
 from effnet.training.unknown import unknown_images
 from effnet.weights.pretrained import find_source
 
-# With as many minutes trials pay; of the time they may take this share.
+# Trials are worthwhile from this many minutes on; they may take this share of the time.
 _ENOUGH_FOR_TRIALS, _TRIAL_SHARE, USUAL_TRIALS = 30.0, 0.3, 8
-# What of a recipe a head, which is solved, depends on.
+# The recipe fields that affect a head, which is fitted without epochs.
 _OF_A_HEAD = {"augment.flip", "balance.method", "balance.strength"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a fit was asked, checked and complete."""
+    """The options of a fit, checked and complete."""
 
     data: str
     budget: Budget
@@ -71,14 +71,14 @@ class Task:
     report_images: bool = True
     resize: Resize = "auto"
     value_range: AskedRange = "auto"
-    # Of the job that does it: when it must be done, when its planning, and how fast this machine is.
+    # Set by the running job: its deadline, that of its planning, and the speed of this machine.
     deadline: Deadline = UNLIMITED
     planning: Deadline = UNLIMITED
     pace: Pace = field(default_factory=Pace)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a resumed fit must repeat."""
+        """The options that a resumed fit must repeat."""
         names = (
             "data",
             "threads",
@@ -107,13 +107,13 @@ class Task:
 
     @property
     def time_limit(self) -> float | None:
-        """Minutes of training where no deadline says what is left for it; None where the number of epochs is fixed."""
+        """Minutes of training if no deadline limits it; None if the number of epochs is fixed."""
         fixed = self.epochs or (self.minutes is None and self.asked.value("train.epochs"))
         return None if fixed else (self.minutes or DEFAULT_MINUTES) - self.trial_minutes
 
     @property
     def num_trials(self) -> int:
-        """How many candidates are trained a little before one is chosen: as asked, or some where there is time."""
+        """The number of candidates in trials: as requested, or a few if there is time."""
         if self.trials is not None or self.network is not None:
             return self.trials or 0
         return USUAL_TRIALS if (self.minutes or 0) >= _ENOUGH_FOR_TRIALS else 0
@@ -153,19 +153,19 @@ def check(task: Task) -> None:
 
 
 def _check_one_length(task: Task) -> None:
-    """Raise InputError where a fit is told twice how long to train; of `train`, flags come before its recipe."""
+    """Raise InputError if options and settings give different training lengths; in `train`, flags override a recipe."""
     asked = task.asked.settings.get("train.epochs")
     if task.network is None and asked is not None:
         for name in ("minutes", "epochs"):
             if (value := getattr(task, name)) is not None and value != asked:
                 raise InputError(
-                    f"one of the two decides how long a fit trains: --{name} {_exact(value)}, or --set "
-                    f"train.epochs={asked}; leave one out"
+                    f"--{name} and --set train.epochs must not differ; got --{name} {_exact(value)} and --set "
+                    f"train.epochs={asked}: leave one out"
                 )
 
 
 def _check_numbers(task: Task) -> None:
-    """Raise InputError for a number out of range; the budget and the recipe have checked their own."""
+    """Raise InputError for a number out of range; budget and recipe check their own."""
     if task.minutes is not None:
         check_minutes(task.minutes)
     sides = {} if task.network is None else {"the resolution": (task.network.resolution, 1, MAX_SIDE)}
@@ -182,17 +182,20 @@ def _check_numbers(task: Task) -> None:
 
 
 def _check_strategy(task: Task) -> None:
-    """Raise InputError where weights, strategy and model contradict each other."""
+    """Raise InputError if weights, strategy and model contradict each other."""
     known = get_args(Strategy)
     if task.strategy not in known:
         hint = nearest(task.strategy, known)
         raise InputError(f"the strategy must be one of {', '.join(known)}; got {task.strategy!r}{hint}")
     if task.strategy == "head" and task.epochs is not None:
-        raise InputError("a head is solved, not trained in epochs; leave --epochs out, or give --strategy finetune")
+        raise InputError(
+            "--epochs has no effect with --strategy head (logistic regression on frozen features); leave --epochs out, "
+            "or give --strategy finetune"
+        )
     if task.strategy == "head" and (other := sorted({*task.asked.settings} - _OF_A_HEAD)):
         raise InputError(
-            f"a head is solved, and of the recipe takes augment.flip and balance only; --set {other[0]} changes "
-            "nothing: leave it out, or give --strategy finetune"
+            f"--set {other[0]} has no effect with --strategy head, which uses only augment.flip and balance of the "
+            "recipe; leave it out, or give --strategy finetune"
         )
     if task.weights == "none" and task.strategy in ("head", "finetune"):
         raise InputError(
@@ -214,13 +217,13 @@ def _refuse_model(task: Task) -> None:
 
 
 def check_weights(task: Task) -> None:
-    """Raise InputError where the weights that a new fit shall begin with name nothing; nothing is fetched."""
+    """Raise InputError if the weights of a new fit do not exist; nothing is downloaded."""
     if task.weights not in ("none", "auto") and not isinstance(find_source(task.weights), Path):
         _refuse_model(task)
 
 
 def _check_writable(out: Path) -> None:
-    """Raise InputError where nothing can be written to `out`: after planning and training it would be too late."""
+    """Raise InputError if `out` cannot be written to; after planning and training it would be too late."""
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     try:
         with tempfile.TemporaryFile(dir=parent):
@@ -230,7 +233,7 @@ def _check_writable(out: Path) -> None:
 
 
 def command_line(task: Task) -> str:
-    """Return the command line that runs this fit again."""
+    """Return the command line that repeats this fit."""
     words = ["effnet", "fit", task.data]
     if task.network is not None:
         words = ["effnet", "train", task.data, "--model", task.model or task.network.name]

@@ -1,4 +1,4 @@
-"""Several processes at one fit: the first does all of it, the others train along whenever it trains."""
+"""Several processes in one fit: the first does all of it, the others join it in training."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
@@ -22,7 +22,7 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What the first process asks the others to train with it; `folder` is its own, for they write nothing."""
+    """A training that the first process broadcasts to the others; they write nothing to its `folder`."""
 
     model: nn.Module
     dataset: Dataset
@@ -34,14 +34,14 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LastWord:
-    """What a fit ends with: its report, or without one the exit code of its error."""
+    """The end of a fit: its report, or the exit code of its error without one."""
 
     report: Report | None
     exit_code: int = EffnetError.exit_code
 
 
 def train_together(training: Training, ranks: Ranks, *, listener: Listener) -> TrainResult:
-    """Train on every process, the first one's `listener` listening; the others are in `follow`."""
+    """Train on every process, with the first one's `listener`; the others are in `follow`."""
     return _train(ranks.tell(training), ranks, listener)
 
 
@@ -59,7 +59,7 @@ def _train(training: Training, ranks: Ranks, listener: Listener | None = None) -
 
 
 def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
-    """Return the report of `work`, done by the first process, which lets the others go however it ends."""
+    """Return the report of `work`, done by the first process, which releases the others however it ends."""
     last = _LastWord(report=None)
     try:
         last = _LastWord(report=work())
@@ -70,7 +70,7 @@ def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
         last = _LastWord(report=None, exit_code=exit_code(error))
         raise
     finally:
-        # Where something has gone wrong, that is what must be heard, and not that the others have gone as well.
+        # After an error, that error must be reported, and not that the other processes have ended as well.
         with suppress(EffnetError) if last.report is None else nullcontext():
             if not ranks.over:
                 ranks.tell(last)
@@ -79,9 +79,9 @@ def lead(ranks: Ranks, work: Callable[[], Report]) -> Report:
 
 
 def follow(ranks: Ranks) -> Report:
-    """Train along until the first process is done, and returns its report.
+    """Join in training until the first process is done, and return its report.
 
-    Raises SaidElsewhere where it failed.
+    Raises SaidElsewhere if it failed.
     """
     while True:
         asked = ranks.tell(None)

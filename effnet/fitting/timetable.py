@@ -1,7 +1,7 @@
-"""The minutes of a fit: one deadline for all of it, and how long each stage of the work is expected to take.
+"""The minutes of a fit: one deadline for all of it, and the expected duration of each stage.
 
-Estimates rest on what was measured here: reading an image, a network's answer, and one whole measurement, which stands
-for everything that starts a process, writes files or draws.
+Estimates follow from measurements on this machine: reading an image, a network's inference, and one whole measurement
+of a file, the unit of everything that starts a process, writes files or draws.
 """
 
 import math
@@ -12,31 +12,31 @@ from typing import Any
 
 from effnet.data.datasets import Dataset
 
-# The share of all minutes that planning may take, and those of what is left that int8 and recovery after pruning get.
+# The share of all minutes that planning may take, and the shares of the rest for int8 and fine-tuning after pruning.
 PLANNING_SHARE, INT8_SHARE, PRUNING_SHARE = 0.25, 0.3, 0.5
-# In measurements, on a free machine 1 to 2 s each: exports, their check, the last measurement and the reports; the
-# reports alone; what a head takes beside its features; a step towards int8, whose file is measured in turns with
+# Durations in measurements, on a quiet machine 1 to 2 s each: exports, their check, the last measurement and the
+# reports; the reports alone; a head without its features; a quantization step, whose file is measured in turns with
 # another.
 _FINISHING, _REPORT, _HEAD, _INT8_STEP = 4.0, 1.5, 1.0, 6.0
-# Learning gets at least this share of what int8 leaves, and what must follow at most this share of all.
+# Training gets at least this share of the time that int8 competes for, and the later stages at most this share of all.
 _LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
-# Ranges of int8 are found on so many images.
+# Number of images for int8 calibration.
 _CALIBRATED = 256
 
 
 USES = {
     "before": "reading and planning",
     "learning": "training",
-    "change": "pruning and recovery",
+    "change": "pruning and fine-tuning",
     "int8": "int8",
-    "finishing": "export, proof and report",
+    "finishing": "export, verification and report",
 }
-"""What the time is used for, in words; "before" is what was over when it was planned."""
+"""The uses of the time, in words; "before" is the time that had passed when it was planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """The `end` of the work by `clock`, of which `seconds` were given; both are infinite where no minutes were."""
+    """The `end` of the work by `clock`, and its limit in `seconds`; both are infinite without --minutes."""
 
     seconds: float = math.inf
     end: float = math.inf
@@ -52,11 +52,11 @@ class Deadline:
         return max(0.0, self.end - self.clock())
 
     def at_most(self, seconds: float) -> "Deadline":
-        """Return a deadline in so many seconds, or this one where it is earlier."""
+        """Return a deadline in `seconds` from now, or this one if it is earlier."""
         return self if not self.limited else replace(self, end=min(self.end, self.clock() + seconds))
 
     def earlier(self, seconds: float) -> "Deadline":
-        """Return the deadline of what must be done so many seconds before this one."""
+        """Return a deadline `seconds` before this one."""
         return replace(self, end=self.end - seconds)
 
 
@@ -64,7 +64,7 @@ UNLIMITED = Deadline()
 
 
 def deadline_of(minutes: float | None, *, used: float = 0.0, clock: Callable[[], float] = time.monotonic) -> Deadline:
-    """Return the deadline of a fit that begins now, of whose `minutes` earlier sessions `used` so many seconds."""
+    """Return the deadline of a fit that begins now; earlier sessions have `used` seconds of its `minutes`."""
     if minutes is None:
         return Deadline(clock=clock)
     return Deadline(seconds=60 * minutes, end=clock() + max(0.0, 60 * minutes - used), clock=clock)
@@ -72,10 +72,10 @@ def deadline_of(minutes: float | None, *, used: float = 0.0, clock: Callable[[],
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What was measured of this machine, in seconds.
+    """The measured speed of this machine, in seconds.
 
-    `read` is an image's reading on all cores, `mac` a multiply-accumulate of an exported network on all cores, and
-    `measure` one measurement of a file, in a process of its own.
+    `read` is the reading of an image on all cores, `mac` a multiply-accumulate of an exported network on all cores,
+    and `measure` one measurement of a file, in a process of its own.
     """
 
     read: float = 0.0
@@ -83,39 +83,39 @@ class Pace:
     measure: float = 0.0
 
     def answer(self, images: int, macs: float) -> float:
-        """Return how long a network of so many MACs takes to answer so many images."""
+        """Return the duration of the inference of a network with `macs` MACs on `images` images."""
         return images * (self.read + self.mac * macs)
 
     @property
     def report(self) -> float:
-        """How long the reports take."""
+        """The duration of writing the reports."""
         return _REPORT * self.measure
 
     def finishing(self, dataset: Dataset, macs: float) -> float:
-        """Return how long it takes from a trained network to its bundle, proven, with its reports."""
+        """Return the duration from a trained network to its verified bundle with its reports."""
         return _FINISHING * self.measure + self.answer(len(dataset.val) + len(dataset.test), macs)
 
     def head(self, dataset: Dataset, macs: float) -> float:
-        """Return how long a head takes, on one view of each image."""
+        """Return the duration of training a head, on one view of each image."""
         return _HEAD * self.measure + self.answer(len(dataset.train) + len(dataset.val), macs)
 
     def int8(self, dataset: Dataset, macs: float, *, steps: int) -> float:
-        """Return how long int8 takes that is reached in so many steps, with its calibration and test."""
+        """Return the duration of int8 in `steps` steps, with calibration and test."""
         return steps * self.int8_step(dataset, macs) + self.answer(_CALIBRATED + 2 * len(dataset.test), macs)
 
     def int8_step(self, dataset: Dataset, macs: float) -> float:
-        """Return how long one step takes: a file written, scored, and timed in turns with another."""
+        """Return the duration of one quantization step: a file written, scored, and timed in turns with another."""
         return _INT8_STEP * self.measure + self.answer(len(dataset.val), macs)
 
     def epoch(self, dataset: Dataset, macs: float, *, images_per_second: float) -> float:
-        """Return how long an epoch takes with its validation, at this speed of training steps."""
+        """Return the duration of an epoch with its validation, at this speed of training steps."""
         steps = len(dataset.train) * (1 / images_per_second + self.read)
         return steps + self.answer(len(dataset.val), macs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """Seconds of what is left, by what they are for; without a deadline those of learning are infinite."""
+    """The remaining seconds by their use; without a deadline those of training are infinite."""
 
     learning: float
     change: float = 0.0
@@ -123,7 +123,7 @@ class Use:
     finishing: float = 0.0
 
     def in_words(self) -> tuple[str, ...]:
-        """Return a line for each use that there is."""
+        """Return a line for each use that has time."""
         rows = asdict(self).items()
         return tuple(f"  {clock_words(seconds):>8}  {USES[name]}" for name, seconds in rows if seconds > 0)
 
@@ -133,10 +133,10 @@ class Use:
 
 
 def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps: int, changed: bool) -> Use:
-    """Return how `left` seconds are used for a network of so many MACs, which learns, and may be changed and rounded.
+    """Return the use of `left` seconds for a network of `macs` MACs that is trained, and may be changed and quantized.
 
-    `int8_steps` are those that its int8 takes at the least, 0 without any.
-    What follows learning comes first, for without it there is no bundle; learning has the rest.
+    `int8_steps` is the least number of steps to int8, 0 without int8. The stages after training are reserved first,
+    because without them there is no bundle; training gets the rest.
     """
     if math.isinf(left):
         return Use(learning=math.inf)
@@ -151,23 +151,23 @@ def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps
 
 
 def reserve(left: float, seconds: float) -> float:
-    """Return how much of what is left is kept for what must follow: no more than half, however slow the machine is."""
+    """Return the part of `left` reserved for later stages: at most half, however slow the machine is."""
     return min(seconds, _MOST_RESERVED * left)
 
 
 def clock_words(seconds: float) -> str:
-    """Return seconds as whoever waits reads them: 45 s, 3:20 min."""
+    """Return seconds in words for the terminal: 45 s, 3:20 min."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
 
 
 def not_enough(what: str, *, needs: float, left: float) -> str:
     """Return the sentence for a stage that does not fit."""
-    return f"{what}: {clock_words(left)} were left, and it takes about {clock_words(needs)}"
+    return f"{what}: {clock_words(left)} were left, but it takes about {clock_words(needs)}"
 
 
 def time_report(minutes: float | None, plan: dict[str, Any], *, used: float, left_out: tuple[str, ...]) -> Any:
-    """Return what a report says of the minutes: their planned and their actual use; None where none were given."""
+    """Return the report's entry on the minutes: their planned and their actual use; None if none were given."""
     if minutes is None:
         return None
     return {"minutes": minutes, "plan": plan, "used_seconds": round(used, 1), "left_out": list(left_out)}

@@ -1,4 +1,4 @@
-"""Transfer learning: a head on frozen features first, then, where it pays, the whole network."""
+"""Transfer learning: a head on frozen features first, then, if it is worthwhile, the whole network."""
 
 import dataclasses
 import json
@@ -44,20 +44,20 @@ Method = Literal["scratch", "head", "finetune"]
 HEAD, RECIPE = "head.safetensors", "recipe.json"
 _CLASSIFIER = ("classifier.weight", "classifier.bias")
 _LOGITS, _INDICES = "validation.logits", "validation.indices"
-# With --strategy auto the whole network is trained only where the head gets less than this right (of the few others too
-# few are in validation to tell whether it helped) and a class has as many training images: benchmarks/finetune.py
-# says what it brings then, and fewer it only learns by heart.
+# With --strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation has
+# too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
+# benchmarks/finetune.py measures the gain.
 _GOOD_ENOUGH, _ENOUGH_A_CLASS = 0.95, 50
-# Views of a class's images that a head is trained on where it has fewer images; with more, views teach it nothing.
+# A head is trained on this many views of a class's images if it has fewer images; with more images, views do not help.
 _VIEWS_A_CLASS, _MOST_VIEWS = 50, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """A trained network and how it came about; `recipe` is None where only a head was trained.
+    """A trained network and how it was trained; `recipe` is None if only a head was trained.
 
-    `head` says how the head was trained, and on whose weights: what `_train_head` writes into head.safetensors.
-    `validation` is there where the network is that head. `left_out` says what there was no time for.
+    `head` holds the facts of the head and of its weights, as `_train_head` writes them into head.safetensors.
+    `validation` is set if the network is that head. `left_out` lists the steps for which there was no time.
     """
 
     method: Method
@@ -70,7 +70,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """The head on the readable validation images: logits [images, classes] and their indices [images]."""
+    """The head's logits [images, classes] on the readable validation images, and their indices [images]."""
 
     logits: np.ndarray
     indices: np.ndarray
@@ -78,19 +78,19 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Limit:
-    """How long learning may take: `minutes`, or with a `pace` what `left` returns, in seconds."""
+    """The time limit of training: `minutes`, or with a `pace` the seconds that `left` returns."""
 
     minutes: float | None
     pace: Pace | None
     left: Callable[[], float]
 
     def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
-        """Return the seconds of an epoch on the whole network, where there is a pace."""
+        """Return the seconds of an epoch on the whole network, if there is a pace."""
         assert self.pace is not None
         return self.pace.epoch(dataset, cost(spec).macs, images_per_second=train_speed(spec))
 
     def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
-        """Return how many epochs fit into the rest, behind a head that took `spent` seconds."""
+        """Return the number of epochs that fit into the rest, after a head that took `spent` seconds."""
         num_train = len(dataset.train)
         if self.pace is None:
             assert self.minutes is not None
@@ -100,14 +100,14 @@ class _Limit:
         return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
 
     def seconds(self, folder: Path, *, spent: float) -> float | None:
-        """Return after how many seconds of training it ends, those of earlier sessions with it."""
+        """Return the seconds of training after which it ends, including those of earlier sessions."""
         if self.pace is not None:
             return trained_seconds(folder) + max(1.0, self.left())
         return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
 
 
 Head = tuple[Arrays, dict[str, Any], Validation]
-"""The state of a network whose head is trained, how that went, and its answers."""
+"""The state of a network with a trained head, the facts of that training, and its validation logits."""
 
 
 def transfer(
@@ -126,12 +126,12 @@ def transfer(
     pace: Pace | None = None,
     left: Callable[[], float] = lambda: math.inf,
 ) -> Learned:
-    """Train `spec`, which begins with the pretrained `weights`, in `folder`, or goes on with what is there.
+    """Train `spec` from the pretrained `weights` in `folder`, or resume its training there.
 
-    The head is this process's work, fine-tuning that of all `ranks`; it takes `epochs`, or what fits into `minutes`.
-    `settings` change fields of its recipe by their dotted names. With a `pace` a deadline stands for `minutes`: `left`
-    returns the seconds that are left for all of it, and what cannot end by then is not begun. Raises WeightsError where
-    the weights cannot be had.
+    This process trains the head, all `ranks` fine-tune, for `epochs` or as many as fit into `minutes`. `settings`
+    change fields of its recipe by their dotted names. With a `pace` a deadline replaces `minutes`: `left` returns the
+    remaining seconds for all of it, and a step that cannot end by then is not begun. Raises WeightsError if the weights
+    are not available.
     """
     limit = _Limit(minutes=minutes, pace=pace, left=left)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def transfer(
     load_arrays_(network, state, where=str(folder / HEAD))
     enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
     if enough:
-        listener(Said(text=f"The head is enough: {enough}; --strategy finetune trains the whole network all the same"))
+        listener(Said(text=f"The head is enough: {enough}; --strategy finetune trains the whole network nevertheless"))
     late = "" if enough or attempt.strategy == "head" else _too_late(spec, dataset, limit, folder)
     if late:
         listener(Said(text=late))
@@ -157,7 +157,7 @@ def transfer(
             model=network.eval(),
             history=(),
             best_epoch=0,
-            stopped="solved the head on frozen features",
+            stopped="fitted the head on frozen features",
             seconds=facts["seconds"],
             device="cpu",
         )
@@ -172,7 +172,7 @@ def transfer(
 
 
 def _too_late(spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
-    """Return a sentence where not one epoch of fine-tuning, with its validation, fits into the time that is left."""
+    """Return a sentence if not one epoch of fine-tuning, with its validation, fits into the remaining time."""
     if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
         return ""
     needs, left = limit.epoch(spec, dataset), limit.left()
@@ -192,7 +192,7 @@ def _finetune(
     listener: Listener,
     ranks: Ranks,
 ) -> Learned:
-    """Train the whole of `network`, which begins with its head trained."""
+    """Fine-tune the whole `network`, whose head is trained already."""
     state, facts, _ = head
     spent = facts["seconds"]
     recipe = _recipe(
@@ -218,13 +218,13 @@ def _finetune(
 
 
 def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:
-    """Return why training the whole network promises no more than the head alone; empty where it does."""
+    """Return the reason not to fine-tune the whole network after the head; empty if it is worthwhile."""
     key, of_each = ("val_balanced_accuracy", " of each class, on average,") if balance.removed else ("val_accuracy", "")
     if facts[key] >= _GOOD_ENOUGH:
-        return f"it gets at least {_GOOD_ENOUGH:.0%} of the validation images{of_each} right"
+        return f"it is right on at least {_GOOD_ENOUGH:.0%} of the validation images{of_each}"
     a_class = len(dataset.train) / len(dataset.class_names)
     if a_class < _ENOUGH_A_CLASS:
-        return f"{a_class:.0f} training images a class, of the {_ENOUGH_A_CLASS} that fine-tuning takes"
+        return f"{a_class:.0f} training images per class, of the {_ENOUGH_A_CLASS} that fine-tuning needs"
     return ""
 
 
@@ -248,7 +248,7 @@ def _train_head(
     limit: _Limit,
     listener: Listener,
 ) -> Head:
-    """Return the state of the network with its head trained, and how that went; all is kept in `folder`."""
+    """Return the network's state with its head trained, and the facts of that training; all is kept in `folder`."""
     listener(Said(text=f"Training a head on {weights}", heading=True))
     started = time.monotonic()
     found = load_pretrained(weights, model=model)
@@ -287,7 +287,7 @@ def _train_head(
         val_labels=val_labels,
         balance=balance,
     )
-    if own:  # weights that know these classes may know them better than a head of this size can
+    if own:  # the weights' own head, if trained on these classes, may be better than a new one
         before = known_head(
             *own, val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
         )
@@ -306,7 +306,7 @@ def _train_head(
         "seconds": time.monotonic() - started,
     }
     state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
-    # Images that were trained on say nothing of how sure the head may be.
+    # Calibration needs held-out images: training images say nothing about it.
     held = val.values[: len(val.values) if len(dataset.val) else 0]
     validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
     _write_head(folder, state, facts, validation)
@@ -314,9 +314,9 @@ def _train_head(
 
 
 def _origin(found: Pretrained) -> dict[str, Any]:
-    """Return whose the pretrained weights are: what a report and a model card must say of them.
+    """Return the provenance of the pretrained weights, for a report and a model card.
 
-    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None where unknown.
+    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
     """
     entry = next((entry for entry in entries() if entry.id == found.published), None)
     return {
@@ -345,7 +345,7 @@ def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validatio
 
 
 def _read_head(folder: Path) -> Head | None:
-    """Return what an interrupted fit has left, so that it needs neither the weights nor the features again."""
+    """Return the head that an interrupted fit has saved: it needs neither the weights nor the features again."""
     path = folder / HEAD
     if not path.is_file():
         return None
@@ -356,7 +356,7 @@ def _read_head(folder: Path) -> Head | None:
             raise ValueError("its facts must be a JSON object")
         return state, facts, Validation(logits=state.pop(_LOGITS), indices=state.pop(_INDICES))
     except (BundleError, ValueError, KeyError) as error:
-        raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start anew") from error
+        raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start again") from error
 
 
 def learned_seconds(folder: Path) -> float:
@@ -377,13 +377,13 @@ def _recipe(
     spent: float,
     folder: Path,
 ) -> Recipe:
-    """Return the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure anew."""
+    """Return the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure again."""
     path = folder / RECIPE
     if path.is_file():
         recipe = read_recipe(path, network.spec)
         if epochs is None or epochs <= recipe.train.epochs:
             return recipe
-        # More are asked for; everything else stays as it was.
+        # More epochs are requested; everything else stays.
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
         write_text(path, json.dumps(recipe.to_dict()))
         return recipe
@@ -397,7 +397,7 @@ def _recipe(
         epochs=epochs,
         folded=has_folded_norms(state, spec),
     )
-    # What was asked for comes before what fine-tuning does otherwise; its epochs are as given.
+    # Requested settings override those of fine-tuning; its epochs are as given.
     others = {name: value for name, value in settings.items() if name not in ("train.epochs", "train.seed")}
     recipe = with_values(recipe, others)
     write_text(path, json.dumps(recipe.to_dict()))

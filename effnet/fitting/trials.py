@@ -1,4 +1,4 @@
-"""Trials: short trainings of the most promising networks that keep the budget, those that fall behind stopped early."""
+"""Trials: short trainings of the most promising networks that meet the budget, with successive halving."""
 
 import dataclasses
 import math
@@ -21,10 +21,10 @@ from effnet.system.text import percent
 if TYPE_CHECKING:
     import optuna
 
-# A trial ends after so many rounds of training; after one and three rounds only the better third goes on.
+# A trial ends after this many rounds of training; after one and three rounds only the better third continues.
 ROUNDS, REDUCTION = 9, 3
 _LOG = "trials.log"
-# Of these the search draws; a candidate is the one with all of them.
+# The search draws from these axes; a candidate has one value of each.
 _AXES: tuple[tuple[str, Callable[[Candidate], Any]], ...] = (
     ("family", lambda c: c.family),
     ("weights", lambda c: c.weights),
@@ -36,14 +36,14 @@ _AXES: tuple[tuple[str, Callable[[Candidate], Any]], ...] = (
 _MEASURED = ("latency_ms", "memory_mb", "size_mb")
 
 Report = Callable[[int, float], bool]
-"""Hears of a round's number and its validation accuracy, and says whether to go on."""
+"""Receives a round's number and its validation accuracy, and returns whether to continue."""
 Score = Callable[[Candidate, Report], float]
 """Trains a candidate for a short while and returns its validation accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """What trials may take: so many of them, or so many `seconds`, whichever comes first.
+    """The limits of trials: their `number` or their `seconds`, whichever comes first.
 
     `storage` is a file, or the URL of a database that several machines share: each adds its trials, all see every one.
     """
@@ -68,14 +68,14 @@ def run_trials(
     """Return the table with the best of the trials taken, and `trial_accuracy` of each that was trained.
 
     The candidates that the plan measured to fit come first, then those that a tree-structured Parzen estimator draws
-    from the rest; one that breaks the budget once measured is not trained. Those behind at the same round are stopped
-    (asynchronous successive halving, Li et al. 2018, algorithm 2). `folder` keeps the trials where no storage is named,
-    and an interrupted search goes on from them; `key` tells those of one task from others in a shared storage. `clock`
+    from the rest; one that exceeds the budget when measured is not trained. Those behind at the same round are stopped
+    (asynchronous successive halving, Li et al. 2018, algorithm 2). `folder` keeps the trials if no storage is named,
+    and an interrupted search resumes from them; `key` distinguishes the trials of one task in a shared storage. `clock`
     counts seconds.
     """
     found = list(table)
     open_ = [i for i, c in enumerate(found) if c.status in ("taken", "fits", "unmeasured")]
-    places = {_axes(found[i]): i for i in reversed(open_)}  # of equals the most promising
+    places = {_axes(found[i]): i for i in reversed(open_)}  # the most promising of equals
     study = _study(trials, folder, key)
     search = _Search(found, places, budget, measure, score, listener)
     known = {tuple(trial.user_attrs.get("candidate", ())) for trial in study.trials}
@@ -91,7 +91,7 @@ def run_trials(
 
 
 def _stop_after(seconds: float, clock: Callable[[], float]) -> Callable[["optuna.Study", Any], None]:
-    """Return what ends a study; optuna's own limit follows the clock on the wall, which may be set."""
+    """Return a callback that ends a study; optuna's own limit follows the system clock, which may be changed."""
     end = clock() + seconds
 
     def stop(study: "optuna.Study", trial: Any) -> None:
@@ -127,7 +127,7 @@ def _study(trials: Trials, folder: Path, key: str) -> "optuna.Study":
             sampler=optuna.samplers.TPESampler(seed=zlib.crc32(key.encode())),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
         )
-    except Exception as error:  # drivers and databases raise classes of their own
+    except Exception as error:  # drivers and databases raise their own classes
         raise InputError(
             f"--storage must be a file, or the URL of a database such as postgresql://user@host/name; "
             f"{trials.storage!r} cannot be used: {error}"
@@ -135,7 +135,7 @@ def _study(trials: Trials, folder: Path, key: str) -> "optuna.Study":
 
 
 class _Search:
-    """The table under way."""
+    """The table during the search."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Search:
         self.drawn: set[int] = set()
 
     def try_one(self, trial: "optuna.Trial") -> float:
-        """Draw a candidate, measures it where it has not been, and trains it where it keeps the budget."""
+        """Draw a candidate, measure it if it has not been, and train it if it meets the budget."""
         import optuna
 
         drawn = tuple(trial.suggest_categorical(name, self._values(i)) for i, (name, _) in enumerate(_AXES))
@@ -187,7 +187,7 @@ class _Search:
         return sorted({key[axis] for key in self.places})
 
     def _nearest(self, drawn: tuple[Any, ...]) -> int | None:
-        """Return the candidate nearest to what was drawn that has not been tried: not every combination exists."""
+        """Return the untried candidate nearest to the drawn values: not every combination exists."""
         family, weights, phi, resolution, precision, kept = drawn
 
         def distance(key: tuple[Any, ...]) -> tuple[float, ...]:
@@ -198,7 +198,7 @@ class _Search:
         return self.places[min(left, key=distance)] if left else None
 
     def _known(self, index: int) -> Candidate:
-        """Return a candidate with what a measurement says of it."""
+        """Return a candidate with the figures of its measurement."""
         candidate = self.table[index]
         if candidate.latency_ms is not None or not any(name in self.budget.asked() for name in _MEASURED):
             return candidate
@@ -217,13 +217,13 @@ class _Search:
         found = failures(self.budget, known.figures, planning=True)
         self.count += 1
         self.table[index] = dataclasses.replace(
-            known, status="rejected" if found else "fits", reason="; ".join(found) or "keeps every budget"
+            known, status="rejected" if found else "fits", reason="; ".join(found) or "meets every budget"
         )
         self._listener(Measured(candidate=self.table[index], number=self.count))
         return self.table[index]
 
     def adopt(self, study: "optuna.Study") -> None:
-        """Write the accuracies of all finished trials, other machines' too, into the table."""
+        """Write the accuracies of all finished trials, also of other machines, into the table."""
         for trial in study.trials:
             index = self.places.get(tuple(trial.user_attrs.get("candidate", ())))
             value = trial.value
@@ -238,11 +238,11 @@ class _Search:
                 self.table[index] = dataclasses.replace(before, trial_accuracy=value, trial_rounds=done)
 
     def conclude(self) -> list[Candidate]:
-        """Take the best of those that went furthest."""
+        """Take the best of those with the most rounds."""
         tried = [i for i, c in enumerate(self.table) if c.trial_accuracy is not None and c.status in ("taken", "fits")]
         if not tried:
             return self.table
-        # Candidates are sorted by promise: of equals the first.
+        # Candidates are sorted by expected accuracy: take the first of equals.
         best = max(tried, key=lambda i: (self.table[i].trial_rounds, self.table[i].trial_accuracy, -i))
         for i in tried:
             candidate = self.table[i]
@@ -250,10 +250,10 @@ class _Search:
                 f"{percent(candidate.trial_accuracy, 1)} after {candidate.trial_rounds} of {ROUNDS} rounds of trials"
             )
             status = "taken" if i == best else "fits"
-            self.table[i] = dataclasses.replace(candidate, status=status, reason=f"keeps every budget; {sentence}")
+            self.table[i] = dataclasses.replace(candidate, status=status, reason=f"meets every budget; {sentence}")
         for i, candidate in enumerate(self.table):
             if candidate.status == "taken" and i != best:
-                self.table[i] = dataclasses.replace(candidate, status="fits", reason="keeps every budget; not tried")
+                self.table[i] = dataclasses.replace(candidate, status="fits", reason="meets every budget; not tried")
         return self.table
 
 
@@ -268,7 +268,7 @@ def _limits(candidate: Candidate, budget: Budget) -> list[tuple[str, float, floa
 
 @contextmanager
 def scratch_folder(parent: Path):
-    """Yield a folder for one trial's checkpoints, gone afterwards."""
+    """Yield a folder for one trial's checkpoints and remove it afterwards."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix="trial-"))
     try:

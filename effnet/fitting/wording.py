@@ -1,4 +1,4 @@
-"""Words and numbers as a person reads them: safe text on one line, shares, counts, quantities with units."""
+"""Formatting of text and numbers for people: safe text on one line, shares, counts, quantities with units."""
 
 import math
 import unicodedata
@@ -11,7 +11,7 @@ ABSENT = "–"
 
 
 def printable(text: str, *, columns: int | None = None) -> str:
-    """Return text as one line without control characters, cut to some terminal columns where given."""
+    """Return text as one line without control characters, cut to `columns` terminal columns if given."""
     spaced = "".join(" " if c.isspace() and c != "\xa0" else c for c in text)
     line = "".join(c for c in spaced if c in " \xa0" or c.isprintable())
     if columns is None or width(line) <= columns:
@@ -27,7 +27,7 @@ def width(text: str) -> int:
 
 
 def markdown(text: str) -> str:
-    """Return text as one line of Markdown that shows just that text, without its control characters."""
+    """Return text as one line of Markdown that shows exactly that text, without its control characters."""
     return text_of.markdown(printable(text))
 
 
@@ -40,7 +40,7 @@ def percent(value: Any) -> str:
 
 
 def probability(value: Any) -> str:
-    """Format a threshold, rounded down: three decimals, or as many as keep two digits of what it lacks to 1."""
+    """Format a threshold, rounded down: three decimals, or more to keep two digits of its distance to 1."""
     if not _is_number(value):
         return ABSENT
     lacking = max(1 - value, 1e-9)
@@ -54,7 +54,7 @@ def integer(value: Any) -> str:
 
 
 def significant(value: Any, digits: int = 3) -> str:
-    """Format with some significant digits, but never drops a digit before the point."""
+    """Format with some significant digits, but never drop a digit before the point."""
     if not _is_number(value):
         return ABSENT
     if value and not 1e-4 <= abs(value) < 1e15:
@@ -74,7 +74,7 @@ def short(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Format seconds, as minutes or hours where there are many."""
+    """Format seconds, as minutes or hours if there are many."""
     if not _is_number(value):
         return ABSENT
     if value < 120:
@@ -85,7 +85,7 @@ def duration(value: Any) -> str:
 
 
 def quantity(value: Any, key: str) -> str:
-    """Format what was measured, with its unit; `key` is the budget's own, such as latency_ms."""
+    """Format a measured figure with its unit; `key` is the budget's own, such as latency_ms."""
     if not _is_number(value):
         return ABSENT
     if key == "params":
@@ -96,7 +96,7 @@ def quantity(value: Any, key: str) -> str:
 
 
 def limit(value: Any, key: str) -> str:
-    """Format what was asked as a person would write it, without the zeros that a measurement carries."""
+    """Format a limit as a person would write it, without trailing zeros."""
     if key in ("params", "macs") or not _is_number(value):
         return quantity(value, key)
     return f"{value:.6g}\xa0{_unit(key)}"
@@ -107,7 +107,7 @@ def _unit(key: str) -> str:
 
 
 def moment(value: Any) -> str:
-    """Format an ISO 8601 time to the minute; what is no such time stays as it is."""
+    """Format an ISO 8601 time to the minute; any other text stays as it is."""
     try:
         time = datetime.fromisoformat(str(value))
     except ValueError:
@@ -116,7 +116,7 @@ def moment(value: Any) -> str:
 
 
 def over(share: float | None) -> str:
-    """Say by how much a limit is exceeded, from measured / asked; None where nothing at all was allowed."""
+    """Format the excess over a limit, from measured / limit; None if the limit is zero."""
     if share is None:
         return "none allowed"
     return f"{share:.3g} times the limit" if share >= 2 else f"{max(100 * (share - 1), 0.1):.1f}\xa0% over"

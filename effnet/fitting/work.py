@@ -1,4 +1,4 @@
-"""The work behind fit and train: plan, train, prove, and again with a smaller network while the budget is missed."""
+"""The driver of fit and train: plan, train, verify, and repeat with a smaller network while the budget is missed."""
 
 import dataclasses
 import time
@@ -38,7 +38,7 @@ from effnet.training.trial import fit_batch_here
 
 
 def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Mapping[str, Any]:
-    """Do the whole fit and returns its report; `clock` counts seconds."""
+    """Run the whole fit and return its report; `clock` counts seconds."""
     check(task)
     with alone_in(task.out):
         sweep(task.out / RUN, deep=True)
@@ -49,7 +49,7 @@ def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[st
     started = clock()
     task = dataclasses.replace(task, deadline=deadline_of(task.minutes, clock=clock))
     plan = _earlier_plan(task, resume=resume)
-    if plan is None:  # a resumed fit may need them no longer
+    if plan is None:  # a resumed fit may no longer need them
         check_weights(task)
         _check_device(task)
     reading = clock()
@@ -71,17 +71,16 @@ def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[st
 
 
 def _extended(task: Task, plan: Plan) -> Plan:
-    """Return the plan with more epochs where a resumed fit asks for more than it began with.
+    """Return the plan with more epochs if a resumed fit requests more than it began with.
 
-    Everything else stays as it was. Raises InputError where fewer are asked for.
+    Everything else stays. Raises InputError if fewer are requested.
     """
     before, now = plan.options.get("epochs"), task.epochs
     if before is None or now is None or now == before:
         return plan
     if now < before:
         raise InputError(
-            f"--resume goes on with the fit in {task.out}, of {before} epochs: --epochs must be as many, or more; got "
-            f"{now}"
+            f"--epochs must be at least {before} to resume the fit in {task.out}, which has {before} epochs; got {now}"
         )
     attempts = []
     for attempt in plan.attempts:
@@ -91,7 +90,7 @@ def _extended(task: Task, plan: Plan) -> Plan:
 
 
 def _paced(task: Task, *, read: float) -> Task:
-    """Return the task with the pace of this machine, measured where a deadline asks for it."""
+    """Return the task with the speed of this machine, measured if there is a deadline."""
     if not task.deadline.limited:
         return task
     pace = machine_pace(read, target=task.target, clock=task.deadline.clock)
@@ -99,9 +98,9 @@ def _paced(task: Task, *, read: float) -> Task:
 
 
 def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
-    """Return the task with the time that earlier sessions have left: what they planned, learned and proved counts.
+    """Return the task with the time that earlier sessions left: their planning, training and verification count.
 
-    What they finished is found again, so that at least the proof of a network has its time.
+    Their finished work is found again, so at least the verification of a network has its time.
     """
     if not task.deadline.limited:
         return task
@@ -119,7 +118,7 @@ def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
 
 
 def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
-    """Return the plan to go on with; raises InputError where `out` is in use and not to be resumed."""
+    """Return the plan to resume; raise InputError if `out` is in use and not to be resumed."""
     out = task.out
     plan = read_plan(out) if resume else None
     # A fit that was killed before its plan was written leaves at most an empty run folder.
@@ -130,7 +129,7 @@ def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
 
 
 def _what_to_do(out: Path, *, resume: bool) -> str:
-    """Return what to do where `out` cannot be used as it was asked."""
+    """Return the advice of an error if `out` cannot be used."""
     if not (out / RUN / PLAN).is_file():
         return "there is no fit in it to resume, so name another --out" if resume else "name another --out"
     if (out / CONFIG).is_file():
@@ -138,11 +137,11 @@ def _what_to_do(out: Path, *, resume: bool) -> str:
             "there is a finished fit in it; name another --out, or add --resume and more --epochs than it had to train "
             "that one longer"
         )
-    return "add --resume to go on with the fit in it, or name another --out"
+    return "add --resume to continue the fit in it, or name another --out"
 
 
 def _check_device(task: Task) -> None:
-    """Raise what is wrong with the device before any work is done for it."""
+    """Raise InputError for a wrong device profile before any work is done for it."""
     device_of(task)
     error = missing(task.target.runtime, int8="int8" in task.target.precisions(task.budget))
     if error is not None:
@@ -163,7 +162,7 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
     for line in describe(report):
         task.say(line)
     dataset = without_unreadable(dataset, report.unreadable, strict=task.strict)
-    if report.values is not None:  # told with the report
+    if report.values is not None:  # printed with the report
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
     said = len(dataset.notes)
     if note := resize_note(task.resize, report.shapes):
@@ -176,27 +175,27 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
 
 
 def _check_recipe(task: Task, dataset: Dataset) -> None:
-    """Raise InputError for a teacher of other classes, and says where the recipe may spoil the images."""
+    """Raise InputError for a teacher of other classes, and warn if the recipe's flips may spoil the images."""
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if task.asked.value("augment.flip"):
-        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a mirror changes what these show."
+        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a flip changes what these show."
         if reason:
-            task.say(f"The recipe mirrors images, but {reason} --set augment.flip=false does not mirror them")
+            task.say(f"The recipe flips images, but {reason} --set augment.flip=false turns flips off")
 
 
 def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
     task.say(f"Planning: measuring candidates in {task.target.runtime}", heading=True)
     if task.deadline.limited:
         most, left = clock_words(task.planning.left()), clock_words(task.deadline.left())
-        task.say(f"Planning takes {most} of the {left} that are left, or less")
+        task.say(f"Planning takes at most {most} of the remaining {left}")
     for sentence in describe_device(task):
         task.say(sentence)
     table = choose(task, dataset, report)
     task.listener(Planned(candidates=table))
     left_out = ()
     if task.deadline.limited and task.planning.left() <= 0 and any(c.latency_ms is not None for c in table):
-        left_out = ("Planning has had its time, so that no further candidates were measured",)
+        left_out = ("Planning reached its time limit, so no further candidates were measured",)
         task.say(left_out[0])
     if busy := busy_planning(table, threads=task.threads):
         task.say(busy)
@@ -219,11 +218,11 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
 def _order(table: list[Candidate]) -> list[int]:
     """Return the candidates to train, the taken one first, then those measured to fit, better ones first."""
     taken = next(i for i, c in enumerate(table) if c.status == "taken")
-    # Other weights than the taken ones have not been downloaded, and may not be there to be had.
+    # Weights other than the taken ones have not been downloaded, and may not be available.
     usable = [i for i, c in enumerate(table) if c.status == "fits" and c.weights == table[taken].weights]
     if table[taken].trial_accuracy is None:
         usable = [i for i in usable if i > taken]
-    else:  # what trials found comes before what the table promises
+    else:  # results of trials precede expectations
         usable.sort(key=lambda i: (-table[i].trial_rounds, -(table[i].trial_accuracy or 0.0)))
     return [taken, *usable[:MAX_FALLBACKS]]
 
@@ -232,7 +231,7 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     spec, num_train = candidate.whole or candidate.spec, len(dataset.train)
     epochs, side = task.epochs or task.asked.value("train.epochs"), report.median_short_side
     if candidate.weights:
-        epochs = epochs or 1  # fine-tuning finds its own, where it is not given
+        epochs = epochs or 1  # fine-tuning chooses its own, unless it is given
         preprocess = candidate.preprocess
         assert preprocess is not None
     else:
@@ -256,7 +255,7 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
 
 
 def _epochs_left(task: Task, dataset: Dataset, candidate: Candidate) -> int:
-    """Return how many epochs a fresh candidate gets of the time that is left."""
+    """Return the number of epochs from scratch that fit into the remaining time."""
     seconds = _epoch_seconds(task, dataset, candidate)
     speed, left = len(dataset.train) / seconds, use_for(candidate, dataset, task).learning
     return epochs_in(left / 60, images_per_second=speed, num_train=len(dataset.train))
@@ -268,22 +267,22 @@ def _epoch_seconds(task: Task, dataset: Dataset, candidate: Candidate) -> float:
 
 
 def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
-    """Return the recipe with as many images at once as the memory holds."""
+    """Return the recipe with the largest micro-batch that fits in memory."""
     found = fit_batch_here(spec, recipe, dataset)
     if found is None:
-        task.say("This system does not tell how much memory is free; the batch stays as it is")
+        task.say("This system does not report its free memory; the batch is not divided into micro-batches")
         return recipe
     task.say(found.sentence)
     return found.recipe
 
 
 def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
-    """Train and proves the planned network, and the next smaller ones while the artifact misses the budget."""
+    """Train and verify the planned network, and the next smaller ones while the artifact misses the budget."""
     failed, left_out, use = list(plan.failed), list(plan.left_out), {}
     while True:
         number = len(failed)
         attempt = plan.attempts[number]
-        # Recoveries after pruning and rounding mirror no more than the recipe does.
+        # Fine-tuning after pruning and quantization flips images only if the recipe does.
         dataset = dataclasses.replace(dataset, mirror_safe=dataset.mirror_safe and attempt.recipe.augment.flip)
         candidate = plan.candidates[attempt.candidate]
         use = use or _tell_use(task, candidate, dataset)
@@ -328,8 +327,8 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
     publish(artifact, data, dataset, task.out)
     if artifact.undecided:
         raise BusyError(
-            f"whether the finished model keeps the latency cannot be told. {artifact.undecided}. Model and report are "
-            f"in {task.out}; the same command with --resume measures again"
+            f"it is unknown whether the finished model meets the latency budget. {artifact.undecided}. Model and "
+            f"report are in {task.out}; the same command with --resume measures again"
         )
     if not artifact.honoured:
         advice = enough(task.budget, artifact.measured)
@@ -348,7 +347,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
 
 
 def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, float]:
-    """Say how the time that is left is used, and returns it for the report; nothing without a deadline."""
+    """Print the use of the remaining time and return it for the report; nothing without a deadline."""
     if not task.deadline.limited:
         return {}
     use = use_for(candidate, dataset, task)
@@ -363,7 +362,7 @@ def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, f
 
 
 def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
-    """Return a sentence where the time that is left is not enough for another attempt; empty where it is."""
+    """Return a sentence if the remaining time is too short for another attempt; empty if it is not."""
     if not task.deadline.limited:
         return ""
     candidate = plan.candidates[plan.attempts[number].candidate]
@@ -377,11 +376,11 @@ def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
 
 
 def _with_epochs_left(task: Task, plan: Plan, dataset: Dataset) -> Plan:
-    """Return the plan with as many epochs for its next attempt as fit into the time that is left."""
+    """Return the plan with as many epochs for its next attempt as fit into the remaining time."""
     attempts = list(plan.attempts)
     number = len(plan.failed)
     attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
-    if not task.deadline.limited or candidate.weights:  # fine-tuning finds its own
+    if not task.deadline.limited or candidate.weights:  # fine-tuning chooses its own
         return plan
     epochs = _epochs_left(task, dataset, candidate)
     recipe = dataclasses.replace(attempt.recipe, train=dataclasses.replace(attempt.recipe.train, epochs=epochs))
@@ -395,6 +394,6 @@ def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[
     table[index] = dataclasses.replace(table[index], status="failed", reason=reason)
     successor = plan.attempts[len(failed)].candidate
     table[successor] = dataclasses.replace(
-        table[successor], status="taken", reason="the next smaller that keeps every budget"
+        table[successor], status="taken", reason="the next smaller that meets every budget"
     )
     return dataclasses.replace(plan, candidates=table, failed=failed)

@@ -1,1 +1,1 @@
-"""What a device takes for the operators that networks consist of, measured on it; predictions from that."""
+"""Device profiles: the cost of network operators, measured on a device, and predictions from it."""

@@ -1,22 +1,22 @@
-"""What a network's latency and memory are made of: counts per kind of operator, as runtimes fuse them.
+"""Features of a network for latency and memory: counts per kind of operator, as runtimes fuse them.
 
-A unit is what one kernel does: a convolution with its norm, bias and (where the runtime can) activation. Units of one
-kind share rates per multiply-accumulate, per element read and written, per weight and per call; how high the rates are
-is what a profile finds out.
+A unit is the work of one kernel: a convolution with its BatchNorm, bias and (if the runtime can) activation. Units of
+one kind share rates per multiply-accumulate, per element read and written, per weight and per call; a profile
+estimates these rates.
 """
 
 from effnet.arch.cost import cost
 from effnet.arch.layers import INPUT, Layer, named_layers, output_side
 from effnet.arch.spec import ArchSpec
 
-# Widths that runtimes' blocked layouts need; others take other, slower kernels.
+# The multiple of channels for blocked layouts of runtimes; other widths take other, slower kernels.
 _VECTOR = 16
-# Working sets beyond these spill from one level of cache into the next, in 32-bit numbers.
+# Sizes of cache levels in 32-bit numbers; larger working sets spill into the next level.
 _CACHES = (64_000, 256_000, 1_000_000, 4_000_000)
 
 
 def latency_features(spec: ArchSpec) -> dict[str, float]:
-    """Return how much of each kind of work `spec` asks for, one image at its own resolution."""
+    """Return the amount of each kind of work that `spec` needs for one image at its own resolution."""
     found: dict[str, float] = {"network": 1.0}
     sides = {INPUT: spec.resolution}
     weights = 0.0
@@ -48,7 +48,7 @@ def latency_features(spec: ArchSpec) -> dict[str, float]:
 
 
 def _add_conv(add, layer: Layer, side: int, after: int) -> float:
-    """Add a convolution or a linear layer and returns its number of weights."""
+    """Add a convolution or a linear layer and return its number of weights."""
     k, c_in, c_out = layer.kernel_size, layer.in_channels, layer.out_channels
     read, written = c_in * side * side, c_out * after * after
     weights = c_in // layer.groups * c_out * k * k
@@ -74,7 +74,7 @@ def _add_conv(add, layer: Layer, side: int, after: int) -> float:
 
 
 def _alignment(c_in: int, c_out: int) -> str:
-    """Return what a kind's name ends with where its widths do not fill vectors: half of one, or some odd part."""
+    """Return the suffix of a kind if its widths do not fill vectors: for half of one, or for an odd part."""
     if c_out % _VECTOR == 0 and (c_in % _VECTOR == 0 or c_in < _VECTOR):
         return ""
     return " half" if c_out % (_VECTOR // 2) == 0 and (c_in % (_VECTOR // 2) == 0 or c_in < _VECTOR // 2) else " odd"
@@ -87,7 +87,7 @@ def _add_spill(add, kind: str, elements: float) -> None:
 
 
 def memory_features(spec: ArchSpec) -> dict[str, float]:
-    """Return what the memory of a runtime that holds `spec` grows with: weights, live numbers, layers."""
+    """Return the features of a runtime's memory for `spec`: weights, live numbers, layers."""
     found = cost(spec)
     layers = named_layers(spec)
     convolutions = [layer for _, layer in layers if layer.op == "conv"]
@@ -104,7 +104,7 @@ def memory_features(spec: ArchSpec) -> dict[str, float]:
 
 
 def _blocked_weights(layer: Layer) -> int:
-    """Return the weights of a convolution whose widths are rounded up to what blocked layouts hold."""
+    """Return the weights of a convolution with its widths rounded up for blocked layouts."""
     if layer.groups > 1:
         return -(-layer.out_channels // _VECTOR) * _VECTOR * layer.kernel_size**2
     c_in = layer.in_channels if layer.in_channels < _VECTOR else -(-layer.in_channels // _VECTOR) * _VECTOR

@@ -1,4 +1,4 @@
-"""The file that a runtime is given of a network with random weights: written by the exporter that deploys to it."""
+"""Files of networks with random weights for a runtime, written by the exporter that deploys to it."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from effnet.exporting.weights import random_weights, unfold_norms
 from effnet.runtime.formats import FORMATS, Precision, Runtime
 from effnet.runtime.installed import absent
 
-# What can be profiled; others differ from these in the size of the file alone.
+# Precisions that can be profiled; others differ from these only in the size of the file.
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "int8"),
@@ -23,29 +23,31 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "executorch": ("fp32", "int8"),
 }
 _STORES = {"w8": qdq.store_int8, "fp16": qdq.store_half}
-# Ranges of random numbers are found on few images.
+# Calibration of random weights needs few images.
 _IMAGES = 2
 
 
 def precisions_of(runtime: Runtime) -> tuple[Precision, ...]:
-    """Return the precisions that `runtime` can be profiled in; raises InputError where it cannot be at all."""
+    """Return the precisions that `runtime` can be profiled in; raise InputError if there are none."""
     if runtime not in PRECISIONS:
-        raise InputError(f"effnet can profile {', '.join(PRECISIONS)}; got {runtime!r}")
+        raise InputError(f"a profile's runtime must be one of {', '.join(PRECISIONS)}; got {runtime!r}")
     return PRECISIONS[runtime]
 
 
 def write_graph(
     spec: ArchSpec, folder: Path, *, runtime: Runtime, precision: Precision, pair_stem: bool = False
 ) -> Path:
-    """Write `spec` with random weights into `folder` as `runtime` reads it, and returns the file's path.
+    """Write `spec` with random weights into `folder` in the format of `runtime`, and return the file's path.
 
     `pair_stem` is as in Quantization.
-    Without data, milliseconds for ONNX Runtime, OpenVINO (which reads ONNX as its own format) and LiteRT. Raises
-    InputError for what the runtime cannot have, MissingExtraError where a package that writes it is not installed.
+    Needs no data, and milliseconds for ONNX Runtime, OpenVINO (which reads ONNX directly) and LiteRT. Raises InputError
+    if the runtime does not support `precision`, MissingExtraError if a package that writes it is not installed.
     """
     formats = {f.precision: f for f in FORMATS.values() if f.runtime == runtime}
     if runtime not in PRECISIONS or precision not in formats:
-        raise InputError(f"{runtime} can be had in {', '.join(formats) or 'nothing'}; got {precision!r}")
+        raise InputError(
+            f"the precision for {runtime} must be one of {', '.join(formats) or 'none'}; got {precision!r}"
+        )
     if runtime == "onnxruntime" or (runtime == "openvino" and precision in ("fp32", "int8")):
         paired = pair_stem and runtime == "onnxruntime"
         return _write_onnx(spec, folder / f"model.{precision}.onnx", precision, paired=paired)
@@ -79,7 +81,7 @@ def _write_litert(spec: ArchSpec, path: Path, precision: Precision) -> Path:
 
 
 def _export(spec: ArchSpec, folder: Path, name: str) -> Path:
-    """Write through the exporter of bundles; ExecuTorch's needs torch."""
+    """Write with the exporter of bundles; ExecuTorch's needs torch."""
     from effnet.data.preprocess import Preprocess
     from effnet.runtime.config import ModelConfig
 

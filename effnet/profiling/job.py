@@ -1,4 +1,4 @@
-"""`effnet profile`: measures a device and writes its profile."""
+"""`effnet profile`: measure a device and write its profile."""
 
 import json
 import statistics
@@ -36,14 +36,14 @@ from effnet.runtime.formats import Precision, Runtime
 from effnet.system.bounds import MAX_THREADS, check_whole
 from effnet.system.lock import alone_in
 
-# Where the ratio of median to fastest run is read off, from the least on.
+# The quantile, from the least on, at which the ratio of median to fastest run is taken.
 _CALM_SHARE = 0.25
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much a profile measures: random networks, mixtures, networks whose memory is measured, and for how long.
+    """The extent of a profile: random networks, mixtures, networks whose memory is measured, and the time.
 
     Of `networks` and `mixtures`, the first `least` are measured however slow the device is. `seconds` are for all
     precisions together.
@@ -64,7 +64,7 @@ PLAN = Plan()
 
 @dataclass(slots=True, kw_only=True)
 class _State:
-    """What is known so far, kept in a file beside the profile so that it can go on after an interruption."""
+    """The measurements so far, kept in a file beside the profile to resume after an interruption."""
 
     path: Path
     settings: dict[str, Any]
@@ -77,7 +77,7 @@ class _State:
 
     @property
     def seconds(self) -> float:
-        """How long it has been measured, interruptions left out."""
+        """The seconds of measuring, without interruptions."""
         return self.before + time.perf_counter() - self.begun
 
     def save(self) -> None:
@@ -95,13 +95,13 @@ class _State:
         write_whole(self.path, json.dumps({**data, "checksum": checksum(data)}))
 
     def load(self) -> None:
-        """Go on from what was saved; InputError where that was measured with other settings."""
+        """Resume from the saved measurements; raise InputError if they were made with other settings."""
         data = read_checked(self.path, "an unfinished profile")
         for name, value in data["settings"].items():
             if self.settings.get(name) != value:
                 raise InputError(
-                    f"{self.path} was begun with {name} {value!r}, and this is {self.settings.get(name)!r}: go on with "
-                    "the same, or measure anew without --resume"
+                    f"{self.path} was begun with {name} {value!r}; got {self.settings.get(name)!r}: resume with the "
+                    "same, or measure again without --resume"
                 )
         self.visits = {
             precision: {number: [tuple(visit) for visit in visits] for number, visits in found}
@@ -112,7 +112,7 @@ class _State:
 
 
 def unfinished_path(out: Path) -> Path:
-    """Return where an unfinished profile is kept beside `out`."""
+    """Return the path of an unfinished profile beside `out`."""
     return out.with_name(out.name + ".unfinished")
 
 
@@ -126,11 +126,11 @@ def profile_device(
     plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> DeviceProfile:
-    """Measure this machine in one runtime with `threads` threads (0: one a core) and writes the profile to `out`.
+    """Measure this machine in one runtime with `threads` threads (0: one per core) and write the profile to `out`.
 
-    `precisions` are by default all that the runtime can be profiled in. What was measured is kept beside `out` until
-    the profile is whole; with `resume` it goes on from there. Seconds done, of how many, go to `progress`. Raises
-    InputError for settings that cannot be, MissingExtraError where a package is not installed.
+    `precisions` are by default all that the runtime can be profiled in. Measurements are kept beside `out` until the
+    profile is complete; `resume` continues from them. `progress` receives the seconds done and their total. Raises
+    InputError for invalid settings, MissingExtraError if a package is not installed.
     """
     plan = plan or PLAN
     state = _prepare(out, runtime=runtime, threads=threads, precisions=precisions, plan=plan)
@@ -159,12 +159,12 @@ def _profile(out: Path, state: _State, plan: Plan, *, resume: bool, progress: Pr
 
 
 def _whole(out: Path, settings: dict[str, Any]) -> DeviceProfile:
-    """Return the profile at `out`, of which nothing is left to measure; InputError where it is another one."""
+    """Return the finished profile at `out`; raise InputError if it was made with other settings."""
     found = read_profile(out)
     has = (found.runtime, found.threads, sorted(found.precisions))
     asked = (settings["runtime"], settings["threads"], sorted(settings["precisions"]))
     if has != asked:
-        raise InputError(f"{out} is whole, and of {has}; asked is {asked}: measure it anew without --resume")
+        raise InputError(f"{out} is complete, and of {has}; got {asked}: measure it again without --resume")
     return found
 
 
@@ -175,7 +175,7 @@ def _prepare(
     wanted = tuple(precisions or possible)
     for precision in wanted:
         if precision not in possible:
-            raise InputError(f"{runtime} can be profiled in {', '.join(possible)}; got {precision!r}")
+            raise InputError(f"--precision for {runtime} must be one of {', '.join(possible)}; got {precision!r}")
     check_whole("threads", threads, least=0, most=MAX_THREADS)
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(f"--out must name a file in a folder that exists; got {out}")
@@ -217,7 +217,7 @@ def _measure_latency(
         tell()
         return Opened(spec, runtime=runtime, threads=threads, precision=precision)
 
-    # The same for all precisions: what it takes must tell of nothing but the machine.
+    # The same for all precisions: its time must depend on the machine alone.
     reference = Opened(reference_spec(), runtime=runtime, threads=threads, precision="fp32")
 
     visit_all(
@@ -273,9 +273,10 @@ def _finish(specs: Sequence[ArchSpec], state: _State) -> DeviceProfile:
 
 
 def _rows(specs: Sequence[ArchSpec], precision: Precision, state: _State) -> list[Measured]:
-    """Return what each network took: its fastest run, times what a calm visit's median lies above its fastest run.
+    """Return the time of each network: its fastest run times the ratio of median to fastest run in a quiet visit.
 
-    That ratio is one for the device. On a busy machine most medians are disturbed: it is taken where few are.
+    That ratio is one number for the device. On a busy machine most medians are too high, so it is taken from the
+    quietest visits.
     """
     visits, memory = state.visits[precision], state.memory.get(precision, {})
     calmest = {number: min(median for median, _ in found) for number, found in visits.items()}
@@ -295,7 +296,7 @@ def _rows(specs: Sequence[ArchSpec], precision: Precision, state: _State) -> lis
 
 
 def _errors(rows: Sequence[Measured]) -> dict[str, float]:
-    """Return the median errors of predictions for random networks that the fit had not seen."""
+    """Return the median errors of predictions for random networks that were held out of the fit."""
     found = {}
     for precision in dict.fromkeys(row.precision for row in rows):
         some = [row for row in rows if row.precision == precision]

@@ -1,7 +1,7 @@
-"""The networks that a profile measures: random ones of the search space, and mixtures that tell their parts apart.
+"""The networks that a profile measures: random ones of the search space, and mixtures that separate their parts.
 
-Every graph of a profile is an `ArchSpec`, so that each runtime times what it would really be given, written by the
-same exporter and fused in the same way.
+Every graph of a profile is an `ArchSpec`, so that each runtime times real networks, written by the same exporter and
+fused in the same way.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ def _mixed_stage(rng: random.Random, fed: int, out: int) -> tuple[BlockSpec, ...
 
 
 def profile_networks(*, networks: int, mixtures: int, seed: int = 0) -> list[ArchSpec]:
-    """Return what a profile measures, in an order whose every beginning holds some of each; none twice."""
+    """Return the networks that a profile measures, without duplicates; every prefix of the list holds some of each."""
     rng = random.Random(seed)
     found: dict[ArchSpec, None] = {}
     left = {random_network: networks, random_mixture: mixtures}

@@ -1,4 +1,4 @@
-"""A device's profile: what networks took on it, as one JSON file that tells whether it is whole."""
+"""A device's profile: the latency and memory of networks on it, as one JSON file with a checksum."""
 
 import hashlib
 import json
@@ -18,25 +18,25 @@ from effnet.system.files import read_json, written_whole
 from effnet.system.text import brief, reason_of
 
 FORMAT = 1
-# The package whose version decides how fast a runtime is.
+# The package whose version determines the speed of a runtime.
 PACKAGES: dict[str, str] = {
     "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch",
 }  # fmt: skip
-# Where the median network took so much longer in its median visit than in its calmest, times cannot be told apart.
+# If the median network took this much longer in its median visit than in its quietest, the times are too noisy.
 MOST_NOISE = 0.15
-# So much slower may the reference network be at the end than at the start: more means throttling.
+# The reference network may be this much slower at the end than at the start: more means throttling.
 MOST_DRIFT = 0.10
-# No time, size, frequency or error of a real device lies outside; squares of what does overflow.
+# No time, size, frequency or error of a real device lies outside; squares of larger values overflow.
 _LEAST, _MOST = 1e-9, 1e12
-# What predictions of networks that the profile measured, made without them, may be off by.
+# The largest errors of predictions for networks of the profile that were held out of the fit.
 MOST_ERROR = 0.08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one network took: a calm run's milliseconds, how far the median visit lay above the calmest, its memory.
+    """The measurement of one network: milliseconds of a quiet run, spread of median over quietest visit, memory.
 
-    `spread` is relative. `memory_mb` is the peak beyond the idle runtime in 10^6 bytes, None where it was not measured.
+    `spread` is relative. `memory_mb` is the peak beyond the idle runtime in 10^6 bytes, None if it was not measured.
     """
 
     spec: ArchSpec
@@ -56,8 +56,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """How steady the machine was: its frequency in MHz at start and end (None where the system does not tell), and
-    what the reference network took through the run, in ms and in order."""
+    """The stability of the machine: its frequency in MHz at start and end (None if the system does not report it), and
+    the times of the reference network through the run, in ms and in order."""
 
     start_mhz: float | None = None
     end_mhz: float | None = None
@@ -72,7 +72,7 @@ class Clock:
 
     @property
     def drift(self) -> float:
-        """How much slower the calmest of the last quarter was than that of the first, relative; below 0: faster."""
+        """The relative slowdown of the quietest visit in the last quarter over that in the first; below 0: faster."""
         quarter = len(self.reference_ms) // 4
         if not quarter:
             return 0.0
@@ -81,9 +81,9 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceProfile:
-    """What networks took on a device, in one runtime with one number of threads.
+    """Measurements of networks on a device, in one runtime with one number of threads.
 
-    `errors` are median errors of predictions within the profile, each of networks that were left out of the fit:
+    `errors` are median errors of predictions within the profile, each of networks that were held out of the fit:
     latency and memory by precision, such as "fp32 latency".
     """
 
@@ -99,7 +99,7 @@ class DeviceProfile:
 
     def __post_init__(self) -> None:
         if not self.measured:
-            raise InputError("a profile must hold at least one measured network; it holds none: measure it anew")
+            raise InputError("a profile must hold at least one measured network; it holds none: measure it again")
         if type(self.threads) is not int or self.threads < 1:
             raise InputError(f"threads must be a whole number of at least 1; got {self.threads!r}")
         for what, values in (("machine", self.machine), ("versions", self.versions), ("errors", self.errors)):
@@ -114,23 +114,23 @@ class DeviceProfile:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What it was measured in, in order of appearance."""
+        """Its precisions, in order of appearance."""
         return tuple(dict.fromkeys(row.precision for row in self.measured))
 
     @property
     def noise(self) -> float:
-        """The median over all networks of how far the median visit lay above the calmest, relative."""
+        """The median over all networks of the relative difference of the median visit to the quietest."""
         spreads = sorted(row.spread for row in self.measured)
         return spreads[len(spreads) // 2]
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the profile should not be trusted, a sentence each; none where it can be."""
+        """The reasons not to trust the profile, a sentence each; none if it can be trusted."""
         found = []
         if self.noise > MOST_NOISE:
             found.append(
                 f"the machine was too noisy: the median network took {self.noise:.0%} more in its median visit than in "
-                f"its calmest (at most {MOST_NOISE:.0%}); end what else runs and measure again"
+                f"its quietest (at most {MOST_NOISE:.0%}); end other processes and measure again"
             )
         if self.clock.drift > MOST_DRIFT:
             found.append(
@@ -147,21 +147,22 @@ class DeviceProfile:
 def check_profile(
     profile: DeviceProfile, *, runtime: Runtime, threads: int, precision: Precision = "fp32", version: str = ""
 ) -> tuple[str, ...]:
-    """Return what to warn of where `profile` is to stand for this runtime, `threads` threads and precision.
+    """Return warnings about using `profile` for this runtime, `threads` threads and precision.
 
-    `version` is the runtime's that will run the network, empty where it is not known. Raises InputError where the
-    profile cannot match: times of another runtime, number of threads or precision say nothing.
+    `version` is that of the runtime that will run the network, empty if it is unknown. Raises InputError if the
+    profile cannot match: times of another runtime, number of threads or precision do not apply.
     """
     if profile.runtime != runtime:
-        raise InputError(f"the profile is of {profile.runtime}; it cannot tell what {runtime} takes: profile that")
+        raise InputError(f"the profile must be of {runtime}; it is of {profile.runtime}: profile {runtime}")
     if profile.threads != threads:
         raise InputError(
-            f"the profile was measured with {profile.threads} thread(s); it cannot tell what {threads} take: give "
-            f"--threads {profile.threads}, or profile with {threads}"
+            f"the profile must be of {threads} thread(s); it was measured with {profile.threads}: give --threads "
+            f"{profile.threads}, or profile with {threads}"
         )
     if precision not in profile.precisions:
         raise InputError(
-            f"the profile was measured in {', '.join(profile.precisions)}; it cannot tell what {precision} takes"
+            f"the profile must have been measured in {precision}; it was in {', '.join(profile.precisions)}: profile "
+            f"with --precision {precision}"
         )
     measured_with = profile.versions.get(PACKAGES.get(runtime, runtime), "")
     found = []
@@ -204,7 +205,7 @@ def write_profile(profile: DeviceProfile, path: Path) -> None:
 def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
     """Return the profile at `path`.
 
-    Raises InputError where it is missing, truncated, changed since it was written, or of another format.
+    Raises InputError if it is missing, truncated, changed since it was written, or of another format.
     """
     data = read_checked(Path(path), "a device profile")
     try:
@@ -221,7 +222,7 @@ def read_profile(path: str | os.PathLike[str]) -> DeviceProfile:
             created=data["created"],
         )
     except (KeyError, TypeError, AttributeError, SpecError) as error:
-        raise InputError(f"{path} lacks what a device profile holds ({brief(error)}): measure it anew") from error
+        raise InputError(f"{path} lacks a part of a device profile ({brief(error)}): measure it again") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -238,33 +239,33 @@ def measured_to_dict(row: Measured) -> dict[str, Any]:
 
 
 def measured_from_dict(data: Mapping[str, Any]) -> Measured:
-    """Return what `measured_to_dict` wrote; KeyError where a part is missing, InputError where one is no number."""
+    """Return the measurement that `measured_to_dict` wrote; KeyError if a part is missing, InputError if invalid."""
     parts = {key: data[key] for key in ("precision", "latency_ms", "spread", "memory_mb")}
     return Measured(spec=spec_from_dict(data["spec"]), **parts)
 
 
 def checksum(data: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-able data, however it is laid out."""
+    """Return the SHA-256 of JSON-able data, independent of its formatting."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_checked(path: Path, what: str) -> dict[str, Any]:
-    """Return the JSON object at `path` without its checksum; raises InputError where either is not as it must be."""
+    """Return the JSON object at `path` without its checksum; raise InputError if either is invalid."""
     try:
         data = read_json(path)
     except FileNotFoundError as error:
-        raise InputError(f"there must be {what} at {path}; none is there: `effnet profile --out` writes it") from error
+        raise InputError(f"there must be {what} at {path}; there is none: `effnet profile --out` writes it") from error
     except (OSError, ValueError) as error:
         reason = reason_of(error)
-        raise InputError(f"{path} must hold {what} as JSON; it is truncated or no JSON at all: {reason}") from error
+        raise InputError(f"{path} must hold {what} as JSON; it is truncated or not JSON: {reason}") from error
     if not isinstance(data, dict) or "checksum" not in data:
-        raise InputError(f"{path} must hold {what} with its checksum; it is none: `effnet profile --out` writes one")
+        raise InputError(f"{path} must hold {what} with its checksum; it does not: `effnet profile --out` writes one")
     if data.get("format") != FORMAT:
         raise InputError(f"this effnet reads {what} of format {FORMAT}; {path} has {brief(data.get('format'))}")
     said = data.pop("checksum")
     if said != checksum(data):
-        raise InputError(f"{path} was changed since it was written: its checksum does not match; measure it anew")
+        raise InputError(f"{path} was changed since it was written: its checksum does not match; measure it again")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Times as sums of work at rates that cannot be negative, and what such a sum misses, smoothed over like networks."""
+"""Times as sums of work at non-negative rates, and the residuals of such a sum, smoothed over similar networks."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def non_negative_least_squares(matrix: np.ndarray, target: np.ndarray, *, ridge:
 
 
 def likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return how alike the rows of two arrays are: 1 for equal ones, towards 0 with their distance."""
+    """Return the similarity of the rows of two arrays: 1 for equal ones, towards 0 with their distance."""
     squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
     return np.exp(-0.5 * np.maximum(squares, 0.0))
 

@@ -1,8 +1,8 @@
 """The latency table: from a profile's measured networks to the latency and memory of any network.
 
-A network's time is a sum of work (features.py) at rates that cannot be negative. The rates are those that explain the
-profile's networks best, in relative terms and robustly: what disturbs a measurement only ever adds time. What the sum
-misses in networks alike, such as a kernel that one activation keeps from being fused, is smoothed over them.
+A network's time is a sum of work (features.py) at non-negative rates. The rates fit the profile's networks best, in
+relative terms and robustly: background load only ever adds time. Residuals that similar networks share, such as those
+of an activation that prevents fusion, are smoothed over them.
 """
 
 import math
@@ -23,10 +23,10 @@ Features = Callable[[ArchSpec], dict[str, float]]
 
 _LATENCY_RIDGE, _MEMORY_RIDGE = 1e-3, 1e-4
 _REWEIGHTINGS = 8
-# Errors beyond so many times the common one count less; those upwards are likelier to be noise.
+# Errors beyond these multiples of the typical one count less; upward errors are likelier to be noise.
 _UPWARD, _DOWNWARD = 1.5, 3.0
 _LEAST_COMMON_ERROR = 0.02
-# How much of a network's time must lie elsewhere, and how much faster it must be, to be unlike another.
+# The scales of similarity: the share of a network's time that lies elsewhere, and the ratio of its speed to another's.
 _SHARE_SCALE, _SIZE_SCALE, _ACTIVATION_SCALE = 4.0, 0.4, 0.7
 _SMOOTHING, _MOST_CORRECTION = 1.0, 0.3
 _FOLDS = 5
@@ -34,9 +34,9 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicted:
-    """What a network should take: milliseconds an image, and peak memory beyond the idle runtime in 10^6 bytes.
+    """The prediction for a network: milliseconds per image, and peak memory beyond the idle runtime in 10^6 bytes.
 
-    `memory_mb` is None where the profile measured no memory in this precision.
+    `memory_mb` is None if the profile measured no memory in this precision.
     """
 
     latency_ms: float
@@ -44,7 +44,7 @@ class Predicted:
 
 
 class LinearModel:
-    """Rates of work, fitted to measured amounts; `names` are the features that it knows, in order."""
+    """Rates of work, fitted to measured amounts; `names` are its features, in order."""
 
     def __init__(
         self, specs: Sequence[ArchSpec], measured: Sequence[float], *, features: Features, ridge: float, smooth: bool
@@ -65,7 +65,7 @@ class LinearModel:
             self._corrections = np.linalg.solve(alike, missed)
 
     def _vector(self, row: dict[str, float]) -> np.ndarray:
-        """Return the amounts of work in order; work of a kind that the profile never saw is left out."""
+        """Return the amounts of work in order; work of a kind that is not in the profile is left out."""
         vector = np.zeros(len(self.names))
         index = self._index
         for name, amount in row.items():
@@ -80,7 +80,7 @@ class LinearModel:
         return np.concatenate([shares, [_SIZE_SCALE * math.log(total)], activation])
 
     def predict(self, spec: ArchSpec) -> float:
-        """Return the amount that `spec` should take."""
+        """Return the predicted amount for `spec`."""
         vector = self._vector(self._features(spec))
         total = max(float(vector @ self.rates), 1e-9)
         if not self._smooth:
@@ -90,7 +90,7 @@ class LinearModel:
 
 
 def _robust_rates(matrix: np.ndarray, target: np.ndarray, ridge: float) -> np.ndarray:
-    """Return non-negative rates that minimise relative errors, large ones counting less and less."""
+    """Return non-negative rates that minimise relative errors, with less weight on large ones."""
     relative = matrix / target[:, None]
     scale = relative.mean(0)
     scale[scale == 0] = 1.0  # work that is named, but that none of these networks do
@@ -119,14 +119,14 @@ class LatencyTable:
                 self._memory[precision] = fit_memory([r.spec for r in known], [r.memory_mb or 0.0 for r in known])
 
     def predict(self, spec: ArchSpec, *, precision: Precision = "fp32") -> Predicted:
-        """Return what `spec` should take, for one image at its own resolution.
+        """Return the prediction for `spec`, for one image at its own resolution.
 
         Raises InputError for a precision that the profile was not measured in.
         """
         if precision not in self._latency:
             raise InputError(
-                f"the profile was measured in {', '.join(self._latency)}; it cannot tell what {precision} takes: "
-                f"measure it with `effnet profile --precision {precision}`"
+                f"the profile must have been measured in {precision}; it was in {', '.join(self._latency)}: measure it "
+                f"with `effnet profile --precision {precision}`"
             )
         memory = self._memory.get(precision)
         return Predicted(
@@ -135,16 +135,16 @@ class LatencyTable:
 
 
 def fit_latency(specs: Sequence[ArchSpec], measured_ms: Sequence[float]) -> LinearModel:
-    """Return the model of what these networks took, in milliseconds."""
+    """Return the model of these networks' latencies, in milliseconds."""
     return LinearModel(specs, measured_ms, features=latency_features, ridge=_LATENCY_RIDGE, smooth=True)
 
 
 def fit_memory(specs: Sequence[ArchSpec], measured_mb: Sequence[float]) -> LinearModel:
-    """Return the model of what memory these networks took, in 10^6 bytes."""
+    """Return the model of these networks' memory, in 10^6 bytes."""
     return LinearModel(specs, measured_mb, features=memory_features, ridge=_MEMORY_RIDGE, smooth=False)
 
 
-# The tables made last. To look one up by a profile's value would take longer than a prediction.
+# The latest tables. A lookup by a profile's value would take longer than a prediction.
 _KEPT = 4
 _kept: list[tuple[tuple[Measured, ...], LatencyTable]] = []
 
@@ -160,7 +160,7 @@ def table_of(profile: DeviceProfile) -> LatencyTable:
 
 
 def predict(spec: ArchSpec, profile: DeviceProfile, *, precision: Precision = "fp32") -> Predicted:
-    """Return what `spec` should take on the device of `profile`, in its runtime and with its threads.
+    """Return the prediction for `spec` on the device of `profile`, in its runtime and with its threads.
 
     The table is made at the first call for a profile and kept. Raises InputError for a precision that the profile was
     not measured in.
@@ -177,7 +177,7 @@ def left_out_error(
 ) -> float | None:
     """Return the median error of predictions for the rows that count, each from a fit to the other folds' rows.
 
-    None where too few count.
+    None if too few count.
     """
     if sum(map(counts, rows)) < 2 * _FOLDS:
         return None

@@ -1,8 +1,8 @@
-"""Times many networks side by side in one process: short visits in random order, until each has been seen calm.
+"""Interleaved timing of many networks in one process: short visits in random order, until each had a quiet one.
 
-What a network takes is its fastest run ever: other processes only add time, and hardly ever spare a whole visit where
-they keep the machine busy. (On a machine with five times the load of its cores the fastest runs of two halves of the
-visits differed by 3 %, their calmest medians by 9 %.)
+The time of a network is its fastest run: other processes only add time, and on a busy machine hardly any whole visit
+is quiet. (On a machine with five times the load of its cores the fastest runs of two halves of the visits differed by
+3 %, their quietest medians by 9 %.)
 """
 
 import random
@@ -24,20 +24,20 @@ from effnet.runtime.engines import Engine, open_engine
 from effnet.runtime.formats import Precision, Runtime
 
 VISIT_SECONDS = 0.025
-# A network is settled when the fastest runs of this number of visits agree so well, behind this many visits in all.
+# A network is settled if the fastest runs of this number of visits agree this well, after this many visits in all.
 _AGREEING, _AGREEMENT, LEAST_VISITS, MOST_VISITS = 3, 0.015, 5, 30
-# All that is open at once takes at most this share of the memory at hand; bytes a weight and a network, generously.
+# Open networks take at most this share of the free memory; bytes per weight and per network, estimated generously.
 _MEMORY_SHARE, _BYTES_A_WEIGHT, _BYTES_A_NETWORK = 0.3, 14, 12e6
-# Opening may take this share of the time; what is not open by then is left out.
+# Opening may take this share of the time; networks not open by then are left out.
 _OPENING_SHARE = 0.6
 _BETWEEN_REFERENCES = 16
 
-# Median and fastest run of each visit in ms, by the number of the network.
+# Median and fastest run of each visit in ms, by the index of the network.
 Visits = dict[int, list[tuple[float, float]]]
 
 
 class Opened:
-    """A network in its runtime, with an image to run."""
+    """A network loaded in its runtime, with an input image."""
 
     def __init__(self, spec: ArchSpec, *, runtime: Runtime, threads: int, precision: Precision) -> None:
         self._threads = threads
@@ -48,7 +48,7 @@ class Opened:
         self._image = np.resize(np.arange(251, dtype=np.uint8), shape)
 
     def visit(self) -> tuple[float, float]:
-        """Return the median and the fastest of some runs, in ms; one before them is not counted."""
+        """Return the median and the fastest of some runs, in ms; a warm-up run before them is not counted."""
         self._engine.run(self._image)
         found = time_round(
             lambda: self._engine.run(self._image), seconds=VISIT_SECONDS, threads=self._threads
@@ -57,12 +57,12 @@ class Opened:
 
 
 def reference_spec() -> ArchSpec:
-    """Return the network that is timed again and again, to see the machine's clock change: about 12 million MACs."""
+    """Return the network that is timed repeatedly, to detect clock changes of the machine: about 12 million MACs."""
     return scale(get_spec("b0", num_classes=10), phi=-4, resolution=96)
 
 
 def settled(visits: Sequence[tuple[float, float]]) -> bool:
-    """Whether the fastest runs of the calmest visits agree, so that more of them would bring nothing."""
+    """Return whether the fastest runs of the quietest visits agree, so that more visits would change nothing."""
     calmest = sorted(least for _, least in visits)[:_AGREEING]
     if len(visits) < LEAST_VISITS:
         return False
@@ -70,7 +70,7 @@ def settled(visits: Sequence[tuple[float, float]]) -> bool:
 
 
 def chunks_of(specs: Sequence[ArchSpec], *, memory_bytes: float | None = None) -> list[list[int]]:
-    """Return the numbers of `specs` in groups that fit into memory together; by default into that at hand."""
+    """Return the indices of `specs` in groups that fit into memory together; by default into the free memory."""
     allowed = _MEMORY_SHARE * (memory_bytes or available_bytes() or 2e9)
     found: list[list[int]] = []
     left = 0.0
@@ -95,10 +95,10 @@ def visit_all(
     least: int,
     after_pass: Callable[[], None],
 ) -> None:
-    """Add visits of `specs` to `visits`, by their number, and of the reference network to `references`, in ms.
+    """Add visits of `specs` to `visits`, by their index, and of the reference network to `references`, in ms.
 
-    It ends when all are settled or after `seconds`; of what cannot be opened in time, all but the first `least` are
-    left out, each group with at least one pass. `after_pass` is called whenever there is something new to keep.
+    It ends when all are settled or after `seconds`. Networks that cannot be opened in time, except the first `least`,
+    are left out; each group has at least one pass. `after_pass` is called whenever there are new visits to save.
     """
     begun = time.perf_counter()
     groups = chunks_of(specs)
@@ -132,7 +132,7 @@ def _visit_group(
         for count, number in enumerate(waiting):
             if count % _BETWEEN_REFERENCES == 0:
                 references.append(reference.visit()[0])
-            # Every network is seen once, however late it is.
+            # Every network gets one visit, however late it is.
             if time.perf_counter() < end or not visits.get(number):
                 visits.setdefault(number, []).append(opened[number].visit())
         after_pass()

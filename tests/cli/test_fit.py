@@ -49,8 +49,8 @@ def test_options_out_of_range_are_refused(verb, words, message, tiny_images, tmp
         (["--max-size-mb", 0], "the budget of size on disk must be positive and finite; got 0.0"),
         (["--max-memory-mb", "inf"], "the budget of peak memory must be positive and finite; got inf"),
         (["--max-macs", 0], "the budget of MACs must be positive and finite; got 0.0"),
-        (["--max-params", "-5M"], "an amount must be a positive number with k, M, G or nothing behind it"),
-        (["--max-params", ""], "an amount must be a positive number with k, M, G or nothing behind it"),
+        (["--max-params", "-5M"], "an amount must be a positive number, with k, M or G after it or nothing"),
+        (["--max-params", ""], "an amount must be a positive number, with k, M or G after it or nothing"),
     ],
 )
 def test_budgets_out_of_range_are_refused(words, message, tiny_images, tmp_path, run_cli):

@@ -209,7 +209,7 @@ def test_options_that_contradict_each_other(words, message, refusal):
 
 @pytest.mark.parametrize("strategy", ["head", "finetune"])
 def test_a_strategy_that_needs_weights_does_not_train_from_scratch_where_there_are_none(strategy, refusal):
-    assert refusal("--strategy", strategy).startswith("no pretrained weights can be had, neither from ")
+    assert refusal("--strategy", strategy).startswith("no pretrained weights are available, neither in ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the tests of reports share."""
+"""Fixtures of the tests of reports."""
 
 import dataclasses
 import sys
@@ -35,7 +35,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spare_plots(patch: pytest.MonkeyPatch) -> None:
-    """Spare the time of drawing."""
+    """Skip drawing to save time."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
         patch.setattr(plots, name, lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
@@ -44,13 +44,13 @@ def spare_plots(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing where no plot is at stake."""
+    """Draw nothing in tests that check no plot."""
     spare_plots(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
-    """Neither draws nor measures the finished file in the tests of a module."""
+    """Neither draw nor measure the finished file in the tests of a module."""
     with pytest.MonkeyPatch.context() as patch:
         spare_plots(patch)
         patch.setattr("effnet.fitting.artifact.time_model", lambda *_, **__: timing(1.0))

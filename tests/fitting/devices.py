@@ -1,4 +1,4 @@
-"""Devices that need no time to be measured."""
+"""Fake devices that are measured without time."""
 
 from effnet.measure.timing import Timing
 

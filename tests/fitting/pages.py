@@ -1,4 +1,4 @@
-"""A report as `summarize` makes it, and what every page and card must be."""
+"""A report as `summarize` makes it, and checks of every page and card."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -125,7 +125,7 @@ def sample(names=("cat", "dog"), *, wrong=1, latency=True):
 
 
 def pretrained(some, method, *, name="timm/tf_efficientnet_lite0.in1k", epochs=3, best=2):
-    """Return the report as that of a network that began with pretrained weights."""
+    """Return the report as that of a network that started from pretrained weights."""
     head = {
         "weights": name, "name": name, "network": "tf_efficientnet_lite0", "licence": "apache-2.0",
         "licence_source": "the model card on the hub", "origin": "timm, on the Hugging Face hub", "hub": name,
@@ -135,7 +135,7 @@ def pretrained(some, method, *, name="timm/tf_efficientnet_lite0.in1k", epochs=3
     rows = [{"epoch": i + 1, "loss": 2.0, "val_loss": 1.5, "val_accuracy": 0.6} for i in range(epochs)]
     training = {
         "method": method, "weights": name, "head": head, "epochs": rows, "best_epoch": best,
-        "stopped": "finished 3 epochs" if epochs else "solved the head on frozen features", "device": "cpu",
+        "stopped": "finished 3 epochs" if epochs else "fitted the head on frozen features", "device": "cpu",
     }  # fmt: skip
     candidates = [{**row, "weights": name, "phi": 0.0} for row in some["candidates"]]
     return {**some, "training": training, "candidates": candidates}

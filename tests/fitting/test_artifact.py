@@ -1,4 +1,4 @@
-"""One attempt made again from its checkpoint: what is calibrated, and that the exported file has it inside."""
+"""One attempt repeated from its checkpoint: its calibration, also in the exported file."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def again(small_bundle, tmp_path, monkeypatch):
-    """Return a function that makes the small fit's artifact again, its training already over, and what it said."""
+    """Return a function that repeats the small fit's artifact without training, and its messages."""
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0,))
     folder = shutil.copytree(small_bundle / "run" / "attempt-1", tmp_path / "attempt-1")
     plan = read_plan(small_bundle)
@@ -57,7 +57,7 @@ def test_a_fit_is_calibrated_on_its_validation_split(small_bundle):
     assert (found["images"], found["temperature"], found["threshold"]) == (269, config.temperature, None)
     assert config.temperature != 1
     assert report["test"]["sureness"]["nll"] < report["test"]["uncalibrated"]["nll"]
-    # The raw weights give the logits, and those the temperature.
+    # The raw weights give the logits, from which the temperature follows.
     module, val = effnet.load_module(small_bundle), read_dataset("digits").val
     images = np.stack([resize_and_crop(image, config.preprocess) for image in val.sources])
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_di
     paces, calm = [], iter([0.5, 0.4, 0.6])
 
     def time_disturbed(path, *, pace_ms, **options):
-        """Take 3 ms but for a moment that is only met by whoever waits for a pace of 0.46 ms."""
+        """Take 3 ms, except in a moment that is only met by a measurement that waits for a pace of 0.46 ms."""
         paces.append(pace_ms)
         return dataclasses.replace(time_model(path, **options | {"seconds": 0.01}), p50_ms=1 if pace_ms < 0.47 else 3)
 

@@ -1,4 +1,4 @@
-"""Which pretrained networks a fit may begin with, and in which order they are tried."""
+"""The pretrained networks that a fit can start from, and their order."""
 
 import dataclasses
 import math
@@ -61,7 +61,7 @@ def test_every_network_comes_at_its_own_and_at_smaller_resolutions(offers, candi
         own = [c for c in candidates if c.weights == offer.source]
         sides = [c.spec.resolution for c in own]
         assert max(sides) == offer.preprocess.resolution
-        assert sides == sorted(set(sides), reverse=True)  # its own first: they are in the order of accuracy
+        assert sides == sorted(set(sides), reverse=True)  # its own first: they are ordered by accuracy
         assert min(sides) == 64
         for c in own:
             assert c.preprocess.resolution == c.spec.resolution
@@ -88,7 +88,7 @@ def test_smaller_images_are_expected_to_cost_accuracy(native):
     assert values == sorted(values)
     assert values[-1] == expected_accuracy(80.0, native=native, resolution=2 * native) == 80.0
     halved = expected_accuracy(80.0, native=native, resolution=native // 2)
-    assert 70 < halved < 75  # as linear probes of Lite0 lose: benchmarks/probe.py
+    assert 70 < halved < 75  # the loss of linear probes of Lite0: benchmarks/probe.py
     assert math.isfinite(expected_accuracy(None, native=native, resolution=64))
 
 
@@ -105,7 +105,7 @@ def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(s
     found = load_pretrained(str(small_bundle))
     assert re.search(r" at \d+", found.name)
     offer = offer_of(found, num_classes=3, channels=1)
-    (candidate,) = list_pretrained([offer])  # it is smaller than any resolution that one would go down to
+    (candidate,) = list_pretrained([offer])  # smaller than any resolution that is tried
     assert " at " not in offer.label
     assert candidate.spec.name == f"{offer.label} at {found.preprocess.resolution}"
     assert (candidate.weights, candidate.preprocess) == (str(small_bundle), found.preprocess)

@@ -1,4 +1,4 @@
-"""A fit that balances classes: in the bundle once, in its probabilities' meaning, and in every repetition."""
+"""A fit that balances classes: once in the bundle, in the class prior of its probabilities, in every repetition."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def classifier(folder):
 
 @pytest.fixture(scope="module")
 def rare(stripes, tmp_path_factory):
-    """The stripes, of which few are plain."""
+    """The stripes with few images of the class plain."""
     root = tmp_path_factory.mktemp("rare") / "stripes"
     shutil.copytree(stripes, root)
     for path in sorted((root / "plain").iterdir())[20:]:
@@ -42,7 +42,7 @@ def rare(stripes, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fits(rare, small_bundle, tmp_path_factory):
-    """The same head, as it is and adjusted."""
+    """The same head without and with adjusted logits."""
     root = tmp_path_factory.mktemp("fits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
@@ -72,14 +72,14 @@ def test_the_exported_file_answers_as_the_balanced_network_and_the_report_says_w
     assert recall[1] >= recall[0]
     for page in ("README.md", "report.html"):
         text = (fits[1] / page).read_text()
-        assert "Probabilities assume all classes alike, not those of training." in text
+        assert "Probabilities assume a uniform class prior, not that of training." in text
         assert "The balanced accuracy, the mean recall of the classes, is" in text
         assert "Probabilities assume" not in (fits[0] / page).read_text()
     assert "--set 'balance.method=\"adjust\"'" in report["command"]
 
 
 def test_a_bundle_that_is_balanced_is_not_balanced_again(fits, rare, tmp_path, monkeypatch):
-    """Its own head knows these data, so it may be kept as it is; or gets the frequencies back where none is asked."""
+    """Its own head knows these data, so it may stay as it is; without balancing it gets the frequencies back."""
     monkeypatch.setattr("effnet.fitting.transfer.train_head", lambda *args, **kwargs: _hopeless())
     (_, plain), (_, adjusted) = map(classifier, fits)
     for balance, expected in (("adjust", adjusted), ("none", plain)):

@@ -1,4 +1,4 @@
-"""Fits that make less of a network that knows the classes: fewer channels, another activation."""
+"""Fits that modify a network already trained on these classes: fewer channels, another activation."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
-    """Widths of a tiny network are cut by fours, and recovery is short."""
+    """Widths of a tiny network are pruned in multiples of four, and fine-tuning is short."""
     with pytest.MonkeyPatch.context() as patch:
         for place in ("backbones", "change"):
             patch.setattr(f"effnet.fitting.{place}.vector_width", lambda: 4)
@@ -32,7 +32,7 @@ def tiny():
 
 
 def device(found, *_, **__):
-    """A device that is fast with ReLU6 alone; 2 ms less a tenth are not enough for the whole network, even so."""
+    """A device that is fast only with ReLU6; 2 ms less a tenth are too little for the whole network even then."""
     per_param = (1.9 if found.spec.activation == "relu6" else 9.0) / cost(found.whole or found.spec).params
     return timing(per_param * found.cost.params)
 
@@ -64,7 +64,7 @@ def test_where_only_a_changed_network_keeps_the_budget_it_is_made_and_deployed(c
     assert cost(after).params <= training["kept"] * cost(before).params
     assert training["recovery_seconds"] > 0
     assert any("Smaller and faster: relu6 as the activation, pruning to" in text for text in said)
-    # What the report says of the probabilities is so of the network that is shipped.
+    # The report's statements on probabilities hold for the deployed network.
     assert found.report["calibration"]["temperature"] == read_config(found.folder).temperature
     assert " Given relu6 as its activation, pruned to" in (found.folder / "README.md").read_text()
 
@@ -76,7 +76,7 @@ def test_a_fit_that_was_killed_behind_the_change_goes_on_to_the_same_weights(
         pass
 
     def killed(bundle: Path, *_, **__):
-        (bundle / "config.json").write_text("{}")  # what it deploys in may be left in any state
+        (bundle / "config.json").write_text("{}")  # the copy that deployment writes to may be left in any state
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -90,14 +90,14 @@ def test_a_fit_that_was_killed_behind_the_change_goes_on_to_the_same_weights(
 
 
 def test_weights_that_may_know_the_held_out_images_are_not_trusted_with_them(small_bundle, tmp_path):
-    """Another seed splits the images otherwise: the bundle's own head would tell of those that it learned."""
+    """Another seed gives another split: the bundle's own head was trained on images that are now in the test split."""
     events = []
     with pytest.raises(BudgetError):
         effnet.fit(
             "digits", weights=small_bundle, seed=1, max_params=0.8 * cost(read_config(small_bundle).arch).params,
             out=tmp_path / "out", listener=events.append,
         )  # fmt: skip
-    assert any("its own split has the seed 0" in event.text for event in events if isinstance(event, Said))
+    assert any("was trained with split seed 0" in event.text for event in events if isinstance(event, Said))
 
 
 def test_changes_that_a_network_is_too_small_for_are_left_out(small_bundle, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a fit begins with: the weights that were named, the best that can be had, or none."""
+"""The weights that a fit starts from: the named ones, the best available, or none."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ RESNET18 = "torchvision/resnet18.IMAGENET1K_V1"
 
 @pytest.fixture(scope="module")
 def read(photos, tiny_images):
-    """The photos and the tiny images, as a fit reads them."""
+    """The photos and the tiny images as a fit reads them."""
 
     def one(folder):
         dataset = read_dataset(str(folder))
@@ -38,7 +38,7 @@ def read(photos, tiny_images):
 
 @pytest.fixture
 def chosen(read, tmp_path, monkeypatch):
-    """Return a function that chooses for the photos, and returns what was taken, the table, and what was said.
+    """Return a function that chooses for the photos, and returns the taken candidate, the table and the messages.
 
     The device takes 0.1 ms for a million MACs.
     """
@@ -84,7 +84,7 @@ def cached_lite0(caches, lite0_file):
 
 @pytest.fixture
 def alone(monkeypatch):
-    """Fail a test that asks whether the hub can be reached."""
+    """Fail a test that checks whether the hub can be reached."""
     monkeypatch.setattr("effnet.fitting.choose._hub_answers", lambda: pytest.fail("the hub was asked"))
 
 
@@ -92,10 +92,10 @@ def alone(monkeypatch):
 def test_without_network_and_caches_a_fresh_network_is_trained_and_one_line_says_so(chosen, tmp_path):
     taken, table, said = chosen()
     assert {c.weights for c in table} == {""}
-    assert taken.reason == "the largest that keeps every budget with its margin"
+    assert taken.reason == "the largest that meets every budget with its margin"
     assert said == [
-        f"A fresh network is trained: no pretrained weights can be had, neither from {tmp_path / 'cache'} or the hub's "
-        "cache nor from the hub; weights on this machine can be named with --weights FILE"
+        f"Training from scratch: no pretrained weights are available, neither in {tmp_path / 'cache'} or the hub's "
+        "cache nor from the hub; name weights on this machine with --weights FILE"
     ]
 
 
@@ -104,8 +104,8 @@ def test_tiny_images_are_trained_anew_and_one_line_says_why(chosen):
     taken, _, said = chosen(of="tiny")
     assert taken.weights == ""
     assert said == [
-        "A fresh network is trained: images of 8 pixels are too small for weights that were trained on photographs; "
-        "it takes 48, or weights named with --weights"
+        "Training from scratch: images must have at least 48 pixels for weights that were trained on photographs; "
+        "got 8: name weights with --weights to use them all the same"
     ]
 
 
@@ -118,7 +118,7 @@ def test_who_wants_no_weights_gets_none_without_a_word(options, chosen, cached_l
 
 @pytest.mark.usefixtures("caches")
 @pytest.mark.parametrize(
-    "of, message", [("photos", "no pretrained weights can be had"), ("tiny", "images of 8 pixels")]
+    "of, message", [("photos", "no pretrained weights are available"), ("tiny", "images must have at least 48 pixels")]
 )
 def test_a_strategy_that_needs_weights_is_refused_where_there_are_none(of, message, chosen):
     with pytest.raises(WeightsError, match=f"^{message}"):
@@ -131,7 +131,7 @@ def test_what_is_in_a_cache_is_taken_without_the_network(chosen, cached_lite0):
     assert {c.weights for c in table} == {LITE0}
     assert taken.spec.name == f"{LITE0} at 80"  # 96 pixels would take more than 60 million MACs
     assert (taken.preprocess.resolution, taken.preprocess.mean) == (80, (0.5, 0.5, 0.5))
-    assert taken.reason == "the most accurate that keeps every budget with its margin"
+    assert taken.reason == "the most accurate that meets every budget with its margin"
 
 
 def test_of_several_in_the_caches_the_most_accurate_is_taken(chosen, cached_lite0, tmp_path):
@@ -147,7 +147,7 @@ def test_of_several_in_the_caches_the_most_accurate_is_taken(chosen, cached_lite
 
 
 def test_what_cannot_be_downloaded_gives_way_to_what_is_in_a_cache(chosen, cached_lite0, monkeypatch):
-    """The hub answers, and then downloads fail, here because they are forbidden: the next best are tried first."""
+    """The hub answers, but downloads fail, here because they are forbidden: the next best are tried first."""
     monkeypatch.setattr("effnet.fitting.choose._hub_answers", lambda: True)
     taken, _, said = chosen()
     assert taken.weights == LITE0
@@ -160,14 +160,14 @@ def test_a_damaged_file_in_a_cache_is_named_before_a_fresh_network_is_trained(ch
     taken, _, (first, second) = chosen()
     assert taken.weights == ""
     assert f"{cached_lite0} must be a file of weights" in first
-    assert second.startswith("A fresh network is trained: no pretrained weights can be had")
+    assert second.startswith("Training from scratch: no pretrained weights are available")
 
 
 def test_a_budget_too_small_for_any_pretrained_network_is_kept_by_a_fresh_one(chosen, cached_lite0):
     taken, _, (said,) = chosen(budget={"params": 1e6})
     assert taken.weights == ""
     assert said.startswith(
-        f"A fresh network is trained: no resolution of {LITE0} has parameters of at most 1,000,000: the least is "
+        f"Training from scratch: no resolution of {LITE0} has parameters of at most 1,000,000: the least is "
         f"{LITE0} at 224 with 3,374,851, so ask for 3,374,851 or more"
     )
     with pytest.raises(BudgetError, match=f"^no resolution of {LITE0} has parameters"):
@@ -221,7 +221,7 @@ def test_named_weights_that_cannot_keep_the_budget_are_refused_with_the_nearest_
     message = str(caught.value)
     assert message.startswith(f"no resolution of {lite0_file} has ")
     assert f"the least is tf_efficientnet_lite0 {least} with " in message
-    assert message.endswith(" or more; or train a fresh network, which may be smaller, with --weights none")
+    assert message.endswith(" or more; or train a smaller network from scratch with --weights none")
     advice = float(message.rpartition("so ask for ")[2].split(" ")[0].replace(",", ""))
     (key,) = (name for name, value in budget.items() if value)
     assert chosen(weights=str(lite0_file), budget=budget | {key: advice})[0].spec.name.endswith(least)

@@ -1,4 +1,4 @@
-"""The page that compares runs: real runs of the digits, its numbers beside those in the runs' own files."""
+"""The page that compares runs: real runs of the digits, and its numbers against those in the runs' own files."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def both(two_runs):
 
 
 def made(folder, *, epochs=3, recipe=None, measured=None, accuracy=0.5, **facts):
-    """A run that was never run, for what a page must bear."""
+    """A made-up run for hostile contents of a page."""
     history = [
         {"epoch": i + 1, "loss": 2 - i / 9, "val_loss": 1.5, "val_accuracy": 0.4 + i / 99, "learning_rate": 0.1,
          "seconds": 60.0, "images_per_second": 100.0}
@@ -102,7 +102,7 @@ def test_only_the_settings_that_differ_are_in_the_table_and_marked(both):
     differing = {row[0]: row[1:] for row in tables.rows["differences"] if len(row) == 3}
     assert differing.pop("") == ["a", "b"]
     assert differing["train.seed"] == ["0", "1"]
-    # Another seed splits the images otherwise, so they have another mean.
+    # Another seed gives another split, so the mean differs.
     assert differing.keys() <= {"train.seed", "preprocess.mean", "preprocess.std"}
     assert len([place for place in tables.marked if place[0] == "differences"]) == len(differing)
     alike = {row[0]: row[1] for row in tables.rows["differences"] if len(row) == 2}
@@ -139,7 +139,7 @@ def test_recipes_in_groups_differ_under_dotted_names_and_by_what_only_one_has():
 
 
 def test_curves_go_through_the_epochs_of_the_runs(both):
-    """The y of each point of a path is a straight line of the loss, and its x one of the seconds."""
+    """The y of each point of a path is linear in the loss, and its x in the seconds."""
     svg = curves_svg(both, ["a", "b"], "loss", title="Training loss", against="seconds")
     for index, run in enumerate(both):
         colour, _ = look(index)
@@ -183,10 +183,10 @@ def test_names_are_spread_apart_in_their_order_and_stay_beside_the_plot(heights)
 def test_what_is_absent_is_left_out(both):
     bare = made("bare", epochs=0, accuracy=0.6)
     page = check_page(render_comparison([both[0], bare]))
-    assert "Without a curve, as no epoch was trained: bare." in words_of(page)
+    assert "No curves, because no epoch was trained: bare." in words_of(page)
     one = check_page(render_comparison([bare]))
     assert "bare is right on 60.0 % of the validation images." in words_of(one)
-    assert "There is one run only." in words_of(one)
+    assert "There is only one run." in words_of(one)
     labels = [row.label for row in results([bare])]
     assert labels == ["Validation accuracy", "Epochs"]
     assert "test accuracy" not in words_of(one).lower()
@@ -254,10 +254,10 @@ def test_compare_writes_the_page_and_prints_a_table(two_runs, tmp_path, run_cli)
         (["a", "--out", "."], r"--out must be the page to write, such as \S*compare.html; \S* is a folder"),
         (
             ["a", "--out", "no/such/page.html"],
-            r"--out must lie in a folder that is there; there is no folder \S*no/such",
+            r"--out must lie in a folder that exists; there is no folder \S*no/such",
         ),
         (["a", "--out", "a/report.json/x.html"], r"--out must lie in a folder that is there"),
-        (["begun"], r"each RUN must have finished an epoch; \S*begun has not. `effnet runs` shows how far runs are"),
+        (["begun"], r"each RUN must have finished an epoch; \S*begun has not. `effnet runs` shows their progress"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(two_runs, tmp_path, run_cli, words, message):

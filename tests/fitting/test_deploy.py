@@ -1,4 +1,4 @@
-"""From trained weights to the file for the device: what it loses in its own runtime decides whether it is shipped."""
+"""From trained weights to the file for the device: its accuracy drop in its own runtime decides whether it ships."""
 
 import dataclasses
 import functools
@@ -50,7 +50,7 @@ def accuracy(bundle, split, name):
 
 
 def scripted(monkeypatch, *, wrong):
-    """Let the predictor of 32 bits name every image right, and the other all but so many."""
+    """Make the fp32 predictor right on every image, and the other on all but `wrong`."""
     formats = []
 
     def answer(predictor, split):
@@ -65,12 +65,12 @@ def test_int8_is_a_file_of_its_runtime_that_loses_no_more_than_it_may(deployed, 
     pytest.importorskip("ai_edge_quantizer")
     pytest.importorskip("ai_edge_litert")
     target = Target(runtime="litert", precision="int8", max_drop=0.02)
-    # A limit between the two files' sizes: 32 bits do not keep it, and no step behind the first that does is taken.
+    # A limit between the two files' sizes: fp32 exceeds it, and the first step that meets it is the last.
     found = deployed("int8", target=target, budget=Budget(size_mb=0.9 * _size_in_32_bits(bundle_copy)))
     assert found.format.name == found.config.deployed == "litert-int8"
     assert read_config(bundle_copy) == found.config
     before, after = (accuracy(bundle_copy, digits.val, name) for name in ("onnx", "litert-int8"))
-    assert before > 0.3  # ten classes: there is something to lose
+    assert before > 0.3  # ten classes: better than chance
     assert after >= before - target.max_drop - 1e-9
     assert found.ladder["winner"]
     np.testing.assert_allclose(open_engine(found.path).run(_images(found, digits)).sum(1), 1, atol=0.05)
@@ -95,12 +95,12 @@ def test_int8_that_keeps_no_gate_is_refused_where_nothing_else_was_asked_for(dep
     monkeypatch.setattr(module, "climb", without_int8)
     found = deployed("int8", target=Target(precision="int8"), budget=Budget(latency_ms=1e4))
     assert found.format.name == "onnx"
-    assert "none of its steps loses at most 0.5 points" in found.refused
-    assert deployed("int8", budget=Budget(latency_ms=1e4)).refused == ""  # with auto, 32 bits will do
+    assert "no int8 step loses at most 0.5 percentage points" in found.refused
+    assert deployed("int8", budget=Budget(latency_ms=1e4)).refused == ""  # with auto, fp32 is accepted
 
 
 def faster_in_8_bits():
-    """8 bits take half the time: those of a network as tiny as this one do not."""
+    """Make int8 take half the time, which it does not in a network as tiny as this one."""
     return Tools(
         time_pair=lambda base, path, threads: Pair(base_ms=2.0, latency_ms=1.0 if "int8" in path.name else 2.0)
     )

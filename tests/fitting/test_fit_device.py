@@ -1,4 +1,4 @@
-"""Fits for another device: its profile refused or warned of, and its predictions in the place of measurements."""
+"""Fits for another device: refusals and warnings about its profile, and its predictions instead of measurements."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def test_without_a_profile_there_is_no_device(planned):
 
 
 def test_what_is_predicted_is_near_what_the_device_takes(planned):
-    """The device takes what a formula says, which the table does not know."""
+    """The times of the device follow a formula that the table does not know."""
     device = device_of(planned(profile()))
     assert device.keys == ("latency_ms", "memory_mb")
     found = predicted_figures(device, SPEC, "fp32")
@@ -59,7 +59,7 @@ def test_weights_of_fewer_bits_take_as_long_as_those_of_32(planned):
     device = device_of(planned(profile()))
     fp32 = predicted_figures(device, SPEC, "fp32")
     assert predicted_figures(device, SPEC, "w8") == predicted_figures(device, SPEC, "fp16") == fp32
-    with pytest.raises(InputError, match=r"measured in fp32; it cannot tell what int8 takes: .*--precision int8"):
+    with pytest.raises(InputError, match=r"measured in int8; it was in fp32: .*--precision int8"):
         predicted_figures(device, SPEC, "int8")
 
 
@@ -76,7 +76,7 @@ def test_a_profile_that_measured_no_memory_tells_only_latency(planned):
     device = device_of(planned(profile(measured=rows)))
     assert device.keys == ("latency_ms",)
     assert set(predicted_figures(device, SPEC, "fp32")) == {"latency_ms"}
-    # In its place what the file and the largest maps take, from counting.
+    # Instead, counts of the file and the largest feature maps.
     candidate = only_candidate(SPEC)
     timing = predicted_timing(device, candidate, size_mb=3.5, threads=1)
     assert timing.memory_mb == 3.5 + candidate.cost.peak_memory_bytes / 1e6
@@ -85,10 +85,14 @@ def test_a_profile_that_measured_no_memory_tells_only_latency(planned):
 @pytest.mark.parametrize(
     ("changes", "settings", "says"),
     [
-        ({"runtime": "openvino", "versions": {"openvino": "2026.4"}}, {}, "the profile is of openvino; it cannot tell"),
+        (
+            {"runtime": "openvino", "versions": {"openvino": "2026.4"}},
+            {},
+            "the profile must be of onnxruntime; it is of openvino",
+        ),
         ({"threads": 4}, {}, "measured with 4 thread.* give --threads 4"),
         ({}, {"threads": 2}, "measured with 1 thread.* give --threads 1"),
-        ({}, {"runtime": "litert"}, "the profile is of onnxruntime; it cannot tell what litert takes"),
+        ({}, {"runtime": "litert"}, "the profile must be of litert; it is of onnxruntime: profile litert"),
     ],
 )
 def test_a_profile_that_cannot_match_is_refused(planned, changes, settings, says):
@@ -100,7 +104,7 @@ def test_a_profile_that_cannot_match_is_refused(planned, changes, settings, says
 
 def test_another_version_and_doubtful_figures_are_warned_of(planned):
     first, *doubts = describe_device(planned(profile()))
-    assert first.startswith("Planning for made up by its profile of 2026-11-22")
+    assert first.startswith("Planning for made up with its profile of 2026-11-22")
     assert "latency and peak memory are predicted, not measured" in first
     assert doubts == []
     other = profile(versions={"onnxruntime": "1.2.0"}, errors={"fp32 latency": 0.4})
@@ -110,7 +114,7 @@ def test_another_version_and_doubtful_figures_are_warned_of(planned):
 
 
 def test_a_profile_that_was_changed_between_two_fits_is_read_anew(planned):
-    """Two fits of one process: the second must not plan with what the first has read."""
+    """Two fits in one process: the second must not plan with the profile that the first has read."""
     slow = tuple(dataclasses.replace(row, latency_ms=10 * row.latency_ms) for row in profile().measured)
     before = predicted_figures(device_of(planned(profile())), SPEC, "fp32")["latency_ms"]
     after = predicted_figures(device_of(planned(profile(measured=slow))), SPEC, "fp32")["latency_ms"]

@@ -1,4 +1,4 @@
-"""The main job end to end: what it leaves on disk is true, whole and resumable."""
+"""The main job end to end: its files are correct, complete and resumable."""
 
 import dataclasses
 import html
@@ -89,7 +89,7 @@ def test_the_predictor_scores_as_the_report_says(small_bundle):
 
 @pytest.fixture
 def fast_device(monkeypatch):
-    """A device that measures at once, 0.1 ms for a million MACs, and is never worth waiting for."""
+    """A device that measures at once, 0.1 ms for a million MACs, and needs no second measurement."""
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0, 0))
     monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7))
 
@@ -151,7 +151,7 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
 def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
     tiny_images, tmp_path, monkeypatch, run_cli
 ):
-    """A network that keeps the budget was declared over it, and a smaller one trained."""
+    """Regression: a network that meets the budget was declared over it, and a smaller one trained."""
     calm = dataclasses.replace(timing(0.8), threads=2, least_ms=0.77)
     busy = dataclasses.replace(calm, p50_ms=4.0, waited=0.6)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: busy)
@@ -161,10 +161,10 @@ def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
     ran = run_cli(*words)
     assert ran.code == 4
     assert ran.err == (
-        "effnet: whether the finished model keeps the latency cannot be told. The machine was busy: other processes "
-        "took 60% of the processor time, which hides the latency of 2 threads: end what else runs and measure again. "
-        f"Its fastest run took 0.77 ms, the median 4 ms, and 1 ms are allowed. Model and report are in {out}; the same "
-        "command with --resume measures again\n"
+        "effnet: it is unknown whether the finished model meets the latency budget. The machine was busy: other "
+        "processes took 60% of the processor time, which hides the latency of 2 threads: end what else runs and "
+        f"measure again. Its fastest run took 0.77 ms, the median 4 ms; the budget is 1 ms. Model and report are in "
+        f"{out}; the same command with --resume measures again\n"
     )
     report = read_report(out)
     assert (report["honoured"], len(report["attempts"]), report["latency"]["waited"]) == (None, 1, 0.6)
@@ -197,7 +197,7 @@ def test_a_latency_that_is_known_to_be_missed_is_missed_on_a_busy_machine_too(
 
 @pytest.fixture(scope="module")
 def finished(tiny_images, tmp_path_factory):
-    """A small fit that is over; to be copied by a test that changes it."""
+    """A small finished fit; a test that changes it must copy it."""
     out = tmp_path_factory.mktemp("finished") / "out"
     effnet.fit(tiny_images, max_params=10_800, max_macs=162_000, epochs=1, out=out)
     return out
@@ -231,19 +231,21 @@ def test_resuming_with_other_options_names_them(tiny_images, finished, changed, 
 
 
 def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_images, finished, tmp_path, run_cli):
-    """It was refused: --resume must repeat the options."""
+    """Regression: it was refused, because --resume must repeat the options."""
     out = shutil.copytree(finished, tmp_path / "out")
     said, plan = [], json.loads((out / "run" / "plan.json").read_text())
     report = resume(tiny_images, out, epochs=3, listener=said.append).report
     assert [row["epoch"] for row in report["training"]["epochs"]] == [1, 2, 3]
     assert report["training"]["epochs"][0] == read_report(finished)["training"]["epochs"][0]
-    # Everything else of the recipe is as it was.
+    # The rest of the recipe is unchanged.
     recipe = plan["attempts"][0]["recipe"]
     assert report["training"]["recipe"] == recipe | {"train": recipe["train"] | {"epochs": 3}}
     assert any(getattr(event, "text", "").startswith("Going on behind epoch 1, up to 3") for event in said)
     rates = [row["learning_rate"] for row in report["training"]["epochs"]]
     assert rates[1] > rates[2]  # the schedule of three epochs goes on
-    with pytest.raises(InputError, match=r"of 3 epochs: --epochs must be as many, or more; got 2"):
+    with pytest.raises(
+        InputError, match=r"--epochs must be at least 3 to resume the fit in .*, which has 3 epochs; got 2"
+    ):
         resume(tiny_images, out, epochs=2)
     ran = run_cli("fit", tiny_images, "--epochs", 1, "--out", out)
     assert ran.err.endswith(
@@ -280,7 +282,7 @@ def test_a_folder_in_use_is_not_written_to(tiny_images, tmp_path, run_cli):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-# A checkpoint at every step, so that there is something to go on from a second after the start.
+# A checkpoint at every step, so that there is one to resume from a second after the start.
 _QUICK = """
 import effnet.fitting.candidates as candidates, effnet.training.loop as loop
 candidates.FAMILIES, candidates.PHIS, loop.CHECKPOINT_SECONDS = ("b0",), (-20,), 0.0

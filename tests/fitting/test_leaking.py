@@ -1,4 +1,4 @@
-"""A fit on splits that leak, with labels that say nothing: the terminal, the report and the card say both."""
+"""A fit on leaking splits with random labels: the terminal, the report and the card report both."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
 @pytest.fixture
 def leaking(tmp_path):
-    """Noise in two classes, split; 3 of the 16 test images lie in train as well."""
+    """Noise in two classes, split; 3 of the 16 test images are in train as well."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 8), ("test", 8)):
         for name in ("cat", "dog"):
@@ -54,7 +54,7 @@ def test_chance_level_and_leaks_are_said_everywhere(leaking, tmp_path, run_cli, 
         assert f"WARNING: {text}" in ran.out
         assert text.split("(")[0].split("'")[0] in card
         assert text.split("(")[0].split("'")[0] in page
-    # The warning says what always giving one answer would reach; another line would repeat it.
+    # The warning has the accuracy of a constant answer; another line would repeat it.
     assert ran.out.lower().count("always answering 'cat'") == 1
     for name in ("report.html", "README.md"):
         assert "never saw" not in (out / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Two processes, one --out: one makes a whole bundle, the other says who is in the way."""
+"""Two processes with one --out: one makes a complete bundle, the other names the process that holds it."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from effnet.training.evaluate import evaluate
 
 
 def test_of_two_fits_of_a_head_into_one_folder_one_is_refused(small_bundle, tiny_images, tmp_path):
-    """A head writes no checkpoint, so that nothing but the fit itself can keep the other out."""
+    """A head writes no checkpoint, so only the fit's own lock can keep the other out."""
     (tmp_path / "link").symlink_to(tmp_path)
     words = ["fit", tiny_images, "--weights", small_bundle, "--strategy", "head", "--max-latency-ms", "1000", "--out"]
     outs = [tmp_path / "out", tmp_path / "link" / "out"]
@@ -30,7 +30,7 @@ def test_of_two_fits_of_a_head_into_one_folder_one_is_refused(small_bundle, tiny
     winner, loser = sorted(processes, key=lambda process: process.returncode)
     assert said[winner.pid] == ""
     in_the_way = rf"only one effnet process at a time may write to {tmp_path}/out; process {winner.pid} does\."
-    over_already = r".*out must be new or empty; it is not"  # where the machine ran one after the other
+    over_already = r".*out must be new or empty; it is not"  # if the machine ran one after the other
     assert re.match(rf"effnet: ({in_the_way}|{over_already})", said[loser.pid])
     assert said[loser.pid].count("\n") == 1
     model = effnet.load(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""A candidate's latency beside noisy neighbours."""
+"""A candidate's latency under background load."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ CALM = Timing(
 
 
 def measured(latencies, budget, **others):
-    """Return what is found of latencies that come one after the other, how often was measured, and the pauses."""
+    """Return the result for successive latencies, the number of measurements, and the pauses."""
     taken, pauses = [], []
     given = itertools.chain(latencies, itertools.repeat(latencies[-1]))
 
@@ -51,7 +51,7 @@ def test_a_miss_that_stays_is_a_miss():
 
 
 def test_what_a_neighbour_disturbed_is_measured_again_until_the_machine_is_calm():
-    """Also where it keeps the budget, or misses it by far: what is predicted of others stands on it."""
+    """Also if it meets the budget or misses it by far: predictions for others depend on it."""
     given = iter([(4.1, 0.40), (4.0, 0.41), (2.7, 0.29), (2.8, 0.28)])
 
     def measure(candidate, pace_ms):
@@ -81,7 +81,7 @@ def test_it_is_said_how_many_candidates_were_measured_on_a_busy_machine():
     assert busy_planning([calm, never], threads=2) == ""
     said = busy_planning([calm, busy, never], threads=2)
     assert "other processes took up to 52% of the processor time (1 of 2 candidates)" in said
-    assert said.endswith("the latency of 2 threads is told by the fastest runs, so plan again on a calm machine")
+    assert said.endswith("the latency of 2 threads is that of the fastest runs, so plan again on a quiet machine")
     assert busy_planning([busy], threads=1).endswith("the latency of one thread counts the time that it computed")
 
 

@@ -1,4 +1,4 @@
-"""What a plan expects of networks that it has not measured."""
+"""Predictions for networks that a plan has not measured."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def test_before_a_file_was_written_the_size_is_that_of_the_weights():
 
 
 def test_one_file_tells_the_sizes_of_the_others_at_every_resolution():
-    """The int8 file of a network at a larger resolution is no larger, and that of another as much as its weights."""
+    """An int8 file beside its weights is the same at every resolution, and no larger in a smaller network."""
     at = {}
     for c in TABLE:
         if c.phi == 0:
@@ -36,7 +36,7 @@ def test_one_file_tells_the_sizes_of_the_others_at_every_resolution():
 
 
 def test_real_files_are_predicted_within_a_fiftieth(tmp_path):
-    """Two files of 32 bits tell a third."""
+    """Two fp32 files predict a third."""
     chosen = [next(c for c in TABLE if c.phi == phi) for phi in (0, -8, -4)]
     from effnet.data.preprocess import Preprocess
     from effnet.exporting.weights import unfold_norms

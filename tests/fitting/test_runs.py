@@ -1,4 +1,4 @@
-"""Runs as they are listed and compared: real ones of the digits, and what accidents leave of them."""
+"""Runs as they are listed and compared: real ones of the digits, and damaged ones."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_a_run_without_a_report_is_running_or_interrupted(runs, after, state):
     assert run.val_accuracy == json.loads(first)["val_accuracy"]
     assert run.seconds == json.loads(first)["seconds"]
     assert run.test_accuracy is None
-    # What the plan counted is exact without the trained file.
+    # The plan's counts are exact without the trained file.
     assert run.measured.keys() == {"params", "macs"}
     assert run.measured["params"] == read(runs / "b").measured["params"]
 

@@ -1,4 +1,4 @@
-"""Short trainings: a part of the images that stands for all, a network that learns from it, and nothing left."""
+"""Short trainings: a representative part of the images, a network that learns from it, and no files left over."""
 
 import dataclasses
 
@@ -33,13 +33,13 @@ def short(out, dataset, *, seconds=0.0):
 
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch):
-    """A machine that trains a thousand images a second."""
+    """A machine that trains a thousand images per second."""
     monkeypatch.setattr(shorts, "training_speed", lambda spec: 1000.0)
 
 
 @pytest.fixture
 def used(monkeypatch):
-    """The data sets that trainings were given; none takes place."""
+    """The data sets that trainings received; none is run."""
     found = []
     monkeypatch.setattr(shorts, "train", lambda model, dataset, *_, **__: found.append(dataset))
     return found
@@ -99,7 +99,7 @@ def test_without_validation_images_those_of_training_are_asked(used, tmp_path):
 
 
 def sharded(*, blocks, a_block, sorted_by_class=False):
-    """Images in blocks of which two can be at hand."""
+    """Images in blocks of which two can be kept on disk."""
     dataset = tiny_dataset(num=blocks * a_block)
     labels = np.sort(dataset.train.labels) if sorted_by_class else dataset.train.labels
     train = Split(
@@ -111,7 +111,7 @@ def sharded(*, blocks, a_block, sorted_by_class=False):
 
 
 def test_of_a_set_too_large_for_the_disk_few_blocks_are_drawn_and_visited_in_turn(used, tmp_path):
-    """Else each image of a trial would be fetched with all others of its shard, and again in the next round."""
+    """Otherwise each image of a trial would be downloaded with all others of its shard, and again in the next round."""
     dataset = sharded(blocks=50, a_block=30)
     short(tmp_path, dataset, seconds=0.9)(CANDIDATE, lambda *_: True)
     split = used[0].train

@@ -1,4 +1,4 @@
-"""A plan on disk is read back as it was, and named where it is damaged."""
+"""A plan on disk is read back unchanged, and an error names it if it is damaged."""
 
 import json
 
@@ -27,7 +27,7 @@ def plan():
 
 @pytest.fixture
 def written(plan, tmp_path):
-    """Return the folder of a plan, and what writes it with one value changed."""
+    """Return the folder of a plan, and a function that writes it with one value changed."""
     (tmp_path / RUN).mkdir()
     write_plan(plan, tmp_path)
     path = tmp_path / RUN / PLAN

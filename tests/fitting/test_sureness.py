@@ -1,4 +1,4 @@
-"""How sure a model is, on the page and on the card."""
+"""Confidence and calibration on the page and on the card."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -9,7 +9,7 @@ from effnet.fitting import plots, report, sureness, wording
 
 
 def sure(bins=((0.6, 0.5, 2), (0.9, 1.0, 8))):
-    """Return how sure a model is as a score has it, from each bin's confidence, accuracy and number of images."""
+    """Return a score's calibration record, from each bin's confidence, accuracy and number of images."""
     keys = ("low", "high", "confidence", "accuracy", "images")
     rows = [dict(zip(keys, (c - 0.05, c + 0.05, c, a, n), strict=True)) for c, a, n in bins]
     return {"ece": 0.031, "nll": 0.2, "reliability": rows}
@@ -33,14 +33,15 @@ def unsure_sample(*, answered=True, unknown=True):
 def test_the_page_says_how_sure_it_is():
     page = check_page(report.render_html(unsure_sample(), images=[]))
     for words in (
-        "On the test images it is 84.0 % sure of its answers on average, and right on 98.9 %.",
-        "off by 3.1 % on average",
+        "On the test images its mean confidence is 84.0 % , its accuracy 98.9 %.",
+        "expected calibration error is 3.1 % (15 bins",
         "without the temperature of 0.496, fitted on 269 validation images, it would be 14.0 %.",
         "Below a probability of 0.701 . It then answers 96.0 % of the test images, and 4.0 % of those answers are",
         "The threshold was chosen on 269 validation images, to answer 95 % of them.",
         "Of 120 images of none of its classes it rejects 45.8 % .",
         "91.3 % of the time (AUROC). 1 more could not be read.",
-        "Threshold Answered Wrong among them 0 100 % 10.0 % 0.7 96.0 % 4.0 % 0.8 90.0 % 2.5 % 0.95 50.0 % 0.0 %",
+        "Threshold Answered (coverage) Wrong answers (error) 0 100 % 10.0 % 0.7 96.0 % 4.0 % 0.8 90.0 % 2.5 % "
+        "0.95 50.0 % 0.0 %",
     ):
         assert words in words_of(page)
     assert page.tags["svg"] == 6
@@ -49,7 +50,7 @@ def test_the_page_says_how_sure_it_is():
 def test_the_card_says_how_sure_it_is():
     text = report.render_card(unsure_sample())
     check_card(text)
-    assert "a temperature of 0.496, fitted on 269 validation images, is inside `model.onnx`" in text
+    assert "a temperature of 0.496, fitted on 269 validation images, is included in `model.onnx`" in text
     assert 'Below a probability of 0.701 the answer is "unknown". 96.0 % of the test images are answered' in text
     assert "Of 120 images of none of the classes 45.8 % are rejected; AUROC 0.913." in text
     assert 'if probabilities[best] >= 0.7012 else "unknown"' in text
@@ -60,17 +61,17 @@ def test_a_model_that_always_answers_is_said_to():
     some = unsure_sample(answered=False, unknown=False)
     some["calibration"] |= {"threshold": None, "sentence": "No threshold was asked for: it always answers."}
     page = check_page(report.render_html(some, images=[]))
-    assert "When it answers “unknown” No threshold was asked for: it always answers." in words_of(page)
+    assert "Abstention: the answer “unknown” No threshold was asked for: it always answers." in words_of(page)
     assert "Below a probability" not in words_of(page)
     card = report.render_card(some)
     check_card(card)
     assert '"unknown"' not in card
-    assert "answers with one of them for any image whatever" in card
+    assert "answers with one of them for any image." in card
 
 
 @pytest.mark.usefixtures("without_plots")
 def test_a_report_of_before_says_nothing_of_sureness():
-    assert "How sure it is" not in report.render_html(sample(), images=[])
+    assert "Confidence and calibration" not in report.render_html(sample(), images=[])
     assert "## Confidence" not in report.render_card(sample())
 
 

@@ -1,4 +1,4 @@
-"""The target of a fit: which precisions are worth planning with in each runtime, and what is refused."""
+"""The target of a fit: the precisions to plan with in each runtime, and refused options."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from effnet.fitting.budget import Budget
 from effnet.fitting.target import RUNTIMES, Target
 from effnet.runtime.formats import FORMATS
 
-# What the documentation of the exports says that each runtime has.
+# The precisions of each runtime by the documentation of the exports.
 WRITTEN = {
     "onnxruntime": ("fp32", "fp16", "w8", "int8"),
     "openvino": ("fp32", "fp16", "bf16", "int8"),

@@ -1,4 +1,4 @@
-"""The minutes of a fit: how they are shared out, what is left out, and that all of it ends in time, by a fake clock."""
+"""The minutes of a fit, by a fake clock: their division, the steps left out, and the end of all work in time."""
 
 import functools
 import html
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
 
 
 class Clock:
-    """A clock that stands still until something takes its time."""
+    """A fake clock that moves only if something advances it."""
 
     def __init__(self):
         self.now = 1000.0
@@ -69,7 +69,7 @@ def test_what_is_left_is_shared_out_whole_and_learning_always_gets_some(left, me
     assert use.finishing <= left / 2
     assert use.learning >= 0.07 * left
     assert (use.change > 0) <= changed
-    # Int8 is given enough, or nothing.
+    # int8 gets enough time, or none.
     assert use.int8 == 0 or (int8 and use.int8 >= pace.int8(digits, 1e8, steps=3))
 
 
@@ -91,21 +91,21 @@ def test_a_deadline_counts_what_was_used_and_is_never_negative():
 def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
     stripes, small_bundle, tmp_path, monkeypatch, clock, said
 ):
-    """It was begun, and thrown away: an epoch of 159 images at 2 images/s takes 80 s."""
+    """Regression: it was begun and discarded. An epoch of 159 images at 2 images/s takes 80 s."""
     monkeypatch.setattr("effnet.fitting.transfer.train_speed", lambda spec: 2.0)
     options = {"weights": small_bundle, "strategy": "finetune", "minutes": 1, "out": tmp_path / "out"}
     report = effnet.fit(stripes, listener=said.append, **options).report
-    sentence = "Fine-tuning was not begun, the head stays: 56 s were left, and it takes about 1:20 min"
+    sentence = "Fine-tuning was not begun, the head stays: 56 s were left, but it takes about 1:20 min"
     assert report["training"]["method"] == "head"
     assert report["time"]["left_out"] == [sentence]
     assert report["time"]["plan"] == {"before": 0.0, "learning": 56.0, "change": 0.0, "int8": 0.0, "finishing": 4.0}
     found = texts(said)
     assert sentence in found
     begin = found.index("1:00 min of 1:00 min are left, to be used for")
-    assert found[begin + 1 : begin + 3] == ["      56 s  training", "       4 s  export, proof and report"]
+    assert found[begin + 1 : begin + 3] == ["      56 s  training", "       4 s  export, verification and report"]
     page = html.unescape((tmp_path / "out" / "report.html").read_text())
     assert sentence in page
-    assert "<code>--minutes 1</code> was planned for training (56" in page
+    assert "<code>--minutes 1</code> was divided into training (56" in page
 
 
 def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, monkeypatch, clock):
@@ -113,7 +113,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
     monkeypatch.setattr("effnet.fitting.deploy.climb", None)
     monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
     monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 60.0)
-    sentence = "int8 was not tried: 20 s were left, and it takes about 2:00 min"
+    sentence = "int8 was not tried: 20 s were left, but it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
         effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
     assert "give more --minutes" in str(refused.value)
@@ -123,7 +123,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
 
 
 def missing_once(clock, *, took):
-    """Return a measurement of finished files: the first attempt's takes so many seconds and misses the budget."""
+    """Return a measurement of finished files: the first attempt's takes some seconds and misses the budget."""
 
     def measure(path, **_):
         first = "attempt-1" in path.parts
@@ -140,7 +140,7 @@ def fit_shades(data, out, **options):
 
 
 def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tmp_path, monkeypatch, clock):
-    """It started with all of its training again."""
+    """Regression: it started all of its training again."""
     # 36 images at 12 images/s: an epoch takes 3 s, and 0.8 of the time that training has is for epochs.
     monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=20))
@@ -188,6 +188,6 @@ def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkey
 @pytest.mark.parametrize("length", [{"minutes": 2}, {"epochs": 5}])
 def test_a_fit_is_told_once_how_long_to_train(length, tiny_images, tmp_path):
     name, value = next(iter(length.items()))
-    message = f"one of the two decides how long a fit trains: --{name} {value}, or --set train.epochs=3"
+    message = f"--{name} and --set train.epochs must not differ; got --{name} {value} and --set train.epochs=3"
     with pytest.raises(InputError, match=message):
         effnet.fit(tiny_images, settings={"train.epochs": 3}, out=tmp_path / "out", **length)

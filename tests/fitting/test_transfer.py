@@ -1,4 +1,4 @@
-"""Fits that begin with pretrained weights: what is trained, what is left alone, and that a killed one goes on."""
+"""Fits from pretrained weights: their trained and frozen parts, and resuming a killed one."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ CLASSIFIER = {"classifier.weight", "classifier.bias"}
 
 
 def load(folder, name="model.safetensors"):
-    """Return a network's weights; head.safetensors also holds what the head says of the validation images."""
+    """Return a network's weights; head.safetensors also holds the head's validation logits."""
     arrays = safetensors.numpy.load_file(Path(folder) / name)
     return {key: array for key, array in arrays.items() if not key.startswith("validation.")}
 
@@ -43,7 +43,7 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def head(stripes, small_bundle, tmp_path_factory):
-    """The stripes, learned by a head on the features of a network for digits."""
+    """The stripes, fitted by a head on the features of a network for digits."""
     root = tmp_path_factory.mktemp("head")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
@@ -52,7 +52,7 @@ def head(stripes, small_bundle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tuned(stripes, small_bundle, tmp_path_factory):
-    """The same, with the whole network fine-tuned, as auto decides for it; every feature computed anew."""
+    """The same with the whole network fine-tuned, as auto decides for it; every feature is recomputed."""
     root = tmp_path_factory.mktemp("tuned")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
@@ -85,7 +85,7 @@ def test_a_head_gives_a_bundle_that_predicts_as_it_was_scored(head, stripes):
 
 
 def test_the_features_give_the_accuracy_of_the_whole_network(head, stripes):
-    """What was trained on features of the folded ONNX backbone is what the module with its own norms computes."""
+    """A head trained on features of the folded ONNX backbone agrees with the module with its own BatchNorm."""
     val = read_dataset(str(stripes)).val
     found = effnet.evaluate(effnet.load(head.folder), val)
     facts = head.report["training"]["head"]
@@ -157,7 +157,7 @@ def test_a_cache_that_cannot_be_made_costs_time_only(head, stripes, small_bundle
 
 
 def useless_head(features, labels, *, num_classes, val_features, val_labels, balance):
-    """A solver that finds nothing."""
+    """A solver whose head is no better than chance."""
     shape = (num_classes, features.shape[1])
     return scored_head(np.zeros(shape), np.arange(num_classes) - 9.0, val_features, val_labels, penalty=1.0)
 
@@ -199,7 +199,7 @@ def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_fil
     assert after["stem.conv.weight"].shape == (32, 1, 3, 3)
 
 
-# Fits that kill themselves where they are told to, each in a process of its own; forks spare them the imports.
+# Fits that kill themselves at a given stage, each in a process of its own; forks spare them the imports.
 _KILLED = """
 import os, signal, sys
 import onnx, onnxruntime, scipy.optimize, sklearn.linear_model, torch
@@ -231,7 +231,7 @@ STAGES = ("features", "head", "step")
 
 @pytest.fixture(scope="module")
 def killed(stripes, small_bundle, tmp_path_factory):
-    """Folders of fits that were killed at STAGES, each with a copy of the weights and a cache of its own."""
+    """Folders of fits that were killed at STAGES, each with its own copy of the weights and its own cache."""
     root = tmp_path_factory.mktemp("killed")
     for name in STAGES:
         shutil.copytree(small_bundle, root / name / "bundle", ignore=shutil.ignore_patterns("run"))
@@ -244,13 +244,13 @@ def test_a_killed_fit_goes_on_to_the_same_weights(stage, killed, tuned, stripes,
     folder = killed / stage
     assert [path.name for path in (folder / "out").iterdir()] == ["run"]
     if stage != "features":
-        shutil.rmtree(folder / "bundle")  # what has a head needs the weights no longer
+        shutil.rmtree(folder / "bundle")  # with a head, the weights are no longer needed
     monkeypatch.setenv("EFFNET_CACHE", str(folder / "cache"))
     events = []
     report = effnet.fit(
         stripes, weights=folder / "bundle", epochs=4, out=folder / "out", resume=True, listener=events.append
     ).report
-    # The features of the training images had been kept when those of validation were interrupted.
+    # The features of the training images were saved before those of validation were interrupted.
     assert report["training"]["head"]["computed"] == (33 if stage == "features" else 192)
     for name in ("model.safetensors", "model.onnx"):
         assert (folder / "out" / name).read_bytes() == (tuned.folder / name).read_bytes(), name
@@ -285,12 +285,12 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
     report = effnet.fit(stripes, weights=small_bundle, strategy="finetune", minutes=1, out=tmp_path / "out").report
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
-    # 9 images a second in 0.8 of nearly a minute, 159 an epoch.
+    # 9 images per second in 0.8 of nearly a minute, 159 per epoch.
     assert recipe["train"]["epochs"] == len(report["training"]["epochs"]) == 2
 
 
 def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_file, photos, tmp_path, monkeypatch):
-    """Each attempt has a head of its own, on features at its own resolution."""
+    """Each attempt has its own head, on features at its own resolution."""
     monkeypatch.setattr(
         "effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.spec.resolution / 100)
     )
@@ -307,12 +307,12 @@ def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_fil
 
 
 def test_a_head_takes_no_epochs(tmp_path, tiny_images):
-    with pytest.raises(InputError, match="a head is solved, not trained in epochs"):
+    with pytest.raises(InputError, match="--epochs has no effect with --strategy head"):
         effnet.fit(tiny_images, weights="auto", strategy="head", epochs=3, out=tmp_path / "out")
 
 
 def test_a_heads_temperature_is_that_of_its_exported_file(head, stripes):
-    """It is fitted on logits from the features; the file must agree with them."""
+    """The temperature is fitted on logits from the features; the file must agree with them."""
     from effnet.measure.answers import predict_split
     from effnet.training.calibration import apply_temperature, fit_temperature
 

@@ -1,4 +1,4 @@
-"""Trials: what keeps the budget is trained a little, what falls behind is stopped, and the best is taken."""
+"""Trials: candidates that meet the budget are trained briefly, weak ones are stopped early, and the best is taken."""
 
 import dataclasses
 import subprocess
@@ -57,7 +57,7 @@ def test_the_best_of_the_trials_is_taken_and_says_so(planned, tmp_path):
     best = taken(run(planned, tmp_path, Trainer()))
     assert best.family == "lite0"
     assert best.trial_accuracy == pytest.approx(0.8)
-    assert best.reason == "keeps every budget; 80.0% after 9 of 9 rounds of trials"
+    assert best.reason == "meets every budget; 80.0% after 9 of 9 rounds of trials"
     assert best.latency_ms <= 1.8
 
 
@@ -117,7 +117,7 @@ def test_another_task_in_the_same_storage_has_trials_of_its_own(planned, tmp_pat
     shared, other = str(tmp_path / "shared.log"), Trainer()
     run(planned, tmp_path, Trainer(), storage=shared, number=4)
     run(planned, tmp_path, other, storage=shared, number=4, key="two")
-    assert len(other.rounds) >= 3  # one that was drawn may break the budget
+    assert len(other.rounds) >= 3  # a drawn one may exceed the budget
 
 
 _SHARE = """

@@ -1,4 +1,4 @@
-"""What a fit is asked of views, mirrors and the way into the square, and what it finds out by itself."""
+"""The options of a fit for views, flips, resizing and value ranges, and their automatic choice."""
 
 import json
 
@@ -30,7 +30,7 @@ def write_folder(root, names, size, *, number=20):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory, quick):
-    """Classes that are called left and right, of images four times as wide as high, and what a fit of them said."""
+    """Classes with the names left and right, of images four times as wide as high, and the messages of their fit."""
     root, events = tmp_path_factory.mktemp("wide"), []
     data = write_folder(root / "data", ("left", "right"), (8, 32))
     with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +78,7 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     recipe = report["training"]["recipe"]
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
-    assert any(text.startswith("The recipe mirrors images, but the classes") for text in said)
+    assert any(text.startswith("The recipe flips images, but the classes") for text in said)
     assert any("padded whole with the mean colour" in text and "as set by --resize pad" in text for text in said)
     assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
     assert " --resize pad " in report["command"]
@@ -164,7 +164,7 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
         ({"settings": {"augment.flop": False}}, "augment.flop"),
         (
             {"strategy": "head", "settings": {"train.lr": 0.1}},
-            "takes augment.flip only; --set train.lr changes nothing",
+            "--set train.lr has no effect with --strategy head",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A device that takes exactly what a formula says, and profiles of it."""
+"""A fake device whose times follow a formula exactly, and profiles of it."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from effnet.profiling.features import latency_features
 from effnet.profiling.networks import profile_networks
 from effnet.profiling.profile import Clock, DeviceProfile, Measured
 
-# Nanoseconds a unit of work; what is not named is free. Silu is not fused, as in ONNX Runtime.
+# Nanoseconds per unit of work; work that is not named is free. SiLU is not fused, as in ONNX Runtime.
 RATES = {
     "network": 9000.0, "input": 2.0, "pointwise macs": 0.013, "pointwise calls": 1500.0, "depthwise k3 s1 macs": 0.04,
     "depthwise k3 s2 macs": 0.06, "depthwise k5 s1 macs": 0.07, "depthwise k5 s2 macs": 0.09, "depthwise calls": 2000.0,
@@ -20,13 +20,13 @@ RATES = {
 
 
 def latency_ms(spec: ArchSpec) -> float:
-    """Return what the device takes for `spec`."""
+    """Return the device's latency of `spec`."""
     work = latency_features(spec)
     return sum(rate * work.get(name, 0.0) for name, rate in RATES.items()) / 1e6
 
 
 def memory_mb(spec: ArchSpec) -> float:
-    """Return what `spec` holds on the device."""
+    """Return the device's memory of `spec`."""
     found = cost(spec)
     return 8.0 + 9e-6 * found.folded_params + 7e-6 * found.peak_activations + 0.01 * len(named_layers(spec))
 
@@ -34,7 +34,7 @@ def memory_mb(spec: ArchSpec) -> float:
 def make_profile(
     *, noise: float = 0.0, networks: int = 60, mixtures: int = 60, precision: str = "fp32"
 ) -> DeviceProfile:
-    """Return a profile of the device; `noise` adds to each time an amount as other processes do, never taking any."""
+    """Return a profile of the device; `noise` adds a non-negative amount to each time, as background load does."""
     rng = np.random.default_rng(0)
     rows = tuple(
         Measured(

@@ -16,7 +16,7 @@ from effnet.profiling.table import LinearModel, fit_latency, left_out_error, pre
 
 @pytest.fixture(scope="module")
 def others():
-    """Networks that no profile here has measured."""
+    """Networks that are in no profile of these tests."""
     known = {row.spec for row in make_profile().measured}
     rng = random.Random(4242)
     found = [random_network(rng) for _ in range(30)]
@@ -58,7 +58,7 @@ def test_a_larger_network_is_predicted_to_take_longer_also_beyond_what_was_measu
 
 
 def test_a_precision_that_was_not_measured_is_refused():
-    with pytest.raises(InputError, match="measured in fp32; it cannot tell what int8 takes"):
+    with pytest.raises(InputError, match="measured in int8; it was in fp32"):
         predict(get_spec("lite0"), make_profile(), precision="int8")
 
 

@@ -1,4 +1,4 @@
-"""The profile's file, and its making by the command."""
+"""The profile's file, and the command that writes it."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ def test_the_same_content_laid_out_otherwise_is_the_same_profile(file):
         ("[]", "must hold a device profile with its checksum"),
         ('{"format": 1}', "must hold a device profile with its checksum"),
         ('{"format": 99, "checksum": ""}', "reads a device profile of format 1; .* has 99"),
-        ("\udcff", "truncated or no JSON"),
+        ("\udcff", "truncated or not JSON"),
     ],
 )
 def test_other_files_are_refused(file, text, says):
@@ -87,13 +87,13 @@ def test_other_files_are_refused(file, text, says):
         ({"seconds": None}, "seconds must be a finite number"),
         ({"clock": {"start_mhz": "fast", "end_mhz": None, "reference_ms": []}}, "start_mhz must be a finite number"),
         ({"clock": {"start_mhz": None, "end_mhz": None, "reference_ms": [0] * 8}}, "reference_ms must be a finite"),
-        ({"clock": None}, "lacks what a device profile holds"),
+        ({"clock": None}, "lacks a part of a device profile"),
         ({"measured": {}}, "at least one measured network"),
-        ({"measured": [3]}, "lacks what a device profile holds"),
+        ({"measured": [3]}, "lacks a part of a device profile"),
     ],
 )
 def test_a_profile_of_another_make_is_refused_though_its_checksum_is_right(file, changes, says, run_cli):
-    """As another program or a newer effnet may write it: what is read must not fail in the midst of planning."""
+    """As another program or a newer effnet may write it: a profile that is read must not fail during planning."""
     data = json.loads(file.read_text()) | changes
     del data["checksum"]
     file.write_text(json.dumps(data | {"checksum": checksum(data)}))
@@ -120,9 +120,9 @@ def test_a_missing_file_is_said(tmp_path):
 def test_a_profile_of_another_runtime_or_number_of_threads_is_refused():
     profile = make_profile(networks=1, mixtures=1)
     assert check_profile(profile, runtime="onnxruntime", threads=1, version="1.32.0") == ()
-    with pytest.raises(InputError, match="of onnxruntime; it cannot tell what openvino"):
+    with pytest.raises(InputError, match="must be of openvino; it is of onnxruntime"):
         check_profile(profile, runtime="openvino", threads=1)
-    with pytest.raises(InputError, match="it cannot tell what 4 take"):
+    with pytest.raises(InputError, match=r"must be of 4 thread\(s\); it was measured with 1"):
         check_profile(profile, runtime="onnxruntime", threads=4)
     with pytest.raises(InputError, match="int8"):
         check_profile(profile, runtime="onnxruntime", threads=1, precision="int8")
@@ -195,7 +195,7 @@ def test_a_profile_that_was_killed_goes_on(monkeypatch, tmp_path):
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
     before = json.loads(unfinished_path(out).read_text())
-    with pytest.raises(InputError, match="begun with threads 1, and this is 2"):
+    with pytest.raises(InputError, match="begun with threads 1; got 2"):
         profile_device(out, threads=2, precisions=("fp32",), resume=True, plan=TINY)
     monkeypatch.setattr(visits, "VISIT_SECONDS", 0.002)
     monkeypatch.setattr(visits, "MOST_VISITS", 5)
@@ -263,7 +263,7 @@ def test_a_network_is_settled_when_its_calmest_visits_agree():
 def test_what_a_network_takes_is_its_fastest_run_in_a_calm_visit(tmp_path):
     specs = [row.spec for row in make_profile(networks=2, mixtures=2).measured]
     found = {n: [(2.0 * t * 1.02, 2.0 * t), (t * 1.02, t), (9.0, 5.0)] for n, t in enumerate((1.0, 2.0, 3.0))}
-    found[3] = [(9.0, 4.0), (12.0, 4.4)]  # never seen calm
+    found[3] = [(9.0, 4.0), (12.0, 4.4)]  # never quiet
     state = job._State(path=tmp_path / "x", settings={}, visits={"fp32": found})
     rows = job._rows(specs, "fp32", state)
     assert [row.latency_ms for row in rows] == pytest.approx([1.02, 2.04, 3.06, 4.08])
@@ -281,7 +281,7 @@ profile_device(Path(sys.argv[1]), runtime="openvino", precisions=("fp32",), plan
 
 
 def test_openvino_is_profiled_from_the_same_networks(tmp_path, run_python):
-    """In a process of its own, as by the command: where OpenVINO has asked for AMX, signals need a larger stack than
+    """In its own process, as by the command: after OpenVINO has requested AMX, signals need a larger stack than
     the one that pytest's fault handler gives them, and a later test's Ctrl-C would end the process."""
     pytest.importorskip("openvino")
     ran = run_python("-c", _OPENVINO, tmp_path / "ov.json")
