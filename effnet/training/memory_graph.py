@@ -37,7 +37,7 @@ class _Job:
 
     def __init__(self, spec: ArchSpec, graph: Graph, sides: dict[str, int]) -> None:
         self.spec, self.graph, self.sides = spec, graph, sides
-        # The output name of a pending BatchNorm or its activation -> the feature map to which it is still to be applied.
+        # The output name of a pending BatchNorm or its activation -> the feature map to which it will be applied.
         self.waiting: dict[str, str] = {}
         # The output name of squeeze-and-excitation -> its feature map and gate.
         self.scaled: dict[str, tuple[str, ...]] = {}

@@ -84,8 +84,8 @@ class RMSPropTF(_Foreach):
     g' = g + weight_decay * w;  s = decay * s + (1 - decay) * g'^2, s = 1 at first;
     b = momentum * b + lr * g' / sqrt(s + eps);  w = w - b.
     torch's adds eps after the root, begins with s = 0 and keeps the learning rate out of b: with an eps of 1e-3 and a
-    changing learning rate the updates differ. Source: tf.compat.v1.train.RMSPropOptimizer; the decay as in tensorflow/tpu,
-    efficientnet/main.py (L2 in the loss).
+    changing learning rate the updates differ. Source: tf.compat.v1.train.RMSPropOptimizer; the decay as in
+    tensorflow/tpu, efficientnet/main.py (L2 in the loss).
     """
 
     def __init__(self, groups: Groups, *, lr: float, momentum: float, decay: float, eps: float) -> None:
