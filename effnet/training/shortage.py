@@ -1,4 +1,4 @@
-"""The error of a run that is out of memory."""
+"""The error of a run whose memory ran out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def shortage_told(recipe: Recipe, preprocess: Preprocess, *, epoch: int) -> Iter
         side = resolution_at(recipe, epoch, final=preprocess.resolution)
         less = "" if recipe.train.recompute == "stages" else "; train.recompute=stages trades time for memory"
         raise EffnetError(
-            f"out of memory in epoch {epoch + 1}, with {largest_part(now)} images of {side} x {side} pixels at "
+            f"memory ran out in epoch {epoch + 1}, with {largest_part(now)} images of {side} x {side} pixels at "
             f"once (train.batch_size {now.train.batch_size}, train.micro_batch {now.train.micro_batch}): --batch auto "
             "finds the largest micro-batch that fits, or set a smaller train.micro_batch; a smaller --resolution or "
             f"another --model needs less per image{less}. torch said: {str(error).partition(chr(10))[0]}"

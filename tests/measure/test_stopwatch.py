@@ -56,5 +56,5 @@ def test_a_clock_that_is_set_costs_one_run(jump):
 
 def test_a_clock_that_stands_still_is_an_error():
     """It ran for ever."""
-    with pytest.raises(EffnetError, match="the clock must run while a model is timed; it showed no time in 101 runs"):
+    with pytest.raises(EffnetError, match="the clock must advance while a model is timed; it did not in 101 runs"):
         timed((0.0, 0.010))

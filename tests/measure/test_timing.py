@@ -93,9 +93,9 @@ def test_on_a_busy_machine_several_threads_take_about_their_fastest_run():
 @pytest.mark.parametrize(
     "threads, uncertain, end",
     [
-        (1, False, "the latency of one thread counts the time that it computed"),
-        (2, False, "end what else runs and measure again if the latency matters"),
-        (2, True, "which hides the latency of 2 threads: end what else runs and measure again"),
+        (1, False, "the latency of one thread counts only its own processor time"),
+        (2, False, "end other programs and measure again if the latency matters"),
+        (2, True, "which hides the latency of 2 threads: end other programs and measure again"),
     ],
 )
 def test_it_is_said_how_busy_the_machine_was(threads, uncertain, end):

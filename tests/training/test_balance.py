@@ -44,7 +44,7 @@ def test_held_out_images_weigh_what_the_answers_assume(counts, held, removed):
 
 
 def test_a_class_without_an_image_has_no_frequency():
-    with pytest.raises(DataError, match="class 1, 3 of 5 has none: add some, or leave balance out"):
+    with pytest.raises(DataError, match="class 1, 3 of 5 has none: add images, or leave balance out"):
         log_prior(np.array([0, 2, 4, 4]), num_classes=5)
 
 

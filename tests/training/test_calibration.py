@@ -287,11 +287,11 @@ def test_unknown_images_ask_for_a_coverage_where_nothing_else_is_asked():
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ({}, "No threshold was asked for: it always answers."),
+        ({}, "No threshold was requested: the model always answers."),
         ({"coverage": 0.9}, "The threshold was chosen on 200 validation images, to answer 90 % of them."),
-        ({"coverage": 1.0}, "To answer every image needs no threshold."),
+        ({"coverage": 1.0}, "Answering every image needs no threshold."),
         ({"max_error": 0.5}, "The threshold was chosen on 200 validation images, for at most 50 % wrong."),
-        ({"max_error": 0.01}, "200 validation images do not prove it. It takes 459 without a single wrong answer"),
+        ({"max_error": 0.01}, "200 validation images do not prove it. That needs at least 459 images without a single wrong answer"),
     ],
 )
 def test_what_was_chosen_is_said_in_a_sentence(words, sentence):
@@ -338,7 +338,7 @@ def test_without_images_nothing_is_calibrated():
 @pytest.mark.parametrize("values, labels", [((0, 3), 0), ((4, 3), 3), ((4,), 4), ((4, 0), 4)])
 def test_arrays_that_do_not_fit_are_refused(values, labels):
     for function in (cal.fit_temperature, cal.expected_calibration_error, cal.risk_coverage):
-        with pytest.raises(DataError, match=r"needs \[images, classes\] with a label an image"):
+        with pytest.raises(DataError, match=r"needs values \[images, classes\] and a label per image"):
             function(np.zeros(values), np.zeros(labels, int))
 
 

@@ -157,9 +157,9 @@ def test_a_run_with_kept_answers_is_the_run_without(teacher, tmp_path):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"augment.mixup": 0.2}, r"augment\.mixup draws anew"),
-        ({"augment.policy": "trivialaugment", "augment.erasing": 0.1}, r"augment\.policy, augment\.erasing draw anew"),
-        ({"loss.feature_weight": 1.0}, r"keeps answers and no maps"),
+        ({"augment.mixup": 0.2}, r"augment\.mixup changes them at every step"),
+        ({"augment.policy": "trivialaugment", "augment.erasing": 0.1}, r"augment\.policy, augment\.erasing change them at every step"),
+        ({"loss.feature_weight": 1.0}, r"caches logits only"),
     ],
 )
 def test_answers_that_cannot_be_kept_are_refused(teacher, values, message):

@@ -155,7 +155,7 @@ def test_stages_are_recomputed_where_nothing_fits_otherwise_and_then_it_gives_up
     again = training_memory(spec, recipe_of(batch_size=2, recompute="stages"), resolution=224).total
     found = fit_batch(spec, recipe, available=int((plain + again) / 2 / SHARE))
     assert (found.recipe.train.recompute, "recompute" in found.sentence) == ("stages", True)
-    with pytest.raises(EffnetError, match=r"must have about .* MB of memory for 2 images of 224 x 224.*--resolution"):
+    with pytest.raises(EffnetError, match=r"needs about .* MB of memory for 2 images of 224 x 224.*--resolution"):
         fit_batch(spec, recipe, available=int(0.9 * again / SHARE))
 
 

@@ -157,7 +157,7 @@ def test_a_single_training_image_is_refused(tmp_path):
 
 def test_recomputing_needs_stages(tmp_path):
     recipe = with_values(RECIPE, {"train.recompute": "stages"})
-    with pytest.raises(InputError, match=r"effnet\.build made; got Sequential"):
+    with pytest.raises(InputError, match=r"made by effnet\.build; got Sequential"):
         train(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), tiny_dataset(), recipe, PREPROCESS, folder=tmp_path)
 
 
@@ -176,10 +176,10 @@ def test_a_class_that_train_lacks_is_refused_and_one_that_val_lacks_is_said(tmp_
     unseen = dataclasses.replace(whole, val=without_class(whole.val, 2))
     train(build(tiny_spec(), seed=0), unseen, RECIPE, PREPROCESS, folder=tmp_path, listener=events.append)
     assert [e.text for e in events if isinstance(e, Noted)] == [
-        "Validation has no image of these classes, and says nothing of them: class 2"
+        "Validation has no images of these classes and cannot assess them: class 2"
     ]
 
 
 def test_a_network_of_other_classes_is_refused(tmp_path):
-    with pytest.raises(DataError, match="as many classes apart as the data set has, 3; it has 5: build it with"):
+    with pytest.raises(DataError, match="as many outputs as the data set has classes, 3; it has 5: build it with"):
         train(build(tiny_spec(5), seed=0), tiny_dataset(), RECIPE, PREPROCESS, folder=tmp_path)

@@ -106,7 +106,7 @@ def test_what_fails_on_one_process_ends_all_and_is_said_once(together):
     ]
     (broken,) = re.findall("broken: .*", out)
     assert "the loss became nan at step 3 of epoch 1" in broken
-    assert "every layer's output is finite, the loss of them is not" in broken  # which only the other one has seen
+    assert "every layer's output is finite, but the loss is not" in broken  # which only the other one has seen
     batch = safetensors.torch.load_file(folder / "broken" / "0" / "diverged.safetensors")["batch.labels"]
     assert len(batch) == RECIPE.train.batch_size  # of both
 
@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_with_another_number_of_processes_says_so(tmp_path, t
     folder.parent.mkdir()
     (together[0] / "interrupted" / "0").rename(folder)
     run(folder, listener=events.append)
-    assert "begun by 2 process(es) and goes on with 1" in events[0].text
+    assert "began with 2 process(es) and continues with 1" in events[0].text
 
 
 @given(count=st.integers(2, 300), size=st.integers(1, 9), least=st.integers(1, 2))

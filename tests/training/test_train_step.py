@@ -285,7 +285,7 @@ def test_images_that_are_not_finite_are_named():
     bad.preprocess = dataclasses.replace(PREPROCESS, std=(1e-4,))
     object.__setattr__(bad.preprocess, "std", (1e-45,))  # no file may say so
     stepped = bad.step(*make_images(8), recipe, number=0, rate=1e-3)
-    assert stepped.culprit == "what layer stem.conv is given is not finite: look at the images"
+    assert stepped.culprit == "the input of layer stem.conv is not finite: check the images"
 
 
 def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, monkeypatch):
@@ -307,7 +307,7 @@ def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, 
         assert file.get_tensor("batch.images").dtype == torch.uint8
         diverged = {name: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
     assert json.loads(metadata["position"])["step"] == 4
-    assert metadata["culprit"] == "every layer's output is finite, the loss of them is not"
+    assert metadata["culprit"] == "every layer's output is finite, but the loss is not"
     kept = safetensors.torch.load_file(tmp_path / CHECKPOINT)
     assert all(torch.equal(kept[name], t) for name, t in diverged.items() if "norm" not in name)
     calls.clear()
@@ -321,7 +321,7 @@ def test_a_loss_that_explodes_and_stays_there_ends_the_run(tmp_path, monkeypatch
     """The real thing: a learning rate a thousand times too high, and nothing that clips."""
     monkeypatch.setattr("effnet.training.position._HIGH_STEPS", 6)
     recipe = with_values(RECIPE, {"train.lr": 30.0, "train.clip_norm": 0.0, "train.epochs": 10})
-    with pytest.raises(EffnetError, match=r"training diverges.*6 steps on end.*train\.lr is 30.*new folder"):
+    with pytest.raises(EffnetError, match=r"training diverges.*6 consecutive steps.*train\.lr is 30.*new folder"):
         run(tmp_path, recipe=recipe)
 
 

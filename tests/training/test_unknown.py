@@ -66,11 +66,11 @@ def test_the_area_is_scikit_learns(seed):
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    for folder, message in ((tmp_path, "must be images of none of the classes in"), (tmp_path / "x", "x is none")):
+    for folder, message in ((tmp_path, "must be images of none of the classes in"), (tmp_path / "x", "x is not a folder")):
         with pytest.raises(DataError, match=message):
             unknown_images(folder)
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"that can be read in .*; none can"):
+    with pytest.raises(DataError, match=r"readable images in .*; there are none"):
         measure_unknown(Judge(0.5), tmp_path, known=np.array([0.2]))
 
 
