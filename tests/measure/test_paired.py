@@ -1,4 +1,4 @@
-"""Paired counts against scipy, and by hand."""
+"""Paired comparison, against scipy and by hand."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_images_that_changed_sides_are_counted():
 
 
 def test_the_interval_covers_the_true_drop_as_often_as_it_says():
-    """10,000 draws of 500 images of which 3 % are lost and 2 % gained."""
+    """Draw 500 images 10,000 times, of which 3 % are lost and 2 % gained."""
     draws = np.random.default_rng(0).multinomial(500, (0.03, 0.02, 0.95), 10_000)
     rows = [Paired(images=500, lost=int(lost), gained=int(gained)).interval for lost, gained, _ in draws]
     covered = np.mean([low <= 0.01 <= high for low, high in rows])
@@ -67,7 +67,7 @@ def test_where_classes_count_alike_the_drop_is_that_of_the_balanced_accuracy():
     assert found.drop == pytest.approx(accuracy[0] - accuracy[1])
     assert "points of balanced accuracy" in found.sentence()
     assert found.to_dict()["balanced"] is True
-    # Of one class it is what it is without.
+    # With one class it is the same as without classes.
     plain, alone = paired(before, after), paired(before, after, labels=np.zeros(200, int))
     assert (plain.drop, plain.interval, plain.p_value) == (alone.drop, alone.interval, alone.p_value)
 
@@ -88,7 +88,7 @@ def test_one_image_of_a_rare_class_may_be_lost_and_no_more():
         after[list(places)] = False
         return refusal(paired(np.ones(180, bool), after, labels=np.repeat([0, 1], [170, 10])), 0.005)
 
-    assert lose(175) == ""  # 5 points
+    assert lose(175) == ""  # 5 percentage points
     assert lose(0) == ""
     assert "with 180 images a single one is 5.00, which is allowed" in lose(175, 3)
-    assert lose(1, 2)  # 0.59 points, and no rare image that would be worth more
+    assert lose(1, 2)  # 0.59 percentage points, and no image of a rare class that would weigh more

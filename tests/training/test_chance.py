@@ -23,7 +23,7 @@ def test_a_model_that_guesses_is_told_plainly() -> None:
     assert "is no better than always answering 'cat'" in sentence(20, labels)
     assert sentence(66, labels).startswith("The model is not shown to be better than always answering 'cat' (60.0%")
     assert sentence(75, labels) == ""
-    assert sentence(10, [0] * 10) == ""  # one class tells nothing
+    assert sentence(10, [0] * 10) == ""  # a single class cannot tell
     assert sentence(96, [0] * 95 + [1] * 5) != ""
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_network_with_wide_kernels_on_colour_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    """Their moments lie in memory as the parameters do, channels last, which a checkpoint does not keep."""
+    """Moments have the memory layout of the parameters, channels last, which a checkpoint does not store."""
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     grey = tiny_dataset()
 
@@ -152,7 +152,7 @@ def test_a_single_checkpoint_is_kept_where_no_more_are_asked_for(tmp_path, monke
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
-    """The disk takes half a checkpoint; with room again the run goes on to the same weights."""
+    """The disk holds half a checkpoint; once there is space, the run resumes to the same weights."""
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     whole = weights(run(tmp_path / "whole"))
     folder = tmp_path / "full"

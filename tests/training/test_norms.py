@@ -43,7 +43,7 @@ def images():
 
 
 def test_precise_statistics_are_those_of_all_images_however_they_are_batched():
-    """Of what the first norm is given, exactly; uneven batches weigh by their size."""
+    """The statistics of the first BatchNorm's input, exactly; uneven batches are weighted by size."""
     model, x = build_trained(tiny_spec(), resolution=16), images()
     before, momenta = norm_statistics(model), [norm.momentum for norm in norms_of(model)]
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_precise_statistics_of_one_batch_are_what_torch_takes_from_it_in_every_n
         norm.momentum = 1.0
     with torch.no_grad():
         plain(x)
-    with precise_norms(model, [x, x[:1]]):  # a single image has no statistics of its own
+    with precise_norms(model, [x, x[:1]]):  # a single image has no batch statistics
         for mine, theirs in zip(norms_of(model), norms_of(plain), strict=True):
             torch.testing.assert_close(mine.running_mean, theirs.running_mean)
             torch.testing.assert_close(mine.running_var, theirs.running_var)
@@ -90,7 +90,7 @@ def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(t
 
 
 def stepped(recompute, *, fused, frozen):
-    """Loss, gradients, statistics and the bytes kept for the backward pass of one step with dropped paths and units."""
+    """Return loss, gradients, statistics and bytes saved for the backward pass, with drop-path and dropout."""
     model = build(tiny_spec(), dropout=0.5, drop_path=0.5, seed=0)
     model.to(memory_format=torch.channels_last).train().recompute = recompute
     if fused and not fuse_(model):
@@ -162,7 +162,7 @@ def test_recomputing_needs_stages(tmp_path):
 
 
 def without_class(split, number):
-    """The split without the images of a class."""
+    """Return the split without the images of a class."""
     rows = np.flatnonzero(split.labels != number)
     return Split(sources=[split.sources[i] for i in rows], labels=split.labels[rows])
 

@@ -1,4 +1,4 @@
-"""Recipes as values and as data: what is refused, and how it is named."""
+"""Recipes as values and as data: refused fields and values, and their errors."""
 
 import json
 
