@@ -1,4 +1,4 @@
-"""What an export answers to labelled images, in its own runtime."""
+"""Predictions of an export on labelled images, in its own runtime."""
 
 from collections.abc import Callable
 
@@ -17,12 +17,12 @@ def predict_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the probabilities [images, classes] of a split's readable images, and their indices [images].
 
-    Raises DataError where there is none.
+    Raises DataError if there is none.
     """
     if not len(split):
         raise DataError("evaluation needs at least one labelled image; the split is empty")
     preprocess = predictor.config.preprocess
-    _ = predictor.engine  # a model that does not match is told before any image is prepared for it
+    _ = predictor.engine  # a model that does not match fails before any image is prepared for it
     rows, found = run_images(
         range(len(split)),
         prepare=lambda index: eval_view_at(split, index, preprocess, heard=predictor.hear),
@@ -31,14 +31,14 @@ def predict_split(
         progress=progress,
     )
     if not rows:
-        raise DataError("evaluation needs at least one image that can be read; none can")
+        raise DataError("evaluation needs at least one readable image; there is none")
     return np.stack(rows), np.array(found)
 
 
 def right_answers(
     predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """Return whether the export names each image of `split` right, bool [images]; unreadable ones are wrong.
+    """Return whether the export classifies each image of `split` correctly, bool [images]; unreadable ones are wrong.
 
     Raises DataError as `predict_split` does.
     """

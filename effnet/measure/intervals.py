@@ -1,4 +1,4 @@
-"""How sure a share is that was counted on so many images."""
+"""Confidence intervals of a share that was counted on a number of images."""
 
 import math
 
@@ -22,8 +22,8 @@ def wilson(right: int, count: int, *, z: float = 1.959964) -> tuple[float, float
 def bootstrap(right: int, count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of a share of `right` in `count`.
 
-    How many of `count` images drawn with replacement are right is binomial, so that is what is drawn. Where all
-    are right it has no width: the Wilson interval says more then. Source: Efron, Ann. Stat. 7 (1979), 1-26.
+    The number of right images among `count` drawn with replacement is binomial, so it is drawn directly. If all
+    are right, the interval has no width: use the Wilson interval then. Source: Efron, Ann. Stat. 7 (1979), 1-26.
     """
     shares = np.random.default_rng(seed).binomial(count, right / count, resamples) / count
     low, high = np.percentile(shares, (2.5, 97.5))

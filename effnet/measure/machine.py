@@ -1,4 +1,4 @@
-"""What a number was measured on: the machine and the versions."""
+"""The machine and the versions on which a number was measured."""
 
 import os
 import platform
@@ -25,14 +25,14 @@ def machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if sys.platform.startswith("linux"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def clock_mhz() -> float | None:
-    """Return the clock of the fastest core now, in MHz; None where the system does not tell."""
+    """Return the current clock of the fastest core in MHz; None if the system does not report it."""
     found = [float(text) / 1e3 for text in map(_text, Path("/sys/devices/system/cpu").glob(_CLOCK_FILES)) if text]
     if not found:
         lines = _text(Path("/proc/cpuinfo")).splitlines()
@@ -48,7 +48,7 @@ def _text(path: Path) -> str:
 
 
 def resident_mb() -> float:
-    """Return the memory that this process holds, in 10^6 bytes; on macOS the most that it ever held."""
+    """Return the resident memory of this process in 10^6 bytes; on macOS its peak."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize() / 1e6
@@ -57,13 +57,13 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process has ever held, in 10^6 bytes."""
+    """Return the peak resident memory of this process in 10^6 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on, where installed."""
+    """Return the versions of Python and of the installed packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -77,7 +77,7 @@ _RUNTIME_PACKAGES = {"litert": "ai-edge-litert"}
 
 
 def runtime_version(runtime: str) -> str:
-    """Return the version of an installed runtime, by its name in effnet.runtime.formats; empty where it is not."""
+    """Return the version of a runtime, named as in effnet.runtime.formats; empty if it is not installed."""
     try:
         return metadata.version(_RUNTIME_PACKAGES.get(runtime, runtime))
     except metadata.PackageNotFoundError:

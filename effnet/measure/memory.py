@@ -1,18 +1,18 @@
-"""How much memory is at hand."""
+"""The memory available to this process."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Where the system does not say what is free, so much of all its memory counts as free.
+# If the system does not report free memory, this share of all memory counts as free.
 _SHARE = 0.5
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Return how much memory this process may still take without swapping, None where the system does not tell.
+    """Return the bytes that this process can still allocate without swapping, None if the system does not report it.
 
-    It is the least of what Linux calls available and of what the control groups (version 1 and 2) above the process
-    have left; their caches of files count as free. `root` is the root of the file system.
+    It is the minimum of Linux's MemAvailable and of the memory left in the control groups (version 1 and 2) above the
+    process; their file caches count as free. `root` is the root of the file system.
     """
     found = [*_meminfo(root), *_groups(root)]
     if found:
@@ -30,7 +30,7 @@ def _meminfo(root: Path) -> Iterator[int]:
 
 
 def _groups(root: Path) -> Iterator[int]:
-    """Yield what each control group above this process has left, where it has a limit."""
+    """Yield the memory left in each control group above this process that has a limit."""
     base = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)

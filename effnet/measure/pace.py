@@ -1,4 +1,4 @@
-"""How disturbed the machine is just now: how fast its cores compute, and how much of them other processes take."""
+"""Background load of the machine: the current speed of its cores, and the processor time that other processes take."""
 
 import hashlib
 import math
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 from effnet.measure.machine import usable_cores
 
-# A measurement was disturbed if the pace was this many times slower than it can be.
+# A measurement was disturbed by background load if the pace was this many times slower than on a quiet machine.
 DISTURBED = 1.15
 # The machine is busy if others take more than this share of the processor time: timers and services take less.
 BUSY = 0.10
 _RUNS, _LOOPS = 7, 5000
-# 40 microseconds a piece. Threads need some milliseconds to be spread over the cores, and the runtime's own threads to
-# stop spinning after a run.
+# 40 microseconds per piece. Spreading threads over the cores takes some milliseconds, and so does the end of the
+# runtime threads' spinning after a run.
 _PIECE_ROUNDS, _WARM_UP_PIECES, _PIECES, _MOST_PIECES = 200, 100, 100, 20_000
 _PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """Seconds that pass and seconds that all threads of this process compute, each from any start."""
+    """Wall time and processor time of all threads of this process in seconds, each from an arbitrary start."""
 
     wall: Callable[[], float] = time.perf_counter
     worked: Callable[[], float] = time.process_time
@@ -31,10 +31,10 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What a fixed piece of work took, in ms, and the share of the processor time that others took meanwhile.
+    """The time of a fixed piece of work in ms, and the share of the processor time that other processes took meanwhile.
 
-    `ms` tells a slow clock, or a neighbour on the same core (hyper-threads); `waited`, from 0 to 1, tells that threads
-    had to wait for a core.
+    `ms` reveals a slow clock, or another process on the same core (hyper-threads); `waited`, from 0 to 1, reveals that
+    threads had to wait for a core.
     """
 
     ms: float
@@ -42,11 +42,11 @@ class Pace:
 
 
 def pace_of(threads: int = 1, *, clock: Clock | None = None) -> Pace:
-    """Return the pace of as many cores as `threads` threads can use, within 2 to 10 ms if the machine is calm.
+    """Return the pace of the cores that `threads` threads can use, within 2 to 10 ms on a quiet machine.
 
-    It needs no memory. One thread computes in Python: where a neighbour computes on the same core, or the clock slows,
-    that takes longer, about as much as networks do (measured on a shared machine: 1.4 times where they took 1.45).
-    Several threads hash, because Python itself computes in one of them only.
+    It needs no memory. One thread computes in Python: if another process computes on the same core, or the clock slows
+    down, that takes longer, by about the same factor as networks (measured on a shared machine: 1.4 for their 1.45).
+    Several threads hash, because Python itself computes in only one thread at a time.
     """
     clock = clock or Clock()
     threads = min(threads or usable_cores(), usable_cores())
@@ -65,7 +65,7 @@ def _pace_of_one(clock: Clock) -> Pace:
 
 
 def _pace_of_many(threads: int, clock: Clock) -> Pace:
-    """Have all threads hash, and looks at what the whole process got of the cores while this thread's pieces took."""
+    """Hash in all threads; compare the processor time of the process with the wall time of this thread's pieces."""
     done = threading.Event()
 
     def accompany() -> None:
@@ -94,14 +94,14 @@ def _pace_of_many(threads: int, clock: Clock) -> Pace:
 
 
 def _hash() -> None:
-    """Compute for a moment with Python's lock released."""
+    """Compute for a moment with the GIL released."""
     hashlib.pbkdf2_hmac("sha256", b"", b"", _PIECE_ROUNDS)
 
 
 def waited_share(wall: float, worked: float) -> float:
-    """Return the share of `wall` seconds of cores in which a process did not get to compute.
+    """Return the share of `wall` core-seconds in which a process had no core; `worked` is its processor time.
 
-    0 where the system does not tell what a process worked.
+    0 if the system does not report processor time.
     """
     return min(1.0, max(0.0, 1 - worked / wall)) if worked > 0 and wall > 0 else 0.0
 
@@ -119,7 +119,7 @@ def calm_pace_ms(
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Return the pace of the calmest moment within `seconds`, which also ends if the clock stands still."""
+    """Return the fastest pace within `seconds`, which shows a quiet machine; ends even if the clock stands still."""
     found, end = measure(threads), clock() + seconds
     for _ in range(math.ceil(seconds / _PAUSE_SECONDS)):
         if clock() >= end:

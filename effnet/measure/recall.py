@@ -1,4 +1,4 @@
-"""Recall class by class: what accuracy hides where some classes have few images."""
+"""Recall per class, which accuracy hides if some classes have few images."""
 
 from dataclasses import dataclass
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from effnet.measure.intervals import RESAMPLES
 
-# Points below the accuracy from which a class is worth naming.
+# A class is reported if its recall is this far below the accuracy.
 _NOTICEABLE = 0.05
-# So many numbers are drawn at a time.
+# The most numbers drawn at a time.
 _DRAWN = 4_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ByClass:
-    """Of each class, how many images were named right and how many there are: int64 [classes] each."""
+    """The images classified correctly and all images of each class: int64 [classes] each."""
 
     right: np.ndarray
     images: np.ndarray
 
     @property
     def accuracy(self) -> float:
-        """The share of all images that were named right."""
+        """The share of all images that were classified correctly."""
         return float(self.right.sum() / self.images.sum())
 
     @property
@@ -35,7 +35,7 @@ class ByClass:
 
     @property
     def lowest(self) -> int | None:
-        """The class of the lowest recall, of equal ones that with most images; None where it is near the accuracy."""
+        """The class of the lowest recall, of equal ones the one with most images; None if it is near the accuracy."""
         present = np.flatnonzero(self.images)
         recall = self.right[present] / self.images[present]
         place = np.lexsort((-self.images[present], recall))[0]
@@ -44,9 +44,9 @@ class ByClass:
     def bootstrap(self, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
         """Return the 95 % percentile bootstrap interval of the balanced accuracy.
 
-        Images are drawn with replacement, whatever their class; a class that is not drawn does not count. How many of
-        them are right is drawn first, by the same numbers as `intervals.bootstrap` draws, so that both
-        intervals are of the same resamplings. Source: Efron, Ann. Stat. 7 (1979), 1-26.
+        Images are drawn with replacement, whatever their class; a class that is not drawn does not count. The number
+        of right images is drawn first, with the same random numbers as in `intervals.bootstrap`, so that both
+        intervals belong to the same resamplings. Source: Efron, Ann. Stat. 7 (1979), 1-26.
         """
         rng, count = np.random.default_rng(seed), int(self.images.sum())
         right = rng.binomial(count, self.right.sum() / count, resamples)
@@ -64,12 +64,12 @@ class ByClass:
 
 
 def by_class(is_right: np.ndarray, labels: np.ndarray, *, num_classes: int | None = None) -> ByClass:
-    """Return the counts of answers, bool [images], to images of int64 `labels` [images]."""
+    """Return the counts per class of `is_right`, bool [images], for int64 `labels` [images]."""
     number = num_classes or int(labels.max(initial=-1)) + 1
     return ByClass(right=np.bincount(labels[is_right], minlength=number), images=np.bincount(labels, minlength=number))
 
 
 def _drawn(rng: np.random.Generator, numbers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return how many of each kind are among `numbers` [resamples] drawn, [resamples, kinds]."""
+    """Return the multinomial counts of each kind among `numbers` [resamples] drawn, [resamples, kinds]."""
     total = counts.sum()
     return rng.multinomial(numbers, counts / total) if total else np.zeros((len(numbers), len(counts)), np.int64)

@@ -1,4 +1,4 @@
-"""The record behind every published number: what ran, where, how often, with what result."""
+"""The record behind every published number: command, commit, machine, versions, samples and result."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ class BenchmarkRecord:
 
     @property
     def n(self) -> int:
-        """How many measurements stand behind the figure, of the side that was measured least often."""
+        """The number of measurements behind the figure, of the side with the fewest."""
         return min((len(values) for values in self.samples.values()), default=0)
 
     def write(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class BenchmarkRecord:
 
 
 def commit(folder: Path) -> str:
-    """Return the commit checked out in `folder`, with "+" where files were changed since, or "unknown"."""
+    """Return the commit checked out in `folder`, with "+" if files were changed since, or "unknown"."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         dirty = subprocess.run(

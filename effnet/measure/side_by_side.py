@@ -1,4 +1,4 @@
-"""Several models' files measured in turns, so that what else runs on the machine hits all of them alike."""
+"""Interleaved measurement of several models' files, so that background load affects all of them alike."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,15 +22,16 @@ def time_in_turns(
     progress: Callable[[], None] | None = None,
     measure: Measure = time_model,
 ) -> dict[str, Timing | BundleError]:
-    """Measure each file once a round, in a process of its own each time, and returns what each takes.
+    """Measure each file once per round, each time in a process of its own, and return a timing or error for each.
 
-    The rounds of one file are put together: latency is that of its calmest round, load time and memory are medians. A
-    file that fails has its error, and is not tried again. `progress` hears of each measurement, `measure` is the clock.
+    The rounds of one file are merged: latency is that of its least disturbed round, load time and memory are medians. A
+    file that fails has its error, and is not tried again. `progress` is called after each measurement; `measure`
+    measures one file.
     """
     found: dict[str, list[Timing]] = {name: [] for name in paths}
     failed: dict[str, BundleError] = {}
     for number in range(rounds):
-        # Forwards, then backwards: a machine that grows hotter or calmer favours none.
+        # Forwards, then backwards: a machine that gets hotter or quieter favours none.
         for name in list(paths)[:: 1 if number % 2 == 0 else -1]:
             if name not in failed:
                 try:
@@ -43,7 +44,7 @@ def time_in_turns(
 
 
 def joined(timings: Sequence[Timing]) -> Timing:
-    """Return several measurements of one file as one."""
+    """Return one timing merged from several of one file."""
     calmest = min(timings, key=lambda timing: timing.p50_ms)
     return replace(
         calmest,
@@ -56,7 +57,7 @@ def joined(timings: Sequence[Timing]) -> Timing:
 
 
 def time_two(first: Path, second: Path, *, threads: int, turns: int, seconds: float) -> tuple[Timing, Timing]:
-    """Measure two files in turns; raises BundleError if one fails."""
+    """Measure two files alternately; raise BundleError if one fails."""
     found = time_in_turns({"first": first, "second": second}, threads=threads, rounds=turns, seconds=seconds)
     for timing in found.values():
         if isinstance(timing, BundleError):

@@ -1,4 +1,4 @@
-"""Times runs of a network: what they take on a free core, as far as that can be told, and who disturbed them."""
+"""Times runs of a network: estimates their time on a free core and detects background load."""
 
 import statistics
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from effnet.errors import EffnetError
 from effnet.measure.pace import BUSY, DISTURBED, Clock, waited_share
 
-# A run waited for other processes if it took this many times what it worked, beyond some seconds of waits of its own.
+# A run waited for other processes if its wall time is more than this many times its processor time plus its own waits.
 _WAITED, _OWN_WAITS = 1.15, 1e-4
 _LEAST_RUNS = 3
-# A clock that shows no time for this many runs does not run.
+# A clock that does not advance for this many runs stands still.
 _MOST_TIMELESS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """Runs one after the other: what each took in ms, and the share of the time in which the process had no core."""
+    """Consecutive runs: the time of each in ms, and the share of the time in which the process had no core."""
 
     laps_ms: tuple[float, ...]
     waited: float
@@ -41,10 +41,10 @@ def time_round(
     patience: float = 0.0,
     clock: Clock | None = None,
 ) -> Round:
-    """Return what runs of `run`, which computes in `threads` threads, take within `seconds`.
+    """Return the times of runs of `run`, which computes in `threads` threads, within `seconds`.
 
-    There are at least three runs, and at least `least_runs` within `patience` times as many seconds more. Time is the
-    sum of what runs took: a clock that jumps costs one run. Raises EffnetError if the clock stands still.
+    There are at least three runs; up to `patience` times more seconds are spent to reach `least_runs`. Time is the
+    sum of the runs' times: a clock that jumps costs one run. Raises EffnetError if the clock stands still.
     """
     clock = clock or Clock()
     laps: list[float] = []
@@ -58,7 +58,7 @@ def time_round(
             timeless += 1
             if timeless > _MOST_TIMELESS:
                 raise EffnetError(
-                    f"the clock must run while a model is timed; it showed no time in {timeless} runs: check the "
+                    f"the clock must advance while a model is timed; it did not in {timeless} runs: check the "
                     "machine's clock"
                 )
             continue
@@ -69,18 +69,18 @@ def time_round(
 
 
 def run_seconds(wall: float, worked: float, *, threads: int) -> float:
-    """Return what a run took of `wall` seconds, in which all threads of this process computed for `worked` seconds.
+    """Return the time of a run of `wall` seconds, in which all threads of this process computed for `worked` seconds.
 
-    A run of one thread that had to wait for other processes counts what it worked: long networks are never left alone
-    on a busy machine. Waits that belong to a run, from one thread of the runtime to another, are short, and count.
+    For a run of one thread that had to wait for other processes, it is the processor time: on a busy machine a long run
+    is always interrupted. Waits of the run itself, of one runtime thread for another, are short, and count.
     """
     waited = threads == 1 and wall > _WAITED * worked + _OWN_WAITS
     return worked if waited and worked > _OWN_WAITS else wall
 
 
 def is_uncertain(median_ms: float, least_ms: float, *, waited: float, threads: int) -> bool:
-    """Return whether other processes hide what several threads take: somewhere between their fastest run and median.
+    """Return whether background load makes the latency of several threads uncertain, between fastest run and median.
 
-    What one thread takes is known on a busy machine as well: it is what it computes.
+    The latency of one thread is known on a busy machine as well: it is its processor time.
     """
     return threads != 1 and waited > BUSY and median_ms > DISTURBED * least_ms

@@ -1,4 +1,4 @@
-"""The look that plots share, and how a figure becomes SVG: text to stand inside a page, or a file."""
+"""The common style of plots, and their SVG: an element inside a page, or a file."""
 
 import re
 import warnings
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#22303c", "#667380", "#dfe4e9"
-# Okabe and Ito's palette, safe for colour-blind readers. Vermillion is kept for what must be seen first.
+# Okabe and Ito's palette, safe for colour-blind readers. Vermillion is reserved for the most important marks.
 # Source: https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION = (
     "#0072b2",
@@ -25,13 +25,13 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION = (
     "#56b4e9",
     "#d55e00",
 )
-# The page redefines these for dark screens; elsewhere the fallback holds.
+# The page redefines these for dark mode; elsewhere the fallback applies.
 _PAGE_COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue"}
 
 
 @contextmanager
 def style(salt: str = "effnet") -> Iterator[None]:
-    """Set the look while a figure is made or saved; `salt` goes into the ids of its SVG.
+    """Set the style while a figure is made or saved; `salt` goes into the ids of its SVG.
 
     It starts from matplotlib's defaults, not from the user's matplotlibrc, so that a report looks the same
     anywhere. Raises MissingExtraError without matplotlib.
@@ -69,7 +69,7 @@ def style(salt: str = "effnet") -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of a size in inches, bound to no pyplot and no window."""
+    """Return an empty figure, its size in inches, without pyplot or a window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -78,8 +78,8 @@ def new_figure(width: float, height: float) -> "Figure":
 def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
     """Return a figure as an <svg> element for a page; the same figure gives the same bytes.
 
-    `name` keeps its ids apart from those of other figures. Its colours follow the page's --ink, --muted,
-    --grid and --blue where the page sets them.
+    `name` makes its ids differ from those of other figures. Its colours follow the page's --ink, --muted,
+    --grid and --blue if the page sets them.
     """
     with style(salt=name):
         buffer = StringIO()

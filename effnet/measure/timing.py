@@ -1,4 +1,4 @@
-"""Latency, throughput and memory of a model's file, as the device will see them."""
+"""Latency, throughput and memory of a model's file in its own runtime."""
 
 import json
 import math
@@ -17,19 +17,19 @@ from effnet.measure.stopwatch import is_uncertain
 from effnet.runtime.formats import Runtime, format_of
 from effnet.system.memory import says_shortage
 
-# On a calm machine the median is this many times the fastest of some hundred runs (measured: 1.02 to 1.05).
+# On a quiet machine the median is this many times the fastest of some hundred runs (measured: 1.02 to 1.05).
 _MEDIAN_OF_LEAST = 1.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What one file takes in its runtime.
+    """Latency, load time, memory and size of one file in its runtime.
 
-    `p50_ms` and `p95_ms` are those of the calmest round, the one with the lowest median: other processes only
-    ever add time. A run of one thread that had to wait for other processes counts what it computed. `rounds_ms` are the
-    medians of all rounds, `least_ms` is the fastest run. `memory_mb` is the peak memory of the process beyond the idle
-    runtime, in 10^6 bytes, from loading through inference of images that are decoded already; `size_mb` is the file's.
-    `pace_ms` is what a fixed piece of work took around the calmest round (see measure.pace), 0 if that is not known;
+    `p50_ms` and `p95_ms` are those of the least disturbed round, the one with the lowest median: other processes only
+    add time. For a run of one thread that had to wait for other processes, its processor time counts. `rounds_ms` are
+    the medians of all rounds, `least_ms` is the fastest run. `memory_mb` is the peak memory of the process above the
+    idle runtime, in 10^6 bytes, from loading through inference of decoded images; `size_mb` is that of the file.
+    `pace_ms` is the time of a fixed piece of work around the least disturbed round (see measure.pace), 0 if unknown;
     `waited` is the share of the processor time that other processes took in that round.
     """
 
@@ -48,17 +48,17 @@ class Timing:
 
     @property
     def busy(self) -> bool:
-        """Whether other processes took so much of the processor that the user should hear of it."""
+        """Whether the background load is high enough to be reported."""
         return self.waited > BUSY
 
     @property
     def uncertain(self) -> bool:
-        """Whether they hide the latency, which lies between `least_ms` and `p50_ms`."""
+        """Whether background load hides the latency, which lies between `least_ms` and `p50_ms`."""
         return is_uncertain(self.p50_ms, self.least_ms, waited=self.waited, threads=self.threads)
 
     @property
     def latency_ms(self) -> float:
-        """What the file takes on a free machine: an estimate from the fastest run if others were busy.
+        """The latency on a quiet machine: an estimate from the fastest run if other processes were busy.
 
         They add time to most runs of several threads, and cold caches to those of one.
         """
@@ -71,7 +71,7 @@ class Timing:
 
 
 def _environment() -> dict[str, str]:
-    """Let the worker find the effnet that runs here, wherever it was imported from."""
+    """Return the environment in which the worker imports the same effnet as this process."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -87,16 +87,15 @@ def time_model(
     runtime: Runtime | None = None,
     pace_ms: float = math.inf,
 ) -> Timing:
-    """Measure the model at `path` in a fresh process of its `runtime`, by default the one that its name tells.
+    """Measure the model at `path` in a fresh process of its `runtime`, by default the one of its file name.
 
-    Each of `rounds` rounds lasts `seconds` and at least 20 runs, behind 5 unmeasured ones; there are a few rounds more
-    while the machine's pace (see measure.pace) is slower than a finite `pace_ms` in all of them, or
-    others hide the latency. Raises BundleError where the
-    process fails.
+    Each of `rounds` rounds lasts `seconds` and at least 20 runs, after 5 warm-up runs; a few rounds are added while the
+    machine's pace (see measure.pace) is slower than a finite `pace_ms` in all of them, or background load hides the
+    latency. Raises BundleError if the process fails.
     """
     command = [
         sys.executable,
-        "-P",  # else a file of the user's, such as random.py, would stand in for the standard library's
+        "-P",  # else a user's file, such as random.py, would shadow the standard library's
         "-m",
         "effnet.measure.worker",
         str(path),
@@ -133,17 +132,17 @@ def time_model(
 
 
 def busy_sentence(waited: float, *, threads: int, uncertain: bool = False) -> str:
-    """Return what to say of a measurement on a busy machine, `waited` as Timing has it."""
+    """Return the warning about a measurement on a busy machine; `waited` as in Timing."""
     found = f"The machine was busy: other processes took {waited:.0%} of the processor time"
     if threads == 1:
-        return f"{found}; the latency of one thread counts the time that it computed"
+        return f"{found}; the latency of one thread counts only its own processor time"
     if uncertain:
-        return f"{found}, which hides the latency of {threads} threads: end what else runs and measure again"
-    return f"{found}; end what else runs and measure again if the latency matters"
+        return f"{found}, which hides the latency of {threads} threads: end other programs and measure again"
+    return f"{found}; end other programs and measure again if the latency matters"
 
 
 def _failed(path: str | os.PathLike[str], status: int, said: str) -> BundleError:
-    """Return the error for a measuring process that failed; its cause tells where memory ran out."""
+    """Return the error for a measuring process that failed; its cause is a MemoryError if memory ran out."""
     reason = (said.strip().splitlines() or [f"exit status {status}"])[-1]
     if status == -signal.SIGKILL:
         reason = "the system killed it (signal 9), as it does when memory runs out"
@@ -153,12 +152,12 @@ def _failed(path: str | os.PathLike[str], status: int, said: str) -> BundleError
     return error
 
 
-# Its name before there were other runtimes.
+# Its name from the time when ONNX Runtime was the only runtime.
 time_onnx = time_model
 
 
 def _size_bytes(path: Path) -> int:
-    """Return the bytes of the model at `path`, with those of the files that its format has beside it."""
+    """Return the bytes of the model at `path`, including those of the files that belong to it."""
     found = path.stat().st_size
     if path.suffix == ".xml":  # OpenVINO's weights lie beside its graph
         found += path.with_suffix(".bin").stat().st_size

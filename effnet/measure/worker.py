@@ -1,6 +1,6 @@
 """Measures one file in a process of its own.
 
-Its arguments are MODEL THREADS ROUNDS SECONDS BATCH RUNTIME PACE, as `measure` has them. Prints one line of JSON. A
+Its arguments are MODEL THREADS ROUNDS SECONDS BATCH RUNTIME PACE, as in `measure`. Prints one line of JSON. A
 fresh process makes memory comparable between models and leaves nothing behind.
 """
 
@@ -25,9 +25,9 @@ from effnet.runtime.formats import Runtime
 
 _WARM_UP_RUNS = 5
 _MIN_RUNS = 20
-# A round of a slow network may last so many times longer for the sake of its least runs.
+# A round of a slow network may last this many times longer to reach its minimum number of runs.
 _MOST_PATIENCE = 10
-# So many rounds are added, at the most, while a neighbour disturbs the calmest: it does for tenths of seconds, mostly.
+# At most this many rounds are added while background load disturbs even the best: it mostly lasts tenths of seconds.
 _MORE_ROUNDS = 12
 
 
@@ -37,13 +37,13 @@ def _resident_and_peak() -> tuple[int, int]:
     if status.is_file():
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
         return tuple(1024 * int(fields[key].split()[0]) for key in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
-    # macOS: the peak is in bytes, and the resident size is only to be had from ps, in kB.
+    # macOS: the peak is in bytes, and the resident size is only available from ps, in kB.
     resident = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True, check=True)
     return 1024 * int(resident.stdout), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _forget_peak() -> None:
-    """Let the peak start again from now, where Linux allows it."""
+    """Reset the peak memory, if Linux allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -53,10 +53,10 @@ def _forget_peak() -> None:
 def measure(
     path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: Runtime, pace: float
 ) -> dict[str, object]:
-    """Return load time, peak memory over the idle runtime, and of each round every latency, the pace and the waits.
+    """Return load time, peak memory above the idle runtime, and the latencies, pace and waits of each round.
 
-    Times are in ms; waits are the share of the processor time that others took. There are more rounds than `rounds`
-    while no pace is as fast as the given one, or others take so much that the file's latency cannot be told.
+    Times are in ms; waits are the share of the processor time that other processes took. Rounds are added while no pace
+    is as fast as `pace`, or background load hides the file's latency.
     """
     preload(runtime)
     _forget_peak()
@@ -95,8 +95,8 @@ def measure(
 def _round(run: Callable[[], object], seconds: float, threads: int) -> tuple[Round, float]:
     """Return a round and the pace of the machine around it.
 
-    Threads of a runtime wait for each other in ways of their own: what others took of their time is told by the pace,
-    before or after, whichever is less, as the system may need a moment to give each thread a core.
+    Threads of a runtime also wait for each other, so with several threads the share that other processes took is that
+    of the pace, before or after, whichever is less, as the system may need a moment to give each thread a core.
     """
     before = pace_of(threads)
     found = time_round(run, seconds=seconds, threads=threads, least_runs=_MIN_RUNS, patience=_MOST_PATIENCE)

@@ -1,4 +1,4 @@
-"""From what a user calls a recipe to the recipe: a name, a JSON file, or a Python file of the user's own."""
+"""Reads the recipe that a user names: a built-in name, a JSON file, or the user's own Python file."""
 
 import importlib.util
 import inspect
@@ -24,16 +24,16 @@ RECIPES: dict[str, MakeRecipe] = {
 
 
 def summary(name: str) -> str:
-    """Return the first line of what is said about a named recipe."""
+    """Return the first line of a named recipe's docstring."""
     return (inspect.getdoc(RECIPES[name]) or "").partition("\n")[0]
 
 
 def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
-    """Return the recipe that `subject` stands for, for the network `spec`.
+    """Return the recipe named by `subject`, for the network `spec`.
 
-    It is a name in RECIPES, a JSON file as a run folder's recipe.json, or a Python file that defines a function
-    `recipe(spec) -> Recipe`, which is run. Raises InputError where it is none of these, with the nearest name, and
-    for a file that does not make a recipe.
+    `subject` is a name in RECIPES, a JSON file such as a run folder's recipe.json, or a Python file that defines a
+    function `recipe(spec) -> Recipe`, which is run. Raises InputError if it is none of these, with the nearest name,
+    and for a file that does not make a recipe.
     """
     text = os.fspath(subject)
     if text in RECIPES:
@@ -48,7 +48,7 @@ def read_recipe(subject: str | os.PathLike[str], spec: ArchSpec) -> Recipe:
 
 
 def _plain(recipe: Recipe) -> Recipe:
-    """Return the recipe as it comes back from JSON: whole numbers that stand for fractions are fractions."""
+    """Return the recipe as read back from JSON: integers in float fields become floats."""
     return recipe_from_dict(recipe.to_dict())
 
 
@@ -64,7 +64,7 @@ def _from_json(path: Path) -> Recipe:
 
 
 def _from_python(path: Path, spec: ArchSpec) -> Recipe:
-    """Run the user's file as a module of its own, unknown to the others, and returns what its function makes."""
+    """Run the user's file as a module of its own, not in sys.modules, and return the recipe of its function."""
     loaded = importlib.util.spec_from_file_location("effnet_user_recipe", path)
     if not path.is_file() or loaded is None or loaded.loader is None:
         raise InputError(f"{path} must be a Python file that defines recipe(spec); there is no such file")
@@ -73,7 +73,7 @@ def _from_python(path: Path, spec: ArchSpec) -> Recipe:
     try:
         loaded.loader.exec_module(module)
         found = module.recipe(spec)
-    except Exception as error:  # it is not our code: whatever it raises, it is the file that must be mended
+    except Exception as error:  # it is not our code: whatever it raises, the file must be corrected
         raise InputError(f"{path} must make a recipe; it raised {_where(error, path)}") from error
     finally:
         sys.dont_write_bytecode = before
@@ -83,7 +83,7 @@ def _from_python(path: Path, spec: ArchSpec) -> Recipe:
 
 
 def _where(error: Exception, path: Path) -> str:
-    """Return what was raised, and the last line of the file that it passed through."""
+    """Return the error, and the last line of the file in its traceback."""
     lines, trace = [], error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):

@@ -9,7 +9,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Schedule, Stage, Train
 
-# B0's, for networks that nobody has published.
+# B0's, for networks that were not published.
 _DROPOUT = 0.2
 # Training resolution, magnitude of RandAugment at the end (0: AutoAugment), alpha of mixup and cutmix at the end.
 # Source: google/automl, efficientnetv2/effnetv2_configs.py.
@@ -24,11 +24,11 @@ def imagenet_v1(spec: ArchSpec) -> Recipe:
     """EfficientNet (2019): RMSProp as in TensorFlow, AutoAugment, 350 epochs in batches of 2048.
 
     Command: effnet train imagenet/ --model b0 --recipe imagenet_v1 --set train.micro_batch=256
-    Hardware: published on TPUs, whose cores each took the norms' statistics of their own images.
-    Time: not measured here. Expected: B0 77.1 %, B4 82.9 %, B7 84.3 %, not measured here. They stopped early on 25,022
-    images of the training split (76.3 % for B0 without); here the validation split chooses.
-    A departure, here and in the others: the classifier begins at zero, which a thousand classes hardly notice and ten
-    need; --set model.zero_classifier=false draws it as published.
+    Hardware: published on TPUs, whose cores each computed BatchNorm statistics of their own images.
+    Time: not measured here. Expected: B0 77.1 %, B4 82.9 %, B7 84.3 %, not measured here. They used early stopping on
+    25,022 images of the training split (76.3 % for B0 without); here the validation split is used.
+    A difference, here and in the other recipes: the classifier is initialised with zeros, which hardly matters for a
+    thousand classes and helps with ten; --set model.zero_classifier=false initialises it as published.
     Source: arXiv 1905.11946v5, section 5.2; tensorflow/tpu, efficientnet/main.py and utils.py.
     """
     return Recipe(
@@ -45,13 +45,13 @@ def imagenet_v1(spec: ArchSpec) -> Recipe:
 
 
 def imagenet_v2(spec: ArchSpec) -> Recipe:
-    """EfficientNetV2 (2021): images, RandAugment and mixing grow in four stages, 350 epochs in batches of 4096.
+    """EfficientNetV2 (2021): image size, RandAugment and mixup grow in four stages, 350 epochs in batches of 4096.
 
     Command: effnet train imagenet/ --model v2_s --recipe imagenet_v2 --set train.micro_batch=128
     Hardware: published on TPUs. Time: published 7.1 h (S), 13 h (M) and 24 h (L) on 32 cores; not measured here.
     Expected: S 83.9 %, M 85.2 %, L 85.7 % (the code's README); others report 83.5 % (S) and 84.5 % (M) with it; not
     measured here. It is the code's recipe: in the paper's table dropout grows too, and the numbers differ.
-    A network that is none of the V2 is trained as S, up to its own resolution.
+    A network that is not a V2 is trained like S, up to its own resolution.
     Source: arXiv 2104.00298; google/automl, efficientnetv2/hparams.py, effnetv2_configs.py and main.py.
     """
     recipe = imagenet_v1(spec)
@@ -80,12 +80,12 @@ def imagenet_v2(spec: ArchSpec) -> Recipe:
 
 
 def imagenet_timm_ra(spec: ArchSpec) -> Recipe:
-    """timm's RandAugment recipe (2020): RMSProp, erasing, 450 epochs in batches of 768, on two GPUs.
+    """timm's RandAugment recipe (2020): RMSProp, random erasing, 450 epochs in batches of 768, on two GPUs.
 
     Command: effnet train imagenet/ --model timm/efficientnet_b0 --recipe imagenet_timm_ra --set train.micro_batch=384
     Hardware: published on 2 GPUs with 384 images each, in mixed precision. Time: not measured here.
-    Expected: B0 77.7 %, B2 80.4 % (timm's documentation); not measured here. timm's average has no ramp, and its
-    warm-up of 3 epochs and the decay of kernels only are the defaults it had then.
+    Expected: B0 77.7 %, B2 80.4 % (timm's documentation); not measured here. timm's moving average has no ramp, and its
+    warm-up of 3 epochs and weight decay of kernels only were its defaults then.
     Source: timm, hfdocs/source/training_script.mdx, "EfficientNet-B0 with RandAugment".
     """
     return Recipe(
@@ -110,13 +110,13 @@ def imagenet_timm_ra(spec: ArchSpec) -> Recipe:
 
 
 def dropout_of(spec: ArchSpec) -> float:
-    """Return the dropout that the spec's network was published with; B0's where it is none that was."""
+    """Return the published dropout of the spec's network; B0's if it was not published."""
     short = _short(spec)
     return default_dropout(short) if short else _DROPOUT
 
 
 def _short(spec: ArchSpec) -> str:
-    """Return the catalog's name of the network, or of the one that it was scaled from, or an empty text."""
+    """Return the catalog's name of the network, or of the one that it was scaled from, or an empty string."""
     try:
         return short_name(spec.name.partition(" ")[0])
     except SpecError:

@@ -8,14 +8,14 @@ from effnet.training.recipe import Augment, Loss, Model, Optimizer, Recipe, Sche
 
 
 def cifar10(spec: ArchSpec) -> Recipe:
-    """CIFAR-10 at 32 pixels: SGD and a cosine, the same for EfficientNets and ResNets, to be set side by side.
+    """CIFAR-10 at 32 pixels: SGD and a cosine, the same for EfficientNets and ResNets, so that they can be compared.
 
     Command: effnet train cifar10/ --model b0 --resolution 32 --recipe cifar10, and the same with --model resnet18
-    Hardware: one GPU, or a CPU and patience. Time and result: not measured here. With its own strides a network for
-    ImageNet makes one pixel of 32, so neither will reach what papers report of networks made for CIFAR.
-    Only dropout and drop-path are a network's own, as it was published: the rest is equal, so that what differs is
-    the network. Source: He et al. 2016, section 4.2 (shift and mirror, SGD, decay of 5e-4 as Zagoruyko & Komodakis
-    2016 have it); cosine of Loshchilov & Hutter 2017.
+    Hardware: one GPU, or a CPU and patience. Time and result: not measured here. The strides of a network for ImageNet
+    reduce 32 pixels to one, so neither will reach the published accuracy of networks made for CIFAR.
+    Only dropout and drop-path are those published with each network: the rest is equal, so that only the networks
+    differ. Source: He et al. 2016, section 4.2 (shift and mirror, SGD; weight decay of 5e-4 as in Zagoruyko &
+    Komodakis 2016); cosine of Loshchilov & Hutter 2017.
     """
     dropout = dropout_of(spec)
     return Recipe(
@@ -33,7 +33,7 @@ def small_data(spec: ArchSpec) -> Recipe:
     """The defaults: AdamW and a cosine for small networks and few images, from a minute to an hour on a CPU.
 
     Command: effnet train digits --model lite0 --resolution 32 --recipe small_data
-    Hardware: 2 CPU cores. Time and result: without --recipe, train and fit begin with this recipe and suit epochs,
-    batches and views to the images and the time; benchmarks/main_job.py measures that.
+    Hardware: 2 CPU cores. Time and result: without --recipe, train and fit start from this recipe and adapt epochs,
+    batches and views to the images and the time limit; benchmarks/main_job.py measures that.
     """
     return dataclasses.replace(Recipe(), name="small_data")

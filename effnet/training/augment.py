@@ -1,4 +1,4 @@
-"""How whole batches vary on the model's device: turns, colours, a published policy, erased rectangles."""
+"""Augmentation of whole batches on the model's device: rotation, colour jitter, a published policy, random erasing."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from effnet.training.operations import GREY, operate
 from effnet.training.policies import Slot, draw_policy
 from effnet.training.recipe import Augment, ErasingFill
 
-# Of the image's area, and height to width. Source: Zhong et al. 2017 (1708.04896); bounds as in timm.
+# Share of the image's area, and height over width. Source: Zhong et al. 2017 (1708.04896); bounds as in timm.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ERASE_TRIES = 10
@@ -23,9 +23,9 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be done to each image of a batch: `slots` in order, then rectangles `erased`.
+    """The augmentations of each image of a batch: `slots` in order, then rectangles `erased`.
 
-    A rectangle is (top, left, height, width) in pixels, None where nothing is erased.
+    A rectangle is (top, left, height, width) in pixels, None if nothing is erased.
     """
 
     slots: tuple[Slot, ...]
@@ -35,11 +35,11 @@ class Plan:
 def augment_batch(
     images: Tensor, augment: Augment, *, mean: tuple[float, ...], seed: int, step: int, first: int = 0
 ) -> Tensor:
-    """Return the images varied, uint8 [batch, channels, R, R] as they came, on their device.
+    """Return the augmented images, uint8 [batch, channels, R, R] like the input, on the same device.
 
-    Chance depends on `seed`, `step` and an image's place in the step alone: `first` is that of the first image
-    where a step is divided. No other randomness is touched. Where `augment` does nothing, `images` are returned. What
-    views and mirrors do has been done to each image before, and mixing comes after. `mean` is that of the
+    Randomness depends only on `seed`, `step` and an image's place in the step: `first` is the place of the first image
+    if the step is divided over processes. No other random state is touched. If `augment` does nothing, `images` are
+    returned. Random views and flips were applied to each image before; mixing comes after. `mean` is that of the
     preprocessing, a number in 0..1 per channel.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
@@ -60,7 +60,7 @@ def augment_batch(
 
 
 def draw_plan(augment: Augment, *, size: int, side: int, seed: int, step: int, first: int = 0) -> Plan:
-    """Return what augment_batch does to `size` images of `side` pixels: turns, the policy, colours, erasing."""
+    """Return the plan of augment_batch for `size` images of `side` pixels: rotation, policy, jitter, erasing."""
     slots: list[Slot] = []
     if augment.rotation:
         turns = Draws(seed=seed, step=step, purpose="rotation").rows(size, 1, first=first)[:, 0]
@@ -77,7 +77,7 @@ def draw_plan(augment: Augment, *, size: int, side: int, seed: int, step: int, f
 
 
 def _apply_(images: Tensor, slot: Slot, name: str) -> None:
-    """Change those images that the slot has this operation for, all at once."""
+    """Apply this operation, in one call, to the images for which the slot has it."""
     rows = np.flatnonzero(slot.names == name)
     if name == "identity":
         return
@@ -91,7 +91,7 @@ def _apply_(images: Tensor, slot: Slot, name: str) -> None:
 
 
 def _cut_out_(image: Tensor, half: float, place: np.ndarray) -> None:
-    """Make a square grey, its middle anywhere; `half` its side is a share of the image's.
+    """Fill a square with grey, its centre anywhere; `half` its side is a share of the image's.
 
     Source: DeVries & Taylor 2017 (1708.04552), as google/automl, efficientnetv2/autoaugment.py, cutout.
     """
@@ -112,7 +112,7 @@ def _erase_(
 
 
 def _jitter(spread: float, numbers: np.ndarray) -> list[Slot]:
-    """Change brightness, contrast and colour by factors in 1 - spread .. 1 + spread, in an order by chance."""
+    """Change brightness, contrast and colour by factors in 1 - spread .. 1 + spread, in a random order."""
     names = np.array(["brightness", "contrast", "color"])
     factors = 1 + spread * (2 * numbers[:, :3] - 1)
     order = np.argsort(numbers[:, 3:], axis=1)
@@ -124,7 +124,7 @@ def _slot(names: np.ndarray, values: np.ndarray) -> Slot:
 
 
 def _rectangle(numbers: np.ndarray, side: int) -> Rectangle | None:
-    """Return the first of ten random rectangles that fits, or none."""
+    """Return the first of ten random rectangles that fits, or None."""
     for area, aspect, down, across in numbers.reshape(_ERASE_TRIES, 4):
         pixels = side**2 * (_ERASED_AREA[0] + area * (_ERASED_AREA[1] - _ERASED_AREA[0]))
         low, high = (math.log(bound) for bound in _ERASED_ASPECT)

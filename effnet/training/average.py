@@ -1,4 +1,4 @@
-"""The average of the weights that is kept beside them, and validated in their place."""
+"""The exponential moving average (EMA) of the weights, which is validated in their place."""
 
 import math
 
@@ -9,15 +9,15 @@ from effnet.training.recipe import Train
 
 
 def move_average_(average: nn.Module, model: nn.Module, train: Train, *, step: int, batch: int) -> None:
-    """Move the average after `step` (from 0), the epoch's `batch` (from 0), where its turn has come."""
+    """Update the average after `step` (from 0), the epoch's `batch` (from 0), if an update is due."""
     if train.ema_decay and (batch + 1) % train.ema_every == 0:
         update_average_(average, model, step=step, decay=train.ema_decay, steps=train.ema_every)
 
 
 def finish_average_(average: nn.Module, model: nn.Module, train: Train, *, steps: int, batches: int) -> None:
-    """Move the average for the steps that an epoch of `batches` has left over, after `steps` of the run.
+    """Update the average for the remaining steps of an epoch of `batches`, after `steps` of the run.
 
-    Where no average is kept, it becomes the model.
+    If no average is kept, it becomes a copy of the model.
     """
     left = batches % train.ema_every if train.ema_decay else 1
     if left:
@@ -26,7 +26,7 @@ def finish_average_(average: nn.Module, model: nn.Module, train: Train, *, steps
 
 @torch.no_grad()
 def update_average_(average: nn.Module, model: nn.Module, *, step: int, decay: float, steps: int = 1) -> None:
-    """Move the averaged weights and norm statistics towards the model's, for the `steps` steps that end with `step`.
+    """Update the averaged weights and BatchNorm statistics for the `steps` steps that end with `step`.
 
     With a `decay` of 0 they become the model's.
     """
@@ -43,10 +43,10 @@ def update_average_(average: nn.Module, model: nn.Module, *, step: int, decay: f
 
 
 def kept_share(step: int, *, decay: float, steps: int = 1) -> float:
-    """Return how much of the average is kept over the `steps` steps that end with `step` (from 0).
+    """Return the share of the average that is kept over the `steps` steps that end with `step` (from 0).
 
     One step keeps min(decay, (1 + step) / (10 + step)), so that a short run is not an average of its first weights;
-    several keep the product. An average that moves every few steps is so the one that moves at each, of weights that
-    stand still in between. Source: tf.train.ExponentialMovingAverage with num_updates, which counts steps.
+    several steps keep the product. An average updated every few steps thus equals one updated at every step if the
+    weights stood still in between. Source: tf.train.ExponentialMovingAverage with num_updates, which counts steps.
     """
     return math.prod(min(decay, (1 + n) / (10 + n)) for n in range(step - steps + 1, step + 1))

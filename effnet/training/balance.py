@@ -1,4 +1,4 @@
-"""Class frequencies, and how they are taken out of what a network learns or of what it is calibrated on."""
+"""Class imbalance: removes class frequencies from training or from calibration."""
 
 import numpy as np
 
@@ -9,22 +9,22 @@ from effnet.training.recipe import Balance
 def log_prior(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
     """Return the logarithm of each class's share of int64 `labels` [images], float64 [classes].
 
-    Raises DataError where a class has no image: its frequency is not known.
+    Raises DataError if a class has no image: its frequency is unknown.
     """
     counts = np.bincount(labels, minlength=num_classes)
     if absent := np.flatnonzero(counts == 0).tolist():
         raise DataError(
-            f"to balance classes each must have a training image; class {', '.join(map(str, absent[:3]))} of "
-            f"{num_classes} has none: add some, or leave balance out"
+            f"to balance classes, each must have a training image; class {', '.join(map(str, absent[:3]))} of "
+            f"{num_classes} has none: add images, or leave balance out"
         )
     return np.log(counts / len(labels))
 
 
 def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float, smoothing: float = 0.0) -> np.ndarray:
-    """Return strength * log(frequency), float64 [classes]: less it, logits are those of as good as equal classes.
+    """Return strength * log(frequency), float64 [classes]; subtracting it from the logits balances the classes.
 
-    Labels of which `smoothing` is shared out over all classes show rare ones more often than they are: it is as often
-    as they are shown that a network learns to name them. Source: Menon et al. 2021, "Long-tail learning via logit
+    Label smoothing, `smoothing`, raises the frequency of rare classes in the targets, and a network learns the
+    frequencies of its targets: they are used here. Source: Menon et al. 2021, "Long-tail learning via logit
     adjustment", eq. 9, without smoothing; `strength` is tau there.
     """
     shares = np.exp(log_prior(labels, num_classes=num_classes))
@@ -43,10 +43,10 @@ def class_weights(labels: np.ndarray, *, num_classes: int, strength: float) -> n
 def held_out_weights(
     labels: np.ndarray, *, train_labels: np.ndarray, num_classes: int, removed: float
 ) -> np.ndarray | None:
-    """Return a weight for each held-out image, float64 [images] of mean 1, or None where all count alike.
+    """Return a weight for each held-out image, float64 [images] of mean 1, or None if all count alike.
 
-    With them its classes are as frequent as the answers of a network assume from which `removed` of the training
-    frequencies was taken out: frequency^(1 - removed).
+    The weights give each class the frequency that a network assumes after `removed` of the training frequencies was
+    removed from its logits: frequency^(1 - removed).
     """
     if not removed or not len(labels):
         return None
@@ -56,11 +56,11 @@ def held_out_weights(
 
 
 def sampled(labels: np.ndarray, balance: Balance, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images of an epoch that shows classes by frequency^(1 - strength), and which time each is shown.
+    """Return the images of an epoch that samples classes by frequency^(1 - strength), and the repeat of each.
 
-    Both are int64 [images], as many as there are labels, ordered by class; they depend on seed and epoch alone. A class
-    that is shown less than it has images gives others each time, one that is shown more gives all of them equally
-    often, but for one.
+    Both are int64 [images], as many as there are labels, ordered by class; they depend only on seed and epoch. An
+    undersampled class gives other images each epoch; an oversampled class gives all of its images equally often, up to
+    a difference of one.
     """
     counts = np.bincount(labels)
     present = np.flatnonzero(counts)
@@ -77,7 +77,7 @@ def sampled(labels: np.ndarray, balance: Balance, *, seed: int, epoch: int) -> t
 
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
-    """Return whole numbers of the same sum, each rounded down or, those of the largest remainders, up."""
+    """Return integers of the same sum, rounded down, or up for the largest remainders."""
     found = np.floor(numbers).astype(np.int64)
     order = np.argsort(found - numbers, kind="stable")
     found[order[: round(numbers.sum()) - int(found.sum())]] += 1

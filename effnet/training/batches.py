@@ -1,4 +1,4 @@
-"""Training batches: decoded in part or once, augmented in threads, the same for the same seed, epoch and position."""
+"""Training batches: decoded in part or cached, augmented in threads, reproducible from seed, epoch and position."""
 
 import dataclasses
 from collections import deque
@@ -17,15 +17,15 @@ from effnet.training.balance import sampled
 from effnet.training.recipe import Recipe
 from effnet.training.resize import resize_square
 
-# Decoded images are kept in memory up to this many bytes in all; the others' files are read again each epoch.
+# Decoded images are cached in memory up to this many bytes in all; other files are read again each epoch.
 CACHE_BYTES = 2 * 2**30
-# A kept image's shorter side, and a crop's that is decoded, is at least this many times the input's where the file
-# has as many pixels: resizing from there, nothing is lost that can be seen.
+# The shorter side of a cached image, and of a decoded crop, is at least this many times the input's if the file has as
+# many pixels: resizing from there loses nothing visible.
 _SHRINK = 2
 
-# So many unreadable images in a row are no accident.
+# This many unreadable images in a row are no accident.
 _MOST_BAD = 16
-# From so many images it is estimated how many can be kept.
+# Sample size for the estimate of how many images can be cached.
 _NUM_SIZES = 64
 
 Load = Callable[[int], RawImage]
@@ -34,9 +34,9 @@ Load = Callable[[int], RawImage]
 def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BYTES) -> Load:
     """Return a function from an index of `split` to its image, uint8 [height, width, channels] or an EncodedJpeg.
 
-    As many images as should fill `limit` bytes, spread evenly, are shrunk to what training can use and kept. The
-    others' JPEG files are left to be decoded in part. Which are kept is known beforehand, and nothing depends on the
-    order in which they are asked for.
+    As many images as should fill `limit` bytes, spread evenly, are shrunk to the size that training can use and cached.
+    The JPEG files of the others are left to be decoded in part. The cached set is fixed beforehand, and nothing depends
+    on the order of the calls.
     """
     kept: dict[int, np.ndarray] = {}
     used = 0
@@ -60,7 +60,7 @@ def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BY
 
 
 def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
-    """Return the share of the images that `limit` bytes hold, by the sizes of a sample; unreadable ones are none."""
+    """Return the share of the images that `limit` bytes hold, estimated from a sample; skips unreadable images."""
     sizes = []
     for index in np.unique(np.linspace(0, len(split) - 1, _NUM_SIZES, dtype=np.int64)):
         try:
@@ -80,7 +80,7 @@ def _shrink(raw: RawImage, preprocess: Preprocess) -> np.ndarray:
 
 
 def _shrunk(height: int, width: int, preprocess: Preprocess) -> tuple[float, float]:
-    """Return the height and width that training can use: the side that is to fill the input at twice its pixels."""
+    """Return the height and width that training can use: the side that fills the input, at twice its pixels."""
     least = _SHRINK * preprocess.resolution
     if preprocess.mode == "squash":
         return min(height, least), min(width, least)
@@ -92,7 +92,7 @@ def augmented(raw: RawImage, recipe: Recipe, preprocess: Preprocess, *, rng: np.
     """Return one random view of `raw`, uint8 [resolution, resolution, channels].
 
     Raises:
-        ImageError: a JPEG file whose pixels had not been decoded yet is damaged.
+        ImageError: a JPEG file that had not been decoded yet is damaged.
     """
     augment, resolution, channels = recipe.augment, preprocess.resolution, preprocess.channels
     least, scale = _SHRINK * resolution, (augment.min_area, 1.0)
@@ -130,10 +130,10 @@ def train_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
 
-    Of a batch of so many images, this process gets those that `own` says. The order depends on seed, epoch and
-    `blocks`, a view on seed, epoch and index alone: how many `workers` prepare batches, and how many `ahead`, changes
-    nothing. With a teacher and loss.teacher_views, views come in turn. With balance.method sample an image may be shown
-    several times in an epoch, each time another view of it.
+    `own` maps the size of a batch to the slice of it that this process gets. The order depends only on seed, epoch and
+    `blocks`, a view only on seed, epoch and index: the number of `workers` and of batches prepared `ahead` changes
+    nothing. With a teacher and loss.teacher_views, views cycle. With balance.method sample an image may be shown
+    several times in an epoch, each time in another view.
     """
     views = recipe.loss.teacher_views if recipe.loss.teacher else 0
     order, times = _order(labels, recipe, epoch=epoch, blocks=blocks)
@@ -173,7 +173,7 @@ def train_batches(
 
 
 def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images of an epoch in their order, and which time in it each is shown, from 0: int64 [images]."""
+    """Return the images of an epoch in order, and the repeat of each within it, from 0: int64 [images] each."""
     seed = recipe.train.seed
     if recipe.balance.method != "sample":
         return epoch_order(len(labels), seed=seed, epoch=epoch, blocks=blocks), np.zeros(len(labels), np.int64)
@@ -184,10 +184,10 @@ def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | N
 
 
 def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, int]:
-    """Return what `make` gives for `index` and its label or, where the file cannot be read, for the next that can.
+    """Return the view that `make` gives for `index`, and its label; if unreadable, those of the next readable file.
 
-    Inspection has taken bad files out, but looks at a sample of a huge data set only, and files can vanish.
-    Raises ImageError where many files in a row cannot be read.
+    Inspection has removed bad files, but checks only a sample of a huge data set, and files can vanish.
+    Raises ImageError if many files in a row cannot be read.
     """
     for offset in range(_MOST_BAD):
         place = (index + offset) % len(labels)
@@ -199,7 +199,7 @@ def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: 
 
 
 def num_batches(images: int, batch_size: int) -> int:
-    """Return how many batches `train_batches` yields for this many images."""
+    """Return the number of batches that `train_batches` yields for this many images."""
     if images < 2:
         raise DataError(f"training needs at least 2 images; got {images}")
     full, rest = divmod(images, batch_size)
@@ -207,7 +207,7 @@ def num_batches(images: int, batch_size: int) -> int:
 
 
 def batch_images(images: int, batch_size: int, batch: int) -> int:
-    """Return how many images batch number `batch` of an epoch has."""
+    """Return the number of images in batch number `batch` of an epoch."""
     last = batch == num_batches(images, batch_size) - 1
     return images - batch * batch_size if last else batch_size
 
@@ -215,9 +215,9 @@ def batch_images(images: int, batch_size: int, batch: int) -> int:
 def eval_batches(
     split: Split, preprocess: Preprocess, *, batch_size: int = 64
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (images uint8 [batch, R, R, C], their indices [batch]) of a split in order, as evaluation sees them.
+    """Yield (images uint8 [batch, R, R, C], their indices [batch]) of a split in order, preprocessed for evaluation.
 
-    Images that cannot be read are left out.
+    Unreadable images are left out.
     """
     images: list[np.ndarray] = []
     indices: list[int] = []
@@ -237,9 +237,9 @@ def eval_batches(
 def held_out(
     split: Split, preprocess: Preprocess, *, batch_size: int = 64, limit: int = CACHE_BYTES // 2
 ) -> Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]:
-    """Return a function that gives (images, labels) of a split, as often as it is called.
+    """Return a function that gives (images, labels) of a split each time it is called.
 
-    Where the images fit into `limit` bytes they are decoded once.
+    If the images fit into `limit` bytes, they are decoded once.
     """
 
     def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,7 +1,7 @@
-"""How far a model's probabilities can be trusted: temperature, calibration error, and when to say "unknown".
+"""Calibration of a model's probabilities: temperature scaling, calibration error, and the "unknown" threshold.
 
 Everything here takes arrays: logits or probabilities [images, classes], labels [images] as class numbers. An
-image's confidence is the probability of its likeliest class.
+image's confidence is its largest probability.
 """
 
 import math
@@ -16,12 +16,12 @@ from effnet.system.text import brief
 
 BINS = 15
 DEFAULT_COVERAGE = 0.95
-"""What is asked of a model that shall reject unknown images where no other aim was given."""
+"""The coverage of a model that rejects unknown images if no other aim was given."""
 
 _TEMPERATURES = (0.05, 20.0)
-# Of the bound on the error at one threshold. The largest of many thresholds that pass is taken, which a bound at
-# 95 % does not allow for: where confidence says nothing, one choice in five was then over the error that was asked.
-# At 99 % it is one in twenty (simulated; tests/training/test_calibration.py repeats it).
+# Confidence level of the bound on the error at one threshold. The choice takes the largest coverage among many
+# thresholds that pass, and a bound at 95 % does not correct for that: with uninformative confidences one choice in five
+# exceeded the requested error. At 99 % it is one in twenty (simulated; tests/training/test_calibration.py repeats it).
 _SURENESS = 0.99
 _CURVE_POINTS = 101
 # To prove a smaller error takes more than four million images without a single wrong answer.
@@ -30,10 +30,10 @@ _LEAST_ERROR = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abstain:
-    """When a model shall answer "unknown": for a share of images to answer, or a largest error among answers.
+    """When a model answers "unknown": given the share of images to answer, or the maximum error among answers.
 
-    `unknown_from` is a folder of images of none of the classes, to measure how many are rejected; with neither
-    aim given it asks for a coverage of 95 %.
+    `unknown_from` is a folder of images of none of the classes, to measure the share rejected; without either
+    aim it implies a coverage of 95 %.
     """
 
     coverage: float | None = None
@@ -54,7 +54,7 @@ class Abstain:
 
     @property
     def aim(self) -> dict[str, float | None]:
-        """What to choose a threshold for, as arguments of `choose_threshold`."""
+        """The aim of the threshold, as arguments of `choose_threshold`."""
         if self.unknown_from is not None and self.coverage is None and self.max_error is None:
             return {"coverage": DEFAULT_COVERAGE, "max_error": None}
         return {"coverage": self.coverage, "max_error": self.max_error}
@@ -62,7 +62,7 @@ class Abstain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The temperature and the threshold that were chosen on `images` validation images, and why in a sentence."""
+    """The temperature and threshold chosen on `images` validation images, and a sentence that explains them."""
 
     images: int
     temperature: float
@@ -78,7 +78,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """The images whose confidence lies in (low, high]: their mean confidence, and the share that is right."""
+    """The images whose confidence lies in (low, high]: their mean confidence and their accuracy."""
 
     low: float
     high: float
@@ -89,7 +89,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RiskCoverage:
-    """What each threshold gives, from the strictest on: the share of images answered, and of those the share wrong.
+    """Coverage (share of images answered) and risk (error among those) of each threshold, the strictest first.
 
     Arrays of one length. `aurc` is the area under risk over coverage: the mean, over images, of the risk at the
     strictest threshold that answers the image. Source: Geifman, Uziel, El-Yaniv, ICLR 2019 (arXiv 1805.08206).
@@ -101,7 +101,7 @@ class RiskCoverage:
     aurc: float
 
     def points(self, most: int = _CURVE_POINTS) -> tuple[tuple[float, float, float], ...]:
-        """Return (threshold, coverage, risk) of at most so many thresholds, evenly over coverage, with the last."""
+        """Return (threshold, coverage, risk) of at most `most` thresholds, evenly over coverage, with the last."""
         wanted = np.searchsorted(self.coverage, np.linspace(0, 1, most), side="left")
         chosen = np.unique(np.minimum(wanted, len(self.coverage) - 1))
         rows = zip(self.thresholds[chosen], self.coverage[chosen], self.risk[chosen], strict=True)
@@ -111,17 +111,17 @@ class RiskCoverage:
 def calibrate(
     probabilities: np.ndarray, labels: np.ndarray, abstain: Abstain, *, weights: np.ndarray | None = None
 ) -> Calibration:
-    """Choose temperature and threshold from the probabilities that the model gives validation images at 1.
+    """Choose temperature and threshold from the probabilities of validation images at temperature 1.
 
-    `weights` [images] of mean 1 give the classes the frequencies that the probabilities assume: the temperature is
-    fitted with them. A threshold promises what it does for images as they come, so that they all count alike there.
+    `weights` [images] of mean 1 give the classes the frequencies that the probabilities assume; only the temperature
+    is fitted with them. The threshold's promise holds for images as they come, so all count alike there.
     Without any image the temperature stays 1 and there is no threshold.
     """
     aim = abstain.aim
     if not len(labels):
         sentence = "There were no validation images to calibrate on."
         return Calibration(images=0, temperature=1.0, threshold=None, sentence=sentence, **aim)
-    # Probabilities give logits up to a constant an image, which softmax takes out again.
+    # Probabilities give logits up to a constant per image, which softmax cancels.
     temperature = fit_temperature(to_logits(probabilities), labels, weights=weights)
     tempered = apply_temperature(probabilities, temperature)
     threshold = choose_threshold(tempered, labels, **aim)
@@ -145,12 +145,12 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None = None) -> float:
-    """Return the temperature in 0.05..20, to four digits, that gives `labels` the least negative log-likelihood.
+    """Return the temperature in 0.05..20, to four digits, that minimises the negative log-likelihood of `labels`.
 
-    Images count by their `weights` [images] of mean 1 or, without, alike.
-    One more image is counted with them, whose label is as likely the second best class as the best. So n images
-    that are all right make the model (2n + 1) / (2n + 2) sure, and not surer. Where no temperature beats 1, it is 1.
-    Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2; the further image is in the manner of Platt,
+    Images count by their `weights` [images] of mean 1; without weights, all alike.
+    One pseudo-image is added, whose label is equally likely the best or the second best class: n images that are all
+    right limit the confidence to (2n + 1) / (2n + 2). If no temperature beats 1, it is 1.
+    Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2; the pseudo-image follows Platt,
     "Probabilistic outputs for support vector machines", 1999, section 2.2.
     """
     try:
@@ -159,7 +159,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
         raise MissingExtraError("scipy", "train") from error
     logits, labels = _checked(logits, labels)
     logits = logits - logits.max(1, keepdims=True)
-    # Beside the sum over all classes only these are needed: the true class, the second best and the best.
+    # Apart from the sum over all classes, only these are needed: the true class, the second best and the best.
     best = np.partition(logits, -2)[:, -2:] if logits.shape[1] > 1 else logits[:, [0, 0]]
     wanted = np.column_stack([logits[np.arange(len(labels)), labels], best])
     counts = np.array([len(labels), 0.5, 0.5])
@@ -170,7 +170,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
         log_sum = np.log(np.exp(logits * scale).sum(1, keepdims=True))
         return float(((log_sum - wanted * scale) * each).mean(0) @ counts) / (len(labels) + 1)
 
-    # The cost is convex in 1 / temperature, so that the least that a search finds is the least of all.
+    # The cost is convex in 1 / temperature, so a local minimum is the global one.
     low, high = map(math.log, _TEMPERATURES)
     found = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
     if not found.fun < cost(0.0) - 1e-9:
@@ -179,9 +179,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, weights: np.ndarr
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> tuple[Bin, ...]:
-    """Return the bins of equal width over confidence that hold any image, from the least sure on."""
+    """Return the non-empty bins of equal width over confidence, the lowest confidence first."""
     confidence, right = confidences(probabilities, labels)
-    # Bins are open below and closed above; the few confidences of 0 belong to the first.
+    # Bins are open below and closed above; confidences of 0 go into the first.
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count, sure, good = (np.bincount(number, w, minlength=bins) for w in (None, confidence, right.astype(float)))
     return tuple(
@@ -197,7 +197,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BI
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = BINS) -> float:
-    """Return the mean, over images, of |share right - mean confidence| of the image's bin.
+    """Return the expected calibration error: the mean, over images, of |accuracy - mean confidence| of the bin.
 
     Bins are of equal width over confidence. Source: Guo et al., ICML 2017 (arXiv 1706.04599), eq. 3.
     """
@@ -212,12 +212,12 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
 
 
 def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage:
-    """Return what every threshold that tells two images apart gives."""
+    """Return coverage and risk of every distinct threshold."""
     confidence, right = confidences(probabilities, labels)
     order = np.argsort(-confidence, kind="stable")
     sure, answered = confidence[order], np.arange(1, len(order) + 1)
     risk = np.cumsum(~right[order]) / answered
-    # A threshold cannot part equal confidences: only where the next one is lower does one end.
+    # A threshold cannot separate equal confidences: a step ends only where the next confidence is lower.
     last = np.append(sure[1:] < sure[:-1], True)
     sizes = np.diff(answered[last], prepend=0)
     return RiskCoverage(
@@ -231,11 +231,11 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage
 def choose_threshold(
     probabilities: np.ndarray, labels: np.ndarray, *, coverage: float | None = None, max_error: float | None = None
 ) -> float | None:
-    """Return the probability below which to answer "unknown", or None where nothing is asked or it cannot be had.
+    """Return the probability below which to answer "unknown", or None if no aim is given or none can reach it.
 
-    For a coverage: as high as leaves that share of further such images answered on average (the quantile of
-    conformal prediction), but at least the least confidence of all, which is what few images can tell. For an
-    error: as low as keeps the share of wrong answers, by a one-sided Clopper-Pearson bound of 99 %, at most that.
+    For a coverage: the highest threshold that answers that share of new images on average (the quantile of
+    conformal prediction), but at least the smallest confidence, the limit of few images. For an error: the lowest
+    threshold whose share of wrong answers has a one-sided 99 % Clopper-Pearson bound of at most that error.
     Source: Vovk, Gammerman, Shafer, "Algorithmic learning in a random world", 2005; Clopper and Pearson,
     Biometrika 26 (1934), 404-413; Geifman and El-Yaniv, NeurIPS 2017 (arXiv 1705.08500).
     """
@@ -253,7 +253,7 @@ def choose_threshold(
 
 
 def error_bound(wrong: np.ndarray, answered: np.ndarray) -> np.ndarray:
-    """Return the one-sided Clopper-Pearson upper bound, at 99 %, of the error after `wrong` of `answered`."""
+    """Return the one-sided 99 % Clopper-Pearson upper bound of the error for `wrong` of `answered`."""
     try:
         from scipy.stats import beta
     except ImportError as error:
@@ -264,16 +264,16 @@ def error_bound(wrong: np.ndarray, answered: np.ndarray) -> np.ndarray:
 
 def _say_threshold(threshold: float | None, images: int, *, coverage: float | None, max_error: float | None) -> str:
     if coverage is None and max_error is None:
-        return "No threshold was asked for: it always answers."
+        return "No threshold was requested: the model always answers."
     aim = f"to answer {_percent(coverage)} of them" if max_error is None else f"for at most {_percent(max_error)} wrong"
     if threshold is not None:
         return f"The threshold was chosen on {images} validation images, {aim}."
     if max_error is None:
-        return "To answer every image needs no threshold."
+        return "Answering every image needs no threshold."
     needed = math.ceil(math.log(1 - _SURENESS) / math.log1p(-max_error))
     return (
-        f"No threshold could be chosen {aim}: {images} validation images do not prove it. It takes {needed} without "
-        f"a single wrong answer, so give more images or ask for less. It always answers."
+        f"No threshold could be chosen {aim}: {images} validation images do not prove it. That needs at least {needed} "
+        f"images without a single wrong answer: add images or relax the aim. The model always answers."
     )
 
 
@@ -282,13 +282,13 @@ def _percent(share: float) -> str:
 
 
 def confidences(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each image's confidence as float64, and whether its likeliest class is right."""
+    """Return each image's confidence as float64, and whether its top class is right."""
     probabilities, labels = _checked(probabilities, labels)
     return probabilities.max(1), probabilities.argmax(1) == labels
 
 
 def _just_below(confidence: float) -> float:
-    """Return a threshold that this confidence reaches, even where another batch changes its last bits."""
+    """Return a threshold that this confidence reaches, even if another batch size changes its last bits."""
     return round(max(0.0, float(confidence) - 1e-6), 6)
 
 
@@ -298,11 +298,11 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _checked(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays that fit each other; raises DataError where they do not, or are empty."""
+    """Return both as arrays; raise DataError if their shapes do not match or are empty."""
     values, labels = np.asarray(values, np.float64), np.asarray(labels)
     if values.ndim != 2 or labels.shape != values.shape[:1] or not values.size:
         raise DataError(
-            f"calibration needs [images, classes] with a label an image, and at least one; "
+            f"calibration needs values [images, classes] and a label per image, of at least one image; "
             f"got {values.shape} and {labels.shape}"
         )
     return values, labels

@@ -1,4 +1,4 @@
-"""What one would reach by guessing, and whether a model does better."""
+"""The accuracy of guessing, and whether a model is better."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from effnet.system.text import percent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MostFrequent:
-    """The class that most of the images have, and the share of them: the accuracy of always answering with it."""
+    """The most frequent class and its share of the images: the accuracy of always answering with it."""
 
     name: str
     share: float
 
 
 def most_frequent(labels: np.ndarray, class_names: tuple[str, ...]) -> MostFrequent:
-    """Return the most frequent class of int64 labels, of which there is at least one."""
+    """Return the most frequent class of int64 labels; there must be at least one label."""
     counts = np.bincount(labels, minlength=len(class_names))
     return MostFrequent(name=class_names[int(counts.argmax())], share=float(counts.max() / len(labels)))
 
@@ -29,13 +29,13 @@ def chance_sentence(
     labels: np.ndarray,
     balanced: tuple[float, tuple[float, float]] | None = None,
 ) -> str:
-    """Return a sentence if the accuracy, of this 95 % interval, may be that of guessing; otherwise an empty text.
+    """Return a warning if the accuracy, with this 95 % interval, may be that of guessing; otherwise an empty string.
 
-    Guessing is always giving the most frequent answer, which is right at least as often as any other that does not look
-    at the images. Images of one class alone cannot tell.
+    Guessing means always answering the most frequent class, the best constant answer. Images of a single class cannot
+    tell.
 
-    A model that makes `balanced` classes count alike is not measured by the most frequent one: its mean recall, of this
-    balanced accuracy and interval, is held against that of any guess, one over the number of classes in the labels.
+    A model that balances its classes is compared otherwise: `balanced`, its balanced accuracy and interval, is compared
+    with that of any guess, one over the number of classes in the labels.
     """
     classes = len(np.unique(labels))
     if classes < 2:

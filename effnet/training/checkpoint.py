@@ -1,4 +1,4 @@
-"""The state of a run on disk: one safetensors file, replaced whole, never a pickle."""
+"""Checkpoints: the state of a run in one safetensors file, replaced atomically, never a pickle."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeE
 
 
 def state_tensors(state: State) -> dict[str, Tensor]:
-    """Return every tensor that the rest of a run depends on, by name; they are not copied."""
+    """Return every tensor needed to resume a run, by name; they are not copied."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
     for number, moments in state.optimizer.state_dict()["state"].items():
@@ -33,27 +33,27 @@ def state_tensors(state: State) -> dict[str, Tensor]:
 
 
 def state_words(position: Position, state: State) -> dict[str, str]:
-    """Return what the rest of a run depends on beside tensors, as JSON."""
+    """Return the rest of the state needed to resume a run, as JSON."""
     return {"position": json.dumps(asdict(position)), "scaler": json.dumps(state.scaler.state_dict())}
 
 
 def save_checkpoint(folder: Path, position: Position, state: State, *, keep: int = 1) -> None:
-    """Write everything that the rest of a run depends on; the `keep` - 1 checkpoints before stay under their steps.
+    """Write everything needed to resume a run; keep the `keep` - 1 previous checkpoints, named by their steps.
 
-    Raises EffnetError where it cannot be written; the last checkpoint stays whole then.
+    Raises EffnetError if it cannot be written; the last checkpoint then stays intact.
     """
     if keep > 1:
         _number_last(folder, step=position.step)
     try:
         save_tensors(state_tensors(state), folder / CHECKPOINT, metadata=state_words(position, state))
     except EffnetError as error:
-        raise EffnetError(f"{error}. Make room, and go on with --resume") from error
+        raise EffnetError(f"{error}. Free some disk space and continue with --resume") from error
     for path in _earlier(folder)[keep - 1 :]:
         path.unlink()
 
 
 def _number_last(folder: Path, *, step: int) -> None:
-    """Give the newest checkpoint a second name that tells its step; the first will be replaced."""
+    """Give the newest checkpoint a second name with its step; the first name will be replaced."""
     try:
         with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
             last = json.loads(file.metadata()["position"])["step"]
@@ -64,7 +64,7 @@ def _number_last(folder: Path, *, step: int) -> None:
         return
     try:
         os.link(folder / CHECKPOINT, name)
-    except OSError:  # a file system without second names
+    except OSError:  # a file system without hard links
         os.replace(folder / CHECKPOINT, name)
 
 
@@ -74,9 +74,9 @@ def _earlier(folder: Path) -> list[Path]:
 
 
 def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) -> Position | None:
-    """Restore the last checkpoint in place and returns its position, or None where there is none.
+    """Restore the last checkpoint in place and return its position, or None if there is none.
 
-    Where it is damaged, the one before is taken, and `say` is told. Raises BundleError where none can be read, or
+    If it is damaged, the one before is used, and `say` gets a message. Raises BundleError if none can be read, or
     they belong to another network.
     """
     paths = [path for path in (folder / CHECKPOINT, *_earlier(folder)) if path.is_file()]
@@ -88,32 +88,32 @@ def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) 
             first = first or " ".join(str(error).split())[:200] or type(error).__name__
             continue
         if first is not None:
-            say(f"{paths[0]} cannot be resumed: {first}; going on from {path.name}, at step {position.step}")
+            say(f"{paths[0]} cannot be resumed: {first}; continuing from {path.name}, at step {position.step}")
         return position
     if first is None:
         return None
-    raise BundleError(f"the checkpoint {paths[0]} cannot be resumed: {first}; remove the folder to start anew")
+    raise BundleError(f"the checkpoint {paths[0]} cannot be resumed: {first}; remove the folder to start over")
 
 
 def trained_seconds(folder: Path) -> float:
-    """Return the seconds of training that the last checkpoint in `folder` has behind it; 0 without one."""
+    """Return the training time in seconds stored in the last checkpoint in `folder`; 0 without one."""
     try:
         with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
             return float(json.loads(file.metadata()["position"])["seconds"])
-    except _UNREADABLE:  # whoever resumes it says so
+    except _UNREADABLE:  # reported when the run is resumed
         return 0.0
 
 
 def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[str], None]) -> Position:
-    """Give every process the first one's state, as its last checkpoint has it where there is one.
+    """Give every process the state of the first, restored from its last checkpoint if there is one.
 
     Returns the position. Only the first process reads `folder`. Raises BundleError as load_checkpoint_ does.
     """
     position = (load_checkpoint_(folder, state, say=say) if ranks.main else None) or Position()
     if position.step and position.processes != ranks.size:
         say(
-            f"This run was begun by {position.processes} process(es) and goes on with {ranks.size}: norms and dropout "
-            "fall differently now, so its results are not exactly those of either"
+            f"This run began with {position.processes} process(es) and continues with {ranks.size}: BatchNorm "
+            "statistics and dropout now differ, so its results match neither number of processes exactly"
         )
     position.processes = ranks.size
     if ranks.size == 1:
@@ -125,13 +125,13 @@ def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[
 
 
 def load_best(folder: Path) -> dict[str, Tensor]:
-    """Return the weights that did best in the run of `folder`; raises BundleError where they cannot be read."""
+    """Return the best weights of the run in `folder`; raise BundleError if they cannot be read."""
     try:
         return safetensors.torch.load_file(folder / BEST)
     except _UNREADABLE as error:
         raise BundleError(
             f"{folder / BEST} must hold the best weights of this run; it cannot be read ({error}); remove the folder "
-            "to start anew"
+            "to start over"
         ) from error
 
 
@@ -143,7 +143,7 @@ def _restore_(path: Path, state: State) -> Position:
 
 
 def put_back_(state: State, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Position:
-    """Give the state these tensors, named as by state_tensors, and returns the position that `metadata` tells."""
+    """Load these tensors, named as by state_tensors, into the state and return the position in `metadata`."""
     position = Position(**json.loads(metadata["position"]))
     position.best_score = tuple(position.best_score)  # type: ignore[assignment]
     state.model.load_state_dict(_under(tensors, "model."))

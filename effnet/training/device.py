@@ -1,4 +1,4 @@
-"""The device that trains, and how images reach it."""
+"""The training device, and the transfer of images to it."""
 
 import ctypes
 import sys
@@ -17,10 +17,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @contextmanager
 def fast_arithmetic() -> Iterator[None]:
-    """While training: flushes denormal numbers to zero, and has glibc keep freed memory for the next step.
+    """Flush denormal numbers to zero and make glibc keep freed memory for the next step, inside the context.
 
-    Denormals make a CPU step many times slower and mean nothing to training; torch's own threads take the flag from
-    the one that starts them. Memory that is kept need not be asked for and cleared again.
+    Denormals slow a CPU step down many times and do not matter for training; torch's own threads inherit the flag from
+    the thread that starts them. Memory that is kept need not be allocated and cleared again.
     """
     _keep_freed_memory()
     torch.set_flush_denormal(True)
@@ -32,20 +32,20 @@ def fast_arithmetic() -> Iterator[None]:
 
 def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    if mallopt is not None:  # other C libraries have none
+    if mallopt is not None:  # other C libraries lack it
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def pick_device() -> torch.device:
-    """Return the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
+    """Return the fastest available device: CUDA, Apple's MPS, or the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def memory_mb(device: torch.device) -> float:
-    """Return the most memory that CUDA has allocated or, elsewhere, what the process holds now, in 10^6 bytes."""
+    """Return CUDA's peak allocated memory or, elsewhere, the resident memory of the process, in 10^6 bytes."""
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else resident_mb()
 
 
@@ -62,7 +62,7 @@ def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """Return uint8 [batch, C, R, R] as normalised float of the same shape, channels last."""
     x = pixels.permute(0, 2, 3, 1).contiguous().float().div_(255)
-    # Of a whole row at once: the three values alone would make loops of three steps.
+    # A whole row at once: three values alone would make loops of three steps.
     width = x.shape[2]
     mean, std = (torch.tensor(values, device=x.device).repeat(width) for values in (preprocess.mean, preprocess.std))
     x.view(*x.shape[:2], -1).sub_(mean).div_(std)

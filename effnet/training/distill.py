@@ -1,4 +1,4 @@
-"""Learning from a teacher: any bundle whose classes are the data set's."""
+"""Knowledge distillation from a teacher: any bundle with the classes of the data set."""
 
 import hashlib
 import os
@@ -36,12 +36,12 @@ def make_loss(
     labels: np.ndarray | None = None,
     device: torch.device | None = None,
 ) -> LossFn:
-    """Return the loss of a recipe for a student that takes images as `preprocess` makes them.
+    """Return the loss of a recipe for a student whose images are preprocessed by `preprocess`.
 
     int64 `labels` [images] are those of training; only a recipe that balances classes needs them.
 
-    Raises BundleError where the teacher cannot be read, InputError where it was not taught these classes, or where
-    its answers cannot be kept as the recipe asks.
+    Raises BundleError if the teacher cannot be read, InputError if it has other classes, or if its logits cannot be
+    cached as the recipe requests.
     """
     plan, number = recipe.loss, len(class_names)
     labels = np.empty(0, np.int64) if labels is None else labels
@@ -63,18 +63,18 @@ def make_loss(
 
 
 def read_teacher(folder: str | os.PathLike[str], *, class_names: Sequence[str], channels: int) -> ModelConfig:
-    """Return the config of a teacher's bundle; raises InputError unless it knows these classes and channels."""
+    """Return the config of a teacher's bundle; raise InputError unless it has these classes and channels."""
     config = read_config(folder)
     if config.class_names != tuple(class_names):
         raise InputError(
             f"the classes of the teacher must be those of the data set, in its order; {os.fspath(folder)} has "
-            f"{_names(config.class_names)}, the data set {_names(class_names)}: name another loss.teacher, or train "
+            f"{_names(config.class_names)}, the data set {_names(class_names)}: set another loss.teacher, or train "
             "it on this data set"
         )
     if config.preprocess.channels != channels:
         raise InputError(
             f"the teacher must take as many channels as the student; {os.fspath(folder)} takes "
-            f"{config.preprocess.channels}, the student {channels}: give --channels, or name another loss.teacher"
+            f"{config.preprocess.channels}, the student {channels}: give --channels, or set another loss.teacher"
         )
     return config
 
@@ -85,21 +85,21 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _check_kept(recipe: Recipe) -> None:
-    """Raise InputError where loss.teacher_views asks for what cannot be kept."""
+    """Raise InputError if loss.teacher_views needs a cache that the rest of the recipe rules out."""
     if not recipe.loss.teacher_views:
         return
     if recipe.loss.feature_weight:
         raise InputError(
-            "loss.teacher_views keeps answers and no maps, which loss.feature_weight needs; set one of them"
+            "loss.teacher_views caches logits only, but loss.feature_weight needs feature maps; set one of them"
         )
     plain, plan = Augment(), recipe.augment
     names = ("policy", "rotation", "jitter", "erasing", "mixup", "cutmix")
     fresh = [f"augment.{name}" for name in names if getattr(plan, name) != getattr(plain, name)]
     fresh += [f"stages.{name}" for name in ("mixup", "cutmix") if any(getattr(stage, name) for stage in recipe.stages)]
     if fresh:
-        verb = "draws" if len(fresh) == 1 else "draw"
+        verb = "changes" if len(fresh) == 1 else "change"
         raise InputError(
-            f"loss.teacher_views needs views that come back; {', '.join(fresh)} {verb} anew at every step: "
+            f"loss.teacher_views needs views that repeat; {', '.join(fresh)} {verb} them at every step: "
             "turn it off, or set loss.teacher_views 0"
         )
 
@@ -113,13 +113,14 @@ def distillation(
     terms: Terms = ALIKE,
     shift: Tensor | None = None,
 ) -> LossFn:
-    """Return (1 - w) * loss of the labels + w * T^2 * KL(teacher's answers at T from the student's at T) + f * looks.
+    """Return the loss (1 - w) * label loss + w * T^2 * KL(teacher at T || student at T) + f * attention loss.
 
-    w is `teacher_weight`, T `temperature`, f `feature_weight`; the factor T^2 keeps the size of the gradients, and
-    looks is attention_loss, left out where f is 0. Both see the same images, mixed ones too; the teacher gets them as
-    `teacher_preprocess` has them, and learns nothing. Sources: Hinton et al. 2015, section 2; Beyer et al. 2022 (the
-    same views for both). `terms` are those of the labels' loss; `shift` [classes] is what the teacher's logits have too
-    much of the class frequencies, beside the student's. Raises InputError where maps are asked of what is no Network.
+    w is `teacher_weight`, T `temperature`, f `feature_weight`; the factor T^2 keeps the scale of the gradients, and
+    attention_loss is left out if f is 0. Both see the same images, mixed ones too; the teacher's are renormalised and
+    resized to `teacher_preprocess`, and it is not trained. Sources: Hinton et al. 2015, section 2; Beyer et al. 2022
+    (the same views for both). `terms` are those of the label loss; `shift` [classes] is subtracted from the teacher's
+    logits: the class frequencies that they contain beyond the student's. Raises InputError if f needs the feature maps
+    of a module that is no Network.
     """
     teacher.eval()
     ask = keeping_answers(teacher) if plan.teacher_views else teacher
@@ -151,17 +152,18 @@ def distillation(
 
 def _network(module: nn.Module) -> Network:
     if not isinstance(module, Network):
-        raise InputError(f"loss.feature_weight needs networks that effnet.build made; got {type(module).__name__}")
+        raise InputError(f"loss.feature_weight needs networks made by effnet.build; got {type(module).__name__}")
     return module
 
 
 def attention_loss(maps: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
-    """Return how differently two networks look at images: 0 for alike, at most 2 for nothing in common.
+    """Return the attention-transfer loss of two networks: 0 for equal attention, at most 2 for nothing in common.
 
-    `maps` and `taught` are the stages' maps [batch, channels, height, width], of any widths and sizes. Where a map is
-    active is the sum of its squares over the channels, of length 1 an image; the loss is the squared distance of
-    these, the mean over images and pairs of stages. It has no weights of its own, so that widths do not matter. Of
-    every run of maps of one size the last counts; these are paired from the end backwards, and the teacher's resized.
+    `maps` and `taught` are the stages' feature maps [batch, channels, height, width], of any widths and sizes. The
+    attention map is the mean of squares over the channels, normalised to length 1 per image; the loss is the squared
+    distance of two attention maps, the mean over images and pairs of stages. It has no parameters, so widths do not
+    matter. Of consecutive feature maps of one size the last counts; these are paired from the end backwards, and the
+    teacher's are resized.
     Source: Zagoruyko & Komodakis 2017, eq. 2 with the sum of squares, there without the square of the distance.
     """
     pairs = list(zip(reversed(_last_of_each_size(maps)), reversed(_last_of_each_size(taught)), strict=False))
@@ -169,13 +171,13 @@ def attention_loss(maps: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
 
 
 def _last_of_each_size(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Return of every run of maps of one size the last."""
+    """Return the last of every run of feature maps of one size."""
     following = [*(found.shape[-1] for found in maps[1:]), 0]
     return [found for found, side in zip(maps, following, strict=True) if found.shape[-1] != side]
 
 
 def _look(found: Tensor, *, size: Sequence[int] | None = None) -> Tensor:
-    """Return where a map is active, [batch, height * width], of length 1."""
+    """Return the attention map of a feature map, [batch, height * width], of length 1."""
     energy = found.float().square().mean(1, keepdim=True)
     if size is not None and tuple(size) != tuple(energy.shape[-2:]):
         energy = functional.interpolate(energy, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
@@ -183,10 +185,10 @@ def _look(found: Tensor, *, size: Sequence[int] | None = None) -> Tensor:
 
 
 def keeping_answers(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return a function like `teacher` that runs it once for every image and then knows its answer.
+    """Return a function like `teacher` that runs it once per image and caches its logits.
 
-    Images [batch, channels, R, R] are told apart by their pixels, so that an answer never belongs to another view.
-    The answers are kept in memory, num_classes * 4 bytes each.
+    Images [batch, channels, R, R] are identified by a hash of their pixels, so that logits never belong to another
+    view. The logits stay in memory, num_classes * 4 bytes per image.
     """
     known: dict[bytes, Tensor] = {}
 
@@ -203,7 +205,7 @@ def keeping_answers(teacher: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def as_input(images: Tensor, source: Preprocess, target: Preprocess) -> Tensor:
-    """Return images [batch, channels, R, R] that `source` normalised as `target` has them, of its resolution."""
+    """Return images [batch, channels, R, R], normalised by `source`, renormalised and resized to `target`."""
     if (source.mean, source.std) != (target.mean, target.std):
         mean, std, other_mean, other_std = (
             torch.tensor(values, device=images.device)[:, None, None]

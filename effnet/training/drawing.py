@@ -1,4 +1,4 @@
-"""Images for a journal, drawn by numpy and Pillow: a sheet of what a batch holds, a confusion matrix."""
+"""Figures for TensorBoard, drawn with numpy and Pillow: a sheet of a batch's images, a confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 2
-# Small images are enlarged until a sheet is about this wide, in pixels, or until one pixel is this many.
+# Small images are enlarged until a sheet is about this wide, in pixels, or by at most this factor.
 _SHEET_WIDTH, _MOST_ZOOM = 640, 8
 _NAMED_CLASSES, _COUNTED_CLASSES, _MATRIX_SIDE = 40, 20, 640
 _LONGEST_NAME, _TEXT_SIZE = 18, 12
@@ -18,7 +18,7 @@ _RIGHT, _WRONG = np.array((0, 114, 178)), np.array((213, 94, 0))
 def image_sheet(images: np.ndarray, *, columns: int = 8) -> np.ndarray:
     """Return images uint8 [N, H, W, C] side by side on white, uint8 [height, width, 3].
 
-    Shown are the first three channels or, of fewer than three, the first in grey; small images are enlarged.
+    The first three channels are shown or, of fewer than three, the first in grey; small images are enlarged.
     """
     shown = images[..., :3] if images.shape[3] >= 3 else np.repeat(images[..., :1], 3, axis=3)
     number, height, width = shown.shape[:3]
@@ -37,7 +37,7 @@ def image_sheet(images: np.ndarray, *, columns: int = 8) -> np.ndarray:
 def confusion_image(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Return a confusion matrix [true, predicted] of counts as an image, uint8 [height, width, 3].
 
-    Shades are shares of a true class. Up to 20 classes the counts are written in, and up to 40 the classes are named.
+    Shades are shares of a true class. Up to 20 classes the cells show counts, and up to 40 the axes show class names.
     """
     number = len(counts)
     cell = max(4, min(48, _MATRIX_SIDE // number))
@@ -61,7 +61,7 @@ def _write_counts_(matrix: Image.Image, counts: np.ndarray, shares: np.ndarray, 
 
 
 def _framed(matrix: Image.Image, class_names: Sequence[str], *, cell: int) -> Image.Image:
-    """Return the matrix with what its rows and columns are, the true classes at the left, the predicted ones above."""
+    """Return the matrix with its labels: the true classes at the left, the predicted ones above."""
     font = ImageFont.load_default(min(_TEXT_SIZE, cell))
     names = [_short(name) for name in class_names]
     longest = max((int(font.getlength(name)) for name in names), default=0)
@@ -85,7 +85,7 @@ def _framed(matrix: Image.Image, class_names: Sequence[str], *, cell: int) -> Im
             draw.text((edge + middle, edge - 5), name, fill=_INK, font=font, anchor="mb")
         else:
             ImageDraw.Draw(above).text((0, middle), name, fill=_INK, font=font, anchor="lm")
-    if not upright:  # turned to the left, what stood below stands further right: the order of the columns
+    if not upright:  # rotated to the left, lower rows move further right: the order of the columns
         canvas.paste(above.rotate(90, expand=True), (edge, edge - above.width - 2))
     return canvas
 

@@ -1,4 +1,4 @@
-"""The exported file scored on labelled images, in ONNX Runtime; no torch."""
+"""Evaluation of the exported file on labelled images, in ONNX Runtime; no torch."""
 
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +24,7 @@ _WORST_MISTAKES = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
-    """How well one class is found: of those named so, and of those that are so; `support` images."""
+    """Precision, recall and F1 of one class, which has `support` images."""
 
     name: str
     precision: float
@@ -35,7 +35,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """One image that was named wrong, and how sure the model was; `index` is its place in the split."""
+    """One misclassified image and the model's confidence; `index` is its place in the split."""
 
     index: int
     source: str
@@ -46,7 +46,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What a threshold gives: the share of images answered, and of those the share wrong, None without any."""
+    """The effect of a threshold: the share of images answered, and the error among them, None if none is."""
 
     threshold: float
     coverage: float
@@ -55,7 +55,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sureness:
-    """How well probabilities say how often they are right.
+    """How well calibrated the probabilities are.
 
     `ece` is the expected calibration error over 15 bins of equal width, `nll` the negative log-likelihood in nats,
     `reliability` the bins that are not empty.
@@ -68,7 +68,7 @@ class Sureness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clean:
-    """The result without the `leaked` images, which training has as good as seen; None if there are no others."""
+    """The result without the `leaked` images, copies of which training has seen; None if there are no others."""
 
     leaked: int
     images: int
@@ -80,15 +80,15 @@ class Clean:
 class Score:
     """The result on one split.
 
-    `confidence` is the 95 % Wilson interval of the accuracy, right for few images and when all are right; `bootstrap`
+    `confidence` is the 95 % Wilson interval of the accuracy, valid for few images and if all are right; `bootstrap`
     the 95 % percentile interval of 2,000 resamplings of the images. `balanced_accuracy` is the mean recall of the
     classes that have images, `balanced_bootstrap` its interval from the same resamplings; `lowest` is the class of
-    the lowest recall, None where that is within 5 points of the accuracy. `most_frequent` is what one would guess;
-    `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the images
-    that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
-    class][predicted class]; `mistakes` come most confident first. `uncalibrated` is what `sureness` would be without
-    the temperature. `risk_coverage` holds (threshold, share of images answered, share of those wrong), `aurc` the
-    area under it; `answered` is None without a threshold, `unknown` where no such images were given.
+    the lowest recall, None if that is within 5 percentage points of the accuracy. `most_frequent` is the best constant
+    guess; `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the
+    images that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
+    class][predicted class]; `mistakes` come most confident first. `uncalibrated` is `sureness` without the
+    temperature. `risk_coverage` holds (threshold, coverage, risk), `aurc` is the area under it; `answered` is None
+    without a threshold, `unknown` if no such images were given.
     """
 
     images: int
@@ -128,8 +128,8 @@ def evaluate(
     """Score the bundle's ONNX file on `split`, whose labels index the bundle's class names.
 
     `unknown_from` is a folder of images of none of the classes, to measure how many are rejected. `leaked` are the
-    paths or names of images that training has as good as seen: accuracy is given without them as well. `progress`
-    hears of images done and in all. Raises DataError where the split or that folder is empty.
+    paths or names of images of which training has seen copies: accuracy is given without them as well. `progress`
+    is called with the images done and in all. Raises DataError if the split or that folder is empty.
     """
     probabilities, indices = predict_split(predictor, split, progress=progress)
     config = predictor.config
@@ -163,8 +163,8 @@ def score(
 ) -> Score:
     """Return the score of `probabilities` [images, classes] against the labels of the split at `indices`.
 
-    By default the rows are those of the whole split, in order. The probabilities have `temperature` in them;
-    `balanced` says that the model makes rare classes count as much as frequent ones.
+    By default the rows are those of the whole split, in order. The probabilities include `temperature`;
+    `balanced` says that the model was trained to balance its classes.
     """
     indices = np.arange(len(split)) if indices is None else indices
     labels = split.labels[indices]
@@ -219,15 +219,15 @@ def _clean(is_right: np.ndarray, names: Sequence[str], leaked: Collection[str]) 
 
 
 def warnings_of(score: Score) -> list[str]:
-    """Return what whoever uses the model must know first: it is at chance level, or its test images leak."""
+    """Return the warnings that users of the model must see first: it is at chance level, or its test images leak."""
     return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
 
 
 def clean_sentence(clean: Clean) -> str:
-    """Say what the accuracy is without the images that leak."""
+    """Return a sentence on the accuracy without the images that leak."""
     images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
     if clean.accuracy is None or clean.confidence is None:
-        return f"All {images}. No accuracy without them can be told."
+        return f"All {images}. The accuracy without them is unknown."
     low, high = clean.confidence
     return (
         f"{images}. Without them the accuracy is {percent(clean.accuracy)} on {clean.images:,} images "
@@ -240,7 +240,7 @@ def rare_class_warning(
 ) -> list[str]:
     """Return a sentence on a class that is rare in training and missed far more often than others, if there is one.
 
-    `balanced` says that rare classes counted for more already.
+    `balanced` says that training already balanced the classes.
     """
     found = score.lowest
     if found is None:
@@ -252,16 +252,16 @@ def rare_class_warning(
         return []
     advice = "more images of it would help most" if balanced else f"{BALANCE_ADVICE}, at some cost to the frequent ones"
     return [
-        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are named right, "
-        f"beside {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training images: "
-        f"{advice}."
+        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are classified "
+        f"correctly, against {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training "
+        f"images: {advice}."
     ]
 
 
 def _by_class(
     labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[ClassScore, ...]]:
-    """Return the confusion matrix [true][predicted] and each class's score; a share of no image is 0."""
+    """Return the confusion matrix [true][predicted] and each class's score; a share of no images is 0."""
     number = len(class_names)
     counts = np.bincount(labels * number + predicted, minlength=number * number).reshape(number, number)
     right, support, named = counts.diagonal(), counts.sum(1), counts.sum(0)

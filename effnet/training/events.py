@@ -1,4 +1,4 @@
-"""What a training run tells whoever listens."""
+"""Events that a training run sends to its listener."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a listener hears after a training step.
+    """The event after a training step.
 
-    `memory_mb`, in 10^6 bytes, is the most that CUDA has allocated or, on a CPU, what the process holds now.
+    `memory_mb`, in 10^6 bytes, is CUDA's peak allocated memory or, on a CPU, the resident memory of the process.
     """
 
     epoch: int
@@ -25,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochEnd:
-    """What a listener hears after an epoch; also a line of metrics.jsonl. `epoch` counts from 1.
+    """The event after an epoch; also a line of metrics.jsonl. `epoch` counts from 1.
 
     `val_balanced_accuracy` is the mean recall of the classes in validation.
     """
@@ -42,7 +42,7 @@ class EpochEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
-    """What a listener hears where something is not as it should be, and training goes on all the same."""
+    """A warning; training continues."""
 
     text: str
 

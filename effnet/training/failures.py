@@ -1,4 +1,4 @@
-"""How a run ends that cannot go on: what it leaves behind, and what it says."""
+"""Failures of training: diverged runs, the files they leave and their errors."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def give_up(
     rate: float,
     folder: Path,
 ) -> EffnetError:
-    """Keep the weights, and the batch that no longer gave finite numbers on them; returns what to raise."""
+    """Save the weights and the batch on which numbers stopped being finite; return the error to raise."""
     path = folder / DIVERGED
     batch = {"batch.images": torch.from_numpy(images), "batch.labels": torch.from_numpy(labels)}
     metadata = {"position": json.dumps(asdict(position)), "culprit": stepped.culprit}
@@ -41,23 +41,23 @@ def give_up(
     half = ", or train.precision float32 or bfloat16" if state.scaler.is_enabled() else ""
     return EffnetError(
         f"{what} at step {position.step + 1} of epoch {position.epoch + 1}, at learning rate {rate:.2g}; use a lower "
-        f"one (train.lr is {recipe.train.lr:g}){half}. Looked at layer by layer, {stepped.culprit}. The weights before "
+        f"one (train.lr is {recipe.train.lr:g}){half}. Checked layer by layer, {stepped.culprit}. The weights before "
         f"that step and its batch are in {path}; the last checkpoint is in {folder}"
     )
 
 
 def exploded(position: Position, *, recipe: Recipe, rate: float) -> EffnetError:
-    """Return what to raise where the loss has been far above that of guessing for long."""
+    """Return the error to raise if the loss has been far above that of guessing for long."""
     return EffnetError(
-        f"training diverges: up to step {position.step} of epoch {position.epoch + 1} the loss has been, for "
-        f"{position.high_steps} steps on end, more than ten times that of guessing (it began at "
+        f"training diverges: at step {position.step} of epoch {position.epoch + 1} the loss had been more than ten "
+        f"times that of guessing for {position.high_steps} consecutive steps (it began at "
         f"{position.first_loss:.3g}), at learning rate {rate:.2g}; use a lower one (train.lr is {recipe.train.lr:g}) "
         "and a new folder"
     )
 
 
 def check_finite(found: Validated, *, position: Position, recipe: Recipe) -> None:
-    """Raise EffnetError where validation gave no finite loss."""
+    """Raise EffnetError if the validation loss is not finite."""
     if not math.isfinite(found.loss):
         raise EffnetError(
             f"the validation loss became {found.loss} after epoch {position.epoch + 1}: the averaged weights overflow; "

@@ -1,4 +1,4 @@
-"""`--batch auto`: as many images at once as the memory holds, with the effective batch as it was."""
+"""`--batch auto`: the largest micro-batch that fits in memory, with the batch size unchanged."""
 
 import dataclasses
 import math
@@ -11,18 +11,19 @@ from effnet.errors import EffnetError
 from effnet.training.memory import MemoryNeed, training_memory
 from effnet.training.recipe import Recipe
 
-# The share of the memory at hand that a prediction may fill: the largest error that was seen, and something for others.
+# The share of the available memory that a prediction may fill: leaves room for the largest prediction error seen, and
+# for other processes.
 SHARE = 0.75
 
 Predict = Callable[[Recipe, int], MemoryNeed]
-"""What a recipe without stages needs at a resolution."""
+"""Returns the memory that a recipe without stages needs at a resolution."""
 Attempt = Callable[[Recipe, int], None]
-"""Trains one step of a recipe without stages at a resolution; raises MemoryError where it does not fit."""
+"""Trains one step of a recipe without stages at a resolution; raises MemoryError if it does not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """A recipe that fits into the memory, and what to say of it."""
+    """A recipe that fits in memory, and a sentence about it."""
 
     recipe: Recipe
     sentence: str
@@ -38,11 +39,11 @@ def fit_batch(
     heap: bool = True,
     attempt: Attempt | None = None,
 ) -> Fitted:
-    """Return `recipe` with the largest train.micro_batch that fits into `available` bytes, in every stage its own.
+    """Return `recipe` with the largest train.micro_batch that fits in `available` bytes, one for each stage.
 
-    The batch of a step stays as it is. Where no two images fit (one, where norms keep their statistics) it is tried
-    with train.recompute. `attempt` then trains a step of each size that was found, and has it made smaller while
-    memory runs out. Raises EffnetError where nothing fits.
+    The batch size stays. If not even two images fit (one, if BatchNorm statistics are frozen), train.recompute is
+    tried. `attempt` then trains a step of each size that was found, which is reduced while memory runs out. Raises
+    EffnetError if nothing fits.
     """
 
     def predict(part: Recipe, side: int) -> MemoryNeed:
@@ -65,18 +66,18 @@ def _with_train(recipe: Recipe, **values: Any) -> Recipe:
 
 
 def _part(recipe: Recipe, images: int) -> Recipe:
-    """Return the recipe as it is in a stage of so many images at once."""
+    """Return the recipe of one stage with a micro-batch of `images`."""
     return dataclasses.replace(_with_train(recipe, micro_batch=images), stages=())
 
 
 def _possible(recipe: Recipe) -> list[int]:
-    """Return how many images the largest part of a step can have, the most first."""
+    """Return the possible sizes of the largest micro-batch of a step, in descending order."""
     batch, fewest = recipe.train.batch_size, 1 if recipe.train.frozen_norms else 2
     return sorted({math.ceil(batch / parts) for parts in range(1, max(1, batch // fewest) + 1)}, reverse=True)
 
 
 def _largest(recipe: Recipe, side: int, predict: Predict, attempt: Attempt | None, *, available: int) -> int:
-    """Return how many images of a step fit at once, 0 where not even the fewest do."""
+    """Return the largest micro-batch that fits, 0 if not even the smallest does."""
     failed = 0
     for images in _possible(recipe):
         part = _part(recipe, images)
@@ -95,7 +96,7 @@ def _largest(recipe: Recipe, side: int, predict: Predict, attempt: Attempt | Non
 
 
 def _with_sizes(recipe: Recipe, sizes: list[int]) -> Recipe:
-    """Return the recipe with a micro_batch for every stage, 0 where the whole batch fits."""
+    """Return the recipe with a micro_batch for every stage, 0 if the whole batch fits."""
     micro = [0 if size == recipe.train.batch_size else size for size in sizes]
     stages = tuple(
         dataclasses.replace(stage, micro_batch=size) for stage, size in zip(recipe.stages, micro, strict=False)
@@ -108,8 +109,8 @@ def _sentence(recipe: Recipe, sides: list[int], sizes: list[int], predict: Predi
     rows = [f"{size} at {side} pixels" for side, size in zip(sides, sizes, strict=True)]
     again = ", with train.recompute=stages" if recipe.train.recompute == "stages" else ""
     return (
-        f"Batches of {recipe.train.batch_size} images, at once {', '.join(rows)}{again}: "
-        f"about {_amount(fullest)} of the {_amount(available)} at hand"
+        f"Batches of {recipe.train.batch_size} images, in micro-batches of {', '.join(rows)}{again}: "
+        f"about {_amount(fullest)} of the {_amount(available)} available"
     )
 
 
@@ -117,9 +118,9 @@ def _too_little(recipe: Recipe, side: int, predict: Predict, available: int) -> 
     fewest = _possible(recipe)[-1]
     need = math.ceil(predict(_part(recipe, fewest), side).total / SHARE)
     return (
-        f"training must have about {_amount(need)} of memory for {fewest} images of {side} x {side} pixels at once, "
-        f"even with train.recompute=stages; {_amount(available)} are at hand: give a smaller --resolution or another "
-        "--model, or end what else takes memory"
+        f"training needs about {_amount(need)} of memory for {fewest} images of {side} x {side} pixels at once, "
+        f"even with train.recompute=stages; {_amount(available)} are available: give a smaller --resolution or another "
+        "--model, or end other processes that use memory"
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a number stopped being finite."""
+"""Finds the layer where numbers stop being finite."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,9 @@ class _Found(Exception):
 
 
 def first_not_finite(model: nn.Module, rerun: Callable[[], Tensor]) -> str:
-    """Return in words which layer's output, or else gradient, is the first that is not finite.
+    """Return a clause that names the first layer whose output, or else whose gradient, is not finite.
 
-    `rerun` is the same forward pass once more, up to the loss; it leaves the statistics of norms as they are.
+    `rerun` repeats the forward pass up to the loss; BatchNorm statistics are not changed.
     """
     names = {module: name for name, module in model.named_modules() if not list(module.children())}
 
@@ -41,7 +41,7 @@ def first_not_finite(model: nn.Module, rerun: Callable[[], Tensor]) -> str:
         for hook in hooks:
             hook.remove()
     if not loss.isfinite().all():
-        return "every layer's output is finite, the loss of them is not"
+        return "every layer's output is finite, but the loss is not"
     return _gradient(model)
 
 
@@ -50,12 +50,12 @@ def _output(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> str:
     if bad:
         return f"the {' and '.join(bad)} of layer {name} had stopped being finite before"
     if any(not tensor.isfinite().all() for tensor in inputs):
-        return f"what layer {name} is given is not finite: look at the images"
+        return f"the input of layer {name} is not finite: check the images"
     return f"the output of layer {name} is the first that is not finite"
 
 
 def _gradient(model: nn.Module) -> str:
-    """Name the layer nearest to the loss: gradients come from there."""
+    """Return a clause that names the layer nearest to the loss: gradients come from there."""
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     if not bad:
         return "every gradient is finite, but their norm is too large for float32"

@@ -1,4 +1,4 @@
-"""A linear head on the features of a frozen backbone: a convex problem, whose one solution is all but reached."""
+"""A linear probe: multinomial logistic regression on the features of a frozen backbone, a convex problem."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from effnet.measure.recall import by_class
 from effnet.training.balance import class_weights, held_out_weights, logit_offset
 from effnet.training.recipe import NOT_BALANCED, Balance
 
-# Strengths of the penalty on half the squared weights, beside the mean loss, the strongest first: each solution is the
-# start of the next. On the features of ImageNet backbones accuracy hardly depends on them; the loss does, and decides.
-# Stronger ones make no smaller file weights: the temperature, which is folded into them, takes back what they shrink.
+# Strengths of the L2 penalty (half the squared weights, against the mean loss), the strongest first: each solution is
+# the warm start of the next. On features of ImageNet backbones accuracy hardly depends on them; the loss does, and
+# decides. Stronger ones give no smaller weights in the file: the temperature, folded into them, undoes the shrinkage.
 PENALTIES = (1e-2, 1e-3)
 _MOST_ITERATIONS = 200
-# Channels of next to no spread, as a share of the largest, would be blown up by dividing by it. A floor of 3e-2 makes
-# weights smaller still (CIFAR images, enlarged: 2.0 for 19), but costs accuracy there, and 16 bits hold both alike.
+# Dividing by a standard deviation near 0 (as a share of the largest) would blow up a channel. A floor of 3e-2 gives
+# even smaller weights (enlarged CIFAR images: 2.0 instead of 19), but costs accuracy there, and fp16 holds both alike.
 _LEAST_SPREAD = 1e-3
 
 
@@ -24,8 +24,8 @@ _LEAST_SPREAD = 1e-3
 class Head:
     """A linear classifier: logits = features @ weight.T + bias; `weight` [classes, channels], `bias` [classes].
 
-    `penalty` is the one of those tried that the validation features chose, with these results there; 0 for a head that
-    was not fitted here.
+    `penalty` is the one chosen on the validation features, with these results there; 0 for a head that was not fitted
+    here.
     """
 
     weight: np.ndarray
@@ -36,7 +36,7 @@ class Head:
     val_balanced_accuracy: float
 
     def score(self, balance: Balance) -> tuple[float, float]:
-        """Return what tells a better head: a larger accuracy, then a smaller loss; with `balance`, balanced ones."""
+        """Return a key that is larger for a better head: accuracy, then minus the loss; balanced with `balance`."""
         return self.val_balanced_accuracy if balance.removed else self.val_accuracy, -self.val_loss
 
 
@@ -50,14 +50,14 @@ def train_head(
     penalties: Sequence[float] = PENALTIES,
     balance: Balance = NOT_BALANCED,
 ) -> Head:
-    """Return multinomial logistic regression on `features` [images, channels], standardised channel by channel.
+    """Return multinomial logistic regression on `features` [images, channels], standardised per channel.
 
-    With `balance` the bias is adjusted or the images are weighted, for `sample` and `weight` alike, which is what
-    samples come to on average; then the loss on the validation features is the one with the classes so balanced.
+    With `balance` the bias is adjusted or the images are weighted (for `sample` too, to which weights are equivalent
+    on average); the validation loss then balances the classes in the same way.
 
-    Of the `penalties` the strongest is taken whose loss on the validation features is within one standard error of the
-    least: what chance can explain is not worth larger weights, which fewer bits hold less well. The weights are given
-    back for features as they are. Raises DataError for a class without an image in `labels`.
+    The strongest of the `penalties` is chosen whose validation loss is within one standard error of the lowest: a gain
+    within chance is not worth larger weights, which quantize less well. The weights are returned for features that are
+    not standardised. Raises DataError for a class without an image in `labels`.
 
     Source of the rule: Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3.
     """
@@ -68,7 +68,7 @@ def train_head(
     absent = np.setdiff1d(np.arange(num_classes), labels)
     if len(absent):
         raise DataError(
-            f"a head needs an image of each of {num_classes} classes that can be read; there is none of class "
+            f"a head needs a readable image of each of {num_classes} classes; there is none of class "
             f"{', '.join(map(str, absent[:3]))} among {len(labels)}"
         )
     mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
@@ -91,14 +91,14 @@ def train_head(
         )
     best = min(heads, key=lambda head: head.val_loss)
     losses = _losses(val_features @ best.weight.T + best.bias, val_labels, val_weights)
-    # One image has no spread: the least loss decides then.
+    # A single image has no standard error: the lowest loss decides then.
     error = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.0
     within = [head for head in heads if head.val_loss <= best.val_loss + error]
     return max(within, key=lambda head: head.penalty, default=best)
 
 
 def _fit_quietly(model: object, features: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> None:
-    """Fit, without a warning where the last digits of a weakly penalised solution are not reached."""
+    """Fit, without a warning if the last digits of a weakly penalised solution do not converge."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -109,7 +109,7 @@ def _fit_quietly(model: object, features: np.ndarray, labels: np.ndarray, weight
 
 
 def _weights_of(model: object, mean: np.ndarray, spread: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and bias of a solution for features as they are, not standardised."""
+    """Return weight and bias of a solution for features that are not standardised."""
     scaled_weight, scaled_bias = model.coef_, model.intercept_  # type: ignore[attr-defined]
     if num_classes == 2:  # scikit-learn keeps one row, the difference of the two
         scaled_weight, scaled_bias = (
@@ -129,9 +129,9 @@ def scored_head(
     penalty: float = 0.0,
     val_weights: np.ndarray | None = None,
 ) -> Head:
-    """Return a classifier, [classes, channels] and [classes], with what it reaches on the validation features.
+    """Return a classifier, [classes, channels] and [classes], with its scores on the validation features.
 
-    `val_weights` [images] of mean 1 are for the loss.
+    `val_weights` [images] of mean 1 weight the loss.
     """
     logits = val_features @ weight.T + bias
     is_right = logits.argmax(1) == val_labels
@@ -155,9 +155,9 @@ def known_head(
     balance: Balance,
     removed: float,
 ) -> Head:
-    """Return a classifier of just these data, from whose answers `removed` of the class frequencies is taken already.
+    """Return the scored head of a classifier already trained on these data, with `removed` of the class frequencies.
 
-    What is missing to `balance`, or too much, is made up for in its bias; it is scored as `scored_head` does.
+    Its bias is corrected from `removed` to the frequencies that `balance` removes; `scored_head` scores it.
     """
     numbers = {"num_classes": len(bias)}
     if missing := balance.removed - removed:
@@ -167,7 +167,7 @@ def known_head(
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Return the cross-entropy of each image, [images], for logits [images, classes], by their weights if any."""
+    """Return the cross-entropy of each image, [images], for logits [images, classes], times its weight if any."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     losses = -log_probabilities[np.arange(len(labels)), labels]

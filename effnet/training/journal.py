@@ -1,4 +1,4 @@
-"""What a training run leaves for TensorBoard: curves, images of its batches, its confusion matrices."""
+"""TensorBoard events of a training run: curves, images of its batches, confusion matrices."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-# So many epochs show images of their first batch: rows of eight small ones, or of four that are wider than this.
+# The first epochs, this many, show images of their first batch: rows of eight, or of four if wider than _SMALL pixels.
 IMAGED_EPOCHS, _ROWS, _SMALL = 3, 4, 128
-# A curve over steps has about so many points, however long the run; a point takes about a millisecond of a busy core.
+# A curve over steps has about this many points, however long the run; a point takes about a millisecond of a busy core.
 _POINTS = 500
-# Events that may wait for the disk before training does.
+# Events that may wait for the disk before training waits.
 _WAITING = 1000
 
 
@@ -27,47 +27,47 @@ _WAITING = 1000
 class Journal:
     """The TensorBoard events of one run, all at the number of training steps done.
 
-    So that a resumed run can take back what it will do again, everything that belongs to a step not yet done is
-    written at a greater number than the checkpoint's.
+    Everything that belongs to a step after the checkpoint is written at a greater number than the checkpoint's, so that
+    a resumed run can purge the steps that it will repeat.
     """
 
     writer: "SummaryWriter"
     class_names: Sequence[str]
 
     def step(self, event: Step) -> None:
-        """Draw loss, learning rate, speed and memory over the steps."""
+        """Plot loss, learning rate, speed and memory over the steps."""
         if event.step % max(1, event.total_steps // _POINTS):
             return
         for key in ("loss", "learning_rate", "images_per_second", "memory_mb"):
             self.writer.add_scalar(f"step/{key}", getattr(event, key), event.step)
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
-        """Draw the results of an epoch, which ended after `step` steps."""
+        """Plot the results of an epoch, which ended after `step` steps."""
         names = ("epoch", "loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "learning_rate")
         for key in (*names, "images_per_second"):
             if (value := getattr(row, key)) is not None:
                 self.writer.add_scalar(f"epoch/{key}", value, step)
 
     def add_images(self, images: np.ndarray, *, step: int) -> None:
-        """Show images as training sees them, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""
+        """Add training images, uint8 [batch, R, R, C] before normalisation; `step` counts from 1."""
         columns = 8 if images.shape[2] <= _SMALL else 4
         sheet = image_sheet(images[: _ROWS * columns], columns=columns)
         self.writer.add_image("training images", sheet, step, dataformats="HWC")
 
     def confusion(self, counts: np.ndarray | None, which: Literal["best", "last"], *, step: int) -> None:
-        """Show the confusion matrix [true, predicted] of the validation split; None, of many classes, shows none."""
+        """Add the confusion matrix [true, predicted] of the validation split; None, for many classes, adds nothing."""
         if counts is not None:
             image = confusion_image(counts, self.class_names)
             self.writer.add_image(f"confusion/{which}", image, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Write what is waiting: a checkpoint must not know of steps that the journal lacks."""
+        """Write pending events: a checkpoint must not include steps that the journal lacks."""
         self.writer.flush()
 
 
 @contextmanager
 def open_journal(folder: Path, class_names: Sequence[str], *, purge_step: int) -> Iterator[Journal]:
-    """Yield the journal of the run in `folder`; what an earlier session wrote from `purge_step` on counts no more."""
+    """Yield the journal of the run in `folder`; discard the events of earlier sessions from `purge_step` on."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder / FOLDER, purge_step=purge_step, max_queue=_WAITING) as writer:

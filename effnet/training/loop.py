@@ -1,4 +1,4 @@
-"""Training: one loop, resumable at any step, the same on CPU however often it is interrupted."""
+"""The training loop: resumable at any step, with identical results on CPU however often it is interrupted."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -46,9 +46,9 @@ CHECKPOINT_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """The averaged weights of the best epoch, and how they came about.
+    """The averaged weights of the best epoch, and the history of the run.
 
-    `best_epoch` counts from 1; 0 are the weights that training began with, where they count and nothing was better.
+    `best_epoch` counts from 1; 0 means the initial weights, if train.start_counts is set and no epoch was better.
     """
 
     model: nn.Module
@@ -72,18 +72,18 @@ def train(
     deadline_seconds: float | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainResult:
-    """Train `model` in place and returns the averaged weights that did best on the validation split.
+    """Train `model` in place and return the averaged weights that scored best on the validation split.
 
-    Checkpoints, metrics.jsonl and TensorBoard events go to `folder`; where it holds a checkpoint of the same
-    run, training goes on from there, on CPU to the very same weights. Past `deadline_seconds` of training it
-    stops at the end of an epoch. At Ctrl-C, and in the command at SIGTERM and SIGHUP, it saves a checkpoint and raises
-    KeyboardInterrupt.
+    Checkpoints, metrics.jsonl and TensorBoard events go to `folder`; if it holds a checkpoint of the same
+    run, training resumes from it, on CPU to exactly the same weights. After `deadline_seconds` of training the epoch
+    is cut short, validated, and training stops. On Ctrl-C, and in the command on SIGTERM and SIGHUP, it saves a
+    checkpoint and raises KeyboardInterrupt.
 
-    Several processes share the steps where each calls this alike, with `ranks` of its own; the first one's weights,
-    checkpoint and clock count, only it writes, and only its `listener` hears anything.
+    Several processes share the steps if each makes this call, with its own `ranks`; the weights, checkpoint and clock
+    of the first count, only it writes files, and only its `listener` is called.
 
-    Raises EffnetError where numbers are no longer finite or the loss explodes, with what to do; InputError where
-    another run is in `folder`, or the recipe does not suit the network.
+    Raises EffnetError if numbers are no longer finite or the loss explodes, with advice; InputError if another process
+    trains in `folder`, or the recipe does not suit the network.
     """
     device = device or ranks.device or pick_device()
     listener = listener if listener and ranks.main else lambda event: None
@@ -99,7 +99,7 @@ def train(
 
 
 class _Run:
-    """The moving parts of one training run."""
+    """The state and the steps of one training run."""
 
     def __init__(
         self,
@@ -161,10 +161,10 @@ class _Run:
         )
 
     def _goes_on(self) -> str:
-        """Return what to say where a run is asked for more epochs than it began with."""
+        """Return the message for a run that is resumed with more epochs than it began with."""
         position, epochs = self.position, self.recipe.train.epochs
         return (
-            f"Going on behind epoch {position.epoch}, up to {epochs}: from here on the learning rate is that of a run "
+            f"Continuing after epoch {position.epoch} up to {epochs}: from here on the learning rate is that of a run "
             f"of {epochs} epochs, now {self._rate(position.step):.2g}"
         )
 
@@ -175,13 +175,13 @@ class _Run:
                 self._train_epoch(deadline_seconds)
                 row, confusion = self._end_epoch()
         except KeyboardInterrupt:
-            # The first Ctrl-C was held until between two steps; a second one may have cut a step in half.
+            # The first Ctrl-C was held until the end of a step; a second one may have interrupted a step.
             if self.interrupt.asked and not self.interrupt.insisted:
                 self._save()
             raise
         self.records.epoch(row, step=position.step)
         position.finished = position.verdict(self.recipe, deadline_seconds)
-        better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so this must be too
+        better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so the checkpoint must be too
         last = bool(position.finished)
         self.records.confusion(confusion, step=position.step, best=better, last=last)
         if better or last or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
@@ -191,20 +191,20 @@ class _Run:
     def _lap(self, met: Met) -> float:
         """Return the seconds since the last lap, by the first process's clock."""
         before, self.clock = self.clock, met.clock
-        return max(0.0, self.clock - before)  # a clock that is set back shall not give time away
+        return max(0.0, self.clock - before)  # a clock that is set back must not extend the deadline
 
     def _end_where(self, met: Met) -> None:
-        """End the run where a Ctrl-C has reached any process, as soon as all know of it."""
+        """End the run if any process got a Ctrl-C, as soon as all processes know."""
         self.interrupt.asked |= met.asked
         if met.asked or self.ranks.size == 1:
             self.interrupt.check()
 
     def _unless_asked(self, items: Iterable[Item]) -> Iterable[Item]:
-        """Return the items, which a Ctrl-C cuts short; several processes go through all, since they end together."""
+        """Return the items, cut short by a Ctrl-C; several processes finish all of them, since they end together."""
         return self.interrupt.between(items) if self.ranks.size == 1 else items
 
     def _score_start(self) -> None:
-        """Make the weights that training begins with its first result."""
+        """Validate the initial weights and record them as the first best."""
         found = validate(self.state.average, self.val(), self.preprocess, self.device, self.ranks)
         self.position.best_score = found.score(self.recipe)
         self.records.keep_best(self.state.average)
@@ -246,7 +246,7 @@ class _Run:
     def _give_up(
         self, stepped: Stepped, batches: Sequence[tuple[np.ndarray, np.ndarray]], recipe: Recipe, rate: float
     ) -> EffnetError:
-        """Return what to raise on the first process, and lets the others know of it."""
+        """Return the error to raise on the first process, and let the others know of it."""
         if not self.ranks.main:
             self.ranks.meet()
         images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
@@ -287,7 +287,7 @@ class _Run:
         self.listener(event)
 
     def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
-        """Validate the averaged weights, keeps them where they are the best, and counts the epoch."""
+        """Validate the averaged weights, save them if they are the best so far, and count the epoch."""
         position, average = self.position, self.state.average
         speed = position.images_per_second
         with self._precise_norms():
@@ -307,7 +307,7 @@ class _Run:
             val_loss=found.loss,
             val_accuracy=found.accuracy,
             val_balanced_accuracy=found.balanced_accuracy,
-            # Not the optimiser's own: one that was resumed right here has not been told it yet.
+            # Not read from the optimiser: right after resuming, its rate is not set yet.
             learning_rate=self._rate(position.step - 1),
             seconds=position.epoch_seconds,
             images_per_second=speed,
@@ -318,7 +318,7 @@ class _Run:
         return row, found.confusion
 
     def _precise_norms(self) -> AbstractContextManager:
-        """Return a context in which the averaged network has the statistics that the recipe asks for."""
+        """Return a context in which the averaged network has the BatchNorm statistics that the recipe requests."""
         if self.precise is None:
             return nullcontext()
         batches = (to_input(images, self.preprocess, self.device) for images, _ in self.precise())

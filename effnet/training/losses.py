@@ -16,7 +16,7 @@ _LEAST_REST = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixed:
-    """What was mixed into each image of a batch: the label of its `partner` and the own label's `weight`, [batch]."""
+    """The mix of each image of a batch: the label of its `partner`, and the `weight` of its own label, [batch]."""
 
     partner: Tensor
     weight: Tensor
@@ -26,7 +26,7 @@ class Mixed:
 class Batch:
     """Normalised images [batch, channels, height, width] and their labels, int64 [batch].
 
-    Where images were mixed, `labels` are those of the images that others were mixed into.
+    If images were mixed, `labels` are those of the images into which others were mixed.
     """
 
     images: Tensor
@@ -38,9 +38,9 @@ LossFn = Callable[[nn.Module, Batch], Tensor]
 
 
 def soft_targets(batch: Batch, *, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """Return what a batch's images show, float32 [batch, num_classes], each row of sum 1.
+    """Return the soft targets of a batch, float32 [batch, num_classes], each row of sum 1.
 
-    Mixed images show two classes by weight; `smoothing` of every row is shared out over all classes.
+    Mixed images have two classes by weight; `smoothing` of every row is spread over all classes.
 
     Source: Szegedy et al. 2016, section 7 (smoothing); Zhang et al. 2018, eq. 1 (mixing).
     """
@@ -53,10 +53,10 @@ def soft_targets(batch: Batch, *, num_classes: int, smoothing: float = 0.0) -> T
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How the classes' terms of softmax cross-entropy differ; without any they are alike.
+    """Class-dependent changes of softmax cross-entropy; none by default.
 
-    `offset` [classes] is added to the logits in training alone, so that the network's own are less it; `weights`
-    [classes] are factors, of mean 1 over the images; `gamma` is the focal loss's.
+    `offset` [classes] is added to the logits in training only, so that the network learns logits without it; `weights`
+    [classes] are factors, of mean 1 over the images; `gamma` is that of the focal loss.
     """
 
     offset: Tensor | None = None
@@ -70,7 +70,7 @@ ALIKE = Terms()
 def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: torch.device | None = None) -> Terms:
     """Return the terms of a recipe for training images of int64 `labels` [images].
 
-    Raises DataError where classes are to be balanced and one has no image.
+    Raises DataError if classes are to be balanced and one has no image.
     """
     balance, gamma = recipe.balance, recipe.loss.focal_gamma
     common = {"num_classes": num_classes, "strength": balance.strength}
@@ -84,7 +84,7 @@ def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: 
 
 
 def cross_entropy(label_smoothing: float = 0.0, terms: Terms = ALIKE) -> LossFn:
-    """Return the usual loss: softmax cross-entropy with smoothed labels, its `terms` alike or not."""
+    """Return softmax cross-entropy with label smoothing and class-dependent `terms`."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         return labels_loss(model(batch.images), batch, name="cross_entropy", smoothing=label_smoothing, terms=terms)
@@ -93,7 +93,7 @@ def cross_entropy(label_smoothing: float = 0.0, terms: Terms = ALIKE) -> LossFn:
 
 
 def binary_cross_entropy(label_smoothing: float = 0.0) -> LossFn:
-    """Return the loss that asks of each class on its own whether it is there, the mean over classes and images.
+    """Return binary cross-entropy of each class on its own, the mean over classes and images.
 
     Source: Wightman et al. 2021, section 2.2, as timm.loss.BinaryCrossEntropy with its defaults.
     """
@@ -105,7 +105,7 @@ def binary_cross_entropy(label_smoothing: float = 0.0) -> LossFn:
 
 
 def labels_loss(logits: Tensor, batch: Batch, *, name: LossName, smoothing: float, terms: Terms = ALIKE) -> Tensor:
-    """Return the loss `name` of logits [batch, classes] against what the images show, a scalar.
+    """Return the loss `name` of logits [batch, classes] against the targets of the batch, a scalar.
 
     `terms` are those of cross_entropy.
     """
@@ -119,7 +119,7 @@ def labels_loss(logits: Tensor, batch: Batch, *, name: LossName, smoothing: floa
     targets = soft_targets(batch, num_classes=logits.shape[1], smoothing=smoothing)
     if terms.gamma:
         return focal_loss(logits, targets, gamma=terms.gamma, weights=terms.weights)
-    # Of soft targets torch takes the mean over images, not over weights: batches may be parted at will.
+    # For soft targets torch takes the mean over images, not over weights: batches may be split at will.
     return functional.cross_entropy(logits, targets, weight=terms.weights)
 
 
@@ -130,7 +130,7 @@ def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float, weights: Tensor
     object detection", eq. 4 and 5, there for sigmoids.
     """
     log_p = functional.log_softmax(logits.float(), dim=1)
-    # Of a p of 1 the rest is 0, where a power below 1 has no finite slope.
+    # For p = 1 the rest is 0, where a power below 1 has no finite slope.
     rest = -torch.expm1(log_p).clamp_max(-_LEAST_REST)
     terms = targets * rest.pow(gamma) * log_p
     return -(terms if weights is None else terms * weights).sum(1).mean()

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, from the spec alone, without torch."""
+"""The memory of a training step, predicted from the spec alone, without torch."""
 
 import functools
 import math
@@ -12,25 +12,25 @@ from effnet.training.memory_walk import Peak
 from effnet.training.progressive import recipe_at
 from effnet.training.recipe import OptimizerName, Recipe
 
-# Copies of the weights that an optimiser keeps, and those that its step makes for a moment.
+# Copies of the weights that an optimiser keeps, and temporary copies that its step makes.
 _MOMENTS: dict[OptimizerName, int] = {"adamw": 2, "sgd": 1, "rmsprop_tf": 2, "lamb": 2}
 _STEP_COPIES: dict[OptimizerName, int] = {"adamw": 0, "sgd": 0, "rmsprop_tf": 2, "lamb": 2}
 _FLOAT = 4
-# What the heap of a process loses between freed pieces, for every byte of what stays (weights and their copies), of
-# what is kept from pass to pass, and of what comes and goes. Fitted to lite0, b0, v2_b0, b2 and resnet18 in 18 settings
-# with glibc; benchmarks/memory_prediction.py tests them on other networks.
+# Heap fragmentation per byte that stays (weights and their copies), that is kept from the forward to the backward pass,
+# and that is temporary. Fitted to lite0, b0, v2_b0, b2 and resnet18 in 18 settings with glibc;
+# benchmarks/memory_prediction.py tests them on other networks.
 _LOST_FIXED, _LOST_KEPT, _LOST_TEMPORARY = 0.27, 0.18, 0.9
-# Validation goes in batches of at most so many images.
+# The largest batch of validation.
 _MOST_EVALUATED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """What training holds at its fullest moment, in bytes.
+    """The peak memory of training, in bytes.
 
-    `weights` counts those of the network and its buffers, `average` their second copy, `batch` the images of a
-    whole step. `activations` is what one image keeps until the backward pass; `images` are in the network at once.
-    `temporary` is what a step needs for a moment beside that, `lost` what the heap of a process cannot use again.
+    `weights` are those of the network and its buffers, `average` their moving average, `batch` the images of a
+    whole step. `activations` are kept per image until the backward pass; `images` are in the network at once.
+    `temporary` memory comes on top for a moment of a step; `lost` is heap fragmentation.
     """
 
     weights: int
@@ -45,12 +45,12 @@ class MemoryNeed:
 
     @property
     def fixed(self) -> int:
-        """What does not depend on the number of images."""
+        """The part that does not depend on the number of images."""
         return self.weights + self.gradients + self.optimizer + self.average
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.fixed + self.batch + self.images * self.activations + self.temporary + self.lost
 
 
@@ -65,10 +65,10 @@ def training_memory(
 ) -> MemoryNeed:
     """Return the memory that `recipe` needs to train `spec`, with its train.micro_batch and train.recompute.
 
-    `fused` is whether the kernels of a CPU run, `element_bytes` the size of an element of a map: 2 under automatic
-    mixed precision. `heap` is whether maps lie in the heap of the process: on a CPU they do. `resolution` is the
-    spec's own by default; stages of the recipe are not looked at (`recipe_at`). Not counted are decoded images that
-    wait for their turn, and what Python and torch themselves take.
+    `fused` says whether the fused CPU kernels run, `element_bytes` is the size of an element of a feature map: 2 under
+    automatic mixed precision. `heap` says whether feature maps lie in the heap of the process, as on a CPU.
+    `resolution` is the spec's own by default; stages of the recipe are ignored (see `recipe_at`). Queued decoded images
+    and the memory of Python and torch themselves are not counted.
 
     Raises SpecError for an impossible resolution, InputError for an impossible element size.
     """
@@ -80,7 +80,7 @@ def training_memory(
     params, rule = _FLOAT * total.params, recipe.optimizer.name
     weights = params + _FLOAT * total.buffers
     kept = element_bytes * images * step.kept
-    # Beside the maps: the statistics that norms take of a batch, and the weights once more in half the bits.
+    # On top of the feature maps: the BatchNorm statistics of a batch, and a half-precision copy of the weights.
     cast = 0 if element_bytes == _FLOAT else element_bytes * total.params
     temporary = max(
         element_bytes * images * (step.most - step.kept) + _FLOAT * total.buffers + cast,
@@ -94,7 +94,7 @@ def training_memory(
         gradients=params,
         optimizer=_MOMENTS[rule] * params,
         average=weights,
-        # As bytes, as floats, and as floats once more where a part of them is mixed.
+        # As bytes, as floats, and as floats once more if images are mixed.
         batch=recipe.train.batch_size * spec.in_channels * side**2 * (1 + (2 if _mixes(recipe) else 1) * _FLOAT),
         activations=element_bytes * step.kept,
         images=images,
@@ -103,15 +103,15 @@ def training_memory(
     )
 
 
-@functools.lru_cache(maxsize=64)  # whoever looks for a batch that fits asks for many
+@functools.lru_cache(maxsize=64)  # the search for a batch that fits makes many calls
 def _peaks(spec: ArchSpec, resolution: int, fused: bool, recompute: bool) -> tuple[Peak, int]:
-    """Return what an image holds in a step, and the most that it holds in validation, in elements."""
+    """Return the peak of an image in a training step, and its peak in validation, in elements."""
     step = step_graph(spec, resolution=resolution, fused=fused, recompute=recompute)
     return step.training_peak(recompute=recompute), step_graph(spec, resolution=resolution, fused=False).forward_peak()
 
 
 def evaluation_batch(recipe: Recipe) -> int:
-    """Return in batches of how many images a run validates: where training takes few at once, so does validation.
+    """Return the batch size of validation: at most twice the micro-batch of training.
 
     Without gradients an image takes less than half of the memory.
     """
@@ -120,7 +120,7 @@ def evaluation_batch(recipe: Recipe) -> int:
 
 
 def largest_part(recipe: Recipe) -> int:
-    """Return how many images are at once in the network: the largest part that step.split_batch makes."""
+    """Return the largest micro-batch that step.split_batch makes."""
     count, most = recipe.train.batch_size, recipe.train.micro_batch
     parts = 1 if not most else math.ceil(count / most)
     if not recipe.train.frozen_norms:

@@ -1,20 +1,23 @@
-"""The operations of a training step, with what each keeps: nn/network.py and nn/fused/blocks.py without torch."""
+"""The operations of a training step and the tensors that each saves, as nn/network.py and nn/fused/blocks.py run them.
+
+Needs no torch.
+"""
 
 from effnet.arch.cost import layer_costs
 from effnet.arch.layers import INPUT, Layer, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.training.memory_walk import PADDED, Graph, Op
 
-# The activations whose derivative torch computes from what they return; the others keep what they were given.
+# The activations whose derivative torch computes from their output; the others save their input.
 _FROM_RESULT = frozenset({"relu", "sigmoid"})
-# The kinds of blocks that the fused kernels know.
+# The kinds of blocks that the fused kernels support.
 _FUSED = frozenset({"mbconv", "depthwise_separable", "fused_mbconv"})
 
 
 def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool = False) -> Graph:
-    """Return what a step does with one image: torch's operations or, where they know a block, the `fused` kernels.
+    """Return the graph of one image's step: torch's operations or, for supported blocks, the `fused` kernels.
 
-    With `recompute` stages are given maps, never ones whose norm is still to be applied.
+    With `recompute` the inputs of stages are complete feature maps, never ones whose BatchNorm is still to be applied.
     """
     rows = layer_costs(spec, resolution=resolution)
     elements = {row.name: row.out_channels * row.side**2 for row in rows}
@@ -30,24 +33,24 @@ def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool 
 
 
 class _Job:
-    """The graph of one network in the making."""
+    """The graph of one network under construction."""
 
     def __init__(self, spec: ArchSpec, graph: Graph, sides: dict[str, int]) -> None:
         self.spec, self.graph, self.sides = spec, graph, sides
-        # What a norm or its activation would return -> the map that it is still to be applied to.
+        # The output name of a pending BatchNorm or its activation -> the feature map to which it will be applied.
         self.waiting: dict[str, str] = {}
-        # What squeeze-and-excitation would return -> its map and gate.
+        # The output name of squeeze-and-excitation -> its feature map and gate.
         self.scaled: dict[str, tuple[str, ...]] = {}
 
     def known(self, name: str) -> bool:
-        """Return whether the fused kernels know the stem, block or head that a layer lies in."""
+        """Return whether the fused kernels support the stem, block or head that contains a layer."""
         words = name.split(".")
         if words[0] == "stages":
             return self.spec.stages[int(words[1])][int(words[2])].kind in _FUSED
         return not self.spec.stem.max_pool if words[0] == "stem" else bool(self.spec.head_channels)
 
     def plain(self, name: str, layer: Layer) -> None:
-        """Append a layer as torch has it."""
+        """Append a layer as torch computes it."""
         graph, (x, *others) = self.graph, layer.inputs
         self.apply(name, x)
         saves: tuple[str, ...] = ()
@@ -65,19 +68,19 @@ class _Job:
             case "mul":
                 saves = layer.inputs
             case "max_pool":
-                graph.elements[f"{name}.indices"] = 2 * graph.elements[name]  # of 64 bits
+                graph.elements[f"{name}.indices"] = 2 * graph.elements[name]  # int64
                 saves = (x, f"{name}.indices")
         reads = (x, *others)
         graph.ops.append(Op(name, reads, name, saves, passes=reads if layer.op == "add" else ()))
 
     def apply(self, reader: str, x: str) -> None:
-        """Append the norm and activation that wait to be applied, if any do."""
+        """Append the pending BatchNorm and activation, if there are any."""
         if x in self.waiting:
             found = self.waiting.pop(x)
             self.graph.ops.append(Op(reader, (found,), x, (found,)))
 
     def fused(self, name: str, layer: Layer, *, hold: bool) -> None:
-        """Append a layer as the kernels have it; with `hold` the norm of the stem waits for the first block."""
+        """Append a layer as the kernels compute it; with `hold` the first block applies the BatchNorm of the stem."""
         graph, x = self.graph, layer.inputs[0]
         place, _, last = name.rpartition(".")
         if layer.op == "norm":
@@ -112,7 +115,7 @@ class _Job:
             found = self.waiting.pop(x)
             size = self.graph.elements[found]
             self.graph.ops.append(Op(name, (found,), name, (found,), before=size, after=size))
-        else:  # padded on the way, without a copy
+        else:  # padded inside the kernel, without a copy
             self.graph.ops.append(Op(name, (x,), name, (x,)))
 
     def _adds(self, name: str) -> bool:

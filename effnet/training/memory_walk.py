@@ -1,4 +1,4 @@
-"""What is alive when: a step's operations walked forward and backward."""
+"""Liveness analysis: walks the operations of a step forward and backward to find its peak memory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from effnet.arch.layers import INPUT
 
 
 class Op(NamedTuple):
-    """One operation: the maps that it reads and writes, and those that it keeps for the backward pass.
+    """One operation: the feature maps that it reads and writes, and those that it saves for the backward pass.
 
-    `passes` are the maps whose gradient is the one that arrives, no new one. `before` and `after` are elements that
-    the operation needs for a moment, in the forward and in the backward pass.
+    `passes` are the inputs whose gradient is the incoming one, not a new tensor. `before` and `after` are temporary
+    elements that the operation needs in the forward and in the backward pass.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Op(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """Elements kept between the forward and the backward pass, and the most alive at any moment."""
+    """Elements kept between the forward and the backward pass, and the maximum alive at any moment."""
 
     kept: int
     most: int
@@ -33,21 +33,21 @@ class Peak:
 
 @dataclass(slots=True, kw_only=True)
 class Graph:
-    """The operations of one image's step in execution order, and the elements of every map."""
+    """The operations of one image's step in execution order, and the elements of every feature map."""
 
     elements: dict[str, int]
     ops: list[Op] = field(default_factory=list)
 
     def size(self, names: Iterable[str]) -> int:
-        """Return the elements of these maps together."""
+        """Return the sum of the elements of these feature maps."""
         return sum(self.elements[name] for name in names)
 
     def forward_peak(self) -> int:
-        """Return the most elements alive in a forward pass that keeps nothing."""
+        """Return the maximum of elements alive in a forward pass that saves nothing."""
         return self._forward(self.ops, set(), keep=False)
 
     def training_peak(self, *, recompute: bool) -> Peak:
-        """Return what a training step holds; with `recompute` stages keep their input only, and run twice."""
+        """Return the peak of a training step; with `recompute` stages keep only their input, and run twice."""
         parts = _parts(self.ops) if recompute else [(False, self.ops)]
         kept: set[str] = set()
         most = 0
@@ -65,7 +65,7 @@ class Graph:
         return Peak(kept=self.size(between), most=most)
 
     def _forward(self, ops: list[Op], kept: set[str], *, keep: bool) -> int:
-        """Return the most elements alive at once in the forward pass of `ops`, beside the maps already `kept`."""
+        """Return the maximum of elements alive in the forward pass of `ops`, including the feature maps `kept`."""
         last = _last_uses(ops)
         alive, most = set(ops[0].reads), 0
         for index, op in enumerate(ops):
@@ -76,7 +76,7 @@ class Graph:
         return most
 
     def _backward(self, ops: list[Op], kept: set[str]) -> int:
-        """Return the most elements alive at once from the last of `ops` to the first; others keep `kept`."""
+        """Return the maximum of elements alive from the last of `ops` to the first; other parts keep `kept`."""
         first: dict[str, int] = {}
         for index, op in enumerate(ops):
             for name in op.saves:
@@ -95,7 +95,7 @@ class Graph:
         return most
 
 
-# The image learns nothing, nor does its padded copy.
+# The image and its padded copy need no gradient.
 PADDED = ".padded"
 _NO_GRADIENT = (INPUT, f"stem.conv{PADDED}")
 
@@ -105,7 +105,7 @@ def _saved(ops: list[Op]) -> set[str]:
 
 
 def _parts(ops: list[Op]) -> list[tuple[bool, list[Op]]]:
-    """Return the operations in runs: what lies before the stages, each stage (True), and what follows them."""
+    """Return the operations in runs: those before the stages, each stage (True), and those after the stages."""
     parts: dict[str, list[Op]] = {}
     for op in ops:
         words = op.name.split(".")
@@ -116,7 +116,7 @@ def _parts(ops: list[Op]) -> list[tuple[bool, list[Op]]]:
 
 
 def _last_uses(ops: list[Op]) -> dict[str, int]:
-    """Return after which operation each map is let go: units and blocks hold what they were given to their end."""
+    """Return the operation after which each feature map is freed: units and blocks hold their inputs to their end."""
     ends = {scope: index for index, op in enumerate(ops) for scope in _scopes(op.name)}
     within = {op.writes: _scopes(op.name) for op in ops}
     last: dict[str, int] = {}
@@ -128,6 +128,6 @@ def _last_uses(ops: list[Op]) -> dict[str, int]:
 
 
 def _scopes(name: str) -> tuple[str, ...]:
-    """Return the unit and the block that a layer lies in."""
+    """Return the unit and the block that contain a layer."""
     words = name.split(".")
     return (".".join(words[:-1]) or name, ".".join(words[:3]) if words[0] == "stages" else words[0])

@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl, one an epoch."""
+"""The lines of metrics.jsonl, one per epoch."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,12 @@ METRICS = "metrics.jsonl"
 
 
 def rewrite_metrics(folder: Path, history: Iterable[Mapping[str, Any]]) -> None:
-    """Leave the lines of `history`: epochs that a checkpoint does not know of will be trained again."""
+    """Keep only the lines of `history`: epochs after the checkpoint will be trained again."""
     with written_whole(folder / METRICS) as beside:
         beside.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
 
 
 def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
-    """Add a line."""
+    """Append a line."""
     with named_errors(folder / METRICS), open(folder / METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: every image of a batch takes something of its neighbour, and of the neighbour's label."""
+"""Mixup and CutMix: every image of a batch is mixed with the next one, and so are their labels."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ from effnet.training.recipe import Augment
 
 
 def mix(batch: Batch, augment: Augment, *, seed: int, step: int, first: int = 0) -> Batch:
-    """Return the batch with its images mixed, or as it is where `augment` mixes nothing.
+    """Return the batch with its images mixed, or the batch unchanged if `augment` mixes nothing.
 
     Every image has a weight or a box of its own, and the next of the batch as its partner; a batch of one stays
-    as it is. Where mixup and cutmix are both on, a step takes one or the other for the whole batch. The same seed,
-    step and place `first` of the first image in the step mix alike.
+    unchanged. If mixup and cutmix are both on, a step uses one or the other for the whole batch. The same seed, step
+    and place `first` of the first image in the step give the same mix.
 
     Source: mixup, Zhang et al. 2018 (1710.09412), eq. 1; cutmix, Yun et al. 2019 (1905.04899), eqs. 1 and 2.
     """
@@ -38,9 +38,9 @@ def mix(batch: Batch, augment: Augment, *, seed: int, step: int, first: int = 0)
 
 
 def _cut(images: Tensor, partner: Tensor, weight: np.ndarray, middles: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Return images with a box of their partners' in place of their own, and the share of each that is left.
+    """Return images with a box taken from their partners, and the share of each image that is left.
 
-    A box of the area 1 - `weight` lies around a middle anywhere in the image; what stands out is cut off.
+    A box of the area 1 - `weight` has its centre anywhere in the image and is clipped at the edges.
     """
     height, width = images.shape[-2:]
     kept = np.ones(len(weight))

@@ -1,4 +1,4 @@
-"""Norms in training: statistics that stay, and statistics taken anew."""
+"""BatchNorm in training: frozen statistics, and recomputed ones."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,24 +13,23 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 
 def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return every norm of `model` that keeps statistics."""
+    """Return every BatchNorm layer of `model` that tracks statistics."""
     return [module for module in model.modules() if isinstance(module, _Norm) and module.running_mean is not None]
 
 
 def freeze_norms_(model: nn.Module) -> None:
-    """Have every norm use its statistics as they are, instead of those of the batch."""
+    """Make every BatchNorm layer use its running statistics instead of those of the batch."""
     for norm in norms_of(model):
         norm.eval()
 
 
 @contextmanager
 def precise_norms(model: nn.Module, batches: Iterable[Tensor], ranks: Ranks = ALONE) -> Iterator[None]:
-    """Inside, the norms' statistics are those of all of `batches`, normalised images, under the present weights.
+    """Recompute the BatchNorm statistics from all of `batches`, normalised images, for the duration of the context.
 
-    An average of the statistics that training leaves lags behind the weights. Source: Wu & Johnson 2021, "Rethinking
-    Batch in BatchNorm", section 3: the mean of the batches' means, and a variance that counts how these differ. Batches
-    weigh by their size. With frozen weights and without dropout, as in evaluation. Each process of `ranks` gives
-    batches of its own.
+    The running averages of training lag behind the weights. Source: Wu & Johnson 2021, "Rethinking Batch in BatchNorm",
+    section 3: the mean of the batch means, and a variance that includes their spread. Batches are weighted by their
+    size. Weights are frozen and dropout is off, as in evaluation. Each process of `ranks` gives batches of its own.
     """
     with scratch_buffers(model):
         _take_statistics_(model, batches, ranks)
@@ -50,7 +49,7 @@ def _take_statistics_(model: nn.Module, batches: Iterable[Tensor], ranks: Ranks)
     hooks = [norm.register_forward_pre_hook(counts[id(norm)]) for norm in norms]
     try:
         for images in batches:
-            if len(images) == 1:  # a last one, of which there may be no statistics
+            if len(images) == 1:  # the last batch; a single image may have no statistics
                 continue
             model(images)
             for norm, total in zip(norms, sums, strict=True):
@@ -69,7 +68,7 @@ def _take_statistics_(model: nn.Module, batches: Iterable[Tensor], ranks: Ranks)
 
 
 class _Count:
-    """Remembers how many values a channel has in what a norm is given."""
+    """Remembers how many values a channel has in the input of a BatchNorm layer."""
 
     values = 0
 
@@ -78,6 +77,6 @@ class _Count:
 
 
 def _add_(total: Tensor, norm: _Norm, count: int) -> None:
-    """Add count, sum and sum of squares of a batch, from the statistics that it left: torch's variance is unbiased."""
+    """Add count, sum and sum of squares of a batch, from its running statistics; torch's variance is unbiased."""
     mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double() * (count - 1) / count
     total += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])

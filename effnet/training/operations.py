@@ -1,10 +1,10 @@
-"""What policies do to images: Pillow's operations on whole batches of uint8, each image with a value of its own.
+"""Augmentation operations: Pillow's, on whole batches of uint8, each image with a value of its own.
 
-Images are uint8 [batch, channels, height, width] on any device; every function returns new ones. Where Pillow has
-the operation, pixels equal Pillow's, but for a level of rounding. Images with other than three channels are treated
-channel by channel; where a grey image is needed, it is the channels' mean.
+Images are uint8 [batch, channels, height, width] on any device; every function returns new ones. If Pillow has
+the operation, pixels equal Pillow's up to one level of rounding. Images with other than three channels are processed
+channel by channel; if a grey image is needed, it is the mean of the channels.
 
-They are our own because kornia 0.9's brightness adds and its contrast leaves out the mean, where the policies were
+They are our own because kornia 0.9's brightness adds and its contrast leaves out the mean, while the policies were
 searched with Pillow's, which scale and blend; its shears are 180 times the published value, in degrees; and its
 policies draw one operation for the whole batch.
 """
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# What is seen where there is no image (google/automl, efficientnetv2/autoaugment.py, replace_value).
+# The fill value outside the image (google/automl, efficientnetv2/autoaugment.py, replace_value).
 GREY = 128
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def operate(images: Tensor, name: str, values: Tensor) -> Tensor:
-    """Return `images` after the named operation, by `values` float32 [batch] on the same device."""
+    """Return `images` after the named operation, with `values` float32 [batch] on the same device."""
     return OPERATIONS[name](images, values)
 
 
@@ -36,7 +36,7 @@ def _invert(images: Tensor, values: Tensor) -> Tensor:
 
 
 def _posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest `bits` of every pixel; 8 and more keep all."""
+    """Keep the highest `bits` bits of every pixel; 8 or more keep all."""
     kept = bits.clamp(0, 8).to(torch.int32)
     masks = 256 - torch.bitwise_left_shift(torch.ones_like(kept), 8 - kept)
     return images & _each(masks.to(torch.uint8))
@@ -106,7 +106,7 @@ def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn counterclockwise around the middle."""
+    """Rotate counterclockwise around the centre."""
     cosine, sine = torch.cos(degrees * (math.pi / 180)), torch.sin(degrees * (math.pi / 180))
     height, width = images.shape[-2:]
     across = width / 2 * (1 - cosine) + height / 2 * sine
@@ -135,7 +135,7 @@ def _translate_y(images: Tensor, share: Tensor) -> Tensor:
 
 
 def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, f: Tensor) -> Tensor:
-    """Return what lies at (a x + b y + c, d x + e y + f), in pixels, for x, y of every image; bilinear, as Pillow's.
+    """Return the affine transform that samples (a x + b y + c, d x + e y + f), in pixels; bilinear, as Pillow's.
 
     The published policies took the nearest pixel (TensorFlow's) or bilinear and bicubic by chance (timm's).
     """
@@ -144,13 +144,13 @@ def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tenso
     across = torch.stack([a, b * (height / width), a + b * (height / width) + 2 * c / width - 1], 1)
     down = torch.stack([d * (width / height), e, d * (width / height) + e + 2 * f / height - 1], 1)
     grid = functional.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
-    # Zeros are read outside the images: shifted so that they mean grey.
+    # Zeros are sampled outside the images: pixels are shifted so that 0 is grey.
     moved = functional.grid_sample(images.float().sub_(GREY), grid, align_corners=False)
     return moved.add_(GREY + 0.5).clamp_(0, 255).to(torch.uint8)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return the grey image, [batch, 1, height, width], of integers as Pillow's mode L has them."""
+    """Return the grey image, [batch, 1, height, width], as Pillow's mode L rounds it."""
     if images.shape[1] != 3:
         return images.float().mean(1, keepdim=True).round_()
     red, green, blue = images.int().split(1, 1)
@@ -158,12 +158,12 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _blend(base: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    """Return base + factor (images - base), cut to 0..255 and rounded down."""
+    """Return base + factor (images - base), clipped to 0..255 and rounded down."""
     return torch.lerp(base.float(), images.float(), _each(factor)).clamp_(0, 255).to(torch.uint8)
 
 
 def _look_up(images: Tensor, table: Tensor) -> Tensor:
-    """Return every pixel's entry in its channel's table, integers [batch, channels, 256] that are cut to 0..255."""
+    """Return every pixel's entry in its channel's table, integers [batch, channels, 256] clipped to 0..255."""
     pixels = images.flatten(2).long()
     return table.clamp(0, 255).to(torch.uint8).gather(2, pixels).view(images.shape)
 

@@ -1,4 +1,4 @@
-"""The rules that move the weights."""
+"""Optimisers and their parameter groups."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ Groups = list[dict[str, Any]]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser, which decays kernels and matrices, biases where it says so, never norms.
+    """Return the recipe's optimiser; weight decay covers kernels and matrices, biases if requested, never BatchNorm.
 
-    Its groups carry `lr_scale`, the factor that the recipe's layer decay gives to their depth.
+    Its groups carry `lr_scale`, the factor of the recipe's layer decay at their depth.
     """
     names = [name for name, _ in model.named_parameters()]
     depth = _depths(model) if recipe.train.layer_decay < 1 else dict.fromkeys(names, 0)
@@ -51,19 +51,19 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 class _Foreach(torch.optim.Optimizer):
-    """An optimiser that handles all parameters of a group in few calls, each one loop within torch."""
+    """An optimiser that handles all parameters of a group in a few calls of torch's foreach functions."""
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:
-        """Return the state of a parameter that has not been moved yet."""
+        """Return the initial state of a parameter."""
         raise NotImplementedError
 
     def _move_(self, group: dict[str, Any], parameters: list[Tensor], grads: list[Tensor]) -> None:
-        """Move the parameters of a group by one step."""
+        """Update the parameters of a group by one step."""
         raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         if closure is not None:
             raise TypeError("this optimiser takes no closure; compute the gradients before the step")
         for group in self.param_groups:
@@ -79,13 +79,13 @@ class _Foreach(torch.optim.Optimizer):
 
 
 class RMSPropTF(_Foreach):
-    """RMSProp as TensorFlow has it, with weight decay as part of the gradient.
+    """RMSProp as in TensorFlow, with weight decay as part of the gradient.
 
     g' = g + weight_decay * w;  s = decay * s + (1 - decay) * g'^2, s = 1 at first;
     b = momentum * b + lr * g' / sqrt(s + eps);  w = w - b.
-    torch's adds eps after the root, begins with s = 0 and keeps the rate out of b: with an eps of 1e-3 and a rate that
-    changes these are other rules. Source: tf.compat.v1.train.RMSPropOptimizer; the decay as in tensorflow/tpu,
-    efficientnet/main.py (L2 in the loss).
+    torch's adds eps after the root, begins with s = 0 and keeps the learning rate out of b: with an eps of 1e-3 and a
+    changing learning rate the updates differ. Source: tf.compat.v1.train.RMSPropOptimizer; the decay as in
+    tensorflow/tpu, efficientnet/main.py (L2 in the loss).
     """
 
     def __init__(self, groups: Groups, *, lr: float, momentum: float, decay: float, eps: float) -> None:
@@ -108,11 +108,11 @@ class RMSPropTF(_Foreach):
 
 
 class Lamb(_Foreach):
-    """LAMB: Adam whose step has, in every layer, the length of the weights times the rate.
+    """LAMB: Adam whose step has, in every layer, the norm of the weights times the learning rate.
 
-    Parameters that are not decayed move as with Adam. Gradients are not clipped here. It is written out because what
-    keeps one (timm, pytorch-optimizer) would come whole for these lines. Source: You et al. 2020, algorithm 2, with
-    the bias correction; timm.optim.Lamb.
+    Parameters without weight decay are updated as by Adam. Gradients are not clipped here. It is written out because
+    the packages that have it (timm, pytorch-optimizer) would be a dependency for these few lines. Source: You et al.
+    2020, algorithm 2, with the bias correction; timm.optim.Lamb.
     """
 
     def __init__(self, groups: Groups, *, lr: float, betas: tuple[float, float], eps: float) -> None:
@@ -146,13 +146,13 @@ class Lamb(_Foreach):
 
 
 def _trust(parameters: list[Tensor], moves: list[Tensor]) -> list[Tensor]:
-    """Return the length of each parameter over that of its move, 1 where one of them is 0."""
+    """Return the trust ratio of each parameter: its norm over that of its update, 1 if either is 0."""
     lengths, ways = torch._foreach_norm(parameters), torch._foreach_norm(moves)
     return [torch.where((a > 0) & (b > 0), a / b, 1.0) for a, b in zip(lengths, ways, strict=True)]
 
 
 def _depths(model: nn.Module) -> dict[str, int]:
-    """Return for each parameter how many parts lie between its own and the classifier: head, stages, stem."""
+    """Return the depth of each parameter: how many parts (head, stages, stem) lie between it and the classifier."""
 
     def part(name: str) -> str:
         words = name.split(".")

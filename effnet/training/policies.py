@@ -1,4 +1,4 @@
-"""Which operations a policy applies to which image, and how strongly: chance and tables, no pixels."""
+"""Augmentation policies: draws the operations and magnitudes of each image; touches no pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,13 @@ _TABLES: dict[Policy, Table] = {"autoaugment": V0, "autoaugment_imagenet": IMAGE
 VALUELESS = ("identity", "autocontrast", "equalize", "invert")
 _SIGNED = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 _ENHANCED = ("brightness", "color", "contrast", "sharpness")
-# What of an image leaves it at level 10, and half the side of a cut-out square. tensorflow/tpu moves by 100 pixels
-# and AutoAugment's v0 even by 250, which is more than the whole image at 224; the share is timm's.
+# The share of the side by which an image is shifted at level 10, and half the side of a cut-out square. tensorflow/tpu
+# shifts by 100 pixels and AutoAugment's v0 even by 250, more than the whole image at 224; the share is timm's.
 _TRANSLATE, _CUTOUT = 0.45, 40 / 224
 _TRIVIAL_LEVELS, _TRIVIAL_PIXELS = 31, 32
 
-# Numbers that an operation on an image may need: which, whether, two for how strongly, the sign, two for where.
+# Random numbers per operation and image: which operation, whether it is applied, two for its magnitude, the sign, two
+# for the place.
 _COLUMNS = 7
 
 
@@ -37,9 +38,9 @@ _COLUMNS = 7
 class Slot:
     """One operation for each image of a batch.
 
-    `names` [batch] are names of operations, "identity" for none; `values` [batch] what operations.py takes: degrees,
-    a shear, a share of the side, a factor, bits, a threshold or an addition. `places` [batch, 2] in 0..1 say where
-    a square is cut out, down and across.
+    `names` [batch] are names of operations, "identity" for none; `values` [batch] the arguments of operations.py:
+    degrees, a shear, a share of the side, a factor, bits, a threshold or an addition. `places` [batch, 2] in 0..1 are
+    the centres of cut-out squares, down and across.
     """
 
     names: np.ndarray
@@ -48,7 +49,7 @@ class Slot:
 
 
 def draw_policy(augment: Augment, *, size: int, side: int, draws: Draws, first: int = 0) -> tuple[Slot, ...]:
-    """Return what the policy does, in order, to `size` images of `side` pixels, from the step's `first` on."""
+    """Return the operations of the policy, in order, for `size` images of `side` pixels, from the step's `first` on."""
     if augment.policy == "none":
         return ()
     num_ops = {"trivialaugment": 1, "randaugment": augment.num_ops, "randaugment_timm": augment.num_ops}
@@ -62,9 +63,9 @@ def draw_policy(augment: Augment, *, size: int, side: int, draws: Draws, first: 
 
 
 def level_value(name: str, level: np.ndarray, *, low_bits: int = 0) -> np.ndarray:
-    """Return an operation's values at levels on AutoAugment's scale, where 10 is the end of the searched range.
+    """Return an operation's values at levels on AutoAugment's scale, on which 10 is the end of the searched range.
 
-    Source: level_to_arg of the file named above. It has posterize keep 0 to 4 bits; AutoAugment's paper has 4 to 8,
+    Source: level_to_arg of the file named above. There posterize keeps 0 to 4 bits; in AutoAugment's paper 4 to 8,
     `low_bits` more. A higher level is not always a stronger change: posterize and solarize weaken.
     """
     share = level / 10
@@ -92,7 +93,7 @@ def _autoaugment(table: Table, numbers: np.ndarray, *, low_bits: int) -> tuple[S
 
 
 def _randaugment(numbers: np.ndarray, augment: Augment) -> Slot:
-    """timm leaves out cutout, applies each operation with probability one half, and stops at level 10."""
+    """Draw a RandAugment operation; timm's has no cutout, applies each with probability 1/2 and stops at level 10."""
     timm = augment.policy == "randaugment_timm"
     known = tuple(name for name in RANDAUGMENT if name != "cutout") if timm else RANDAUGMENT
     names = np.array(known)[(numbers[:, 0] * len(known)).astype(int)]

@@ -1,8 +1,8 @@
 """AutoAugment's published tables: rows of two operations, each with its probability and its level, 0 to 10.
 
-V0 trained the EfficientNets (tensorflow/tpu, models/official/efficientnet/autoaugment.py, policy_v0); it is none of
-the paper's. IMAGENET and CIFAR10 are those in the appendix of AutoAugment, Cubuk et al. 2019 (1805.09501). Levels of
-operations that have no strength mean nothing.
+V0 trained the EfficientNets (tensorflow/tpu, models/official/efficientnet/autoaugment.py, policy_v0); it is not in the
+paper. IMAGENET and CIFAR10 are those in the appendix of AutoAugment, Cubuk et al. 2019 (1805.09501). Levels of
+operations without a magnitude are ignored.
 """
 
 Table = tuple[tuple[tuple[str, float, float], tuple[str, float, float]], ...]

@@ -1,4 +1,4 @@
-"""The images of a run that one process is given: its share of every batch, its part of what is held out."""
+"""The images of one process: its share of every batch, and its part of the held-out images."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ Images = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 class Portions:
-    """Gives the images of one run; `num_batches` is how many an epoch has."""
+    """The images of one run for one process; `num_batches` is the number of batches of an epoch."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, preprocess: Preprocess, ranks: Ranks) -> None:
         self.dataset, self.recipe, self.preprocess, self.ranks = dataset, recipe, preprocess, ranks
@@ -27,13 +27,13 @@ class Portions:
         self.num_batches = num_batches(len(dataset.train), recipe.train.batch_size)
 
     def batches(self, recipe: Recipe, position: Position) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield this process's share of what is left of the epoch's batches, at the resolution that the epoch has.
+        """Yield this process's share of the remaining batches of the epoch, at the resolution of the epoch.
 
-        `recipe` is as of the present epoch.
+        `recipe` is that of the current epoch.
         """
         side = resolution_at(self.recipe, position.epoch, final=self.preprocess.resolution)
         preprocess = dataclasses.replace(self.preprocess, resolution=side)
-        if preprocess != self.load_preprocess:  # images are kept no larger than this resolution needs them
+        if preprocess != self.load_preprocess:  # images are cached no larger than this resolution needs
             self.load, self.load_preprocess = self._loader(preprocess), preprocess
         return train_batches(
             self.load,
@@ -52,11 +52,11 @@ class Portions:
         return self.ranks.share(count, least=1 if self.recipe.train.frozen_norms else 2)
 
     def validation(self) -> Images:
-        """Return what gives this process's part of the validation images; without any, of those of training."""
+        """Return a function that gives this process's part of the validation images, or else of the training images."""
         return self._held_out(self.dataset.val if len(self.dataset.val) else self.dataset.train)
 
     def precise(self) -> Images | None:
-        """Return what gives this process's part of the images that norms' statistics are taken from anew, if any."""
+        """Return a function that gives this process's part of the images for precise BatchNorm statistics, if any."""
         count, split = self.recipe.train.precise_norms, self.dataset.train
         if not count:
             return None

@@ -1,4 +1,4 @@
-"""Where a run stands, and whether it has lost its way."""
+"""The progress of a run, its stopping rules and its divergence check."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from typing import Any
 
 from effnet.training.recipe import Recipe
 
-# Uniform guesses are the worst that a network begins with; a loss so many times theirs, for so many steps on end, is
-# no noise and no warm-up.
+# A network begins with the loss of uniform guesses at worst; a loss this many times theirs, for this many consecutive
+# steps, is neither noise nor warm-up.
 _EXPLODED, _HIGH_STEPS = 10.0, 200
 
 
 @dataclass(kw_only=True)
 class Position:
-    """`batch` batches of epoch `epoch` (from 0) are done, `step` in all.
+    """The progress of a run: `batch` batches of epoch `epoch` (from 0) are done, `step` in all.
 
-    `epochs` are those that were asked for, 0 if an older effnet began. `processes` is how many train. `first_loss` is
-    the first step's; `high_steps` counts the latest steps on end whose loss was many times as high.
+    `epochs` is the requested number, 0 in checkpoints of an older effnet. `processes` is how many train. `first_loss`
+    is that of the first step; `high_steps` counts the latest consecutive steps whose loss was many times as high.
     """
 
     epoch: int = 0
@@ -37,7 +37,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, loss: float, *, images: int, seconds: float) -> None:
-        """Count a step that is done."""
+        """Count a finished step."""
         if self.step == 0:
             self.first_loss = loss
         self.batch += 1
@@ -47,18 +47,18 @@ class Position:
         self.spend(seconds)
 
     def spend(self, seconds: float) -> None:
-        """Count time of training."""
+        """Add training time."""
         self.seconds += seconds
         self.epoch_seconds += seconds
 
     def watch(self, loss: float, *, num_classes: int) -> bool:
-        """Return whether the loss has stayed far above that of guessing for so long that training is lost."""
+        """Return whether training has diverged: the loss has been far above that of guessing for many steps."""
         bound = _EXPLODED * max(self.first_loss, math.log(max(2, num_classes)))
         self.high_steps = self.high_steps + 1 if loss > bound else 0
         return self.high_steps >= _HIGH_STEPS
 
     def extend(self, epochs: int) -> bool:
-        """Take note of how many epochs are asked for; returns whether they are more than before, and it goes on."""
+        """Store the requested number of epochs; return whether it grew, so that a finished run continues."""
         more = 0 < (self.epochs or (self.epoch if self.finished else 0)) < epochs
         if more:
             self.finished = ""
@@ -66,12 +66,12 @@ class Position:
         return more
 
     def next_epoch(self) -> None:
-        """Count an epoch that is done."""
+        """Count a finished epoch."""
         self.epoch += 1
         self.batch, self.loss_sum, self.images, self.epoch_seconds = 0, 0.0, 0, 0.0
 
     def verdict(self, recipe: Recipe, deadline_seconds: float | None) -> str:
-        """Return why training is over, or an empty text."""
+        """Return why training stops, or an empty string."""
         epochs, patience = recipe.train.epochs, recipe.train.patience
         if self.epoch >= epochs:
             return f"finished {epochs} epochs"
@@ -83,5 +83,5 @@ class Position:
 
     @property
     def images_per_second(self) -> float:
-        """The speed of this epoch's training."""
+        """The training throughput of this epoch."""
         return self.images / max(self.epoch_seconds, 1e-9)

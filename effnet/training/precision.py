@@ -1,4 +1,4 @@
-"""In how many bits a step computes."""
+"""The precision of a training step: float32, or automatic mixed precision in bfloat16 or float16."""
 
 import torch
 
@@ -8,10 +8,10 @@ _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Return what convolutions and products compute in, None for float32.
+    """Return the autocast type of convolutions and matrix products, None for float32.
 
-    "auto" is bfloat16 on a GPU whose hardware has it, float16 on an older one, and float32 elsewhere: on a CPU, even
-    one with units for bfloat16, the depthwise convolutions of these networks lose more by it than the others gain.
+    "auto" is bfloat16 on a GPU whose hardware supports it, float16 on an older one, and float32 elsewhere: on a CPU,
+    even one with bfloat16 units, the depthwise convolutions of these networks lose more time than the others gain.
     """
     if precision != "auto":
         return _DTYPES[precision]
@@ -21,5 +21,5 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
 
 
 def make_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
-    """Return what keeps the small gradients of float16 from vanishing; it does nothing for other types."""
+    """Return the gradient scaler, which keeps small float16 gradients from vanishing; disabled for other types."""
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

@@ -1,4 +1,4 @@
-"""From a batch of images to what the loss is given: varied, normalised and mixed on the model's device."""
+"""Preparation of a batch for the loss: augmented, normalised and mixed on the model's device."""
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ def prepare(
     step: int,
     first: int = 0,
 ) -> Batch:
-    """Return the batch of uint8 [batch, R, R, C] and int64 [batch]; all chance depends on the seed and `step`.
+    """Return the batch of uint8 [batch, R, R, C] and int64 [batch]; randomness depends only on the seed and `step`.
 
-    Where several processes divide a step, `first` is the place of the first of these images in it. Each mixes
-    among its own.
+    If several processes divide a step, `first` is the place of the first of these images in it. Each process mixes
+    its own images.
     """
     seed, augment = recipe.train.seed, recipe.augment
     pixels = to_pixels(images, device)

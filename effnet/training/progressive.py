@@ -1,4 +1,4 @@
-"""Progressive training: what of a recipe holds in which epoch. Source: Tan & Le 2021 (EfficientNetV2), section 4."""
+"""Progressive training: the recipe and resolution of each epoch. Source: Tan & Le 2021 (EfficientNetV2), section 4."""
 
 import dataclasses
 from itertools import accumulate
@@ -7,9 +7,9 @@ from effnet.training.recipe import Recipe, Stage
 
 
 def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
-    """Return the stage that `epoch` (from 0) lies in, or None where the recipe has no stages.
+    """Return the stage of `epoch` (from 0), or None if the recipe has no stages.
 
-    Stages begin at whole epochs; one whose share of few epochs rounds to none is left out, the last one never.
+    Stages begin at whole epochs; a stage whose share rounds to no epoch is left out, the last one never.
     """
     if not recipe.stages:
         return None
@@ -20,7 +20,7 @@ def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
 
 
 def recipe_at(recipe: Recipe, epoch: int) -> Recipe:
-    """Return the recipe as it is in `epoch` (from 0), without stages of its own."""
+    """Return the recipe of `epoch` (from 0), without stages."""
     stage = stage_at(recipe, epoch)
     if stage is None:
         return recipe

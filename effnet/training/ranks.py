@@ -1,7 +1,7 @@
-"""The processes that train together: who is who, how they share numbers, and how they end together.
+"""The processes that train together: their ranks, collective operations, and joint shutdown.
 
-Between two sums of theirs, all of them meet. What fails on one of them in between is told there, so that none waits
-for another in vain and the reason is said once.
+All of them meet between two collective sums. A failure of one in between is shared at the meeting, so that none waits
+for another in vain and the reason is printed once.
 """
 
 import os
@@ -23,15 +23,15 @@ from effnet.system.signals import stop
 
 # While the first process plans, exports and measures, the others wait for it; a lost connection is noticed at once.
 _PATIENCE = timedelta(days=30)
-# As torch's DistributedDataParallel: larger sums gain nothing, and smaller ones can begin earlier.
+# As in torch's DistributedDataParallel: larger sums gain nothing, and smaller ones can begin earlier.
 _BUCKET_BYTES = 25 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one process does of a step: images `first` to `last` of it, which weigh `weight` of its mean.
+    """One process's share of a step: its images `first` to `last`, which have `weight` in the mean loss.
 
-    `smallest` and `largest` are what any process has, in images.
+    `smallest` and `largest` are the smallest and largest share of any process, in images.
     """
 
     first: int
@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """What all processes know after they have met: whether anybody asked for the end, and the first one's clock."""
+    """The shared state after all processes have met: whether any was interrupted, and the clock of the first."""
 
     asked: bool
     clock: float
@@ -51,10 +51,10 @@ class Met:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Ranks:
-    """This process among those that train together; by default it is alone, and then nothing here does anything.
+    """This process among those that train together; by default it is alone, and then every method does nothing.
 
-    `words` is the group in which they tell each other numbers and objects; gradients go through torch's default one.
-    `over` says that they have told each other of an error or lost each other, and shall wait for each other no more.
+    `words` is the process group for numbers and objects; gradients go through torch's default group. `over` says that
+    an error was shared or the connection lost, so that the processes must not wait for each other any more.
     """
 
     rank: int = 0
@@ -66,13 +66,13 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def share(self, count: int, *, least: int = 2) -> Share:
-        """Return what this process does of a step of `count` images.
+        """Return this process's share of a step of `count` images.
 
-        Where there are fewer than `least` for each, every process does the whole step, and the mean is the same.
+        If there are fewer than `least` for each, every process computes the whole step, and the mean is the same.
         """
         if count < least * self.size:
             return Share(first=0, last=count, weight=1 / self.size, smallest=count, largest=count)
@@ -83,25 +83,25 @@ class Ranks:
         )
 
     def part(self, count: int) -> tuple[int, int]:
-        """Return where this process's part of `count` things begins and ends."""
+        """Return the first and last index (excluded) of this process's part of `count` items."""
         return count * self.rank // self.size, count * (self.rank + 1) // self.size
 
     def meet(self, *, asked: bool = False) -> Met:
-        """Wait for all processes; `asked` says that the run shall end, as soon as all know.
+        """Wait for all processes; `asked` says that this process was interrupted, so that the run ends on all.
 
-        Raises what another process has failed with; only the first one's error has the words, to be said once.
+        Raises the error of a failed process; only the first process's error has the message, printed once.
         """
         return self._meet(None, asked=asked)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, what fails on one process ends all of them, where they meet next."""
+        """End all processes at their next meeting if one of them fails inside the context."""
         if self.size == 1:
             yield
             return
         try:
             yield
-        except KeyboardInterrupt:  # each has heard of it, or does not wait for the others any more
+        except KeyboardInterrupt:  # all know of it, or this process does not wait for the others any more
             self.over = True
             raise
         except Exception as error:
@@ -134,7 +134,7 @@ class Ranks:
                     tensor.copy_(piece.view(tensor.shape))
 
     def tell(self, value: Any) -> Any:
-        """Return the first process's `value` on every process, however long it takes to come."""
+        """Return the first process's `value` on every process, however long that takes."""
         if self.size == 1:
             return value
         box = [value]
@@ -164,7 +164,7 @@ class Ranks:
         return Met(asked=wanted > 0, clock=clock)
 
     def _end(self, error: Exception | None, reason: tuple[str, int]) -> None:
-        """Raise the reason on the first process, and on the others that it is said there; a bug shows where it is."""
+        """Raise the error on the first process, and SaidElsewhere on the others; a bug is raised where it is."""
         self.over = True
         text, code = reason
         if error is not None and (self.main or not isinstance(error, EffnetError)):
@@ -184,7 +184,7 @@ def _reason(rank: int, error: Exception) -> tuple[str, int]:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield tensors of one type, together at most as large as a bucket where there are several."""
+    """Yield lists of tensors of one type, together at most as large as a bucket if there are several."""
     for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
         bucket: list[Tensor] = []
         for tensor in (tensor for tensor in tensors if tensor.dtype == kind):
@@ -197,29 +197,29 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _watched(ranks: Ranks) -> Iterator[None]:
-    """Inside, a connection that breaks is an error in words."""
+    """Turn a broken connection inside the context into an EffnetError."""
     try:
         yield
     except RuntimeError as error:
         _leave(
             ranks,
-            "another process of this training has died or cannot be reached; what it said itself may tell why. "
-            "Training goes on from the last checkpoint with the same command and --resume",
+            "another process of this training has died or cannot be reached; its own output may say why. "
+            "Run the same command with --resume to continue from the last checkpoint",
             error,
         )
 
 
 def _leave(ranks: Ranks, text: str, error: Exception | None = None) -> None:
     ranks.over = True
-    # The second process speaks too, because the first may be the one that has died.
+    # The second process prints the message too, because the first may be the one that has died.
     raise (EffnetError(text) if ranks.rank < 2 else SaidElsewhere(EffnetError.exit_code)) from error
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Yield this process among those that `torchrun` or `accelerate launch` have started; without them it is alone.
+    """Yield this process's ranks if `torchrun` or `accelerate launch` started it, else ALONE.
 
-    Raises MissingExtraError without accelerate, InputError where a machine has fewer GPUs than processes.
+    Raises MissingExtraError without accelerate, InputError if a machine has fewer GPUs than processes.
     """
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield ALONE
@@ -240,7 +240,7 @@ def _join() -> Ranks:
     gpus = 0 if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") else torch.cuda.device_count()
     if 0 < gpus < local_size:
         raise InputError(
-            f"a machine must have a GPU for each of its processes; this one has {gpus} for {local_size}: start "
+            f"a machine must have a GPU for each of its processes; this one has {gpus} for {local_size}: start with "
             f"--nproc-per-node {gpus}, or hide the GPUs with CUDA_VISIBLE_DEVICES="
         )
     state = PartialState() if gpus else PartialState(cpu=True, backend="gloo")
@@ -255,13 +255,13 @@ def _join() -> Ranks:
 
 @contextmanager
 def _ended_by_word(ranks: Ranks) -> Iterator[None]:
-    """Inside, SIGTERM is an error in words: launchers send it to all that are left when one process has died."""
+    """Turn SIGTERM inside the context into an EffnetError: launchers send it to the others if one process dies."""
 
     def end(number: int, frame: FrameType | None) -> None:
         _leave(
             ranks,
-            "this training was told to end (SIGTERM), by a person or because another of its processes has died. "
-            "It goes on from the last checkpoint with the same command and --resume",
+            "this training was terminated (SIGTERM), by a person or because another of its processes has died. "
+            "Run the same command with --resume to continue from the last checkpoint",
         )
 
     main_thread, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a training run does, as one frozen tree of values; recipe_file.py reads and writes it."""
+"""The recipe of a training run, as one frozen tree of values; recipe_file.py reads and writes it."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -43,21 +43,22 @@ _MOST_GAMMA = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """How long, in what batches, how fast and how exactly.
+    """Epochs, batches, learning rate, precision and memory.
 
-    A step sees `batch_size` images over all processes, at most `micro_batch` of them at once on one device (0: all
-    that are its share). `lr` is the peak; with an `lr_batch` it is meant for batches of that size and grows with
-    batch_size. `clip_norm` is the longest that a gradient of a step may be, 0 for any. `ema_decay` is the share
-    that the average of the weights keeps at a step, 0 for no average; it moves every `ema_every` steps, as far as in so
-    many (average.py). `patience` is the number of epochs without a better validation result after which training
-    stops, 0 for never. `precise_norms` is the number of images that the statistics of the norms are taken from anew
-    before each validation, 0 for not at all.
-    `fused` lets a CPU train through kernels of effnet's own, where it has a compiler for them. `recompute` stages keeps
-    only what stages hand on, and computes the rest again in the backward pass.
+    A step uses `batch_size` images over all processes, at most `micro_batch` of them at once on one device (0: its
+    whole share). `lr` is the peak; with an `lr_batch` it applies to batches of that size and scales with batch_size.
+    `clip_norm` is the maximum norm of a step's gradient, 0 for no clipping. `ema_decay` is the decay of the exponential
+    moving average of the weights per step, 0 for no average; it is updated every `ema_every` steps, by as much as in
+    that many single steps (average.py). `patience` is for early stopping: the number of epochs without a better
+    validation result after which training stops, 0 for never. `precise_norms` is the number of images from which the
+    BatchNorm statistics are recomputed before each validation, 0 for none. `sync_norms` computes BatchNorm statistics
+    over all processes.
+    `fused` lets a CPU train with effnet's own kernels, if it has a compiler for them. `recompute` stages (activation
+    checkpointing) keeps only the outputs of stages, and recomputes the rest in the backward pass.
 
-    For weights that have learned already: `layer_decay` is the factor of the learning rate from one stage to the one
-    before it, `frozen_norms` keeps the statistics of the norms, and `start_counts` makes the weights that training
-    begins with its first result, so that it never returns worse ones.
+    For pretrained weights: `layer_decay` is the factor of the learning rate from one stage to the one before it,
+    `frozen_norms` keeps the BatchNorm statistics, and `start_counts` validates the initial weights as the first result,
+    so that training never returns worse ones.
     """
 
     epochs: int = 40
@@ -99,10 +100,11 @@ class Train:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """What training adds to the network: `drop_path` is the rate of the last block, `norm_momentum` torch's.
+    """Regularisation and initialisation of the network: `drop_path` is the rate of the last block.
 
-    `zero_classifier` begins with all classes equally likely, which suits a handful of them; else the classifier of a
-    fresh network is drawn as published.
+    `norm_momentum` is the BatchNorm momentum as torch defines it. `zero_classifier` initialises the classifier with
+    zeros, so that all classes are equally likely, which suits few classes; else it is initialised as published if the
+    network is trained from scratch.
     """
 
     dropout: float = 0.1
@@ -117,10 +119,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimizer:
-    """The rule that moves the weights.
+    """The optimiser.
 
     `momentum` is beta 1 of AdamW and LAMB, `decay` beta 2 of those and the decay of RMSProp's mean square.
-    `decay_vectors` applies the weight decay to biases too, never to norms. SGD and rmsprop_tf couple it with the
+    `decay_vectors` applies the weight decay to biases too, never to BatchNorm. sgd and rmsprop_tf couple it with the
     gradient; adamw and lamb do not.
     """
 
@@ -141,12 +143,12 @@ class Optimizer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The learning rate over the steps, relative to its peak.
+    """The learning rate schedule, relative to its peak.
 
-    A linear rise from `warmup_from` over `warmup` of all steps or, where that is not 0, over `warmup_epochs`, though
-    never more than half of the run; then `cosine` (half a cosine down to `final`), `constant`, `step` and `exponential`
-    (times `decay_rate` every `decay_epochs` since the beginning of the run, at once or steadily). `one_cycle` rises
-    from a 25th of the peak and falls to `final` on half cosines (Smith 2018, as torch has it).
+    A linear warm-up from `warmup_from` over the share `warmup` of all steps or, if not 0, over `warmup_epochs`, but at
+    most half of the run; then `cosine` (half a cosine down to `final`), `constant`, `step` or `exponential` (times
+    `decay_rate` every `decay_epochs` since the beginning of the run, in steps or continuously). `one_cycle` rises
+    from a 25th of the peak and falls to `final` on half cosines (Smith 2018, as in torch).
     """
 
     name: ScheduleName = "cosine"
@@ -168,18 +170,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """How images vary from epoch to epoch.
+    """The augmentation of training images.
 
-    `view` crop is random resized cropping of at least `min_area` of the image, shift a mild move, turn and zoom.
+    `view` crop is random resized cropping of at least `min_area` of the image, shift a mild shift, rotation and zoom.
     `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `erasing` is the share of images that lose a rectangle to the mean, one random colour or noise, `erasing_fill`.
-    `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; where both are on, each batch takes one
-    of them.
+    `erasing` is the share of images in which a rectangle is replaced by `erasing_fill`: the mean, one random colour or
+    noise. `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; if both are on, each batch uses
+    one of them.
 
-    `policy` applies published operations: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
-    autoaugment_cifar10 the paper's tables, randaugment the EfficientNets' and randaugment_timm timm's. RandAugment
-    takes `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with spread
-    `magnitude_std`; trivialaugment is the wide one.
+    `policy` applies a published policy: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
+    autoaugment_cifar10 are the paper's tables, randaugment is the EfficientNets' and randaugment_timm timm's.
+    RandAugment applies `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with the
+    standard deviation `magnitude_std`; trivialaugment is the wide variant.
     """
 
     view: View = "crop"
@@ -213,16 +215,16 @@ class Augment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What is made small.
+    """The loss.
 
-    `bce` asks of each class on its own whether it is there. With a `teacher`, a bundle's folder, the loss is a mean of
-    the labels' and of the teacher's answers, softened by `temperature` (Hinton et al. 2015), the latter weighing
-    `teacher_weight`. `feature_weight` adds where both look within the image (Zagoruyko & Komodakis 2017), 0 for not
-    at all. With `teacher_views` only so many views of each image are drawn, in turn, and the teacher's answers to
-    them are kept: it is run that often and no more; 0 draws new views each epoch.
+    `bce` is binary cross-entropy of each class on its own. With a `teacher`, a bundle's folder, the loss is the
+    weighted mean of the label loss and the knowledge distillation loss at `temperature` (Hinton et al. 2015), the
+    latter with `teacher_weight`. `feature_weight` is the weight of attention transfer between feature maps (Zagoruyko &
+    Komodakis 2017), 0 for none. With `teacher_views` only that many views of each image are drawn, in turn, and the
+    teacher's logits for them are cached, so that it runs once per view; 0 draws new views each epoch.
 
-    `focal_gamma` above 0 makes cross-entropy the focal loss (Lin et al. 2017, eq. 4): a class's term shrinks by
-    (1 - its probability)^gamma, so that images that are right already count for less. 0 is cross-entropy.
+    `focal_gamma` above 0 turns cross-entropy into the focal loss (Lin et al. 2017, eq. 4): a class's term shrinks by
+    (1 - its probability)^gamma, so that images that are already right count for less. 0 is cross-entropy.
     """
 
     name: LossName = "cross_entropy"
@@ -246,11 +248,11 @@ class Loss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """How rare classes come to count as much as frequent ones; `none` leaves their frequencies in the answers.
+    """The correction of class imbalance; `none` leaves the class frequencies in the predictions.
 
-    `adjust` takes strength * log(frequency) out of the logits (Menon et al. 2021, eq. 9 and 10), `sample` shows images
-    of rare classes more often, `weight` lets each weigh more in the loss. One method, not two: together they would
-    correct twice. At the `strength` 1 all classes count alike; at 0.5 frequencies count by their square root.
+    `adjust` removes strength * log(frequency) from the logits (logit adjustment, Menon et al. 2021, eq. 9 and 10),
+    `sample` oversamples rare classes, `weight` gives them more weight in the loss. One method, not two: together they
+    would correct twice. At `strength` 1 all classes count alike; at 0.5 frequencies count by their square root.
     """
 
     method: BalanceMethod = "none"
@@ -262,7 +264,7 @@ class Balance:
 
     @property
     def removed(self) -> float:
-        """How much of the logarithm of the frequencies is taken out of the answers: the strength, or 0 for none."""
+        """The share of the log frequencies that is removed from the predictions: the strength, or 0 for none."""
         return 0.0 if self.method == "none" else self.strength
 
 
@@ -271,9 +273,9 @@ NOT_BALANCED = Balance()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One part of progressive training (Tan & Le 2021, section 4): `share` of the epochs relative to the other stages.
+    """One stage of progressive training (Tan & Le 2021, section 4), with its `share` of the epochs relative to others.
 
-    What is None is as in the rest of the recipe; `resolution` None is the network's own.
+    A field that is None is as in the rest of the recipe; `resolution` None is the network's own.
     """
 
     share: float = 1.0
@@ -295,7 +297,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that a training run does to a network; the defaults suit small networks and few images."""
+    """All settings of a training run; the defaults suit small networks and few images."""
 
     name: str = "small_data"
     train: Train = field(default_factory=Train)

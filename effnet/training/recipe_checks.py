@@ -1,4 +1,4 @@
-"""What the fields of a recipe must hold; every message names the field, what must hold and what was received."""
+"""Checks of a recipe's fields; every message names the field, the condition and the value received."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from effnet.errors import InputError, nearest
 from effnet.system.bounds import MAX_BATCH, MAX_EPOCHS, MAX_SEED, MAX_SIDE, is_number
 from effnet.system.text import brief
 
-# What no recipe has: beyond, numbers overflow, and loops over epochs and operations take for ever.
+# Beyond these bounds numbers overflow, and loops over epochs and operations take forever.
 MOST = 1e6
 _LEAST = 1e-30
 _MOST_INTEGERS = {
@@ -19,7 +19,7 @@ _MOST_INTEGERS = {
 
 
 def check_integers(value: Any, group: str, least: dict[str, int]) -> None:
-    """Raise InputError unless each field is a whole number of at least its bound, and no larger than any recipe has."""
+    """Raise InputError unless each field is an integer between its bound in `least` and the maximum of any recipe."""
     for name, bound in least.items():
         got, most = getattr(value, name), _MOST_INTEGERS.get(name, MAX_BATCH)
         if type(got) is not int or got < bound:

@@ -1,4 +1,4 @@
-"""Recipes as plain data: read from JSON, changed by dotted names."""
+"""Recipes as plain data: read from JSON, changed by dotted field names."""
 
 import dataclasses
 import types
@@ -13,7 +13,7 @@ from effnet.training.recipe import Recipe, Stage
 
 
 def recipe_from_dict(data: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of such data; what it leaves out is as by default.
+    """Return the recipe of `data`; absent fields have their defaults.
 
     Raises InputError for unknown fields and for values of the wrong type or out of range.
     """
@@ -36,10 +36,10 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 def _inside(place: Any, name: str, dotted: str, *, leaf: bool = False) -> Any:
     known = [key for key, value in place.items() if leaf or isinstance(value, dict)]
     if not known:
-        raise InputError(f"a recipe has no field {brief(dotted)}: what stands before {brief(name)} is a single value")
+        raise InputError(f"a recipe has no field {brief(dotted)}: the part before {brief(name)} is a single value")
     if name not in known:
         hint = nearest(name, known)
-        raise InputError(f"a recipe has no field {brief(dotted)}; known here are {', '.join(known)}{hint}")
+        raise InputError(f"a recipe has no field {brief(dotted)}; the known fields are {', '.join(known)}{hint}")
     return place[name]
 
 
@@ -53,7 +53,7 @@ def _read(kind: type, data: Any, where: str) -> Any:
         known = ", ".join(hints)
         dotted = f"{where}.{unknown[0]}" if where else unknown[0]
         hint = nearest(unknown[0], list(hints))
-        raise InputError(f"a recipe has no field {brief(dotted)}; known here are {known}{hint}")
+        raise InputError(f"a recipe has no field {brief(dotted)}; the known fields are {known}{hint}")
     return kind(**{name: _value(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in data.items()})
 
 
@@ -69,7 +69,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _stage(data: Any, where: str) -> Stage:
-    """Return one of the stages; what its own checks say of a stage names this one."""
+    """Return one of the stages; errors of its own checks name this stage."""
     try:
         return _read(Stage, data, where)
     except InputError as error:
@@ -77,11 +77,11 @@ def _stage(data: Any, where: str) -> Stage:
 
 
 def _scalar(allowed: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Return the value where it is of an allowed type; a whole number may stand for a fraction."""
+    """Return the value if it has an allowed type, an integer also for a float; else raise InputError."""
     if value is None and type(None) in allowed:
         return None
     if float in allowed and type(value) is int and not is_number(value):
-        raise InputError(f"{where} must be a number that a float holds; got {brief(value)}")
+        raise InputError(f"{where} must be a number within the range of a float; got {brief(value)}")
     if float in allowed and type(value) in (int, float):
         return float(value)
     if (int in allowed and type(value) is int) or (bool in allowed and type(value) is bool):

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder; of several processes the first one writes."""
+"""The files of a run; of several processes only the first writes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,27 +26,27 @@ class Records:
 
     @contextmanager
     def opened(self, position: Position, *, batches: int) -> Iterator[None]:
-        """Inside, events are taken down; what an earlier session wrote beyond `position` counts no more."""
+        """Record events inside the context; discard those that an earlier session wrote beyond `position`."""
         if not self.main:
             yield
             return
-        # An epoch's results stand at the number of its last step; a checkpoint right after that step lacks them.
+        # An epoch's results have the number of its last step; a checkpoint right after that step lacks them.
         purge_step = position.step + (position.batch < batches)
         with open_journal(self.folder, self.class_names, purge_step=purge_step) as self.journal:
             yield
 
     def begin(self, position: Position) -> None:
-        """Take back the lines of epochs that will be trained again."""
+        """Remove the lines of epochs that will be trained again."""
         if self.main:
             rewrite_metrics(self.folder, position.history)
 
     def add_images(self, images: np.ndarray, position: Position) -> None:
-        """Show the first batch of the first epochs."""
+        """Add the first batch of each of the first epochs."""
         if self.journal and position.batch == 0 and position.epoch < IMAGED_EPOCHS:
             self.journal.add_images(images, step=position.step + 1)
 
     def step(self, event: Step) -> None:
-        """Take down a step."""
+        """Record a step."""
         if self.journal:
             self.journal.step(event)
 
@@ -56,29 +56,29 @@ class Records:
             append_metrics(self.folder, asdict(row))
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
-        """Draw an epoch's results, which ended after `step` steps."""
+        """Record the results of an epoch, which ended after `step` steps."""
         if self.journal:
             self.journal.epoch(row, step=step)
 
     def confusion(self, counts: np.ndarray | None, *, step: int, best: bool, last: bool) -> None:
-        """Show the confusion matrix of an epoch that is the best so far, or the last."""
+        """Add the confusion matrix of an epoch that is the best so far, or the last."""
         if self.journal and best:
             self.journal.confusion(counts, "best", step=step)
         if self.journal and last:
             self.journal.confusion(counts, "last", step=step)
 
     def keep_best(self, model: nn.Module) -> None:
-        """Write the weights that did best so far."""
+        """Write the best weights so far."""
         if self.main:
             save_tensors(model.state_dict(), self.folder / BEST)
 
     def best(self) -> dict[str, Tensor] | None:
-        """Return the weights that did best; None on other processes than the first."""
+        """Return the best weights; None on all processes but the first."""
         return load_best(self.folder) if self.main else None
 
     def save(self, position: Position, state: State) -> None:
         """Write a checkpoint."""
         if self.journal:
-            self.journal.flush()  # before: what the checkpoint knows is not drawn again
+            self.journal.flush()  # before saving: events up to the checkpoint are not written again
         if self.main:
             save_checkpoint(self.folder, position, state, keep=self.keep)

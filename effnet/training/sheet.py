@@ -1,4 +1,4 @@
-"""A sheet of images as training sees them, for people to look at."""
+"""A contact sheet of augmented training images, to check an augmentation by eye."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ _GAP, _LINE, _LINES, _LEAST_SIDE = 4, 12, 4, 96
 
 
 def render_sheet(load: Load, count: int, recipe: Recipe, preprocess: Preprocess, *, columns: int = 6) -> Image.Image:
-    """Return an image: a row for each of `count` images, first as evaluation sees it, then `columns` views.
+    """Return a sheet with a row per image, `count` in all: the evaluation view, then `columns` training views.
 
-    The views are those of the first epochs if the images were all of the data, with what was done written below.
+    The views are those of the first epochs if the images were the whole data set; captions name the augmentations.
     `load` gives an image by its number, uint8 [height, width, C] with C 1 or 3.
     """
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=max(2, count)))
@@ -43,7 +43,7 @@ def render_sheet(load: Load, count: int, recipe: Recipe, preprocess: Preprocess,
 def _tiles(
     load: Load, count: int, recipe: Recipe, preprocess: Preprocess, columns: int
 ) -> Iterator[tuple[int, int, np.ndarray, list[str]]]:
-    """Yield row, column, pixels and what to write below."""
+    """Yield row, column, pixels and the lines of the caption."""
     for row in range(count):
         yield row, 0, resize_and_crop(load(row), preprocess), ["original"]
     for column in range(columns):
@@ -57,13 +57,13 @@ def _tiles(
 
 
 def _pixels(batch: Batch, preprocess: Preprocess) -> np.ndarray:
-    """Return what a network is given as images again, uint8 [batch, R, R, C]."""
+    """Return the input of a network converted back to images, uint8 [batch, R, R, C]."""
     scaled = batch.images.permute(0, 2, 3, 1).numpy() * np.array(preprocess.std) + np.array(preprocess.mean)
     return np.round(255 * scaled).clip(0, 255).astype(np.uint8)
 
 
 def _said(plan: Plan, batch: Batch, place: int) -> list[str]:
-    """Return what was done to the image at this place, a line each."""
+    """Return the augmentations of the image at this place, a line each."""
     done = [(str(slot.names[place]), float(slot.values[place])) for slot in plan.slots]
     lines = [name if name in VALUELESS else f"{name} {value:.3g}" for name, value in done if name != "identity"]
     if plan.erased[place] is not None:

@@ -1,4 +1,4 @@
-"""What a run says when memory runs out."""
+"""The error of a run whose memory ran out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from effnet.training.recipe import Recipe
 
 @contextmanager
 def shortage_told(recipe: Recipe, preprocess: Preprocess, *, epoch: int) -> Iterator[None]:
-    """Inside, an error that no memory was left becomes an EffnetError with the sizes and with what to do."""
+    """Turn an out-of-memory error inside the context into an EffnetError with the sizes and advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -21,10 +21,10 @@ def shortage_told(recipe: Recipe, preprocess: Preprocess, *, epoch: int) -> Iter
             raise
         now = recipe_at(recipe, epoch)
         side = resolution_at(recipe, epoch, final=preprocess.resolution)
-        less = "" if recipe.train.recompute == "stages" else "; train.recompute=stages takes less memory, and more time"
+        less = "" if recipe.train.recompute == "stages" else "; train.recompute=stages trades time for memory"
         raise EffnetError(
-            f"no memory was left in epoch {epoch + 1}, with {largest_part(now)} images of {side} x {side} pixels at "
+            f"memory ran out in epoch {epoch + 1}, with {largest_part(now)} images of {side} x {side} pixels at "
             f"once (train.batch_size {now.train.batch_size}, train.micro_batch {now.train.micro_batch}): --batch auto "
-            "finds how many fit, a smaller train.micro_batch takes fewer at once, a smaller --resolution or another "
-            f"--model needs less for each{less}. torch said: {str(error).partition(chr(10))[0]}"
+            "finds the largest micro-batch that fits, or set a smaller train.micro_batch; a smaller --resolution or "
+            f"another --model needs less per image{less}. torch said: {str(error).partition(chr(10))[0]}"
         ) from error

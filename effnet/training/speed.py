@@ -1,4 +1,4 @@
-"""How fast a network trains here, measured on a few real steps."""
+"""The training throughput of a network on this machine, measured on a few real steps."""
 
 import time
 
@@ -22,7 +22,7 @@ _MACS_A_STEP = 4e9
 
 
 def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
-    """Return training images per second of `spec`: forward, backward, optimiser and averaging, not decoding."""
+    """Return training images per second of `spec`: forward, backward, optimiser and averaging, without decoding."""
     device = device or pick_device()
     batch_size = max(2, min(32, int(_MACS_A_STEP / cost(spec).macs)))
     channels = spec.in_channels
@@ -48,7 +48,7 @@ def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
         return time.perf_counter() - start
 
     with fast_arithmetic():
-        seconds(2)  # allocates, and loads what torch loads late
+        seconds(2)  # warm-up: allocates memory and triggers torch's lazy imports
         laps = [seconds(batch_size)]
         while sum(laps) < _MIN_SECONDS and len(laps) < _MAX_STEPS:
             laps.append(seconds(batch_size))

@@ -1,4 +1,4 @@
-"""What training changes, set up as a recipe asks for it."""
+"""The mutable state of training, set up by a recipe."""
 
 import copy
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from effnet.training.sync import sync_norms_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The network, the average of its weights, the optimiser, and the scale of the loss."""
+    """The network, the average of its weights, the optimiser, and the gradient scaler."""
 
     model: nn.Module
     average: nn.Module
@@ -26,7 +26,7 @@ class State:
 
 
 def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
-    """Return the network of `spec` as `recipe` trains it, its weights drawn from the recipe's seed."""
+    """Return the network of `spec` as `recipe` trains it, initialised from the recipe's seed."""
     extra = recipe.model
     return build(
         spec,
@@ -38,9 +38,9 @@ def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
 
 
 def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> State:
-    """Return what a run begins with; moves `model` to the device and has it train in the way that was asked for.
+    """Return the initial state of a run; move `model` to the device and set it up for the recipe.
 
-    The average's norms stay as they are: it is validated by each process on its own.
+    The average's BatchNorm layers are not synchronised: each process validates it on its own.
     """
     model.to(device, memory_format=torch.channels_last)
     if isinstance(model, Network):
@@ -59,8 +59,8 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
 
 
 def wants_kernels(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> bool:
-    """Return whether a run trains through the fused kernels, if they can be compiled."""
-    # They know their own norms only.
+    """Return whether a run trains with the fused kernels, if they can be compiled."""
+    # They do not support synchronised BatchNorm.
     return isinstance(model, Network) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
 
 
@@ -69,7 +69,7 @@ def _synced(recipe: Recipe, ranks: Ranks) -> bool:
 
 
 def set_dropout_(model: nn.Module, rate: float) -> None:
-    """Set the rate of every dropout in place."""
+    """Set the rate of every dropout layer in place."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate

@@ -1,4 +1,4 @@
-"""One step of optimisation: micro-batches, precision, clipping, and a look at whether numbers are still finite."""
+"""One optimisation step: micro-batches, mixed precision, gradient clipping, and the check for finite numbers."""
 
 import dataclasses
 import functools
@@ -23,15 +23,15 @@ from effnet.training.recipe import Recipe
 from effnet.training.state import State
 from effnet.training.sync import add_up_, synced
 
-# float16 begins with a scale of 2^16 and halves it whenever a gradient overflows; with one of 2^-8 something is wrong.
+# float16 begins with a loss scale of 2^16, halved whenever a gradient overflows; a scale of 2^-8 means an error.
 _MOST_SKIPPED = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stepped:
-    """What came of a step; where `culprit` says what is not finite, the weights are as they were before.
+    """The result of a step; if `culprit` names something that is not finite, the weights are unchanged.
 
-    All processes `met` in it.
+    `met` is the state that all processes shared in it.
     """
 
     loss: float
@@ -55,7 +55,7 @@ class Stepper:
         self.ranks = ranks
         self.state, self.preprocess, self.loss_fn, self.device = state, preprocess, loss_fn, device
         self.dtype = autocast_dtype(recipe.train.precision, device)
-        self.skipped = 0  # steps on end that float16 has skipped
+        self.skipped = 0  # consecutive steps that float16 has skipped
 
     def step(
         self,
@@ -68,11 +68,11 @@ class Stepper:
         share: Share | None = None,
         asked: Callable[[], bool] = lambda: False,
     ) -> Stepped:
-        """Move the weights by the gradient of the whole batch's mean loss; `number` counts steps from 0.
+        """Update the weights with the gradient of the whole batch's mean loss; `number` counts steps from 0.
 
-        `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is as of the present epoch. Where the
-        batch is divided, they are this process's `share`. `asked` says whether somebody wants the end, so that all
-        processes know.
+        `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is that of the current epoch. If the
+        batch is divided, they are this process's `share`. `asked` says whether this process was interrupted, so that
+        all processes know.
         """
         share = share or ALONE.share(len(labels))
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler
@@ -82,7 +82,7 @@ class Stepper:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         optimizer.zero_grad(set_to_none=True)
-        if synced(model):  # the others must come, before norms wait for each other
+        if synced(model):  # all processes must be here before BatchNorm layers wait for each other
             self.ranks.meet()
         compute = functools.partial(self._losses, images, labels, recipe, share=share, number=number)
         loss = compute(backward=True)
@@ -91,7 +91,7 @@ class Stepper:
         scaler.unscale_(optimizer)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # The one time a step waits for the device, and before the weights are moved: they stay good.
+        # The only time a step waits for the device; before the update, so that the weights stay finite.
         loss_value, norm_value = torch.stack([loss, norm]).tolist()
         if not self._may_go_on(loss_value, norm_value):
             culprit = first_not_finite(model, functools.partial(compute, backward=False))
@@ -103,13 +103,13 @@ class Stepper:
         return Stepped(loss=loss_value, gradient_norm=norm_value, met=met)
 
     def _worst(self, culprit: str) -> str:
-        """Return the culprit of the first process whose own layers or loss are not finite, or else the gradient's."""
+        """Return the culprit of the first process whose layers or loss are not finite, or else that of the gradient."""
         self.ranks.meet()
         found = self.ranks.gather(culprit)
         return min(found, key=lambda text: "gradient" in text)
 
     def _may_go_on(self, loss: float, norm: float) -> bool:
-        """Return whether the optimiser may step: a gradient that overflows float16 it skips, and the scale shrinks."""
+        """Return whether training may go on; a step whose gradient overflows float16 is skipped by the scaler."""
         if not math.isfinite(loss):
             return False
         if math.isfinite(norm):
@@ -121,11 +121,11 @@ class Stepper:
     def _losses(
         self, images: np.ndarray, labels: np.ndarray, recipe: Recipe, *, share: Share, number: int, backward: bool
     ) -> Tensor:
-        """Return what the share adds to the mean loss; with `backward`, its gradient is summed over micro-batches.
+        """Return the share's part of the mean loss; with `backward`, accumulate its gradient over micro-batches.
 
-        Norms take their statistics from each micro-batch.
+        BatchNorm statistics are those of each micro-batch.
         """
-        # What is random here draws from a generator that depends on step and process alone: a resumed run draws alike.
+        # The seed depends only on step and process, so that a resumed run draws the same numbers.
         torch.manual_seed((recipe.train.seed * 1_000_003 + number) * self.ranks.size + self.ranks.rank)
         batch = prepare(images, labels, recipe, self.preprocess, device=self.device, step=number, first=share.first)
         total = torch.zeros((), device=self.device)
@@ -140,9 +140,9 @@ class Stepper:
 
 
 def num_parts(share: Share, recipe: Recipe) -> int:
-    """Return in how many micro-batches every process does its share, of at most train.micro_batch images.
+    """Return the number of micro-batches of every process's share, of at most train.micro_batch images.
 
-    Where norms take statistics no part has a single image: three images, in parts of two, are one part.
+    Unless BatchNorm statistics are frozen, no part has a single image: three images, in parts of two, are one part.
     """
     most = recipe.train.micro_batch
     parts = 1 if not most else math.ceil(share.largest / most)
@@ -163,7 +163,7 @@ def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 def _rows(value: Any, first: int, last: int) -> Any:
-    """Return some images of a batch: rows of every tensor, however deep in it."""
+    """Return some images of a batch: the rows of every tensor, also of nested ones."""
     if isinstance(value, Tensor):
         return value[first:last]
     if not dataclasses.is_dataclass(value):

@@ -1,4 +1,4 @@
-"""What several processes compute as one: the gradient of a step, and norms over all of its images."""
+"""Synchronisation of several processes: the gradient of a step, and BatchNorm over all of its images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @torch.no_grad()
 def add_up_(model: nn.Module, loss: Tensor, ranks: Ranks, share: Share) -> None:
-    """Make the gradients and the loss those of the whole step, and the norms' statistics the processes' mean.
+    """Sum gradients and loss over the whole step, and average the BatchNorm statistics over the processes.
 
-    All have met. It is done after the backward pass, not within: so every process can still say that it has failed,
-    and shares need not be even.
+    All processes must have met. It is done after the backward pass, not within: every process can still report a
+    failure, and shares need not be even.
     """
     if ranks.size == 1:
         return
@@ -31,7 +31,7 @@ def add_up_(model: nn.Module, loss: Tensor, ranks: Ranks, share: Share) -> None:
 
 
 class SyncNorm(nn.SyncBatchNorm):
-    """A norm whose statistics are those of all processes' images; torch's own is for GPUs only."""
+    """BatchNorm with the statistics of all processes' images; torch's own is for GPUs only."""
 
     ranks: Ranks
     synced = True
@@ -62,7 +62,7 @@ class SyncNorm(nn.SyncBatchNorm):
 
 
 class _Sum(Function):
-    """The sum over processes, and in the backward pass the sum of its gradients."""
+    """The sum over processes; its backward pass sums the gradients."""
 
     @staticmethod
     def forward(ctx: Any, numbers: Tensor, ranks: Ranks) -> Tensor:
@@ -75,7 +75,7 @@ class _Sum(Function):
 
 
 def sync_norms_(model: nn.Module, ranks: Ranks) -> None:
-    """Replace every norm that keeps statistics by one that takes them from all processes; parameters stay."""
+    """Replace every BatchNorm layer that tracks statistics by a synchronised one; keep its parameters."""
     for parent in list(model.modules()):
         for name, norm in parent.named_children():
             if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
@@ -91,13 +91,13 @@ def _sync(norm: nn.modules.batchnorm._BatchNorm, ranks: Ranks) -> SyncNorm:
 
 
 def synced(model: nn.Module) -> bool:
-    """Return whether norms of the model wait for those of other processes."""
+    """Return whether the model has BatchNorm layers that wait for those of other processes."""
     return any(isinstance(module, SyncNorm) for module in model.modules())
 
 
 @contextmanager
 def unsynced(model: nn.Module) -> Iterator[None]:
-    """Inside, norms take their statistics from this process's images alone, and wait for no other."""
+    """Make BatchNorm use only this process's images inside the context, and wait for no other process."""
     norms = [module for module in model.modules() if isinstance(module, SyncNorm)]
     for norm in norms:
         norm.synced = False

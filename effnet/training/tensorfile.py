@@ -1,4 +1,4 @@
-"""Writes safetensors files tensor by tensor, whole or not at all."""
+"""Writes safetensors files atomically, one tensor at a time."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _NAMES = {
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to `path` whole or not at all, and waits until they are on the disk.
+    """Write tensors to `path` whole or not at all, and wait until they are on the disk.
 
-    One tensor at a time is copied, where safetensors' own writer holds all of them twice. Raises EffnetError where
-    the disk takes no more; what was at `path` is as it was then.
+    One tensor at a time is copied, while safetensors' own writer holds all of them twice. Raises EffnetError if the
+    file cannot be written; the file that was at `path` then stays unchanged.
     Source: the format in the README of huggingface/safetensors.
     """
     try:
@@ -31,12 +31,12 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping
                 own = tensors[name].detach().cpu().contiguous()
                 file.write(own.reshape(-1).view(torch.uint8).numpy().data)
     except OSError as error:
-        kept = "; the file of before is whole" if path.is_file() else ""
+        kept = "; the previous file is intact" if path.is_file() else ""
         raise EffnetError(f"{path} could not be written: {error.strerror or error}{kept}") from error
 
 
 def _ordered(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names, wider numbers first, so that each lies at a multiple of its width."""
+    """Return the names, wider types first, so that each tensor is aligned to its element size."""
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 

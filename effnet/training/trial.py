@@ -1,4 +1,4 @@
-"""`--batch auto` on this machine: what is at hand, and steps made on trial."""
+"""`--batch auto` on this machine: the available memory, and trial steps."""
 
 import numpy as np
 import torch
@@ -22,17 +22,17 @@ from effnet.training.recipe_file import with_values
 from effnet.training.state import make_state
 from effnet.training.step import Stepper
 
-# A CPU's step on trial takes a part of the images only: where its memory ends, the system ends the process.
+# A trial step on a CPU uses only a part of the images: if memory runs out, the system kills the process.
 _TRIED_SHARE = 4
 
 
 def fit_batch_here(
     spec: ArchSpec, recipe: Recipe, dataset: Dataset, *, device: torch.device | None = None
 ) -> Fitted | None:
-    """Return `recipe` with batches that the memory at hand holds, None where nothing tells how much there is.
+    """Return `recipe` with micro-batches that fit in the available memory, None if that is unknown.
 
-    On CUDA the steps of the sizes that were found are made on trial; on a CPU, smaller ones, and what they took is
-    held against what was predicted.
+    On CUDA, trial steps of the sizes that were found are run; on a CPU smaller ones, whose measured memory is compared
+    with the prediction.
     """
     device = device or pick_device()
     heap = device.type == "cpu"
@@ -48,20 +48,20 @@ def fit_batch_here(
 
 
 def _available(spec: ArchSpec, recipe: Recipe, dataset: Dataset, device: torch.device) -> int | None:
-    """Return the bytes that steps may take: what is free, less what the data set's images will."""
+    """Return the bytes available to steps: the free memory less that of the data set's images."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = available_bytes()
     if free is None:
         return None
     image = spec.in_channels * spec.resolution**2
-    # Kept at up to twice the side (batches.py), about four to three; a few batches wait for their turn.
+    # Cached at up to twice the side (batches.py), about four to three; a few batches are queued.
     images = min(CACHE_BYTES, 6 * image * len(dataset.train)) + min(CACHE_BYTES // 2, image * len(dataset.val))
     return max(0, free - images - 6 * recipe.train.batch_size * image)
 
 
 def device_attempt(spec: ArchSpec, device: torch.device) -> Attempt:
-    """Return what makes one step of a recipe on `device` and raises MemoryError where its memory ends."""
+    """Return a function that runs one step of a recipe on `device` and raises MemoryError if memory runs out."""
 
     def attempt(recipe: Recipe, side: int) -> None:
         try:
@@ -78,7 +78,7 @@ def device_attempt(spec: ArchSpec, device: torch.device) -> Attempt:
 
 
 def cpu_attempt(spec: ArchSpec, *, fused: bool, available: int) -> Attempt:
-    """Return what makes a step of a quarter of the images, and raises MemoryError where all would take too much."""
+    """Return a function that runs a step of a quarter of the images and raises MemoryError if all would not fit."""
 
     def attempt(recipe: Recipe, side: int) -> None:
         few = max(2, largest_part(recipe) // _TRIED_SHARE)
@@ -88,13 +88,13 @@ def cpu_attempt(spec: ArchSpec, *, fused: bool, available: int) -> Attempt:
         took = 1e6 * (peak_mb() - before)
         expected, whole = (training_memory(spec, r, resolution=side, fused=fused).total for r in (small, recipe))
         if whole * max(1.0, took / expected) > (1 + SHARE) / 2 * available:
-            raise MemoryError("the step on trial took more than was predicted")
+            raise MemoryError("the trial step took more memory than predicted")
 
     return attempt
 
 
 def _step(spec: ArchSpec, recipe: Recipe, side: int, device: torch.device) -> None:
-    """Make a step on random images, and the first one of the optimiser with it."""
+    """Run a training step on random images, including the first update of the optimiser."""
     state, middle = make_state(build(spec, seed=0), recipe, device), (0.5,) * spec.in_channels
     preprocess = Preprocess(resolution=side, mean=middle, std=middle)
     stepper = Stepper(state, recipe, preprocess, cross_entropy(), device)

@@ -1,4 +1,4 @@
-"""How many images of none of the classes a model rejects."""
+"""Rejection of images of none of the classes: the share rejected, and the AUROC."""
 
 import os
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from effnet.system.text import printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """What a model does with images of none of its classes; `unreadable` files are not among `images`.
+    """The rejection of images of none of the classes; `unreadable` files are not among `images`.
 
     `rejected` is the share answered with "unknown", None without a threshold. `auroc` is the probability that the
-    model is surer of an image of its classes than of such a one: 1 tells all apart, 0.5 none.
+    model is more confident on an image of its classes than on an unknown one: 1 is perfect separation, 0.5 is none.
     """
 
     images: int
@@ -28,10 +28,10 @@ class Unknown:
 
 
 def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
-    """Return the paths of all images below `folder`; raises DataError where it is none or holds none."""
+    """Return the paths of all images below `folder`; raise DataError if it is not a folder or has no images."""
     name = printable(os.fspath(folder))
     if not os.path.isdir(folder):
-        raise DataError(f"unknown images must be in a folder; {name} is none")
+        raise DataError(f"unknown images must be in a folder; {name} is not a folder")
     found = list_images(os.fspath(folder))
     if not found.paths:
         left_out = f"; {found.skipped[0].path}: {found.skipped[0].reason}" if found.skipped else ""
@@ -42,8 +42,8 @@ def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
 def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, known: np.ndarray) -> Unknown:
     """Run all images below `folder`, which show none of the classes, through the bundle's ONNX file.
 
-    `known` holds the largest probability of each image [images] that does show one. Raises DataError where
-    there is no image that can be read.
+    `known` holds the largest probability of each image [images] that does show one. Raises DataError if there is no
+    readable image.
     """
     paths = unknown_images(folder)
     _ = predictor.engine
@@ -54,7 +54,7 @@ def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, kno
         workers=usable_cores(),
     )
     if not rows:
-        raise DataError(f"there must be images that can be read in {printable(os.fspath(folder))}; none can")
+        raise DataError(f"there must be readable images in {printable(os.fspath(folder))}; there are none")
     strange = np.array(rows, np.float64)
     threshold = predictor.config.threshold
     return Unknown(
@@ -66,7 +66,7 @@ def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, kno
 
 
 def area_under_roc(known: np.ndarray, strange: np.ndarray) -> float:
-    """Return the share of all pairs of which the known one [images] is surer than the strange one; a tie is half.
+    """Return the share of all pairs whose known image has the higher confidence; a tie counts half.
 
     Source: Mann and Whitney, Ann. Math. Stat. 18 (1947), 50-60; Hanley and McNeil, Radiology 143 (1982), 29-36.
     """

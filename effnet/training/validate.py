@@ -1,4 +1,4 @@
-"""How a network does on held-out images while it trains."""
+"""Validation of a network on held-out images during training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from effnet.training.device import to_input
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Recipe
 
-# The confusion matrix of more classes than these is too large to look at.
+# The confusion matrix of more classes than this is too large to look at.
 _CONFUSED_CLASSES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validated:
-    """How a network did: mean cross-entropy and accuracy; and the same with each class counting alike.
+    """The validation result: mean cross-entropy and accuracy, and the same with each class counting alike.
 
-    `confusion` counts images, int64 [true class, predicted class]; None where there are more than 100 classes.
+    `confusion` counts images, int64 [true class, predicted class]; None if there are more than 100 classes.
     """
 
     loss: float
@@ -31,7 +31,7 @@ class Validated:
     balanced_accuracy: float = float("nan")
 
     def score(self, recipe: Recipe) -> tuple[float, float]:
-        """Return what tells a better network: a larger accuracy, then a smaller loss, of the kind that is asked."""
+        """Return a key that is larger for a better network: accuracy, then minus the loss; balanced if requested."""
         if recipe.balance.removed:
             return self.balanced_accuracy, -self.balanced_loss
         return self.accuracy, -self.loss
@@ -45,13 +45,13 @@ def validate(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Validated:
-    """Return how `model` does, in evaluation mode, over batches of uint8 images and their labels.
+    """Return the result of `model`, in evaluation mode, on batches of uint8 images and their labels.
 
-    Each process of `ranks` gives batches of its own, perhaps none; all get the result of all of them together.
+    Each process of `ranks` gives batches of its own, perhaps none; all get the joint result.
     """
     model.eval()
     sums, classes = torch.zeros(3, dtype=torch.float64), 0
-    rows: list[Tensor] = []  # of each batch, its images' labels, losses and whether they are right
+    rows: list[Tensor] = []  # per batch: labels, losses and correctness of its images
     pairs = torch.zeros(_CONFUSED_CLASSES**2, dtype=torch.int64)
     for images, labels in batches:
         logits = model(to_input(images, preprocess, device))

@@ -41,7 +41,7 @@ def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, 
 
 def test_evaluate_names_a_folder_without_unknown_images_at_once(run_cli, small_bundle, tmp_path):
     message = refused(run_cli("evaluate", small_bundle, "digits", "--unknown-from", tmp_path / "gone"))
-    assert message == f"unknown images must be in a folder; {tmp_path / 'gone'} is none"
+    assert message == f"unknown images must be in a folder; {tmp_path / 'gone'} is not a folder"
 
 
 def test_evaluate_takes_each_split_and_all_of_them(run_cli, small_bundle):

@@ -200,7 +200,7 @@ def test_a_bundle_for_grey_images_does_not_see_colours(refusal, small_bundle):
             ["--strategy", "head", "--minutes", 1, "--epochs", 1],
             "give --epochs or --minutes, not both",
         ),
-        (["--unknown-from", "absent"], "unknown images must be in a folder; absent is none"),
+        (["--unknown-from", "absent"], "unknown images must be in a folder; absent is not a folder"),
     ],
 )
 def test_options_that_contradict_each_other(words, message, refusal):

@@ -184,8 +184,8 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
     )
     refused = found.steps[2].reason
     assert refused.startswith("it loses 10.00 points: of 400 images 40 went")
-    assert refused.endswith("over the 0.5 points that may be lost")
-    assert "more than chance" in refused
+    assert refused.endswith("more than the allowed 0.5 percentage points")
+    assert "; significant, McNemar" in refused
 
 
 def test_a_ranking_is_found_again_and_is_of_the_network_that_won(run):
@@ -413,7 +413,7 @@ def test_few_validation_images_are_said_to_be_few():
     kept, _, reason = judge(step, [], Gate())
     assert not kept
     assert reason.endswith(
-        "over the 0.5 points that may be lost; with 60 images one alone is 1.67 points, and may be lost"
+        "more than the allowed 0.5 percentage points; with 60 images a single one is 1.67, which is allowed"
     )
 
 

@@ -68,8 +68,8 @@ def test_what_loses_more_than_it_may_is_refused_and_leaves_nothing(name, sharp, 
     asked, before = scripted(monkeypatch, lost=3), names(sharp)
     ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--images", 8)
     assert (ran.code, ran.out) == (3, "")
-    assert f"{name} loses 1.12 points: of 269 images 3 went from right to wrong and 0 back" in ran.err
-    assert "over the 0.5 points that may be lost" in ran.err
+    assert f"{name} loses 1.12 percentage points: of 269 images 3 became wrong and 0 right" in ran.err
+    assert "more than the allowed 0.5 percentage points" in ran.err
     assert "--max-drop" in ran.err
     assert names(sharp) == before
     assert asked == [("onnx", 269), (name, 269)]

@@ -131,11 +131,11 @@ def test_sixteen_bits_are_shipped_where_they_name_the_same(deployed, bundle_copy
 
 def test_what_loses_more_than_it_may_is_refused_with_the_figures(deployed, monkeypatch):
     formats = scripted(monkeypatch, wrong=3)  # of 269
-    assert "3 went from right to wrong" in deployed("fp16").refused
+    assert "3 became wrong" in deployed("fp16").refused
     assert formats == ["onnx", "onnx-fp16"]
     found = deployed("w8")
     assert "onnx-w8 loses 1.12 points" in found.refused
-    assert "over the 0.5 points that may be lost" in found.refused
+    assert "more than the allowed 0.5 percentage points" in found.refused
 
 
 def test_what_loses_no_more_than_it_may_is_not(deployed, monkeypatch):

@@ -162,7 +162,7 @@ def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
     assert ran.code == 4
     assert ran.err == (
         "effnet: it is unknown whether the finished model meets the latency budget. The machine was busy: other "
-        "processes took 60% of the processor time, which hides the latency of 2 threads: end what else runs and "
+        "processes took 60% of the processor time, which hides the latency of 2 threads: end other programs and "
         f"measure again. Its fastest run took 0.77 ms, the median 4 ms; the budget is 1 ms. Model and report are in "
         f"{out}; the same command with --resume measures again\n"
     )
@@ -240,7 +240,7 @@ def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_imag
     # The rest of the recipe is unchanged.
     recipe = plan["attempts"][0]["recipe"]
     assert report["training"]["recipe"] == recipe | {"train": recipe["train"] | {"epochs": 3}}
-    assert any(getattr(event, "text", "").startswith("Going on behind epoch 1, up to 3") for event in said)
+    assert any(getattr(event, "text", "").startswith("Continuing after epoch 1 up to 3") for event in said)
     rates = [row["learning_rate"] for row in report["training"]["epochs"]]
     assert rates[1] > rates[2]  # the schedule of three epochs goes on
     with pytest.raises(
@@ -348,7 +348,7 @@ def test_auto_batches_fit_into_the_memory_and_are_kept_in_the_recipe(
     found = json.loads((tmp_path / "out/run/recipe.json").read_text())
     assert found["train"]["batch_size"] == 32
     assert 2 <= found["train"]["micro_batch"] < 32
-    assert f"Batches of 32 images, at once {found['train']['micro_batch']} at 16 pixels" in ran.out
+    assert f"Batches of 32 images, in micro-batches of {found['train']['micro_batch']} at 16 pixels" in ran.out
     assert "--batch auto" in read_report(tmp_path / "out")["command"]
     monkeypatch.setattr("effnet.training.trial.available_bytes", lambda: 100_000)
     ran = run_cli(*words, "--batch", "auto", "--out", tmp_path / "none")

@@ -59,9 +59,9 @@ def test_the_card_says_how_sure_it_is():
 
 def test_a_model_that_always_answers_is_said_to():
     some = unsure_sample(answered=False, unknown=False)
-    some["calibration"] |= {"threshold": None, "sentence": "No threshold was asked for: it always answers."}
+    some["calibration"] |= {"threshold": None, "sentence": "No threshold was requested: the model always answers."}
     page = check_page(report.render_html(some, images=[]))
-    assert "Abstention: the answer “unknown” No threshold was asked for: it always answers." in words_of(page)
+    assert "Abstention: the answer “unknown” No threshold was requested: the model always answers." in words_of(page)
     assert "Below a probability" not in words_of(page)
     card = report.render_card(some)
     check_card(card)

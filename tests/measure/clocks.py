@@ -1,4 +1,4 @@
-"""Clocks that tests wind."""
+"""Clocks that tests set."""
 
 from collections.abc import Iterator
 
@@ -6,23 +6,23 @@ from effnet.measure.pace import Clock
 
 
 class FakeClock:
-    """A clock that shows what it is told: seconds that pass, and seconds that this process computes."""
+    """A clock that the test sets: wall time, and processor time of this process."""
 
     def __init__(self) -> None:
         self.wall = self.worked = 0.0
 
     def take(self, wall: float, worked: float | None = None) -> None:
-        """Let time pass, in which the process computes all the time if not for `worked` seconds."""
+        """Advance the wall time; the processor time advances by `worked` seconds, by default as much."""
         self.wall += wall
         self.worked += wall if worked is None else worked
 
     @property
     def clock(self) -> Clock:
-        """What is asked for the time."""
+        """Return the clock that the code under test reads."""
         return Clock(wall=lambda: self.wall, worked=lambda: self.worked)
 
     def runs(self, *laps: tuple[float, float]) -> Iterator[None]:
-        """Yield once a run, which takes and computes so many seconds; the last goes on for ever."""
+        """Yield once per run, which takes and computes the given seconds; the last is repeated forever."""
         for lap in laps:
             self.take(*lap)
             yield

@@ -1,4 +1,4 @@
-"""What a process may still take, read from file systems as Linux makes them."""
+"""Available memory, read from file systems like Linux's."""
 
 import pytest
 

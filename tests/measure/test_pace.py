@@ -24,7 +24,7 @@ def test_one_piece_of_work_that_was_held_up_does_not_count():
 
 
 def test_several_threads_compute_at_once(two_cores, monkeypatch):
-    """Else a process on the other core would not be seen."""
+    """All cores are used: else a process on another core would not be noticed."""
     seen, hashed, met = set(), pace._hash, threading.Barrier(2, timeout=300)
 
     def hash_and_tell():
@@ -42,7 +42,7 @@ def test_several_threads_compute_at_once(two_cores, monkeypatch):
 
 @pytest.mark.parametrize("worked, waited", [(2.0, 0.0), (1.5, 0.25), (1.0, 0.5)])
 def test_a_process_on_the_other_core_is_seen_by_what_is_left_of_both(worked, waited, two_cores, monkeypatch):
-    """While a piece of this thread takes 1 ms, two threads compute for 2 if they have a core each."""
+    """While a piece of this thread takes 1 ms, two threads compute for 2 ms if they have a core each."""
     fake, me = FakeClock(), threading.get_ident()
     monkeypatch.setattr(pace, "_hash", lambda: fake.take(1e-3, worked * 1e-3) if threading.get_ident() == me else None)
     found = pace_of(2, clock=fake.clock)
@@ -77,7 +77,7 @@ def test_the_calmest_moment_counts():
 
 @pytest.mark.parametrize("times", [itertools.repeat(0.0), itertools.count(0, -3600), iter([0, -1e9] * 10**6)])
 def test_a_clock_that_stands_still_or_is_set_back_ends_the_search_for_a_calm_moment(times):
-    """It was looked for for ever."""
+    """Before the fix the search for the pace never ended."""
     taken = []
     calm_pace_ms(
         seconds=1.0,

@@ -1,4 +1,4 @@
-"""Paired counts against scipy, and by hand."""
+"""Paired comparison, against scipy and by hand."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,12 @@ def test_images_that_changed_sides_are_counted():
     found = paired(before, after)
     assert (found.images, found.lost, found.gained) == (6, 2, 1)
     assert found.drop == pytest.approx(before.mean() - after.mean())
-    assert found.sentence().startswith("loses 16.67 points: of 6 images 2 went from right to wrong and 1 back")
-    assert "within chance" in found.sentence()
+    assert found.sentence().startswith("loses 16.67 percentage points: of 6 images 2 became wrong and 1 right")
+    assert "; not significant, McNemar" in found.sentence()
 
 
 def test_the_interval_covers_the_true_drop_as_often_as_it_says():
-    """10,000 draws of 500 images of which 3 % are lost and 2 % gained."""
+    """Draw 500 images 10,000 times, of which 3 % are lost and 2 % gained."""
     draws = np.random.default_rng(0).multinomial(500, (0.03, 0.02, 0.95), 10_000)
     rows = [Paired(images=500, lost=int(lost), gained=int(gained)).interval for lost, gained, _ in draws]
     covered = np.mean([low <= 0.01 <= high for low, high in rows])
@@ -36,24 +36,24 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says():
 
 
 def test_a_change_of_many_images_is_more_than_chance():
-    assert "more than chance" in Paired(images=100, lost=12, gained=1).sentence()
+    assert "; significant, McNemar" in Paired(images=100, lost=12, gained=1).sentence()
     assert Paired(images=100, lost=0, gained=3).sentence().startswith("gains 3.00 points:")
     assert Paired(images=100, lost=2, gained=2).sentence().startswith("keeps the accuracy:")
 
 
 def test_a_loss_is_refused_from_the_first_image_too_many():
-    assert refusal(Paired(images=200, lost=3, gained=2), 0.005) == ""  # just what may be lost
+    assert refusal(Paired(images=200, lost=3, gained=2), 0.005) == ""  # exactly the allowed loss
     assert refusal(Paired(images=200, lost=0, gained=9), 0.0) == ""
     refused = refusal(Paired(images=200, lost=4, gained=2), 0.005)
-    assert refused.startswith("loses 1.00 points: of 200 images 4 went from right to wrong and 2 back")
-    assert refused.endswith("over the 0.5 points that may be lost")
+    assert refused.startswith("loses 1.00 percentage points: of 200 images 4 became wrong and 2 right")
+    assert refused.endswith("more than the allowed 0.5 percentage points")
 
 
 def test_one_of_few_images_may_be_lost_unless_none_may():
     assert refusal(Paired(images=60, lost=1, gained=0), 0.005) == ""
-    assert refusal(Paired(images=60, lost=1, gained=0), 0.0).endswith("over the 0 points that may be lost")
+    assert refusal(Paired(images=60, lost=1, gained=0), 0.0).endswith("more than the allowed 0 percentage points")
     refused = refusal(Paired(images=60, lost=2, gained=0), 0.005)
-    assert refused.endswith("0.5 points that may be lost; with 60 images one alone is 1.67 points, and may be lost")
+    assert refused.endswith("0.5 percentage points; with 60 images a single one is 1.67, which is allowed")
     assert refusal(Paired(images=199, lost=2, gained=0), 0.005)
     assert refusal(Paired(images=400, lost=2, gained=0), 0.005) == ""
 
@@ -67,7 +67,7 @@ def test_where_classes_count_alike_the_drop_is_that_of_the_balanced_accuracy():
     assert found.drop == pytest.approx(accuracy[0] - accuracy[1])
     assert "points of balanced accuracy" in found.sentence()
     assert found.to_dict()["balanced"] is True
-    # Of one class it is what it is without.
+    # With one class it is the same as without classes.
     plain, alone = paired(before, after), paired(before, after, labels=np.zeros(200, int))
     assert (plain.drop, plain.interval, plain.p_value) == (alone.drop, alone.interval, alone.p_value)
 
@@ -88,7 +88,7 @@ def test_one_image_of_a_rare_class_may_be_lost_and_no_more():
         after[list(places)] = False
         return refusal(paired(np.ones(180, bool), after, labels=np.repeat([0, 1], [170, 10])), 0.005)
 
-    assert lose(175) == ""  # 5 points
+    assert lose(175) == ""  # 5 percentage points
     assert lose(0) == ""
-    assert "with 180 images one alone is 5.00 points, and may be lost" in lose(175, 3)
-    assert lose(1, 2)  # 0.59 points, and no rare image that would be worth more
+    assert "with 180 images a single one is 5.00, which is allowed" in lose(175, 3)
+    assert lose(1, 2)  # 0.59 percentage points, and no image of a rare class that would weigh more

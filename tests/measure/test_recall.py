@@ -1,4 +1,4 @@
-"""Balanced accuracy is scikit-learn's, its interval that of images drawn again."""
+"""Balanced accuracy equals scikit-learn's; its interval is that of resampled images."""
 
 import warnings
 
@@ -18,7 +18,7 @@ def test_the_balanced_accuracy_is_scikit_learns(pairs):
     labels, predicted = np.array(pairs).T
     found = by_class(predicted == labels, labels, num_classes=6)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes that are only predicted
+        warnings.simplefilter("ignore")  # about classes that are only predicted
         expected = balanced_accuracy_score(labels, predicted)
     assert found.balanced_accuracy == pytest.approx(expected)
     assert found.accuracy == pytest.approx((labels == predicted).mean())
@@ -52,7 +52,7 @@ def test_all_right_and_all_wrong_have_an_interval_of_no_width(right):
 
 def test_the_lowest_recall_is_named_where_it_is_well_below_the_accuracy():
     images = np.array([170, 10, 0, 2])
-    assert ByClass(right=np.array([169, 5, 0, 1]), images=images).lowest == 1  # of equal ones that of more images
+    assert ByClass(right=np.array([169, 5, 0, 1]), images=images).lowest == 1  # of equal ones, the one with more images
     assert ByClass(right=np.array([169, 10, 0, 2]), images=images).lowest is None
     assert np.isnan(ByClass(right=np.zeros(2, int), images=np.zeros(2, int)).balanced_accuracy)
 

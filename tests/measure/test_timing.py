@@ -1,4 +1,4 @@
-"""Latency and memory are measured in a process of their own, and its failures are told."""
+"""Latency and memory are measured in a separate process, whose failures are reported."""
 
 import dataclasses
 import json
@@ -24,14 +24,14 @@ def write(spec, path):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A network of a few thousand weights."""
+    """Return the file of a network of a few thousand weights."""
     spec = with_total_stride(effnet.scale(effnet.get_spec("b0", num_classes=3), phi=-20, resolution=16), 8)
     return write(spec, tmp_path_factory.mktemp("small") / "model.onnx")
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A network of 16 MB."""
+    """Return the file of a network of 16 MB."""
     return write(effnet.get_spec("b0", num_classes=3), tmp_path_factory.mktemp("large") / "model.onnx")
 
 
@@ -93,9 +93,9 @@ def test_on_a_busy_machine_several_threads_take_about_their_fastest_run():
 @pytest.mark.parametrize(
     "threads, uncertain, end",
     [
-        (1, False, "the latency of one thread counts the time that it computed"),
-        (2, False, "end what else runs and measure again if the latency matters"),
-        (2, True, "which hides the latency of 2 threads: end what else runs and measure again"),
+        (1, False, "the latency of one thread counts only its own processor time"),
+        (2, False, "end other programs and measure again if the latency matters"),
+        (2, True, "which hides the latency of 2 threads: end other programs and measure again"),
     ],
 )
 def test_it_is_said_how_busy_the_machine_was(threads, uncertain, end):
@@ -105,7 +105,7 @@ def test_it_is_said_how_busy_the_machine_was(threads, uncertain, end):
 
 
 def test_rounds_are_added_while_the_machine_is_slower_than_it_can_be(small):
-    """No machine has a pace of no time at all, and any has one of an hour."""
+    """No machine has a pace of 0 ms, and every machine one faster than an hour."""
     least, most = (len(time_onnx(small, rounds=2, seconds=0.01, pace_ms=pace).rounds_ms) for pace in (3.6e6, 0.0))
     assert least == 2 < most <= 20
 

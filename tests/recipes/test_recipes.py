@@ -1,4 +1,4 @@
-"""The recipes against what was published, and the files that a user may give instead."""
+"""The built-in recipes against the published ones, and recipe files of the user."""
 
 import json
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ def of(name, model="b0"):
 @pytest.mark.parametrize("model", GOLDEN_MODELS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_it_was(name, model, check_golden):
-    """After a wanted change: pytest tests/recipes --update-golden"""
+    """After an intended change: pytest tests/recipes --update-golden"""
     check_golden(GOLDEN / f"{name}-{model}.json", json.dumps(of(name, model).to_dict(), indent=1) + "\n")
 
 
@@ -102,7 +102,7 @@ def test_the_rates_are_the_published_ones():
 
 
 def test_v1_decays_biases_and_v2_does_not():
-    """tensorflow/tpu leaves out what is named batch_normalization, google/automl .*(bias|gamma|beta).*"""
+    """tensorflow/tpu excludes variables named batch_normalization, google/automl .*(bias|gamma|beta).*"""
     model = build(scale(get_spec("b0"), phi=-10))
     counts = {}
     for name in ("imagenet_v1", "imagenet_v2"):
@@ -191,7 +191,7 @@ def test_a_python_file_makes_a_recipe_of_the_network(tmp_path):
     )
     assert of(path, "b5").name == "for b5"
     assert of(path, "b5").model.dropout == 0.4
-    assert list(tmp_path.iterdir()) == [path]  # no bytecode beside it
+    assert list(tmp_path.iterdir()) == [path]  # no bytecode is written next to it
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What torchrun starts for test_ranks.py: python rank_runs.py FOLDER CASE..., tiny runs by all processes together."""
+"""Tiny distributed runs that torchrun starts for test_ranks.py: python rank_runs.py FOLDER CASE..."""
 
 import dataclasses
 import json
@@ -24,9 +24,9 @@ from effnet.training.ranks import joined
 from effnet.training.recipe_file import with_values
 from effnet.training.validate import validate
 
-# Without dropout, whose masks are each process's own.
+# Without dropout, whose masks differ between processes.
 EVEN = with_values(RECIPE, {"model.dropout": 0.0, "model.drop_path": 0.0, "train.lr": 2e-3})
-# Shares are uneven, and so is the last batch. Of gradients that are all but 0 Adam would make steps of either sign.
+# Shares are uneven, and so is the last batch. With gradients near 0, Adam's steps could have either sign.
 SYNCED = with_values(
     EVEN, {"train.sync_norms": True, "train.batch_size": 17, "optimizer.name": "sgd", "train.lr": 0.05}
 )
@@ -34,7 +34,7 @@ PRECISE = with_values(EVEN, {"train.precise_norms": 21, "train.epochs": 1})
 
 
 def trained(folder, ranks, recipe, **kwargs):
-    """Train; the first process leaves losses, history and weights, the others shall leave nothing."""
+    """Train; the first process writes losses, history and weights, the others must write nothing."""
     losses = []
 
     def listen(event):
@@ -64,7 +64,7 @@ def precise(folder, ranks):
 
 
 def killed(folder, ranks):
-    """The last process dies by kill -9 within its fifth step, the others train on as far as they can."""
+    """Kill the last process with SIGKILL within its fifth step; the others train as far as they can."""
     usual, steps = cross_entropy(RECIPE.loss.label_smoothing), []
 
     def loss(model, batch):
@@ -77,7 +77,7 @@ def killed(folder, ranks):
 
 
 def unreadable(folder, ranks):
-    """The last process cannot read any of its images."""
+    """Make all images of the last process unreadable."""
     if ranks.rank == ranks.size - 1:
         portions.cached_loader = lambda *args, **kwargs: _fail
     trained(folder, ranks, RECIPE)
@@ -88,7 +88,7 @@ def _fail(index):
 
 
 def broken(folder, ranks):
-    """The loss is no number on the last process alone."""
+    """Make the loss NaN on the last process alone."""
     usual, steps = cross_entropy(), []
 
     def loss(model, batch):
@@ -99,7 +99,7 @@ def broken(folder, ranks):
 
 
 def interrupted(folder, ranks):
-    """Ctrl-C reaches the last process alone."""
+    """Send Ctrl-C to the last process alone."""
     usual, steps = cross_entropy(RECIPE.loss.label_smoothing), []
 
     def loss(model, batch):
@@ -112,7 +112,7 @@ def interrupted(folder, ranks):
 
 
 def validated(folder, ranks):
-    """Validate 71 images, whose parts are uneven, and one, of which a process has none."""
+    """Validate 71 images, in uneven parts, and a single image, so that one process has none."""
     found = []
     for count in (71, 1):
         val = tiny_dataset(num=count).train
@@ -135,7 +135,7 @@ def main(root, names):
         for case in (case for name in names for case in CASES if case.__name__ == name):
             loader = portions.cached_loader
             try:
-                # What has ended together can begin anew together.
+                # Processes that have ended together can start together again.
                 case(Path(root) / case.__name__, dataclasses.replace(ranks, over=False))
             except EffnetError as error:
                 code = error.exit_code

@@ -1,4 +1,4 @@
-"""What varies whole batches: bounded, repeatable, and nobody else's chance is touched."""
+"""Batch augmentation: bounded, repeatable, and without effect on other random state."""
 
 import dataclasses
 import random
@@ -166,7 +166,7 @@ def test_cutout_makes_a_square_grey():
     result = augmented(torch.zeros(100, 1, 112, 112, dtype=torch.uint8), augment)
     areas = (result[chosen] == 128).sum((1, 2, 3))
     assert set(result[chosen].unique().tolist()) == {0, 128}
-    assert areas.max() == 40**2  # 40 of 224 on both sides of its middle; at an edge, less
+    assert areas.max() == 40**2  # 40 of 224 on both sides of its centre; less at an edge
     assert areas.min() >= 20**2
 
 

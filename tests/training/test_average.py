@@ -12,7 +12,7 @@ from effnet.training.recipe import Train
 
 
 def norm(value):
-    """A module with parameters, statistics and a count, all of one value."""
+    """Return a module with parameters, statistics and a count, all of one value."""
     module = nn.BatchNorm2d(2)
     with torch.no_grad():
         for tensor in module.state_dict().values():
@@ -21,7 +21,7 @@ def norm(value):
 
 
 def averaged(values, train, *, epoch_steps):
-    """Return the average after a run whose weights are values[i] after step i, as the loop moves it."""
+    """Return the average after a run whose weights are values[i] after step i, as the loop updates it."""
     average = norm(0.0)
     for step, value in enumerate(values):
         batch = step % epoch_steps
@@ -32,7 +32,7 @@ def averaged(values, train, *, epoch_steps):
 
 
 def closed_form(values, decay):
-    """The average of a run that begins at 0: every value weighs what is taken in at its step and kept ever since."""
+    """Return the average of a run that begins at 0: each value has its step's weight times the share kept since."""
     keeps = np.minimum(decay, (1 + np.arange(len(values))) / (10 + np.arange(len(values))))
     return sum(v * (1 - keeps[i]) * np.prod(keeps[i + 1 :]) for i, v in enumerate(values))
 
@@ -50,7 +50,7 @@ def test_the_average_at_every_step_is_the_closed_form_of_weights_and_statistics(
 @given(every=st.integers(1, 9), epoch_steps=st.integers(1, 20), epochs=st.integers(1, 3), decay=st.floats(0.3, 0.9999))
 def test_an_average_that_moves_rarely_is_that_of_weights_that_stand_still_in_between(every, epoch_steps, epochs, decay):
     values = np.random.default_rng(0).normal(size=epoch_steps * epochs)
-    # What the average sees of a block is its last value; a block ends with its epoch at the latest.
+    # The average sees only the last value of a block; a block ends with its epoch at the latest.
     batches = np.arange(len(values)) % epoch_steps
     ends = np.arange(len(values)) - batches + np.minimum((batches // every + 1) * every, epoch_steps) - 1
     found = averaged(values, Train(ema_decay=decay, ema_every=every), epoch_steps=epoch_steps)

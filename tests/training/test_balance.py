@@ -1,4 +1,4 @@
-"""Class frequencies taken out: as scikit-learn weighs, by samples that come back alike, and never twice."""
+"""Class balancing: weights as scikit-learn's, reproducible sampling, and no correction twice."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_held_out_images_weigh_what_the_answers_assume(counts, held, removed):
 
 
 def test_a_class_without_an_image_has_no_frequency():
-    with pytest.raises(DataError, match="class 1, 3 of 5 has none: add some, or leave balance out"):
+    with pytest.raises(DataError, match="class 1, 3 of 5 has none: add images, or leave balance out"):
         log_prior(np.array([0, 2, 4, 4]), num_classes=5)
 
 
@@ -65,7 +65,7 @@ def test_samples_show_classes_as_often_as_asked_and_images_of_a_class_equally_of
 
 
 def rare(num=34):
-    """Two classes, 16:1, as noise: every view of an image is another."""
+    """Return two classes, 16:1, of noise images: no two views of an image are equal."""
     labels = (np.arange(num) % 17 == 0).astype(np.int64)
     images = np.random.default_rng(0).integers(0, 256, (num, 24, 24, 1), dtype=np.uint8)
     return Split(sources=list(images), labels=labels)

@@ -22,7 +22,7 @@ PREPROCESS = Preprocess(resolution=24)
 
 @pytest.fixture
 def photos() -> list[Path]:
-    """Return twelve real photographs, 256 x 256 and 224 x 224, or skips the test."""
+    """Return twelve real photographs, 256 x 256 and 224 x 224, or skip the test."""
     if not SHARED_DATA.exists():
         pytest.skip("../shared/data is absent")
     folders = (
@@ -49,7 +49,7 @@ def all_batches(load, split: Split, **options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differences(path: Path, resolution: int, seed: int) -> np.ndarray:
-    """Return by how many levels a view differs from Pillow's: the same crop of the whole image, bicubic."""
+    """Return the difference in levels between a view and Pillow's: the same crop of the whole image, bicubic."""
     preprocess = Preprocess(resolution=resolution)
     load = cached_loader(Split(sources=[str(path)], labels=np.zeros(1)), preprocess, limit=0)
     assert isinstance(load(0), EncodedJpeg)
@@ -86,7 +86,7 @@ def test_views_of_real_photographs_are_pillows_bicubic_ones(
     mirror=st.booleans(),
 )
 def test_a_square_is_resized_as_pillow_does(height, width, channels, resolution, interpolation, mirror) -> None:
-    # Smooth values: of noise, the two round and clip what overshoots at different moments.
+    # Smooth values: for noise, the two round and clip overshoots at different moments.
     small = np.random.default_rng(height).integers(40, 216, (4, 5, channels), dtype=np.uint8)
     planes = [np.asarray(Image.fromarray(small[..., i]).resize((width, height), 2)) for i in range(channels)]
     size, resampling = (resolution, resolution), Image.Resampling[interpolation.upper()]
@@ -128,7 +128,7 @@ def test_files_that_vanish_or_are_cut_are_replaced_however_far_they_were_read(jp
     whole = Path(jpegs.sources[6]).read_bytes()
     Path(jpegs.sources[6]).write_bytes(whole[: len(whole) * 2 // 3])
     load = cached_loader(jpegs, PREPROCESS, limit=0)
-    assert isinstance(load(6), EncodedJpeg)  # its header is whole, so only decoding finds out
+    assert isinstance(load(6), EncodedJpeg)  # its header is intact, so only decoding fails
     images, labels = all_batches(load, jpegs, workers=2)
     assert sorted(labels) == [0, 1, 2, 4, 4, 5, 7, 7, *range(8, 16)]
     assert images.shape == (16, 24, 24, 3)
@@ -154,7 +154,7 @@ def test_every_view_has_the_networks_size_and_channels(jpegs: Split, view: str, 
 @pytest.mark.parametrize("view", ["crop", "shift", "none"])
 @pytest.mark.parametrize("mode", ["squash", "pad"])
 def test_views_of_wide_images_show_their_two_halves(mode, view, tmp_path) -> None:
-    """A file that is decoded in part, a kept one and an array alike; a centre crop sees neither end of the image."""
+    """Partly decoded file, cached image and array give the same; a centre crop sees neither end of the image."""
     pixels = np.zeros((80, 640, 3), np.uint8)
     pixels[:, :240], pixels[:, 240:400], pixels[:, 400:] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
     path = tmp_path / "wide.jpg"

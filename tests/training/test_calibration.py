@@ -1,4 +1,4 @@
-"""Temperature, calibration error, risk over coverage and thresholds, against other people's code and plain counting."""
+"""Temperature, calibration error, risk-coverage and thresholds, against other implementations and plain counting."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def test_the_temperature_that_made_the_labels_is_found(true):
 def test_no_other_temperature_is_likelier(seed, images, classes, scale):
     logits, labels = drawn(seed, images=images, classes=classes, temperature=scale)
 
-    def cost(log_temperature):  # spelt out with scipy's softmax: all images, and one half first and half second
+    def cost(log_temperature):  # written out with scipy's softmax: all images, and one half first and half second
         log_p = log_softmax(logits * np.exp(-float(np.squeeze(log_temperature))), axis=1)
         best = np.sort(log_p, axis=1)[:, -2:]
         return -log_p[np.arange(images), labels].sum() - best.mean()
@@ -185,7 +185,7 @@ def test_the_points_of_a_curve_are_few_and_end_with_all_images(images):
 
 
 def binary(sure, wrong):
-    """Return probabilities and labels of images that are so sure, the first `wrong` of them mistaken."""
+    """Return probabilities and labels of images with these confidences, the first `wrong` of them mistaken."""
     sure = np.asarray(sure, float)
     labels = np.zeros(len(sure), int)
     labels[:wrong] = 1
@@ -193,7 +193,7 @@ def binary(sure, wrong):
 
 
 def test_a_coverage_leaves_that_share_of_the_least_sure_out():
-    p, labels = binary(np.linspace(0.6, 0.98, 39), 0)  # of 40, one further image among them, 4 are left out
+    p, labels = binary(np.linspace(0.6, 0.98, 39), 0)  # of 40, with one pseudo-image among them, 4 are left out
     found = cal.choose_threshold(p, labels, coverage=0.9)
     assert found == pytest.approx(0.63, abs=2e-6)
     assert (p[:, 0] >= found).sum() == 36
@@ -216,7 +216,7 @@ def test_a_coverage_holds_on_average_for_images_not_seen():
 
 @pytest.mark.parametrize("images, wrong, max_error", [(459, 0, 0.01), (662, 1, 0.01), (44, 0, 0.1)])
 def test_an_error_needs_enough_images_to_prove_it(images, wrong, max_error):
-    # 459 = ln(0.01) / ln(0.99), rounded up. The mistake is the surest of all, so that no threshold escapes it.
+    # 459 = ln(0.01) / ln(0.99), rounded up. The mistake has the highest confidence, so that no threshold excludes it.
     for count, proven in ((images, True), (images - 1, False)):
         p, labels = binary(np.linspace(0.99, 0.6, count), wrong)
         found = cal.choose_threshold(p, labels, max_error=max_error)
@@ -227,7 +227,7 @@ def test_an_error_needs_enough_images_to_prove_it(images, wrong, max_error):
 
 def test_the_largest_coverage_that_keeps_the_error_is_taken():
     sure = np.linspace(0.99, 0.6, 2000)
-    labels = np.where((np.arange(2000) > 1500) & (np.arange(2000) % 3 == 0), 1, 0)  # mistakes among the unsure alone
+    labels = np.where((np.arange(2000) > 1500) & (np.arange(2000) % 3 == 0), 1, 0)  # mistakes only at low confidence
     p = np.column_stack([sure, 1 - sure])
     found = cal.choose_threshold(p, labels, max_error=0.02)
     kept = (sure >= found).sum()
@@ -242,7 +242,7 @@ def test_the_bound_is_that_of_scipys_exact_test(wrong, answered):
 
 
 def test_an_error_that_was_asked_is_rarely_exceeded_even_where_confidence_says_nothing():
-    # Every image is wrong with a chance just above what is asked, so that any threshold at all is a failure.
+    # Every image is wrong with a probability just above the requested error, so any threshold is a failure.
     rng, failed = np.random.default_rng(0), 0
     for _ in range(300):
         sure = rng.uniform(0.5, 1, 1000)
@@ -287,11 +287,11 @@ def test_unknown_images_ask_for_a_coverage_where_nothing_else_is_asked():
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ({}, "No threshold was asked for: it always answers."),
+        ({}, "No threshold was requested: the model always answers."),
         ({"coverage": 0.9}, "The threshold was chosen on 200 validation images, to answer 90 % of them."),
-        ({"coverage": 1.0}, "To answer every image needs no threshold."),
+        ({"coverage": 1.0}, "Answering every image needs no threshold."),
         ({"max_error": 0.5}, "The threshold was chosen on 200 validation images, for at most 50 % wrong."),
-        ({"max_error": 0.01}, "200 validation images do not prove it. It takes 459 without a single wrong answer"),
+        ({"max_error": 0.01}, "do not prove it. That needs at least 459 images without a single wrong answer"),
     ],
 )
 def test_what_was_chosen_is_said_in_a_sentence(words, sentence):
@@ -320,10 +320,10 @@ def test_images_of_weight_two_count_as_two():
 
 
 def test_probabilities_of_equal_classes_are_calibrated_on_images_weighted_so():
-    """Probabilities that are right where classes are alike look wrong on the frequencies of training: not adjusted."""
+    """Calibrated for equal classes, they look wrong on the training frequencies: no temperature must correct that."""
     rng = np.random.default_rng(0)
     labels = (rng.random(20_000) < 0.05).astype(int)
-    evidence = rng.normal(np.where(labels == 1, 1.0, -1.0), 1.0)  # its logarithm of the odds is 2 * evidence
+    evidence = rng.normal(np.where(labels == 1, 1.0, -1.0), 1.0)  # its log odds are 2 * evidence
     logits = np.column_stack([-evidence, evidence])
     counts = np.bincount(labels)
     weights = (len(labels) / (2 * counts))[labels]
@@ -338,7 +338,7 @@ def test_without_images_nothing_is_calibrated():
 @pytest.mark.parametrize("values, labels", [((0, 3), 0), ((4, 3), 3), ((4,), 4), ((4, 0), 4)])
 def test_arrays_that_do_not_fit_are_refused(values, labels):
     for function in (cal.fit_temperature, cal.expected_calibration_error, cal.risk_coverage):
-        with pytest.raises(DataError, match=r"needs \[images, classes\] with a label an image"):
+        with pytest.raises(DataError, match=r"needs values \[images, classes\] and a label per image"):
             function(np.zeros(values), np.zeros(labels, int))
 
 

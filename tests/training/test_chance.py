@@ -23,7 +23,7 @@ def test_a_model_that_guesses_is_told_plainly() -> None:
     assert "is no better than always answering 'cat'" in sentence(20, labels)
     assert sentence(66, labels).startswith("The model is not shown to be better than always answering 'cat' (60.0%")
     assert sentence(75, labels) == ""
-    assert sentence(10, [0] * 10) == ""  # one class tells nothing
+    assert sentence(10, [0] * 10) == ""  # a single class cannot tell
     assert sentence(96, [0] * 95 + [1] * 5) != ""
 
 
@@ -40,5 +40,5 @@ def test_a_score_has_the_baseline_and_what_is_left_without_leaks() -> None:
     assert "Without them the accuracy is 40.00% on 5 images" in clean_sentence(found.clean)
     everything = score(answers, split, NAMES, leaked=split.sources).clean
     assert (everything.leaked, everything.images, everything.accuracy) == (8, 0, None)
-    assert "No accuracy without them can be told" in clean_sentence(everything)
+    assert "The accuracy without them is unknown" in clean_sentence(everything)
     assert score(answers, split, NAMES).clean is None

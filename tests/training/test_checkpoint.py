@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_network_with_wide_kernels_on_colour_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    """Their moments lie in memory as the parameters do, channels last, which a checkpoint does not keep."""
+    """Moments have the memory layout of the parameters, channels last, which a checkpoint does not store."""
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     grey = tiny_dataset()
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EffnetError, match="No space left on device; the file of before is whole"):
+    with pytest.raises(EffnetError, match="No space left on device; the previous file is intact"):
         save_tensors({"x": torch.zeros(3)}, tmp_path / CHECKPOINT)
     assert (tmp_path / CHECKPOINT).read_bytes() == good
 
@@ -140,7 +140,7 @@ def test_the_last_checkpoints_stay_and_one_before_a_damaged_one_is_resumed(tmp_p
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
     assert next(event.step for event in events if isinstance(event, Step)) == 4
     (note,) = [event.text for event in events if isinstance(event, Noted)]
-    assert f"going on from {earlier[0]}, at step 3" in note
+    assert f"continuing from {earlier[0]}, at step 3" in note
     assert str(folder / CHECKPOINT) in note
     assert len(checkpoints(folder)) == 3
 
@@ -152,7 +152,7 @@ def test_a_single_checkpoint_is_kept_where_no_more_are_asked_for(tmp_path, monke
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
-    """The disk takes half a checkpoint; with room again the run goes on to the same weights."""
+    """The disk holds half a checkpoint; once there is space, the run resumes to the same weights."""
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     whole = weights(run(tmp_path / "whole"))
     folder = tmp_path / "full"
@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
 
     try:
-        with pytest.raises(EffnetError, match=r"(?s)could not be written: File too large.*is whole.*--resume"):
+        with pytest.raises(EffnetError, match=r"(?s)could not be written: File too large.*is intact.*--resume"):
             run(folder, listener=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if hard < 0 else hard, hard))

@@ -1,4 +1,4 @@
-"""What a student takes from a teacher beside its answers, and how often the teacher is asked."""
+"""Distillation from feature maps, and how often the teacher runs."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A bundle that tells the tiny images' classes apart at random."""
+    """Return a bundle with the classes of the tiny images and random weights."""
     folder, spec = tmp_path_factory.mktemp("teacher") / "bundle", tiny_spec()
     names = tiny_dataset().class_names
     config = ModelConfig(arch=spec, preprocess=PREPROCESS, class_names=names)
@@ -33,7 +33,7 @@ def teacher(tmp_path_factory):
 
 
 def test_looks_are_compared_as_published():
-    """The distance of eq. 2 of Zagoruyko & Komodakis 2017, computed as their code computes `at`."""
+    """Return the distance of eq. 2 of Zagoruyko & Komodakis 2017, as their code computes `at`."""
     generator = torch.Generator().manual_seed(0)
     mine, theirs = (torch.randn(3, width, 4, 4, generator=generator) for width in (5, 9))
 
@@ -54,7 +54,7 @@ def test_the_channels_of_a_map_count_for_nothing_but_where_they_are_active():
 
 
 def test_stages_are_paired_by_their_size_from_the_last_backwards():
-    """The first of two maps of one size, and a size that only the teacher has, are compared with nothing."""
+    """Ignored are the first of two feature maps of one size, and a size that only the teacher has."""
     large, small = torch.rand(1, 2, 8, 8), torch.rand(1, 2, 4, 4)
     taught = [torch.rand(1, 2, 16, 16), torch.rand(1, 5, 8, 8), large, small]
     assert float(attention_loss([large, small], taught)) == pytest.approx(0, abs=1e-6)
@@ -138,7 +138,7 @@ def test_views_come_back_after_so_many_epochs(view):
 
 
 def test_a_run_with_kept_answers_is_the_run_without(teacher, tmp_path):
-    """The same views, the teacher asked each time or once for each of them: the same weights."""
+    """With the same views, running the teacher each time or once per view gives the same weights."""
     recipe = with_values(RECIPE, {"loss.teacher": str(teacher), "loss.teacher_views": 1, "train.epochs": 2})
     data, found = tiny_dataset(), {}
     counting = Counting(load_module(teacher)).requires_grad_(False)
@@ -157,9 +157,12 @@ def test_a_run_with_kept_answers_is_the_run_without(teacher, tmp_path):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"augment.mixup": 0.2}, r"augment\.mixup draws anew"),
-        ({"augment.policy": "trivialaugment", "augment.erasing": 0.1}, r"augment\.policy, augment\.erasing draw anew"),
-        ({"loss.feature_weight": 1.0}, r"keeps answers and no maps"),
+        ({"augment.mixup": 0.2}, r"augment\.mixup changes them at every step"),
+        (
+            {"augment.policy": "trivialaugment", "augment.erasing": 0.1},
+            r"policy, augment\.erasing change them",
+        ),
+        ({"loss.feature_weight": 1.0}, r"caches logits only"),
     ],
 )
 def test_answers_that_cannot_be_kept_are_refused(teacher, values, message):

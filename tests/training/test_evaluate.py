@@ -32,7 +32,10 @@ def test_a_score_counted_by_hand():
 @pytest.mark.parametrize("seed", range(8))
 def test_scores_of_classes_are_scikit_learns(seed):
     rng = np.random.default_rng(seed)
-    classes, images = int(rng.integers(2, 12)), int(rng.integers(1, 60))  # some classes have no image, or no answer
+    classes, images = (
+        int(rng.integers(2, 12)),
+        int(rng.integers(1, 60)),
+    )  # some classes lack images or predictions
     labels, probabilities = rng.integers(0, classes, images), rng.dirichlet(np.ones(classes), images)
     names = tuple(map(str, range(classes)))
     found = score(probabilities, Split(sources=[""] * images, labels=labels), names)
@@ -134,7 +137,7 @@ def test_wordnet_ids_name_imagenets_classes(tmp_path):
 
 
 def rare_score(rare_right, *, balanced=False):
-    """170 cats, all but two right, and 16 dogs."""
+    """Return the score of 170 cats, all but two right, and 16 dogs."""
     labels = np.repeat([0, 1], [170, 16])
     predicted = np.concatenate([np.arange(170) < 2, np.arange(16) < rare_right]).astype(int)
     split = Split(sources=[""] * 186, labels=labels)
@@ -149,7 +152,7 @@ def test_a_rare_class_that_is_missed_is_named_with_what_to_do():
     assert low < found.balanced_accuracy < high
     json.dumps(found.to_dict())
     assert rare_class_warning(found, train, NAMES[:2], balanced=False) == [
-        "Only 56.2% of the 16 test images of 'dog' are named right, beside 95.2% of all; it has 50 of 900 "
+        "Only 56.2% of the 16 test images of 'dog' are classified correctly, against 95.2% of all; it has 50 of 900 "
         "training images: --balance adjust gives rare classes the same weight as frequent ones, "
         "at some cost to the frequent ones."
     ]
@@ -161,7 +164,7 @@ def test_a_rare_class_that_is_missed_is_named_with_what_to_do():
 
 def test_a_model_of_equal_classes_is_held_against_a_guess_and_not_against_the_most_frequent_class():
     labels = np.repeat([0, 1], [94, 6])
-    predicted = np.concatenate([np.arange(94) < 8, np.arange(6) < 5]).astype(int)  # 91 of 100, yet it sees the dogs
+    predicted = np.concatenate([np.arange(94) < 8, np.arange(6) < 5]).astype(int)  # 13 of 100 right, but dogs found
     split = Split(sources=[""] * 100, labels=labels)
     assert "no better than always answering 'cat'" in score(np.eye(2)[predicted], split, NAMES[:2]).chance
     assert score(np.eye(2)[predicted], split, NAMES[:2], balanced=True).chance == ""

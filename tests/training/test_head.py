@@ -1,4 +1,4 @@
-"""The linear head is the logistic regression that scikit-learn fits, for features as they come."""
+"""The linear probe is scikit-learn's logistic regression, for features that are not standardised."""
 
 import sys
 
@@ -17,7 +17,7 @@ from effnet.training.recipe import Balance
 
 
 def clouds(classes, *, images=120, channels=12, seed=0, spread=2.0):
-    """Return features of overlapping classes, channels of unlike scale and place, and labels with each class.
+    """Return features of overlapping classes, with channels of different scale and mean, and labels of every class.
 
     The classes are the same for every seed.
     """
@@ -42,7 +42,7 @@ def probabilities(head, values):
 
 
 def reference(values, labels, penalty):
-    """Return scikit-learn's own classifier on standardised features, solved closely."""
+    """Return scikit-learn's own classifier on standardised features, at a small tolerance."""
     model = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-9, max_iter=10_000)
     return make_pipeline(StandardScaler(), model).fit(values.astype(np.float64), labels)
 
@@ -60,7 +60,7 @@ def test_the_head_is_scikit_learns_logistic_regression(classes, penalty):
     assert head.bias.shape == (classes,)
     assert head.weight.dtype == head.bias.dtype == np.float32
     assert head.weight.flags.c_contiguous  # safetensors writes memory as it lies
-    assert expected.predict_proba(values).max(1).min() < 0.9  # or they would agree too easily
+    assert expected.predict_proba(values).max(1).min() < 0.9  # else they would agree too easily
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -75,7 +75,7 @@ def test_the_strongest_penalty_within_one_standard_error_of_the_least_loss_is_ta
     head = fit(values, labels, classes=classes, val=val, penalties=penalties)
     best = max(p for p in penalties if losses[p] <= losses[least] + each.std(ddof=1) / 200**0.5)
     assert head.penalty == best
-    assert best not in (penalties[0], penalties[-1])  # or the order of trying would do as well
+    assert best not in (penalties[0], penalties[-1])  # else the order of the penalties would do as well
     assert head.val_loss == pytest.approx(losses[best], abs=2e-3)
     assert head.val_accuracy == pytest.approx((probabilities(head, val[0]).argmax(1) == val[1]).mean())
     assert fit(values, labels, classes=classes, val=val, penalties=penalties[::-1]).penalty == best
@@ -83,7 +83,7 @@ def test_the_strongest_penalty_within_one_standard_error_of_the_least_loss_is_ta
 
 
 def test_weights_are_small_where_chance_can_explain_what_larger_ones_bring():
-    """Twelve validation images say little: the least loss alone would take a weaker penalty."""
+    """Twelve validation images say little: the lowest loss alone would choose a weaker penalty."""
     values, labels = clouds(3, spread=1.0)
     val = clouds(3, images=12, seed=1, spread=1.0)
     heads = {p: fit(values, labels, classes=3, val=val, penalties=(p,)) for p in (1e-1, 1e-2)}
@@ -129,7 +129,7 @@ def test_constant_channels_change_nothing(constant, noise):
     head = fit(more, labels, classes=3)
     assert np.isfinite(head.weight).all()
     np.testing.assert_allclose(probabilities(head, more), expected, rtol=0, atol=5e-3)
-    # What is dull here may move elsewhere, and must not decide then.
+    # A channel that hardly varies here may vary elsewhere, and must not decide then.
     assert np.abs(head.weight[:, -2:]).max() < 0.1 * np.abs(head.weight).max()
 
 
@@ -171,7 +171,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
 
 
 def imbalanced(*, seed=0):
-    """Three overlapping classes of 340, 60 and 20 images."""
+    """Return three overlapping classes of 340, 60 and 20 images."""
     values, labels = clouds(3, images=1020, seed=seed)
     kept = np.concatenate([np.flatnonzero(labels == c)[:n] for c, n in enumerate((340, 60, 20))])
     return values[kept], labels[kept]
@@ -204,7 +204,7 @@ def test_the_loss_that_chooses_a_penalty_counts_classes_as_the_answers_do():
 
 @pytest.mark.parametrize(("removed", "strength"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.5, 1.0)])
 def test_a_known_head_gets_the_frequencies_that_are_asked_for_once(removed, strength):
-    """What was taken out already is not taken out again, and what was not asked for is put back."""
+    """Frequencies removed before are not removed again, and those that should stay are restored."""
     values, labels = imbalanced()
 
     def solved(strength):

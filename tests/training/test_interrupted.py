@@ -35,7 +35,7 @@ def test_a_run_interrupted_at_any_step_resumes_to_the_same_weights(tmp_path, mon
 
 
 # Runs in one folder, one after the other, each in a process of its own (forked, to spare the imports) that is killed:
-# some by the clock, some in the middle of the bytes of a file that is being written.
+# some after a time, some in the middle of writing a file.
 _KILLED = """
 import io, json, os, pathlib, random, signal, sys, time, traceback
 sys.path[:0] = {folders!r}
@@ -110,7 +110,7 @@ def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_pyth
 
 
 def signalled(folder, at, *, times):
-    """Press Ctrl-C so many times after a step; returns the steps that were made."""
+    """Press Ctrl-C `times` times after a step; return the steps that were run."""
     steps = []
 
     def press(event):
@@ -180,7 +180,7 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_ends(tmp_path):
 
 @pytest.mark.parametrize("at", [2, 3, 5])
 def test_an_average_that_moves_every_few_steps_is_finished_once_an_epoch(tmp_path, monkeypatch, at):
-    """Interrupted before and in validation; an epoch has three steps, so that one is left over."""
+    """Interrupt before and during validation; an epoch has three steps, so that one is left over for the average."""
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     recipe = with_values(RECIPE, {"train.ema_every": 2})
     whole = weights(run(tmp_path / "whole", recipe=recipe))

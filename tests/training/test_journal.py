@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, read back with TensorBoard's own reader."""
+"""TensorBoard events of a run, read back with TensorBoard's own reader."""
 
 import dataclasses
 import io
@@ -29,7 +29,7 @@ TIMED = ("step/images_per_second", "step/memory_mb", "epoch/images_per_second")
 
 
 def read(folder):
-    """Return what TensorBoard would show: (step, value) of each scalar, (step, image) of each image."""
+    """Return the events that TensorBoard shows: (step, value) of each scalar, (step, image) of each image."""
     found = EventAccumulator(str(folder / FOLDER), size_guidance={"scalars": 0, "images": 0})
     found.Reload()
     tags = found.Tags()
@@ -43,7 +43,7 @@ def read(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, one_thread):
-    """A run of three epochs of three steps: its folder, its events and its result."""
+    """Return a run of three epochs of three steps: its folder, its events and its result."""
     folder, events = tmp_path_factory.mktemp("journal") / "whole", []
     result = run(folder, listener=events.append)
     return folder, events, result
@@ -69,14 +69,14 @@ def test_steps_tell_the_learning_rate_of_the_schedule_and_the_memory_of_this_pro
     assert [e.learning_rate for e in steps] == [
         learning_rate(RECIPE, i, total_steps=9, epoch_steps=3) for i in range(9)
     ]
-    # A process that has loaded torch holds this much, and less than the machine has.
+    # A process that has loaded torch uses at least this much, and less than the machine has.
     assert all(50 < e.memory_mb < 100_000 for e in steps)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere only the peak is known")
 def test_memory_grows_by_what_is_taken():
     before = memory_mb(torch.device("cpu"))
-    with mmap.mmap(-1, 40_000_000) as taken:  # straight from the system: the heap may have as much left over
+    with mmap.mmap(-1, 40_000_000) as taken:  # straight from the system: the heap may have that much free
         for place in range(0, 40_000_000, mmap.PAGESIZE):
             taken[place] = 1
         assert 30 < memory_mb(torch.device("cpu")) - before < 60
@@ -110,7 +110,7 @@ def test_the_best_and_the_last_confusion_matrix_are_shown(whole):
 
 
 def resume_later(folder):
-    """Go on with a run as if a minute had passed: TensorBoard orders the files of sessions by their second."""
+    """Resume a run as if a minute had passed: TensorBoard orders the files of sessions by their second."""
     for path in (folder / FOLDER).iterdir():
         words = path.name.split(".")
         words[3] = str(int(words[3]) - 60)
@@ -119,7 +119,7 @@ def resume_later(folder):
 
 
 def same_curves(folder, expected_folder, *, lost=()):
-    """Assert that two runs are shown alike, but for the `lost` steps."""
+    """Assert that two runs have equal events, except for the `lost` steps."""
     (scalars, images), (expected, expected_images) = read(folder), read(expected_folder)
     assert scalars.keys() == expected.keys()
     for tag in scalars.keys() - set(TIMED):
@@ -134,7 +134,7 @@ def same_curves(folder, expected_folder, *, lost=()):
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
 def test_a_resumed_run_takes_back_what_it_does_again(whole, tmp_path, monkeypatch, at):
-    """The last checkpoint knows `at` steps, the journal one more; what is shown then is that of a run never stopped."""
+    """The last checkpoint has `at` steps, the journal one more; a resumed run shows the same as one never stopped."""
     monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def stop(event):
@@ -149,7 +149,7 @@ def test_a_resumed_run_takes_back_what_it_does_again(whole, tmp_path, monkeypatc
 
 
 def test_an_epoch_whose_results_were_not_saved_is_shown_once(whole, tmp_path, monkeypatch):
-    """Step and results have the same number; the step goes with the results, one point of the curve."""
+    """Step and results have the same number; purging the results loses the step, one point of the curve."""
 
     with monkeypatch.context() as patch:
         patch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
@@ -251,7 +251,7 @@ def test_any_number_of_classes_of_any_name_can_be_drawn(number, name):
 
 @pytest.mark.parametrize("name", ["MM", "MMMMMM"])  # upright, and turned
 def test_names_stand_beside_their_own_rows_and_above_their_own_columns(name):
-    """Only one class has a name that leaves ink."""
+    """Only one class has a name that is drawn."""
     for index in range(3):
         names = [name if i == index else "" for i in range(3)]
         ink = (confusion_image(np.zeros((3, 3), int), names) < 128).all(axis=2)

@@ -84,7 +84,7 @@ def test_training_leaves_the_arithmetic_of_the_callers_thread_alone(tmp_path):
 
 
 def validated(model):
-    """Return accuracy and loss on the validation split, the better the greater."""
+    """Return accuracy and minus the loss on the validation split."""
     split = tiny_dataset().val
     found = validate(model, [(np.stack(split.sources), split.labels)], PREPROCESS, torch.device("cpu"))
     return found.accuracy, -round(found.loss, 6)
@@ -92,7 +92,7 @@ def validated(model):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory, one_thread):
-    """The state of a network that knows the images already."""
+    """Return the state of a network already trained on the images."""
     recipe = with_values(Recipe(), {"train.epochs": 8, "train.batch_size": 8, "train.lr": 1e-2, "augment.view": "none"})
     result = run(tmp_path_factory.mktemp("learned"), recipe=recipe)
     assert validated(result.model)[0] >= 0.6

@@ -42,7 +42,7 @@ def batch_of(size=6, classes=4, *, mixed=False):
 
 
 class Linear(nn.Module):
-    """A student of any resolution."""
+    """Return a student of any resolution."""
 
     def __init__(self, classes=4):
         super().__init__()
@@ -63,7 +63,7 @@ def test_bce_is_timms_on_labels_and_on_soft_targets(smoothing):
     theirs = BinaryCrossEntropy(smoothing=smoothing)(model(batch.images), batch.labels)
     torch.testing.assert_close(binary_cross_entropy(smoothing)(model, batch), theirs)
 
-    # What timm's own mixup makes of the labels, with one weight for the whole batch.
+    # The labels after timm's own mixup, with one weight for the whole batch.
     from timm.data.mixup import mixup_target
 
     weight = 0.3
@@ -143,7 +143,7 @@ def test_an_adjusted_loss_is_menons_equation_10_of_the_frequencies_that_labels_s
 
 
 def test_a_network_that_sees_nothing_names_all_classes_alike_once_adjusted():
-    """The best constant answer, which the loss is least at, has equal logits: with smoothed labels too."""
+    """The best constant output, the minimum of the loss, has equal logits: also with smoothed labels."""
     batch = Batch(images=torch.zeros(len(LABELS), 3, 4, 4), labels=torch.from_numpy(LABELS))
     recipe = with_values(Recipe(), {"balance.method": "adjust", "loss.label_smoothing": 0.1})
     loss, bias = make_loss(recipe, preprocess=STUDENT, class_names=NAMES, labels=LABELS), torch.zeros(4)
@@ -154,7 +154,7 @@ def test_a_network_that_sees_nothing_names_all_classes_alike_once_adjusted():
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A bundle whose preprocessing is another than the student's."""
+    """Return a bundle whose preprocessing differs from the student's."""
     folder = tmp_path_factory.mktemp("teacher") / "bundle"
     spec = scale(get_spec("b0", num_classes=4), phi=-20, resolution=24)
     config = ModelConfig(arch=spec, preprocess=TEACHER, class_names=NAMES, versions={}, split_seed=0)
@@ -177,7 +177,7 @@ def test_distillation_is_its_formula(teacher, mixed, name):
 
     model, batch, heat, share = Linear(), batch_of(mixed=mixed), 3.0, 0.7
     loss = make(recipe_of(name=name, teacher=str(teacher), temperature=heat, teacher_weight=share))
-    # By a second way: pixels in 0..1, resized, normalised anew; then Hinton's cross-entropy less its entropy.
+    # By a second way: pixels in 0..1, resized, normalised again; then Hinton's cross-entropy less its entropy.
     pixels = batch.images * torch.tensor(STUDENT.std)[:, None, None] + torch.tensor(STUDENT.mean)[:, None, None]
     pixels = functional.interpolate(pixels, size=(24, 24), mode="bilinear", antialias=True)
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_distillation_is_its_formula(teacher, mixed, name):
 
 @pytest.mark.parametrize("balanced", [0.0, 1.0])
 def test_a_teachers_class_frequencies_are_taken_out_once(teacher, balanced, tmp_path):
-    """A teacher that is balanced already is taken at its word; another's answers are adjusted as the student is."""
+    """The logits of a balanced teacher are used unchanged; those of another are adjusted like the student's."""
     from effnet.weights.bundle import load_module
 
     config = dataclasses.replace(read_config(teacher), balanced=balanced, preprocess=STUDENT)

@@ -1,4 +1,4 @@
-"""What training takes of memory: as predicted, as torch counts it, and what is done where there is little."""
+"""Memory of training: predictions against torch's own counts, and the choice of micro-batches."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def recipe_of(**values):
 
 
 def kept_bytes(spec, *, count, side, fused, recompute, half=False):
-    """The bytes that autograd keeps for the backward pass of a network, every storage once, weights left out."""
+    """Return the bytes that autograd saves for the backward pass, every storage once, without weights."""
     network = build(spec, seed=0).to(memory_format=torch.channels_last).train()
     if fused and not fuse_(network):
         pytest.skip("no C compiler")
@@ -58,7 +58,7 @@ def test_what_is_kept_for_the_backward_pass_is_what_autograd_keeps(spec, side, c
     fused, recompute = way
     need = training_memory(spec, recipe_of(recompute=recompute, batch_size=count), resolution=side, fused=fused)
     found = kept_bytes(spec, count=count, side=side, fused=fused, recompute=recompute)
-    statistics = 4 * cost(spec).buffers  # mean and spread of the batch, of every norm that keeps its map
+    statistics = 4 * cost(spec).buffers  # mean and spread of the batch, of every BatchNorm that saves its input
     assert count * need.activations <= found <= count * need.activations + statistics
 
 
@@ -75,16 +75,16 @@ def test_half_the_bits_keep_half_the_bytes():
     spec = get_spec("lite0")
     need = training_memory(spec, recipe_of(batch_size=2), resolution=64, element_bytes=2)
     found = kept_bytes(spec, count=2, side=64, fused=False, recompute="none", half=True)
-    assert found == pytest.approx(2 * need.activations + need.weights // 2, rel=0.05)  # casts of weights are kept, too
+    assert found == pytest.approx(2 * need.activations + need.weights // 2, rel=0.05)  # casts of weights are saved, too
     with pytest.raises(InputError, match="element_bytes must be 2 or 4; got 8"):
         training_memory(spec, Recipe(), element_bytes=8)
 
 
 @pytest.mark.parametrize("fused, recompute", [(True, "none"), (True, "stages"), (False, "stages")])
 def test_the_fullest_moment_is_that_of_torch_s_allocations(fused, recompute):
-    """Against torch's own record of every allocation, in which weights' gradients come up one after the other.
+    """Compare with torch's own record of allocations, in which gradients of weights are allocated one by one.
 
-    Where everything is kept the plain way, oneDNN's depthwise convolutions take room of their own beside it.
+    Without fused kernels, oneDNN's depthwise convolutions need workspace of their own.
     """
     spec, count, side = get_spec("lite0", num_classes=10), 8, 128
     network = build(spec, seed=0).to(memory_format=torch.channels_last).train()
@@ -155,7 +155,7 @@ def test_stages_are_recomputed_where_nothing_fits_otherwise_and_then_it_gives_up
     again = training_memory(spec, recipe_of(batch_size=2, recompute="stages"), resolution=224).total
     found = fit_batch(spec, recipe, available=int((plain + again) / 2 / SHARE))
     assert (found.recipe.train.recompute, "recompute" in found.sentence) == ("stages", True)
-    with pytest.raises(EffnetError, match=r"must have about .* MB of memory for 2 images of 224 x 224.*--resolution"):
+    with pytest.raises(EffnetError, match=r"needs about .* MB of memory for 2 images of 224 x 224.*--resolution"):
         fit_batch(spec, recipe, available=int(0.9 * again / SHARE))
 
 
@@ -173,7 +173,7 @@ def test_a_device_that_runs_out_on_trial_is_given_half_at_the_most():
 
 
 def refused(model, batch):
-    """What torch says where a CPU has no memory left."""
+    """Raise torch's error for a CPU without memory."""
     return model(batch.images).sum() * torch.empty(1 << 60, dtype=torch.uint8).sum()
 
 

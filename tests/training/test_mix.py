@@ -1,4 +1,4 @@
-"""Mixup and cutmix: images and targets say the same, whatever the batch."""
+"""Mixup and CutMix: images and targets are mixed alike in any batch."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ BOTH = Augment(mixup=0.5, cutmix=1.0)
 
 
 def numbered(count: int, *, height: int = 12, width: int = 12) -> Batch:
-    """Images whose every pixel is their number, which is their label too."""
+    """Return images whose pixels all equal their number, which is also their label."""
     labels = torch.arange(count)
     return Batch(images=labels.float()[:, None, None, None].expand(-1, 2, height, width).clone(), labels=labels)
 
@@ -71,7 +71,7 @@ def test_where_both_are_on_each_step_takes_one_of_them():
         images = mix(batch, BOTH, seed=0, step=step).images
         whole = images == images.round()
         cut.append(bool(whole.all()))
-        assert cut[-1] or whole.flatten(1).all(1).sum() <= 4  # a weight may be all but 0 or 1
+        assert cut[-1] or whole.flatten(1).all(1).sum() <= 4  # a weight may be nearly 0 or 1
     assert np.mean(cut) == pytest.approx(0.5, abs=0.12)
 
 
@@ -103,7 +103,7 @@ def test_soft_targets_sum_to_one_and_show_both_labels(count, classes, smoothing,
 
 
 class Answers(nn.Module):
-    """Answers with the images' first pixels."""
+    """Returns the images' first pixels."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images[:, :, 0, 0]

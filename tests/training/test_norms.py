@@ -43,7 +43,7 @@ def images():
 
 
 def test_precise_statistics_are_those_of_all_images_however_they_are_batched():
-    """Of what the first norm is given, exactly; uneven batches weigh by their size."""
+    """The statistics of the first BatchNorm's input, exactly; uneven batches are weighted by size."""
     model, x = build_trained(tiny_spec(), resolution=16), images()
     before, momenta = norm_statistics(model), [norm.momentum for norm in norms_of(model)]
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_precise_statistics_of_one_batch_are_what_torch_takes_from_it_in_every_n
         norm.momentum = 1.0
     with torch.no_grad():
         plain(x)
-    with precise_norms(model, [x, x[:1]]):  # a single image has no statistics of its own
+    with precise_norms(model, [x, x[:1]]):  # a single image has no batch statistics
         for mine, theirs in zip(norms_of(model), norms_of(plain), strict=True):
             torch.testing.assert_close(mine.running_mean, theirs.running_mean)
             torch.testing.assert_close(mine.running_var, theirs.running_var)
@@ -90,7 +90,7 @@ def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(t
 
 
 def stepped(recompute, *, fused, frozen):
-    """Loss, gradients, statistics and the bytes kept for the backward pass of one step with dropped paths and units."""
+    """Return loss, gradients, statistics and bytes saved for the backward pass, with drop-path and dropout."""
     model = build(tiny_spec(), dropout=0.5, drop_path=0.5, seed=0)
     model.to(memory_format=torch.channels_last).train().recompute = recompute
     if fused and not fuse_(model):
@@ -157,12 +157,12 @@ def test_a_single_training_image_is_refused(tmp_path):
 
 def test_recomputing_needs_stages(tmp_path):
     recipe = with_values(RECIPE, {"train.recompute": "stages"})
-    with pytest.raises(InputError, match=r"effnet\.build made; got Sequential"):
+    with pytest.raises(InputError, match=r"made by effnet\.build; got Sequential"):
         train(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), tiny_dataset(), recipe, PREPROCESS, folder=tmp_path)
 
 
 def without_class(split, number):
-    """The split without the images of a class."""
+    """Return the split without the images of a class."""
     rows = np.flatnonzero(split.labels != number)
     return Split(sources=[split.sources[i] for i in rows], labels=split.labels[rows])
 
@@ -176,10 +176,10 @@ def test_a_class_that_train_lacks_is_refused_and_one_that_val_lacks_is_said(tmp_
     unseen = dataclasses.replace(whole, val=without_class(whole.val, 2))
     train(build(tiny_spec(), seed=0), unseen, RECIPE, PREPROCESS, folder=tmp_path, listener=events.append)
     assert [e.text for e in events if isinstance(e, Noted)] == [
-        "Validation has no image of these classes, and says nothing of them: class 2"
+        "Validation has no images of these classes and cannot assess them: class 2"
     ]
 
 
 def test_a_network_of_other_classes_is_refused(tmp_path):
-    with pytest.raises(DataError, match="as many classes apart as the data set has, 3; it has 5: build it with"):
+    with pytest.raises(DataError, match="as many outputs as the data set has classes, 3; it has 5: build it with"):
         train(build(tiny_spec(5), seed=0), tiny_dataset(), RECIPE, PREPROCESS, folder=tmp_path)

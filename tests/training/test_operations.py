@@ -20,7 +20,7 @@ FACTORS = (0.0, 0.1, 0.37, 1.0, 1.9, 2.8)
 
 
 def move(matrix: Callable[[float, tuple[int, int]], tuple]) -> Callable[[Image.Image, float], Image.Image]:
-    """Return Pillow's affine transform with such a matrix."""
+    """Return Pillow's affine transform with this matrix."""
     return lambda i, v: i.transform(i.size, AFFINE, matrix(v, i.size), BILINEAR, fillcolor=FILL)
 
 
@@ -48,7 +48,7 @@ MOVES = {
 
 @pytest.fixture(scope="module")
 def make_images() -> list[Image.Image]:
-    """Two photographs that scikit-learn carries, and a flat, a nearly flat and a very small range of grey."""
+    """Return scikit-learn's two photographs, and images with a flat, a nearly flat and a very small range of grey."""
     photos = [Image.fromarray(load_sample_image(name)).resize((80, 60)) for name in ("china.jpg", "flower.jpg")]
     flat = np.full((60, 80, 3), 90, np.uint8)
     nearly, ramp = flat.copy(), flat.copy()
@@ -116,7 +116,7 @@ def test_channels_other_than_three_are_treated_one_by_one(name, channels):
     assert result.shape == images.shape
     if name == "color":
         assert torch.equal(result, images)
-    elif name != "contrast":  # which looks at the mean of all channels
+    elif name != "contrast":  # which uses the mean of all channels
         for channel in range(channels):
             alone = operate(images[:, channel : channel + 1], name, values)
             assert torch.equal(alone, result[:, channel : channel + 1])

@@ -1,4 +1,4 @@
-"""Optimisers against timm's and TensorFlow's rule in NumPy, their groups, their way through a checkpoint."""
+"""Optimisers against timm's and TensorFlow's rule in NumPy, their groups, and their checkpoints."""
 
 from importlib.util import find_spec
 
@@ -34,7 +34,7 @@ def recipe_of(name, **more):
 
 
 def network():
-    """Kernels in channels-last order, depthwise ones, norms, matrices and biases, as an EfficientNet has them."""
+    """Return channels-last kernels, depthwise kernels, BatchNorm, matrices and biases, as in an EfficientNet."""
     torch.manual_seed(0)
     layers = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8),
@@ -57,13 +57,13 @@ def one_step(model, optimizer, number):
 
 
 def parameters_after(make, gradients):
-    """Return what an optimiser makes of two parameters that are given these gradients."""
+    """Return two parameters after an optimiser's steps with these gradients."""
     generator = torch.Generator().manual_seed(1)
     parameters = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((4, 3), (5,))]
     optimizer = make(parameters)
     for number, gradient in enumerate(gradients):
         for group in optimizer.param_groups:
-            group["lr"] = 0.05 / (1 + number)  # a rate that changes tells where it enters
+            group["lr"] = 0.05 / (1 + number)  # a changing rate shows where it enters
         for parameter, value in zip(parameters, gradient, strict=True):
             parameter.grad = value.clone()
         optimizer.step()
@@ -142,7 +142,7 @@ def test_rmsprop_is_tensorflows_rule():
 
 
 def test_torchs_own_rmsprop_is_another_rule():
-    """The reason for a rule of our own; fails if torch ever changes its mind."""
+    """Show why we have our own RMSProp; fails if torch's ever changes."""
     ours = parameters_after(
         lambda p: RMSPropTF([{"params": p}], lr=0.1, momentum=0.9, decay=0.9, eps=1e-3), random_gradients()
     )

@@ -1,4 +1,4 @@
-"""Two gloo processes against one; rank_runs.py says what they run."""
+"""Two gloo processes against one; rank_runs.py has the runs."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def launch(*words, processes=2):
-    """Return the exit code and what the processes said, without what torchrun says itself."""
+    """Return the exit code and the output of the processes, without torchrun's own."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, *words]
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent), str(here.parent.parent)])
@@ -39,7 +39,7 @@ def launch_cases(folder, *names):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory, one_thread):
-    """What two processes leave and say in all the cases that they survive, one after the other."""
+    """Return the files and output of two processes in all cases that they survive, one after the other."""
     folder = tmp_path_factory.mktemp("together")
     names = ("plain", "even", "synced", "precise", "validated", "unreadable", "broken", "interrupted")
     _, out, err = launch_cases(folder, *names)
@@ -48,7 +48,7 @@ def together(tmp_path_factory, one_thread):
 
 
 def left_by(folder, name):
-    """The losses, the rows of history and the checkpoint of a run."""
+    """Return the losses, the rows of history and the checkpoint of a run."""
     losses, history = json.loads((folder / f"{name}-0.json").read_text())
     return np.array(losses), history, safetensors.torch.load_file(folder / name / "0" / "checkpoint.safetensors")
 
@@ -58,7 +58,7 @@ def differences(one, other, prefix):
 
 
 def test_two_processes_take_the_very_steps_that_one_takes_in_two_micro_batches(tmp_path, together):
-    """Statistics of norms are those of 8 images in both; the average of those is made otherwise, and left out."""
+    """BatchNorm statistics are those of 8 images in both; their moving average differs, and is left out."""
     trained(tmp_path / "even", ALONE, with_values(EVEN, {"train.micro_batch": 8}))
     alone, shared = left_by(tmp_path, "even"), left_by(together[0], "even")
     np.testing.assert_allclose(shared[0], alone[0], rtol=0, atol=1e-6)
@@ -86,7 +86,7 @@ def test_all_processes_end_with_the_same_weights_and_the_first_alone_writes(toge
         json.loads((folder / f"{name}-0.json").read_text())[1] == json.loads((folder / f"{name}-1.json").read_text())[1]
     )
     assert [path.name for path in (folder / name).iterdir()] == ["0"]
-    assert json.loads((folder / f"{name}-1.json").read_text())[0] == []  # the other's listener hears nothing
+    assert json.loads((folder / f"{name}-1.json").read_text())[0] == []  # the other's listener is not called
 
 
 def test_validation_counts_each_image_once(tmp_path, together):
@@ -106,7 +106,7 @@ def test_what_fails_on_one_process_ends_all_and_is_said_once(together):
     ]
     (broken,) = re.findall("broken: .*", out)
     assert "the loss became nan at step 3 of epoch 1" in broken
-    assert "every layer's output is finite, the loss of them is not" in broken  # which only the other one has seen
+    assert "every layer's output is finite, but the loss is not" in broken  # which only the other process has seen
     batch = safetensors.torch.load_file(folder / "broken" / "0" / "diverged.safetensors")["batch.labels"]
     assert len(batch) == RECIPE.train.batch_size  # of both
 
@@ -127,7 +127,7 @@ def test_a_killed_process_ends_the_run_in_words_and_it_resumes_to_the_same_weigh
     code, out, err = launch_cases(tmp_path, "plain")
     assert (code, out) == (0, ""), err
     losses, history, found = left_by(tmp_path, "plain")
-    assert 0 < len(losses) < 9  # it went on
+    assert 0 < len(losses) < 9  # it continued
     whole = left_by(together[0], "plain")
     assert [row["val_loss"] for row in history] == [row["val_loss"] for row in whole[1]]
     assert all(torch.equal(tensor, whole[2][name]) for name, tensor in found.items())
@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_with_another_number_of_processes_says_so(tmp_path, t
     folder.parent.mkdir()
     (together[0] / "interrupted" / "0").rename(folder)
     run(folder, listener=events.append)
-    assert "begun by 2 process(es) and goes on with 1" in events[0].text
+    assert "began with 2 process(es) and continues with 1" in events[0].text
 
 
 @given(count=st.integers(2, 300), size=st.integers(1, 9), least=st.integers(1, 2))

@@ -1,4 +1,4 @@
-"""Recipes as values and as data: what is refused, and how it is named."""
+"""Recipes as values and as data: refused fields and values, and their errors."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_a_stage_out_of_range_is_named_by_its_number(stage):
 @pytest.mark.parametrize(
     "data, message",
     [
-        ({"train": {"learning_rate": 1}}, r"no field 'train.learning_rate'; known here are epochs, "),
+        ({"train": {"learning_rate": 1}}, r"no field 'train.learning_rate'; the known fields are epochs, "),
         ({"trian": {}}, r"no field 'trian'; .*did you mean 'train'\?"),
         ({"stages": [{"sahre": 1}]}, r"no field 'stages\[0\].sahre'; .*did you mean 'share'\?"),
         ([], r"a recipe must be an object with fields; got \[\]"),

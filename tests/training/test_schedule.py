@@ -20,7 +20,7 @@ def rates(values, *, total, epoch_steps=10, lr=1.0):
 
 
 def torchs(make, *, total, lr=1.0):
-    """Return the rates of a scheduler of torch over its steps."""
+    """Return the learning rates of a torch scheduler over its steps."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler, found = make(optimizer), []
     for _ in range(total):
@@ -88,14 +88,14 @@ def test_a_constant_rate_stays_and_a_warm_up_may_begin_above_nothing():
 def tensorflows(step, *, epoch_steps, peak, epochs=2.4, warmup_epochs=5, rate=0.97):
     """lr of tensorflow/tpu, efficientnet/utils.py, build_learning_rate: exponential_decay(staircase), then warm-up."""
     decay_steps, warmup_steps = epoch_steps * epochs, int(epoch_steps * warmup_epochs)
-    # Whole numbers, for in floating point 24 / (10 * 2.4) could be less than 1.
+    # Integers, since in floating point 24 / (10 * 2.4) could be less than 1.
     count = (10 * step) // round(10 * decay_steps)
     return peak * step / warmup_steps if step < warmup_steps else peak * rate**count
 
 
 @pytest.mark.parametrize("epoch_steps", [10, 625, 17])
 def test_the_staircase_is_tensorflows(epoch_steps):
-    """Ours is one step ahead while it warms up, for TensorFlow's first step has a rate of 0."""
+    """Ours is one step ahead during the warm-up, since TensorFlow's first step has a rate of 0."""
     values = {"name": "step", "warmup_epochs": 5, "decay_epochs": 2.4, "decay_rate": 0.97}
     ours = rates(values, total=20 * epoch_steps, epoch_steps=epoch_steps, lr=0.128)
     rise = 5 * epoch_steps

@@ -1,4 +1,4 @@
-"""Golden sheets: what training sees, for people to look at. After a wanted change: pytest THIS --update-golden"""
+"""Golden contact sheets of augmented images. After an intended change: pytest THIS --update-golden"""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FOLDER = Path(__file__).parents[1] / "golden" / "augment"
 PREPROCESS = Preprocess(resolution=96)
-# Whole images, so that a view can be compared with its original; crops and mirrors have a sheet of their own.
+# Whole images, so that a view can be compared with its original; crops and flips have a sheet of their own.
 WHOLE = {"augment.view": "none", "augment.flip": False}
 SHEETS = {name: {"augment.policy": name, **WHOLE} for name in get_args(Policy) if name != "none"} | {
     "crops_and_flips": {},
@@ -30,7 +30,7 @@ SHEETS = {name: {"augment.policy": name, **WHOLE} for name in get_args(Policy) i
 
 @pytest.fixture(scope="module")
 def photos() -> list[np.ndarray]:
-    """The two photographs that scikit-learn carries, a quarter as wide."""
+    """Return scikit-learn's two photographs, a quarter as wide."""
     images = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
     return [resample(p, width=p.shape[1] // 4, height=p.shape[0] // 4, interpolation="bicubic") for p in images]
 

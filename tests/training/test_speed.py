@@ -1,4 +1,4 @@
-"""How fast training is, by clocks that may jump."""
+"""Training throughput, measured with clocks that may jump."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SPEC = scale(get_spec("b0", num_classes=3), phi=-20, resolution=16)
 
 
 def test_a_clock_that_is_set_back_costs_one_step(monkeypatch):
-    """The speed was less than nothing, and every network too slow."""
+    """Before the fix the speed was negative, and every network too slow."""
     times = iter([0, 1, 1, -3599, *(i // 2 + i % 2 for i in range(100))])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(times))
     assert train_speed(SPEC) == 32

@@ -64,7 +64,7 @@ def test_parameters_move_at_the_rate_of_their_depth(tmp_path):
 
 
 def stepper(recipe, model=None, *, loss_fn=None, fused=False):
-    """A network, drawn from a seed where none is given, with what steps it."""
+    """Return a network, initialised from a seed if none is given, and its stepper."""
     device = torch.device("cpu")
     model = model or build(tiny_spec(), dropout=recipe.model.dropout, drop_path=recipe.model.drop_path, seed=0)
     state = make_state(model, with_values(recipe, {"train.fused": fused}), device)
@@ -85,7 +85,7 @@ QUIET = with_values(Recipe(), {"model.dropout": 0.0, "train.clip_norm": 0.0})
 
 @pytest.mark.parametrize("count, micro, parts", [(16, 4, 4), (16, 16, 1), (16, 0, 1), (7, 3, 3), (9, 8, 2), (3, 2, 1)])
 def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(count, micro, parts):
-    """With the statistics of norms frozen; against autograd on the whole batch."""
+    """Compare with autograd on the whole batch, with BatchNorm statistics frozen."""
     frozen = with_values(QUIET, {"train.frozen_norms": True, "train.micro_batch": micro})
     images, labels = make_images(count)
     model = build_trained(tiny_spec(), resolution=16)
@@ -240,7 +240,7 @@ def test_a_run_in_float16_goes_on_with_its_scale(tmp_path, monkeypatch):
 
 
 def poison(name, value):
-    """A network with one number of a layer's weight replaced."""
+    """Return a network with one number of a layer's weight replaced."""
     model = build(tiny_spec(), seed=0)
     with torch.no_grad():
         model.get_submodule(name).weight.flatten()[0] = value
@@ -283,9 +283,9 @@ def test_images_that_are_not_finite_are_named():
     recipe = with_values(QUIET, {})
     bad = stepper(recipe)
     bad.preprocess = dataclasses.replace(PREPROCESS, std=(1e-4,))
-    object.__setattr__(bad.preprocess, "std", (1e-45,))  # no file may say so
+    object.__setattr__(bad.preprocess, "std", (1e-45,))  # no image file can contain that
     stepped = bad.step(*make_images(8), recipe, number=0, rate=1e-3)
-    assert stepped.culprit == "what layer stem.conv is given is not finite: look at the images"
+    assert stepped.culprit == "the input of layer stem.conv is not finite: check the images"
 
 
 def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, monkeypatch):
@@ -307,7 +307,7 @@ def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, 
         assert file.get_tensor("batch.images").dtype == torch.uint8
         diverged = {name: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
     assert json.loads(metadata["position"])["step"] == 4
-    assert metadata["culprit"] == "every layer's output is finite, the loss of them is not"
+    assert metadata["culprit"] == "every layer's output is finite, but the loss is not"
     kept = safetensors.torch.load_file(tmp_path / CHECKPOINT)
     assert all(torch.equal(kept[name], t) for name, t in diverged.items() if "norm" not in name)
     calls.clear()
@@ -318,10 +318,10 @@ def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, 
 
 
 def test_a_loss_that_explodes_and_stays_there_ends_the_run(tmp_path, monkeypatch):
-    """The real thing: a learning rate a thousand times too high, and nothing that clips."""
+    """Train with a learning rate a thousand times too high, without gradient clipping."""
     monkeypatch.setattr("effnet.training.position._HIGH_STEPS", 6)
     recipe = with_values(RECIPE, {"train.lr": 30.0, "train.clip_norm": 0.0, "train.epochs": 10})
-    with pytest.raises(EffnetError, match=r"training diverges.*6 steps on end.*train\.lr is 30.*new folder"):
+    with pytest.raises(EffnetError, match=r"training diverges.*6 consecutive steps.*train\.lr is 30.*new folder"):
         run(tmp_path, recipe=recipe)
 
 

@@ -1,4 +1,4 @@
-"""Images of none of the classes: found anywhere below a folder, counted, and told apart from the others."""
+"""Images of none of the classes: found anywhere below a folder, counted, and separated from the others."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from effnet.training.unknown import area_under_roc, measure_unknown, unknown_ima
 
 
 class Judge:
-    """Stands for a predictor whose confidence in an image is its first pixel in 255ths."""
+    """A fake predictor whose confidence in an image is its first pixel in 255ths."""
 
     def __init__(self, threshold):
         self.config = type("Config", (), {"threshold": threshold})
@@ -33,7 +33,7 @@ class Judge:
 
 @pytest.fixture
 def strangers(tmp_path):
-    """A folder of 40 images of sureness 100 to 139, in folders, beside what is no image."""
+    """Return a folder of 40 images of confidence 100 to 139, in subfolders, with files that are no images."""
     for number in range(40):
         folder = tmp_path / f"{number % 3}" / "deep"
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,11 +66,11 @@ def test_the_area_is_scikit_learns(seed):
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    for folder, message in ((tmp_path, "must be images of none of the classes in"), (tmp_path / "x", "x is none")):
+    for folder, message in ((tmp_path, "images of none of the classes in"), (tmp_path / "x", "x is not a folder")):
         with pytest.raises(DataError, match=message):
             unknown_images(folder)
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"that can be read in .*; none can"):
+    with pytest.raises(DataError, match=r"readable images in .*; there are none"):
         measure_unknown(Judge(0.5), tmp_path, known=np.array([0.2]))
 
 

@@ -1,4 +1,4 @@
-"""Runs of the narrowest network on images told apart by their brightness, for the tests beside this file."""
+"""Runs of the narrowest network on images whose class is their brightness, for the tests in this folder."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ TUNING = with_values(RECIPE, {"train.layer_decay": 0.7, "train.frozen_norms": Tr
 
 
 def tiny_dataset(num=48, classes=3, side=16):
-    """Images whose class is their brightness, with noise: learnable, but not at once."""
+    """Return images whose class is their brightness, with noise: learnable, but not at once."""
     rng = np.random.default_rng(0)
 
     def split(count):
@@ -38,7 +38,7 @@ def tiny_dataset(num=48, classes=3, side=16):
 
 
 def tiny_spec(classes=3):
-    """The narrowest network, without its last stages: what is tested here is not how well it learns."""
+    """Return the narrowest network, without its last stages: its accuracy does not matter in these tests."""
     spec = with_total_stride(scale(get_spec("b0", num_classes=classes, in_channels=1), phi=-20, resolution=16), 8)
     return dataclasses.replace(spec, stages=spec.stages[:3])
 
@@ -57,6 +57,6 @@ class Stop(Exception):
 
 
 def part_of(name):
-    """The part of the network that a parameter belongs to."""
+    """Return the part of the network that contains a parameter."""
     words = name.split(".")
     return ".".join(words[:2]) if words[0] == "stages" else words[0]
