@@ -442,7 +442,7 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
         (dataclasses.replace(data, class_names=("a", "b", "c", "e")), "must have the network's 4 classes in its order"),
         (
             dataclasses.replace(data, train=one),
-            "two classes must calibrate int8; the 2 that were drawn are all of .*: give the data",
+            "two classes; the 2 drawn are all of .*: give the data",
         ),
     ):
         with pytest.raises(DataError, match=message):

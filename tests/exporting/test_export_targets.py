@@ -117,7 +117,7 @@ def test_int8_needs_images_of_the_models_classes(bundle, tiny_images, tmp_path):
         effnet.export(bundle, to="openvino-int8")
     with pytest.raises(DataError, match="the model knows no class 'dark'"):
         effnet.export(bundle, to="openvino-int8", data=tiny_images)
-    with pytest.raises(DataError, match="at least two classes must calibrate int8; the 1 that were drawn are all of '"):
+    with pytest.raises(DataError, match="images of at least two classes; the 1 drawn are all of '"):
         effnet.export(bundle, to="openvino-int8", data="digits", images=1)
     (tmp_path / "one" / "7").mkdir(parents=True)
     for number in range(9):

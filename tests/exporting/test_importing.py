@@ -99,7 +99,7 @@ def test_the_command_says_what_was_found_and_taken(lightning, tmp_path, run_cli)
     assert ran.out.splitlines()[:6] == [
         "- the network lies under state_dict.model.net.",
         "- left out, as no part of the network: criterion.weight, hyper_parameters",
-        "- images are prepared as for timm/tf_efficientnet_lite0.in1k, but for resolution, mean, crop, mode",
+        "- preprocessing is that of timm/tf_efficientnet_lite0.in1k, except resolution, mean, crop, mode",
         "- the 3 classes are those of names.txt",
         "- 32 pixels, squash, crop 1, bicubic; mean 0.1 0.2 0.3; std 0.5 0.5 0.5",
         f"{tmp_path / 'out'} is a bundle of tf_efficientnet_lite0 with 3 classes, imported from epoch=3.ckpt.",
