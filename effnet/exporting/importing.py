@@ -63,7 +63,7 @@ def import_checkpoint(
     if is_bundle(source):
         raise InputError(f"{source} must be a checkpoint; it is already a bundle")
     if not (source.exists() or source.with_name(f"{source.name}.index").exists()):
-        raise InputError(f"CHECKPOINT must be a file of weights; {printable(source)} does not exist")
+        raise InputError(f"CHECKPOINT must be a file of weights; there is no {printable(source)}")
     changes = _checked(preprocess or {})
     folder = Path(out) if out is not None else Path(f"effnet-{source.name.partition('.')[0] or 'imported'}")
     with new_bundle(folder) as beside:

@@ -281,9 +281,7 @@ def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequ
     if (place / CONFIG).exists():
         found = read_config(place)
         if replace(found, deployed=config.deployed, versions={}) != replace(config, versions={}):
-            raise InputError(
-                f"{place} must be new or hold exports of this bundle; it holds another bundle's: name another --out"
-            )
+            raise InputError(f"{place} must be new or hold exports of this bundle; it is another's: name another --out")
         return
     place.mkdir(parents=True, exist_ok=True)
     if (folder / SPLIT).is_file():

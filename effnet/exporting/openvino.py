@@ -82,9 +82,7 @@ def quantize(model: Any, images: np.ndarray, quantization: Quantization) -> Any:
     tests/post_training/data/ptq_reference_data.yaml.
     """
     if quantization.method == "entropy":
-        raise InputError(
-            "OpenVINO's int8 is calibrated by minmax or percentile; got entropy, which NNCF does not support"
-        )
+        raise InputError("OpenVINO's int8 is calibrated by minmax or percentile; got entropy, which NNCF lacks")
     nncf = _import_nncf()
     sets = nncf.quantization.range_estimator.RangeEstimatorParametersSet
     advanced: dict[str, Any] = {"disable_bias_correction": quantization.bias_correction == "none"}

@@ -63,7 +63,7 @@ def _load(
         return _read(entry, offline=offline), path.is_file() and verify_hash(path, entry)
     path = Path(file)
     if not path.exists():
-        raise WeightsError(f"{path} must be the published file of {entry.id}; it does not exist")
+        raise WeightsError(f"{path} must be the published file of {entry.id}; there is no such file")
     _verify(weights_in(path), entry)
     with tempfile.TemporaryDirectory(dir=beside, prefix=SCRATCH) as scratch:
         inside = unpack(path, Path(scratch) / "checkpoint") if is_archive(path.name) else path
@@ -86,9 +86,7 @@ def _verify(path: Path, entry: PublishedWeights) -> None:
         return
     if entry.scheme == "timm" and not bears_name and path.suffix != ".safetensors":
         return
-    advice = (
-        {} if bears_name else {"advice": "download it again; for your own weights: effnet import FILE --classes NAMES"}
-    )
+    advice = {} if bears_name else {"advice": "download it again; your own weights: effnet import FILE --classes NAMES"}
     verify_hash(path, entry, **advice)
 
 

@@ -175,13 +175,13 @@ def test_biases_take_up_what_the_rounded_weights_lose():
 def test_what_it_has_no_means_of_is_refused(tmp_path):
     config, state = bundle_of(small())
     for quantization, message in (
-        (Quantization(method="entropy"), "finds ranges by minmax or percentile; got entropy"),
+        (Quantization(method="entropy"), "is calibrated by minmax or percentile; got entropy"),
         (Quantization(bias_correction="full"), "corrects biases fast or not at all; got full"),
         (Quantization(float_layers=("stem.conv", "stem.con")), r"got 'stem\.con'"),
     ):
         with pytest.raises(InputError, match=message):
             write_export("executorch-int8", tmp_path, config, state, images=draw(1), quantization=quantization)
-    with pytest.raises(InputError, match="executorch-int8 must see images"):
+    with pytest.raises(InputError, match="executorch-int8 must be calibrated on images"):
         write_export("executorch-int8", tmp_path, config, state)
     assert not list(tmp_path.iterdir())
 

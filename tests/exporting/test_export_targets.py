@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_what_was_there(which, in_openvino, tmp_path, monkeyp
         return replace(*paths)
 
     monkeypatch.setattr(job.os, "replace", full)
-    with pytest.raises(InputError, match=r"written to .*bundle, which failed: No space left on device; what lay there"):
+    with pytest.raises(InputError, match=r"written to .*bundle: No space left on device; the files there"):
         effnet.export(bundle, to="openvino")
     assert len(calls) > which
     assert contents(bundle) == before
@@ -209,21 +209,21 @@ def test_a_disk_that_is_full_while_writing_is_told(bundle, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(job, "write_export", full)
-    with pytest.raises(InputError, match="No space left on device; what lay there is as it was"):
+    with pytest.raises(InputError, match="No space left on device; the files there are unchanged"):
         effnet.export(bundle)
     assert contents(bundle) == before
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(bundle, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"exports must be written to .*file, which failed: "):
+    with pytest.raises(InputError, match=r"exports could not be written to .*file: "):
         effnet.export(bundle, out=tmp_path / "file")
 
     def read_only(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(job.tempfile, "TemporaryDirectory", read_only)
-    with pytest.raises(InputError, match=r"written to .*bundle, which failed: Permission denied; .* another --out"):
+    with pytest.raises(InputError, match=r"written to .*bundle: Permission denied; .* another --out"):
         effnet.export(bundle)
 
 

@@ -240,7 +240,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 def test_without_images_int8_is_refused_and_nothing_is_written(tmp_path):
     spec = small_spec()
     config = ModelConfig(arch=spec, preprocess=Preprocess(resolution=24), class_names=tuple("abcde"))
-    with pytest.raises(InputError, match="litert-int8 must see images"):
+    with pytest.raises(InputError, match="litert-int8 must be calibrated on images"):
         write_export("litert-int8", tmp_path, config, state_arrays(build_trained(spec, resolution=24)))
     assert not list(tmp_path.iterdir())
 

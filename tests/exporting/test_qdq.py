@@ -376,7 +376,7 @@ def test_every_way_to_quantize_gives_a_file_that_works(bundle_copy, method, corr
 
 def test_int8_needs_images_and_a_classifier(bundle_copy):
     config, state = read_config(bundle_copy), load_state(bundle_copy)
-    with pytest.raises(InputError, match="must see images"):
+    with pytest.raises(InputError, match="must be calibrated on images"):
         write_export("onnx-int8", bundle_copy, config, state)
     headless = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_classes=0), class_names=())
     with pytest.raises(SpecError, match="has no classifier"):
