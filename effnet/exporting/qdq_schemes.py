@@ -1,4 +1,4 @@
-"""Choose the quantized tensors of an int8 graph, their scales and zero points, and the activations that are only clips."""
+"""Choose an int8 graph's quantized tensors, their scales and zero points, and the activations that only clip."""
 
 from collections.abc import Mapping, Sequence
 

@@ -248,7 +248,7 @@ def test_the_temperature_is_inside(tmp_path):
 
 def test_a_network_without_a_classifier_is_refused_and_nothing_is_written(tmp_path):
     config, state = state_and_config(small_spec(num_classes=0), 16, ())
-    with pytest.raises(SpecError, match=r"model\.tflite gives probabilities, and b0 has no classifier"):
+    with pytest.raises(SpecError, match=r"model\.tflite outputs probabilities, but b0 has no classifier"):
         write_export("litert", tmp_path, config, state)
     assert not list(tmp_path.iterdir())
 

@@ -218,7 +218,7 @@ def test_a_dead_channel_and_a_tiny_one_keep_their_bias(bias):
 def test_what_is_missing_or_unknown_is_named(monkeypatch):
     spec = tiny()
     weights, ranges = random_weights(spec), random_ranges(spec)
-    with pytest.raises(SpecError, match=r"'stem\.con' is none; did you mean 'stem\.conv'"):
+    with pytest.raises(SpecError, match=r"got 'stem\.con'; did you mean 'stem\.conv'"):
         to_qdq(spec, weights, ranges, float_layers=["stem.con"], **norm_of(spec))
     with pytest.raises(SpecError, match=r"finite range of stem\.act; got None: calibrate"):
         to_qdq(spec, weights, {k: v for k, v in ranges.items() if k != "stem.act"}, **norm_of(spec))
