@@ -26,7 +26,7 @@ Sensitivity = tuple[tuple[str, float], ...]
 
 
 def mirrored_as_trained(dataset: Dataset, bundle: Path) -> Dataset:
-    """Return the dataset with `mirror_safe` false if the bundle was trained without mirroring or mirroring is unsafe."""
+    """Return the dataset, `mirror_safe` false if the bundle was trained without mirroring or mirroring is unsafe."""
     try:
         flip = read_json(bundle / "run" / "recipe.json")["augment"]["flip"]
     except (OSError, ValueError, LookupError, TypeError):  # neither a linear probe nor published weights have a recipe

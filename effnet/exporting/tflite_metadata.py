@@ -68,9 +68,7 @@ def _metadata(name: str, *, channels: int, classifies: bool, labelled: bool) -> 
 
     builder = flatbuffers.Builder(1024)
     colours = _table(builder, {0: ("Int8", _COLOUR_SPACES.get(channels, 0))})
-    image = _tensor(
-        builder, IMAGE, "images, 0 to 255, resized as described in effnet.json", (_IMAGE_CONTENT, colours), []
-    )
+    image = _tensor(builder, IMAGE, "images, 0 to 255, resized as in effnet.json", (_IMAGE_CONTENT, colours), [])
     labels = [_file(builder, LABELS, "the classes, one per line", _AXIS_LABELS)] if labelled else []
     meaning = "the probability of each class" if classifies else "the features before the classifier"
     content = _FEATURE_CONTENT, _table(builder, {})
@@ -114,7 +112,7 @@ def _vector(builder: Any, offsets: list[int]) -> tuple[str, int]:
 
 
 def _table(builder: Any, slots: Mapping[int, tuple[str, int]]) -> int:
-    """Write a table of fields by their numbers in the schema; the objects that they point to must be written already."""
+    """Write a table of fields by their numbers in the schema; objects that they point to must be written already."""
     builder.StartObject(max(slots, default=-1) + 1)
     for number, (kind, value) in slots.items():
         match kind:

@@ -635,7 +635,7 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
     assert_files_are_known(out)
     assert (out / "model.safetensors").is_file()
     assert sorted(path.name for path in out.parent.iterdir()) == ["copy"]
-    with pytest.raises(InputError, match="--out must be a folder that is empty"):
+    with pytest.raises(InputError, match="--out must be a new or empty folder"):
         quantize(bundle_copy, "digits", tools=Scripted(**FP32).tools(), out=out)
 
 
