@@ -54,7 +54,7 @@ class FakeQuantize(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, _LEVELS).to(x.dtype)
 
     def on_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Fake-quantize a module's output, as its forward hook; a method, so that a copied network uses its own copy."""
+        """Fake-quantize a module's output, as its forward hook; a method, so that a copied network uses its own."""
         return self(output)
 
     def on_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -168,7 +168,7 @@ def round_(network: Network, *, float_layers: Sequence[str] = ()) -> None:
 
 
 def _module_of(network: Network, name: str) -> nn.Module:
-    """Return the module that outputs layer `name`: a product comes from its squeeze-excite unit, a sum from its block."""
+    """Return the module that outputs layer `name`; for a product its squeeze-excite unit, for a sum its block."""
     parent, _, last = name.rpartition(".")
     return network.get_submodule(parent if last in ("scale", "add") else name)
 

@@ -72,9 +72,7 @@ def climb(
             "trained on"
         )
     if not len(dataset.val):
-        raise DataError(
-            f"quantization needs validation images, to measure the accuracy drop; {dataset.name} has none: add some"
-        )
+        raise DataError(f"the accuracy drop is measured on validation images; {dataset.name} has none: add some")
     if minutes is not None:
         check_minutes(minutes)
     check_whole("threads", threads, least=0, most=MAX_THREADS)
@@ -228,10 +226,8 @@ class _Climb:
         return False
 
     def _replace(self) -> None:
-        """Try other activations: first their speed, which needs no training, then, if they are faster, their accuracy."""
-        if not self.train or (
-            self.limits.latency_ms is None and self.limits.asked
-        ):  # other activations do not reduce size
+        """Try other activations: first their speed, which needs no training, then the accuracy of faster ones."""
+        if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they do not reduce size
             return
         paying = []
         for spec in standins(self.subject.config.arch):
@@ -296,7 +292,7 @@ class _Climb:
         return True
 
     def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
-        """Return the subject trained with another activation or, without one, with QAT; a finished training is reused."""
+        """Return the subject trained with another activation or, without one, with QAT; reuse a finished training."""
         tools, dataset = self.proofs.tools, self.dataset
         folder = own_folder(self.proofs.folder_of(f"{name} weights"), subject_key(subject) + self.proofs.key)
         spec = subject.config.arch
@@ -346,7 +342,8 @@ class _Climb:
         if self._met():
             return f"{found}; it meets the limits ({limits})"
         late = " in the time given" if self._late() else ""
-        return f"no step meets the limits ({limits}) and the accuracy criterion{late}; the nearest: {best.name}{figures(best)}"
+        nearest = f"{best.name}{figures(best)}"
+        return f"no step meets the limits ({limits}) and the accuracy criterion{late}; the nearest: {nearest}"
 
 
 def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:

@@ -141,7 +141,7 @@ class Proofs:
         )
 
     def speed_of(self, name: str, subject: Subject) -> float | None:
-        """Return the speed of an untrained network's int8 relative to the fp32 artifact; None if it cannot be written."""
+        """Return the speed of an untrained network's int8 relative to the fp32 artifact; None if it cannot be made."""
         target, key = self.formats["int8"], f"{subject_key(subject)} {self.key} speed"
         found = kept_record(self.folder_of(name), key)
         if found is None:

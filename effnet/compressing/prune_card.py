@@ -38,9 +38,7 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"Scored on the exported file with {after['test_images']} test images (95 % confidence of the new one "
         f"{percent(low, 1)} to {percent(high, 1)}). Both files were timed in turn with {options['threads']} "
         f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
-        "the original's time.\
-\
-"
+        "the original's time.\n\n"
         f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} IMAGES\n```\n\n"
         "## Licence\n\nThat of the original and of the images that it was trained on.\n"
     )
