@@ -31,7 +31,7 @@ def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
 
 
 def check_standin(spec: ArchSpec, activation: str) -> None:
-    """Raise InputError for an activation that cannot replace the network's own; the empty string means no replacement."""
+    """Raise InputError for an activation that cannot replace the network's own; an empty one replaces nothing."""
     known = _STANDINS[spec.activation]
     if activation and activation not in known:
         these = " or ".join(known) or "nothing"

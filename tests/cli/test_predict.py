@@ -149,7 +149,7 @@ def test_a_truncated_onnx_file_is_one_clear_line(share, run_cli, bundle_copy, im
     path = bundle_copy / "model.onnx"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     message = refused(run_cli("predict", bundle_copy, images))
-    assert message.startswith(f"{path} must be the file that config.json names")
+    assert message.startswith(f"{path} must have the SHA-256 in config.json (")
     assert message.endswith(f"write it again with `effnet export {bundle_copy} --to onnx`")
 
 

@@ -149,7 +149,7 @@ def test_a_pruned_network_is_pruned_again_and_scaled():
 def test_what_cannot_be_done_is_refused_with_what_can():
     spec = get_spec("b0")
     importance = random_importance(spec)
-    with pytest.raises(BudgetError, match=r"the smallest network that these options leave has .*; allow that much"):
+    with pytest.raises(BudgetError, match=r"the smallest network with these options has .*; allow that much"):
         prune(spec, importance=importance, limit=1e5)
     with pytest.raises(InputError, match="of another network"):
         prune(get_spec("b1"), importance=importance, limit=1e8)

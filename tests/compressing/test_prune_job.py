@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, 
 
     with pytest.raises(Stop):  # at the end of the first step's training
         prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, listener=stop)
-    with pytest.raises(InputError, match="go on with --resume"):
+    with pytest.raises(InputError, match="continue with --resume"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK)
     with pytest.raises(InputError, match=r"must repeat the options .* steps was 2, now 1"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, steps=1), resume=True)
@@ -189,7 +189,7 @@ def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits
 
 def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     for changes, words in (
-        ({"share": 1.5}, "must lie above 0 and below 1"),
+        ({"share": 1.5}, "must be above 0 and below 1"),
         ({"share": 1.0}, "or be 1 with another activation; got 1.0"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
@@ -197,14 +197,14 @@ def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             Options(**changes)
-    with pytest.raises(InputError, match="relu6 or hard_swish may stand in for silu, which tiny has; got 'gelu'"):
+    with pytest.raises(InputError, match="relu6 or hard_swish can replace silu, the activation of tiny; got 'gelu'"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, activation="gelu"))
     with pytest.raises(BudgetError, match="the smallest network"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=Options(share=0.01, steps=1, epochs=1))
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"must be a new or empty folder; it has thesis\.txt"):
+    with pytest.raises(InputError, match=r"must be a new or empty folder; it contains thesis\.txt"):
         prune_bundle(bundle, digits, out=tmp_path / "full", options=QUICK)
     other = tmp_path / "other"
     shutil.copytree(bundle, other)

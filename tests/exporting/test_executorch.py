@@ -235,7 +235,7 @@ def test_a_program_that_ends_its_process_is_an_error_here(exported, tmp_path, mo
     content[5] = 0xFF
     path = tmp_path / "model.pte"
     path.write_bytes(content)
-    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it ended the process .* \(SIG\w+\)"):
+    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it crashed the process .* \(SIG\w+\)"):
         try_first(path, "executorch", sha256(content))
 
 

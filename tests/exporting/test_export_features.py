@@ -141,7 +141,7 @@ def test_other_weights_leave_no_embeddings_behind(embedding, tmp_path):
     """A file that config.json does not name may be of weights that are gone."""
     folder = shutil.copytree(embedding, tmp_path / "bundle")
     write_digests(folder, digests_of(folder, ["onnx"]))
-    with pytest.raises(BundleError, match=r"features\.onnx, which .* does not have of its weights: `effnet export "):
+    with pytest.raises(BundleError, match=r"features\.onnx, which .* lacks for its current weights: `effnet export "):
         effnet.load(folder).embed([])
     (folder / "features.tflite").write_bytes((folder / "features.tflite").read_bytes() + b"!")
     write_digests(folder, digests_of(embedding, ["litert-features"]))

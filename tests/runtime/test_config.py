@@ -217,7 +217,7 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_class_name_of_a_page_is_refused():
-    with pytest.raises(BundleError, match="a class name must have at most 1,000 letters; got 1,001"):
+    with pytest.raises(BundleError, match="a class name must have at most 1,000 characters; got 1,001"):
         config(class_names=("a", "b" * 1_001))
 
 

@@ -110,4 +110,4 @@ def test_openvino_says_that_it_cannot_be_forked(bundle):
     model = effnet.load(bundle, format="openvino")
     model.predict(IMAGE)
     said = forked(lambda: model.predict(IMAGE))
-    assert said.startswith(f"{InputError.__name__}: OpenVINO must not be used in a forked process")
+    assert said.startswith(f"{InputError.__name__}: OpenVINO must not be used in a process forked")

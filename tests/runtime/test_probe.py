@@ -65,7 +65,7 @@ def test_a_file_that_ends_its_process_is_an_error_here(bundle):
     """test_executorch has a .pte that does; this one moves a table of the flatbuffer."""
     path = export(bundle, "litert-int8")
     damage(path, 20, 8)
-    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it ended the process .* \(SIG\w+\)"):
+    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it crashed the process .* \(SIG\w+\)"):
         predict(bundle, "litert-int8")
 
 
