@@ -98,9 +98,10 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
 
     For a channel this is the mean over images of |sum over positions of gradient * activation|, summed over the layers
     that output this channel, after BatchNorm and activation; for a block, that of the whole tensor that it adds to its
-    shortcut. Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference",
-    eq. 7, without its normalisation, which the later paper (2019, section 3.1) drops as well. The network runs in
-    evaluation mode. Raises InputError without any batch.
+    shortcut.
+    Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", eq. 7,
+    without its normalisation, which the later paper (2019, section 3.1) drops as well. The network runs in evaluation
+    mode. Raises InputError without any batch.
     """
     spec = network.spec
     points = _points(spec)

@@ -24,8 +24,8 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
     From the first block to the last, each pointwise convolution and the classifier gets the least-squares weights that
     map its inputs in the pruned network, for the normalised images of `batches`, to the layer's outputs in the
     original. BatchNorm means are adjusted accordingly. Depthwise layers and larger kernels keep their weights: their
-    inputs are matched by the layers before them. Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep
-    Neural Networks", equation 2 and section 3.2.
+    inputs are matched by the layers before them.
+    Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
     """
     original.eval()
     pruned.eval()

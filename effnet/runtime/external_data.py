@@ -1,8 +1,8 @@
 """Detect whether an ONNX model refers to data in other files, from its bytes, without onnx.
 
 The walk follows the wire format of Protocol Buffers and the field numbers of onnx.proto. It is stricter than any
-parser: every tensor field that could make one read outside the model counts, at any place and even if repeated. Source:
-https://protobuf.dev/programming-guides/encoding and onnx/onnx.proto (IR version 13).
+parser: every tensor field that could make one read outside the model counts, at any place and even if repeated.
+Source: https://protobuf.dev/programming-guides/encoding and onnx/onnx.proto (IR version 13).
 """
 
 from typing import Final

@@ -188,7 +188,7 @@ def test_a_config_that_does_not_belong_to_the_onnx_file_is_noticed(run_cli, bund
     data["preprocess"]["resolution"] = 48
     path.write_text(json.dumps(data))
     message = refused(run_cli("predict", bundle_copy, images))
-    assert "must map image [48, 48, 1] to probabilities [10], as config.json says; it maps image [" in message
+    assert "must map image [48, 48, 1] to probabilities [10], as in config.json; it maps image [" in message
 
 
 def test_a_folder_gives_what_a_data_set_would_find_and_names_the_rest(run_cli, small_bundle, tmp_path):

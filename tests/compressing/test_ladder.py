@@ -1,4 +1,4 @@
-"""The order of the steps and the gate with scripted artifacts; one climb with real ones; the bundle kept whole."""
+"""The quantization search: order and acceptance of steps with scripted artifacts, real searches, whole bundles."""
 
 import dataclasses
 import hashlib
@@ -36,9 +36,9 @@ BIG = Split(sources=[np.zeros((16, 16, 1), np.uint8)] * COUNT, labels=np.arange(
 
 
 class Scripted:
-    """Artifacts that are texts: a table says what each loses, how fast it is and how large, by a part of its name.
+    """Artifacts that are text files: a table holds the loss, the speed and the size of each, by a part of its name.
 
-    `lost` is in images of 400, `memory` in 10^6 bytes. What the table lacks cannot be made.
+    `lost` is in images of 400, `memory` in 10^6 bytes. An artifact that is not in the table cannot be made.
     """
 
     def __init__(self, memory=None, **table):
@@ -119,7 +119,7 @@ class Scripted:
 
 @pytest.fixture
 def subject(good):
-    """A network with SiLU: what it computes is scripted."""
+    """A network with SiLU, with scripted outputs."""
     arch = dataclasses.replace(good.config.arch, activation="silu")
     return dataclasses.replace(good, config=dataclasses.replace(good.config, arch=arch))
 
@@ -228,7 +228,7 @@ def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table
 
 def test_the_plot_has_a_bar_for_each_of_the_most_harmful_layers_and_marks_those_left_float(tmp_path):
     rows = [{"layer": f"stages.{number}.conv", "harm": 3.0 / (number + 1)} for number in range(60)]
-    rows[2]["harm"] = None  # it left no number
+    rows[2]["harm"] = None  # it had no finite number
     ladder = {"sensitivity": rows, "quantization": {"float_layers": ["stages.0.conv", "stages.1.conv"]}}
     assert save_sensitivity(ladder, tmp_path / "plot.svg")
     first = (tmp_path / "plot.svg").read_bytes()
@@ -274,7 +274,7 @@ def test_the_ladder_ends_where_the_limits_are_kept(run):
 
 
 def test_a_limit_of_memory_is_one_like_the_others(run):
-    """A network in 32 bits that is fast enough, and takes too much memory, is not what a plan with int8 counted on."""
+    """An fp32 network that is fast enough but takes too much memory does not meet the limits."""
     script = Scripted(**FP32, **GOOD_INT8, memory={"fp32": 20.0, "int8": 12.0})
     found = run(script, limits=Limits(latency_ms=9, memory_mb=15))
     assert (found.winner.name, found.met, found.winner.memory_mb) == ("int8 minmax", True, 12.0)
@@ -331,7 +331,7 @@ def test_without_training_nothing_is_trained(run):
 
 
 def test_a_training_of_which_no_epoch_fits_is_not_begun(run, monkeypatch):
-    """It was begun, cut within its first epoch and thrown away."""
+    """It was started, interrupted within its first epoch and discarded."""
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), relu6_minmax=(40, 9, 1))
     monkeypatch.setattr("effnet.compressing.ladder.train_speed", lambda spec: 0.1)
     found = run(script, minutes=1)
@@ -462,11 +462,11 @@ def test_every_class_calibrates_as_much_as_any_other(good, data):
     )
     assert np.unique(drawn[:, 0, 0, 0], return_counts=True)[1].tolist() == [5, 5, 5, 5]
     found = calibration_images(train, good.config.preprocess, class_names=data.class_names, count=20)
-    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [6, 5, 5, 4]  # one more for the unreadable
+    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [6, 5, 5, 4]  # one is unreadable
 
 
 def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp_path):
-    """The artifact is opened and scored anew, in ONNX Runtime; a gate so wide that int8 passes it."""
+    """The artifact is opened and scored again, in ONNX Runtime; the allowed drop is so large that int8 passes."""
     data = patterns()
     found = climb(
         good, data, runtime="onnxruntime", folder=tmp_path, tools=Tools(write=write_static), train=False,
@@ -487,7 +487,7 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
 
 
 def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp_path, monkeypatch):
-    """Really written, scored and trained; only the clock is scripted, and that no layer may stay float."""
+    """Really written, scored and trained; only the clock is scripted, and no layer may stay float."""
     monkeypatch.setattr("effnet.compressing.ladder._METHODS", ("minmax",))
     monkeypatch.setattr("effnet.compressing.ladder.recovery_epochs", lambda *sizes, **rest: 8)
     data, heard = patterns(), []
@@ -624,7 +624,7 @@ def test_whatever_ends_a_climb_the_bundle_is_as_it_was(bundle_copy, error):
     with pytest.raises(error if isinstance(error, type) else type(error)):
         quantize(bundle_copy, "digits", tools=script.tools(), train=False, limits=limits)
     assert contents(bundle_copy) == before
-    assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted climb goes on
+    assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted search resumes
 
 
 def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):

@@ -1,4 +1,4 @@
-"""The exported file: usable alone, equal to the network it came from, or not written."""
+"""The exported file: usable alone, equal to its network, or not written."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""export to several formats: each proven, kept or refused by itself, and written down in exports.json."""
+"""export to several formats: each verified, kept or refused separately, and recorded in exports.json."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def bundle(plain, tmp_path):
 
 @pytest.fixture(scope="module")
 def in_openvino(plain, tmp_path_factory):
-    """A bundle that was exported once; not to change."""
+    """A bundle that was exported once; do not change it."""
     folder = shutil.copytree(plain, tmp_path_factory.mktemp("targets") / "bundle")
     effnet.export(folder, to="openvino")
     return folder
@@ -192,7 +192,7 @@ def test_a_process_that_ends_amidst_leaves_no_digest_of_another_file(which, in_o
     def ends(*paths):
         calls.append(paths)
         if len(calls) == which + 1:
-            raise KeyboardInterrupt  # as a kill, it undoes nothing
+            raise KeyboardInterrupt  # like a kill, it undoes nothing
         return replace(*paths)
 
     monkeypatch.setattr(job.os, "replace", ends)

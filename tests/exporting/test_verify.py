@@ -1,4 +1,4 @@
-"""An export against the eager network: 32 bits compute the same, fewer bits give numbers."""
+"""An export against the eager network: fp32 computes the same, reduced precision gives finite numbers."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ EAGER = np.tile(np.float32([0.7, 0.3]), (4, 1))
 
 
 class Answers:
-    """A predictor that answers what it is told."""
+    """A predictor with given outputs."""
 
     folder, config = "B", ModelConfig
 

@@ -1,4 +1,4 @@
-"""config.json: what is read back is what was written, and any damage is a BundleError."""
+"""config.json: reading returns what was written, and any damage is a BundleError."""
 
 import dataclasses
 import hashlib
@@ -87,7 +87,7 @@ def read_or_refuse(data, folder):
         found = read_config(folder)
     except BundleError:
         return
-    write_config(found, folder)  # whatever is accepted can be written again
+    write_config(found, folder)  # an accepted value can be written again
     assert read_config(folder) == found
 
 

@@ -1,4 +1,4 @@
-"""A bundle is not believed: its files are checked, and whatever a model does wrong is one line that names its file."""
+"""A bundle is not trusted: its files are checked, and each fault of a model is a one-line error that names its file."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def image():
 
 
 def answers(*values, kind=FLOAT, takes=UINT8, side=SIDE, more=(), external=""):
-    """Return an ONNX model that gives `values` whatever the image; they may lie in another file."""
+    """Return an ONNX model that gives `values` for any image; they may be stored in another file."""
     numbers = helper.make_tensor("numbers", kind, [1, len(values)], list(values))
     if external:
         numbers.ClearField("float_data")
@@ -71,7 +71,7 @@ def answers(*values, kind=FLOAT, takes=UINT8, side=SIDE, more=(), external=""):
 
 
 def replace_model(bundle, content):
-    """Write another model.onnx, as an adversary does, who leaves no digest of the old one."""
+    """Write another model.onnx, as an attacker would, who leaves no digest of the old one."""
     (bundle / "model.onnx").write_bytes(content)
     config = json.loads((bundle / "config.json").read_text())
     config.pop("sha256", None)
@@ -168,7 +168,7 @@ def test_only_regular_files_are_read(bundle, image, name, kind):
 
 
 def test_links_to_files_elsewhere_are_followed(bundle, image, tmp_path):
-    # A hub's cache is made of them.
+    # A hub's cache consists of them.
     linked = tmp_path / "linked"
     linked.mkdir()
     for path in bundle.iterdir():

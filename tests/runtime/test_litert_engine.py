@@ -1,4 +1,4 @@
-"""LiteRT behind the face of all runtimes: any batch, any thread, and one line for a file that it cannot read."""
+"""LiteRT behind the common engine interface: any batch, any thread, and a one-line error for an unreadable file."""
 
 import dataclasses
 import shutil

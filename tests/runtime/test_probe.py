@@ -1,4 +1,4 @@
-"""A file that would end the process is tried in another one first, and once."""
+"""A file that would crash the process is tried in another process first, once."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ def bundle(tmp_path):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache, and a process that has tried nothing."""
+    """An empty cache, and a process that has not tried any file."""
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(probe, "_known", set())
     return tmp_path / "cache"
@@ -35,7 +35,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The commands of the processes that are started."""
+    """The commands of started processes."""
     commands, run = [], probe.subprocess.run
 
     def listen(command, **options):
