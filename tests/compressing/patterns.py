@@ -47,8 +47,7 @@ def learned(folder, activation="relu"):
 def unbalanced(subject, factor=64.0):
     """The same function, but in each expansion a few channels are so large that int8 rounds the others to 0.
 
-    ReLU is
-    scale-equivariant, so that the next layer can undo the factor.
+    ReLU is scale-equivariant, so that the next layer can undo the factor.
     """
     state, rng = dict(subject.state), np.random.default_rng(1)
     for name in [name for name in state if name.endswith(".depthwise.conv.weight")]:

@@ -32,7 +32,7 @@ def names(bundle):
 
 
 def scripted(monkeypatch, *, lost):
-    """Make fp32 right on every image, other precisions on all but `lost`; return formats and their numbers of images."""
+    """Make fp32 right on every image, other precisions on all but `lost`; return formats and numbers of images."""
     asked = []
 
     def answer(predictor, split, *, progress=None):
