@@ -1,1 +1,1 @@
-"""Smaller and faster networks from a trained one: pruning, quantization, and the ladder that tries them."""
+"""Make a trained network smaller and faster: pruning, quantization, and the search over quantization steps."""

@@ -1,4 +1,4 @@
-"""A network that computes as its int8 export will: weights and maps rounded to 8 bits, with gradients through."""
+"""Fake quantization: a network that computes like its int8 export, with gradients through the rounding."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,19 +12,19 @@ from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 
 _LEVELS, _WEIGHT_LEVELS = 255, 127
-# Runtimes clamp while they round: a value behind such a layer has no place of its own before the clamp.
+# Runtimes fuse a clamp with rounding: the value before such a layer is never stored separately.
 _CLAMPS = ("relu", "relu6")
-# So much of a range is kept each time that a batch is seen; after so many batches it stays as it is.
+# Decay of a range's moving average per batch, and the batches after which the range is frozen.
 _RANGE_KEPT, _BATCHES_SEEN = 0.95, 200
 _TINY = 1e-8
 
 
 class FakeQuantize(nn.Module):
-    """Rounds a map to 8 bits over one range with a zero point, and lets the gradient through within the range.
+    """Fake-quantize a feature map to 8 bits over one range with a zero point; gradients pass within the range.
 
-    In training the range follows a moving average of the batches' least and largest values, for the first 200
-    batches; then it stays, so that the weights settle on the grid that they will have. Source: Jacob et al. 2018,
-    section 3.1 (ranges by moving average, frozen where training begins in theirs, late here).
+    In training the range follows a moving average of the batches' least and largest values for the first 200 batches;
+    then it is frozen, so that the weights adapt to the final grid. Source: Jacob et al. 2018, section 3.1 (ranges by
+    moving average, frozen at the start of training there, late here).
     """
 
     low: Tensor
@@ -47,18 +47,18 @@ class FakeQuantize(nn.Module):
             return x
         if self.training and int(self.seen) < _BATCHES_SEEN:
             self._follow(x)
-        low, high = self.low.clamp(max=0.0), self.high.clamp(min=0.0)  # 0 pads maps and must be exact
+        low, high = self.low.clamp(max=0.0), self.high.clamp(min=0.0)  # 0 pads feature maps and must be exact
         scale = ((high - low) / _LEVELS).clamp(min=_TINY)
         zero = (-low / scale).round().clamp(0, _LEVELS).to(torch.int32)
-        # In 32 bits: under automatic mixed precision maps come in fewer, whose own steps are coarser than these.
+        # In float32: under automatic mixed precision feature maps have fewer bits, with coarser steps than these.
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, _LEVELS).to(x.dtype)
 
     def on_output(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Stand behind a module as its forward hook; a method, so that a copied network calls its own copy."""
+        """Fake-quantize a module's output, as its forward hook; a method, so that a copied network uses its own."""
         return self(output)
 
     def on_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Stand before a module as its forward hook."""
+        """Fake-quantize a module's input, as its forward pre-hook."""
         return (self(args[0]), *args[1:])
 
     @torch.no_grad()
@@ -76,10 +76,10 @@ class FakeQuantize(nn.Module):
 
 
 def rounded_weight(weight: Tensor) -> Tensor:
-    """Return a weight [out, ...] rounded to 8 bits, symmetrically, each output channel by its largest value.
+    """Return a weight [out, ...] fake-quantized to int8: symmetric, one scale per output channel.
 
-    Folding a norm multiplies channels by factors, which such rounding does not notice: to round before folding or
-    after it is the same.
+    Folding BatchNorm multiplies channels by factors, which does not change this rounding: rounding before or after
+    folding is the same.
     """
     scale = weight.detach().abs().flatten(1).amax(1).div(_WEIGHT_LEVELS).clamp(min=_TINY)
     zero = torch.zeros_like(scale, dtype=torch.int32)
@@ -87,7 +87,7 @@ def rounded_weight(weight: Tensor) -> Tensor:
 
 
 class _RoundedConv:
-    """Gives a convolution rounded weights."""
+    """Fake-quantize the weights of a convolution."""
 
     rounds = True
 
@@ -96,15 +96,15 @@ class _RoundedConv:
 
 
 class RoundedConv2d(_RoundedConv, nn.Conv2d):
-    """A convolution whose weights are rounded to 8 bits as it computes."""
+    """A convolution with fake-quantized int8 weights."""
 
 
 class RoundedSameConv2d(_RoundedConv, SameConv2d):
-    """The same with TensorFlow's padding."""
+    """A convolution with TensorFlow's padding and fake-quantized int8 weights."""
 
 
 class RoundedLinear(nn.Linear):
-    """A linear layer whose weights are rounded to 8 bits as it computes."""
+    """A linear layer with fake-quantized int8 weights."""
 
     rounds = True
 
@@ -121,10 +121,10 @@ _ROUNDED: Mapping[type[nn.Module], type[nn.Module]] = {
 
 
 def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the names of the layers, and of the image, whose outputs an int8 export rounds.
+    """Return the names of the layers (and the image) whose outputs an int8 export quantizes.
 
-    These are all values that go into a convolution, a sum, a product, a pool or an activation of its own step;
-    what goes into a clamp or comes out as an answer is not, nor what touches one of `float_layers`.
+    These are all inputs of a convolution, sum, product, pool or separate activation; not the inputs of a clamp, the
+    network's output, or the inputs and outputs of `float_layers`.
     """
     layers = dict(named_layers(spec))
     readers: dict[str, list[Layer]] = {}
@@ -140,17 +140,17 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
             continue
         if all(reader.op == "norm" or reader.function in _CLAMPS for reader in reading):
             continue
-        if layer.op == "add" and reading[0].op == "act":  # within a ResNet's block, where one step does both
+        if layer.op == "add" and reading[0].op == "act":  # within a ResNet block, where one operation does both
             continue
         found.append(name)
     return tuple(found)
 
 
 def round_(network: Network, *, float_layers: Sequence[str] = ()) -> None:
-    """Have `network` compute as its int8 export will, in place; `calibrate_` must follow.
+    """Make `network` compute like its int8 export, in place; call `calibrate_` next.
 
-    Its weights keep their names, the ranges come under `ranges.`. The fused kernels do not know of rounding and must
-    stay off.
+    Its weights keep their names, the ranges are added under `ranges.`. The fused kernels do not support fake
+    quantization and must stay off.
     """
     kept = set(float_layers)
     for name, module in network.named_modules():
@@ -168,14 +168,14 @@ def round_(network: Network, *, float_layers: Sequence[str] = ()) -> None:
 
 
 def _module_of(network: Network, name: str) -> nn.Module:
-    """Return the module whose output is that of layer `name`: a product is its unit's, a sum its block's."""
+    """Return the module that outputs layer `name`; for a product its squeeze-excite unit, for a sum its block."""
     parent, _, last = name.rpartition(".")
     return network.get_submodule(parent if last in ("scale", "add") else name)
 
 
 @torch.no_grad()
 def calibrate_(network: Network, images: Tensor, *, batch: int = 16) -> None:
-    """Set every range to the least and largest value that normalised images [n, channels, R, R] give."""
+    """Set every range to the least and largest value on normalised images [n, channels, R, R]."""
     quantizers = [module for module in network.modules() if isinstance(module, FakeQuantize)]
     rounding = [m for m in network.modules() if isinstance(m, _RoundedConv | RoundedLinear)]
     network.eval()

@@ -1,4 +1,4 @@
-"""How much each channel of a network matters: by its weights, by its norms, or by what the loss would lose with it."""
+"""The importance of each channel of a network, from its weights, its BatchNorm gains, or its effect on the loss."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ Method = Literal["taylor", "l1", "l2", "bn"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importance:
-    """What each channel and each block with an identity shortcut is worth, larger for more.
+    """The importance of each channel and of each block with an identity shortcut; larger is more important.
 
-    `channels` has an array [channels] for every tie of `tied_widths`, by its name; `blocks` a number a block, by the
-    block's. With `additive` these are shares of the loss, which add up over layers and may be weighed against what they
-    cost; else a typical channel of every tie has 1, and so has a typical block of every tie.
+    `channels` has an array [channels] for every tie of `tied_widths`, by its name; `blocks` has one number per block,
+    by the block's name. If `additive`, these are changes of the loss, which add up over layers and can be divided by
+    their cost; otherwise a typical channel of every tie has 1, and so does a typical block.
     """
 
     method: Method
@@ -35,24 +35,24 @@ class Importance:
 
 
 def check_method(method: str) -> None:
-    """Raise InputError unless `method` is a way to tell importance."""
+    """Raise InputError unless `method` is an importance criterion."""
     if method not in get_args(Method):
         raise InputError(f"the method must be one of {', '.join(get_args(Method))}; got {method!r}")
 
 
 def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method: Method = "l1") -> Importance:
-    """Return the importance by weights alone; `state` is a state dict as arrays.
+    """Return the importance from weights alone; `state` is a state dict as arrays.
 
-    l1 and l2 are the norms of a channel's filter with the norm behind it folded in, since without that its size means
-    nothing (Li et al. 2017, "Pruning Filters for Efficient ConvNets"); bn is the gain of that norm (Liu et al. 2017,
-    "Network Slimming"). Each layer is divided by its mean, and a tie has the mean of its layers.
-    Raises InputError for bn where norms are folded away, since all gains are one.
+    l1 and l2 are the norms of a channel's filter with the following BatchNorm folded in, without which its size means
+    nothing (Li et al. 2017, "Pruning Filters for Efficient ConvNets"); bn is the gain of that BatchNorm (Liu et al.
+    2017, "Network Slimming"). Each layer is divided by its mean, and a tie has the mean of its layers. Raises
+    InputError for bn if BatchNorm is folded away, since all gains are one.
     """
     check_method(method)
     if method == "taylor":
         raise InputError("taylor needs data: use taylor_importance")
     if method == "bn" and has_folded_norms(state, spec):
-        raise InputError("bn needs norms with gains; those of this network are folded away: take l1, l2 or taylor")
+        raise InputError("bn needs BatchNorm gains; those of this network are folded away: use l1, l2 or taylor")
     sizes = _gains(spec, state) if method == "bn" else {}
     folded = fold_norms(spec, state)
 
@@ -74,7 +74,7 @@ def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method
 
 
 def _gains(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the absolute gains of each norm, by the convolution before it."""
+    """Return the absolute gains of each BatchNorm, by the convolution before it."""
     norms = [(name, layer.inputs[0]) for name, layer in named_layers(spec) if layer.op == "norm"]
     return {conv: np.abs(state[f"{name}.weight"].astype(np.float64)) for name, conv in norms}
 
@@ -94,13 +94,14 @@ def _last_convs(spec: ArchSpec) -> dict[str, str]:
 
 
 def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossFn) -> Importance:
-    """Return what removing each channel would change the loss by, to first order, on normalised `batches`.
+    """Return the change of the loss from removing each channel, to first order, on normalised `batches`.
 
-    A channel's is the mean over images of |sum over positions of gradient * activation|, summed over the layers that
-    have this channel behind their norm and activation; a block's is that of the whole sum that it adds to its shortcut.
+    For a channel this is the mean over images of |sum over positions of gradient * activation|, summed over the layers
+    that output this channel, after BatchNorm and activation; for a block, that of the whole tensor that it adds to its
+    shortcut.
     Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", eq. 7,
-    without its normalisation, which the later paper (2019, section 3.1) drops as well. The network is used as in
-    evaluation. Raises InputError without any batch.
+    without its normalisation, which the later paper (2019, section 3.1) drops as well. The network runs in evaluation
+    mode. Raises InputError without any batch.
     """
     spec = network.spec
     points = _points(spec)
@@ -118,12 +119,12 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
 
     handles = [modules[name].register_forward_hook(hook(name)) for name in {*points, *ends}]
     trainable = [parameter.requires_grad for parameter in network.parameters()]
-    network.eval().requires_grad_(True)  # so that what is hooked has gradients, whatever was frozen
+    network.eval().requires_grad_(True)  # so that hooked outputs have gradients even in frozen layers
     images = 0
     try:
         for batch in batches:
             network.zero_grad(set_to_none=True)
-            # The loss is a mean over images; an image's own gradient is so many times larger.
+            # The loss is a mean over images; an image's own gradient is larger by their number.
             (loss_fn(network, batch) * len(batch.images)).backward()
             images += len(batch.images)
             for name, output in outputs.items():
@@ -162,10 +163,10 @@ def _identity_blocks(spec: ArchSpec):
 
 
 def _points(spec: ArchSpec) -> dict[str, str]:
-    """Return the modules whose outputs are looked at, each with the width that it carries.
+    """Return the modules whose outputs are observed, each with the name of its width.
 
-    Of a convolution with norm and activation that is the last of these. What a gate scales is looked at before it, and
-    what is added to a shortcut before it is: later the shortcut would be counted again and again.
+    For a convolution with BatchNorm and activation this is the last of them. Outputs are observed before a gate scales
+    them and before they are added to a shortcut: afterwards the shortcut would be counted repeatedly.
     """
     layers = dict(named_layers(spec))
     widths = layer_widths(spec)

@@ -1,4 +1,4 @@
-"""The verb quantize: a bundle climbs the ladder, and what wins becomes what it predicts with."""
+"""The verb quantize: run the quantization search on a bundle and deploy the winner."""
 
 import dataclasses
 import json
@@ -55,13 +55,13 @@ def quantize(
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
-    """Climb the ladder with the bundle `folder` and deploys what wins, in the bundle or in its copy `out`.
+    """Run the quantization search on the bundle `folder` and deploy the winner, in the bundle or in its copy `out`.
 
-    `data` are those that the bundle was trained on; they are split as they were then. The rest is as for `climb`. The
-    bundle stays as it was until the winner is proven, and where the limits are not kept: BudgetError then. What an
-    interrupted call has finished is found again by the next one. Where weights were trained, exports of the old ones
-    are taken away. The record of all steps goes into quantize.json; where layers were ranked by the harm that rounding
-    them does, sensitivity.svg shows it.
+    `data` is the data that the bundle was trained on; it is split as it was then. The other arguments are as for
+    `climb`. The bundle is unchanged until the winner is verified, and if the limits are not met: then BudgetError is
+    raised. The next call reuses the finished steps of an interrupted one. If weights were trained, exports of the old
+    weights are deleted. The record of all steps goes into quantize.json; if layers were ranked by their sensitivity to
+    quantization, sensitivity.svg shows it.
     """
     folder, target = Path(folder), Path(folder if out is None else out)
     with alone_in(target):
@@ -72,11 +72,11 @@ def quantize(
 
 
 def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **options: Any) -> Ladder:
-    """Do what `quantize` says, with `target` locked; `options` are those of `climb`."""
+    """Run `quantize` with `target` locked; `options` are those of `climb`."""
     config = read_config(folder)
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"--out must be a folder that is empty or not there yet; {target} is neither: name another")
+        raise InputError(f"--out must be a new or empty folder; {target} is neither: name another")
     if not in_place:
         refuse_inside(target, data)
     dataset = read_as_fitted(data, folder=folder, config=config)
@@ -92,7 +92,7 @@ def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **option
     )
     if not found.met:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise BudgetError(f"{found.sentence}. The bundle is as it was")
+        raise BudgetError(f"{found.sentence}. The bundle is unchanged")
     if in_place:
         deploy(found, folder)
     else:
@@ -107,9 +107,9 @@ def _beside(target: Path) -> Path:
 
 
 def deploy(found: Ladder, folder: Path) -> None:
-    """Give the bundle `folder` the winner of a climb that began with it, and the record of its steps.
+    """Put the winner of a quantization search into its bundle `folder`, with the record of the steps.
 
-    Everything is made beside the bundle's files first, then moved in, the config last.
+    Everything is written in a scratch folder first, then moved in, the config last.
     """
     if found.winner.name != AS_DEPLOYED:
         with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as beside:
@@ -134,7 +134,7 @@ def deploy(found: Ladder, folder: Path) -> None:
 
 def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
     names = sorted(path.name for path in scratch.iterdir())
-    with held_interrupts() as interrupt:  # a few renames, which belong together
+    with held_interrupts() as interrupt:  # a few renames that must not be interrupted
         for name in [name for name in names if name != CONFIG] + [CONFIG]:
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)

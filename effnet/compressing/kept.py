@@ -1,4 +1,4 @@
-"""What an interrupted ladder has finished, found again by a key that changes with everything it came from."""
+"""Cache the finished steps of a quantization search, by a key of all their inputs."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _RECORD = "done.json"
 
 
 def subject_key(subject: Subject) -> str:
-    """Return a text that tells this network from others: architecture, weights, preprocessing, temperature."""
+    """Return a key of this network: architecture, weights, preprocessing, temperature."""
     config, digest = subject.config, hashlib.blake2b(digest_size=16)
     words = [spec_to_dict(config.arch), config.preprocess.to_dict(), list(config.class_names), config.temperature]
     digest.update(json.dumps([*words, list(subject.float_layers)]).encode())
@@ -29,7 +29,7 @@ def subject_key(subject: Subject) -> str:
 
 
 def images_key(split: Split, images: np.ndarray) -> str:
-    """Return a text that tells these held-out and calibration images from others, files by name and label."""
+    """Return a key of these held-out and calibration images, files by name and label."""
     digest = hashlib.blake2b(np.ascontiguousarray(split.labels).tobytes(), digest_size=16)
     digest.update(np.ascontiguousarray(images).tobytes())
     for number, source in enumerate(split.sources):
@@ -39,7 +39,7 @@ def images_key(split: Split, images: np.ndarray) -> str:
 
 
 def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return what was recorded in `folder` under this key; None where it is another's, damaged or not there."""
+    """Return the record in `folder` under this key; None if it has another key, is damaged or missing."""
     try:
         found = read_json(folder / _RECORD)
     except (OSError, ValueError):
@@ -49,12 +49,12 @@ def kept_record(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def keep_record(folder: Path, key: str, record: dict[str, Any]) -> None:
-    """Records that what is in `folder` is finished."""
+    """Record that the contents of `folder` are finished."""
     write_text(folder / _RECORD, json.dumps({"key": key, "record": record}) + "\n")
 
 
 def own_folder(folder: Path, key: str) -> Path:
-    """Return `folder`, emptied where what it holds was begun under another key."""
+    """Return `folder`, emptied first if its contents were started under another key."""
     path = folder / "key"
     if not path.is_file() or path.read_text(encoding="utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)

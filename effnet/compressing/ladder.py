@@ -1,4 +1,4 @@
-"""The ladder: one step after the other towards int8, each proven in the real runtime before it counts."""
+"""The quantization search: steps towards int8 in a fixed order, each verified in the real runtime."""
 
 import dataclasses
 import time
@@ -26,11 +26,11 @@ from effnet.weights.bundle import load_state, write_arrays
 
 AS_DEPLOYED = "as deployed"
 _METHODS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
-# No more than this share of the layers stays float: beyond it little is left that int8 could speed up.
+# At most this share of the layers stays float: beyond it int8 has little left to speed up.
 _MOST_FLOAT = 0.5
-# The share of the time left that one training may take, and the speed of training that rounds beside one that does not.
+# The share of the remaining time that one training may take, and the speed of QAT relative to plain training.
 _TIME_SHARE, _ROUNDED_SPEED = 0.5, 0.5
-# Learning rates, for batches of 32: another activation asks for more than another rounding.
+# Learning rates for batches of 32: replacing the activation needs a larger one than QAT.
 _REPLACED_RATE, _ROUNDED_RATE = 1e-3, 2e-4
 
 
@@ -51,27 +51,28 @@ def climb(
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
-    """Return the fastest artifact that keeps the gate, or the first that keeps the limits as well.
+    """Return the fastest artifact that meets the accuracy criterion, or the first that meets the limits as well.
 
-    The steps: 32 bits; 16 bits and 8-bit weights, where the runtime has them; int8 with ranges by minmax, percentile or
-    entropy; full bias correction; equalized channels; the most sensitive layers float; with `train`, another activation
-    and training that rounds. Each is scored on the validation images and timed in turns with the 32-bit file, with
-    `threads`, in the runtime itself. Later steps are taken only while the aim is not met. Training images calibrate;
-    test images decide nothing.
+    The steps: fp32; fp16 and weight-only int8, if the runtime has them; int8 with minmax, percentile or entropy
+    calibration; full bias correction; cross-layer equalization; mixed precision, with the most sensitive layers float;
+    with `train`, activation replacement and quantization-aware training (QAT). Each is scored on the validation images
+    and timed in turns with the fp32 file, with `threads`, in the runtime itself. The search ends once its goal is met.
+    Training images calibrate; test images do not influence the search.
 
-    Everything is made in `folder`, where an interrupted climb goes on; nothing else is written. Past `minutes` no new
-    step begins, and none trains for more than `epochs`. What the bundle `present`, the subject's own, is deployed as is
-    a step too, where this runtime runs it: so a climb never ends with less than there was. `pair_stem`, of
-    Quantization, is for files that run here. Raises DataError without validation images or with other classes than
-    the subject's, MissingExtraError where the runtime or what writes for it is not installed.
+    Everything is written in `folder`, where an interrupted search resumes; nothing else is written. After `minutes` no
+    new step starts, and none trains for more than `epochs`. The deployed export of `present`, the subject's own bundle,
+    is a step too, if this runtime runs it, so that a search never ends with a worse artifact. `pair_stem`, of
+    Quantization, is for files that run here. Raises DataError without validation images or with other classes than the
+    subject's, MissingExtraError if the runtime or the package that writes for it is not installed.
     """
     if dataset.class_names != subject.config.class_names:
         raise DataError(
             f"the data set must have the network's {len(subject.config.class_names)} classes in its order; "
-            f"{dataset.name} has {len(dataset.class_names)}, or others: give the data that the network was trained on"
+            f"{dataset.name} has {len(dataset.class_names)}, or other names: give the data that the network was "
+            "trained on"
         )
     if not len(dataset.val):
-        raise DataError(f"what a step loses is measured on validation images; {dataset.name} has none: give it some")
+        raise DataError(f"the accuracy drop is measured on validation images; {dataset.name} has none: add some")
     if minutes is not None:
         check_minutes(minutes)
     check_whole("threads", threads, least=0, most=MAX_THREADS)
@@ -95,7 +96,7 @@ def climb(
 
 
 class _Climb:
-    """The order of the steps, and when enough is reached."""
+    """The order of the steps, and the end of the search."""
 
     def __init__(
         self,
@@ -111,11 +112,11 @@ class _Climb:
     ) -> None:
         self.subject, self.dataset, self.proofs, self.runtime = subject, dataset, proofs, runtime
         self.limits, self.train, self.deadline, self.epochs = limits, train, deadline, epochs
-        # Networks whose int8 loses too much with every layer rounded, and the accuracy of the best such int8.
+        # Networks whose int8 loses too much accuracy with all layers quantized, and the best accuracy of such int8.
         self.failed: list[tuple[str, Subject, float]] = []
 
     def go(self, present: Path | None) -> Ladder:
-        """Climb."""
+        """Run the search."""
         proofs = self.proofs
         proofs.folder.mkdir(parents=True, exist_ok=True)
         self._begin()
@@ -153,19 +154,19 @@ class _Climb:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _over(self) -> bool:
-        """Return whether no further step is wanted: the limits are kept, or the time is over."""
+        """Return whether the search ends: the limits are met, or the time is over."""
         return (self.limits.asked and self._met()) or self._late()
 
     def _begin(self) -> None:
-        """Make the 32-bit artifact."""
+        """Write and measure the fp32 artifact."""
         if not {"fp32", "int8"} <= set(self.proofs.formats):
-            raise InputError(f"{self.runtime} has no 32-bit and int8 formats that run here; name another runtime")
-        step = self.proofs.attempt("fp32", "fp32", self.subject, done="32 bits, as trained")
+            raise InputError(f"{self.runtime} has no fp32 and int8 formats that run here; name another runtime")
+        step = self.proofs.attempt("fp32", "fp32", self.subject, done="fp32, as trained")
         if not step.accepted:
-            raise EffnetError(f"the 32-bit artifact must be there to compare with; {step.reason}")
+            raise EffnetError(f"the fp32 artifact is needed as the baseline; {step.reason}")
 
     def _look_at(self, present: Path) -> None:
-        """Measure what is deployed already, where it is another artifact of this runtime than that of 32 bits."""
+        """Measure the deployed artifact, if it is one of this runtime other than fp32."""
         deployed = find_format(self.subject.config.deployed)
         here = deployed.runtime == self.runtime and deployed.precision != "fp32" and (present / deployed.file).exists()
         if here:
@@ -174,16 +175,16 @@ class _Climb:
             )
 
     def _store_smaller(self) -> None:
-        """Try weights of fewer bits, which save room, and time only where the runtime computes in them.
+        """Try reduced-precision weights, which save size, and time only if the runtime computes in that precision.
 
-        Where only int8 will do, and there is a deadline, they would take its time.
+        They are skipped if only int8 will do and there is a deadline, because they would take its time.
         """
         if self.limits.precision == "int8" and self.deadline is not None:
             return
-        self._if_any("fp16", "weights in 16 bits")
-        self._if_any("bf16", "weights in 16 bits, arithmetic in bfloat16 where the processor has it")
+        self._if_any("fp16", "fp16 weights")
+        self._if_any("bf16", "fp16 weights, bfloat16 arithmetic if the processor has it")
         if self.limits.size_mb is not None and not self._over():
-            self._if_any("w8", "weights in 8 bits, arithmetic in 32")
+            self._if_any("w8", "weight-only int8")
 
     def _if_any(self, precision: Precision, done: str) -> None:
         if precision in self.proofs.formats:
@@ -193,7 +194,7 @@ class _Climb:
         self._round_subject(self.subject, "int8")
 
     def _round_subject(self, subject: Subject, name: str) -> bool:
-        """Take one way after another to round all layers, then all but a few; returns whether one kept the gate."""
+        """Try the ways to quantize all layers, then all but a few; return whether one met the accuracy criterion."""
         tried: list[tuple[float, Subject, Quantization]] = []
 
         def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
@@ -217,7 +218,7 @@ class _Climb:
         return self._leave_float(best, name, quantization)
 
     def _leave_float(self, subject: Subject, name: str, quantization: Quantization) -> bool:
-        """Leave the layers float whose rounding does most harm: 1, 2, 4, ... of them, until the gate is kept."""
+        """Leave the 1, 2, 4, ... most sensitive layers float, until the accuracy criterion is met."""
         if self._late():
             return False
         ranked, count = [layer for layer, _ in self.proofs.rank_layers(name, subject)], 1
@@ -230,8 +231,8 @@ class _Climb:
         return False
 
     def _replace(self) -> None:
-        """Try other activations: their speed first, which needs no training, then, where it pays, their accuracy."""
-        if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they are no smaller
+        """Try other activations: first their speed, which needs no training, then the accuracy of faster ones."""
+        if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they do not reduce size
             return
         paying = []
         for spec in standins(self.subject.config.arch):
@@ -254,7 +255,7 @@ class _Climb:
     def _refuse_standin(self, activation: str, speed: float | None, best: float) -> None:
         found = "cannot be made"
         if speed is not None:
-            found = f"is {speed:.2f} times as fast as fp32, and {best:.2f} is reached"
+            found = f"is {speed:.2f} times as fast as fp32, and {best:.2f} is already reached"
         step = Step(
             name=f"replaced {activation}",
             format=self.proofs.formats["int8"],
@@ -265,7 +266,7 @@ class _Climb:
         self.proofs.add(step, self.subject, None)
 
     def _train_rounded(self) -> None:
-        """Train those networks rounded whose int8 has lost too much with every layer rounded, the latest first."""
+        """Apply QAT to the networks whose int8 lost too much with all layers quantized, the latest first."""
         if not self.train:
             return
         for name, subject, accuracy in reversed(self.failed):
@@ -280,9 +281,9 @@ class _Climb:
                 return
 
     def _too_late(self, name: str, subject: Subject, spec: ArchSpec, *, speed: float) -> bool:
-        """Return whether not one epoch fits into what a training may take of the time that is left, and says so.
+        """Return whether the remaining time is too short for one epoch of training, and record it as a step.
 
-        `speed` is that of this training beside one of the plain network. One that has begun goes on.
+        `speed` is relative to training the plain network. A training that has started resumes.
         """
         if self.deadline is None or self.proofs.folder_of(f"{name} weights").exists():
             return False
@@ -296,7 +297,7 @@ class _Climb:
         return True
 
     def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
-        """Return the subject trained with another activation or, without one, rounded; what is done is kept."""
+        """Return the subject trained with another activation or, without one, with QAT; reuse a finished training."""
         tools, dataset = self.proofs.tools, self.dataset
         folder = own_folder(self.proofs.folder_of(f"{name} weights"), subject_key(subject) + self.proofs.key)
         spec = subject.config.arch
@@ -322,8 +323,8 @@ class _Climb:
             most=self.epochs,
         )
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
-        how = f"with {activation}" if activation else "with rounding"
-        self.proofs.say(f"Training {how} for {epochs} epochs, learning from the 32-bit network")
+        how = f"Training with {activation}" if activation else "Quantization-aware training"
+        self.proofs.say(f"{how} for {epochs} epochs, with the fp32 network as teacher")
         run, listener = folder / "run", self.proofs.listener
         if activation:
             found = tools.train_replaced(
@@ -338,17 +339,18 @@ class _Climb:
         return found
 
     def _sentence(self, best: Step) -> str:
-        """Return what came of the climb, in one sentence."""
+        """Return the result of the search, in one sentence."""
         found = f"{best.name} wins{figures(best)}"
         if not self.limits.asked:
             return found
         limits = self.limits.in_words()
         if self._met():
-            return f"{found}; it keeps the limits ({limits})"
+            return f"{found}; it meets the limits ({limits})"
         late = " in the time given" if self._late() else ""
-        return f"no step keeps the limits ({limits}) and the gate{late}; the nearest: {best.name}{figures(best)}"
+        nearest = f"{best.name}{figures(best)}"
+        return f"no step meets the limits ({limits}) and the accuracy criterion{late}; the nearest: {nearest}"
 
 
 def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:
-    """Return the most accurate of some ways to round; the first of equal ones."""
+    """Return the most accurate way to quantize; the first of equal ones."""
     return max(tried, key=lambda found: found[0])

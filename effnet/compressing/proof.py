@@ -1,4 +1,4 @@
-"""One step of the ladder made, scored, timed and judged; what is finished is found again."""
+"""Run one step of the quantization search: write, score, time and judge it, or reuse its finished result."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ from effnet.training.events import Listener, Noted
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rung:
-    """A step with what it is made of."""
+    """A step with its network and quantization settings."""
 
     step: Step
     subject: Subject
@@ -35,7 +35,7 @@ class Rung:
 
 
 class Proofs:
-    """The steps of one climb so far; the first is the 32-bit artifact, which all others are compared with."""
+    """The steps of one search so far; the first is the fp32 artifact, the baseline of all others."""
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class Proofs:
         self.formats = formats_of(runtime)
         self.pair_stem = pair_stem and runtime == "onnxruntime"
         self.key = images_key(val, images) + repr((threads, sorted(versions().items())))
-        self.labels = val.labels if balanced else None  # with them, all classes count alike
+        self.labels = val.labels if balanced else None  # with them, all classes weigh the same
         self.rungs: list[Rung] = []
         self.ranked: list[tuple[Subject, Sensitivity]] = []
-        self.right = np.empty(0, dtype=bool)  # the 32-bit artifact's answers
+        self.right = np.empty(0, dtype=bool)  # the fp32 artifact's correct predictions
 
     @property
     def accepted(self) -> list[Step]:
-        """The steps that brought something and kept the gate."""
+        """The steps that meet the accuracy criterion and improve speed or size."""
         return [rung.step for rung in self.rungs if rung.step.accepted]
 
     def say(self, text: str) -> None:
-        """Tell the listener."""
+        """Send a note to the listener."""
         self.listener(Noted(text=text))
 
     def folder_of(self, name: str) -> Path:
@@ -85,10 +85,10 @@ class Proofs:
         must_beat: float | None = None,
         present: Path | None = None,
     ) -> Step:
-        """Make, scores and times one artifact, and says what became of it.
+        """Write, score and time one artifact, and report the result.
 
-        With `present`, a bundle's folder, it is there already and not made. What its runtime cannot make is refused
-        with the reason; raises MissingExtraError where a package is missing.
+        With `present`, a bundle's folder, the artifact exists there already. One that cannot be written for the runtime
+        is refused with the reason; raises MissingExtraError if a package is missing.
         """
         started = time.monotonic()
         quantization = self._for_here(quantization)
@@ -100,7 +100,7 @@ class Proofs:
         except EffnetError as error:
             step = dataclasses.replace(step, reason=f"it cannot be made: {error}")
         else:
-            kept, accepted, reason = True, True, "what all others are compared with"
+            kept, accepted, reason = True, True, "the baseline of all other steps"
             if self.rungs:
                 kept, accepted, reason = judge(step, self.accepted, self.gate, must_beat=must_beat)
             step = dataclasses.replace(step, kept=kept, accepted=accepted, reason=reason)
@@ -130,7 +130,7 @@ class Proofs:
         right = np.array(found["right"], dtype=bool)
         if first:
             self.right = right
-        # Records of climbs that an older effnet began know no memory.
+        # Records of searches that an older effnet started have no memory.
         figures = {name: found.get(name) for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")}
         return dataclasses.replace(
             step,
@@ -141,7 +141,7 @@ class Proofs:
         )
 
     def speed_of(self, name: str, subject: Subject) -> float | None:
-        """Return how many times as fast as the 32-bit artifact the int8 of an untrained network is; None without."""
+        """Return the speed of an untrained network's int8 relative to the fp32 artifact; None if it cannot be made."""
         target, key = self.formats["int8"], f"{subject_key(subject)} {self.key} speed"
         found = kept_record(self.folder_of(name), key)
         if found is None:
@@ -156,11 +156,11 @@ class Proofs:
         return found["speed"]
 
     def rank_layers(self, name: str, subject: Subject) -> Sensitivity:
-        """Return the layers of a network by the harm that rounding each does, the most harmful first."""
+        """Return the layers of a network by their sensitivity to quantization, the most sensitive first."""
         folder, key = self.folder_of(f"{name} sensitivity"), f"{subject_key(subject)} {self.key} sensitivity"
         found = kept_record(folder, key)
         if found is None:
-            self.say("Looking for the layers whose rounding does most harm")
+            self.say("Ranking the layers by their sensitivity to quantization")
             found = {"layers": self.tools.rank_layers(subject, self.images)}
             folder.mkdir(parents=True, exist_ok=True)
             keep_record(folder, key, found)
@@ -169,18 +169,18 @@ class Proofs:
         return ranked
 
     def sensitivity_of(self, subject: Subject) -> Sensitivity:
-        """Return the ranking of this network's layers or, without one, the first that was made; empty without any."""
+        """Return the ranking of this network's layers or, without one, the first ranking; empty without any."""
         own = [ranking for ranked, ranking in self.ranked if ranked is subject]
         return next(iter(own or [ranking for _, ranking in self.ranked]), ())
 
     def add(self, step: Step, subject: Subject, quantization: Quantization | None) -> Step:
-        """Keep a step, and says what became of it."""
+        """Keep a step, and report its result."""
         self.rungs.append(Rung(step=step, subject=subject, quantization=quantization))
         self.say(f"{step.name}: {'accepted' if step.accepted else 'refused'}{figures(step)}; {step.reason}")
         return step
 
     def tested(self, best: Step, dataset: Dataset) -> dict[str, Any]:
-        """Return how the first artifact and `best` do on the test images; empty without any."""
+        """Return the accuracy of the first artifact and of `best` on the test images; empty without any."""
         if not len(dataset.test):
             return {}
         first, last = (
@@ -208,15 +208,15 @@ class Proofs:
 
 
 def _in_words(quantization: Quantization | None) -> str:
-    """Return how an int8 artifact was rounded."""
+    """Return an int8 artifact's quantization settings in words."""
     if quantization is None:
         return ""
-    text = f"int8, ranges by {quantization.method}, {quantization.bias_correction} bias correction"
+    text = f"int8, {quantization.method} calibration, {quantization.bias_correction} bias correction"
     return text + (f", float: {', '.join(quantization.float_layers)}" if quantization.float_layers else "")
 
 
 def figures(step: Step) -> str:
-    """Return a step's figures for a sentence, behind a comma; nothing where it was not measured."""
+    """Return a step's measurements for a sentence, after a comma; empty if it was not measured."""
     if step.accuracy is None:
         return ""
     speed = f"{step.speed:.2f} times as fast as fp32"

@@ -1,4 +1,4 @@
-"""Structured pruning on the spec: from importance and a limit to the channels and blocks that stay."""
+"""Structured pruning of a spec: choose the channels and blocks to keep, from their importance and a limit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ Scope = Literal["global", "stage"]
 Measure = Callable[[ArchSpec], float]
 Fits = Callable[[Mapping[str, int], frozenset[str]], bool]
 
-# Behind it, a name says how far a network was pruned.
+# After it, a name says how far a network was pruned.
 PRUNED_MARK = " pruned"
 _AVX512, _OTHERS = 16, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """The smaller network and what it keeps of the one that it came from."""
+    """The smaller network, and the channels and blocks that it keeps of the original."""
 
     spec: ArchSpec
     keep: Keep
 
 
 def check_scope(scope: str) -> None:
-    """Raise InputError unless `scope` is a way to set the threshold."""
+    """Raise InputError unless `scope` is a known scope of the threshold."""
     if scope not in get_args(Scope):
         raise InputError(f"scope must be one of {', '.join(get_args(Scope))}; got {scope!r}")
 
@@ -40,9 +40,9 @@ COUNTS: dict[Count, str] = {"macs": "multiply-accumulates", "params": "parameter
 
 
 def check_count(count: str) -> None:
-    """Raise InputError unless `count` is something that a limit can be set on."""
+    """Raise InputError unless `count` is a quantity that can be limited."""
     if count not in COUNTS:
-        raise InputError(f"what is counted must be one of {', '.join(COUNTS)}; got {count!r}")
+        raise InputError(f"count must be one of {', '.join(COUNTS)}; got {count!r}")
 
 
 def count_of(spec: ArchSpec, count: Count = "macs") -> float:
@@ -53,9 +53,9 @@ def count_of(spec: ArchSpec, count: Count = "macs") -> float:
 def vector_width() -> int:
     """Return the multiple of channels that ONNX Runtime computes at once on this machine's CPU.
 
-    It lays maps out in blocks of 16 channels where the CPU has AVX-512 and of 8 elsewhere, and pads a width to whole
-    blocks: a width between two multiples costs what the upper one does (measured with 1.32 and AVX-512: convolutions of
-    20, 24, 28 and 32 channels take the same time, of 16 less than half). Source: MlasNchwcGetBlockSize and
+    It stores feature maps in blocks of 16 channels if the CPU has AVX-512 and of 8 otherwise, and pads a width to whole
+    blocks: a width between two multiples costs as much as the upper one (measured with 1.32 and AVX-512: convolutions
+    with 20, 24, 28 and 32 channels take the same time, with 16 less than half). Source: MlasNchwcGetBlockSize and
     nchwc_transformer.cc in microsoft/onnxruntime.
     """
     flags = Path("/proc/cpuinfo")
@@ -75,19 +75,19 @@ def prune(
     drop_blocks: bool = False,
     name: str | None = None,
 ) -> Pruned:
-    """Return the network that is left of `spec` once what matters least is gone, as large as `limit` allows.
+    """Return `spec` without its least important channels and blocks, as large as `limit` allows.
 
-    `count` says what is limited and what channels are weighed by, multiply-accumulates or parameters; a `measure` that
-    is given is limited instead, for instance the latency that a profile predicts, and must not fall as channels are
-    added. One threshold is found for the whole network: with the scope global on importance (where that is additive,
-    on importance per multiply-accumulate or parameter), with stage on ranks within each stage, so that all stages lose
-    the same share. What rounding leaves free is given back, the most important channels first.
+    `count` is the limited quantity, multiply-accumulates or parameters, which also weighs the channels; a `measure`, if
+    given, is limited instead, for instance the latency that a profile predicts, and must not fall as channels are
+    added. One threshold is found for the whole network: with the scope global on importance (if that is additive, on
+    importance per multiply-accumulate or parameter), with stage on ranks within each stage, so that all stages lose the
+    same share. The slack left by rounding widths is given back, the most important channels first.
 
-    A width that is cut becomes a multiple of `round_to`, and keeps at least `min_channels` (by default `round_to`, and
-    never more than it had). With `drop_blocks` whole blocks with an identity shortcut go where they matter less than
-    the threshold; every stage keeps one. Features that no classifier reads keep their number.
+    A pruned width becomes a multiple of `round_to`, and keeps at least `min_channels` (by default `round_to`, and never
+    more than it had). With `drop_blocks` whole blocks with an identity shortcut are removed if their importance is
+    below the threshold; every stage keeps one. Features without a classifier keep their number.
 
-    Raises BudgetError where even the smallest network is above the limit, InputError for options out of range.
+    Raises BudgetError if even the smallest network is above the limit, InputError for options out of range.
     """
     _check(importance, limit, scope, round_to, min_channels, spec)
     check_count(count)
@@ -114,18 +114,18 @@ def _check(
 ) -> None:
     check_scope(scope)
     if not limit > 0:
-        raise InputError(f"the limit of a pruned network must lie above 0; got {limit}")
+        raise InputError(f"the limit of a pruned network must be above 0; got {limit}")
     for what, value in (("round_to", round_to), ("min_channels", min_channels)):
         if value is not None and (type(value) is not int or value < 1):
             raise InputError(f"{what} must be a whole number of at least 1; got {value!r}")
     wanted = {tie.name: tie.channels for tie in tied_widths(spec)}
     found = {name: len(values) for name, values in importance.channels.items()}
     if found != wanted:
-        raise InputError(f"the importance must be that of {spec.name}; it is of another network: compute it anew")
+        raise InputError(f"the importance must be that of {spec.name}; it is of another network: compute it again")
 
 
 class _Choice:
-    """What can be left of a network: its ties, the scores of their channels, and the counts that each may have."""
+    """The possible results of pruning: a network's ties, their channels' scores, and their allowed counts."""
 
     def __init__(
         self,
@@ -144,11 +144,11 @@ class _Choice:
         if not drop_blocks:
             self.block_scores = {}
         self.allowed = {tie.name: _allowed(tie, round_to, min_channels) for tie in self.ties.values()}
-        # Best first; of equals the first.
+        # Best first; ties in index order.
         self.order = {name: np.argsort(-values, kind="stable") for name, values in self.scores.items()}
 
     def counts(self, threshold: float) -> dict[str, int]:
-        """Return for every tie the allowed count nearest to that of its channels at or above the threshold."""
+        """Return for every tie the allowed count nearest to its number of channels at or above the threshold."""
         found = {}
         for name, values in self.scores.items():
             allowed = self.allowed[name]
@@ -157,7 +157,7 @@ class _Choice:
         return found
 
     def dropped(self, threshold: float) -> frozenset[str]:
-        """Return the blocks below the threshold, but for the best of a stage that would lose all."""
+        """Return the blocks below the threshold, except the best block of a stage that would lose all."""
         gone = {name for name, value in self.block_scores.items() if value < threshold}
         for i, blocks in enumerate(self.spec.stages):
             names = [block_name(i, j) for j in range(len(blocks))]
@@ -166,12 +166,12 @@ class _Choice:
         return frozenset(gone)
 
     def more(self, name: str, count: int) -> int:
-        """Return the next larger count that a tie may have; the same where it has all."""
+        """Return the next larger allowed count of a tie; the same count if it has all channels."""
         above = self.allowed[name][self.allowed[name] > count]
         return int(above[0]) if len(above) else count
 
     def keep(self, counts: Mapping[str, int], dropped: frozenset[str]) -> Keep:
-        """Return the best channels of each tie, so many of them."""
+        """Return the best channels of each tie, as many as `counts` says."""
         widths: dict[str, Indices] = {}
         for name, count in counts.items():
             kept = tuple(sorted(self.order[name][:count].tolist()))
@@ -189,7 +189,7 @@ def _allowed(tie: Tie, round_to: int, min_channels: int) -> np.ndarray:
 def _scores(
     spec: ArchSpec, ties: Mapping[str, Tie], importance: Importance, count: Count
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return what is compared with the threshold: importance, where it is additive over what the channel counts."""
+    """Return the scores to compare with the threshold: importance, if additive divided by the channel's count."""
     channels = {name: np.asarray(values, np.float64) for name, values in importance.channels.items()}
     if not importance.additive:
         return channels, dict(importance.blocks)
@@ -201,7 +201,7 @@ def _scores(
 
 
 def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the multiply-accumulates or parameters that go with one channel of each tie, and with each block."""
+    """Return the multiply-accumulates or parameters of one channel of each tie, and of each block."""
     owners = {width: tie.name for tie in ties.values() for width in tie.widths}
     channels, blocks = dict.fromkeys(ties, 0.0), {}
     widths = layer_widths(spec)
@@ -215,7 +215,7 @@ def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict
         reads, writes = widths[row.name]
         if writes in owners:
             channels[owners[writes]] += number / row.out_channels
-        if reads in owners and reads != writes and not row.name.endswith(".depthwise.conv"):  # which has a channel once
+        if reads in owners and reads != writes and not row.name.endswith(".depthwise.conv"):  # one input per output
             channels[owners[reads]] += number / row.in_channels
     return channels, blocks
 
@@ -223,14 +223,14 @@ def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict
 def _ranked(
     ties: Mapping[str, Tie], scores: Mapping[str, np.ndarray], blocks: Mapping[str, float]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return for every score the share of its stage's channels that are below it."""
-    # Channels that several stages share belong to the last of them, which they end in.
+    """Return for every score the share of its stage's channels below it."""
+    # Channels shared by several stages belong to the last of them.
     stages = {name: _stage_of(ties[name].widths[-1]) for name in scores}
     pools = {
         stage: np.sort(np.concatenate([values for name, values in scores.items() if stages[name] == stage]))
         for stage in set(stages.values())
     }
-    whole = np.sort(np.concatenate([*scores.values()]))  # for a stage that has no channels of its own
+    whole = np.sort(np.concatenate([*scores.values()]))  # for a stage without channels of its own
 
     def rank(stage: str, values: np.ndarray) -> np.ndarray:
         pool = pools.get(stage, whole)
@@ -249,9 +249,9 @@ def _stage_of(name: str) -> str:
 def _find_threshold(
     choice: _Choice, fits: Fits, *, limit: float, measure: Measure, spec: ArchSpec
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Return the counts and dropped blocks of the lowest threshold that keeps the limit, by bisection.
+    """Return the counts and dropped blocks of the lowest threshold that meets the limit, by bisection.
 
-    A block is much at once: where too much would go with the last ones, they stay, and channels go instead.
+    A block is large: if dropping the last blocks would remove too much, they stay, and channels are removed instead.
     """
     values = np.unique(np.concatenate([*choice.scores.values(), np.array([*choice.block_scores.values()])]))
     thresholds = [-np.inf, *values.tolist(), np.inf]
@@ -260,9 +260,9 @@ def _find_threshold(
     counts, dropped = choice.counts(np.inf), choice.dropped(np.inf)
     if not fits(counts, dropped):
         raise BudgetError(
-            f"{spec.name} cannot be pruned to {limit:.4g}: the smallest network that these options leave has "
+            f"{spec.name} cannot be pruned to {limit:.4g}: the smallest network with these options has "
             f"{measure(kept_spec(spec, choice.keep(counts, dropped))):.4g}; allow that much, a smaller round_to or "
-            "min_channels, or whole blocks to go"
+            "min_channels, or dropping whole blocks"
         )
     threshold = thresholds[_bisect(thresholds, lambda value: fits(choice.counts(value), choice.dropped(value)))]
     dropped = choice.dropped(threshold)
@@ -278,7 +278,7 @@ def _find_threshold(
 
 
 def _bisect(thresholds: Sequence[float], fits: Callable[[float], bool]) -> int:
-    """Return the place of the lowest threshold that fits; the first does not, and the last does."""
+    """Return the index of the lowest threshold that fits; the first does not fit, and the last does."""
     low, high = 0, len(thresholds) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -292,10 +292,10 @@ def _give_back(
     dropped: frozenset[str],
     fits: Fits,
 ) -> tuple[dict[str, int], frozenset[str]]:
-    """Return counts and dropped blocks with what still fits below the limit, the most important first."""
+    """Return counts and dropped blocks after giving back what still fits below the limit, the most important first."""
 
     def steps() -> dict[str, float]:
-        """Return what could be given back, each tie's next channels and each block, with what it is worth."""
+        """Return what could be given back, each tie's next channels and each block, with its importance."""
         found = {name: choice.block_scores[name] for name in dropped}
         for name, count in counts.items():
             more = choice.more(name, count)
@@ -303,7 +303,7 @@ def _give_back(
                 found[name] = float(choice.scores[name][choice.order[name][count:more]].mean())
         return found
 
-    closed: set[str] = set()  # what does not fit now fits no better once others have more
+    closed: set[str] = set()  # what does not fit now will not fit once others have more
     while worth := {name: value for name, value in sorted(steps().items()) if name not in closed}:
         best = max(worth, key=worth.__getitem__)
         if best in dropped:
@@ -318,5 +318,5 @@ def _give_back(
 
 
 def _inside(name: str, dropped: frozenset[str]) -> bool:
-    """Return whether a tie lies within a block that goes."""
+    """Return whether a tie is inside a dropped block."""
     return name.endswith((".mid", ".se")) and name.rpartition(".")[0] in dropped

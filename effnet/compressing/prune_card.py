@@ -10,7 +10,7 @@ from effnet.system.text import markdown, percent, printable
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
-    """Return README.md, as Markdown with the hub's metadata, of a bundle that pruning made."""
+    """Return a pruned bundle's README.md, as Markdown with the hub's metadata."""
     before, after, options = report["before"], report["after"], report["options"]
     rows = (
         ("parameters", f"{before['params']:,}", f"{after['params']:,}"),
@@ -25,7 +25,7 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
     table = "\n".join(f"| {what} | {old} | {new} |" for what, old, new in rows)
     low, high = after["confidence"]
     tag = "- pruned\n" if options["share"] < 1 else ""
-    # Names of classes may hold what Markdown reads.
+    # Class names may contain Markdown.
     plain = (re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", warning) for warning in report["warnings"])
     warnings = "".join(f"**Warning:** {text}\n\n" for text in plain)
     return (
@@ -45,7 +45,7 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
 
 
 def _how(options: Mapping[str, Any]) -> str:
-    """Return what was done to the original before it was trained."""
+    """Return the changes made to the original before training."""
     steps = f"{options['steps']} {'step' if options['steps'] == 1 else 'steps'}"
     pruning = f"structured pruning (importance: {options['method']}, {steps})" if options["share"] < 1 else ""
     activation = f"{options['activation']} as its activation" if options["activation"] else ""

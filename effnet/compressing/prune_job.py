@@ -1,4 +1,4 @@
-"""The job of pruning: a bundle in, a smaller and faster one out, recovered from the original's own answers."""
+"""The verb prune: make a bundle smaller and faster, and recover its accuracy by distillation from the original."""
 
 import json
 import os
@@ -41,10 +41,10 @@ from effnet.weights.transfer import transfer
 
 RUN, OPTIONS = "run", "prune.json"
 DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
-# Much is gone and must be learned anew: larger steps, more varied views and softer answers than other recoveries take.
-# The rate is that for half of what there was; where less goes, steps are much smaller.
+# Much is removed and must be relearned: a larger learning rate, stronger augmentation and a higher temperature than for
+# other recoveries. The rate is for pruning to a half; if less is removed, it is much smaller.
 _RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
-# Of what keeps this share, weights that were solved anew may be all that is needed.
+# If at least this share stays, re-fitted weights may need no training.
 _LIGHT = 0.85
 _BOUNDS = (
     ("steps", 1, 100),
@@ -53,18 +53,18 @@ _BOUNDS = (
     ("threads", 0, MAX_THREADS),
     ("seed", 0, MAX_SEED),
 )
-# Few images would only blur statistics that were taken from all of them at once.
+# With fewer images, batch statistics would only add noise to those computed once before training.
 _ENOUGH_FOR_STATISTICS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What pruning is asked for; a resumed run repeats it.
+    """The pruning options; a resumed run must repeat them.
 
-    `share` is how much stays of what `count` names, multiply-accumulates or parameters; it is reached in `steps` with
-    recovery behind each, from the answers of the bundle `teacher`, or of the original where that is empty. Training
-    takes `epochs` in all or, where given, as many as fit into `minutes`. The first step gives the network another
-    `activation` as well, where one is named; then the share may be 1, and there is no other step.
+    `share` is the share of `count`, multiply-accumulates or parameters, that stays; it is reached in `steps`, each
+    followed by recovery with the bundle `teacher` as teacher, or the original if that is empty. Training takes `epochs`
+    in all or, if `minutes` is given, as many as fit into that time. If `activation` is set, the first step replaces the
+    activation as well; then the share may be 1, with a single step.
     """
 
     share: float = 0.5
@@ -87,7 +87,7 @@ class Options:
         check_count(self.count)
         if not (is_number(self.share) and (0 < self.share < 1 or (self.share == 1 and self.activation))):
             raise InputError(
-                f"the share of {COUNTS[self.count]} that stays must lie above 0 and below 1, or be 1 with another "
+                f"the share of {COUNTS[self.count]} that stays must be above 0 and below 1, or 1 with another "
                 f"activation; got {brief(self.share)}"
             )
         for name, least, most in _BOUNDS:
@@ -101,13 +101,13 @@ class Options:
 
     @property
     def num_steps(self) -> int:
-        """How many steps there are."""
+        """The number of steps."""
         return self.steps if self.share < 1 else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
-    """The bundle that came of it, and what was counted and measured before and after: the bundle's own report."""
+    """The resulting bundle, and its report: counts and measurements before and after."""
 
     folder: Path
     report: Mapping[str, Any]
@@ -115,7 +115,7 @@ class PruneResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What every step of one job needs."""
+    """The inputs of every step of one job."""
 
     bundle: Path
     config: ModelConfig
@@ -125,7 +125,7 @@ class _Run:
     listener: Listener
 
     def say(self, text: str) -> None:
-        """Tell whoever listens."""
+        """Send a note to the listener."""
         self.listener(Noted(text=text))
 
 
@@ -138,21 +138,21 @@ def prune_bundle(
     resume: bool = False,
     listener: Listener = lambda event: None,
 ) -> PruneResult:
-    """Prune the bundle to a share of its size or work, recovers it on `data`, and writes the bundle `out`.
+    """Prune the bundle to a share of its parameters or MACs, recover it on `data`, and write the bundle `out`.
 
-    `data` must have the bundle's classes; it is split as the bundle's own was. Every step takes importance anew,
-    prunes, solves what is left for what the layers gave before, and trains with the original as its teacher. The result
-    is an ordinary bundle; its ONNX file is proven against the module, scored on the test split and timed against the
-    original's in turn. With `resume` an interrupted run goes on.
+    `data` must have the bundle's classes; it is split as the bundle's own was. Every step recomputes the importance,
+    prunes, re-fits the remaining pointwise layers by least squares to reproduce the original outputs, and trains with
+    the original as its teacher. The result is an ordinary bundle; its ONNX file is checked against the module, scored
+    on the test split and timed in turn with the original's. `resume` continues an interrupted run.
 
-    Raises InputError where `out` is not empty, or where the data or a resumed run do not belong to the bundle;
-    BudgetError where the network cannot be pruned so far.
+    Raises InputError if `out` is not empty, or if the data or a resumed run do not belong to the bundle; BudgetError if
+    the network cannot be pruned that far.
     """
     options = options or Options()
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
     if config.deployed == "onnx" and (bundle / ONNX).is_file():
-        check_digests(bundle, "onnx")  # it is timed against the pruned one, after all training
+        check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
     check_standin(config.arch, options.activation)
     refuse_inside(out, data)
     dataset = read_as_fitted(data, folder=bundle, config=config)
@@ -172,7 +172,7 @@ def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
     sweep(run.folder, deep=True)
     try:
         network, seconds = _prune_in_steps(run)
-    except BudgetError:  # there is nothing to go on with
+    except BudgetError:  # there is nothing to resume
         _leave_nothing(out)
         raise
     report = prove(
@@ -189,7 +189,7 @@ def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
 
 
 def _finished(out: Path, options: Options) -> PruneResult | None:
-    """Return what a run with these options has made, if it was killed while it tidied up, or not at all."""
+    """Return the result of a finished run with these options, even if it was killed during its cleanup."""
     if not ((out / CONFIG).is_file() and (out / REPORT).is_file()):
         return None
     report = _kept(out / REPORT, dict)
@@ -200,18 +200,18 @@ def _finished(out: Path, options: Options) -> PruneResult | None:
 
 
 def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
-    """Make the folder of the run, or sees that the one there is of the same run."""
+    """Make the folder of the run, or check that the existing one is of the same run."""
     asked = {"bundle": str(bundle.resolve()), "data": data, **asdict(options)}
     asked["weights"] = (bundle / WEIGHTS).stat().st_size if (bundle / WEIGHTS).is_file() else None
     path = out / RUN / OPTIONS
-    # A run that was killed while it published has some of its files there already.
+    # A run that was killed while publishing has left some of its files there.
     own = {RUN, *(PUBLISHED if path.is_file() else ())} if resume else set()
     foreign = [entry.name for entry in out.iterdir() if entry.name not in own] if out.is_dir() else []
     if foreign:
-        hint = "" if resume else ", or go on with --resume" if path.is_file() else ""
-        raise InputError(f"{out} must be a new or empty folder; it has {sorted(foreign)[0]}: name another{hint}")
+        hint = "" if resume else ", or continue with --resume" if path.is_file() else ""
+        raise InputError(f"{out} must be a new or empty folder; it contains {sorted(foreign)[0]}: name another{hint}")
     if path.is_file():
-        before = asdict(Options()) | _kept(path, dict)  # a run of before has no options that are newer
+        before = asdict(Options()) | _kept(path, dict)  # an older run lacks newer options
         changed = [key for key, value in asked.items() if before.get(key) != value]
         other = [f"{key} was {brief(before.get(key))}, now {brief(asked[key])}" for key in changed]
         if other:
@@ -222,7 +222,7 @@ def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool
 
 
 def _kept(path: Path, kind: type) -> Any:
-    """Return what a JSON file of an earlier run holds; raises InputError where it is damaged or of another kind."""
+    """Return the content of an earlier run's JSON file; raise InputError if it is damaged or of another kind."""
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
@@ -248,7 +248,7 @@ def _network(config: ModelConfig, state: Arrays, where: Path) -> Network:
 
 
 def _prune_in_steps(run: _Run) -> tuple[Network, float]:
-    """Return the pruned and recovered network and the seconds that its training took."""
+    """Return the pruned and recovered network and the seconds of its training."""
     options, seconds = run.options, 0.0
     original = count_of(run.config.arch, options.count)
     config, state = run.config, load_state(run.bundle)
@@ -272,12 +272,12 @@ def _images(run: _Run):
 
 
 def _epochs(run: _Run) -> list[int]:
-    """Return the epochs of each step: half of all behind the last, the others shared out alike."""
+    """Return the epochs of each step: half of all for the last, the others divided equally."""
     options, steps = run.options, run.options.num_steps
     total = options.epochs or DEFAULT_EPOCHS
     if options.minutes is not None:
         path = run.folder / "epochs.json"
-        if not path.is_file():  # a resumed run does not measure anew
+        if not path.is_file():  # a resumed run does not measure again
             # The teacher's forward pass is about a third of its training step.
             speed = train_speed(run.config.arch) * 0.75
             possible = 60 * options.minutes * _TRAINING_SHARE * speed / len(run.dataset.train)
@@ -291,9 +291,10 @@ def _epochs(run: _Run) -> list[int]:
 
 
 def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, folder: Path, heading: str) -> None:
-    """Write what a step begins its training with, a bundle without an ONNX file, into `folder`/start."""
+    """Write the starting point of a step's training, a bundle without an ONNX file, into `folder`/start."""
     options = run.options
-    # Training leaves norms frozen, so before each step, and before the first for whatever the original is.
+    # Training freezes BatchNorm, so its statistics are recomputed before each step; before the first, because the
+    # original's may be frozen or folded.
     state = rebased(_network(config, state, run.bundle), (batch.images for batch in _images(run)))
     importance = _importance(run, config, state)
     found = prune(
@@ -313,7 +314,7 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
     before, after = cost(config.arch), cost(found.spec)
     changed = smaller.arch.activation != config.arch.activation
     run.say(
-        f"{heading}: {before.macs / 1e6:.4g}M multiply-accumulates become {after.macs / 1e6:.4g}M, {before.params:,} "
+        f"{heading}: {before.macs / 1e6:.4g}M MACs become {after.macs / 1e6:.4g}M, {before.params:,} "
         f"parameters {after.params:,}, {len(config.arch.blocks)} blocks {len(found.spec.blocks)}"
         + (f", {config.arch.activation} {smaller.arch.activation}" if changed else "")
     )
@@ -328,27 +329,26 @@ def _with_activation(spec: ArchSpec, activation: str) -> ArchSpec:
 
 
 def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
-    if run.options.share == 1:  # nothing goes
+    if run.options.share == 1:  # nothing is pruned
         return weight_importance(config.arch, state)
     if run.options.method != "taylor":
         return weight_importance(config.arch, state, method=run.options.method)
-    # Smoothed labels: a network that knows its training images by heart would have next to no gradient.
+    # Smoothed labels: a network that has memorised its training images would have almost no gradient.
     return taylor_importance(_network(config, state, run.bundle), _images(run), cross_entropy(0.1))
 
 
 def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float) -> tuple[Network, float]:
-    """Train what `folder`/start holds, or goes on with it, and returns the best that came of it.
+    """Train the network in `folder`/start, or resume its training, and return the best network.
 
-    Of a time limit it may take its `share`.
-    Where little goes, and the rest answers as the original does as far as the validation images can tell, nothing is
-    trained: it would forget more than it learns.
+    `share` is its share of a time limit. If little is removed, and the validation images show no significant loss
+    against the original, it is not trained: it would forget more than it learns.
     """
     network = _network(config, load_state(folder / "start"), folder / "start")
     options = run.options
     light = options.share >= _LIGHT and not options.activation
     lost = _lost(run, network) if light and not (folder / "train").exists() else None
     if lost is not None and lost.interval[0] <= 0:
-        run.say(f"Not trained, since it answers as the original does: it {lost.sentence()}")
+        run.say(f"Not trained, since its accuracy is that of the original: it {lost.sentence()}")
         return network, 0.0
     recipe = recovery_recipe(
         run.dataset,
@@ -376,7 +376,7 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share
 
 
 def _lost(run: _Run, network: Network) -> Paired | None:
-    """Return what is lost against the original on the validation images; None without any."""
+    """Return the accuracy drop from the original on the validation images; None without any."""
     val, preprocess = run.dataset.val, run.config.preprocess
     if not len(val):
         return None

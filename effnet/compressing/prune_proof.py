@@ -1,4 +1,4 @@
-"""The proof of a pruned network: exported, checked, scored and timed beside the original, and published whole."""
+"""Verify a pruned network: export, check, score and time it against the original, and publish the bundle."""
 
 import json
 import os
@@ -38,7 +38,7 @@ _CHECKED = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """What was pruned: the bundle and its config; and what it is proven on: `data`, as asked for, and as read."""
+    """The pruned bundle and its config, and its test data: `data` as given, and the dataset as read."""
 
     bundle: Path
     config: ModelConfig
@@ -57,9 +57,10 @@ def prove(
     out: Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Export, checks, scores and times a pruned network, publishes it into `out`, and returns its report.
+    """Export, check, score and time a pruned network, publish it into `out`, and return its report.
 
-    `folder`, where all is made first, is taken away in the end. `options` are those of pruning, for the report.
+    `folder`, in which everything is written first, is deleted at the end. `options` are the pruning options, for the
+    report.
     """
     say("Exporting to ONNX, checking, scoring and timing")
     made = folder / "bundle"
@@ -95,7 +96,7 @@ def prove(
     write_split(record, made)
     write_text(made / CARD, card(report, name=out.name))
     write_text(made / REPORT, json.dumps(report, indent=1) + "\n")
-    # config.json comes last: with it the folder is a bundle, and then it is whole.
+    # config.json comes last: it makes the folder a bundle, which is then complete.
     for name in PUBLISHED:
         os.replace(made / name, out / name)
     shutil.rmtree(folder)
@@ -103,7 +104,7 @@ def prove(
 
 
 def _calibrated(original: Original, config: ModelConfig, state: Arrays, folder: Path) -> ModelConfig:
-    """Return the config with the temperature that suits the validation split, and the original's threshold."""
+    """Return the config with the temperature fitted on the validation split, and the original's threshold."""
     val = original.dataset.val
     if len(val):
         save_bundle(folder, config, state)
@@ -126,7 +127,7 @@ def _checked(original: Original) -> np.ndarray:
 
 
 def _with_onnx(original: Original, folder: Path) -> Path:
-    """Return a folder with the original's ONNX file: the bundle or, where it has none, `folder`, made for it."""
+    """Return a folder with the original's ONNX file: the bundle or, if it has none, `folder`, created for it."""
     if (original.bundle / ONNX).is_file() and original.config.deployed == "onnx":
         return original.bundle
     config, state = replace(original.config, deployed="onnx"), load_state(original.bundle)
@@ -136,7 +137,7 @@ def _with_onnx(original: Original, folder: Path) -> Path:
 
 
 def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any], timed: Compared) -> dict[str, Any]:
-    """Return what was counted and measured of the original ("before") and of the pruned network ("after")."""
+    """Return the counts and measurements of the original ("before") and of the pruned network ("after")."""
 
     def side(name: str, spec: ArchSpec, times: tuple[float, ...]) -> dict[str, Any]:
         total, score = cost(spec), scores[name]

@@ -1,4 +1,4 @@
-"""Training that knows of int8: the network rounds as its export will, and learns to live with it."""
+"""Quantization-aware training (QAT): train a network that rounds as its int8 export does."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from effnet.training.events import Listener
 from effnet.training.recipe import Recipe
 
 _CPU = torch.device("cpu")
-# Sensitivity runs the network once a layer: on so many images that this many multiply-accumulates do.
+# Sensitivity runs the network once per layer, on as many images as this budget of multiply-accumulates allows.
 _MACS, _LEAST_IMAGES, _MOST_IMAGES = 300e9, 8, 128
 
 
 def rounded_network(subject: Subject, images: np.ndarray, *, float_layers: Sequence[str] = ()) -> Network:
-    """Return the subject's network computing as its int8 export will, its ranges those of `images`.
+    """Return the subject's network with fake quantization, calibrated on `images`.
 
-    `images` are uint8 [images, R, R, C]. Only weights and maps are rounded: an export that corrects biases does a
-    little better than this.
+    `images` are uint8 [images, R, R, C]. Only weights and feature maps are rounded: an export with bias correction is a
+    little more accurate.
     """
     network = network_of(subject)
     round_(network, float_layers=float_layers)
@@ -45,15 +45,15 @@ def train_rounded(
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
 ) -> Subject:
-    """Return the subject with weights that were trained rounded; they are floats, for any int8 exporter to round.
+    """Return the subject with weights from QAT; they are floats, for any int8 exporter to quantize.
 
-    Norms keep their statistics, so that weights are rounded as they are once norms are folded; ranges follow the
-    batches at first and stay later. `images` calibrate, as for the export. Gradients pass straight through rounding.
-    Which epoch is best is told by the rounded network's validation. Sources: Jacob et al. 2018, section 3;
-    Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen norms, per-channel weights).
+    BatchNorm statistics are frozen, so that weights are rounded as they will be after folding; ranges follow the
+    batches at first and are frozen later. `images` calibrate, as for the export. Gradients pass straight through
+    rounding. The best epoch is chosen by the validation accuracy with rounding. Sources: Jacob et al. 2018, section 3;
+    Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen BatchNorm, per-channel weights).
     """
     network = rounded_network(subject, images, float_layers=subject.float_layers)
-    # In 32 bits: bfloat16 has fewer values over a range than the 256 that rounding leaves.
+    # In float32: bfloat16 has fewer values in a range than the 256 of int8.
     plan = dataclasses.replace(recipe.train, frozen_norms=True, fused=False, recompute="none", precision="float32")
     recipe = dataclasses.replace(recipe, name="qat", train=plan)
     state = recover(
@@ -64,10 +64,10 @@ def train_rounded(
 
 @torch.no_grad()
 def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
-    """Return convolutions and linear layers with the harm that rounding each alone does, the most harmful first.
+    """Return convolutions and linear layers by their sensitivity to quantization, the most sensitive first.
 
-    The harm is the mean divergence (KL, nats) of the answers from the float network's when only this layer's weights,
-    what it reads and what it gives are rounded. `images` are uint8 [images, R, R, C].
+    The sensitivity is the mean divergence (KL, nats) of the predictions from the float network's if only this layer's
+    weights, inputs and outputs are quantized. `images` are uint8 [images, R, R, C].
     """
     layers = dict(named_layers(subject.config.arch))
     names = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
@@ -93,7 +93,7 @@ def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
 
 
 def _outputs(layers: dict, name: str) -> list[str]:
-    """Return the names that the layer's result goes by: its own, or that of the norm behind it."""
+    """Return the names of the layer's result: its own, and that of the BatchNorm after it."""
     return [name, *(other for other, layer in layers.items() if layer.op == "norm" and layer.inputs[0] == name)]
 
 

@@ -1,4 +1,4 @@
-"""Weights solved anew after pruning: what reads fewer channels learns, in closed form, to give what it gave before."""
+"""Re-fit layers after pruning by least squares, so that fewer input channels reproduce the original outputs."""
 
 from collections.abc import Iterable
 
@@ -10,20 +10,21 @@ from effnet.nn.network import Network
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import state_arrays
 
-# Positions of a map that are looked at in each image: neighbours say much the same.
+# Positions of a feature map that are sampled per image: adjacent ones are nearly the same.
 _POSITIONS = 48
-# How strongly weights are held to what they were, as a share of the inputs' mean variance: few images leave noise.
+# The ridge penalty that pulls weights to their old values, as a share of the inputs' mean variance, against noise from
+# few images.
 _RIDGE = 0.03
 
 
 @torch.no_grad()
 def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Iterable[Tensor]) -> Arrays:
-    """Return the state of `pruned`, what `keep` leaves of `original`, with its pointwise layers solved anew.
+    """Return the state of `pruned`, which `keep` leaves of `original`, with its pointwise layers re-fitted.
 
-    From the first block to the last, each pointwise convolution and the classifier gets the weights that, given what
-    the pruned network hands it for the normalised images of `batches`, come nearest in least squares to what the
-    layer put out in the original. Norms get the mean that goes with it. Depthwise layers and larger kernels keep their
-    weights: what they read is matched before them.
+    From the first block to the last, each pointwise convolution and the classifier gets the least-squares weights that
+    map its inputs in the pruned network, for the normalised images of `batches`, to the layer's outputs in the
+    original. BatchNorm means are adjusted accordingly. Depthwise layers and larger kernels keep their weights: their
+    inputs are matched by the layers before them.
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
     """
     original.eval()
@@ -48,17 +49,17 @@ Maps = list[tuple[Tensor, Tensor]]
 
 
 class _Solver:
-    """Which channels of the original's layers are kept, and the layers solved with them, one after the other."""
+    """The kept channels of the original's layers; re-fits the layers of the pruned network one after the other."""
 
     def __init__(self, original: Network, keep: Keep) -> None:
-        self.generator = torch.Generator().manual_seed(0)  # an interrupted job must come to the same weights
+        self.generator = torch.Generator().manual_seed(0)  # an interrupted job must reach the same weights
         widths = {name: torch.tensor(kept) for name, kept in kept_widths(original.spec, keep).items()}
         self.outputs = {
             name: widths[writes] for name, (_, writes) in layer_widths(original.spec).items() if writes in widths
         }
 
     def through(self, name: str, old: nn.Module, new: nn.Module, maps: Maps, *, old_name: str = "") -> Maps:
-        """Solve the layers of one part of the network, and returns the maps behind it."""
+        """Re-fit the layers of one part of the network, and return its output feature maps."""
         if name:
             for layer, module in new.named_modules():
                 if _pointwise(module):
@@ -81,7 +82,7 @@ class _Solver:
             new.get_submodule(layer.removesuffix("conv") + "norm").running_mean.sub_(shift)
 
     def _sampled(self, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return some positions of two maps as rows [n, channels]."""
+        """Return some positions of two feature maps as rows [n, channels]."""
         if given.ndim == 2:
             return given, wanted
         x, y = given.flatten(2), wanted.flatten(2)
@@ -91,7 +92,7 @@ class _Solver:
 
 
 class _Sums:
-    """The sums that least squares need, of inputs [n, in] and outputs [n, out] wanted."""
+    """The sums for least squares, of inputs [n, in] and target outputs [n, out]."""
 
     def __init__(self) -> None:
         self.count, self.x, self.y, self.xx, self.xy = 0, 0.0, 0.0, 0.0, 0.0
@@ -103,7 +104,7 @@ class _Sums:
         self.xx, self.xy = self.xx + x.T @ x, self.xy + x.T @ y
 
     def solve(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weight [out, in] nearest to what is wanted, held to `weight`, and what is to be added."""
+        """Return the least-squares weight [out, in] with a ridge penalty towards `weight`, and the bias."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
         xx = self.xx / self.count - torch.outer(mean_x, mean_x)
         xy = self.xy / self.count - torch.outer(mean_x, mean_y)
@@ -123,7 +124,7 @@ class _Stop(Exception):
 
 
 def _taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Tensor:
-    """Return what a module within `part` is given, or puts out, for the map x."""
+    """Return the input, or the output, of a module within `part` for the feature map x."""
     found: list[Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:

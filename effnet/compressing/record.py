@@ -1,4 +1,4 @@
-"""What climbing the ladder brought."""
+"""The result of the quantization search."""
 
 import dataclasses
 import math
@@ -18,13 +18,13 @@ from effnet.runtime.formats import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ladder:
-    """What climbing brought: the step that won, its files in `folder`, its config and weights, and all steps.
+    """The result of a search: the winning step, its files in `folder`, its config and weights, and all steps.
 
-    `changed` says that spec or weights are other than those that climbing began with, `met` that the limits are kept,
-    if any were set. `quantization` is how the winner was rounded, None where it is not int8. `sensitivity` is that of
-    the winner's layers or, where only another network's were ranked, of that; it is empty where none were. `tested` has
-    the accuracy of the 32-bit artifact and of the winner on the test images, and their pairs; it is empty without
-    test images, and decided nothing.
+    `changed` says that spec or weights differ from the original, `met` that the limits, if any, are met. `quantization`
+    holds the winner's settings, None if it is not int8. `sensitivity` is that of the winner's layers or, if only
+    another network's layers were ranked, of those; it is empty without a ranking. `tested` has the accuracy of the fp32
+    artifact and of the winner on the test images, and their paired comparison; it is empty without test images, and did
+    not influence the search.
     """
 
     runtime: Runtime

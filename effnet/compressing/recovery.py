@@ -1,4 +1,4 @@
-"""Short training after a change to a network, in which it learns from the network that it was."""
+"""Recovery: short training after a change to a network, by distillation from the original network."""
 
 import dataclasses
 import math
@@ -16,18 +16,18 @@ from effnet.training.loop import train
 from effnet.training.recipe import Augment, Balance, Loss, Model, Optimizer, Recipe, Schedule, Train
 from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
 
-# So many steps teach a changed network what it has lost; more of them bring little where the change was small.
+# Training steps that recover a changed network; more of them help little if the change was small.
 _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 800, 3, 100
-# The weight of the teacher's answers beside the labels'.
+# The weight of the distillation loss; the rest is the labels' loss.
 _TEACHER_WEIGHT = 0.7
-# The share of the time that training may take; validation and checkpoints share the rest.
+# The share of the time for training; validation and checkpoints take the rest.
 _TRAINING_SHARE = 0.8
 
 
 def recovery_epochs(
     num_train: int, *, batch_size: int, images_per_second: float, minutes: float | None, most: int | None = None
 ) -> int:
-    """Return how many epochs a recovery takes: about 800 steps, or what fits into `minutes`; never above `most`."""
+    """Return the number of epochs of a recovery: about 800 steps, or what fits into `minutes`; never above `most`."""
     epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_STEPS * batch_size / num_train)), most or _MOST_EPOCHS)
     if minutes is None:
         return epochs
@@ -47,11 +47,11 @@ def recovery_recipe(
     seed: int = 0,
     balanced: float = 0.0,
 ) -> Recipe:
-    """Return the recipe for a network that was changed and has only to find back: small steps, mild views.
+    """Return the recipe to recover a changed network: a low learning rate and mild augmentation.
 
-    `teacher` is the bundle that it learns from beside the labels; `lr` is meant for batches of 32. Weights that
-    training begins with count as a result, so that what comes out is never worse on the validation split. What was
-    taken out of the class frequencies, the config's `balanced`, stays out, however that was done before.
+    `teacher` is the bundle for distillation, in addition to the labels; `lr` is for batches of 32. The initial weights
+    are a candidate too, so that the result is never worse on the validation split. The correction for class
+    frequencies, the config's `balanced`, is kept, whatever method it came from.
     """
     batch_size = min(64 if len(dataset.train) >= 2000 else 32, max(2, len(dataset.train)))
     view = "crop" if dataset.mirror_safe else "shift"
@@ -81,7 +81,7 @@ def recovery_recipe(
 
 
 def network_of(subject: Subject, *, spec: ArchSpec | None = None) -> Network:
-    """Return the subject's network in evaluation mode, or one of another `spec` of the same weights."""
+    """Return the subject's network in evaluation mode, or that of another `spec` with the same weights."""
     network = build(spec or subject.config.arch)
     load_arrays_(network, subject.state, where="the network to compress")
     return network.eval()
@@ -97,9 +97,9 @@ def recover(
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train `network` in `folder`, or goes on with what is there, and returns the weights that did best.
+    """Train `network` in `folder`, or resume the training there, and return the best weights.
 
-    Only the weights of the spec are returned, as arrays under their names: what rounding keeps beside them is not.
+    Only the weights of the spec are returned, as arrays under their names, without the ranges of fake quantization.
     """
     found = train(
         network,
@@ -115,7 +115,7 @@ def recover(
 
 
 def save_teacher(subject: Subject, folder: Path) -> Path:
-    """Write the network as it is into `folder`, once, so that others may learn from it."""
+    """Write the network into `folder`, once, as a teacher for distillation."""
     if not (folder / "config.json").is_file():
         save_bundle(folder, dataclasses.replace(subject.config, deployed="onnx"), subject.state)
     return folder

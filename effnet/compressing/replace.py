@@ -1,4 +1,4 @@
-"""Other activations for a trained network, which a runtime computes faster, and the training that makes up for it."""
+"""Replace a trained network's activation with a faster one, and retrain it."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,7 @@ from effnet.errors import InputError
 from effnet.training.events import Listener
 from effnet.training.recipe import Recipe
 
-# What may stand in for an activation: of about the same shape, and cheaper in one runtime or another.
+# The replacements of an activation: of about the same shape, and cheaper in at least one runtime.
 _STANDINS: dict[Activation, tuple[Activation, ...]] = {
     "silu": ("relu6", "hard_swish"),
     "hard_swish": ("relu6",),
@@ -23,7 +23,7 @@ _STANDINS: dict[Activation, tuple[Activation, ...]] = {
 
 
 def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
-    """Return `spec` with each activation that may stand in for its own, and a gate without exponentials.
+    """Return `spec` with each replacement of its activation, and a gate without exponentials.
 
     Source: tensorflow/tpu efficientnet/lite/README.md (ReLU6 for int8); Howard et al. 2019, section 5.2 (hard forms).
     """
@@ -31,25 +31,25 @@ def standins(spec: ArchSpec) -> tuple[ArchSpec, ...]:
 
 
 def check_standin(spec: ArchSpec, activation: str) -> None:
-    """Raise InputError for an activation that may not stand in for the network's own; the empty one is none."""
+    """Raise InputError for an activation that cannot replace the network's own; an empty one replaces nothing."""
     known = _STANDINS[spec.activation]
     if activation and activation not in known:
         these = " or ".join(known) or "nothing"
-        raise InputError(f"{these} may stand in for {spec.activation}, which {spec.name} has; got {activation!r}")
+        raise InputError(f"{these} can replace {spec.activation}, the activation of {spec.name}; got {activation!r}")
 
 
 def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
     """Return `spec` with another activation; a sigmoid gate becomes a hard one. Layers keep their names and shapes."""
     gate: Gate = "hard_sigmoid" if spec.se_gate == "sigmoid" else spec.se_gate
     if not any(layer.op == "mul" for _, layer in named_layers(spec)):
-        gate = spec.se_gate  # there is nothing to gate
+        gate = spec.se_gate  # the network has no gates
     base, mark, rest = spec.name.partition(PRUNED_MARK)
     name = f"{base} with {activation}{mark}{rest}"
     return dataclasses.replace(spec, name=name, activation=activation, se_gate=gate)
 
 
 def with_spec(subject: Subject, spec: ArchSpec) -> Subject:
-    """Return the subject's weights under another spec of the same layers, not trained for it yet."""
+    """Return the subject's weights under another spec with the same layers, not yet retrained."""
     return dataclasses.replace(subject, config=dataclasses.replace(subject.config, arch=spec))
 
 
@@ -63,9 +63,9 @@ def train_replaced(
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
 ) -> Subject:
-    """Return the subject as `spec`, its weights trained anew from where they were.
+    """Return the subject as `spec`, with its weights retrained from their old values.
 
-    `recipe` is a recovery_recipe whose teacher is the network with its own activations.
+    `recipe` is a recovery_recipe whose teacher is the network with its original activation.
     """
     changed = with_spec(subject, spec)
     state = recover(

@@ -1,4 +1,4 @@
-"""What the ladder does to make, score and time one artifact; each is a function that a caller may replace."""
+"""The tools of the quantization search to write, score and time one artifact; a caller may replace each function."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ from effnet.runtime.formats import FORMATS, Precision, Runtime, find_format
 from effnet.runtime.predictor import Predictor
 from effnet.system.files import written_whole
 
-# One file's measurement between those of the other: what slows the machine down then slows both.
+# The two files' measurements alternate, so that background load slows both.
 _ROUNDS, _ROUND_SECONDS = 4, 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two files timed in turns: the median latency of each one's calmest round, and the peak memory of the second."""
+    """Two files timed in turns: the median latency of each file's fastest round, and the peak memory of the second."""
 
     base_ms: float
     latency_ms: float
@@ -35,14 +35,14 @@ class Pair:
 
     @property
     def speed(self) -> float:
-        """How many times as fast as the first the second is."""
+        """The speed of the second file relative to the first."""
         return self.base_ms / self.latency_ms
 
 
 def write(
     format_name: str, folder: Path, subject: Subject, images: np.ndarray | None, quantization: Quantization | None
 ) -> Path:
-    """Write the export and its config into `folder`, and returns the file."""
+    """Write the export and its config into `folder`, and return the file."""
     folder.mkdir(parents=True, exist_ok=True)
     config: ModelConfig = subject.config
     write_config(config, folder)
@@ -50,21 +50,21 @@ def write(
 
 
 def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
-    """Return whether the export gets each image of `split` right, bool [images]; unreadable ones are wrong."""
+    """Return whether the export is right on each image of `split`, bool [images]; unreadable images are wrong."""
     return right_answers(Predictor(folder, threads=threads, format=format_name), split)
 
 
 def time_pair(base: Path, path: Path, threads: int) -> Pair:
-    """Time both files in turns, each round in a process of its own.
+    """Time both files in turns, each round in its own process.
 
-    Other processes only ever add time, so that the calmest rounds tell the files apart best.
+    Background load only adds time, so the fastest rounds compare the files best.
     """
     first, second = time_two(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
     return Pair(base_ms=first.latency_ms, latency_ms=second.latency_ms, memory_mb=second.memory_mb)
 
 
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
-    """Return the subject with its channels equally large, None where its activation lets no factor through."""
+    """Return the subject after cross-layer equalization; None unless its activation is ReLU."""
     spec = subject.config.arch
     if spec.activation != "relu":
         return None
@@ -74,9 +74,9 @@ def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """How artifacts are made and measured; `equalize` maps a subject and images to an equal one that rounds better.
+    """How artifacts are made and measured; `equalize` maps a subject and images to an equivalent, equalized subject.
 
-    Where it returns None the ladder has no such step.
+    If it returns None, the search skips that step.
     """
 
     write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
@@ -94,10 +94,10 @@ def formats_of(runtime: Runtime) -> Mapping[Precision, str]:
 
 
 def copy_export(format_name: str, source: Path, folder: Path) -> Path:
-    """Copy an export from one folder to another, each of its files whole or not at all; returns its path there."""
+    """Copy an export from one folder to another, each of its files whole or not at all; return its new path."""
     found = find_format(format_name)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*found.others, found.file):  # the file that is opened comes last
+    for name in (*found.others, found.file):  # the file that runtimes open comes last
         with written_whole(folder / name) as beside:
             shutil.copyfile(source / name, beside)
     return folder / found.file

@@ -1,4 +1,4 @@
-"""What rounding each layer alone does, from the record of a climb: a plot, and a sentence where there is none."""
+"""Layers' sensitivity to quantization, from the record of a search: a plot, or a sentence if there is none."""
 
 import math
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 _SHOWN = 24
 _NAMED = 3
-# Below it harms are told in thousandths.
+# Below it the axis is in thousandths.
 _SMALL = 0.1
 
 
 def sensitivity_svg(ladder: Mapping[str, Any]) -> str | None:
-    """Return the plot of save_sensitivity as SVG to stand inside a page; None where no layers were ranked."""
+    """Return the plot of save_sensitivity as SVG for an HTML page; None if no layers were ranked."""
     figure = _figure(ladder)
     return None if figure is None else figure_svg(figure, name="sensitivity")
 
 
 def save_sensitivity(ladder: Mapping[str, Any], path: Path) -> bool:
-    """Draw the most harmful layers of a climb's record as bars into an .svg file, those left float highlighted.
+    """Draw the most sensitive layers of a search's record as bars into an .svg file, float layers highlighted.
 
-    `ladder` is what Ladder.to_dict returns. Returns False, with no file left at `path`, where no layers were ranked.
+    `ladder` is the result of Ladder.to_dict. Returns False, and removes a file at `path`, if no layers were ranked.
     Raises MissingExtraError without matplotlib.
     """
     figure = _figure(ladder)
@@ -38,9 +38,9 @@ def save_sensitivity(ladder: Mapping[str, Any], path: Path) -> bool:
 
 
 def sensitivity_sentence(ladder: Mapping[str, Any]) -> str:
-    """Return which layers int8 harms most and how many stay float, or why layers were not ranked; no full stop.
+    """Return the most sensitive layers and the number left float, or why layers were not ranked; no full stop.
 
-    Nothing is said of a record that is older than such rankings.
+    Empty for a record older than such rankings.
     """
     if "sensitivity" not in ladder:
         return ""
@@ -49,12 +49,12 @@ def sensitivity_sentence(ladder: Mapping[str, Any]) -> str:
     if rows:
         worst = ", ".join(row["layer"] for row in rows[:_NAMED])
         stay = "none stays float" if not kept else f"{len(kept)} {'stays' if len(kept) == 1 else 'stay'} float"
-        return f"Of {len(rows)} layers, rounding does most harm in {worst}; {stay} in what won"
+        return f"Of {len(rows)} layers, the most sensitive to quantization are {worst}; {stay} in the winner"
     if not rounded:
-        return "Layers were not ranked by the harm of rounding: int8 was not tried"
+        return "Layers were not ranked by sensitivity to quantization: int8 was not tried"
     if any(step.get("kept") for step in rounded):
-        return "Layers were not ranked by the harm of rounding: int8 keeps the gate without it"
-    return "Layers were not ranked by the harm of rounding: the time was over"
+        return "Layers were not ranked by sensitivity to quantization: int8 meets the accuracy criterion without it"
+    return "Layers were not ranked by sensitivity to quantization: the time was over"
 
 
 def _is_int8(step: Mapping[str, Any]) -> bool:
@@ -68,7 +68,7 @@ def _float_layers(ladder: Mapping[str, Any]) -> list[str]:
 
 def _figure(ladder: Mapping[str, Any]) -> "Figure | None":
     rows = ladder.get("sensitivity") or []
-    # A layer that breaks the network may leave no number; a bar cannot show it.
+    # A layer that breaks the network may have no finite number, which a bar cannot show.
     drawn = [(row["layer"], max(row["harm"], 0.0)) for row in rows if row["harm"] is not None]
     shown = [(layer, harm) for layer, harm in drawn if math.isfinite(harm)][:_SHOWN]
     if not shown:
@@ -94,9 +94,9 @@ def _figure(ladder: Mapping[str, Any]) -> "Figure | None":
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        most = f"The {len(shown)} most harmful of {len(rows)} layers" if len(shown) < len(rows) else "All layers"
-        axes.set_title(f"{most}, each rounded alone", loc="left", fontsize=9, fontweight="bold")
-        axes.set_xlabel(f"Divergence of the answers from 32 bits (KL, {'thousandths of a nat' if small else 'nats'})")
+        most = f"The {len(shown)} most sensitive of {len(rows)} layers" if len(shown) < len(rows) else "All layers"
+        axes.set_title(f"{most}, each quantized alone", loc="left", fontsize=9, fontweight="bold")
+        axes.set_xlabel(f"Divergence of predictions from fp32 (KL, {'thousandths of a nat' if small else 'nats'})")
         if kept:
             _add_legend(axes)
     return figure
@@ -105,5 +105,5 @@ def _figure(ladder: Mapping[str, Any]) -> "Figure | None":
 def _add_legend(axes: Any) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=VERMILLION, label="stays float"), Patch(color=BLUE, label="rounded to 8 bits")]
+    handles = [Patch(color=VERMILLION, label="stays float"), Patch(color=BLUE, label="int8")]
     axes.legend(handles=handles, loc="lower right", fontsize=8)

@@ -1,4 +1,4 @@
-"""What a pruned network needs before it is trained again: statistics of its norms that are those of its inputs."""
+"""Re-estimate the BatchNorm statistics of a pruned network before it is trained again."""
 
 from collections.abc import Iterable, Iterator
 
@@ -15,14 +15,14 @@ from effnet.training.losses import Batch
 from effnet.weights.adapt import Arrays
 from effnet.weights.bundle import state_arrays
 
-# Images that statistics and importance are taken from, and how many at once.
+# The number of images for statistics and importance, and their batch size.
 _IMAGES, _BATCH = 512, 32
 
 
 def sample_batches(
     split: Split, preprocess: Preprocess, *, seed: int, count: int = _IMAGES, device: torch.device | None = None
 ) -> Iterator[Batch]:
-    """Yield at most so many images of a split, drawn by `seed`, as evaluation sees them, normalised."""
+    """Yield at most `count` images of a split, drawn by `seed`, preprocessed as for evaluation and normalised."""
     device = device or torch.device("cpu")
     chosen = np.random.default_rng(seed).permutation(len(split))[:count]
     part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
@@ -33,7 +33,7 @@ def sample_batches(
 
 @torch.no_grad()
 def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.ndarray:
-    """Return whether the network gets each image of a split right, bool [images]; unreadable ones are wrong."""
+    """Return whether the network is right on each image of a split, bool [images]; unreadable images are wrong."""
     network.eval()
     right, cpu = np.zeros(len(split), dtype=bool), torch.device("cpu")
     for images, indices in eval_batches(split, preprocess, batch_size=_BATCH):
@@ -43,11 +43,11 @@ def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.
 
 
 def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
-    """Return a state that computes the same, with norms that hold the statistics of `batches`.
+    """Return a state that computes the same, with BatchNorm statistics from `batches`.
 
-    Where norms were folded away, or stayed frozen while the weights were trained, their statistics are not those of
-    their inputs, and training that takes them anew would begin with another network. Gain and bias make up for the new
-    mean and variance here.
+    If BatchNorm was folded away, or frozen while the weights were trained, its statistics are not those of its inputs,
+    and training that recomputes them would start from another network. Here gain and bias compensate for the new mean
+    and variance.
     """
     state = {name: array.copy() for name, array in state_arrays(network).items()}
     for name, (mean, var) in _input_statistics(network, batches).items():
@@ -68,9 +68,9 @@ def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
 
 @torch.no_grad()
 def _input_statistics(network: Network, batches: Iterable[Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return mean and variance of what every norm is given in evaluation, by the norm's name, each [channels].
+    """Return mean and variance of every BatchNorm's input in evaluation mode, by its name, each [channels].
 
-    Not with norms that use the batch's: those before them would then put out something else.
+    Not in training mode, in which BatchNorm uses the batch's statistics: earlier layers would output something else.
     """
     norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     sums = {name: torch.zeros(3, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}

@@ -1,4 +1,4 @@
-"""What is compressed: a network's config and weights, without the files."""
+"""The network to compress: its config and weights, without files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from effnet.system.files import read_json
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Subject:
-    """A network to compress; `state` is a state dict as arrays, `float_layers` must not be rounded."""
+    """A network to compress; `state` is a state dict as arrays, `float_layers` must not be quantized."""
 
     config: ModelConfig
     state: Mapping[str, np.ndarray]
@@ -22,13 +22,13 @@ class Subject:
 
 
 Sensitivity = tuple[tuple[str, float], ...]
-"""Layers with the harm that rounding each alone does to the answers (KL, nats), the most harmful first."""
+"""Layers with the divergence (KL, nats) of the predictions if only that layer is quantized, the largest first."""
 
 
 def mirrored_as_trained(dataset: Dataset, bundle: Path) -> Dataset:
-    """Return the data set, not `mirror_safe` where the bundle was trained on no mirrored image, or none would do."""
+    """Return the dataset, `mirror_safe` false if the bundle was trained without mirroring or mirroring is unsafe."""
     try:
         flip = read_json(bundle / "run" / "recipe.json")["augment"]["flip"]
-    except (OSError, ValueError, LookupError, TypeError):  # a head alone has no recipe, nor have published weights
+    except (OSError, ValueError, LookupError, TypeError):  # neither a linear probe nor published weights have a recipe
         flip = None
     return replace(dataset, mirror_safe=False) if flip is False else with_mirrors_judged(dataset)

@@ -1,4 +1,4 @@
-"""What counts on the ladder: the limits, the gate, a step's record, and which of the steps wins."""
+"""The rules of the quantization search: limits, acceptance criterion, a step's record, and the choice of the winner."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +15,9 @@ _LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most that the artifact may take: milliseconds an image, 10^6 bytes on disk, and of peak memory.
+    """The limits of the artifact: milliseconds per image, 10^6 bytes on disk, and 10^6 bytes of peak memory.
 
-    With none of them it is to be as fast as can be; with a `precision` nothing else will do.
+    Without any limit it should be as fast as possible; with a `precision` only that precision is accepted.
     """
 
     latency_ms: float | None = None
@@ -33,33 +33,34 @@ class Limits:
 
     @property
     def asked(self) -> bool:
-        """Whether there is any."""
+        """Whether any limit is set."""
         return any(getattr(self, name) is not None for name in (*_LIMITED, "precision"))
 
     def kept_by(self, step: "Step") -> bool:
-        """Return whether an accepted step keeps them all."""
+        """Return whether an accepted step meets all limits."""
         of_precision = self.precision in (None, find_format(step.format).precision)
         return of_precision and self.excess(step) <= 1
 
     def in_words(self) -> str:
-        """Return the limits that are asked."""
+        """Return the limits that are set, in words."""
         found = [
             f"{getattr(self, name):g} {unit}" for name, unit in _LIMITED.items() if getattr(self, name) is not None
         ]
         return ", ".join(found + ([self.precision] if self.precision else []))
 
     def excess(self, step: "Step") -> float:
-        """Return how many times a measured step takes the limit that it exceeds most; at most 1 where it keeps all."""
+        """Return the largest ratio of a measured step to a limit; at most 1 if it meets all."""
         pairs = ((getattr(step, name), getattr(self, name)) for name in _LIMITED)
         return max((value / limit for value, limit in pairs if value is not None and limit is not None), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What a step must keep and bring.
+    """The acceptance criterion: the accuracy that a step must keep, and the gain that it must bring.
 
-    It may lose at most `max_drop` of the accuracy on the validation images (0.005: half a point; of few images one,
-    see `refusal`), and must be faster or smaller than what is there by `least_gain`: less is the noise of measuring.
+    It may lose at most `max_drop` of the accuracy on the validation images (0.005: half a percentage point; of few
+    images one, see `refusal`), and must be faster or smaller than the accepted steps by `least_gain`: less is
+    measurement noise.
     """
 
     max_drop: float = MAX_DROP
@@ -71,17 +72,18 @@ class Gate:
                 f"max_drop must be a share of the images from 0 to 1, 1 excluded; got {brief(self.max_drop)}"
             )
         if not 0 <= self.least_gain < 1:
-            raise InputError(f"least_gain must lie in 0..1, 1 excluded; got {self.least_gain!r}")
+            raise InputError(f"least_gain must be from 0 to 1, 1 excluded; got {self.least_gain!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of the ladder: what was made, what was measured of it, and what became of it.
+    """One step of the quantization search: the artifact, its measurements, and the verdict.
 
-    `paired` compares its answers with the 32-bit artifact's on the same validation images in the same runtime;
-    `latency_ms` is the median of one image in the calmest round, `base_ms` that of the 32-bit artifact in the same
-    rounds, timed in turns, and `speed` how many times as fast as that it is; `memory_mb` is its peak memory. What was
-    not measured is None. `kept` says that the gate held, `accepted` that the step brought something as well.
+    `paired` compares its predictions with the fp32 artifact's on the same validation images in the same runtime;
+    `latency_ms` is the median of one image in the fastest round, `base_ms` that of the fp32 artifact in the same
+    rounds, timed in turns, and `speed` their ratio, above 1 if this step is faster; `memory_mb` is its peak memory.
+    What was not measured is None. `kept` says that it keeps the accuracy, `accepted` that it is faster or smaller as
+    well.
     """
 
     name: str
@@ -102,7 +104,7 @@ class Step:
 
     @property
     def judged(self) -> float | None:
-        """The accuracy that counts: the balanced one where all classes count alike."""
+        """The accuracy that decides: the balanced one if all classes weigh the same."""
         return self.balanced_accuracy if self.paired and self.paired.classes else self.accuracy
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,8 +117,8 @@ def judge(
 ) -> tuple[bool, bool, str]:
     """Return whether a measured step keeps the accuracy, whether it is accepted, and why.
 
-    `must_beat` is an accuracy that it must exceed in any case. A step brings something where none of those accepted
-    before is at once as fast and as small.
+    `must_beat` is an accuracy that it must exceed in any case. A step is accepted if no earlier accepted step is both
+    as fast and as small.
     """
     assert step.paired is not None
     words = step.paired.sentence()
@@ -135,8 +137,8 @@ def judge(
 def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
     """Return the step that wins.
 
-    Under limits it is the one that loses least among those that keep them or, where none does, the nearest; without
-    limits the smallest of those within the noise of the fastest.
+    With limits it is the one with the smallest accuracy drop among those that meet them or, if none does, the nearest;
+    without limits the smallest of those within measurement noise of the fastest.
     """
 
     if limits.asked:

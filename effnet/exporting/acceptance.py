@@ -1,4 +1,4 @@
-"""Whether a file of fewer bits may be shipped: what it loses on labelled images, beside the 32-bit file."""
+"""Accept or reject a reduced-precision export by its accuracy drop from fp32 on labelled images."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -25,18 +25,18 @@ Progress = Callable[[int, int], None]
 
 
 def check_max_drop(value: float) -> None:
-    """Raise InputError for what is no share of the images, 0 to 1."""
+    """Raise InputError unless `value` is a share of the images from 0 to 1."""
     if not (is_number(value) and 0 <= value <= 1):
         raise InputError(
-            f"max_drop must be a share of the images from 0 to 1 (0.005: half a point); got {brief(value)}"
+            f"max_drop must be a share of the images from 0 to 1 (0.005: half a percentage point); got {brief(value)}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """What every file of fewer bits of one bundle must keep: the 32-bit file's accuracy on `split`, but `max_drop`.
+    """The acceptance criterion of reduced-precision files: lose at most `max_drop` of fp32's accuracy on `split`.
 
-    `place` is a folder for a file that is gone afterwards.
+    `place` is a folder for a temporary file.
     """
 
     config: ModelConfig
@@ -47,22 +47,23 @@ class Acceptance:
 
     @cached_property
     def expected(self) -> np.ndarray:
-        """Whether the 32-bit ONNX file, which equals the eager network, names each image right: bool [images]."""
+        """Whether the fp32 ONNX file, which equals the eager network, is right on each image: bool [images]."""
         with tempfile.TemporaryDirectory(dir=self.place, prefix=SCRATCH) as name:
             scratch = Path(name)
             write_config(self.config, scratch)
             write_export(_REFERENCE, scratch, self.config, self.state)
             predictor = Predictor(scratch, format=_REFERENCE)
             found = right_answers(predictor, self.split)
-            del predictor  # Windows takes away no file that is open
+            del predictor  # Windows cannot delete an open file
         return found
 
     def judge(self, predictor: Predictor, *, progress: Progress | None = None) -> Paired:
-        """Return what the predictor's file changes; raise BudgetError where it loses more than it may."""
+        """Compare the predictor's file with fp32; raise BudgetError if its accuracy drop is above `max_drop`."""
         labels = self.split.labels if self.config.balanced else None
         found = paired(self.expected, right_answers(predictor, self.split, progress=progress), labels=labels)
         if lost := refusal(found, self.max_drop):
             raise BudgetError(
-                f"{predictor.format.name} {lost}. It was not written: allow more by --max-drop, or take more bits"
+                f"{predictor.format.name} {lost}. It was not written: allow a larger --max-drop, or choose a higher "
+                "precision"
             )
         return found

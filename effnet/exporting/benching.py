@@ -1,4 +1,4 @@
-"""The verb bench: all exports of a bundle side by side, in the runtimes that run them."""
+"""The verb bench: measure all exports of a bundle side by side, each in its own runtime."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """How right an export is: on the test split now, or as exports.json has it from when it was proven.
+    """An export's accuracy: measured on the test split now, or recorded in exports.json at export time.
 
-    `agreement` is the share of images that are named as model.onnx names them or, from exports.json, the eager
-    network. `drop` is the share of accuracy that fewer bits lose against model.onnx; None for 32 bits.
+    `agreement` is the share of images with the same top class as model.onnx or, from exports.json, as the eager
+    network. `drop` is the accuracy drop from model.onnx, as a share; None for fp32.
     """
 
     accuracy: float | None = None
@@ -41,7 +41,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One export at one number of threads and one batch size."""
+    """One export at one thread count and batch size."""
 
     format: Format
     size_mb: float
@@ -51,9 +51,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What was measured; `absent` formats could be exported here, `uninstalled` says by runtime how to install it.
+    """The measurements; `absent` formats could be exported here, `uninstalled` says how to install a runtime.
 
-    `failed` says by format why it could not be measured, `scored` which images scored them.
+    `failed` says why a format could not be measured, `scored` which images the accuracy is from.
     """
 
     config: ModelConfig
@@ -75,10 +75,10 @@ def bench_exports(
     seconds: float = 0.3,
     progress: Progress | None = None,
 ) -> Bench:
-    """Measure the exports that lie in the bundle `folder`, in turns, and scores them on `data`, as `evaluate` does.
+    """Measure the exports of the bundle `folder` in turns and score them on `data`, as `evaluate` does.
 
-    `runtimes` are those of effnet.runtime.formats, or "all". Raises InputError for a runtime that there is none of,
-    MissingExtraError for one that was named and is not installed, BundleError where nothing can be measured.
+    `runtimes` are those of effnet.runtime.formats, or "all". Raises InputError for an unknown runtime,
+    MissingExtraError for a named one that is not installed, BundleError if nothing can be measured.
     """
     config = read_config(folder)
     wanted = _wanted(runtimes)
@@ -87,8 +87,8 @@ def bench_exports(
     present = [found for found in here if (Path(folder) / found.file).exists()]
     absent = tuple(found.name for found in here if found not in present)
     if not present:
-        raise BundleError(f"{folder} has no export that these runtimes run: effnet export {folder} --to {absent[0]}")
-    # What is wrong with the data is better said before measuring than after.
+        raise BundleError(f"{folder} has no export for these runtimes: effnet export {folder} --to {absent[0]}")
+    # Report errors in the data before the slow measurements, not after.
     chosen = None if data is None else choose_images(data, folder=folder, config=config)
     failed: dict[str, str] = {}
     paths = _whole(Path(folder), present, failed)
@@ -124,7 +124,7 @@ def bench_exports(
 
 
 def _whole(folder: Path, present: Sequence[Format], failed: dict[str, str]) -> dict[str, Path]:
-    """Return the path of each format whose files are those that config.json names; the others go to `failed`."""
+    """Return the path of each format whose files match the digests in config.json; the others go to `failed`."""
     paths: dict[str, Path] = {}
     for found in present:
         try:
@@ -150,7 +150,7 @@ def _wanted(runtimes: Sequence[str]) -> list[str]:
 
 
 def _kept(folder: str | os.PathLike[str]) -> dict[str, Quality]:
-    """Return what each export was worth when it was made."""
+    """Return each export's accuracy as recorded at export time."""
     return {
         name: Quality(
             accuracy=entry.accuracy, agreement=entry.agreement, images=entry.scored or entry.checked, drop=entry.drop
@@ -162,7 +162,7 @@ def _kept(folder: str | os.PathLike[str]) -> dict[str, Quality]:
 def _qualities(
     folder: str | os.PathLike[str], names: Sequence[str], chosen: Chosen, failed: dict[str, str]
 ) -> dict[str, Quality]:
-    """Return what each export is worth on the images; one that cannot predict is added to `failed`."""
+    """Return each export's accuracy on the images; one that cannot predict is added to `failed`."""
     split = chosen.split
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Biases that take back what rounding the weights to 8 bits does to the mean of each channel.
+"""Bias correction: biases that undo the shift of each channel's mean caused by int8 weights.
 
 Source: M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.2,
 with means from images.
@@ -35,9 +35,9 @@ def correct_fast(
     float_layers: Sequence[str] = (),
     threads: int = 0,
 ) -> Arrays:
-    """Return `weights` whose biases make up for the rounding of each layer's own weights, in one pass over `images`.
+    """Return `weights` with biases that compensate for quantizing each layer's own weights, in one pass over `images`.
 
-    The error of a layer is its convolution with what rounding changes, on the inputs of the 32-bit network.
+    A layer's error is its convolution with the weights' rounding errors, on the inputs of the fp32 network.
     """
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
     side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
@@ -57,7 +57,7 @@ def _add_errors(
     side: int,
     float_layers: Sequence[str],
 ) -> list[str]:
-    """Add to the 32-bit network `error.NAME`, each layer's mean error an image, and returns the names."""
+    """Add each layer's mean error per image to the fp32 network as `error.NAME`, and return the names."""
     import onnx
 
     graph, sides = Graph(onnx), map_sides(spec, side)
@@ -99,10 +99,10 @@ def correct_full(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Arrays:
-    """Return `weights` whose biases give each layer the mean outputs that it has in 32 bits.
+    """Return `weights` with biases that give each layer the mean outputs of the fp32 network.
 
-    One layer after the other, each behind the int8 network as corrected so far: it sees the errors of all before it.
-    `progress` hears of layers done and in all.
+    Layers are corrected in order, each on the inputs from the int8 network as corrected so far, so that it sees the
+    errors of all earlier layers. `progress` is called with the layers done and their total.
     """
     given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution}
     layers = [name for name, layer in named_layers(spec) if layer.op in ("conv", "linear") and name not in float_layers]
@@ -121,7 +121,7 @@ def correct_full(
 
 
 def _add_means(model: "onnx.ModelProto", layers: Sequence[str]) -> None:
-    """Add to the 32-bit network `mean.NAME`, each layer's mean output an image."""
+    """Add each layer's mean output per image to the fp32 network as `mean.NAME`."""
     import onnx
 
     graph = Graph(onnx)

@@ -1,4 +1,4 @@
-"""A bundle's weights become its model.onnx."""
+"""Export a bundle to ONNX Runtime's formats."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarray]) -> Path:
-    """Write model.onnx into `folder` from a state dict as arrays, and returns its path.
+    """Write model.onnx into `folder` from a state dict as arrays, and return its path.
 
-    The class names, the preprocessing and the threshold travel in the file's metadata, so that it is usable alone.
-    Raises SpecError for a network without a classifier, which a fit can begin with but nothing can predict with.
+    The file's metadata hold the class names, the preprocessing and the threshold, so that it is usable alone. Raises
+    SpecError for a network without a classifier: a fit can start from it, but it cannot predict.
     """
     check_classifier(config, FORMATS["onnx"])
     path = folder / ONNX
@@ -31,7 +31,7 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
 
 
 def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.ModelProto":
-    """Return the ONNX model of a bundle in 32 bits, of its features where it has no classifier."""
+    """Return the fp32 ONNX model of a bundle; it outputs features if the bundle has no classifier."""
     preprocess = config.preprocess
     return to_onnx(
         config.arch,

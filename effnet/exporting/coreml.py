@@ -1,4 +1,4 @@
-"""A bundle's weights become Core ML's model.mlpackage; converted anywhere, run by Apple's systems only."""
+"""Export a bundle to Core ML's model.mlpackage, on any machine; only Apple's systems can run it."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from effnet.system.lock import SCRATCH
 
 
 class _Pixels(nn.Module):
-    """The deployed graph as Core ML hands images to it: floats of 0..255 [1, channels, side, side]."""
+    """The deployed graph with Core ML's input: floats of 0..255 [1, channels, side, side]."""
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ def write(
     images: np.ndarray | None,
     quantization: Quantization,
 ) -> None:
-    """Write model.mlpackage into `folder`, whole or not at all: an ML program of 16-bit floats, from iOS 15 on.
+    """Write model.mlpackage into `folder`, whole or not at all: an fp16 ML program for iOS 15 and later.
 
-    Its input `image` is an image, RGB or grey, as Vision and Xcode's preview hand one over; networks of other numbers
-    of channels take float32 [1, channels, side, side] of 0..255. Its outputs are the likeliest class, `classLabel`,
-    and the probability of each by name. The metadata hold `preprocess` and `class_names` as JSON.
-    Nothing here can run it: its numbers are not checked. Raises MissingExtraError without coremltools.
+    Its input `image` is an RGB or grayscale image, as Vision and Xcode's preview pass one; networks with another number
+    of channels take float32 [1, channels, side, side] of 0..255. Its outputs are the most likely class, `classLabel`,
+    and the probability of each class by name. The metadata hold `preprocess` and `class_names` as JSON. It cannot run
+    here, so its numbers are not checked. Raises MissingExtraError without coremltools.
     """
     module = _Pixels(deployed_module(config, state)).eval()
     with quiet():
@@ -85,7 +85,7 @@ def _image(coremltools: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _replace(model: Any, path: Path) -> None:
-    """Save the package beside `path` and moves it there; a folder cannot take another's place in one step."""
+    """Save the package beside `path` and move it there; one folder cannot replace another in a single step."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=SCRATCH) as scratch:
         model.save(str(Path(scratch) / path.name))
         if path.exists():

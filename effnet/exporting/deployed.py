@@ -1,4 +1,4 @@
-"""The graph that is deployed, as a torch module: normalisation, network without norms, probabilities."""
+"""The deployed graph as a torch module: normalisation, network with BatchNorm folded in, probabilities."""
 
 from collections.abc import Mapping
 
@@ -15,9 +15,9 @@ from effnet.runtime.config import ModelConfig
 
 
 class Deployed(nn.Module):
-    """Images in, probabilities out, or features where there is no classifier.
+    """Map images to probabilities, or to features if there is no classifier.
 
-    Its convolutions hold the norms, and the first one the spread of the pixels.
+    BatchNorm is folded into its convolutions, and the pixels' standard deviation into the first one.
 
     The names within `network` are those of `named_layers`.
     """
@@ -32,7 +32,7 @@ class Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map uint8 [batch, side, side, channels] to probabilities [batch, classes], or features."""
-        # ExecuTorch's XNNPACK moves the axes of floats itself, and none of bytes.
+        # ExecuTorch's XNNPACK permutes the axes of floats itself, but not of bytes.
         return self.from_pixels(image.to(torch.float32).permute(0, 3, 1, 2))
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
@@ -67,9 +67,9 @@ class PaddedConv2d(nn.Conv2d):
 
 
 def _settle(network: Network, resolution: int) -> None:
-    """Replace the paddings that are computed from a map's side, which not every converter follows, by their values.
+    """Replace paddings computed from a feature map's side, which not every converter supports, with their values.
 
-    Where both ends are padded alike the convolution does it itself, which runs faster than a step of its own.
+    If both ends are padded equally, the convolution pads by itself, which is faster than a separate operation.
     """
     sides = {INPUT: resolution}
     for name, layer in named_layers(network.spec):
@@ -91,7 +91,7 @@ def _settle(network: Network, resolution: int) -> None:
 
 @torch.no_grad()
 def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
-    """Write folded weights into `network`, whose norms become the identity."""
+    """Write folded weights into `network`; its BatchNorm layers become the identity."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             network.set_submodule(name, nn.Identity())

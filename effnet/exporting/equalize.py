@@ -1,4 +1,4 @@
-"""Weights of the same function whose channels are alike in size, so that one scale of 8 bits suits them all.
+"""Cross-layer equalization: the same function with channels of similar size, so that one int8 scale suits them all.
 
 Source: M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section 4.1.
 """
@@ -12,20 +12,20 @@ from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.exporting.weights import Arrays
 
-# No channel is scaled by more, or what is nearly 0 would become all that counts.
+# The largest factor for a channel: a larger one would make a channel near 0 dominate.
 _LIMIT = 64.0
 
 
 def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int = 3) -> Arrays:
-    """Return folded weights of the same function in which each channel between two convolutions is equally large.
+    """Return folded weights of the same function with equally large channels between each two convolutions.
 
-    Where only a ReLU lies between two convolutions (and squeeze-and-excitation, which a channel's size passes through),
-    a channel may leave the first smaller by a factor that the second makes up for. Raises SpecError for any other
-    activation: ReLU6 clips at a number and SiLU is no multiple of itself, so no factor passes through them.
+    If only a ReLU lies between two convolutions (and squeeze-and-excitation, which preserves a channel's scale), the
+    first may scale a channel down by a factor that the second undoes. Raises SpecError for any other activation: ReLU6
+    clips at a constant and SiLU is not scale-equivariant, so no factor passes through them.
     """
     if spec.activation != "relu":
         raise SpecError(
-            f"equalization needs the activation relu, through which factors pass; {spec.name} has {spec.activation}"
+            f"equalization needs the activation relu, which is scale-equivariant; {spec.name} has {spec.activation}"
         )
     found = {name: np.asarray(array, np.float64) for name, array in weights.items()}
     layers = dict(named_layers(spec))
@@ -37,7 +37,7 @@ def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int =
 
 
 def _pairs(layers: Mapping[str, Layer]) -> list[tuple[str, list[str]]]:
-    """Return each convolution whose output reaches, through ReLUs, other convolutions only, and those."""
+    """Return each convolution whose output reaches only other convolutions, through ReLUs, and those convolutions."""
     readers: dict[str, list[str]] = {}
     for name, layer in layers.items():
         for source in layer.inputs:
@@ -52,7 +52,7 @@ def _pairs(layers: Mapping[str, Layer]) -> list[tuple[str, list[str]]]:
 
 
 def _ends(name: str, layers: Mapping[str, Layer], readers: Mapping[str, list[str]]) -> list[str]:
-    """Return the convolutions and linear layers that read a layer's output, or none where something else does too."""
+    """Return the convolutions and linear layers that read a layer's output; none if another operation reads it too."""
     found: list[str] = []
     for reader in readers.get(name, ()):
         layer = layers[reader]
@@ -71,7 +71,7 @@ def _ends(name: str, layers: Mapping[str, Layer], readers: Mapping[str, list[str
 
 
 def _balance_(weights: Arrays, first: str, readers: list[str], layers: Mapping[str, Layer]) -> None:
-    """Divide each output channel of `first` by a factor and multiplies what reads it, in place."""
+    """Divide each output channel of `first` by a factor and multiply its readers' weights by it, in place."""
     mine = np.abs(weights[f"{first}.weight"]).reshape(layers[first].out_channels, -1).max(1)
     theirs = np.max([_reading(weights[f"{name}.weight"], layers[name]) for name in readers], axis=0)
     usable = (mine > 0) & (theirs > 0)
@@ -87,7 +87,7 @@ def _balance_(weights: Arrays, first: str, readers: list[str], layers: Mapping[s
 
 
 def _reading(weight: np.ndarray, layer: Layer) -> np.ndarray:
-    """Return the largest weight that each input channel is multiplied by; depthwise, an output channel has one."""
+    """Return the largest weight applied to each input channel; in a depthwise layer, to each channel."""
     rows = np.abs(weight) if layer.groups > 1 else np.abs(weight).swapaxes(0, 1)
     return rows.reshape(len(rows), -1).max(1)
 

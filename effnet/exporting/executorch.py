@@ -1,4 +1,4 @@
-"""A bundle's weights become ExecuTorch's .pte, whose operators XNNPACK runs."""
+"""Export a bundle to ExecuTorch's .pte, with operators for XNNPACK."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +28,8 @@ def write(
     """Write model.pte or model.int8.pte into `folder`, whole or not at all.
 
     Its method `forward` maps one image, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
-    `class_names` and `preprocess` return JSON, `network` and, where there is one, `threshold` texts.
-    Raises MissingExtraError where ExecuTorch is not installed, InputError for a way of rounding that it lacks.
+    `class_names` and `preprocess` return JSON, `network` and `threshold` (if there is one) text. Raises
+    MissingExtraError if ExecuTorch is not installed, InputError for a quantization setting that it does not support.
     """
     module = deployed_module(config, state)
     side, channels = config.preprocess.resolution, config.preprocess.channels
@@ -63,7 +63,7 @@ def _lower(program: torch.export.ExportedProgram, methods: Mapping[str, str]) ->
     from executorch.exir import to_edge_transform_and_lower
 
     class PadConfig(ConstantPadConfig):
-        """Leaves padding to XNNPACK in 8 bits too, which it can and the default does not ask for."""
+        """Delegate padding to XNNPACK in int8 too, which it supports but the default configuration does not request."""
 
         def supported_precision_types(self) -> list[ConfigPrecisionType]:
             return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]

@@ -1,4 +1,4 @@
-"""The features of a frozen backbone, computed once in ONNX Runtime and kept on disk by what is in the images."""
+"""Features of a frozen backbone, computed once in ONNX Runtime and cached on disk by the images' content."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,17 +24,17 @@ from effnet.runtime.pipeline import Progress, run_images
 from effnet.runtime.session import FEATURES, IMAGE, open_session
 
 CACHE_LIMIT_BYTES = 10**9
-# To be raised where images come to be decoded, resized or viewed in another way.
+# Raise this when the decoding, resizing or augmentation of images changes.
 _FORMAT = 3
-# So many images are computed between two writes: an interrupted run goes on from the last.
+# Images per write to the cache: an interrupted run resumes after the last write.
 _SAVED_TOGETHER = 4096
-# Views for a head are mild: it can only weigh what the frozen backbone sees, not learn to see it.
+# Augmentation for a linear probe is mild: it can only weight the frozen features, not learn new ones.
 _MIN_AREA = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """A backbone as an ONNX file, from images to features [channels]; `key` tells its function from all others."""
+    """A backbone as an ONNX file, from images to features [channels]; `key` identifies its function."""
 
     path: Path
     preprocess: Preprocess
@@ -45,7 +45,7 @@ class Extractor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Features [images, channels] of the images at `indices` of a split; those that cannot be read are absent."""
+    """Features [images, channels] of the images at `indices` of a split; unreadable images are absent."""
 
     values: np.ndarray
     indices: np.ndarray
@@ -55,9 +55,9 @@ class Features:
 def make_extractor(
     spec: ArchSpec, state: Arrays, preprocess: Preprocess, path: Path, *, mirror: bool = True
 ) -> Extractor:
-    """Write the backbone of `spec`, its classifier cut off, to `path`; `state` is keyed by effnet's names.
+    """Write the backbone of `spec`, without its classifier, to `path`; `state` is keyed by effnet's names.
 
-    `mirror` says that a mirrored image keeps its class, so that views may be mirrored.
+    `mirror` says that a mirrored image keeps its class, so that random views may be mirrored.
     """
     headless = replace(spec, num_classes=0)
     model = to_onnx(
@@ -69,7 +69,7 @@ def make_extractor(
     )
     write_onnx(model, path, durable=False)
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
-    # Decoding, resizing and arithmetic are theirs.
+    # Decoding, resizing and arithmetic depend on these packages.
     versions = [metadata.version(name) for name in ("pillow", "onnxruntime")]
     digest.update(repr((_FORMAT, versions, preprocess.to_dict(), mirror, _MIN_AREA)).encode())
     return Extractor(
@@ -86,11 +86,11 @@ def extract(
     limit_bytes: int = CACHE_LIMIT_BYTES,
     progress: Progress | None = None,
 ) -> Features:
-    """Return the features of every image of `split` that can be read.
+    """Return the features of every readable image of `split`.
 
-    View 0 is the image as evaluation sees it; each further number is another random view, the same for the same
-    image. What is computed is kept in `folder` (effnet's cache folder by default), up to `limit_bytes`. Raises
-    DataError where no image can be read, WeightsError where a feature is not finite.
+    View 0 is the image as preprocessed for evaluation; every other number is a random view, the same for the same
+    image. Results are cached in `folder` (effnet's cache folder by default), up to `limit_bytes`. Raises DataError if
+    no image can be read, WeightsError if a feature is not finite.
     """
     keys = _keys(extractor, split, view)
     store = open_store((folder or cache_folder()) / "features.sqlite")
@@ -111,14 +111,14 @@ def extract(
 
 
 def _keys(extractor: Extractor, split: Split, view: int) -> list[bytes | None]:
-    """Return for each image a key that changes with content, view and backbone; None where it is unreadable."""
+    """Return for each image a key of its content, view and backbone; None if it is unreadable."""
 
     def key(index: int) -> bytes | None:
         source = split.sources[index]
         digest = hashlib.blake2b(extractor.key + view.to_bytes(4, "little"), digest_size=16)
         try:
             if isinstance(source, str):
-                if not Path(source).is_file():  # opening a named pipe would wait for ever
+                if not Path(source).is_file():  # opening a named pipe would block
                     return None
                 digest.update(Path(source).read_bytes())
             elif isinstance(source, np.ndarray):
@@ -142,7 +142,7 @@ def _compute(
     view: int,
     progress: Progress | None,
 ) -> Iterator[dict[bytes, np.ndarray]]:
-    """Yield the features of the images whose key is not yet known, a few thousand at a time."""
+    """Yield the features of the images whose keys are not cached, a few thousand at a time."""
     todo: dict[int, bytes] = {}
     seen = set(known)
     for index, key in enumerate(keys):
@@ -161,7 +161,7 @@ def _compute(
             progress=lambda done, _, start=start: progress(start + done, len(indices)) if progress else None,
         )
         if not np.isfinite(rows).all():
-            raise WeightsError("the backbone must give finite features, but some are not: its weights are damaged")
+            raise WeightsError("the backbone must output finite features, but some are not: its weights are damaged")
         yield {todo[index]: row for index, row in zip(found, rows, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""The images that exports are made, checked and scored with."""
+"""The images that calibrate, check and score exports."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from effnet.runtime.predictor import Predictor
 from effnet.weights.labels import choose_images, numbered, read_as_fitted
 
 CHECKED = 64
-# Ranges of int8 need no more images: NNCF and ONNX Runtime take 100 to 300.
+# Calibration of int8 needs no more images: NNCF and ONNX Runtime take 100 to 300.
 CALIBRATED = 256
 
 Progress = Callable[[int, int], None]
@@ -24,11 +24,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Images:
-    """`check` is uint8 [images, R, R, C], random where `random`; `calibration` likewise, None where there is none.
+    """`check` is uint8 [images, R, R, C], random if `random`; `calibration` has the same form, or is None.
 
-    `scored` are the labelled images to score exports on and `part` which they are; `unscored` says why there are none
-    though there are data. `judged` decides whether fewer bits keep the accuracy: the validation split, as in fit and
-    quantize, or what is scored if there is none.
+    `scored` are the labelled images to score exports on and `part` is the name of their split; `unscored` says why
+    there are none although there are data. `judged` decides whether a reduced-precision export is accepted: the
+    validation split, as in fit and quantize, or `scored` without one.
     """
 
     check: np.ndarray
@@ -48,20 +48,18 @@ def gather(
     calibrated: int = 0,
     seed: int = 0,
 ) -> Images:
-    """Return the images of `data` for the bundle `folder`: `calibrated` ones, those to score, and some to check.
+    """Return the images of `data` for the bundle `folder`: `calibrated` to calibrate, some to check, and all to score.
 
-    Data that the bundle was fitted on are split as they were then, so that none of the test images was trained on. Of
-    other data all are scored or, where some must calibrate, those of a test split. Which training images calibrate
-    depends on `seed` and the labels alone. Without data random images are for checking.
-    Raises DataError where no image can be read or where those that calibrate are all of one class, InputError where
-    images must calibrate and there are no data.
+    Data that the bundle was fitted on are split as they were then, so that no test image was trained on. Of other data
+    all are scored or, if some are needed for calibration, those of a test split. The choice of calibration images
+    depends only on `seed` and the labels. Without data, the check uses random images. Raises DataError if no image can
+    be read or the calibration images are all of one class, InputError if calibration is needed and there are no data.
     """
     preprocess = config.preprocess
     if data is None:
         if calibrated:
             raise InputError(
-                "int8 finds the ranges of its numbers on training images; give those that the bundle was trained on: "
-                "--data DATA"
+                "int8 is calibrated on training images; give the data that the bundle was trained on: --data DATA"
             )
         shape = (CHECKED, preprocess.resolution, preprocess.resolution, preprocess.channels)
         return Images(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
@@ -82,13 +80,13 @@ def gather(
     try:
         chosen = choose_images(data, folder=folder, config=config)
     except DataError as error:
-        # Images of other things cannot be scored, but they can show whether two runtimes agree.
+        # Images of other classes cannot be scored, but they can show whether two runtimes agree.
         sources = [source for part in list_source(data).parts.values() for source in part.sources]
         unlabelled = Split(sources=sources, labels=np.zeros(len(sources), np.int64))
         return Images(check=_check(unlabelled, preprocess), random=False, unscored=str(error))
     try:
         judged = choose_images(data, folder=folder, config=config, part="val").split
-    except DataError:  # data that the bundle was not fitted on, and that are not split
+    except DataError:  # unsplit data that the bundle was not fitted on
         judged = chosen.split
     return Images(
         check=_check(chosen.split, preprocess), random=False, scored=chosen.split, part=chosen.part, judged=judged
@@ -102,11 +100,11 @@ def _check(split: Split, preprocess: Preprocess) -> np.ndarray:
 def calibration_images(
     train: Split, preprocess: Preprocess, *, class_names: Sequence[str], count: int = CALIBRATED, seed: int = 0
 ) -> np.ndarray:
-    """Return `count` readable training images, uint8 [images, R, R, C], as preprocessing makes them.
+    """Return `count` readable training images, preprocessed: uint8 [images, R, R, C].
 
-    Every class gives as many as any other, as far as it has them; which, depends on `seed` and the labels alone. Raises
-    DataError where no image can be read or, of more classes, all are of one: ranges found on them would not suit the
-    others.
+    Every class gives the same number of images, as far as it has them; the choice depends only on `seed` and the
+    labels. Raises DataError if no image can be read or, with several classes, all images are of one: their ranges would
+    not suit the others.
     """
     rng, labels = np.random.default_rng(seed), train.labels
     shuffled = [rng.permutation(np.flatnonzero(labels == number)) for number in np.unique(labels)]
@@ -115,16 +113,16 @@ def calibration_images(
     images, kept = _load(train, order, preprocess, most=count)
     drawn = set(labels[kept].tolist())
     if len(drawn) < 2 <= len(class_names):
-        remedy = "ask for more images (--images)" if count == 1 else "give the data that the network was trained on"
+        remedy = "raise --images" if count == 1 else "give the data that the network was trained on"
         raise DataError(
-            f"images of at least two classes must calibrate int8; the {len(images)} that were drawn are all of "
+            f"int8 must be calibrated on images of at least two classes; the {len(images)} drawn are all of "
             f"{class_names[drawn.pop()]!r}: {remedy}"
         )
     return images
 
 
 def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int) -> tuple[np.ndarray, list[int]]:
-    """Return the first `most` readable images in this order as the model takes them, and their indices."""
+    """Return the first `most` readable images in this order, preprocessed, and their indices."""
     images: list[np.ndarray] = []
     kept: list[int] = []
     for index in map(int, order):
@@ -141,6 +139,6 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
 
 
 def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None = None) -> tuple[float, int]:
-    """Return the share of the readable images of `split` that the export names right, and how many those are."""
+    """Return the export's accuracy on the readable images of `split`, and the number of those images."""
     rows, indices = predict_split(predictor, split, progress=progress)
     return float((rows.argmax(1) == split.labels[indices]).mean()), len(indices)

@@ -1,4 +1,4 @@
-"""The verb import: a checkpoint of one's own, whatever trained it, becomes a bundle with its own classifier."""
+"""The verb import: turn any checkpoint into a bundle, with its own classifier."""
 
 import os
 import tempfile
@@ -31,7 +31,7 @@ from effnet.weights.own_classes import ClassOrder, read_classes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """A bundle that was made of a checkpoint: its folder, what it is, and sentences on what was found and taken."""
+    """A bundle made from a checkpoint: its folder, its config, and notes on what was detected and assumed."""
 
     folder: Path
     config: ModelConfig
@@ -48,20 +48,20 @@ def import_checkpoint(
     preprocess: dict[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> Imported:
-    """Make a bundle of the checkpoint `path` in the new folder `out`, its classifier kept.
+    """Make a bundle from the checkpoint `path` in the new folder `out`, keeping its classifier.
 
-    The network is found by names and shapes, below whatever prefix; `model` names it, or published weights of it, where
-    they do not tell its padding. `classes` and `class_order` are as in effnet.weights.own_classes.read_classes.
+    The network is identified by names and shapes, under any prefix; `model` names it, or published weights of it, if
+    they do not determine its padding. `classes` and `class_order` are as in effnet.weights.own_classes.read_classes.
     `head` names a linear layer on the pooled features that is the classifier, if its name is not the network's own.
-    `preprocess` are fields of Preprocess that differ from how images are prepared for the published weights of the same
-    network and naming scheme; the notes say what was taken. `out` is effnet-NAME by default.
+    `preprocess` holds the fields of Preprocess that differ from those of the published weights of the same network and
+    naming scheme; the notes say what was assumed. `out` is effnet-NAME by default.
 
-    The bundle bears the name and the accuracy of published weights only if the file is proven to be theirs. Raises
+    The bundle has the name and accuracy of published weights only if a hash proves that the file is theirs. Raises
     WeightsError if the file cannot be read or matched with a network, InputError if the classes do not fit.
     """
     source = Path(path)
     if is_bundle(source):
-        raise InputError(f"{source} must be a checkpoint; it is a bundle already")
+        raise InputError(f"{source} must be a checkpoint; it is already a bundle")
     if not (source.exists() or source.with_name(f"{source.name}.index").exists()):
         raise InputError(f"CHECKPOINT must be a file of weights; there is no {printable(source)}")
     changes = _checked(preprocess or {})
@@ -85,7 +85,7 @@ def import_checkpoint(
 
 
 def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that are given, refused before a file is read where no Preprocess can have them."""
+    """Return the fields that are set; raise before a file is read if no Preprocess can have them."""
     given = {key: value for key, value in preprocess.items() if value is not None}
     if given.get("mode") == "pad":
         given = {"crop": 1.0} | given
@@ -97,7 +97,7 @@ def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
 def _read(
     path: Path, *, model: str | None, head: str | None, changes: dict[str, Any]
 ) -> tuple[NetworkFile, Preprocess, PublishedWeights | None, tuple[str, ...]]:
-    """Return the network, how its images are prepared, the published weights that these are, if any, and notes."""
+    """Return the network, its preprocessing, the published weights that it equals, if any, and notes."""
     asked = named_or_none(model)
     described = None if model else read_hub_config(path)
     network = described.network if described else model
@@ -106,7 +106,7 @@ def _read(
         raise no_classifier(found.located, where=str(path))
     entry = published_file(weights_in(path), found.spec)
     if described is not None:
-        prepared, told = described.preprocess, "the config.json beside it"
+        prepared, told = described.preprocess, "the config.json next to it"
     elif entry is not None and model is None:
         prepared, told = preprocess_of(entry), f"{entry.id}, whose published hash the file has"
     else:
@@ -115,11 +115,11 @@ def _read(
     prepared = Preprocess.from_dict(prepared.to_dict() | changes)
     if prepared.channels != found.spec.in_channels:
         raise InputError(
-            f"mean and std must have a value for each of the {found.spec.in_channels} channels that the network takes; "
+            f"mean and std must have a value for each of the network's {found.spec.in_channels} channels; "
             f"got {prepared.channels}"
         )
-    but = f", but for {', '.join(changes)}" if changes else ""
-    return found, prepared, entry, (f"images are prepared as for {told}{but}",)
+    but = f", except {', '.join(changes)}" if changes else ""
+    return found, prepared, entry, (f"preprocessing is that of {told}{but}",)
 
 
 def _config(

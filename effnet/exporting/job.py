@@ -1,4 +1,4 @@
-"""The verb export: a bundle's weights become files for runtimes, each proven before it takes its place."""
+"""The verb export: write a bundle's model in the formats of several runtimes, each verified before it is kept."""
 
 import os
 import shutil
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One format of a bundle, written.
+    """One exported format of a bundle.
 
-    `check` is against the eager network, on random images where `random`; None where the runtime does not run here.
-    `accuracy` is that on the `scored` images, which are those of `part`, in the runtime itself; None without data.
-    `unscored` says why there is none though data were given. `judged` is what fewer bits cost on labelled images; None
-    for 32 bits, and where there are no such images.
+    `check` compares it with the eager network, on random images if `random`; None if the runtime cannot run here.
+    `accuracy` is measured in the runtime itself on the `scored` images of the split `part`; None without data.
+    `unscored` says why there is none although data were given. `judged` is the accuracy drop from quantization on
+    labelled images; None for fp32, and without such images.
     """
 
     format: Format
@@ -96,16 +96,16 @@ def export(
     images: int = CALIBRATED,
     max_drop: float = MAX_DROP,
 ) -> "ExportCheck | FeaturesCheck | dict[str, Exported] | None":
-    """Write formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each proven.
+    """Write formats (effnet.runtime.formats) of the bundle `folder` into it or into `out`, each verified.
 
     Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
-    run); for a list of names, an Exported each. With `features` the files give embeddings in place of probabilities,
-    for Predictor.embed: features.onnx and its like, checked against the module's features and not scored. Checks run on
-    test images of `data`, or on random ones; with data the test split is scored too, and `images` images of the
-    training split calibrate int8. A file of fewer than 32 bits that loses more than the share `max_drop` of the
-    accuracy on the validation split (the test split without one) is refused by a BudgetError; without data nothing
-    judges it. Raises the first EffnetError once all formats have had their turn; a format that fails leaves its old
-    file as it was.
+    run); for a list of names, one Exported per name. With `features` the files output embeddings instead of
+    probabilities, for Predictor.embed: features.onnx and similar, checked against the module's features and not scored.
+    Checks run on test images of `data`, or on random images; with data the test split is scored too, and `images`
+    images of the training split calibrate int8. A reduced-precision file that loses more than the share `max_drop` of
+    the accuracy on the validation split (the test split without one) is rejected with BudgetError; without data its
+    accuracy is not checked. Raises the first EffnetError after all formats have been tried; a format that fails leaves
+    its old file unchanged.
     """
     names = [to] if isinstance(to, str) else list(to)
     found: dict[str, Exported] = {}
@@ -141,16 +141,16 @@ def export_each(
     max_drop: float = MAX_DROP,
     progress: Said | None = None,
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
-    """Yield each format as soon as it lies in its place, or the error for which it does not.
+    """Yield each format as soon as it is in place, or the error that prevented it.
 
-    `progress` hears what is done with which images of how many. Raises EffnetError at once for what no format could
-    be made with: no bundle, unknown names, data that cannot be read, a folder that cannot be written to.
+    `progress` is called with the operation, the images done and their total. Raises EffnetError at once for errors that
+    affect every format: no bundle, unknown names, unreadable data, a folder that cannot be written to.
     """
     targets = [(features_format if features else find_format)(name) for name in dict.fromkeys(names)]
     if not targets:
         raise InputError("export takes at least one format; got none")
     if images < 1:
-        raise InputError(f"at least 1 image must calibrate int8; got {images}")
+        raise InputError(f"images must be at least 1, to calibrate int8; got {images}")
     check_max_drop(max_drop)
     for target in targets:
         if can_run(target.runtime) and (error := missing(target.runtime)):
@@ -200,13 +200,13 @@ def _export_all(
 
 @contextmanager
 def _plain_errors(place: Path) -> Iterator[None]:
-    """Say in one line that a disk is full or a folder may not be written to."""
+    """Turn a full disk or a read-only folder into a one-line InputError."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            f"exports must be written to {place}, which failed: {reason}; what lay there is as it was. Make room "
+            f"exports could not be written to {place}: {reason}; the files there are unchanged. Free some space "
             "there, or name another --out"
         ) from error
 
@@ -225,7 +225,7 @@ def _export_one(
     calibration = judging.calibration if target.precision == "int8" else None
     if progress:
         progress(f"writing {target.name}", 0, 0)
-    # Within the folder, so that the files move in whole once they are proven; until then the old ones stay.
+    # Within the folder, so that finished files can be renamed into place once they are verified.
     with tempfile.TemporaryDirectory(dir=place, prefix=SCRATCH) as name:
         scratch = Path(name)
         write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
@@ -275,13 +275,13 @@ def _settings(quantization: Quantization, images: int) -> dict[str, object]:
 
 
 def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequence[Format]) -> None:
-    """Make a folder other than the bundle's one that can predict: it gets a config of its own."""
+    """Give a folder other than the bundle's its own config, so that it can predict."""
     if place.resolve() == folder.resolve():
         return
     if (place / CONFIG).exists():
         found = read_config(place)
         if replace(found, deployed=config.deployed, versions={}) != replace(config, versions={}):
-            raise InputError(f"{place} must be new or hold exports of this bundle; it is another: name another --out")
+            raise InputError(f"{place} must be new or hold exports of this bundle; it is another's: name another --out")
         return
     place.mkdir(parents=True, exist_ok=True)
     if (folder / SPLIT).is_file():
@@ -291,10 +291,10 @@ def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequ
 
 
 def _move_in(scratch: Path, place: Path, target: Format) -> None:
-    """Move the files of a format to their place, or leaves the old ones there where one cannot be moved.
+    """Move the files of a format to their place, or leave the old ones if one cannot be moved.
 
-    The config that names them comes last. Until then it names none, so that a process that is killed in between leaves
-    no digest of another file. All that needs room on the disk is written before anything is moved.
+    The config that holds their digests comes last. Until then it holds none, so that a process killed in between leaves
+    no digest of another file. Everything that needs disk space is written before anything is moved.
     """
     names = (*target.others, target.file)
     aside = scratch / "old"
@@ -305,7 +305,7 @@ def _move_in(scratch: Path, place: Path, target: Format) -> None:
         _config_with(place, scratch / str(n), d) for n, d in enumerate((others, others | files, None))
     )
     moved: list[str] = []
-    with held_interrupts() as interrupt:  # cut short, neither the old files nor the new ones would be there
+    with held_interrupts() as interrupt:  # an interrupt here could leave neither the old nor the new files
         try:
             os.replace(without, place / CONFIG)
             for name in names:
@@ -327,7 +327,7 @@ def _move_in(scratch: Path, place: Path, target: Format) -> None:
 
 
 def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None) -> Path:
-    """Return a copy of the config of `place`, in `scratch`, with other digests; with None it is as it was."""
+    """Return a copy of the config of `place`, in `scratch`, with `digests`; with None, unchanged."""
     scratch.mkdir()
     copy = Path(shutil.copyfile(place / CONFIG, scratch / CONFIG))
     if digests is not None:

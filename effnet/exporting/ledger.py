@@ -1,4 +1,4 @@
-"""exports.json of a bundle: what is known of each of its exports, and of which files it is known."""
+"""exports.json of a bundle: the recorded measurements of each export, with the digest of its files."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from effnet.system.files import open_regular, read_json
 
 LEDGER = "exports.json"
 _FORMAT = 1
-# What a runtime's files and answers depend on.
+# The packages that a runtime's files and predictions depend on.
 _PACKAGES: dict[Runtime, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
@@ -27,14 +27,14 @@ _PACKAGES: dict[Runtime, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is known of one export.
+    """The record of one export.
 
-    `digest` is that of its files when it was proven. `max_difference` (of a probability) and `agreement` (share of
-    equal top classes) are against the eager network on `checked` images, random ones where `random` says so; None
-    where the runtime does not run here. `accuracy` is that on the `scored` images of the test split. `drop` is
-    the share of accuracy that fewer bits lost against 32 on the `judged` labelled images, below 0 for a gain; None
-    where nothing judged. `calibration` says how int8 found its ranges. Of embeddings `relative_error` is the largest
-    length of a difference, as a share of the eager embedding's, and `cosine` the least cosine; None of the others.
+    `digest` is that of its files when it was verified. `max_difference` (of a probability) and `agreement` (share of
+    equal top classes) compare it with the eager network on `checked` images, random ones if `random`; None if the
+    runtime cannot run here. `accuracy` is measured on the `scored` images of the test split. `drop` is the accuracy
+    drop from fp32 on the `judged` labelled images, as a share, below 0 for a gain; None if it was not measured.
+    `calibration` holds the int8 settings. For embeddings, `relative_error` is the largest length of a difference, as a
+    share of the eager embedding's, and `cosine` the least cosine; None for other exports.
     """
 
     digest: str
@@ -54,10 +54,10 @@ class Entry:
 
 
 def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
-    """Return, by format, what is known of the exports that lie in the bundle `folder` as they were proven.
+    """Return the records of the exports in the bundle `folder`, by format.
 
-    Nothing is known of an export whose files have changed since or are gone, nor where exports.json is absent or
-    damaged: `effnet export` finds it anew.
+    An export whose files have changed or are gone has no record, and no export has one if exports.json is absent or
+    damaged: `effnet export` measures it again.
     """
     try:
         data = read_json(Path(folder) / LEDGER)
@@ -70,7 +70,7 @@ def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
 
 
 def _is_usable(entry: Entry) -> bool:
-    """Return whether the numbers of an entry, which anyone may have written, are what they say."""
+    """Return whether the numbers of an entry, which may have been edited by hand, are valid."""
     counts = (entry.size_bytes, entry.checked, entry.scored)
     shares = (entry.accuracy, entry.agreement, entry.max_difference, entry.relative_error, entry.cosine)
     return all(type(count) is int and count >= 0 for count in counts) and all(
@@ -79,14 +79,14 @@ def _is_usable(entry: Entry) -> bool:
 
 
 def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:
-    """Write what is known of the format `name` into exports.json, whole or not at all."""
+    """Write the record of the format `name` into exports.json, whole or not at all."""
     entries = {**read_ledger(folder), name: entry}
     data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in EXPORTS if key in entries}}
     write_text(Path(folder) / LEDGER, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
-    """Return a digest of the files of a format in `folder`, None where one is missing or cannot be read."""
+    """Return a digest of the files of a format in `folder`, None if one is missing or cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         for name in (target.file, *target.others):
@@ -101,7 +101,7 @@ def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
 
 
 def versions_for(runtime: Runtime) -> dict[str, str]:
-    """Return the versions of effnet and of the packages that stand behind a runtime's exports, where installed."""
+    """Return the versions of effnet and of the installed packages that a runtime's exports depend on."""
     found = {}
     for package in ("effnet", *_PACKAGES[runtime]):
         try:

@@ -1,4 +1,4 @@
-"""A bundle's weights become model.tflite and model.int8.tflite."""
+"""Export a bundle to LiteRT's model.tflite and model.int8.tflite."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,11 +28,11 @@ def to_tflite(
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Return the TFLite file of `spec` with folded `weights` (from fold_norms or random_weights), in 32 bits.
+    """Return the fp32 TFLite file of `spec` with folded `weights` (from fold_norms or random_weights).
 
-    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is free, the image's side is fixed to
-    `resolution`. The file holds `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises
-    SpecError where mean does not match the spec's channels, MissingExtraError without ai-edge-litert.
+    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
+    `resolution`. The file holds `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises SpecError
+    if mean does not match the spec's channels, MissingExtraError without ai-edge-litert.
     """
     model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution)
     return finish(model, name=spec.name, class_names=class_names, details=metadata or {})
@@ -49,8 +49,8 @@ def write(
 ) -> None:
     """Write the format `target` of a state dict as arrays into `folder`, whole or not at all.
 
-    `images`, uint8 [images, R, R, C], and `quantization` are for int8 alone. Raises InputError for a way of
-    quantizing that LiteRT has no means of.
+    `images`, uint8 [images, R, R, C], and `quantization` are for int8 only. Raises InputError for a quantization
+    setting that LiteRT does not support.
     """
     preprocess = config.preprocess
     common = {

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, in its format's own metadata."""
+"""The metadata of an exported file, stored as its format does."""
 
 import json
 
@@ -6,9 +6,9 @@ from effnet.runtime.config import ModelConfig
 
 
 def model_metadata(config: ModelConfig) -> dict[str, str]:
-    """Return class names, preprocessing, the network's name and, where there is one, the threshold, as texts.
+    """Return class names, preprocessing, the network's name and the threshold, if there is one, as text.
 
-    Of a network without a classifier, whose file gives features, the class names are an empty list.
+    For a network without a classifier, whose file outputs features, the class names are an empty list.
     """
     threshold = {} if config.threshold is None else {"threshold": repr(config.threshold)}
     return {

@@ -1,4 +1,4 @@
-"""A new bundle of weights that are trained already: written beside its folder, proven, and only then put in place."""
+"""A new bundle of trained weights: written next to its folder, verified, and only then moved into place."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ _IMAGES = 4
 
 @contextmanager
 def new_bundle(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder whose files become those of `folder` if nothing goes wrong; otherwise nothing is left.
+    """Yield an empty folder whose files move to `folder` on success; on an error nothing is left.
 
     Raises InputError if `folder` is in use.
     """
@@ -31,7 +31,7 @@ def new_bundle(folder: Path) -> Iterator[Path]:
         beside = whole.with_name(f".{whole.name}.part")
         shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
         try:
-            beside.mkdir(parents=True)  # before a download: a folder that cannot be written to must not cost one
+            beside.mkdir(parents=True)  # fails before the download if it cannot be written to
             yield beside
             _move(beside, whole)
         finally:
@@ -41,11 +41,11 @@ def new_bundle(folder: Path) -> Iterator[Path]:
 def write_bundle(
     folder: Path, config: ModelConfig, state: dict[str, np.ndarray], *, card: Callable[[ModelConfig], str]
 ) -> None:
-    """Write a whole bundle: model.onnx, if there is a classifier, gives what the module gives. Its origin is dated.
+    """Write a whole bundle; model.onnx, if there is a classifier, is checked against the module.
 
-    Raises EffnetError if the two differ.
+    The config's origin records the hash of the weights. Raises EffnetError if the two differ.
     """
-    # Torch and ONNX load here, once the weights are there.
+    # Torch and ONNX load here, after the weights have been downloaded.
     from effnet.exporting.bundle import export_onnx
     from effnet.runtime.config import digests_of, write_config, write_digests, write_text
     from effnet.weights.bundle import save_bundle
@@ -63,7 +63,7 @@ def write_bundle(
 
 
 def _move(beside: Path, folder: Path) -> None:
-    """Give the finished bundle its place; in a folder that exists, config.json last: with it, it is a bundle."""
+    """Move the finished bundle into place; in an existing folder, config.json comes last: it makes it a bundle."""
     if not folder.is_dir():
         os.replace(beside, folder)
         return
@@ -74,7 +74,7 @@ def _move(beside: Path, folder: Path) -> None:
 
 
 def _check(folder: Path, config: ModelConfig) -> None:
-    """Raise EffnetError where model.onnx does not give the module's probabilities."""
+    """Raise EffnetError if model.onnx does not give the module's probabilities."""
     from effnet.exporting.verify import check_export
     from effnet.runtime.predictor import Predictor
     from effnet.weights.bundle import load_module

@@ -1,4 +1,4 @@
-"""A spec and its folded weights, written straight as an ONNX graph: milliseconds, no torch.
+"""Write a spec and its folded weights directly as an ONNX graph: milliseconds, no torch.
 
 The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
 `probabilities` [batch, classes] or, without a classifier, `features` [batch, channels]; normalisation is inside,
@@ -20,7 +20,7 @@ from effnet.system.files import written_whole
 if TYPE_CHECKING:
     import onnx
 
-# 17 has every operator used here and is read by runtimes from 2022 on.
+# 17 has every operator used here and is supported by runtimes since 2022.
 OPSET = 17
 IR_VERSION = 8
 
@@ -44,7 +44,7 @@ class Graph:
 
 
 Parameter = Callable[[Graph, str, np.ndarray], str]
-"""Stores an array under a name in a graph and returns the name of its 32-bit values there."""
+"""Store an array under a name in a graph and return the name of its fp32 values there."""
 
 
 def to_onnx(
@@ -59,9 +59,9 @@ def to_onnx(
 ) -> "onnx.ModelProto":
     """Return the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
 
-    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch is dynamic, the image's side is
-    fixed to `resolution`. `parameter` stores a weight or bias; by default as it is. Raises SpecError where mean does
-    not match the spec's channels.
+    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
+    `resolution`. `parameter` stores a weight or bias; by default as fp32. Raises SpecError if mean does not match the
+    spec's channels.
     """
     graph, side = start_graph(spec, mean, std, resolution)
     names = {INPUT: add_normalisation(graph, mean)}
@@ -81,7 +81,7 @@ def to_onnx(
 def start_graph(
     spec: ArchSpec, mean: Sequence[float], std: Sequence[float], resolution: int | None
 ) -> tuple[Graph, int]:
-    """Return an empty graph and the side of its images; raises SpecError where these do not match `spec`."""
+    """Return an empty graph and the side of its images; raise SpecError if these do not match `spec`."""
     try:
         import onnx
     except ImportError as error:
@@ -95,9 +95,9 @@ def start_graph(
 
 
 def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
-    """Centre the pixels; the division by the spread goes into the first convolution's weights.
+    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights.
 
-    The subtraction cannot follow it there: the zeros that pad an image stand for normalised pixels.
+    The subtraction cannot be folded too: the zeros that pad an image stand for normalised pixels.
     """
     centre = graph.constant("normalise.mean", 255.0 * np.asarray(mean, np.float32))
     x = graph.node("Cast", [IMAGE], "normalise.cast", to=1)
@@ -121,9 +121,10 @@ def add_layer(
     pads: Sequence[int] = (),
     output: str | None = None,
 ) -> str:
-    """Add a layer that reads `inputs` and writes `output` (by default `name`), and returns what it wrote.
+    """Add a layer that reads `inputs` and writes `output` (by default `name`); return the output's name.
 
-    `parameters` are weight and bias of a convolution or linear layer; `pads` (of pads_of) are what maps are padded by.
+    `parameters` are weight and bias of a convolution or linear layer; `pads` (of pads_of) is the padding of the feature
+    maps.
     """
     output = output or name
     window = {"kernel_shape": [layer.kernel_size] * 2, "strides": [layer.stride] * 2}
@@ -141,11 +142,11 @@ def add_layer(
             return graph.node("MaxPool", inputs, output, **window, pads=pads)
         case "mul" | "add":
             return graph.node(layer.op.capitalize(), inputs, output)
-    return inputs[0]  # a norm is folded into the convolution before it
+    return inputs[0]  # BatchNorm is folded into the convolution before it
 
 
 def map_sides(spec: ArchSpec, side: int) -> dict[str, int]:
-    """Return the side of every layer's output map for images of `side` pixels."""
+    """Return the side of every layer's output feature map for images of `side` pixels."""
     sides = {INPUT: side}
     for name, layer in named_layers(spec):
         sides[name] = 1 if layer.op == "global_pool" else output_side(sides[layer.inputs[0]], layer.stride)
@@ -177,7 +178,7 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
 
 
 def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[str, int]:
-    """Add what the network returns, a function of the last layer in `names`, and returns its name and width."""
+    """Add the network's output, a function of the last layer in `names`, and return its name and width."""
     if spec.num_classes:
         return graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1), spec.num_classes
     return graph.node("Flatten", [names["pool"]], FEATURES, axis=1), spec.feature_channels
@@ -214,6 +215,6 @@ def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
 
 
 def write_onnx(model: "onnx.ModelProto", path: Path, *, durable: bool = True) -> None:
-    """Write `model` to `path` whole or not at all; what is to be thrown away need not be `durable`."""
+    """Write `model` to `path` whole or not at all; a temporary file need not be `durable`."""
     with written_whole(path, durable=durable) as beside:
         beside.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,4 +1,4 @@
-"""A bundle's weights become OpenVINO's files, in 32, 16 or 8 bits."""
+"""Export a bundle to OpenVINO's files, in fp32, fp16, bf16 or int8."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
 from effnet.system.lock import SCRATCH
 
-# Where OpenVINO's own tools (Model API, OVMS) look for a model's classes.
+# The section in which OpenVINO's own tools (Model API, OVMS) look for a model's classes.
 _MODEL_INFO = "model_info"
 _SECTION = "effnet"
 
@@ -36,19 +36,19 @@ def write(
 ) -> None:
     """Write one of OpenVINO's formats into `folder`; see effnet.exporting.targets.write_export.
 
-    fp16 keeps the weights in 16 bits and computes in 32; bf16 does too, but lets the processor compute in bfloat16.
-    Raises SpecError where OpenVINO cannot convert the network, MissingExtraError without openvino or, for int8, nncf.
+    fp16 stores fp16 weights and computes in fp32; bf16 stores the same but lets the processor compute in bfloat16.
+    Raises SpecError if OpenVINO cannot convert the network, MissingExtraError without openvino or, for int8, nncf.
     """
     openvino = _import_openvino()
     try:
         model = to_openvino(config, state)
         if target.precision == "int8":
             model = quantize(model, images, quantization)
-            # On processors with AMX OpenVINO's int8 kernels crash where the batch is dynamic and maps are small
-            # (openvinotoolkit/openvino#37577); who wants another batch reshapes the model, as effnet's engine does.
+            # On processors with AMX OpenVINO's int8 kernels crash if the batch is dynamic and feature maps are small
+            # (openvinotoolkit/openvino#37577); for another batch size reshape the model, as effnet's engine does.
             model.reshape([1, *(dimension.get_length() for dimension in list(model.input(0).get_partial_shape())[1:])])
         describe_model(model, config, inference_precision="bf16" if target.precision == "bf16" else "f32")
-        # Beside each other and whole: the graph says where in the other file its weights begin.
+        # Both files are written together: the graph holds the offsets of its weights in the other file.
         with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
             path = Path(scratch) / target.file
             openvino.save_model(model, path, compress_to_fp16=target.precision in ("fp16", "bf16"))
@@ -61,10 +61,10 @@ def write(
 
 
 def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
-    """Return the openvino.Model of a state dict as arrays, in 32 bits.
+    """Return the fp32 openvino.Model of a state dict as arrays.
 
-    convert_model, not read_model: it joins what belongs together (a sigmoid and a product to Swish, a bias of one
-    constant), without which NNCF quantizes within an activation and finds no bias to correct.
+    convert_model, not read_model: it fuses operations (a sigmoid and a product to Swish, a bias to one constant);
+    without this NNCF quantizes within an activation and finds no bias to correct.
     """
     openvino = _import_openvino()
     with tempfile.TemporaryDirectory(prefix="effnet-openvino-") as scratch:
@@ -74,15 +74,15 @@ def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
 
 
 def quantize(model: Any, images: np.ndarray, quantization: Quantization) -> Any:
-    """Return the openvino.Model in 8 bits, its ranges found on `images`, uint8 [images, R, R, C].
+    """Return the int8 openvino.Model, calibrated on `images`, uint8 [images, R, R, C].
 
-    Weights are symmetric a channel, activations asymmetric where they have both signs (NNCF's preset MIXED): what
-    SiLU needs. "minmax" is NNCF's own estimate, the mean of the images' extremes; "percentile" the mean of their
-    quantiles. Raises InputError for "entropy", which NNCF lacks. Source: recipe and accuracies of
-    openvinotoolkit/nncf, tests/post_training/data/ptq_reference_data.yaml.
+    Weights are symmetric per channel, activations asymmetric if they have both signs (NNCF's preset MIXED), as SiLU
+    needs. "minmax" is NNCF's own estimate, the mean of the images' extremes; "percentile" the mean of their quantiles.
+    Raises InputError for "entropy", which NNCF lacks. Source: recipe and accuracies of openvinotoolkit/nncf,
+    tests/post_training/data/ptq_reference_data.yaml.
     """
     if quantization.method == "entropy":
-        raise InputError("OpenVINO's int8 finds ranges by minmax or percentile; entropy is not among NNCF's methods")
+        raise InputError("OpenVINO's int8 is calibrated by minmax or percentile; got entropy, which NNCF lacks")
     nncf = _import_nncf()
     sets = nncf.quantization.range_estimator.RangeEstimatorParametersSet
     advanced: dict[str, Any] = {"disable_bias_correction": quantization.bias_correction == "none"}
@@ -104,9 +104,9 @@ def quantize(model: Any, images: np.ndarray, quantization: Quantization) -> Any:
 
 
 def _halve_weights_(model: Any, kept: list[str]) -> None:
-    """Store in 16 bits the weights that NNCF left in 32 without being asked to, as it does in squeeze-and-excitation.
+    """Store in fp16 the weights that NNCF left in fp32 although they were not excluded, as in squeeze-and-excitation.
 
-    They are a third of B0's file otherwise; save_model's own compression leaves quantized models alone.
+    Otherwise they are a third of B0's file; save_model does not compress quantized models itself.
     """
     from openvino import opset13
 
@@ -123,7 +123,7 @@ def _halve_weights_(model: Any, kept: list[str]) -> None:
 def operations_of(model: Any, layers: tuple[str, ...]) -> list[str]:
     """Return the names of the operations that multiply the weights of `layers`.
 
-    OpenVINO splits a layer in two, of which the sum with the bias has the layer's name.
+    OpenVINO splits a layer in two operations; the addition of the bias has the layer's name.
     """
     names = {operation.get_friendly_name() for operation in model.get_ops()}
     found = {layer: next((n for n in (f"{layer}/WithoutBiases", layer) if n in names), None) for layer in layers}
@@ -133,10 +133,10 @@ def operations_of(model: Any, layers: tuple[str, ...]) -> list[str]:
 
 
 def describe_model(model: Any, config: ModelConfig, *, inference_precision: str) -> None:
-    """Write into the model's own metadata what its numbers mean.
+    """Write classes, preprocessing and inference precision into the model's own metadata.
 
-    `model_info` follows OpenVINO's Model API, whose labels are one text: spaces within a name become underscores.
-    The section `effnet` has the same keys as the ONNX file's metadata, and the precision to compute in.
+    `model_info` follows OpenVINO's Model API, whose labels are one string: spaces within a name become underscores. The
+    section `effnet` has the same keys as the ONNX file's metadata, and the precision to compute in.
     """
     if config.class_names:
         labels = " ".join("_".join(name.split()) or "_" for name in config.class_names)
@@ -174,6 +174,6 @@ def _import_nncf() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's bars and greetings off stdout, where results stand."""
+    """Keep NNCF's progress bars and messages off stdout, which is for results."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

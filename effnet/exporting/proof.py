@@ -1,4 +1,4 @@
-"""What the answers of one export show, in its own runtime, before it takes its place."""
+"""Verify one export in its own runtime, before it is kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from effnet.exporting.verify import ExportCheck, FeaturesCheck
 
 Said = Callable[[str, int, int], None]
-"""What is done, with how many images of how many."""
+"""Progress: the operation, the images done and their total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What a file's answers show; of one that this machine cannot run, nothing."""
+    """The measurements of one file; empty if this machine cannot run it."""
 
     check: "ExportCheck | FeaturesCheck | None" = None
     accuracy: float | None = None
@@ -37,15 +37,15 @@ def prove(
     judge: Acceptance | None,
     progress: Said | None,
 ) -> Proof:
-    """Return what the file's answers show; raise BudgetError if fewer bits lose more than they may."""
+    """Return the file's measurements; raise BudgetError if a reduced-precision file loses too much accuracy."""
     from effnet.exporting.verify import compare, compare_features
 
-    if target.result == "features":  # of which none is right or wrong
+    if target.result == "features":  # embeddings have no accuracy
         return Proof(check=compare_features(eager, predictor, images.check))
     name, judged, accuracy, scored = predictor.format.name, None, None, 0
     check = compare(eager, predictor, images.check)
     if judge is not None and predictor.format.precision != "fp32":
-        judged = judge.judge(predictor, progress=_said(progress, f"judging {name}"))
+        judged = judge.judge(predictor, progress=_said(progress, f"checking the accuracy drop of {name}"))
     if images.scored is not None:
         accuracy, scored = accuracy_of(predictor, images.scored, progress=_said(progress, f"scoring {name}"))
     return Proof(check=check, accuracy=accuracy, scored=scored, judged=judged)

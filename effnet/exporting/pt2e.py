@@ -1,4 +1,4 @@
-"""8 bits for ExecuTorch: torchao's PT2E with XNNPACK's operators, ranges from images, biases corrected."""
+"""int8 for ExecuTorch: torchao's PT2E with XNNPACK's operators, calibrated on images, with bias correction."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ _ANNOTATION = "quantization_annotation"
 _ATEN = torch.ops.aten
 _CLAMPS = (_ATEN.hardtanh.default, _ATEN.relu6.default)
 _PADS = (_ATEN.pad.default, _ATEN.constant_pad_nd.default)
-# The share of values that percentile leaves outside its range, at both ends together.
+# The share of values that percentile excludes, at both ends together.
 _OUTSIDE = 1e-4
 
 
@@ -42,13 +42,13 @@ _OBSERVERS = {"minmax": MinMaxObserver, "percentile": PercentileObserver}
 
 
 def _rounding(method: Calibration) -> QuantizationConfig:
-    """Return asymmetric int8 for each map and symmetric int8 for each output channel's weights.
+    """Return asymmetric int8 for each feature map and symmetric per-channel int8 for weights.
 
-    ExecuTorch's own configuration sets the least scale to 2^-12, too coarse for weights that norms or the pixels'
-    spread were folded into.
+    ExecuTorch's own configuration sets the least scale to 2^-12, too coarse for weights with folded BatchNorm or pixel
+    normalisation.
     """
     if method not in _OBSERVERS:
-        raise InputError(f"executorch-int8 finds ranges by {' or '.join(_OBSERVERS)}; got {method}")
+        raise InputError(f"executorch-int8 is calibrated by {' or '.join(_OBSERVERS)}; got {method}")
     maps = QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
@@ -68,13 +68,13 @@ def _rounding(method: Calibration) -> QuantizationConfig:
 
 
 class Quantizer(XNNPACKQuantizer):
-    """XNNPACK's quantizer, which also fuses ReLU6 and keeps padded maps in 8 bits.
+    """XNNPACK's quantizer, which also fuses ReLU6 and keeps padded feature maps in int8.
 
-    Its base observes a convolution before ReLU6 and spends the range on what ReLU6 cuts off.
+    Its base class observes a convolution before ReLU6 and wastes the range on values that ReLU6 clips.
     """
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-        """Mark what is to be rounded in `model`, and returns it."""
+        """Annotate the nodes to quantize in `model`, and return it."""
         for node in model.graph.nodes:
             if node.target in _CLAMPS and _is_lone_convolution(node.args[0]) and self._may_round(node.args[0]):
                 self._fuse(node.args[0], node)
@@ -112,16 +112,16 @@ def _layer_of(node: fx.Node) -> str:
 
 
 def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -> fx.GraphModule:
-    """Return the graph of `module`, whose biases it changes, with weights and maps rounded to 8 bits.
+    """Return the graph of `module` with int8 weights and feature maps; changes the biases of `module`.
 
-    `images` is uint8 [images, side, side, channels]. A float layer still reads and hands on maps that its neighbours
-    round. Raises InputError for a layer's name that there is not, and for what torchao has no means of.
+    `images` is uint8 [images, side, side, channels]. A float layer still reads and writes feature maps that adjacent
+    layers quantize. Raises InputError for an unknown layer and for settings that torchao does not support.
     """
     layers = {f"network.{name}" for name in quantization.float_layers}
     known = {name for name, found in module.named_modules() if isinstance(found, nn.Conv2d | nn.Linear)}
     if layers - known:
         names = ", ".join(sorted(name.removeprefix("network.") for name in layers - known))
-        raise InputError(f"only convolutions and linear layers can stay float; the network has none called {names}")
+        raise InputError(f"float layers must be convolutions or linear layers of the network; got {names}")
     if quantization.bias_correction == "full":
         raise InputError("executorch-int8 corrects biases fast or not at all; got full: give fast or none")
     rounding = _rounding(quantization.method)
@@ -141,10 +141,10 @@ def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -
 
 @torch.no_grad()
 def correct_biases_(module: nn.Module, images: Tensor, *, skip: Sequence[str] | set[str] = ()) -> None:
-    """Add to each bias what rounding the layer's weights takes from its mean output over `images`.
+    """Add to each bias the shift of the layer's mean output over `images` that quantizing its weights causes.
 
-    Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2;
-    the means are those of the network in 32 bits.
+    Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2; the
+    means are those of the fp32 network.
     """
     sums: dict[str, Tensor] = {}
 
@@ -172,7 +172,7 @@ def correct_biases_(module: nn.Module, images: Tensor, *, skip: Sequence[str] | 
 
 
 def _rounded(weight: Tensor) -> Tensor:
-    """Return weights as symmetric int8 of each output channel has them."""
+    """Return weights rounded to symmetric per-channel int8."""
     scale = weight.abs().flatten(1).amax(1).div(127).clamp(min=torch.finfo(torch.float32).eps)
     scale = scale.view(-1, *(1,) * (weight.ndim - 1))
     return (weight / scale).round().clamp(-127, 127) * scale

@@ -1,4 +1,4 @@
-"""The verb pull: published weights become a bundle that predicts without any training."""
+"""The verb pull: turn published weights into a bundle that predicts without any training."""
 
 import os
 import tempfile
@@ -30,13 +30,13 @@ def pull(
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Make a bundle of the published weights `name` in the new folder `out`, and returns the folder.
+    """Make a bundle from the published weights `name` in the new folder `out`, and return the folder.
 
-    `name` is what effnet.weights.catalog.find takes; `out` is effnet-NAME by default. `file` is the published file,
-    if it is on this machine already; if no hash proves that it is, the bundle says so, and bears neither the name nor
-    the accuracy of the published weights. The bundle has config.json, model.safetensors, README.md and, where there is
-    a classifier, model.onnx, proven against the module. Raises WeightsError where the weights cannot be had or
-    built, InputError where `out` is in use; then nothing is left behind but what was downloaded.
+    `name` is what effnet.weights.catalog.find takes; `out` is effnet-NAME by default. `file` is the published file, if
+    it is already on this machine; if no hash proves that it is, the bundle says so and has neither the name nor the
+    accuracy of the published weights. The bundle has config.json, model.safetensors, README.md and, if there is a
+    classifier, model.onnx, checked against the module. Raises WeightsError if the weights cannot be downloaded or
+    built, InputError if `out` is in use; then only the download is left behind.
     """
     entry = find(name)
     if entry.unsupported or entry.untrained:
@@ -57,7 +57,7 @@ def _load(
     offline: bool,
     progress: Progress | None,
 ) -> tuple["Pretrained", bool]:
-    """Return the weights, and whether a hash showed that they are the published ones."""
+    """Return the weights, and whether a hash proves that they are the published ones."""
     if file is None:
         path = fetch(entry, offline=offline, progress=progress)
         return _read(entry, offline=offline), path.is_file() and verify_hash(path, entry)
@@ -79,19 +79,19 @@ def _load(
 def _verify(path: Path, entry: PublishedWeights) -> None:
     """Raise WeightsError if the file must be the published one and has another hash.
 
-    timm's hashes are those of its older files, which the names tell from the rest; the hub's cache has its own.
+    timm's hashes are of its older files, recognised by their names; the hub's cache has its own hashes.
     """
     bears_name = path.name in entry.legacy_files
     if not path.is_file() or is_published(path, entry):
         return
     if entry.scheme == "timm" and not bears_name and path.suffix != ".safetensors":
         return
-    advice = {} if bears_name else {"advice": "get it again; weights of your own: effnet import FILE --classes NAMES"}
+    advice = {} if bears_name else {"advice": "download it again; your own weights: effnet import FILE --classes NAMES"}
     verify_hash(path, entry, **advice)
 
 
 def _read(entry: PublishedWeights, **options: Any) -> "Pretrained":
-    # Torch loads here, once the file is there.
+    # Torch loads here, after the file has been downloaded.
     from effnet.weights.pretrained import load_published
 
     return load_published(entry, **options)
@@ -111,7 +111,7 @@ def _write(entry: PublishedWeights, found: "Pretrained", folder: Path, *, name: 
     def card(config: ModelConfig) -> str:
         if found.published:
             return published_card(entry, config.arch, found.preprocess, folder=name, checked=checked)
-        note = f"They were said to be {entry.id}, of which no published hash gave proof."
+        note = f"They were given as {entry.id}, but no published hash proves it."
         return imported_card(config, folder=name, notes=(note,))
 
     write_bundle(folder, config, found.state, card=card)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's small formats: int8, and 32-bit arithmetic on weights kept in 8 or 16 bits."""
+"""ONNX Runtime's small formats: int8, and fp32 arithmetic on weights stored as int8 or fp16."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from effnet.runtime.pipeline import Progress
 if TYPE_CHECKING:
     import onnx
 
-# Means settle with few images, and full correction runs them through once a layer.
+# Means need few images, and full correction runs the images once per layer.
 _FULL_IMAGES = 64
 _FLOAT = 1  # onnx.TensorProto.FLOAT, for Cast
 
@@ -39,7 +39,7 @@ def write(
 ) -> None:
     """Write onnx-int8, onnx-w8 or onnx-fp16 of a state dict as arrays into `folder`, whole or not at all.
 
-    `images`, uint8 [images, R, R, C], calibrate int8. Raises InputError where int8 has none.
+    `images`, uint8 [images, R, R, C], calibrate int8. Raises InputError for int8 without images.
     """
     weights = calibrated_weights(config, state)
     preprocess = config.preprocess
@@ -47,7 +47,7 @@ def write(
     metadata = model_metadata(config) | {"precision": target.precision}
     if target.precision == "int8":
         if images is None or not len(images):
-            raise InputError(f"{target.name} must see images to find the ranges of its numbers; got none")
+            raise InputError(f"{target.name} must be calibrated on images; got none")
         model = quantize(config.arch, weights, images, quantization, metadata=metadata, progress=progress, **given)
     else:
         store = store_int8 if target.precision == "w8" else store_half
@@ -67,7 +67,7 @@ def quantize(
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> "onnx.ModelProto":
-    """Return the int8 model of `spec`: ranges from `images`, biases corrected, the float layers kept."""
+    """Return the int8 model of `spec`, calibrated on `images`, with bias correction and float layers as requested."""
     given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution}
     ranges = calibrate(spec, weights, images, method=quantization.method, progress=progress, **given)
     kept = quantization.float_layers
@@ -82,9 +82,9 @@ def quantize(
 
 
 def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:
-    """Store a weight in 8 bits, one scale a channel, and what makes 32-bit values of it; a bias stays as it is.
+    """Store a weight as int8, one scale per channel, and its conversion to fp32; a bias stays fp32.
 
-    A cast and a product: ONNX Runtime computes them once, as the model loads, where a DequantizeLinear runs each time.
+    A cast and a product: ONNX Runtime computes them once, when the model loads; a DequantizeLinear runs every time.
     """
     if array.ndim == 1:
         return graph.constant(name, array)
@@ -95,7 +95,7 @@ def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:
 
 
 def store_half(graph: Graph, name: str, array: np.ndarray) -> str:
-    """Store an array in 16 bits and what makes 32-bit values of it, once, as the model loads."""
+    """Store an array as fp16, and its conversion to fp32, which runs once when the model loads."""
     limit = float(np.finfo(np.float16).max)
     half = graph.constant(f"{name}.half", np.clip(array, -limit, limit).astype(np.float16))
     return graph.node("Cast", [half], name, to=_FLOAT)

@@ -1,9 +1,10 @@
-"""A spec, its folded weights and the ranges of its layers, written straight as an int8 ONNX graph: no torch.
+"""Write a spec, its folded weights and its layers' ranges directly as an int8 ONNX graph: no torch.
 
-Tensors in 8 bits stand between QuantizeLinear and DequantizeLinear; ONNX Runtime fuses what is between two such pairs
-into one integer kernel. Weights are int8, symmetric, one scale a channel; biases int32; all else uint8 with a zero
-point. What costs nothing in integers is folded away: a ReLU, ReLU6 or hard sigmoid behind a convolution or sum is the
-range that its output saturates at, and the images go into the first convolution as they are.
+Quantized tensors lie between QuantizeLinear and DequantizeLinear; ONNX Runtime fuses the operations between two such
+pairs into one integer kernel. Weights are int8, symmetric, one scale per channel; biases int32; everything else uint8
+with a zero point. Operations that cost nothing in integers are folded away: a ReLU, ReLU6 or hard sigmoid after a
+convolution or sum becomes the range at which its output saturates, and the images go into the first convolution
+unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,7 @@ from effnet.runtime.session import IMAGE
 if TYPE_CHECKING:
     import onnx
 
-# The largest distance, in levels of a pixel, between a channel's mean and the zero point that stands for it where the
-# image is padded.
+# The largest distance, in pixel levels, between a channel's mean and the zero point that replaces it in the padding.
 _MAX_OFFSET = 16
 _MAX_BIAS = 2.0**30
 PROBE = "probe"
@@ -42,7 +42,7 @@ PROBE = "probe"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tensor:
-    """An output in the graph: the name of its 32-bit values, and its quantized ones where it has them."""
+    """An output in the graph: the name of its fp32 values, and of its quantized values if it has any."""
 
     values: str
     quantized: str = ""
@@ -51,7 +51,7 @@ class _Tensor:
 
 @dataclass(slots=True, kw_only=True)
 class _Writer:
-    """What the layers' writers share."""
+    """The state that the layers' writers share."""
 
     spec: ArchSpec
     graph: Graph
@@ -80,11 +80,10 @@ def to_qdq(
 ) -> "onnx.ModelProto":
     """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
-    Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and
-    linear layers whose weights, input and output keep 32 bits. `reduce_range` keeps weights to 7 bits, for x86
-    processors without VNNI, whose sums of products of 8 bits saturate. `pair_stem` writes the first convolution as in
-    qdq_stem, where it can be: the same numbers, faster on x86. Raises SpecError where a range is missing or a
-    float layer is unknown.
+    Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
+    layers whose weights, input and output stay fp32. `reduce_range` limits weights to 7 bits, for x86 processors
+    without VNNI, whose sums of int8 products saturate. `pair_stem` writes the first convolution as in qdq_stem, if
+    possible: the same numbers, faster on x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
     writer = _start(
         spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers,
@@ -108,9 +107,9 @@ def to_probe(
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
 ) -> bytes:
-    """Return the file of the int8 network up to a convolution or linear layer, whose mean output is what it puts out.
+    """Return the file of the int8 network up to a convolution or linear layer; it outputs the layer's mean output.
 
-    That is [images, channels], of the sums of 32 bits before they are clipped and rounded to 8.
+    The output is [images, channels], the mean of the int32 sums before they are clipped and quantized.
     """
     writer = _start(
         spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers, weight_levels=127
@@ -122,7 +121,7 @@ def to_probe(
     graph, output = writer.graph, f"{layer}.float" if layer in writer.schemes else layer
     if found.op == "conv":
         output = graph.node("GlobalAveragePool", [output], "probe.map")
-    if layer in writer.schemes and _gates(writer, layer):  # what was folded into it is taken back
+    if layer in writer.schemes and _gates(writer, layer):  # undo the folded gate
         half, limit = graph.constant("probe.half", np.float32(0.5)), graph.constant("probe.limit", np.float32(6))
         output = graph.node("Mul", [graph.node("Sub", [output, half], "probe.centred"), limit], "probe.scaled")
     graph.node("Flatten", [output], PROBE, axis=1)
@@ -157,10 +156,10 @@ def _start(
 
 
 def _write_image(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Add the way of the image into the first convolution.
+    """Add the image input of the first convolution.
 
-    Its pixels are numbers of 8 bits already, of scale 1. Their zero point, one for all channels, stands for the mean,
-    and what it differs from each channel's goes into the bias. Where they differ much, pixels are centred as floats.
+    Pixels are uint8 already, with scale 1. Their zero point, one for all channels, replaces the mean, and its
+    difference from each channel's mean goes into the bias. If the means differ too much, pixels are centred as floats.
     """
     graph, centre = writer.graph, 255.0 * np.asarray(mean, np.float64)
     kernel = scaled_stem(writer.weights, std)
@@ -226,7 +225,7 @@ def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Te
         parameters = _add_parameters(writer, name, weight, bias, x.scheme)
     source = x.values
     if layer.op == "linear" and x.scheme:
-        # Flattening a float between two scales would keep ONNX Runtime from fusing.
+        # Flattening a float between two scales would prevent ONNX Runtime from fusing.
         flat = graph.node("Flatten", [x.quantized], f"{name}.flatten", axis=1)
         source = _dequantize(graph, flat, x.scheme).values
         return _Tensor(values=graph.node("Gemm", [source, *parameters], name, transB=1))
@@ -249,7 +248,7 @@ def _gates(writer: _Writer, layer: str) -> bool:
 def _add_parameters(
     writer: _Writer, name: str, weight: np.ndarray, bias: np.ndarray, x: Affine | None
 ) -> tuple[str, str]:
-    """Add weights of 8 bits and, where the input has 8 too, a bias of 32; returns the names of their values."""
+    """Add int8 weights and, if the input is quantized too, an int32 bias; return the names of their values."""
     graph, step = writer.graph, x.scale if x else 1.0
     quantized, scales = quantize_weight(weight, levels=writer.weight_levels, least=np.abs(bias) / (_MAX_BIAS * step))
     if name == "stem.conv" and writer.paired:
@@ -276,13 +275,13 @@ def quantize_weight(
 
 def _dequantized(graph: Graph, name: str, quantized: np.ndarray, scales: np.ndarray) -> str:
     inputs = [graph.constant(f"{name}.quantized", quantized), graph.constant(f"{name}.scale", scales)]
-    if quantized.dtype == np.int8:  # without it ONNX Runtime leaves linear layers in 32 bits; a bias needs none
+    if quantized.dtype == np.int8:  # without it ONNX Runtime leaves linear layers in fp32; a bias needs none
         inputs.append(_once(graph, f"zero_points.{len(scales)}", np.zeros(scales.shape, np.int8)))
     return graph.node("DequantizeLinear", inputs, name, axis=0)
 
 
 def _write_silu(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
-    """Add x * sigmoid(x) as a table of 256 numbers and a product."""
+    """Add x * sigmoid(x) as a lookup table of 256 values and a product."""
     graph = writer.graph
     gate = graph.node("Sigmoid", [x.values], f"{name}.sigmoid.float")
     gate = _quantize(graph, gate, affine(0, 1)).values
@@ -291,9 +290,9 @@ def _write_silu(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
 
 
 def _write_hard_swish(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
-    """Add x * clip(x / 6 + 0.5, 0, 1): the second factor is the same number of 8 bits, clipped and read otherwise.
+    """Add x * clip(x / 6 + 0.5, 0, 1): the second factor is the same uint8 number, clipped, with another scale.
 
-    It saturates at 0 already where x does, at -3.
+    It saturates at 0 where x does, at -3.
     """
     graph, scheme = writer.graph, x.scheme
     top = min(2 * scheme.zero_point, LEVELS)

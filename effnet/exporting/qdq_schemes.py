@@ -1,4 +1,4 @@
-"""Which tensors of an int8 graph have 8 bits, by which scale and zero point, and which activations are only a clip."""
+"""Choose an int8 graph's quantized tensors, their scales and zero points, and the activations that only clip."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,18 +9,16 @@ from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError, nearest
 from effnet.exporting.ranges import Affine, Ranges, affine, hard_swish_input, silu_input, within
 
-# Activations and gates that are nothing but a clip of what is before them.
+# Activations and gates that only clip their input.
 _CLIPS = ("relu", "relu6", "hard_sigmoid")
 
 
 def check_layers(layers: Mapping[str, Layer], ranges: Ranges, float_layers: Sequence[str]) -> None:
-    """Raise SpecError for float layers that are no convolution or linear layer, and where a range is missing."""
+    """Raise SpecError for a float layer that is no convolution or linear layer, and for a missing range."""
     known = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
     for name in float_layers:
         if name not in known:
-            raise SpecError(
-                f"float layers must be convolutions or linear layers; {name!r} is none{nearest(name, known)}"
-            )
+            raise SpecError(f"float layers must be convolutions or linear layers; got {name!r}{nearest(name, known)}")
     for name in _ranged(layers):
         if name not in ranges or not np.isfinite(ranges[name]).all():
             raise SpecError(f"int8 needs a finite range of {name}; got {ranges.get(name)}: calibrate this network")
@@ -37,7 +35,7 @@ def _ranged(layers: Mapping[str, Layer]) -> list[str]:
 
 
 def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
-    """Return the activation that each convolution or sum ends with where it is only a clip."""
+    """Return the activation after each convolution or sum, if it is only a clip."""
     origin = {name: name if layer.op != "norm" else layer.inputs[0] for name, layer in layers.items()}
     found = {}
     for name, layer in layers.items():
@@ -51,14 +49,14 @@ def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
 def schemes_of(
     layers: Mapping[str, Layer], folded: Mapping[str, str], ranges: Ranges, float_layers: frozenset[str]
 ) -> dict[str, Affine]:
-    """Return scale and zero point of every tensor of 8 bits, by the layer that puts it out; the rest stays float.
+    """Return scale and zero point of every quantized tensor, by the layer that outputs it; the rest stays float.
 
-    A tensor has 8 bits where something that reads it computes in 8, and neither its writer nor a reader is a float
+    A tensor is quantized if a layer that reads it computes in int8 and neither its writer nor a reader is a float
     layer.
     """
     readers = _readers(layers)
     found: dict[str, Affine] = {}
-    for name, layer in reversed(layers.items()):  # a number before an activation is as fine as the one behind it
+    for name, layer in reversed(layers.items()):  # the scale before an activation depends on the one after it
         after = readers[name]
         wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in after)
         if layer.op in ("norm", "linear") or not wanted or not float_layers.isdisjoint((name, *after)):
@@ -73,7 +71,7 @@ def schemes_of(
 
 
 def _readers(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
-    """Return the layers that read each layer's output; norms, which are folded, stand aside."""
+    """Return the layers that read each layer's output; BatchNorm layers, which are folded, are skipped."""
     found: dict[str, list[str]] = {name: [] for name in (INPUT, *layers)}
     for name, layer in layers.items():
         for source in layer.inputs:

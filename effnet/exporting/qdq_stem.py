@@ -1,9 +1,9 @@
-"""The first convolution of an int8 graph, written so that ONNX Runtime's integer kernels are not idle in it.
+"""The first convolution of an int8 graph, rearranged to use ONNX Runtime's integer kernels fully.
 
-They are made for many channels, and an image has three. The same sums come faster where four pixels side by side are
-read as the channels of one position, and two pixels of the output are written as the channels of one: of Lite0 at 176
-pixels the stem took 335 of 2,826 microseconds, and takes 131 so (a Xeon with VNNI and AMX, one thread). There are more
-than twice as many products, many of them by zero: other processors may take longer.
+The kernels are made for many channels, and an image has three. The same sums are faster if four adjacent pixels are
+read as the channels of one position, and two output pixels are written as the channels of one: the stem of Lite0 at 176
+pixels took 335 of 2,826 microseconds, and takes 131 this way (a Xeon with VNNI and AMX, one thread). There are more
+than twice as many products, many of them by zero: other processors may be slower.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from effnet.arch.layers import Layer
 from effnet.exporting.onnx import Graph
 from effnet.runtime.session import IMAGE
 
-# Pixels of the output that are written together, and those of the image that they begin at.
+# Output pixels that are written together, and image pixels that are read together.
 _PAIR, _BLOCK = 2, 4
 
 
 def pairs_pay() -> bool:
-    """Return whether this machine is of the kind that it was measured on: with instructions for sums of bytes."""
+    """Return whether this machine has VNNI, with which pairing was measured to be faster."""
     flags = Path("/proc/cpuinfo")
     return flags.is_file() and "_vnni" in flags.read_text(encoding="utf-8")
 
 
 def can_pair(layer: Layer, side: int, pads: Sequence[int]) -> bool:
-    """Return whether a first convolution can be written in pairs for images of this side."""
+    """Return whether a first convolution can be written in pairs for images with this side."""
     top, left, *_ = pads
     return (layer.kernel_size, layer.stride, layer.groups) == (3, 2, 1) and side % _BLOCK == 0 and top == left <= 1
 
 
 def add_blocks(graph: Graph, side: int, channels: int) -> str:
-    """Add the image with each four pixels as one position, uint8 [batch, 4 C, side, side / 4]; nothing is moved."""
+    """Add the image with every four pixels as one position, uint8 [batch, 4 C, side, side / 4]; no data move."""
     shape = graph.constant("blocks.shape", np.array([0, side, side // _BLOCK, _BLOCK * channels], np.int64))
     blocks = graph.node("Reshape", [IMAGE, shape], "blocks")
     return graph.node("Transpose", [blocks], "normalise.nchw", perm=[0, 3, 1, 2])
@@ -41,10 +41,10 @@ def add_blocks(graph: Graph, side: int, channels: int) -> str:
 def paired_kernel(kernel: np.ndarray, *, left: int) -> np.ndarray:
     """Return a kernel [out, C, 3, 3] of stride 2 as the one [2 out, 4 C, 3, 2] that reads blocks and writes pairs.
 
-    `left` is how far the image is padded to the left, 0 or 1. Whatever the type, weights only move.
+    `left` is the padding on the left of the image, 0 or 1. Weights are only rearranged, whatever their type.
     """
     out, channels = kernel.shape[:2]
-    wide = np.zeros((_PAIR, out, channels, 3, 2 * _BLOCK), kernel.dtype)  # two blocks side by side
+    wide = np.zeros((_PAIR, out, channels, 3, 2 * _BLOCK), kernel.dtype)  # two adjacent blocks
     for pixel in range(_PAIR):
         start = 2 * pixel + (_BLOCK - 1 if left else 0)  # padded, the first of the two is the block before
         wide[pixel, ..., start : start + 3] = kernel
@@ -60,7 +60,7 @@ def add_paired_conv(graph: Graph, inputs: Sequence[str], pads: Sequence[int], ou
 
 
 def add_apart(graph: Graph, quantized: str, name: str, *, side: int, channels: int) -> str:
-    """Add what makes pixels of pairs again, uint8 [batch, channels, side, side]; `side` is that of the output."""
+    """Add the split of pairs into pixels, uint8 [batch, channels, side, side]; `side` is that of the output."""
     shape = graph.constant(f"{name}.shape", np.array([0, side, side, channels], np.int64))
     x = graph.node("Transpose", [quantized], f"{name}.nhwc", perm=[0, 2, 3, 1])
     x = graph.node("Reshape", [x, shape], f"{name}.apart")

@@ -1,4 +1,4 @@
-"""What converters tell of their own insides, kept from the user."""
+"""Silence the converters' messages about their own internals."""
 
 import contextlib
 import io
@@ -6,8 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-# torchao tells of kernels for GPUs that it does not load, torch of types that torchao registers, coremltools of the
-# torch that it was tested with.
+# torchao reports GPU kernels that it does not load, torch the types that torchao registers, coremltools the torch
+# version that it was tested with.
 _CHATTER = ("torchao", "torch.utils._pytree", "coremltools")
 
 
@@ -19,7 +19,8 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        # Filters by message would have to follow each package's releases; none of these warnings is about our graph.
+        # Filters by message would need an update with each package's release; none of these warnings is about our
+        # graph.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

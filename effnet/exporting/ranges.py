@@ -1,4 +1,4 @@
-"""The ranges that a layer's outputs keep to, and how a range becomes a scale and a zero point of 8 bits."""
+"""The ranges of layers' outputs, and their conversion to an 8-bit scale and zero point."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 
 Ranges = Mapping[str, tuple[float, float]]
-"""Least and largest output of a layer, by its name in named_layers; norms have none, they are folded."""
+"""Least and largest output of a layer, by its name in named_layers; BatchNorm layers have none, they are folded."""
 
 LEVELS = 255
 SILU_MINIMUM = -0.27846455
-# Where a hard-swish begins to be 0 and where it begins to be x; a hard sigmoid is 0 and 1 there.
+# Below minus this limit a hard-swish is 0, above it x; a hard sigmoid is 0 and 1 there.
 HARD_LIMIT = 3.0
 _LIMITS = {
     "relu": (0.0, math.inf),
@@ -24,7 +24,7 @@ _LIMITS = {
     "sigmoid": (0.0, 1.0),
     "hard_sigmoid": (0.0, 1.0),
 }
-# A normal float32 in every product of two scales.
+# Keeps every product of two scales a normal float32.
 _LEAST_SCALE = 1e-12
 
 
@@ -36,21 +36,21 @@ class Affine(NamedTuple):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The least and the largest number that can be told."""
+        """The least and the largest number that can be represented."""
         return -self.scale * self.zero_point, self.scale * (LEVELS - self.zero_point)
 
 
 def affine(low: float, high: float) -> Affine:
-    """Return the finest scale that covers low..high and 0, which must be told exactly: it pads."""
+    """Return the finest scale that covers low..high and 0, which must be exact because it pads."""
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     scale = max(float(np.float32((high - low) / LEVELS)), _LEAST_SCALE)
     return Affine(scale, round(min(max(-low / scale, 0.0), LEVELS)))
 
 
 def silu_input(low: float, high: float, output: Affine) -> Affine:
-    """Return the scale of a number before SiLU: only as wide as the output can tell apart.
+    """Return the scale of a SiLU's input: only as wide as the output's steps can distinguish.
 
-    Far below zero SiLU is nearly 0: such inputs are clipped where it is within half a step of 0.
+    Far below zero SiLU is nearly 0: inputs are clipped if their output is within half a step of 0.
     """
     limit = 1.3
     while limit < 16 and silu(-limit) < -output.scale / 2:
@@ -62,28 +62,28 @@ def silu_input(low: float, high: float, output: Affine) -> Affine:
 
 
 def hard_swish_input(high: float, output: Affine) -> Affine:
-    """Return the scale of a number before hard-swish: 0 tells -3, below which all outputs are 0."""
+    """Return the scale of a hard-swish's input: 0 represents -3, below which all outputs are 0."""
     top = max(min(high, max(output.limits[1], HARD_LIMIT)), HARD_LIMIT / 8)
     zero_point = max(1, round(HARD_LIMIT / ((top + HARD_LIMIT) / LEVELS)))
     return Affine(float(np.float32(HARD_LIMIT / zero_point)), zero_point)
 
 
 def silu(x: float) -> float:
-    """x * sigmoid(x)."""
+    """Return x * sigmoid(x)."""
     return x / (1 + math.exp(-x)) if x > -700 else 0.0
 
 
 def within(function: str, low: float, high: float) -> tuple[float, float]:
-    """Return the part of low..high that the activation or gate `function` can put out; all of it where there is none.
+    """Return the part of low..high that the activation or gate `function` can output; all of it without one.
 
-    Where nothing was ever put out, as behind a dead ReLU, both are 0.
+    Both are 0 if no such output was seen, as after a dead ReLU.
     """
     floor, ceiling = _LIMITS.get(function, (-math.inf, math.inf))
     return min(max(low, floor), ceiling), max(min(high, ceiling), floor)
 
 
 def random_ranges(spec: ArchSpec) -> dict[str, tuple[float, float]]:
-    """Return plausible ranges of every layer of `spec`, for timing a network that nobody has trained."""
+    """Return plausible ranges of every layer of `spec`, for timing an untrained network."""
     found = {}
     for name, layer in named_layers(spec):
         if layer.op == "act":

@@ -1,4 +1,4 @@
-"""One way to write a bundle's export in any format; each format's writer lies in its own file."""
+"""Write a bundle's export in any format; each runtime's writer is in its own file."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -30,11 +30,11 @@ _WRITERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """How numbers are rounded to 8 bits: how ranges are found, and which layers stay float.
+    """The settings of int8 quantization: calibration, bias correction and float layers.
 
-    `float_layers` are names of `named_layers`: convolutions and linear layers whose weights, inputs and outputs keep 32
-    bits. A runtime's writer raises InputError for what it has no means of. `pair_stem` is for the x86 processors that
-    qdq_stem names, and ONNX Runtime: the same numbers, faster there.
+    `float_layers` are names of `named_layers`: convolutions and linear layers whose weights, inputs and outputs stay
+    fp32. A runtime's writer raises InputError for settings that it does not support. `pair_stem` is for ONNX Runtime on
+    the x86 processors that qdq_stem names: the same numbers, faster there.
     """
 
     method: Calibration = "minmax"
@@ -52,15 +52,15 @@ def write_export(
     images: np.ndarray | None = None,
     quantization: Quantization | None = None,
 ) -> Path:
-    """Write the format `name` of a state dict as arrays into `folder`, whole or not at all, and returns its path.
+    """Write the format `name` of a state dict as arrays into `folder`, whole or not at all, and return its path.
 
-    `images`, uint8 [images, R, R, C] as preprocessing makes them, calibrate int8. Raises InputError where int8 lacks
-    them, MissingExtraError where the runtime's packages are not installed, SpecError where it lacks an operator or the
-    network has no classifier, which a format of embeddings leaves off.
+    `images`, preprocessed uint8 [images, R, R, C], calibrate int8. Raises InputError for int8 without images,
+    MissingExtraError if the runtime's packages are not installed, SpecError if the runtime lacks an operator or the
+    network has no classifier (not needed by formats of embeddings).
     """
     target = find_export(name)
     if target.precision == "int8" and (images is None or not len(images)):
-        raise InputError(f"{name} must see images to find the ranges of its numbers; got none: give --data DATA")
+        raise InputError(f"{name} must be calibrated on images; got none: give --data DATA")
     quantization = quantization or Quantization()
     check_float_layers(quantization.float_layers, config.arch)
     if target.result == "features":
@@ -80,16 +80,16 @@ def without_classifier(config: ModelConfig) -> ModelConfig:
 
 
 def check_classifier(config: ModelConfig, target: Format) -> None:
-    """Raise SpecError where a file of probabilities is to be made of a network without a classifier."""
+    """Raise SpecError for a network without a classifier, which cannot output probabilities."""
     if not config.arch.num_classes:
         raise SpecError(
-            f"a bundle's {target.file} gives probabilities, and {config.arch.name} has no classifier "
+            f"a bundle's {target.file} outputs probabilities, but {config.arch.name} has no classifier "
             "(num_classes = 0); train one on your images: effnet fit DATA --weights BUNDLE"
         )
 
 
 def check_float_layers(names: Iterable[str], spec: ArchSpec) -> None:
-    """Raise InputError for a name that is no convolution or linear layer of `spec`, with the nearest that is."""
+    """Raise InputError for a name that is no convolution or linear layer of `spec`; suggest the nearest that is."""
     known = [name for name, layer in named_layers(spec) if layer.op in ("conv", "linear")]
     for name in names:
         if name not in known:

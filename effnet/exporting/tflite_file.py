@@ -1,4 +1,4 @@
-"""Tensors and operators become a TFLite file, by the classes of the format's own schema."""
+"""Write tensors and operators as a TFLite file, with the classes of the format's own schema."""
 
 import copy
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ SIGNATURE = "serving_default"
 
 # Schema 3 is the only one that runtimes since 2018 read.
 _SCHEMA_VERSION = 3
-# Vectorised kernels read constants where they lie in the file.
+# Vectorised kernels read constants in place in the file.
 _ALIGNMENT = 16
-# Functions that run inside the operator before them.
+# Functions that are fused into the operator before them.
 FUSED = {"relu": "RELU", "relu6": "RELU6"}
 
 
 def load_schema() -> ModuleType:
-    """Import the classes of the format's schema; raises MissingExtraError without ai-edge-litert."""
+    """Import the classes of the format's schema; raise MissingExtraError without ai-edge-litert."""
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
@@ -30,7 +30,7 @@ def load_schema() -> ModuleType:
 
 
 class Graph:
-    """The tensors and operators of a graph under construction; a tensor is known by its index."""
+    """The tensors and operators of a graph under construction; a tensor is identified by its index."""
 
     def __init__(self) -> None:
         self.schema: Any = load_schema()
@@ -41,7 +41,7 @@ class Graph:
         self._constants: dict[str, int] = {}
 
     def tensor(self, name: str, shape: Sequence[int], kind: str = "FLOAT32", *, buffer: int = 0) -> int:
-        """Add a tensor; without a buffer it is one of the batch, whose first dimension is free."""
+        """Add a tensor; without a buffer its first dimension is the dynamic batch."""
         found = self.schema.TensorT()
         found.name, found.shape, found.buffer, found.hasRank = name, list(shape), buffer, True
         found.type = getattr(self.schema.TensorType, kind)
@@ -51,7 +51,7 @@ class Graph:
         return len(self.tensors) - 1
 
     def constant(self, name: str, array: np.ndarray) -> int:
-        """Add a constant; the same name stands for the same constant."""
+        """Add a constant, once per name."""
         if name not in self._constants:
             self.buffers.append(np.ascontiguousarray(array).tobytes())
             kind = {"float32": "FLOAT32", "int32": "INT32"}[array.dtype.name]
@@ -59,7 +59,7 @@ class Graph:
         return self._constants[name]
 
     def operator(self, op: str, inputs: Sequence[int], name: str, shape: Sequence[int], options: Any = None) -> int:
-        """Add an operator with one output called `name`, and returns the output."""
+        """Add an operator with one output called `name`, and return the output."""
         if op not in self.codes:
             self.codes.append(op)
         found = self.schema.OperatorT()
@@ -75,15 +75,15 @@ class Graph:
         return self.tensors[tensor].shape
 
     def options(self, kind: str, **fields: Any) -> Any:
-        """Return the options of an operator, such as Conv2DOptions; fields that it lacks are an error."""
+        """Return the options of an operator, such as Conv2DOptions; unknown fields are an error."""
         return getattr(self.schema, f"{kind}OptionsT")(**fields)
 
     def activation(self, function: str) -> int:
-        """Return the code of a function that an operator has inside; none for ""."""
+        """Return the code of a function fused into an operator; none for ""."""
         return getattr(self.schema.ActivationFunctionType, FUSED.get(function, "NONE"))
 
     def model(self, *, description: str, image: int, output: int) -> Any:
-        """Return the whole as a ModelT, with one signature from `image` to `output`."""
+        """Return the whole graph as a ModelT, with one signature from `image` to `output`."""
         schema = self.schema
         graph = schema.SubGraphT(
             tensors=self.tensors, inputs=[image], outputs=[output], operators=self.operators, name="main"
@@ -104,14 +104,14 @@ class Graph:
 
 
 def operator_code(schema: Any, op: str, *, version: int = 1) -> Any:
-    """Return the entry of an operator in a model's list of those that it needs."""
+    """Return the entry of an operator in a model's operator list."""
     code = getattr(schema.BuiltinOperator, op)
-    # Readers older than the wide field look at the narrow one, which has no room for codes above 127.
+    # Readers older than the wide field use the narrow one, which cannot hold codes above 127.
     return schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)
 
 
 def serialise(model: Any) -> bytes:
-    """Return the file of a ModelT, its constants aligned as the format's own writer has them."""
+    """Return the file of a ModelT, its constants aligned as by the format's own writer."""
     import flatbuffers
 
     schema = load_schema()
@@ -123,7 +123,7 @@ def serialise(model: Any) -> bytes:
 
 
 class _Constant:
-    """A buffer that packs itself on an aligned place, which the generated class does not."""
+    """A buffer that packs itself at an aligned offset, which the generated class does not."""
 
     def __init__(self, schema: ModuleType, data: Any) -> None:
         self._schema = schema

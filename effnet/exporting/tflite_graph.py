@@ -1,8 +1,8 @@
-"""A spec and its folded weights, written straight as a TFLite graph: milliseconds, no torch, no TensorFlow.
+"""Write a spec and its folded weights directly as a TFLite graph: milliseconds, no torch, no TensorFlow.
 
-The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
-`probabilities` [batch, classes] or, without a classifier, `features` [batch, channels]; normalisation is inside.
-Tensors bear the names of `named_layers`.
+The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns `probabilities` [batch,
+classes] or, without a classifier, `features` [batch, channels]; normalisation is inside. Tensors have the names of
+`named_layers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,9 +36,9 @@ def to_graph(
 ) -> Any:
     """Return the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
 
-    `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is
-    one to be rounded: the images, 0..255, come as 32-bit floats, and functions are made of what is fast in 8 bits.
-    Raises SpecError where mean does not match the spec's channels.
+    `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is one to be quantized:
+    the images, 0..255, are float32, and functions are composed of operators that are fast in int8. Raises SpecError if
+    mean does not match the spec's channels.
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
@@ -81,7 +81,7 @@ def to_graph(
 
 
 def _find_fused(layers: Layers) -> dict[str, str]:
-    """Return the functions that run inside the convolution or sum before them, by its name and by its norm's."""
+    """Return the functions to fuse into the convolution or sum before them, by its name and by its BatchNorm's."""
     known = dict(layers)
     fused = {}
     for _, layer in layers:
@@ -94,9 +94,9 @@ def _find_fused(layers: Layers) -> dict[str, str]:
 
 
 def _add_normalisation(graph: Graph, image: int, mean: Sequence[float]) -> int:
-    """Centre the pixels; the division by the spread goes into the first convolution's weights.
+    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights.
 
-    The subtraction cannot follow it there: the zeros that pad an image stand for normalised pixels.
+    The subtraction cannot be folded too: the zeros that pad an image stand for normalised pixels.
     """
     shape, x = graph.shape(image), image
     if graph.tensors[image].type == graph.schema.TensorType.UINT8:
@@ -123,7 +123,7 @@ def _add_conv(
         "fusedActivationFunction": graph.activation(function),
     }
     depthwise = layer.groups > 1
-    # Stored out, in, height, width; wanted out, height, width, in or, of a depthwise one, 1, height, width, out.
+    # From out, in, height, width to out, height, width, in or, if depthwise, 1, height, width, out.
     kernel = constants[0].transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
     inputs = [x, graph.constant(f"{name}.weight", kernel), graph.constant(f"{name}.bias", constants[1])]
     shape = (1, *(output_side(side, layer.stride),) * 2, layer.out_channels)
@@ -135,9 +135,9 @@ def _add_conv(
 
 
 def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zeros: bool = True) -> tuple[int, int]:
-    """Return the padded input and the rule for what is left to pad; without `zeros` the edge is mirrored.
+    """Return the padded input and the rule for the remaining padding; without `zeros` the edge is mirrored.
 
-    SAME is TensorFlow's rule; it pads symmetrically but where a stride meets a side that it does not fit.
+    SAME is TensorFlow's rule; it pads symmetrically unless the side is not a multiple of the stride.
     """
     side, k, stride = graph.shape(x)[1], layer.kernel_size, layer.stride
     same, valid = graph.schema.Padding.SAME, graph.schema.Padding.VALID
@@ -145,14 +145,14 @@ def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zero
     before = k // 2
     if not symmetric or max(total, 0) // 2 == before:
         return x, same
-    # Behind, no more than the last window reads.
+    # At the end, no more than the last window reads.
     after = max(total - before, 0)
     pads = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
     shape = (1, *(side + before + after,) * 2, layer.in_channels)
     inputs = [x, graph.constant(f"pads.{before}.{after}", pads)]
     if zeros:
         return graph.operator("PAD", inputs, f"{name}.pad", shape, graph.options("Pad")), valid
-    # Changes no maximum, for each window that reads it holds the edge already; zeros could.
+    # Mirroring changes no maximum, since each window that reads it holds the edge already; zeros could change one.
     return graph.operator("MIRROR_PAD", inputs, f"{name}.pad", shape, graph.options("MirrorPad", mode=1)), valid
 
 
@@ -167,7 +167,7 @@ def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], functio
     shape = graph.shape(inputs[0])
     match layer.op:
         case "global_pool":
-            last = name == "pool"  # its rows are the features; a squeeze's are maps of one pixel
+            last = name == "pool"  # its rows are the features; a squeeze outputs feature maps of one pixel
             wanted = (1, layer.out_channels) if last else (1, 1, 1, layer.out_channels)
             axes = graph.constant("pool.axes", _REDUCED)
             return graph.operator("MEAN", [inputs[0], axes], name, wanted, graph.options("Reducer", keepDims=not last))
@@ -186,7 +186,7 @@ def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], functio
 
 
 def _add_function(graph: Graph, name: str, function: str, x: int, *, composed: bool) -> int:
-    """Add a function; `composed` of operators that have fast kernels in 8 bits, which HARD_SWISH has not."""
+    """Add a function; `composed` from operators with fast int8 kernels, which HARD_SWISH lacks."""
     shape = graph.shape(x)
     match function:
         case "sigmoid":

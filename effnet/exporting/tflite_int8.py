@@ -1,7 +1,7 @@
-"""A spec and its folded weights as an 8-bit TFLite file: own ranges, rounding by ai-edge-quantizer.
+"""Write a spec and its folded weights as an int8 TFLite file: effnet's calibration, quantization by ai-edge-quantizer.
 
-Weights are rounded per output channel, activations per tensor and asymmetrically, images come in as uint8 and
-probabilities go out as floats: softmax in 8 bits would know no probability below 1/256.
+Weights are quantized per output channel, activations per tensor and asymmetrically; images are uint8 and probabilities
+floats: an int8 softmax could not represent a probability below 1/256.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from effnet.exporting.tflite_ranges import Progress, Range, observe, quiet, wide
 from effnet.exporting.weights import random_weights
 from effnet.runtime.session import FEATURES, IMAGE, PROBABILITIES
 
-# Ranges barely move behind so many images.
+# Ranges barely change after this many images.
 MOST_IMAGES = 256
 _STEPS, _LARGEST = 255, 127
-# Sums of an 8-bit convolution have 32 bits; a bias may take so much of them, and the products have the rest.
+# An int8 convolution sums in int32; the largest share of that range for a bias, the rest is for the products.
 _MOST = 2**30
 _RANDOM_IMAGES = 2
 
@@ -45,11 +45,11 @@ def to_int8(
     metadata: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> bytes:
-    """Return the 8-bit TFLite file of `spec`; what it shares with to_tflite is meant as there.
+    """Return the int8 TFLite file of `spec`; shared arguments are as in to_tflite.
 
-    `images`, uint8 [images, R, R, C], show the ranges of the activations; of many, 256 are taken. `progress` hears
-    of images done and in all. Raises InputError for entropy ranges, for full bias correction and for float layers
-    that the network has not, MissingExtraError without ai-edge-quantizer.
+    `images`, uint8 [images, R, R, C], calibrate the activations; at most 256 are used. `progress` is called with the
+    images done and their total. Raises InputError for entropy calibration, full bias correction and unknown float
+    layers, MissingExtraError without ai-edge-quantizer.
     """
     _check(spec, quantization)
     quantizer = _load_quantizer()
@@ -69,7 +69,7 @@ def to_int8(
 
 
 def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0) -> bytes:
-    """Return an 8-bit file of `spec` with random weights, for timing it before anything is trained: under a second.
+    """Return an int8 file of `spec` with random weights, for timing it before training; takes under a second.
 
     Its ranges are those of two random images; its probabilities mean nothing.
     """
@@ -88,7 +88,7 @@ def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0)
 
 def _check(spec: ArchSpec, quantization: Quantization) -> None:
     if quantization.method == "entropy":
-        raise InputError("LiteRT's int8 takes its ranges by minmax or percentile; got entropy")
+        raise InputError("LiteRT's int8 is calibrated by minmax or percentile; got entropy")
     if quantization.bias_correction == "full":
         raise InputError("LiteRT's int8 corrects biases fast or not at all (none); got full")
     known = [name for name, layer in named_layers(spec) if layer.op in ("conv", "linear")]
@@ -98,7 +98,7 @@ def _check(spec: ArchSpec, quantization: Quantization) -> None:
 
 
 def _load_quantizer() -> Any:
-    """Import ai-edge-quantizer; raises MissingExtraError where it is not installed."""
+    """Import ai-edge-quantizer; raise MissingExtraError if it is not installed."""
     try:
         from ai_edge_quantizer import quantizer
     except ImportError as error:
@@ -155,9 +155,9 @@ def _find_weighted(model: Any) -> list[_Weighted]:
 
 
 def _correct_biases(layers: Sequence[_Weighted], means: Mapping[str, np.ndarray], *, skip: Sequence[str]) -> None:
-    """Add to each bias what rounding the weights takes from the mean of the layer's output.
+    """Add to each bias the shift of the layer's mean output that quantizing its weights causes.
 
-    Source: Nagel et al. 2019, Data-Free Quantization, section 4.2, with means that were seen.
+    Source: Nagel et al. 2019, Data-Free Quantization, section 4.2, with means measured on images.
     """
     for layer in layers:
         if layer.name in skip:
@@ -172,10 +172,10 @@ def _correct_biases(layers: Sequence[_Weighted], means: Mapping[str, np.ndarray]
 
 
 def _raise_weights(layers: Sequence[_Weighted], ranges: Mapping[str, Range]) -> None:
-    """Raise the first weight of channels whose weights are so small that 32 bits cannot hold what is made of them.
+    """Raise the first weight of channels whose weights are so small that their int32 bias and sums would overflow.
 
-    A bias is rounded to steps of weight times input, and a sum is scaled by these steps over the output's. The output
-    changes by less than 4e-5 of the bias and of its own step.
+    A bias is quantized with the weight's step times the input's, and a sum is scaled by this product over the output's
+    step. The output changes by less than 4e-5 of the bias and of its own step.
     """
     for layer in layers:
         source, output = ((high - low) / _STEPS for low, high in (ranges[layer.source], ranges[layer.name]))
@@ -192,23 +192,23 @@ def _quantize(module: Any, model: bytes, ranges: Mapping[str, Range], *, float_l
     quantizer = module.Quantizer(model)
     every = TFLOperationName.ALL_SUPPORTED
     quantizer.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
-    # Operators go by the names of their outputs, each with a semicolon behind it.
+    # Operators are matched by the names of their outputs, each followed by a semicolon.
     floats = [PROBABILITIES, FEATURES, *float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
     for name in floats:
         quantizer.update_quantization_recipe(f"^{re.escape(name)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in ranges.items()}
-    # One of its bars cannot be turned off.
+    # One of its progress bars cannot be turned off.
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
         found = quantizer.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
     return bytes(found.quantized_model)
 
 
 def _take_bytes(data: bytes) -> Any:
-    """Return the quantizer's file as a ModelT that takes uint8 images, as every file of effnet's does."""
+    """Return the quantizer's file as a ModelT that takes uint8 images, like every file of effnet."""
     schema = load_schema()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     for buffer in model.buffers:
-        if buffer.size:  # it lies behind the graph
+        if buffer.size:  # it is stored after the graph
             buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
     graph = model.subgraphs[0]
     (index,) = graph.inputs

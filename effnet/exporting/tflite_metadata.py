@@ -1,7 +1,7 @@
-"""What a TFLite file tells of itself: the format's own metadata, and files that any unzip can read.
+"""The metadata of a TFLite file: the format's own, and files that any unzip can read.
 
 Readers of the convention (TFLite Task Library, MediaPipe, ML Kit) find labels.txt by the metadata's entry; it and
-effnet.json lie in a zip archive behind the model. Source: tensorflow/tflite-support metadata_schema.fbs, 1.0.1.
+effnet.json are in a zip archive appended to the model. Source: tensorflow/tflite-support metadata_schema.fbs, 1.0.1.
 """
 
 import io
@@ -17,7 +17,7 @@ LABELS, DETAILS = "labels.txt", "effnet.json"
 
 _ENTRY = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
-# Versions of the metadata's schema, and of the oldest runtime that knows all operators used here.
+# Versions of the metadata's schema, and of the oldest runtime with all operators used here.
 _PARSER, _RUNTIME = "1.0.0", "1.14.0"
 # Codes of the schema's enumerations.
 _DESCRIPTIONS, _AXIS_LABELS = 1, 2
@@ -26,11 +26,11 @@ _COLOUR_SPACES = {1: 2, 3: 1}
 
 
 def finish(model: Any, *, name: str, class_names: Sequence[str] = (), details: Mapping[str, Any]) -> bytes:
-    """Return the file of a ModelT with its metadata: labels.txt, one class a line, and `details` as effnet.json."""
+    """Return the file of a ModelT with its metadata: labels.txt, one class per line, and `details` as effnet.json."""
     labelled = bool(class_names)
     files = {DETAILS: json.dumps(dict(details), ensure_ascii=False, indent=1) + "\n"}
     if labelled:
-        # A line is a class, whatever its name holds; effnet.json has the names as they are.
+        # One line per class, even if its name has line breaks; effnet.json has the exact names.
         files[LABELS] = "".join(" ".join(label.splitlines()) + "\n" for label in class_names)
     channels = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape[3]
     for entry, data in (
@@ -54,7 +54,7 @@ def _add_entry(model: Any, name: str, data: bytes) -> None:
 
 
 def _with_files(model: bytes, files: Mapping[str, str]) -> bytes:
-    """Append a zip archive, whose readers begin at the end as the model's begin at the start."""
+    """Append a zip archive: its readers start at the end of the file, the model's at the beginning."""
     whole = io.BytesIO(model)
     with zipfile.ZipFile(whole, "a", zipfile.ZIP_STORED) as archive:
         for name, text in files.items():
@@ -68,9 +68,9 @@ def _metadata(name: str, *, channels: int, classifies: bool, labelled: bool) -> 
 
     builder = flatbuffers.Builder(1024)
     colours = _table(builder, {0: ("Int8", _COLOUR_SPACES.get(channels, 0))})
-    image = _tensor(builder, IMAGE, "images, 0 to 255, resized as effnet.json says", (_IMAGE_CONTENT, colours), [])
-    labels = [_file(builder, LABELS, "the classes, one a line", _AXIS_LABELS)] if labelled else []
-    meaning = "the probability of each class" if classifies else "what a classifier would read"
+    image = _tensor(builder, IMAGE, "images, 0 to 255, resized as in effnet.json", (_IMAGE_CONTENT, colours), [])
+    labels = [_file(builder, LABELS, "the classes, one per line", _AXIS_LABELS)] if labelled else []
+    meaning = "the probability of each class" if classifies else "the features before the classifier"
     content = _FEATURE_CONTENT, _table(builder, {})
     output = _tensor(builder, PROBABILITIES if classifies else FEATURES, meaning, content, labels)
     graph = _table(builder, {2: _vector(builder, [image]), 3: _vector(builder, [output])})
@@ -112,7 +112,7 @@ def _vector(builder: Any, offsets: list[int]) -> tuple[str, int]:
 
 
 def _table(builder: Any, slots: Mapping[int, tuple[str, int]]) -> int:
-    """Write a table of fields by their numbers in the schema; what they point to is written already."""
+    """Write a table of fields by their numbers in the schema; objects that they point to must be written already."""
     builder.StartObject(max(slots, default=-1) + 1)
     for number, (kind, value) in slots.items():
         match kind:

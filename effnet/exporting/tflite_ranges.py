@@ -1,4 +1,4 @@
-"""Between what numbers the maps of a TFLite graph lie, as images show."""
+"""Calibration of a TFLite graph: the range of every feature map, measured on images."""
 
 import contextlib
 import warnings
@@ -16,22 +16,22 @@ from effnet.runtime.session import IMAGE
 Progress = Callable[[int, int], None]
 Range = tuple[float, float]
 
-# So much of a map, over all images, lies outside its range at either end under "percentile".
+# The share of a feature map's values, over all images, that "percentile" excludes at each end.
 _TAIL = 1e-4
-# XNNPACK leaves a sum to slow kernels where a summand's steps are below 1/1024 of the sum's or above 256 of them.
+# XNNPACK leaves a sum to slow kernels if a summand's step is below 1/1024 of the sum's or above 256 times it.
 _LEAST_SUMMAND, _LEAST_SUM = 1 / 512, 1 / 128
-# It does so, too, where a product's steps are 2^16 times those of its factors' steps multiplied.
+# It does so, too, if a product's step is 2^16 times the product of its factors' steps.
 _LEAST_PRODUCT = 255 / 2**14
-# LiteRT stops the process at steps of 1e-11, as signals that vanish between random weights have them.
+# LiteRT aborts the process at steps of 1e-11, which vanishing signals between random weights have.
 _LEAST_WIDTH = 1e-5
 
 
 def observe(
     model: Any, images: np.ndarray, *, method: str, sources: set[str], progress: Progress | None
 ) -> tuple[dict[str, Range], dict[str, np.ndarray]]:
-    """Return the range of every map of the float graph, and the mean of each channel of those called `sources`.
+    """Return the range of every feature map of the float graph, and the channels' means of those in `sources`.
 
-    A range by "minmax" has all numbers that were seen in it; by "percentile" all but one in 10,000 at either end.
+    A range by "minmax" includes all values seen; by "percentile" all but one in 10,000 at each end.
     """
     graph = model.subgraphs[0]
     maps = [index for operator in graph.operators for index in operator.outputs]
@@ -57,12 +57,12 @@ def observe(
             progress(number + 1, len(images))
     low = np.array([values.max() for values in lows])
     high = np.array([values.min() for values in highs])
-    # Zero must be a number of its own: it pads. A map that is always zero may have any range.
+    # Zero must be exact, because it pads. A feature map that is always zero may have any range.
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     high[low == high] = 1.0
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise WeightsError(
-            "a network must give finite numbers to be quantized, but some are not: its weights are damaged"
+            "a network must output finite numbers to be quantized, but some are not: its weights are damaged"
         )
     names = [graph.tensors[index].name for index in maps]
     ranges = {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
@@ -70,7 +70,7 @@ def observe(
 
 
 def _largest(kept: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Return the `count` largest of `kept`, which were so far, and of `values`."""
+    """Return the `count` largest of `kept`, the largest so far, and of `values`."""
     if count == 1:
         return np.append(kept, values.max()).max(keepdims=True)
     if len(kept) == count:
@@ -80,21 +80,21 @@ def _largest(kept: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def widen(model: Any, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Return the ranges with tiny ones widened, so that every sum and product has a fast kernel and none fails.
+    """Widen tiny ranges, so that every sum and product has a fast kernel and none fails.
 
-    A widened step of a summand is still a small part of the sum's; sums and factors are widened only where what they
-    hold vanishes: nothing is lost.
+    A summand's widened step is still a small part of the sum's; sums and factors are widened only if their values are
+    negligible: nothing is lost.
     """
     graph, codes = model.subgraphs[0], load_schema().BuiltinOperator
     found = {name: _scaled(ends, _LEAST_WIDTH / _width(ends)) for name, ends in ranges.items()}
     steps = []
     for operator in graph.operators:
         names = [graph.tensors[index].name for index in (*operator.outputs, *operator.inputs)]
-        # Constants are rounded to ranges of their own.
+        # Constants are quantized with ranges of their own.
         steps.append(
             (model.operatorCodes[operator.opcodeIndex].builtinCode, names[0], [n for n in names[1:] if n in found])
         )
-    for code, output, parts in steps:  # a sum may be a summand further on
+    for code, output, parts in steps:  # a sum may be a summand later
         if code == codes.ADD:
             widest = max(_width(found[name]) for name in parts)
             found[output] = _scaled(found[output], widest * _LEAST_SUM / _width(found[output]))
@@ -114,13 +114,13 @@ def _width(ends: Range) -> float:
 
 
 def _scaled(ends: Range, factor: float) -> Range:
-    """Return the range wider by `factor`, where that is above 1; zero stays where it was in it."""
+    """Return the range widened by `factor`, if that is above 1; zero keeps its relative position."""
     return ends[0] * max(1.0, factor), ends[1] * max(1.0, factor)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep LiteRT from warning of memory where all maps of a graph are kept on purpose."""
+    """Silence LiteRT's memory warning: all feature maps of a graph are kept on purpose."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*preserve_all_tensors")
         yield

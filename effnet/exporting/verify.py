@@ -1,4 +1,4 @@
-"""The exported file against the module that it came from, on the same images."""
+"""Check an exported file against its source module on the same images."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,16 +15,16 @@ from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import features_beside
 from effnet.runtime.predictor import Predictor
 
-# The sum of float rounding over a few hundred layers stays well below this.
+# Float rounding errors, summed over a few hundred layers, stay well below this.
 TOLERANCE = 1e-3
-# Of an embedding in 16 bits with the eager one: the angle between them stays below 2.6 degrees.
+# Between an fp16 embedding and the eager one: their angle stays below 2.6 degrees.
 _LEAST_COSINE = 0.999
 _EAGER_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCheck:
-    """How far two runtimes differ: the largest difference of a probability, and the share of equal top classes."""
+    """The difference of two runtimes: the largest difference of a probability, and the share of equal top classes."""
 
     images: int
     max_difference: float
@@ -37,10 +37,9 @@ class ExportCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesCheck:
-    """How far the embeddings of two runtimes differ, at most.
+    """The largest difference between the embeddings of two runtimes.
 
-    `relative_error` is the length of the difference as a share of the embedding's own, `cosine` the least cosine of the
-    two.
+    `relative_error` is the length of the difference as a share of the embedding's length, `cosine` the least cosine.
     """
 
     images: int
@@ -63,30 +62,31 @@ def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarr
 def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
     """Return float32 [batch, classes] of the eager module for uint8 [batch, R, R, C].
 
-    The module's logits are raw; the config's temperature is applied to them, as every export has it inside.
+    The module's logits are raw; the config's temperature is applied to them, as every export does itself.
     """
     module = module.to("cpu").eval()
     return (_in_parts(module, config, images) / config.temperature).softmax(1).numpy()
 
 
 def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
-    """Return float32 [batch, channels], what the eager network's classifier reads, for uint8 [batch, R, R, C]."""
+    """Return the eager network's features, float32 [batch, channels], for uint8 [batch, R, R, C]."""
     return _in_parts(network.to("cpu").eval().features, config, images).numpy()
 
 
 @torch.no_grad()
 def _in_parts(function: Callable[[Tensor], Tensor], config: ModelConfig, images: np.ndarray) -> Tensor:
     pixels = torch.from_numpy(normalize(images, config.preprocess)).permute(0, 3, 1, 2)
-    # The maps of all images at once would take more memory than training did.
+    # The feature maps of all images at once would take more memory than training did.
     return torch.cat([function(part) for part in pixels.split(_EAGER_BATCH)])
 
 
 def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> ExportCheck:
-    """Return how far the predictor's export is from `eager`, the module's probabilities [batch, classes].
+    """Compare the predictor's export with `eager`, the module's probabilities [batch, classes].
 
-    A file of 32 bits computes the same: EffnetError where a probability differs by more than 1e-3. Fewer bits round,
-    and what that costs only accuracy on images like the data can say (`effnet.exporting.acceptance`); here they must
-    give probabilities, or BudgetError is raised. BundleError where the eager network itself gives none.
+    An fp32 file computes the same: raises EffnetError if a probability differs by more than 1e-3. Reduced precision
+    rounds, and only the accuracy on images like the data shows its cost (`effnet.exporting.acceptance`); here its
+    outputs must be finite: raises BudgetError otherwise, and BundleError if the eager network's own outputs are not
+    finite.
     """
     _check_numbers(eager, predictor)
     exported = predictor.probabilities(images)
@@ -96,28 +96,30 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
     if precision != "fp32":
         if not np.isfinite(exported).all():
             raise BudgetError(
-                f"{name} must give numbers; it gives none on {_not_finite(exported)} of {len(images)} images: the "
-                f"network's numbers do not fit {precision}. Take a format of more bits"
+                f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
+                "the "
+                f"network's numbers do not fit {precision}. Choose a format of higher precision"
             )
     elif not difference <= TOLERANCE:
         raise EffnetError(
-            f"the exported file must give eager's probabilities within {TOLERANCE}; it differs by {difference:.2g} "
+            f"the exported file must match the eager probabilities within {TOLERANCE}; it differs by {difference:.2g} "
             f"on {len(images)} images. This is a bug in effnet: please report it with the bundle's config.json"
         )
     return ExportCheck(images=len(images), max_difference=difference, agreement=agreement)
 
 
 def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> FeaturesCheck:
-    """Return how far the predictor's embeddings are from `eager`, the network's features [batch, channels].
+    """Compare the predictor's embeddings with `eager`, the network's features [batch, channels].
 
-    In 32 bits they are the same: EffnetError where one differs by more than 1e-3 of its length. BudgetError where one
-    in 16 bits has a cosine with the eager one below 0.999. BundleError where the eager network gives no numbers.
+    In fp32 they are the same: raises EffnetError if one differs by more than 1e-3 of its length. Raises BudgetError if
+    an fp16 embedding has a cosine below 0.999 with the eager one, BundleError if the eager network's outputs are not
+    finite.
     """
     _check_numbers(eager, predictor)
     name = features_beside(predictor.format).name
     truth, found = eager.astype(np.float64), predictor.features(images).astype(np.float64)
     lengths = np.linalg.norm(truth, axis=1)
-    # An embedding of zeros, which a last ReLU can give, must be one of zeros.
+    # An all-zero eager embedding, possible after a last ReLU, must be all zero here too.
     errors = np.linalg.norm(found - truth, axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
     products = lengths * np.linalg.norm(found, axis=1)
     cosines = np.where(products > 0, (truth * found).sum(1) / np.where(products > 0, products, 1), errors == 0)
@@ -126,11 +128,11 @@ def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray
         if not cosine >= _LEAST_COSINE:
             raise BudgetError(
                 f"{name} must keep the direction of every embedding, a cosine of {_LEAST_COSINE}; the least of "
-                f"{len(images)} is {cosine:.4g}. Take a format of 32 bits"
+                f"{len(images)} is {cosine:.4g}. Choose an fp32 format"
             )
     elif not error <= TOLERANCE:
         raise EffnetError(
-            f"{name} must give eager's embeddings within {TOLERANCE} of their length; one differs by {error:.2g}. "
+            f"{name} must match the eager embeddings within {TOLERANCE} of their length; one differs by {error:.2g}. "
             "This is a bug in effnet: please report it with the bundle's config.json"
         )
     return FeaturesCheck(images=len(images), relative_error=error, cosine=cosine)
@@ -139,8 +141,8 @@ def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray
 def _check_numbers(eager: np.ndarray, predictor: Predictor) -> None:
     if not np.isfinite(eager).all():
         raise BundleError(
-            f"a network must give numbers; the weights of {predictor.folder} give none on "
-            f"{_not_finite(eager)} of {len(eager)} images: train it anew, with a lower learning rate"
+            f"a network must output finite numbers; with the weights of {predictor.folder} it does not on "
+            f"{_not_finite(eager)} of {len(eager)} images: train it again with a lower learning rate"
         )
 
 

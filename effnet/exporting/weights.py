@@ -1,4 +1,4 @@
-"""Weights as plain arrays: norms folded into their convolutions, and random ones for planning."""
+"""Weights as plain arrays: with BatchNorm folded into the convolutions, and random weights for planning."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
-    """Return weight and bias of every convolution and linear layer with the norms behind them folded in.
+    """Return weight and bias of every convolution and linear layer with the following BatchNorm folded in.
 
-    `state` is a state dict as arrays, keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var.
-    Computed in 64 bits, returned in 32. Raises SpecError where a key is missing or a shape differs.
+    `state` is a state dict as arrays, keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in
+    float64, returned in float32. Raises SpecError if a key is missing or a shape differs.
     """
     folded: Arrays = {}
     for name, layer in named_layers(spec):
@@ -38,7 +38,7 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
 def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
     """Return folded weights whose logits are already divided by the config's temperature.
 
-    Whatever runs them then gives calibrated probabilities. `state` is a state dict as arrays.
+    Every runtime then outputs calibrated probabilities. `state` is a state dict as arrays.
     """
     weights = fold_norms(config.arch, state)
     classifier = {name: weights[name] / config.temperature for name in weights if name.startswith("classifier.")}
@@ -46,9 +46,9 @@ def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> 
 
 
 def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
-    """Return a state dict as arrays of the function that folded weights compute: norms only add a bias.
+    """Return a state dict as arrays that computes the same as folded weights: BatchNorm only adds a bias.
 
-    It is what `fold_norms` folds to `folded` again.
+    It is the inverse of `fold_norms`.
     """
     state: Arrays = {}
     for name, layer in named_layers(spec):
@@ -74,10 +74,10 @@ def _take(state: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> 
 
 
 def random_weights(spec: ArchSpec, *, seed: int = 0) -> Arrays:
-    """Return folded weights drawn at random, sized so that signals neither vanish nor blow up.
+    """Return random folded weights, scaled so that signals neither vanish nor explode.
 
-    Latency is measured on these before anything is trained; all-zero or exploding weights would time
-    denormal or infinite arithmetic instead.
+    Latency is measured with these before training; all-zero or exploding weights would time denormal or infinite
+    arithmetic instead.
     """
     rng = np.random.default_rng(seed)
     arrays: Arrays = {}

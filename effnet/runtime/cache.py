@@ -1,4 +1,4 @@
-"""A store of arrays on disk, of what effnet can compute again, that never outgrows its limit."""
+"""A cache on disk for arrays that effnet can recompute, with a size limit."""
 
 import sqlite3
 import time
@@ -10,36 +10,36 @@ from pathlib import Path
 import numpy as np
 
 _TABLE = "CREATE TABLE arrays (key BLOB PRIMARY KEY, used REAL NOT NULL, data BLOB NOT NULL)"
-# In this order: what is dropped then makes the file smaller.
+# In this order, so that deleting rows shrinks the file.
 _SETUP = ("PRAGMA auto_vacuum = FULL", _TABLE.replace("TABLE", "TABLE IF NOT EXISTS", 1))
-# Before anything of a file is believed: its schema may call no functions, and a page is checked as it is read.
+# Before the file is trusted: its schema may call no functions, and pages are checked as they are read.
 _GUARDS = ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0")
-# All that a store holds: the table, and the index that its key brings along.
+# The whole schema of a store: the table, and the index of its key.
 _SCHEMA = {("table", "arrays", _TABLE), ("index", "sqlite_autoindex_arrays_1", None)}
-# SQLite takes a limited number of values a statement.
+# SQLite limits the number of values per statement.
 _CHUNK = 500
 # Another process may be writing.
 _WAIT_SECONDS = 10.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Beyond the limit a tenth of it is freed at once, so that a full store need not make room each time.
+# Above the limit a tenth of it is freed at once, so that a full store need not make room on every write.
 _FREED = 0.1
 _CHECKSUM_BYTES = 4
-# A statement looks at the clock each time SQLite has done so much, and ends if it takes longer than that.
+# A statement checks the clock after every so many SQLite operations, and is aborted after the longest time.
 _STEPS = 100_000
 _LONGEST_SECONDS = 60.0
 
 
 def open_store(path: Path) -> sqlite3.Connection | None:
-    """Return the store of arrays at `path`, made if it is missing, or None if it cannot be used.
+    """Return the store of arrays at `path`, created if it is missing, or None if it cannot be used.
 
-    A cache only saves time: a folder that cannot be written to must not stop anybody's work, and a damaged file
-    gives way to a new one. A database that holds anything else than a store is left alone.
+    A cache only saves time: a folder that cannot be written to must not cause an error, and a damaged file is replaced
+    by a new one. A database that is not a store is left unchanged.
     """
     for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
-            if any(file.exists() and not file.is_file() for file in beside):  # SQLite would wait at a pipe for ever
+            if any(file.exists() and not file.is_file() for file in beside):  # SQLite would block on a pipe
                 return None
             store = sqlite3.connect(path, timeout=_WAIT_SECONDS)
         except (OSError, sqlite3.Error):
@@ -57,10 +57,10 @@ def open_store(path: Path) -> sqlite3.Connection | None:
 
 
 def _prepare(store: sqlite3.Connection) -> bool:
-    """Make the table of a new file; returns whether the file is a store."""
+    """Create the table in a new file; return whether the file is a store."""
     for statement in _GUARDS:
         store.execute(statement)
-    # Only a new file is written to: one that exists may be held by another process, or be read only.
+    # Only a new file is written to: an existing one may be locked by another process, or read-only.
     if not store.execute("PRAGMA schema_version").fetchone()[0]:
         for statement in _SETUP:
             store.execute(statement)
@@ -69,7 +69,7 @@ def _prepare(store: sqlite3.Connection) -> bool:
 
 
 def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes], *, length: int) -> dict[bytes, np.ndarray]:
-    """Return those float32 arrays [length] that the store has, and marks them as used now."""
+    """Return the float32 arrays [length] that the store has, and mark them as used now."""
     found: dict[bytes, np.ndarray] = {}
     if store is None:
         return found
@@ -77,7 +77,7 @@ def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes], *, leng
     parts = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
     with _forgiving(store):
         for part in parts:
-            # What is of another length is not even read.
+            # Arrays of another length are not read.
             rows = store.execute(
                 f"SELECT key, data FROM arrays WHERE key IN ({_marks(part)}) AND LENGTH(data) = ?",
                 [*part, _CHECKSUM_BYTES + 4 * length],
@@ -90,7 +90,7 @@ def load_arrays(store: sqlite3.Connection | None, keys: Iterable[bytes], *, leng
 
 
 def save_arrays(store: sqlite3.Connection | None, arrays: Mapping[bytes, np.ndarray], *, limit_bytes: int) -> None:
-    """Add float32 arrays [length], and drops the ones used longest ago where the file would exceed `limit_bytes`."""
+    """Add float32 arrays [length], and drop the least recently used ones if the file would exceed `limit_bytes`."""
     if store is None or not arrays:
         return
     now = time.time()
@@ -105,7 +105,7 @@ def save_arrays(store: sqlite3.Connection | None, arrays: Mapping[bytes, np.ndar
 
 @contextmanager
 def _forgiving(store: sqlite3.Connection) -> Iterator[None]:
-    """Make one transaction that may fail, or take too long: then nothing of it is kept; a damaged file is removed."""
+    """Run one transaction, rolled back if it fails or takes too long; a damaged file is removed."""
     end = time.monotonic() + _LONGEST_SECONDS
     store.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
@@ -118,7 +118,7 @@ def _forgiving(store: sqlite3.Connection) -> Iterator[None]:
 
 
 def _remove_if_damaged(path: Path, error: sqlite3.Error) -> bool:
-    """Return whether the file was damaged and is gone; whoever has it open goes on with what there is of it."""
+    """Return whether the file was damaged and is removed; other processes may still have it open."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
         return False
     with suppress(OSError):
@@ -132,14 +132,14 @@ def _marks(values: list[bytes]) -> str:
 
 
 def _pack(array: np.ndarray) -> bytes:
-    """Return the array behind its checksum: SQLite notices no change within what it stores."""
+    """Return the array after its checksum: SQLite does not detect changed values."""
     data = np.ascontiguousarray(array, np.float32).tobytes()
     return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES, "little") + data
 
 
 def _unpack(data: object) -> np.ndarray | None:
-    """Return the array, or None if it is damaged or has values that nothing computes."""
-    if not isinstance(data, bytes):  # a database may hold a text in any column
+    """Return the array, or None if it is damaged or not finite."""
+    if not isinstance(data, bytes):  # SQLite may hold text in any column
         return None
     checksum = int.from_bytes(data[:_CHECKSUM_BYTES], "little")
     if zlib.crc32(memoryview(data)[_CHECKSUM_BYTES:]) != checksum:
@@ -156,7 +156,7 @@ def _size_bytes(store: sqlite3.Connection) -> int:
 
 
 def _drop_oldest(store: sqlite3.Connection, excess: int) -> bool:
-    """Drop the arrays used longest ago, `excess` bytes of them; returns whether there were any."""
+    """Drop the least recently used arrays, `excess` bytes of them; return whether there were any."""
     gone: list[tuple[int]] = []
     for row, length in store.execute("SELECT rowid, LENGTH(data) FROM arrays ORDER BY used"):
         if excess <= 0:

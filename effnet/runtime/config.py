@@ -1,4 +1,4 @@
-"""config.json of a bundle: what a model is and how an image must reach it."""
+"""config.json of a bundle: the model's architecture, classes and preprocessing."""
 
 import json
 import os
@@ -18,18 +18,18 @@ from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
 FORMAT = 1
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
 MAX_NAME_LENGTH = 1_000
-"""Letters of a class name."""
-# What is found for a bundle lies in 0.05..20; beyond these the logits' quotients would not be finite in 32 bits.
+"""The most characters of a class name."""
+# Fitted temperatures lie in 0.05..20; outside these limits the scaled logits might not be finite in float32.
 _TEMPERATURES = (1e-4, 1e4)
 _DIGESTS = "sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a bundle's weights were made of: `source` in words, `published` the id of published weights or empty.
+    """The origin of a bundle's weights: `source` in words, `published` the id of published weights or empty.
 
-    `weights_sha256` is of model.safetensors as it was made, in hexadecimal: weights that were trained on, pruned or
-    edited since have another, and are no longer the published ones.
+    `weights_sha256` is of the original model.safetensors, in hexadecimal: weights that were trained, pruned or edited
+    since have another hash, and are no longer the published ones.
     """
 
     source: str
@@ -39,17 +39,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The architecture, its preprocessing, the names of its classes, and the versions that wrote it.
+    """The architecture, its preprocessing, its class names, and the package versions that wrote it.
 
-    `split_seed` is the seed that its training data were split with: a test split made with it holds no image
-    that was trained on. None where that is not known.
+    `split_seed` is the seed of the training data's split: a test split with this seed holds no training image. None if
+    it is unknown.
 
-    The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. An image whose
-    likeliest class is less probable than `threshold` is of no known class; with None every image is of one.
-    `deployed` is the format (of effnet.runtime.formats) that predicts where none is asked for. `origin` says what
-    the weights of a pulled or imported bundle were made of. `balanced` is how much
-    of the classes' training frequencies was taken out of the probabilities: those are right where classes are as
-    frequent as frequency^(1 - balanced), at 0 as in training, at 1 all alike.
+    The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. An image whose most
+    probable class is below `threshold` is of no known class; None disables this. `deployed` is the format (of
+    effnet.runtime.formats) that predicts by default. `origin` says where the weights of a pulled or imported bundle
+    come from. `balanced` is the degree to which the training class frequencies were removed from the probabilities:
+    these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform.
     """
 
     arch: ArchSpec
@@ -67,14 +66,15 @@ class ModelConfig:
         if len(self.class_names) != self.arch.num_classes:
             raise BundleError(
                 f"a model with {self.arch.num_classes} outputs needs as many class names; got {len(self.class_names)}: "
-                "give each output its name, in their order"
+                "name each output, in their order"
             )
         if self.preprocess.channels != self.arch.in_channels:
             raise BundleError(
-                f"the network takes {self.arch.in_channels} channels but preprocessing makes {self.preprocess.channels}"
+                f"the network takes {self.arch.in_channels} channels but preprocessing outputs "
+                f"{self.preprocess.channels}"
             )
         if (longest := max(map(len, self.class_names), default=0)) > MAX_NAME_LENGTH:
-            raise BundleError(f"a class name must have at most {MAX_NAME_LENGTH:,} letters; got {longest:,}")
+            raise BundleError(f"a class name must have at most {MAX_NAME_LENGTH:,} characters; got {longest:,}")
         if not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:
             raise BundleError(
                 f"temperature must lie in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}; got {self.temperature}"
@@ -122,7 +122,7 @@ def write_text(path: Path, text: str) -> None:
 def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
     """Return the config of the bundle in `folder`.
 
-    Raises BundleError where the folder is no bundle, or its config is damaged or of another version.
+    Raises BundleError if the folder is no bundle, or its config is damaged or of another version.
     """
     return _parse(_read(folder), Path(folder) / CONFIG)
 
@@ -143,9 +143,9 @@ def _read(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the SHA-256, in hexadecimal, that each model's file in the bundle `folder` had when it was put there.
+    """Return the recorded SHA-256, in hexadecimal, of each model file in the bundle `folder`.
 
-    The key is the name of the file. A file that another program wrote has none. Raise BundleError as read_config does.
+    The key is the file's name. A file written by another program has none. Raises BundleError like read_config.
     """
     found = _read(folder).get(_DIGESTS, {})
     if not isinstance(found, dict) or not all(map(_is_text, found.values())):
@@ -154,23 +154,23 @@ def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def check_digests(folder: str | os.PathLike[str], name: str) -> None:
-    """Raise BundleError unless the files of the format `name` are those that the config.json beside them names."""
+    """Raise BundleError unless the files of the format `name` match the digests in config.json."""
     digests = read_digests(folder)
     for file in _files([name]):
         read_model(Path(folder) / file, digests)
 
 
 def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
-    """Write into config.json which files belong to the bundle `folder`, in place of what it had.
+    """Replace the digests of model files in the bundle's config.json in `folder`.
 
-    Whoever puts a model's file into a bundle calls this with its digest, and before the file changes without it: then
-    a process that is killed in between leaves no digest of another file.
+    Code that puts a model file into a bundle calls this before the change without the file's digest, and after it with
+    the digest: then a process killed in between leaves no digest of another file.
     """
     _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
 def digests_of(folder: Path, formats: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of the files of `formats` that lie in `folder`, by name; Core ML's folder has none."""
+    """Return the SHA-256 of the files of `formats` in `folder`, by name; Core ML's folder has none."""
     return {name: sha256(read_model(folder / name)) for name in _files(formats) if (folder / name).is_file()}
 
 
@@ -225,5 +225,5 @@ def _number(value: object, name: str) -> float:
 
 
 def _is_text(value: object) -> bool:
-    """Return whether `value` is a text that can be written: JSON can hold halves of characters."""
+    """Return whether `value` is text that can be written as UTF-8: JSON can hold lone surrogates."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -1,20 +1,20 @@
-"""Whether an ONNX model asks for data of other files, told from its bytes, without onnx.
+"""Detect whether an ONNX model refers to data in other files, from its bytes, without onnx.
 
 The walk follows the wire format of Protocol Buffers and the field numbers of onnx.proto. It is stricter than any
-parser: whatever field of a tensor could make one look outside the model counts, wherever and however often it stands.
+parser: every tensor field that could make one read outside the model counts, at any place and even if repeated.
 Source: https://protobuf.dev/programming-guides/encoding and onnx/onnx.proto (IR version 13).
 """
 
 from typing import Final
 
-# Models of effnet's largest networks have some ten thousand; the walk takes about a microsecond for each.
+# Models of effnet's largest networks have some ten thousand; the walk takes about a microsecond per field.
 _MAX_FIELDS: Final = 2_000_000
 # Protocol Buffers' own limit.
 _MAX_DEPTH: Final = 100
 
 _TENSOR: Final = "TensorProto"
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-# The messages that can hold a tensor, each with the fields that lead there.
+# The messages that can contain a tensor, each with the fields that lead to it.
 _LEADS: Final[dict[str, dict[int, str]]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "GraphProto": {1: "NodeProto", 5: _TENSOR, 15: "SparseTensorProto"},
@@ -33,15 +33,14 @@ _LEADS: Final[dict[str, dict[int, str]]] = {
     _TENSOR: {},
 }
 _VARINT, _LENGTH = 0, 2
-# The other wire types and their bytes; groups, 3 and 4, are no part of ONNX.
+# The other wire types and their bytes; groups, 3 and 4, are not part of ONNX.
 _FIXED: Final = {1: 8, 5: 4}
 
 
 def has_external_data(model: bytes) -> bool:
-    """Return whether any tensor of an ONNX model names another file.
+    """Return whether any tensor of an ONNX model refers to another file.
 
-    Raise ValueError, with a reason on one line, for what is no whole message, is nested too deeply or has too many
-    fields.
+    Raises ValueError, with a one-line reason, for an incomplete message, too deep nesting or too many fields.
     """
     within: list[tuple[str, int, int]] = []
     kind, at, end = "ModelProto", 0, len(model)
@@ -74,7 +73,7 @@ def has_external_data(model: bytes) -> bool:
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where the next field begins."""
+    """Return the number at offset `at`, and the offset of the next field."""
     value = shift = 0
     while at < end and shift < 70:
         byte = data[at]

@@ -1,4 +1,4 @@
-"""What a bundle can be exported to: each format's name, file, runtime and precision."""
+"""The formats that a bundle can be exported to: each one's name, file, runtime and precision."""
 
 import os
 from dataclasses import dataclass, replace
@@ -16,12 +16,11 @@ _FEATURES = "-features"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One kind of export: `file` lies in the bundle's folder, `others` beside it.
+    """One export format: `file` is in the bundle's folder, `others` next to it.
 
-    `precision` is that of weights and arithmetic: w8 has weights in 8 bits and computes in 32, fp16 keeps weights in
-    16 bits, bf16 does too and computes in bfloat16 where the processor has it. Those that this machine cannot run,
-    Core ML's, have no engine. `result` is what it makes of an image: a probability for each class, or the features that
-    the classifier would read.
+    `precision` is that of weights and arithmetic: w8 has int8 weights and computes in fp32, fp16 stores fp16 weights,
+    bf16 does too and computes in bfloat16 if the processor has it. Formats that cannot run here, Core ML's, have no
+    engine. `result` is the output for an image: a probability per class, or the features before the classifier.
     """
 
     name: str
@@ -38,11 +37,11 @@ class Format:
 
     @property
     def asked(self) -> str:
-        """What `effnet export BUNDLE` is to be followed by to write it."""
+        """The options of `effnet export BUNDLE` that write it."""
         return f"{'--features ' if self.result == 'features' else ''}--to {self.base}"
 
     def size_bytes(self, folder: str | os.PathLike[str]) -> int:
-        """Return the bytes of all its files in `folder`; a file may be a folder."""
+        """Return the size of all its files in `folder`; a file may be a folder."""
         return sum(_size(Path(folder) / name) for name in (self.file, *self.others))
 
 
@@ -76,7 +75,7 @@ FORMATS = {
 }
 
 
-# Whether rounding to fewer bits keeps what embeddings are compared by, nothing here could prove.
+# effnet has no check that lower precisions preserve the similarity of embeddings.
 _EMBEDDED: tuple[Precision, ...] = ("fp32", "fp16")
 
 FEATURES = {
@@ -93,21 +92,21 @@ FEATURES = {
 """The formats of embeddings, by the name of the one with probabilities."""
 
 EXPORTS = FORMATS | {found.name: found for found in FEATURES.values()}
-"""All that `effnet export` may have put into a bundle."""
+"""All formats that `effnet export` can write into a bundle."""
 
 
 def features_format(name: str) -> Format:
-    """Return the format of embeddings for the format `name`; raises InputError if there is none."""
+    """Return the format of embeddings for the format `name`; raise InputError if there is none."""
     if name not in FEATURES:
         raise InputError(
             f"embeddings can be exported to {', '.join(FEATURES)}; got {find_format(name).name}, "
-            f"whose {'numbers' if name == 'coreml' else 'rounding'} nothing here can judge"
+            f"whose {'output' if name == 'coreml' else 'rounding'} effnet cannot check"
         )
     return FEATURES[name]
 
 
 def features_beside(target: Format) -> Format:
-    """Return the format of embeddings in the runtime of `target`: of its precision, or else of 32 bits.
+    """Return the format of embeddings in the runtime of `target`: in its precision, or else in fp32.
 
     Raises InputError if the runtime has none.
     """
@@ -118,19 +117,19 @@ def features_beside(target: Format) -> Format:
 
 
 def find_export(name: str) -> Format:
-    """Return the export called `name`, of embeddings or not; raises InputError as `find_format`."""
+    """Return the export called `name`, of embeddings or not; raise InputError like `find_format`."""
     return EXPORTS.get(name) or find_format(name)
 
 
 def find_format(name: str) -> Format:
-    """Return the format called `name`; raises InputError for any other, with the nearest."""
+    """Return the format called `name`; raise InputError for an unknown name, suggesting the nearest."""
     if name not in FORMATS:
         raise InputError(f"a format must be one of {', '.join(FORMATS)}; got {shown(name)}{nearest(name, FORMATS)}")
     return FORMATS[name]
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """Return the format that a file's name tells; raises InputError for a name of none.
+    """Return the format of a file, by its name; raise InputError if no format has such a name.
 
     The longest ending counts: model.int8.onnx is onnx-int8, any other .onnx is onnx.
     """

@@ -1,11 +1,11 @@
-"""Which runtimes are installed, told without importing them."""
+"""Check which runtimes are installed, without importing them."""
 
 from importlib.util import find_spec
 
 from effnet.errors import MissingExtraError
 from effnet.runtime.formats import Runtime
 
-# The module that a runtime is imported as, the package that has it, and the extra that brings the package.
+# The module of each runtime, its package, and the extra that installs the package.
 _NEEDED: dict[Runtime, tuple[str, str, str]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime", "train"),
     "openvino": ("openvino", "openvino", "openvino"),
@@ -15,7 +15,7 @@ _NEEDED: dict[Runtime, tuple[str, str, str]] = {
 }
 
 
-# What rounds to 8 bits for a runtime, where that is a package of its own.
+# The int8 quantizer of a runtime, if it is a separate package.
 _ROUNDING: dict[Runtime, tuple[str, str, str]] = {
     "openvino": ("nncf", "nncf", "compress"),
     "executorch": ("torchao", "torchao", "executorch"),
@@ -23,18 +23,18 @@ _ROUNDING: dict[Runtime, tuple[str, str, str]] = {
 
 
 def missing(runtime: Runtime, *, int8: bool = False) -> MissingExtraError | None:
-    """Return the error that says how to install `runtime`, or None where it is installed.
+    """Return the error that says how to install `runtime`, or None if it is installed.
 
-    With `int8` what writes its 8-bit files counts, too.
+    With `int8` the package that writes its int8 files must be installed, too.
     """
     needed = [_NEEDED[runtime], *([_ROUNDING[runtime]] if int8 and runtime in _ROUNDING else [])]
     return next((error for need in needed if (error := absent(*need))), None)
 
 
 def absent(module: str, package: str, extra: str) -> MissingExtraError | None:
-    """Return the error that says how to install a module's package, or None where it is installed."""
+    """Return the error that says how to install a module's package, or None if it is installed."""
     try:
         found = find_spec(module)
-    except (ImportError, ValueError):  # a module that stands in sys.modules without a spec
+    except (ImportError, ValueError):  # a module in sys.modules without a spec
         found = None
     return None if found else MissingExtraError(package, extra)

@@ -1,4 +1,4 @@
-"""The bytes of a model's file, read once: what is checked here is what a runtime opens."""
+"""Read the bytes of a model file once: a runtime opens exactly the bytes checked here."""
 
 import hashlib
 import os
@@ -10,15 +10,15 @@ from effnet.runtime.formats import EXPORTS, format_of
 from effnet.system.files import open_regular
 
 MAX_MODEL_BYTES = 2**31
-"""Protobuf, and so ONNX, holds no more than this."""
+"""The limit of Protobuf, and so of ONNX."""
 
 _LONGEST_REASON = 400
 
 
 def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
-    """Return the content of a model's file.
+    """Return the content of a model file.
 
-    Raise BundleError if it is missing, no regular file or too large, or if `digests` (SHA-256 in hexadecimal, by file
+    Raises BundleError if it is missing, no regular file or too large, or if `digests` (SHA-256 in hexadecimal, by file
     name) has another digest for it.
     """
     try:
@@ -34,7 +34,7 @@ def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
     expected = (digests or {}).get(path.name)
     if expected is not None and (found := sha256(data)) != expected:
         raise BundleError(
-            f"{path} must be the file that config.json names (SHA-256 {expected[:12]}...); it is another or damaged "
+            f"{path} must have the SHA-256 in config.json ({expected[:12]}...); it is another file or damaged "
             f"({found[:12]}...): write it again with `effnet export {path.parent} {_asked(path)}`"
         )
     return data
@@ -46,12 +46,12 @@ def sha256(data: bytes | bytearray) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return what a runtime's error says, on one line of bounded length."""
+    """Return a runtime's error message, on one line of bounded length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 
 
 def _asked(path: Path) -> str:
-    """Return how `effnet export` is asked for the format that a file belongs to, its second file or its first."""
+    """Return the options of `effnet export` for the format of a file, be it the format's main file or another."""
     owner = (found.asked for found in EXPORTS.values() if path.name in (found.file, *found.others))
     return next(owner, None) or format_of(path).asked

@@ -1,4 +1,4 @@
-"""Many images through a session: while one thread decodes, another computes."""
+"""Run many images through a session: while one thread decodes, another computes."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ import numpy as np
 
 from effnet.errors import ImageError
 
-# Large enough to share what a call costs, small enough for its maps to stay in the caches.
+# Large enough to amortise the cost of a call, small enough for its feature maps to stay in the caches.
 BATCH = 4
 
 Prepare = Callable[[int], np.ndarray]
@@ -23,11 +23,11 @@ def run_images(
     workers: int,
     progress: Progress | None = None,
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Return the rows that `compute` makes of the images, and their indices, in order.
+    """Return the rows that `compute` returns for the images, and their indices, in order.
 
     `prepare` maps an index to uint8 [R, R, C], `compute` uint8 [batch, R, R, C] to [batch, ...]; both are called from
-    `workers` threads. Images for which `prepare` raises ImageError are left out. `progress` hears of images done
-    and in all.
+    `workers` threads. Images for which `prepare` raises ImageError are skipped. `progress` is called with the images
+    done and their total.
     """
     chunks = [indices[i : i + BATCH] for i in range(0, len(indices), BATCH)]
 

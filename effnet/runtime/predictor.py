@@ -1,4 +1,4 @@
-"""Prediction with a bundle: Pillow, numpy and one runtime, no torch."""
+"""Predict with a bundle: Pillow, numpy and one runtime, no torch."""
 
 import ctypes
 import os
@@ -34,7 +34,7 @@ _IMAGES = "a path, the bytes of a file, a Pillow image or a uint8 array [height,
 class Prediction:
     """The most probable classes of one image, best first.
 
-    `known` is false where even the best is less probable than the threshold: the image may be of no class at all.
+    `known` is false if even the best is less probable than the threshold: the image may belong to none of the classes.
     """
 
     labels: tuple[str, ...]
@@ -48,11 +48,11 @@ class Prediction:
 
 
 class Predictor:
-    """A bundle ready to predict; `effnet.load` makes it. Its file is opened at the first prediction.
+    """A bundle ready to predict, from `effnet.load`. Its file is opened at the first prediction.
 
-    `format` names the export that predicts (effnet.runtime.formats); by default the bundle's own, `config.deployed`.
-    It may be pickled, and used after a fork: another process opens the bundle's files for itself. `say` is told, once,
-    what is assumed of images of more than 8 bits where the bundle has no value range; by default it is a warning.
+    `format` names the export that predicts (effnet.runtime.formats); by default the bundle's own, `config.deployed`. It
+    can be pickled, and used after a fork: another process opens the bundle's files itself. `say` is called once with
+    the assumption made for images of more than 8 bits if the bundle has no value range; by default it warns.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> None:  # noqa: A002
@@ -75,17 +75,17 @@ class Predictor:
     def _after_fork(self) -> None:
         """Forget the parent's engine and locks: its threads are not in this process, and one may have held a lock."""
         for engine in self._engines.values():
-            # Taken down here, or at this process's end, it would wait for its threads. So it is never taken down.
+            # Destroying it, here or when this process ends, would wait for its threads. So it is never destroyed.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
         self._start()
 
     @property
     def engine(self) -> Engine:
-        """The bundle's file in its runtime; raises BundleError where the file does not match the config."""
+        """The bundle's file, opened in its runtime; raises BundleError if the file does not match the config."""
         return self._opened(self.format)
 
     def hear(self, assumed: str) -> None:
-        """Say, the first time, what `decoded_image` has assumed of an image; from any thread."""
+        """Report the assumption made while decoding an image, the first time only; thread-safe."""
         with self._opening:
             first, self._heard = not self._heard, True
         if first:
@@ -93,7 +93,7 @@ class Predictor:
 
     @property
     def features_engine(self) -> Engine:
-        """The bundle's file of embeddings in the same runtime; raises BundleError if there is none, or another."""
+        """The bundle's file of embeddings in the same runtime; raises BundleError if it is absent or does not match."""
         return self._opened(features_beside(self.format))
 
     def _opened(self, target: Format) -> Engine:
@@ -112,9 +112,9 @@ class Predictor:
                 f"a model needs a classifier to predict; {self.folder} has none: `effnet fit --weights` makes one"
             )
         if target.runtime in FRAGILE:
-            from effnet.runtime.engines.probe import try_first  # with what starts processes, which takes its time
+            from effnet.runtime.engines.probe import try_first  # imported here because it is slow
 
-            preload(target.runtime)  # that it is not installed is better said here
+            preload(target.runtime)  # fails here if the runtime is not installed
             digests[path.name] = sha256(read_model(path, digests))
             try_first(path, target.runtime, digests[path.name])
         engine = open_engine(path, threads=self.threads, digests=digests)
@@ -122,24 +122,25 @@ class Predictor:
         return engine
 
     def _check_features_file(self, target: Format, digests: Mapping[str, str]) -> None:
-        """Raise BundleError if the file of embeddings is absent, or config.json does not name it.
+        """Raise BundleError if the file of embeddings is absent, or has no digest in config.json.
 
-        One that it does not name may be of weights that the bundle had before, which its numbers do not show.
+        Without a digest it may be of the bundle's earlier weights, which its outputs do not show.
         """
         known = [name for name in (target.file, *target.others) if name in digests and (self.folder / name).exists()]
         if len(known) < 1 + len(target.others):
             raise BundleError(
-                f"embeddings in {target.runtime} need {target.file}, which {self.folder} does not have of its weights: "
+                f"embeddings in {target.runtime} need {target.file}, which {self.folder} lacks for its current "
+                "weights: "
                 f"`effnet export {self.folder} {target.asked}` writes it"
             )
 
     def prepare(self, image: ImageLike) -> np.ndarray:
-        """Return one image as the model takes it: uint8 [resolution, resolution, channels].
+        """Return one image, preprocessed for the model: uint8 [resolution, resolution, channels].
 
-        Takes a path, the bytes of a file, an image of Pillow's, or a decoded uint8 array [height, width, channels];
-        where the bundle has a value range, an array of other integers or of real numbers as well.
-        A large JPEG file is decoded at a part of its size (effnet.data.eval_view), an image of Pillow's as it is.
-        Raises ImageError where it cannot be decoded, InputError for anything else.
+        Takes a path, the bytes of a file, a Pillow image, or a decoded uint8 array [height, width, channels]; if the
+        bundle has a value range, also an array of other integers or of floats. A large JPEG file is decoded at a
+        reduced size (effnet.data.eval_view), a Pillow image at its full size. Raises ImageError if it cannot be
+        decoded, InputError for anything else.
         """
         preprocess = self.config.preprocess
         channels, value_range = preprocess.channels, preprocess.value_range
@@ -161,18 +162,18 @@ class Predictor:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [batch, classes] for prepared images, uint8 [batch, resolution, resolution, channels].
 
-        It may be called from several threads; only ONNX Runtime computes for them at the same time. Raises BundleError
-        where the model fails or returns what are no probabilities.
+        It can be called from several threads; only ONNX Runtime computes for them in parallel. Raises BundleError if
+        the model fails or does not return probabilities.
         """
         rows = self._run(self.format, images)
         check_probabilities(rows, self.folder / self.format.file)
         return rows
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 [batch, channels], what the classifier reads, for images as `probabilities` takes them.
+        """Return the features before the classifier, float32 [batch, channels], for images as in `probabilities`.
 
-        It may be called from several threads, as `probabilities`. Raises BundleError if the bundle has no file of
-        embeddings, or that fails or returns what are no finite numbers.
+        It can be called from several threads, like `probabilities`. Raises BundleError if the bundle has no file of
+        embeddings, or that file fails or returns numbers that are not finite.
         """
         target = features_beside(self.format)
         rows = self._run(target, images)
@@ -187,7 +188,7 @@ class Predictor:
             return engine.run(images)
 
     def chosen_threshold(self, asked: float | None = None) -> float:
-        """Return the probability below which an image is "unknown": as asked, the bundle's own, or 0 for never."""
+        """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never."""
         if asked is not None and not 0 <= asked <= 1:
             raise InputError(f"the threshold must be a probability from 0 to 1; got {asked}")
         return (self.config.threshold or 0.0) if asked is None else asked
@@ -195,10 +196,10 @@ class Predictor:
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
     ) -> list[Prediction]:
-        """Return the `top` classes of each image, in order; see `prepare` for what an image can be.
+        """Return the `top` classes of each image, in order; see `prepare` for the kinds of images.
 
-        One image that is not in a list gives a list of one. `threshold` is the probability below which an image is
-        "unknown": the bundle's own by default, 0 for never. The model is opened before any image is read.
+        A single image gives a list of one. `threshold` is the probability below which an image is "unknown": the
+        bundle's own by default, 0 for never. The model is opened before any image is read.
         """
         images = _several(images, batch=batch, verb="predict")
         threshold = self.chosen_threshold(threshold)
@@ -210,12 +211,12 @@ class Predictor:
         ]
 
     def embed(self, images: ImageLike | Iterable[ImageLike], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
-        """Return the embeddings float32 [images, channels], in order; see `prepare` for what an image can be.
+        """Return the embeddings float32 [images, channels], in order; see `prepare` for the kinds of images.
 
-        One image that is not in a list gives one row. An embedding is what the classifier reads: images that look alike
-        to the network have similar ones. With `normalized` each has length 1, so that a product of two is their cosine.
-        They are computed in the predictor's runtime, in 32 bits where its format has 8. Raises BundleError if `effnet
-        export --features` has not written the file for it, and otherwise as `predict` does.
+        A single image gives one row. An embedding is the classifier's input: images that the network finds similar have
+        similar embeddings. With `normalized` each has length 1, so that the dot product of two is their cosine. They
+        are computed in the predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export
+        --features` has not written the file for it, and otherwise like `predict`.
         """
         images = _several(images, batch=batch, verb="embed")
         _ = self.features_engine
@@ -224,7 +225,7 @@ class Predictor:
         return unit_rows(found) if normalized else found
 
 
-# The predictors of this process, for a fork.
+# The predictors of this process, to reset after a fork.
 _alive: weakref.WeakSet[Predictor] = weakref.WeakSet()
 
 
@@ -242,10 +243,10 @@ def _reopened(folder: str, threads: int, name: str) -> Predictor:
 
 
 def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
-    """Return the images that `verb` was given, one or many; raise InputError for anything else."""
+    """Return the images given to `verb`, one or many; raise InputError for anything else."""
     if batch < 1:
         raise InputError(f"{verb} takes batches of at least 1 image; got {batch}")
-    # An array is one image, or else a batch of them, which is iterated over.
+    # An array is one image, unless it has four dimensions: then it is a batch of images.
     one = isinstance(images, np.ndarray) and images.ndim != 4
     if one or isinstance(images, str | bytes | os.PathLike | Image.Image):
         return [images]
@@ -274,7 +275,7 @@ def _batches(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarra
 def load(folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> Predictor:  # noqa: A002
     """Open the bundle in `folder` for prediction with `threads` threads (0: one a core), without torch.
 
-    `format` names one of its exports, such as "onnx-int8"; by default it is the one that the bundle was proven with.
-    Raises BundleError where it is no bundle, InputError where there is no such format.
+    `format` names one of its exports, such as "onnx-int8"; by default it is the deployed format. Raises BundleError if
+    `folder` is no bundle, InputError if there is no such format.
     """
     return Predictor(folder, threads=threads, format=format)

@@ -1,4 +1,4 @@
-"""What a model's file may return: the width that its bundle says, and probabilities or the numbers of embeddings."""
+"""Check a model file's output: its width, and that it holds probabilities or finite embeddings."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from effnet.runtime.config import CONFIG, ModelConfig
 from effnet.runtime.engines import Engine
 from effnet.runtime.formats import Format
 
-# What effnet's own files return differs from 1 by a millionth, in 8 bits too: all of them compute softmax in 32 bits.
-# bfloat16, where a processor has it, rounds each probability to 0.4 %.
+# The sums of effnet's own files differ from 1 by a millionth, also in int8: all of them compute softmax in fp32.
+# bfloat16 rounds each probability to 0.4 %.
 _SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
 
 
 def check_signature(engine: Engine, config: ModelConfig, path: Path, target: Format) -> None:
-    """Raise BundleError unless the file at `path` maps images and returns rows as the config says."""
+    """Raise BundleError unless the inputs and outputs of the file at `path` match the config."""
     width = config.arch.feature_channels if target.result == "features" else len(config.class_names)
     wanted = (config.preprocess.resolution, config.preprocess.channels, width)
     found = (engine.side, engine.channels, engine.classes)
     if found != wanted:
         raise BundleError(
-            f"{path} must map {_maps(*wanted, target)}, as {CONFIG} says; it maps {_maps(*found, target)}. "
-            "`effnet export` writes it anew"
+            f"{path} must map {_maps(*wanted, target)}, as in {CONFIG}; it maps {_maps(*found, target)}. "
+            "`effnet export` writes it again"
         )
 
 
@@ -37,12 +37,12 @@ def check_probabilities(rows: np.ndarray, path: Path) -> None:
     if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
         raise BundleError(
             f"{path} must return probabilities, from 0 to 1; it returned {low:.4g} to {high:.4g}: it is damaged or "
-            "another model. `effnet export` writes it anew"
+            "another model. `effnet export` writes it again"
         )
     if len(rows) and not np.abs((sums := rows.sum(1)) - 1).max() <= _SUM_TOLERANCE:
         raise BundleError(
             f"{path} must return probabilities, whose sum is 1; theirs lies in {sums.min():.4g}..{sums.max():.4g}: it "
-            "is damaged or another model. `effnet export` writes it anew"
+            "is damaged or another model. `effnet export` writes it again"
         )
 
 
@@ -50,13 +50,13 @@ def check_features(rows: np.ndarray, path: Path) -> None:
     """Raise BundleError unless float32 [batch, channels] holds finite numbers."""
     if bad := int((~np.isfinite(rows)).any(1).sum()):
         raise BundleError(
-            f"{path} must return finite numbers; it returned others for {bad} of {len(rows)} images: it is damaged or "
-            "another model. `effnet export` writes it anew"
+            f"{path} must return finite numbers; those for {bad} of {len(rows)} images are not: it is damaged or "
+            "another model. `effnet export` writes it again"
         )
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Return float32 [batch, channels] with rows of length 1; one of zeros alone stays as it is."""
-    # In 64 bits: squares of large numbers would not be finite, of small ones they would be 0.
+    """Return float32 [batch, channels] with rows of length 1; an all-zero row is unchanged."""
+    # In float64: in float32, squares of large numbers would overflow, of small ones underflow.
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     return (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""split.json of a bundle: how its data were split, so that others find the same test images."""
+"""split.json of a bundle: the record of its data's split, to find the same test images again."""
 
 import json
 import os
@@ -16,11 +16,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRecord:
-    """The seed and the group pattern of a split, and the `fingerprint` of the data that it holds for.
+    """The seed and the group pattern of a split, and the `fingerprint` of its data.
 
-    `joined` are images, by path below the data folder, that are equal or nearly so and were kept on one side; `leaked`
-    are test images of which train or val held another; `seen` is a sample of the marks (`effnet.data.leaks`) of the
-    images of train and val.
+    `joined` are groups of (near-)duplicate images, by path below the data folder, that were kept in one part; `leaked`
+    are test images with a duplicate in train or val; `seen` is a sample of the marks (`effnet.data.leaks`) of the
+    images in train and val.
     """
 
     seed: int
@@ -31,17 +31,17 @@ class SplitRecord:
     seen: tuple[str, ...] = ()
 
     def groups(self, listing: Listing) -> tuple[Group, ...]:
-        """Return `joined` as groups of the images of these data."""
+        """Return `joined` as groups of the images in `listing`."""
         return tuple(Group(kind="similar", names=tuple(map(listing.absolute, paths))) for paths in self.joined)
 
     def leaked_names(self, listing: Listing) -> tuple[str, ...]:
-        """Return the names of the images of these data that leak."""
+        """Return the names of the leaked images in `listing`."""
         return tuple(map(listing.absolute, self.leaked))
 
 
 def write_split(record: SplitRecord, folder: Path) -> None:
     """Write split.json into `folder`, whole or not at all."""
-    # Names need not be valid text: escapes keep what is none.
+    # Names need not be valid text: escapes preserve them.
     text = json.dumps({"format": _FORMAT, **asdict(record)}, indent=1, ensure_ascii=True) + "\n"
     with written_whole(folder / SPLIT) as path:
         path.write_text(text, encoding="ascii")

@@ -135,7 +135,7 @@ def test_what_cannot_be_compared_is_refused(words, reason, run_cli, plain):
 def test_a_bundle_without_exports_is_told_how_to_make_one(run_cli, plain, tmp_path):
     shutil.copyfile(plain / "config.json", tmp_path / "config.json")
     message = refused(run_cli("bench", tmp_path, "--runtimes", "all"))
-    assert message.endswith(f"has no export that these runtimes run: effnet export {tmp_path} --to onnx")
+    assert message.endswith(f"has no export for these runtimes: effnet export {tmp_path} --to onnx")
 
 
 def test_the_rounds_of_a_file_are_put_together():

@@ -149,7 +149,7 @@ def test_a_truncated_onnx_file_is_one_clear_line(share, run_cli, bundle_copy, im
     path = bundle_copy / "model.onnx"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     message = refused(run_cli("predict", bundle_copy, images))
-    assert message.startswith(f"{path} must be the file that config.json names")
+    assert message.startswith(f"{path} must have the SHA-256 in config.json (")
     assert message.endswith(f"write it again with `effnet export {bundle_copy} --to onnx`")
 
 
@@ -188,7 +188,7 @@ def test_a_config_that_does_not_belong_to_the_onnx_file_is_noticed(run_cli, bund
     data["preprocess"]["resolution"] = 48
     path.write_text(json.dumps(data))
     message = refused(run_cli("predict", bundle_copy, images))
-    assert "must map image [48, 48, 1] to probabilities [10], as config.json says; it maps image [" in message
+    assert "must map image [48, 48, 1] to probabilities [10], as in config.json; it maps image [" in message
 
 
 def test_a_folder_gives_what_a_data_set_would_find_and_names_the_rest(run_cli, small_bundle, tmp_path):

@@ -1,17 +1,17 @@
-"""Subjects that several tests share; trained once."""
+"""Subjects shared by several tests; trained once."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-# The tiny runs of training are this folder's too.
+# The fixtures of tests/training with tiny runs are used here too.
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory):
-    """A network with ReLU that has learned the patterns; not to change."""
+    """A network with ReLU that has learned the patterns; do not change it."""
     import torch
     from patterns import learned
 
@@ -24,7 +24,7 @@ def good(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fragile(good):
-    """The same function with weights that 8 bits spoil."""
+    """The same function with weights that int8 ruins."""
     from patterns import unbalanced
 
     return unbalanced(good)

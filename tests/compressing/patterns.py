@@ -1,4 +1,4 @@
-"""A small problem that a tiny network solves in seconds, and weights that are good in 32 bits and bad in 8."""
+"""A small problem that a tiny network solves in seconds, and weights that are good in fp32 and bad in int8."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ LEARNING = with_values(
 
 
 def patterns():
-    """Four patterns of 16 x 16 grey pixels under as much noise as signal."""
+    """Four patterns of 16 x 16 grey pixels with as much noise as signal."""
     rng = np.random.default_rng(0)
     shapes = rng.normal(0, 1, (len(NAMES), 16, 16, 1))
 
@@ -45,9 +45,9 @@ def learned(folder, activation="relu"):
 
 
 def unbalanced(subject, factor=64.0):
-    """The same function, but in each expansion a few channels are so large that 8 bits leave nothing to the others.
+    """The same function, but in each expansion a few channels are so large that int8 rounds the others to 0.
 
-    ReLU lets a factor pass, so that what follows takes it back.
+    ReLU is scale-equivariant, so that the next layer can undo the factor.
     """
     state, rng = dict(subject.state), np.random.default_rng(1)
     for name in [name for name in state if name.endswith(".depthwise.conv.weight")]:

@@ -1,4 +1,4 @@
-"""An int8 artifact by ONNX Runtime's own quantizer: a real one, and none of effnet's exporters."""
+"""Write a real int8 artifact with ONNX Runtime's own quantizer, without effnet's exporters."""
 
 import logging
 import tempfile
@@ -30,7 +30,7 @@ class _Reader(CalibrationDataReader):
 
 
 def write_static(name, folder, subject, images, quantization, *, per_channel=True):
-    """Stand in for `rungs.write`: 32 bits as they are, int8 by ONNX Runtime's quantize_static, and nothing else."""
+    """Replace `rungs.write`: fp32 as it is, int8 by ONNX Runtime's quantize_static, and nothing else."""
     target = find_format(name)
     folder.mkdir(parents=True, exist_ok=True)
     write_config(subject.config, folder)
@@ -40,7 +40,7 @@ def write_static(name, folder, subject, images, quantization, *, per_channel=Tru
         raise InputError(f"there is no {name} here")
     if quantization.bias_correction == "full":
         raise InputError("quantize_static cannot correct biases")
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to optimise a model that is optimised
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to optimise an optimised model
     with tempfile.TemporaryDirectory() as scratch:
         plain = export_onnx(Path(scratch), subject.config, subject.state)
         quantize_static(

@@ -1,4 +1,4 @@
-"""Importance: first-order Taylor against removal itself, weights against what they are said to be."""
+"""Importance: first-order Taylor against actual removal, weight criteria against their definitions."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_every_channel_of_any_network_gets_a_finite_importance(spec):
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "v2_s"])
 def test_taylor_predicts_what_a_small_step_towards_removal_does_to_the_loss(name):
-    """One image: scaling a channel by 1 - e behind its last module changes the loss by e times its importance."""
+    """One image: scaling a channel by 1 - e after its last module changes the loss by e times its importance."""
     spec = tiny(name)
     network = build_trained(spec, resolution=SIDE).double()
     (batch,) = batches(spec, count=1, size=1)
@@ -111,7 +111,7 @@ def test_weights_are_judged_with_their_norm_and_each_layer_alike():
     network = build(spec, seed=0)
     with torch.no_grad():
         network.head.norm.weight[2] = 100.0
-        network.head.conv.weight *= 1e-3  # a layer's own size says nothing
+        network.head.conv.weight *= 1e-3  # a layer's own size does not matter
     for method in ("l1", "l2", "bn"):
         found = weight_importance(spec, state_arrays(network), method=method).channels["head"]
         assert found.argmax() == 2

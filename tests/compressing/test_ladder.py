@@ -1,4 +1,4 @@
-"""The order of the steps and the gate with scripted artifacts; one climb with real ones; the bundle kept whole."""
+"""The quantization search: order and acceptance of steps with scripted artifacts, real searches, whole bundles."""
 
 import dataclasses
 import hashlib
@@ -36,9 +36,9 @@ BIG = Split(sources=[np.zeros((16, 16, 1), np.uint8)] * COUNT, labels=np.arange(
 
 
 class Scripted:
-    """Artifacts that are texts: a table says what each loses, how fast it is and how large, by a part of its name.
+    """Artifacts that are text files: a table holds the loss, the speed and the size of each, by a part of its name.
 
-    `lost` is in images of 400, `memory` in 10^6 bytes. What the table lacks cannot be made.
+    `lost` is in images of 400, `memory` in 10^6 bytes. An artifact that is not in the table cannot be made.
     """
 
     def __init__(self, memory=None, **table):
@@ -119,7 +119,7 @@ class Scripted:
 
 @pytest.fixture
 def subject(good):
-    """A network with SiLU: what it computes is scripted."""
+    """A network with SiLU, with scripted outputs."""
     arch = dataclasses.replace(good.config.arch, activation="silu")
     return dataclasses.replace(good, config=dataclasses.replace(good.config, arch=arch))
 
@@ -180,7 +180,7 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
     record = json.loads(json.dumps(found.to_dict()))
     assert record["sensitivity"][1] == {"layer": "layer 1", "harm": 0.75}
     assert sensitivity_sentence(record) == (
-        "Of 12 layers, rounding does most harm in layer 0, layer 1, layer 2; 4 stay float in what won"
+        "Of 12 layers, the most sensitive to quantization are layer 0, layer 1, layer 2; 4 stay float in the winner"
     )
     refused = found.steps[2].reason
     assert refused.startswith("it loses 10.00 points: of 400 images 40 went")
@@ -212,14 +212,14 @@ def test_a_ranking_is_found_again_and_is_of_the_network_that_won(run):
 @pytest.mark.parametrize(
     ("table", "limits", "why"),
     [
-        (GOOD_INT8, None, "int8 keeps the gate without it"),
+        (GOOD_INT8, None, "int8 meets the accuracy criterion without it"),
         (GOOD_INT8, Limits(size_mb=5), "int8 was not tried"),
     ],
 )
 def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table, limits, why):
     found = run(Scripted(**FP32, **table), train=False, limits=limits)
     assert found.sensitivity == ()
-    assert sensitivity_sentence(found.to_dict()) == f"Layers were not ranked by the harm of rounding: {why}"
+    assert sensitivity_sentence(found.to_dict()) == f"Layers were not ranked by sensitivity to quantization: {why}"
     assert sensitivity_svg(found.to_dict()) is None
     (tmp_path / "old.svg").write_text("of another climb")
     assert not save_sensitivity(found.to_dict(), tmp_path / "old.svg")
@@ -228,7 +228,7 @@ def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table
 
 def test_the_plot_has_a_bar_for_each_of_the_most_harmful_layers_and_marks_those_left_float(tmp_path):
     rows = [{"layer": f"stages.{number}.conv", "harm": 3.0 / (number + 1)} for number in range(60)]
-    rows[2]["harm"] = None  # it left no number
+    rows[2]["harm"] = None  # it had no finite number
     ladder = {"sensitivity": rows, "quantization": {"float_layers": ["stages.0.conv", "stages.1.conv"]}}
     assert save_sensitivity(ladder, tmp_path / "plot.svg")
     first = (tmp_path / "plot.svg").read_bytes()
@@ -239,7 +239,7 @@ def test_the_plot_has_a_bar_for_each_of_the_most_harmful_layers_and_marks_those_
         texts = "".join(root.itertext())
         named = [row["layer"] for row in rows if f"{row['layer']}\n" in texts]
         assert named == [f"stages.{number}.conv" for number in (0, 1, *range(3, 25))]
-        assert "24 most harmful of 60 layers" in texts
+        assert "24 most sensitive of 60 layers" in texts
         filled = [
             path.get("style", "") for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("clip-path")
         ]
@@ -270,15 +270,15 @@ def test_the_ladder_ends_where_the_limits_are_kept(run):
     script = Scripted(**FP32, fp16=(0, 1.2, 2), **GOOD_INT8)
     found = run(script, limits=Limits(latency_ms=9))
     assert (names(found), found.met) == (["fp32"], True)
-    assert "keeps the limits (9 ms)" in found.sentence
+    assert "meets the limits (9 ms)" in found.sentence
 
 
 def test_a_limit_of_memory_is_one_like_the_others(run):
-    """A network in 32 bits that is fast enough, and takes too much memory, is not what a plan with int8 counted on."""
+    """An fp32 network that is fast enough but takes too much memory does not meet the limits."""
     script = Scripted(**FP32, **GOOD_INT8, memory={"fp32": 20.0, "int8": 12.0})
     found = run(script, limits=Limits(latency_ms=9, memory_mb=15))
     assert (found.winner.name, found.met, found.winner.memory_mb) == ("int8 minmax", True, 12.0)
-    assert "keeps the limits (9 ms, 15 MB of memory)" in found.sentence
+    assert "meets the limits (9 ms, 15 MB of memory)" in found.sentence
     with pytest.raises(InputError, match="memory_mb must be positive"):
         Limits(memory_mb=-1)
 
@@ -287,13 +287,13 @@ def test_where_int8_is_wanted_nothing_else_will_do(run):
     script = Scripted(**FP32, fp16=(0, 1.2, 2), **GOOD_INT8)
     found = run(script, limits=Limits(latency_ms=9, precision="int8"))
     assert (found.winner.name, found.met) == ("int8 minmax", True)
-    assert "keeps the limits (9 ms, int8)" in found.sentence
+    assert "meets the limits (9 ms, int8)" in found.sentence
 
 
 def test_limits_that_nothing_keeps_name_the_nearest(run):
     found = run(Scripted(**FP32, **GOOD_INT8), limits=Limits(latency_ms=2), train=False)
     assert not found.met
-    assert found.sentence.startswith("no step keeps the limits (2 ms) and the gate; the nearest: int8 minmax")
+    assert found.sentence.startswith("no step meets the limits (2 ms) and the accuracy criterion; the nearest: int8")
 
 
 def test_only_activations_that_are_faster_rounded_are_trained(run):
@@ -307,7 +307,7 @@ def test_only_activations_that_are_faster_rounded_are_trained(run):
     assert found.changed
     assert found.config.arch.activation == "relu6"
     (refused,) = [step for step in found.steps if step.name == "replaced hard_swish"]
-    assert refused.reason == "not worth training: its int8 is 1.40 times as fast as fp32, and 1.50 is reached"
+    assert refused.reason == "not worth training: its int8 is 1.40 times as fast as fp32, and 1.50 is already reached"
 
 
 def test_rounding_is_trained_only_where_it_fails_otherwise_and_must_beat_it(run, tmp_path):
@@ -331,7 +331,7 @@ def test_without_training_nothing_is_trained(run):
 
 
 def test_a_training_of_which_no_epoch_fits_is_not_begun(run, monkeypatch):
-    """It was begun, cut within its first epoch and thrown away."""
+    """It was started, interrupted within its first epoch and discarded."""
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), relu6_minmax=(40, 9, 1))
     monkeypatch.setattr("effnet.compressing.ladder.train_speed", lambda spec: 0.1)
     found = run(script, minutes=1)
@@ -442,7 +442,7 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
         (dataclasses.replace(data, class_names=("a", "b", "c", "e")), "must have the network's 4 classes in its order"),
         (
             dataclasses.replace(data, train=one),
-            "two classes must calibrate int8; the 2 that were drawn are all of .*: give the data",
+            "two classes; the 2 drawn are all of .*: give the data",
         ),
     ):
         with pytest.raises(DataError, match=message):
@@ -462,11 +462,11 @@ def test_every_class_calibrates_as_much_as_any_other(good, data):
     )
     assert np.unique(drawn[:, 0, 0, 0], return_counts=True)[1].tolist() == [5, 5, 5, 5]
     found = calibration_images(train, good.config.preprocess, class_names=data.class_names, count=20)
-    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [6, 5, 5, 4]  # one more for the unreadable
+    assert np.unique(found[:, 0, 0, 0], return_counts=True)[1].tolist() == [6, 5, 5, 4]  # one is unreadable
 
 
 def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp_path):
-    """The artifact is opened and scored anew, in ONNX Runtime; a gate so wide that int8 passes it."""
+    """The artifact is opened and scored again, in ONNX Runtime; the allowed drop is so large that int8 passes."""
     data = patterns()
     found = climb(
         good, data, runtime="onnxruntime", folder=tmp_path, tools=Tools(write=write_static), train=False,
@@ -487,7 +487,7 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
 
 
 def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp_path, monkeypatch):
-    """Really written, scored and trained; only the clock is scripted, and that no layer may stay float."""
+    """Really written, scored and trained; only the clock is scripted, and no layer may stay float."""
     monkeypatch.setattr("effnet.compressing.ladder._METHODS", ("minmax",))
     monkeypatch.setattr("effnet.compressing.ladder.recovery_epochs", lambda *sizes, **rest: 8)
     data, heard = patterns(), []
@@ -508,7 +508,7 @@ def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp
     assert found.winner.accuracy > by_name["int8 minmax"].accuracy + 0.1
     assert found.changed
     assert found.tested["winner"] > by_name["int8 minmax"].accuracy
-    assert any("learning from the 32-bit network" in getattr(event, "text", "") for event in heard)
+    assert any("with the fp32 network as teacher" in getattr(event, "text", "") for event in heard)
 
 
 def test_equalized_channels_round_where_spoilt_ones_do_not(fragile, tmp_path, monkeypatch):
@@ -544,7 +544,7 @@ def test_a_real_climb_leaves_the_layer_float_that_rounding_spoils_and_shows_it(f
     assert found.winner.accuracy > found.steps[2].accuracy + 0.3
     texts = "".join(ElementTree.fromstring(sensitivity_svg(found.to_dict())).itertext())
     assert all(f"{layer}\n" in texts for layer, _ in found.sensitivity)
-    assert "All layers, each rounded alone" in texts
+    assert "All layers, each quantized alone" in texts
 
 
 # The bundle.
@@ -624,7 +624,7 @@ def test_whatever_ends_a_climb_the_bundle_is_as_it_was(bundle_copy, error):
     with pytest.raises(error if isinstance(error, type) else type(error)):
         quantize(bundle_copy, "digits", tools=script.tools(), train=False, limits=limits)
     assert contents(bundle_copy) == before
-    assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted climb goes on
+    assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted search resumes
 
 
 def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
@@ -635,7 +635,7 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
     assert_files_are_known(out)
     assert (out / "model.safetensors").is_file()
     assert sorted(path.name for path in out.parent.iterdir()) == ["copy"]
-    with pytest.raises(InputError, match="--out must be a folder that is empty"):
+    with pytest.raises(InputError, match="--out must be a new or empty folder"):
         quantize(bundle_copy, "digits", tools=Scripted(**FP32).tools(), out=out)
 
 
@@ -647,7 +647,7 @@ def test_the_command_prints_every_step_and_says_what_predicts_now(bundle_copy, r
     assert "int8 minmax" in done.out
     assert "refused" in done.out
     assert "now predicts with onnx-int8" in done.out
-    assert "Layers were not ranked by the harm of rounding: int8 keeps the gate without it" in done.out
+    assert "Layers were not ranked by sensitivity to quantization: int8 meets the accuracy" in done.out
     missed = run_cli("quantize", bundle_copy, "digits", "--no-train", "--max-latency-ms", "0.000001")
     assert missed.code == 3
     assert "the nearest:" in missed.err

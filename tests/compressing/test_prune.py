@@ -1,4 +1,4 @@
-"""Pruning on the spec: the limit is kept, widths are rounded, and what matters stays."""
+"""Pruning of a spec: the limit is met, widths are rounded, and important channels stay."""
 
 import dataclasses
 
@@ -54,7 +54,7 @@ def test_multiply_accumulates_land_within_two_percent_below_the_limit(name):
 
 
 def assert_rounded(spec, found, multiple):
-    """Every width that was cut is a multiple, the squeezed ones too."""
+    """Every pruned width is a multiple, squeezed widths too."""
     before, after = width_channels(spec), width_channels(kept_spec(spec, dataclasses.replace(found.keep)))
     if len(spec.blocks) == len(found.spec.blocks):
         for name, count in after.items():
@@ -114,7 +114,7 @@ def test_a_block_that_does_nothing_goes_and_every_stage_keeps_one():
 def test_with_the_scope_stage_all_stages_lose_alike():
     spec = get_spec("b0")
     importance = random_importance(spec, additive=False)
-    # One stage that seems to matter least of all would be emptied globally.
+    # With the global scope, the stage that seems least important would be emptied.
     low = {name: v * (1e-6 if name.startswith("stages.3") else 1) for name, v in importance.channels.items()}
     importance = dataclasses.replace(importance, channels=low)
     shares = {}
@@ -149,7 +149,7 @@ def test_a_pruned_network_is_pruned_again_and_scaled():
 def test_what_cannot_be_done_is_refused_with_what_can():
     spec = get_spec("b0")
     importance = random_importance(spec)
-    with pytest.raises(BudgetError, match=r"the smallest network that these options leave has .*; allow that much"):
+    with pytest.raises(BudgetError, match=r"the smallest network with these options has .*; allow that much"):
         prune(spec, importance=importance, limit=1e5)
     with pytest.raises(InputError, match="of another network"):
         prune(get_spec("b1"), importance=importance, limit=1e8)
@@ -173,7 +173,7 @@ def test_the_vector_width_is_a_power_of_two():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_parameters_are_pruned_where_they_lie(name):
-    """In the last stages, that is: hardly any multiply-accumulates go with them."""
+    """That is, in the last stages: they take hardly any multiply-accumulates."""
     spec = get_spec(name)
     importance = random_importance(spec)
     limit = 0.85 * cost(spec).params

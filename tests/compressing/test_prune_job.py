@@ -1,4 +1,4 @@
-"""The whole job on digits: a small bundle becomes a smaller one that is as ordinary as the first."""
+"""The whole job on digits: a small bundle becomes a smaller, ordinary bundle."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ _A_CLASS = 50
 
 @pytest.fixture(scope="module", autouse=True)
 def short_timing():
-    """What is measured is not tested here: one short turn."""
+    """The latencies are not tested here: one short turn is enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prune_proof, "compare_latency", functools.partial(compare_latency, turns=1, seconds=0.01))
         yield
@@ -48,7 +48,7 @@ def short_timing():
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A folder of fifty of each of the digits: what is tested here is not how well a network learns them all."""
+    """A folder with fifty images of each digit: the accuracy is not tested here."""
     root, train = tmp_path_factory.mktemp("data") / "digits", read_dataset("digits").train
     for label in range(10):
         (root / str(label)).mkdir(parents=True)
@@ -59,7 +59,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(digits, tmp_path_factory):
-    """A tiny network that knows the digits somewhat."""
+    """A tiny network, briefly trained on the digits."""
     folder = tmp_path_factory.mktemp("original")
     spec = with_total_stride(scale(get_spec("b0", num_classes=10, in_channels=1), phi=-14, resolution=16), 4)
     spec = dataclasses.replace(spec, stages=spec.stages[:3], name="tiny")
@@ -134,7 +134,7 @@ def test_another_activation_alone_prunes_nothing_and_is_learned_from_the_origina
     assert after == dataclasses.replace(
         before, activation="relu6", se_gate="hard_sigmoid", name=f"{before.name} with relu6"
     )
-    # A network with other activations in the middle of it knows next to nothing until it is solved and trained anew.
+    # A network with replaced activations is almost at chance until it is re-fitted and retrained.
     swapped = build(after).eval()
     load_arrays_(swapped, load_state(bundle), where="the test")
     split = read_dataset(digits, channels=1).test
@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, 
 
     with pytest.raises(Stop):  # at the end of the first step's training
         prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, listener=stop)
-    with pytest.raises(InputError, match="go on with --resume"):
+    with pytest.raises(InputError, match="continue with --resume"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK)
     with pytest.raises(InputError, match=r"must repeat the options .* steps was 2, now 1"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, steps=1), resume=True)
@@ -181,7 +181,7 @@ def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits
     found = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)
     assert load(found.folder).config.arch.name.startswith("tiny pruned to")
     assert not (tmp_path / "out" / "run").exists()
-    again = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)  # nothing is left to do
+    again = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)  # no work remains
     assert again.report == json.loads(json.dumps(dict(found.report)))
     with pytest.raises(InputError, match="must be a new or empty folder"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, resume=True)
@@ -189,7 +189,7 @@ def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits
 
 def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     for changes, words in (
-        ({"share": 1.5}, "must lie above 0 and below 1"),
+        ({"share": 1.5}, "must be above 0 and below 1"),
         ({"share": 1.0}, "or be 1 with another activation; got 1.0"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
@@ -197,14 +197,14 @@ def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             Options(**changes)
-    with pytest.raises(InputError, match="relu6 or hard_swish may stand in for silu, which tiny has; got 'gelu'"):
+    with pytest.raises(InputError, match="relu6 or hard_swish can replace silu, the activation of tiny; got 'gelu'"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, activation="gelu"))
     with pytest.raises(BudgetError, match="the smallest network"):
         prune_bundle(bundle, digits, out=tmp_path / "out", options=Options(share=0.01, steps=1, epochs=1))
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"must be a new or empty folder; it has thesis\.txt"):
+    with pytest.raises(InputError, match=r"must be a new or empty folder; it contains thesis\.txt"):
         prune_bundle(bundle, digits, out=tmp_path / "full", options=QUICK)
     other = tmp_path / "other"
     shutil.copytree(bundle, other)
@@ -218,7 +218,7 @@ def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
 @pytest.mark.parametrize("trained", [False, True])
 @torch.no_grad()
 def test_norms_whose_statistics_are_not_those_of_their_inputs_are_rebased_and_the_network_computes_the_same(trained):
-    """Folded norms, and those that stayed frozen while gains and biases were trained: no longer told as folded."""
+    """Folded BatchNorm, and BatchNorm frozen while gains and biases were trained, no longer detected as folded."""
     spec = dataclasses.replace(scale(get_spec("lite0", num_classes=4), width=0.2, depth=0.4, resolution=32))
     network = build_trained(spec, resolution=32)
     for module in network.modules():
@@ -233,7 +233,7 @@ def test_norms_whose_statistics_are_not_those_of_their_inputs_are_rebased_and_th
     expected = network(images)
     state = rebased(network, [images[:24], images[24:]])
     assert not has_folded_norms(state, spec)
-    assert torch.equal(network(images), expected)  # left as it was
+    assert torch.equal(network(images), expected)  # unchanged
 
     def difference(state):
         fresh = build(spec).eval()
@@ -242,6 +242,6 @@ def test_norms_whose_statistics_are_not_those_of_their_inputs_are_rebased_and_th
 
     apart, fresh = difference(state)
     assert apart < 1e-4
-    # With no channel gone, to take the statistics anew changes next to nothing now; before, it changed all.
+    # With no channel removed, re-estimating the statistics changes almost nothing now; before, it changed everything.
     assert difference(renormed(fresh, [images]))[0] < 0.05
     assert difference(renormed(network, [images]))[0] > 0.3

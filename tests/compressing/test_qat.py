@@ -1,4 +1,4 @@
-"""Rounding in torch against ONNX Runtime's int8, and training that makes up for it."""
+"""Fake quantization in torch against ONNX Runtime's int8, and quantization-aware training."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ def in_torch(network, held_out):
 
 
 def test_rounding_in_torch_says_what_onnx_runtime_does(good, fragile, data, images, held_out, tmp_path):
-    """The float network is right, and wrong in both as soon as it is rounded; a sound one stays right in both."""
+    """The float network is right, and wrong in both once it is quantized; a robust network stays right in both."""
     labels = data.test.labels
     plain = in_onnx_runtime(fragile, images, held_out, tmp_path / "plain", name="onnx")
     found = in_onnx_runtime(fragile, images, held_out, tmp_path / "int8")
@@ -58,14 +58,14 @@ def test_rounding_in_torch_says_what_onnx_runtime_does(good, fragile, data, imag
     assert right > 0.85
     assert int8 < right - 0.15
     assert abs(int8 - rounded) < 0.15
-    # They err alike, far more than each does against the float network.
+    # Their errors agree, far more than each does with the float network.
     assert np.abs(found - simulated).mean() < 0.5 * np.abs(found - plain).mean()
     sound = in_torch(rounded_network(good, images), held_out)
     assert np.abs(sound - in_onnx_runtime(good, images, held_out, tmp_path / "good")).max() < 0.1
 
 
 def test_training_rounded_beats_rounding_after_training(fragile, data, images, held_out, tmp_path):
-    """In ONNX Runtime, on images that were neither trained on nor chosen by."""
+    """In ONNX Runtime, on images used neither for training nor for model selection."""
     teacher = save_teacher(fragile, tmp_path / "teacher")
     recipe = dataclasses.replace(recovery_recipe(data, PREPROCESS, epochs=5, teacher=teacher), augment=LEARNING.augment)
     trained = train_rounded(fragile, data, images, recipe, folder=tmp_path / "run")
@@ -87,7 +87,7 @@ def test_the_layers_that_were_spoiled_are_the_most_sensitive(fragile, good, imag
 
 
 def test_float_layers_are_computed_as_before(good, images, held_out):
-    """With every layer float nothing touches a convolution; what is left rounded are sums and products alone."""
+    """With every layer float no input or output of a convolution is rounded; only sums and products are."""
     names = [name for name, _ in sensitive_layers(good, images)]
     network = rounded_network(good, images, float_layers=names)
     plain = network_of(good)
@@ -140,7 +140,7 @@ def test_rounding_a_weight_passes_its_gradient_on():
 
 
 def test_rounding_before_a_norm_is_folded_is_rounding_after(good):
-    """Which is why the network may keep its norms while it trains rounded."""
+    """Therefore the network may keep its BatchNorm layers during QAT."""
     weight, gain = torch.randn(6, 2, 3, 3), torch.randn(6)[:, None, None, None]
     torch.testing.assert_close(rounded_weight(weight * gain), rounded_weight(weight) * gain, rtol=1e-4, atol=1e-6)
 
@@ -148,7 +148,7 @@ def test_rounding_before_a_norm_is_folded_is_rounding_after(good):
 @settings(max_examples=15, deadline=None)
 @given(specs(min_classes=2))
 def test_every_network_can_be_rounded(spec):
-    """All kinds of blocks, activations and gates: the values that are rounded have a module each."""
+    """All kinds of blocks, activations and gates: every rounded value has its own module."""
     network = build_trained(spec, resolution=32)
     names = set(network.state_dict())
     pixels = torch.randn(2, spec.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Weights solved anew after pruning: nothing changes where nothing is lost."""
+"""Weights re-fitted after pruning: nothing changes if no information is lost."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_with_all_channels_kept_nothing_changes(spec, seed):
 
 
 def test_channels_that_others_repeat_are_not_missed():
-    """A head of which each channel is there twice: half of it says as much, once the classifier weighs it so."""
+    """A head with every channel duplicated: half of it is enough, once the classifier is re-fitted."""
     spec = dataclasses.replace(scale(get_spec("lite0", num_classes=5), phi=-12, resolution=48), head_channels=48)
     original = build_trained(spec, seed=1, resolution=48).eval()
     with torch.no_grad():

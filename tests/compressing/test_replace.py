@@ -1,4 +1,4 @@
-"""Another activation: the same layers and weights, another function, and training that makes up for it."""
+"""Replaced activations: the same layers and weights, another function, and retraining to recover."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def test_the_gate_loses_its_exponential_where_there_is_one():
 
 
 def test_a_replaced_network_learns_what_it_has_lost_and_exports(good, tmp_path):
-    """SiLU for ReLU is no stand-in that is offered, but it is one that hurts; then the same files as ever."""
+    """SiLU for ReLU is not an offered replacement, but one that hurts; afterwards the usual files are written."""
     data = patterns()
     spec = with_activation(good.config.arch, "silu")
     recipe = recovery_recipe(data, PREPROCESS, epochs=3, teacher=save_teacher(good, tmp_path / "teacher"), lr=2e-3)
@@ -75,7 +75,7 @@ def test_train_replaced_returns_the_new_spec_with_new_weights(good, tmp_path):
     assert found.config.class_names == silu.config.class_names
     assert set(found.state) == set(silu.state)
     assert not np.array_equal(found.state["stem.conv.weight"], silu.state["stem.conv.weight"])
-    # Norms keep their statistics.
+    # BatchNorm statistics are frozen.
     np.testing.assert_array_equal(found.state["stem.norm.running_mean"], silu.state["stem.norm.running_mean"])
 
 

@@ -1,4 +1,4 @@
-"""What decides whether a file of fewer bits is written: accuracy on labelled images, for every precision alike."""
+"""The accuracy on labelled images decides whether a reduced-precision file is written, for every precision."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ FP16 = ["onnx-fp16", "openvino-fp16"]
 
 @pytest.fixture
 def sharp(tmp_path):
-    """A bundle of sure answers: what 16 bits round in its logits, probabilities show fifty times."""
+    """A bundle with confident predictions: fp16 rounding of its logits is fifty times as large in the probabilities."""
     bundle = make_bundle(tmp_path / "bundle")
     write_config(dataclasses.replace(read_config(bundle), temperature=0.02), bundle)
     return bundle
@@ -32,7 +32,7 @@ def names(bundle):
 
 
 def scripted(monkeypatch, *, lost):
-    """Let 32 bits name every image right and fewer all but `lost`; returns which formats named how many images."""
+    """Make fp32 right on every image, other precisions on all but `lost`; return formats and numbers of images."""
     asked = []
 
     def answer(predictor, split, *, progress=None):
@@ -46,7 +46,7 @@ def scripted(monkeypatch, *, lost):
 def test_rounding_that_costs_no_accuracy_is_shipped_and_never_called_a_bug(sharp):
     found = effnet.export(sharp, to=FP16, data="digits")
     for name in FP16:
-        assert found[name].check.max_difference > 0.02  # far over what was once refused as a bug
+        assert found[name].check.max_difference > 0.02  # far above the difference that was once refused as a bug
         assert (found[name].judged.images, found[name].judged.drop) == (269, 0)
         assert (read_ledger(sharp)[name].judged, read_ledger(sharp)[name].drop) == (269, 0)
     split = choose_images("digits", folder=sharp, config=read_config(sharp), part="val").split

@@ -1,4 +1,4 @@
-"""Ranges: what eager torch puts out, trimmed as each method says."""
+"""Ranges: the outputs of eager torch, trimmed as each method says."""
 
 import dataclasses
 
@@ -62,7 +62,7 @@ def test_the_extremes_are_those_of_the_eager_network(network, images):
     names += [f"{name}.conv" for name in ("stages.0.0.project",)]
     assert len(names) > 10
     for name in names:
-        # Behind a convolution stands its norm, which is folded into it.
+        # The BatchNorm after a convolution is folded into it.
         values = outputs[name.replace("project.conv", "project.norm")]
         np.testing.assert_allclose(ranges[name], (values.min(), values.max()), rtol=1e-3, atol=1e-4)
 
@@ -118,7 +118,7 @@ def test_before_silu_only_what_the_output_can_tell_apart_is_kept(low, high):
     scheme = silu_input(low, high, output)
     for x in np.linspace(low, high, 1000):
         q = np.clip(round(x / scheme.scale) + scheme.zero_point, 0, 255)
-        # Half a step in, whose slope is at most 1.1, and what is clipped.
+        # Half a step of the input, with a slope of at most 1.1, and the clipped part.
         assert abs(silu(scheme.scale * (q - scheme.zero_point)) - silu(x)) < 0.56 * scheme.scale + 0.6 * output.scale
     assert scheme.scale <= affine(low, high).scale
 

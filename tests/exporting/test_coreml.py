@@ -1,4 +1,4 @@
-"""Core ML: what the package asks for, tells and holds. Only Apple's systems run it, so its numbers are not tested."""
+"""Core ML: the package's inputs, outputs and metadata. Only Apple's systems run it, so its numbers are not tested."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def bundle_of(channels):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A bundle, the package that was written for it twice, and its specification."""
+    """A bundle, its package, written twice, and the package's specification."""
     folder = tmp_path_factory.mktemp("coreml")
     config, state = bundle_of(3)
     for _ in range(2):
@@ -83,7 +83,7 @@ def test_it_has_every_layer_and_weights_of_16_bits(exported):
     assert "softmax" in kinds
     weights = path / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     least = 2 * cost(config.arch).folded_params
-    assert 0.9 * least < weights.stat().st_size < 1.5 * least  # tiny constants lie in the program itself
+    assert 0.9 * least < weights.stat().st_size < 1.5 * least  # tiny constants are in the program itself
     assert find_format("coreml").size_bytes(path.parent) > weights.stat().st_size
 
 

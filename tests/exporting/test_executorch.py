@@ -1,4 +1,4 @@
-"""ExecuTorch: the file alone tells its classes and gives the ONNX file's probabilities, in 32 and in 8 bits."""
+"""ExecuTorch: the file alone has its classes and gives the ONNX file's probabilities, in fp32 and int8."""
 
 import dataclasses
 import json
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def small(name="b0", *, activation="silu", stages=2):
     spec = get_spec(name, num_classes=len(NAMES))
-    one_block_each = tuple(stage[:1] for stage in spec.stages[:stages])  # what it takes to write grows with blocks
+    one_block_each = tuple(stage[:1] for stage in spec.stages[:stages])  # writing time grows with blocks
     return dataclasses.replace(spec, stages=one_block_each, head_channels=24, activation=activation)
 
 
 def bundle_of(spec, *, side=SIDE):
-    """Return a config whose classes, temperature and threshold are no defaults, and a state."""
+    """Return a config with classes, temperature and threshold other than the defaults, and a state."""
     state = state_arrays(build_trained(spec, resolution=side))
     preprocess = Preprocess(resolution=side)
     return ModelConfig(arch=spec, preprocess=preprocess, class_names=NAMES, temperature=1.7, threshold=0.25), state
@@ -79,7 +79,7 @@ def test_a_network_without_a_classifier_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The bundle of a squeezing SiLU network, the folder of its files in 32 and 8 bits, and the ONNX file's rows."""
+    """The bundle of a SiLU network with squeeze-excite, its fp32 and int8 files, and the ONNX file's outputs."""
     folder = tmp_path_factory.mktemp("executorch")
     config, state = bundle_of(small())
     images = draw(8)
@@ -101,7 +101,7 @@ def test_eight_bits_are_near_and_smaller(exported):
     found = open_engine(folder / "model.int8.pte").run(images)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
     difference = np.abs(found - expected).max()
-    assert 1e-6 < difference < 0.05  # rounded, and near
+    assert 1e-6 < difference < 0.05  # rounded, but close
     sizes = [(folder / name).stat().st_size for name in ("model.int8.pte", "model.pte")]
     assert sizes[0] < 0.8 * sizes[1]  # the program itself is most of it
 
@@ -132,7 +132,7 @@ def test_xnnpack_runs_all_but_the_cast_of_bytes(exported):
 
 
 def test_relu6_spends_its_range_on_what_it_lets_through(tmp_path):
-    """XNNPACK's own quantizer observes a map before ReLU6 cuts it, which is several times as far off here."""
+    """XNNPACK's own quantizer observes a feature map before ReLU6 clips it; its error is several times as large."""
     config, state = bundle_of(small("lite0", activation="relu6", stages=1))
     images = draw(16)
     expected = onnx_rows(tmp_path, config, state, images)
@@ -169,19 +169,19 @@ def test_biases_take_up_what_the_rounded_weights_lose():
         layer.weight.copy_(_rounded(layer.weight))
         after = layer(maps)
     np.testing.assert_allclose(after.mean((0, 2, 3)), before.mean((0, 2, 3)), rtol=0, atol=1e-4)
-    assert (after - before).abs().max() > 1e-3  # single pixels are rounded all the same
+    assert (after - before).abs().max() > 1e-3  # single pixels are still rounded
 
 
 def test_what_it_has_no_means_of_is_refused(tmp_path):
     config, state = bundle_of(small())
     for quantization, message in (
-        (Quantization(method="entropy"), "finds ranges by minmax or percentile; got entropy"),
+        (Quantization(method="entropy"), "is calibrated by minmax or percentile; got entropy"),
         (Quantization(bias_correction="full"), "corrects biases fast or not at all; got full"),
         (Quantization(float_layers=("stem.conv", "stem.con")), r"got 'stem\.con'"),
     ):
         with pytest.raises(InputError, match=message):
             write_export("executorch-int8", tmp_path, config, state, images=draw(1), quantization=quantization)
-    with pytest.raises(InputError, match="executorch-int8 must see images"):
+    with pytest.raises(InputError, match="executorch-int8 must be calibrated on images"):
         write_export("executorch-int8", tmp_path, config, state)
     assert not list(tmp_path.iterdir())
 
@@ -235,7 +235,7 @@ def test_a_program_that_ends_its_process_is_an_error_here(exported, tmp_path, mo
     content[5] = 0xFF
     path = tmp_path / "model.pte"
     path.write_bytes(content)
-    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it ended the process .* \(SIG\w+\)"):
+    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it crashed the process .* \(SIG\w+\)"):
         try_first(path, "executorch", sha256(content))
 
 

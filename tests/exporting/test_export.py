@@ -1,4 +1,4 @@
-"""The exported file: usable alone, equal to the network it came from, or not written."""
+"""The exported file: usable alone, equal to its network, or not written."""
 
 import dataclasses
 import json
@@ -78,7 +78,7 @@ def test_the_temperature_is_inside_the_file_and_not_in_the_weights(bundle_copy, 
     write_config(config, bundle_copy)
     images = make_images(bundle_copy, 16)
     if temperature == 4:
-        with pytest.raises(EffnetError, match="must give eager's probabilities"):
+        with pytest.raises(EffnetError, match="must match the eager probabilities"):
             check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), images)
     assert effnet.export(bundle_copy).agreement == 1
     assert (bundle_copy / "model.safetensors").read_bytes() == weights
@@ -112,7 +112,7 @@ def test_a_tampered_file_is_caught(bundle_copy):
     with pytest.raises(BundleError, match="must be the file that"):
         check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), make_images(bundle_copy, 8))
     write_digests(bundle_copy, {})
-    with pytest.raises(EffnetError, match=r"must give eager's probabilities within 0\.001; it differs by"):
+    with pytest.raises(EffnetError, match=r"must match the eager probabilities within 0\.001; it differs by"):
         check_export(effnet.load_module(bundle_copy), effnet.load(bundle_copy), make_images(bundle_copy, 8))
 
 

@@ -1,4 +1,4 @@
-"""export --features: files of embeddings, proven against the eager network, in every runtime."""
+"""export --features: files of embeddings, checked against the eager network, in every runtime."""
 
 import dataclasses
 import json
@@ -29,10 +29,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def embedding(tmp_path_factory):
-    """A bundle of a network for colours whose embeddings were exported to every runtime; not to change."""
+    """A bundle of a network for RGB images, its embeddings exported to every runtime; do not change it."""
     folder = tmp_path_factory.mktemp("features") / "bundle"
     b0 = effnet.get_spec("b0", num_classes=5)
-    spec = dataclasses.replace(b0, stages=b0.stages[:1], head_channels=24)  # ExecuTorch takes seconds a stage
+    spec = dataclasses.replace(b0, stages=b0.stages[:1], head_channels=24)  # ExecuTorch takes seconds per stage
     config = ModelConfig(
         arch=spec, preprocess=Preprocess(resolution=SIDE), class_names=tuple("abcde"), temperature=2.0, threshold=0.3
     )
@@ -43,7 +43,7 @@ def embedding(tmp_path_factory):
     before = (folder / "model.onnx").read_bytes()
     found = effnet.export(folder, to=list(FEATURES), features=True)
     assert list(found) == list(FEATURES)
-    assert (folder / "model.onnx").read_bytes() == before  # what is deployed is as it was
+    assert (folder / "model.onnx").read_bytes() == before  # the deployed file is unchanged
     return folder
 
 
@@ -138,10 +138,10 @@ def test_data_are_for_checking_alone(tmp_path):
 
 
 def test_other_weights_leave_no_embeddings_behind(embedding, tmp_path):
-    """A file that config.json does not name may be of weights that are gone."""
+    """A file without a digest in config.json may be of earlier weights."""
     folder = shutil.copytree(embedding, tmp_path / "bundle")
     write_digests(folder, digests_of(folder, ["onnx"]))
-    with pytest.raises(BundleError, match=r"features\.onnx, which .* does not have of its weights: `effnet export "):
+    with pytest.raises(BundleError, match=r"features\.onnx, which .* lacks for its current weights: `effnet export "):
         effnet.load(folder).embed([])
     (folder / "features.tflite").write_bytes((folder / "features.tflite").read_bytes() + b"!")
     write_digests(folder, digests_of(embedding, ["litert-features"]))
@@ -150,7 +150,7 @@ def test_other_weights_leave_no_embeddings_behind(embedding, tmp_path):
 
 
 class Embeds:
-    """A predictor whose embeddings are what it is told."""
+    """A predictor with given embeddings."""
 
     folder = "B"
 
@@ -170,7 +170,7 @@ def test_the_difference_is_a_share_of_the_length():
     assert found.cosine > 0.999
     with pytest.raises(EffnetError, match=r"one differs by 0\.0016\. This is a bug in effnet"):
         compare_features(ROWS, Embeds("onnx", ROWS + np.float32([[8e-3, 0], [0, 0], [0, 0]])), ROWS)
-    with pytest.raises(EffnetError, match="This is a bug"):  # an embedding of zeros that is none
+    with pytest.raises(EffnetError, match="This is a bug"):  # an embedding that should be all zeros
         compare_features(ROWS, Embeds("onnx", ROWS + np.float32([[0, 0], [0, 0], [1e-3, 0]])), ROWS)
 
 

@@ -1,4 +1,4 @@
-"""export to several formats: each proven, kept or refused by itself, and written down in exports.json."""
+"""export to several formats: each verified, kept or refused separately, and recorded in exports.json."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def bundle(plain, tmp_path):
 
 @pytest.fixture(scope="module")
 def in_openvino(plain, tmp_path_factory):
-    """A bundle that was exported once; not to change."""
+    """A bundle that was exported once; do not change it."""
     folder = shutil.copytree(plain, tmp_path_factory.mktemp("targets") / "bundle")
     effnet.export(folder, to="openvino")
     return folder
@@ -117,7 +117,7 @@ def test_int8_needs_images_of_the_models_classes(bundle, tiny_images, tmp_path):
         effnet.export(bundle, to="openvino-int8")
     with pytest.raises(DataError, match="the model knows no class 'dark'"):
         effnet.export(bundle, to="openvino-int8", data=tiny_images)
-    with pytest.raises(DataError, match="at least two classes must calibrate int8; the 1 that were drawn are all of '"):
+    with pytest.raises(DataError, match="images of at least two classes; the 1 drawn are all of '"):
         effnet.export(bundle, to="openvino-int8", data="digits", images=1)
     (tmp_path / "one" / "7").mkdir(parents=True)
     for number in range(9):
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_what_was_there(which, in_openvino, tmp_path, monkeyp
         return replace(*paths)
 
     monkeypatch.setattr(job.os, "replace", full)
-    with pytest.raises(InputError, match=r"written to .*bundle, which failed: No space left on device; what lay there"):
+    with pytest.raises(InputError, match=r"written to .*bundle: No space left on device; the files there"):
         effnet.export(bundle, to="openvino")
     assert len(calls) > which
     assert contents(bundle) == before
@@ -192,7 +192,7 @@ def test_a_process_that_ends_amidst_leaves_no_digest_of_another_file(which, in_o
     def ends(*paths):
         calls.append(paths)
         if len(calls) == which + 1:
-            raise KeyboardInterrupt  # as a kill, it undoes nothing
+            raise KeyboardInterrupt  # like a kill, it undoes nothing
         return replace(*paths)
 
     monkeypatch.setattr(job.os, "replace", ends)
@@ -209,21 +209,21 @@ def test_a_disk_that_is_full_while_writing_is_told(bundle, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(job, "write_export", full)
-    with pytest.raises(InputError, match="No space left on device; what lay there is as it was"):
+    with pytest.raises(InputError, match="No space left on device; the files there are unchanged"):
         effnet.export(bundle)
     assert contents(bundle) == before
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(bundle, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"exports must be written to .*file, which failed: "):
+    with pytest.raises(InputError, match=r"exports could not be written to .*file: "):
         effnet.export(bundle, out=tmp_path / "file")
 
     def read_only(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(job.tempfile, "TemporaryDirectory", read_only)
-    with pytest.raises(InputError, match=r"written to .*bundle, which failed: Permission denied; .* another --out"):
+    with pytest.raises(InputError, match=r"written to .*bundle: Permission denied; .* another --out"):
         effnet.export(bundle)
 
 

@@ -42,7 +42,7 @@ def networks():
 
 @pytest.fixture
 def extractor(networks, tmp_path):
-    """Return a maker of extractors, by default that of the network for RGB."""
+    """Return a factory of extractors, by default for the RGB network."""
 
     def make(channels=3, *, state=None, spec=None, mirror=True, **changes):
         network = networks[channels]
@@ -59,7 +59,7 @@ def extractor(networks, tmp_path):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Twenty files of many sizes, pixels at random, as a split; to be read, not changed."""
+    """Twenty files of many sizes with random pixels, as a split; do not change them."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     paths = []
     for number in range(20):
@@ -73,7 +73,7 @@ def photos(tmp_path_factory):
 
 @torch.no_grad()
 def eager(network, images, preprocess):
-    """Return the features of uint8 images [N, R, R, C] that the eager network gives."""
+    """Return the eager network's features of uint8 images [N, R, R, C]."""
     headless = effnet.build(dataclasses.replace(network.spec, num_classes=0)).eval()
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("classifier")}
     headless.load_state_dict(state)
@@ -85,7 +85,7 @@ def check_close(found, expected):
     largest = np.abs(expected).max()
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= TOLERANCE * largest
-    assert expected.std() > 100 * TOLERANCE * largest  # or the comparison would say nothing
+    assert expected.std() > 100 * TOLERANCE * largest  # or the comparison would prove nothing
 
 
 def as_evaluated(split, preprocess):
@@ -124,7 +124,7 @@ def test_another_resolution_than_the_networks_own(networks, extractor, photos, t
 
 
 class Sessions:
-    """Counts what goes through ONNX Runtime."""
+    """Count the images that go through ONNX Runtime."""
 
     def __init__(self, monkeypatch):
         self.opened, self.images, opener = 0, 0, module.open_session
@@ -213,7 +213,7 @@ def test_features_depend_neither_on_the_workers_nor_on_the_order(
 
 
 def test_whatever_changes_a_feature_changes_its_key(networks, extractor, photos, tmp_path):
-    """All in one cache: what is not computed anew would be somebody else's feature."""
+    """All in one cache: a feature that is not recomputed would be another extractor's."""
     head_bias = state_arrays(networks[3])
     head_bias["head.norm.bias"] = head_bias["head.norm.bias"] + np.float32(1e-3)
     cases = {
@@ -257,7 +257,7 @@ def test_a_image_that_changed_is_computed_again(extractor, photos, tmp_path):
     before = extract(extractor(), split, folder=tmp_path)
     status = os.stat(path)
     Image.fromarray(np.full((40, 40, 3), 101, np.uint8)).save(path)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # neither time nor size tell
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # neither time nor size changes
     after = extract(extractor(), split, folder=tmp_path)
     assert (before.computed, after.computed) == (4, 1)
     assert np.array_equal(before.values[:3], after.values[:3])
@@ -297,7 +297,7 @@ def test_what_cannot_be_read_is_left_out_with_the_right_indices(extractor, photo
 
 
 def test_other_views_are_parts_of_the_image_mirrored_where_that_is_safe(extractor, tmp_path):
-    """An image whose pixels tell their place: every view must be a large part of it."""
+    """An image whose pixels encode their position: every view must be a large part of it."""
     ramp = np.tile(np.arange(60, 180, dtype=np.uint8)[None, :, None], (120, 1, 3))
     views = {True: [], False: []}
     for mirror in views:
@@ -366,6 +366,6 @@ def test_images_in_shards_have_the_features_of_their_files(extractor, photos, tm
     made = extractor()
     one = extract(made, folder.train, folder=tmp_path / "cache")
     other = extract(made, shards.train, folder=tmp_path / "cache")
-    # What is cached is known by its content, wherever it lies.
+    # The cache identifies an image by its content, not its path.
     assert (one.computed, other.computed) == (len(folder.train), 0)
     np.testing.assert_array_equal(np.sort(one.values, axis=0), np.sort(other.values, axis=0))

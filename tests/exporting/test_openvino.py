@@ -1,4 +1,4 @@
-"""OpenVINO's files: equal to ONNX Runtime's, quantized where they should be, and telling what they are."""
+"""OpenVINO's files: equal to ONNX Runtime's, quantized where they should be, and self-describing."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images():
-    # As photographs have them: neighbours are alike.
+    # As in photographs, adjacent pixels are similar.
     coarse = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 1), dtype=np.uint8)
     return coarse.repeat(4, 1).repeat(4, 2)
 
@@ -50,7 +50,7 @@ def write(bundle, images):
 
 @pytest.fixture(scope="module")
 def int8(write, tmp_path_factory):
-    """The bundle in 8 bits, with two layers left float."""
+    """The bundle in int8, with two layers left float."""
     kept = ("stem.conv", "stages.1.0.project.conv")
     return write(tmp_path_factory.mktemp("int8"), "openvino-int8", float_layers=kept)
 

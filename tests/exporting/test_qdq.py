@@ -1,4 +1,4 @@
-"""Int8 graphs: what ONNX Runtime makes of them is the 32-bit network, rounded where it should be and nowhere else."""
+"""Int8 graphs: ONNX Runtime computes the fp32 network, rounded where it should be and nowhere else."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def run(model, images):
 
 
 def smooth(count, side, channels=3, *, seed=0):
-    """Return images of large patches: pixels at random alone would average out."""
+    """Return images of large patches: random single pixels would average out."""
     small = np.random.default_rng(seed).integers(
         0, 256, (count, -(-side // 8), -(-side // 8), channels), dtype=np.uint8
     )
@@ -66,7 +66,7 @@ def trained(spec, *, seed=0):
 
 
 def optimized_operators(model, tmp_path):
-    """Return the operators that are left after ONNX Runtime's own fusing."""
+    """Return the operators that remain after ONNX Runtime's own fusion."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -93,7 +93,7 @@ def test_a_random_network_loads_and_runs_in_int8(spec, side, data):
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(specs(), st.integers(1, 10), st.data())
 def test_a_stem_written_in_pairs_gives_the_same_numbers(spec, quarter, data):
-    """Whatever the padding, the channels and the mean; sides that are no multiple of four have no pairs."""
+    """For any padding, channels and mean; sides that are not a multiple of four have no pairs."""
     side = 4 * quarter + data.draw(st.sampled_from((0, 0, 0, 1, 2, 3)))
     kept = data.draw(st.sampled_from(((), ("stem.conv",))))
     given_ = {"resolution": side, "float_layers": kept, **norm_of(spec)}
@@ -126,14 +126,14 @@ def test_each_activation_and_gate_comes_out_within_the_rounding(activation, gate
     ranges = calibrate(spec, weights, images, **norm_of(spec))
     expected = run(expose(to_onnx(spec, weights, **norm_of(spec)), ["classifier"]), images)
     found = run(expose(to_qdq(spec, weights, ranges, **norm_of(spec)), ["classifier"]), images)
-    # Against what the logits vary by from image to image.
+    # Compared with the variation of the logits between images.
     assert np.abs(found - expected).mean() < 0.35 * expected.std(0).mean()
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.93
 
 
 @pytest.mark.parametrize("mean", [(0.5, 0.5, 0.5), MEAN[:3], (0.1, 0.5, 0.9)])
 def test_the_image_reaches_the_first_convolution_whatever_its_mean(mean):
-    """Means far apart cannot share a zero point: an image that is padded would get an edge."""
+    """Means that are far apart cannot share a zero point: a padded image would get an edge."""
     spec = tiny("relu6", "none")
     weights, images = random_weights(spec), smooth(4, 32, seed=3)
     given_ = {"mean": mean, "std": STD[:3]}
@@ -207,7 +207,7 @@ def test_reduced_weights_have_7_bits():
 
 @pytest.mark.parametrize("bias", [0.0, 5.0, -3e4])
 def test_a_dead_channel_and_a_tiny_one_keep_their_bias(bias):
-    """A scale next to 0 would make the bias overflow 32 bits."""
+    """A scale close to 0 would make the bias overflow int32."""
     weight = np.zeros((3, 1, 1, 1), np.float32)
     weight[1], weight[2] = 1e-12, 1.0
     quantized, scales = quantize_weight(weight, least=np.full(3, abs(bias)) / 2.0**30)
@@ -218,7 +218,7 @@ def test_a_dead_channel_and_a_tiny_one_keep_their_bias(bias):
 def test_what_is_missing_or_unknown_is_named(monkeypatch):
     spec = tiny()
     weights, ranges = random_weights(spec), random_ranges(spec)
-    with pytest.raises(SpecError, match=r"'stem\.con' is none; did you mean 'stem\.conv'"):
+    with pytest.raises(SpecError, match=r"got 'stem\.con'; did you mean 'stem\.conv'"):
         to_qdq(spec, weights, ranges, float_layers=["stem.con"], **norm_of(spec))
     with pytest.raises(SpecError, match=r"finite range of stem\.act; got None: calibrate"):
         to_qdq(spec, weights, {k: v for k, v in ranges.items() if k != "stem.act"}, **norm_of(spec))
@@ -269,7 +269,7 @@ def test_fast_bias_correction_takes_back_what_rounding_weights_does():
     weights, images = trained(spec), smooth(32, 32)
     corrected = correct_fast(spec, weights, images, float_layers=["classifier"], **norm_of(spec))
     rounded = {name: array if array.ndim == 1 else rounded_weight(array) for name, array in weights.items()}
-    name = "stages.0.0.depthwise.conv"  # behind the stem alone, whose rounding is left out
+    name = "stages.0.0.depthwise.conv"  # after the stem only, whose rounding is left out
 
     def mean_of(bias, kernel):
         some = weights | {f"{name}.weight": kernel[f"{name}.weight"], f"{name}.bias": bias[f"{name}.bias"]}
@@ -321,7 +321,7 @@ def test_equalization_refuses_what_factors_do_not_pass_through(activation):
         equalize(spec, random_weights(spec))
 
 
-# Weights alone
+# Weight-only quantization
 
 
 @pytest.mark.parametrize("store, ratio, tolerance", [(store_int8, 0.30, 0.05), (store_half, 0.52, 0.005)])
@@ -331,7 +331,7 @@ def test_weights_alone_are_smaller_and_as_good(store, ratio, tolerance, tmp_path
     whole, small = (to_onnx(spec, weights, parameter=p, **norm_of(spec)) for p in (None, store))
     assert len(small.SerializeToString()) < ratio * len(whole.SerializeToString())
     assert np.abs(run(small, images) - run(whole, images)).max() < tolerance
-    # Computed as the model loads, so that nothing is slower than in 32 bits.
+    # Computed when the model loads, so that nothing is slower than in fp32.
     assert sorted(optimized_operators(small, tmp_path)) == sorted(optimized_operators(whole, tmp_path))
 
 
@@ -376,7 +376,7 @@ def test_every_way_to_quantize_gives_a_file_that_works(bundle_copy, method, corr
 
 def test_int8_needs_images_and_a_classifier(bundle_copy):
     config, state = read_config(bundle_copy), load_state(bundle_copy)
-    with pytest.raises(InputError, match="must see images"):
+    with pytest.raises(InputError, match="must be calibrated on images"):
         write_export("onnx-int8", bundle_copy, config, state)
     headless = dataclasses.replace(config, arch=dataclasses.replace(config.arch, num_classes=0), class_names=())
     with pytest.raises(SpecError, match="has no classifier"):

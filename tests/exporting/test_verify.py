@@ -1,4 +1,4 @@
-"""An export against the eager network: 32 bits compute the same, fewer bits give numbers."""
+"""An export against the eager network: fp32 computes the same, reduced precision gives finite numbers."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ EAGER = np.tile(np.float32([0.7, 0.3]), (4, 1))
 
 
 class Answers:
-    """A predictor that answers what it is told."""
+    """A predictor with given outputs."""
 
     folder, config = "B", ModelConfig
 
@@ -44,7 +44,7 @@ def test_a_file_of_32_bits_that_computes_something_else_is_a_bug(name, change):
 def test_fewer_bits_that_give_no_numbers_are_refused_without_calling_it_a_bug(bad):
     rows = EAGER.copy()
     rows[1, 0] = bad
-    with pytest.raises(BudgetError, match="onnx-fp16 must give numbers; it gives none on 1 of 4 images") as raised:
+    with pytest.raises(BudgetError, match="onnx-fp16 must output finite numbers; it does not on 1 of 4") as raised:
         compare(EAGER, Answers("onnx-fp16", rows), IMAGES)
     assert "bug" not in str(raised.value)
 

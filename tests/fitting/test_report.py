@@ -334,14 +334,14 @@ def test_steps_towards_8_bits_are_shown_with_their_reasons():
     assert [row["verdict"] for row in front.ladder_rows(found)] == ["taken", "refused"]
     assert "Sensitivity of the layers" not in page  # an older record without the ranking of layers
     ladder["sensitivity"] = []
-    words = "Layers were not ranked by the harm of rounding: int8 was not tried."
+    words = "Layers were not ranked by sensitivity to quantization: int8 was not tried."
     assert words in report.render_html(found, images=[])
     ladder["sensitivity"] = [{"layer": f"stages.{i}.conv", "harm": 1 / (i + 1)} for i in range(5)]
     ladder["quantization"] = {"float_layers": ["stages.0.conv"]}
     page = words_of(check_page(report.render_html(found, images=[])))
     assert "stages.4.conv" in page
-    assert "rounded to 8 bits" in page
-    told = "Of 5 layers, rounding does most harm in stages.0.conv, stages.1.conv, stages.2.conv; 1 stays float in what"
+    assert "Divergence of predictions from fp32" in page
+    told = "Of 5 layers, the most sensitive to quantization are stages.0.conv, stages.1.conv, stages.2.conv; 1 stays"
     assert told in page
     assert told in report.render_card(found)
     assert front.pareto([(1, 0.5), (2, 0.4), (3, 0.9)]) == [(1, 0.5), (3, 0.9)]

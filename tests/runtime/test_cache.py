@@ -1,4 +1,4 @@
-"""The store of arrays: what it gives is what it was given, it keeps its limit, and nothing that befalls it matters."""
+"""The store of arrays: it returns what was saved, it respects its limit, and damage to it causes no errors."""
 
 import itertools
 import os
@@ -38,7 +38,7 @@ def save(path, numbers, *, limit_bytes=BIG, length=1000):
 
 
 def load(path, numbers, length=1000):
-    """Return which of the arrays the store has; those that it has must be right."""
+    """Return the arrays that the store has, which must be right."""
     store = open_store(path)
     found = load_arrays(store, [key_of(n) for n in numbers], length=length)
     if store is not None:
@@ -56,14 +56,14 @@ def path(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on by one second whenever it is read."""
+    """A clock that advances by one second on every read."""
     ticks = itertools.count(1000)
     monkeypatch.setattr("effnet.runtime.cache.time.time", lambda: float(next(ticks)))
 
 
 def test_arrays_come_back_and_only_those_that_were_saved(path):
     assert load(path, range(3)) == set()
-    save(path, range(1200))  # more than one statement takes
+    save(path, range(1200))  # more than fit into one statement
     assert load(path, range(1300)) == set(range(1200))
     assert load(path, []) == set()
 
@@ -91,7 +91,7 @@ def test_what_was_used_longest_ago_goes_first(path, clock):
     save(path, [10], limit_bytes=45_000)
     left = load(path, range(11))
     assert {0, 3, 10} <= left
-    assert left - {0, 3} == set(range(13 - len(left), 11))  # the others went by age
+    assert left - {0, 3} == set(range(13 - len(left), 11))  # the others were dropped by age
     assert 4 <= len(left) <= 9
 
 
@@ -182,7 +182,7 @@ def test_damage_anywhere_never_gives_a_wrong_array(tmp_path):
         for key, array in found.items():
             assert np.array_equal(array, array_of(int.from_bytes(key, "little"), 1500))
         lost += len(found) < 12
-    assert lost > 40  # most damage was noticed
+    assert lost > 40  # most damage was detected
 
 
 def test_another_programs_database_is_left_alone(path):

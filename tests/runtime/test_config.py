@@ -1,4 +1,4 @@
-"""config.json: what is read back is what was written, and any damage is a BundleError."""
+"""config.json: reading returns what was written, and any damage is a BundleError."""
 
 import dataclasses
 import hashlib
@@ -87,7 +87,7 @@ def read_or_refuse(data, folder):
         found = read_config(folder)
     except BundleError:
         return
-    write_config(found, folder)  # whatever is accepted can be written again
+    write_config(found, folder)  # an accepted value can be written again
     assert read_config(folder) == found
 
 
@@ -217,7 +217,7 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_class_name_of_a_page_is_refused():
-    with pytest.raises(BundleError, match="a class name must have at most 1,000 letters; got 1,001"):
+    with pytest.raises(BundleError, match="a class name must have at most 1,000 characters; got 1,001"):
         config(class_names=("a", "b" * 1_001))
 
 

@@ -1,4 +1,4 @@
-"""Predictor.embed: every kind of image, any batch, and one line where it cannot be."""
+"""Predictor.embed: every kind of image, any batch, and one-line errors."""
 
 import io
 import pickle
@@ -113,7 +113,7 @@ def test_numbers_that_are_none_are_an_error_that_names_the_file(tmp_path, images
     state = {name: array * value if name == "head.conv.weight" else array for name, array in load_state(folder).items()}
     write_export("onnx-features", folder, read_config(folder), state)
     write_digests(folder, digests_of(folder, ["onnx-features"]))
-    with pytest.raises(BundleError, match=r"features\.onnx must return finite numbers; it returned others for 7 of 7"):
+    with pytest.raises(BundleError, match=r"features\.onnx must return finite numbers; those for 7 of 7"):
         effnet.load(folder).embed(images)
 
 

@@ -1,4 +1,4 @@
-"""Whether an ONNX model names other files is told wherever they stand; any bytes are an answer or a ValueError."""
+"""References of an ONNX model to other files are found anywhere; any bytes give an answer or a ValueError."""
 
 from contextlib import suppress
 
@@ -67,7 +67,7 @@ def test_another_file_is_found_wherever_a_tensor_may_stand(place, outside):
 
 @pytest.mark.parametrize("field", ["data_location", "external_data"])
 def test_either_field_of_a_tensor_is_enough(field):
-    # A parser joins the parts of a message that stands in a file twice; each alone is no reason to look outside.
+    # A parser merges the parts of a message that is in a file twice; each part alone is no reference to another file.
     half = tensor(outside=True)
     half.ClearField(field)
     assert has_external_data(model(graph(initializer=[half])).SerializeToString())

@@ -1,4 +1,4 @@
-"""Formats: no bundle is deployed as a file that could run code when it is read."""
+"""Formats: no bundle is deployed as a file that could run code when read."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A bundle is not believed: its files are checked, and whatever a model does wrong is one line that names its file."""
+"""A bundle is not trusted: its files are checked, and each fault of a model is a one-line error that names its file."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def image():
 
 
 def answers(*values, kind=FLOAT, takes=UINT8, side=SIDE, more=(), external=""):
-    """Return an ONNX model that gives `values` whatever the image; they may lie in another file."""
+    """Return an ONNX model that gives `values` for any image; they may be stored in another file."""
     numbers = helper.make_tensor("numbers", kind, [1, len(values)], list(values))
     if external:
         numbers.ClearField("float_data")
@@ -71,7 +71,7 @@ def answers(*values, kind=FLOAT, takes=UINT8, side=SIDE, more=(), external=""):
 
 
 def replace_model(bundle, content):
-    """Write another model.onnx, as an adversary does, who leaves no digest of the old one."""
+    """Write another model.onnx, as an attacker would, who leaves no digest of the old one."""
     (bundle / "model.onnx").write_bytes(content)
     config = json.loads((bundle / "config.json").read_text())
     config.pop("sha256", None)
@@ -106,8 +106,8 @@ def test_the_model_that_the_others_are_made_of_is_fine(bundle, image):
         (answers(*GOOD, takes=FLOAT), r"must map image, uint8 .* it maps float32 \[batch, 16, 16, 1\]"),
         (answers(*GOOD[:4]), r"to probabilities \[10\], as config\.json says; it maps .* to probabilities \[4\]"),
         (answers(*GOOD, side=9), r"must map image \[16, 16, 1\] .* it maps image \[9, 9, 1\]"),
-        (answers(*GOOD, external="config.json"), r"must hold all of its weights; it asks for those of another file"),
-        (answers(*GOOD, external="/etc/passwd"), r"must hold all of its weights; it asks for those of another file"),
+        (answers(*GOOD, external="config.json"), r"must hold all of its weights; it refers to another file"),
+        (answers(*GOOD, external="/etc/passwd"), r"must hold all of its weights; it refers to another file"),
         (b"no model", "ONNX Runtime cannot read"),
         (b"", "ONNX Runtime .*cannot read"),
     ],
@@ -134,7 +134,7 @@ def test_a_model_that_fails_while_it_runs_is_one_line(bundle, image):
 
 def test_openvino_reads_no_onnx_under_another_name(bundle, image):
     (bundle / "model.xml").write_bytes(answers(*GOOD, external="config.json"))
-    with pytest.raises(BundleError, match=r"OpenVINO reads a graph as XML; .*model\.xml is none"):
+    with pytest.raises(BundleError, match=r"an OpenVINO graph must be XML; .*model\.xml is not"):
         open_engine(bundle / "model.xml")
     replace_model(bundle, answers(*GOOD, external="config.json"))
     with pytest.raises(BundleError, match="must hold all of its weights"):
@@ -168,7 +168,7 @@ def test_only_regular_files_are_read(bundle, image, name, kind):
 
 
 def test_links_to_files_elsewhere_are_followed(bundle, image, tmp_path):
-    # A hub's cache is made of them.
+    # A hub's cache consists of them.
     linked = tmp_path / "linked"
     linked.mkdir()
     for path in bundle.iterdir():
@@ -186,7 +186,7 @@ def test_another_file_than_the_one_that_was_put_there_is_told(bundle, image, for
     content[-1] ^= 1
     (bundle / file).write_bytes(content)
     found = refusal(bundle, image, format=format)
-    assert f"{bundle / file} must be the file that config.json names (SHA-256 " in found
+    assert f"{bundle / file} must have the SHA-256 in config.json (" in found
     assert found.endswith(f"write it again with `effnet export {bundle} --to {format}`")
     with pytest.raises(BundleError, match="must be the file that"):
         check_digests(bundle, format)

@@ -1,4 +1,4 @@
-"""LiteRT behind the face of all runtimes: any batch, any thread, and one line for a file that it cannot read."""
+"""LiteRT behind the common engine interface: any batch, any thread, and a one-line error for an unreadable file."""
 
 import dataclasses
 import shutil
@@ -93,7 +93,7 @@ def test_a_file_that_is_missing_cut_or_no_model_is_refused(model, tmp_path):
     whole, path = model.read_bytes(), tmp_path / "bad.tflite"
     for content in (b"", b"no model", whole[:9], whole[: len(whole) // 2], whole[: 9 * len(whole) // 10]):
         path.write_bytes(content)
-        with pytest.raises(BundleError, match=r"LiteRT cannot read .*bad\.tflite.*`effnet export` writes it anew"):
+        with pytest.raises(BundleError, match=r"LiteRT cannot read .*bad\.tflite.*`effnet export` writes it again"):
             open_engine(path)
     path.unlink()
     path.mkdir()

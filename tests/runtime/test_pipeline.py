@@ -1,4 +1,4 @@
-"""Many images through a session: everything in order, whoever does it."""
+"""Many images through a session: results are in order, whichever thread computes them."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from effnet.runtime.pipeline import BATCH, run_images
 
 
 def image(index):
-    """An image whose pixels tell its index."""
+    """An image whose pixels encode its index."""
     return np.full((2, 2, 1), index, dtype=np.uint8)
 
 
@@ -68,7 +68,7 @@ def test_images_go_in_batches_and_no_session_runs_for_a_batch_of_damaged_ones():
 
 
 def test_one_computes_while_another_does():
-    """Two batches wait for each other, which one after the other would do for ever."""
+    """Two batches wait for each other, which would block for ever if they ran one after the other."""
     meet = threading.Barrier(2, timeout=300)
 
     def compute(images):

@@ -1,4 +1,4 @@
-"""Prediction in Python: every kind of image, and what is refused."""
+"""Prediction in Python: every kind of image, and errors."""
 
 import io
 import json
@@ -115,7 +115,7 @@ def test_a_image_is_prepared_as_the_config_says(model, digit):
 def test_an_image_of_pillows_is_the_one_of_its_file(model, digit, tmp_path):
     whole = Image.fromarray(digit[..., 0])
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned, as phones write it
+    exif[0x0112] = 6  # rotated, as phones write it
     whole.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as opened:
         found = model.predict([opened, whole, whole.convert("RGB"), whole.convert("RGBA"), whole.convert("CMYK")])

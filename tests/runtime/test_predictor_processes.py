@@ -1,4 +1,4 @@
-"""A Predictor goes to another process by pickle, and lives on in a forked one."""
+"""A Predictor can be pickled to another process, and works in a forked one."""
 
 import multiprocessing
 import os
@@ -57,7 +57,7 @@ def test_a_spawned_process_predicts_with_it(bundle):
 
 
 def forked(action):
-    """Return what a forked process says: the result of `action`, or the name of its error; a hang is a failure."""
+    """Return a forked process's output: the result of `action`, or the name of its error; a hang is a failure."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -110,4 +110,4 @@ def test_openvino_says_that_it_cannot_be_forked(bundle):
     model = effnet.load(bundle, format="openvino")
     model.predict(IMAGE)
     said = forked(lambda: model.predict(IMAGE))
-    assert said.startswith(f"{InputError.__name__}: OpenVINO must not be used in a forked process")
+    assert said.startswith(f"{InputError.__name__}: OpenVINO must not be used in a process forked")

@@ -1,4 +1,4 @@
-"""A file that would end the process is tried in another one first, and once."""
+"""A file that would crash the process is tried in another process first, once."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ def bundle(tmp_path):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache, and a process that has tried nothing."""
+    """An empty cache, and a process that has not tried any file."""
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(probe, "_known", set())
     return tmp_path / "cache"
@@ -35,7 +35,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def started(monkeypatch):
-    """The commands of the processes that are started."""
+    """The commands of started processes."""
     commands, run = [], probe.subprocess.run
 
     def listen(command, **options):
@@ -65,7 +65,7 @@ def test_a_file_that_ends_its_process_is_an_error_here(bundle):
     """test_executorch has a .pte that does; this one moves a table of the flatbuffer."""
     path = export(bundle, "litert-int8")
     damage(path, 20, 8)
-    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it ended the process .* \(SIG\w+\)"):
+    with pytest.raises(BundleError, match=rf"{path} must be a whole model; it crashed the process .* \(SIG\w+\)"):
         predict(bundle, "litert-int8")
 
 

@@ -1,4 +1,4 @@
-"""Runtimes behind one face: images in, probabilities out. Each is imported in its own file, when asked for."""
+"""Runtimes behind one interface: images in, probabilities out. Each is imported in its own file, when needed."""
 
 import os
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _MODULES: dict[str, str] = {
     "litert": "litert",
     "executorch": "executorch",
 }
-# A damaged file can end the process that opens it: see engines.probe.
+# A damaged file can crash the process that opens it: see engines.probe.
 FRAGILE: tuple[Runtime, ...] = ("litert", "executorch")
 
 
 class Engine(Protocol):
-    """A model's file, opened. `side` and `channels` are its images', `classes` the width of what it returns."""
+    """An open model file. `side` and `channels` are those of its images, `classes` is the width of its output."""
 
     side: int
     channels: int
@@ -32,7 +32,7 @@ class Engine(Protocol):
     def run(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 [batch, side, side, channels] to float32 [batch, classes].
 
-        Raises InputError for other images, BundleError where the runtime fails.
+        Raises InputError for other images, BundleError if the runtime fails.
         """
         ...
 
@@ -44,11 +44,11 @@ def open_engine(
     runtime: Runtime | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> Engine:
-    """Open a model's file with `threads` threads (0: one a core); the runtime is told by the file's name.
+    """Open a model file with `threads` threads (0: one per core); the file's name determines the runtime.
 
-    `digests` are those that its files must have (see effnet.runtime.model_file). Raises BundleError where the file is
-    missing, is another or cannot be read, MissingExtraError where the runtime is not installed, InputError where this
-    machine has no such runtime. A damaged file of LiteRT or ExecuTorch can end the process: see engines.probe.
+    `digests` are the expected digests of its files (see effnet.runtime.model_file). Raises BundleError if the file is
+    missing, has another digest or cannot be read, MissingExtraError if the runtime is not installed, InputError if
+    effnet cannot run it. A damaged file of LiteRT or ExecuTorch can crash the process: see engines.probe.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
@@ -57,12 +57,12 @@ def open_engine(
 
 
 def preload(runtime: Runtime) -> None:
-    """Import a runtime, so that what it holds idle does not count as a model's memory."""
+    """Import a runtime, so that its own memory does not count as a model's."""
     _module(runtime).preload()
 
 
 def can_run(runtime: Runtime) -> bool:
-    """Return whether effnet has an engine for `runtime`, be it installed or not; Core ML's run on a Mac alone."""
+    """Return whether effnet has an engine for `runtime`, installed or not; it has none for Core ML."""
     return runtime in _MODULES
 
 

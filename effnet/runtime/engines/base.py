@@ -1,4 +1,4 @@
-"""What all engines share: the check of a model's input and output, of the images, and of what a run returns."""
+"""The base of all engines: it checks a model's input and output, the images, and the result of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from effnet.errors import BundleError, InputError
 from effnet.runtime.model_file import reason
 
 Shape = Sequence[object]
-"""The sides of a tensor; what is no whole number is free."""
+"""The sides of a tensor; a side that is not an integer is dynamic."""
 
 
 class BaseEngine:
-    """A model's file, opened. `side` and `channels` are those of its images, `classes` is the width of its output.
+    """An open model file. `side` and `channels` are those of its images, `classes` is the width of its output.
 
-    A subclass opens the file, calls `_set_signature` and has `_compute`.
+    A subclass opens the file, calls `_set_signature` and implements `_compute`.
     """
 
     runtime = "the runtime"
@@ -25,10 +25,10 @@ class BaseEngine:
         self.side = self.channels = self.classes = 0
 
     def _set_signature(self, image: tuple[str, Shape], output: tuple[str, Shape], *, alone: bool = True) -> None:
-        """Keep side, channels and classes from the data types and shapes of the model's input and output.
+        """Set side, channels and classes from the data types and shapes of the model's input and output.
 
-        Raise BundleError unless they are uint8 [batch, side, side, channels] and float32 [batch, classes], and each of
-        them `alone`.
+        Raises BundleError unless they are uint8 [batch, side, side, channels] and float32 [batch, classes], and there
+        is only one of each (`alone`).
         """
         (kind, shape), (kind_out, shape_out) = image, output
         shape, shape_out = [*map(_plain, shape)], [*map(_plain, shape_out)]
@@ -39,7 +39,7 @@ class BaseEngine:
             raise BundleError(
                 f"{self.path} must map image, uint8 [batch, side, side, channels], to one output, float32 "
                 f"[batch, classes]; it maps {kind} {_short(shape)} to {kind_out} {_short(shape_out)}"
-                f"{'' if alone else ', and has more inputs or outputs'}. `effnet export` writes it anew"
+                f"{'' if alone else ', and has more inputs or outputs'}. `effnet export` writes it again"
             )
         self.side, self.channels, self.classes = shape[1], shape[3], shape_out[1]
 
@@ -49,7 +49,7 @@ class BaseEngine:
         Raise InputError for other images, BundleError if the runtime fails or returns anything else.
         """
         wanted = (self.side, self.side, self.channels)
-        # A runtime may take another side, and compute something with it.
+        # A runtime may accept another side without an error.
         if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
             raise InputError(
                 f"the model takes uint8 [batch, {', '.join(map(str, wanted))}]; got {images.dtype} {images.shape}"
@@ -60,12 +60,12 @@ class BaseEngine:
             rows = self._compute(np.ascontiguousarray(images))
         except BundleError:
             raise
-        except Exception as error:  # each runtime raises classes of its own
+        except Exception as error:  # each runtime has its own exceptions
             raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
         if rows.dtype != np.float32 or rows.shape != (len(images), self.classes):
             raise BundleError(
                 f"{self.path} must return float32 {[len(images), self.classes]}; it returned {rows.dtype} "
-                f"{list(rows.shape)}. `effnet export` writes it anew"
+                f"{list(rows.shape)}. `effnet export` writes it again"
             )
         return rows
 

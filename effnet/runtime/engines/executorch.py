@@ -14,20 +14,20 @@ from effnet.errors import BundleError, MissingExtraError
 from effnet.runtime.engines.base import BaseEngine
 from effnet.runtime.model_file import read_model, reason, sha256
 
-# All programs of a process share one pool of threads; a method opened before the pool was replaced must not run.
+# All programs of a process share one thread pool; a method opened before the pool was replaced must not run.
 _lock = threading.Lock()
 _pools = 0
 
-# The numbers of torch's data types.
+# The codes of torch's data types.
 _KINDS = {0: "uint8", 6: "float32"}
 
 
 def preload() -> Any:
-    """Import the runtime and returns its bindings."""
+    """Import the runtime and return its bindings."""
     try:
         import torch  # noqa: F401 (the bindings are linked against it)
 
-        # executorch.runtime offers the same, and imports the whole exporter for one class of warnings first.
+        # executorch.runtime offers the same, but imports the whole exporter first, for one warning class.
         from executorch.extension.pybindings import _C
     except ImportError as error:
         raise MissingExtraError("executorch", "executorch") from error
@@ -35,10 +35,10 @@ def preload() -> Any:
 
 
 class ExecuTorchEngine(BaseEngine):
-    """A .pte whose method `forward` takes one image; a batch is run one after another.
+    """A .pte whose method `forward` takes one image; a batch is run image by image.
 
-    The number of threads belongs to the process. Engines that differ in it take turns, and each turn opens the file
-    again.
+    The number of threads is global to the process. Engines with different numbers take turns, and each turn reopens the
+    file.
     """
 
     runtime = "ExecuTorch"
@@ -61,10 +61,10 @@ class ExecuTorchEngine(BaseEngine):
             raise BundleError(f"{path} must take one image at a time; it takes {image.sizes()[0]}")
 
     def _open(self) -> Any:
-        """Open the file with the wanted number of threads and returns what `forward` takes and gives."""
+        """Open the file with the engine's number of threads and return the metadata of `forward`."""
         global _pools
-        # ExecuTorch frees what it has read by name, and not what it is given: a large model would be held twice. So
-        # it reads the file itself, which must still be the one that was checked.
+        # ExecuTorch frees bytes that it reads from a path, but not bytes passed to it: a large model would be kept
+        # twice. So it reads the file itself, which must still be the one that was checked.
         read_model(self.path, self._digests)
         with _silent():
             if self._library._threadpool_get_thread_count() != self._threads:
@@ -97,7 +97,7 @@ def _kind_and_shape(meta: Any) -> tuple[str, list[object]]:
 
 
 def _after_fork() -> None:
-    """Give a forked process a lock of its own: another thread may have held the one it got."""
+    """Give a forked process its own lock: another thread may have held the inherited one."""
     global _lock
     _lock = threading.Lock()
 
@@ -112,7 +112,7 @@ def _cores() -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep from the terminal how the runtime reads the processor, which no setting turns off."""
+    """Hide the runtime's messages about the processor, which no setting turns off."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -125,5 +125,5 @@ def _silent() -> Iterator[None]:
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> ExecuTorchEngine:
-    """Open a .pte; raises BundleError where it is missing or unreadable."""
+    """Open a .pte; raise BundleError if it is missing or unreadable."""
     return ExecuTorchEngine(path, threads=threads, digests=digests)

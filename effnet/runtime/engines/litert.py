@@ -1,4 +1,4 @@
-"""LiteRT, once called TensorFlow Lite."""
+"""LiteRT, formerly TensorFlow Lite."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from effnet.runtime.model_file import read_model, reason
 
 
 def preload() -> Any:
-    """Import the runtime and returns it."""
+    """Import the runtime and return it."""
     try:
         from ai_edge_litert import interpreter
     except ImportError as error:
@@ -24,7 +24,7 @@ def preload() -> Any:
 
 
 class LitertEngine(BaseEngine):
-    """An interpreter on the CPU, whose XNNPACK kernels compute in the precision that the file has."""
+    """An interpreter on the CPU, whose XNNPACK kernels compute in the file's precision."""
 
     runtime = "LiteRT"
 
@@ -33,25 +33,25 @@ class LitertEngine(BaseEngine):
         litert = preload()
         model = read_model(path, digests)
         try:
-            # From the bytes, which it keeps: a model without a path has no other files.
+            # From the bytes, which it keeps: a model without a path cannot refer to other files.
             self.interpreter = litert.Interpreter(model_content=model, num_threads=threads or _usable_cores())
             (image, *more), (output, *rest) = (
                 self.interpreter.get_input_details(),
                 self.interpreter.get_output_details(),
             )
             self.interpreter.allocate_tensors()
-        except Exception as error:  # ValueError, RuntimeError, and what reading its message raises
-            raise BundleError(f"LiteRT cannot read {path}: {reason(error)}. `effnet export` writes it anew") from error
+        except Exception as error:  # ValueError, RuntimeError, and errors from decoding its message
+            raise BundleError(f"LiteRT cannot read {path}: {reason(error)}. `effnet export` writes it again") from error
         self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=not more and not rest)
         self._batch = int(image["shape"][0])
         self._image, self._output = image["index"], output["index"]
-        # An interpreter has one set of maps; several threads may ask it at once.
+        # An interpreter has one set of feature maps; several threads may call it at once.
         self._lock = Lock()
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
         with self._lock:
             if len(images) != self._batch:
-                self._batch = 0  # unknown while it changes, should that fail
+                self._batch = 0  # unknown during the change, in case it fails
                 self.interpreter.resize_tensor_input(self._image, images.shape)
                 self.interpreter.allocate_tensors()
                 self._batch = len(images)
@@ -69,5 +69,5 @@ def _usable_cores() -> int:
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> LitertEngine:
-    """Open a TFLite file; raises BundleError where it is missing or unreadable."""
+    """Open a TFLite file; raise BundleError if it is missing or unreadable."""
     return LitertEngine(path, threads=threads, digests=digests)

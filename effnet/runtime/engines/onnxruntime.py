@@ -30,7 +30,7 @@ class OnnxEngine(BaseEngine):
             names = ", ".join(node.name for node in inputs)[:80]
             raise BundleError(
                 f"{path} must map {IMAGE} to one output; it has the inputs [{names}] and {len(outputs)} outputs. "
-                "`effnet export` writes it anew"
+                "`effnet export` writes it again"
             )
         (image, *more), (output, *rest) = inputs, outputs
         self.output: str = output.name
@@ -45,5 +45,5 @@ class OnnxEngine(BaseEngine):
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OnnxEngine:
-    """Open an ONNX file; raises BundleError where it is missing or unreadable."""
+    """Open an ONNX file; raise BundleError if it is missing or unreadable."""
     return OnnxEngine(path, threads=threads, digests=digests)

@@ -13,20 +13,20 @@ from effnet.runtime.engines.base import BaseEngine
 from effnet.runtime.model_file import read_model, reason
 from effnet.runtime.session import check_alone
 
-# Where effnet.exporting.openvino writes it.
+# The metadata entry that effnet.exporting.openvino writes.
 _PRECISION = ["effnet", "inference_precision"]
 
-# Each compiled size holds its own memory; a run has one batch, and one that is left over at its end.
+# Each compiled batch size takes its own memory; a run has one size, and a smaller one for its last batch.
 _MOST_BATCHES = 3
 
-# The process that has used it first.
+# The process that used it first.
 _process = 0
 
 _KINDS = {"u8": "uint8", "f32": "float32"}
 
 
 def preload() -> Any:
-    """Import the runtime and returns it."""
+    """Import the runtime and return it."""
     try:
         import openvino
     except ImportError as error:
@@ -35,9 +35,9 @@ def preload() -> Any:
 
 
 class OpenVinoEngine(BaseEngine):
-    """A model for the CPU, in the precision that its file has and no lower one unless its file asks for it.
+    """A model for the CPU, in its file's precision and no lower one unless the file's metadata request it.
 
-    A file of one fixed batch, as those in 8 bits are, is compiled for each size of batch that comes.
+    A file with a fixed batch, as int8 files have, is compiled for each batch size in use.
     """
 
     runtime = "OpenVINO"
@@ -62,11 +62,11 @@ class OpenVinoEngine(BaseEngine):
             self._request(batch.get_length() if self._fixed else 0)
         except BundleError:
             raise
-        except Exception as error:  # RuntimeError, and UnicodeDecodeError where its message holds the file's bytes
+        except Exception as error:  # RuntimeError, or UnicodeDecodeError if its message contains the file's bytes
             raise BundleError(f"OpenVINO {openvino.__version__} cannot read {path}: {reason(error)}") from error
 
     def _request(self, batch: int) -> Any:
-        """Return what infers batches of this size; 0 is any."""
+        """Return the inference request for batches of this size; 0 is any size."""
         if batch not in self._requests:
             if batch:
                 self._model.reshape([batch, self.side, self.side, self.channels])
@@ -82,36 +82,37 @@ class OpenVinoEngine(BaseEngine):
 
     @property
     def computes_in(self) -> str:
-        """The precision of the arithmetic, as OpenVINO says it."""
+        """The precision of the arithmetic, as reported by OpenVINO."""
         compiled = next(iter(self._requests.values())).get_compiled_model()
         return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
 
 def _refuse_after_fork() -> None:
-    """Raise InputError in a process that was forked behind a first use: OpenVINO's threads are not in it, and it waits.
+    """Raise InputError in a process forked after the first use: it lacks OpenVINO's threads and would wait for ever.
 
-    A process that is started anew, or forked before, is fine.
+    A spawned process, or one forked before the first use, is fine.
     """
     global _process
     _process = _process or os.getpid()
     if _process != os.getpid():
         raise InputError(
-            "OpenVINO must not be used in a forked process once its parent has used it; it was: start the process anew "
+            "OpenVINO must not be used in a process forked after its parent used it; spawn the process "
             '(multiprocessing.get_context("spawn")), or fork before the first prediction'
         )
 
 
 def _read(path: Path, digests: Mapping[str, str] | None) -> tuple[bytes, bytes]:
-    """Return the graph and the weights, empty for ONNX, as OpenVINO is to read them.
+    """Return the graph and the weights (empty for ONNX) for OpenVINO to read.
 
-    OpenVINO tells the kind of a model by its content, whatever its name, and an ONNX model can ask for other files.
+    OpenVINO detects the kind of a model from its content, whatever its name, and an ONNX model can refer to other
+    files.
     """
     model = read_model(path, digests)
     if path.suffix == ".onnx":
         check_alone(model, path)
         return model, b""
     if not model.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"<?xml", b"<net")):
-        raise BundleError(f"OpenVINO reads a graph as XML; {path} is none: `effnet export` writes it anew")
+        raise BundleError(f"an OpenVINO graph must be XML; {path} is not: `effnet export` writes it again")
     return model, read_model(path.with_suffix(".bin"), digests)
 
 
@@ -122,7 +123,7 @@ def _kind_and_shape(port: Any) -> tuple[str, list[object]]:
 
 
 def _precision(core: Any, model: Any) -> str:
-    """Return the precision to compute in: 32 bits unless the file asks for bfloat16 and the processor has it.
+    """Return the precision to compute in: fp32 unless the file requests bfloat16 and the processor has it.
 
     On processors with AMX the default would be bfloat16, whose probabilities differ from the trained network's.
     """
@@ -131,5 +132,5 @@ def _precision(core: Any, model: Any) -> str:
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OpenVinoEngine:
-    """Open a model of OpenVINO's, or an ONNX file; raises BundleError where it is missing or unreadable."""
+    """Open an OpenVINO model or an ONNX file; raise BundleError if it is missing or unreadable."""
     return OpenVinoEngine(path, threads=threads, digests=digests)

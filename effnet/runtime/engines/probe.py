@@ -1,8 +1,8 @@
-"""Tries a model's file in a process of its own: some runtimes end the whole process at a damaged file.
+"""Try a model file in a separate process: a damaged file crashes the whole process of some runtimes.
 
 Of 1,500 mutated files each, ONNX Runtime and OpenVINO refused all that they could not run; LiteRT and ExecuTorch, even
-with its verification, died of a few (SIGSEGV, SIGABRT, SIGFPE). So those two open only what was tried before on this
-machine or was written by effnet on it. `python -m effnet.runtime.engines.probe MODEL RUNTIME SHA256` is the trial.
+with its verification, crashed on a few (SIGSEGV, SIGABRT, SIGFPE). So those two open only files that were tried before
+on this machine or written by effnet on it. `python -m effnet.runtime.engines.probe MODEL RUNTIME SHA256` is the trial.
 """
 
 import os
@@ -18,17 +18,17 @@ from effnet.errors import BundleError, EffnetError
 from effnet.runtime.formats import Format, Runtime
 from effnet.runtime.model_file import read_model, sha256
 
-# The package whose version counts, of each of engines.FRAGILE.
+# The package of each of engines.FRAGILE, whose version is part of the key.
 _PACKAGES: dict[Runtime, str] = {"litert": "ai-edge-litert", "executorch": "executorch"}
 _SECONDS = 600.0
 _MOST_KEPT = 1_000
 
-# Keys of this process; the same are files of the cache folder where that can be written to.
+# Keys of this process; they are also files in the cache folder if that can be written to.
 _known: set[str] = set()
 
 
 def try_first(path: Path, runtime: Runtime, digest: str) -> None:
-    """Raise BundleError if opening and running the model at `path`, whose SHA-256 is `digest`, ends a process.
+    """Raise BundleError if opening and running the model at `path`, whose SHA-256 is `digest`, crashes a process.
 
     Return at once for a file that was tried before or written by effnet on this machine. A frozen application cannot
     start Python, and tries nothing.
@@ -46,19 +46,19 @@ def try_first(path: Path, runtime: Runtime, digest: str) -> None:
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False, env=environment
         )
     except subprocess.TimeoutExpired as error:
-        raise BundleError(f"{path} must open and run; within {_SECONDS:g} s it did not") from error
+        raise BundleError(f"{path} must open and run within {_SECONDS:g} s; it did not") from error
     if done.returncode == EffnetError.exit_code + 1:
         raise BundleError(done.stdout.decode("utf-8", "replace").strip())
     if done.returncode != 0:
         raise BundleError(
-            f"{path} must be a whole model; it ended the process that tried it ({_end(done.returncode)}), so that it "
-            "is damaged, or not of effnet: `effnet export` writes it anew"
+            f"{path} must be a whole model; it crashed the process that tried it ({_end(done.returncode)}), so it "
+            "is damaged, or not from effnet: `effnet export` writes it again"
         )
     _remember(key)
 
 
 def trust(folder: Path, target: Format) -> None:
-    """Remember that effnet itself has written the file of `target` in `folder`."""
+    """Remember that effnet itself wrote the file of `target` in `folder`."""
     if target.runtime in _PACKAGES:
         _remember(_key(target.runtime, sha256(read_model(folder / target.file))))
 
@@ -105,7 +105,7 @@ def _run_once(path: Path, runtime: Runtime, digest: str) -> None:
 
 
 def _leave_no_core() -> None:
-    """Keep a process that dies here from leaving its memory on the disk."""
+    """Prevent a core dump on disk if this process crashes."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -120,4 +120,4 @@ if __name__ == "__main__":
         print(error)
         sys.stdout.flush()
         os._exit(EffnetError.exit_code + 1)
-    os._exit(0)  # at once: what a runtime does while it is taken down is nobody's concern here
+    os._exit(0)  # at once, without the runtime's cleanup
