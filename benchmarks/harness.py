@@ -63,7 +63,7 @@ def command_line() -> str:
 
 
 def seconds_of(command: Sequence[str]) -> float:
-    """Return how long a command takes, start and end included; raises CalledProcessError where it fails."""
+    """Return how long a command takes, start and end included; raises CalledProcessError if it fails."""
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return time.perf_counter() - start

@@ -18,13 +18,13 @@ _DECLARED: list[torch.library.Library] = []
 
 
 def import_timm() -> ModuleType:
-    """Import timm, with its create_model and its transforms; raises ModuleNotFoundError where it is absent."""
+    """Import timm, with its create_model and its transforms; raises ModuleNotFoundError if it is absent."""
     _declare_missing_operators()
     return _import("timm", "timm.data")
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, with models and transforms; raises ModuleNotFoundError where it is absent.
+    """Import torchvision, with models and transforms; raises ModuleNotFoundError if it is absent.
 
     Where its compiled part does not fit torch, the operators nms, roi_align and the like fail when called.
     """
@@ -33,7 +33,7 @@ def import_torchvision() -> ModuleType:
 
 
 def import_keras() -> ModuleType:
-    """Import keras with torch as its backend; raises ModuleNotFoundError where it is absent."""
+    """Import keras with torch as its backend; raises ModuleNotFoundError if it is absent."""
     os.environ["KERAS_BACKEND"] = "torch"
     keras = _import("keras", "keras.applications")
     if keras.backend.backend() != "torch":

@@ -74,7 +74,7 @@ def replace_head(state: Mapping[str, np.ndarray], spec: ArchSpec, *, num_classes
 def drop_background(state: Mapping[str, np.ndarray]) -> Arrays:
     """Return the state without the classifier's first class, TensorFlow's "background": 1001 classes become 1000.
 
-    Raises WeightsError where there is no classifier, or none with at least two classes.
+    Raises WeightsError if there is no classifier, or none with at least two classes.
     """
     rows = [len(state[name]) for name in _CLASSIFIER if name in state]
     if len(rows) != len(_CLASSIFIER) or min(rows) < 2:

@@ -41,7 +41,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpack the files of a checkpoint into the new `folder`, whole or not at all, and returns it.
 
     All go straight into `folder`, whatever folders they have in the archive; links and sparse files are passed over.
-    Raises WeightsError where the archive is damaged, unpacks to many times its size or has no checkpoint.
+    Raises WeightsError if the archive is damaged, unpacks to many times its size or has no checkpoint.
     """
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed

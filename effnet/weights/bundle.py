@@ -42,7 +42,7 @@ def write_arrays(arrays: Mapping[str, np.ndarray], path: Path, *, metadata: dict
 
 
 def load_state(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Return the weights of the bundle in `folder`; raises BundleError where they cannot be read."""
+    """Return the weights of the bundle in `folder`; raises BundleError if they cannot be read."""
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise BundleError(f"a bundle has its weights in {WEIGHTS}; {folder} has none: copy it there, or name another")
@@ -50,7 +50,7 @@ def load_state(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the arrays and the metadata of a safetensors file; raises BundleError where they cannot be read.
+    """Return the arrays and the metadata of a safetensors file; raises BundleError if they cannot be read.
 
     Floating-point arrays become 32-bit: from fewer bits exactly.
     """
@@ -66,7 +66,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def load_module(folder: str | os.PathLike[str]) -> Network:
     """Return the bundle's network with its weights, in evaluation mode.
 
-    It takes normalised images [batch, channels, height, width] and returns logits. Raises BundleError where
+    It takes normalised images [batch, channels, height, width] and returns logits. Raises BundleError if
     a weight is missing, unknown or of another shape.
     """
     config, state, where = read_config(folder), load_state(folder), str(Path(folder) / WEIGHTS)
@@ -80,7 +80,7 @@ def load_module(folder: str | os.PathLike[str]) -> Network:
 
 
 def load_arrays_(module: torch.nn.Module, state: Mapping[str, np.ndarray], *, where: str) -> None:
-    """Copy `state`, as `state_arrays` gave it, into `module`; raises BundleError where it does not match."""
+    """Copy `state`, as `state_arrays` gave it, into `module`; raises BundleError if it does not match."""
     wanted = {name: tuple(t.shape) for name, t in module.state_dict().items() if t.is_floating_point()}
     missing, unknown = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     if missing or unknown:

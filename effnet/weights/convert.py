@@ -14,8 +14,8 @@ def convert(what: str, *, to: str, out: str | os.PathLike[str], model: str | Non
     """Write the weights that `what` stands for to the safetensors file `out`, and returns the number of arrays.
 
     `what` and `model` are as in `load_pretrained`; names and layouts are those of the scheme `to`: a timm or
-    torchvision model takes the file with load_state_dict. Raises WeightsError where the scheme has no names for the
-    network, InputError where `out` exists.
+    torchvision model takes the file with load_state_dict. Raises WeightsError if the scheme has no names for the
+    network, InputError if `out` exists.
     """
     known = get_args(Scheme)
     if to not in known:

@@ -42,7 +42,7 @@ class Declared:
 
 
 def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object) -> None:
-    """Raise WeightsError where arrays ask for more than a file of `file_bytes` bytes can stand for.
+    """Raise WeightsError if arrays ask for more than a file of `file_bytes` bytes can stand for.
 
     It is called before any of them is read: a file of 2 KB can declare 30 GB.
     """

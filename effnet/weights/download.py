@@ -25,7 +25,7 @@ def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress 
     Files of the hub go through huggingface_hub: its cache, its settings, its progress bar. Others are resumed where
     a download broke off, checked against the published hash, and only then given their name; `progress` is called
     with the bytes so far and all of them, 0 where the server does not say. `offline`, or HF_HUB_OFFLINE in the
-    environment, forbids the network. Raises WeightsError where the file cannot be had or is not the published one.
+    environment, forbids the network. Raises WeightsError if the file cannot be had or is not the published one.
     """
     if entry.untrained:
         raise WeightsError(f"no weights were published as {entry.id}: it names the network only")
@@ -65,7 +65,7 @@ def installed_file(entry: PublishedWeights) -> Path | None:
 
 
 def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME) -> bool:
-    """Return whether a published hash exists for the file at `path`; raises WeightsError where it has another.
+    """Return whether a published hash exists for the file at `path`; raises WeightsError if it has another.
 
     `advice` ends the error. A safetensors file can be checked only in the hub's cache, which names files by their hash.
     """
@@ -195,6 +195,6 @@ def _download(entry: PublishedWeights, part: Path, progress: Progress | None) ->
 
 
 def _verify_transfer(part: Path, entry: PublishedWeights, md5: str) -> None:
-    """Raise WeightsError where a file without a published hash is not what the server said it sends."""
+    """Raise WeightsError if a file without a published hash is not what the server said it sends."""
     if md5 and not entry.hashes and (found := file_digest(part, "md5")) != md5:
         raise WeightsError(f"{entry.file} arrived damaged: expected md5:{md5}, found md5:{found}; try again")

@@ -54,7 +54,7 @@ def read_file(path: Path) -> Contents:
 
     Of a training script's checkpoint the arrays are those of the state dict, under the names that it has there. A
     TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`.
-    Raises WeightsError where the file cannot be read, is damaged, or is a pickle that asks to run something: no such
+    Raises WeightsError if the file cannot be read, is damaged, or is a pickle that asks to run something: no such
     program is ever run.
     """
     path = Path(path)

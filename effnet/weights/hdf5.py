@@ -38,8 +38,8 @@ def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, 
     """Return the floating-point arrays of a Keras file by `LAYER/WEIGHT`; counters and seeds are left out.
 
     Keras 2 stores `LAYER/.../kernel:0`; Keras 3 stores `layers/KIND/vars/0`, with the layer's name as an attribute.
-    Raises WeightsError where it names no layers, is HDF5 of another kind than Keras writes, or declares more than
-    `file_bytes`, the size of the file, can stand for; ValueError or struct.error where it is damaged.
+    Raises WeightsError if it names no layers, is HDF5 of another kind than Keras writes, or declares more than
+    `file_bytes`, the size of the file, can stand for; ValueError or struct.error if it is damaged.
     """
     file, path = Hdf5File(source, where), ()
     root = file.open(file.root, path="its root")

@@ -41,7 +41,7 @@ class _Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A group: where the headers of its members lie, by name, and its own attribute `name`, empty where it has none."""
+    """A group: where the headers of its members lie, by name, and its own attribute `name`, empty if it has none."""
 
     members: dict[str, int]
     name: str
@@ -62,7 +62,7 @@ class Dataset:
 class Hdf5File:
     """An open file.
 
-    Its methods raise ValueError, struct.error or IndexError where it is damaged, WeightsError where Keras does not
+    Its methods raise ValueError, struct.error or IndexError if it is damaged, WeightsError if Keras does not
     write what is in it.
     """
 

@@ -16,7 +16,7 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubConfig:
-    """What a config.json of timm says; `network` is a name of timm's, `licence` is empty where none is given."""
+    """What a config.json of timm says; `network` is a name of timm's, `licence` is empty if none is given."""
 
     network: str
     preprocess: Preprocess
@@ -35,9 +35,9 @@ def weights_in(path: Path) -> Path:
 
 
 def read_hub_config(path: Path) -> HubConfig | None:
-    """Return what the config.json in the folder `path`, or beside the file `path`, says; None where none is timm's.
+    """Return what the config.json in the folder `path`, or beside the file `path`, says; None if none is timm's.
 
-    Raises WeightsError where images must be prepared in a way that effnet has not.
+    Raises WeightsError if images must be prepared in a way that effnet has not.
     """
     config = (path if path.is_dir() else path.parent) / CONFIG
     values = _read(config) if config.is_file() else None

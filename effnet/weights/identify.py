@@ -33,7 +33,7 @@ def identify(
 
     Classes and input channels are counted; without a classifier there are 0 classes. `name_hint` is the name of the
     file or of its repository, and `where` what errors call it if that is another. `model` names the network where that
-    is known; its widths may be pruned ones, which are then read off the shapes. Raises WeightsError where the arrays
+    is known; its widths may be pruned ones, which are then read off the shapes. Raises WeightsError if the arrays
     belong to another network or to none, or where only a name could tell.
     """
     scheme, where = detect_scheme(arrays), where or name_hint
@@ -89,14 +89,14 @@ def _timm_name(short: str) -> str:
 
 
 def _implied_name(short: str, scheme: Scheme) -> str | None:
-    """Return the network's name under the rules of its scheme, or None where a scheme has more than one rule."""
+    """Return the network's name under the rules of its scheme, or None if a scheme has more than one rule."""
     if short.startswith("resnet") or scheme in ("lukemelas", "keras", "tensorflow"):
         return short
     return f"torchvision/efficientnet_{short}" if scheme == "torchvision" else None
 
 
 def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
-    """Return the name that also tells padding and epsilon; raises WeightsError where neither scheme nor hint do."""
+    """Return the name that also tells padding and epsilon; raises WeightsError if neither scheme nor hint do."""
     implied = _implied_name(short, scheme)
     if implied:
         return implied

@@ -57,7 +57,7 @@ class Pickle:
 def read_pickle(stream: BinaryIO) -> Pickle:
     """Return what the next pickle of `stream` describes; the stream then stands behind it.
 
-    Of a dictionary those entries are kept whose keys are texts; sets become tuples. Raises ValueError where it is
+    Of a dictionary those entries are kept whose keys are texts; sets become tuples. Raises ValueError if it is
     damaged. Memory and time grow with the bytes that are read alone, so `stream` must be one of bounded size.
     """
     machine = _Machine()

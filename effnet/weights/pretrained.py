@@ -37,7 +37,7 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".ckpt", ".
 class Pretrained:
     """A network with its weights, keyed by effnet's names, and what its images must look like.
 
-    `class_names` are empty where there is no classifier. `source` is the id or the path that it came from. `published`
+    `class_names` are empty if there is no classifier. `source` is the id or the path that it came from. `published`
     is the id of the published weights that these are, proven by where they were fetched or by a hash, and empty for
     others, which have no `top1`, the published ImageNet-1k accuracy in percent. `licence` is empty if it is not known.
     `split_seed` and `group_by` are a bundle's: what its training data were split with. `notes` are sentences on how the
@@ -70,7 +70,7 @@ def load_pretrained(
 
     A file's network is found from its names, its shapes, its own name and timm's config.json beside it; `model` says
     what they cannot: a network, or the id of published weights whose preprocessing these need. TensorFlow's 1001
-    classes become 1000. Raises WeightsError where they cannot be had, read or matched with a network, BundleError for
+    classes become 1000. Raises WeightsError if they cannot be had, read or matched with a network, BundleError for
     a damaged bundle.
     """
     found = find_source(what)
@@ -85,7 +85,7 @@ def load_published(
     """Return the weights of `entry` from its cache or origin, or those of its network from `file`, of any format.
 
     What `file` holds is called published only if that is proven: by its hash, or as a bundle that has not changed since
-    it was made of published weights. Raises WeightsError where they cannot be had or read, or where `file` holds
+    it was made of published weights. Raises WeightsError if they cannot be had or read, or where `file` holds
     another network.
     """
     if file is None:
@@ -118,7 +118,7 @@ def _check_network(spec: ArchSpec, entry: PublishedWeights, *, where: str) -> No
 def find_source(what: str) -> Path | PublishedWeights:
     """Return the file, folder or set of published weights that `what` stands for, without reading or fetching it.
 
-    A path that exists comes first, but for a whole id of the catalog. Raises WeightsError where there is none, or
+    A path that exists comes first, but for a whole id of the catalog. Raises WeightsError if there is none, or
     where effnet cannot build the network.
     """
     path = Path(what)

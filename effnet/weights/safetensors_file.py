@@ -41,7 +41,7 @@ def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
 def read_safetensors(file: BinaryIO, *, where: object) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays by name, and the metadata; bfloat16 and 8-bit floating-point numbers become 32-bit, exactly.
 
-    Raises ValueError, with a reason on one line, where the file is damaged; WeightsError where it holds another kind
+    Raises ValueError, with a reason on one line, where the file is damaged; WeightsError if it holds another kind
     of numbers, or more than effnet reads.
     """
     file_bytes = file.seek(0, os.SEEK_END)

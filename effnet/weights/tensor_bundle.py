@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 def read_bundle(prefix: Path, *, keep: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
     """Return the numeric variables of the checkpoint PREFIX.index whose name `keep` accepts; bfloat16 as 32-bit.
 
-    Raises WeightsError where a file is missing or damaged, or a variable is stored in slices.
+    Raises WeightsError if a file is missing or damaged, or a variable is stored in slices.
     """
     index = Path(f"{prefix}.index")
     try:
@@ -87,7 +87,7 @@ def _check_sizes(wanted: Mapping[str, _Entry], files: Mapping[int, BinaryIO], in
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a LevelDB table in order; raises ValueError where it is damaged or compressed."""
+    """Yield the keys and values of a LevelDB table in order; raises ValueError if it is damaged or compressed."""
     if len(data) < _FOOTER or not data.endswith(TABLE_MAGIC):
         raise ValueError("its end is missing or is that of another format")
     footer = data[-_FOOTER:]

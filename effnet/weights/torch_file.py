@@ -50,7 +50,7 @@ _MAX_WRAPPERS = 4
 
 
 class ForeignPickleError(ValueError):
-    """A pickle names what weights do not need, `name`; that is empty where torch.save did not write it."""
+    """A pickle names what weights do not need, `name`; that is empty if torch.save did not write it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"its pickle names {name}")
@@ -91,8 +91,8 @@ def is_tensor(value: object) -> bool:
 def read_zipped(file: BinaryIO, archive: zipfile.ZipFile, *, choose: Choose, where: object) -> dict[str, np.ndarray]:
     """Return the arrays of the tensors that `choose` picks from an archive of torch.save, opened from `file`.
 
-    Raises ValueError where it is damaged, ForeignPickleError where it names what weights do not need, WeightsError
-    where a tensor has no numbers or asks for more than the file has.
+    Raises ValueError if it is damaged, ForeignPickleError if it names what weights do not need, WeightsError
+    if a tensor has no numbers or asks for more than the file has.
     """
     names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
     root = names[0].removesuffix("data.pkl")
@@ -212,7 +212,7 @@ def _copy(data: bytes, view: _View) -> np.ndarray:
 
 
 def _storage(outside: Outside) -> _Storage:
-    """Return what a pickle says of a storage; raises ValueError where it says something else."""
+    """Return what a pickle says of a storage; raises ValueError if it says something else."""
     try:
         _, named, key, _, count, *more = outside.description
         name = re.fullmatch(r"torch\.(?:\w+\.)*(\w+)Storage", named.text)[1]  # type: ignore[index]

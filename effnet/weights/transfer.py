@@ -47,7 +47,7 @@ def transfer(
       only its shortcut passes (Net2Net, section 2.3). One without an identity shortcut is a plain copy.
     - Blocks that the target's stage lacks are left out.
 
-    Raises WeightsError where `target` is not what `keep` leaves, where the two are not the same kind of network (kinds,
+    Raises WeightsError if `target` is not what `keep` leaves, where the two are not the same kind of network (kinds,
     kernels, squeezes and shortcuts of their blocks, classes, input), or where `state` does not fit `source`.
     """
     _check_state(state, source)
@@ -172,7 +172,7 @@ def _check_alike(source: ArchSpec, target: ArchSpec) -> None:
 
 
 def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) -> None:
-    """Raise WeightsError where the blocks are of two sorts; a copy that was `added` may have a shortcut of its own."""
+    """Raise WeightsError if the blocks are of two sorts; a copy that was `added` may have a shortcut of its own."""
     for what in ("kind", "kernel_size", "residual"):
         if what == "residual" and added and ours.residual != "projection":
             continue

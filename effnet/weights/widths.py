@@ -27,7 +27,7 @@ def read_widths(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> 
     """Return `base` with the widths that these foreign shapes have.
 
     All foreign names of `base` must be there. An identity shortcut stays where the widths still allow it. Raises
-    WeightsError where no widths give these shapes, SpecError where they make no network.
+    WeightsError if no widths give these shapes, SpecError if they make no network.
     """
     outputs = _outputs(base, shapes, scheme)
     width, stages = outputs["stem.conv"], []

@@ -54,7 +54,7 @@ _SHOWN = 3
 def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
     """Return whose names these keys are; ResNets, which timm and torchvision name alike, count as torchvision's.
 
-    Raises WeightsError where no scheme fits.
+    Raises WeightsError if no scheme fits.
     """
     found = Counter(s for s, pattern in PATTERNS.items() for key in arrays if re.match(pattern, key))
     if not found:
@@ -69,7 +69,7 @@ def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
 def foreign_names(spec: ArchSpec, scheme: Scheme) -> dict[str, str]:
     """Return the foreign name of every array of the network, by effnet's name.
 
-    Raises WeightsError where the scheme has no names for such a network.
+    Raises WeightsError if the scheme has no names for such a network.
     """
     module = _module(scheme)
     layers = {name: name for name, _ in parametrised(spec)} if module is None else module.layer_names(spec)
@@ -133,7 +133,7 @@ def plain_arrays(arrays: Mapping[str, np.ndarray], scheme: Scheme) -> dict[str, 
 def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme, where: str) -> Arrays:
     """Return foreign weights as effnet's state of the network: its names, torch's layout, 32-bit.
 
-    `where` names the file in errors. Raises WeightsError where a key is missing or unknown, a shape differs, a
+    `where` names the file in errors. Raises WeightsError if a key is missing or unknown, a shape differs, a
     number is not finite, or a variance is below 0.
     """
     names, shapes = foreign_names(spec, scheme), foreign_shapes(spec, scheme)
@@ -154,7 +154,7 @@ def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Schem
 def from_effnet(state: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme) -> Arrays:
     """Return effnet's state of the network under a scheme's names and in its layout, 32-bit.
 
-    Raises WeightsError where the state is not that of the network, or the scheme has no names for it.
+    Raises WeightsError if the state is not that of the network, or the scheme has no names for it.
     """
     names = foreign_names(spec, scheme)
     own = to_effnet(state, spec, scheme="effnet", where="the state")

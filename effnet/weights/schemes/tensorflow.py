@@ -36,7 +36,7 @@ _ORDER = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return TensorFlow's names of the layers; raises WeightsError where it has none."""
+    """Return TensorFlow's names of the layers; raises WeightsError if it has none."""
     for block in spec.blocks:
         if block.kind in RESNET_KINDS:
             raise refuse("tensorflow", f"a {block.kind} block")

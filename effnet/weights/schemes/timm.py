@@ -35,7 +35,7 @@ _RESNET_BLOCK = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return timm's names of the layers; raises WeightsError where it has none."""
+    """Return timm's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="timm"):
         return resnet_names(spec)
     return name_layers(spec, ends=_ENDS, name_block=_name_block)

@@ -15,7 +15,7 @@ _PARTS = {"conv": "0", "norm": "1", "reduce": "fc1", "expand": "fc2"}
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return torchvision's names of the layers; raises WeightsError where it has none."""
+    """Return torchvision's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="torchvision"):
         return resnet_names(spec)
     for block in spec.blocks:
