@@ -11,7 +11,7 @@ _ENDS = {
     "classifier": "classifier",
 }
 _SQUEEZE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
-# The norms are counted within a block, and what projects has three names.
+# BatchNorms are numbered within a block, and the projection has three names.
 _BLOCKS = {
     "mbconv": {
         "expand.conv": "conv_pw", "expand.norm": "bn1", "depthwise.conv": "conv_dw", "depthwise.norm": "bn2",

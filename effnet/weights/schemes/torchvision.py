@@ -4,7 +4,7 @@ from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.weights.schemes.shared import LayerNames, is_resnet, name_layers, refuse
 from effnet.weights.schemes.timm import resnet_names
 
-# What follows each other in a block; an absent one takes no number.
+# The order of units in a block; an absent one takes no number.
 _UNITS = {
     "mbconv": ("expand", "depthwise", "se", "project"),
     "depthwise_separable": ("depthwise", "se", "project"),
