@@ -18,8 +18,8 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 class _Origin(NamedTuple):
     """Origin of a layer of the target: its name in the source, and the source's channel of each of its own.
 
-    Inputs that are `fresh` have no channel in the source, and their weights are zero. The output of a `silent` BatchNorm
-    is zero as well.
+    Inputs that are `fresh` have no channel in the source, and their weights are zero. The output of a `silent`
+    BatchNorm is zero as well.
     """
 
     name: str
@@ -41,8 +41,8 @@ def transfer(
 
     - Of a narrower width the first channels are taken.
     - Additional channels of a wider one are copies of the first ones, and the layers that read them do so with weights
-      of zero: the wider network starts as the same function as the source, and can learn from there. Source: Chen et al.
-      2016, "Net2Net", section 2.2, with zeros instead of shares, so that the copies learn different things.
+      of zero: the wider network starts as the same function as the source, and can learn from there. Source: Chen et
+      al. 2016, "Net2Net", section 2.2, with zeros instead of shares, so that the copies learn different things.
     - A block that the source's stage does not have is a copy of the stage's last one whose last BatchNorm is silent, so
       that only its shortcut passes (Net2Net, section 2.3). One without an identity shortcut is a plain copy.
     - Blocks that the target's stage lacks are left out.
