@@ -60,7 +60,7 @@ def _probe(record: Record) -> str:
 def _finetune(record: Record) -> str:
     head, tuned = (statistics.mean(record["samples"][f"{s}_accuracy"]) for s in ("head", "finetune"))
     return (
-        f"fine-tuning against a linear probe, {record['details']['train_images_a_class']} training images of each CIFAR-10 "
+        f"fine-tuning against a linear probe, {record['details']['train_images_a_class']} training images per CIFAR-10 "
         f"class, Lite0 at 96 pixels: {head:.1f} % becomes {tuned:.1f} %"
     )
 

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def make_steps(side: int, size: int) -> dict[str, Step]:
-    """Return every side's step at this size, each run twice before timing, which excludes compilation and allocation."""
+    """Return every side's step at this size, each run twice to exclude compilation and allocation from the timing."""
     images = batch(size, side)
     steps = {
         "effnet": effnet_step(*images),
