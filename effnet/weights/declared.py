@@ -53,7 +53,7 @@ def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object
         wanted, taken = wanted + array.size_bytes, taken + array.size_read
         if wanted > MAX_GROWTH * file_bytes:
             raise WeightsError(
-                f"{where} must contain the numbers that it declares; its arrays up to {array.name} need {wanted:,} "
+                f"{where} must hold the numbers that it declares; its arrays up to {array.name} need {wanted:,} "
                 f"bytes, and the file has {file_bytes:,}; get it again, or save the weights again"
             )
         if taken > MAX_BYTES:
