@@ -1,9 +1,9 @@
-"""`python -m benchmarks.augment_speed`: what augmentation on whole batches costs a training step on two CPU cores.
+"""`python -m benchmarks.augment_speed`: the cost of batch augmentation in a training step on two CPU cores.
 
 B0 at 128 pixels, 16 images a step, two threads. The plain step and a step with each policy (and with rotation,
-jitter and erasing, and with mixing) take turns, a number of times; the figure is the speed of the slowest as a share
-of the plain step's, medians of all rounds. Beside it: what augmentation alone takes, in milliseconds a batch, and
-kornia's policies for comparison where kornia is installed.
+jitter and erasing, and with mixing) are interleaved for several rounds; the figure is the speed of the slowest as a
+fraction of the plain step's, medians of all rounds. Also recorded: the time of augmentation alone, in milliseconds per
+batch, and kornia's policies for comparison if kornia is installed.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ _KORNIA = {"AutoAugment": {}, "RandAugment": {"n": 2, "m": 9}, "TrivialAugment":
 
 
 def main() -> None:
-    """Train with each in turn and compares speeds."""
+    """Train with each in turn and compare speeds."""
     args = options(__doc__ or "", n=5)
     torch.set_num_threads(THREADS)
     rng = np.random.default_rng(0)
@@ -71,14 +71,14 @@ def main() -> None:
 
 
 def seconds(act: Callable[[Augment, int], None], augment: Augment, number: int) -> float:
-    """Return how long one step takes."""
+    """Return the time of one step."""
     start = time.perf_counter()
     act(augment, number)
     return time.perf_counter() - start
 
 
 def make_prepared(images: np.ndarray, labels: np.ndarray) -> Callable[[Augment, int], None]:
-    """Return what makes a batch ready for the loss."""
+    """Return a function that prepares a batch for the loss."""
 
     def prepared(augment: Augment, number: int) -> None:
         recipe = dataclasses.replace(Recipe(), augment=augment)
@@ -104,7 +104,7 @@ def make_step(images: np.ndarray, labels: np.ndarray) -> Callable[[Augment, int]
 
 
 def kornia_ms(images: np.ndarray) -> dict[str, float]:
-    """Return milliseconds a batch of kornia's policies, which do one thing to all images of a batch."""
+    """Return the milliseconds per batch of kornia's policies, which apply one operation to all images of a batch."""
     if importlib.util.find_spec("kornia") is None:
         return {}
     auto = importlib.import_module("kornia.augmentation.auto")

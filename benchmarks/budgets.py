@@ -1,10 +1,10 @@
-"""`python -m benchmarks.budgets`: are random budgets kept, on the file, or refused with the nearest that can be met?
+"""`python -m benchmarks.budgets`: does every file meet its random budget, or is the nearest feasible one named?
 
 20 budgets, drawn from seed 0 over digits, photos7 and CIFAR-10: a latency of 0.5 to 20 ms, a size of 0.2 to 20 MB, a
-memory of 15 to 200 MB, each alone or together; and for every four of them another, of a 30th of such limits, most of
-which no network keeps. Training takes one epoch, so that it is the budget that limits the network. What is delivered
-is measured again, by a process that knows nothing of the fit. What is refused must name a nearest budget; asking for
-that one must work.
+memory of 15 to 200 MB, alone or combined; and for every four of them one with limits 30 times smaller, most of which
+no network meets. Training takes one epoch, so that the budget limits the network. Each delivered file is re-measured
+by a process independent of the fit. Each refusal must name the nearest feasible budget, and a fit with that budget
+must succeed.
 """
 
 import math
@@ -25,9 +25,9 @@ from effnet.runtime.predictor import load
 
 EPOCHS = 1
 _RANGES = {"latency-ms": (0.5, 20.0), "size-mb": (0.2, 20.0), "memory-mb": (15.0, 200.0)}
-# One more for so many, of limits that are so much smaller.
+# One more for every so many, with limits smaller by this factor.
 _EVERY, _TIGHTER = 4, 30
-# Others may use the machine, for a minute on end: pauses in seconds before a file over its budget is measured again.
+# Background load may last a minute: pauses in seconds before a file over its budget is re-measured.
 _PAUSES = (0, 1, 2, 4, 8, 15, 15, 15)
 _LABELS = {"latency": "latency-ms", "size on disk": "size-mb", "peak memory": "memory-mb"}
 _A_CLASS = 120
@@ -35,7 +35,7 @@ _REFUSED = 3
 
 
 def main() -> None:
-    """Fit every budget and counts those that were kept or refused as they should be."""
+    """Fit every budget and count those that were met or correctly refused."""
     args = options(__doc__ or "", n=20)
     rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
@@ -55,13 +55,13 @@ def main() -> None:
     right = [float(bool(row["right"])) for row in rows]
     finish(
         "budgets", args, figure=sum(right), goal=float(len(right)),
-        unit=f"budgets of {len(right)} kept or rightly refused",
+        unit=f"budgets of {len(right)} met or correctly refused",
         better="higher", samples={"right": right}, details={"budgets": rows, "epochs": EPOCHS},
     )  # fmt: skip
 
 
 def draw(rng: np.random.Generator, *, tighter: float = 1) -> dict[str, float]:
-    """Return one to three limits, evenly in their logarithms, or so much tighter."""
+    """Return one to three limits, log-uniform, tighter by the factor `tighter`."""
     count = int(rng.integers(1, len(_RANGES) + 1))
     names = rng.permutation(list(_RANGES))[:count]
     limits = {str(name): np.exp(rng.uniform(*np.log(_RANGES[name]))) / tighter for name in sorted(names)}
@@ -69,7 +69,7 @@ def draw(rng: np.random.Generator, *, tighter: float = 1) -> dict[str, float]:
 
 
 def try_budget(data: str, budget: dict[str, float], out: Path) -> dict[str, object]:
-    """Fit once and returns what came of it, and whether that is right."""
+    """Fit once; return the result, and whether it is right."""
     code, text = _fit(data, budget, out)
     found: dict[str, object] = {"budget": budget, "exit_code": code}
     if code == 0:
@@ -90,7 +90,7 @@ def _fit(data: str, budget: dict[str, float], out: Path) -> tuple[int, str]:
 
 
 def _measure(bundle: Path, budget: dict[str, float]) -> dict[str, float]:
-    """Return what the file takes: the least of a few measurements of each, until the budget is kept."""
+    """Measure the file: the minimum of a few measurements of each limit, until the budget is met."""
     path = bundle / load(bundle).format.file
     least: dict[str, float] = {}
     calm = math.inf
@@ -106,7 +106,7 @@ def _measure(bundle: Path, budget: dict[str, float]) -> dict[str, float]:
 
 
 def _advised(text: str) -> dict[str, float]:
-    """Return the limits that a refusal advises: of a single one it does not say again which."""
+    """Return the limits that a refusal advises; it does not repeat the name of a single one."""
     _, _, advice = text.partition("ask for ")
     label = next((label for label in _LABELS if label in text), "")
     found = {}

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 Place = Callable[[str, int], str]
-"""From an image's part (train or test) and its number within the class, from 1, to the folder it belongs to."""
+"""Maps an image's part (train or test) and its number within the class, from 1, to its folder."""
 
 
 def unpack(archive: Path, folder: Path, place: Place) -> Path:
-    """Write the archive's PART/CLASS/*.jpg as `folder`/PLACE/CLASS/*.jpg and returns `folder`.
+    """Write the archive's PART/CLASS/*.jpg as `folder`/PLACE/CLASS/*.jpg and return `folder`.
 
-    Images that `place` has no folder for, an empty text, are left out.
+    Images for which `place` returns an empty text are left out.
     """
     counts: Counter[tuple[str, str]] = Counter()
     with tarfile.open(archive) as file:

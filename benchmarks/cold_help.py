@@ -1,4 +1,4 @@
-"""How long `effnet --help` takes, against a Python that does nothing: `python -m benchmarks.cold_help`."""
+"""Time of `effnet --help` against an empty Python program: `python -m benchmarks.cold_help`."""
 
 import statistics
 import sys

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.finetune`: what fine-tuning adds to a head where images differ from those of the pretraining.
+"""`python -m benchmarks.finetune`: gain of fine-tuning over a linear probe on images unlike those of the pretraining.
 
 100 training and 50 test images of each CIFAR-10 class, 32 pixels wide, from a real Lite0 backbone at 96 pixels: the
-figure is by how many points `effnet fit --strategy finetune` (6 epochs) is more accurate on the test images than
+figure is the gain in test accuracy, in percentage points, of `effnet fit --strategy finetune` (6 epochs) over
 `--strategy head`, averaged over seeds.
 """
 
@@ -18,7 +18,7 @@ TRAIN, TEST, EPOCHS, MAX_MACS = 100, 50, 6, 80e6
 
 
 def main() -> None:
-    """Fit with both strategies, in turn, and compares."""
+    """Fit with both strategies, in turn, and compare."""
     args = options(__doc__ or "", n=2)
     weights = shared("weights", "tf_efficientnet_lite0_headless.safetensors")
     samples: dict[str, list[float]] = {
@@ -37,7 +37,7 @@ def main() -> None:
                 print(seed, strategy, report["network"]["name"], f"{report['test_accuracy']:.2%}", flush=True)
     gain = statistics.mean(samples["finetune_accuracy"]) - statistics.mean(samples["head_accuracy"])
     finish(
-        "finetune", args, figure=gain, goal=GOAL, unit="points", better="higher", samples=samples,
+        "finetune", args, figure=gain, goal=GOAL, unit="pp", better="higher", samples=samples,
         details={"train_images_a_class": TRAIN, "test_images_a_class": TEST, "epochs": EPOCHS},
     )  # fmt: skip
 

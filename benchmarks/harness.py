@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, its last line, its record."""
+"""Code common to all benchmarks: options, last line, record."""
 
 import argparse
 import os
@@ -17,11 +17,11 @@ RECORDS = ROOT / "benchmarks" / "records"
 
 
 def options(description: str, *, n: int) -> argparse.Namespace:
-    """Return the options that every benchmark takes."""
+    """Return the options of every benchmark."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
-    parser.add_argument("--n", type=int, default=n, help="how many measurements of each side")
+    parser.add_argument("--n", type=int, default=n, help="number of measurements of each side")
     return parser.parse_args()
 
 
@@ -36,7 +36,7 @@ def finish(
     samples: Mapping[str, Sequence[float]],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the last line, writes the record where asked, and exits with 1 where a checked goal is missed."""
+    """Print the last line, write the record with --record, and exit with 1 if a checked goal is missed."""
     record = BenchmarkRecord(
         name=name,
         figure=figure,
@@ -56,21 +56,21 @@ def finish(
 
 
 def command_line() -> str:
-    """Return the command that runs this benchmark again; of paths only the last part, which says what is meant."""
+    """Return the command that repeats this benchmark; paths are shortened to their last part."""
     words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]
     words = [word for word in words if word not in ("--record", "--check")]
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
 
 
 def seconds_of(command: Sequence[str]) -> float:
-    """Return how long a command takes, start and end included; raises CalledProcessError where it fails."""
+    """Return the time of a command, start and end included; raise CalledProcessError if it fails."""
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return time.perf_counter() - start
 
 
 def shared(*parts: str) -> Path:
-    """Return a file or folder of the folder `shared` beside the repository; ends with code 2 where it is absent."""
+    """Return a file or folder of the folder `shared` beside the repository; exit with code 2 if it is absent."""
     path = ROOT.parent.joinpath("shared", *parts)
     if not path.exists():
         print(f"this benchmark needs {Path('shared', *parts)} beside the repository; it is absent", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.hostile`: the inputs of an adversary and of an unlucky user, through the command line.
+"""`python -m benchmarks.hostile`: inputs of an adversary and of an unlucky user, through the command line.
 
-Every attack is made in a folder of its own and given to effnet as a user would. Counted are attacks without a fault: no
-code of theirs runs, no private file is read, nothing crashes, hangs for 60 s, takes more than 1 GB or ends in a
-traceback, and the exit code and message are those that are promised. 10,000 mutated files through all readers are the
-last. `--only TEXT` runs the attacks whose name or item has it; `--mutants N` shares out another number of them.
+Every attack is created in its own folder and given to effnet as a user would. The figure counts attacks without a
+fault: no foreign code runs, no private file is read, nothing crashes, hangs for 60 s, takes more than 1 GB or ends in a
+traceback, and the exit code and message are as promised. The last attacks are 10,000 mutated files through all readers.
+`--only TEXT` runs the attacks whose name or item contains it; `--mutants N` sets the number of mutated files.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ATTACKS = tuple(
 
 
 def main() -> None:
-    """Carry out every attack and print those that found a fault."""
+    """Run every attack and print those that found a fault."""
     args = _options()
     with tempfile.TemporaryDirectory(prefix="effnet-hostile-") as name:
         bundle = make_bundle(Path(name))
@@ -46,13 +46,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with 1 if an attack finds a fault")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/hostile.json")
-    parser.add_argument("--only", default="", help="run the attacks whose item or name has this text")
-    parser.add_argument("--mutants", type=int, default=sum(COUNTS.values()), help="how many mutated files are read")
+    parser.add_argument("--only", default="", help="run the attacks whose item or name contains this text")
+    parser.add_argument("--mutants", type=int, default=sum(COUNTS.values()), help="number of mutated files")
     return parser.parse_args()
 
 
 def make_bundle(folder: Path) -> Path:
-    """Return a bundle with a real fit of the digits and an export in every format, made in processes of their own."""
+    """Return a bundle with a real fit of the digits and an export in every format, made in separate processes."""
     bundle = folder / "bundle"
     for words in (
         ("fit", "digits", "--max-params", "20000", "--epochs", "1", "--weights", "none", "--out", bundle),

@@ -3,15 +3,15 @@
 Photographs of 500 x 375 pixels, JPEG of quality 90 with 4:2:0 chroma, become random crops of 224 x 224 pixels (8 % to
 100 % of the area, 3:4 to 4:3, bicubic, mirrored half of the time) in batches of 64, every file decoded each time.
 There are two sets, both made from photos7's photographs of 256 x 256: one enlarges them, so that they are smooth and
-their files small; the other joins four of them in one, so that the detail is a camera's. Both sides are held on one
-core, effnet with one thread that prepares uint8 batches, to be normalised on the device; timm's loader in whichever of
-its settings is fastest: with a worker process or without, normalised by its transforms or by its prefetcher. They take
-turns. Seconds are the core's processor time, all threads and processes together, so that other work on the machine
-counts for neither side. The figure is the ratio of images/s on the set where it is lower, and 0 where effnet's views
-differ from Pillow's bicubic views of the same crops by more than the tolerance.
+their files small; the other joins four of them in one, so that the detail is that of a camera. Both sides are pinned to
+one core: effnet with one thread that prepares uint8 batches, to be normalised on the device; timm's loader in its
+fastest setting: with a worker process or without, normalised by its transforms or by its prefetcher. They take turns.
+Seconds are processor time of the core, all threads and processes together, so that other work on the machine counts for
+neither side. The figure is the lower ratio of images/s of the two sets, and 0 if effnet's views differ from Pillow's
+bicubic views of the same crops by more than the tolerance.
 
-The details compare like with like too: both normalised on this core, and both uint8, as the inner loader of timm's
-prefetcher gives them; and they say what effnet reaches without simplejpeg, and from the images that it keeps.
+The details also compare equal settings: both normalised on this core, and both uint8, as the inner loader of timm's
+prefetcher returns them; and they record effnet without simplejpeg, and with its image cache.
 """
 
 import functools
@@ -44,11 +44,11 @@ MOST_MEAN, MOST_P999, LEAST_PSNR = 0.05, 1.0, 60.0
 _SIZE, _PHOTOS, _BATCH, _MIN_AREA = (500, 375), 128, 64, 0.08
 _RECIPE = Recipe(train=Train(batch_size=_BATCH), augment=Augment(view="crop", min_area=_MIN_AREA, flip=True))
 _PREPROCESS = Preprocess(resolution=224)
-# A worker has come to rest when it used hardly any processor time at so many looks, 20 ms apart.
+# A worker is idle if it used hardly any processor time in this many checks, 20 ms apart.
 _CALM_CHECKS, _CALM_SECONDS = 6, 0.005
 _PILLOW_ONLY = "effnet pillow only"
 
-# What is compared: a side of effnet's, and the beginnings of the names of timm's settings, of which the fastest counts.
+# Comparisons: a side of effnet's, and the name prefixes of timm's settings, of which the fastest counts.
 PAIRS = {
     "as_delivered": ("effnet", "timm normalised"),
     "both_normalised": ("effnet normalised", "timm normalised"),
@@ -61,7 +61,7 @@ Epoch = Callable[[], Iterable[object]]
 
 
 def main() -> None:
-    """Time both sides on both sets of photographs and compares."""
+    """Time both sides on both sets of photographs and compare."""
     args = options(__doc__ or "", n=7)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def mosaic(images: list[Image.Image], index: int) -> Image.Image:
 def write_photos(
     sources: list[Path], folder: Path, make: Callable[[list[Image.Image], int], Image.Image]
 ) -> list[Path]:
-    """Write the set's JPEG files and returns their paths."""
+    """Write the set's JPEG files and return their paths."""
     folder.mkdir(parents=True)
     images = [Image.open(path).convert("RGB") for path in sources]
     paths = [folder / f"{index:04d}.jpg" for index in range(_PHOTOS)]
@@ -121,7 +121,7 @@ def write_photos(
 
 
 def time_sides(files: list[Path], folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Return images/s of every side by round; in each round every side has its turn."""
+    """Return images/s of every side by round; each round runs every side once."""
     split = Split(sources=tuple(map(str, files)), labels=np.zeros(len(files), np.int64))
     direct, kept = (cached_loader(split, _PREPROCESS, limit=limit) for limit in (0, CACHE_BYTES))
     device = torch.device("cpu")
@@ -146,14 +146,14 @@ def time_sides(files: list[Path], folder: Path, rounds: int) -> dict[str, list[f
 
 
 def compare(found: dict[str, list[float]], ours: str, theirs: str) -> dict[str, object]:
-    """Return by how much effnet is faster, round by round, than timm's fastest setting of that kind."""
+    """Return effnet's speed-up, round by round, over timm's fastest setting of that kind."""
     fastest = max((name for name in found if name.startswith(theirs)), key=lambda name: statistics.median(found[name]))
     ratios = [mine / other for mine, other in zip(found[ours], found[fastest], strict=True)]
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios), "against": fastest}
 
 
 def timed(name: str, epoch: Epoch) -> float:
-    """Return images/s of one epoch; for one side as where simplejpeg is not installed."""
+    """Return images/s of one epoch; for one side as if simplejpeg were not installed."""
     if name != _PILLOW_ONLY:
         return rate(epoch)
     with mock.patch.dict(sys.modules, {"simplejpeg": None}):
@@ -164,10 +164,10 @@ def timed(name: str, epoch: Epoch) -> float:
 
 
 def rate(epoch: Epoch) -> float:
-    """Return images per second of processor time over one epoch, that of all threads and of worker processes.
+    """Return images per second of processor time over one epoch, summed over threads and worker processes.
 
-    A worker that lives on begins with the next epoch. It is waited for, so that each epoch is charged with as many
-    batches as it hands out, and never those of another side.
+    A persistent worker starts the next epoch at once. The function waits for it, so that each epoch is charged with as
+    many batches as it returns, and never those of another side.
     """
     start = cpu_seconds()
     batches = sum(1 for _ in epoch())
@@ -190,7 +190,7 @@ def cpu_seconds() -> float:
 
 
 def timm_epochs(folder: Path) -> dict[str, Epoch]:
-    """Return an epoch of timm's loader by its settings; the worker, where there is one, lives on between epochs."""
+    """Return an epoch of timm's loader by its settings; a worker, if there is one, persists between epochs."""
     data = import_timm().data
     found: dict[str, Epoch] = {}
     for workers in (0, 1):
@@ -209,7 +209,7 @@ def timm_epochs(folder: Path) -> dict[str, Epoch]:
 
 
 def differences(files: list[Path]) -> dict[str, float]:
-    """Return how far effnet's views are from Pillow's: crop of the whole image, bicubic, mirrored alike."""
+    """Return the differences of effnet's views from Pillow's: same crop, bicubic, same mirroring."""
     load = cached_loader(Split(sources=tuple(map(str, files)), labels=np.zeros(len(files))), _PREPROCESS, limit=0)
     counts = np.zeros(256, np.int64)
     for index, path in enumerate(files):

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.int8_accuracy [--cache FOLDER]`: what int8 costs a network with SiLU and SE.
+"""`python -m benchmarks.int8_accuracy [--cache FOLDER]`: the accuracy drop of int8 for a network with SiLU and SE.
 
-It is trained here on 9,800 images of CIFAR-10 of 32 pixels (kept in the cache folder, where one is named) and scored
-on 2,000 others by each runtime: in 32 bits, in effnet's int8, and in the int8 that the runtime's own tools make with
-their default settings. All calibrate on the same training images. The figure is the loss, in points, of the second
-best runtime: at most so much is lost in at least two.
+It is trained here on 9,800 images of CIFAR-10 of 32 pixels (kept in the cache folder, if one is given) and scored on
+2,000 others by each runtime: in fp32, in effnet's int8, and in the int8 of the runtime's own tools with their default
+settings. All calibrate on the same training images. The figure is the accuracy drop, in percentage points, of the
+second-best runtime: at least two runtimes lose at most this.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from effnet.weights.bundle import load_state
 GOAL = 0.5
 EPOCHS, CALIBRATION = 8, 300
 FLOATS = {"onnx-int8": "onnx", "openvino-int8": "openvino", "litert-int8": "litert"}
-# Told apart on training images that did not calibrate, so that the test images choose nothing.
+# Chosen on training images that were not used to calibrate, so that the test images choose nothing.
 WAYS = [
     Quantization(method=method, bias_correction=correction)
     for method in ("minmax", "entropy") for correction in ("none", "fast")
@@ -42,7 +42,7 @@ CHOICE = 1000
 
 
 def main() -> None:
-    """Train where need be, quantizes with each runtime both ways, and compares."""
+    """Train if needed, quantize with each runtime both ways, and compare."""
     args = options()
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
@@ -61,17 +61,17 @@ def main() -> None:
     losses = {name: samples[plain][0] - samples[name][0] for name, plain in FLOATS.items() if name in samples}
     figure = sorted(losses.values())[1] if len(losses) > 1 else float("inf")
     finish(
-        "int8_accuracy", args, figure=figure, goal=GOAL, unit="points lost", better="lower", samples=samples,
+        "int8_accuracy", args, figure=figure, goal=GOAL, unit="pp lost", better="lower", samples=samples,
         details={"losses": losses, "epochs": EPOCHS, "calibration": CALIBRATION, "images": len(test)},
     )  # fmt: skip
 
 
 def options() -> argparse.Namespace:
-    """Return the options that every benchmark takes, and where the trained network is kept."""
+    """Return the options of every benchmark, and the folder of the trained network."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
-    parser.add_argument("--cache", type=Path, help="where the network is kept, to be trained only once")
+    parser.add_argument("--cache", type=Path, help="folder of the trained network, so that it is trained only once")
     args = parser.parse_args()
     args.n = 1
     return args
@@ -97,7 +97,7 @@ def spec() -> ArchSpec:
 
 
 def network(cache: Path) -> tuple[Path, Path]:
-    """Return the trained bundle and the images, both made where `cache` lacks them."""
+    """Return the trained bundle and the images, both made if `cache` lacks them."""
     data, bundle = cache / "cifar10", cache / "network"
     if not data.is_dir():
         unpack(shared("data", "cifar10_12k.tar.gz"), data, place)
@@ -110,12 +110,12 @@ def network(cache: Path) -> tuple[Path, Path]:
 
 
 def images(split: Split, preprocess: Preprocess, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return images as preprocessing makes them, uint8 [images, R, R, C]."""
+    """Return preprocessed images, uint8 [images, R, R, C]."""
     return np.stack([resize_and_crop(load_image(split, int(i), channels=3), preprocess) for i in indices])
 
 
 def accuracy(path: Path, labelled: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the share, in percent, of right answers of a model's file in its runtime."""
+    """Return the accuracy, in percent, of a model's file in its runtime."""
     engine, (images, labels) = open_engine(path), labelled
     rows = [engine.run(images[start : start + 1]) for start in range(len(images))]
     return 100 * float((np.concatenate(rows).argmax(1) == labels).mean())
@@ -128,7 +128,7 @@ def scores(
     held: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[tuple[str, float]]:
-    """Yield the accuracy of each runtime in 32 bits, in effnet's int8 and in its own; what is absent is told."""
+    """Yield the accuracy of each runtime in fp32, in effnet's int8 and in its own; absent runtimes are reported."""
     config, state = read_config(bundle), load_state(bundle)
 
     def export(name: str, quantization: Quantization | None = None) -> Path:
@@ -150,7 +150,7 @@ def scores(
 
 
 def onnxruntime_default(source: Path, path: Path, images: np.ndarray, config: ModelConfig, **settings: object) -> None:
-    """Write what onnxruntime.quantization makes of the 32-bit file, with its own settings but for `settings`."""
+    """Quantize the fp32 file with onnxruntime.quantization, with its default settings except `settings`."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -168,7 +168,7 @@ def onnxruntime_default(source: Path, path: Path, images: np.ndarray, config: Mo
 
 
 def onnxruntime_per_channel(source: Path, path: Path, images: np.ndarray, config: ModelConfig) -> None:
-    """Write what onnxruntime.quantization makes with weights per channel and activations of uint8."""
+    """Quantize with onnxruntime.quantization, with weights per channel and uint8 activations."""
     from onnxruntime.quantization import QuantType
 
     settings = {"per_channel": True, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
@@ -176,7 +176,7 @@ def onnxruntime_per_channel(source: Path, path: Path, images: np.ndarray, config
 
 
 def openvino_default(source: Path, path: Path, images: np.ndarray, config: ModelConfig) -> None:
-    """Write what nncf.quantize makes of the 32-bit file, with its own settings."""
+    """Quantize the fp32 file with nncf.quantize, with its default settings."""
     import nncf
     import openvino
 
@@ -186,7 +186,7 @@ def openvino_default(source: Path, path: Path, images: np.ndarray, config: Model
 
 
 def litert_default(source: Path, path: Path, images: np.ndarray, config: ModelConfig) -> None:
-    """Write what ai-edge-quantizer makes of the 32-bit file with the recipe that its guide begins with."""
+    """Quantize the fp32 file with ai-edge-quantizer, with the first recipe of its guide."""
     from ai_edge_quantizer import quantizer, recipe
 
     worker = quantizer.Quantizer(str(source))

@@ -1,10 +1,9 @@
-"""`python -m benchmarks.latency_table`: latency and memory as a profile predicts them, and as they are.
+"""`python -m benchmarks.latency_table`: error of the latency and memory that a profile predicts.
 
-A profile of this machine is made. Then random networks of the search space, none of which the profile measured, are
-predicted and measured, each in a fresh process, `--n` times round all of them and longer while a neighbour disturbs it;
-the calmest measurement of a network counts. The figure is the median of the latencies' relative errors in percent: at
-most 8, and 5 is the wish. The median error of their memory is printed beside it and must be at most 10 %. `--profile
-FILE` takes a profile that was made before.
+The benchmark profiles this machine. Then it predicts and measures random networks of the search space, none of which
+the profile measured, each in a fresh process, in `--n` rounds and longer under background load; the fastest measurement
+of a network counts. The figure is the median relative error of the latencies in percent: at most 8, and 5 is desired.
+The median error of their memory is printed too and must be at most 10 %. `--profile FILE` uses an existing profile.
 """
 
 import argparse
@@ -29,7 +28,7 @@ GOAL, MEMORY_GOAL, SEED, NETWORKS = 8.0, 10.0, 20_260_722, 30
 
 
 def main() -> None:
-    """Profile this machine, then predicts and measures."""
+    """Profile this machine, then predict and measure."""
     args = _options()
     with TemporaryDirectory() as scratch:
         profile = _profile(args, Path(scratch))
@@ -77,15 +76,15 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
-    parser.add_argument("--n", type=int, default=2, help="how many measurements of each network")
+    parser.add_argument("--n", type=int, default=2, help="number of measurements of each network")
     parser.add_argument("--networks", type=int, default=NETWORKS)
-    parser.add_argument("--profile", type=Path, help="a profile of this machine instead of a new one")
+    parser.add_argument("--profile", type=Path, help="existing profile of this machine")
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=PLAN.seconds, help="how long to profile")
+    parser.add_argument("--seconds", type=float, default=PLAN.seconds, help="seconds of profiling")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""The main job on data sets: is the budget honoured, how accurate, how long?
+"""The main job on data sets: does it meet the budget, how accurate is it, how long does it take?
 
 `python -m benchmarks.main_job DATA --name NAME` measures one data set, digits by default; any folder or
-manifest will do. The figure is the least accuracy, over the seeds, of the exported file on its test split, or 0
-where a budget was missed.
+manifest works. The figure is the lowest accuracy, over the seeds, of the exported file on its test split, or 0 if a
+budget was missed.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from effnet.fitting.report import load_report
 
 
 def main() -> None:
-    """Fit the data set with each seed and reports the least accuracy among the fits."""
+    """Fit the data set with each seed and report the lowest accuracy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", default="digits")
     parser.add_argument("--max-latency-ms", type=float, default=1.0)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--goal", type=float, default=0.985, help="least accuracy")
-    parser.add_argument("--name", default="digits", help="the record is called main_job_NAME")
+    parser.add_argument("--name", default="digits", help="name of the record: main_job_NAME")
     parser.add_argument("--image", type=Path, help="write the first fit's candidates as .svg or .png")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--record", action="store_true")

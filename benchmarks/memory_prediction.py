@@ -1,9 +1,8 @@
-"""`python -m benchmarks.memory_prediction`: the memory that training takes, as predicted and as it is.
+"""`python -m benchmarks.memory_prediction`: predicted against measured memory of training.
 
-Every case trains a few steps in a process of its own, as `effnet train` makes them. What it takes is the most memory
-that the process held, less what it held before the network was built. The figure is the median, over all cases, of the
-relative error of the prediction; the largest error is printed, and recorded, beside it. None of the cases is among
-those that the prediction's constants were fitted to.
+Every case trains a few steps of `effnet train` in its own process. Its memory is the peak of the process, less the
+memory before the network was built. The figure is the median, over all cases, of the relative error of the prediction;
+the largest error is printed and recorded too. No case was used to fit the prediction's constants.
 """
 
 import json
@@ -31,7 +30,7 @@ from effnet.training.state import make_state
 from effnet.training.step import Stepper
 
 GOAL, STEPS = 0.1, 3
-# network, resolution, images of a step, images at once, through the fused kernels, with recomputation
+# network, resolution, batch, micro-batch, fused kernels, recomputation
 CASES = (
     ("lite1", 224, 8, 8, True, False),
     ("lite1", 160, 16, 16, False, False),
@@ -87,9 +86,9 @@ def _recipe(case: tuple) -> Recipe:
 
 
 def measure(case: tuple) -> None:
-    """Print what one case takes and should take, as JSON."""
+    """Print the measured and the predicted memory of one case, as JSON."""
     spec, recipe = get_spec(case[0]), _recipe(case)
-    _train(scale(spec, phi=-16), 32, recipe, steps=1)  # torch loads what it loads late
+    _train(scale(spec, phi=-16), 32, recipe, steps=1)  # torch loads its lazy parts
     before = peak_mb()
     _train(spec, case[1], recipe, steps=STEPS)
     predicted = training_memory(spec, recipe, resolution=case[1], fused=case[4]).total / 1e6

@@ -1,4 +1,4 @@
-"""The projects that effnet is compared with, imported so that they work beside any build of torch."""
+"""Import the projects that effnet is compared with, so that they work with any build of torch."""
 
 import contextlib
 import importlib
@@ -13,27 +13,27 @@ from types import ModuleType
 
 import torch
 
-# A library's declarations last as long as the object that made them.
+# A library's declarations live as long as the object that made them.
 _DECLARED: list[torch.library.Library] = []
 
 
 def import_timm() -> ModuleType:
-    """Import timm, with its create_model and its transforms; raises ModuleNotFoundError where it is absent."""
+    """Import timm, with its create_model and its transforms; raises ModuleNotFoundError if it is absent."""
     _declare_missing_operators()
     return _import("timm", "timm.data")
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, with models and transforms; raises ModuleNotFoundError where it is absent.
+    """Import torchvision, with models and transforms; raises ModuleNotFoundError if it is absent.
 
-    Where its compiled part does not fit torch, the operators nms, roi_align and the like fail when called.
+    If its compiled part does not match torch, operators such as nms and roi_align fail when called.
     """
     _declare_missing_operators()
     return _import("torchvision", "torchvision.models", "torchvision.transforms")
 
 
 def import_keras() -> ModuleType:
-    """Import keras with torch as its backend; raises ModuleNotFoundError where it is absent."""
+    """Import keras with torch as its backend; raises ModuleNotFoundError if it is absent."""
     os.environ["KERAS_BACKEND"] = "torch"
     keras = _import("keras", "keras.applications")
     if keras.backend.backend() != "torch":
@@ -57,11 +57,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _declare_missing_operators() -> None:
-    """Declare torchvision's operators where its compiled part cannot be loaded.
+    """Declare torchvision's operators if its compiled part cannot be loaded.
 
-    Its wheels are linked with CUDA. Beside a torch without CUDA they do not load, and then importing torchvision
-    fails, for it registers derivatives and shapes of operators that nobody declared. Any schema will do: models and
-    transforms for images of classes never call them.
+    Its wheels are linked with CUDA. With a torch without CUDA they do not load, and importing torchvision fails,
+    because it registers derivatives and shapes of undeclared operators. Any schema works: classification models and
+    transforms never call them.
     """
     found = importlib.util.find_spec("torchvision")
     if _DECLARED or found is None or found.origin is None:

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.prune_speed`: the latency that is left with half of the multiply-accumulates pruned.
+"""`python -m benchmarks.prune_speed`: latency after pruning half of the multiply-accumulates.
 
 A B0 (SiLU, squeeze-and-excitation) that deploy_speed trains on imagenette_mini (600 images of ten classes) is pruned
-to 50 % of its multiply-accumulates and recovered with the original as teacher. The figure is the pruned file's latency
-over the original's in ONNX Runtime with one thread, the median over turns in which both are timed. It counts as 1 where
-more than 1 point of accuracy is lost on the 300 test images. `--network lite0` prunes one whose backbone has
-learned from ImageNet.
+to 50 % of its multiply-accumulates and fine-tuned with the original as teacher. The figure is the pruned file's latency
+over the original's in ONNX Runtime with one thread, the median over turns in which both are timed. It counts as 1 if
+the accuracy drop on the 300 test images is more than 1 percentage point. `--network lite0` prunes one with an
+ImageNet-pretrained backbone.
 """
 
 import argparse
@@ -24,13 +24,13 @@ _STEPS, _EPOCHS = 2, 24
 
 
 def main() -> None:
-    """Train where need be, prunes, and times both files in turn."""
+    """Train if needed, prune, and time both files in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/prune_speed.json")
-    parser.add_argument("--n", type=int, default=9, help="how many turns")
-    parser.add_argument("--network", choices=("b0", "lite0"), default="b0", help="the network that is pruned")
-    parser.add_argument("--cache", type=Path, help="a folder that keeps the trained networks")
+    parser.add_argument("--n", type=int, default=9, help="number of turns")
+    parser.add_argument("--network", choices=("b0", "lite0"), default="b0", help="network to prune")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the trained networks")
     args = parser.parse_args()
     data = shared("data", "imagenette_mini")
     with tempfile.TemporaryDirectory() as scratch, TerminalListener() as listener:
@@ -46,7 +46,7 @@ def main() -> None:
     report = found.report
     lost = report["points_lost"]
     sides = report["before"], report["after"]
-    print(f"accuracy {sides[0]['test_accuracy']:.2%} becomes {sides[1]['test_accuracy']:.2%}, {lost:+.2f} points lost")
+    print(f"accuracy {sides[0]['test_accuracy']:.2%} becomes {sides[1]['test_accuracy']:.2%}, drop {lost:+.2f} pp")
     print(f"multiply-accumulates {sides[0]['macs'] / 1e6:.1f}M become {sides[1]['macs'] / 1e6:.1f}M")
     finish(
         "prune_speed", args, figure=timed.ratio if lost <= MOST_POINTS else 1.0, goal=GOAL, unit="of the original",

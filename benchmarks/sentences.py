@@ -1,4 +1,4 @@
-"""What the records say, one sentence each, for the README."""
+"""One sentence per record, for the README."""
 
 import statistics
 from collections.abc import Callable
@@ -6,13 +6,26 @@ from typing import Any
 
 Record = dict[str, Any]
 
+# Units of records written before their benchmark's words changed.
+_OLDER_UNITS = {
+    "points above the least asked": "pp above the reference accuracy",
+    "points lost": "pp lost",
+    "points": "pp",
+    "budgets of 25 kept or rightly refused": "budgets of 25 met or correctly refused",
+}
+
 
 def says(record: Record) -> str:
-    """Return the sentence of a record; of one that nobody wrote a sentence for, its name."""
+    """Return the sentence of a record, or its name if it has no sentence."""
     name = record["name"]
     if name.startswith("main_job_"):
         return _main_job(record)
     return _SENTENCES[name](record) if name in _SENTENCES else name
+
+
+def unit_of(record: Record) -> str:
+    """Return the unit of a record in today's words."""
+    return _OLDER_UNITS.get(record["unit"], record["unit"])
 
 
 def _main_job(record: Record) -> str:
@@ -20,7 +33,7 @@ def _main_job(record: Record) -> str:
     latency = max(record["samples"]["latency_ms"])
     return (
         f"`effnet fit` on {details['data']}, at most {details['max_latency_ms']:g} ms, {details['minutes']:g} min of "
-        f"training: least test accuracy of {record['n']} seeds (slowest file {latency:.2g} ms, longest fit "
+        f"training: lowest test accuracy of {record['n']} seeds (slowest file {latency:.2g} ms, longest fit "
         f"{max(times):.0f} s)"
     )
 
@@ -39,15 +52,15 @@ def _transfer(record: Record) -> str:
 def _probe(record: Record) -> str:
     photos, nette = (statistics.mean(record["samples"][f"{data}_224"]) for data in ("photos7", "imagenette_mini"))
     return (
-        f"linear probe of a real Lite0 backbone: photos7 {photos:.1f} % (20 training images a class, known 92.7 %), "
-        f"imagenette_mini {nette:.1f} % (50 a class)"
+        f"linear probe of a real Lite0 backbone: photos7 {photos:.1f} % (20 training images per class, known 92.7 %), "
+        f"imagenette_mini {nette:.1f} % (50 per class)"
     )
 
 
 def _finetune(record: Record) -> str:
     head, tuned = (statistics.mean(record["samples"][f"{s}_accuracy"]) for s in ("head", "finetune"))
     return (
-        f"fine-tuning after the head, {record['details']['train_images_a_class']} training images of each CIFAR-10 "
+        f"fine-tuning against a linear probe, {record['details']['train_images_a_class']} training images per CIFAR-10 "
         f"class, Lite0 at 96 pixels: {head:.1f} % becomes {tuned:.1f} %"
     )
 
@@ -56,7 +69,7 @@ def _train_speed(record: Record) -> str:
     pairs = zip(record["details"]["sizes"], record["details"]["over_default"], strict=True)
     sizes = "; ".join(f"{side} pixels {ratio:.2f}" for (side, _), ratio in pairs)
     return (
-        f"training steps of B0 on a CPU against timm's default loop: {sizes}; against the fastest of its settings "
+        f"training steps of B0 on a CPU against timm's default loop: {sizes}; against its fastest settings "
         f"(channels last, torch.compile) at least {min(record['details']['over_best']):.2f}"
     )
 
@@ -64,8 +77,8 @@ def _train_speed(record: Record) -> str:
 def _train_memory(record: Record) -> str:
     ours, theirs = (statistics.median(record["samples"][f"{side}_mb"]) for side in ("effnet", "timm"))
     return (
-        f"peak memory of training B0 at 224 pixels, batch 16: {ours:.0f} MB against timm's {theirs:.0f} MB, a step in "
-        f"{record['details']['time_ratio']:.2f} of its time"
+        f"peak memory of training B0 at 224 pixels, batch 16: {ours:.0f} MB against timm's {theirs:.0f} MB, step time "
+        f"{record['details']['time_ratio']:.2f} of timm's"
     )
 
 
@@ -74,8 +87,8 @@ def _input_speed(record: Record) -> str:
     uint8 = min(found["both_uint8"]["median"] for found in ratios.values())
     cached = min(found["kept_in_memory"]["median"] for found in ratios.values())
     return (
-        "from JPEG files of 500 x 375 to training batches of 224 pixels, per core, against timm's loader in its "
-        f"fastest setting (both left unnormalised: {uint8:.2f}; from effnet's cache: {cached:.1f})"
+        "input pipeline, JPEG files of 500 x 375 to training batches of 224 pixels, per core, against timm's "
+        f"loader in its fastest setting (both left unnormalised: {uint8:.2f}; from effnet's cache: {cached:.1f})"
     )
 
 
@@ -89,19 +102,19 @@ def _time_to_accuracy(record: Record) -> str:
 
 
 def _augment_speed(record: Record) -> str:
-    return "training step of B0 at 128 pixels with the slowest augmentation policy, against the step without any"
+    return "training step of B0 at 128 pixels with the slowest augmentation policy, against no augmentation"
 
 
 def _memory_prediction(record: Record) -> str:
-    return "prediction of training memory against a process' real peak: median error"
+    return "predicted training memory against the measured peak of the process: median error"
 
 
 def _latency_table(record: Record) -> str:
     details = record["details"]
     return (
-        f"latency of {len(details['networks'])} random networks as a profile of {details['profile_seconds']:.0f} s "
-        f"predicts it ({details['runtime']}, {details['precision']}), against what they take: median error; of their "
-        f"memory {details['memory_error']:.1f} %"
+        f"latency of {len(details['networks'])} random networks predicted by a profile of "
+        f"{details['profile_seconds']:.0f} s ({details['runtime']}, {details['precision']}): median error; that of "
+        f"their memory is {details['memory_error']:.1f} %"
     )
 
 
@@ -113,7 +126,7 @@ def _int8_accuracy(record: Record) -> str:
         f"{name.removeprefix('default ')} {float32 - found[0]:.2f}"
         for name, found in samples.items() if name.startswith("default ")
     )  # fmt: skip
-    return f"points that int8 loses of {float32:.1f} %, SiLU and SE: {losses}; with other tools' defaults: {defaults}"
+    return f"accuracy drop of int8 from {float32:.1f} %, SiLU and SE: {losses}; other tools' defaults: {defaults}"
 
 
 def _prune_speed(record: Record) -> str:
@@ -121,7 +134,7 @@ def _prune_speed(record: Record) -> str:
     before, after = details["accuracy"]
     return (
         f"latency in ONNX Runtime of a {details['network'].title()}, trained on 600 photographs of 10 classes, with "
-        f"{details['macs'][1] / details['macs'][0]:.0%} of its multiply-accumulates left, over that of the whole; test "
+        f"{details['macs'][1] / details['macs'][0]:.0%} of its multiply-accumulates, over that of the original; test "
         f"accuracy {before:.1%} becomes {after:.1%}"
     )
 
@@ -130,11 +143,11 @@ def _budgets(record: Record) -> str:
     rows = record["details"]["budgets"]
     kept = sum(row["right"] and row["exit_code"] == 0 for row in rows)
     refused = sum(row["right"] and row["exit_code"] != 0 for row in rows)
-    advice = f"{refused} refused with the nearest budget that can be met, which then was" if refused else "none refused"
+    advice = f"{refused} refused with the nearest feasible budget, which was then met" if refused else "none refused"
     wrong = len(rows) - kept - refused
     return (
-        f"random budgets of latency, size and memory over three data sets: {kept} honoured, as measured again on the "
-        f"file, {advice}{f', {wrong} neither' if wrong else ''}; epochs of training each: {record['details']['epochs']}"
+        f"random budgets of latency, size and memory over three data sets: {kept} met, re-measured on the "
+        f"file, {advice}{f', {wrong} neither' if wrong else ''}; training epochs each: {record['details']['epochs']}"
     )
 
 
@@ -145,19 +158,19 @@ def _deploy_speed(record: Record) -> str:
         f"{row['effnet_ms']:.1f}, {row['timm_mb']:.1f} MB become {row['effnet_mb']:.1f}"
         for name, row in details.items() if isinstance(row, dict)
     )  # fmt: skip
-    return f"the file that `fit` deploys against timm, torch.onnx, ONNX Runtime on 10 classes of photographs: {found}"
+    return f"file deployed by `fit` against timm, torch.onnx, ONNX Runtime on 10 classes of photographs: {found}"
 
 
 def _hostile(record: Record) -> str:
     return (
-        "hostile inputs through the command line, that run no code, read no other file, neither crash, hang for 60 s, "
+        "hostile inputs through the command line that run no code, read no other file, neither crash, hang for 60 s, "
         f"take 1 GB nor end in a traceback; among them {record['details']['mutants']:,} mutated files for all readers"
     )
 
 
 _SENTENCES: dict[str, Callable[[Record], str]] = {
-    "cold_help": lambda record: "`effnet --help`, from nothing",
-    "cold_predict": lambda record: "`effnet predict` of one image with B0, from nothing",
+    "cold_help": lambda record: "`effnet --help`, cold start",
+    "cold_predict": lambda record: "`effnet predict` of one image with B0, cold start",
     "transfer": _transfer,
     "probe": _probe,
     "finetune": _finetune,

@@ -2,7 +2,7 @@
 
 9,800 training and 2,000 test images of 32 pixels, whole processes from the folder to a scored model: `effnet train`
 (export and measurements included) and benchmarks/timm_cifar.py, the same network in both. Each side's schedule runs to
-its end. The figure is timm's time over effnet's; it counts as 0 where effnet's accuracy on the test images is lower.
+its end. The figure is timm's time over effnet's; it counts as 0 if effnet's accuracy on the test images is lower.
 """
 
 import json
@@ -18,7 +18,7 @@ from benchmarks.transfer import run_child
 GOAL = 3.0
 MODEL, SIDE, TIMM_EPOCHS, EPOCHS = "timm/efficientnet_b0", 32, 10, 6
 VALIDATION = 20  # images of each class that neither side trains on
-# The recipe is for 100 epochs; a short run wants smaller batches, a shorter warm-up, and nothing that holds it back.
+# The recipe is for 100 epochs; a short run needs smaller batches, a shorter warm-up, and no regularisation.
 SETTINGS = (
     "train.batch_size=64", "train.lr_batch=64", "train.ema_decay=0.98", "schedule.warmup_epochs=0.6", "model.dropout=0",
     "model.drop_path=0", "augment.view=crop", "augment.min_area=0.7", "loss.label_smoothing=0",
@@ -26,7 +26,7 @@ SETTINGS = (
 
 
 def main() -> None:
-    """Train with both sides in turn and compares."""
+    """Train with both sides in turn and compare."""
     args = options(__doc__ or "", n=1)
     samples: dict[str, list[float]] = {f"{s}_{key}": [] for s in ("effnet", "timm") for key in ("accuracy", "seconds")}
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def run_effnet(data: Path, scratch: str) -> dict[str, float]:
-    """Train with `effnet train` and returns seconds and accuracy, scored on the exported file."""
+    """Train with `effnet train` and return seconds and accuracy, scored on the exported file."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         out = Path(folder) / "bundle"
         words = ["train", data, "--model", MODEL, "--resolution", SIDE, "--recipe", "cifar10", "--out", out]
@@ -56,7 +56,7 @@ def run_effnet(data: Path, scratch: str) -> dict[str, float]:
 
 
 def run_timm(data: Path, scratch: str) -> dict[str, float]:
-    """Run the plain script and returns seconds and accuracy."""
+    """Run the plain script and return seconds and accuracy."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         log = Path(folder) / "log"
         words = ["-m", "benchmarks.timm_cifar", data, TIMM_EPOCHS, Path(folder) / "model.pth"]
@@ -66,7 +66,7 @@ def run_timm(data: Path, scratch: str) -> dict[str, float]:
 
 
 def place(part: str, number: int) -> str:
-    """Return the split of an image: of those to train on, the first of each class validate."""
+    """Return the split of an image: the first training images of each class are for validation."""
     return "val" if part == "train" and number <= VALIDATION else part
 
 

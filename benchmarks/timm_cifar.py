@@ -1,9 +1,9 @@
-"""A plain training script as people write it with timm: the other side of benchmarks.time_to_accuracy.
+"""A typical training script with timm: the baseline of benchmarks.time_to_accuracy.
 
-`python -m benchmarks.timm_cifar DATA EPOCHS OUT`: efficientnet_b0 from scratch on images of 32 pixels with what
-timm's training guide recommends for it: RMSProp as in TensorFlow at 0.016 per 256 images, weight decay 1e-5, dropout
-and drop-path 0.2, an average of the weights, RandAugment m9 and random erasing 0.2; timm's default cosine schedule, for
-so few epochs, and batches of 128. Prints accuracy and seconds as JSON.
+`python -m benchmarks.timm_cifar DATA EPOCHS OUT`: efficientnet_b0 from scratch on images of 32 pixels with
+the settings of timm's training guide: RMSProp as in TensorFlow at 0.016 per 256 images, weight decay 1e-5, dropout and
+drop-path 0.2, EMA of the weights, RandAugment m9 and random erasing 0.2; timm's default cosine schedule, for so short a
+run, and batches of 128. Prints accuracy and seconds as JSON.
 
 Source: timm, training script examples, EfficientNet-B0.
 """
@@ -24,7 +24,7 @@ RATE, WARMUP_EPOCHS, CLASSES = 0.016 * BATCH / 256, 3, 10
 
 
 def main() -> None:
-    """Train, saves the better of weights and average, and prints its accuracy on DATA/test."""
+    """Train, save the better of weights and EMA, and print its accuracy on DATA/test."""
     warnings.simplefilter("ignore")
     started = time.perf_counter()
     data, epochs, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])

@@ -1,7 +1,7 @@
-"""A plain fine-tuning script as people write it with timm: the other side of benchmarks.transfer.
+"""A typical fine-tuning script with timm: the baseline of benchmarks.transfer.
 
 `python -m benchmarks.timm_finetune DATA WEIGHTS OUT`: AdamW at 3e-4 under one cycle, 224 pixels, batches of 32, timm's
-own transforms, norms frozen, 5 epochs. DATA has the folders train and val; prints the accuracy on val.
+own transforms, BatchNorm frozen, 5 epochs. DATA has the folders train and val; prints the accuracy on val.
 """
 
 import json
@@ -17,7 +17,7 @@ MODEL, EPOCHS, BATCH, RATE, SIDE = "tf_efficientnet_lite0", 5, 32, 3e-4, 224
 
 
 def main() -> None:
-    """Fine-tune, saves the model and prints its accuracy as JSON."""
+    """Fine-tune, save the model and print its accuracy as JSON."""
     warnings.simplefilter("ignore")
     data, weights, out = map(Path, sys.argv[1:4])
     timm = import_timm()
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def train_epoch(model, batches, optimizer, schedule) -> None:
-    """Make one pass over the training images, with the norms in evaluation mode."""
+    """Train one epoch, with BatchNorm in evaluation mode."""
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -63,7 +63,7 @@ def train_epoch(model, batches, optimizer, schedule) -> None:
 
 @torch.inference_mode()
 def evaluate(model, batches) -> float:
-    """Return the share of images named right."""
+    """Return the accuracy."""
     model.eval()
     right = total = 0
     for images, labels in batches:

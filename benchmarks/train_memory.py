@@ -1,8 +1,8 @@
 """`python -m benchmarks.train_memory`: the peak memory of training B0 at 224 pixels in batches of 16, against timm.
 
-Each side trains in a process of its own: the figure is the most memory that effnet's process ever held beyond what it
-held before the first step, over that of timm's default loop. It counts as infinite where effnet's step takes more than
-1.1 times as long. timm with channels last, and effnet with recomputation by stages, are measured beside them.
+Each side trains in its own process: the figure is the peak memory of effnet's process beyond its memory before the
+first step, over that of timm's default loop. It counts as infinite if effnet's step takes more than 1.1 times as long.
+timm with channels last, and effnet with recomputation by stages, are measured too.
 """
 
 import json
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(name: str) -> None:
-    """Print what one side takes, as JSON."""
+    """Print the memory and time of one side, as JSON."""
     step = SIDES[name](batch(SIZE, SIDE))
     before = peak_mb()
     laps = []
@@ -62,7 +62,7 @@ def measure(name: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] and sys.argv[1] in SIDES:
-        # What effnet's training sets for its process is part of its side only.
+        # effnet's process settings apply to its side only.
         with fast_arithmetic() if sys.argv[1].startswith("effnet") else nullcontext():
             measure(sys.argv[1])
     else:

@@ -2,7 +2,7 @@
 
 At 128 pixels in batches of 32 and at 224 in batches of 16: effnet's step, the plain step without its kernels, and
 timm's by default, with channels last, and with channels last and torch.compile; in turn, on the same images. The
-figure is effnet's speed over that of timm's default loop, the lower of the two sizes; it counts as 0 where effnet
+figure is effnet's speed over that of timm's default loop, the lower of the two sizes; it counts as 0 if effnet
 is less than 1.1 times as fast as the fastest of timm's settings.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def make_steps(side: int, size: int) -> dict[str, Step]:
-    """Return every side's step at this size, each run twice: what is compiled or allocated first is not timed."""
+    """Return every side's step at this size, each run twice to exclude compilation and allocation from the timing."""
     images = batch(size, side)
     steps = {
         "effnet": effnet_step(*images),

@@ -1,9 +1,9 @@
 """`python -m benchmarks.train_speed_gpu`: training images per second on a GPU at 224 pixels, B0 and V2-S, against timm.
 
 Both sides in bfloat16 with channels last, AdamW, the same random images, in turn; the figure is effnet's speed over
-timm's, the lower of the two networks. Beside them stands the roofline: how fast a step could be if each map that a
-convolution, norm or activation puts out were moved through memory as seldom as possible, at the measured bandwidth.
-Without a GPU it ends with code 2. It has not been measured yet.
+timm's, the lower of the two networks. The roofline is printed too: the speed of a step if each feature map of a
+convolution, BatchNorm or activation were moved through memory as few times as possible, at the measured bandwidth.
+Without a GPU it exits with code 2. It has not been measured yet.
 """
 
 import statistics
@@ -21,8 +21,8 @@ from effnet.arch.cost import cost
 
 GOAL, SIDE, SIZE = 1.5, 224, 128
 NETWORKS = {"b0": "efficientnet_b0", "v2_s": "tf_efficientnetv2_s"}
-# A convolution's output is written once and read once forward (by its norm and activation at once), and once backward,
-# where its gradient is written and read: five trips of two bytes are the least that two-pass norms allow.
+# A convolution's output is written once and read once forward (by BatchNorm and activation at once), and once backward,
+# where its gradient is written and read: five transfers of two bytes are the minimum of two-pass BatchNorm.
 _TRIPS, _BYTES, _STEPS = 5, 2, 10
 _BANDWIDTH_BYTES = 2**30
 
@@ -103,7 +103,7 @@ def bandwidth_of(device: torch.device) -> float:
 
 
 def roofline(name: str, bandwidth: float) -> float:
-    """Return images per second of a training step that only had to move its maps."""
+    """Return images per second of a training step that only moves its feature maps."""
     return bandwidth / (_TRIPS * _BYTES * cost(get_spec(name), resolution=SIDE).activations)
 
 

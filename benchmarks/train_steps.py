@@ -1,6 +1,6 @@
-"""Training steps of B0 as effnet and as timm make them, on the same random images.
+"""Training steps of B0 with effnet and with timm, on the same random images.
 
-A step is forward, backward and AdamW, without averaging and without clipping, as timm's loop does by default.
+A step is forward, backward and AdamW, without EMA and without clipping, the default of timm's loop.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def batch(size: int, side: int) -> tuple[Tensor, Tensor]:
 
 
 def timm_step(images: Tensor, labels: Tensor, *, channels_last: bool = False, compiled: bool = False) -> Step:
-    """Return a step of timm's efficientnet_b0: by default, or in the settings that are meant to be faster."""
+    """Return a step of timm's efficientnet_b0: by default, or in its faster settings."""
     from benchmarks.peers import import_timm
 
     timm = import_timm()
@@ -44,7 +44,7 @@ def timm_step(images: Tensor, labels: Tensor, *, channels_last: bool = False, co
 
 
 def effnet_step(images: Tensor, labels: Tensor, *, fused: bool = True, recompute: str = "none") -> Step:
-    """Return a step of effnet's b0 as `effnet train` makes it; `fused` False is the plain way."""
+    """Return a step of effnet's b0 as in `effnet train`; `fused` False is without kernels."""
     from effnet.arch.catalog import get_spec
     from effnet.nn.network import build, fuse_
     from effnet.training.losses import Batch, cross_entropy

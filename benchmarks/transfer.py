@@ -1,9 +1,9 @@
 """`python -m benchmarks.transfer`: transfer learning against a plain timm script, whole processes to a scored model.
 
 imagenette_mini (600 training and 300 held-out photographs of ten classes) from a real Lite0 backbone: `effnet fit`
-against benchmarks/timm_finetune.py. The figure is the peer's time over effnet's. It counts as 0 where effnet is less
-accurate than the peer, extracts features less than 3 times as fast as timm's eager network in batches of 32, or
-takes 1.5 GB of memory or more.
+against benchmarks/timm_finetune.py. The figure is the peer's time over effnet's. It counts as 0 if effnet is less
+accurate than the peer, extracts features less than 3 times as fast as timm's eager network in batches of 32, or takes
+1.5 GB of memory or more.
 """
 
 import json
@@ -24,7 +24,7 @@ _BATCH, _ROUNDS = 32, 5
 
 
 def main() -> None:
-    """Run both sides in turn and compares."""
+    """Run both sides in turn and compare."""
     args = options(__doc__ or "", n=2)
     data, weights = shared("data", "imagenette_mini"), shared("weights", "tf_efficientnet_lite0_headless.safetensors")
     samples: dict[str, list[float]] = {
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def run_effnet(data: Path, weights: Path) -> dict[str, float]:
-    """Fit with an empty cache and returns seconds, accuracy on the given held-out images and peak memory."""
+    """Fit with an empty cache and return seconds, accuracy on the given held-out images and peak memory."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "bundle"
         words = ["-m", "effnet", "fit", data, "--weights", weights, "--out", out]
@@ -63,7 +63,7 @@ def run_effnet(data: Path, weights: Path) -> dict[str, float]:
 
 
 def run_timm(data: Path, weights: Path) -> dict[str, float]:
-    """Run the plain script and returns seconds and accuracy on the same images."""
+    """Run the plain script and return seconds and accuracy on the same images."""
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         words = ["-m", "benchmarks.timm_finetune", data, weights, Path(scratch) / "model.pth"]
@@ -73,7 +73,7 @@ def run_timm(data: Path, weights: Path) -> dict[str, float]:
 
 
 def run_child(command: list[str], *, cache: str, log: Path | None = None) -> tuple[float, float]:
-    """Return the seconds that a command takes and the most memory, in 10^6 bytes, of any one process of it."""
+    """Return the seconds of a command and the peak memory, in 10^6 bytes, of any one of its processes."""
     environment = {**os.environ, "EFFNET_CACHE": cache}
     with open(log or os.devnull, "wb") as output:
         start = time.perf_counter()

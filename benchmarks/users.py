@@ -1,9 +1,9 @@
-"""`python -m benchmarks.users`: what users bring, through the command line, and how much of it goes as they expect.
+"""`python -m benchmarks.users`: inputs of real users, through the command line, and how many work as they expect.
 
-Every situation is made in a folder of its own and given to effnet as a user would: layouts of folders, values, shapes,
-tables, checkpoints, minutes, and broken files that once went wrong. Counted are those without a fault: the exit code,
-the message and the bundle are what they must be, nothing ends in a traceback, and time and memory are kept.
-`--only TEXT` runs the situations whose item or name has it.
+Every situation is created in its own folder and given to effnet as a user would: folder layouts, pixel values, shapes,
+tables, checkpoints, minutes, and broken files that failed once. The figure counts those without a fault: exit code,
+message and bundle are correct, nothing ends in a traceback, and the limits of time and memory are met.
+`--only TEXT` runs the situations whose item or name contains it.
 """
 
 import argparse
@@ -19,11 +19,11 @@ SITUATIONS = tuple(one for module in (layouts, values, checkpoints, limits) for 
 
 
 def main() -> None:
-    """Try every situation and print those that go wrong."""
+    """Try every situation and print those that fail."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a situation goes wrong")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a situation fails")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/users.json")
-    parser.add_argument("--only", default="", help="run the situations whose item or name has this text")
+    parser.add_argument("--only", default="", help="run the situations whose item or name contains this text")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="effnet-users-") as name:
         bundle = make_bundle(Path(name))

@@ -36,7 +36,7 @@ def main() -> None:
 
     network = build(spec, dropout=0.2, drop_path=0.1, seed=0).eval()
     counted, built = cost(spec).params, sum(p.numel() for p in network.parameters())
-    print(f"parameters: {counted:,} by the formula, {built:,} as built")
+    print(f"parameters: {counted:,} by formula, {built:,} as built")
     with torch.no_grad():
         logits = network(torch.zeros(2, 3, spec.resolution, spec.resolution))
     print(f"logits: {tuple(logits.shape)}")

@@ -17,7 +17,7 @@ def prepare(path: str, preprocess: dict) -> np.ndarray:
     """Return the image as uint8 [resolution, resolution, channels]: its middle, or squashed or padded whole."""
     side, mode = preprocess["resolution"], preprocess["mode"]
     if mode not in ("center", "squash", "pad"):
-        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not know")
+        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not support")
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
     shorter, longer = math.floor(side / preprocess["crop"]), max(image.size)

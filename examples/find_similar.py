@@ -1,4 +1,4 @@
-"""The images of a folder that look most like one of them, by the embeddings of a bundle.
+"""Find the images of a folder that are most similar to a query, by the embeddings of a bundle.
 
 effnet export effnet-photos --features
 python examples/find_similar.py effnet-photos photos/ cat.jpg
@@ -30,7 +30,7 @@ def main() -> None:
             paths.append(path)
         except ImageError as error:
             print(f"left out: {error}")
-    # Of vectors of length 1 the product is the cosine of their angle.
+    # For vectors of length 1 the dot product is the cosine similarity.
     cosines = np.stack(vectors) @ query
     for place in np.argsort(-cosines)[: args.top]:
         print(f"{cosines[place]:.3f} {paths[place]}")

@@ -1,4 +1,4 @@
-"""A finished model in LiteRT without effnet: effnet.json within its file holds class names and preprocessing.
+"""A finished model in LiteRT without effnet: effnet.json in its file holds class names and preprocessing.
 
 python examples/litert_only.py effnet-photos/model.tflite cat.jpg dog.jpg
 """
@@ -17,7 +17,7 @@ def prepare(path: str, preprocess: dict) -> np.ndarray:
     """Return the image as uint8 [resolution, resolution, channels]: its middle, or squashed or padded whole."""
     side, mode = preprocess["resolution"], preprocess["mode"]
     if mode not in ("center", "squash", "pad"):
-        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not know")
+        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not support")
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
     shorter, longer = math.floor(side / preprocess["crop"]), max(image.size)
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("images", nargs="+")
     args = parser.parse_args()
 
-    with zipfile.ZipFile(args.model) as files:  # the model's metadata lie behind it, as an archive
+    with zipfile.ZipFile(args.model) as files:  # the metadata are a zip archive at the end of the file
         texts = json.loads(files.read("effnet.json"))
     names, preprocess = texts["class_names"], texts["preprocess"]
     interpreter = Interpreter(model_path=args.model, num_threads=1)

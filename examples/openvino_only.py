@@ -1,8 +1,8 @@
-"""A finished model in OpenVINO without effnet: class names and preprocessing lie in its own metadata.
+"""A finished model in OpenVINO without effnet: class names and preprocessing are in its metadata.
 
 python examples/openvino_only.py effnet-photos/model.xml cat.jpg dog.jpg
 
-OpenVINO tells Intel of each import; `opt_in_out --opt_out`, given once, ends that.
+OpenVINO sends telemetry to Intel on each import; run `opt_in_out --opt_out` once to disable it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def prepare(path: str, preprocess: dict) -> np.ndarray:
     """Return the image as uint8 [resolution, resolution, channels]: its middle, or squashed or padded whole."""
     side, mode = preprocess["resolution"], preprocess["mode"]
     if mode not in ("center", "squash", "pad"):
-        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not know")
+        raise SystemExit(f"the model's images are resized as {mode!r}, which this example does not support")
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("L" if len(preprocess["mean"]) == 1 else "RGB")
     shorter, longer = math.floor(side / preprocess["crop"]), max(image.size)
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("images", nargs="+")
     args = parser.parse_args()
 
-    # OpenVINO's own choice is 16 bits on processors that have them; the probabilities were checked in 32.
+    # OpenVINO's default is bf16 on processors that support it; the probabilities were checked in fp32.
     core = openvino.Core()
     file = core.read_model(args.model)
     names, preprocess = (json.loads(file.get_rt_info(["effnet", n]).astype(str)) for n in ("class_names", "preprocess"))

@@ -1,4 +1,4 @@
-"""Compound scaling: what B0 costs when it grows and shrinks, and the largest that keeps a bound. No torch needed.
+"""Compound scaling: the cost of B0 at several phi, and the largest network within a MAC budget. No torch needed.
 
 python examples/scale_a_network.py --max-macs 100e6
 """
@@ -10,7 +10,7 @@ from effnet import cost, get_spec, scale, solve_phi
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max-macs", type=float, default=100e6, help="the most multiply-accumulates of one image")
+    parser.add_argument("--max-macs", type=float, default=100e6, help="maximum multiply-accumulates of one image")
     args = parser.parse_args()
 
     base = get_spec("b0")

@@ -1,4 +1,4 @@
-"""Transfer learning: a classifier for your images on top of weights that have learned already.
+"""Transfer learning: a classifier for your images on a pretrained backbone.
 
 python examples/transfer_learning.py photos/ --weights timm/tf_efficientnet_lite0.in1k
 """
@@ -16,8 +16,8 @@ def main() -> None:
     parser.add_argument("--out", default="effnet-transfer-example")
     args = parser.parse_args()
 
-    # The backbone stays as it is; its features are computed once, and a linear head is solved on them. The bundle
-    # answers "unknown" where it is less sure than on 95 % of the validation images.
+    # A linear probe: the backbone is frozen, its features are computed once, and logistic regression is fitted on
+    # them. The bundle answers "unknown" if its confidence is below that of 95 % of the validation images.
     result = fit(args.data, weights=args.weights, strategy="head", balance=args.balance, coverage=0.95, out=args.out)
     head = result.report["training"]["head"]
     print(f"head on {head['weights']}: {head['val_accuracy']:.1%} of the validation images in {head['seconds']:.1f} s")

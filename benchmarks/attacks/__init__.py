@@ -1,1 +1,1 @@
-"""What `python -m benchmarks.hostile` does to effnet: the inputs of an adversary and of an unlucky user."""
+"""Attacks of `python -m benchmarks.hostile`: inputs of an adversary and of an unlucky user."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.attacks.ground import Attack, Command, Ground
 
-# What a program does that loads a bundle; errors of effnet's own end it as they end a command.
+# A program that loads a bundle; effnet's own errors end it with their exit code.
 _LOAD = """import effnet, effnet.errors, sys
 try:
     effnet.load(sys.argv[1]).predict([sys.argv[2]])
@@ -18,7 +18,7 @@ except effnet.errors.EffnetError as error:
 
 
 class _Payload:
-    """What a pickle runs as it is read: it makes the canary."""
+    """Code in a pickle that runs on load: it creates the canary."""
 
     def __init__(self, canary: str) -> None:
         self.canary = canary
@@ -38,7 +38,7 @@ def _zip_of(path: object, members: dict[str, bytes]) -> None:
 
 
 def _deploy(ground: Ground, name: str) -> None:
-    """Let config.json name another export as the one that predicts."""
+    """Change the deployed export in config.json."""
     config = json.loads((ground.bundle / "config.json").read_text())
     (ground.bundle / "config.json").write_text(json.dumps(config | {"deployed": name}))
 
@@ -64,7 +64,7 @@ def bench_all(ground: Ground) -> Sequence[Command]:
 
 
 def checkpoints(ground: Ground) -> Sequence[Command]:
-    """Pickles under every name and in every wrapper that weights come in."""
+    """Pickles under every name and in every wrapper of weights."""
     commands = []
     for number, content in enumerate(_pickles(ground)):
         for suffix in ("pth", "safetensors", "h5", "npz"):

@@ -1,7 +1,7 @@
-"""Mutated files through every reader: each gives a value or an error of effnet's own, in bounded time and memory.
+"""Mutated files through every reader: each returns a value or raises effnet's own error, in bounded time and memory.
 
-`python -m benchmarks.attacks.fuzz KIND FOLDER FIRST COUNT` reads so many mutants in this process, and writes the number
-of each to FOLDER/progress before it is read, so that whoever started it knows which one ended the process.
+`python -m benchmarks.attacks.fuzz KIND FOLDER FIRST COUNT` reads COUNT mutants in this process, and writes the number
+of each to FOLDER/progress before reading it, so that the parent process knows which one ended the process.
 """
 
 import faulthandler
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.attacks.ground import HANG_SECONDS, MEMORY_MB, environment
 from benchmarks.attacks.mutants import mutant
 
-# How many mutants of each kind; those that native runtimes read cost a process each.
+# Number of mutants of each kind; those read by native runtimes need a process each.
 COUNTS = {
     "image": 4000,
     "json": 1500,
@@ -34,7 +34,7 @@ COUNTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fuzzed:
-    """What the mutants of one kind did: how many were read, the faults, the longest time and the largest memory."""
+    """Results of the mutants of one kind: their number, the faults, the longest time and the largest memory."""
 
     kind: str
     count: int
@@ -96,7 +96,7 @@ def _read_all(kind: str, folder: Path, first: int, count: int) -> None:
 
 
 def _forget_peak() -> None:
-    """Let the peak start again from now, where Linux allows it."""
+    """Reset the peak memory, if Linux allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -1,4 +1,4 @@
-"""Where an attack takes place: a folder with a bundle, a canary and a secret; and what counts as a fault."""
+"""The folder of an attack, with a bundle, a canary and a secret; and the definition of a fault."""
 
 import os
 import resource
@@ -20,11 +20,11 @@ HANG_SECONDS = 60
 MEMORY_MB = 1000
 SECRET = "a-line-of-a-private-file-4711"
 _TRACEBACK = "Traceback (most recent call last)"
-# What succeeds in taking all memory would end the benchmark, and this machine's other work.
+# A successful attack on memory would end the benchmark, and this machine's other work.
 _ADDRESSES = 8 * 10**9
-# How often the memory of an attack is looked at; its peak is kept by the system.
+# Interval of the memory checks of an attack; the system records its peak.
 _LOOK_SECONDS = 0.02
-# Past this an attack is ended, whatever it still does.
+# An attack is killed after this time.
 _KILLED_AFTER = HANG_SECONDS + 30
 
 
@@ -37,12 +37,12 @@ class Ground:
 
     @property
     def canary(self) -> Path:
-        """The file that code of an attack makes."""
+        """The file that an attack's code creates."""
         return self.folder / "canary"
 
     @property
     def secret(self) -> Path:
-        """A file outside every folder that is given to effnet."""
+        """A file outside every folder given to effnet."""
         return self.folder / "private" / "secret.txt"
 
     @property
@@ -57,13 +57,13 @@ class Ground:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A command line of effnet, `words`; and what must come of it.
+    """A command line of effnet, `words`, and its expected result.
 
     It must end with one of `codes`, and print `says` (a text, in either stream) and none of `lacks`. `python` runs the
     words as Python code instead; `prefix` stands before Python. `before` runs in the child before effnet starts. `stop`
-    sends a signal after so many seconds; what Python itself says before effnet has begun is not effnet's. `beside`
-    starts the same command a second time, at once: one of the two must end with each of `codes`. So many processes as
-    `busy` compute meanwhile.
+    sends a signal after a number of seconds; output of Python before effnet starts does not count. `beside` starts the
+    same command a second time, at once: one of the two must end with each of `codes`. `busy` is the number of processes
+    that compute meanwhile.
     """
 
     words: Sequence[str]
@@ -86,7 +86,7 @@ class Command:
 class Attack:
     """One attack: `item` is the number in the list of promises, `prepare` makes the input and returns the commands.
 
-    `after` looks at the folder when all is done and returns what is wrong, or an empty text.
+    `after` checks the folder at the end and returns a fault, or an empty text.
     """
 
     item: int | str
@@ -97,7 +97,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a command did: its exit code (negative for a signal), its time, peak memory and output."""
+    """Result of a command: exit code (negative for a signal), time, peak memory and output."""
 
     code: int
     seconds: float
@@ -106,7 +106,7 @@ class Outcome:
 
 
 def carry_out(attack: Attack, *, bundle: Path) -> tuple[list[str], list[Outcome]]:
-    """Return the faults of one attack, each a line, and what its commands did."""
+    """Return the faults of one attack, one per line, and the outcomes of its commands."""
     with tempfile.TemporaryDirectory(prefix="effnet-hostile-") as name:
         ground = _prepare_ground(Path(name), bundle)
         faults, outcomes = [], []
@@ -139,9 +139,9 @@ def _prepare_ground(folder: Path, bundle: Path) -> Ground:
 
 
 def _faults(outcome: Outcome, command: Command) -> list[str]:
-    """Return what a command did wrong, whatever it was asked."""
+    """Return the faults of a command."""
     faults = []
-    # A signal that comes before Python has begun ends it as any program.
+    # A signal before Python has started ends it like any program.
     if outcome.code < 0 and not (command.stop and outcome.code == -command.stop[0]):
         faults.append(f"killed by signal {-outcome.code}: {outcome.text[-200:]!r}")
     elif not command.beside and outcome.code >= 0 and outcome.code not in command.codes:
@@ -150,7 +150,7 @@ def _faults(outcome: Outcome, command: Command) -> list[str]:
         faults.append(f"took {outcome.seconds:.0f} s")
     if outcome.peak_mb > command.memory_mb:
         faults.append(f"took {outcome.peak_mb:.0f} MB")
-    # While Python imports the package itself, a few milliseconds, no line of it can see to a signal.
+    # During the import of the package, a few milliseconds, effnet cannot handle a signal.
     begun = not command.stop or str(ROOT / "effnet" / "__main__.py") in outcome.text
     if _TRACEBACK in outcome.text and begun:
         faults.append(f"a traceback: {outcome.text.strip().splitlines()[-1][:200]}")
@@ -178,7 +178,7 @@ def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def run(command: Command, ground: Ground) -> Outcome:
-    """Run a command to its end and return what it did; its memory is that of the largest of its processes."""
+    """Run a command and return its outcome; its memory is that of the largest of its processes."""
     load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(command.busy)]
     try:
         return _finish(*_start(command, ground, "0"), command)
@@ -221,7 +221,7 @@ def _finish(process: subprocess.Popen[bytes], output: Path, start: float, comman
         timers.append(threading.Timer(seconds, _kill_group, (process.pid, number)))
     for timer in timers:
         timer.start()
-    # Not getrusage, whose peak is at least that of the process that began this one.
+    # Not getrusage, whose peak is at least that of the parent process.
     peak_mb, ended, status = 0.0, 0, 0
     while not ended:
         peak_mb = max(peak_mb, _peak_mb(process.pid))
@@ -231,7 +231,7 @@ def _finish(process: subprocess.Popen[bytes], output: Path, start: float, comman
     process.returncode = os.waitstatus_to_exitcode(status)
     for timer in timers:
         timer.cancel()
-    _kill_group(process.pid, signal.SIGKILL)  # what it may have left behind
+    _kill_group(process.pid, signal.SIGKILL)  # processes it may have left behind
     text = output.read_bytes()[: 10**6].decode("utf-8", "replace")
     return Outcome(code=process.returncode, seconds=seconds, peak_mb=peak_mb, text=text)
 
@@ -242,7 +242,7 @@ def _peak_mb(session: int) -> float:
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
-                # After the name, which may hold anything: state, parent, group, session.
+                # After the name, which may contain anything: state, parent, group, session.
                 if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) != session:
                     continue
                 lines = (folder / "status").read_text().splitlines()
@@ -260,7 +260,7 @@ def _kill_group(pid: int, number: signal.Signals) -> None:
 
 
 def attacked(attack: Attack, bundle: Path) -> dict[str, object]:
-    """Carry out an attack, print what came of it, and return it as a row of a record."""
+    """Run an attack, print its result, and return it as a row of a record."""
     start = time.monotonic()
     faults, outcomes = carry_out(attack, bundle=bundle)
     row = {

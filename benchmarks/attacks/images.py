@@ -1,4 +1,4 @@
-"""Item 4: images that take memory or time out of all proportion."""
+"""Item 4: images that need excessive memory or time."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.attacks.ground import Attack, Command, Ground
 
-# What is below the limit of pixels may be read, what is above it is refused: either way within time and memory.
+# Images below the pixel limit may be read, those above are refused: either way within time and memory.
 _EITHER = (0, 2)
 
 
@@ -81,7 +81,7 @@ def png_texts(ground: Ground) -> Sequence[Command]:
 
 
 def icon(ground: Ground) -> Sequence[Command]:
-    """An icon that says 16 x 16 and holds a PNG of 100 megapixels."""
+    """An icon that claims 16 x 16 and contains a PNG of 100 megapixels."""
     from PIL import Image
 
     stream = io.BytesIO()

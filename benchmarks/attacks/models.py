@@ -1,4 +1,4 @@
-"""Item 3: bundles whose model reads other files, answers nonsense, or asks for more memory than there is."""
+"""Item 3: bundles whose model reads other files, returns nonsense, or requests more memory than available."""
 
 import json
 import os
@@ -14,7 +14,7 @@ def _predict(ground: Ground, *, codes: tuple[int, ...] = (2,), says: str = "") -
 
 
 def _onnx(ground: Ground, answer: Sequence[float], *, kind: int = 1, external: str = "") -> None:
-    """Write a model that takes digits and gives `answer`, whatever the image; its numbers may lie in another file."""
+    """Write a model for digits that returns `answer` for any image; its numbers may be in another file."""
     from onnx import TensorProto, helper
 
     numbers = helper.make_tensor("numbers", kind, [1, len(answer)], list(answer))
@@ -41,7 +41,7 @@ def _onnx(ground: Ground, answer: Sequence[float], *, kind: int = 1, external: s
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     Path(ground.bundle / "model.onnx").write_bytes(model.SerializeToString())
-    (ground.bundle / "exports.json").unlink(missing_ok=True)  # an attacker writes what belongs to the file
+    (ground.bundle / "exports.json").unlink(missing_ok=True)  # an attacker also writes the matching digest
     _config(ground, lambda config: config.pop("sha256", None))
 
 
@@ -53,7 +53,7 @@ def _config(ground: Ground, change: Any) -> None:
 
 
 def external(relative: bool) -> Any:
-    """Return an attack whose numbers lie in a file outside the bundle."""
+    """Return an attack whose numbers are in a file outside the bundle."""
 
     def prepare(ground: Ground) -> Sequence[Command]:
         place = os.path.relpath(ground.secret, ground.bundle) if relative else str(ground.secret)
@@ -64,7 +64,7 @@ def external(relative: bool) -> Any:
 
 
 def nonsense(answer: Sequence[float], *, kind: int = 1) -> Any:
-    """Return an attack with a model that gives these numbers as probabilities."""
+    """Return an attack with a model that returns these numbers as probabilities."""
 
     def prepare(ground: Ground) -> Sequence[Command]:
         _onnx(ground, answer, kind=kind)
@@ -74,7 +74,7 @@ def nonsense(answer: Sequence[float], *, kind: int = 1) -> Any:
 
 
 def other_network(ground: Ground) -> Sequence[Command]:
-    """A good model of other weights: the file is not the one that was proven."""
+    """A good model of other weights: the file is not the verified one."""
     import onnx
 
     path = ground.bundle / "model.onnx"
@@ -107,7 +107,7 @@ def huge_integers(ground: Ground) -> Sequence[Command]:
         folder = _copy_without(ground, "config.json", f"bundle-{number}")
         (folder / "config.json").write_text(json.dumps(changed))
         commands.append(Command(words=("cost", folder), codes=(0, 2)))
-    return commands[:: max(1, len(commands) // 12)]  # a process each; the others are of the same kinds
+    return commands[:: max(1, len(commands) // 12)]  # a process each; the others are of the same kind
 
 
 def _copy_without(ground: Ground, name: str, folder_name: str) -> Path:
@@ -135,7 +135,7 @@ def _set(value: Any, place: tuple[Any, ...], new: Any) -> None:
 
 
 def no_files(ground: Ground) -> Sequence[Command]:
-    """Pipes, devices and folders in the place of a bundle's files."""
+    """Pipes, devices and folders instead of a bundle's files."""
     commands = []
     for number, (name, kind) in enumerate(
         (name, kind) for name in ("config.json", "model.onnx", "exports.json") for kind in ("pipe", "device", "folder")

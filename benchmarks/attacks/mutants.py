@@ -2,9 +2,9 @@
 
 import random
 
-# Values that sizes, offsets and counts in headers are set to.
+# Values for sizes, offsets and counts in headers.
 _EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-# Most of what decides how a file is read stands at its begin; archives have a list at their end.
+# The start of a file mostly decides how it is read; archives have a list at their end.
 _HEAD_BYTES, _TAIL_BYTES = 512, 1024
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from benchmarks.attacks.ground import Attack, Command, Ground
 
 _PAGE = b"<!DOCTYPE html><html><body>Please log in</body></html>" * 200
-# Far above the limit that the attacks set, far below what would hurt this machine.
+# Far above the limit of the attacks, far below what would hurt this machine.
 _MOST_BYTES = 3 * 10**9
 _LIMIT_GB = "0.05"
 

@@ -15,7 +15,7 @@ _LONG = ("--max-params", "20000", "--epochs", "200", "--weights", "none")
 
 
 def two(*words: str, inside: bool = False) -> Callable[[Ground], Sequence[Command]]:
-    """Return an attack that gives a command twice at once, for one folder; BUNDLE stands for the bundle."""
+    """Return an attack that runs a command twice at once, for one folder; BUNDLE is replaced by the bundle."""
 
     def prepare(ground: Ground) -> Sequence[Command]:
         told = [str(ground.bundle) if word == "BUNDLE" else word for word in words]
@@ -27,10 +27,10 @@ def two(*words: str, inside: bool = False) -> Callable[[Ground], Sequence[Comman
 
 
 def busy(threads: int) -> Callable[[Ground], Sequence[Command]]:
-    """Return an attack that plans for a latency once on the machine as it is, and once while others compute on it.
+    """Return an attack that plans for a latency once on the machine as it is, and once under background load.
 
-    The benchmark's own machine may be busy the first time, too; then as much has to be said of that plan. It is a whole
-    fit, whose training may take what training takes.
+    The benchmark's own machine may be busy the first time, too; then that plan must say so. It is a whole fit, whose
+    training has no time limit.
     """
 
     def prepare(ground: Ground) -> Sequence[Command]:
@@ -48,9 +48,9 @@ def busy(threads: int) -> Callable[[Ground], Sequence[Command]]:
 
 
 def _planned(ground: Ground) -> str:
-    """Return what is wrong with two plans: another network under load, and not a word about it."""
+    """Return the fault of two plans: another network under load, without a message about it."""
     paths = [ground.path(f"out{load}") / "report.json" for load in (0, os.cpu_count() or 1)]
-    if not all(path.exists() for path in paths):  # exit code 4: it was said that nothing could be judged
+    if not all(path.exists() for path in paths):  # exit code 4: the message says that nothing could be judged
         return ""
     calm, loaded = (json.loads(path.read_text()) for path in paths)
     names = [report["network"]["name"] for report in (calm, loaded)]
@@ -70,7 +70,7 @@ def terminated(number: signal.Signals, code: int) -> Callable[[Ground], Sequence
 
 
 def _nothing_left(ground: Ground) -> str:
-    # PyTorch makes a cache of its own there, however a process ends.
+    # PyTorch creates its own cache there, however a process ends.
     left = [path.name for path in ground.path("tmp").iterdir() if not path.name.startswith("torchinductor")]
     checkpoints = list(ground.path("out").rglob("*.safetensors"))
     return f"left in the temporary folder: {left}" if left else "" if checkpoints else "no checkpoint was saved"
@@ -103,7 +103,7 @@ def _full_device() -> None:
 
 
 def full(ground: Ground) -> Sequence[Command]:
-    """A standard output that takes nothing."""
+    """A standard output that cannot be written."""
     verbs = (("predict", ground.bundle, ground.image), ("models",), ("inspect", "digits"))
     return [Command(words=words, codes=(1,), before=_full_device) for words in verbs]
 
@@ -122,7 +122,7 @@ def homeless(ground: Ground) -> Sequence[Command]:
 
 
 def _nobody() -> tuple[str, ...]:
-    """Return what begins a process as a user that no list knows, who may read what lies below root's own folder."""
+    """Return the prefix that runs a process as an unknown user, who may read below root's folder."""
     if os.getuid() or shutil.which("setpriv") is None:
         return ()
     able = "+dac_override,+dac_read_search"
@@ -145,7 +145,7 @@ def little_memory(ground: Ground) -> Sequence[Command]:
 
 
 def full_disk(ground: Ground) -> Sequence[Command]:
-    """A disk of 1 MB that is full before the bundle is whole."""
+    """A disk of 1 MB that is full before the bundle is complete."""
     place = ground.path("disk")
     place.mkdir()
     if os.system(f"mount -t tmpfs -o size=700k none {place} 2>/dev/null"):

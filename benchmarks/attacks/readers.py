@@ -1,4 +1,4 @@
-"""The readers that mutated files go through, each with its good files; errors of effnet's own count as an answer."""
+"""Readers for mutated files, each with its good files; effnet's own errors are valid results."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from effnet.errors import EffnetError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Good files by their names in the folder of the mutants, and what reads one of them."""
+    """Good files by name in the folder of the mutants, and the function that reads one of them."""
 
     files: Mapping[str, bytes]
     read: Callable[[Path], object]
@@ -216,7 +216,7 @@ def _models(names: Mapping[str, str]) -> Callable[[Path], tuple[dict[str, bytes]
 
         bundle = folder / "bundle"
         image = np.zeros((8, 8, 1), np.uint8)
-        # An attacker writes what belongs to the file: with a digest, it would go no further than that.
+        # An attacker also writes the matching digest: otherwise the file would be refused at once.
         config = json.loads((bundle / "config.json").read_text())
         config.pop("sha256")
         (bundle / "config.json").write_text(json.dumps(config))

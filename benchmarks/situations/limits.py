@@ -1,4 +1,4 @@
-"""C12, G19, G20, G21: minutes that are kept, and what is broken or jumps."""
+"""C12, G19, G20, G21: time limits, broken files and a clock that jumps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def minutes(given: float, *words: str) -> Any:
     return prepare
 
 
-# Time as effnet sees it jumps by hours, forth and back; the monotonic clock does not.
+# effnet's wall clock jumps by hours, back and forth; the monotonic clock does not.
 _JUMPING = """import sys, time
 real, count = time.time, [0]
 def jumping():

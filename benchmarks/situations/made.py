@@ -1,4 +1,4 @@
-"""Data sets that the situations are made of: small images whose class can be seen, of a few kinds."""
+"""Data sets of the situations: small images of a few kinds with visible classes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.attacks.ground import Command, Ground
 
 Pixels = np.ndarray
-# What a fit of these data needs: seconds, from scratch.
+# Time of a fit of these data: seconds, from scratch.
 QUICK = ("--max-params", "20000", "--weights", "none", "--epochs")
 
 
@@ -26,7 +26,7 @@ def write_classes(
     make: Callable[[int, np.random.Generator], Pixels] | None = None,
     suffix: str = ".png",
 ) -> Path:
-    """Write `count` images a class below `root`, and return it; `make` gets the number of the class."""
+    """Write `count` images per class below `root`, and return it; `make` gets the number of the class."""
     rng = np.random.default_rng(seed)
     for number, name in enumerate(classes):
         for index in range(count):
@@ -36,7 +36,7 @@ def write_classes(
 
 
 def write_image(path: Path, pixels: Pixels) -> Path:
-    """Write pixels in the format that the name says: .npy as they are, anything else by Pillow."""
+    """Write pixels in the format of the name: .npy unchanged, anything else by Pillow."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_image(path: Path, pixels: Pixels) -> Path:
 
 
 def fit(ground: Ground, data: object, *words: object, epochs: int = 2, says: str = "", out: str = "out") -> Command:
-    """Return a fit of seconds whose bundle is `out` in the folder."""
+    """Return a fit that takes seconds and writes its bundle to `out` in the folder."""
     command = ("fit", data, *QUICK, epochs, "--out", ground.path(out), *words)
     return Command(words=list(map(str, command)), codes=(0,), says=says, memory_mb=2000, seconds=180)
 

@@ -1,4 +1,4 @@
-"""A3, A4, A5: what lies in the images: values, mirrored classes, shapes."""
+"""A3, A4, A5: contents of images: values, mirrored classes, shapes."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from benchmarks.situations.made import fit, inspect, python, write_classes, writ
 
 
 def twelve_bits(ground: Ground) -> Sequence[Command]:
-    """Values of 12 bits in files of 16: bright images are bright."""
+    """12-bit values in 16-bit files: bright images are bright."""
 
     def make(number: int, rng: np.random.Generator) -> np.ndarray:
         return rng.normal((3200, 900)[number], 300, (32, 32)).clip(0, 4095).astype(np.uint16)
@@ -60,7 +60,7 @@ def _range_is_kept(ground: Ground) -> str:
 
 
 def arrows(ground: Ground) -> Sequence[Command]:
-    """Turn to the left and to the right, by the names of the classes; and mirroring turned off by hand."""
+    """Left and right turns, by the names of the classes; and mirroring disabled by hand."""
 
     def make(number: int, rng: np.random.Generator) -> np.ndarray:
         ramp = np.linspace(30, 220, 32)[None, :, None] * np.ones((32, 32, 3))
@@ -76,7 +76,7 @@ def arrows(ground: Ground) -> Sequence[Command]:
 
 
 def wide(ground: Ground) -> Sequence[Command]:
-    """Images of 4 : 1 whose class stands at the border."""
+    """Images of 4 : 1 whose class is visible at the border."""
 
     def make(number: int, rng: np.random.Generator) -> np.ndarray:
         pixels = rng.integers(0, 60, (32, 128, 3))

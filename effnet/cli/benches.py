@@ -1,4 +1,4 @@
-"""bench: what a bundle's exports take on this machine."""
+"""bench: latency, throughput and memory of a bundle's exports on this machine."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -17,12 +17,12 @@ def bench(
     bundle: Bundle,
     runtimes: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Compare the exports of these runtimes, with commas; `all` is every one."),
+        typer.Option(metavar="NAMES", help="Compare the exports of these runtimes, comma-separated, or `all`."),
     ] = None,
-    threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.")] = "1",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, comma-separated.")] = "1",
     batch: Annotated[
         str | None,
-        typer.Option(help="Batch sizes, with commas; by default 1,8,32, and 1 where runtimes are compared."),
+        typer.Option(help="Batch sizes, comma-separated; default: 1,8,32, or 1 if runtimes are compared."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Labelled images to score the compared exports on.")] = None,
     output: Format = Output.table,
@@ -31,7 +31,7 @@ def bench(
     thread_numbers = _numbers(threads, "--threads")
     if runtimes is None:
         if data is not None:
-            raise InputError("--data scores exports that are compared; give --runtimes all as well")
+            raise InputError("--data needs --runtimes, as it scores the exports that are compared; add --runtimes all")
         _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output)
         return
     from effnet.exporting.benching import bench_exports
@@ -56,7 +56,7 @@ def bench(
 
 
 def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) -> None:
-    """Measure the export that predicts, at every setting."""
+    """Measure the deployed export at every setting."""
     from effnet.measure.machine import machine, versions
     from effnet.measure.timing import time_model
     from effnet.runtime.config import check_digests, read_config
@@ -84,7 +84,7 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
 
 
 def _print_busy(timings: list[Any]) -> None:
-    """Say for which numbers of threads other processes disturbed the measurements."""
+    """Print the numbers of threads whose measurements background load disturbed."""
     from effnet.measure.timing import busy_sentence
 
     for threads in dict.fromkeys(timing.threads for timing in timings if timing.busy):
@@ -143,7 +143,7 @@ def _print_bench(found: Any, bundle: Any) -> None:
 
     several = len({row.timing.batch for row in found.rows}) > 1
     columns = ["runtime", "precision", "threads", *["batch"] * several, "MB", "load ms", "p50 ms", "p95 ms", "images/s"]
-    columns += ["memory MB", "accuracy", "agreement", "points lost"]
+    columns += ["memory MB", "accuracy", "agreement", "drop (pp)"]
     rows = []
     for row in found.rows:
         timing, quality = row.timing, row.quality
@@ -170,5 +170,7 @@ def _numbers(text: str, option: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1 or max(found) > 4096:
-        raise InputError(f"{option} must be whole numbers from 1 to 4096 with commas, such as 1,2; got {brief(text)}")
+        raise InputError(
+            f"{option} must be comma-separated whole numbers from 1 to 4096, such as 1,2; got {brief(text)}"
+        )
     return found

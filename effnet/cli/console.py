@@ -1,6 +1,6 @@
-"""What the terminal shows: sentences, tables, and a progress bar where somebody watches.
+"""Terminal output: sentences, tables, and a progress bar if stdout is a terminal.
 
-All that is printed passes through here: names of files and classes may hold what a terminal would act on.
+All output passes through here, because names of files and classes may contain terminal control sequences.
 """
 
 import json
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from effnet.training.events import Step
 
 _SHOWN_CANDIDATES = 14
-# Where nobody watches, a long epoch says that it is alive no more often than this.
+# Without a terminal, a long epoch prints a progress line at most this often.
 _QUIET_SECONDS = 60.0
-# The least that a bar needs beside its text, in columns.
+# Minimum width of the bar beside its text, in columns.
 _BAR_COLUMNS = 12
 
 
 def make_console(*, stderr: bool = False) -> "Console":
-    """Return a console that wraps only where a person reads, and never colours a pipe."""
+    """Return a console that wraps lines only on a terminal and never colours a pipe."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
-    # With FORCE_COLOR, which build servers like to set, rich takes a pipe for a terminal.
+    # If FORCE_COLOR is set, as on many build servers, rich treats a pipe as a terminal.
     if not (found.is_terminal and found.file.isatty()):
         found = Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=200, force_terminal=False)
     return found
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
-    """Print rows under column heads; columns named in `left` are texts, the others numbers."""
+    """Print rows under column headers; columns named in `left` are left-aligned, the others right-aligned."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -46,7 +46,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: 
     for column in columns:
         table.add_column(one_line(column), justify="left" if column in left else "right", overflow="fold")
     for row in rows:
-        # A Text is never read as markup: class names and paths may hold brackets.
+        # A Text is never read as markup: class names and paths may contain brackets.
         table.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in row))
     make_console().print(table)
 
@@ -62,15 +62,15 @@ def print_json(data: Any) -> None:
 
 
 def fail(message: str) -> None:
-    """Print an error to stderr; where that takes nothing, the exit code has to do."""
+    """Print an error to stderr; if stderr cannot be written, the exit code alone reports it."""
     with suppress(OSError, ValueError):
         print(f"effnet: {harmless(message)}", file=sys.stderr)
 
 
 def print_candidates(candidates: Sequence[Any]) -> None:
-    """Print the taken candidate among those that came closest; the report has them all."""
+    """Print the chosen candidate and those closest to it; the report lists all."""
     taken = next((i for i, c in enumerate(candidates) if c.status == "taken"), 0)
-    # A measured one says more than one that was only predicted or counted.
+    # Measured candidates come before those that were only predicted or counted.
     weight = {"taken": 0, "failed": 0, "fits": 1, "rejected": 2, "unmeasured": 3}
     ranked = sorted(
         range(len(candidates)),
@@ -101,7 +101,7 @@ def print_candidates(candidates: Sequence[Any]) -> None:
 
 
 def amount(value: float) -> str:
-    """Return a count in three digits with k, M or G."""
+    """Format a count with three significant digits and k, M or G."""
     for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= power:
             return f"{value / power:.3g}{letter}"
@@ -109,7 +109,7 @@ def amount(value: float) -> str:
 
 
 class TerminalListener(AbstractContextManager):
-    """Shows the events of a fit; a progress bar on a terminal, elsewhere a line an epoch and a minute at most.
+    """Prints the events of a fit: a progress bar on a terminal, else a line per epoch and at most one per minute.
 
     `clock` counts seconds.
     """
@@ -182,7 +182,7 @@ class TerminalListener(AbstractContextManager):
             from rich.progress import BarColumn, TextColumn
             from rich.table import Column
 
-            # A text that wraps would move all that stands below it.
+            # Text that wraps would shift all lines below it.
             text_column = Column(no_wrap=True, overflow="ellipsis")
             text_field = TextColumn("{task.fields[text]}", markup=False, table_column=text_column)
             self._start(BarColumn(bar_width=_BAR_COLUMNS), text_field)
@@ -209,7 +209,7 @@ class TerminalListener(AbstractContextManager):
 
 
 def progress_text(event: "Step", *, columns: int | None = None) -> str:
-    """Return where training stands in one line; where it is wider than `columns`, what matters less is left out."""
+    """Return the training progress on one line; less important parts are dropped if it is wider than `columns`."""
     parts = [
         f"epoch {event.epoch}/{event.epochs}",
         f"step {event.step}/{event.total_steps}",
@@ -220,7 +220,7 @@ def progress_text(event: "Step", *, columns: int | None = None) -> str:
         f"{event.memory_mb:.0f} MB",
         f"{_clock(event.seconds_left)} left",
     ]
-    for number in (6, 4, 1, 3, 5):  # the least missed first
+    for number in (6, 4, 1, 3, 5):  # the least important first
         text = "  ".join(part for part in parts if part)
         if columns is None or len(text) <= columns:
             return text
@@ -235,7 +235,7 @@ def _clock(seconds: float) -> str:
 
 
 def counter(label: str) -> "AbstractContextManager[Callable[[int, int], None] | None]":
-    """Return a context whose value shows how many of how many are done, on a terminal only."""
+    """Return a context manager that shows a progress counter (done of total), on a terminal only."""
     console = make_console(stderr=True)
     if not console.is_terminal:
         return nullcontext(None)

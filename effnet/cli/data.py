@@ -1,4 +1,4 @@
-"""inspect and shard: what a data set holds, and the same as shards."""
+"""inspect and shard: check a data set, and write it as shards."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder with a subfolder a class, a CSV or JSONL manifest, WebDataset shards (a folder, "
+        help="A folder with one subfolder per class, a CSV or JSONL manifest, WebDataset shards (a folder, "
         "train-{000..009}.tar, URLs), hf:NAME, or digits.",
     ),
 ]
@@ -21,15 +21,15 @@ GroupBy = Annotated[
     str,
     typer.Option(
         metavar="PATTERN",
-        help="Keep images whose paths have the same match of this regular expression in one split, such as "
-        "'patient(\\d+)'.",
+        help="Regular expression such as 'patient(\\d+)'; images whose paths match it with the same text stay in one "
+        "split.",
     ),
 ]
 
 ValueRange = Annotated[
     str,
     typer.Option(
-        metavar="LOW,HIGH|auto", help="What is black and white in images with more than 8 bits; auto: what suits DATA."
+        metavar="LOW,HIGH|auto", help="Values of black and white in images of more than 8 bits; auto: chosen from DATA."
     ),
 ]
 
@@ -38,12 +38,14 @@ def inspect(
     data: Data,
     group_by: GroupBy = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
-    channels: Annotated[int | None, typer.Option(min=1, help="Input channels; found out where not given.")] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Input channels; by default detected from the data.")
+    ] = None,
     value_range: ValueRange = "auto",
-    strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if a file cannot be used.")] = False,
     output: Format = Output.table,
 ) -> None:
-    """Say what a data set holds: counts, sizes, damaged files, duplicates, imbalance."""
+    """Report a data set's counts, sizes, damaged files, duplicates and class imbalance."""
     from effnet.data.datasets import read_dataset, without_unreadable
     from effnet.data.inspect import describe, inspect_and_join
 
@@ -67,9 +69,9 @@ def shard(
     data: Data,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
     shard_mb: Annotated[float | None, typer.Option(help="Largest shard, in 10^6 bytes; 100 by default.")] = None,
-    per_shard: Annotated[int | None, typer.Option(help="Images a shard, instead of --shard-mb.")] = None,
+    per_shard: Annotated[int | None, typer.Option(help="Images per shard, instead of --shard-mb.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the order.")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if a file cannot be used.")] = False,
     group_by: GroupBy = "",
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""

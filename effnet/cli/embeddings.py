@@ -1,4 +1,4 @@
-"""embed: images become vectors that can be compared."""
+"""embed: turn images into vectors that can be compared."""
 
 import os
 from pathlib import Path
@@ -21,14 +21,16 @@ def embed(
     out: Annotated[
         Path, typer.Option(metavar="FILE.npz", help="Where to write `paths` [images] and `vectors` [images, channels].")
     ],
-    raw: Annotated[bool, typer.Option("--raw", help="Leave the vectors as they are; else each has length 1.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Keep the vectors unnormalised; by default each has length 1.")
+    ] = False,
     use: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="Whose runtime computes, such as openvino; the bundle's own by default."),
+        typer.Option(metavar="FORMAT", help="Export to run, such as openvino; by default the bundle's own."),
     ] = None,
     threads: Threads = 1,
 ) -> None:
-    """Write the embeddings of images, once `effnet export BUNDLE --features` has made the file for it.
+    """Write the embeddings of images; run `effnet export BUNDLE --features` first.
 
     Images that look alike to the network have similar vectors. Exit code 2 if any image could not be read.
     """
@@ -40,7 +42,7 @@ def embed(
 
     _check_place(out)
     model = load(bundle, threads=threads, format=use)
-    _ = model.features_engine  # a bundle without embeddings is told before an image is prepared for it
+    _ = model.features_engine  # fail for a bundle without embeddings before any image is prepared
     files, bad = list(expand(images)), []
     paths: list[str] = []
     rows: list[np.ndarray] = []
@@ -52,7 +54,7 @@ def embed(
                 progress(len(paths) + len(bad), len(files))
     if rows:
         vectors = np.concatenate(rows)
-        # A stream, as numpy would add its suffix to the name beside.
+        # A stream: given a name, numpy would add its suffix to it.
         with written_whole(out) as beside, open(beside, "wb") as file:
             np.savez(file, paths=np.array(paths), vectors=vectors if raw else unit_rows(vectors))
         print_text(f"wrote {out}: {len(vectors)} embeddings of {vectors.shape[1]} numbers")
@@ -62,8 +64,8 @@ def embed(
 
 
 def _check_place(out: Path) -> None:
-    """Raise InputError where the file cannot be written, before anything is computed for it."""
+    """Raise InputError if the file cannot be written, before anything is computed for it."""
     if out.suffix != _SUFFIX:
-        raise InputError(f"embeddings are written to a file that ends in {_SUFFIX}; got {out}")
+        raise InputError(f"--out must be a file name that ends in {_SUFFIX}; got {out}")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise InputError(f"{out} must be a file in a folder that can be written to; it is not: name another --out")
+        raise InputError(f"{out} must be a file in a writable folder; it is not: name another --out")

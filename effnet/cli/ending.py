@@ -18,22 +18,22 @@ _LONGEST = 200
 
 
 class Interrupted(Exception):
-    """A signal ended a verb; the argument is what to say, `exit_code` what to exit with."""
+    """A signal ended a verb; the argument is the message, `exit_code` the code to exit with."""
 
     def __init__(self, error: KeyboardInterrupt, *, resumable: bool = False) -> None:
         self.exit_code = exit_code(error)
         word = "interrupted" if self.exit_code == exit_code(KeyboardInterrupt()) else "terminated"
-        super().__init__(word + ("; it goes on with the same command and --resume" if resumable else ""))
+        super().__init__(word + ("; continue with the same command and --resume" if resumable else ""))
 
 
 def run_to_end(command: Callable[[], object]) -> int:
-    """Run `command` and return the exit code; what ends it is said in one line on standard error.
+    """Run `command` and return the exit code; an error is reported in one line on stderr.
 
     A bug keeps its traceback.
     """
     try:
         code = _run(command)
-        sys.stdout.flush()  # what it does not take must not be told by Python at its end
+        sys.stdout.flush()  # a failed flush is reported here, not by Python at exit
         return code
     except KeyboardInterrupt as error:
         return _say_interrupted(Interrupted(error))
@@ -54,11 +54,11 @@ def _run(command: Callable[[], object]) -> int:
 
 
 def _say(error: Exception) -> int:
-    """Say why the command failed and return its exit code; raise the error if it is a bug."""
+    """Report why the command failed and return its exit code; raise the error if it is a bug."""
     if interrupt := _interrupt_behind(error):
         return _say_interrupted(Interrupted(interrupt))
     reason = shortage_behind(error)
-    # An error of effnet's own that ends with code 1 says already what to do.
+    # effnet's own errors with exit code 1 already say what to do.
     if reason is not None and (not isinstance(error, EffnetError) or error.exit_code != 1):
         return _say_shortage(reason)
     if isinstance(error, EffnetError):
@@ -71,7 +71,7 @@ def _say(error: Exception) -> int:
 
 
 def _interrupt_behind(error: Exception) -> KeyboardInterrupt | None:
-    """Return the Ctrl-C that a package made an error of its own of, as modules in C do while they load."""
+    """Return the Ctrl-C that a package turned into its own error, as C modules do while they load."""
     found: BaseException | None = error
     while isinstance(found, ImportError | SystemError):
         found = found.__cause__ or found.__context__
@@ -83,7 +83,7 @@ def _say_own(error: EffnetError) -> int:
         return _say_import(error.__cause__)
     if says(error):
         fail(str(error))
-    else:  # launchers end all processes as soon as one has ended: the one that speaks shall be the first
+    else:  # launchers end all processes once one has ended: the one that prints the error must end first
         with suppress(KeyboardInterrupt):
             time.sleep(_AFTER_ANOTHER_SECONDS)
     return error.exit_code
@@ -94,14 +94,14 @@ def _is_broken(error: BaseException | None) -> bool:
 
 
 def _say_import(error: ImportError) -> int:
-    """Say what is not installed, or is but cannot be loaded."""
+    """Report a package that is not installed or cannot be loaded."""
     missing = missing_extra(error) if isinstance(error, ModuleNotFoundError) else None
     if missing is not None:
         fail(str(missing))
         return missing.exit_code
     if isinstance(error, ModuleNotFoundError):
         raise error
-    fail(f"a package that is installed cannot be loaded ({_line(error)}); install it again")
+    fail(f"an installed package cannot be loaded ({_line(error)}); install it again")
     return 1
 
 
@@ -114,24 +114,26 @@ def _say_interrupted(error: Interrupted) -> int:
 def _say_shortage(error: BaseException) -> int:
     fail(
         f"memory ran out ({_line(error)}): close other programs or raise this process's limit (ulimit -v, a container's"
-        " memory), or ask for less at once with fewer --threads, a smaller --resolution or --batch auto"
+        " memory), or use less memory with fewer --threads, a smaller --resolution or --batch auto"
     )
     return 1
 
 
 def _say_system(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError):  # the reader of a pipe (head, less) has gone; there is nobody left to tell
+    if isinstance(error, BrokenPipeError):  # the reader of the pipe (head, less) has exited: nothing to report
         return 1
     if error.errno == errno.ENOSPC:
-        where = f" at {error.filename}" if error.filename else ", or what standard output goes to"
-        fail(f"the disk is full{where}: free some room, then give the command again, with --resume where it has that")
+        where = f" at {error.filename}" if error.filename else ", or standard output cannot be written"
+        fail(
+            f"the disk is full{where}: free some space, then run the command again, with --resume if it has that option"
+        )
         return 1
-    # A path that cannot be read or written; without a path it is the machine that fails.
+    # With a path it is unusable input; without one it is the machine that fails.
     fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     return 2 if error.filename else 1
 
 
 def _line(error: BaseException) -> str:
-    """Return the last line of an error's words, cut to fit into a line, or the name of its kind."""
+    """Return the last line of an error's message, shortened, or the name of its class."""
     lines = str(error).strip().splitlines()
     return lines[-1][:_LONGEST] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""export: a bundle becomes files for other runtimes."""
+"""export: write a bundle for other runtimes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from effnet.system.text import percent
 
 
 class Method(StrEnum):
-    """How int8 finds the ranges of its numbers."""
+    """How int8 is calibrated."""
 
     minmax = "minmax"
     percentile = "percentile"
@@ -22,7 +22,7 @@ class Method(StrEnum):
 
 
 class Correction(StrEnum):
-    """What corrects the shift that rounding brings."""
+    """How the biases are corrected after quantization."""
 
     fast = "fast"
     full = "full"
@@ -32,31 +32,31 @@ class Correction(StrEnum):
 def export(
     bundle: Bundle,
     to: Annotated[
-        str, typer.Option(metavar="FORMATS", help="What to write, with commas; `all` is all that is installed.")
+        str, typer.Option(metavar="FORMATS", help="Formats to write, comma-separated; `all`: all that are installed.")
     ] = "onnx",
     data: Annotated[
         str | None,
         typer.Option(
-            help="Images to calibrate int8, to check and to score the exports on; random ones check otherwise."
+            help="Images to calibrate int8 and to check and score the exports; default: random images check them."
         ),
     ] = None,
     features: Annotated[
-        bool, typer.Option("--features", help="Write files that give embeddings, for `effnet embed`.")
+        bool, typer.Option("--features", help="Write files that return embeddings, for `effnet embed`.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to write; into the bundle by default.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder to write to; by default the bundle.")
     ] = None,
     max_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Maximum accuracy drop from quantization, in percentage points.")
     ] = 0.5,
-    images: Annotated[int, typer.Option(min=1, help="Training images that calibrate int8.")] = 256,
-    method: Annotated[Method, typer.Option(help="How int8 finds the ranges of its numbers.")] = Method.minmax,
+    images: Annotated[int, typer.Option(min=1, help="Number of training images to calibrate int8 with.")] = 256,
+    method: Annotated[Method, typer.Option(help="Calibration method of int8.")] = Method.minmax,
     bias_correction: Annotated[
-        Correction, typer.Option(help="How int8 corrects its biases, where the runtime can.")
+        Correction, typer.Option(help="Bias correction of int8, if the runtime supports it.")
     ] = Correction.fast,
     float_layers: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="Layers that int8 leaves float, by the names in `effnet show`."),
+        typer.Option(metavar="NAMES", help="Layers to keep in float (mixed precision), by the names in `effnet show`."),
     ] = "",
 ) -> None:
     """Write a bundle for other runtimes, and check each file against the trained network.
@@ -88,7 +88,7 @@ def export(
 
 
 def words(text: str) -> list[str]:
-    """Return the words that stand between commas."""
+    """Split a comma-separated text into words."""
     return [word for part in text.split(",") if (word := part.strip())]
 
 
@@ -103,7 +103,7 @@ def _formats(text: str, *, features: bool) -> list[str]:
 
 
 def in_words(found: Any) -> str:
-    """Return what was found of one export on one line."""
+    """Describe the result of one export on one line."""
     text = f"wrote {found.path}: "
     if found.check is None:
         return f"{text}{found.size_bytes / 1e6:.2f} MB, converted, not run: this machine has no runtime for it"
@@ -121,9 +121,11 @@ def in_words(found: Any) -> str:
         scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"
         text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.judged is not None:
-        text += f"; {100 * found.judged.drop:+.2f} points lost against 32 bits on {found.judged.images} labelled images"
+        text += (
+            f"; accuracy drop against fp32 {100 * found.judged.drop:+.2f} pp on {found.judged.images} labelled images"
+        )
     elif found.format.precision != "fp32" and found.random:
-        text += "; accuracy not judged: give --data"
+        text += "; accuracy not measured: give --data"
     if found.unscored:
         text += f"; not scored: {found.unscored}"
     return text
@@ -131,7 +133,7 @@ def in_words(found: Any) -> str:
 
 @contextmanager
 def _status() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Show, on a terminal only, what is being done."""
+    """Show the current step, on a terminal only."""
     console = make_console(stderr=True)
     if not console.is_terminal:
         yield None

@@ -5,41 +5,55 @@ from typing import Annotated
 
 import typer
 
-MaxLatencyMs = Annotated[float | None, typer.Option(help="Median time of one image in the runtime.")]
-MaxParams = Annotated[str | None, typer.Option(help="Parameters, such as 1M.")]
-MaxMacs = Annotated[str | None, typer.Option(help="Multiply-accumulates of one image, such as 50M.")]
-MaxSizeMB = Annotated[float | None, typer.Option(help="Size of the model's file, in 10^6 bytes.")]
+MaxLatencyMs = Annotated[float | None, typer.Option(help="Maximum median latency of one image in the runtime, in ms.")]
+MaxParams = Annotated[str | None, typer.Option(help="Maximum number of parameters, such as 1M.")]
+MaxMacs = Annotated[str | None, typer.Option(help="Maximum multiply-accumulates (MACs) of one image, such as 50M.")]
+MaxSizeMB = Annotated[float | None, typer.Option(help="Maximum size of the model's file, in 10^6 bytes.")]
 MaxMemoryMB = Annotated[
     float | None,
     typer.Option(
-        help="Peak memory of the model beyond the idle runtime, in 10^6 bytes; decoding an image comes on top."
+        help="Maximum peak memory of the model beyond the idle runtime, in 10^6 bytes; image decoding comes on top."
     ),
 ]
 Runtime = Annotated[
-    str, typer.Option(metavar="NAME", help="What the device runs: onnxruntime, openvino, litert or executorch.")
+    str,
+    typer.Option(metavar="NAME", help="Inference runtime of the device: onnxruntime, openvino, litert or executorch."),
 ]
 Precision = Annotated[
-    str, typer.Option(metavar="auto|fp32|fp16|bf16|w8|int8", help="Bits of the file; auto: fewer if a budget asks.")
+    str,
+    typer.Option(
+        metavar="auto|fp32|fp16|bf16|w8|int8",
+        help="Precision of the exported model; auto tries int8 if a budget is set.",
+    ),
 ]
-MaxDrop = Annotated[float, typer.Option(help="Points of accuracy that fewer bits may cost.")]
+MaxDrop = Annotated[float, typer.Option(help="Maximum accuracy drop from quantization, in percentage points.")]
 Device = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Profile of another device, by `effnet profile`, to plan for.")
+    Path | None, typer.Option(metavar="FILE", help="Profile of the target device, written there by `effnet profile`.")
 ]
 Trials = Annotated[
-    int | None, typer.Option(help="Fresh networks that are tried before one is chosen; 8 from 30 minutes on.")
+    int | None,
+    typer.Option(
+        help="Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
+    ),
 ]
-Storage = Annotated[str, typer.Option(metavar="FILE|URL", help="Where machines share their trials.")]
+Storage = Annotated[str, typer.Option(metavar="FILE|URL", help="Storage through which machines share their trials.")]
 Weights = Annotated[
-    str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to begin with; `effnet weights list`.")
+    str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to start from; see `effnet weights list`.")
 ]
 Strategy = Annotated[
-    str, typer.Option(metavar="auto|head|finetune|scratch", help="What is trained; auto fine-tunes where it pays.")
+    str,
+    typer.Option(
+        metavar="auto|head|finetune|scratch",
+        help="What to train; head is a linear probe; auto fine-tunes if that pays off.",
+    ),
 ]
-Model = Annotated[str, typer.Option(help="The network of a --weights FILE that does not tell it.")]
+Model = Annotated[str, typer.Option(help="Architecture of --weights FILE, if it cannot be inferred.")]
 Coverage = Annotated[
     float | None, typer.Option(help='Share of images to answer, such as 0.95; the others are "unknown".')
 ]
-MaxError = Annotated[float | None, typer.Option(help='Largest error among the answers, such as 0.01; "unknown" else.')]
+MaxError = Annotated[
+    float | None, typer.Option(help='Abstain ("unknown") so that at most this share of answers is wrong, such as 0.01.')
+]
 Resize = Annotated[
     str,
     typer.Option(
@@ -50,13 +64,13 @@ Balance = Annotated[
     str | None,
     typer.Option(
         metavar="HOW",
-        help="Make rare classes count as much: adjust (logits), sample (more views), weight (in the loss), none.",
+        help="Balance rare classes: adjust (logits), sample (oversampling), weight (in the loss), none.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the recipe, such as train.lr=0.1; repeatable."),
+    typer.Option("--set", metavar="FIELD=VALUE", help="Set a field of the recipe, such as train.lr=0.1; repeatable."),
 ]
 UnknownFrom = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Images of none of the classes, to measure rejection on.")
+    Path | None, typer.Option(metavar="DIR", help="Images of none of the classes, to measure how many are rejected.")
 ]

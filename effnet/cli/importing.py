@@ -1,4 +1,4 @@
-"""import: a checkpoint of one's own becomes a bundle."""
+"""import: make a bundle of your own checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from effnet.errors import InputError
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="Weights that timm, torchvision, Keras, Lightning, ... saved."),
+        typer.Argument(metavar="CHECKPOINT", help="Weights saved by timm, torchvision, Keras, Lightning, ..."),
     ],
     classes: Annotated[
         str | None,
@@ -22,20 +22,20 @@ def import_(
         ),
     ] = None,
     class_order: Annotated[
-        str | None, typer.Option(metavar="imagefolder|timm", help="How the training sorted the classes of DATA.")
+        str | None, typer.Option(metavar="imagefolder|timm", help="Order in which training sorted the classes of DATA.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Network, or id of `effnet weights list`, if the file does not tell it.")
-    ] = "",
+    model: Annotated[str, typer.Option(help="Network, or id of `effnet weights list`, if it cannot be inferred.")] = "",
     head: Annotated[
-        str, typer.Option(metavar="NAME", help="Linear layer that is the classifier, if it has a name of its own.")
+        str, typer.Option(metavar="NAME", help="Name of the classifier's linear layer, if it is not the usual one.")
     ] = "",
-    resolution: Annotated[int | None, typer.Option(help="Side of the input in training, in pixels.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Input resolution in training, in pixels.")] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of pixels scaled to 0..1.")] = None,
     std: Annotated[
         str | None, typer.Option(metavar="R,G,B", help="Standard deviation of pixels scaled to 0..1.")
     ] = None,
-    crop: Annotated[float | None, typer.Option(help="Share of the shorter side that is kept, such as 0.875.")] = None,
+    crop: Annotated[
+        float | None, typer.Option(help="Fraction of the shorter side that is kept, such as 0.875.")
+    ] = None,
     resize: Annotated[
         str | None, typer.Option(metavar="HOW", help="How images become square: center (crop), squash or pad.")
     ] = None,
@@ -73,7 +73,7 @@ def import_(
     )
     source = config.origin.source if config.origin else checkpoint.name
     print_text(f"{found.folder} is a bundle of {config.arch.name} with {len(config.class_names):,} classes, {source}.")
-    print_text(f"Labelled images show whether classes and preprocessing are right: effnet evaluate {found.folder} DATA")
+    print_text(f"Check the classes and the preprocessing on labelled images: effnet evaluate {found.folder} DATA")
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -82,4 +82,4 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError as error:
-        raise InputError(f"{option} must be numbers with commas between, such as 0.5,0.5,0.5; got {text!r}") from error
+        raise InputError(f"{option} must be comma-separated numbers, such as 0.5,0.5,0.5; got {text!r}") from error

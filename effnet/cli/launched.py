@@ -1,4 +1,4 @@
-"""Which of several processes speaks, where `torchrun` or `accelerate launch` have started the command."""
+"""Which process prints messages if `torchrun` or `accelerate launch` started several."""
 
 import os
 
@@ -11,7 +11,7 @@ def is_first() -> bool:
 
 
 def says(error: EffnetError) -> bool:
-    """Return whether this process shows the error: of what the caller got wrong one process a machine speaks."""
+    """Return whether this process prints the error; an InputError is printed by one process per machine."""
     if isinstance(error, SaidElsewhere):
         return False
     return not isinstance(error, InputError) or is_first() or os.environ.get("LOCAL_RANK", "0") == "0"

@@ -40,7 +40,7 @@ from effnet.system.text import harmless
 
 @contextmanager
 def _harmless_usage() -> Iterator[None]:
-    """Make what typer says of a wrong command line fit for a terminal: it quotes the words as they came."""
+    """Escape control characters in typer's usage errors, which quote the command line as it was given."""
     try:
         yield
     except Exception as error:
@@ -50,14 +50,14 @@ def _harmless_usage() -> Iterator[None]:
 
 
 class _Verbs(typer.core.TyperGroup):
-    """The verbs; typer on its own ends at Ctrl-C without a word, and some of its versions with exit code 1."""
+    """The verbs; typer alone ends silently at Ctrl-C, and some of its versions with exit code 1."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the verbs in the order of registration; typer would put those with verbs of their own first."""
+        """Return the verbs in the order of registration; typer would list groups of verbs first."""
         return sorted(super().list_commands(ctx), key=lambda n: isinstance(self.commands[n], typer.core.TyperGroup))
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        """Read the words of the command."""
+        """Parse the command line."""
         try:
             with _harmless_usage():
                 return super().make_context(*args, **options)
@@ -65,7 +65,7 @@ class _Verbs(typer.core.TyperGroup):
             raise Interrupted(error) from error
 
     def invoke(self, ctx: Any) -> Any:
-        """Do what the words say."""
+        """Run the verb."""
         try:
             with _harmless_usage():
                 return super().invoke(ctx)
@@ -82,7 +82,7 @@ app = typer.Typer(
         "Exit codes: 0 done, 1 failure, 2 unusable input, 3 budget missed, 4 machine too busy to judge a budget, "
         "130 interrupted, 143 terminated.\n\n"
         "Environment: EFFNET_MAX_PIXELS, the largest image that is read, 100000000 (pixels) by default; EFFNET_CACHE, "
-        "the folder for downloads and features; EFFNET_SHARD_CACHE_GB, what downloaded shards may take, 50 by default."
+        "the folder for downloads and features; EFFNET_SHARD_CACHE_GB, the limit of downloaded shards, 50 by default."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -135,7 +135,7 @@ def root(
 def main() -> None:
     """Run the command line and exit with its code."""
     open_streams()
-    # Pillow remarks on damaged metadata and on sizes, two lines each; what it cannot read is an error of effnet's own.
+    # Pillow warns of damaged metadata and of sizes in two lines each; effnet itself reports unreadable images.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with obeyed_signals():
         if note := give_home():

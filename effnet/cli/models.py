@@ -1,4 +1,4 @@
-"""predict, evaluate: verbs over a bundle."""
+"""predict and evaluate: run a bundle on images."""
 
 import csv
 import glob
@@ -36,7 +36,7 @@ class Rows(StrEnum):
 
 
 class Part(StrEnum):
-    """Which images of a data set are meant."""
+    """Part of a data set."""
 
     train = "train"
     val = "val"
@@ -44,12 +44,12 @@ class Part(StrEnum):
     all = "all"
 
 
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `effnet fit` or `effnet pull` wrote.")]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder written by `effnet fit` or `effnet pull`.")]
 Use = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help="Which export predicts, such as onnx-int8; the bundle's own by default."),
+    typer.Option(metavar="FORMAT", help="Export to run, such as onnx-int8; by default the bundle's own."),
 ]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0 is one a core.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of the runtime; 0: one per core.")]
 
 
 def predict(
@@ -57,24 +57,24 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, globs; - reads a list of paths.")
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
     output: Annotated[Rows, typer.Option("--format", help="How to print the result.")] = Rows.table,
     threshold: Annotated[
         float | None,
         typer.Option(
-            metavar="P", help="Below this probability an image is unknown; the bundle's own by default, 0 never."
+            metavar="P", help='Answer "unknown" below this probability; default: the bundle\'s threshold; 0: never.'
         ),
     ] = None,
     use: Use = None,
     threads: Threads = 1,
 ) -> None:
-    """Name the classes of images. Exit code 2 if any image could not be read."""
+    """Classify images. Exit code 2 if any image could not be read."""
     from effnet.runtime.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
     least = model.chosen_threshold(threshold)
-    _ = model.engine  # a model that does not match its config is told before an image is prepared for it
+    _ = model.engine  # fail for a model that does not match its config before any image is prepared
     bad: list[str] = []
 
     def results() -> Iterator[tuple[str, Any]]:
@@ -89,9 +89,9 @@ def predict(
 def chunks(
     paths: Iterable["str | Skipped"], prepare: Callable[[str], "np.ndarray"], *, bad: list[str]
 ) -> Iterator[tuple[list[str], "np.ndarray"]]:
-    """Yield the paths of a few images that can be read, and their pixels, uint8 [images, R, R, C].
+    """Yield batches of readable images: their paths, and their pixels, uint8 [images, R, R, C].
 
-    What cannot be read is named on stderr, and its path added to `bad`.
+    Unreadable images are reported on stderr, and their paths are added to `bad`.
     """
     import numpy as np
 
@@ -121,10 +121,10 @@ def end_with(bad: list[str]) -> None:
 
 
 def expand(words: list[str]) -> Iterator["str | Skipped"]:
-    """Yield the image files that files, folders, globs and - (a list on stdin) stand for.
+    """Yield the image files behind files, folders, globs and - (a list on stdin).
 
-    A folder gives the images that a data set would find in it, and what looks like an image and is not read, with the
-    reason. Raises InputError for a word that stands for nothing.
+    A folder gives the images that a data set would find in it, and the files that look like images but are not read,
+    with the reason. Raises InputError for an argument that matches nothing.
     """
     from effnet.data.folder import list_images
 
@@ -132,7 +132,7 @@ def expand(words: list[str]) -> Iterator["str | Skipped"]:
         if word == "-":
             yield from (line for line in (line.rstrip("\r\n") for line in sys.stdin) if line)
             continue
-        # A file's own name may hold brackets, so it is looked up before it is read as a pattern.
+        # A file's name may contain brackets, so it is looked up before it is used as a pattern.
         if os.path.isfile(word):
             yield word
         elif os.path.isdir(word):
@@ -151,7 +151,7 @@ def expand(words: list[str]) -> Iterator["str | Skipped"]:
 
 def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None:
     if output is Rows.csv:
-        # In quotes, as a spreadsheet may part cells at another character than the comma; numbers stand without.
+        # Text is quoted, because spreadsheets may split cells at another character than the comma; numbers are not.
         writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(("path", "rank", "label", "probability", "known"))
         for path, found in results:
@@ -194,18 +194,19 @@ def evaluate(
     ],
     split: Annotated[
         Part | None,
-        typer.Option(help="Which images; test by default for the data that the bundle was fitted on, all of others."),
+        typer.Option(help="Part to score; default: test for the data that the bundle was trained on, else all."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Split DATA as a fit with this seed does.")] = None,
     group_by: GroupBy = "",
     unknown_from: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images of none of the classes, to see how many are rejected.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Images of none of the classes, to measure how many are rejected."),
     ] = None,
     use: Use = None,
     threads: Threads = 1,
     output: Format = Output.table,
 ) -> None:
-    """Score one of a bundle's exports on labelled images, in the runtime that runs it."""
+    """Measure the accuracy of one of a bundle's exports on labelled images, in its runtime."""
     from effnet.runtime.predictor import load
     from effnet.training.evaluate import evaluate as evaluate_split
     from effnet.training.unknown import unknown_images
@@ -214,7 +215,7 @@ def evaluate(
     model = load(bundle, threads=threads, format=use)
     model.say = fail
     if unknown_from is not None:
-        unknown_images(unknown_from)  # what is wrong with it is better said before scoring than after
+        unknown_images(unknown_from)  # report its problems before scoring, not after
     part = None if split is None else split.value
     images = choose_images(data, folder=bundle, config=model.config, part=part, seed=seed, group_by=group_by)
     with counter("scoring") as progress:
@@ -236,7 +237,7 @@ def evaluate(
 
 
 def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what accuracy hides, from a score as JSON: the balanced one where it reads otherwise, the rarest found."""
+    """Yield lines from a score as JSON: balanced accuracy if it differs from accuracy, and the lowest recall."""
     if percent(test["balanced_accuracy"]) != percent(test["accuracy"]):
         low, high = map(percent, test["balanced_bootstrap"])
         yield (
@@ -249,7 +250,7 @@ def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _score_lines(found: Any) -> Iterator[str]:
-    """Yield what a score says beside its classes."""
+    """Yield the lines of a score other than its table of classes."""
     from effnet.training.evaluate import warnings_of
 
     accuracy, low, high = percent(found.accuracy), *map(percent, found.confidence)

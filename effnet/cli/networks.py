@@ -21,12 +21,12 @@ class Output(StrEnum):
 
 
 Format = Annotated[Output, typer.Option("--format", help="How to print the result.")]
-Resolution = Annotated[int | None, typer.Option(help="Side of the input, in pixels.")]
+Resolution = Annotated[int | None, typer.Option(help="Input resolution, in pixels.")]
 Subject = Annotated[str, typer.Argument(metavar="NAME|BUNDLE|SPEC.json", help="A network's name, a bundle, or a spec.")]
 
 
 def read_spec(subject: str) -> ArchSpec:
-    """Return the network that a name, a bundle folder or a JSON file stands for."""
+    """Return the network of a name, a bundle folder or a JSON file."""
     from effnet.arch.catalog import get_spec
     from effnet.arch.codec import spec_from_dict
     from effnet.errors import SpecError
@@ -102,11 +102,11 @@ def show(
 def cost(
     subject: Subject,
     resolution: Resolution = None,
-    training: Annotated[bool, typer.Option("--training", help="Print what training takes of memory as well.")] = False,
-    batch: Annotated[int, typer.Option(help="Images at once in training.")] = 32,
+    training: Annotated[bool, typer.Option("--training", help="Print the memory of training as well.")] = False,
+    batch: Annotated[int, typer.Option(help="Batch size in training.")] = 32,
     output: Format = Output.table,
 ) -> None:
-    """Print what a network costs: parameters, MACs, activations, memory, bytes by precision."""
+    """Print a network's cost: parameters, MACs, activations, memory, bytes by precision."""
     from effnet.arch.cost import cost as cost_of
 
     spec = read_spec(subject)
@@ -115,7 +115,7 @@ def cost(
 
 
 def _training_bytes(spec: ArchSpec, batch: int, resolution: int | None) -> dict[str, int]:
-    """Return what training on a CPU takes with AdamW in 32 bits: through the fused kernels, without, recomputing."""
+    """Return the memory of fp32 training with AdamW on a CPU: with fused kernels, without, with recomputation."""
     from effnet.training.memory import training_memory
     from effnet.training.recipe import Recipe, Train
 
@@ -158,15 +158,19 @@ def scale(
     alpha: Annotated[float, typer.Option(help="Depth grows by alpha^phi.")] = 1.2,
     beta: Annotated[float, typer.Option(help="Width grows by beta^phi.")] = 1.1,
     gamma: Annotated[float, typer.Option(help="Resolution grows by gamma^phi.")] = 1.15,
-    max_macs: Annotated[str | None, typer.Option(help="Solve for the largest phi within, such as 300M.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="Solve for the largest phi within, such as 5M.")] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="Solve for the largest phi within this limit, such as 300M.")
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="Solve for the largest phi within this limit, such as 5M.")
+    ] = None,
     width: Annotated[float | None, typer.Option(help="Factor on channels, instead of phi's.")] = None,
     depth: Annotated[float | None, typer.Option(help="Factor on repeats, instead of phi's.")] = None,
     resolution: Resolution = None,
     out: Annotated[Path | None, typer.Option(help="Write the network as JSON to this file.")] = None,
     output: Format = Output.table,
 ) -> None:
-    """Scale a network by compound scaling, by factors of its own, or to a budget."""
+    """Scale a network by compound scaling, by given factors, or to a budget."""
     from effnet.arch.codec import spec_to_dict
     from effnet.arch.cost import cost as cost_of
     from effnet.arch.scale import scale as scale_spec

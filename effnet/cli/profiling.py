@@ -1,4 +1,4 @@
-"""profile: measures the device that it runs on, without torch."""
+"""profile: measure this device, without torch."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -24,14 +24,16 @@ class ProfiledRuntime(StrEnum):
 def profile(
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="The profile to write.")] = Path("device.json"),
     runtime: Annotated[ProfiledRuntime, typer.Option(help="The runtime to measure.")] = ProfiledRuntime.onnxruntime,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: one a core.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: one per core.")] = 1,
     precision: Annotated[
-        str, typer.Option(help="fp32, int8 or both with a comma; by default all that the runtime allows.")
+        str, typer.Option(help="fp32, int8 or both, comma-separated; default: all that the runtime supports.")
     ] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted profile ended.")] = False,
-    show: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Print a profile; measure nothing.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted profile.")] = False,
+    show: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Print an existing profile; measure nothing.")
+    ] = None,
 ) -> None:
-    """Measure this device, so that fit can plan for it elsewhere."""
+    """Measure this device, so that fit can plan for it on another machine."""
     from effnet.profiling.profile import read_profile
 
     if show is not None:
@@ -65,7 +67,7 @@ def _print_profile(found: "DeviceProfile") -> None:
         print_text(f"clock: {clock.start_mhz:.0f} MHz at the start, {clock.end_mhz:.0f} MHz at the end")
     if clock.reference_ms:
         print_text(
-            f"reference network: {min(clock.reference_ms):.3g} ms at its calmest, {max(clock.reference_ms):.3g} ms at "
+            f"reference network: {min(clock.reference_ms):.3g} ms at its fastest, {max(clock.reference_ms):.3g} ms at "
             f"its slowest, {clock.drift:+.1%} from start to end"
         )
     rows = []

@@ -1,4 +1,4 @@
-"""prune: from a bundle to a smaller and faster one."""
+"""prune: make a bundle smaller and faster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,25 +15,29 @@ if TYPE_CHECKING:
     from effnet.compressing.prune_job import PruneResult
 
 Out = Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")]
-Macs = Annotated[float | None, typer.Option(help="Share of the MACs that stays; 0.5 by default.")]
-Params = Annotated[float | None, typer.Option(help="Share of the parameters that stays, instead of --macs.")]
+Macs = Annotated[float | None, typer.Option(help="Fraction of the MACs to keep; 0.5 by default.")]
+Params = Annotated[float | None, typer.Option(help="Fraction of the parameters to keep, instead of --macs.")]
 Activation = Annotated[
-    str, typer.Option(metavar="relu6|...", help="Another activation, relu6 or hard_swish; alone, nothing is pruned.")
+    str,
+    typer.Option(metavar="relu6|...", help="Replacement activation, relu6 or hard_swish; alone, it prunes nothing."),
 ]
 Method = Annotated[
-    str, typer.Option(metavar="taylor|l1|l2|bn", help="How importance is told: from data, or from weights.")
+    str,
+    typer.Option(metavar="taylor|l1|l2|bn", help="Importance criterion: taylor uses data; l1, l2 and bn use weights."),
 ]
-Scope = Annotated[str, typer.Option(metavar="global|stage", help="One threshold for all, or as much from each stage.")]
-Steps = Annotated[int, typer.Option(help="In how many steps, with training behind each.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images, in all; 20 by default.")]
+Scope = Annotated[
+    str, typer.Option(metavar="global|stage", help="One threshold for all stages, or the same share of each.")
+]
+Steps = Annotated[int, typer.Option(help="Number of pruning steps; training follows each.")]
+Epochs = Annotated[int | None, typer.Option(help="Training epochs in total; 20 by default.")]
 Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")]
-Teacher = Annotated[str, typer.Option(metavar="BUNDLE", help="Whose answers to learn from; the original's by default.")]
-DropBlocks = Annotated[bool, typer.Option("--drop-blocks", help="Whole blocks may go, too.")]
+Teacher = Annotated[str, typer.Option(metavar="BUNDLE", help="Teacher of the distillation; by default the original.")]
+DropBlocks = Annotated[bool, typer.Option("--drop-blocks", help="Allow whole blocks to be removed.")]
 RoundTo = Annotated[
-    int | None, typer.Option(help="Channels of a cut width are a multiple of it; what this CPU computes at once.")
+    int | None, typer.Option(help="Pruned widths are a multiple of this; default: the vector width of this CPU.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of training.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out that was interrupted.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")]
 
 
 def prune(
@@ -55,7 +59,7 @@ def prune(
     seed: Seed = 0,
     resume: Resume = False,
 ) -> None:
-    """Make a bundle smaller and faster: prune what matters least, and train the rest to answer as before."""
+    """Make a bundle smaller and faster: prune the least important channels, fine-tune with knowledge distillation."""
     from effnet.compressing.prune_job import Options, prune_bundle
 
     if macs is not None and params is not None:
@@ -95,8 +99,8 @@ def _print_result(result: "PruneResult") -> None:
     ]
     print_table(("network", "params", "MACs", "blocks", "p50 ms", "test accuracy"), rows, left=("network",))
     print_text(
-        f"The new file takes {report['latency_ratio']:.2f} of the original's time in ONNX Runtime, timed in turn; "
-        f"{report['points_lost']:+.2f} points of accuracy lost on {report['after']['test_images']} images."
+        f"Latency is {report['latency_ratio']:.2f} of the original's in ONNX Runtime, with interleaved timing; "
+        f"accuracy drop {report['points_lost']:+.2f} percentage points on {report['after']['test_images']} images."
     )
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")

@@ -1,4 +1,4 @@
-"""quantize: a bundle in fewer bits, as far as its accuracy holds."""
+"""quantize: quantize a bundle within an accuracy limit."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from effnet.system.text import both
 
 
 class RunBy(StrEnum):
-    """The runtimes that an artifact can be proven in here."""
+    """The runtimes that can verify an artifact here."""
 
     onnxruntime = "onnxruntime"
     openvino = "openvino"
@@ -23,30 +23,31 @@ class RunBy(StrEnum):
 def quantize(
     bundle: Bundle,
     data: Annotated[str, typer.Argument(metavar="DATA", help="The data that the bundle was trained on, as for fit.")],
-    runtime: Annotated[RunBy, typer.Option(help="What will run it, and runs it here to prove it.")] = RunBy.onnxruntime,
+    runtime: Annotated[RunBy, typer.Option(help="Inference runtime to target and to verify in.")] = RunBy.onnxruntime,
     max_drop: Annotated[
-        float, typer.Option(min=0, max=99, help="Points of validation accuracy that a step may lose.")
+        float, typer.Option(min=0, max=99, help="Maximum drop of validation accuracy of a step, in percentage points.")
     ] = 0.5,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="Median time of one image; as fast as can be otherwise.")
+        float | None, typer.Option(help="Maximum median latency of one image, in ms; default: as low as possible.")
     ] = None,
-    max_size_mb: Annotated[float | None, typer.Option(help="Size of the artifact, in 10^6 bytes.")] = None,
+    max_size_mb: Annotated[float | None, typer.Option(help="Maximum size of the artifact, in 10^6 bytes.")] = None,
     max_memory_mb: Annotated[
         float | None,
         typer.Option(
-            help="Peak memory of the model beyond the idle runtime, in 10^6 bytes; decoding an image comes on top."
+            help="Maximum peak memory of the model beyond the idle runtime, in 10^6 bytes; image decoding comes on top."
         ),
     ] = None,
     threads: Threads = 1,
     no_train: Annotated[
-        bool, typer.Option("--no-train", help="No step that trains: no other activation, no rounding in training.")
+        bool, typer.Option("--no-train", help="Post-training quantization only; no activation replacement, no QAT.")
     ] = False,
-    minutes: Annotated[float | None, typer.Option(help="Past this time no new step begins.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit in minutes; no new step starts after it.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where a copy of the bundle goes; else it is changed itself.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for a quantized copy; by default the bundle itself is changed."),
     ] = None,
 ) -> None:
-    """Round a bundle to 8 bits step by step, and keep what is faster and as right in its runtime."""
+    """Quantize a bundle to int8 step by step; keep the fastest step that is accurate enough in its runtime."""
     from effnet.compressing.job import PLOT
     from effnet.compressing.job import quantize as quantize_bundle
     from effnet.compressing.sensitivity import sensitivity_sentence
@@ -70,14 +71,14 @@ def quantize(
     if found.tested:
         tested = found.tested
         now, before = (both(tested[name], tested.get(f"{name}_balanced")) for name in ("winner", "fp32"))
-        print_text(f"test accuracy {now}; in 32 bits {before}")
+        print_text(f"test accuracy {now}; fp32 {before}")
     shown = f": {Path(out or bundle) / PLOT} shows them" if found.sensitivity else ""
     print_text(sensitivity_sentence(found.to_dict()) + shown)
     print_text(f"{out or bundle} now predicts with {found.format}")
 
 
 def print_steps(steps: Any) -> None:
-    """Print the table of a ladder's steps."""
+    """Print the table of the quantization steps."""
     rows = [
         (
             step.name,

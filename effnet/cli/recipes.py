@@ -1,4 +1,4 @@
-"""recipes: how a network is trained, as data, without torch."""
+"""recipes: training configurations as data, without torch."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -10,9 +10,9 @@ from effnet.cli.console import print_json, print_text
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME|FILE", help="One to print with every field; a .py file is run.")
+        str | None, typer.Argument(metavar="NAME|FILE", help="Recipe to print with all fields; a .py file is run.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The network that it is for.")] = "b0",
+    model: Annotated[str, typer.Option(help="Network that the recipe is for.")] = "b0",
 ) -> None:
     """List the recipes, or print one as JSON, which `effnet train --recipe FILE.json` reads."""
     from effnet.cli.networks import read_spec
@@ -27,7 +27,7 @@ def recipes(
 
 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Return FIELD=VALUE words as values by field, read as JSON where they are JSON, else as text."""
+    """Parse FIELD=VALUE words; a value is read as JSON if it is JSON, else as text."""
     from effnet.errors import InputError
     from effnet.system.files import parse_json
     from effnet.system.text import brief

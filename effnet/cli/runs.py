@@ -1,4 +1,4 @@
-"""runs and compare: what came of training, without torch."""
+"""runs and compare: results of training, without torch."""
 
 import time
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _ABSENT = "-"
 def runs(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Where to look for what fit and train wrote, with all folders below."),
+        typer.Argument(metavar="FOLDER", help="Folder to search for runs of fit and train, with its subfolders."),
     ] = Path(),
     output: Format = Output.table,
 ) -> None:
-    """List runs with their results, the latest first."""
+    """List runs with their results, the newest first."""
     from effnet.fitting.runs import find_runs
 
     found = find_runs(folder, now=time.time())
@@ -45,16 +45,16 @@ def runs(
 
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Folders that fit or train wrote to, or attempts in them.")
+        list[Path], typer.Argument(metavar="RUN", help="Output folders of fit or train, or attempts in them.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")] = Path("compare.html"),
 ) -> None:
-    """Compare runs as a page: results, recipes, curves."""
+    """Write a page that compares runs: results, recipes, curves."""
     from effnet.fitting.compare import difference, short_names, write_comparison
     from effnet.fitting.runs import read_run
 
     now = time.time()
-    given = {folder.absolute(): folder for folder in folders}  # each once, as a pattern may repeat some
+    given = {folder.absolute(): folder for folder in folders}  # each once: a glob may repeat some
     found = [read_run(folder, now=now) for folder in given.values()]
     write_comparison(found, out)
     names = short_names([run.folder for run in found])

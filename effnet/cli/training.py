@@ -32,20 +32,20 @@ from effnet.cli.fit_options import (
 from effnet.cli.launched import is_first
 from effnet.system.text import percent
 
-Threads = Annotated[int, typer.Option(help="Threads that the device will run the model with.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+Threads = Annotated[int, typer.Option(help="Threads of the runtime on the device.")]
+Epochs = Annotated[int | None, typer.Option(help="Training epochs.")]
 Minutes = Annotated[
     float | None,
-    typer.Option(help="Minutes from start to bundle, instead of --epochs; without either, 10 of training."),
+    typer.Option(help="Minutes from start to bundle, instead of --epochs; default: 10 minutes of training."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the finished bundle; effnet-NAME by default.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of split, weights and views; the recipe's, or 0.")]
-Channels = Annotated[int | None, typer.Option(help="Input channels; found out where not given.")]
-Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of split, weights and augmentation; default: the recipe's, or 0.")]
+Channels = Annotated[int | None, typer.Option(help="Input channels; by default detected from the data.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail if a file cannot be used.")]
 NoReportImages = Annotated[
     bool, typer.Option("--no-report-images", help="Leave misclassified test images out of report.html.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the fit in --out that was interrupted.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted fit in --out.")]
 
 
 def fit(
@@ -82,7 +82,7 @@ def fit(
     group_by: GroupBy = "",
     resume: Resume = False,
 ) -> None:
-    """Train the best EfficientNet that keeps the budget, and prove it.
+    """Train the most accurate EfficientNet that meets the budget, and verify it in its runtime.
 
     Exit code 3 if the budget is missed, 4 if the machine is too busy to judge it.
     """
@@ -134,19 +134,19 @@ def train(
     data: Data,
     model: Annotated[str, typer.Option(help="A network's name, a bundle, or a spec as JSON.")] = "b0",
     resolution: Annotated[
-        int | None, typer.Option(help="Side of the input, in pixels; the network's own by default.")
+        int | None, typer.Option(help="Input resolution, in pixels; by default the network's own.")
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="A name of `effnet recipes`, a JSON file, or a .py file, which is run: its recipe(spec) is taken.",
+            help="A name from `effnet recipes`, a JSON file, or a .py file that defines recipe(spec); it is run.",
         ),
     ] = None,
     settings: Settings = None,
     batch: Annotated[
         str | None,
-        typer.Option(metavar="N|auto", help="Images of a step; auto finds how many of them memory holds at once."),
+        typer.Option(metavar="N|auto", help="Batch size; auto keeps it and finds the largest micro-batch in memory."),
     ] = None,
     epochs: Epochs = None,
     minutes: Minutes = None,
@@ -194,7 +194,7 @@ def train(
 
 
 def _read_batch(text: str | None) -> int | Literal["auto"] | None:
-    """Return what --batch asks for; raises InputError where it is neither a whole number nor auto."""
+    """Parse --batch; raise InputError if it is neither a whole number nor auto."""
     from effnet.errors import InputError
     from effnet.system.text import brief
 
@@ -202,7 +202,7 @@ def _read_batch(text: str | None) -> int | Literal["auto"] | None:
         return None
     if text == "auto":
         return "auto"
-    # More digits than any batch has are no number to work with.
+    # No batch size has this many digits.
     if not text.isdecimal() or len(text) > 20:
         raise InputError(f"--batch must be a whole number of images, or auto; got {brief(text)}")
     return int(text)
@@ -237,7 +237,7 @@ def _print_result(result) -> None:
 
 
 def _print_unknown(report) -> None:
-    """Print what became of the wish for a threshold, and of images of none of the classes, where there were any."""
+    """Print the threshold, if one was requested, and how many images of none of the classes were rejected."""
     calibration, test = report["calibration"], report["test"]
     if calibration["coverage"] is None and calibration["max_error"] is None:
         return

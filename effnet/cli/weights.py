@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effnet.weights.download import Progress
 
 app = typer.Typer(
-    help="Look through published, ImageNet-trained weights.",
+    help="Browse published ImageNet weights.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -37,8 +37,8 @@ class Family(StrEnum):
 @app.command("list")
 def list_weights(
     family: Annotated[Family | None, typer.Option(help="Only this family of networks.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Only what is downloaded already.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="What effnet cannot use, as well.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Only weights that are already downloaded.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also weights that effnet cannot use.")] = False,
     output: Format = Output.table,
 ) -> None:
     """List published weights with their size, accuracy and licence."""
@@ -59,7 +59,7 @@ def list_weights(
         left=("id", "network", "licence", "state"),
     )
     rest = "" if offline else _rest([e for e in known if e not in shown])
-    print_text(f"{len(shown)} published weights{rest}; `effnet weights info ID` says all about one")
+    print_text(f"{len(shown)} published weights{rest}; `effnet weights info ID` shows the details of one")
 
 
 def _row(entry: "PublishedWeights", place: Path | None) -> tuple[Any, ...]:
@@ -70,7 +70,7 @@ def _row(entry: "PublishedWeights", place: Path | None) -> tuple[Any, ...]:
 
 
 def _rest(hidden: "list[PublishedWeights]") -> str:
-    """Return how many entries are not shown, and why."""
+    """Return the number of hidden entries, with the reason."""
     if not hidden:
         return ""
     untrained = sum(e.untrained for e in hidden)
@@ -80,12 +80,12 @@ def _rest(hidden: "list[PublishedWeights]") -> str:
 
 @app.command()
 def convert(
-    weights: Annotated[str, typer.Argument(metavar="ID|FILE|BUNDLE", help="What `effnet fit --weights` takes.")],
+    weights: Annotated[str, typer.Argument(metavar="ID|FILE|BUNDLE", help="As for `effnet fit --weights`.")],
     to: Annotated[
         str, typer.Option(metavar="SCHEME", help="timm, torchvision, lukemelas, keras, tensorflow or effnet.")
     ],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
-    model: Annotated[str, typer.Option(help="The network of a FILE that does not tell it.")] = "",
+    model: Annotated[str, typer.Option(help="Architecture of FILE, if it cannot be inferred.")] = "",
 ) -> None:
     """Write weights under the names and in the layout of another project."""
     from effnet.weights.convert import convert as convert_weights
@@ -97,10 +97,10 @@ def convert(
 @app.command()
 def info(
     name: Annotated[str, typer.Argument(metavar="ID|FILE|BUNDLE", help="An id of `effnet weights list`, or a path.")],
-    model: Annotated[str, typer.Option(help="The network of a FILE that does not tell it.")] = "",
+    model: Annotated[str, typer.Option(help="Architecture of FILE, if it cannot be inferred.")] = "",
     output: Format = Output.table,
 ) -> None:
-    """Say all that is known of one set of weights, published or your own."""
+    """Show the details of one set of weights, published or your own."""
     from effnet.weights.catalog import entries, find
     from effnet.weights.download import cached
 
@@ -178,7 +178,7 @@ def _hashed_file(entry: "PublishedWeights") -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a fact as a person reads it."""
+    """Format a fact for a reader."""
     match value:
         case bool():
             return "yes" if value else "no"
@@ -198,11 +198,13 @@ def pull(
     name: Id,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; effnet-NAME by default.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The published file, where it is here already.")
+        Path | None, typer.Option(metavar="FILE", help="The published file, if you already have it.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network: what is not here is an error.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not use the network; fail if the file is not cached.")
+    ] = False,
 ) -> None:
-    """Make published weights a bundle that predicts at once."""
+    """Make a bundle of published weights, ready to predict."""
     from effnet.exporting.pull import pull as pull_bundle
     from effnet.runtime.config import ONNX, read_config
 
@@ -217,12 +219,12 @@ def pull(
             "accuracy."
         )
     if (folder / ONNX).is_file():
-        print_text(f"Name the classes of images: effnet predict {folder} IMAGES")
+        print_text(f"Classify images: effnet predict {folder} IMAGES")
 
 
 @contextmanager
 def _download_bar() -> "Iterator[Progress | None]":
-    """Give what shows the bytes of a download, on a terminal only."""
+    """Yield a callback that shows the progress of a download, on a terminal only."""
     console = make_console(stderr=True)
     if not console.is_terminal:
         yield None

@@ -1,4 +1,4 @@
-"""Weights made to fit: another number of input channels, another classifier; and whether norms are folded away."""
+"""Weights adapted to other input channels or another classifier; a check for folded BatchNorms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,10 +15,10 @@ _RGB = 3
 
 
 def adapt_stem(kernel: np.ndarray, *, channels: int) -> np.ndarray:
-    """Return the first kernel [out, 3, k, k] for `channels` inputs, [out, channels, k, k].
+    """Return the first kernel [out, 3, k, k] adapted to `channels` inputs, [out, channels, k, k].
 
     New input i gets sum_c S[i, c] kernel[:, c], where every column of S sums to one. So N equal channels, normalised
-    alike, give what that channel in red, green and blue gave:
+    alike, give the output that this channel gave as red, green and blue:
 
     - 1: the sum of the three filters.
     - 2: the filters of red and green, and half of blue's each.
@@ -36,8 +36,8 @@ def adapt_stem(kernel: np.ndarray, *, channels: int) -> np.ndarray:
 def adapt_statistics(values: Sequence[float], *, channels: int) -> tuple[float, ...]:
     """Return a mean or deviation per channel, given for red, green and blue, for `channels` inputs.
 
-    Each input gets the average over the filters that `adapt_stem` gave it. Where the three values differ and there
-    are fewer than three channels, the adapted stem is off by nearly a constant, which the norm behind it learns.
+    Each input gets the average over the filters that `adapt_stem` gave it. If the three values differ and there
+    are fewer than three channels, the adapted stem is off by nearly a constant, which the BatchNorm behind it learns.
     """
     if len(values) != _RGB:
         raise WeightsError(f"statistics must be given for {_RGB} channels; got {len(values)}")
@@ -74,7 +74,7 @@ def replace_head(state: Mapping[str, np.ndarray], spec: ArchSpec, *, num_classes
 def drop_background(state: Mapping[str, np.ndarray]) -> Arrays:
     """Return the state without the classifier's first class, TensorFlow's "background": 1001 classes become 1000.
 
-    Raises WeightsError where there is no classifier, or none with at least two classes.
+    Raises WeightsError if there is no classifier, or none with at least two classes.
     """
     rows = [len(state[name]) for name in _CLASSIFIER if name in state]
     if len(rows) != len(_CLASSIFIER) or min(rows) < 2:
@@ -83,10 +83,10 @@ def drop_background(state: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def has_folded_norms(state: Mapping[str, np.ndarray], spec: ArchSpec) -> bool:
-    """Say whether all norms were folded into their convolutions, so that they only add a bias.
+    """Return whether all BatchNorms were folded into their convolutions, so that they only add a bias.
 
-    Such norms have mean 0, variance 1 - epsilon and gain 1. On batch statistics the network would compute something
-    else: they must stay frozen in training.
+    Such BatchNorms have mean 0, variance 1 - epsilon and gain 1. With batch statistics the network would compute
+    something else: they must stay frozen in training.
     """
     norms = [name for name, layer in named_layers(spec) if layer.op == "norm"]
     expected = {"running_mean": 0.0, "running_var": 1.0 - spec.norm_epsilon, "weight": 1.0}

@@ -1,4 +1,4 @@
-"""Archives that TensorFlow checkpoints are published in."""
+"""Archives of published TensorFlow checkpoints."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from effnet.errors import WeightsError
 from effnet.system.files import open_regular
 from effnet.weights.declared import MAX_GROWTH
 
-# The graph, the TFLite files and the logs that lie beside a checkpoint are not needed.
+# The graph, the TFLite files and the logs beside a checkpoint are not needed.
 _WANTED = re.compile(r"checkpoint|[^.].*\.(index|data-\d{5}-of-\d{5})")
 _GZIP = b"\x1f\x8b"
 _MAX_MEMBERS = 10_000
@@ -24,12 +24,12 @@ _MAX_READ = 2**20
 
 
 def is_archive(name: str) -> bool:
-    """Return whether a file of this name is an archive of a checkpoint."""
+    """Return whether a file name is that of a checkpoint archive."""
     return name.endswith((".tar.gz", ".tgz", ".tar"))
 
 
 def is_archive_file(path: Path) -> bool:
-    """Return whether a file is an archive by its content: timm calls what torch.save writes .pth.tar."""
+    """Return whether a file's content is an archive: timm names files of torch.save .pth.tar."""
     if not path.is_file():
         return False
     with open_regular(path) as file:
@@ -38,10 +38,10 @@ def is_archive_file(path: Path) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack the files of a checkpoint into the new `folder`, whole or not at all, and returns it.
+    """Unpack the files of a checkpoint into the new `folder`, whole or not at all, and return it.
 
-    All go straight into `folder`, whatever folders they have in the archive; links and sparse files are passed over.
-    Raises WeightsError where the archive is damaged, unpacks to many times its size or has no checkpoint.
+    All go straight into `folder`, whatever their folders in the archive; links and sparse files are skipped.
+    Raises WeightsError if the archive is damaged, unpacks to many times its size or has no checkpoint.
     """
     beside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
@@ -63,7 +63,9 @@ def _extract(archive: Path, folder: Path) -> None:
                 if member.isfile() and not member.issparse() and _WANTED.fullmatch(name := Path(member.name).name):
                     _copy(tar, member, folder / name)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise WeightsError(f"{archive.name} is no whole archive: {str(error)[:120]}; get the file again") from error
+        raise WeightsError(
+            f"{archive.name} is not a complete archive: {str(error)[:120]}; get the file again"
+        ) from error
     if not any(path.suffix == ".index" for path in folder.iterdir()):
         raise WeightsError(f"{archive.name} must hold a TensorFlow checkpoint; it has no file that ends with .index")
 
@@ -79,7 +81,7 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
 
 @contextmanager
 def _content(archive: Path) -> Iterator[BinaryIO]:
-    """Yield the tar file itself, decompressed where it has to be, as a stream that gives no more than it should."""
+    """Yield the tar file, decompressed if needed, as a stream of limited size."""
     with open_regular(archive) as file:
         most = MAX_GROWTH * file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -93,7 +95,7 @@ def _content(archive: Path) -> Iterator[BinaryIO]:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of at most `most` bytes, a bounded number at a time: tarfile reads names of any length whole."""
+    """A stream of at most `most` bytes that also limits each read: tarfile reads names of any length at once."""
 
     def __init__(self, file: BinaryIO, most: int) -> None:
         self._file, self._most = file, most

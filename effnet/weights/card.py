@@ -1,4 +1,4 @@
-"""Model cards of weights that were trained elsewhere: what and whose they are, how well they do, what they expect."""
+"""Model cards of weights trained elsewhere: source, licence, accuracy, preprocessing."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from effnet.runtime.config import ModelConfig
 from effnet.system.text import markdown
 from effnet.weights.catalog import PublishedWeights
 
-# Licences by the names that the hub's metadata know.
+# Licences by their names in the hub's metadata.
 _HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "mit")
-UNKNOWN_LICENCE = "not known: ask whoever trained it"
-"""What is said of the licence of weights that are not published ones."""
+UNKNOWN_LICENCE = "unknown: ask the author of the weights"
+"""Text for the licence of weights that are not published ones."""
 
 
 def published_card(
@@ -20,7 +20,7 @@ def published_card(
 ) -> str:
     """Return README.md, as Markdown with the hub's metadata, of the bundle `folder` made from `entry`.
 
-    `spec` and `preprocess` are the bundle's own; `checked` says that a hash showed the file to be the published one.
+    `spec` and `preprocess` are the bundle's own; `checked`: a hash proved that the file is the published one.
     """
     parts = (
         _metadata(spec, entry),
@@ -35,17 +35,17 @@ def published_card(
 
 
 def imported_card(config: ModelConfig, *, folder: str, notes: Sequence[str] = ()) -> str:
-    """Return README.md of the bundle `folder` made from a file that is not published; `notes` say how it was read."""
+    """Return README.md of the bundle `folder` made from an unpublished file; `notes` describe how it was read."""
     spec, total = config.arch, cost(config.arch)
     source = config.origin.source if config.origin else "imported"
     told = "".join(f"\n- {markdown(note)}" for note in notes)
     parts = (
         _metadata(spec, None),
         f"# {markdown(source)}\n\n"
-        f"Weights of {spec.name}, {markdown(source)}. They are not known to be published ones.\n{told}\n\n"
+        f"Weights of {spec.name}, {markdown(source)}. Whether they are published weights is unknown.\n{told}\n\n"
         f"{_outputs(spec)}; {total.params:,} parameters; {total.macs / 1e9:.3f} billion multiply-accumulates at "
         f"{spec.resolution} x {spec.resolution} pixels.",
-        f"## Accuracy\n\nNot known: effnet has not measured it. `effnet evaluate {folder} DATA` does.",
+        f"## Accuracy\n\nUnknown: effnet has not measured it; run `effnet evaluate {folder} DATA`.",
         _preprocessing(config.preprocess, spec),
         _use(spec, folder),
         f"## Licence\n\n{UNKNOWN_LICENCE[0].upper()}{UNKNOWN_LICENCE[1:]}.",
@@ -84,13 +84,13 @@ def _outputs(spec: ArchSpec) -> str:
 def _proof(checked: bool) -> str:
     if checked:
         return "The file has the published hash."
-    return "No hash of this file is published, so that it is the published one was not checked."
+    return "No hash of this file is published, so it could not be verified."
 
 
 def _accuracy(entry: PublishedWeights, spec: ArchSpec) -> str:
     if not entry.accuracies:
         return "## Accuracy\n\nNo accuracy was published for these weights."
-    whole = "" if spec.num_classes else " It is the network's with its classifier, which this bundle lacks."
+    whole = "" if spec.num_classes else " It applies to the network with its classifier, which this bundle lacks."
     rows = "\n".join(f"| {size} | {top1:g} % |" for top1, size in entry.accuracies)
     return (
         "## Accuracy\n\n"
@@ -108,7 +108,7 @@ def _preprocessing(preprocess: Preprocess, spec: ArchSpec) -> str:
     else:
         resize = f"resized so that its shorter side is {int(side / crop)} pixels; the middle {side} x {side} are kept"
     applied = ", and `effnet predict` applies it" if spec.num_classes else ""
-    inside = "; `model.onnx` does that itself and takes uint8" if spec.num_classes else ""
+    inside = "; `model.onnx` does this itself and takes uint8" if spec.num_classes else ""
     return (
         f"## Preprocessing\n\n`config.json` holds it{applied}: an RGB image is {resize}; "
         f"interpolation {preprocess.interpolation}. Pixels scaled to 0..1 have the mean {_numbers(preprocess.mean)} "
@@ -127,12 +127,12 @@ def _use(spec: ArchSpec, folder: str) -> str:
 
 
 def _licence(entry: PublishedWeights) -> str:
-    return f"## Licence\n\n{entry.licence}: {entry.licence_source}. The terms of ImageNet's images may bind you, too."
+    return f"## Licence\n\n{entry.licence}: {entry.licence_source}. The terms of the ImageNet images may also apply."
 
 
 def _limits(spec: ArchSpec) -> str:
-    known = "It knows ImageNet's classes only" if spec.num_classes else "It returns features, not names"
+    known = "It predicts ImageNet's classes only" if spec.num_classes else "It returns features, not names"
     return (
         f"## Limits\n\n- {known}, and it has the biases of images gathered from the web.\n"
-        "- The accuracy holds for images like ImageNet's; another camera or another place needs a test of its own."
+        "- The accuracy holds for images like ImageNet's; test it on your own images before use."
     )

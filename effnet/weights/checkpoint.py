@@ -1,4 +1,4 @@
-"""What torch.save wrote, as data: the state dict among a training script's other values, and what those tell of it."""
+"""Checkpoints of torch.save as data: find the state dict, and read network name and classes from the other values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from effnet.weights.torch_file import is_tensor
 
 _MAX_DEPTH, _MAX_STATES = 8, 1_000
 _MAX_CLASSES, _MAX_TEXT = 100_000, 200
-# Where scripts keep their options (timm, torchvision, Lightning), and the names of the classes.
+# Keys of the options (timm, torchvision, Lightning) and of the class names.
 _OPTIONS = ("args", "hyper_parameters")
 _CLASS_INDEX, _CLASS_LISTS = "class_to_idx", ("class_names", "classes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a checkpoint says of its network: a name of it, and the classes in their order; empty if nothing.
+    """Metadata in a checkpoint: the network's name and the classes in order; empty if absent.
 
-    `path` is where its state dict lay, with a point at its end, `beside` are the prefixes of other networks, and `left`
-    the names of what else the checkpoint holds.
+    `path` is the path of its state dict, with a point at its end, `beside` are the prefixes of other networks, and
+    `left` the names of the checkpoint's other values.
     """
 
     model: str = ""
@@ -36,14 +36,14 @@ NOTHING_TOLD = Told()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The tensors that are wanted of a checkpoint by their names, and what the rest tells of them."""
+    """The wanted tensors of a checkpoint by name, and the metadata in the rest."""
 
     tensors: dict[str, object]
     told: Told
 
 
 def state_in(content: object, *, where: str) -> State:
-    """Return the state dict in the value of a pickle, however deep it lies; averaged weights before others.
+    """Return the state dict in the value of a pickle, at any depth; averaged weights are preferred.
 
     Only its tensors are returned, without those of another network beside it. Raises WeightsError if there is none.
     """
@@ -52,7 +52,7 @@ def state_in(content: object, *, where: str) -> State:
         kind = content.name if isinstance(content, Call) else type(content).__name__
         raise WeightsError(f"{where} must hold a state dict, names with tensors; it holds a {kind} without any tensor")
     chosen = choose_place(states, where=where)
-    if chosen is None:  # of no network that is known: what is there is told later
+    if chosen is None:  # no known network: `identify` reports the contents later
         path = min(states, key=lambda path: _order(path, states))
         return State(tensors=states[path], told=Told())
     path, place, beside = chosen
@@ -89,7 +89,7 @@ def _order(path: str, states: Mapping[str, Mapping[str, object]]) -> tuple[int, 
 
 
 def _left(content: object, path: str) -> tuple[str, ...]:
-    """Return the names of what a checkpoint holds beside the mapping in which the network was found."""
+    """Return the names of a checkpoint's values beside the mapping in which the network was found."""
     if not path or not isinstance(content, Mapping):
         return ()
     return tuple(key for key in content if key != path.partition(".")[0])

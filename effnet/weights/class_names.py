@@ -14,9 +14,9 @@ _DATA = Path(__file__).with_name("data")
 
 
 def class_names(num_classes: int) -> tuple[str, ...] | None:
-    """Return the names of the classes, each once, that published weights with so many outputs tell apart, or None.
+    """Return the distinct class names of published weights with `num_classes` outputs, or None.
 
-    1001 is ImageNet-1k with the background first. A lemma that several synsets share has the synset's id behind it.
+    1001 is ImageNet-1k with the background first. A lemma shared by several synsets is followed by the synset's id.
     """
     match num_classes:
         case 1000:
@@ -31,7 +31,7 @@ def class_names(num_classes: int) -> tuple[str, ...] | None:
 
 
 def wnid_names() -> dict[str, str]:
-    """Return the name of each synset by its WordNet id, such as n01440764; ImageNet-1k's own where it has one."""
+    """Return the name of each synset by its WordNet id, such as n01440764; ImageNet-1k's own if it has one."""
     names = class_names(21843) or ()
     return {row[0]: name for row, name in zip(_imagenet_21k(), names, strict=True)} | dict(_imagenet_1k())
 
@@ -44,7 +44,7 @@ def _imagenet_1k() -> tuple[tuple[str, str], ...]:
 
 @cache
 def _imagenet_21k() -> tuple[tuple[str, str, bool], ...]:
-    """Return id, lemma and whether ImageNet-12k has it, too, of each synset."""
+    """Return id, lemma and whether ImageNet-12k contains it, for each synset."""
     lines = gzip.decompress((_DATA / "imagenet21k.tsv.gz").read_bytes()).decode().splitlines()
     return tuple((wnid, lemma, mark == "12k") for wnid, lemma, mark in (line.split("\t") for line in lines))
 

@@ -1,4 +1,4 @@
-"""Weights for other projects: one safetensors file under the names that they use."""
+"""Weights for other projects: one safetensors file with their names."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from effnet.weights.schemes import Scheme, from_effnet
 
 
 def convert(what: str, *, to: str, out: str | os.PathLike[str], model: str | None = None) -> int:
-    """Write the weights that `what` stands for to the safetensors file `out`, and returns the number of arrays.
+    """Write the weights named by `what` to the safetensors file `out`; return the number of arrays.
 
     `what` and `model` are as in `load_pretrained`; names and layouts are those of the scheme `to`: a timm or
-    torchvision model takes the file with load_state_dict. Raises WeightsError where the scheme has no names for the
-    network, InputError where `out` exists.
+    torchvision model takes the file with load_state_dict. Raises WeightsError if the scheme has no names for the
+    network, InputError if `out` exists.
     """
     known = get_args(Scheme)
     if to not in known:

@@ -1,6 +1,6 @@
 """The checksum of TensorFlow's files, fast enough for large arrays without a compiled helper.
 
-A checksum is linear over GF(2): the data is cut into equal rows whose checksums numpy computes side by side, and two
+A checksum is linear over GF(2): the data is cut into equal rows whose checksums numpy computes in parallel, and two
 neighbours are joined by advancing the left one over as many zero bytes as the right one has.
 Source: RFC 3720, appendix B.4 (the polynomial); LevelDB, util/crc32c.h (the mask).
 """

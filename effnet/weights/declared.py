@@ -1,4 +1,4 @@
-"""Arrays as a file declares them: what they may ask for before anything is read, and their bytes as numbers."""
+"""Arrays as a file declares them: limits checked before anything is read, and decoding of their bytes."""
 
 import math
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ import numpy as np
 from effnet.errors import WeightsError
 
 MAX_BYTES = 4 * 10**9
-"""The largest EfficientNet that was ever published, L2, has 1.9e9 bytes of weights in 32 bits."""
+"""The largest EfficientNet that was ever published, L2, has 1.9e9 bytes of weights in fp32."""
 
 MAX_GROWTH = 16
-"""How many times a file's own size its arrays may have: numbers hardly compress, and tensors seldom share theirs."""
+"""Maximum ratio of array bytes to file bytes: numbers hardly compress, and tensors seldom share storage."""
 
 _MAX_DIMENSIONS = 32
-# Kinds of numbers by safetensors' names, and how their bytes are first read.
+# Number types by their safetensors names, with the numpy type that reads their bytes.
 KINDS = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E5M2": "u1", "F8_E4M3": "u1", "BOOL": "?",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
@@ -24,7 +24,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a file says of one array, true or not; `itemsize` is that of a number in the file, in bytes."""
+    """One array as declared by a file, not yet verified; `itemsize` is the size of one number in the file, in bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,19 +32,19 @@ class Declared:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes that it asks for: those of its numbers as they are stored."""
+        """Bytes of its numbers as stored."""
         return math.prod(self.shape) * self.itemsize
 
     @property
     def size_read(self) -> int:
-        """The bytes that it takes once it is read: floating-point numbers become 32-bit ones."""
+        """Bytes after reading: floating-point numbers become float32."""
         return math.prod(self.shape) * max(4, self.itemsize)
 
 
 def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object) -> None:
-    """Raise WeightsError where arrays ask for more than a file of `file_bytes` bytes can stand for.
+    """Raise WeightsError if arrays declare more bytes than a file of `file_bytes` bytes can contain.
 
-    It is called before any of them is read: a file of 2 KB can declare 30 GB.
+    Call it before any of them is read: a file of 2 KB can declare 30 GB.
     """
     wanted = taken = 0
     for array in arrays:
@@ -53,8 +53,8 @@ def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object
         wanted, taken = wanted + array.size_bytes, taken + array.size_read
         if wanted > MAX_GROWTH * file_bytes:
             raise WeightsError(
-                f"{where} must hold the numbers that it declares; its arrays up to {array.name} ask for {wanted:,} "
-                f"bytes, and the file has {file_bytes:,}; get it again, or save the weights anew"
+                f"{where} must hold the numbers that it declares; its arrays up to {array.name} need {wanted:,} "
+                f"bytes, and the file has {file_bytes:,}; get it again, or save the weights again"
             )
         if taken > MAX_BYTES:
             raise WeightsError(
@@ -64,7 +64,7 @@ def check_declared(arrays: Iterable[Declared], *, file_bytes: int, where: object
 
 
 def decode(numbers: np.ndarray, kind: str) -> np.ndarray:
-    """Return numbers of one of KINDS as they are meant; bfloat16 and 8-bit floating-point ones become 32-bit, exactly.
+    """Decode numbers of one of KINDS; bfloat16 and 8-bit floating-point numbers convert to float32 exactly.
 
     Source of the 8-bit kinds: Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433, table 1.
     """
@@ -76,13 +76,13 @@ def decode(numbers: np.ndarray, kind: str) -> np.ndarray:
 
 
 def to_32_bit(array: np.ndarray) -> np.ndarray:
-    """Return floating-point numbers in 32 bits, others as they are; what is too large for 32 bits becomes infinite."""
+    """Convert floating-point numbers to float32, others stay; numbers too large for float32 become infinite."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _e4m3_values() -> np.ndarray:
-    """Return the 256 numbers of 4 exponent and 3 mantissa bits: no infinities, NaN where all seven bits are set."""
+    """Return the 256 numbers of 4 exponent and 3 mantissa bits: no infinities, NaN if all seven bits are set."""
     bits = np.arange(256)
     exponent, mantissa = bits >> 3 & 15, bits & 7
     sizes = np.where(exponent, np.ldexp(1 + mantissa / 8, exponent - 7), np.ldexp(mantissa / 8, -6))

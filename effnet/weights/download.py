@@ -1,4 +1,4 @@
-"""Published weights are fetched once into a cache: the hub's own for what lies there, effnet's for the rest."""
+"""Download published weights once into a cache: the hub's own cache for its files, effnet's for the others."""
 
 import errno
 import os
@@ -14,21 +14,21 @@ from effnet.system.lock import alone
 from effnet.weights.archive import is_archive, unpack
 from effnet.weights.catalog import PublishedWeights
 
-_OWN_NAME = "get it again or, if it is yours, give it a name of its own"
+_OWN_NAME = "get it again or, if it is your own, rename it"
 _HUB_TIMEOUT_SECONDS = 30.0
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress | None = None) -> Path:
-    """Return the file of `entry`, or the folder of its TensorFlow checkpoint, downloaded where no cache has it yet.
+    """Return the file of `entry`, or the folder of its TensorFlow checkpoint, downloaded if no cache has it.
 
-    Files of the hub go through huggingface_hub: its cache, its settings, its progress bar. Others are resumed where
-    a download broke off, checked against the published hash, and only then given their name; `progress` is called
-    with the bytes so far and all of them, 0 where the server does not say. `offline`, or HF_HUB_OFFLINE in the
-    environment, forbids the network. Raises WeightsError where the file cannot be had or is not the published one.
+    Files of the hub go through huggingface_hub: its cache, its settings, its progress bar. Other downloads
+    are resumed, checked against the published hash, and only then renamed; `progress` is called with the bytes so far
+    and the total, 0 if the server does not send it. `offline`, or HF_HUB_OFFLINE in the environment, forbids the
+    network. Raises WeightsError if the file is not available or is not the published one.
     """
     if entry.untrained:
-        raise WeightsError(f"no weights were published as {entry.id}: it names the network only")
+        raise WeightsError(f"no weights were published as {entry.id}: it is only the name of a network")
     if found := cached(entry):
         return found
     if entry.package:
@@ -41,7 +41,7 @@ def fetch(entry: PublishedWeights, *, offline: bool = False, progress: Progress 
 
 
 def cached(entry: PublishedWeights) -> Path | None:
-    """Return what `fetch` returns where it is downloaded already, or None; uses no network."""
+    """Return the result of `fetch` if it is already downloaded, else None; uses no network."""
     if entry.untrained:
         return None
     if entry.hub:
@@ -56,7 +56,7 @@ def cached(entry: PublishedWeights) -> Path | None:
 
 
 def installed_file(entry: PublishedWeights) -> Path | None:
-    """Return the file of a package where it is installed, without running the package's code."""
+    """Return the file of an installed package, without running the package's code."""
     try:
         files = metadata.files(entry.package) or ()
     except metadata.PackageNotFoundError:
@@ -65,7 +65,7 @@ def installed_file(entry: PublishedWeights) -> Path | None:
 
 
 def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME) -> bool:
-    """Return whether a published hash exists for the file at `path`; raises WeightsError where it has another.
+    """Return whether a published hash exists for the file at `path`; raises WeightsError if it has another.
 
     `advice` ends the error. A safetensors file can be checked only in the hub's cache, which names files by their hash.
     """
@@ -90,7 +90,7 @@ def verify_hash(path: Path, entry: PublishedWeights, *, advice: str = _OWN_NAME)
 def is_published(path: Path, entry: PublishedWeights) -> bool:
     """Return whether a hash proves that the file at `path` is that of `entry`, whatever its name.
 
-    A safetensors file of the hub is proven in its cache alone, under the name of its repository.
+    A safetensors file of the hub can be proven only in its cache, under the name of its repository.
     """
     if not path.is_file():
         return False
@@ -109,27 +109,27 @@ def _target(entry: PublishedWeights) -> Path:
 
 
 def _hint(entry: PublishedWeights) -> str:
-    """Return where was looked, and the way round a download."""
+    """Return the cache folder and the alternative to a download."""
     folder = _target(entry).parent
     if entry.hub:
         from huggingface_hub import constants
 
         folder = constants.HF_HUB_CACHE
-    return f"looked in {folder}; with the file from elsewhere: effnet pull {entry.id} --weights FILE"
+    return f"looked in {folder}; to use a file from elsewhere: effnet pull {entry.id} --weights FILE"
 
 
 def _from_hub(entry: PublishedWeights) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
-        # Without a network the client tries for half a minute; this asks once.
+        # Without a network the client retries for half a minute; this requests once.
         found = get_hf_file_metadata(hf_hub_url(entry.hub, entry.file), timeout=_HUB_TIMEOUT_SECONDS)
         if (found.size or 0) > (limit := _limit_bytes(entry)):
             raise ValueError(f"it must have at most {limit:,} bytes, but has {found.size:,}")
         path = Path(hf_hub_download(entry.hub, entry.file))
     except PermissionError as error:
         raise WeightsError(f"the hub's cache cannot be written to ({error}); set HF_HOME to another folder") from error
-    # The hub's errors share no class: some are its own, some of the HTTP package that its version is built on.
+    # The hub's errors share no class: some are its own, some those of its HTTP package.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise WeightsError(f"{entry.id} cannot be downloaded ({reason}); {_hint(entry)}") from error
@@ -173,12 +173,12 @@ def _from_url(entry: PublishedWeights, progress: Progress | None) -> Path:
 
 
 def _limit_bytes(entry: PublishedWeights) -> int:
-    """Return how large a file of published weights may be: floats, with averages and what an optimizer keeps."""
+    """Return the maximum size of a file of published weights: float32, with averages and optimizer state."""
     return 100 * 10**6 + 24 * entry.params
 
 
 def _download(entry: PublishedWeights, part: Path, progress: Progress | None) -> str:
-    """Complete `part`; returns the server's MD5, or nothing."""
+    """Complete the download `part`; return the server's MD5, or an empty text."""
     try:
         limit = _limit_bytes(entry)
         return complete(entry.url, part, limit_bytes=limit, hashed=bool(entry.hashes), progress=progress)
@@ -188,13 +188,13 @@ def _download(entry: PublishedWeights, part: Path, progress: Progress | None) ->
         raise WeightsError(f"{entry.id} cannot be downloaded from {entry.url}: {error}; {_hint(entry)}") from error
     except Dropped as error:
         size = size_on_disk(part)
-        kept = f"; {size:,} bytes are kept in {part}, and the same command goes on from there" if size else ""
+        kept = f"; {size:,} bytes are kept in {part}; the same command continues from there" if size else ""
         raise WeightsError(
             f"{entry.id} cannot be downloaded from {entry.url} ({error}); {_hint(entry)}{kept}"
         ) from error
 
 
 def _verify_transfer(part: Path, entry: PublishedWeights, md5: str) -> None:
-    """Raise WeightsError where a file without a published hash is not what the server said it sends."""
+    """Raise WeightsError if a file without a published hash differs from the server's MD5."""
     if md5 and not entry.hashes and (found := file_digest(part, "md5")) != md5:
         raise WeightsError(f"{entry.file} arrived damaged: expected md5:{md5}, found md5:{found}; try again")

@@ -1,4 +1,4 @@
-"""Files of weights become arrays: safetensors, PyTorch, Keras, TensorFlow; what a file is, its content says."""
+"""Read files of weights as arrays: safetensors, PyTorch, Keras, TensorFlow; the content decides the format."""
 
 import errno
 import os
@@ -38,24 +38,24 @@ _PARTS_OF_A_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """The arrays of a file by their names, and what else it tells of them."""
+    """The arrays of a file by name, and the metadata beside them."""
 
     arrays: Arrays
     told: Told = NOTHING_TOLD
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Return the arrays of a file of weights by their names; `read_file` says more of it."""
+    """Return the arrays of a file of weights by their names; `read_file` also returns metadata."""
     return read_file(path).arrays
 
 
 def read_file(path: Path) -> Contents:
-    """Return what a file of weights holds; floating-point arrays are 32-bit.
+    """Read a file of weights; floating-point arrays are float32.
 
     Of a training script's checkpoint the arrays are those of the state dict, under the names that it has there. A
     TensorFlow checkpoint is named by its prefix, one of its files or its folder. Keras files give `LAYER/WEIGHT`.
-    Raises WeightsError where the file cannot be read, is damaged, or is a pickle that asks to run something: no such
-    program is ever run.
+    Raises WeightsError if the file cannot be read, is damaged, or is a pickle that would run code: such code
+    is never run.
     """
     path = Path(path)
     try:
@@ -65,7 +65,7 @@ def read_file(path: Path) -> Contents:
         reason = error.strerror or error
         raise WeightsError(f"{path} must be a readable file of weights; the system says: {reason}") from error
     if not found.arrays:
-        raise WeightsError(f"{path} must hold weights; it holds no arrays; get the file again or name another")
+        raise WeightsError(f"{path} must contain weights; it has no arrays; get the file again or name another")
     return Contents(arrays={key: to_32_bit(array) for key, array in found.arrays.items()}, told=found.told)
 
 
@@ -74,7 +74,7 @@ def _is_weight(name: str) -> bool:
 
 
 def _checkpoint_prefix(path: Path) -> Path | None:
-    """Return the prefix of the TensorFlow checkpoint that `path` means, or None for another file."""
+    """Return the prefix of the TensorFlow checkpoint at `path`, or None for another file."""
     if path.is_dir():
         return _prefix_in(path)
     whole = Path(_PARTS_OF_A_CHECKPOINT.sub("", str(path)))
@@ -82,7 +82,7 @@ def _checkpoint_prefix(path: Path) -> Path | None:
 
 
 def _prefix_in(folder: Path) -> Path:
-    """Return the checkpoint in `folder`: the latest by its own list, else the only one."""
+    """Return the checkpoint in `folder`: the latest in its checkpoint list, else the only one."""
     listing = folder / "checkpoint"
     if listing.is_file():
         text = read_bytes(listing, limit_bytes=_MAX_LISTING_BYTES).decode("utf-8", "replace")
@@ -100,7 +100,7 @@ def _prefix_in(folder: Path) -> Path:
 
 
 def _read_file(path: Path) -> Contents:
-    """Read a file that is opened once: what it was found to be is what is read."""
+    """Read a file that is opened only once, so that the format is checked on the data that is read."""
     if not path.is_file():
         raise WeightsError(f"{path} must be a file of weights ({_READABLE}); there is no such file")
     with open_regular(path) as file:
@@ -114,35 +114,35 @@ def _read_file(path: Path) -> Contents:
     if end == TABLE_MAGIC:
         raise WeightsError(
             f"{path} must be named NAME.index, with NAME.data-00000-of-00001 beside it, as TensorFlow writes "
-            "checkpoints since 2016; rename it, or save an older checkpoint anew with tf.train.Saver"
+            "checkpoints since 2016; rename it, or save an older checkpoint again with tf.train.Saver"
         )
     raise WeightsError(f"{path} must be a file of weights ({_READABLE}); {_describe(start)}")
 
 
 def _describe(start: bytes) -> str:
-    """Say what a file that cannot be read looks like, and what to do."""
+    """Describe a file that cannot be read, and say what to do."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "it is empty; get it again"
     if text.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer to the real file; fetch that with: git lfs pull"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        return "it is a web page, such as a download server sends instead of a file; get it again, and look at the page"
+        return "it is a web page, sent by the server instead of the file; look at the page, and get the file again"
     if start.startswith(b"\x1f\x8b") or start[257:262] == b"ustar":
         return "it is an archive; unpack it and name the file of weights in it"
-    return f"it begins with {start[:12]!r}, as none of these does; get it again or name another file"
+    return f"it begins with {start[:12]!r}, which is none of these formats; get it again or name another file"
 
 
 @contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes its reader raise into a WeightsError of one line."""
+    """Convert any exception of a reader of a damaged file to a WeightsError of one line."""
     try:
         yield
     except ForeignPickleError as error:
         raise _refuse_pickle(path, error.name) from error
     except (*_DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # of the system, not of a place before the start of the file
+            raise  # a system error, not a seek before the start of the file
         reason = " ".join(str(error).split())[:120] or "it ends too early"
         raise WeightsError(f"{path} is cut off or damaged ({reason}); get it again") from error
 
@@ -154,7 +154,7 @@ def _read_zip(file: BinaryIO, path: Path) -> Contents:
             return Contents(arrays=read_keras_archive(file, archive, where=path))
         if "constants.pkl" in names:
             raise WeightsError(
-                f"{path} must hold tensors and nothing else; it is a TorchScript program; where you trust it, load "
+                f"{path} must hold tensors and nothing else; it is a TorchScript program; if you trust it, load "
                 "it with torch.jit.load and save its state_dict() as .safetensors"
             )
         if "data.pkl" in names:
@@ -170,7 +170,7 @@ def _read_plain(file: BinaryIO, path: Path) -> Contents:
 
 
 def _of_torch(read: Callable[[Choose], Arrays], path: Path) -> Contents:
-    """Return the wanted arrays of a pickle with what the rest of it tells."""
+    """Return the wanted arrays of a pickle, with the metadata in the rest."""
     states: list[State] = []
 
     def choose(content: object) -> Mapping[str, object]:
@@ -189,14 +189,14 @@ def _read_safetensors(file: BinaryIO, path: Path) -> Contents:
     try:
         return Contents(arrays=read_safetensors(file, where=path)[0])
     except ValueError as error:
-        raise WeightsError(f"{path} is no whole safetensors file ({error}); get it again") from error
+        raise WeightsError(f"{path} is not a complete safetensors file ({error}); get it again") from error
 
 
 def _refuse_pickle(path: Path, asked: str) -> WeightsError:
     what = f"asks to run {asked}" if asked else "is not one that torch.save wrote"
     return WeightsError(
         f"{path} must hold tensors and nothing else; this pickle {what}, and a pickle can run any program, so it is "
-        "not opened; where you trust it, load it yourself and save its state_dict() as .safetensors"
+        "not opened; if you trust it, load it yourself and save its state_dict() as .safetensors"
     )
 
 

@@ -16,7 +16,7 @@ KERAS_MEMBER = "model.weights.h5"
 
 _MAX_OBJECTS = 100_000
 
-# Keras 3 numbers the variables of a layer; how many there are tells which kind of layer it is.
+# Keras 3 numbers the variables of a layer; their number tells the kind of layer.
 _NUMBERED = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -38,8 +38,8 @@ def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, 
     """Return the floating-point arrays of a Keras file by `LAYER/WEIGHT`; counters and seeds are left out.
 
     Keras 2 stores `LAYER/.../kernel:0`; Keras 3 stores `layers/KIND/vars/0`, with the layer's name as an attribute.
-    Raises WeightsError where it names no layers, is HDF5 of another kind than Keras writes, or declares more than
-    `file_bytes`, the size of the file, can stand for; ValueError or struct.error where it is damaged.
+    Raises WeightsError if it names no layers, is not HDF5 as Keras writes it, or declares more than a
+    file of `file_bytes` bytes can contain; ValueError or struct.error if it is damaged.
     """
     file, path = Hdf5File(source, where), ()
     root = file.open(file.root, path="its root")
@@ -56,7 +56,7 @@ def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, 
 
 
 def _datasets(file: Hdf5File, root: Group, path: tuple[str, ...], *, where: object) -> Iterator[_Found]:
-    """Yield every data set once, whatever ways lead to it: shared layers have several, and groups may go round."""
+    """Yield every data set once: shared layers have several paths, and groups may form cycles."""
     waiting, seen = [(root, path)], {file.root}
     for group, path in waiting:  # which grows
         for name, place in group.members.items():
@@ -80,23 +80,23 @@ def _key(found: _Found, *, where: object) -> str:
     name, names = found.parent.name, _NUMBERED.get(len(found.parent.members), ())
     if layer != "vars" or not name or len(part) > 1 or int(part) >= len(names):
         raise WeightsError(
-            f"{where} must carry the names of its layers; /{'/'.join(found.path)} has none; save it with Keras 3.4 or "
+            f"{where} must hold the names of its layers; /{'/'.join(found.path)} has none; save it with Keras 3.4 or "
             "newer, or with model.save_weights('NAME.h5') of Keras 2"
         )
     return f"{name}/{names[int(part)]}"
 
 
 def read_keras_archive(file: BinaryIO, archive: zipfile.ZipFile, *, where: object) -> dict[str, np.ndarray]:
-    """Return the arrays of a .keras archive, opened from `file`, by `LAYER/WEIGHT`, and reads nothing else in it.
+    """Return the arrays of a .keras archive, opened from `file`, by `LAYER/WEIGHT`; read nothing else in it.
 
-    Raises what `read_hdf5` does, and whatever zipfile raises where it is damaged.
+    Raises the errors of `read_hdf5`, and those of zipfile if it is damaged.
     """
     file_bytes = file.seek(0, io.SEEK_END)
     info, most = archive.getinfo(KERAS_MEMBER), min(MAX_BYTES, MAX_GROWTH * file_bytes)
     if info.file_size > most:
         raise WeightsError(
             f"{where} must hold the weights that it declares; {KERAS_MEMBER} in it has {info.file_size:,} bytes, and "
-            f"at most {most:,} are read from {file_bytes:,}; save it with Keras anew"
+            f"at most {most:,} are read from {file_bytes:,}; save it with Keras again"
         )
     with archive.open(info) as member:
         content = member.read(info.file_size)

@@ -1,8 +1,8 @@
 """HDF5 as h5py writes it for Keras, read without HDF5's own library.
 
-That library follows a file's word to any other file of this machine (external storage, virtual data sets, external
-links), asks for whatever memory a data set declares, and does not come back from some damaged files. What is read here
-is the small part that Keras needs: groups of old style, and floating-point numbers in one piece.
+That library follows references in a file to any other file of this machine (external storage, virtual data sets,
+external links), allocates the memory that a data set declares, and hangs on some damaged files. This module reads only
+the small part that Keras needs: old-style groups, and floating-point numbers stored contiguously.
 Source: HDF5 File Format Specification, version 3.0, by The HDF Group.
 """
 
@@ -21,11 +21,11 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _UNDEFINED = 2**64 - 1
 _MAX_PIECE, _MAX_NAME, _MAX_DEPTH = 2**20, 1024, 8
-_MAX_COST, _COST_A_READ = 2**28, 256  # what a file may make its reader read beside numbers; L2's takes a hundredth
+_MAX_COST, _COST_A_READ = 2**28, 256  # limit of metadata to read; L2's file needs a hundredth
 # Kinds of messages in the header of an object.
 _SPACE, _LINK_INFO, _TYPE, _LINK, _EXTERNAL, _LAYOUT, _FILTERS = 1, 2, 3, 6, 7, 8, 11
 _ATTRIBUTE, _CONTINUATION, _TABLE = 12, 16, 17
-_SHARED = 2  # a flag: the message lies elsewhere
+_SHARED = 2  # flag: the message is stored elsewhere
 _FLOAT, _STRING, _VARIABLE = 1, 3, 9
 _COMPACT, _CONTIGUOUS = 0, 1
 _SOFT_LINK = 2
@@ -41,7 +41,7 @@ class _Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A group: where the headers of its members lie, by name, and its own attribute `name`, empty where it has none."""
+    """A group: the offsets of its members' headers by name, and its own attribute `name`, empty if absent."""
 
     members: dict[str, int]
     name: str
@@ -49,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Floating-point numbers in one piece: `inside` the header itself, or at `place` of the file."""
+    """Contiguous floating-point numbers: `inside` the header itself, or at offset `place` of the file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -62,8 +62,8 @@ class Dataset:
 class Hdf5File:
     """An open file.
 
-    Its methods raise ValueError, struct.error or IndexError where it is damaged, WeightsError where Keras does not
-    write what is in it.
+    Its methods raise ValueError, struct.error or IndexError if it is damaged, WeightsError if it is not HDF5 as Keras
+    writes it.
     """
 
     file: BinaryIO
@@ -79,25 +79,25 @@ class Hdf5File:
         if start[8] != 0:
             raise self._not_keras("the file", "is of a newer kind")
         if start[13:15] != b"\x08\x08":
-            raise ValueError("its places have an unknown size")
+            raise ValueError("its offsets have an unknown size")
         base, _, end, _, _, self.root = struct.unpack("<6Q", start[24:72])
         if base or end > self._size:
             raise ValueError("it ends too early")
 
     def _not_keras(self, what: str, why: str) -> WeightsError:
-        return WeightsError(f"{self.where} must be HDF5 as Keras writes it; {what} {why}; save it with Keras anew")
+        return WeightsError(f"{self.where} must be HDF5 as Keras writes it; {what} {why}; save it with Keras again")
 
     def _read(self, place: int, size: int) -> bytes:
         self._cost += _COST_A_READ + size
         if size > _MAX_PIECE or self._cost > _MAX_COST:
-            raise ValueError("it describes more than weights need")
+            raise ValueError("it has more metadata than weights need")
         if place + size > self._size:
             raise ValueError("it ends too early")
         self.file.seek(place)
         return self.file.read(size)
 
     def open(self, place: int, *, path: str) -> Group | Dataset | None:
-        """Return what the header at `place` describes: a group, floating-point numbers, or None for all else."""
+        """Return the object of the header at `place`: a group, floating-point numbers, or None for anything else."""
         messages = list(self._messages(place))
         kinds = {message.kind for message in messages}
         if kinds & {_LINK, _LINK_INFO}:
@@ -135,7 +135,7 @@ class Hdf5File:
                 offset, header, cached = struct.unpack_from("<QQI", entries, at)
                 end = names.find(b"\0", offset, offset + _MAX_NAME)
                 if end < 0:
-                    raise ValueError("a name in it is too long, or not there")
+                    raise ValueError("a name in it is too long, or missing")
                 name = names[offset:end].decode()
                 if cached == _SOFT_LINK or header == _UNDEFINED:
                     raise self._not_keras(f"{path}/{name}".lstrip("/"), "is a link")
@@ -143,13 +143,13 @@ class Hdf5File:
         return found
 
     def _tables(self, place: int, *, depth: int) -> Iterator[bytes]:
-        """Yield the tables of members that lie below a node of a group's tree."""
+        """Yield the tables of members below a node of a group's tree."""
         start = self._read(place, 8)
         if start[:4] == b"SNOD":
             yield self._read(place, 8 + 40 * int.from_bytes(start[6:8], "little"))
             return
         if start[:5] != b"TREE\0" or depth == _MAX_DEPTH:
-            raise ValueError("a group in it has no members, or they go round")
+            raise ValueError("a group in it has no members, or they form a cycle")
         node = self._read(place, 32 + 16 * int.from_bytes(start[6:8], "little"))
         for at in range(32, len(node), 16):
             yield from self._tables(int.from_bytes(node[at : at + 8], "little"), depth=depth + 1)
@@ -162,19 +162,19 @@ class Hdf5File:
             raise self._not_keras(path, "has its numbers in another file")
         layout = _only(messages, _LAYOUT)
         if _FILTERS in kinds or layout[0] not in (3, 4) or layout[1] not in (_COMPACT, _CONTIGUOUS):
-            raise self._not_keras(path, "has its numbers compressed, in pieces or in other files")
+            raise self._not_keras(path, "has its numbers compressed, in chunks or in other files")
         shape = _shape(_only(messages, _SPACE))
         if layout[1] == _COMPACT:
             (size,) = struct.unpack_from("<H", layout, 2)
             place, inside = 0, layout[4 : 4 + size]
         else:
             (place, size), inside = struct.unpack_from("<QQ", layout, 2), b""
-            if size and place + size > self._size:  # among them those whose place is not defined
-                raise self._not_keras(path, "has its numbers not in the file")
+            if size and place + size > self._size:  # including undefined offsets
+                raise self._not_keras(path, "has numbers outside the file")
         return Dataset(shape=shape, dtype=dtype, place=place, size_bytes=size, inside=inside)
 
     def numbers(self, dataset: Dataset) -> np.ndarray:
-        """Return the numbers of a data set whose shape has been found to be possible."""
+        """Return the numbers of a data set whose shape was checked."""
         if math.prod(dataset.shape) * dataset.dtype.itemsize != dataset.size_bytes:
             raise ValueError("the shape of an array in it does not fit its size")
         array = np.empty(dataset.shape, dataset.dtype)
@@ -188,7 +188,7 @@ class Hdf5File:
         return array
 
     def _name(self, messages: list[_Message]) -> str:
-        """Return the attribute `name` where it is one short text, else an empty one."""
+        """Return the attribute `name` if it is one short text, else an empty text."""
         for message in messages:
             if message.kind == _ATTRIBUTE and not message.flags & _SHARED:
                 name, kind, space, value = _attribute(message.data)
@@ -209,7 +209,7 @@ class Hdf5File:
         if place not in self._heaps:
             signature, size = struct.unpack("<4s4xQ", self._read(place, 16))
             if signature != b"GCOL":
-                raise ValueError("a text in it is not there")
+                raise ValueError("a text in it is missing")
             data, at, found = self._read(place, size), 16, {}
             while at + 16 <= len(data):
                 index, _, length = struct.unpack_from("<HH4xQ", data, at)
@@ -224,7 +224,7 @@ class Hdf5File:
 def _only(messages: list[_Message], kind: int) -> bytes:
     found = [message for message in messages if message.kind == kind]
     if len(found) != 1 or found[0].flags & _SHARED:
-        raise ValueError("an object in it is described not at all, twice or elsewhere")
+        raise ValueError("an object in it has no description, several, or one elsewhere")
     return found[0].data
 
 
@@ -236,7 +236,7 @@ def _shape(space: bytes) -> tuple[int, ...]:
 
 
 def _float_type(kind: bytes) -> np.dtype | None:
-    """Return the type of IEEE numbers, None for what is no floating-point number."""
+    """Return the numpy type of IEEE numbers, None for other types."""
     if kind[0] & 15 != _FLOAT:
         return None
     offset, precision, *places, bias = struct.unpack_from("<HH4BI", kind, 8)
@@ -247,7 +247,7 @@ def _float_type(kind: bytes) -> np.dtype | None:
 
 
 def _attribute(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return the name of an attribute, its type, its shape and its value, all as they are stored."""
+    """Return the name, type, shape and value of an attribute, all as stored."""
     version, _, *sizes = struct.unpack_from("<BBHHH", data)
     at, parts = 9 if version == 3 else 8, []
     for size in sizes:

@@ -1,4 +1,4 @@
-"""timm's config.json, as the hub has it beside weights: their network and what their images must look like."""
+"""timm's config.json beside weights of the hub: their network and preprocessing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubConfig:
-    """What a config.json of timm says; `network` is a name of timm's, `licence` is empty where none is given."""
+    """Contents of timm's config.json; `network` is timm's name, `licence` is empty if absent."""
 
     network: str
     preprocess: Preprocess
@@ -24,20 +24,20 @@ class HubConfig:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Return whether `folder` is a bundle of effnet's, of whatever format or damaged, and no snapshot of the hub."""
+    """Return whether `folder` is an effnet bundle, of any format or damaged, and not a snapshot of the hub."""
     path = folder / CONFIG
     return path.is_file() and (_read(path) is None or "format" in (_read(path) or {}))
 
 
 def weights_in(path: Path) -> Path:
-    """Return the file of weights in a snapshot of the hub; any other path as it is."""
+    """Return the file of weights in a snapshot of the hub; any other path unchanged."""
     return next((path / name for name in _FILES if (path / name).is_file()), path)
 
 
 def read_hub_config(path: Path) -> HubConfig | None:
-    """Return what the config.json in the folder `path`, or beside the file `path`, says; None where none is timm's.
+    """Read timm's config.json in the folder `path`, or beside the file `path`; None if there is none.
 
-    Raises WeightsError where images must be prepared in a way that effnet has not.
+    Raises WeightsError if effnet does not support its preprocessing.
     """
     config = (path if path.is_dir() else path.parent) / CONFIG
     values = _read(config) if config.is_file() else None
@@ -49,8 +49,8 @@ def read_hub_config(path: Path) -> HubConfig | None:
         preprocess = _preprocess(merged)
     except (DataError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{config} must say how images are prepared, as timm writes it, in a way that effnet has; {error}; "
-            "correct it, or pass the id of published weights that are prepared alike with --model ID"
+            f"{config} must hold preprocessing as timm writes it, of a kind that effnet supports; {error}; "
+            "correct it, or pass the id of published weights with the same preprocessing with --model ID"
         ) from error
     licence = merged.get("license")
     return HubConfig(

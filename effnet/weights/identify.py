@@ -1,7 +1,7 @@
-"""Which network a file of weights holds: names of arrays tell the scheme, shapes the network.
+"""Identify the network of a file of weights: the names of arrays give the naming scheme, their shapes the network.
 
-What shapes cannot tell are padding and the norms' epsilon. Torchvision, lukemelas, Keras and TensorFlow have one
-rule each; timm has two, told apart by the network's name (tf_efficientnet_b0, efficientnet_b0).
+Padding and the epsilon of BatchNorm do not follow from shapes. Torchvision, lukemelas, Keras and TensorFlow have one
+rule each; timm has two, distinguished by the network's name (tf_efficientnet_b0, efficientnet_b0).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from effnet.weights.widths import read_widths
 
 Shapes = dict[str, tuple[int, ...]]
 
-# Pruned by structure from the TensorFlow weights, whose padding and epsilon timm keeps for them.
+# Structurally pruned from the TensorFlow weights; timm keeps their padding and epsilon.
 _TIMM_PRUNED = re.compile(r"(?:efficientnet_|effnet)(b[123])_pruned")
 _TIMM_PRUNED_RULE = {"padding": "same", "norm_epsilon": 1e-3}
 _SHOWN = 3
@@ -32,9 +32,9 @@ def identify(
     """Return the naming scheme of the arrays and the network that they belong to.
 
     Classes and input channels are counted; without a classifier there are 0 classes. `name_hint` is the name of the
-    file or of its repository, and `where` what errors call it if that is another. `model` names the network where that
-    is known; its widths may be pruned ones, which are then read off the shapes. Raises WeightsError where the arrays
-    belong to another network or to none, or where only a name could tell.
+    file or of its repository, and `where` its name in errors if that differs. `model` names the network if it is known;
+    its widths may be pruned, and are then read off the shapes. Raises WeightsError if the arrays belong to another
+    network or to none, or if only a name could decide.
     """
     scheme, where = detect_scheme(arrays), where or name_hint
     shapes = {key: tuple(np.shape(array)) for key, array in plain_arrays(arrays, scheme).items()}
@@ -64,7 +64,7 @@ def _sized(name: str, shapes: Shapes, scheme: Scheme) -> ArchSpec:
 
 @lru_cache(maxsize=256)
 def _keys(name: str, scheme: Scheme) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the keys of a named network with and without a classifier; none where the scheme has none."""
+    """Return the keys of a named network with and without a classifier; none if the scheme has none."""
     try:
         names = foreign_names(get_spec(name, num_classes=1), scheme)
     except WeightsError:
@@ -89,14 +89,14 @@ def _timm_name(short: str) -> str:
 
 
 def _implied_name(short: str, scheme: Scheme) -> str | None:
-    """Return the network's name under the rules of its scheme, or None where a scheme has more than one rule."""
+    """Return the network's name under the rules of its scheme, or None if a scheme has more than one rule."""
     if short.startswith("resnet") or scheme in ("lukemelas", "keras", "tensorflow"):
         return short
     return f"torchvision/efficientnet_{short}" if scheme == "torchvision" else None
 
 
 def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
-    """Return the name that also tells padding and epsilon; raises WeightsError where neither scheme nor hint do."""
+    """Return the full name, which implies padding and epsilon; raise WeightsError if neither scheme nor hint decide."""
     implied = _implied_name(short, scheme)
     if implied:
         return implied
@@ -108,7 +108,7 @@ def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
         return f"{named[1] or ''}{plain}{smaller}"
     names = [f"tf_{plain}", plain] if scheme == "timm" else [short, plain, f"torchvision/efficientnet_{short}"]
     raise WeightsError(
-        f"{where} holds {short}, and only its full name tells padding and epsilon of the norms: it must be one of "
+        f"{where} holds {short}, and only its full name tells padding and BatchNorm's epsilon: it must be one of "
         f"{', '.join(names)}; pass it with --model NAME"
     )
 
@@ -134,7 +134,7 @@ def _check_model(model: str, fitting: str | None, shapes: Shapes, scheme: Scheme
 
 
 def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSpec:
-    """Return the network of this name with the widths of the shapes, where its layers are the same."""
+    """Return the network of this name with the widths of the shapes, if its layers are the same."""
     get_spec(model)  # an unknown name is a SpecError of its own
     try:
         if not _has_layers_of(model, shapes, scheme):
@@ -145,7 +145,7 @@ def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSp
 
 
 def _differences(model: str, shapes: Shapes, scheme: Scheme) -> str:
-    """Name the first keys and shapes that differ from those of the named network."""
+    """Describe the first keys and shapes that differ from those of the named network."""
     try:
         expected = foreign_shapes(_sized(model, shapes, scheme), scheme)
     except WeightsError:
@@ -159,7 +159,7 @@ def _differences(model: str, shapes: Shapes, scheme: Scheme) -> str:
 
 
 def _alike(shapes: Shapes, scheme: Scheme) -> list[str]:
-    """Return the named networks that have the same layers, of whatever widths."""
+    """Return the named networks with the same layers, of any widths."""
     return [name for name in NAMES if _has_layers_of(name, shapes, scheme)]
 
 
@@ -181,5 +181,5 @@ def _no_such_network(shapes: Shapes, scheme: Scheme, *, where: str) -> WeightsEr
 
 
 def _overlap(name: str, shapes: Shapes, scheme: Scheme) -> float:
-    """Return the share of names that a named network and these arrays have in common."""
+    """Return the share of names common to a named network and these arrays."""
     return max(len(shapes.keys() & keys) / len(shapes.keys() | keys) for keys in _keys(name, scheme))

@@ -1,4 +1,4 @@
-"""A data set's labels as a bundle numbers its classes, and the images of it that a bundle may be scored on."""
+"""Map a data set's labels to a bundle's class numbers, and choose the images to evaluate the bundle on."""
 
 import os
 import re
@@ -24,9 +24,9 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chosen:
-    """Labelled images to score a bundle on: which part they are, a sentence that says so, and which of them leak.
+    """Labelled images to evaluate a bundle on: their part, a sentence that describes it, and the leaked ones.
 
-    Those that leak (`effnet.data.leaks`) are named.
+    Leaked images (`effnet.data.leaks`) are named.
     """
 
     split: Split
@@ -44,7 +44,7 @@ def choose_images(
     seed: int | None = None,
     group_by: str = "",
 ) -> Chosen:
-    """Return the images of `data` to score the bundle `folder` on, their labels as its `config` numbers the classes.
+    """Return the images of `data` to evaluate the bundle `folder` on, with labels as numbered in its `config`.
 
     If the bundle was fitted on these data, they are split as they were then, and the test split is the default. If not,
     nothing is split and all images are the default, unless `seed` says to split them as a fit with that seed would.
@@ -56,7 +56,7 @@ def choose_images(
     if part is not None and part not in PARTS:
         raise InputError(f"the part must be one of {', '.join(PARTS)}; got {part!r}{nearest(part, PARTS)}")
     if group_by and seed is None:
-        raise InputError("--group-by is for a split with --seed N; the bundle knows how its own data were grouped")
+        raise InputError("--group-by is for a split with --seed N; the bundle has the grouping of its own data")
     listing, record = list_source(data), read_split(folder)
     if seed is not None:
         dataset = split_listing(with_groups(listing, group_by=group_by), seed=seed, channels=config.preprocess.channels)
@@ -74,9 +74,9 @@ def choose_images(
 
 
 def read_as_fitted(data: str | os.PathLike[str], *, folder: str | os.PathLike[str], config: ModelConfig) -> Dataset:
-    """Return the data set split as the bundle's own was if it is that one, otherwise with the same seed.
+    """Return the data set split as the bundle's own if it is the same data, otherwise with the same seed.
 
-    Raises DataError as `read_dataset` does.
+    Raises the DataErrors of `read_dataset`.
     """
     listing, record = list_source(data), read_split(folder)
     channels = config.preprocess.channels
@@ -88,10 +88,10 @@ def read_as_fitted(data: str | os.PathLike[str], *, folder: str | os.PathLike[st
 
 
 def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = None) -> SplitRecord:
-    """Return what split.json keeps of a data set's split: what the bundle `folder` has of the same data, or new."""
+    """Return the record of a data set's split for split.json: the bundle's if of the same data, else a new one."""
     listing = dataset.listed
     if listing is None:
-        raise DataError("the data set must be one that effnet has read; it does not say what it was read from")
+        raise DataError("the data set must be one that effnet has read; it has no listing")
     fingerprint = fingerprint_of(listing)
     record = None if folder is None else read_split(folder)
     if record is not None and record.fingerprint == fingerprint:
@@ -107,9 +107,9 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
 
 
 def numbered(split: Split, class_names: Sequence[str], config: ModelConfig) -> Split:
-    """Return a split whose labels number the classes as `config` does; `class_names` are those it has now.
+    """Return a split with labels numbered as in `config`; `class_names` are its current ones.
 
-    A class may be written in other letters (Golden_Retriever), or as the WordNet id of ImageNet's class (n02099601).
+    A class may differ in case or separators (Golden_Retriever), or be the WordNet id of ImageNet's class (n02099601).
     Raises DataError for a class that the model does not know.
     """
     known = {name: number for number, name in enumerate(config.class_names)}
@@ -120,12 +120,12 @@ def numbered(split: Split, class_names: Sequence[str], config: ModelConfig) -> S
     for name, number in zip(class_names, numbers, strict=True):
         if number < 0:
             count = len(config.class_names)
-            raise DataError(f"the model knows no class {name!r}{nearest(name, known)}; it knows {count} classes")
+            raise DataError(f"the model has no class {name!r}{nearest(name, known)}; it has {count} classes")
     return Split(sources=split.sources, labels=np.array(numbers, dtype=np.int64)[split.labels])
 
 
 def _plain_names(class_names: Sequence[str]) -> dict[str, int]:
-    """Return the number of each class by its plain name, without those that two classes share."""
+    """Return the number of each class by its normalised name, without names shared by two classes."""
     counts = Counter(map(_plain, class_names))
     return {plain: i for i, name in enumerate(class_names) if counts[plain := _plain(name)] == 1}
 
@@ -135,7 +135,7 @@ def _plain(name: str) -> str:
 
 
 def _split_again(listing: Listing, record: SplitRecord, *, channels: int) -> Dataset:
-    """Return the data set as the bundle's fit split it; equal files are in the record, so none is opened."""
+    """Return the data set split as in the bundle's fit; the record lists equal files, so none is opened."""
     grouped = with_groups(listing, group_by=record.group_by, equal=record.groups(listing))
     return split_listing(grouped, seed=record.seed, channels=channels)
 
@@ -169,7 +169,7 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
     if record is not None and known:
         sentence += (
             f" WARNING: about {len(known) / len(record.seen):.0%} of the images that it was trained on are among them, "
-            "so the accuracy is too high: the data were changed, renamed or packed since, or are a part of those."
+            "so the accuracy is too high: the data were changed, renamed or packed since, or are a subset."
         )
     return Chosen(split=split, part=part, sentence=sentence)
 

@@ -1,7 +1,7 @@
-"""Where the network lies among the arrays of a checkpoint: under which prefix, and which arrays are not its own.
+"""Find the network among the arrays of a checkpoint: its prefix, and the arrays that are not part of it.
 
-Names alone tell it: a network lies under a prefix if all names of one that effnet knows are there, and none more of its
-stem, blocks or head. What lies elsewhere (a loss with weights, another head) is left out, and a note names it.
+Names alone decide: a network is under a prefix if all names of a known network are there, and no others of its stem,
+blocks or head. Other arrays (a loss with weights, another head) are left out, and a note names them.
 """
 
 import re
@@ -23,19 +23,19 @@ WRAPPERS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model_state"),
     *("model", "module", "_orig_mod"),
 )
-"""Where training scripts keep a network, the preferred first: averaged weights are those that were evaluated."""
+"""Prefixes that training scripts use, the preferred first: averaged weights are those that were evaluated."""
 
 _AVERAGED = re.compile(r"(?:.*_)?ema(?:_.*)?|averaged_model")
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 _SLASHED = ("keras", "tensorflow")
 _SHOWN = 4
-# A file of strangers may have a prefix for each of its names; the time must not grow with both.
+# An untrusted file may have a prefix for each of its names; time must not grow with their product.
 _MOST_PLACES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Names under one prefix that are those of `scheme`; `whole` if they are a network, perhaps without classifier."""
+    """Names of `scheme` under one prefix; `whole` if they are a network, with or without classifier."""
 
     prefix: str
     scheme: Scheme
@@ -44,7 +44,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The arrays of one network by their plain names, the `others` of its file, and sentences on how it was found."""
+    """The arrays of one network by plain name, the `others` of its file, and notes on how it was found."""
 
     arrays: Arrays
     others: Arrays
@@ -53,7 +53,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """The names of a known network: without classifier, its weight and bias, and the parts that it has."""
+    """The names of a known network: without classifier, of the classifier, and of its parts."""
 
     body: frozenset[str]
     classifier: tuple[str, str]
@@ -69,12 +69,12 @@ def find_network(
     beside: Sequence[str] = (),
     left: Sequence[str] = (),
 ) -> Found:
-    """Return the network among `arrays`, whatever prefix it has, and its classifier, where it has one.
+    """Return the network among `arrays`, under any prefix, and its classifier, if it has one.
 
     Averaged weights are preferred. A single linear layer below the classifier's own name (`classifier.1`) is the
-    classifier; `head` names one that lies elsewhere. Where no whole network is found, all arrays are returned, for
-    `identify` to say what is missing. `path`, `beside` and `left` are as in effnet.weights.checkpoint.Told, for the
-    notes. Raises WeightsError if several networks lie there and none is preferred, or if there is no such head.
+    classifier; `head` names one elsewhere. If no whole network is found, all arrays are returned, for `identify` to
+    report the missing ones. `path`, `beside` and `left` are as in effnet.weights.checkpoint.Told, for the
+    notes. Raises WeightsError if there are several networks and none is preferred, or if there is no such head.
     """
     chosen = choose_place({"": arrays}, where=where)
     if chosen is None:
@@ -97,12 +97,12 @@ def find_network(
         notes += (f"{printable(name)} is the classifier: a linear layer on the pooled features",)
     rest = {key: array for key, array in others.items() if key not in taken and not key.endswith(_COUNTERS)}
     names = (*rest, *left)
-    notes += (f"left out, as no part of the network: {some(names)}",) if names else ()
+    notes += (f"left out, as not part of the network: {some(names)}",) if names else ()
     return Found(arrays={key: plain[key] for key in network.body} | classifier, others=rest, notes=notes)
 
 
 def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[str, Place, tuple[str, ...]] | None:
-    """Return the key of the state, the place in it, and the prefixes of what else lies there; None without a network.
+    """Return the key of the state, the place in it, and the prefixes of other networks; None without a network.
 
     `states` are the names of arrays by the path that they have in a file. The prefixes are of other whole networks, in
     other states with their paths before them. Raises WeightsError if several are whole and none is preferred.
@@ -117,7 +117,7 @@ def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[
         names = " and ".join(sorted(_full(*one) or "no prefix" for one in (first, rest[0])))
         raise WeightsError(
             f"{where} must hold one network, or averaged weights beside it; it holds several, under {names}; save the "
-            "state_dict() of the one that you mean alone"
+            "state_dict() of the intended one only"
         )
     return (*first, tuple(_full(*one) for one in rest))
 
@@ -127,14 +127,14 @@ def _full(path: str, place: Place) -> str:
 
 
 def _rank(prefix: str) -> tuple[bool, int]:
-    """Return what orders places: averaged weights, then the names that training scripts use, then others."""
+    """Return the sort key of a place: averaged weights, then the prefixes of training scripts, then others."""
     words = [word for word in prefix.split(".") if word]
     known = [WRAPPERS.index(word) if word in WRAPPERS else len(WRAPPERS) for word in words[:1]]
     return not any(_AVERAGED.fullmatch(word) for word in words), min(known, default=-1)
 
 
 def _places(names: Collection[str]) -> list[Place]:
-    """Return the prefixes under which names of a scheme lie, those with most of them first."""
+    """Return the prefixes of names of a scheme, those with the most names first."""
     counts: Counter[tuple[str, Scheme]] = Counter()
     for scheme, pattern in PATTERNS.items():
         prefixed = re.compile(f"(?:{pattern})" if scheme in _SLASHED else rf"(?:.*?\.)??(?={pattern})")
@@ -153,7 +153,7 @@ def _places(names: Collection[str]) -> list[Place]:
 
 
 def _whole(names: Collection[str], scheme: Scheme) -> _Names | None:
-    """Return the names of the known network that lies whole among these, and nothing of a larger one; else None."""
+    """Return the names of the known network that is complete among these and not part of a larger one; else None."""
     present = set(names)
     for name in NAMES:
         known = _names(name, scheme)
@@ -176,7 +176,7 @@ def _names(name: str, scheme: Scheme) -> _Names | None:
 
 
 def _is_of(near: Sequence[str], key: str, prefix: str, network: _Names, scheme: Scheme) -> bool:
-    """Return whether an array, by its name with or without the prefix, is of another network, which a note names."""
+    """Return whether an array, by its name with or without the prefix, belongs to another network, named in a note."""
     own = {*network.roots, root_of(network.classifier[0], scheme)}
     for other in near:
         if key.startswith(other) or f"{prefix}{key}".startswith(other):
@@ -189,7 +189,7 @@ def _bias_of(weight: str) -> str:
 
 
 def _head_name(others: Mapping[str, np.ndarray], network: _Names, scheme: Scheme) -> str:
-    """Return the name of the only matrix of the classifier, if it has at most a bias beside it; else nothing."""
+    """Return the name of the only matrix of the classifier, if it has at most a bias beside it; else an empty text."""
     weight, _ = network.classifier
     own = [key for key in others if root_of(key, scheme) == root_of(weight, scheme)]
     matrices = [key for key in own if key == weight or np.ndim(others[key]) == 2]
@@ -228,21 +228,21 @@ def no_classifier(found: Found, *, where: str) -> WeightsError:
     """Return the error for a network that must have a classifier and has none under its own name."""
     advice = "; if one of them classifies the pooled features, name it: --head NAME" if _matrices(found.others) else ""
     return WeightsError(
-        f"{where} must hold a classifier; none lies under the network's own name; linear layers beside it: "
+        f"{where} must hold a classifier; there is none under the network's own name; linear layers beside it: "
         f"{_matrices(found.others) or 'none'}{advice}; to train a new one: effnet fit DATA --weights {where}"
     )
 
 
 def _place_notes(prefix: str, beside: Sequence[str]) -> tuple[str, ...]:
-    """Return sentences on where the network lies, and on the others that are not taken."""
+    """Return notes on the network's prefix, and on other networks that are not used."""
     averaged = " (averaged weights)" if any(map(_AVERAGED.fullmatch, prefix.split("."))) else ""
-    notes = (f"the network lies under {printable(prefix)[:80]}{averaged}",) if prefix else ()
+    notes = (f"the network is under {printable(prefix)[:80]}{averaged}",) if prefix else ()
     if beside:
-        notes += (f"not taken: another network under {some(other or 'no prefix' for other in beside)}",)
+        notes += (f"not used: another network under {some(other or 'no prefix' for other in beside)}",)
     return notes
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first of these names, fit for a terminal, and how many more there are."""
+    """Return the first of these names, escaped for a terminal, and the number of the others."""
     every = [printable(name)[:80] for name in names]
     return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""A file of weights read as a network: which one it is, in effnet's names, and how its images are prepared."""
+"""Read a file of weights as a network: its spec, its state in effnet's names, and its preprocessing."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFile:
-    """The network of a file, and what the file says of it.
+    """The network of a file, and the file's metadata.
 
-    `statistics` are the mean and deviation of its own normalisation, if it has one; `told_model` and `told_names` a
-    name of the network and the classes, if it has them; `located` where it was found; `notes` sentences on that.
+    `statistics` are the mean and deviation of its own normalisation, if it has one; `told_model` and `told_names` are
+    the network's name and the classes, if it has them; `located` its place in the file; `notes` sentences on that.
     """
 
     scheme: Scheme
@@ -44,10 +44,10 @@ class NetworkFile:
 def read_network(
     path: Path, *, entry: PublishedWeights | None, model: str | None = None, head: str | None = None
 ) -> NetworkFile:
-    """Return the network of a file: of the weights `entry`, if these are known, or of the network `model`, if that is.
+    """Return the network of a file: that of the weights `entry` or of the network `model`, if one is given.
 
-    `head` names its classifier if that lies elsewhere. The name that a training script kept in the file tells what
-    shapes cannot, as the file's own does. Raises WeightsError if there is no network that effnet knows.
+    `head` names its classifier if that is elsewhere. The network's name in the file's metadata, or the file's own name,
+    decides what shapes cannot. Raises WeightsError if there is no known network.
     """
     pruned = entry.id if entry and entry.pruned else model if model and "_pruned" in model else ""
     contents = read_file(path)
@@ -76,7 +76,7 @@ def read_network(
 
 
 def _contradiction(spec: ArchSpec, told: str) -> tuple[str, ...]:
-    """Return a note if the checkpoint tells another network of these layers than was asked for."""
+    """Return a note if the checkpoint names another network of these layers than the requested one."""
     try:
         other = get_spec(told) if told else spec
     except SpecError:
@@ -88,7 +88,7 @@ def _contradiction(spec: ArchSpec, told: str) -> tuple[str, ...]:
 
 
 def named_or_none(name: str | None) -> PublishedWeights | None:
-    """Return the published weights of exactly this name, an id or one that timm once had for it, or None."""
+    """Return the published weights of exactly this name, an id or an older name of timm's, or None."""
     try:
         return named(name or "")
     except WeightsError:
@@ -96,9 +96,9 @@ def named_or_none(name: str | None) -> PublishedWeights | None:
 
 
 def published_file(path: Path, spec: ArchSpec) -> PublishedWeights | None:
-    """Return the published weights of this network whose published hash the file has, whatever it is called, or None.
+    """Return the published weights of this network with the hash of the file, whatever its name, or None.
 
-    Of several with one hash, it is the one whose file has that name, or else the first.
+    Of several with one hash, return the one whose file has that name, or else the first.
     """
     params = cost(spec).params
     alike = [e for e in entries() if e.pruned or e.params == params]
@@ -107,7 +107,7 @@ def published_file(path: Path, spec: ArchSpec) -> PublishedWeights | None:
 
 
 def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Preprocess:
-    """Return the preprocessing of the published weights whose name the file bears, or else of all of its network.
+    """Return the preprocessing of the published weights with the file's name, or else of all of its network.
 
     Raises WeightsError if those differ.
     """
@@ -119,16 +119,16 @@ def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Prep
     if len(choices) > 1 and found.statistics is None:
         ids = " or ".join(f"--model {entry.id}" for entry in choices[:_SHOWN])
         raise WeightsError(
-            f"{path} holds {found.spec.name}, and the published weights of this network differ in what images must "
-            f"look like (mean, deviation, crop or interpolation); say which these are, or came from: {ids}"
+            f"{path} holds {found.spec.name}, and the published weights of this network differ in preprocessing "
+            f"(mean, deviation, crop or interpolation); name those that these are, or started from: {ids}"
         )
     return preprocess_of(choices[0])
 
 
 def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) -> tuple[Preprocess, str]:
-    """Return as `preprocess_for` does, and in words whose preprocessing it is; where several differ, the first's.
+    """Return the result of `preprocess_for` with its source in words; if several differ, the first.
 
-    The first of the catalog is the one that timm and torchvision themselves begin with.
+    The first in the catalog is also the default of timm and torchvision.
     """
     if entry := _bearing(found, model, found.told_model, path.name, path.stem):
         return preprocess_of(entry), entry.id
@@ -137,12 +137,14 @@ def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) 
         return Preprocess(resolution=found.spec.resolution), "ImageNet, at the network's own resolution"
     ids = [entry.id for entry in entries()]
     first, *others = sorted(choices, key=lambda entry: ids.index(entry.id))
-    differ = f" (the published weights of this network differ; --model {others[0].id} is another way)" if others else ""
+    differ = (
+        f" (the published weights of this network differ; --model {others[0].id} selects another)" if others else ""
+    )
     return preprocess_of(first), first.id + differ
 
 
 def preprocess_choices(found: NetworkFile) -> list[PublishedWeights]:
-    """Return published weights of the same network and naming scheme, the best of each way to prepare images."""
+    """Return published weights of the same network and naming scheme, the best of each distinct preprocessing."""
     first_of: dict[object, PublishedWeights] = {}
     for e in of_network(found.spec, scheme=found.scheme):
         first_of.setdefault((e.mean, e.std, e.test_crop, e.interpolation, e.mode), e)
@@ -169,7 +171,7 @@ def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:
 
 
 def default_names(num_classes: int) -> tuple[str, ...]:
-    """Return the names of ImageNet's classes where there are as many, else numbers for names."""
-    # A background among 1001 classes is gone by now.
+    """Return the names of ImageNet's classes if the number fits, else numbers as names."""
+    # The background among 1001 classes is already removed.
     names = class_names(num_classes) if num_classes not in (0, _WITH_BACKGROUND) else None
     return names if names is not None else tuple(f"class {i}" for i in range(num_classes))

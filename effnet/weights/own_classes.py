@@ -1,6 +1,6 @@
-"""The classes that a checkpoint of one's own was trained to tell apart, in the order of its outputs.
+"""The classes of your own checkpoint, in the order of its outputs.
 
-An order is never guessed: two orders that trainers use and that differ on the same names are an error that shows both.
+An order is never guessed: if the two common orders differ for these names, the error shows both.
 """
 
 import os
@@ -33,12 +33,12 @@ def read_classes(
     where: str,
     order: ClassOrder | None = None,
 ) -> tuple[tuple[str, ...], str]:
-    """Return the names of the `count` classes of the checkpoint `where`, and in words where they come from.
+    """Return the names of the `count` classes of the checkpoint `where`, and their source in words.
 
     `classes` are the names in the order of the outputs, or a file of them (a line a class; JSON as a list or as
     {name: number}), or "imagenet", or labelled data, whose classes are sorted as torchvision's ImageFolder
-    ("imagefolder") or timm's reader ("timm") sorts them. `told` are the names in the checkpoint itself, which are taken
-    if there are no others. Raises InputError if there are none, or not as many, or if their order is not known.
+    ("imagefolder") or timm's reader ("timm") sorts them. `told` are the names in the checkpoint itself, used if no
+    others are given. Raises InputError if there are none, if their number differs, or if their order is unknown.
     """
     if order is not None and order not in get_args(ClassOrder):
         known = get_args(ClassOrder)
@@ -48,7 +48,7 @@ def read_classes(
     if classes is None:
         if not told:
             raise InputError(
-                f"{where} tells {count:,} classes apart and does not name them; give their names in the order of the "
+                f"{where} has {count:,} classes and does not name them; give their names in the order of the "
                 "outputs (--classes names.txt, a line a class), or the data that it was trained on (--classes DATA)"
             )
         names, source = tuple(told), "the checkpoint itself"
@@ -59,14 +59,14 @@ def read_classes(
     _check(names, source)
     if len(names) != count:
         raise InputError(
-            f"{where} tells {count:,} classes apart, and {source} {'names' if count else 'has'} {len(names):,}; "
+            f"{where} has {count:,} classes, and {source} {'names' if count else 'has'} {len(names):,}; "
             "give a name to each output, in their order"
         )
     if classes is not None and told and names != tuple(told) and sorted(names) == sorted(told):
         at = next(i for i, (ours, theirs) in enumerate(zip(names, told, strict=True)) if ours != theirs)
         raise InputError(
             f"{where} has the same classes in another order than {source}: its output {at} is {printable(told[at])}, "
-            f"not {printable(names[at])}; leave --classes out to take its own order"
+            f"not {printable(names[at])}; omit --classes to use its own order"
         )
     return names, source
 
@@ -115,7 +115,7 @@ def _from_json(value: object, path: Path) -> tuple[str, ...]:
 
 
 def _check_numbers(names: Sequence[str], path: Path) -> None:
-    """Raise InputError if each line has a number of its own and these are in another order than the lines."""
+    """Raise InputError if every line has its own number and these are in another order than the lines."""
     matches = [_NUMBERED.fullmatch(name) for name in names]
     numbers = [int(m[1] or m[2]) for m in matches if m and len(m[1] or m[2]) < 9]
     if len(numbers) != len(names) or numbers == sorted(numbers):
@@ -130,8 +130,8 @@ def _check_numbers(names: Sequence[str], path: Path) -> None:
 def _from_data(source: str, order: ClassOrder | None) -> tuple[tuple[str, ...], str]:
     if source.startswith(HUB) and order is None:
         raise InputError(
-            "a data set of the hub has its own order of classes, which its names do not tell; write the names into a "
-            "file in that order (--classes names.txt), or say --class-order imagefolder if they were sorted"
+            "a data set of the hub has its own order of classes, which its names do not show; write the names into a "
+            "file in that order (--classes names.txt), or give --class-order imagefolder if they were sorted"
         )
     try:
         labels = {label for part in list_source(source).parts.values() for label in part.labels}
@@ -142,13 +142,13 @@ def _from_data(source: str, order: ClassOrder | None) -> tuple[tuple[str, ...], 
         shown = "; ".join(f"{name}: {_some(names)}" for name, names in orders.items())
         raise InputError(
             f"the classes of {printable(source)} have two orders, and the checkpoint was trained with one of them "
-            f"({shown}); say which: --class-order imagefolder (torchvision, Keras, effnet) or --class-order timm"
+            f"({shown}); choose: --class-order imagefolder (torchvision, Keras, effnet) or --class-order timm"
         )
     return orders[order or "imagefolder"], f"{printable(source)}, sorted"
 
 
 def _natural(name: str) -> tuple[list[object], str]:
-    """Sorts numbers within names by their value and letters by their small form, as timm.utils.misc.natural_key."""
+    """Return the key that sorts numbers in names by value and letters in lower case, as timm.utils.misc.natural_key."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())], name
 
 

@@ -1,7 +1,8 @@
-"""Pickles read as data: what a pickle names is never looked up, imported or called.
+"""Pickles read as data: names in a pickle are never looked up, imported or called.
 
-`torch.load(weights_only=True)` runs no foreign code either, but it makes what a pickle asks for: `bytearray(10**10)`
-in a file of 2 KB, tensors of any size, keys that take for ever to hash. Here a call stays a description of a call.
+`torch.load(weights_only=True)` runs no foreign code either, but it allocates whatever a pickle requests:
+`bytearray(10**10)` in a file of 2 KB, tensors of any size, keys that never finish hashing. Here a call remains a
+description of a call.
 Source of the format: the opcodes as Python's own pickletools describes them.
 """
 
@@ -21,14 +22,14 @@ _NOTHING = {"PROTO", "FRAME", "STOP", "READONLY_BUFFER"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Name:
-    """Something of a module's that a pickle names, such as torch.FloatStorage."""
+    """A module's attribute named in a pickle, such as torch.FloatStorage."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """A call that a pickle asks for, and that nobody makes."""
+    """A call described in a pickle, which is never made."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -40,14 +41,14 @@ class Namespace(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outside:
-    """Something that the file around a pickle holds, such as the numbers of a tensor."""
+    """A reference to data in the file around a pickle, such as the numbers of a tensor."""
 
     description: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pickle:
-    """What a pickle holds: its value, every name in it, and everything that it takes from outside."""
+    """Contents of a pickle: its value, every name in it, and every reference to outside data."""
 
     value: Any
     names: tuple[str, ...]
@@ -55,10 +56,10 @@ class Pickle:
 
 
 def read_pickle(stream: BinaryIO) -> Pickle:
-    """Return what the next pickle of `stream` describes; the stream then stands behind it.
+    """Read the next pickle of `stream`, and leave the stream behind it.
 
-    Of a dictionary those entries are kept whose keys are texts; sets become tuples. Raises ValueError where it is
-    damaged. Memory and time grow with the bytes that are read alone, so `stream` must be one of bounded size.
+    Dictionaries keep only entries with text keys; sets become tuples. Raises ValueError if it is damaged. Memory and
+    time grow only with the bytes read, so `stream` must be of bounded size.
     """
     machine = _Machine()
     try:
@@ -89,12 +90,12 @@ class _Machine:
             raise ValueError(f"its pickle uses {opcode}, which weights never need")
 
     def since_mark(self) -> list[Any]:
-        """Return what was put on the stack since the last mark, and takes it off."""
+        """Pop and return the items on the stack since the last mark."""
         found, self.stack = self.stack, self.below.pop()
         return found
 
     def gather(self, kind: type[tuple] | type[list]) -> None:
-        """Put what came since the last mark on the stack as one."""
+        """Replace the items since the last mark by one collection of them."""
         found = self.since_mark()
         self.stack.append(kind(found))
 
@@ -104,7 +105,7 @@ class _Machine:
 
     def put(self, place: int) -> None:
         if not 0 <= place < _MAX_PLACE:
-            raise ValueError("its pickle remembers something at an impossible place")
+            raise ValueError("its pickle has an impossible memo index")
         self.memo[place] = self.stack[-1]
 
     def name(self, text: str) -> None:
@@ -114,29 +115,29 @@ class _Machine:
     def stacked_name(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("its pickle names something that is no text")
+            raise ValueError("its pickle has a name that is not text")
         self.name(f"{module}.{name}")
 
     def call(self, arguments: Any) -> None:
-        """Put a description of a call in place of what is called; dictionaries alone are made."""
+        """Replace a called name by a description of the call; only dictionaries are created."""
         called = self.stack.pop()
         if not isinstance(called, Name | Call) or not isinstance(arguments, tuple):
-            raise ValueError("its pickle calls what has no name")
-        if isinstance(called, Call):  # what another call returns, which nobody knows
+            raise ValueError("its pickle calls something without a name")
+        if isinstance(called, Call):  # the unknown result of another call
             self.stack.append(Call("", arguments))
         elif called.text == "argparse.Namespace":
             self.stack.append(Namespace())
         elif called.text in _DICTIONARIES:
             pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
             self.pairs += len(pairs)
-            if self.pairs > _MAX_PAIRS:  # one list, and dictionaries of it without end
+            if self.pairs > _MAX_PAIRS:  # one list could make any number of dictionaries
                 raise ValueError("its pickle makes too many dictionaries")
             self.stack.append({key: value for key, value in pairs if type(key) is str})
         else:
             self.stack.append(Call(called.text, arguments))
 
     def build(self) -> None:
-        """Give a namespace its attributes; what else has a state is described only, and goes without it."""
+        """Set the attributes of a namespace; other objects are only described, without their state."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], Namespace) and isinstance(state, dict):
             self.stack[-1].update(state)
@@ -157,7 +158,7 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if isinstance(target, dict):  # what else has items is described only, and goes without them
+        if isinstance(target, dict):  # other objects are only described, without their items
             target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if type(key) is str)
 
     def extend(self, items: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Weights that have learned already: from an id, a file or a bundle to a network in effnet's own names."""
+"""Pretrained weights: from an id, a file or a bundle to a network in effnet's own names."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -35,13 +35,12 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".h5", ".keras", ".ckpt", ".
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """A network with its weights, keyed by effnet's names, and what its images must look like.
+    """A network with its weights, keyed by effnet's names, and its preprocessing.
 
-    `class_names` are empty where there is no classifier. `source` is the id or the path that it came from. `published`
-    is the id of the published weights that these are, proven by where they were fetched or by a hash, and empty for
-    others, which have no `top1`, the published ImageNet-1k accuracy in percent. `licence` is empty if it is not known.
-    `split_seed` and `group_by` are a bundle's: what its training data were split with. `notes` are sentences on how the
-    network was found in its file.
+    `class_names` are empty if there is no classifier. `source` is the id or path of its origin. `published` is the id
+    of published weights, proven by their download source or by a hash; it is empty for others, which have no `top1`,
+    the published ImageNet-1k accuracy in percent. `licence` is empty if unknown. `split_seed` and `group_by` are those
+    of the split of a bundle's training data. `notes` are sentences on how the network was found in its file.
     """
 
     name: str
@@ -58,7 +57,7 @@ class Pretrained:
     notes: tuple[str, ...] = ()
 
     def knows(self, class_names: Sequence[str], *, split_seed: int, group_by: str = "") -> bool:
-        """Return whether it was trained to tell these classes, and on none of the images held out by this split."""
+        """Return whether it is already trained on these classes, and on none of the images held out by this split."""
         same_split = (self.split_seed, self.group_by) == (split_seed, group_by)
         return self.class_names == tuple(class_names) and same_split
 
@@ -66,12 +65,12 @@ class Pretrained:
 def load_pretrained(
     what: str, *, model: str | None = None, offline: bool = False, progress: Progress | None = None
 ) -> Pretrained:
-    """Return the weights that `what` stands for: an id of the catalog, a file or checkpoint, or a bundle's folder.
+    """Return the weights named by `what`: an id of the catalog, a file or checkpoint, or a bundle's folder.
 
-    A file's network is found from its names, its shapes, its own name and timm's config.json beside it; `model` says
-    what they cannot: a network, or the id of published weights whose preprocessing these need. TensorFlow's 1001
-    classes become 1000. Raises WeightsError where they cannot be had, read or matched with a network, BundleError for
-    a damaged bundle.
+    A file's network follows from its names, its shapes, its own name and timm's config.json beside it; `model` adds
+    what these lack: a network, or the id of published weights whose preprocessing applies. TensorFlow's 1001 classes
+    become 1000. Raises WeightsError if they are unavailable, unreadable or of no known network, BundleError for a
+    damaged bundle.
     """
     found = find_source(what)
     if isinstance(found, Path):
@@ -82,11 +81,10 @@ def load_pretrained(
 def load_published(
     entry: PublishedWeights, *, file: Path | None = None, offline: bool = False, progress: Progress | None = None
 ) -> Pretrained:
-    """Return the weights of `entry` from its cache or origin, or those of its network from `file`, of any format.
+    """Return the weights of `entry` from the cache or its origin, or those of its network from `file`, of any format.
 
-    What `file` holds is called published only if that is proven: by its hash, or as a bundle that has not changed since
-    it was made of published weights. Raises WeightsError where they cannot be had or read, or where `file` holds
-    another network.
+    The weights in `file` are called published only if that is proven: by its hash, or by an unchanged bundle made of
+    published weights. Raises WeightsError if they are unavailable or unreadable, or if `file` holds another network.
     """
     if file is None:
         path = fetch(entry, offline=offline, progress=progress)
@@ -116,10 +114,10 @@ def _check_network(spec: ArchSpec, entry: PublishedWeights, *, where: str) -> No
 
 
 def find_source(what: str) -> Path | PublishedWeights:
-    """Return the file, folder or set of published weights that `what` stands for, without reading or fetching it.
+    """Return the file, folder or set of published weights named by `what`, without reading or downloading it.
 
-    A path that exists comes first, but for a whole id of the catalog. Raises WeightsError where there is none, or
-    where effnet cannot build the network.
+    An existing path has priority, except over a whole id of the catalog. Raises WeightsError if there is none, or if
+    effnet cannot build the network.
     """
     path = Path(what)
     if not what.strip():
@@ -160,13 +158,13 @@ def _from_bundle(folder: Path) -> Pretrained:
 
 
 def _from_file(path: Path, *, model: str | None) -> Pretrained:
-    """Return what a file holds; it is called by a published name only if its hash is the published one."""
+    """Read a file; it is called by a published name only if its hash is the published one."""
     file, asked = weights_in(path), named_or_none(model)
     described = None if asked else read_hub_config(path)
     known = with_file(file.name)
     bears_name = len(known) == 1 and model is None and described is None
     if bears_name and file.is_file():
-        verify_hash(file, known[0])  # it bears the name of a published file, so it must be that file
+        verify_hash(file, known[0])  # it has the name of a published file, so it must be that file
     if described is not None and model is None:
         found = read_network(file, entry=named_or_none(described.network), model=described.network)
     else:
@@ -201,8 +199,8 @@ def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWei
 def adapted(found: Pretrained, *, num_classes: int, in_channels: int, resolution: int) -> Pretrained:
     """Return the backbone with a classifier of zeros for `num_classes`, for `in_channels`, at `resolution` pixels.
 
-    Images whose channels are all alike give the features that they gave as red, green and blue, but for a pixel at
-    the border: the stem's filters take over the deviations, the norm behind it the means.
+    Images with equal channels give the same features as in red, green and blue, except for a pixel at the border: the
+    deviations are moved into the stem's filters, the means into the BatchNorm behind it.
     """
     spec = dataclasses.replace(
         found.spec, num_classes=num_classes, in_channels=in_channels, resolution=resolution, name=found.name
@@ -217,19 +215,19 @@ def adapted(found: Pretrained, *, num_classes: int, in_channels: int, resolution
 
 
 def _adapt_input_(state: Arrays, spec: ArchSpec, before: Preprocess, after: Preprocess) -> None:
-    """Make the stem read images of other channels, as `adapt_stem` says, under another mean and deviation."""
+    """Adapt the stem to other input channels, as `adapt_stem` does, and to another mean and deviation."""
     kernel = state["stem.conv.weight"]
 
     def response(kernel: np.ndarray, preprocess: Preprocess, level: float) -> np.ndarray:
-        """Return what a plain image of this brightness gives, away from the border."""
+        """Return the response to a uniform image of this brightness, away from the border."""
         values = (level - np.array(preprocess.mean)) / np.array(preprocess.std)
         return np.einsum("oikl,i->o", kernel, values)
 
-    # Filters for pixels that no deviation has divided yet; each new input then gets its own.
+    # Filters for pixels before division by the deviation; each new input then gets its own deviation.
     raw = kernel / np.array(before.std)[:, None, None]
     adapted_kernel = adapt_stem(raw, channels=after.channels) * np.array(after.std)[:, None, None]
     shift = response(adapted_kernel, after, 0.5) - response(kernel, before, 0.5)
-    # A norm takes the shift off as part of its mean; one that was folded away must stay neutral, and only adds a bias.
+    # A BatchNorm absorbs the shift in its mean; a folded one must stay neutral, and gets it as a bias.
     name, change = ("bias", -shift) if has_folded_norms(state, spec) else ("running_mean", shift)
     state["stem.conv.weight"] = adapted_kernel.astype(np.float32)
     state[f"stem.norm.{name}"] = (state[f"stem.norm.{name}"] + change).astype(np.float32)

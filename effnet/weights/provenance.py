@@ -1,4 +1,4 @@
-"""Whether a bundle's weights are published ones: what they were made of is kept with a digest of them."""
+"""Whether a bundle's weights are published ones: config.json keeps their origin and a digest."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from effnet.weights.catalog import PublishedWeights, entries
 
 
 def find_origin(config: ModelConfig) -> PublishedWeights | None:
-    """Return the published weights that a bundle was made of, be they changed since or not, or None."""
+    """Return the published weights that a bundle was made of, changed since or not, or None."""
     made_of = config.origin.published if config.origin else ""
     return next((entry for entry in entries() if made_of and entry.id == made_of), None)
 
 
 def published_origin(folder: Path, config: ModelConfig) -> PublishedWeights | None:
-    """Return the published weights that a bundle's are to the byte, or None: others, trained on or edited since."""
+    """Return the published weights that equal a bundle's to the byte, or None if they were trained or edited since."""
     entry = find_origin(config)
     if entry is None or config.origin is None:
         return None
@@ -22,7 +22,7 @@ def published_origin(folder: Path, config: ModelConfig) -> PublishedWeights | No
 
 
 def origin_words(folder: Path, config: ModelConfig) -> str:
-    """Return what a bundle's weights were made of, and whether they have changed since; empty if it is not known."""
+    """Return the origin of a bundle's weights, and whether they have changed since; empty if unknown."""
     if config.origin is None:
         return ""
     changed = file_digest(folder / WEIGHTS, "sha256") != config.origin.weights_sha256

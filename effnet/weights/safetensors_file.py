@@ -1,6 +1,6 @@
-"""Files of safetensors read in one go from one open file, whatever kind of numbers they hold.
+"""Read safetensors files of any number type from one open file.
 
-The package of that name reads by a path alone, and numpy knows neither bfloat16 nor the 8-bit kinds.
+The package `safetensors` reads by path only, and numpy has neither bfloat16 nor the 8-bit float types.
 Source: the format in the README of huggingface/safetensors.
 """
 
@@ -17,14 +17,14 @@ from effnet.system.files import open_regular, parse_json
 from effnet.weights.declared import KINDS, Declared, check_declared, decode
 
 MAX_HEADER_BYTES = 10**7
-"""That of L2 has 200,000."""
+"""Limit of the header; L2's has 200,000 bytes."""
 
 _METADATA = "__metadata__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """One tensor of the header: its numbers lie from `begin` to `end`, counted from the header's end."""
+    """One tensor of the header: its numbers are at `begin` to `end`, counted from the header's end."""
 
     kind: str
     shape: tuple[int, ...]
@@ -33,15 +33,15 @@ class _Row:
 
 
 def load_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the arrays and the metadata of a file, as `read_safetensors` does; a pipe or a folder is an OSError."""
+    """Return the arrays and metadata of a file, as `read_safetensors`; raise OSError for a pipe or a folder."""
     with open_regular(path) as file:
         return read_safetensors(file, where=Path(path))
 
 
 def read_safetensors(file: BinaryIO, *, where: object) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the arrays by name, and the metadata; bfloat16 and 8-bit floating-point numbers become 32-bit, exactly.
+    """Return the arrays by name, and the metadata; bfloat16 and 8-bit floating-point numbers become float32 exactly.
 
-    Raises ValueError, with a reason on one line, where the file is damaged; WeightsError where it holds another kind
+    Raises ValueError, with a reason on one line, if the file is damaged; WeightsError if it holds another kind
     of numbers, or more than effnet reads.
     """
     file_bytes = file.seek(0, os.SEEK_END)
@@ -77,13 +77,13 @@ def _row(value: Any) -> _Row:
 def _declared(name: str, row: _Row, where: object) -> Declared:
     if row.kind not in KINDS:
         raise WeightsError(
-            f"{where}: {name} must be an array of numbers; got {row.kind[:20]}, which is not read; save it in 32 bits"
+            f"{where}: {name} must be an array of numbers; got {row.kind[:20]}, which is not read; save it as float32"
         )
     return Declared(name=name, shape=row.shape, itemsize=np.dtype(KINDS[row.kind]).itemsize)
 
 
 def _check_places(rows: Mapping[str, _Row], data_bytes: int) -> None:
-    """Raise ValueError unless the tensors fill the file, one behind the other."""
+    """Raise ValueError unless the tensors fill the file without gaps or overlaps."""
     place = 0
     for row in sorted(rows.values(), key=lambda row: (row.begin, row.end)):
         size = Declared(name="", shape=row.shape, itemsize=np.dtype(KINDS[row.kind]).itemsize).size_bytes

@@ -1,7 +1,7 @@
 """TensorFlow's checkpoints read without TensorFlow.
 
 PREFIX.index is a LevelDB table, uncompressed, that maps the name of a variable to a BundleEntryProto: type,
-shape, and where its bytes lie in PREFIX.data-SHARD-of-SHARDS. Everything carries a masked CRC-32C.
+shape, and the position of its bytes in PREFIX.data-SHARD-of-SHARDS. Everything carries a masked CRC-32C.
 Source: LevelDB, doc/table_format.md; tensorflow/core/protobuf/tensor_bundle.proto and
 tensorflow/core/util/tensor_bundle/tensor_bundle.h.
 """
@@ -22,18 +22,18 @@ from effnet.weights.declared import KINDS, Declared, check_declared, decode
 
 TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER, _TRAILER = 48, 5
-# DataType in tensorflow/core/framework/types.proto; what is no number (strings, object graphs) is passed over.
+# DataType in tensorflow/core/framework/types.proto; other types (strings, object graphs) are skipped.
 _KINDS = {
     1: "F32", 2: "F64", 3: "I32", 4: "U8", 5: "I16", 6: "I8", 9: "I64", 10: "BOOL", 14: "BF16", 17: "U16", 19: "F16",
     22: "U32", 23: "U64",
 }  # fmt: skip
 _BIG_ENDIAN = 1
-_MAX_INDEX_BYTES = 8 * 10**6  # that of L2, its average and an optimizer's state has a tenth of it
+_MAX_INDEX_BYTES = 8 * 10**6  # L2's with averages and optimizer state has a tenth of this
 _MAX_KEY_BYTES, _MAX_SHARDS = 4096, 128
 
 
 class _Entry(NamedTuple):
-    """Where one variable lies."""
+    """Type, shape and position of one variable."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 def read_bundle(prefix: Path, *, keep: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
     """Return the numeric variables of the checkpoint PREFIX.index whose name `keep` accepts; bfloat16 as 32-bit.
 
-    Raises WeightsError where a file is missing or damaged, or a variable is stored in slices.
+    Raises WeightsError if a file is missing or damaged, or a variable is stored in slices.
     """
     index = Path(f"{prefix}.index")
     try:
@@ -68,7 +68,7 @@ def read_bundle(prefix: Path, *, keep: Callable[[str], bool] = lambda name: True
             if not path.is_file():
                 raise WeightsError(f"{index} has its numbers in {path.name}, which is not beside it; get that file too")
             if len(files) == _MAX_SHARDS:
-                raise WeightsError(f"{index} must have at most {_MAX_SHARDS} data files; save the checkpoint anew")
+                raise WeightsError(f"{index} must have at most {_MAX_SHARDS} data files; save the checkpoint again")
             files[shard] = opened.enter_context(open_regular(path))
         _check_sizes(wanted, files, index)
         return {
@@ -87,9 +87,9 @@ def _check_sizes(wanted: Mapping[str, _Entry], files: Mapping[int, BinaryIO], in
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of a LevelDB table in order; raises ValueError where it is damaged or compressed."""
+    """Yield the keys and values of a LevelDB table in order; raises ValueError if it is damaged or compressed."""
     if len(data) < _FOOTER or not data.endswith(TABLE_MAGIC):
-        raise ValueError("its end is missing or is that of another format")
+        raise ValueError("its end is missing or of another format")
     footer = data[-_FOOTER:]
     _, at = _read_handle(footer, 0)  # the meta index, which checkpoints do not use
     (offset, size), _ = _read_handle(footer, at)

@@ -1,7 +1,7 @@
-"""PyTorch's files read without torch: the archives of today and the plain pickles of before 1.6.
+"""Read PyTorch's files without torch: zip archives, and the plain pickles from before 1.6.
 
-A state dict's tensors are views of storages, pieces of the file that its pickle refers to; those that are wanted alone
-are read. Source: torch/serialization.py (`_save`, `_legacy_save`), torch/_utils.py (`_rebuild_tensor_v2` and others).
+A state dict's tensors are views of storages, parts of the file that its pickle refers to; only the wanted ones are
+read. Source: torch/serialization.py (`_save`, `_legacy_save`), torch/_utils.py (`_rebuild_tensor_v2` and others).
 """
 
 import io
@@ -19,10 +19,10 @@ from effnet.weights.declared import KINDS, Declared, check_declared, decode
 from effnet.weights.pickled import Call, Name, Outside, Pickle, read_pickle
 
 MAX_PICKLE_BYTES = 4 * 10**6
-"""The pickle of L2's weights, their average and an optimizer's state has a fourth of it."""
+"""Limit of a pickle; that of L2's weights, averages and optimizer state has a quarter of it."""
 
 Choose = Callable[[Any], Mapping[str, Any]]
-"""Picks the tensors that are wanted, by their names, from the value of a pickle."""
+"""Selects the wanted tensors, by name, from the value of a pickle."""
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _OF_STORAGES = {
@@ -35,7 +35,7 @@ _OF_DTYPES = {
     "float8_e4m3fn": "F8_E4M3", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8",
     "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
 }  # fmt: skip
-# What training scripts put beside weights, and what is of no use here; a pickle that names more is not opened.
+# Names that training scripts store beside weights, unused here; a pickle with other names is refused.
 _HARMLESS = re.compile(
     r"torch\.(\w+\.)*(\w*Storage|Size|device|dtype|layout|\w*Tensor|Parameter|Buffer|_get_layout|_rebuild\w*)"
     r"|torch\.(q?u?int|b?float|complex|bits|per_)\w+|torch\.(bool|half|double|long|short)"
@@ -50,7 +50,7 @@ _MAX_WRAPPERS = 4
 
 
 class ForeignPickleError(ValueError):
-    """A pickle names what weights do not need, `name`; that is empty where torch.save did not write it."""
+    """A pickle contains a name that weights do not need, `name`; it is empty if torch.save did not write it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"its pickle names {name}")
@@ -59,7 +59,7 @@ class ForeignPickleError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Storage:
-    """`count` numbers of one of KINDS (or of none that is read here, an empty `kind`) that a view begins `start` in."""
+    """`count` numbers of one of KINDS, or an unsupported type (empty `kind`); a view begins at `start`."""
 
     key: str
     kind: str
@@ -84,15 +84,15 @@ class _View:
 
 
 def is_tensor(value: object) -> bool:
-    """Return whether part of a pickle's value is a tensor, be it one that can be read or not."""
+    """Return whether part of a pickle's value is a tensor, readable or not."""
     return isinstance(value, Call) and _REBUILT.fullmatch(value.name) is not None
 
 
 def read_zipped(file: BinaryIO, archive: zipfile.ZipFile, *, choose: Choose, where: object) -> dict[str, np.ndarray]:
-    """Return the arrays of the tensors that `choose` picks from an archive of torch.save, opened from `file`.
+    """Return the arrays of the tensors that `choose` selects from an archive of torch.save, opened from `file`.
 
-    Raises ValueError where it is damaged, ForeignPickleError where it names what weights do not need, WeightsError
-    where a tensor has no numbers or asks for more than the file has.
+    Raises ValueError if it is damaged, ForeignPickleError if it contains names that weights do not need, WeightsError
+    if a tensor has no numbers or needs more bytes than the file has.
     """
     names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
     root = names[0].removesuffix("data.pkl")
@@ -124,9 +124,9 @@ def _member(archive: zipfile.ZipFile, name: str, *, most: int) -> bytes:
 
 
 def read_plain(file: BinaryIO, *, choose: Choose, where: object) -> dict[str, np.ndarray]:
-    """Return the arrays of the tensors that `choose` picks from pickles in a row, as torch wrote them before 1.6.
+    """Return the arrays of the tensors that `choose` selects from consecutive pickles, as torch wrote them before 1.6.
 
-    Raises what `read_zipped` does.
+    Raises the errors of `read_zipped`.
     """
     file_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -173,7 +173,7 @@ def _checked(pickle: Pickle) -> Pickle:
 def _arrays(
     chosen: Mapping[str, Any], read: Callable[[_Storage], bytes], *, file_bytes: int, where: object
 ) -> dict[str, np.ndarray]:
-    """Read each storage once, and copies the views of it that are wanted."""
+    """Read each storage once, and copy the wanted views of it."""
     views = {name: _view(value, name=name, where=where) for name, value in chosen.items()}
     check_declared(
         (
@@ -212,7 +212,7 @@ def _copy(data: bytes, view: _View) -> np.ndarray:
 
 
 def _storage(outside: Outside) -> _Storage:
-    """Return what a pickle says of a storage; raises ValueError where it says something else."""
+    """Parse the description of a storage in a pickle; raise ValueError for any other description."""
     try:
         _, named, key, _, count, *more = outside.description
         name = re.fullmatch(r"torch\.(?:\w+\.)*(\w+)Storage", named.text)[1]  # type: ignore[index]
@@ -228,7 +228,7 @@ def _storage(outside: Outside) -> _Storage:
 
 def _key(key: object) -> str:
     if type(key) not in (str, int):
-        raise ValueError("a storage in it has a name that is no text")
+        raise ValueError("a storage in it has a name that is not text")
     return str(key)
 
 
@@ -260,7 +260,9 @@ def _plain_view(arguments: tuple[Any, ...], *, name: str, where: object) -> _Vie
     storage = _storage(outside)
     dtype = next((extra for extra in more if isinstance(extra, Name)), None)
     kind = _OF_DTYPES.get(dtype.text.removeprefix("torch."), "") if dtype else storage.kind
-    if not kind or any(isinstance(extra, dict) and extra for extra in more[2:]):  # such as a sign that is still to come
+    if not kind or any(
+        isinstance(extra, dict) and extra for extra in more[2:]
+    ):  # such as a pending conjugate or negative bit
         raise _no_numbers(where, name, dtype.text if dtype else outside.description[1].text)
     return _View(storage=storage, kind=kind, offset=offset + storage.start, shape=tuple(shape), stride=tuple(stride))
 

@@ -1,4 +1,4 @@
-"""Weights moved from one network to another: to a pruned one, or to a wider, narrower, deeper or shallower one."""
+"""Transfer weights to another network: to a pruned one, or to a wider, narrower, deeper or shallower one."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -16,10 +16,10 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 class _Origin(NamedTuple):
-    """Where a layer of the target comes from: its name in the source, and the source's channel of each of its own.
+    """Origin of a layer of the target: its name in the source, and the source's channel of each of its own.
 
-    Inputs that are `fresh` have no channel of the source, and their weights are zero. What a `silent` norm puts out is
-    zero as well.
+    Inputs that are `fresh` have no channel in the source, and their weights are zero. The output of a `silent`
+    BatchNorm is zero as well.
     """
 
     name: str
@@ -34,21 +34,21 @@ def transfer(
 ) -> Arrays:
     """Return weights for `target` made from `state`, those of `source`; both as arrays under effnet's names.
 
-    With a `keep`, `target` is what it leaves of `source`: kept channels and blocks have their weights and their norms'
-    statistics as they were, so that the network computes what the source does with its other channels set to zero.
+    With a `keep`, `target` is the part of `source` that it keeps: kept channels and blocks have their weights and
+    BatchNorm statistics unchanged, so that the network computes the source with its other channels set to zero.
 
     Without, `target` is a scaled `source`, and every block has the weights of the source's block in the same place:
 
     - Of a narrower width the first channels are taken.
-    - Channels that a wider one has more are copies of the first ones, and whatever reads them does so with weights of
-      zero: the wider network begins by computing what the source does, and can learn from there. Source: the idea of
-      Chen et al. 2016, "Net2Net", section 2.2, with zeros instead of shares, so that the copies learn different things.
-    - A block that the source's stage does not have is a copy of the stage's last one whose last norm is silent, so that
-      only its shortcut passes (Net2Net, section 2.3). One without an identity shortcut is a plain copy.
+    - Additional channels of a wider one are copies of the first ones, and the layers that read them do so with weights
+      of zero: the wider network starts as the same function as the source, and can learn from there. Source: Chen et
+      al. 2016, "Net2Net", section 2.2, with zeros instead of shares, so that the copies learn different things.
+    - A block that the source's stage does not have is a copy of the stage's last one whose last BatchNorm is silent, so
+      that only its shortcut passes (Net2Net, section 2.3). One without an identity shortcut is a plain copy.
     - Blocks that the target's stage lacks are left out.
 
-    Raises WeightsError where `target` is not what `keep` leaves, where the two are not the same kind of network (kinds,
-    kernels, squeezes and shortcuts of their blocks, classes, input), or where `state` does not fit `source`.
+    Raises WeightsError if `target` does not match `keep`, if the two are not the same kind of network (kinds,
+    kernels, squeezes and shortcuts of their blocks, classes, input), or if `state` does not fit `source`.
     """
     _check_state(state, source)
     origin = _scaled(source, target) if keep is None else _kept(source, target, keep)
@@ -64,7 +64,7 @@ def _move(state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: _Ori
     if layer.op == "norm":
         parts = {part: state[f"{origin.name}.{part}"][origin.outputs] for part in _NORM}
         if origin.silent:
-            # Folded norms are told by their gain of one; there the convolution before them is zero.
+            # Folded BatchNorms have a gain of one; there the convolution before them is set to zero.
             silent = ("bias",) if folded else ("weight", "bias")
             parts |= {part: np.zeros_like(parts[part]) for part in silent}
         return {f"{name}.{part}": array for part, array in parts.items()}
@@ -86,12 +86,12 @@ def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Laye
         target.stem, target.stages, target.head_channels, target.num_classes,
     ):  # fmt: skip
         raise WeightsError(
-            f"the target must be what keep leaves of {source.name}; {target.name} is not: make it with kept_spec"
+            f"the target must be the kept part of {source.name}; {target.name} is not: make it with kept_spec"
         )
     widths = {name: np.array(kept, dtype=np.int64) for name, kept in kept_widths(source, keep).items()}
     blocks = kept_blocks(keep)
     reads_writes = layer_widths(source)
-    # A block that goes writes what it was given.
+    # A dropped block passes its input on.
     passed = _passed(source, keep)
 
     def origin(name: str, layer: Layer) -> _Origin:
@@ -104,7 +104,7 @@ def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Laye
 
 
 def _passed(source: ArchSpec, keep: Keep) -> dict[str, str]:
-    """Return the width that each dropped block's output stands for."""
+    """Return the name of the output that replaces each dropped block's."""
     found, before = {}, "stem"
     for i, row in enumerate(keep.stages):
         for j, kept in enumerate(row):
@@ -147,7 +147,7 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
 
 
 def _spread(have: int, want: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the source's channel of each of `want` channels, and which of these the source does not have."""
+    """Return the source's channel of each of `want` channels, and which of these are new."""
     places = np.arange(want)
     return places % have, places >= have
 
@@ -172,13 +172,13 @@ def _check_alike(source: ArchSpec, target: ArchSpec) -> None:
 
 
 def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) -> None:
-    """Raise WeightsError where the blocks are of two sorts; a copy that was `added` may have a shortcut of its own."""
+    """Raise WeightsError if the blocks are of different kinds; a copy that was `added` may have its own shortcut."""
     for what in ("kind", "kernel_size", "residual"):
         if what == "residual" and added and ours.residual != "projection":
             continue
         if getattr(theirs, what) != getattr(ours, what):
             raise WeightsError(
-                f"{name} must be the same sort of block on both sides; its {what} is {getattr(theirs, what)!r} in the "
+                f"{name} must be the same kind of block on both sides; its {what} is {getattr(theirs, what)!r} in the "
                 f"source and {getattr(ours, what)!r} in the target"
             )
     if bool(theirs.se_channels) != bool(ours.se_channels):

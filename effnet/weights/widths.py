@@ -12,7 +12,7 @@ from effnet.weights.schemes.shared import from_tensorflow, is_depthwise, paramet
 
 Shape = tuple[int, ...]
 
-# The layers whose outputs are a block's middle and its output.
+# The layers that give a block's middle width and its output width.
 _MIDDLE = {
     "mbconv": "depthwise.conv", "depthwise_separable": "depthwise.conv", "fused_mbconv": "expand.conv",
     "conv": "conv", "basic": "conv1.conv", "bottleneck": "conv1.conv",
@@ -26,8 +26,8 @@ _LAST = {
 def read_widths(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> ArchSpec:
     """Return `base` with the widths that these foreign shapes have.
 
-    All foreign names of `base` must be there. An identity shortcut stays where the widths still allow it. Raises
-    WeightsError where no widths give these shapes, SpecError where they make no network.
+    All foreign names of `base` must be present. An identity shortcut stays if the widths still allow it. Raises
+    WeightsError if no widths give these shapes, SpecError if they form no valid network.
     """
     outputs = _outputs(base, shapes, scheme)
     width, stages = outputs["stem.conv"], []
@@ -50,7 +50,7 @@ def read_widths(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> 
 
 
 def _outputs(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> dict[str, int]:
-    """Return how many channels every convolution puts out."""
+    """Return the output channels of every convolution."""
     outputs, names = {}, foreign_names(base, scheme)
     for name, layer in parametrised(base):
         if layer.op != "conv":

@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_measured_does_not_stop_the_others(run_cli, plain,
     [
         (["--runtimes", "tflite"], "a runtime must be one of onnxruntime, openvino"),
         (["--runtimes", ","], "at least one runtime"),
-        (["--data", "digits"], "give --runtimes all as well"),
+        (["--data", "digits"], "add --runtimes all"),
         (["--runtimes", "all", "--threads", "x"], "--threads must be whole numbers"),
     ],
 )

@@ -104,7 +104,7 @@ def test_export_writes_the_same_file_again_and_proves_it(run_cli, bundle_copy, t
 def test_export_names_truncated_weights(share, run_cli, bundle_copy):
     path = bundle_copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert f"{path} is no whole safetensors file" in refused(run_cli("export", bundle_copy))
+    assert f"{path} is not a complete safetensors file" in refused(run_cli("export", bundle_copy))
     assert run_cli("predict", bundle_copy, "-").code == 0
 
 
@@ -120,7 +120,9 @@ def test_bench_measures_every_setting(run_cli, small_bundle):
 
 @pytest.mark.parametrize("words", [["--threads", "0"], ["--batch", "1,many"], ["--batch", ""], ["--batch", "9999"]])
 def test_bench_refuses_what_it_cannot_measure(words, run_cli, small_bundle):
-    assert f"{words[0]} must be whole numbers from 1 to 4096" in refused(run_cli("bench", small_bundle, *words))
+    assert f"{words[0]} must be comma-separated whole numbers from 1 to 4096" in refused(
+        run_cli("bench", small_bundle, *words)
+    )
 
 
 def test_bench_names_a_truncated_onnx_file(run_cli, bundle_copy):

@@ -56,12 +56,14 @@ def test_nothing_is_written_where_nothing_can_be_read(run_cli, bundle, tmp_path)
 
 
 def test_a_place_that_cannot_be_is_told_before_the_work(run_cli, bundle, images, tmp_path):
-    assert "a file that ends in .npz; got" in refused(run_cli("embed", bundle, images, "--out", tmp_path / "v.csv"))
-    assert "must be a file in a folder that" in refused(
+    assert "a file name that ends in .npz; got" in refused(
+        run_cli("embed", bundle, images, "--out", tmp_path / "v.csv")
+    )
+    assert "must be a file in a writable folder" in refused(
         run_cli("embed", bundle, images, "--out", tmp_path / "no" / "v.npz")
     )
     (tmp_path / "d.npz").mkdir()
-    assert "must be a file in a folder that can be" in refused(
+    assert "must be a file in a writable folder" in refused(
         run_cli("embed", bundle, images, "--out", tmp_path / "d.npz")
     )
 

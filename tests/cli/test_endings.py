@@ -13,8 +13,8 @@ from effnet.system.lock import alone_in
 
 EFFNET = f"exec {sys.executable} -m effnet"
 FULL = (
-    "effnet: the disk is full, or what standard output goes to: free some room, then give the command again, with "
-    "--resume where it has that\n"
+    "effnet: the disk is full, or standard output cannot be written: free some space, then run the command again, with "
+    "--resume if it has that option\n"
 )
 
 
@@ -112,7 +112,7 @@ def test_too_little_memory_is_said_to_be_that(error, run_cli, monkeypatch):
     ran = run_cli("fit", "digits")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("effnet: memory ran out (")
-    assert ran.err.endswith("or ask for less at once with fewer --threads, a smaller --resolution or --batch auto\n")
+    assert ran.err.endswith("or use less memory with fewer --threads, a smaller --resolution or --batch auto\n")
 
 
 def test_words_that_say_already_what_to_do_about_memory_stay(run_cli, monkeypatch):

@@ -32,7 +32,7 @@ def test_each_format_has_its_line(run_cli, bundle):
     assert second.startswith(f"wrote {bundle / 'model.xml'}: ")
     assert "same class on 100.0% of 64 images; accuracy " in second
     assert " on 269 test images, 0." in third
-    assert " points lost against 32 bits on 269 labelled images" in third
+    assert " pp on 269 labelled images" in third
     assert "labelled images" not in second
     assert {"model.int8.xml", "model.int8.bin", "exports.json"} <= {path.name for path in bundle.iterdir()}
 

@@ -177,7 +177,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     again = ["effnet", "fit", photos, "--max-macs", 35_000_000, *words, "--out", out]
     assert report["command"] == shlex.join(map(str, again))
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "Their licence: not known: ask whoever trained it." in card
+    assert "Their licence: unknown: ask the author of the weights." in card
 
 
 def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_images, tmp_path):
@@ -196,11 +196,11 @@ def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_images, tmp_
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         err = process.stderr.read()
-    assert (process.returncode, err) == (130, "effnet: interrupted; it goes on with the same command and --resume\n")
+    assert (process.returncode, err) == (130, "effnet: interrupted; continue with the same command and --resume\n")
 
 
 @pytest.mark.parametrize(
-    "path, where", [("out/run/plan.json", " at out/run/plan.json"), (None, ", or what standard output goes to")]
+    "path, where", [("out/run/plan.json", " at out/run/plan.json"), (None, ", or standard output cannot be written")]
 )
 def test_a_full_disk_is_told_as_one(path, where, run_cli, monkeypatch):
     def full(**_):
@@ -209,4 +209,4 @@ def test_a_full_disk_is_told_as_one(path, where, run_cli, monkeypatch):
     monkeypatch.setattr("effnet.cli.main.app", full)
     ran = run_cli("fit", "digits")
     assert ran.code == 1
-    assert ran.err.startswith(f"effnet: the disk is full{where}: free some room")
+    assert ran.err.startswith(f"effnet: the disk is full{where}: free some space")

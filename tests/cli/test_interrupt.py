@@ -25,7 +25,7 @@ def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(tiny_images, tmp_pat
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=300)
     assert process.returncode == 143
-    assert "terminated; it goes on with the same command and --resume" in said
+    assert "terminated; continue with the same command and --resume" in said
     assert "Traceback" not in said
     folder = out / "run" / "attempt-1"
     epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -128,7 +128,7 @@ def test_a_pickle_with_a_program_is_not_run(write, refusal, tmp_path):
     write(path)
     message = refusal("--weights", path)  # which sees that there is no new folder
     assert message.startswith(f"{path} must hold tensors and nothing else; this pickle ")
-    assert "a pickle can run any program, so it is not opened; where you trust it, load it yourself" in message
+    assert "a pickle can run any program, so it is not opened; if you trust it, load it yourself" in message
 
 
 def damage(bundle, change):
@@ -238,7 +238,7 @@ def test_a_strategy_that_needs_weights_does_not_train_from_scratch_where_there_a
             "efficientnet_b7.untrained",
             r"effnet cannot build timm/efficientnet_b7\.untrained: no weights were published",
         ),
-        ("lite0", rf"timm/{LITE0}\.in1k is not downloaded yet, .*; looked in .*; with the file from elsewhere: effnet"),
+        ("lite0", rf"timm/{LITE0}\.in1k is not downloaded yet, .*; looked in .*; to use a file from elsewhere: effnet"),
     ],
 )
 def test_weights_that_there_are_not(weights, message, refusal):

@@ -58,8 +58,8 @@ def test_without_data_nothing_judges_and_it_is_said(sharp, run_cli):
     ran = run_cli("export", sharp, "--to", ",".join(["onnx", *FP16]))
     assert (ran.code, ran.err) == (0, "")
     first, *others = ran.out.splitlines()
-    assert "not judged" not in first
-    assert all(line.endswith("random images; accuracy not judged: give --data") for line in others)
+    assert "not measured" not in first
+    assert all(line.endswith("random images; accuracy not measured: give --data") for line in others)
     assert read_ledger(sharp)["onnx-fp16"].drop is None
 
 
@@ -74,7 +74,7 @@ def test_what_loses_more_than_it_may_is_refused_and_leaves_nothing(name, sharp, 
     assert names(sharp) == before
     assert asked == [("onnx", 269), (name, 269)]
     ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--images", 8, "--max-drop", 1.2)
-    assert "; +1.12 points lost against 32 bits on 269 labelled images" in ran.out
+    assert "; accuracy drop against fp32 +1.12 pp on 269 labelled images" in ran.out
     assert read_ledger(sharp)[name].drop == pytest.approx(3 / 269)
 
 

@@ -61,8 +61,8 @@ def test_nothing_says_that_it_is_published(bundle):
     assert config["origin"]["source"] == "imported from epoch=3.ckpt"
     assert config["origin"]["published"] == ""
     card = (bundle / "README.md").read_text(encoding="utf-8")
-    assert "Not known: ask whoever trained it." in card
-    assert "## Accuracy\n\nNot known" in card
+    assert "Unknown: ask the author of the weights." in card
+    assert "## Accuracy\n\nUnknown" in card
     assert "left out, as no part of the network: criterion.weight, hyper\\_parameters" in card
     assert "74.8" not in card
     assert "license:" not in card
@@ -87,7 +87,7 @@ def test_it_is_scored_and_exported_and_a_fit_says_whose_it_is(bundle, photos, ru
 def test_info_says_what_an_imported_bundle_is(bundle, run_cli):
     facts = json.loads(run_cli("weights", "info", bundle, "--format", "json").out)
     assert (facts["id"], facts["top1"], facts["num_classes"]) == ("", [], 3)
-    assert facts["licence"] == "not known: ask whoever trained it"
+    assert facts["licence"] == "unknown: ask the author of the weights"
     assert facts["source"] == "imported from epoch=3.ckpt"
 
 
@@ -110,8 +110,8 @@ def test_the_command_says_what_was_found_and_taken(lightning, tmp_path, run_cli)
 @pytest.mark.parametrize(
     "options, error, words",
     [
-        ({"classes": ["a", "b"]}, InputError, r"epoch=3\.ckpt tells 3 classes apart, and the names given names 2"),
-        ({}, InputError, r"epoch=3\.ckpt tells 3 classes apart and does not name them"),
+        ({"classes": ["a", "b"]}, InputError, r"epoch=3\.ckpt has 3 classes, and the names given names 2"),
+        ({}, InputError, r"epoch=3\.ckpt has 3 classes and does not name them"),
         ({"classes": NAMES, "model": "b1"}, WeightsError, "does not hold b1"),
         (
             {"classes": NAMES, "head": "fc"},

@@ -120,13 +120,13 @@ def test_the_card_names_the_weights_that_it_begins_with_and_their_licence():
 def test_weights_of_any_name_and_of_no_known_licence(name):
     some = pretrained(sample(), "head", name=name)
     some["training"]["head"] |= {"licence": "", "origin": "", "top1": None}
-    assert "Their licence not known: ask whoever trained it" in words_of(
+    assert "Their licence unknown: ask the author of the weights" in words_of(
         check_page(report.render_html(some, images=[]))
     )
     card = report.render_card(some)
     check_card(card)
     assert "base_model" not in card
-    assert "Their licence: not known: ask whoever trained it." in card
+    assert "Their licence: unknown: ask the author of the weights." in card
 
 
 def test_nasty_names_break_neither_page_nor_card_nor_json(tmp_path):

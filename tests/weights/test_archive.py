@@ -49,12 +49,15 @@ ZEROS = bytes(10**7)
         (gzip.compress(tar_of(("notes.txt", ZEROS), ("m.index", b"x"))), "it unpacks to more than 16 times its size"),
         (gzip.compress(header("x", len(ZEROS), tarfile.GNUTYPE_LONGNAME) + ZEROS), "a name in it is too long"),
         (gzip.compress(header("x", len(ZEROS), tarfile.XHDTYPE) + ZEROS), "a name in it is too long"),
-        (header("m.index", 2**40, tarfile.REGTYPE) + bytes(1024), "is no whole archive"),
-        (header("m.index", 2**40, tarfile.GNUTYPE_SPARSE) + bytes(1024), "is no whole archive|no file that ends with"),
+        (header("m.index", 2**40, tarfile.REGTYPE) + bytes(1024), "is not a complete archive"),
+        (
+            header("m.index", 2**40, tarfile.GNUTYPE_SPARSE) + bytes(1024),
+            "is not a complete archive|no file that ends with",
+        ),
         (tar_of(("m.index", b""), kind=tarfile.SYMTYPE), "it has no file that ends with .index"),
         (tar_of(("m.index", b""), kind=tarfile.LNKTYPE), "it has no file that ends with .index"),
-        (gzip.compress(tar_of(("m.index", b"x" * 5000)))[:-300], "is no whole archive"),
-        (b"BZh91AY&SY", "is no whole archive"),
+        (gzip.compress(tar_of(("m.index", b"x" * 5000)))[:-300], "is not a complete archive"),
+        (b"BZh91AY&SY", "is not a complete archive"),
     ],
 )
 def test_what_unpacks_to_too_much_or_elsewhere_is_refused(tmp_path, content, words):

@@ -100,14 +100,14 @@ def test_weights_that_do_not_match_change_nothing(network):
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"\xff" * 100])
 def test_a_file_that_is_no_safetensors_is_named(bundle, content):
     (bundle / "model.safetensors").write_bytes(content)
-    with pytest.raises(BundleError, match=r"model\.safetensors is no whole safetensors file"):
+    with pytest.raises(BundleError, match=r"model\.safetensors is not a complete safetensors file"):
         load_module(bundle)
 
 
 def test_a_truncated_file_is_named(bundle):
     path = bundle / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BundleError, match="is no whole safetensors file"):
+    with pytest.raises(BundleError, match="is not a complete safetensors file"):
         load_state(bundle)
 
 

@@ -68,7 +68,7 @@ def test_the_network_of_a_training_scripts_checkpoint(case, state, tmp_path, zip
     torch.save(make(state), tmp_path / "w.ckpt", _use_new_zipfile_serialization=zipped)
     found = read_network(tmp_path / "w.ckpt", entry=None, model="efficientnet_b0")
     assert found.spec == get_spec("efficientnet_b0", num_classes=2)
-    assert found.notes[0] == f"the network lies under {place}"
+    assert found.notes[0] == f"the network is under {place}"
     assert {float(array.flat[0]) for array in found.state.values()} == {value}
     assert found.told_model == model
 

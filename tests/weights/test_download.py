@@ -237,7 +237,7 @@ def test_without_a_network_it_says_where_it_looked_and_what_to_do(entry, cache):
     assert "\n" not in message
     assert f"{entry.id} cannot be downloaded from {url} (" in message
     assert message.endswith(
-        f"; looked in {cache / 'weights' / entry.id}; with the file from elsewhere: "
+        f"; looked in {cache / 'weights' / entry.id}; to use a file from elsewhere: "
         f"effnet pull {entry.id} --weights FILE"
     )
 
@@ -368,8 +368,8 @@ def test_an_archive_cannot_write_outside_its_folder(checkpoint, site, cache):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (tar(CHECKPOINT)[:-30], "is no whole archive"),
-        (b"moved", "is no whole archive"),
+        (tar(CHECKPOINT)[:-30], "is not a complete archive"),
+        (b"moved", "is not a complete archive"),
         (b"<html>moved</html>", "the server sends a web page instead; looked in"),
         (tar(["b0/readme.txt"]), r"must hold a TensorFlow checkpoint; it has no file that ends with \.index"),
     ],

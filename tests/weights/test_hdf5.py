@@ -111,7 +111,7 @@ def test_what_lies_elsewhere_or_nowhere_is_refused(tmp_path, secret, write, arch
         with zipfile.ZipFile(tmp_path / "w.keras", "w") as packed:
             packed.write(path, "model.weights.h5")
         path = tmp_path / "w.keras"
-    with refused_cheaply(r"w\.(h5|keras) must be HDF5 as Keras writes it; .*; save it with Keras anew"):
+    with refused_cheaply(r"w\.(h5|keras) must be HDF5 as Keras writes it; .*; save it with Keras again"):
         read_arrays(path)
 
 
@@ -137,7 +137,7 @@ def test_a_shape_that_does_not_fit_its_numbers_is_refused(tmp_path):
     data = path.read_bytes()
     assert data.count(shape) == 2  # the shape, and the largest that it may grow to
     path.write_bytes(data.replace(shape, struct.pack("<QQ", 10**5, 10**5)))
-    with refused_cheaply(r"w\.h5 must hold the numbers that it declares; .* ask for 40,000,000,000 bytes"):
+    with refused_cheaply(r"w\.h5 must hold the numbers that it declares; .* need 40,000,000,000 bytes"):
         read_arrays(path)
     path.write_bytes(data.replace(shape, struct.pack("<QQ", 10, 9)))
     with refused_cheaply("the shape of an array in it does not fit its size"):

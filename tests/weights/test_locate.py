@@ -36,7 +36,7 @@ def test_a_network_is_found_under_any_prefix_and_what_lies_elsewhere_is_named(sc
     found = find_network(arrays | {"criterion.weight": NOTHING, "loss.scale": NOTHING}, where="w")
     assert found.arrays.keys() == {key.removeprefix(prefix) for key in arrays}
     assert found.notes[-1] == "left out, as no part of the network: criterion.weight, loss.scale"
-    assert (f"the network lies under {prefix}" in found.notes) == bool(prefix)
+    assert (f"the network is under {prefix}" in found.notes) == bool(prefix)
     hint = "tf_efficientnet_" + name
     assert identify(found.arrays, name_hint=hint)[1].num_classes == 7
 
@@ -81,8 +81,8 @@ def test_averaged_weights_are_taken_and_the_others_named(prefixes):
     found = find_network(arrays, where="w")
     assert {float(array.flat[0]) for array in found.arrays.values()} == {1}
     assert found.notes == (
-        f"the network lies under {averaged} (averaged weights)",
-        f"not taken: another network under {plain or 'no prefix'}",
+        f"the network is under {averaged} (averaged weights)",
+        f"not used: another network under {plain or 'no prefix'}",
     )
 
 
@@ -92,7 +92,7 @@ def test_of_two_networks_alike_none_is_guessed():
         find_network(arrays, where="w")
     # One of its own name is the model, whatever hangs on it.
     found = find_network(arrays_of("b0", "timm") | arrays_of("b0", "timm", prefix="teacher."), where="w")
-    assert found.notes == ("not taken: another network under teacher.",)
+    assert found.notes == ("not used: another network under teacher.",)
 
 
 @pytest.mark.parametrize("bias", [True, False])

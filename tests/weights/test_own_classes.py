@@ -34,7 +34,7 @@ def test_a_file_of_names_is_in_the_order_of_the_outputs(name, text, names, tmp_p
 @pytest.mark.parametrize(
     "name, text, words",
     [
-        ("n.txt", "a\nb\nc\n", r"w\.pth tells 2 classes apart, and n\.txt names 3; give a name to each output"),
+        ("n.txt", "a\nb\nc\n", r"w\.pth has 2 classes, and n\.txt names 3; give a name to each output"),
         ("n.txt", "a\n\nb\n", r"class 1 of n\.txt has none"),
         ("n.txt", "a\na\n", r"classes 0 and 1 of n\.txt are both a"),
         ("n.txt", "1 cat\n0 dog\n", "numbers the classes in another order than its lines have"),
@@ -86,7 +86,7 @@ def test_imagenet_is_a_word_unless_it_is_a_folder(tmp_path, monkeypatch):
 
 def test_the_checkpoints_own_names_are_taken_and_never_contradicted(tmp_path):
     assert read(None, 2, told=("z", "a")) == ("z", "a")
-    with pytest.raises(InputError, match="tells 2 classes apart and does not name them; give their names"):
+    with pytest.raises(InputError, match="has 2 classes and does not name them; give their names"):
         read(None, 2)
     with pytest.raises(InputError, match="the checkpoint itself names 3"):
         read(None, 2, told=("a", "b", "c"))
@@ -103,7 +103,7 @@ def test_the_checkpoints_own_names_are_taken_and_never_contradicted(tmp_path):
         (["a", "b"], "timm", "--class-order is for classes of data"),
         ("n.txt", "timm", "a file of names has its own order"),
         ("x", "tim", "must be one of imagefolder, timm; got 'tim'; did you mean 'timm'"),
-        ("hf:beans", None, "has its own order of classes, which its names do not tell"),
+        ("hf:beans", None, "has its own order of classes, which its names do not show"),
     ],
 )
 def test_orders_that_mean_nothing_are_refused(classes, order, words):

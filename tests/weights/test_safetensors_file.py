@@ -53,9 +53,9 @@ def row(kind, shape, *place):
 @pytest.mark.parametrize(
     "header, words",
     [
-        ({"a": row("F4", [2], 0, 1)}, "a must be an array of numbers; got F4, which is not read; save it in 32 bits"),
+        ({"a": row("F4", [2], 0, 1)}, "a must be an array of numbers; got F4, which is not read; save it as float32"),
         ({"a": row("C64", [1], 0, 8)}, "a must be an array of numbers; got C64"),
-        ({"a": row("F32", [10**10], 0, 4 * 10**10)}, "ask for 40,000,000,000 bytes"),
+        ({"a": row("F32", [10**10], 0, 4 * 10**10)}, "need 40,000,000,000 bytes"),
         ({"a": row("F32", [2**62, 4], 0, 8)}, "a must have a shape"),
         ({"a": row("F32", [1] * 40, 0, 4)}, "a must have a shape"),
         ({"a": row("F32", [2], 0, 4)}, "fill it one behind the other"),
@@ -87,7 +87,7 @@ def test_a_header_that_is_damaged_or_asks_for_too_much_is_refused(tmp_path, head
 
 def test_a_header_that_is_longer_than_the_file_is_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", 2**63) + b"{}")
-    with refused_cheaply(r"w\.safetensors is no whole safetensors file \(its header lies beyond its end\)"):
+    with refused_cheaply(r"w\.safetensors is not a complete safetensors file \(its header lies beyond its end\)"):
         read_arrays(tmp_path / "w.safetensors")
 
 

@@ -28,8 +28,8 @@ def entry(*shape, **fields):
 @pytest.mark.parametrize(
     "entries, words",
     [
-        ([entry(10**10, size=4 * 10**10)], "ask for 40,000,000,000 bytes, and the file has 4,000"),
-        ([entry(1000)] * 100, "ask for 68,000 bytes, and the file has 4,000"),
+        ([entry(10**10, size=4 * 10**10)], "need 40,000,000,000 bytes, and the file has 4,000"),
+        ([entry(1000)] * 100, "need 68,000 bytes, and the file has 4,000"),
         ([entry(-1)], "negative or no number"),
         ([entry(0, 2**62, size=0)], "must have a shape"),
         ([entry(*[1] * 70, size=4)], "must have a shape"),

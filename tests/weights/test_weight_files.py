@@ -145,7 +145,7 @@ def test_keras_2_files(tmp_path, inside):
 def test_keras_3_files_without_names_are_refused(tmp_path):
     with h5py.File(tmp_path / "w.weights.h5", "w") as file:
         file["layers/conv2d/vars/0"] = STATE["a.weight"]
-    with pytest.raises(WeightsError, match=r"must carry the names of its layers; /layers/conv2d/vars/0 has none; save"):
+    with pytest.raises(WeightsError, match=r"must hold the names of its layers; /layers/conv2d/vars/0 has none; save"):
         read_arrays(tmp_path / "w.weights.h5")
 
 
@@ -301,7 +301,7 @@ def test_files_that_are_cut_off(tmp_path, save):
     if save != "keras":
         damage(path, lambda data: data.__delitem__(slice(len(data) // 2, None)))
     with pytest.raises(
-        WeightsError, match=r"w\.bin (is cut off or damaged|is no whole safetensors file).*; get it again"
+        WeightsError, match=r"w\.bin (is cut off or damaged|is not a complete safetensors file).*; get it again"
     ):
         read_arrays(path)
 
@@ -310,7 +310,7 @@ def test_files_that_are_cut_off(tmp_path, save):
     "content, words",
     [
         (b"", "it is empty; get it again"),
-        (b"\n<!DOCTYPE html><html>404", "it is a web page, such as a download server sends"),
+        (b"\n<!DOCTYPE html><html>404", "it is a web page, sent by the server instead"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer to the real file; fetch that with"),
         (b"\x1f\x8b\x08 gzip", "it is an archive; unpack it"),
         (b'{"error": 1}', r"it begins with b'{\"error\": 1}', as none of these does"),
@@ -333,7 +333,7 @@ def test_what_is_not_there_or_holds_nothing(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="it is an archive; unpack it"):
         read_arrays(tmp_path / "w.zip")
     safetensors.numpy.save_file({}, tmp_path / "none.safetensors")
-    with pytest.raises(WeightsError, match="it holds no arrays"):
+    with pytest.raises(WeightsError, match="it has no arrays"):
         read_arrays(tmp_path / "none.safetensors")
 
     def forbid(*args, **kwargs):

@@ -170,7 +170,7 @@ def test_other_blocks_and_missing_or_misshapen_weights_are_refused():
         transfer({k: v for k, v in state.items() if k != "stem.conv.weight"}, source=spec, target=spec)
     with pytest.raises(WeightsError, match=r"classifier\.bias of .* must have shape \(5,\); got \(4,\)"):
         transfer(state | {"classifier.bias": np.zeros(4, np.float32)}, source=spec, target=spec)
-    with pytest.raises(WeightsError, match="must be what keep leaves"):
+    with pytest.raises(WeightsError, match="must be the kept part"):
         transfer(state, source=spec, target=spec, keep=random_keep(spec, 0))
 
 

@@ -1,7 +1,7 @@
-"""Foreign weights: the names and layouts that other projects store the same networks under, both ways.
+"""Naming schemes of weights: names and layouts in other projects, converted both ways.
 
 A scheme is a function from a spec to names, so it covers every network that its project can express, scaled and
-pruned ones too. Arrays are numpy's; nothing here needs torch.
+pruned ones too. Arrays are numpy's; torch is not needed.
 """
 
 import re
@@ -52,9 +52,9 @@ _SHOWN = 3
 
 
 def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
-    """Return whose names these keys are; ResNets, which timm and torchvision name alike, count as torchvision's.
+    """Return the naming scheme of these keys; ResNets, named alike by timm and torchvision, count as torchvision's.
 
-    Raises WeightsError where no scheme fits.
+    Raises WeightsError if no scheme fits.
     """
     found = Counter(s for s, pattern in PATTERNS.items() for key in arrays if re.match(pattern, key))
     if not found:
@@ -69,7 +69,7 @@ def detect_scheme(arrays: Mapping[str, object]) -> Scheme:
 def foreign_names(spec: ArchSpec, scheme: Scheme) -> dict[str, str]:
     """Return the foreign name of every array of the network, by effnet's name.
 
-    Raises WeightsError where the scheme has no names for such a network.
+    Raises WeightsError if the scheme has no names for such a network.
     """
     module = _module(scheme)
     layers = {name: name for name, _ in parametrised(spec)} if module is None else module.layer_names(spec)
@@ -120,8 +120,8 @@ def _foreign_key(foreign: str, name: str, *, op: str, part: str, scheme: Scheme)
 def plain_arrays(arrays: Mapping[str, np.ndarray], scheme: Scheme) -> dict[str, np.ndarray]:
     """Return the arrays that belong to a network, under the names of `foreign_names`.
 
-    Left out are batch counters, what an optimizer keeps, and Keras' preprocessing layers. TensorFlow's moving
-    averages stand for their variables.
+    Batch counters, optimizer state and Keras' preprocessing layers are left out. TensorFlow's moving averages replace
+    their variables.
     """
     if scheme == "tensorflow":
         return tensorflow.plain_names(arrays)
@@ -131,9 +131,9 @@ def plain_arrays(arrays: Mapping[str, np.ndarray], scheme: Scheme) -> dict[str, 
 
 
 def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme, where: str) -> Arrays:
-    """Return foreign weights as effnet's state of the network: its names, torch's layout, 32-bit.
+    """Return foreign weights as effnet's state of the network: its names, torch's layout, float32.
 
-    `where` names the file in errors. Raises WeightsError where a key is missing or unknown, a shape differs, a
+    `where` names the file in errors. Raises WeightsError if a key is missing or unknown, a shape differs, a
     number is not finite, or a variance is below 0.
     """
     names, shapes = foreign_names(spec, scheme), foreign_shapes(spec, scheme)
@@ -152,9 +152,9 @@ def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Schem
 
 
 def from_effnet(state: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme) -> Arrays:
-    """Return effnet's state of the network under a scheme's names and in its layout, 32-bit.
+    """Return effnet's state of the network under a scheme's names and in its layout, float32.
 
-    Raises WeightsError where the state is not that of the network, or the scheme has no names for it.
+    Raises WeightsError if the state is not that of the network, or the scheme has no names for it.
     """
     names = foreign_names(spec, scheme)
     own = to_effnet(state, spec, scheme="effnet", where="the state")
@@ -195,5 +195,5 @@ def _check_array(array: np.ndarray, shape: Shape, *, key: str, where: str) -> No
         count = int(array.size - np.isfinite(array).sum())
         raise WeightsError(
             f"{where}: {key} must hold finite numbers; {count} of {array.size} are NaN or infinite; "
-            "get the file again, or an earlier checkpoint of the training that gave it"
+            "get the file again, or an earlier checkpoint of its training"
         )

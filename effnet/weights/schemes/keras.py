@@ -25,7 +25,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return the names of the layers in keras.applications; raises WeightsError where it has none."""
+    """Return the names of the layers in keras.applications; raises WeightsError if it has none."""
     for block in spec.blocks:
         if block.kind in RESNET_KINDS:
             raise refuse("keras", f"a {block.kind} block")
@@ -42,7 +42,7 @@ def layer_names(spec: ArchSpec) -> LayerNames:
 def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays under the names that Keras 3 gives them, without those of the preprocessing layers.
 
-    Keras 2 calls a depthwise kernel `depthwise_kernel`; in front of a layer's name may stand the model's.
+    Keras 2 calls a depthwise kernel `depthwise_kernel`; the model's name may precede a layer's.
     """
     plain = {}
     for key, array in arrays.items():
@@ -53,9 +53,9 @@ def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def pixel_statistics(arrays: Mapping[str, np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return mean and deviation of pixels scaled to 0..1 that a file's own Normalization layer takes off.
+    """Return mean and deviation, of pixels scaled to 0..1, of a file's own Normalization layer.
 
-    None where it has none, or ImageNet's: published files hold the deviation in place of its square, which another
+    None if it has none, or ImageNet's: published files hold the deviation in place of its square, which another
     layer makes up for. Without ImageNet's weights Keras leaves the mean at 0 and the variance at 1.
     """
     found = {}

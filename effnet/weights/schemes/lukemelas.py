@@ -18,7 +18,7 @@ _BLOCK = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return lukemelas' names of the layers; raises WeightsError where it has none."""
+    """Return lukemelas' names of the layers; raises WeightsError if it has none."""
     for block in spec.blocks:
         if block.kind not in ("mbconv", "depthwise_separable"):
             raise refuse("lukemelas", f"a {block.kind} block")

@@ -1,4 +1,4 @@
-"""What the schemes share: which arrays a layer has, and the layout that TensorFlow stores them in."""
+"""Functions common to the schemes: the arrays of a layer, and TensorFlow's layout of them."""
 
 from collections.abc import Callable, Iterator
 
@@ -46,7 +46,7 @@ def shape_of(layer: Layer, part: str) -> Shape:
 
 
 def is_depthwise(name: str) -> bool:
-    """Say whether a layer of this name is the depthwise convolution; a width of one would hide it in the shapes."""
+    """Return whether a layer of this name is the depthwise convolution; a width of one would hide it in the shapes."""
     return name.endswith(".depthwise.conv")
 
 
@@ -92,7 +92,7 @@ def name_layers(spec: ArchSpec, *, ends: LayerNames, name_block: NameBlock) -> L
 
 
 def is_resnet(spec: ArchSpec, *, scheme: str) -> bool:
-    """Say whether all blocks are those of a ResNet; raises WeightsError for a mixture, which only effnet has."""
+    """Return whether all blocks are those of a ResNet; raise WeightsError for a mixture, which only effnet has."""
     ours = {block.kind in RESNET_KINDS for block in spec.blocks}
     if len(ours) == 2 or (True in ours and spec.head_channels):
         raise refuse(scheme, "a network that mixes the blocks of ResNets and EfficientNets")
@@ -100,5 +100,5 @@ def is_resnet(spec: ArchSpec, *, scheme: str) -> bool:
 
 
 def refuse(scheme: str, what: str) -> WeightsError:
-    """Return the error for a network that a scheme has no names for."""
+    """Return the error for a network without names in a scheme."""
     return WeightsError(f"the weights' naming scheme {scheme!r} has no names for {what}; save it under effnet's names")

@@ -15,7 +15,7 @@ from effnet.weights.schemes.shared import LayerNames, name_layers, refuse
 
 SCOPE = "efficientnet"
 EMA = "/ExponentialMovingAverage"
-# What an optimizer keeps beside a variable.
+# Suffixes of optimizer state.
 SLOTS = ("/Momentum", "/RMSProp", "/RMSProp_1", "/Adam", "/Adam_1")
 
 _CONV, _NORM = "conv2d", "tpu_batch_normalization"
@@ -26,7 +26,7 @@ _ENDS = {
     "head.norm": f"head/{_NORM}",
     "classifier": "head/dense",
 }
-# Convolutions are counted without the depthwise one, which has a name of its own.
+# Convolutions are counted without the depthwise one, which has its own name.
 _ORDER = {
     "mbconv": ("expand", "depthwise", "project"),
     "depthwise_separable": ("depthwise", "project"),
@@ -36,7 +36,7 @@ _ORDER = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return TensorFlow's names of the layers; raises WeightsError where it has none."""
+    """Return TensorFlow's names of the layers; raises WeightsError if it has none."""
     for block in spec.blocks:
         if block.kind in RESNET_KINDS:
             raise refuse("tensorflow", f"a {block.kind} block")
@@ -63,8 +63,8 @@ def _counted(name: str, number: int) -> str:
 def plain_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the variables under the names that `layer_names` uses.
 
-    The moving average of a variable stands for it where there is one, as the published accuracy is that of the
-    averages. Step counters and what an optimizer keeps are left out.
+    The moving average of a variable replaces it if there is one, as the published accuracy is that of the averages.
+    Step counters and optimizer state are left out.
     """
     plain = {}
     for key, array in arrays.items():

@@ -11,7 +11,7 @@ _ENDS = {
     "classifier": "classifier",
 }
 _SQUEEZE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
-# The norms are counted within a block, and what projects has three names.
+# BatchNorms are numbered within a block, and the projection has three names.
 _BLOCKS = {
     "mbconv": {
         "expand.conv": "conv_pw", "expand.norm": "bn1", "depthwise.conv": "conv_dw", "depthwise.norm": "bn2",
@@ -35,7 +35,7 @@ _RESNET_BLOCK = {
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return timm's names of the layers; raises WeightsError where it has none."""
+    """Return timm's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="timm"):
         return resnet_names(spec)
     return name_layers(spec, ends=_ENDS, name_block=_name_block)

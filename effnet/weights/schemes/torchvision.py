@@ -4,7 +4,7 @@ from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.weights.schemes.shared import LayerNames, is_resnet, name_layers, refuse
 from effnet.weights.schemes.timm import resnet_names
 
-# What follows each other in a block; an absent one takes no number.
+# The order of units in a block; an absent one takes no number.
 _UNITS = {
     "mbconv": ("expand", "depthwise", "se", "project"),
     "depthwise_separable": ("depthwise", "se", "project"),
@@ -15,7 +15,7 @@ _PARTS = {"conv": "0", "norm": "1", "reduce": "fc1", "expand": "fc2"}
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
-    """Return torchvision's names of the layers; raises WeightsError where it has none."""
+    """Return torchvision's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="torchvision"):
         return resnet_names(spec)
     for block in spec.blocks:
