@@ -179,7 +179,7 @@ def test_a_class_of_one_group_cannot_be_measured_and_is_named(make_folder) -> No
 
 def test_all_images_in_one_group_cannot_be_held_out(make_folder) -> None:
     root = make_folder({"a": 8, "b": 8})
-    with pytest.raises(DataError, match="16 images \(1 without copies and groups\) in 2 classes"):
+    with pytest.raises(DataError, match=r"16 images \(1 without copies and groups\) in 2 classes"):
         read_dataset(root, group_by=r"\.png")
 
 
