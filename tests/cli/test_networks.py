@@ -88,7 +88,7 @@ def test_a_damaged_spec_is_one_clear_line(verb, text, run_cli, tmp_path):
         (["cost", "x" * 400], "unknown network"),
         (["cost", "nowhere/net.json"], "must be a network as JSON"),
         (["scale", "b0", "--max-macs", "many"], "an amount must be a positive number"),
-        (["scale", "b0", "--max-macs", "1k"], "no scaling of b0 keeps these bounds"),
+        (["scale", "b0", "--max-macs", "1k"], "no scaling of b0 meets these limits"),
         (["scale", "b0", "--max-macs", "9M", "--phi", 1], "leave out --phi, --width and --depth"),
         (["scale", "b0", "--phi", "nan"], "phi must be finite; got nan"),
         (["scale", "b0", "--width", -1], "must lie above 0"),
