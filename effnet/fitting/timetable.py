@@ -18,10 +18,13 @@ PLANNING_SHARE, INT8_SHARE, PRUNING_SHARE = 0.25, 0.3, 0.5
 # reports alone; what a head takes beside its features; a step towards int8, whose file is measured in turns with
 # another.
 _FINISHING, _REPORT, _HEAD, _INT8_STEP = 4.0, 1.5, 1.0, 6.0
+# An estimate that is missed by so little is none: a stage that takes this share of it may still fit.
+NEARLY = 0.8
 # Learning gets at least this share of what int8 leaves, and what must follow at most this share of all.
 _LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
-# Ranges of int8 are found on so many images.
-_CALIBRATED = 256
+# Ranges of int8 and the correction of its biases take, on one core, the answers to at most so many images so many times
+# over: 198 images through Lite2 took 56 s, their answers 9.
+_CALIBRATED, _CALIBRATION = 256, 6
 
 
 USES = {
@@ -51,6 +54,10 @@ class Deadline:
         """Returns the seconds that are left, at least 0."""
         return max(0.0, self.end - self.clock())
 
+    def used(self) -> float:
+        """Returns the seconds that have passed of all that there were, which may be more; 0 without an end."""
+        return self.seconds - (self.end - self.clock()) if self.limited else 0.0
+
     def at_most(self, seconds: float) -> "Deadline":
         """Returns a deadline in so many seconds, or this one where it is earlier."""
         return self if not self.limited else replace(self, end=min(self.end, self.clock() + seconds))
@@ -74,17 +81,22 @@ def deadline_of(minutes: float | None, *, used: float = 0.0, clock: Callable[[],
 class Pace:
     """What was measured of this machine, in seconds.
 
-    `read` is an image's reading on all cores, `mac` a multiply-accumulate of an exported network on all cores, and
-    `measure` one measurement of a file, in a process of its own.
+    `read` is an image's reading on all of the `cores`, `mac` a multiply-accumulate of an exported network on one of
+    them, and `measure` one measurement of a file, in a process of its own.
     """
 
     read: float = 0.0
     mac: float = 0.0
     measure: float = 0.0
+    cores: int = 1
 
     def answer(self, images: int, macs: float) -> float:
         """Returns how long a network of so many MACs takes to answer so many images."""
-        return images * (self.read + self.mac * macs)
+        return images * (self.read + self.mac * macs / self.cores)
+
+    def calibrated(self, dataset: Dataset) -> int:
+        """Returns how many answers int8 costs before its file is there."""
+        return min(_CALIBRATED, len(dataset.train)) * _CALIBRATION * self.cores
 
     @property
     def report(self) -> float:
@@ -101,11 +113,13 @@ class Pace:
 
     def int8(self, dataset: Dataset, macs: float, *, steps: int) -> float:
         """Returns how long int8 takes that is reached in so many steps, with its calibration and test."""
-        return steps * self.int8_step(dataset, macs) + self.answer(_CALIBRATED + 2 * len(dataset.test), macs)
+        other = (steps - 1) * (_INT8_STEP * self.measure + self.answer(len(dataset.val), macs))
+        return self.int8_step(dataset, macs) + other + self.answer(2 * len(dataset.test), macs)
 
     def int8_step(self, dataset: Dataset, macs: float) -> float:
-        """Returns how long one step takes: a file written, scored, and timed in turns with another."""
-        return _INT8_STEP * self.measure + self.answer(len(dataset.val), macs)
+        """Returns how long one step of int8 takes: a file written, scored, and timed in turns with another."""
+        writing = self.calibrated(dataset) * self.mac * macs / self.cores
+        return writing + _INT8_STEP * self.measure + self.answer(len(dataset.val), macs)
 
     def epoch(self, dataset: Dataset, macs: float, *, images_per_second: float) -> float:
         """Returns how long an epoch takes with its validation, at this speed of training steps."""
@@ -121,6 +135,11 @@ class Use:
     change: float = 0.0
     int8: float = 0.0
     finishing: float = 0.0
+
+    @property
+    def later(self) -> float:
+        """Seconds for what follows learning."""
+        return self.change + self.int8 + self.finishing
 
     def in_words(self) -> tuple[str, ...]:
         """Returns a line for each use that there is."""
