@@ -196,8 +196,11 @@ def _num_checked(spec: ArchSpec) -> int:
 def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Learned:
     spec = candidate.whole or candidate.spec
 
+    # Decided once, so that learning never takes what is kept for the rest.
+    later = use_for(candidate, dataset, task).later
+
     def left() -> float:
-        return use_for(candidate, dataset, task).learning
+        return max(0.0, task.deadline.left() - later)
 
     if attempt.strategy != "scratch":
         learned = transfer(

@@ -20,12 +20,20 @@ from effnet.data.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
 from effnet.fitting.backbones import LEAST_SIDE, Change, Offer, changes_of, list_offers, list_pretrained, offer_of
 from effnet.fitting.candidates import Candidate, in_precision, list_candidates, only_candidate
+from effnet.fitting.deploy import least_steps
 from effnet.fitting.device import device_of, predicted_timing
 from effnet.fitting.events import Counted
 from effnet.fitting.measure import measure_random, patient, training_speed
 from effnet.fitting.plan import make_plan
 from effnet.fitting.searching import TrainingNeed, TrainsTooSlowly
-from effnet.fitting.settings import DEFAULT_MINUTES, can_recover, feature_need, relaxed, training_need
+from effnet.fitting.settings import (
+    DEFAULT_MINUTES,
+    can_recover,
+    feature_need,
+    measured_feature_need,
+    relaxed,
+    training_need,
+)
 from effnet.fitting.shorts import short_training
 from effnet.fitting.state import RUN
 from effnet.fitting.task import Task
@@ -44,8 +52,6 @@ _MOST_FAILURES = 3
 # The least minutes of training that a network is chosen for, and the seconds that a measurement under background load
 # needs.
 _LEAST_MINUTES, _DISTURBED_SECONDS = 0.01, 40.0
-# The share of the time of training, where it ends at a deadline, that the features of one view of each image may take.
-_HEAD_SHARE = 0.5
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
@@ -247,14 +253,12 @@ def _choose_pretrained(
 
 def _feature_need(task: Task, dataset: Dataset) -> TrainingNeed:
     """Return how large a backbone may be; with a deadline, views and what follows have their time elsewhere."""
-    cores = usable_cores()
     if task.deadline.limited:
-        minutes = training_minutes(task, dataset) or DEFAULT_MINUTES
-        return feature_need(
-            len(dataset.train) + len(dataset.val), minutes=minutes, cores=cores, pace=task.pace, share=_HEAD_SHARE
-        )
+        seconds = 60 * (training_minutes(task, dataset) or DEFAULT_MINUTES)
+        steps = least_steps(task.target) if task.target.precision == "int8" else 0
+        return measured_feature_need(dataset, task.pace, seconds=seconds, int8_steps=steps)
     images = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
-    return feature_need(images, minutes=task.time_limit or DEFAULT_MINUTES, cores=cores)
+    return feature_need(images, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
 
 
 def _plan(

@@ -19,7 +19,7 @@ from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
 from effnet.fitting.task import Task
-from effnet.fitting.timetable import INT8_SHARE, not_enough
+from effnet.fitting.timetable import INT8_SHARE, NEARLY, not_enough
 from effnet.measure.answers import right_answers
 from effnet.measure.paired import paired, refusal
 from effnet.runtime.config import ModelConfig, write_config
@@ -32,6 +32,7 @@ _LEAST_MINUTES = 0.01
 _REFERENCE = "onnx"
 # The folder beside the bundle in which the quantization steps are made.
 _CLIMB = "ladder"
+_NOT_REACHED = "The time was over before there was a file of int8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +84,11 @@ def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
         return ""
     needs = task.pace.int8(dataset, cost(config.arch).macs, steps=least_steps(task.target))
     left = _left(config, dataset, task)
-    return not_enough("int8 was not tried", needs=needs, left=left) if left < needs else ""
+    return not_enough("int8 was not tried", needs=needs, left=left) if left < NEARLY * needs else ""
 
 
 def least_steps(target: Target) -> int:
-    """Returns how many steps the least int8 takes: behind 32 bits and, where int8 is no must, 16."""
+    """Return how many steps the least int8 takes: behind 32 bits and, where int8 is no must, 16."""
     return 2 if target.precision == "int8" else 3
 
 
@@ -161,6 +162,7 @@ def _climbed(
         listener=task.listener,
     )
     task.say(ladder.sentence)
+    tried = any(find_format(step.format).precision == "int8" for step in ladder.steps) or ladder.met
     found = find_format(ladder.format)
     path = copy_export(ladder.format, ladder.folder, bundle)
     write_config(ladder.config, bundle)
@@ -170,13 +172,16 @@ def _climbed(
         path=path,
         format=found,
         ladder=ladder.to_dict(),
-        refused=_not_int8(found, target),
+        refused=_not_int8(found, target, tried=tried),
+        left_out="" if tried or minutes is None else _NOT_REACHED,
     )
 
 
-def _not_int8(found: Format, target: Target) -> str:
+def _not_int8(found: Format, target: Target, *, tried: bool) -> str:
     if target.precision != "int8" or found.precision == "int8":
         return ""
+    if not tried:
+        return _NOT_REACHED
     return (
         f"precision must be int8, but no int8 step loses at most {100 * target.max_drop:g} percentage points and is "
         "faster or smaller"

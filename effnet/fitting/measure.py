@@ -108,7 +108,7 @@ def machine_pace(
         took = clock() - start
     # Remove the time that it waited for a core.
     seconds = 1e-3 * timing.latency_ms / (1 - min(_MOST_WAITED, timing.waited))
-    return Pace(read=read, mac=seconds / cost(spec).macs / usable_cores(), measure=took)
+    return Pace(read=read, mac=seconds / cost(spec).macs, measure=took, cores=usable_cores())
 
 
 def busy_planning(table: Sequence[Candidate], *, threads: int) -> str:

@@ -11,7 +11,7 @@ from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
 from effnet.fitting.searching import TrainingNeed
-from effnet.fitting.timetable import PRUNING_SHARE, Pace
+from effnet.fitting.timetable import PRUNING_SHARE, Pace, clock_words
 from effnet.training.memory import training_memory
 from effnet.training.recipe import Augment, Model, Recipe, Train
 
@@ -27,6 +27,9 @@ _CORE_MACS, _GPU_MACS = 15e9, 50e12
 # The multiply-accumulates per second of a frozen network on one core (Lite0 in benchmarks/transfer.py: images per
 # second times 384 million, over the cores), rounded down, and the share of the time that features may take.
 _CORE_FEATURE_MACS, _FEATURE_SHARE = 30e9, 0.25
+# The share of the time of training, where it ends at a deadline, that one view of each image may take, and where int8
+# is reached in it as well.
+_HEAD_SHARE, _HEAD_INT8_SHARE = 0.5, 0.8
 _SAMPLE = 256
 # Number of pixels that are summed at a time.
 _PIECE_PIXELS = 2**20
@@ -68,19 +71,26 @@ def relaxed(need: TrainingNeed) -> TrainingNeed:
     return TrainingNeed(images_per_second=speed, most_macs=need.most_macs, reason=reason)
 
 
-def feature_need(
-    images: int, *, minutes: float, cores: int, pace: Pace | None = None, share: float = _FEATURE_SHARE
-) -> TrainingNeed:
-    """Return the largest backbone whose features of `images` images leave time for the rest.
-
-    With a measured `pace` the limit follows from it, else from an upper bound of a core's speed.
-    """
-    seconds = 60 * minutes * share
+def feature_need(images: int, *, minutes: float, cores: int) -> TrainingNeed:
+    """Return how large a backbone may be for the features of so many images to leave time for the rest."""
+    seconds = 60 * minutes * _FEATURE_SHARE
     reason = f"the features of {images} images must take at most {seconds / 60:.3g} minutes"
-    if pace is not None and pace.mac:
-        most = max(0.0, seconds / images - pace.read) / pace.mac
-    else:
-        most = cores * _CORE_FEATURE_MACS * seconds / images
+    return TrainingNeed(images_per_second=0.0, most_macs=cores * _CORE_FEATURE_MACS * seconds / images, reason=reason)
+
+
+def measured_feature_need(dataset: Dataset, pace: Pace, *, seconds: float, int8_steps: int) -> TrainingNeed:
+    """Return how large a backbone may be, at this pace, for one view of each image to leave time for the rest.
+
+    With `int8_steps`, those of the least int8, there must be time for them as well.
+    """
+    images = len(dataset.train) + len(dataset.val)
+    answers, share = images, _HEAD_SHARE
+    if int8_steps:
+        seconds -= pace.int8(dataset, 0.0, steps=int8_steps)
+        answers, share = images + pace.calibrated(dataset), _HEAD_INT8_SHARE
+    seconds = max(0.0, share * seconds)
+    most = max(0.0, seconds - images * pace.read) * pace.cores / (pace.mac * answers) if pace.mac else math.inf
+    reason = f"the features of {images} images must take at most {clock_words(seconds)}"
     return TrainingNeed(images_per_second=0.0, most_macs=most, reason=reason)
 
 

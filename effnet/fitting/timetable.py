@@ -18,10 +18,13 @@ PLANNING_SHARE, INT8_SHARE, PRUNING_SHARE = 0.25, 0.3, 0.5
 # reports; the reports alone; a head without its features; a quantization step, whose file is measured in turns with
 # another.
 _FINISHING, _REPORT, _HEAD, _INT8_STEP = 4.0, 1.5, 1.0, 6.0
+# Estimates are no more exact than this: a stage is begun if this share of its estimate is left.
+NEARLY = 0.8
 # Training gets at least this share of the time that int8 competes for, and the later stages at most this share of all.
 _LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
-# Number of images for int8 calibration.
-_CALIBRATED = 256
+# Number of images for int8 calibration, and the cost of calibration and bias correction on one core, in inferences of
+# these images: 198 images through Lite2 took 56 s, their inference 9.
+_CALIBRATED, _CALIBRATION = 256, 6
 
 
 USES = {
@@ -51,6 +54,10 @@ class Deadline:
         """Return the seconds that are left, at least 0."""
         return max(0.0, self.end - self.clock())
 
+    def used(self) -> float:
+        """Return the seconds used since the start, which may be more than there were; 0 without a deadline."""
+        return self.seconds - (self.end - self.clock()) if self.limited else 0.0
+
     def at_most(self, seconds: float) -> "Deadline":
         """Return a deadline in `seconds` from now, or this one if it is earlier."""
         return self if not self.limited else replace(self, end=min(self.end, self.clock() + seconds))
@@ -74,17 +81,22 @@ def deadline_of(minutes: float | None, *, used: float = 0.0, clock: Callable[[],
 class Pace:
     """The measured speed of this machine, in seconds.
 
-    `read` is the reading of an image on all cores, `mac` a multiply-accumulate of an exported network on all cores,
-    and `measure` one measurement of a file, in a process of its own.
+    `read` is the reading of an image on all `cores`, `mac` a multiply-accumulate of an exported network on one of
+    them, and `measure` one measurement of a file, in a process of its own.
     """
 
     read: float = 0.0
     mac: float = 0.0
     measure: float = 0.0
+    cores: int = 1
 
     def answer(self, images: int, macs: float) -> float:
         """Return the duration of the inference of a network with `macs` MACs on `images` images."""
-        return images * (self.read + self.mac * macs)
+        return images * (self.read + self.mac * macs / self.cores)
+
+    def calibrated(self, dataset: Dataset) -> int:
+        """Return the cost of an int8 file, in inferences of an image."""
+        return min(_CALIBRATED, len(dataset.train)) * _CALIBRATION * self.cores
 
     @property
     def report(self) -> float:
@@ -101,11 +113,13 @@ class Pace:
 
     def int8(self, dataset: Dataset, macs: float, *, steps: int) -> float:
         """Return the duration of int8 in `steps` steps, with calibration and test."""
-        return steps * self.int8_step(dataset, macs) + self.answer(_CALIBRATED + 2 * len(dataset.test), macs)
+        other = (steps - 1) * (_INT8_STEP * self.measure + self.answer(len(dataset.val), macs))
+        return self.int8_step(dataset, macs) + other + self.answer(2 * len(dataset.test), macs)
 
     def int8_step(self, dataset: Dataset, macs: float) -> float:
         """Return the duration of one quantization step: a file written, scored, and timed in turns with another."""
-        return _INT8_STEP * self.measure + self.answer(len(dataset.val), macs)
+        writing = self.calibrated(dataset) * self.mac * macs / self.cores
+        return writing + _INT8_STEP * self.measure + self.answer(len(dataset.val), macs)
 
     def epoch(self, dataset: Dataset, macs: float, *, images_per_second: float) -> float:
         """Return the duration of an epoch with its validation, at this speed of training steps."""
@@ -121,6 +135,11 @@ class Use:
     change: float = 0.0
     int8: float = 0.0
     finishing: float = 0.0
+
+    @property
+    def later(self) -> float:
+        """Seconds for what follows learning."""
+        return self.change + self.int8 + self.finishing
 
     def in_words(self) -> tuple[str, ...]:
         """Return a line for each use that has time."""

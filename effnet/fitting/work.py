@@ -14,20 +14,19 @@ from effnet.data.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.fitting.artifact import Artifact, make_artifact, publish
 from effnet.fitting.candidates import Candidate
-from effnet.fitting.change import forget_change, use_for
+from effnet.fitting.change import forget_change
 from effnet.fitting.choose import choose
-from effnet.fitting.deploy import least_steps
 from effnet.fitting.device import describe_device, device_of
 from effnet.fitting.events import Counted, Planned
-from effnet.fitting.measure import busy_planning, machine_pace, training_speed
+from effnet.fitting.measure import busy_planning, training_speed
 from effnet.fitting.plan import MAX_FALLBACKS
 from effnet.fitting.refusal import enough
 from effnet.fitting.settings import epochs_in, make_preprocess, make_recipe
 from effnet.fitting.state import PLAN, RUN, Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.fitting.summary import summarize
 from effnet.fitting.task import Task, check, check_weights, command_line
-from effnet.fitting.timetable import PLANNING_SHARE, clock_words, deadline_of, not_enough, time_report
-from effnet.fitting.transfer import learned_seconds
+from effnet.fitting.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
+from effnet.fitting.timetable import clock_words, deadline_of, time_report
 from effnet.measure.machine import machine
 from effnet.runtime.config import CONFIG
 from effnet.runtime.installed import missing
@@ -56,65 +55,18 @@ def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[st
     dataset, report = _read(task)
     if plan is None:
         _check_recipe(task, dataset)
-        task = _paced(task, read=(clock() - reading) / report.num_examined)
+        task = paced(task, read=(clock() - reading) / report.num_examined)
         plan = _plan(task, dataset, report, started)
     else:
-        earlier, plan = plan, _extended(task, plan)
+        earlier, plan = plan, extended(task, plan)
         check_same(plan, task.options, fingerprint(dataset), task.out)
         if plan is not earlier:
             write_plan(plan, task.out)
             for number in range(len(plan.attempts)):
                 forget_change(task.out / RUN / f"attempt-{number + 1}")
-        task = _resumed(task, plan, dataset)
+        task = resumed(task, plan, dataset)
         task.say(f"Resuming the fit in {task.out}", heading=True)
     return _carry_out(task, plan, dataset, report)
-
-
-def _extended(task: Task, plan: Plan) -> Plan:
-    """Return the plan with more epochs if a resumed fit requests more than it began with.
-
-    Everything else stays. Raises InputError if fewer are requested.
-    """
-    before, now = plan.options.get("epochs"), task.epochs
-    if before is None or now is None or now == before:
-        return plan
-    if now < before:
-        raise InputError(
-            f"--epochs must be at least {before} to resume the fit in {task.out}, which has {before} epochs; got {now}"
-        )
-    attempts = []
-    for attempt in plan.attempts:
-        train = dataclasses.replace(attempt.recipe.train, epochs=now)
-        attempts.append(dataclasses.replace(attempt, recipe=dataclasses.replace(attempt.recipe, train=train)))
-    return dataclasses.replace(plan, options={**plan.options, "epochs": now}, attempts=attempts)
-
-
-def _paced(task: Task, *, read: float) -> Task:
-    """Return the task with the speed of this machine, measured if there is a deadline."""
-    if not task.deadline.limited:
-        return task
-    pace = machine_pace(read, target=task.target, clock=task.deadline.clock)
-    return dataclasses.replace(task, pace=pace, planning=task.deadline.at_most(PLANNING_SHARE * task.deadline.seconds))
-
-
-def _resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
-    """Return the task with the time that earlier sessions left: their planning, training and verification count.
-
-    Their finished work is found again, so at least the verification of a network has its time.
-    """
-    if not task.deadline.limited:
-        return task
-    number = len(plan.failed) + 1
-    used = plan.seconds + sum(failed["seconds"] for failed in plan.failed)
-    used += learned_seconds(task.out / RUN / f"attempt-{number}")
-    candidate = plan.candidates[plan.attempts[number - 1].candidate]
-    least = plan.pace.finishing(dataset, candidate.cost.macs)
-    if candidate.precision == "int8":
-        least += plan.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
-    used = min(used, task.deadline.left() - least)
-    return dataclasses.replace(
-        task, pace=plan.pace, deadline=dataclasses.replace(task.deadline, end=task.deadline.end - used)
-    )
 
 
 def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
@@ -237,7 +189,7 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
     else:
         preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
         if task.deadline.limited:
-            epochs = _epochs_left(task, dataset, candidate)
+            epochs = epochs_left(task, dataset, candidate)
         elif task.time_limit is not None:
             epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
     assert epochs is not None
@@ -252,18 +204,6 @@ def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candi
         ),
         strategy=task.strategy if candidate.weights else "scratch",
     )
-
-
-def _epochs_left(task: Task, dataset: Dataset, candidate: Candidate) -> int:
-    """Return the number of epochs from scratch that fit into the remaining time."""
-    seconds = _epoch_seconds(task, dataset, candidate)
-    speed, left = len(dataset.train) / seconds, use_for(candidate, dataset, task).learning
-    return epochs_in(left / 60, images_per_second=speed, num_train=len(dataset.train))
-
-
-def _epoch_seconds(task: Task, dataset: Dataset, candidate: Candidate) -> float:
-    speed = training_speed(candidate.spec)
-    return task.pace.epoch(dataset, candidate.cost.macs, images_per_second=speed)
 
 
 def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
@@ -285,14 +225,14 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         # Fine-tuning after pruning and quantization flips images only if the recipe does.
         dataset = dataclasses.replace(dataset, mirror_safe=dataset.mirror_safe and attempt.recipe.augment.flip)
         candidate = plan.candidates[attempt.candidate]
-        use = use or _tell_use(task, candidate, dataset)
+        use = use or tell_use(task, candidate, dataset)
         artifact = make_artifact(
             candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task
         )
         left_out += artifact.left_out
         if artifact.honoured or artifact.undecided or number + 1 == len(plan.attempts):
             break
-        if late := _too_late(task, plan, dataset, number=number + 1):
+        if late := too_late(task, plan, dataset, number=number + 1):
             left_out.append(late)
             task.say(late)
             break
@@ -305,7 +245,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
             }
         )
         plan = _with_failure(plan, attempt.candidate, artifact, failed)
-        plan = dataclasses.replace(_with_epochs_left(task, plan, dataset), left_out=left_out)
+        plan = dataclasses.replace(with_epochs_left(task, plan, dataset), left_out=left_out)
         write_plan(plan, task.out)
         task.say(
             f"{candidate.title} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
@@ -320,9 +260,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         seed=task.seed,
         data=task.data,
         report_images=task.report_images,
-        time=time_report(
-            task.minutes, use, used=task.deadline.seconds - task.deadline.left(), left_out=tuple(left_out)
-        ),
+        time=time_report(task.minutes, use, used=task.deadline.used(), left_out=tuple(left_out)),
     )
     publish(artifact, data, dataset, task.out)
     if artifact.undecided:
@@ -332,60 +270,13 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         )
     if not artifact.honoured:
         advice = enough(task.budget, artifact.measured)
-        late = ""
-        if left_out:
-            late = (
-                "; give more --minutes"
-                if left_out[-1] in artifact.failures
-                else f". {left_out[-1]}: give more --minutes"
-            )
+        said = "" if not left_out or left_out[-1] in artifact.failures else f". {left_out[-1]}"
+        late = f"{said}; give more --minutes" if left_out else ""
         raise BudgetError(
             f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}"
             f"{late}. Model and report are in {task.out}"
         )
     return data
-
-
-def _tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, float]:
-    """Print the use of the remaining time and return it for the report; nothing without a deadline."""
-    if not task.deadline.limited:
-        return {}
-    use = use_for(candidate, dataset, task)
-    left, given = clock_words(task.deadline.left()), clock_words(task.deadline.seconds)
-    task.say(f"{left} of {given} are left, to be used for", heading=True)
-    for line in use.in_words():
-        task.say(line)
-    if candidate.precision == "int8" and not use.int8:
-        needs = task.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
-        task.say(f"  int8 is only tried if training ends early: it takes about {clock_words(needs)}")
-    return {"before": round(task.deadline.seconds - task.deadline.left(), 1)} | use.to_dict()
-
-
-def _too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
-    """Return a sentence if the remaining time is too short for another attempt; empty if it is not."""
-    if not task.deadline.limited:
-        return ""
-    candidate = plan.candidates[plan.attempts[number].candidate]
-    macs, pace = candidate.cost.macs, task.pace
-    int8 = pace.int8(dataset, macs, steps=least_steps(task.target))
-    needs = pace.finishing(dataset, macs) + (int8 if candidate.precision == "int8" else 0.0)
-    needs += pace.head(dataset, macs) if candidate.weights else _epoch_seconds(task, dataset, candidate)
-    left = task.deadline.left()
-    what = f"The next smaller network, {candidate.title}, was not tried"
-    return not_enough(what, needs=needs, left=left) if left < needs else ""
-
-
-def _with_epochs_left(task: Task, plan: Plan, dataset: Dataset) -> Plan:
-    """Return the plan with as many epochs for its next attempt as fit into the remaining time."""
-    attempts = list(plan.attempts)
-    number = len(plan.failed)
-    attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
-    if not task.deadline.limited or candidate.weights:  # fine-tuning chooses its own
-        return plan
-    epochs = _epochs_left(task, dataset, candidate)
-    recipe = dataclasses.replace(attempt.recipe, train=dataclasses.replace(attempt.recipe.train, epochs=epochs))
-    attempts[number] = dataclasses.replace(attempt, recipe=recipe)
-    return dataclasses.replace(plan, attempts=attempts)
 
 
 def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[str, Any]]) -> Plan:

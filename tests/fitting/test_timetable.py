@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
+from effnet.fitting import transfer
 from effnet.fitting.events import Said
 from effnet.fitting.timetable import Pace, deadline_of, use_of
 from effnet.fitting.work import work
@@ -36,7 +37,7 @@ def clock(monkeypatch):
     """The clock of every fit of a test, on a machine where a measurement takes 1 s and images take nothing."""
     clock = Clock()
     monkeypatch.setattr("effnet.fitting.job.work", functools.partial(work, clock=clock))
-    monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=1.0))
+    monkeypatch.setattr("effnet.fitting.time_left.machine_pace", lambda read, **_: Pace(measure=1.0))
     monkeypatch.setattr("effnet.fitting.artifact._PAUSES", (0, 0))
     monkeypatch.setattr("effnet.fitting.choose.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7))
     return clock
@@ -109,11 +110,11 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
 
 
 def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, monkeypatch, clock):
-    monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=10.0))
+    monkeypatch.setattr("effnet.fitting.time_left.machine_pace", lambda read, **_: Pace(measure=10.0))
     monkeypatch.setattr("effnet.fitting.deploy.climb", None)
     monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
-    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 60.0)
-    sentence = "int8 was not tried: 20 s were left, but it takes about 2:00 min"
+    monkeypatch.setattr("effnet.fitting.time_left.training_speed", lambda spec: 60.0)
+    sentence = "int8 was not tried: 20 s were left, and it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
         effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
     assert "give more --minutes" in str(refused.value)
@@ -142,7 +143,7 @@ def fit_shades(data, out, **options):
 def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tmp_path, monkeypatch, clock):
     """Regression: it started all of its training again."""
     # 36 images at 12 images/s: an epoch takes 3 s, and 0.8 of the time that training has is for epochs.
-    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
+    monkeypatch.setattr("effnet.fitting.time_left.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=20))
     monkeypatch.setattr("effnet.fitting.settings.most_epochs", lambda number: 1000)
     monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
@@ -156,7 +157,7 @@ def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tm
 
 
 def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tmp_path, monkeypatch, clock, said):
-    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
+    monkeypatch.setattr("effnet.fitting.time_left.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", missing_once(clock, took=54))
     monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
     with pytest.raises(BudgetError, match=r"was not tried: 6 s were left, .* give more --minutes") as refused:
@@ -170,7 +171,7 @@ def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tm
 
 
 def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkeypatch, clock):
-    monkeypatch.setattr("effnet.fitting.work.training_speed", lambda spec: 12.0)
+    monkeypatch.setattr("effnet.fitting.time_left.training_speed", lambda spec: 12.0)
     monkeypatch.setattr("effnet.fitting.artifact.time_model", lambda path, **_: timing(0.5))
     monkeypatch.setattr("effnet.fitting.choose.training_need", lambda *_, **__: None)
     out = tmp_path / "out"
@@ -191,3 +192,25 @@ def test_a_fit_is_told_once_how_long_to_train(length, tiny_images, tmp_path):
     message = f"--{name} and --set train.epochs must not differ; got --{name} {value} and --set train.epochs=3"
     with pytest.raises(InputError, match=message):
         effnet.fit(tiny_images, settings={"train.epochs": 3}, out=tmp_path / "out", **length)
+
+
+def test_views_that_do_not_fit_are_left_out_of_a_head(tiny_images, small_bundle, tmp_path, monkeypatch, clock, said):
+    """Of 42 training images in three classes a head sees three views each, if there is time."""
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("effnet.fitting.transfer.time.monotonic", clock)
+    whole = transfer._features
+
+    def slow(*arguments, **options):
+        clock.now += 26
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr("effnet.fitting.transfer._features", slow)
+    out = tmp_path / "out"
+    report = effnet.fit(
+        tiny_images, weights=small_bundle, strategy="head", minutes=1, out=out, listener=said.append
+    ).report
+    assert report["training"]["head"]["views"] == 1
+    (sentence,) = report["time"]["left_out"]
+    assert sentence.startswith("2 more random views of each training image were left out: 30 s were left")
+    assert sentence in texts(said)
+    assert report["time"]["used_seconds"] == 52

@@ -280,7 +280,7 @@ def test_a_damaged_head_is_named(killed, stripes, tmp_path):
 
 def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.fitting.transfer.train_speed", lambda spec: 9.0)
-    monkeypatch.setattr("effnet.fitting.work.machine_pace", lambda read, **_: Pace(measure=0.1))
+    monkeypatch.setattr("effnet.fitting.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     monkeypatch.setattr("effnet.fitting.job.work", functools.partial(work, clock=lambda: 0.0))
     report = effnet.fit(stripes, weights=small_bundle, strategy="finetune", minutes=1, out=tmp_path / "out").report
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
