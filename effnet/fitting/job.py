@@ -85,9 +85,9 @@ def fit(
     `resize` is how an image becomes the square that the network sees: "center" crops to its middle, "squash" and "pad"
     show all of it, and "auto" chooses by the aspect ratios: "center" up to 16:9. `settings` change fields of the recipe
     by their dotted names, such as {"augment.flip": False}, which trains on no mirrored image; images whose mirror image
-    is of another class are found out without it. `balance`, the recipe's balance.method, makes rare
-    classes count as much as frequent ones: "adjust" by their logits, "sample" by more views, "weight" in the loss. The
-    balanced accuracy then chooses heads, epochs, trials and precisions.
+    is of another class are found out without it. `balance`, the recipe's balance.method, makes rare classes count as
+    much as frequent ones: "adjust" by their logits, "sample" by more views, "weight" in the loss. The balanced accuracy
+    then chooses heads, epochs, trials and precisions.
 
     `weights` are pretrained ones: an id of the catalog, a file, a bundle, "auto" for the best published ones that
     keep the budget, or "none"; `model` names the network of a file that does not tell it. `strategy` is "head" (on
