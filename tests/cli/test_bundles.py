@@ -28,6 +28,11 @@ def test_evaluate_says_how_sure_it_is_and_what_it_rejects(run_cli, bundle_copy, 
     found = json.loads(run_cli(*words, "--format", "json").out)
     assert (found["answered"]["threshold"], found["unknown"]["images"], found["unknown"]["unreadable"]) == (0.3, 60, 1)
     lines = run_cli(*words).out.splitlines()[1:]
+    low, high = found["balanced_bootstrap"]
+    balanced = f"balanced accuracy {found['balanced_accuracy']:.2%} (bootstrap {low:.2%} to {high:.2%})"
+    assert lines.pop(1) == f"{balanced}: the mean recall of the classes"
+    name, recall, support = (found["lowest"][key] for key in ("name", "recall", "support"))
+    assert lines.pop(1) == f"lowest recall: {recall:.2%} of the {support} images of {name}"
     usual = lines.pop(1)
     assert usual == f"always answering {found['most_frequent']['name']!r} would reach 10.04%"
     low, high = found["bootstrap"]
