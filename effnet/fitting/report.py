@@ -56,7 +56,7 @@ def write_report(report: Mapping[str, Any], folder: Path, *, images: Sequence[np
 
 
 def load_report(folder: Path) -> dict[str, Any]:
-    """Read the report.json of a bundle; raises BundleError if it is missing or damaged."""
+    """Read the report.json of a bundle; raise BundleError if it is missing or damaged."""
     path = folder / "report.json"
     try:
         report = read_json(path)
