@@ -26,7 +26,7 @@ class ByClass:
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean recall of the classes that have images; NaN where none has.
+        """The mean recall of the classes that have images; NaN if none has.
 
         Source: Brodersen et al., ICPR 2010, "The balanced accuracy and its posterior distribution".
         """

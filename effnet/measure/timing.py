@@ -159,6 +159,6 @@ time_onnx = time_model
 def _size_bytes(path: Path) -> int:
     """Return the bytes of the model at `path`, including those of the files that belong to it."""
     found = path.stat().st_size
-    if path.suffix == ".xml":  # OpenVINO's weights lie beside its graph
+    if path.suffix == ".xml":  # OpenVINO's weights are in a second file
         found += path.with_suffix(".bin").stat().st_size
     return found

@@ -69,7 +69,7 @@ def _from_python(path: Path, spec: ArchSpec) -> Recipe:
     if not path.is_file() or loaded is None or loaded.loader is None:
         raise InputError(f"{path} must be a Python file that defines recipe(spec); there is no such file")
     module = importlib.util.module_from_spec(loaded)
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing appears beside the user's file
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # write no bytecode next to the user's file
     try:
         loaded.loader.exec_module(module)
         found = module.recipe(spec)

@@ -108,7 +108,7 @@ def augmented(raw: RawImage, recipe: Recipe, preprocess: Preprocess, *, rng: np.
     if augment.view == "none":
         image = resize_and_crop(image, preprocess)
     else:
-        if preprocess.mode != "center":  # what is shifted is the whole image
+        if preprocess.mode != "center":  # shift the whole image
             whole = dataclasses.replace(preprocess, crop=1.0, interpolation=augment.interpolation)
             image = resize_and_crop(image, whole)
         image = random_shift(image, resolution=resolution, rng=rng, interpolation=augment.interpolation)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on seed, step and an image's place alone, never on what was drawn before."""
+"""Random numbers that depend only on seed, step and an image's place, not on earlier draws."""
 
 import zlib
 from dataclasses import dataclass

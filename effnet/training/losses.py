@@ -1,4 +1,4 @@
-"""Losses: the one place where training is extended."""
+"""Losses: the extension point of training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says():
 
 def test_a_change_of_many_images_is_more_than_chance():
     assert "; significant, McNemar" in Paired(images=100, lost=12, gained=1).sentence()
-    assert Paired(images=100, lost=0, gained=3).sentence().startswith("gains 3.00 points:")
+    assert Paired(images=100, lost=0, gained=3).sentence().startswith("gains 3.00 percentage points:")
     assert Paired(images=100, lost=2, gained=2).sentence().startswith("keeps the accuracy:")
 
 

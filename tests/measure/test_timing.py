@@ -123,9 +123,9 @@ def test_a_model_with_other_inputs_is_an_error_of_one_line(tmp_path, small):
     import onnx
 
     model = onnx.load(small)
-    model.graph.input[0].name = model.graph.node[0].input[0] = "image"
+    model.graph.input[0].name = model.graph.node[0].input[0] = "photo"
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(BundleError, match=r"^measuring .* failed: .*image") as error:
+    with pytest.raises(BundleError, match=r"^measuring .* failed: .*photo") as error:
         time_onnx(tmp_path / "model.onnx")
     assert "\n" not in str(error.value)
 

@@ -158,7 +158,7 @@ def test_a_image_far_away_has_a_finite_loss():
 def test_a_class_without_a_image_is_named():
     values, labels = clouds(3)
     some = labels != 1
-    with pytest.raises(DataError, match=r"each of 3 classes .* none of class 1 among 80"):
+    with pytest.raises(DataError, match=r"each of 3 classes.* none of class 1 among 80"):
         fit(values[some], labels[some], classes=3)
     with pytest.raises(DataError, match="none of class 1"):
         fit(values[labels == 0], labels[labels == 0], classes=2)
