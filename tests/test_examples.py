@@ -169,6 +169,6 @@ def test_import_checkpoint(run_example, lite0_file, photos, tmp_path):
     torch.save({"state_dict": state, "arch": "tf_efficientnet_lite0"}, tmp_path / "last.pth.tar")
     words = ["--classes", photos, "--data", photos, "--resolution", 32, "--out", tmp_path / "out"]
     lines = run_example("import_checkpoint", tmp_path / "last.pth.tar", *words)
-    assert lines[0] == "the network lies under state_dict.net."
+    assert lines[0] == "the network is under state_dict.net."
     assert re.fullmatch(r"test accuracy [\d.]+%", lines[-2])
     assert (tmp_path / "out" / "model.fp16.onnx").is_file()

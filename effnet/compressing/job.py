@@ -17,7 +17,6 @@ from effnet.compressing.verdict import Gate, Limits
 from effnet.data.places import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.exporting.bundle import export_onnx
-from effnet.exporting.qdq_stem import pairs_pay
 from effnet.runtime.config import (
     CONFIG,
     ONNX,
@@ -32,6 +31,7 @@ from effnet.runtime.config import (
 from effnet.runtime.formats import EXPORTS, FORMATS, Runtime
 from effnet.runtime.split_file import SPLIT
 from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.processor import has_vnni
 from effnet.system.signals import held_interrupts
 from effnet.training.events import Listener
 from effnet.weights.bundle import load_state, save_bundle
@@ -86,7 +86,7 @@ def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **option
         Subject(config=config, state=load_state(folder)),
         dataset,
         folder=scratch,
-        pair_stem=pairs_pay(),
+        pair_stem=has_vnni(),
         present=folder,
         **options,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from effnet.arch.layers import INPUT, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.exporting.onnx import Graph, add_layer, expose, map_sides, pads_of, scaled_stem, to_onnx
-from effnet.exporting.qdq_graph import quantize_weight, to_probe
+from effnet.exporting.qdq_graph import WEIGHT_LEVELS, quantize_weight, to_probe
 from effnet.exporting.ranges import Ranges
 from effnet.exporting.weights import Arrays
 from effnet.runtime.pipeline import Progress
@@ -33,6 +33,7 @@ def correct_fast(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
+    weight_levels: int = WEIGHT_LEVELS,
     threads: int = 0,
 ) -> Arrays:
     """Return `weights` with biases that compensate for quantizing each layer's own weights, in one pass over `images`.
@@ -41,7 +42,7 @@ def correct_fast(
     """
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
     side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    errors = _add_errors(model, spec, weights, std, side, float_layers)
+    errors = _add_errors(model, spec, weights, std, side, float_layers, weight_levels)
     found = _means(expose(model, [f"error.{name}" for name in errors]), images, threads)
     corrected = dict(weights)
     for name, error in zip(errors, found, strict=True):
@@ -56,6 +57,7 @@ def _add_errors(
     std: Sequence[float],
     side: int,
     float_layers: Sequence[str],
+    weight_levels: int,
 ) -> list[str]:
     """Add each layer's mean error per image to the fp32 network as `error.NAME`, and return the names."""
     import onnx
@@ -67,7 +69,7 @@ def _add_errors(
         if layer.op not in ("conv", "linear") or name in float_layers:
             continue
         weight = scaled_stem(weights, std) if name == "stem.conv" else weights[f"{name}.weight"]
-        quantized, scales = quantize_weight(weight)
+        quantized, scales = quantize_weight(weight, levels=weight_levels)
         changed = quantized * scales.reshape((-1,) + (1,) * (weight.ndim - 1)) - weight
         inputs = [names[layer.inputs[0]]]
         parameters = [
@@ -96,6 +98,7 @@ def correct_full(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
+    weight_levels: int = WEIGHT_LEVELS,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Arrays:
@@ -112,7 +115,7 @@ def correct_full(
     wanted = dict(zip(layers, found, strict=True))
     corrected = dict(weights)
     for done, name in enumerate(layers, 1):
-        probe = to_probe(spec, corrected, ranges, name, float_layers=float_layers, **given)
+        probe = to_probe(spec, corrected, ranges, name, float_layers=float_layers, weight_levels=weight_levels, **given)
         (found,) = _means(probe, images, threads)
         corrected[f"{name}.bias"] = (corrected[f"{name}.bias"] + wanted[name] - found).astype(np.float32)
         if progress:

@@ -34,6 +34,8 @@ from effnet.runtime.session import IMAGE
 if TYPE_CHECKING:
     import onnx
 
+# The largest int8 weight; and with 7 bits, which keeps the sum of two products within 16 bits.
+WEIGHT_LEVELS, SAFE_LEVELS = 127, 63
 # The largest distance, in pixel levels, between a channel's mean and the zero point that replaces it in the padding.
 _MAX_OFFSET = 16
 _MAX_BIAS = 2.0**30
@@ -75,19 +77,19 @@ def to_qdq(
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
-    reduce_range: bool = False,
+    weight_levels: int = WEIGHT_LEVELS,
     pair_stem: bool = False,
 ) -> "onnx.ModelProto":
     """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
     Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
-    layers whose weights, input and output stay fp32. `reduce_range` limits weights to 7 bits, for x86 processors
-    without VNNI, whose sums of int8 products saturate. `pair_stem` writes the first convolution as in qdq_stem, if
+    layers whose weights, input and output stay fp32. `weight_levels` is the largest weight: SAFE_LEVELS for
+    processors whose sums of int8 products saturate. `pair_stem` writes the first convolution as in qdq_stem, if
     possible: the same numbers, faster on x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
     writer = _start(
         spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers,
-        weight_levels=63 if reduce_range else 127, pair_stem=pair_stem,
+        weight_levels=weight_levels, pair_stem=pair_stem,
     )  # fmt: skip
     for name, layer in named_layers(spec):
         writer.tensors[name] = _write_layer(writer, name, layer)
@@ -106,13 +108,21 @@ def to_probe(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
+    weight_levels: int = WEIGHT_LEVELS,
 ) -> bytes:
     """Return the file of the int8 network up to a convolution or linear layer; it outputs the layer's mean output.
 
     The output is [images, channels], the mean of the int32 sums before they are clipped and quantized.
     """
     writer = _start(
-        spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers, weight_levels=127
+        spec,
+        weights,
+        ranges,
+        mean=mean,
+        std=std,
+        resolution=resolution,
+        float_layers=float_layers,
+        weight_levels=weight_levels,
     )
     for name, found in named_layers(spec):
         writer.tensors[name] = _write_layer(writer, name, found)
@@ -264,7 +274,7 @@ def _add_parameters(
 
 
 def quantize_weight(
-    weight: np.ndarray, *, levels: int = 127, least: np.ndarray | float = 0.0
+    weight: np.ndarray, *, levels: int = WEIGHT_LEVELS, least: np.ndarray | float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return int8 weights and their scale for each output channel; no scale is below `least`."""
     largest = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float64)

@@ -7,7 +7,6 @@ than twice as many products, many of them by zero: other processors may be slowe
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,12 +16,6 @@ from effnet.runtime.session import IMAGE
 
 # Output pixels that are written together, and image pixels that are read together.
 _PAIR, _BLOCK = 2, 4
-
-
-def pairs_pay() -> bool:
-    """Return whether this machine has VNNI, with which pairing was measured to be faster."""
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "_vnni" in flags.read_text(encoding="utf-8")
 
 
 def can_pair(layer: Layer, side: int, pads: Sequence[int]) -> bool:

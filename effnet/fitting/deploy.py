@@ -14,7 +14,6 @@ from effnet.compressing.rungs import copy_export
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits
 from effnet.data.datasets import Dataset
-from effnet.exporting.qdq_stem import pairs_pay
 from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
@@ -25,6 +24,7 @@ from effnet.measure.paired import paired, refusal
 from effnet.runtime.config import ModelConfig, write_config
 from effnet.runtime.formats import Format, Precision, find_format
 from effnet.runtime.predictor import Predictor
+from effnet.system.processor import has_vnni
 
 # The least time limit of a quantization search, in minutes.
 _LEAST_MINUTES = 0.01
@@ -154,7 +154,7 @@ def _climbed(
             precision="int8" if target.precision == "int8" else None,
         ),
         gate=Gate(max_drop=target.max_drop),
-        pair_stem=here and pairs_pay(),
+        pair_stem=here and has_vnni(),
         threads=task.threads,
         minutes=minutes,
         # A fit with few epochs trains no more of them here.

@@ -11,7 +11,6 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
-from effnet.exporting.qdq_stem import pairs_pay
 from effnet.fitting.budget import MARGINS, Budget, failures
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.target import Target
@@ -20,6 +19,7 @@ from effnet.measure.machine import usable_cores
 from effnet.measure.pace import BUSY, DISTURBED
 from effnet.measure.timing import Timing, time_model
 from effnet.profiling.graphs import write_graph
+from effnet.system.processor import has_vnni
 
 # Background load makes the same file take half as much again for seconds on end (measured: 2.7 ms, then 4.1).
 # A latency that is over the budget by less than this factor may be caused by it.
@@ -87,7 +87,7 @@ def measure_random(
     It takes somewhat longer while the machine is slower than `pace_ms`.
     """
     path = write_graph(
-        candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=pairs_pay()
+        candidate.spec, scratch, runtime=target.runtime, precision=candidate.precision, pair_stem=has_vnni()
     )
     return time_model(path, threads=threads, rounds=3, seconds=0.1, runtime=target.runtime, pace_ms=pace_ms)
 

@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_measured_does_not_stop_the_others(run_cli, plain,
         (["--runtimes", "tflite"], "a runtime must be one of onnxruntime, openvino"),
         (["--runtimes", ","], "at least one runtime"),
         (["--data", "digits"], "add --runtimes all"),
-        (["--runtimes", "all", "--threads", "x"], "--threads must be whole numbers"),
+        (["--runtimes", "all", "--threads", "x"], "--threads must be comma-separated whole numbers"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(words, reason, run_cli, plain):

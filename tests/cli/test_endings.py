@@ -131,7 +131,7 @@ def test_a_package_that_cannot_be_loaded_is_not_said_to_be_absent(run_cli, monke
     monkeypatch.setattr("effnet.cli.main.app", fail)
     ran = run_cli("fit", "digits")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert ran.err.startswith("effnet: a package that is installed cannot be loaded (x.so: undefined symbol: f)")
+    assert ran.err.startswith("effnet: an installed package cannot be loaded (x.so: undefined symbol: f)")
 
 
 def test_memory_that_is_limited_ends_a_prediction_with_words(small_bundle, tiny_images):

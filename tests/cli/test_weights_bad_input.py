@@ -92,7 +92,7 @@ def test_numbers_that_are_not_finite_are_counted(refusal, rewritten):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (lambda whole: whole[:-1000], r" is no whole safetensors file \(.+\); get it again"),
+        (lambda whole: whole[:-1000], r" is not a complete safetensors file \(.+\); get it again"),
         (lambda whole: b"", r" must be a file of weights \(\.safetensors, .+\); it is empty; get it again"),
         (lambda whole: b"<!DOCTYPE html>", r" must be a file of weights .*; it is a web page, .*; get it again"),
     ],
@@ -109,7 +109,7 @@ def test_a_file_that_bears_a_published_name_must_have_the_published_hash(refusal
     assert message.startswith(
         f"{LITE0}-0aa007d2.pth is not the published file of timm/{LITE0}.in1k: expected sha256:0aa007d2, found sha256:"
     )
-    assert message.endswith("; get it again or, if it is yours, give it a name of its own")
+    assert message.endswith("; get it again or, if it is your own, rename it")
 
 
 class Program:
@@ -158,7 +158,7 @@ def test_a_bundle_of_other_weights_or_none(refusal, bundle_copy):
     message = refusal("--weights", bundle_copy)
     assert (
         message
-        == f"a bundle has its weights in model.safetensors; {bundle_copy} has none: copy it there, or name another"
+        == f"a bundle must contain model.safetensors; {bundle_copy} has none: copy it there, or name another bundle"
     )
 
 

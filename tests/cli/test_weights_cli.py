@@ -39,7 +39,7 @@ def test_the_list_shows_what_can_be_used_and_counts_the_rest(run_cli):
     *_, last = ran.out.splitlines()
     assert last == (
         "207 published weights; --all shows 16 that effnet cannot build and 22 names without weights as well; "
-        "`effnet weights info ID` says all about one"
+        "`effnet weights info ID` shows the details of one"
     )
     assert sum("/" in line.split(" ")[1] for line in ran.out.splitlines() if len(line) > 2) == 207
     assert "untrained" not in ran.out.rpartition("\n207")[0]
@@ -206,7 +206,7 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
         "effnet-tf_efficientnet_lite0.in1k is a bundle of tf_efficientnet_lite0 now.",
         f"No published hash proves that {path} is the published file: the bundle has neither its name nor its "
         "accuracy.",
-        "Name the classes of images: effnet predict effnet-tf_efficientnet_lite0.in1k IMAGES",
+        "Classify images: effnet predict effnet-tf_efficientnet_lite0.in1k IMAGES",
     ]
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, "images"]

@@ -146,7 +146,7 @@ def test_what_is_missing_is_named(bundle_copy, tmp_path):
     with pytest.raises(DataError, match="there is no gone"):
         effnet.export(bundle_copy, data="gone")
     (bundle_copy / "model.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"has its weights in model\.safetensors; .* has none"):
+    with pytest.raises(BundleError, match=r"must contain model\.safetensors; .* has none"):
         effnet.export(bundle_copy)
 
 

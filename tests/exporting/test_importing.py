@@ -63,7 +63,7 @@ def test_nothing_says_that_it_is_published(bundle):
     card = (bundle / "README.md").read_text(encoding="utf-8")
     assert "Unknown: ask the author of the weights." in card
     assert "## Accuracy\n\nUnknown" in card
-    assert "left out, as no part of the network: criterion.weight, hyper\\_parameters" in card
+    assert "left out, as not part of the network: criterion.weight, hyper\\_parameters" in card
     assert "74.8" not in card
     assert "license:" not in card
     found = effnet.load_pretrained(str(bundle))
@@ -97,8 +97,8 @@ def test_the_command_says_what_was_found_and_taken(lightning, tmp_path, run_cli)
     ran = run_cli("import", lightning, *words, "--resolution", "32", "--out", tmp_path / "out")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[:6] == [
-        "- the network lies under state_dict.model.net.",
-        "- left out, as no part of the network: criterion.weight, hyper_parameters",
+        "- the network is under state_dict.model.net.",
+        "- left out, as not part of the network: criterion.weight, hyper_parameters",
         "- preprocessing is that of timm/tf_efficientnet_lite0.in1k, except resolution, mean, crop, mode",
         "- the 3 classes are those of names.txt",
         "- 32 pixels, squash, crop 1, bicubic; mean 0.1 0.2 0.3; std 0.5 0.5 0.5",

@@ -58,8 +58,8 @@ def test_a_checkpoint_of_timms_saver(timm, tmp_path):
     assert_same_logits(tmp_path / "out", peer)
     config = read_config(tmp_path / "out")
     assert (config.arch.name, config.class_names) == ("efficientnet_b0", tuple(NAMES))
-    assert found.notes[0] == "the network lies under state_dict.net.backbone."
-    assert found.notes[1].startswith("left out, as no part of the network: criterion.weight, ")
+    assert found.notes[0] == "the network is under state_dict.net.backbone."
+    assert found.notes[1].startswith("left out, as not part of the network: criterion.weight, ")
 
 
 def test_a_checkpoint_of_torchvisions_script_with_averaged_weights(torchvision, tmp_path):
@@ -73,8 +73,8 @@ def test_a_checkpoint_of_torchvisions_script_with_averaged_weights(torchvision, 
     )
     assert_same_logits(tmp_path / "out", peer)
     assert found.notes[:2] == (
-        "the network lies under model_ema.module. (averaged weights)",
-        "not taken: another network under model.",
+        "the network is under model_ema.module. (averaged weights)",
+        "not used: another network under model.",
     )
 
 

@@ -113,7 +113,7 @@ def test_a_truncated_file_is_named(bundle):
 
 def test_a_folder_without_weights_is_named(bundle):
     (bundle / "model.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"a bundle has its weights in model\.safetensors; .* has none"):
+    with pytest.raises(BundleError, match=r"a bundle must contain model\.safetensors; .* has none"):
         load_module(bundle)
 
 

@@ -456,7 +456,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_at_once(lite0, hub, monkeypatc
 
 def test_offline_the_hub_is_not_asked(lite0, site, hub):
     with pytest.raises(
-        WeightsError, match=r"the network may not be used; looked in .*hub; with the file from elsewhere"
+        WeightsError, match=r"the network may not be used; looked in .*hub; to use a file from elsewhere"
     ):
         fetch(lite0, offline=True)
     assert site.asked == []

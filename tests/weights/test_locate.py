@@ -35,7 +35,7 @@ def test_a_network_is_found_under_any_prefix_and_what_lies_elsewhere_is_named(sc
     arrays = arrays_of(name, scheme, prefix=prefix)
     found = find_network(arrays | {"criterion.weight": NOTHING, "loss.scale": NOTHING}, where="w")
     assert found.arrays.keys() == {key.removeprefix(prefix) for key in arrays}
-    assert found.notes[-1] == "left out, as no part of the network: criterion.weight, loss.scale"
+    assert found.notes[-1] == "left out, as not part of the network: criterion.weight, loss.scale"
     assert (f"the network is under {prefix}" in found.notes) == bool(prefix)
     hint = "tf_efficientnet_" + name
     assert identify(found.arrays, name_hint=hint)[1].num_classes == 7
@@ -120,7 +120,7 @@ def test_a_head_that_is_no_single_linear_layer_is_another_head():
     arrays |= {f"classifier.{i}.weight": np.zeros((7, 7), np.float32) for i in (1, 4)}
     found = find_network(arrays, where="w")
     assert identify(found.arrays, name_hint="efficientnet_b0")[1].num_classes == 0
-    assert found.notes == ("left out, as no part of the network: classifier.1.weight, classifier.4.weight",)
+    assert found.notes == ("left out, as not part of the network: classifier.1.weight, classifier.4.weight",)
 
 
 @pytest.mark.parametrize("head", ["head", "net.head"])

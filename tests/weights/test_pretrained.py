@@ -149,7 +149,7 @@ def test_a_snapshot_of_the_hub_says_itself_what_it_is(tmp_path, flat):
     found = load_pretrained(str(tmp_path), model="efficientnet_b0.ra_in1k")
     assert found.preprocess == preprocess_of(find("timm/efficientnet_b0.ra_in1k"))
     (tmp_path / CONFIG).write_text(json.dumps({"architecture": "efficientnet_b0", **HUB, "crop_mode": "border"}))
-    with pytest.raises(WeightsError, match=r"config\.json must say how images are prepared.*border"):
+    with pytest.raises(WeightsError, match=r"config\.json must hold preprocessing as timm writes it.*border"):
         load_pretrained(str(tmp_path))
 
 

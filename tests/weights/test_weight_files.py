@@ -313,7 +313,7 @@ def test_files_that_are_cut_off(tmp_path, save):
         (b"\n<!DOCTYPE html><html>404", "it is a web page, sent by the server instead"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer to the real file; fetch that with"),
         (b"\x1f\x8b\x08 gzip", "it is an archive; unpack it"),
-        (b'{"error": 1}', r"it begins with b'{\"error\": 1}', as none of these does"),
+        (b'{"error": 1}', r"it begins with b'{\"error\": 1}', which is none of these formats"),
         (b"PK\x05\x06" + bytes(18), "it begins with b'PK"),
     ],
 )
