@@ -12,7 +12,7 @@ import numpy as np
 from effnet.arch.layers import INPUT, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.exporting.onnx import Graph, add_layer, expose, map_sides, pads_of, scaled_stem, to_onnx
-from effnet.exporting.qdq_graph import WEIGHT_LEVELS, quantize_weight, to_probe
+from effnet.exporting.qdq_graph import levels_here, quantize_weight, to_probe
 from effnet.exporting.ranges import Ranges
 from effnet.exporting.weights import Arrays
 from effnet.runtime.pipeline import Progress
@@ -33,7 +33,7 @@ def correct_fast(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
-    weight_levels: int = WEIGHT_LEVELS,
+    weight_levels: int | None = None,
     threads: int = 0,
 ) -> Arrays:
     """Return `weights` with biases that compensate for quantizing each layer's own weights, in one pass over `images`.
@@ -42,7 +42,7 @@ def correct_fast(
     """
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
     side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    errors = _add_errors(model, spec, weights, std, side, float_layers, weight_levels)
+    errors = _add_errors(model, spec, weights, std, side, float_layers, weight_levels or levels_here())
     found = _means(expose(model, [f"error.{name}" for name in errors]), images, threads)
     corrected = dict(weights)
     for name, error in zip(errors, found, strict=True):
@@ -98,7 +98,7 @@ def correct_full(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
-    weight_levels: int = WEIGHT_LEVELS,
+    weight_levels: int | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Arrays:

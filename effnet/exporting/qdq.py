@@ -12,13 +12,12 @@ from effnet.exporting.bias_correction import correct_fast, correct_full
 from effnet.exporting.calibrate import calibrate
 from effnet.exporting.metadata import model_metadata
 from effnet.exporting.onnx import Graph, to_onnx, write_onnx
-from effnet.exporting.qdq_graph import SAFE_LEVELS, WEIGHT_LEVELS, quantize_weight, to_qdq
+from effnet.exporting.qdq_graph import quantize_weight, to_qdq
 from effnet.exporting.targets import Quantization
 from effnet.exporting.weights import calibrated_weights
 from effnet.runtime.config import ModelConfig
 from effnet.runtime.formats import Format
 from effnet.runtime.pipeline import Progress
-from effnet.system.processor import int8_saturates
 
 if TYPE_CHECKING:
     import onnx
@@ -72,16 +71,14 @@ def quantize(
     given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution}
     ranges = calibrate(spec, weights, images, method=quantization.method, progress=progress, **given)
     kept = quantization.float_layers
-    reduced = int8_saturates() if quantization.reduce_range is None else quantization.reduce_range
-    levels: dict[str, Any] = {"float_layers": kept, "weight_levels": SAFE_LEVELS if reduced else WEIGHT_LEVELS}
     match quantization.bias_correction:
         case "fast":
-            weights = correct_fast(spec, weights, images, **levels, **given)
+            weights = correct_fast(spec, weights, images, float_layers=kept, **given)
         case "full":
             some = images[:: max(1, len(images) // _FULL_IMAGES)][:_FULL_IMAGES]
-            weights = correct_full(spec, weights, ranges, some, progress=progress, **levels, **given)
+            weights = correct_full(spec, weights, ranges, some, float_layers=kept, progress=progress, **given)
     pair = quantization.pair_stem
-    return to_qdq(spec, weights, ranges, metadata=metadata, pair_stem=pair, **levels, **given)
+    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pair, **given)
 
 
 def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:

@@ -30,6 +30,7 @@ from effnet.exporting.qdq_schemes import check_layers, folded_clips, schemes_of
 from effnet.exporting.qdq_stem import add_apart, add_blocks, add_paired_conv, can_pair, paired_kernel
 from effnet.exporting.ranges import HARD_LIMIT, LEVELS, Affine, Ranges, affine
 from effnet.runtime.session import IMAGE
+from effnet.system.processor import int8_saturates
 
 if TYPE_CHECKING:
     import onnx
@@ -67,6 +68,11 @@ class _Writer:
     tensors: dict[str, _Tensor] = field(default_factory=dict)
 
 
+def levels_here() -> int:
+    """Return the largest int8 weight for this processor: SAFE_LEVELS if sums of its int8 products saturate."""
+    return SAFE_LEVELS if int8_saturates() else WEIGHT_LEVELS
+
+
 def to_qdq(
     spec: ArchSpec,
     weights: Mapping[str, np.ndarray],
@@ -77,14 +83,14 @@ def to_qdq(
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
-    weight_levels: int = WEIGHT_LEVELS,
+    weight_levels: int | None = None,
     pair_stem: bool = False,
 ) -> "onnx.ModelProto":
     """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
     Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
-    layers whose weights, input and output stay fp32. `weight_levels` is the largest weight: SAFE_LEVELS for
-    processors whose sums of int8 products saturate. `pair_stem` writes the first convolution as in qdq_stem, if
+    layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
+    `levels_here`. `pair_stem` writes the first convolution as in qdq_stem, if
     possible: the same numbers, faster on x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
     writer = _start(
@@ -108,7 +114,7 @@ def to_probe(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
-    weight_levels: int = WEIGHT_LEVELS,
+    weight_levels: int | None = None,
 ) -> bytes:
     """Return the file of the int8 network up to a convolution or linear layer; it outputs the layer's mean output.
 
@@ -147,7 +153,7 @@ def _start(
     std: Sequence[float],
     resolution: int | None,
     float_layers: Sequence[str],
-    weight_levels: int,
+    weight_levels: int | None,
     pair_stem: bool = False,
 ) -> _Writer:
     graph, side = start_graph(spec, mean, std, resolution)
@@ -157,7 +163,7 @@ def _start(
     stem, sides = layers["stem.conv"], map_sides(spec, side)
     writer = _Writer(
         spec=spec, graph=graph, weights=dict(weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
-        float_layers=kept, weight_levels=weight_levels, sides=sides,
+        float_layers=kept, weight_levels=weight_levels or levels_here(), sides=sides,
         paired=False,
     )  # fmt: skip
     writer.paired = pair_stem and "stem.conv" in writer.schemes and can_pair(stem, side, pads_of(stem, sides, spec))

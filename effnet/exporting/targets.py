@@ -34,15 +34,13 @@ class Quantization:
 
     `float_layers` are names of `named_layers`: convolutions and linear layers whose weights, inputs and outputs stay
     fp32. A runtime's writer raises InputError for settings that it does not support. `pair_stem` is for ONNX Runtime on
-    the x86 processors that qdq_stem names: the same numbers, faster there. `reduce_range` is for ONNX Runtime, too: it
-    limits weights to 7 bits, by default on processors whose sums of int8 products saturate (x86 without VNNI).
+    the x86 processors that qdq_stem names: the same numbers, faster there.
     """
 
     method: Calibration = "minmax"
     bias_correction: BiasCorrection = "fast"
     float_layers: tuple[str, ...] = ()
     pair_stem: bool = False
-    reduce_range: bool | None = None
 
 
 def write_export(
