@@ -181,7 +181,7 @@ def solve_phi(
         least = measure(low)
         raise SpecError(
             f"no scaling of {spec.name} meets these limits: the smallest has {least.macs} MACs and "
-            f"{least.params} parameters; the limits are {'any' if max_macs is None else max_macs} MACs "
+            f"{least.params} parameters; requested: at most {'any' if max_macs is None else max_macs} MACs "
             f"and {'any' if max_params is None else max_params} parameters"
         )
     while high - low > tolerance:

@@ -65,7 +65,7 @@ def test_words_of_the_command_line_and_names_of_networks(run_cli, tmp_path):
     assert run_cli("scale", "b0", "--out", path).code == 0
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": CLASSES[0]}))
     for verb in ("show", "cost", "scale"):
-        assert "must be a printable text" in quiet(run_cli(verb, path)).err
+        assert "must be printable text" in quiet(run_cli(verb, path)).err
 
 
 def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path, few_candidates):

@@ -212,7 +212,7 @@ def test_the_order_and_with_it_the_fingerprint_depend_on_the_room(served, monkey
 @pytest.mark.parametrize("text", ["much", "0", "-1", "inf", "nan"])
 def test_a_limit_that_is_no_number_is_refused(text, served, monkeypatch):
     monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", text)
-    with pytest.raises(DataError, match=f"EFFNET_SHARD_CACHE_GB must be a positive number .* received '{text}'"):
+    with pytest.raises(DataError, match=f"EFFNET_SHARD_CACHE_GB must be a positive number, .* received '{text}'"):
         read_dataset(f"{served.url}/data")
 
 

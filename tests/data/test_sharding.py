@@ -136,7 +136,7 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_taken(make_folder, tmp_path
         write_shards(dataset, tmp_path / "out")
     with pytest.raises(DataError, match=r"OUT must be new or empty"):
         write_shards(dataset, tmp_path / "out" / "effnet-shards.json")
-    with pytest.raises(DataError, match=r"OUT must be a folder that can be written to, .* \(Not a directory\)"):
+    with pytest.raises(DataError, match=r"OUT must be a writable folder, .* \(Not a directory\)"):
         write_shards(dataset, tmp_path / "out" / "effnet-shards.json" / "below")
     assert everything(tmp_path / "out") == before
 
@@ -160,7 +160,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_behind(make_folder, tmp_path, 
     folder = make_folder({"cat": 40, "dog": 40})
     ran = run_python("-c", _SMALL_DISK, folder, tmp_path / "out")
     assert ran.err == ""
-    assert ran.out.startswith("OUT must be a folder that can be written to, but ")
+    assert ran.out.startswith("OUT must be a writable folder, but ")
     assert ran.out.endswith("(File too large); no incomplete files were left\n")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 

@@ -179,7 +179,7 @@ def test_a_compiler_that_fails_is_as_good_as_none(script, reason, cache, compile
 
 def test_without_a_compiler_there_is_a_note(cache, monkeypatch):
     monkeypatch.setattr("effnet.nn.fused.compile.shutil.which", lambda name: None)
-    assert load_anew().note.endswith("more slowly: there is no C compiler")
+    assert load_anew().note.endswith("fused kernels: there is no C compiler")
 
 
 def test_a_full_disk_leaves_the_kernels_to_each_process(cache, copying, monkeypatch):
