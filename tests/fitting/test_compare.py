@@ -256,7 +256,7 @@ def test_compare_writes_the_page_and_prints_a_table(two_runs, tmp_path, run_cli)
             ["a", "--out", "no/such/page.html"],
             r"--out must lie in a folder that exists; there is no folder \S*no/such",
         ),
-        (["a", "--out", "a/report.json/x.html"], r"--out must lie in a folder that is there"),
+        (["a", "--out", "a/report.json/x.html"], r"--out must lie in a folder that exists"),
         (["begun"], r"each RUN must have finished an epoch; \S*begun has not. `effnet runs` shows their progress"),
     ],
 )

@@ -82,7 +82,7 @@ def test_it_is_said_how_many_candidates_were_measured_on_a_busy_machine():
     said = busy_planning([calm, busy, never], threads=2)
     assert "other processes took up to 52% of the processor time (1 of 2 candidates)" in said
     assert said.endswith("the latency of 2 threads is that of the fastest runs, so plan again on a quiet machine")
-    assert busy_planning([busy], threads=1).endswith("the latency of one thread counts the time that it computed")
+    assert busy_planning([busy], threads=1).endswith("one thread counts only the time that it computed")
 
 
 def test_a_measurement_that_fails_the_second_time_is_that_of_the_first():

@@ -314,7 +314,7 @@ def test_a_pruned_network_says_so():
         " Pruned to 70% of its MACs and fine-tuned by distillation from the whole network."
     )
     found["training"] |= {"activation": "relu6", "recovery_seconds": 3.0}
-    assert " Given relu6 as its activation, pruned to 70% of its MACs and trained" in origin.method_sentence(found)
+    assert " Given relu6 as its activation, pruned to 70% of its MACs and fine-tuned" in origin.method_sentence(found)
     found["training"] |= {"kept": 0.88, "kept_of": "params", "activation": "", "recovery_seconds": 0.0}
     assert origin.method_sentence(found).endswith(
         " Pruned to 88% of its parameters, its layers re-fitted by least squares."
