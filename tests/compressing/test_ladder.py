@@ -183,7 +183,7 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
         "Of 12 layers, the most sensitive to quantization are layer 0, layer 1, layer 2; 4 stay float in the winner"
     )
     refused = found.steps[2].reason
-    assert refused.startswith("it loses 10.00 points: of 400 images 40 went")
+    assert refused.startswith("it loses 10.00 percentage points: of 400 images 40 became wrong")
     assert refused.endswith("more than the allowed 0.5 percentage points")
     assert "; significant, McNemar" in refused
 

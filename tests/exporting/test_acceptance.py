@@ -87,7 +87,7 @@ def test_32_bits_answer_once_for_all_formats_and_are_not_judged(sharp, monkeypat
 
 def test_one_format_of_several_is_refused(sharp, monkeypatch):
     scripted(monkeypatch, lost=9)
-    with pytest.raises(BudgetError, match=r"onnx-fp16 loses 3\.35 points"):
+    with pytest.raises(BudgetError, match=r"onnx-fp16 loses 3\.35 percentage points"):
         effnet.export(sharp, to=["onnx-fp16", "onnx"], data="digits")
     assert set(read_ledger(sharp)) == {"onnx"}
 

@@ -134,7 +134,7 @@ def test_what_loses_more_than_it_may_is_refused_with_the_figures(deployed, monke
     assert "3 became wrong" in deployed("fp16").refused
     assert formats == ["onnx", "onnx-fp16"]
     found = deployed("w8")
-    assert "onnx-w8 loses 1.12 points" in found.refused
+    assert "onnx-w8 loses 1.12 percentage points" in found.refused
     assert "more than the allowed 0.5 percentage points" in found.refused
 
 

@@ -133,8 +133,8 @@ def test_a_run_that_recomputes_gives_the_same_weights(tmp_path):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"train.micro_batch": 1}, r"train\.micro_batch must be at least 2 .*got 1"),
-        ({"stages": [{"micro_batch": 1}, {}]}, r"train\.micro_batch must be at least 2 .*got 1"),
+        ({"train.micro_batch": 1}, r"train\.micro_batch must be at least 2, .*got 1"),
+        ({"stages": [{"micro_batch": 1}, {}]}, r"train\.micro_batch must be at least 2, .*got 1"),
         ({"train.precise_norms": 8, "train.frozen_norms": True}, "set one of them"),
         ({"train.precise_norms": 1}, "at least 2 images; got 1"),
     ],

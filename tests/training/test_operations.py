@@ -47,7 +47,7 @@ MOVES = {
 
 
 @pytest.fixture(scope="module")
-def make_images() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Return scikit-learn's two photographs, and images with a flat, a nearly flat and a very small range of grey."""
     photos = [Image.fromarray(load_sample_image(name)).resize((80, 60)) for name in ("china.jpg", "flower.jpg")]
     flat = np.full((60, 80, 3), 90, np.uint8)
