@@ -221,5 +221,5 @@ def figures(step: Step) -> str:
         return ""
     speed = f"{step.speed:.2f} times as fast as fp32"
     if step.base_ms != step.latency_ms:
-        speed += f", {step.base_ms:.3g} ms beside it"
+        speed += f", which took {step.base_ms:.3g} ms"
     return f", {both(step.accuracy, step.balanced_accuracy)}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"
