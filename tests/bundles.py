@@ -1,4 +1,4 @@
-"""A bundle of a tiny network that nobody had to train."""
+"""A bundle of a tiny untrained network."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What all tests share; its folder is on the path, so that tests may import strategies."""
+"""Fixtures of all tests; this folder is on the path, so that tests can import strategies."""
 
 import atexit
 import io
@@ -36,7 +36,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
 os.environ.pop("FORCE_COLOR", None)
 
-# No test touches the network, nor what the user has downloaded: weights are looked for, and features kept, in here.
+# No test uses the network or the user's downloads: weights and features are looked for in this folder.
 _CACHES = tempfile.mkdtemp(prefix="effnet-tests-")
 atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
 os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=f"{_CACHES}/hub", EFFNET_CACHE=f"{_CACHES}/effnet")
@@ -78,7 +78,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What a command printed, and the code it ended with."""
+    """Output and exit code of a command."""
 
     code: int
     out: str
@@ -117,7 +117,7 @@ _INSTALLED_FILE = download.installed_file
 
 @pytest.fixture(scope="session", autouse=True)
 def no_weights_of_packages() -> Iterator[None]:
-    """Leave the weights that are installed as packages out: what no test asks for must not decide what a fit does."""
+    """Hide the weights that are installed as packages, so that they do not influence a fit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(download, "installed_file", lambda entry: None)
         yield
@@ -131,7 +131,7 @@ def weights_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def impatient() -> Iterator[None]:
-    """Have a fit measure briefly, as it comes: what it would do for a calm machine has tests of its own."""
+    """Have a fit measure briefly, also under background load; the wait for a quiet machine has its own tests."""
 
     def brief(path: Path, **options: Any) -> Any:
         return time_model(path, **options | {"seconds": 0.01})

@@ -1,4 +1,4 @@
-"""A network whose channels and blocks are switched off instead of removed: what a pruned one must equal."""
+"""A network whose channels and blocks are masked instead of removed: the reference of a pruned one."""
 
 import numpy as np
 import torch

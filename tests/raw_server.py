@@ -1,4 +1,4 @@
-"""A server that answers each connection with the bytes it is told, whatever HTTP says."""
+"""A server that answers each connection with given bytes, valid HTTP or not."""
 
 import contextlib
 import socket
@@ -34,7 +34,7 @@ def whole(content: bytes, *lines: str) -> bytes:
 
 
 def endless(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
-    """Return an answer that goes on until nobody listens."""
+    """Return an answer that continues until the client disconnects."""
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(start)

@@ -1,4 +1,4 @@
-"""Random networks for hypothesis, and modules whose norms have seen data."""
+"""Random networks for hypothesis, and modules with trained BatchNorm statistics."""
 
 import dataclasses
 from typing import get_args
@@ -99,7 +99,7 @@ def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -
 
 @torch.no_grad()
 def build_trained(spec: ArchSpec, *, resolution: int, seed: int = 0) -> Network:
-    """Return the network in evaluation mode with norms that have seen data and logits that are far apart.
+    """Return the network in evaluation mode with trained BatchNorm statistics and logits that are far apart.
 
     A fresh network would hide errors: its norms do nothing, and its probabilities are all alike.
     """

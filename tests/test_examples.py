@@ -1,4 +1,4 @@
-"""Every example runs, and shows what it says it shows."""
+"""Every example runs and does what its docstring says."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""The examples that are no Python: the page in a real browser, the C++ program against ONNX Runtime's own library."""
+"""The examples in other languages: the page in a real browser, the C++ program against ONNX Runtime's own library."""
 
 import functools
 import http.server
@@ -103,7 +103,7 @@ def probabilities_in(page):
 
 
 def save_image(path, height, width):
-    """Save a smooth grey image, whose classes do not hang on how a browser resamples it."""
+    """Save a smooth grey image, whose classes do not depend on a browser's resampling."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     pixels = 127 + 120 * np.sin(5 * x + 2) * np.cos(4 * y)
     Image.fromarray(pixels.astype(np.uint8)).save(path)

@@ -1,4 +1,4 @@
-"""What is loaded when: the device side needs neither torch nor the rest of the workshop."""
+"""Imports of each command: the device side needs neither torch nor the other training packages."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def image(tmp_path):
 
 @pytest.fixture
 def run_on_device(tmp_path):
-    """Return a runner of `effnet WORDS...` where importing a workshop package fails and is told."""
+    """Return a runner of `effnet WORDS...` in which importing a training package fails with a message."""
     (tmp_path / "trap").mkdir()
     (tmp_path / "trap" / "sitecustomize.py").write_text(_TRAP)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "trap")}
@@ -61,7 +61,7 @@ def test_published_weights_are_listed_without_the_workshop(run_on_device):
     done = run_on_device("weights", "list", "--family", "lite")
     assert done.returncode == 0
     assert "timm/tf_efficientnet_lite0.in1k" in done.stdout
-    # Only to see what the hub's cache has; without its client it has nothing.
+    # Only to look into the hub's cache, which is empty without its client.
     assert set(done.stderr.split()) <= {"imported", "huggingface_hub"}
 
 
@@ -128,7 +128,7 @@ def imported_by(*words):
 
 
 def test_help_loads_nothing_that_takes_long():
-    """How long it takes is for `benchmarks.cold_help` to say."""
+    """`benchmarks.cold_help` measures its time."""
     loaded = imported_by("--help")
     assert "effnet.cli.main" in loaded
     slow = {"numpy", "PIL", "onnxruntime", "rich", "scipy", "optuna", "multiprocessing", *WORKSHOP}
@@ -137,7 +137,7 @@ def test_help_loads_nothing_that_takes_long():
 
 
 def test_one_image_is_predicted_with_little_loaded(small_bundle, image):
-    """How long it takes is for `benchmarks.cold_predict` to say."""
+    """`benchmarks.cold_predict` measures its time."""
     loaded = imported_by("predict", small_bundle, image)
     assert {"numpy", "PIL.Image", "onnxruntime"} <= loaded
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("effnet.")}

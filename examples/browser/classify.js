@@ -11,7 +11,7 @@ function tell(text, bad = false) {
   find("status").classList.toggle("bad", bad);
 }
 
-// The texts that an ONNX file carries: onnxruntime-web does not hand them out, so its protocol buffer is read here.
+// The metadata of an ONNX file: onnxruntime-web does not expose them, so the protocol buffer is read here.
 // A ModelProto's field 14 is a list of StringStringEntryProto: field 1 the key, field 2 the value.
 function readTexts(bytes) {
   const decoder = new TextDecoder();
@@ -44,8 +44,8 @@ function readTexts(bytes) {
   return texts;
 }
 
-// Resizes and crops as `preprocess` says and returns bytes [side, side, channels]; a browser's resampling is not
-// Pillow's, so that probabilities differ a little where an image must be resized.
+// Resizes and crops according to `preprocess` and returns bytes [side, side, channels]; a browser's resampling is not
+// Pillow's, so probabilities differ slightly if an image must be resized.
 function prepare(image, preprocess, canvas) {
   const { resolution: side, crop, mode, mean } = preprocess;
   const shorter = Math.floor(side / crop), least = Math.min(image.width, image.height);
@@ -55,7 +55,7 @@ function prepare(image, preprocess, canvas) {
     pad: (length) => Math.max(1, Math.floor((side * length) / Math.max(image.width, image.height))),
   };
   const sized = ways[mode];
-  if (!sized) throw new Error(`its images are resized as "${mode}", which this page does not know`);
+  if (!sized) throw new Error(`its images are resized as "${mode}", which this page does not support`);
   const width = sized(image.width), height = sized(image.height);
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d", { willReadFrequently: true });

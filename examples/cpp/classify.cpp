@@ -1,5 +1,5 @@
 // A finished model in C++: its model.onnx holds normalisation and class names.
-// classify model.onnx image.ppm prints the likeliest classes; the image has the model's own side and was resized as
+// classify model.onnx image.ppm prints the most likely classes; the image has the model's resolution and was resized as
 // `preprocess` in the file's metadata says (mode center, squash or pad); for a square image and crop 1 they are one:
 //   python -c "from PIL import Image; Image.open('cat.jpg').convert('RGB').resize((224, 224)).save('cat.ppm')"
 #include <onnxruntime_cxx_api.h>
@@ -63,7 +63,7 @@ static int run(const std::string& model, const std::string& path) {
   Ort::AllocatorWithDefaultOptions allocator;
   auto metadata = session.GetModelMetadata();
   auto listed = metadata.LookupCustomMetadataMapAllocated("class_names", allocator);
-  if (!listed) throw std::runtime_error(model + " holds no class names: it is not effnet's");
+  if (!listed) throw std::runtime_error(model + " has no class names: it is not effnet's");
   const auto names = read_list(listed.get());
 
   auto image = read_image(path);

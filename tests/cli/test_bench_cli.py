@@ -60,7 +60,7 @@ def test_two_runtimes_are_really_measured(run_cli, plain):
 
 
 def test_it_is_said_that_the_machine_was_busy(run_cli, plain, monkeypatch):
-    """By the number of threads: what one takes is known nonetheless."""
+    """Busy depending on the number of threads: one thread is measured correctly."""
 
     def measure(path, *, threads, **options):
         return timing(p50_ms=9.0, least_ms=2.0, threads=threads, waited=0.4 if threads < 3 else 0.0)
@@ -84,7 +84,7 @@ def test_one_table_has_every_runtime_precision_and_number_of_threads(run_cli, pl
     line = next(line for line in ran.out.splitlines() if line.startswith("Not exported yet: "))
     assert line.startswith(f"Not exported yet: effnet export {plain} --to onnx-fp16,onnx-w8,onnx-int8,openvino-fp16")
     assert line.endswith(" --data DATA")
-    # Forwards, then backwards, so that what else runs hits all alike.
+    # Forwards, then backwards, so that background load affects all equally.
     assert quick[:4] == [("model.onnx", 1, 1), ("model.xml", 1, 1), ("model.xml", 1, 1), ("model.onnx", 1, 1)]
 
 

@@ -135,7 +135,7 @@ def test_bench_names_a_truncated_onnx_file(run_cli, bundle_copy):
     path.write_bytes(path.read_bytes()[:1000])
     message = refused(run_cli("bench", bundle_copy))
     assert message.startswith(f"{path} must have the SHA-256 in config.json (")
-    write_digests(bundle_copy, {})  # as from whoever wrote config.json by hand
+    write_digests(bundle_copy, {})  # as in a config.json written by hand
     message = refused(run_cli("bench", bundle_copy))
     assert message.startswith(f"measuring {path} failed: ONNX Runtime ")
 

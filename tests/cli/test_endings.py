@@ -61,7 +61,7 @@ runpy.run_module("effnet", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize("module", ["effnet.cli.main", "typer", "effnet.arch.cost", "effnet.cli.weights", "rich.table"])
 def test_ctrl_c_while_modules_load_is_one_line(module):
-    """Before the command has begun, and within a verb."""
+    """Before the command has started, and within a verb."""
     ran = subprocess.run([sys.executable, "-c", _INTERRUPTED_AT, module], capture_output=True, text=True, timeout=300)
     assert (ran.returncode, ran.stderr) == (130, "effnet: interrupted\n")
 

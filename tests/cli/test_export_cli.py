@@ -1,4 +1,4 @@
-"""export --to: several formats in one command, and what is refused."""
+"""export --to: several formats in one command, and refusals."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""fit and train on the command line: what is refused, how they end, what they print."""
+"""fit and train on the command line: refusals, exit codes, output."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_p
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Spare the time of drawing."""
+    """Skip drawing, to save time."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
         monkeypatch.setattr(f"effnet.fitting.plots.{name}", lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):

@@ -1,4 +1,4 @@
-"""JSON from outside that no program writes, through every verb that reads some: one line, or the rest of the folder."""
+"""Hostile JSON through every verb that reads JSON: an error of one line, or the rest of the folder."""
 
 import json
 import os

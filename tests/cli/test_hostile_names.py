@@ -1,4 +1,4 @@
-"""A data set whose names a terminal, a spreadsheet or a page would act on, through every verb that shows them."""
+"""A data set with names that a terminal, spreadsheet or page would execute, through every verb that shows them."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def quiet(ran):
-    """Return what was printed, of which a terminal does nothing but show it."""
+    """Return the output, after checking that a terminal only shows it."""
     for text in (ran.out, ran.err):
         assert not ACTING.search(text), ascii(text)
     return ran

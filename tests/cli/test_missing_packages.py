@@ -23,7 +23,7 @@ from effnet.runtime import installed
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks")
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-# What verbs say for want of which package, all optional ones being absent; the others work.
+# The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
     "fit": "train", "train": "train", "export": "train", "prune": "train", "quantize": "train", "pull": "train",
     "import": "train", "profile": "profile", "convert": "train", "inspect hf:mnist": "hf", "inspect digits": "train",
@@ -118,7 +118,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
 
 
 def names_what_brings_it(text: str, extra: str = "") -> None:
-    """Check that a refusal is one line whose extra has the package that it asks for."""
+    """Check that a refusal is one line whose extra contains the missing package."""
     (line,) = text.splitlines()
     found = re.fullmatch(
         r"effnet: (?:.*: )?this needs (\S+)(?: \(.*\))?, which is not installed; "

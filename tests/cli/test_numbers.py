@@ -1,4 +1,4 @@
-"""Every option that takes a number, given numbers that nobody means: one message and exit code 2, or it works."""
+"""Every numeric option with absurd numbers: one message and exit code 2, or it works."""
 
 import dataclasses
 import inspect
@@ -20,11 +20,11 @@ from effnet.training.recipe_file import with_values
 NO_NUMBERS = ("nan", "inf", "-inf", "1e999", "", "abc", "9" * 5000)
 ABSURD = ("1e308", str(10**30))
 VALUES = (*NO_NUMBERS, *ABSURD, "-1", "0", "1e-320", str(2**31))
-# Of what there is not nothing is shown, and exact counting takes any integer.
+# An empty list shows nothing, and exact counting accepts any integer.
 ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution", "alpha", "beta", "gamma"}
 # Texts that are numbers, or lists of them.
 TEXTS = {"max_macs", "max_params", "batch", "threads", "mean", "std"}
-# Where the work begins, whose numbers must be usable then.
+# The functions that start the work; the numbers must be valid by then.
 STOPS = {
     "fit": "effnet.fitting.work.inspect_and_join",
     "train": "effnet.fitting.work.inspect_and_join",
@@ -78,7 +78,7 @@ OPTIONS = sorted(_options())
 
 @pytest.fixture(scope="module")
 def bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """A tiny bundle that knows the classes of `tiny_images`."""
+    """A tiny bundle trained on the classes of `tiny_images`."""
 
     def make(folder: Path) -> None:
         folder.mkdir()

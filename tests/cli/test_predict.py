@@ -1,4 +1,4 @@
-"""predict: whatever an image is called, and whatever is wrong with it."""
+"""predict: images with any name and any defect."""
 
 import csv
 import io

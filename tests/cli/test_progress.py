@@ -1,4 +1,4 @@
-"""What training shows: a bar where somebody watches, plain lines elsewhere."""
+"""Progress of training: a bar on a terminal, plain lines otherwise."""
 
 import dataclasses
 import os
@@ -87,7 +87,7 @@ print_table(("run",), [("a",)])
 
 
 def show(*, terminal, columns=100, **settings):
-    """Return what a process shows that trains 30 steps, on a pipe or on a terminal of some columns."""
+    """Return the output of a process that trains 30 steps, on a pipe or on a terminal with some columns."""
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "TERM", "NO_COLOR", "FORCE_COLOR")}
     paths = [os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "TERM": "xterm", "COLUMNS": str(columns)} | settings

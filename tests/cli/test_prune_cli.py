@@ -1,4 +1,4 @@
-"""effnet prune on the command line: what it refuses, before anything is read or written."""
+"""effnet prune on the command line: refusals before anything is read or written."""
 
 import pytest
 

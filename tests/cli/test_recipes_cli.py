@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Spare the time of drawing."""
+    """Skip drawing, to save time."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
         monkeypatch.setattr(f"effnet.fitting.plots.{name}", lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
@@ -29,7 +29,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A file of a network that trains at once."""
+    """A file of a network that trains quickly."""
     path = tmp_path_factory.mktemp("specs") / "tiny.json"
     path.write_text(json.dumps(spec_to_dict(scale(get_spec("b0"), phi=-20, resolution=8))))
     return path

@@ -1,4 +1,4 @@
-"""shard on the command line, and the verbs that read what it wrote."""
+"""shard on the command line, and the verbs that read its shards."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_a_bundle_scores_on_shards_what_it_scores_on_the_images(run_cli, small_b
 def test_a_network_is_trained_on_shards_of_a_server(run_cli, digit_shards, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    # Less than the shards take, so that they come and go.
+    # Less than the size of the shards, so that some are evicted.
     monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", "0.002")
     spec = effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=8)
     (tmp_path / "spec.json").write_text(json.dumps(effnet.spec_to_dict(spec)))

@@ -19,7 +19,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 @pytest.fixture
 def refusal(run_cli, photos, tmp_path, monkeypatch):
-    """Return a function that fits the photos with some words, and returns the line that it was refused with."""
+    """Return a function that fits the photos with some words and returns the line of the refusal."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -113,7 +113,7 @@ def test_a_file_that_bears_a_published_name_must_have_the_published_hash(refusal
 
 
 class Program:
-    """What pickle runs where it is allowed to: it makes a folder in the current one."""
+    """Code that an unsafe unpickler would run: it creates a folder in the current one."""
 
     def __reduce__(self):
         return os.mkdir, ("ran",)
@@ -126,7 +126,7 @@ class Program:
 def test_a_pickle_with_a_program_is_not_run(write, refusal, tmp_path):
     path = tmp_path / "weights.pth"
     write(path)
-    message = refusal("--weights", path)  # which sees that there is no new folder
+    message = refusal("--weights", path)  # which checks that there is no new folder
     assert message.startswith(f"{path} must hold tensors and nothing else; this pickle ")
     assert "a pickle can run any program, so it is not opened; if you trust it, load it yourself" in message
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_meant_is_said_before_the_images_are_read(run_cli, photos
 
 @pytest.fixture
 def online(monkeypatch):
-    """Allow downloads, which then fail before anything is asked of the network."""
+    """Allow downloads, which then fail before any request."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("http.client.HTTPConnection.connect", lambda *_: pytest.fail("it asked"))
 

@@ -24,7 +24,7 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "weights"
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path, monkeypatch):
-    """Empty caches, so that what a user has downloaded changes nothing."""
+    """Use empty caches, so that a user's downloads change nothing."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
@@ -143,7 +143,7 @@ def test_only_timms_older_names_promise_its_published_hash(run_cli, lite0, tmp_p
 
 
 def test_a_snapshot_of_the_hub_becomes_a_bundle_from_a_folder_named_like_the_id(run_cli, lite0, tmp_path, monkeypatch):
-    """The folder must not be taken for what was fetched, nor for a bundle because of its config.json."""
+    """The folder must not be mistaken for a download, nor for a bundle because of its config.json."""
     folder = tmp_path / "timm" / "tf_efficientnet_lite0.in1k"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"architecture": "tf_efficientnet_lite0"}')
@@ -226,7 +226,7 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
 
 
 def hub_file(tmp_path, file):
-    """Lays a file into the hub's cache as its client does."""
+    """Put a file into the hub's cache as its client does."""
     commit, repository = "0" * 40, tmp_path / "hub" / "models--timm--tf_efficientnet_lite0.in1k"
     snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Writes TensorFlow checkpoints from the public description of their format, with other people's encoders.
+"""Write TensorFlow checkpoints from the public description of their format, with third-party encoders.
 
 Source: LevelDB, doc/table_format.md; tensorflow/core/protobuf/tensor_bundle.proto. The protocol buffers are encoded
 by protobuf, the checksums by TensorBoard.
@@ -49,7 +49,7 @@ def varint(value: int) -> bytes:
 
 
 def block(pairs: list[tuple[bytes, bytes]]) -> bytes:
-    """Return the contents of one block, keys shortened by what they share with the one before."""
+    """Return the contents of one block, keys shortened by the prefix shared with the one before."""
     out, restarts, before = bytearray(), [], b""
     for number, (key, value) in enumerate(pairs):
         shared = 0
@@ -87,7 +87,7 @@ def write_checkpoint(
     prefix: Path, arrays: Mapping[str, np.ndarray], *, shards: int = 1, endianness: int = 0, sliced: str = "",
     per_block: int = 40, checksum=masked_crc32c,
 ) -> None:  # fmt: skip
-    """Write PREFIX.index and its data files; arrays of uint16 stand for bfloat16."""
+    """Write PREFIX.index and its data files; arrays of uint16 represent bfloat16."""
     data = [bytearray() for _ in range(shards)]
     pairs = [(b"", Header(num_shards=shards, endianness=endianness).SerializeToString())]
     for number, name in enumerate(sorted(arrays)):

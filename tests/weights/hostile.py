@@ -1,4 +1,4 @@
-"""Files of weights that nobody means well with, and what reading them may cost."""
+"""Hostile files of weights, and the limits of time and memory for reading them."""
 
 import tracemalloc
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ PEAK_BYTES = 40 * 10**6
 
 @contextmanager
 def refused_cheaply(words):
-    """Passes where the block raises a WeightsError of one line that matches `words`, and takes little memory."""
+    """Pass if the block raises a WeightsError of one line that matches `words`, and needs little memory."""
     tracemalloc.start()
     try:
         with pytest.raises(WeightsError, match=words) as found:

@@ -1,4 +1,4 @@
-"""Weights made to fit: grey images and equal channels give what RGB gave; folded norms are seen."""
+"""Adapted weights: grey images and equal channels give the output of RGB; folded BatchNorms are detected."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Archives of checkpoints: what is needed is unpacked, and no more than an archive can stand for."""
+"""Archives of checkpoints: only the needed files are unpacked, up to a limit of size."""
 
 import gzip
 import io

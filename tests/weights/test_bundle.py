@@ -1,4 +1,4 @@
-"""Bundles: weights come back as they were saved, and what does not match is named."""
+"""Bundles: weights are read as they were saved, and mismatches are named."""
 
 import json
 
@@ -17,7 +17,7 @@ from effnet.weights.bundle import load_arrays_, load_module, load_state, save_bu
 
 @pytest.fixture(scope="module")
 def network():
-    """A small network whose norms have statistics of their own."""
+    """A small network whose BatchNorms have non-default statistics."""
     spec = with_total_stride(effnet.scale(effnet.get_spec("b0", num_classes=3), phi=-20, resolution=16), 8)
     network = effnet.build(spec, seed=3)
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_a_failed_save_leaves_the_old_bundle(stage, network, bundle, monkeypatch
 
 
 def test_arrays_that_lie_by_columns_are_saved_as_they_are(bundle, network):
-    """safetensors writes the memory as it lies; scikit-learn's coefficients, for one, lie by columns."""
+    """safetensors writes memory in its given order; scikit-learn's coefficients, for example, are column-major."""
     state = {name: np.asarray(array, order="F") for name, array in state_arrays(network).items()}
     save_bundle(bundle, read_config(bundle), state)
     assert all(np.array_equal(array, state[name]) for name, array in load_state(bundle).items())

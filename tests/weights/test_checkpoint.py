@@ -1,4 +1,4 @@
-"""Checkpoints of training scripts: where their state dict lies, and what they tell of it."""
+"""Checkpoints of training scripts: the place of their state dict, and their metadata."""
 
 import argparse
 import pathlib

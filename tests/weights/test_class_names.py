@@ -1,4 +1,4 @@
-"""ImageNet's class names: their order, their number, and that each stands for one class."""
+"""ImageNet's class names: their order, their number, and that they are distinct."""
 
 from pathlib import Path
 

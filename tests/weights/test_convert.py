@@ -1,4 +1,4 @@
-"""Weights written for another project load there, and back."""
+"""Weights converted for another project load there, and back."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Site:
-    """What the server serves and how badly, and what it was asked; one for each test."""
+    """Contents and failures of the server, and its requests; one for each test."""
 
     def __init__(self, url):
         self.url = url
@@ -105,7 +105,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def entry(site, cache):
-    """torchvision's B0, as if it lay on the server."""
+    """torchvision's B0, as if it were on the server."""
     real = find("torchvision/efficientnet_b0.IMAGENET1K_V1")
     hashes = ("sha256:00000000", f"sha256:{SHA256[:8]}")
     return dataclasses.replace(real, url=f"{site.url}/{real.file}", hashes=hashes)
@@ -344,7 +344,7 @@ CHECKPOINT = ("model.ckpt.index", "model.ckpt.data-00000-of-00001", "checkpoint"
 
 @pytest.fixture
 def checkpoint(site, cache):
-    """TensorFlow's B0, as if it lay on the server."""
+    """TensorFlow's B0, as if it were on the server."""
     real = find("tensorflow/efficientnet-b0.aa")
     return dataclasses.replace(real, url=f"{site.url}/{real.file}")
 
@@ -447,7 +447,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_at_once(lite0, hub, monkeypatc
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "ENDPOINT", url)
     with pytest.raises(
-        WeightsError, match=r"cannot be downloaded \(.*refused.*\); looked in .*hub; with the file"
+        WeightsError, match=r"cannot be downloaded \(.*refused.*\); looked in .*hub; to use a file"
     ) as raised:
         fetch(lite0)
     assert "\n" not in str(raised.value)

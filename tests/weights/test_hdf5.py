@@ -1,4 +1,4 @@
-"""Keras' files: what h5py writes is read, and no number comes from another file or from nowhere."""
+"""Keras' files: files of h5py are read, and no number comes from another file or uninitialised memory."""
 
 import struct
 import zipfile
@@ -15,7 +15,7 @@ SECRET = np.arange(100, dtype=np.float32)
 
 @pytest.fixture
 def secret(tmp_path):
-    """A file of this machine that is nobody's business, as plain bytes and as HDF5."""
+    """A private file of this machine, as plain bytes and as HDF5."""
     (tmp_path / "secret").write_bytes(SECRET.tobytes())
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["conv/kernel:0"] = SECRET

@@ -1,4 +1,4 @@
-"""Which network a file holds: every named one in every scheme, pruned ones, and what no shape can tell."""
+"""Identification of a file's network: every named one in every scheme, pruned ones, and ambiguous shapes."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from effnet.errors import SpecError, WeightsError
 from effnet.weights.identify import identify
 from effnet.weights.schemes import SCHEMES, foreign_names, foreign_shapes, from_effnet, to_effnet
 
-# Never allocated: one number, seen from all sides.
+# Never allocated: broadcast views of one number.
 NOTHING = np.float32(0)
 
 

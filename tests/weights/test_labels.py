@@ -1,4 +1,4 @@
-"""Which images a bundle is scored on: those of its fit's test split, or all of other data; and split.json."""
+"""The images that a bundle is evaluated on: its fit's test split, or all of other data; and split.json."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Where the network lies in a checkpoint: any prefix in every scheme, what is left out, which of several is taken."""
+"""Finding the network in a checkpoint: any prefix in every scheme, left-out arrays, the choice between several."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ DOTTED = [scheme for scheme in SCHEMES if scheme not in ("keras", "tensorflow")]
 
 
 def arrays_of(name, scheme, *, prefix="", num_classes=7, value=NOTHING):
-    """Return arrays that take no memory: one number, seen from all sides."""
+    """Return arrays that need no memory: broadcast views of one number."""
     shapes = foreign_shapes(get_spec(name, num_classes=num_classes), scheme)
     return {f"{prefix}{key}": np.broadcast_to(value, shape) for key, shape in shapes.items()}
 
@@ -90,7 +90,7 @@ def test_of_two_networks_alike_none_is_guessed():
     arrays = arrays_of("b0", "timm", prefix="student.") | arrays_of("b0", "timm", prefix="teacher.")
     with pytest.raises(WeightsError, match=r"holds several, under student\. and teacher\.; save the state_dict\(\) of"):
         find_network(arrays, where="w")
-    # One of its own name is the model, whatever hangs on it.
+    # The one with the usual name is the classifier, whatever else is there.
     found = find_network(arrays_of("b0", "timm") | arrays_of("b0", "timm", prefix="teacher."), where="w")
     assert found.notes == ("not used: another network under teacher.",)
 

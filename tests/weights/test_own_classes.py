@@ -1,4 +1,4 @@
-"""Class names of one's own: the order of the outputs is never guessed."""
+"""Your own class names: the order of the outputs is never guessed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: from whatever they are called to a network that computes what they learned."""
+"""Pretrained weights: from any name of them to a network with the same outputs."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def random_state(spec, *, seed=0):
 
 
 def write_weights(path, spec, *, scheme="timm", state=None):
-    """Write a file of weights and returns the state within, by effnet's names."""
+    """Write a file of weights and return its state, by effnet's names."""
     state = state or random_state(spec)
     safetensors.numpy.save_file(from_effnet(state, spec, scheme=scheme), path)
     return state
@@ -58,7 +58,7 @@ def same(state, expected):
 
 @torch.no_grad()
 def run(found, images):
-    """Return what the eager network gives for uint8 images [N, R, R, C]."""
+    """Return the eager network's output for uint8 images [N, R, R, C]."""
     network = effnet.build(found.spec).eval()
     load_arrays_(network, found.state, where="found")
     return network(torch.from_numpy(normalize(images, found.preprocess)).permute(0, 3, 1, 2)).numpy()
@@ -75,11 +75,11 @@ def test_a_file_named_as_timm_names_it(tmp_path):
     assert found.class_names == class_names(1000)
     assert found.class_names[0] == "tench"
     assert found.source == str(tmp_path / "tf_efficientnet_lite0.safetensors")
-    assert (found.licence, found.top1) == ("", None)  # nobody knows that they are the published ones
+    assert (found.licence, found.top1) == ("", None)  # it is unknown whether they are the published ones
 
 
 def test_the_same_layers_with_the_other_padding(tmp_path):
-    """The name alone tells tf_efficientnet_b0 from efficientnet_b0."""
+    """Only the name distinguishes tf_efficientnet_b0 from efficientnet_b0."""
     spec = get_spec("tf_efficientnet_b0", num_classes=3)
     for name in ("tf_efficientnet_b0", "efficientnet_b0"):
         tag = ".in1k" if name.startswith("tf_") else ".ra_in1k"
@@ -93,7 +93,7 @@ def test_the_same_layers_with_the_other_padding(tmp_path):
 
 @pytest.mark.parametrize("tag", ["ap_in1k", "ns_jft_in1k", "aa_in1k"])
 def test_a_file_that_bears_an_ids_name_gets_its_preprocessing(tmp_path, tag):
-    """Weights of one network differ in what images must look like: adversarial ones have another mean."""
+    """Weights of one network differ in preprocessing: adversarial ones have another mean."""
     path = tmp_path / f"tf_efficientnet_b0.{tag}.safetensors"
     write_weights(path, get_spec("tf_efficientnet_b0"))
     expected = preprocess_of(find(f"timm/tf_efficientnet_b0.{tag}"))
@@ -104,7 +104,7 @@ def test_a_file_that_bears_an_ids_name_gets_its_preprocessing(tmp_path, tag):
 
 
 def test_a_name_of_another_network_does_not_give_its_preprocessing(tmp_path):
-    """Torchvision's names tell the network: what the file is called must not."""
+    """Torchvision's names identify the network: the file's name must not matter."""
     path = tmp_path / "tf_efficientnet_b0.ap_in1k.safetensors"
     write_weights(path, get_spec("torchvision/efficientnet_b2", num_classes=2), scheme="torchvision")
     found = load_pretrained(str(path))
@@ -272,7 +272,7 @@ UNEQUAL = Preprocess(resolution=40, crop=1.0, mean=(0.2, 0.5, 0.7), std=(0.15, 0
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small network whose norms have seen data, as weights for images of unequal mean and deviation."""
+    """A small network with trained BatchNorm statistics, as weights for images of unequal mean and deviation."""
     return Pretrained(
         name="small",
         spec=SMALL,
@@ -328,13 +328,13 @@ def network_of(found):
 
 @torch.no_grad()
 def stem_of(found, images):
-    """Return what the stem makes of uint8 images, without a border of two pixels."""
+    """Return the stem's output for uint8 images, without a border of two pixels."""
     pixels = torch.from_numpy(normalize(images, found.preprocess)).permute(0, 3, 1, 2)
     return network_of(found).stem(pixels)[..., 2:-2, 2:-2].numpy()
 
 
 def folded(found):
-    """Return the same network with its norms folded away, as some published files have it."""
+    """Return the same network with its BatchNorms folded, as in some published files."""
     state = dict(found.state)
     for name in [key[: -len(".running_mean")] for key in state if key.endswith(".running_mean")]:
         gain, bias, mean, var = (state[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var"))
@@ -359,7 +359,9 @@ def test_equal_channels_give_what_grey_images_in_rgb_gave(trained, channels, nor
     assert expected.std() > 1e-2
     assert found.preprocess.channels == found.spec.in_channels == channels
     assert has_folded_norms(found.state, found.spec) == (norms == "folded")
-    assert all(array.flags.c_contiguous for array in found.state.values())  # safetensors writes memory as it lies
+    assert all(
+        array.flags.c_contiguous for array in found.state.values()
+    )  # safetensors writes memory in its given order
 
 
 def test_every_channel_is_read(trained):

@@ -1,4 +1,4 @@
-"""Published weights bear their name and their accuracy as long as they are the published ones, to the byte."""
+"""Published weights have their name and accuracy only while they equal the published ones to the byte."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def edit(folder):
 
 
 def save_again(folder):
-    """As pruning and quantizing do: the config is kept, the weights are new."""
+    """As in pruning and quantization: the config is kept, the weights are new."""
     config = read_config(folder)
     state = load_state(folder)
     save_bundle(folder, config, state | {"stem.norm.bias": state["stem.norm.bias"] + 1})

@@ -1,4 +1,4 @@
-"""Files of safetensors: every kind of number is read exactly or refused, and a damaged header is told in one line."""
+"""Files of safetensors: every number type is read exactly or refused; a damaged header is an error of one line."""
 
 import json
 import struct
@@ -92,7 +92,7 @@ def test_a_header_that_is_longer_than_the_file_is_refused(tmp_path):
 
 
 def test_arrays_that_take_more_than_any_efficientnet_are_refused(tmp_path):
-    """A file that is all holes takes no room on the disk, and its size is what it says."""
+    """A sparse file needs no disk space, but has its nominal size."""
     path = write(tmp_path / "w.safetensors", {"a": row("U8", [5 * 10**9], 0, 5 * 10**9)})
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size + 5 * 10**9)

@@ -1,4 +1,4 @@
-"""Foreign names and layouts: every network there and back, real names, and what is refused."""
+"""Naming schemes and layouts: every network there and back, real names, and refusals."""
 
 import re
 
@@ -87,7 +87,7 @@ def test_every_scheme_covers_the_families_that_its_project_has():
         ("keras", "v2_b0", "stages.0.0.conv.weight", "block1a_project_conv/kernel", (3, 3, 32, 16)),
         ("keras", "b0", "classifier.weight", "predictions/kernel", (1280, 1000)),
         ("tensorflow", "b0", "stem.norm.running_mean", "stem/tpu_batch_normalization/moving_mean", (32,)),
-        # No expansion: the projection is the scope's first convolution, its norm the second norm.
+        # No expansion: the projection is the scope's first convolution, its BatchNorm the second.
         ("tensorflow", "b0", "stages.0.0.project.conv.weight", "blocks_0/conv2d/kernel", (1, 1, 32, 16)),
         ("tensorflow", "b0", "stages.0.0.project.norm.weight", "blocks_0/tpu_batch_normalization_1/gamma", (16,)),
         ("tensorflow", "b0", "stages.1.0.project.conv.weight", "blocks_1/conv2d_1/kernel", (1, 1, 96, 24)),
@@ -129,7 +129,7 @@ def test_headless_networks_have_no_classifier():
 
 
 def published_checkpoint(state, spec, *, scope):
-    """Return the state as a training checkpoint: raw values, their averages, and what the optimizer keeps."""
+    """Return the state as a training checkpoint: raw values, their averages, and optimizer state."""
     arrays = {}
     for key, array in from_effnet(state, spec, scheme="tensorflow").items():
         name = key.replace("efficientnet", scope, 1)

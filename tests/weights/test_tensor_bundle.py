@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints whose checksums are right, and whose numbers nobody can mean."""
+"""TensorFlow's checkpoints with right checksums and absurd numbers."""
 
 import numpy as np
 import pytest

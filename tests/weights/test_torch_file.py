@@ -1,4 +1,4 @@
-"""PyTorch's files: what torch.load gives is given, and a pickle is data that makes nothing."""
+"""PyTorch's files: the results equal torch.load's, and a pickle is data that creates nothing."""
 
 import argparse
 import collections
@@ -18,7 +18,7 @@ from effnet.errors import WeightsError
 from effnet.weights.files import read_arrays
 from effnet.weights.pickled import Call, read_pickle
 
-# torch means to give up what some of these files hold.
+# torch plans to drop some types in these files.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 LAYOUTS = [(True, 2), (True, 4), (True, 5), (False, 2), (False, 4)]
 NUMBERS = [
@@ -92,7 +92,7 @@ class Made:
 
 
 def expanded(count, stride=0):
-    """A tensor of one number that asks for `count`; the pickler of torch.save writes what is asked for."""
+    """A tensor of one number that claims `count`; the pickler of torch.save writes the claim."""
     tensor = torch.zeros(1)
     return Made(torch._utils._rebuild_tensor_v2, tensor.storage(), 0, (count,), (stride,), False, {})
 
@@ -139,7 +139,7 @@ def doubled(times, kind):
     ids=["bytes", "tensor", "doubled", "parameter of none", "tensor of none", "nothing"],
 )
 def test_what_a_pickle_asks_to_make_is_not_made(tmp_path, content, words, zipped):
-    """torch.load, told to read weights only, makes all of them: 10 GB for a file of 1 KB, or it never ends."""
+    """torch.load(weights_only=True) allocates all of them: 10 GB for a file of 1 KB, or it never ends."""
     with refused_cheaply(words):
         read_arrays(save(content, tmp_path / "w.pth", zipped=zipped))
 

@@ -1,4 +1,4 @@
-"""Files of weights: every format gives the arrays that were saved, and what is no such file is named."""
+"""Files of weights: every format gives the saved arrays, and other files are named."""
 
 import base64
 import os
@@ -74,7 +74,7 @@ def test_arrays_outlive_their_file(tmp_path):
 
 
 class Program:
-    """What unpickling would run."""
+    """Code that unpickling would run."""
 
     def __reduce__(self):
         return Path.touch, (Path("ran"),)

@@ -1,4 +1,4 @@
-"""Weights moved between specs: pruned networks equal masked ones, grown networks equal what they grew from."""
+"""Weights transferred between specs: pruned networks equal masked ones, grown networks equal their source."""
 
 import copy
 import dataclasses
@@ -131,7 +131,7 @@ def test_a_narrower_network_takes_the_first_channels_and_a_shallower_one_the_fir
 
 
 def test_grown_channels_learn():
-    """The copies must not stay what they are: the weights that read them get gradients."""
+    """The copies must not stay unchanged: the weights that read them get gradients."""
     spec = tiny("b0")
     grown = scale(spec, width=2.0, depth=1.0, resolution=SIDE)
     state = float_arrays(build_trained(spec, resolution=SIDE))
