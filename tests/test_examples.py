@@ -101,7 +101,7 @@ def test_the_examples_resize_as_effnet_does(mode, channels, tmp_path):
         Image.fromarray(pixels.squeeze(2) if channels == 1 else pixels).save(tmp_path / "x.png")
         expected = resize_and_crop(pixels, preprocess)
         assert np.array_equal(prepare(str(tmp_path / "x.png"), preprocess.to_dict()), expected), size
-    with pytest.raises(SystemExit, match="resized as 'fold', which this example does not know"):
+    with pytest.raises(SystemExit, match="resized as 'fold', which this example does not support"):
         prepare(str(tmp_path / "x.png"), {**preprocess.to_dict(), "mode": "fold"})
 
 

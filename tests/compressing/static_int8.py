@@ -12,6 +12,7 @@ from effnet.errors import InputError
 from effnet.exporting.bundle import export_onnx
 from effnet.runtime.config import write_config
 from effnet.runtime.formats import find_format
+from effnet.system.processor import int8_saturates
 
 _METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -49,6 +50,7 @@ def write_static(name, folder, subject, images, quantization, *, per_channel=Tru
             _Reader(images),
             quant_format=QuantFormat.QDQ,
             per_channel=per_channel,
+            reduce_range=int8_saturates(),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=_METHODS[quantization.method],

@@ -482,7 +482,7 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
     assert step.accuracy == (probabilities.argmax(1) == data.val.labels).mean()
     assert by_name["fp16"].reason == "it cannot be made: there is no onnx-fp16 here"
     assert 0 < step.latency_ms < 100
-    assert set(found.tested) == {"fp32", "winner", "paired"}
+    assert set(found.tested) == {"fp32", "fp32_balanced", "winner", "winner_balanced", "paired"}
     assert json.loads(json.dumps(found.to_dict()))["winner"] == found.winner.name
 
 
