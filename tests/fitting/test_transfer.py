@@ -274,7 +274,7 @@ def test_a_fit_whose_weights_have_gone_before_its_head_was_trained_says_so(kille
 def test_a_damaged_head_is_named(killed, stripes, tmp_path):
     out = shutil.copytree(killed / "head" / "out", tmp_path / "out")
     (out / "run" / "attempt-1" / "head.safetensors").write_bytes(b"?")
-    with pytest.raises(BundleError, match=r"head\.safetensors cannot be resumed: .*; remove the folder to start anew"):
+    with pytest.raises(BundleError, match=r"head\.safetensors cannot be resumed: .*; remove the folder to start again"):
         effnet.fit(stripes, weights=killed / "head" / "bundle", epochs=4, out=out, resume=True)
 
 

@@ -172,7 +172,7 @@ def test_the_command_writes_a_profile_that_predicts(tiny_plan, tmp_path, run_cli
     assert read_profile(out) == profile, "a profile that is whole is not measured again"
     other = run_cli("profile", "--precision", "fp32", "--threads", "2", "--out", out, "--resume")
     assert other.code == 2
-    assert "is whole" in other.err
+    assert "is complete" in other.err
 
 
 _KILLED = """
