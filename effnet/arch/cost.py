@@ -44,7 +44,7 @@ class Cost:
     def weight_bytes(self, precision: Precision = "fp32") -> int:
         """Return the bytes of the deployed weights, with BatchNorm folded.
 
-        int8 keeps biases in 32 bits and one 32-bit scale per output channel.
+        int8 keeps int32 biases and one 32-bit scale per output channel.
         """
         if precision == "int8":
             return self.folded_params + 7 * self.output_channels

@@ -20,7 +20,7 @@ _TINY = 1e-8
 
 
 class FakeQuantize(nn.Module):
-    """Fake-quantize a feature map to 8 bits over one range with a zero point; gradients pass within the range.
+    """Fake-quantize a feature map to int8 over one range with a zero point; gradients pass within the range.
 
     In training the range follows a moving average of the batches' least and largest values for the first 200 batches;
     then it is frozen, so that the weights adapt to the final grid. Source: Jacob et al. 2018, section 3.1 (ranges by

@@ -43,7 +43,7 @@ def check_method(method: str) -> None:
 def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method: Method = "l1") -> Importance:
     """Return the importance from weights alone; `state` is a state dict as arrays.
 
-    l1 and l2 are the norms of a channel's filter with the following BatchNorm folded in, without which its size means
+    l1 and l2 are norms of a channel's filter with the following BatchNorm folded in, without which its size means
     nothing (Li et al. 2017, "Pruning Filters for Efficient ConvNets"); bn is the gain of that BatchNorm (Liu et al.
     2017, "Network Slimming"). Each layer is divided by its mean, and a tie has the mean of its layers. Raises
     InputError for bn if BatchNorm is folded away, since all gains are one.

@@ -67,7 +67,7 @@ def decode_image(
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
     Any other number must be stored in a .npy file of integers or real numbers [H, W] or [H, W, C].
-    Values of more than 8 bits are mapped to 8 bits by `value_range` or, without one, by the rule of `to_uint8`. `name`
+    Values of more than 8 bits are mapped to uint8 by `value_range` or, without one, by the rule of `to_uint8`. `name`
     names bytes in errors. `reduce` may choose a reduced size for a JPEG file, rounded up; by default it is full size.
 
     Raises:

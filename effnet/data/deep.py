@@ -22,7 +22,7 @@ _TIFF_SIGNED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Deep:
-    """How values of the type `kind` are mapped to 8 bits; `second` holds the lower bytes of colours, once loaded.
+    """How values of the type `kind` are mapped to uint8; `second` holds the lower bytes of colours, once loaded.
 
     A second image of grey and alpha holds both bytes of each channel in turn.
     """

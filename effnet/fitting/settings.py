@@ -72,7 +72,7 @@ def relaxed(need: TrainingNeed) -> TrainingNeed:
 
 
 def feature_need(images: int, *, minutes: float, cores: int) -> TrainingNeed:
-    """Return how large a backbone may be for the features of so many images to leave time for the rest."""
+    """Return the largest backbone whose features of `images` images leave time for the rest."""
     seconds = 60 * minutes * _FEATURE_SHARE
     reason = f"the features of {images} images must take at most {seconds / 60:.3g} minutes"
     return TrainingNeed(images_per_second=0.0, most_macs=cores * _CORE_FEATURE_MACS * seconds / images, reason=reason)

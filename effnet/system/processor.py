@@ -7,7 +7,7 @@ _X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 
 
 def has_vnni() -> bool:
-    """Return whether the processor has VNNI, which adds int8 products in 32 bits; False if the system does not say."""
+    """Return whether the processor has VNNI, which adds int8 products in int32; False if the system does not say."""
     flags = Path("/proc/cpuinfo")
     return flags.is_file() and "_vnni" in flags.read_text(encoding="utf-8")
 

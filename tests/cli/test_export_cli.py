@@ -54,7 +54,7 @@ def test_an_export_is_used_where_it_is_asked_for(run_cli, bundle):
     [
         (["--to", "onyx"], "a format must be one of onnx, "),
         (["--to", ","], "export takes at least one format"),
-        (["--to", "openvino-int8"], "give those that the bundle was trained on: --data DATA"),
+        (["--to", "openvino-int8"], "give the data that the bundle was trained on: --data DATA"),
         (["--to", "openvino-int8", "--data", "digits", "--images", "4", "--method", "entropy"], "minmax or percentile"),
         (["--to", "openvino-int8", "--data", "digits", "--images", "4", "--float-layers", "stem"], "got 'stem'"),
     ],

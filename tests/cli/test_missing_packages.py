@@ -94,6 +94,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "runs": ["runs", tmp_path],
         "compare": ["compare", tmp_path],
         "predict": ["predict", bundle, data / "dark"],
+        "embed": ["embed", bundle, data / "dark", "--out", tmp_path / "vectors.npz"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],

@@ -50,6 +50,7 @@ WORDS = {
     "show": "b0",
     "cost": "b0 --training",
     "scale": "b0",
+    "embed": "{bundle} {data}/dark --out {new}.npz",
     "import": "{bundle}/model.safetensors --classes imagenet --out {new}",
 }
 

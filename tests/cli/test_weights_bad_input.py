@@ -94,7 +94,7 @@ def test_numbers_that_are_not_finite_are_counted(refusal, rewritten):
     [
         (lambda whole: whole[:-1000], r" is not a complete safetensors file \(.+\); get it again"),
         (lambda whole: b"", r" must be a file of weights \(\.safetensors, .+\); it is empty; get it again"),
-        (lambda whole: b"<!DOCTYPE html>", r" must be a file of weights .*; it is a web page, .*; get it again"),
+        (lambda whole: b"<!DOCTYPE html>", r" must be a file of weights .*; it is a web page, .*; look at the page"),
     ],
 )
 def test_a_file_that_was_cut_off_or_is_none_of_weights(content, message, refusal, lite0_file, tmp_path):
@@ -141,8 +141,8 @@ def damage(bundle, change):
 def test_a_bundle_whose_classes_are_not_as_many_as_its_outputs(refusal, bundle_copy):
     damage(bundle_copy, lambda config: config["class_names"].pop())
     assert refusal("--weights", bundle_copy) == (
-        f"{bundle_copy / 'config.json'}: a model with 10 outputs needs as many class names; got 9: give each output "
-        "its name, in their order"
+        f"{bundle_copy / 'config.json'}: a model with 10 outputs needs as many class names; got 9: name each output, "
+        "in their order"
     )
 
 

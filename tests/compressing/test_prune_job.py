@@ -190,7 +190,7 @@ def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits
 def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     for changes, words in (
         ({"share": 1.5}, "must be above 0 and below 1"),
-        ({"share": 1.0}, "or be 1 with another activation; got 1.0"),
+        ({"share": 1.0}, "or 1 with another activation; got 1.0"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
         ({"steps": 0}, r"steps must lie in 1\.\.100; got 0"),

@@ -61,7 +61,7 @@ def test_rounding_in_torch_says_what_onnx_runtime_does(good, fragile, data, imag
     # Their errors agree, far more than each does with the float network.
     assert np.abs(found - simulated).mean() < 0.5 * np.abs(found - plain).mean()
     sound = in_torch(rounded_network(good, images), held_out)
-    assert np.abs(sound - in_onnx_runtime(good, images, held_out, tmp_path / "good")).max() < 0.1
+    assert np.abs(sound - in_onnx_runtime(good, images, held_out, tmp_path / "good")).max() < 0.15
 
 
 def test_training_rounded_beats_rounding_after_training(fragile, data, images, held_out, tmp_path):

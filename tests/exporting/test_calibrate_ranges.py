@@ -96,7 +96,7 @@ def test_without_images_or_with_damaged_weights_it_says_so(network, images):
         found(network, images[:0])
     weights = fold_norms(network.spec, state_arrays(network))
     weights["stem.conv.weight"] = np.full_like(weights["stem.conv.weight"], np.nan)
-    with pytest.raises(InputError, match=r"needs finite outputs; stem\.\w+ has others"):
+    with pytest.raises(InputError, match=r"needs finite outputs; those of stem\.\w+ are not"):
         calibrate(network.spec, weights, images, **NORM)
 
 

@@ -145,7 +145,7 @@ def test_other_weights_leave_no_embeddings_behind(embedding, tmp_path):
         effnet.load(folder).embed([])
     (folder / "features.tflite").write_bytes((folder / "features.tflite").read_bytes() + b"!")
     write_digests(folder, digests_of(embedding, ["litert-features"]))
-    with pytest.raises(BundleError, match=r"features\.tflite must be the file .* --features --to litert`"):
+    with pytest.raises(BundleError, match=r"features\.tflite must have the SHA-256 .* --features --to litert`"):
         effnet.load(folder, format="litert").embed([])
 
 
@@ -176,10 +176,10 @@ def test_the_difference_is_a_share_of_the_length():
 
 def test_sixteen_bits_keep_the_direction():
     assert compare_features(ROWS, Embeds("onnx-fp16", 1.01 * ROWS), ROWS).cosine == pytest.approx(1)
-    with pytest.raises(BudgetError, match=r"a cosine of 0\.999; the least of 3 is 0\.\d+\. Take a format of 32 bits"):
+    with pytest.raises(BudgetError, match=r"a cosine of 0\.999; the least of 3 is 0\.\d+\. Choose an fp32 format"):
         compare_features(ROWS, Embeds("onnx-fp16", ROWS + np.float32([[1, 0], [0, 0], [0, 0]])), ROWS)
 
 
 def test_weights_that_give_no_numbers_are_named():
-    with pytest.raises(BundleError, match="the weights of B give none on 3 of 3 images"):
+    with pytest.raises(BundleError, match="with the weights of B it does not on 3 of 3 images"):
         compare_features(np.full_like(ROWS, np.nan), Embeds("onnx", ROWS), ROWS)

@@ -113,7 +113,7 @@ def test_calibration_takes_training_images_the_same_each_time(plain):
 
 def test_int8_needs_images_of_the_models_classes(bundle, tiny_images, tmp_path):
     before = contents(bundle)
-    with pytest.raises(InputError, match=r"int8 finds the ranges .* on training images; give .* --data DATA"):
+    with pytest.raises(InputError, match=r"int8 is calibrated on training images; give .* --data DATA"):
         effnet.export(bundle, to="openvino-int8")
     with pytest.raises(DataError, match="the model has no class 'dark'"):
         effnet.export(bundle, to="openvino-int8", data=tiny_images)

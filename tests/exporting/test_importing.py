@@ -118,7 +118,11 @@ def test_the_command_says_what_was_found_and_taken(lightning, tmp_path, run_cli)
             WeightsError,
             r"'fc' is none; beside the network it has: classifier\.weight",
         ),
-        ({"classes": NAMES, "preprocess": {"mean": (0.5,), "std": (0.5,)}}, InputError, "each of the 3 channels"),
+        (
+            {"classes": NAMES, "preprocess": {"mean": (0.5,), "std": (0.5,)}},
+            InputError,
+            "each of the network's 3 channels",
+        ),
         ({"classes": NAMES, "preprocess": {"crop": 2.0}}, DataError, "crop must be above 0"),
     ],
 )

@@ -51,5 +51,5 @@ def test_fewer_bits_that_give_no_numbers_are_refused_without_calling_it_a_bug(ba
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
 def test_weights_that_give_no_numbers_are_named(name):
-    with pytest.raises(BundleError, match="the weights of B give none on 4 of 4 images"):
+    with pytest.raises(BundleError, match="with the weights of B it does not on 4 of 4 images"):
         compare(np.full_like(EAGER, np.nan), Answers(name, EAGER), IMAGES)

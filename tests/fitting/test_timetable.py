@@ -114,7 +114,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
     monkeypatch.setattr("effnet.fitting.deploy.climb", None)
     monkeypatch.setattr("effnet.fitting.work.MAX_FALLBACKS", 0)
     monkeypatch.setattr("effnet.fitting.time_left.training_speed", lambda spec: 60.0)
-    sentence = "int8 was not tried: 20 s were left, and it takes about 2:00 min"
+    sentence = "int8 was not tried: 20 s were left, but it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
         effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
     assert "give more --minutes" in str(refused.value)

@@ -169,7 +169,7 @@ def test_the_command_writes_a_profile_that_predicts(tiny_plan, tmp_path, run_cli
     assert shown.out.splitlines()[0] == ran.out.splitlines()[0]
     again = run_cli("profile", "--precision", "fp32", "--out", out, "--resume")
     assert again.code == 0
-    assert read_profile(out) == profile, "a profile that is whole is not measured again"
+    assert read_profile(out) == profile, "a profile that is complete is not measured again"
     other = run_cli("profile", "--precision", "fp32", "--threads", "2", "--out", out, "--resume")
     assert other.code == 2
     assert "is complete" in other.err
@@ -217,7 +217,7 @@ def test_torch_is_not_imported(tmp_path):
     ("words", "says"),
     [
         (["--threads", "-1"], "threads must lie in 0..1024; got -1"),
-        (["--precision", "fp8"], "can be profiled in fp32"),
+        (["--precision", "fp8"], "--precision for onnxruntime must be one of fp32"),
         (["--out", "no/such/folder/p.json"], "a folder that exists"),
         (["--show", "none.json"], "there must be a device profile at none.json"),
         (["--runtime", "coreml"], "Invalid value for '--runtime'"),

@@ -198,7 +198,7 @@ def test_outputs_and_class_names_must_be_as_many():
 
 
 def test_network_and_preprocessing_must_have_the_same_channels():
-    with pytest.raises(BundleError, match="the network takes 3 channels but preprocessing makes 1"):
+    with pytest.raises(BundleError, match="the network takes 3 channels but preprocessing outputs 1"):
         config(preprocess=Preprocess(resolution=32, mean=(0.5,), std=(0.5,)))
 
 

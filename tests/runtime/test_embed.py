@@ -121,7 +121,7 @@ def test_a_file_of_another_width_is_refused(tmp_path, images):
     folder = make_bundle(tmp_path / "bundle")
     (folder / "features.onnx").write_bytes((folder / "model.onnx").read_bytes())
     write_digests(folder, digests_of(folder, ["onnx-features"]))
-    with pytest.raises(BundleError, match=r"to features \[192\], as config\.json says; it maps .* to features \[10\]"):
+    with pytest.raises(BundleError, match=r"to features \[192\], as in config\.json; it maps .* to features \[10\]"):
         effnet.load(folder).embed(images)
 
 

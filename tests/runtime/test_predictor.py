@@ -178,7 +178,7 @@ def change(bundle, **changes):
 
 def test_a_model_of_another_resolution_than_the_config_is_refused(bundle_copy, digit):
     change(bundle_copy, preprocess={"resolution": 40})
-    with pytest.raises(BundleError, match=r"must map image \[40, 40, 1\] .* as config\.json says; it maps image \["):
+    with pytest.raises(BundleError, match=r"must map image \[40, 40, 1\] .* as in config\.json; it maps image \["):
         effnet.load(bundle_copy).predict([digit])
 
 

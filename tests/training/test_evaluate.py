@@ -115,7 +115,7 @@ def test_a_class_that_the_model_does_not_know_is_named():
     spec = get_spec("b0", num_classes=3, in_channels=1)
     preprocess = Preprocess(resolution=16, mean=(0.5,), std=(0.5,))
     config = ModelConfig(arch=spec, preprocess=preprocess, class_names=("0", "1", "two"))
-    with pytest.raises(DataError, match="knows no class '2'"):
+    with pytest.raises(DataError, match="has no class '2'"):
         choose_images("digits", folder="nowhere", config=config)
 
 

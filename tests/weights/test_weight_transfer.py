@@ -188,7 +188,7 @@ def test_a_keep_that_does_not_fit_is_refused():
     refused("ascending; got none", stem=())
     refused("depthwise_separable block must keep the same", stem=(0,))
     refused("squeezed", **{"stages.1.0.se": ()})
-    refused("identity shortcut may go", dropped=("stages.1.0",))
+    refused("identity shortcut may be removed", dropped=("stages.1.0",))
     tied = next(tie for tie in tied_widths(spec) if sum("out" in name for name in tie.widths) > 1)
     refused("shortcut must keep the same", **{tied.widths[-1]: (0,)})
     fused = tiny("v2_s")
