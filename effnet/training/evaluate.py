@@ -87,8 +87,8 @@ class Score:
     guess; `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the
     images that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
     class][predicted class]; `mistakes` come most confident first. `uncalibrated` is the calibration
-    without the temperature. `risk_coverage` holds (threshold, coverage, risk), `aurc` is the area under it; `answered` is None
-    without a threshold, `unknown` if no such images were given.
+    without the temperature. `risk_coverage` holds (threshold, coverage, risk), `aurc` is the area under it; `answered`
+    is None without a threshold, `unknown` if no such images were given.
     """
 
     images: int
