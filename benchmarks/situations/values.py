@@ -47,7 +47,8 @@ def scanner(ground: Ground) -> Sequence[Command]:
 def _told_apart(ground: Ground, data: object, bright: object) -> Sequence[Command]:
     predict = Command(words=("predict", ground.path("out"), bright, "--format", "csv"), codes=(0,), says="bright")
     top = python(
-        "import sys, effnet\n(answer,) = effnet.load(sys.argv[1]).predict(sys.argv[2])\nassert answer.label == 'bright'\n",
+        "import sys, effnet\n(answer,) = effnet.load(sys.argv[1]).predict(sys.argv[2])\n"
+        "assert answer.label == 'bright'\n",
         ground.path("out"), bright,
     )  # fmt: skip
     return fit(ground, data, epochs=20), predict, top
