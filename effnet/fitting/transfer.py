@@ -3,31 +3,24 @@
 import dataclasses
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Dataset, Split
-from effnet.errors import BundleError
-from effnet.exporting.features import Extractor, Features, extract, make_extractor
-from effnet.fitting.events import Counted, Listener, Said
+from effnet.data.datasets import Dataset
+from effnet.fitting.events import Listener, Said
+from effnet.fitting.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
 from effnet.fitting.settings import epochs_in, finetune_recipe
 from effnet.fitting.state import Attempt
 from effnet.fitting.team import Training, train_together
 from effnet.fitting.timetable import Pace, not_enough
 from effnet.nn.network import Network, build
 from effnet.recipes.choose import read_recipe
-from effnet.runtime.config import read_config, write_text
-from effnet.system.files import parse_json
-from effnet.system.text import both
+from effnet.runtime.config import write_text
 from effnet.training.checkpoint import trained_seconds
-from effnet.training.head import known_head, train_head
 from effnet.training.loop import TrainResult
 from effnet.training.ranks import ALONE, Ranks
 from effnet.training.recipe import Balance, Recipe
@@ -35,28 +28,22 @@ from effnet.training.recipe_file import with_values
 from effnet.training.speed import train_speed
 from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays, has_folded_norms
-from effnet.weights.bundle import load_arrays, load_arrays_, write_arrays
-from effnet.weights.catalog import entries
-from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
+from effnet.weights.bundle import load_arrays_
 
 Method = Literal["scratch", "head", "finetune"]
 
-HEAD, RECIPE = "head.safetensors", "recipe.json"
-_CLASSIFIER = ("classifier.weight", "classifier.bias")
-_LOGITS, _INDICES = "validation.logits", "validation.indices"
+RECIPE = "recipe.json"
 # With --strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation has
 # too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
 # benchmarks/finetune.py measures the gain.
 _GOOD_ENOUGH, _ENOUGH_A_CLASS = 0.95, 50
-# A head is trained on this many views of a class's images if it has fewer images; with more images, views do not help.
-_VIEWS_A_CLASS, _MOST_VIEWS = 50, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
     """A trained network and how it was trained; `recipe` is None if only a head was trained.
 
-    `head` holds the facts of the head and of its weights, as `_train_head` writes them into head.safetensors.
+    `head` holds the facts of the head and of its weights, as `fit_head` writes them into head.safetensors.
     `validation` is set if the network is that head. `left_out` lists the steps for which there was no time.
     """
 
@@ -64,16 +51,8 @@ class Learned:
     training: TrainResult
     recipe: Recipe | None
     head: Mapping[str, Any] | None = None
-    validation: "Validation | None" = None
+    validation: Validation | None = None
     left_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """The head's logits [images, classes] on the readable validation images, and their indices [images]."""
-
-    logits: np.ndarray
-    indices: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +85,6 @@ class _Limit:
         return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
 
 
-Head = tuple[Arrays, dict[str, Any], Validation]
-"""The state of a network with a trained head, the facts of that training, and its validation logits."""
-
-
 def transfer(
     spec: ArchSpec,
     attempt: Attempt,
@@ -135,14 +110,14 @@ def transfer(
     """
     limit = _Limit(minutes=minutes, pace=pace, left=left)
     folder.mkdir(parents=True, exist_ok=True)
-    done = _read_head(folder)
+    done = read_head(folder)
     if done is None:
-        done = _train_head(
-            spec, attempt, dataset, weights=weights, model=model, folder=folder, limit=limit, listener=listener
+        done = fit_head(
+            spec, attempt, dataset, weights=weights, model=model, folder=folder, left=left, listener=listener
         )
     state, facts, validation = done
     left_out = tuple(filter(None, [facts.get("left_out")]))
-    listener(Said(text=_say_head(facts)))
+    listener(Said(text=head_in_words(facts)))
     network = build(spec)
     load_arrays_(network, state, where=str(folder / HEAD))
     enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
@@ -228,140 +203,9 @@ def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -
     return ""
 
 
-def _say_head(facts: Mapping[str, Any]) -> str:
-    kind = "A head" if facts["penalty"] else "Its own head"
-    return (
-        f"{kind} on frozen features of {facts['name']}: validation accuracy "
-        f"{both(facts['val_accuracy'], facts.get('val_balanced_accuracy'))}, "
-        f"{facts['seconds']:.1f} s ({facts['computed']} of {facts['features']} features computed)"
-    )
-
-
-def _train_head(
-    spec: ArchSpec,
-    attempt: Attempt,
-    dataset: Dataset,
-    *,
-    weights: str,
-    model: str | None,
-    folder: Path,
-    limit: _Limit,
-    listener: Listener,
-) -> Head:
-    """Return the network's state with its head trained, and the facts of that training; all is kept in `folder`."""
-    listener(Said(text=f"Training a head on {weights}", heading=True))
-    started = time.monotonic()
-    found = load_pretrained(weights, model=model)
-    origin = _origin(found)
-    seed, balance = attempt.recipe.train.seed, attempt.recipe.balance
-    knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
-    own = tuple(found.state[name] for name in _CLASSIFIER) if knows else ()
-    removed = read_config(found.source).balanced if knows else 0.0
-    found = adapted(
-        found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution
-    )  # fmt: skip
-    extractor = make_extractor(
-        found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
-    )
-    views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS * spec.num_classes / len(dataset.train)))
-    rows, left_out = [], ""
-    for view in range(views):
-        begun = time.monotonic()
-        rows.append(_features(extractor, dataset.train, view=view, listener=listener))
-        took, more = time.monotonic() - begun, views - view - 1
-        needs = took * (1 + len(dataset.val) / len(dataset.train))  # validation comes last
-        if more and limit.pace is not None and (left := limit.left()) < needs:
-            what = f"{more} more random views of each training image were left out"
-            left_out = not_enough(what, needs=needs, left=left)
-            listener(Said(text=left_out))
-            break
-    val_split = dataset.val if len(dataset.val) else dataset.train
-    val = _features(extractor, val_split, view=0, listener=listener)
-    val_labels = val_split.labels[val.indices]
-    values = np.concatenate([row.values for row in rows])
-    head = train_head(
-        values,
-        np.concatenate([dataset.train.labels[row.indices] for row in rows]),
-        num_classes=spec.num_classes,
-        val_features=val.values,
-        val_labels=val_labels,
-        balance=balance,
-    )
-    if own:  # the weights' own head, if trained on these classes, may be better than a new one
-        before = known_head(
-            *own, val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
-        )
-        head = max(before, head, key=lambda h: h.score(balance))
-    facts = {
-        **origin,
-        "penalty": head.penalty,
-        "views": len(rows),
-        "left_out": left_out,
-        "images": len(rows[0].values),
-        "val_accuracy": head.val_accuracy,
-        "val_balanced_accuracy": head.val_balanced_accuracy,
-        "val_loss": head.val_loss,
-        "features": len(values) + len(val.values),
-        "computed": sum(found.computed for found in (*rows, val)),
-        "seconds": time.monotonic() - started,
-    }
-    state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
-    # Calibration needs held-out images: training images say nothing about it.
-    held = val.values[: len(val.values) if len(dataset.val) else 0]
-    validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
-    _write_head(folder, state, facts, validation)
-    return state, facts, validation
-
-
-def _origin(found: Pretrained) -> dict[str, Any]:
-    """Return the provenance of the pretrained weights, for a report and a model card.
-
-    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
-    """
-    entry = next((entry for entry in entries() if entry.id == found.published), None)
-    return {
-        "weights": found.source,
-        "name": entry.id if entry else Path(found.source).resolve().name,
-        "network": found.name,
-        "licence": found.licence,
-        "licence_source": entry.licence_source if entry else "",
-        "origin": entry.source if entry else "",
-        "hub": entry.hub if entry else "",
-        "top1": found.top1,
-        "top1_resolution": entry.test_resolution if entry else None,
-    }
-
-
-def _features(extractor: Extractor, split: Split, *, view: int, listener: Listener) -> Features:
-    def tell(done: int, total: int) -> None:
-        listener(Counted(label="computing features", done=done, total=total))
-
-    return extract(extractor, split, view=view, progress=tell)
-
-
-def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validation: Validation) -> None:
-    arrays = state | {_LOGITS: validation.logits, _INDICES: validation.indices}
-    write_arrays(arrays, folder / HEAD, metadata={"facts": json.dumps(dict(facts))})
-
-
-def _read_head(folder: Path) -> Head | None:
-    """Return the head that an interrupted fit has saved: it needs neither the weights nor the features again."""
-    path = folder / HEAD
-    if not path.is_file():
-        return None
-    try:
-        state, metadata = load_arrays(path)
-        facts = parse_json(metadata["facts"])
-        if not isinstance(facts, dict):
-            raise ValueError("its facts must be a JSON object")
-        return state, facts, Validation(logits=state.pop(_LOGITS), indices=state.pop(_INDICES))
-    except (BundleError, ValueError, KeyError) as error:
-        raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start again") from error
-
-
 def learned_seconds(folder: Path) -> float:
     """Return the seconds that head and training in `folder` have taken so far."""
-    head = _read_head(folder)
+    head = read_head(folder)
     return (head[1]["seconds"] if head else 0.0) + trained_seconds(folder)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,12 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         time=time_report(task.minutes, use, used=task.deadline.used(), left_out=tuple(left_out)),
     )
     publish(artifact, data, dataset, task.out)
+    _refuse_missed(task, artifact, left_out)
+    return data
+
+
+def _refuse_missed(task: Task, artifact: Artifact, left_out: Sequence[str]) -> None:
+    """Raise BudgetError if the finished file misses the budget, BusyError if that is unknown."""
     if artifact.undecided:
         raise BusyError(
             f"it is unknown whether the finished model meets the latency budget. {artifact.undecided}. Model and "
@@ -276,7 +282,6 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
             f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}"
             f"{late}. Model and report are in {task.out}"
         )
-    return data
 
 
 def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[str, Any]]) -> Plan:

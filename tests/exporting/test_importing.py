@@ -11,7 +11,7 @@ from strategies import build_trained
 import effnet
 from effnet.errors import DataError, InputError, WeightsError
 from effnet.exporting.importing import import_checkpoint
-from effnet.fitting.transfer import _origin
+from effnet.fitting.head import _origin
 from effnet.runtime.config import read_config
 from effnet.weights.bundle import state_arrays
 from effnet.weights.catalog import find, preprocess_of

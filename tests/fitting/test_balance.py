@@ -80,7 +80,7 @@ def test_the_exported_file_answers_as_the_balanced_network_and_the_report_says_w
 
 def test_a_bundle_that_is_balanced_is_not_balanced_again(fits, rare, tmp_path, monkeypatch):
     """Its own head knows these data, so it may stay as it is; without balancing it gets the frequencies back."""
-    monkeypatch.setattr("effnet.fitting.transfer.train_head", lambda *args, **kwargs: _hopeless())
+    monkeypatch.setattr("effnet.fitting.head.train_head", lambda *args, **kwargs: _hopeless())
     (_, plain), (_, adjusted) = map(classifier, fits)
     for balance, expected in (("adjust", adjusted), ("none", plain)):
         out = tmp_path / balance

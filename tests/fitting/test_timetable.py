@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
-from effnet.fitting import transfer
+from effnet.fitting import head
 from effnet.fitting.events import Said
 from effnet.fitting.timetable import Pace, deadline_of, use_of
 from effnet.fitting.work import work
@@ -197,14 +197,14 @@ def test_a_fit_is_told_once_how_long_to_train(length, tiny_images, tmp_path):
 def test_views_that_do_not_fit_are_left_out_of_a_head(tiny_images, small_bundle, tmp_path, monkeypatch, clock, said):
     """Of 42 training images in three classes a head sees three views each, if there is time."""
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("effnet.fitting.transfer.time.monotonic", clock)
-    whole = transfer._features
+    monkeypatch.setattr("effnet.fitting.head.time.monotonic", clock)
+    whole = head._features
 
     def slow(*arguments, **options):
         clock.now += 26
         return whole(*arguments, **options)
 
-    monkeypatch.setattr("effnet.fitting.transfer._features", slow)
+    monkeypatch.setattr("effnet.fitting.head._features", slow)
     out = tmp_path / "out"
     report = effnet.fit(
         tiny_images, weights=small_bundle, strategy="head", minutes=1, out=out, listener=said.append

@@ -165,7 +165,7 @@ def useless_head(features, labels, *, num_classes, val_features, val_labels, bal
 def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_is_found(
     tuned, stripes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("effnet.fitting.transfer.train_head", useless_head)
+    monkeypatch.setattr("effnet.fitting.head.train_head", useless_head)
     events = []
     found = effnet.fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
     assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
@@ -177,7 +177,7 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
 
 
 def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.fitting.transfer.train_head", useless_head)
+    monkeypatch.setattr("effnet.fitting.head.train_head", useless_head)
     found = effnet.fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
     assert found.report["training"]["head"]["penalty"] == 1.0
 

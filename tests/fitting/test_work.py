@@ -141,9 +141,9 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
     data, _, _ = wide
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     mirrors = []
-    whole = effnet.fitting.transfer.make_extractor
+    whole = effnet.fitting.head.make_extractor
     monkeypatch.setattr(
-        "effnet.fitting.transfer.make_extractor",
+        "effnet.fitting.head.make_extractor",
         lambda *args, mirror: mirrors.append(mirror) or whole(*args, mirror=mirror),
     )
     settings = {"augment.flip": False, "train.lr": 0.004}
