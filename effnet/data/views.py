@@ -68,8 +68,10 @@ def decoded(image: RawImage, *, channels: int, least: int, longer: bool = False)
     """
     if isinstance(image, np.ndarray):
         return image
-    side = max(image.height, image.width) if longer else min(image.height, image.width)
-    return decode_whole(image, reduction=reduction_for(side, least=least), channels=channels)
+    shorter, longest = sorted((image.height, image.width))
+    # Not even a strip's shorter side may vanish.
+    reduction = min(reduction_for(longest if longer else shorter, least=least), reduction_for(shorter, least=1))
+    return decode_whole(image, reduction=reduction, channels=channels)
 
 
 def as_evaluated(image: RawImage, preprocess: Preprocess) -> np.ndarray:
