@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from effnet.data.datasets import Split
-from effnet.data.decode import decoded_image, fit_channels, image_header
+from effnet.data.decode import Decoding, decoded_image, fit_channels, image_header
 from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg
 from effnet.data.preprocess import (
     Box,
@@ -47,7 +47,7 @@ def open_image_at(
     if found is not None:
         yield found
         return
-    with decoded_image(file, channels=channels, name=name, value_range=value_range) as image:
+    with decoded_image(file, Decoding(channels=channels, value_range=value_range), name=name) as image:
         yield image
 
 
