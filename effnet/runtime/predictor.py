@@ -130,8 +130,7 @@ class Predictor:
         if len(known) < 1 + len(target.others):
             raise BundleError(
                 f"embeddings in {target.runtime} need {target.file}, which {self.folder} lacks for its current "
-                "weights: "
-                f"`effnet export {self.folder} {target.asked}` writes it"
+                f"weights: `effnet export {self.folder} {target.asked}` writes it"
             )
 
     def prepare(self, image: ImageLike) -> np.ndarray:
