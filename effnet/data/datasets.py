@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.decode import Heard, ImageHeader, Reduce, decoded_image, fit_channels, image_header
+from effnet.data.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.layout import EXPECTED
@@ -119,7 +119,6 @@ def split_listing(
     seed: int,
     channels: int | None = None,
     strict: bool = False,
-    value_range: ValueRange | None = None,
 ) -> Dataset:
     """Return the data set of a listing, split with `seed` if it has no splits; groups are kept together."""
     parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups)
@@ -142,35 +141,23 @@ def split_listing(
         made=made,
         seed=seed,
         listed=listing,
-        value_range=value_range,
     )
 
 
 def load_image(split: Split, index: int, *, channels: int, value_range: ValueRange | None = None) -> np.ndarray:
     """Return image `index` as uint8 [H, W, channels]; raise ImageError if it cannot be decoded."""
-    with loaded_image(split, index, channels=channels, value_range=value_range) as image:
+    with loaded_image(split, index, Decoding(channels=channels, value_range=value_range)) as image:
         return image
 
 
 @contextmanager
-def loaded_image(
-    split: Split,
-    index: int,
-    *,
-    channels: int,
-    value_range: ValueRange | None = None,
-    heard: Heard | None = None,
-    reduce: Reduce | None = None,
-) -> Iterator[np.ndarray]:
+def loaded_image(split: Split, index: int, decoding: Decoding) -> Iterator[np.ndarray]:
     """Yield the result of `load_image`, for a block that reduces it: see `decoded_image`."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
-        yield fit_channels(source, channels)
+        yield fit_channels(source, decoding.channels)
         return
-    name = source_name(source, "")
-    with decoded_image(
-        encoded(source), channels=channels, name=name, value_range=value_range, heard=heard, reduce=reduce
-    ) as image:
+    with decoded_image(encoded(source), decoding, name=source_name(source, "")) as image:
         yield image
 
 

@@ -34,6 +34,19 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset().union(*FORMAT_SUFFIXES.values())
 Reduce = Callable[[int, int], int]
 """From the two sides of a JPEG file, in any order, to the divisor of both when it is decoded: 1, 2, 4 or 8."""
 
+Warn = Callable[[str], None]
+"""Is called with the assumption made about an image of more than 8 bits if no range is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """The arguments of `decode_image` but its name, and `warn`."""
+
+    channels: int = 3
+    value_range: ValueRange | None = None
+    reduce: Reduce | None = None
+    warn: Warn | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
@@ -49,10 +62,6 @@ class ImageHeader:
     format: str
     mode: str
     values: str = ORDINARY
-
-
-Heard = Callable[[str], None]
-"""Is called with the assumption made about an image of more than 8 bits if no range is known."""
 
 
 def decode_image(
@@ -73,69 +82,49 @@ def decode_image(
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels, or no range is known.
     """
-    with decoded_image(source, channels=channels, name=name, value_range=value_range, reduce=reduce) as image:
+    with decoded_image(source, Decoding(channels=channels, value_range=value_range, reduce=reduce), name=name) as image:
         return image
 
 
 @contextlib.contextmanager
-def decoded_image(
-    source: Source,
-    *,
-    channels: int = 3,
-    name: str = "",
-    value_range: ValueRange | None = None,
-    heard: Heard | None = None,
-    reduce: Reduce | None = None,
-) -> Iterator[np.ndarray]:
+def decoded_image(source: Source, decoding: Decoding, *, name: str = "") -> Iterator[np.ndarray]:
     """Yield the result of `decode_image`, for a block that reduces it to something smaller.
 
     Large images of all threads share one memory limit (effnet.data.limits.ROOM); this one counts until the block ends.
     """
-    if channels < 1:
-        raise ImageError(f"channels must be at least 1, received {channels}")
+    if decoding.channels < 1:
+        raise ImageError(f"channels must be at least 1, received {decoding.channels}")
     with contextlib.ExitStack() as room:
         try:
-            image = _decode(source, channels, room, value_range, heard, reduce)
+            image = _decode(source, decoding, room)
         except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
             raise image_error(source, error, name=name) from error
         yield image
 
 
-def _decode(
-    source: Source,
-    channels: int,
-    room: contextlib.ExitStack,
-    value_range: ValueRange | None,
-    heard: Heard | None,
-    reduce: Reduce | None,
-) -> np.ndarray:
+def _decode(source: Source, decoding: Decoding, room: contextlib.ExitStack) -> np.ndarray:
     with open_stream(source) as stream:
         if is_npy(stream):
             (height, width, stored), kind = npy_header(stream)
-            _hear(kind, value_range, heard)
+            _warn_if_assumed(kind, decoding)
             room.enter_context(ROOM.taken(height * width * max(stored + 2, BYTES_PER_PIXEL)))
             stream.seek(0)
-            return fit_channels(read_npy(stream, value_range=value_range), channels)
-        with _loaded(stream, room, value_range, heard, reduce=reduce) as (image, deep):
-            return to_pixels(image, channels, orientation=orientation_of(image), deep=deep)
+            return fit_channels(read_npy(stream, value_range=decoding.value_range), decoding.channels)
+        with _loaded(stream, decoding, room) as (image, deep):
+            return to_pixels(image, decoding.channels, orientation=orientation_of(image), deep=deep)
 
 
 @contextlib.contextmanager
 def _loaded(
-    stream: BinaryIO,
-    room: contextlib.ExitStack,
-    value_range: ValueRange | None,
-    heard: Heard | None,
-    *,
-    whole: bool = False,
-    reduce: Reduce | None = None,
+    stream: BinaryIO, decoding: Decoding, room: contextlib.ExitStack, *, whole: bool = False
 ) -> Iterator[tuple[Image.Image, Deep | None]]:
     """Yield a loaded image and its value type, None for 8 bits; with a range or `whole`, values keep all their bits."""
     with open_image(stream) as image, contextlib.ExitStack() as also:
         kind = stored_kind(image)
-        _hear(kind, value_range, heard)
+        _warn_if_assumed(kind, decoding)
+        value_range = decoding.value_range
         twice = needs_second(image) and (whole or value_range is not None)
-        reduction = reduce(*image.size) if reduce and image.format in JPEG_FORMATS else 1
+        reduction = decoding.reduce(*image.size) if decoding.reduce and image.format in JPEG_FORMATS else 1
         room.enter_context(ROOM.taken(decoding_bytes(image, stream, reduction=reduction)))
         reduce_(image, reduction)
         load_image(image)
@@ -148,9 +137,9 @@ def _loaded(
         yield image, None if kind == ORDINARY else Deep(kind=kind, value_range=value_range, second=second)
 
 
-def _hear(kind: str, value_range: ValueRange | None, heard: Heard | None) -> None:
-    if heard is not None and value_range is None and (assumed := assumption(kind)):
-        heard(assumed)
+def _warn_if_assumed(kind: str, decoding: Decoding) -> None:
+    if decoding.warn is not None and decoding.value_range is None and (assumed := assumption(kind)):
+        decoding.warn(assumed)
 
 
 def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
@@ -160,24 +149,23 @@ def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
             if is_npy(stream):
                 yield from npy_values(stream)
                 return
-            with _loaded(stream, room, None, None, whole=True) as (image, deep):
+            with _loaded(stream, Decoding(), room, whole=True) as (image, deep):
                 if deep is not None:
                     yield from pieces_of(image, deep, pieces((0, 0, *image.size)))
     except Exception as error:  # as in decoded_image
         raise image_error(source, error, name=name) from error
 
 
-def convert_pillow(
-    image: Image.Image, *, channels: int = 3, value_range: ValueRange | None = None, heard: Heard | None = None
-) -> np.ndarray:
-    """Return a Pillow image converted as `decode_image` converts a file; raise ImageError as it does.
+def convert_pillow(image: Image.Image, decoding: Decoding) -> np.ndarray:
+    """Return a Pillow image converted as `decode_image` converts a file, at full size; raise ImageError as it does.
 
     Pillow keeps only the upper bytes of 16-bit colours: with a range, the file of an image not yet loaded is read.
     """
+    channels, value_range = decoding.channels, decoding.value_range
     try:
         kind, needed = stored_kind(image), bytes_needed(image)
         check_pixels(*image.size, bytes_needed=needed)
-        _hear(kind, value_range, heard)
+        _warn_if_assumed(kind, decoding)
         if value_range is not None and needs_second(image):
             return decode_image(_file_of(image), channels=channels, value_range=value_range)
         deep = None if kind == ORDINARY else Deep(kind=kind, value_range=value_range)

@@ -64,18 +64,23 @@ def heic_bytes(image: Any) -> float:
 
 def check_items(data: bytes) -> None:
     """Raise ImageError if the shown image is composed of tiles and layers with far more pixels than an image has."""
-    view, budget = memoryview(data), [_MOST_PARTS]
+    budget = [_MOST_PARTS]
     try:
-        meta = next((body for kind, body in boxes_in(view, budget) if kind == b"meta"), memoryview(b""))
-        areas: dict[int, int] = {}
-        made_of: dict[int, list[int]] = {}
-        for kind, body in boxes_in(meta[4:], budget):
-            if kind == b"iprp":
-                areas |= areas_of(list(boxes_in(body, budget)), budget)
-            elif kind == b"iref":
-                _read_references(body, made_of, budget)
+        for kind, body in boxes_in(memoryview(data), budget):
+            if kind == b"meta":
+                _check_meta(body[4:], budget)
     except ValueError as error:
         raise ImageError(f"the boxes of a HEIC file must be complete; {error}: save it again") from error
+
+
+def _check_meta(meta: memoryview, budget: list[int]) -> None:
+    areas: dict[int, int] = {}
+    made_of: dict[int, list[int]] = {}
+    for kind, body in boxes_in(meta, budget):
+        if kind == b"iprp":
+            areas |= areas_of(list(boxes_in(body, budget)), budget)
+        elif kind == b"iref":
+            _read_references(body, made_of, budget)
     costs: dict[int, int] = {}
     for item in made_of:
         if _cost(item, areas, made_of, costs, depth=0) > _MOST_DECODED * MAX_PIXELS:

@@ -67,14 +67,13 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
     if listed is None or not _is_parted(dataset, groups):
         return dataset
     try:
-        asked = {"channels": dataset.channels, "value_range": dataset.value_range}
-        split = split_listing(replace(listed, groups=dataset.groups), seed=dataset.seed, **asked)
+        split = split_listing(replace(listed, groups=dataset.groups), seed=dataset.seed, channels=dataset.channels)
     except DataError:
         return dataset
     sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]
     count = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups"
     note = f"{count}; the split keeps each on one side."
-    return replace(split, notes=(*dataset.notes, note))
+    return replace(split, notes=(*dataset.notes, note), value_range=dataset.value_range)
 
 
 def names_of(split: Split) -> Iterator[str]:

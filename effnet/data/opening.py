@@ -121,14 +121,10 @@ def open_image(stream: BinaryIO) -> Image.Image:
     elif start.startswith(PngImagePlugin._MAGIC):
         limits["call_bytes"] = _PNG_CALL_BYTES
     header = HeaderStream(stream, **limits)
-    image = _open(stream, header, is_heic=found)
+    image: Image.Image = heic.open_heic(stream, header=header) if found else Image.open(header, formats=formats())
     header.release()
     check_pixels(*image.size, bytes_needed=bytes_needed(image))
     return image
-
-
-def _open(stream: BinaryIO, header: Any, *, is_heic: bool) -> Image.Image:
-    return heic.open_heic(stream, header=header) if is_heic else Image.open(header, formats=formats())
 
 
 def bytes_needed(image: Image.Image) -> float:

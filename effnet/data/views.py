@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from effnet.data.datasets import Split
-from effnet.data.decode import decoded_image, fit_channels, image_header
+from effnet.data.decode import Decoding, decoded_image, fit_channels, image_header
 from effnet.data.jpeg import EncodedJpeg, decode_part, decode_whole, read_jpeg
 from effnet.data.preprocess import (
     Box,
@@ -47,7 +47,7 @@ def open_image_at(
     if found is not None:
         yield found
         return
-    with decoded_image(file, channels=channels, name=name, value_range=value_range) as image:
+    with decoded_image(file, Decoding(channels=channels, value_range=value_range), name=name) as image:
         yield image
 
 
@@ -68,8 +68,10 @@ def decoded(image: RawImage, *, channels: int, least: int, longer: bool = False)
     """
     if isinstance(image, np.ndarray):
         return image
-    side = max(image.height, image.width) if longer else min(image.height, image.width)
-    return decode_whole(image, reduction=reduction_for(side, least=least), channels=channels)
+    shorter, longest = sorted((image.height, image.width))
+    # Not even a strip's shorter side may vanish.
+    reduction = min(reduction_for(longest if longer else shorter, least=least), reduction_for(shorter, least=1))
+    return decode_whole(image, reduction=reduction, channels=channels)
 
 
 def as_evaluated(image: RawImage, preprocess: Preprocess) -> np.ndarray:

@@ -33,7 +33,6 @@ def correct_fast(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
-    weight_levels: int | None = None,
     threads: int = 0,
 ) -> Arrays:
     """Return `weights` with biases that compensate for quantizing each layer's own weights, in one pass over `images`.
@@ -42,7 +41,7 @@ def correct_fast(
     """
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
     side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    errors = _add_errors(model, spec, weights, std, side, float_layers, weight_levels or levels_here())
+    errors = _add_errors(model, spec, weights, std, side, float_layers)
     found = _means(expose(model, [f"error.{name}" for name in errors]), images, threads)
     corrected = dict(weights)
     for name, error in zip(errors, found, strict=True):
@@ -57,19 +56,18 @@ def _add_errors(
     std: Sequence[float],
     side: int,
     float_layers: Sequence[str],
-    weight_levels: int,
 ) -> list[str]:
     """Add each layer's mean error per image to the fp32 network as `error.NAME`, and return the names."""
     import onnx
 
-    graph, sides = Graph(onnx), map_sides(spec, side)
+    graph, sides, levels = Graph(onnx), map_sides(spec, side), levels_here()
     names, layers = {INPUT: "normalise.nchw"}, []
     for name, layer in named_layers(spec):
         names[name] = names[layer.inputs[0]] if layer.op == "norm" else name
         if layer.op not in ("conv", "linear") or name in float_layers:
             continue
         weight = scaled_stem(weights, std) if name == "stem.conv" else weights[f"{name}.weight"]
-        quantized, scales = quantize_weight(weight, levels=weight_levels)
+        quantized, scales = quantize_weight(weight, levels=levels)
         changed = quantized * scales.reshape((-1,) + (1,) * (weight.ndim - 1)) - weight
         inputs = [names[layer.inputs[0]]]
         parameters = [
@@ -98,7 +96,6 @@ def correct_full(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
-    weight_levels: int | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Arrays:
@@ -115,7 +112,7 @@ def correct_full(
     wanted = dict(zip(layers, found, strict=True))
     corrected = dict(weights)
     for done, name in enumerate(layers, 1):
-        probe = to_probe(spec, corrected, ranges, name, float_layers=float_layers, weight_levels=weight_levels, **given)
+        probe = to_probe(spec, corrected, ranges, name, float_layers=float_layers, **given)
         (found,) = _means(probe, images, threads)
         corrected[f"{name}.bias"] = (corrected[f"{name}.bias"] + wanted[name] - found).astype(np.float32)
         if progress:

@@ -90,8 +90,8 @@ def to_qdq(
 
     Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
     layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
-    `levels_here`. `pair_stem` writes the first convolution as in qdq_stem, if
-    possible: the same numbers, faster on x86. Raises SpecError if a range is missing or a float layer is unknown.
+    `levels_here`. `pair_stem` writes the first convolution as in qdq_stem, if possible: the same numbers, faster on
+    x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
     writer = _start(
         spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers,
@@ -114,22 +114,12 @@ def to_probe(
     std: Sequence[float],
     resolution: int | None = None,
     float_layers: Sequence[str] = (),
-    weight_levels: int | None = None,
 ) -> bytes:
     """Return the file of the int8 network up to a convolution or linear layer; it outputs the layer's mean output.
 
     The output is [images, channels], the mean of the int32 sums before they are clipped and quantized.
     """
-    writer = _start(
-        spec,
-        weights,
-        ranges,
-        mean=mean,
-        std=std,
-        resolution=resolution,
-        float_layers=float_layers,
-        weight_levels=weight_levels,
-    )
+    writer = _start(spec, weights, ranges, mean=mean, std=std, resolution=resolution, float_layers=float_layers)
     for name, found in named_layers(spec):
         writer.tensors[name] = _write_layer(writer, name, found)
         if name == layer:
@@ -153,7 +143,7 @@ def _start(
     std: Sequence[float],
     resolution: int | None,
     float_layers: Sequence[str],
-    weight_levels: int | None,
+    weight_levels: int | None = None,
     pair_stem: bool = False,
 ) -> _Writer:
     graph, side = start_graph(spec, mean, std, resolution)

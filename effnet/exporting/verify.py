@@ -97,8 +97,7 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
         if not np.isfinite(exported).all():
             raise BudgetError(
                 f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
-                "the "
-                f"network's numbers do not fit {precision}. Choose a format of higher precision"
+                f"the network's numbers do not fit {precision}. Choose a format of higher precision"
             )
     elif not difference <= TOLERANCE:
         raise EffnetError(
@@ -116,7 +115,8 @@ def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray
     finite.
     """
     _check_numbers(eager, predictor)
-    name = features_beside(predictor.format).name
+    target = features_beside(predictor.format)
+    name, precision = target.name, target.precision
     truth, found = eager.astype(np.float64), predictor.features(images).astype(np.float64)
     lengths = np.linalg.norm(truth, axis=1)
     # An all-zero eager embedding, possible after a last ReLU, must be all zero here too.
@@ -124,7 +124,7 @@ def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray
     products = lengths * np.linalg.norm(found, axis=1)
     cosines = np.where(products > 0, (truth * found).sum(1) / np.where(products > 0, products, 1), errors == 0)
     error, cosine = float(errors.max()), min(1.0, float(cosines.min()))
-    if predictor.format.precision != "fp32":
+    if precision != "fp32":
         if not cosine >= _LEAST_COSINE:
             raise BudgetError(
                 f"{name} must keep the direction of every embedding, a cosine of {_LEAST_COSINE}; the least of "

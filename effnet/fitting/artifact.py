@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from scipy.special import softmax
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Dataset, load_image
+from effnet.data.datasets import Dataset
+from effnet.data.eval_view import eval_image_at
 from effnet.data.leaks import find_leaks
 from effnet.exporting.bundle import export_onnx
 from effnet.exporting.verify import ExportCheck, check_export
@@ -349,6 +350,9 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
     write_report(report, out, images=_images(artifact, dataset) if report["report_images"] else ())
 
 
-def _images(artifact: Artifact, dataset: Dataset) -> Sequence[np.ndarray]:
-    asked = {"channels": dataset.channels, "value_range": dataset.value_range}
-    return [load_image(dataset.test, m.index, **asked) for m in artifact.score.mistakes]
+def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yield the misclassified test images, one at a time: a few dozen photographs may exceed the memory."""
+    preprocess = artifact.deployed.config.preprocess
+    for mistake in artifact.score.mistakes:
+        with eval_image_at(dataset.test, mistake.index, preprocess) as image:
+            yield image

@@ -4,9 +4,9 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from io import BytesIO
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ _BUDGET_LABELS = {
 }
 
 
-def write_report(report: Mapping[str, Any], folder: Path, *, images: Sequence[np.ndarray]) -> None:
+def write_report(report: Mapping[str, Any], folder: Path, *, images: Iterable[np.ndarray]) -> None:
     """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
     `images` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
@@ -71,7 +71,7 @@ def load_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def render_html(report: Mapping[str, Any], *, images: Sequence[np.ndarray]) -> str:
+def render_html(report: Mapping[str, Any], *, images: Iterable[np.ndarray]) -> str:
     """Return the report as one page that loads nothing from anywhere; missing parts are left out."""
     report = strict(report)
     candidates = _ordered_candidates(report)
@@ -249,11 +249,12 @@ def _confusions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))[:_SHOWN_CONFUSIONS]
 
 
-def _mistakes(report: Mapping[str, Any], images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+def _mistakes(report: Mapping[str, Any], images: Iterable[np.ndarray]) -> list[dict[str, Any]]:
     mistakes = ((report.get("test") or {}).get("mistakes") or [])[:_SHOWN_MISTAKES]
     # A report read back from its file has no images; the text is still worth showing.
-    shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in images[:_SHOWN_MISTAKES]]
-    return [{**mistake, **extra} for mistake, extra in zip_longest(mistakes, shown[: len(mistakes)], fillvalue={})]
+    some = islice(images, len(mistakes))
+    shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in some]
+    return [{**mistake, **extra} for mistake, extra in zip_longest(mistakes, shown, fillvalue={})]
 
 
 def _data_url(pixels: np.ndarray) -> str | None:

@@ -6,7 +6,8 @@ import math
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.data.datasets import Dataset, loaded_image
+from effnet.data.datasets import Dataset
+from effnet.data.eval_view import eval_image_at
 from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
@@ -111,21 +112,20 @@ def make_preprocess(dataset: Dataset, *, resolution: int, short_side: int, seed:
 
     Images much larger than the input lose a twentieth at each edge; small ones are kept whole.
     """
-    mean, std = _pixel_statistics(dataset, seed=seed)
-    crop = 1.0 if short_side < 1.25 * resolution else 0.9
-    return Preprocess(resolution=resolution, crop=crop, mean=mean, std=std, value_range=dataset.value_range)
+    crop, ones = 1.0 if short_side < 1.25 * resolution else 0.9, (1.0,) * dataset.channels
+    view = Preprocess(resolution=resolution, crop=crop, mean=ones, std=ones, value_range=dataset.value_range)
+    mean, std = _pixel_statistics(dataset, view, seed=seed)
+    return dataclasses.replace(view, mean=mean, std=std)
 
 
-def _pixel_statistics(dataset: Dataset, *, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_statistics(dataset: Dataset, view: Preprocess, *, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     order = np.random.default_rng(seed).permutation(len(dataset.train))[:_SAMPLE]
     if dataset.train.blocks is not None:  # of few blocks
         order = epoch_order(len(dataset.train), seed=seed, epoch=0, blocks=dataset.train.blocks)[:_SAMPLE]
     totals = []
     for index in order:
         try:
-            with loaded_image(
-                dataset.train, int(index), channels=dataset.channels, value_range=dataset.value_range
-            ) as image:
+            with eval_image_at(dataset.train, int(index), view) as image:
                 totals.append(_moments(image))
         except ImageError:  # beyond the inspected sample a file may still be damaged
             continue

@@ -25,7 +25,7 @@ def predict_split(
     _ = predictor.engine  # a model that does not match fails before any image is prepared for it
     rows, found = run_images(
         range(len(split)),
-        prepare=lambda index: eval_view_at(split, index, preprocess, heard=predictor.hear),
+        prepare=lambda index: eval_view_at(split, index, preprocess, warn=predictor.warn_once),
         compute=predictor.probabilities,
         workers=usable_cores(),
         progress=progress,

@@ -5,17 +5,19 @@ import math
 import numpy as np
 
 RESAMPLES = 2000
+Z = 1.959964
+"""The half-width of the central 95 % of a normal distribution, in standard deviations."""
 
 
-def wilson(right: int, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson score interval of a share of `right` in `count`, at 95 % by default.
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the Wilson score interval of a share of `right` in `count`, at 95 %.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212.
     """
     share = right / count
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
+    middle = share + Z * Z / (2 * count)
+    spread = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
+    scale = 1 + Z * Z / count
     return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from effnet.measure.intervals import Z
 from effnet.measure.recall import by_class
 
-_Z = 1.959964
 # The default limit on the accuracy drop of quantization, as a share of held-out images: 0.5 percentage points.
 MAX_DROP = 0.005
 
@@ -53,7 +53,7 @@ class Paired:
             total, lost, gained = images + 2, lost + 0.5, gained + 0.5
             middles.append((lost - gained) / total)
             variances.append((lost + gained - (lost - gained) ** 2 / total) / total**2)
-        middle, spread = sum(middles) / len(middles), _Z * math.sqrt(sum(variances)) / len(middles)
+        middle, spread = sum(middles) / len(middles), Z * math.sqrt(sum(variances)) / len(middles)
         return middle - spread, middle + spread
 
     @property
@@ -92,8 +92,9 @@ def paired(before: np.ndarray, after: np.ndarray, *, labels: np.ndarray | None =
     lost, gained = before & ~after, ~before & after
     classes: tuple[tuple[int, int, int], ...] = ()
     if labels is not None:
-        counts = by_class(lost, labels).images, by_class(lost, labels).right, by_class(gained, labels).right
-        classes = tuple((int(n), int(a), int(b)) for n, a, b in zip(*counts, strict=True) if n)
+        of_lost, of_gained = by_class(lost, labels), by_class(gained, labels)
+        counts = zip(of_lost.images, of_lost.right, of_gained.right, strict=True)
+        classes = tuple((int(n), int(a), int(b)) for n, a, b in counts if n)
     return Paired(images=len(before), lost=int(lost.sum()), gained=int(gained.sum()), classes=classes)
 
 

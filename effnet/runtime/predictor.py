@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.decode import convert_pillow
-from effnet.data.eval_view import eval_view
+from effnet.data.eval_view import eval_decoding, eval_view
 from effnet.data.preprocess import resize_and_crop
 from effnet.data.value_range import to_uint8
 from effnet.errors import BundleError, DataError, InputError
@@ -61,7 +61,7 @@ class Predictor:
         self.config: ModelConfig = read_config(folder)
         self.format = find_format(format or self.config.deployed)
         self.say: Callable[[str], None] = warnings.warn
-        self._heard = False
+        self._warned = False
         self._start()
         _alive.add(self)
 
@@ -84,10 +84,10 @@ class Predictor:
         """The bundle's file, opened in its runtime; raises BundleError if the file does not match the config."""
         return self._opened(self.format)
 
-    def hear(self, assumed: str) -> None:
+    def warn_once(self, assumed: str) -> None:
         """Report the assumption made while decoding an image, the first time only; thread-safe."""
         with self._opening:
-            first, self._heard = not self._heard, True
+            first, self._warned = not self._warned, True
         if first:
             self.say(assumed)
 
@@ -130,8 +130,7 @@ class Predictor:
         if len(known) < 1 + len(target.others):
             raise BundleError(
                 f"embeddings in {target.runtime} need {target.file}, which {self.folder} lacks for its current "
-                "weights: "
-                f"`effnet export {self.folder} {target.asked}` writes it"
+                f"weights: `effnet export {self.folder} {target.asked}` writes it"
             )
 
     def prepare(self, image: ImageLike) -> np.ndarray:
@@ -143,20 +142,18 @@ class Predictor:
         decoded, InputError for anything else.
         """
         preprocess = self.config.preprocess
-        channels, value_range = preprocess.channels, preprocess.value_range
         if isinstance(image, np.ndarray):
-            if value_range is not None and image.dtype != np.uint8 and image.dtype.kind in "uif":
-                image = to_uint8(image, image.dtype.name, value_range)
+            found = preprocess.value_range
+            if found is not None and image.dtype != np.uint8 and image.dtype.kind in "uif":
+                image = to_uint8(image, image.dtype.name, found)
             expected = f"uint8 [height, width, {preprocess.channels}]"
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != preprocess.channels:
                 raise DataError(f"an image as an array must be {expected}; got {image.dtype} {image.shape}")
             return resize_and_crop(image, preprocess)
         if isinstance(image, Image.Image):
-            return resize_and_crop(
-                convert_pillow(image, channels=channels, value_range=value_range, heard=self.hear), preprocess
-            )
+            return resize_and_crop(convert_pillow(image, eval_decoding(preprocess, warn=self.warn_once)), preprocess)
         if isinstance(image, str | bytes | os.PathLike):
-            return eval_view(os.fspath(image), preprocess, heard=self.hear)
+            return eval_view(os.fspath(image), preprocess, warn=self.warn_once)
         raise InputError(f"an image must be {_IMAGES}; got {type(image).__name__}")
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:

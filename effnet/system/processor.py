@@ -1,11 +1,13 @@
 """What this computer's processor does with int8."""
 
+import functools
 import platform
 from pathlib import Path
 
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 
 
+@functools.cache
 def has_vnni() -> bool:
     """Return whether the processor has VNNI, which adds int8 products in int32; False if the system does not say."""
     flags = Path("/proc/cpuinfo")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data.decode import convert_pillow, decode_image, image_header, stored_values
+from effnet.data.decode import Decoding, convert_pillow, decode_image, image_header, stored_values
 from effnet.data.value_range import ValueRange
 
 TWELVE = ValueRange(low=0, high=4095)
@@ -52,7 +52,7 @@ def test_sixteen_bit_colours_keep_all_their_bits(png_bytes) -> None:
         np.testing.assert_array_equal(decode_image(data), (colour >> 8).astype(np.uint8))
         np.testing.assert_array_equal(np.concatenate(list(stored_values(data))), colour)
         opened = Image.open(io.BytesIO(data))
-        np.testing.assert_array_equal(convert_pillow(opened, value_range=TWELVE), expected(colour))
+        np.testing.assert_array_equal(convert_pillow(opened, Decoding(value_range=TWELVE)), expected(colour))
         np.testing.assert_array_equal(np.asarray(opened), (colour >> 8).astype(np.uint8))
     ppm = b"P6\n5 7\n65535\n" + colour.astype(">u2").tobytes()
     assert image_header(ppm).values == "uint8"  # its header declares the white value
@@ -89,7 +89,7 @@ def test_grey_of_every_type_has_its_values(png_bytes, tmp_path: Path) -> None:
             tolerance = 1 if kind == "float16" else 0
             assert np.abs(rows.astype(int) - expected(grey)).max() <= tolerance, kind
     np.testing.assert_array_equal(
-        convert_pillow(Image.fromarray(grey), channels=1, value_range=TWELVE)[..., 0], expected(grey)
+        convert_pillow(Image.fromarray(grey), Decoding(channels=1, value_range=TWELVE))[..., 0], expected(grey)
     )
 
 

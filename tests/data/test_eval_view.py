@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 import effnet
 from effnet.data import reduction
 from effnet.data.datasets import Split
-from effnet.data.decode import decode_image, decoded_image
+from effnet.data.decode import Decoding, decode_image, decoded_image
 from effnet.data.eval_view import eval_view, eval_view_at
 from effnet.data.opening import decoding_bytes, open_image
 from effnet.data.preprocess import Preprocess, resize_and_crop
@@ -60,7 +60,7 @@ def test_a_reduced_image_gives_nearly_the_same_input(name, mode, channels):
     found = eval_view(data, preprocess).astype(int)
     assert np.abs(found - whole).mean() < 1.5
     assert np.abs(found - whole).max() > 0  # it was reduced
-    with decoded_image(data, channels=channels, reduce=lambda *_: 2) as reduced:
+    with decoded_image(data, Decoding(channels=channels, reduce=lambda *_: 2)) as reduced:
         assert reduced.shape == ((320, 214, channels) if name == "turned" else (214, 320, channels))
 
 

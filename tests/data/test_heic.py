@@ -117,6 +117,8 @@ def test_images_that_are_made_of_others_without_end_are_refused() -> None:
     check_items(file((1, [2])))
     with pytest.raises(ImageError, match="with far more pixels"):
         check_items(file((1, [2] * 100)))
+    with pytest.raises(ImageError, match="with far more pixels"):  # whichever of the two the decoder reads
+        check_items(file((1, [2])) + file((1, [2] * 100)))
     with pytest.raises(ImageError, match="nested more than 8 levels"):
         check_items(file((1, [2]), (2, [1])))
 

@@ -95,6 +95,15 @@ def test_a_reduced_image_is_that_of_libjpeg_through_pillow(decoder: str, reducti
     np.testing.assert_array_equal(found, expected[2:12, 1:])
 
 
+@pytest.mark.parametrize("size", [(6000, 5), (6000, 1), (3, 2000)])
+def test_a_strip_is_reduced_only_as_far_as_it_has_pixels(decoder: str, size: tuple[int, int]) -> None:
+    data = save(SMOOTH.resize(size))
+    found = decoded(read_jpeg(data), channels=3, least=200, longer=True)
+    reduction = max(size) // max(found.shape)
+    assert found.shape[:2] == tuple(-(-side // reduction) for side in size[::-1])
+    assert reduction == {5: 4, 1: 1, 3: 2}[min(size)]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_part_lies_where_the_whole_one_does(decoder: str, reduction: int, orientation: int) -> None:

@@ -11,11 +11,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 import effnet
+from effnet.data import reduction
 from effnet.data.datasets import Split, read_dataset
-from effnet.data.preprocess import normalize, resize_and_crop
-from effnet.fitting.artifact import make_artifact, publish
+from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
+from effnet.errors import ImageError
+from effnet.fitting.artifact import _images, make_artifact, publish
 from effnet.fitting.budget import Budget
 from effnet.fitting.events import Said
 from effnet.fitting.state import read_plan
@@ -139,3 +142,18 @@ def test_a_disk_that_fills_up_while_a_bundle_is_published_is_told_with_the_bundl
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert failed.value.filename == str(tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_misclassified_photographs_are_decoded_one_at_a_time_and_reduced_like_in_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(reduction, "LARGE_PIXELS", 250_000)
+    Image.new("RGB", (800, 640), "green").save(tmp_path / "large.jpg")
+    dataset = SimpleNamespace(test=Split(sources=[str(tmp_path / "large.jpg")] * 2, labels=np.zeros(2, np.int64)))
+    artifact = SimpleNamespace(
+        deployed=SimpleNamespace(config=SimpleNamespace(preprocess=Preprocess(resolution=16))),
+        score=SimpleNamespace(mistakes=[SimpleNamespace(index=0), SimpleNamespace(index=1)]),
+    )
+    images = _images(artifact, dataset)
+    assert next(images).shape == (80, 100, 3)
+    (tmp_path / "large.jpg").unlink()
+    with pytest.raises(ImageError):
+        next(images)

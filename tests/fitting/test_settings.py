@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from effnet import get_spec, scale
+from effnet.data import reduction
 from effnet.data.datasets import Dataset, Split, read_dataset
 from effnet.fitting.settings import (
     epochs_in,
@@ -35,6 +37,23 @@ def test_preprocessing_has_the_statistics_of_the_training_images():
     assert found.std[0] == pytest.approx(pixels.std(), abs=0.02)
     assert found.crop == 1.0
     assert make_preprocess(digits, resolution=4, short_side=8, seed=0).crop == 0.9
+
+
+def test_a_large_photograph_is_decoded_as_for_evaluation(tmp_path, monkeypatch):
+    def found():
+        image = Image.effect_noise((512, 512), 60).convert("RGB")
+        image.save(tmp_path / "noise.jpg")
+        split = Split(sources=[str(tmp_path / "noise.jpg")] * 2, labels=np.zeros(2, np.int64))
+        data = Dataset(
+            name="noise", class_names=("a", "b"), channels=3, train=split, val=split, test=split, mirror_safe=True
+        )
+        return make_preprocess(data, resolution=16, short_side=512, seed=0)
+
+    whole = found()
+    monkeypatch.setattr(reduction, "LARGE_PIXELS", 250_000)
+    small = found()
+    assert small.mean == pytest.approx(whole.mean, abs=0.01)
+    assert max(small.std) < min(whole.std) / 2  # at an eighth of the size, noise is averaged away
 
 
 def test_images_of_one_colour_still_have_a_spread():
