@@ -85,13 +85,13 @@ def wide(ground: Ground) -> Sequence[Command]:
         return pixels.astype(np.uint8)
 
     data = write_classes(ground.path("data"), make=make)
-    return inspect(data, says="shown whole"), fit(ground, data, says="shown whole")
+    return inspect(data, says="squashes whole images"), fit(ground, data, says="squashed whole")
 
 
 def _shown_whole(ground: Ground) -> str:
     path = ground.path("out") / "config.json"
-    found = path.exists() and json.loads(path.read_text())["preprocess"].get("crop")
-    return "" if found in ("squash", "pad") or found is None else f"config.json holds the crop {found!r}"
+    found = path.exists() and json.loads(path.read_text())["preprocess"]["mode"]
+    return "" if found in ("squash", "pad") else f"config.json must hold the mode squash or pad; got {found!r}"
 
 
 SITUATIONS = (

@@ -99,8 +99,8 @@ def _read(
 ) -> tuple[NetworkFile, Preprocess, PublishedWeights | None, tuple[str, ...]]:
     """Return the network, its preprocessing, the published weights that it equals, if any, and notes."""
     asked = named_or_none(model)
-    described = None if model else read_hub_config(path)
-    network = described.network if described else model
+    described = None if asked else read_hub_config(path)  # an id brings its own preprocessing
+    network = described.network if described and model is None else model
     found = read_network(weights_in(path), entry=asked, model=None if asked else network, head=head)
     if not found.spec.num_classes:
         raise no_classifier(found.located, where=str(path))

@@ -111,18 +111,14 @@ def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Prep
 
     Raises WeightsError if those differ.
     """
-    if entry := _bearing(found, model, found.told_model, path.name, path.stem):
-        return preprocess_of(entry)
-    choices = preprocess_choices(found)
-    if not choices:
-        return Preprocess(resolution=found.spec.resolution)
+    choices = _preprocess_choices(found, model, found.told_model, path.name, path.stem)
     if len(choices) > 1 and found.statistics is None:
         ids = " or ".join(f"--model {entry.id}" for entry in choices[:_SHOWN])
         raise WeightsError(
             f"{path} holds {found.spec.name}, and the published weights of this network differ in preprocessing "
             f"(mean, deviation, crop or interpolation); name those that these are, or started from: {ids}"
         )
-    return preprocess_of(choices[0])
+    return preprocess_of(choices[0]) if choices else Preprocess(resolution=found.spec.resolution)
 
 
 def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) -> tuple[Preprocess, str]:
@@ -130,9 +126,7 @@ def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) 
 
     The first in the catalog is also the default of timm and torchvision.
     """
-    if entry := _bearing(found, model, found.told_model, path.name, path.stem):
-        return preprocess_of(entry), entry.id
-    choices = preprocess_choices(found)
+    choices = _preprocess_choices(found, model, found.told_model, path.name, path.stem)
     if not choices:
         return Preprocess(resolution=found.spec.resolution), "ImageNet, at the network's own resolution"
     ids = [entry.id for entry in entries()]
@@ -143,20 +137,19 @@ def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) 
     return preprocess_of(first), first.id + differ
 
 
-def preprocess_choices(found: NetworkFile) -> list[PublishedWeights]:
-    """Return published weights of the same network and naming scheme, the best of each distinct preprocessing."""
+def _preprocess_choices(found: NetworkFile, *names: str | None) -> list[PublishedWeights]:
+    """Return the published weights that bear one of the names, or the best of each distinct preprocessing.
+
+    Those are of the same network and naming scheme.
+    """
+    for name in (*names, found.spec.name):
+        entry = named_or_none(name)
+        if entry and (entry.pruned or get_spec(entry.network).stages == found.spec.stages):
+            return [entry]
     first_of: dict[object, PublishedWeights] = {}
     for e in of_network(found.spec, scheme=found.scheme):
         first_of.setdefault((e.mean, e.std, e.test_crop, e.interpolation, e.mode), e)
     return list(first_of.values())
-
-
-def _bearing(found: NetworkFile, *names: str | None) -> PublishedWeights | None:
-    for name in (*names, found.spec.name):
-        entry = named_or_none(name)
-        if entry and (entry.pruned or get_spec(entry.network).stages == found.spec.stages):
-            return entry
-    return None
 
 
 def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:

@@ -156,6 +156,21 @@ def test_what_is_no_checkpoint_is_named(name, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("model", [None, "lite0", "timm/tf_efficientnet_lite0.in1k"])
+def test_the_config_beside_a_checkpoint_gives_the_preprocessing_unless_an_id_does(network, model, tmp_path):
+    """Before the fix it did not count if --model named the network."""
+    arrays = from_effnet(state_arrays(network), SPEC, scheme="timm")
+    torch.save({key: torch.from_numpy(array) for key, array in arrays.items()}, tmp_path / "pytorch_model.bin")
+    told = {"input_size": [3, 32, 32], "crop_pct": 0.9, "interpolation": "bilinear", "mean": [0.1] * 3, "std": [1] * 3}
+    config = {"architecture": "tf_efficientnet_lite0", "pretrained_cfg": told}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    changes = {"resolution": 32}
+    found = import_checkpoint(tmp_path, classes=NAMES, model=model, preprocess=changes, out=tmp_path / "out")
+    crop = 0.875 if model and "/" in model else 0.9
+    assert found.config.preprocess.crop == crop
+    assert effnet.load_pretrained(str(tmp_path), model=model).preprocess.crop == crop
+
+
 @pytest.mark.usefixtures("weights_of_packages")
 def test_a_published_file_keeps_its_name_and_accuracy_as_it_is_prepared_for(tmp_path, monkeypatch):
     from effnet.weights import download

@@ -58,13 +58,14 @@ def test_the_archive_of_another_network_is_refused(archive, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "crop, words",
+    "mode, crop, words",
     [
-        (0.875, "resized to 256 x 256, whatever its shape; the middle 224 x 224 are kept;"),
-        (1.0, "shape; interpolation"),
+        ("squash", 0.875, "resized to 256 x 256, whatever its shape; the middle 224 x 224 are kept;"),
+        ("squash", 1.0, "shape; interpolation"),
+        ("pad", 1.0, "longer side is 224 pixels, then padded to 224 x 224 with the mean colour; interpolation"),
     ],
 )
-def test_the_card_of_squashed_images_says_what_is_kept(crop, words):
+def test_the_card_says_how_images_become_square(mode, crop, words):
     entry = find("timm/tf_efficientnet_lite0.in1k")
-    preprocess = dataclasses.replace(preprocess_of(entry), mode="squash", crop=crop)
+    preprocess = dataclasses.replace(preprocess_of(entry), mode=mode, crop=crop)
     assert words in published_card(entry, effnet.get_spec(entry.network), preprocess, folder="x", checked=False)
