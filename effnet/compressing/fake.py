@@ -8,10 +8,11 @@ from torch.nn import functional
 
 from effnet.arch.layers import INPUT, Layer, named_layers
 from effnet.arch.spec import ArchSpec
+from effnet.exporting.qdq_graph import WEIGHT_LEVELS
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 
-_LEVELS, _WEIGHT_LEVELS = 255, 127
+_LEVELS = 255
 # Runtimes fuse a clamp with rounding: the value before such a layer is never stored separately.
 _CLAMPS = ("relu", "relu6")
 # Decay of a range's moving average per batch, and the batches after which the range is frozen.
@@ -75,24 +76,25 @@ class FakeQuantize(nn.Module):
         self.seen += 1
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
-    """Return a weight [out, ...] fake-quantized to int8: symmetric, one scale per output channel.
+def rounded_weight(weight: Tensor, *, levels: int = WEIGHT_LEVELS) -> Tensor:
+    """Return a weight [out, ...] fake-quantized to -levels..levels: symmetric, one scale per output channel.
 
     Folding BatchNorm multiplies channels by factors, which does not change this rounding: rounding before or after
     folding is the same.
     """
-    scale = weight.detach().abs().flatten(1).amax(1).div(_WEIGHT_LEVELS).clamp(min=_TINY)
+    scale = weight.detach().abs().flatten(1).amax(1).div(levels).clamp(min=_TINY)
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -_WEIGHT_LEVELS, _WEIGHT_LEVELS)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -levels, levels)
 
 
 class _RoundedConv:
     """Fake-quantize the weights of a convolution."""
 
-    rounds = True
+    rounds, levels = True, WEIGHT_LEVELS
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 (torch's name)
-        return super()._conv_forward(input, rounded_weight(weight) if self.rounds else weight, bias)  # type: ignore[misc]
+        weight = rounded_weight(weight, levels=self.levels) if self.rounds else weight
+        return super()._conv_forward(input, weight, bias)  # type: ignore[misc]
 
 
 class RoundedConv2d(_RoundedConv, nn.Conv2d):
@@ -106,11 +108,12 @@ class RoundedSameConv2d(_RoundedConv, SameConv2d):
 class RoundedLinear(nn.Linear):
     """A linear layer with fake-quantized int8 weights."""
 
-    rounds = True
+    rounds, levels = True, WEIGHT_LEVELS
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Map [batch, in] to [batch, out]."""
-        return functional.linear(input, rounded_weight(self.weight) if self.rounds else self.weight, self.bias)
+        weight = rounded_weight(self.weight, levels=self.levels) if self.rounds else self.weight
+        return functional.linear(input, weight, self.bias)
 
 
 _ROUNDED: Mapping[type[nn.Module], type[nn.Module]] = {
@@ -146,16 +149,17 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
     return tuple(found)
 
 
-def round_(network: Network, *, float_layers: Sequence[str] = ()) -> None:
+def round_(network: Network, *, float_layers: Sequence[str] = (), weight_levels: int = WEIGHT_LEVELS) -> None:
     """Make `network` compute like its int8 export, in place; call `calibrate_` next.
 
-    Its weights keep their names, the ranges are added under `ranges.`. The fused kernels do not support fake
-    quantization and must stay off.
+    `weight_levels` is the export's largest weight. Weights keep their names, the ranges are added under `ranges.`. The
+    fused kernels do not support fake quantization and must stay off.
     """
     kept = set(float_layers)
     for name, module in network.named_modules():
         if type(module) in _ROUNDED and name not in kept:
             module.__class__ = _ROUNDED[type(module)]
+            module.levels = weight_levels  # type: ignore[assignment]
     ranges = nn.ModuleDict()
     for name in rounded_values(network.spec, float_layers=float_layers):
         quantizer = FakeQuantize()

@@ -10,7 +10,7 @@ from effnet.compressing.proof import Proofs, figures
 from effnet.compressing.record import Ladder
 from effnet.compressing.recovery import recovery_epochs, recovery_recipe, save_teacher
 from effnet.compressing.replace import standins, with_spec
-from effnet.compressing.rungs import Tools
+from effnet.compressing.rungs import Tools, tools_of
 from effnet.compressing.subject import Subject
 from effnet.compressing.verdict import Gate, Limits, Step, best_of
 from effnet.data.datasets import Dataset
@@ -86,7 +86,7 @@ def climb(
         threads=threads,
         balanced=bool(subject.config.balanced),
         pair_stem=pair_stem,
-        tools=tools or Tools(),
+        tools=tools or tools_of(runtime),
         listener=listener,
     )
     climbing = _Climb(

@@ -13,6 +13,7 @@ from effnet.compressing.fake import FakeQuantize, calibrate_, round_, rounded_va
 from effnet.compressing.recovery import network_of, recover
 from effnet.compressing.subject import Sensitivity, Subject
 from effnet.data.datasets import Dataset
+from effnet.exporting.qdq_graph import WEIGHT_LEVELS
 from effnet.nn.network import Network
 from effnet.training.device import to_input
 from effnet.training.events import Listener
@@ -23,14 +24,16 @@ _CPU = torch.device("cpu")
 _MACS, _LEAST_IMAGES, _MOST_IMAGES = 300e9, 8, 128
 
 
-def rounded_network(subject: Subject, images: np.ndarray, *, float_layers: Sequence[str] = ()) -> Network:
+def rounded_network(
+    subject: Subject, images: np.ndarray, *, float_layers: Sequence[str] = (), weight_levels: int = WEIGHT_LEVELS
+) -> Network:
     """Return the subject's network with fake quantization, calibrated on `images`.
 
-    `images` are uint8 [images, R, R, C]. Only weights and feature maps are rounded: an export with bias correction is a
-    little more accurate.
+    `images` are uint8 [images, R, R, C], `weight_levels` is the export's largest weight. Only weights and feature maps
+    are rounded: an export with bias correction is a little more accurate.
     """
     network = network_of(subject)
-    round_(network, float_layers=float_layers)
+    round_(network, float_layers=float_layers, weight_levels=weight_levels)
     calibrate_(network, to_input(images, subject.config.preprocess, _CPU))
     return network.eval()
 
@@ -44,15 +47,16 @@ def train_rounded(
     folder: Path,
     listener: Listener | None = None,
     deadline_seconds: float | None = None,
+    weight_levels: int = WEIGHT_LEVELS,
 ) -> Subject:
     """Return the subject with weights from QAT; they are floats, for any int8 exporter to quantize.
 
     BatchNorm statistics are frozen, so that weights are rounded as they will be after folding; ranges follow the
-    batches at first and are frozen later. `images` calibrate, as for the export. Gradients pass straight through
-    rounding. The best epoch is chosen by the validation accuracy with rounding. Sources: Jacob et al. 2018, section 3;
-    Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen BatchNorm, per-channel weights).
+    batches at first and are frozen later. `images` and `weight_levels` are those of the export. Gradients pass straight
+    through rounding. The best epoch is chosen by the validation accuracy with rounding. Sources: Jacob et al. 2018,
+    section 3; Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen BatchNorm, per-channel weights).
     """
-    network = rounded_network(subject, images, float_layers=subject.float_layers)
+    network = rounded_network(subject, images, float_layers=subject.float_layers, weight_levels=weight_levels)
     # In float32: bfloat16 has fewer values in a range than the 256 of int8.
     plan = dataclasses.replace(recipe.train, frozen_norms=True, fused=False, recompute="none", precision="float32")
     recipe = dataclasses.replace(recipe, name="qat", train=plan)
@@ -63,7 +67,7 @@ def train_rounded(
 
 
 @torch.no_grad()
-def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
+def sensitive_layers(subject: Subject, images: np.ndarray, *, weight_levels: int = WEIGHT_LEVELS) -> Sensitivity:
     """Return convolutions and linear layers by their sensitivity to quantization, the most sensitive first.
 
     The sensitivity is the mean divergence (KL, nats) of the predictions from the float network's if only this layer's
@@ -73,7 +77,7 @@ def sensitive_layers(subject: Subject, images: np.ndarray) -> Sensitivity:
     names = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
     count = int(_MACS / (len(names) * cost(subject.config.arch).macs))
     images = images[: max(_LEAST_IMAGES, min(_MOST_IMAGES, count))]
-    network = rounded_network(subject, images)
+    network = rounded_network(subject, images, weight_levels=weight_levels)
     pixels = to_input(images, subject.config.preprocess, _CPU)
     rounded = {name: _quantizer(network, name) for name in rounded_values(subject.config.arch)}
     for quantizer in rounded.values():

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from effnet.compressing.replace import train_replaced
 from effnet.compressing.subject import Sensitivity, Subject
 from effnet.data.datasets import Split
 from effnet.exporting.equalize import equalize
+from effnet.exporting.qdq_graph import WEIGHT_LEVELS, levels_here
 from effnet.exporting.targets import Quantization, write_export
 from effnet.exporting.weights import fold_norms, unfold_norms
 from effnet.measure.answers import right_answers
@@ -86,6 +88,15 @@ class Tools:
     equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized
     train_replaced: Callable[..., Subject] = train_replaced
     train_rounded: Callable[..., Subject] = train_rounded
+
+
+def tools_of(runtime: Runtime) -> Tools:
+    """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
+    levels = levels_here() if runtime == "onnxruntime" else WEIGHT_LEVELS
+    return Tools(
+        rank_layers=partial(sensitive_layers, weight_levels=levels),
+        train_rounded=partial(train_rounded, weight_levels=levels),
+    )
 
 
 def formats_of(runtime: Runtime) -> Mapping[Precision, str]:

@@ -136,7 +136,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         predicted=predicted,
         changes=changes,
         learned=learned,
-        balance=_balance(attempt, learned),
+        balance=attempt.recipe.balance,
         calibration=calibration,
         check=check,
         score=score,
@@ -161,18 +161,13 @@ def _save_learned(
         class_names=dataset.class_names,
         versions=versions(),
         split_seed=task.seed,
-        balanced=_balance(attempt, learned).removed,
+        balanced=attempt.recipe.balance.removed,
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
     config, calibration = _calibrated(config, state, dataset, learned.validation, task.abstain, folder=bundle)
     task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
     return config, state, calibration
-
-
-def _balance(attempt: Attempt, learned: Learned) -> Balance:
-    """Return the class balancing; a head has no recipe of its own, so it comes from the attempt's."""
-    return (learned.recipe or attempt.recipe).balance
 
 
 def _check(

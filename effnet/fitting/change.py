@@ -12,16 +12,14 @@ from effnet.data.datasets import Dataset
 from effnet.fitting.backbones import LIGHT_CHANGES, scope_of
 from effnet.fitting.candidates import Candidate
 from effnet.fitting.deploy import least_steps
-from effnet.fitting.settings import PRUNING_SHARE
 from effnet.fitting.task import Task
-from effnet.fitting.timetable import Use, use_of
+from effnet.fitting.timetable import PRUNING_SHARE, Use, minutes_of, use_of
 from effnet.system.files import read_json
 
 # The bundle of the changed network, beside that of the whole one, and its copy that deployment writes to.
 _CHANGED, _DEPLOYED = "changed", "deployed"
 # Number of pruning steps; a single one is enough down to this share.
 _PRUNING_STEPS, _LITTLE = 2, 0.85
-_LEAST_MINUTES = 0.01
 # The changes that need no training, as a rule.
 _LIGHT = [(found.count, found.kept) for found in LIGHT_CHANGES]
 
@@ -80,8 +78,7 @@ def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> f
         return read_json(out / REPORT)["options"]["minutes"]
     # It proves its result as any job does.
     use, macs = use_for(candidate, dataset, task), candidate.cost.macs
-    seconds = use.learning + use.change - task.pace.finishing(dataset, macs)
-    return max(_LEAST_MINUTES, seconds / 60)
+    return minutes_of(use.learning + use.change - task.pace.finishing(dataset, macs))
 
 
 def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:

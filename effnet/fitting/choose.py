@@ -37,7 +37,7 @@ from effnet.fitting.settings import (
 from effnet.fitting.shorts import short_training
 from effnet.fitting.state import RUN
 from effnet.fitting.task import Task
-from effnet.fitting.timetable import reserve
+from effnet.fitting.timetable import minutes_of, reserve
 from effnet.fitting.trials import Trials, run_trials
 from effnet.measure.machine import usable_cores
 from effnet.measure.pace import calm_pace_ms
@@ -49,9 +49,8 @@ from effnet.weights.pretrained import Pretrained, load_pretrained
 _RGB = 3
 # If this many published weights fail to load, the best first, only those on this machine are tried.
 _MOST_FAILURES = 3
-# The least minutes of training that a network is chosen for, and the seconds that a measurement under background load
-# needs.
-_LEAST_MINUTES, _DISTURBED_SECONDS = 0.01, 40.0
+# The seconds that a measurement under background load needs.
+_DISTURBED_SECONDS = 40.0
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
@@ -112,7 +111,7 @@ def training_minutes(task: Task, dataset: Dataset) -> float | None:
     if not task.deadline.limited:
         return task.time_limit
     left = task.deadline.left() - 60 * task.trial_minutes
-    return max(_LEAST_MINUTES, (left - reserve(left, task.pace.finishing(dataset, 0.0))) / 60)
+    return minutes_of(left - reserve(left, task.pace.finishing(dataset, 0.0)))
 
 
 def _load(task: Task, weights: str) -> Pretrained:

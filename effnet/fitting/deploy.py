@@ -18,7 +18,7 @@ from effnet.exporting.targets import write_export
 from effnet.fitting.settings import DEFAULT_MINUTES
 from effnet.fitting.target import Target
 from effnet.fitting.task import Task
-from effnet.fitting.timetable import INT8_SHARE, NEARLY, not_enough
+from effnet.fitting.timetable import INT8_SHARE, NEARLY, minutes_of, not_enough
 from effnet.measure.answers import right_answers
 from effnet.measure.paired import paired, refusal
 from effnet.runtime.config import ModelConfig, write_config
@@ -26,8 +26,6 @@ from effnet.runtime.formats import Format, Precision, find_format
 from effnet.runtime.predictor import Predictor
 from effnet.system.processor import has_vnni
 
-# The least time limit of a quantization search, in minutes.
-_LEAST_MINUTES = 0.01
 # The format that every bundle has before deployment.
 _REFERENCE = "onnx"
 # The folder beside the bundle in which the quantization steps are made.
@@ -68,14 +66,15 @@ def deploy(
     With int8 the quantization search tries its steps until the budget is met; otherwise the weights are exported in
     `precision`. A file that loses more than the target's `max_drop` on the validation images is refused.
     """
+    subject = Subject(config=config, state=state)
     if precision != "int8":
-        return _as_it_is(bundle, config, state, dataset, precision=precision, task=task)
+        return _as_it_is(bundle, subject, dataset, precision=precision, task=task)
     folder = bundle.parent / _CLIMB
     if not folder.exists() and (late := _too_late(config, dataset, task)):
         task.say(late)
-        found = _as_it_is(bundle, config, state, dataset, precision="fp32", task=task)
+        found = _as_it_is(bundle, subject, dataset, precision="fp32", task=task)
         return dataclasses.replace(found, left_out=late, refused=late if task.target.precision == "int8" else "")
-    return _climbed(bundle, config, state, dataset, folder=folder, task=task)
+    return _climbed(bundle, subject, dataset, folder=folder, task=task)
 
 
 def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
@@ -88,7 +87,7 @@ def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
 
 
 def least_steps(target: Target) -> int:
-    """Return how many steps the least int8 takes: behind 32 bits and, where int8 is no must, 16."""
+    """Return the number of steps of the shortest search for int8: fp32, fp16 unless int8 is required, and int8."""
     return 2 if target.precision == "int8" else 3
 
 
@@ -96,21 +95,13 @@ def _left(config: ModelConfig, dataset: Dataset, task: Task) -> float:
     return task.deadline.left() - task.pace.finishing(dataset, cost(config.arch).macs)
 
 
-def _as_it_is(
-    bundle: Path,
-    config: ModelConfig,
-    state: Mapping[str, np.ndarray],
-    dataset: Dataset,
-    *,
-    precision: Precision,
-    task: Task,
-) -> Deployed:
+def _as_it_is(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Precision, task: Task) -> Deployed:
     target = task.target
     found = target.format(precision)
-    config = dataclasses.replace(config, deployed=found.name)
+    config = dataclasses.replace(subject.config, deployed=found.name)
     path = bundle / found.file
     if found.name != _REFERENCE:
-        write_export(found.name, bundle, config, state)
+        write_export(found.name, bundle, config, subject.state)
     write_config(config, bundle)
     refused = ""
     if precision != "fp32" and len(dataset.val):
@@ -122,28 +113,20 @@ def _as_it_is(
         labels = dataset.val.labels if config.balanced else None
         if lost := refusal(paired(before, after, labels=labels), target.max_drop):
             refused = f"{found.name} {lost}"
-    return Deployed(config=config, state=state, path=path, format=found, refused=refused)
+    return Deployed(config=config, state=subject.state, path=path, format=found, refused=refused)
 
 
-def _climbed(
-    bundle: Path,
-    config: ModelConfig,
-    state: Mapping[str, np.ndarray],
-    dataset: Dataset,
-    *,
-    folder: Path,
-    task: Task,
-) -> Deployed:
+def _climbed(bundle: Path, subject: Subject, dataset: Dataset, *, folder: Path, task: Task) -> Deployed:
     target, budget = task.target, task.budget
     here = not target.profile  # the latency of this machine says nothing about the other device
     minutes = None if task.time_limit is None else INT8_SHARE * (task.minutes or DEFAULT_MINUTES)
     if task.deadline.limited:
         # A step that has started is finished.
-        seconds = _left(config, dataset, task) - task.pace.int8_step(dataset, cost(config.arch).macs)
-        minutes = max(_LEAST_MINUTES, seconds / 60)
+        step = task.pace.int8_step(dataset, cost(subject.config.arch).macs)
+        minutes = minutes_of(_left(subject.config, dataset, task) - step)
     task.say(f"Quantizing to int8 for {target.runtime}", heading=True)
     ladder = climb(
-        Subject(config=config, state=state),
+        subject,
         dataset,
         runtime=target.runtime,
         folder=folder,

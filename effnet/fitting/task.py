@@ -155,13 +155,14 @@ def check(task: Task) -> None:
 def _check_one_length(task: Task) -> None:
     """Raise InputError if options and settings give different training lengths; in `train`, flags override a recipe."""
     asked = task.asked.settings.get("train.epochs")
-    if task.network is None and asked is not None:
-        for name in ("minutes", "epochs"):
-            if (value := getattr(task, name)) is not None and value != asked:
-                raise InputError(
-                    f"--{name} and --set train.epochs must not differ; got --{name} {_exact(value)} and --set "
-                    f"train.epochs={asked}: leave one out"
-                )
+    if task.network is not None or asked is None:
+        return
+    if task.minutes is not None:
+        raise InputError(f"give --minutes or --set train.epochs, not both; got {_exact(task.minutes)} and {asked}")
+    if task.epochs not in (None, asked):
+        raise InputError(
+            f"--epochs and --set train.epochs must not differ; got {_exact(task.epochs)} and {asked}: leave one out"
+        )
 
 
 def _check_numbers(task: Task) -> None:

@@ -37,7 +37,7 @@ def resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
     least = plan.pace.finishing(dataset, candidate.cost.macs)
     if candidate.precision == "int8":
         least += plan.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
-    used = min(used, task.deadline.left() - least)
+    used = max(0.0, min(used, task.deadline.left() - least))
     return dataclasses.replace(
         task, pace=plan.pace, deadline=dataclasses.replace(task.deadline, end=task.deadline.end - used)
     )

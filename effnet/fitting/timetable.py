@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from effnet.data.datasets import Dataset
+from effnet.exporting.images import CALIBRATED
 
 # The share of all minutes that planning may take, and the shares of the rest for int8 and fine-tuning after pruning.
 PLANNING_SHARE, INT8_SHARE, PRUNING_SHARE = 0.25, 0.3, 0.5
@@ -22,10 +23,11 @@ _FINISHING, _REPORT, _HEAD, _INT8_STEP = 4.0, 1.5, 1.0, 6.0
 NEARLY = 0.8
 # Training gets at least this share of the time that int8 competes for, and the later stages at most this share of all.
 _LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
-# Number of images for int8 calibration, and the cost of calibration and bias correction on one core, in inferences of
-# these images: 198 images through Lite2 took 56 s, their inference 9.
-_CALIBRATED, _CALIBRATION = 256, 6
-
+# The cost of calibration and bias correction for int8 on one core, in inferences of the calibration images: 198 images
+# through Lite2 took 56 s, their inference 9.
+_CALIBRATION = 6
+# The least time limit of a stage, in minutes.
+_LEAST_MINUTES = 0.01
 
 USES = {
     "before": "reading and planning",
@@ -70,11 +72,11 @@ class Deadline:
 UNLIMITED = Deadline()
 
 
-def deadline_of(minutes: float | None, *, used: float = 0.0, clock: Callable[[], float] = time.monotonic) -> Deadline:
-    """Return the deadline of a fit that begins now; earlier sessions have `used` seconds of its `minutes`."""
+def deadline_of(minutes: float | None, *, clock: Callable[[], float] = time.monotonic) -> Deadline:
+    """Return the deadline of a fit that begins now."""
     if minutes is None:
         return Deadline(clock=clock)
-    return Deadline(seconds=60 * minutes, end=clock() + max(0.0, 60 * minutes - used), clock=clock)
+    return Deadline(seconds=60 * minutes, end=clock() + 60 * minutes, clock=clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ class Pace:
 
     def calibrated(self, dataset: Dataset) -> int:
         """Return the cost of an int8 file, in inferences of an image."""
-        return min(_CALIBRATED, len(dataset.train)) * _CALIBRATION * self.cores
+        return min(CALIBRATED, len(dataset.train)) * _CALIBRATION * self.cores
 
     @property
     def report(self) -> float:
@@ -167,6 +169,11 @@ def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps
     rest -= rounding
     change = PRUNING_SHARE * rest if changed else 0.0
     return Use(learning=rest - change, change=change, int8=rounding, finishing=finishing)
+
+
+def minutes_of(seconds: float) -> float:
+    """Return a stage's `seconds` as minutes, at least the fewest that stages accept."""
+    return max(_LEAST_MINUTES, seconds / 60)
 
 
 def reserve(left: float, seconds: float) -> float:

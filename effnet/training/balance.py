@@ -31,12 +31,14 @@ def logit_offset(labels: np.ndarray, *, num_classes: int, strength: float, smoot
     return strength * np.log((1 - smoothing) * shares + smoothing / num_classes)
 
 
-def class_weights(labels: np.ndarray, *, num_classes: int, strength: float) -> np.ndarray:
+def class_weights(labels: np.ndarray, *, num_classes: int, strength: float, smoothing: float = 0.0) -> np.ndarray:
     """Return weights in proportion to frequency^-strength, whose mean over all images is 1: float64 [classes].
 
-    At strength 1 they are images / (classes * images of the class), scikit-learn's "balanced".
+    At strength 1 they are images / (classes * images of the class), scikit-learn's "balanced". With label `smoothing`
+    frequencies are those in the targets, as in `logit_offset`: else the part that smoothing gives a rare class in the
+    targets of all other images would outweigh their own class.
     """
-    weights = np.exp(-logit_offset(labels, num_classes=num_classes, strength=strength))
+    weights = np.exp(-logit_offset(labels, num_classes=num_classes, strength=strength, smoothing=smoothing))
     return weights / weights[labels].mean()
 
 

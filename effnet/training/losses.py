@@ -73,9 +73,9 @@ def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: 
     Raises DataError if classes are to be balanced and one has no image.
     """
     balance, gamma = recipe.balance, recipe.loss.focal_gamma
-    common = {"num_classes": num_classes, "strength": balance.strength}
+    common = {"num_classes": num_classes, "strength": balance.strength, "smoothing": recipe.loss.label_smoothing}
     if balance.method == "adjust":
-        offset = logit_offset(labels, smoothing=recipe.loss.label_smoothing, **common)
+        offset = logit_offset(labels, **common)
         return Terms(offset=torch.tensor(offset, dtype=torch.float32, device=device), gamma=gamma)
     if balance.method == "weight":
         weights = class_weights(labels, **common)

@@ -15,7 +15,9 @@ from tiny_runs import PREPROCESS
 from effnet.compressing.fake import FakeQuantize, RoundedConv2d, calibrate_, round_, rounded_values, rounded_weight
 from effnet.compressing.qat import rounded_network, sensitive_layers, train_rounded
 from effnet.compressing.recovery import network_of, recovery_recipe, save_teacher
+from effnet.compressing.rungs import tools_of
 from effnet.exporting.images import calibration_images
+from effnet.exporting.qdq_graph import SAFE_LEVELS, WEIGHT_LEVELS, quantize_weight
 from effnet.exporting.targets import Quantization
 from effnet.runtime.predictor import Predictor
 from effnet.training.device import to_input
@@ -99,7 +101,23 @@ def test_float_layers_are_computed_as_before(good, images, held_out):
 def test_a_weight_is_rounded_within_half_a_step_of_its_channel(seed, channels):
     weight = torch.randn(channels, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 10 ** (seed % 7 - 3)
     largest = weight.abs().flatten(1).amax(1)[:, None, None, None]
-    assert ((rounded_weight(weight) - weight).abs() <= 0.5001 * largest / 127).all()
+    for levels in (WEIGHT_LEVELS, SAFE_LEVELS):
+        rounded = rounded_weight(weight, levels=levels)
+        assert ((rounded - weight).abs() <= 0.5001 * largest / levels).all()
+        _, scales = quantize_weight(weight.numpy(), levels=levels)  # the export's
+        steps = rounded.numpy() / scales.reshape(-1, 1, 1, 1)
+        np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_training_rounds_weights_to_the_levels_of_the_export(saturates, good, images, monkeypatch):
+    """Regression: for ONNX Runtime on x86 without VNNI, which gets weights of 7 bits, it rounded to 8."""
+    monkeypatch.setattr("effnet.exporting.qdq_graph.int8_saturates", lambda: saturates)
+    ranked = tools_of("onnxruntime").rank_layers(good, images[:8])
+    assert ranked == sensitive_layers(good, images[:8], weight_levels=63 if saturates else 127)
+    assert ranked != sensitive_layers(good, images[:8], weight_levels=127 if saturates else 63)
+    assert tools_of("onnxruntime").train_rounded.keywords == {"weight_levels": 63 if saturates else 127}
+    assert tools_of("litert").train_rounded.keywords == {"weight_levels": 127}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -83,9 +83,9 @@ def test_without_minutes_nothing_has_an_end():
 
 def test_a_deadline_counts_what_was_used_and_is_never_negative():
     clock = Clock()
-    deadline = deadline_of(2, used=30, clock=clock)
-    assert (deadline.left(), deadline.at_most(10).left(), deadline.earlier(15).left()) == (90, 10, 75)
-    clock.now += 80
+    deadline = deadline_of(2, clock=clock)
+    assert (deadline.left(), deadline.at_most(10).left(), deadline.earlier(15).left()) == (120, 10, 105)
+    clock.now += 110
     assert (deadline.left(), deadline.at_most(30).left(), deadline.earlier(15).left()) == (10, 10, 0)
 
 
@@ -184,12 +184,20 @@ def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkey
     after = fit_shades(tiny_images, out, resume=True).report
     assert after["time"]["used_seconds"] == pytest.approx(15 + trained, abs=0.1)
     assert after["test_accuracy"] == before["test_accuracy"]
+    # Regression: with a verification longer than all minutes it had more of them than were given, -340 s used.
+    path.write_text(json.dumps(plan | {"pace": plan["pace"] | {"measure": 100.0}}))
+    assert fit_shades(tiny_images, out, resume=True).report["time"]["used_seconds"] == 0
 
 
-@pytest.mark.parametrize("length", [{"minutes": 2}, {"epochs": 5}])
-def test_a_fit_is_told_once_how_long_to_train(length, tiny_images, tmp_path):
-    name, value = next(iter(length.items()))
-    message = f"--{name} and --set train.epochs must not differ; got --{name} {value} and --set train.epochs=3"
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        ({"minutes": 2}, "give --minutes or --set train.epochs, not both; got 2 and 3"),
+        ({"minutes": 3}, "give --minutes or --set train.epochs, not both; got 3 and 3"),  # regression: it was accepted
+        ({"epochs": 5}, "--epochs and --set train.epochs must not differ; got 5 and 3"),
+    ],
+)
+def test_a_fit_is_told_once_how_long_to_train(length, message, tiny_images, tmp_path):
     with pytest.raises(InputError, match=message):
         effnet.fit(tiny_images, settings={"train.epochs": 3}, out=tmp_path / "out", **length)
 

@@ -152,6 +152,27 @@ def test_a_network_that_sees_nothing_names_all_classes_alike_once_adjusted():
     torch.testing.assert_close(slope, torch.zeros(4), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["adjust", "weight"])
+def test_a_network_that_tells_all_images_apart_names_their_classes_however_rare_others_are(method):
+    """Regression: smoothing gives a rare class a share of every image's target, and `weight` multiplied that too."""
+    labels = np.repeat([0, 1], [1000, 10])
+    recipe = with_values(Recipe(), {"balance.method": method})
+    assert recipe.loss.label_smoothing == 0.1
+    loss = make_loss(recipe, preprocess=STUDENT, class_names=("cat", "owl"), labels=labels)
+    table = torch.zeros(2, 2, requires_grad=True)  # the logits of every image of a class
+    batch = Batch(images=torch.zeros(len(labels), 1), labels=torch.from_numpy(labels))
+    optimizer = torch.optim.LBFGS([table], max_iter=200, line_search_fn="strong_wolfe")
+
+    def step():
+        optimizer.zero_grad()
+        found = loss(lambda images: table[batch.labels], batch)
+        found.backward()
+        return found
+
+    optimizer.step(step)
+    assert table.argmax(1).tolist() == [0, 1]
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """Return a bundle whose preprocessing differs from the student's."""
