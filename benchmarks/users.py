@@ -1,7 +1,7 @@
 """`python -m benchmarks.users`: inputs of real users, through the command line, and how many work as they expect.
 
 Every situation is created in its own folder and given to effnet as a user would: folder layouts, pixel values, shapes,
-tables, checkpoints, minutes and clocks that failed once; broken files are benchmarks.hostile's. The figure counts those without a fault: exit code,
+tables, checkpoints, minutes, and broken files that failed once. The figure counts those without a fault: exit code,
 message and bundle are correct, nothing ends in a traceback, and the limits of time and memory are met.
 `--only TEXT` runs the situations whose item or name contains it.
 """

@@ -1,10 +1,11 @@
-"""C12, G21: time limits and a clock that jumps; benchmarks.hostile has the broken files (G19, G20)."""
+"""C12, G19, G20, G21: time limits, broken files and a clock that jumps."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks.attacks import images, models, users
 from benchmarks.attacks.ground import Attack, Command, Ground
 from benchmarks.situations.made import write_classes
 
@@ -50,5 +51,15 @@ SITUATIONS = (
     Attack(item="C12", name="a minute, from scratch", prepare=minutes(1, "--weights", "none")),
     Attack(item="C12", name="a minute, to int8", prepare=minutes(1, "--precision", "int8")),
     Attack(item="C12", name="a minute and a latency", prepare=minutes(1, "--max-latency-ms", "3")),
+    Attack(item="G19", name="98 megapixels with alpha", prepare=images.blank(".png", "RGBA", 9_900)),
+    Attack(item="G19", name="98 megapixels of 16 bits", prepare=images.blank(".png", "I;16", 9_900)),
+    Attack(item="G19", name="a JPEG of 1,000 scans", prepare=images.scans),
+    Attack(item="G19", name="a header that is one comment", prepare=images.comment),
+    Attack(item="G20", name="a model of another network", prepare=models.other_network),
+    Attack(item="G20", name="99,263 %", prepare=models.nonsense([992.63] + [0.0] * 9)),
+    Attack(item="G20", name="NaN", prepare=models.nonsense([float("nan")] * 10)),
+    Attack(item="G20", name="whole numbers as answers", prepare=models.nonsense([1] + [0] * 9, kind=7)),
+    Attack(item="G20", name="pipes, devices and folders as files", prepare=models.no_files),
     Attack(item="G21", name="a clock that jumps", prepare=jumps),
+    Attack(item="G21", name="a huge integer in plan.json", prepare=users.plans),
 )
