@@ -31,7 +31,6 @@ from effnet.fitting.settings import (
     can_recover,
     feature_need,
     measured_feature_need,
-    relaxed,
     training_need,
 )
 from effnet.fitting.shorts import short_training
@@ -106,11 +105,14 @@ def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
     return can_recover(len(dataset.train), minutes=minutes, images_per_second=speed)
 
 
-def training_minutes(task: Task, dataset: Dataset) -> float | None:
-    """Return the minutes left for training when a network is chosen; None if the number of epochs is fixed."""
+def training_minutes(task: Task, dataset: Dataset, *, planning: float = 0.0) -> float | None:
+    """Return the minutes left for training when a network is chosen; None if the number of epochs is fixed.
+
+    `planning` is the number of seconds that the choice will take.
+    """
     if not task.deadline.limited:
         return task.time_limit
-    left = task.deadline.left() - 60 * task.trial_minutes
+    left = task.deadline.left() - 60 * task.trial_minutes - planning
     return minutes_of(left - reserve(left, task.pace.finishing(dataset, 0.0)))
 
 
@@ -131,25 +133,23 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
         precision = task.target.precisions(task.budget)[0]
         return _plan(task, [in_precision(only_candidate(spec), precision)], need=None)
     need = None
-    minutes = training_minutes(task, dataset)
+    minutes = training_minutes(task, dataset, planning=task.planning.left())
     if minutes is not None:
         import torch
 
-        need = training_need(len(dataset.train), minutes=minutes, cores=usable_cores(), gpu=torch.cuda.is_available())
+        cores, gpu = usable_cores(), torch.cuda.is_available()
+        need = training_need(len(dataset.train), minutes=minutes, cores=cores, gpu=gpu, fewer=task.deadline.limited)
     candidates = list_candidates(
         num_classes=num_classes,
         channels=channels,
         short_side=report.median_short_side,
         precisions=_precisions(task, dataset),
     )
-    try:
-        table = _plan(task, candidates, need=need)
-    except TrainsTooSlowly as error:
-        if not task.deadline.limited or need is None:
-            raise
-        task.say(f"{error}. The fastest is taken nevertheless and trains for fewer epochs")
-        need = relaxed(need)
-        table = _plan(task, candidates, need=need)
+    table = _plan(task, candidates, need=need)
+    taken = next(c for c in table if c.status == "taken")
+    if need is not None and need.halvings and (speed := training_speed(taken.spec)) < need.images_per_second:
+        task.say(f"Little time for training: {need.reason} images/s, but {taken.title} trains {speed:.3g}")
+        need = dataclasses.replace(need, images_per_second=speed)
     return _tried(task, dataset, report, table, need)
 
 

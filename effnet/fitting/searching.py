@@ -46,12 +46,23 @@ TrainSpeed = Callable[[ArchSpec], float]
 class TrainingNeed:
     """The least speed of training: `images_per_second`, and the `reason` for it.
 
-    Networks of more than `most_macs` are too slow on any machine of this kind; they are not even timed.
+    Networks of more than `most_macs` are too slow on any machine of this kind; they are not even timed. If no network
+    trains that fast, the need is halved at most `halvings` times.
     """
 
     images_per_second: float
     most_macs: float
     reason: str
+    halvings: int = 0
+
+    def halved(self) -> "TrainingNeed":
+        """Return the need of half as many epochs."""
+        return dataclasses.replace(
+            self,
+            images_per_second=self.images_per_second / 2,
+            most_macs=2 * self.most_macs,
+            halvings=self.halvings - 1,
+        )
 
 
 class TrainsTooSlowly(BudgetError):
@@ -80,6 +91,8 @@ class Search:
         self._chances = _LAST_CHANCES
         # Rejected for any budget: they cannot be measured, or not be trained in time.
         self._barred: set[int] = set()
+        # Of these, the ones that train too slowly, as they were before.
+        self._slow: dict[int, Candidate] = {}
         self._found: dict[int, list[dict[str, float]]] = {}
         # Those whose latency is hidden by background load, each with its sentence.
         self._hidden: dict[int, str] = {}
@@ -150,13 +163,17 @@ class Search:
         return {name: min(figures[name] for figures in self._found[index]) for name in found}
 
     def best_that_fits(self) -> int | None:
-        """Return the index of the first, and so best, candidate that meets every budget and trains in time."""
-        if (need := self._need) is not None:
-            self._reject(lambda c: c.cost.macs > need.most_macs, f"training would be too slow, {need.reason}")
+        """Return the index of the first, and so best, candidate that meets every budget and trains in time.
+
+        If none trains in time, one that does so in half the epochs, and so on.
+        """
+        self._reject_large()
         if self.measures:
             self._measure_spread()
         while True:
             index = self._next()
+            if index is None and self._lower_need():
+                continue
             if index is None:
                 # Predictions alone do not refuse a budget: the networks predicted to come nearest are measured.
                 nearest = self._nearest(self._may_fit) if self._chances else None
@@ -171,6 +188,24 @@ class Search:
             if self._trains_in_time(index):
                 return index
 
+    def _reject_large(self) -> None:
+        if (need := self._need) is not None:
+            self._reject(
+                lambda c: c.cost.macs > need.most_macs, f"training would be too slow, {need.reason}", slow=True
+            )
+
+    def _lower_need(self) -> bool:
+        """Halve the need, if networks were rejected only for their training speed; return whether it was."""
+        if self._need is None or not self._need.halvings or not self._slow:
+            return False
+        self._need = self._need.halved()
+        for index, candidate in self._slow.items():
+            self._barred.discard(index)
+            self.table[index] = candidate
+        self._slow.clear()
+        self._reject_large()
+        return True
+
     def _trains_in_time(self, index: int) -> bool:
         """Return whether a candidate trains fast enough; reject it if not, with those that must be as slow.
 
@@ -180,21 +215,24 @@ class Search:
         if need is None or (speed := self._train_speed(candidate.spec)) >= need.images_per_second:
             return True
         reason = f"trains {speed:.3g} images/s, {need.reason}"
-        self._bar(index, reason)
+        self._bar(index, reason, slow=True)
         share = max(0.02, min(0.95, 1.5 * speed / need.images_per_second))
         most = share * candidate.cost.activations
-        self._reject(lambda c: c.cost.activations > most, f"training would be too slow: {candidate.spec.name} {reason}")
+        reason = f"training would be too slow: {candidate.spec.name} {reason}"
+        self._reject(lambda c: c.cost.activations > most, reason, slow=True)
         return False
 
-    def _reject(self, wrong: Callable[[Candidate], bool], reason: str) -> None:
+    def _reject(self, wrong: Callable[[Candidate], bool], reason: str, *, slow: bool = False) -> None:
         for index, candidate in enumerate(self.table):
             if wrong(candidate):
-                self._bar(index, reason)
+                self._bar(index, reason, slow=slow)
 
-    def _bar(self, index: int, reason: str) -> None:
-        """Reject a candidate for every budget; an earlier reason remains."""
+    def _bar(self, index: int, reason: str, *, slow: bool = False) -> None:
+        """Reject a candidate for every budget, or until the need is lowered; an earlier reason remains."""
         self._barred.add(index)
         if self.table[index].status in ("listed", "fits"):
+            if slow:
+                self._slow[index] = self.table[index]
             self.table[index] = dataclasses.replace(self.table[index], status="rejected", reason=reason)
 
     def _measure_spread(self) -> None:

@@ -18,7 +18,9 @@ from effnet.training.recipe import Augment, Model, Recipe, Train
 
 DEFAULT_MINUTES = 10.0
 # Fewer epochs than this train a network from scratch too little to be worth its size.
-_LEAST_EPOCHS, _LEAST_VIEWS, _RELAXED = 8, 20_000, 8
+_LEAST_EPOCHS, _LEAST_VIEWS = 8, 20_000
+# How often this number is halved, if no network trains that fast before the deadline.
+_HALVINGS = 3
 # More epochs than this bring next to nothing.
 _MOST_EPOCHS, _MOST_VIEWS = 200, 1_500_000
 # The share of the time for training steps; the rest is decoding, validation and checkpoints.
@@ -57,19 +59,17 @@ def most_epochs(num_train: int) -> int:
     return max(least_epochs(num_train), min(_MOST_EPOCHS, math.ceil(_MOST_VIEWS / num_train)))
 
 
-def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool) -> TrainingNeed:
-    """Return the training speed that a network needs for the least number of epochs within `minutes`."""
+def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool, fewer: bool = False) -> TrainingNeed:
+    """Return the training speed that a network needs for the least number of epochs within `minutes`.
+
+    With `fewer`, an eighth of these epochs are enough if no network trains faster.
+    """
     epochs = least_epochs(num_train)
     speed = epochs * num_train / (60 * minutes * _TRAINING_SHARE)
     reason = f"{epochs} epochs in {minutes:g} minutes need {speed:.3g}"
     most_macs = (_GPU_MACS if gpu else cores * _CORE_MACS) / speed
-    return TrainingNeed(images_per_second=speed, most_macs=most_macs, reason=reason)
-
-
-def relaxed(need: TrainingNeed) -> TrainingNeed:
-    """Return the relaxed need, an eighth of `need`, if no network has time for the least number of epochs."""
-    speed, reason = need.images_per_second / _RELAXED, f"an eighth of the required speed: {need.reason}"
-    return TrainingNeed(images_per_second=speed, most_macs=need.most_macs, reason=reason)
+    halvings = _HALVINGS if fewer else 0
+    return TrainingNeed(images_per_second=speed, most_macs=most_macs, reason=reason, halvings=halvings)
 
 
 def feature_need(images: int, *, minutes: float, cores: int) -> TrainingNeed:

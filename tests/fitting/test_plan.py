@@ -11,6 +11,7 @@ from effnet.fitting.budget import Budget, failures, parse_amount
 from effnet.fitting.candidates import candidate_from_dict, list_candidates, weights_mb
 from effnet.fitting.events import Measured, ignore
 from effnet.fitting.plan import TrainingNeed, make_plan
+from effnet.fitting.searching import TrainsTooSlowly
 from effnet.measure.timing import Timing
 
 CANDIDATES = list_candidates(num_classes=10, channels=3, short_side=32)
@@ -182,6 +183,28 @@ def test_a_need_that_nothing_meets_says_so():
     need = TrainingNeed(images_per_second=1e9, most_macs=1e12, reason="16 epochs in 0.1 minutes need 1e+09")
     with pytest.raises(BudgetError, match=r"cannot be trained in time|can be trained in time.*--minutes"):
         plan(Budget(), need=need, train_speed=lambda spec: 1.0)
+
+
+def test_with_little_time_a_network_of_half_the_epochs_is_taken_without_planning_again():
+    """Regression: planning began again, with an eighth of the epochs: the largest network had time for 3 of them."""
+    measured = []
+
+    def speed(spec):
+        return 1e4 / next(c for c in CANDIDATES if c.spec == spec).cost.activations
+
+    def measure(candidate):
+        measured.append(candidate.title)
+        return fake_measure(candidate)
+
+    fastest = max(speed(c.spec) for c in CANDIDATES)
+    need = TrainingNeed(images_per_second=3 * fastest, most_macs=1e12, reason="16 epochs need much", halvings=3)
+    table = make_plan(
+        CANDIDATES, Budget(latency_ms=50.0), measure=measure, train_speed=speed, need=need, listener=ignore
+    )
+    assert speed(taken(table).spec) >= 0.75 * fastest
+    assert len(measured) < 1.5 * len(set(measured))  # a few contradict the others
+    with pytest.raises(TrainsTooSlowly):
+        plan(Budget(), need=dataclasses.replace(need, halvings=1), train_speed=speed)
 
 
 @pytest.mark.parametrize(
