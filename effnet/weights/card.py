@@ -106,7 +106,8 @@ def _preprocessing(preprocess: Preprocess, spec: ArchSpec) -> str:
         resize = f"resized to {whole} x {whole}, whatever its shape"
         resize += f"; the middle {side} x {side} are kept" if whole != side else ""
     elif preprocess.mode == "pad":
-        resize = f"resized so that its longer side is {side} pixels, then padded to {side} x {side} with the mean color"
+        resize = f"resized so that its longer side is {side} pixels, then padded to {side} x {side}"
+        resize += " with the mean colour"
     else:
         resize = f"resized so that its shorter side is {int(side / crop)} pixels; the middle {side} x {side} are kept"
     applied = ", and `effnet predict` applies it" if spec.num_classes else ""
