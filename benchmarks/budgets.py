@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.cifar import unpack
 from benchmarks.harness import ROOT, finish, options, shared
-from effnet.measure.pace import DISTURBED, calm_pace_ms
-from effnet.measure.timing import time_model
-from effnet.runtime.predictor import load
+from effnet.measurement.pace import DISTURBED, calm_pace_ms
+from effnet.measurement.timing import time_model
+from effnet.runtimes.predictor import load
 
 EPOCHS = 1
 _RANGES = {"latency-ms": (0.5, 20.0), "size-mb": (0.2, 20.0), "memory-mb": (15.0, 200.0)}

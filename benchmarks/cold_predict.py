@@ -10,10 +10,10 @@ from PIL import Image
 
 from benchmarks.harness import finish, options, seconds_of
 from effnet import build, get_spec
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess
-from effnet.exporting.bundle import export_onnx
-from effnet.runtime.config import ModelConfig
-from effnet.weights.bundle import save_bundle, state_arrays
+from effnet.runtimes.onnxruntime.writer import export_onnx
 
 
 def main() -> None:

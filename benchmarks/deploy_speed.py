@@ -25,9 +25,9 @@ import effnet
 from benchmarks.harness import finish, shared
 from benchmarks.peers import import_timm
 from effnet.data.datasets import read_dataset
-from effnet.measure.pace import calm_pace_ms, pace_ms
-from effnet.runtime.engines import open_engine
-from effnet.runtime.predictor import Predictor
+from effnet.measurement.pace import calm_pace_ms, pace_ms
+from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import open_engine
 from effnet.weights.convert import convert
 
 SPEED, SHARE, MOST_LOST = 3.0, 0.25, 0.5

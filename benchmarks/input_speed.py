@@ -31,12 +31,12 @@ from PIL import Image
 
 from benchmarks.harness import finish, options, shared
 from benchmarks.peers import import_timm
-from effnet.data import jpeg
 from effnet.data.datasets import Split
+from effnet.data.images import jpeg
 from effnet.data.preprocess import Preprocess, random_box
-from effnet.training.batches import CACHE_BYTES, Load, augmented, cached_loader, train_batches
 from effnet.training.device import to_input
-from effnet.training.recipe import Augment, Recipe, Train
+from effnet.training.input.batches import CACHE_BYTES, Load, augmented, cached_loader, train_batches
+from effnet.training.recipe.schema import Augment, Recipe, Train
 
 GOAL = 2.0
 # Of 255 levels, over all views, and of the whole set.

@@ -21,14 +21,14 @@ from benchmarks.harness import ROOT, finish, shared
 from benchmarks.time_to_accuracy import SETTINGS, place
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec, StemSpec, stage
+from effnet.bundle.config import ModelConfig, read_config
+from effnet.bundle.formats import FORMATS
+from effnet.bundle.weights import load_state
 from effnet.data.datasets import Split, load_image, read_dataset
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import EffnetError
-from effnet.exporting.targets import Quantization, write_export
-from effnet.runtime.config import ModelConfig, read_config
-from effnet.runtime.engines import open_engine
-from effnet.runtime.formats import FORMATS
-from effnet.weights.bundle import load_state
+from effnet.runtimes.registry import open_engine
+from effnet.runtimes.write import Quantization, write_export
 
 GOAL = 0.5
 EPOCHS, CALIBRATION = 8, 300

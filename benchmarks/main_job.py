@@ -12,8 +12,8 @@ from pathlib import Path
 import effnet
 from benchmarks.harness import finish
 from effnet.errors import BudgetError
-from effnet.fitting.plots import save_candidates
-from effnet.fitting.report import load_report
+from effnet.report.html import load_report
+from effnet.report.plots import save_candidates
 
 
 def main() -> None:

@@ -18,14 +18,14 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
-from effnet.measure.machine import peak_mb
 from effnet.nn.network import build
-from effnet.training.average import move_average_
+from effnet.system.machine import peak_mb
 from effnet.training.device import fast_arithmetic
+from effnet.training.ema import move_average_
 from effnet.training.losses import cross_entropy
-from effnet.training.memory import training_memory
-from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import with_values
+from effnet.training.memory.predict import training_memory
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
 from effnet.training.state import make_state
 from effnet.training.step import Stepper
 

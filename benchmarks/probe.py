@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.harness import finish, options, shared
 from effnet.data.datasets import Split
-from effnet.exporting.features import extract, make_extractor
-from effnet.training.head import train_head
+from effnet.training.transfer.features import extract, make_extractor
+from effnet.training.transfer.head import train_head
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 LEAST = {"photos7": 90.7, "imagenette_mini": 96.0}

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks.deploy_speed import cases
 from benchmarks.harness import finish, shared
+from effnet.bundle.names import ONNX
 from effnet.cli.console import TerminalListener
-from effnet.compressing.latency import compare_latency
-from effnet.compressing.prune_job import Options, prune_bundle
-from effnet.runtime.config import ONNX
+from effnet.jobs.prune import Options, prune_bundle
+from effnet.measurement.latency import compare_latency
 
 GOAL, MOST_POINTS = 0.65, 1.0
 _STEPS, _EPOCHS = 2, 24

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 
 from benchmarks.harness import ROOT, finish, options
 from benchmarks.train_steps import batch, effnet_step, timm_step
-from effnet.measure.machine import peak_mb
+from effnet.system.machine import peak_mb
 from effnet.training.device import fast_arithmetic
 
 GOAL, MOST_TIME = 0.75, 1.1

@@ -58,7 +58,7 @@ def make_steps(name: str, peer: str, device: torch.device, *, size: int, side: i
     """Return a training step of each side, warmed up, on the same images."""
     from benchmarks.peers import import_timm
     from effnet.nn.network import build
-    from effnet.training.recipe import Recipe
+    from effnet.training.recipe.schema import Recipe
     from effnet.training.state import make_state
 
     images, labels = (tensor.to(device) for tensor in batch(size, side))

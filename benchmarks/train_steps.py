@@ -49,8 +49,8 @@ def effnet_step(images: Tensor, labels: Tensor, *, fused: bool = True, recompute
     from effnet.nn.network import build, fuse_
     from effnet.training.losses import Batch, cross_entropy
     from effnet.training.optim import make_optimizer
-    from effnet.training.recipe import Recipe
-    from effnet.training.recipe_file import with_values
+    from effnet.training.recipe.file import with_values
+    from effnet.training.recipe.schema import Recipe
 
     recipe = with_values(Recipe(), {"train.lr": 1e-4, "train.recompute": recompute})
     model = build(get_spec("b0"), seed=0).to(memory_format=torch.channels_last).train()

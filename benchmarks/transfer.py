@@ -92,10 +92,10 @@ def time_extraction(samples: dict[str, list[float]], weights: Path) -> None:
     import torch
 
     from benchmarks.peers import import_timm
-    from effnet.exporting.features import make_extractor
-    from effnet.measure.machine import usable_cores
-    from effnet.runtime.pipeline import run_images
-    from effnet.runtime.session import FEATURES, IMAGE, open_session
+    from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, open_session
+    from effnet.runtimes.pipeline import run_images
+    from effnet.system.machine import usable_cores
+    from effnet.training.transfer.features import make_extractor
     from effnet.weights.pretrained import load_pretrained
 
     peer = import_timm().create_model("tf_efficientnet_lite0", num_classes=0).eval()

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from effnet.arch.describe import describe
     from effnet.arch.scale import scale, solve_phi
     from effnet.arch.spec import ArchSpec, BlockSpec, stage
+    from effnet.bundle.weights import load_module
     from effnet.data.datasets import read_dataset
-    from effnet.data.inspect import inspect_dataset as inspect
+    from effnet.data.inspection.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
-    from effnet.exporting.importing import Imported, import_checkpoint
-    from effnet.exporting.job import export
-    from effnet.exporting.pull import pull
-    from effnet.fitting.job import FitResult, fit, train
-    from effnet.measure.timing import time_onnx
+    from effnet.jobs.export import export
+    from effnet.jobs.fit.api import FitResult, fit, train
+    from effnet.jobs.import_checkpoint import Imported, import_checkpoint
+    from effnet.jobs.pull import pull
+    from effnet.measurement.evaluate import evaluate
+    from effnet.measurement.timing import time_onnx
     from effnet.nn.network import build
-    from effnet.runtime.predictor import Predictor, load
-    from effnet.training.evaluate import evaluate
-    from effnet.training.recipe import Recipe
-    from effnet.weights.bundle import load_module
+    from effnet.runtimes.predictor import Predictor, load
+    from effnet.training.recipe.schema import Recipe
     from effnet.weights.pretrained import Pretrained, load_pretrained
 
 silence()
@@ -58,23 +58,23 @@ _LAZY = {
     "BlockSpec": ("effnet.arch.spec", "BlockSpec"),
     "stage": ("effnet.arch.spec", "stage"),
     "Preprocess": ("effnet.data.preprocess", "Preprocess"),
-    "Predictor": ("effnet.runtime.predictor", "Predictor"),
-    "load": ("effnet.runtime.predictor", "load"),
+    "Predictor": ("effnet.runtimes.predictor", "Predictor"),
+    "load": ("effnet.runtimes.predictor", "load"),
     "read_dataset": ("effnet.data.datasets", "read_dataset"),
-    "inspect": ("effnet.data.inspect", "inspect_dataset"),
-    "time_onnx": ("effnet.measure.timing", "time_onnx"),
-    "Recipe": ("effnet.training.recipe", "Recipe"),
+    "inspect": ("effnet.data.inspection.inspect", "inspect_dataset"),
+    "time_onnx": ("effnet.measurement.timing", "time_onnx"),
+    "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
-    "evaluate": ("effnet.training.evaluate", "evaluate"),
-    "FitResult": ("effnet.fitting.job", "FitResult"),
-    "fit": ("effnet.fitting.job", "fit"),
-    "train": ("effnet.fitting.job", "train"),
+    "evaluate": ("effnet.measurement.evaluate", "evaluate"),
+    "FitResult": ("effnet.jobs.fit.api", "FitResult"),
+    "fit": ("effnet.jobs.fit.api", "fit"),
+    "train": ("effnet.jobs.fit.api", "train"),
     "build": ("effnet.nn.network", "build"),
-    "export": ("effnet.exporting.job", "export"),
-    "Imported": ("effnet.exporting.importing", "Imported"),
-    "import_checkpoint": ("effnet.exporting.importing", "import_checkpoint"),
-    "pull": ("effnet.exporting.pull", "pull"),
-    "load_module": ("effnet.weights.bundle", "load_module"),
+    "export": ("effnet.jobs.export", "export"),
+    "Imported": ("effnet.jobs.import_checkpoint", "Imported"),
+    "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
+    "pull": ("effnet.jobs.pull", "pull"),
+    "load_module": ("effnet.bundle.weights", "load_module"),
     "Pretrained": ("effnet.weights.pretrained", "Pretrained"),
     "load_pretrained": ("effnet.weights.pretrained", "load_pretrained"),
 }

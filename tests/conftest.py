@@ -1,4 +1,4 @@
-"""Fixtures of all tests; this folder is on the path, so that tests can import strategies."""
+"""Fixtures of all tests; the folder `helpers` is on the path."""
 
 import atexit
 import io
@@ -18,8 +18,10 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from effnet.measure.timing import time_model
+from effnet.measurement.timing import time_model
 from effnet.weights import download
+
+pytest_plugins = ["data_fixtures", "fit_fixtures", "pattern_fixtures"]
 
 # The same random cases in each run, so that a test that failed fails again. EFFNET_RANDOM=1 looks for new ones.
 settings.register_profile("effnet", derandomize="EFFNET_RANDOM" not in os.environ, max_examples=50)
@@ -137,19 +139,19 @@ def impatient() -> Iterator[None]:
         return time_model(path, **options | {"seconds": 0.01})
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("artifact", "measure"):
-            patch.setattr(f"effnet.fitting.{module}.time_model", brief)
-        patch.setattr("effnet.fitting.choose.calm_pace_ms", lambda *_: math.inf)
-        patch.setattr("effnet.fitting.artifact.calm_pace_ms", lambda *_: math.inf)
-        patch.setattr("effnet.fitting.choose.patient", lambda measure, budget, **_: measure)
+        for module in ("jobs.fit.attempt", "planner.oracle"):
+            patch.setattr(f"effnet.{module}.time_model", brief)
+        patch.setattr("effnet.jobs.fit.shortlist.calm_pace_ms", lambda *_: math.inf)
+        patch.setattr("effnet.jobs.fit.attempt.calm_pace_ms", lambda *_: math.inf)
+        patch.setattr("effnet.jobs.fit.shortlist.patient", lambda measure, budget, **_: measure)
         yield
 
 
 def leave_few_candidates(patch: pytest.MonkeyPatch) -> None:
     """Leave planning a dozen tiny networks, the smallest of which train within a second an epoch of digits."""
-    patch.setattr("effnet.fitting.candidates.FAMILIES", ("b0",))
-    patch.setattr("effnet.fitting.candidates.PHIS", (-20,))
-    patch.setattr("effnet.fitting.candidates._VARIANTS", ())
+    patch.setattr("effnet.planner.space.FAMILIES", ("b0",))
+    patch.setattr("effnet.planner.space.PHIS", (-20,))
+    patch.setattr("effnet.planner.space._VARIANTS", ())
 
 
 @pytest.fixture
@@ -195,7 +197,7 @@ def lite0_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import safetensors.numpy
 
     import effnet
-    from effnet.weights.bundle import state_arrays
+    from effnet.bundle.weights import state_arrays
     from effnet.weights.schemes import from_effnet
 
     network = effnet.build(effnet.get_spec("tf_efficientnet_lite0"), seed=1)

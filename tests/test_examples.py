@@ -13,9 +13,9 @@ from bundles import make_bundle
 from PIL import Image
 
 import effnet
+from effnet.bundle.weights import load_state
 from effnet.data.preprocess import Preprocess, resize_and_crop
-from effnet.exporting.targets import write_export
-from effnet.weights.bundle import load_state
+from effnet.runtimes.write import write_export
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -60,7 +60,7 @@ def test_custom_network(run_example):
 
 @pytest.mark.usefixtures("few_candidates")
 def test_fit_and_predict(run_example, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.fitting.candidates.RESOLUTIONS", (16,))
+    monkeypatch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
     # Ten times the example's own budget: this machine may be busy.
     lines = run_example("fit_and_predict", "--epochs", 1, "--max-latency-ms", 5, "--out", tmp_path / "out")
     assert "accuracy" in lines[0]
@@ -119,7 +119,7 @@ def grey_images(tmp_path):
 @pytest.mark.filterwarnings("ignore:This API is experimental")
 @pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")
 def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_images, tmp_path, runtime):
-    if importlib.util.find_spec(f"effnet.exporting.{runtime}") is None:
+    if importlib.util.find_spec(f"effnet.runtimes.{runtime}.writer") is None:
         pytest.skip(f"this effnet has no exporter to {runtime}")
     config, state = effnet.load(small_bundle).config, load_state(small_bundle)
     path = write_export(runtime, tmp_path, config, state)

@@ -141,6 +141,6 @@ def test_one_image_is_predicted_with_little_loaded(small_bundle, image):
     loaded = imported_by("predict", small_bundle, image)
     assert {"numpy", "PIL.Image", "onnxruntime"} <= loaded
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("effnet.")}
-    workshop = {"effnet.fitting", "effnet.training", "effnet.nn", "effnet.exporting", "effnet.compressing"}
+    workshop = {"effnet.jobs", "effnet.report", "effnet.planner", "effnet.training", "effnet.nn", "effnet.compression"}
     assert not rooms & workshop
     assert not loaded & {"scipy", "optuna", *WORKSHOP}

@@ -38,8 +38,8 @@ def open_reader(kind: str, folder: Path) -> Reader:
 def _images(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     from PIL import Image
 
-    from effnet.data.decode import decode_image, image_header
-    from effnet.data.jpeg import decode_part, read_jpeg
+    from effnet.data.images.decode import decode_image, image_header
+    from effnet.data.images.jpeg import decode_part, read_jpeg
 
     rng = np.random.default_rng(0)
     colour = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8).repeat(2, 0).repeat(2, 1))
@@ -91,13 +91,13 @@ _IMAGES = (
 def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     import effnet
     from effnet.arch.codec import spec_to_dict
+    from effnet.bundle.config import read_config
+    from effnet.bundle.ledger import read_ledger
     from effnet.cli.networks import read_spec
     from effnet.data.datasets import read_dataset
-    from effnet.exporting.ledger import read_ledger
-    from effnet.profiling.profile import read_profile, write_profile
-    from effnet.recipes.choose import read_recipe
-    from effnet.recipes.imagenet import imagenet_v1
-    from effnet.runtime.config import read_config
+    from effnet.measurement.profile.profile import read_profile, write_profile
+    from effnet.training.recipe.published import imagenet_v1
+    from effnet.training.recipe.read import read_recipe
 
     bundle = folder / "bundle"
     readers: dict[str, Callable[[Path], object]] = {
@@ -120,7 +120,7 @@ def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     files["list.csv"] = ("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows)).encode()
     files["list.jsonl"] = "".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in rows).encode()
     # Measuring a profile takes minutes; the tests have a device that is made up.
-    sys.path.insert(0, str(ROOT / "tests" / "profiling"))
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
     from made_up import make_profile
 
     write_profile(make_profile(networks=4, mixtures=4), folder / "made.json")
@@ -129,8 +129,8 @@ def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
 
 
 def _safetensors(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
-    from effnet.weights.bundle import load_state
-    from effnet.weights.files import read_arrays
+    from effnet.bundle.weights import load_state
+    from effnet.weights.readers.files import read_arrays
 
     content = (folder / "bundle" / "model.safetensors").read_bytes()
 
@@ -146,7 +146,7 @@ def _safetensors(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], objec
 def _torch(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     import torch
 
-    from effnet.weights.files import read_arrays
+    from effnet.weights.readers.files import read_arrays
 
     state = {f"layer{number}.weight": torch.full((8, 3, 3, 3), float(number)) for number in range(4)}
     files = {}
@@ -162,7 +162,7 @@ def _keras(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
 
     import h5py
 
-    from effnet.weights.files import read_arrays
+    from effnet.weights.readers.files import read_arrays
 
     values = np.arange(600, dtype=np.float32).reshape(3, 200)
     old, new, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -195,10 +195,10 @@ def _tar(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
 
 
 def _tensorflow(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
-    from effnet.weights.files import read_arrays
+    from effnet.weights.readers.files import read_arrays
 
     # TensorFlow is not installed; the tests have a writer of its format.
-    sys.path.insert(0, str(ROOT / "tests" / "weights"))
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
     from checkpoints import write_checkpoint
 
     write_checkpoint(
@@ -212,7 +212,7 @@ def _models(names: Mapping[str, str]) -> Callable[[Path], tuple[dict[str, bytes]
     """Return the reader of models: `names` are files of a bundle, each with the format that reads it."""
 
     def make(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
-        from effnet.runtime.predictor import load
+        from effnet.runtimes.predictor import load
 
         bundle = folder / "bundle"
         image = np.zeros((8, 8, 1), np.uint8)

@@ -17,7 +17,7 @@ _FIT = ("--model", "lite0", "--max-params", "9M", "--epochs", "1")
 # A program that reads weights; the arrays are printed, which shows copied data.
 _READ = """import pathlib, sys
 from effnet.errors import EffnetError
-from effnet.weights.files import read_arrays
+from effnet.weights.readers.files import read_arrays
 try:
     arrays = read_arrays(pathlib.Path(sys.argv[1]))
 except EffnetError as error:

@@ -34,7 +34,7 @@ def bench(
             raise InputError("--data needs --runtimes, as it scores the exports that are compared; add --runtimes all")
         _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output)
         return
-    from effnet.exporting.benching import bench_exports
+    from effnet.jobs.bench import bench_exports
 
     with counter("measuring") as progress:
         found = bench_exports(
@@ -57,10 +57,10 @@ def bench(
 
 def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) -> None:
     """Measure the deployed export at every setting."""
-    from effnet.measure.machine import machine, versions
-    from effnet.measure.timing import time_model
-    from effnet.runtime.config import check_digests, read_config
-    from effnet.runtime.formats import find_format
+    from effnet.bundle.config import check_digests, read_config
+    from effnet.bundle.formats import find_format
+    from effnet.measurement.timing import time_model
+    from effnet.system.machine import machine, versions
 
     config = read_config(bundle)
     target = find_format(config.deployed)
@@ -85,7 +85,7 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
 
 def _print_busy(timings: list[Any]) -> None:
     """Print the numbers of threads whose measurements background load disturbed."""
-    from effnet.measure.timing import busy_sentence
+    from effnet.measurement.timing import busy_sentence
 
     for threads in dict.fromkeys(timing.threads for timing in timings if timing.busy):
         some = [timing for timing in timings if timing.threads == threads and timing.busy]
@@ -99,18 +99,18 @@ def _speeds(timing: Any) -> tuple[str, str, str]:
 
 def _runtime(runtime: Any) -> str:
     """Return a runtime's name with its version."""
-    from effnet.exporting.ledger import versions_for
+    from effnet.bundle.ledger import versions_for
 
     if runtime == "onnxruntime":
-        from effnet.measure.machine import versions
+        from effnet.system.machine import versions
 
         return f"ONNX Runtime {versions()['onnxruntime']}"
     return ", ".join(f"{name} {version}" for name, version in versions_for(runtime).items() if name != "effnet")
 
 
 def _print_json(found: Any) -> None:
-    from effnet.exporting.ledger import versions_for
-    from effnet.measure.machine import machine, versions
+    from effnet.bundle.ledger import versions_for
+    from effnet.system.machine import machine, versions
 
     rows = [
         {
@@ -139,7 +139,7 @@ def _print_json(found: Any) -> None:
 
 
 def _print_bench(found: Any, bundle: Any) -> None:
-    from effnet.measure.machine import machine
+    from effnet.system.machine import machine
 
     several = len({row.timing.batch for row in found.rows}) > 1
     columns = ["runtime", "precision", "threads", *["batch"] * several, "MB", "load ms", "p50 ms", "p95 ms", "images/s"]

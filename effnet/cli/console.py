@@ -15,8 +15,8 @@ from effnet.system.text import both, harmless, harmless_json, one_line, percent
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from effnet.fitting.events import Event
-    from effnet.training.events import Step
+    from effnet.planner.events import Event
+    from effnet.progress import Step
 
 _SHOWN_CANDIDATES = 14
 # Without a terminal, a long epoch prints a progress line at most this often.
@@ -126,8 +126,8 @@ class TerminalListener(AbstractContextManager):
         self._stop()
 
     def __call__(self, event: "Event") -> None:
-        from effnet.fitting.events import Counted, Measured, Planned, Said
-        from effnet.training.events import EpochEnd, Noted, Step
+        from effnet.planner.events import Counted, Measured, Planned, Said
+        from effnet.progress import EpochEnd, Noted, Step
 
         match event:
             case Said():

@@ -47,7 +47,7 @@ def inspect(
 ) -> None:
     """Report a data set's counts, sizes, damaged files, duplicates and class imbalance."""
     from effnet.data.datasets import read_dataset, without_unreadable
-    from effnet.data.inspect import describe, inspect_and_join
+    from effnet.data.inspection.inspect import describe, inspect_and_join
 
     with counter("listing shards") as progress:
         dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, group_by=group_by, progress=progress)
@@ -76,8 +76,8 @@ def shard(
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""
     from effnet.data.datasets import read_dataset
-    from effnet.data.places import refuse_inside
-    from effnet.data.sharding import write_shards
+    from effnet.data.names import refuse_inside
+    from effnet.data.shards.write import write_shards
     from effnet.system.text import printable
 
     refuse_inside(out, data, option="OUT")

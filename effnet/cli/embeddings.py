@@ -36,8 +36,8 @@ def embed(
     """
     import numpy as np
 
-    from effnet.runtime.predictor import load
-    from effnet.runtime.results import unit_rows
+    from effnet.runtimes.predictor import load
+    from effnet.runtimes.results import unit_rows
     from effnet.system.files import written_whole
 
     _check_place(out)

@@ -66,8 +66,8 @@ def export(
     executorch.
     """
     from effnet.errors import EffnetError
-    from effnet.exporting.job import export_each
-    from effnet.exporting.targets import Quantization
+    from effnet.jobs.export import export_each
+    from effnet.runtimes.write import Quantization
 
     quantization = Quantization(
         method=method.value, bias_correction=bias_correction.value, float_layers=tuple(words(float_layers))
@@ -93,8 +93,8 @@ def words(text: str) -> list[str]:
 
 
 def _formats(text: str, *, features: bool) -> list[str]:
-    from effnet.runtime.formats import FEATURES, FORMATS
-    from effnet.runtime.installed import missing
+    from effnet.bundle.formats import FEATURES, FORMATS
+    from effnet.runtimes.installed import missing
 
     if text == "all":
         known = FEATURES if features else FORMATS

@@ -45,7 +45,7 @@ def import_(
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; effnet-NAME by default.")] = None,
 ) -> None:
     """Make a bundle of your own checkpoint, with its classifier."""
-    from effnet.exporting.importing import import_checkpoint
+    from effnet.jobs.import_checkpoint import import_checkpoint
 
     found = import_checkpoint(
         checkpoint,

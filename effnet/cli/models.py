@@ -22,7 +22,7 @@ from effnet.system.text import cell, percent, printable
 if TYPE_CHECKING:
     import numpy as np
 
-    from effnet.data.listing import Skipped
+    from effnet.data.sources import Skipped
 
 _TOGETHER = 16
 
@@ -69,7 +69,7 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Classify images. Exit code 2 if any image could not be read."""
-    from effnet.runtime.predictor import load, to_prediction
+    from effnet.runtimes.predictor import load, to_prediction
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
@@ -95,7 +95,7 @@ def chunks(
     """
     import numpy as np
 
-    from effnet.data.listing import Skipped
+    from effnet.data.sources import Skipped
 
     paths = iter(paths)
     while chunk := list(islice(paths, _TOGETHER)):
@@ -179,7 +179,7 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
 
 def _in_words(found: Any) -> str:
     """Return the classes of an image on one line."""
-    from effnet.runtime.predictor import UNKNOWN
+    from effnet.runtimes.predictor import UNKNOWN
 
     guesses = [
         f"{printable(label)} {percent(p, 1)}" for label, p in zip(found.labels, found.probabilities, strict=True)
@@ -207,9 +207,9 @@ def evaluate(
     output: Format = Output.table,
 ) -> None:
     """Measure the accuracy of one of a bundle's exports on labelled images, in its runtime."""
-    from effnet.runtime.predictor import load
-    from effnet.training.evaluate import evaluate as evaluate_split
-    from effnet.training.unknown import unknown_images
+    from effnet.measurement.evaluate import evaluate as evaluate_split
+    from effnet.measurement.unknown import unknown_images
+    from effnet.runtimes.predictor import load
     from effnet.weights.labels import choose_images
 
     model = load(bundle, threads=threads, format=use)
@@ -251,7 +251,7 @@ def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
 
 def _score_lines(found: Any) -> Iterator[str]:
     """Yield the lines of a score other than its table of classes."""
-    from effnet.training.evaluate import warnings_of
+    from effnet.measurement.evaluate import warnings_of
 
     accuracy, low, high = percent(found.accuracy), *map(percent, found.confidence)
     least, most = map(percent, found.bootstrap)

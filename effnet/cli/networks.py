@@ -35,7 +35,7 @@ def read_spec(subject: str) -> ArchSpec:
 
     path = Path(subject)
     if os.path.isdir(subject):
-        from effnet.runtime.config import read_config
+        from effnet.bundle.config import read_config
 
         return read_config(path).arch
     if path.suffix == ".json":
@@ -116,8 +116,8 @@ def cost(
 
 def _training_bytes(spec: ArchSpec, batch: int, resolution: int | None) -> dict[str, int]:
     """Return the memory of fp32 training with AdamW on a CPU: with fused kernels, without, with recomputation."""
-    from effnet.training.memory import training_memory
-    from effnet.training.recipe import Recipe, Train
+    from effnet.training.memory.predict import training_memory
+    from effnet.training.recipe.schema import Recipe, Train
 
     def need(*, fused: bool, recompute: Literal["none", "stages"] = "none") -> int:
         recipe = Recipe(train=Train(batch_size=batch, recompute=recompute))
@@ -175,9 +175,9 @@ def scale(
     from effnet.arch.cost import cost as cost_of
     from effnet.arch.scale import scale as scale_spec
     from effnet.arch.scale import solve_phi
+    from effnet.bundle.config import write_text
     from effnet.errors import InputError
-    from effnet.fitting.budget import parse_amount
-    from effnet.runtime.config import write_text
+    from effnet.planner.budget import parse_amount
 
     base = read_spec(subject)
     powers = {"alpha": alpha, "beta": beta, "gamma": gamma}

@@ -9,7 +9,7 @@ import typer
 from effnet.cli.console import counter, print_table, print_text
 
 if TYPE_CHECKING:
-    from effnet.profiling.profile import DeviceProfile
+    from effnet.measurement.profile.profile import DeviceProfile
 
 
 class ProfiledRuntime(StrEnum):
@@ -34,12 +34,12 @@ def profile(
     ] = None,
 ) -> None:
     """Measure this device, so that fit can plan for it on another machine."""
-    from effnet.profiling.profile import read_profile
+    from effnet.measurement.profile.profile import read_profile
 
     if show is not None:
         _print_profile(read_profile(show))
         return
-    from effnet.profiling.job import profile_device
+    from effnet.jobs.profile import profile_device
 
     wanted = [word.strip() for word in precision.split(",") if word.strip()] or None
     with counter("seconds, at most") as progress:
@@ -56,7 +56,7 @@ def profile(
 
 
 def _print_profile(found: "DeviceProfile") -> None:
-    from effnet.profiling.profile import PACKAGES
+    from effnet.measurement.profile.profile import PACKAGES
 
     package = PACKAGES[found.runtime]
     clock, version = found.clock, found.versions.get(package)

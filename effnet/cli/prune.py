@@ -12,7 +12,7 @@ from effnet.errors import InputError
 from effnet.system.text import both
 
 if TYPE_CHECKING:
-    from effnet.compressing.prune_job import PruneResult
+    from effnet.jobs.prune import PruneResult
 
 Out = Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")]
 Macs = Annotated[float | None, typer.Option(help="Fraction of the MACs to keep; 0.5 by default.")]
@@ -60,7 +60,7 @@ def prune(
     resume: Resume = False,
 ) -> None:
     """Make a bundle smaller and faster: prune the least important channels, fine-tune with knowledge distillation."""
-    from effnet.compressing.prune_job import Options, prune_bundle
+    from effnet.jobs.prune import Options, prune_bundle
 
     if macs is not None and params is not None:
         raise InputError("give --macs or --params, not both")

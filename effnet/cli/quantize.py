@@ -48,10 +48,10 @@ def quantize(
     ] = None,
 ) -> None:
     """Quantize a bundle to int8 step by step; keep the fastest step that is accurate enough in its runtime."""
-    from effnet.compressing.job import PLOT
-    from effnet.compressing.job import quantize as quantize_bundle
-    from effnet.compressing.sensitivity import sensitivity_sentence
-    from effnet.compressing.verdict import Gate, Limits
+    from effnet.compression.step import Gate, Limits
+    from effnet.jobs.quantize import PLOT
+    from effnet.jobs.quantize import quantize as quantize_bundle
+    from effnet.report.plot_sensitivity import sensitivity_sentence
 
     with TerminalListener() as listener:
         found = quantize_bundle(

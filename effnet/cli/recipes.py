@@ -16,7 +16,7 @@ def recipes(
 ) -> None:
     """List the recipes, or print one as JSON, which `effnet train --recipe FILE.json` reads."""
     from effnet.cli.networks import read_spec
-    from effnet.recipes.choose import RECIPES, read_recipe, summary
+    from effnet.training.recipe.read import RECIPES, read_recipe, summary
 
     if name is not None:
         print_json(read_recipe(name, read_spec(model)).to_dict())

@@ -12,7 +12,7 @@ from effnet.cli.networks import Format, Output
 from effnet.system.text import both
 
 if TYPE_CHECKING:
-    from effnet.fitting.runs import Run
+    from effnet.report.runs import Run
 
 _ABSENT = "-"
 
@@ -25,7 +25,7 @@ def runs(
     output: Format = Output.table,
 ) -> None:
     """List runs with their results, the newest first."""
-    from effnet.fitting.runs import find_runs
+    from effnet.report.runs import find_runs
 
     found = find_runs(folder, now=time.time())
     if output is Output.json:
@@ -50,8 +50,8 @@ def compare(
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")] = Path("compare.html"),
 ) -> None:
     """Write a page that compares runs: results, recipes, curves."""
-    from effnet.fitting.compare import difference, short_names, write_comparison
-    from effnet.fitting.runs import read_run
+    from effnet.report.compare import difference, short_names, write_comparison
+    from effnet.report.runs import read_run
 
     now = time.time()
     given = {folder.absolute(): folder for folder in folders}  # each once: a glob may repeat some
@@ -88,7 +88,7 @@ def _figures(run: "Run") -> tuple[str, str, str, str]:
 
 
 def _time(seconds: float) -> str:
-    from effnet.fitting.wording import duration
+    from effnet.report.text import duration
 
     return duration(seconds).replace("\xa0", " ")
 

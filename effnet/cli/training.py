@@ -88,7 +88,7 @@ def fit(
     """
     from effnet import fit as fit_data
     from effnet.cli.recipes import read_settings
-    from effnet.fitting.budget import parse_amount
+    from effnet.planner.budget import parse_amount
 
     with TerminalListener() as listener:
         result = fit_data(
@@ -210,8 +210,8 @@ def _read_batch(text: str | None) -> int | Literal["auto"] | None:
 
 def _print_result(result) -> None:
     from effnet.cli.models import balanced_lines
-    from effnet.fitting.budget import LABELS, Budget, say
-    from effnet.fitting.origin import method_sentence
+    from effnet.planner.budget import LABELS, Budget, say
+    from effnet.report.provenance import method_sentence
 
     report = result.report
     print_text()

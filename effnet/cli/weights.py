@@ -148,8 +148,8 @@ def _facts(entry: "PublishedWeights", place: Path | None) -> dict[str, Any]:
 
 def _own_facts(path: Path, *, model: str | None) -> dict[str, Any]:
     from effnet.arch.cost import cost
-    from effnet.runtime.config import read_config
-    from effnet.weights.card import UNKNOWN_LICENCE
+    from effnet.bundle.config import read_config
+    from effnet.report.card_published import UNKNOWN_LICENCE
     from effnet.weights.hub_config import is_bundle
     from effnet.weights.pretrained import load_pretrained
     from effnet.weights.provenance import origin_words
@@ -205,8 +205,9 @@ def pull(
     ] = False,
 ) -> None:
     """Make a bundle of published weights, ready to predict."""
-    from effnet.exporting.pull import pull as pull_bundle
-    from effnet.runtime.config import ONNX, read_config
+    from effnet.bundle.config import read_config
+    from effnet.bundle.names import ONNX
+    from effnet.jobs.pull import pull as pull_bundle
 
     with _download_bar() as progress:
         folder = pull_bundle(name, out=out, file=weights, offline=offline, progress=progress)

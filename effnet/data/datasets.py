@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
+from effnet.data.images.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.layout import EXPECTED
-from effnet.data.listing import Group, Listing, Part, Skipped, refuse_if_strict
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
-from effnet.data.places import HUB, is_sharded
+from effnet.data.sources import Group, Listing, Part, Skipped, refuse_if_strict
 from effnet.data.split import arrange, check_classes
 from effnet.data.stored import Source, encoded, source_name
 from effnet.data.value_range import ValueRange
@@ -210,7 +210,7 @@ def list_source(source: str | os.PathLike[str], *, progress: Callable[[int, int]
 
             return list_hub(path)
         if is_sharded(path):
-            from effnet.data.shards import list_shards
+            from effnet.data.shards.listing import list_shards
 
             return list_shards(path, progress=progress)
         return list_folder(path) if os.path.isdir(path) else _list_file(path)

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from effnet.data.datasets import Split, loaded_image
-from effnet.data.decode import Decoding, Warn, decoded_image
-from effnet.data.opening import Source
+from effnet.data.images.decode import Decoding, Warn, decoded_image
+from effnet.data.images.opening import Source
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.data.reduction import eval_reduction
 

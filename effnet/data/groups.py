@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from effnet.data.listing import Group, Listing, Part
+from effnet.data.sources import Group, Listing, Part
 from effnet.data.stored import source_name
 from effnet.errors import DataError
 from effnet.system.files import open_regular

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from effnet.data.listing import SPLIT_NAMES, Listing, Part, Skipped, class_name
-from effnet.data.places import HUB
+from effnet.data.names import HUB
+from effnet.data.sources import SPLIT_NAMES, Listing, Part, Skipped, class_name
 from effnet.errors import DataError, ImageError, MissingExtraError, nearest
 from effnet.system.text import printable
 

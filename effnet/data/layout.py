@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from effnet.data.decode import IMAGE_SUFFIXES
-from effnet.data.listing import SPLIT_NAMES
+from effnet.data.images.decode import IMAGE_SUFFIXES
+from effnet.data.sources import SPLIT_NAMES
 from effnet.errors import DataError
 from effnet.system.text import printable
 

@@ -2,7 +2,7 @@
 
 import os
 
-from effnet.data.decode import IMAGE_SUFFIXES
+from effnet.data.images.decode import IMAGE_SUFFIXES
 
 # Most frequent first; a header of one column has none of them.
 _DELIMITERS = (",", "\t", ";", "|")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.groups import numbers_within
-from effnet.data.listing import Group, Part
+from effnet.data.sources import Group, Part
 from effnet.errors import DataError
 from effnet.system.text import printable
 

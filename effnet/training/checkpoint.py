@@ -11,13 +11,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from effnet.bundle.names import CHECKPOINT
 from effnet.errors import BundleError, EffnetError
+from effnet.training.distributed.ranks import Ranks
 from effnet.training.position import Position
-from effnet.training.ranks import Ranks
 from effnet.training.state import State
 from effnet.training.tensorfile import save_tensors
 
-CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+BEST = "best.safetensors"
 _EARLIER = "checkpoint-*.safetensors"
 
 _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError)

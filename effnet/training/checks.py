@@ -7,8 +7,8 @@ from effnet.data.datasets import Dataset
 from effnet.errors import DataError, InputError
 from effnet.nn.network import Network
 from effnet.training.norms import norms_of
-from effnet.training.progressive import recipe_at
-from effnet.training.recipe import Recipe
+from effnet.training.recipe.progressive import recipe_at
+from effnet.training.recipe.schema import Recipe
 
 
 def check_run(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effnet.data.preprocess import Preprocess
-from effnet.measure.machine import resident_mb
+from effnet.system.machine import resident_mb
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 

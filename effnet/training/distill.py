@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from effnet.bundle.config import ModelConfig, read_config
+from effnet.bundle.weights import load_module
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError
 from effnet.nn.network import Network
-from effnet.runtime.config import ModelConfig, read_config
-from effnet.training.balance import logit_offset
 from effnet.training.losses import (
     ALIKE,
     Batch,
@@ -24,8 +24,8 @@ from effnet.training.losses import (
     labels_loss,
     make_terms,
 )
-from effnet.training.recipe import Augment, Loss, Recipe
-from effnet.weights.bundle import load_module
+from effnet.training.recipe.balance import logit_offset
+from effnet.training.recipe.schema import Augment, Loss, Recipe
 
 
 def make_loss(

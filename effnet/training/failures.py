@@ -11,7 +11,7 @@ import torch
 from effnet.errors import EffnetError
 from effnet.training.checkpoint import state_tensors
 from effnet.training.position import Position
-from effnet.training.recipe import Recipe
+from effnet.training.recipe.schema import Recipe
 from effnet.training.state import State
 from effnet.training.step import Stepped
 from effnet.training.tensorfile import save_tensors

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from effnet.nn.network import Block, Network
 from effnet.nn.recompute import scratch_buffers
-from effnet.training.sync import unsynced
+from effnet.training.distributed.sync import unsynced
 
 
 class _Found(Exception):

@@ -14,27 +14,27 @@ from torch import nn
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
-from effnet.nn.fused.library import find_kernels
+from effnet.nn.kernels.library import find_kernels
+from effnet.progress import EpochEnd, Listener, Noted, Step
 from effnet.system.lock import alone_in
 from effnet.system.signals import Interrupt, held_interrupts
-from effnet.training.average import finish_average_, move_average_
-from effnet.training.batches import batch_images
 from effnet.training.checkpoint import begin_together_
 from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
 from effnet.training.distill import make_loss
-from effnet.training.events import EpochEnd, Listener, Noted, Step
+from effnet.training.distributed.ranks import ALONE, Met, Ranks
+from effnet.training.ema import finish_average_, move_average_
 from effnet.training.failures import check_finite, exploded, give_up
+from effnet.training.input.batches import batch_images
+from effnet.training.input.shares import Portions
+from effnet.training.log.run_files import Records
 from effnet.training.losses import LossFn
+from effnet.training.memory.shortage import shortage_told
 from effnet.training.norms import precise_norms
-from effnet.training.portions import Portions
 from effnet.training.position import Position
-from effnet.training.progressive import recipe_at
-from effnet.training.ranks import ALONE, Met, Ranks
-from effnet.training.recipe import Recipe
-from effnet.training.records import Records
+from effnet.training.recipe.progressive import recipe_at
+from effnet.training.recipe.schema import Recipe
 from effnet.training.schedule import learning_rate
-from effnet.training.shortage import shortage_told
 from effnet.training.state import make_state, set_dropout_, wants_kernels
 from effnet.training.step import Stepped, Stepper
 from effnet.training.validate import validate

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.training.balance import class_weights, logit_offset
-from effnet.training.recipe import LossName, Recipe
+from effnet.training.recipe.balance import class_weights, logit_offset
+from effnet.training.recipe.schema import LossName, Recipe
 
 _LEAST_REST = 1e-12
 

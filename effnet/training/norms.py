@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.nn.recompute import scratch_buffers
-from effnet.training.ranks import ALONE, Ranks
+from effnet.training.distributed.ranks import ALONE, Ranks
 
 _Norm = nn.modules.batchnorm._BatchNorm
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from effnet.training.recipe import Recipe
+from effnet.training.recipe.schema import Recipe
 
 Groups = list[dict[str, Any]]
 

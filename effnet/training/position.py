@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from effnet.training.recipe import Recipe
+from effnet.training.recipe.schema import Recipe
 
 # A network begins with the loss of uniform guesses at worst; a loss this many times theirs, for this many consecutive
 # steps, is neither noise nor warm-up.

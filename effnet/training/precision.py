@@ -2,7 +2,7 @@
 
 import torch
 
-from effnet.training.recipe import Precision
+from effnet.training.recipe.schema import Precision
 
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -2,7 +2,7 @@
 
 import math
 
-from effnet.training.recipe import Recipe
+from effnet.training.recipe.schema import Recipe
 
 # torch's div_factor: the peak over the initial learning rate of one_cycle.
 _ONE_CYCLE_START = 25.0

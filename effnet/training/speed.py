@@ -10,11 +10,11 @@ from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
 from effnet.nn.network import build, fuse_
-from effnet.training.average import update_average_
 from effnet.training.device import fast_arithmetic, pick_device, to_input
+from effnet.training.ema import update_average_
 from effnet.training.losses import Batch, cross_entropy
 from effnet.training.optim import make_optimizer
-from effnet.training.recipe import Recipe, Train
+from effnet.training.recipe.schema import Recipe, Train
 
 _MIN_SECONDS, _MAX_STEPS = 0.4, 6
 # The batch shrinks for large networks, so that a step ends within seconds.

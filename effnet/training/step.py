@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocess import Preprocess
+from effnet.training.distributed.ranks import ALONE, Met, Ranks, Share
+from effnet.training.distributed.sync import add_up_, synced
 from effnet.training.guard import first_not_finite
+from effnet.training.input.prepare import prepare
 from effnet.training.losses import Batch, LossFn
 from effnet.training.norms import freeze_norms_
 from effnet.training.precision import autocast_dtype
-from effnet.training.prepare import prepare
-from effnet.training.ranks import ALONE, Met, Ranks, Share
-from effnet.training.recipe import Recipe
+from effnet.training.recipe.schema import Recipe
 from effnet.training.state import State
-from effnet.training.sync import add_up_, synced
 
 # float16 begins with a loss scale of 2^16, halved whenever a gradient overflows; a scale of 2^-8 means an error.
 _MOST_SKIPPED = 24

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from effnet.data.preprocess import Preprocess
 from effnet.training.device import to_input
-from effnet.training.ranks import ALONE, Ranks
-from effnet.training.recipe import Recipe
+from effnet.training.distributed.ranks import ALONE, Ranks
+from effnet.training.recipe.schema import Recipe
 
 # The confusion matrix of more classes than this is too large to look at.
 _CONFUSED_CLASSES = 100

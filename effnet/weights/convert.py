@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import get_args
 
+from effnet.bundle.weights import write_arrays
 from effnet.errors import InputError, WeightsError, nearest
-from effnet.weights.bundle import write_arrays
 from effnet.weights.pretrained import load_pretrained
 from effnet.weights.schemes import Scheme, from_effnet
 

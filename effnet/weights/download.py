@@ -6,13 +6,13 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from effnet.data.fetching import Progress, cache_folder, file_digest, network_forbidden
 from effnet.errors import WeightsError
+from effnet.system.cache import Progress, cache_folder, file_digest, network_forbidden
 from effnet.system.download import complete, discard, size_on_disk
 from effnet.system.http import Dropped, Refused, StatusError
 from effnet.system.lock import alone
-from effnet.weights.archive import is_archive, unpack
 from effnet.weights.catalog import PublishedWeights
+from effnet.weights.readers.archive import is_archive, unpack
 
 _OWN_NAME = "get it again or, if it is your own, rename it"
 _HUB_TIMEOUT_SECONDS = 30.0

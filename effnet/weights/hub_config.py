@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effnet.bundle.names import CONFIG
 from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError, WeightsError
-from effnet.runtime.config import CONFIG
 from effnet.system.files import read_json
 
 _NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")

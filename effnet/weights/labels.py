@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.split_file import SplitRecord, read_split
 from effnet.data.datasets import Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
-from effnet.data.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
-from effnet.data.listing import Listing, Part
+from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
+from effnet.data.sources import Listing, Part
 from effnet.errors import DataError, InputError, nearest
-from effnet.runtime.config import ModelConfig
-from effnet.runtime.split_file import SplitRecord, read_split
 from effnet.weights.class_names import wnid_names
 
 PARTS = ("train", "val", "test", "all")
@@ -26,7 +26,7 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 class Chosen:
     """Labelled images to evaluate a bundle on: their part, a sentence that describes it, and the leaked ones.
 
-    Leaked images (`effnet.data.leaks`) are named.
+    Leaked images (`effnet.data.inspection.leaks`) are named.
     """
 
     split: Split

@@ -73,7 +73,7 @@ def find_network(
 
     Averaged weights are preferred. A single linear layer below the classifier's own name (`classifier.1`) is the
     classifier; `head` names one elsewhere. If no whole network is found, all arrays are returned, for `identify` to
-    report the missing ones. `path`, `beside` and `left` are as in effnet.weights.checkpoint.Told, for the
+    report the missing ones. `path`, `beside` and `left` are as in effnet.weights.readers.checkpoint.Told, for the
     notes. Raises WeightsError if there are several networks and none is preferred, or if there is no such head.
     """
     chosen = choose_place({"": arrays}, where=where)

@@ -13,9 +13,9 @@ from effnet.weights.adapt import Arrays, adapt_statistics, drop_background
 from effnet.weights.catalog import PublishedWeights, entries, named, of_network, preprocess_of
 from effnet.weights.class_names import class_names
 from effnet.weights.download import is_published
-from effnet.weights.files import read_file
 from effnet.weights.identify import identify
 from effnet.weights.locate import Found, find_network
+from effnet.weights.readers.files import read_file
 from effnet.weights.schemes import Scheme, to_effnet
 from effnet.weights.schemes.keras import pixel_statistics
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import read_config
+from effnet.bundle.names import WEIGHTS
+from effnet.bundle.split_file import read_split
+from effnet.bundle.weights import load_state
 from effnet.data.preprocess import Preprocess
 from effnet.errors import WeightsError
-from effnet.runtime.config import WEIGHTS, read_config
-from effnet.runtime.split_file import read_split
 from effnet.weights.adapt import Arrays, adapt_statistics, adapt_stem, has_folded_norms, replace_head
-from effnet.weights.bundle import load_state
 from effnet.weights.catalog import SCHEMES, PublishedWeights, entries, find, preprocess_of, with_file
 from effnet.weights.download import Progress, fetch, is_published, verify_hash
 from effnet.weights.hub_config import is_bundle, read_hub_config, weights_in

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from effnet.data.fetching import file_digest
-from effnet.runtime.config import WEIGHTS, ModelConfig
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.names import WEIGHTS
+from effnet.system.cache import file_digest
 from effnet.weights.catalog import PublishedWeights, entries
 
 

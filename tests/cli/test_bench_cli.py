@@ -9,10 +9,10 @@ from bundles import make_bundle
 from messages import refused
 
 import effnet
+from effnet.bundle.config import write_digests
 from effnet.errors import BundleError
-from effnet.measure.side_by_side import joined, time_in_turns
-from effnet.measure.timing import Timing
-from effnet.runtime.config import write_digests
+from effnet.measurement.timing import Timing
+from effnet.measurement.turns import joined, time_in_turns
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,7 +38,7 @@ def quick(monkeypatch):
     def in_turns(*words, **options):
         return time_in_turns(*words, **options, measure=measure)
 
-    monkeypatch.setattr("effnet.exporting.benching.time_in_turns", in_turns)
+    monkeypatch.setattr("effnet.jobs.bench.time_in_turns", in_turns)
     return calls
 
 
@@ -65,7 +65,7 @@ def test_it_is_said_that_the_machine_was_busy(run_cli, plain, monkeypatch):
     def measure(path, *, threads, **options):
         return timing(p50_ms=9.0, least_ms=2.0, threads=threads, waited=0.4 if threads < 3 else 0.0)
 
-    monkeypatch.setattr("effnet.measure.timing.time_model", measure)
+    monkeypatch.setattr("effnet.measurement.timing.time_model", measure)
     ran = run_cli("bench", plain, "--threads", "1,2,3", "--batch", "1,8")
     busy = [line for line in ran.out.splitlines() if line.startswith("The machine was busy: ")]
     assert len(busy) == 2

@@ -7,7 +7,7 @@ import pytest
 from messages import refused
 from PIL import Image
 
-from effnet.runtime.config import write_digests
+from effnet.bundle.config import write_digests
 
 
 def test_evaluate_repeats_the_reports_score(run_cli, small_bundle):

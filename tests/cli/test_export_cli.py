@@ -69,7 +69,7 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(run_cli, bundle
     def fail(*_, **__):
         raise EffnetError("no such operator")
 
-    monkeypatch.setattr("effnet.exporting.openvino.to_openvino", fail)
+    monkeypatch.setattr("effnet.runtimes.openvino.writer.to_openvino", fail)
     ran = run_cli("export", bundle, "--to", "openvino,onnx")
     assert (ran.code, ran.err) == (1, "effnet: openvino: no such operator\n")
     assert ran.out.startswith(f"wrote {bundle / 'model.onnx'}: ")
@@ -78,9 +78,9 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(run_cli, bundle
 def test_a_runtime_that_only_converts_says_so(capsys):
     from pathlib import Path
 
+    from effnet.bundle.formats import find_format
     from effnet.cli.exports import in_words
-    from effnet.exporting.job import Exported
-    from effnet.runtime.formats import find_format
+    from effnet.jobs.export import Exported
 
     found = Exported(
         format=find_format("coreml"), path=Path("model.mlpackage"), size_bytes=2_500_000, check=None, random=True

@@ -151,9 +151,9 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_p
 def quick(monkeypatch):
     """Skip drawing, to save time."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        monkeypatch.setattr(f"effnet.fitting.plots.{name}", lambda *_: None)
+        monkeypatch.setattr(f"effnet.report.plots.{name}", lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
-        monkeypatch.setattr(f"effnet.fitting.sureness.{name}", lambda *_: None)
+        monkeypatch.setattr(f"effnet.report.plot_reliability.{name}", lambda *_: None)
 
 
 @pytest.mark.usefixtures("quick")

@@ -70,7 +70,7 @@ def test_runs_are_listed_whatever_a_file_of_one_holds(name, run_cli, tmp_path):
 
 def test_a_profile_of_numbers_that_overflow_is_refused(run_cli, tmp_path):
     from effnet.arch.codec import spec_to_dict
-    from effnet.profiling.profile import checksum
+    from effnet.measurement.profile.profile import checksum
 
     path = tmp_path / "device.json"
     spec = spec_to_dict(effnet.get_spec("b0"))

@@ -18,7 +18,7 @@ from bundles import make_bundle
 
 from effnet.cli.main import app
 from effnet.errors import PACKAGES
-from effnet.runtime import installed
+from effnet.runtimes import installed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks")
 

@@ -8,8 +8,8 @@ from messages import refused
 
 import effnet
 from effnet.arch.codec import spec_to_dict
-from effnet.training.memory import training_memory
-from effnet.training.recipe import Recipe, Train
+from effnet.training.memory.predict import training_memory
+from effnet.training.recipe.schema import Recipe, Train
 
 
 def test_models_lists_every_named_network(run_cli):

@@ -14,8 +14,8 @@ from bundles import make_bundle
 from effnet.cli.main import app
 from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
-from effnet.training.recipe import Recipe, Stage
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe, Stage
 
 NO_NUMBERS = ("nan", "inf", "-inf", "1e999", "", "abc", "9" * 5000)
 ABSURD = ("1e308", str(10**30))
@@ -26,14 +26,14 @@ ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution", "alpha", "be
 TEXTS = {"max_macs", "max_params", "batch", "threads", "mean", "std"}
 # The functions that start the work; the numbers must be valid by then.
 STOPS = {
-    "fit": "effnet.fitting.work.inspect_and_join",
-    "train": "effnet.fitting.work.inspect_and_join",
-    "export": "effnet.exporting.verify.eager_probabilities",
-    "bench": "effnet.measure.timing.time_model",
-    "profile": "effnet.profiling.job.profile_networks",
-    "prune": "effnet.compressing.prune_job._prune_in_steps",
-    "quantize": "effnet.compressing.ladder._Climb.go",
-    "import": "effnet.exporting.importing.read_network",
+    "fit": "effnet.jobs.fit.run.inspect_and_join",
+    "train": "effnet.jobs.fit.run.inspect_and_join",
+    "export": "effnet.measurement.verify.eager_probabilities",
+    "bench": "effnet.measurement.timing.time_model",
+    "profile": "effnet.jobs.profile.profile_networks",
+    "prune": "effnet.jobs.prune._prune_in_steps",
+    "quantize": "effnet.compression.ladder._Climb.go",
+    "import": "effnet.jobs.import_checkpoint.read_network",
 }
 WORDS = {
     "fit": "{data} --out {new}",

@@ -11,9 +11,9 @@ import sys
 import pytest
 
 from effnet.cli.console import TerminalListener, progress_text
-from effnet.fitting.candidates import list_candidates
-from effnet.fitting.events import Planned
-from effnet.training.events import EpochEnd, Step
+from effnet.planner.events import Planned
+from effnet.planner.space import list_candidates
+from effnet.progress import EpochEnd, Step
 
 STEP = Step(
     epoch=3, epochs=40, step=123, total_steps=4000, loss=0.5234, val_accuracy=0.9321, images_per_second=812.4,
@@ -72,7 +72,7 @@ _SHOW = """
 import sys, time
 from test_progress import EPOCH, STEP
 from effnet.cli.console import TerminalListener, print_table
-from effnet.fitting.events import Counted, Said
+from effnet.planner.events import Counted, Said
 import dataclasses
 with TerminalListener() as listener:
     listener(Said(text="Training", heading=True))

@@ -10,10 +10,10 @@ from messages import refused
 from effnet import scale
 from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_to_dict
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.nn.network import build
-from effnet.runtime.config import ModelConfig
-from effnet.weights.bundle import save_bundle, state_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def quick(monkeypatch):
     """Skip drawing, to save time."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        monkeypatch.setattr(f"effnet.fitting.plots.{name}", lambda *_: None)
+        monkeypatch.setattr(f"effnet.report.plots.{name}", lambda *_: None)
     for name in ("reliability_svg", "risk_coverage_svg"):
-        monkeypatch.setattr(f"effnet.fitting.sureness.{name}", lambda *_: None)
+        monkeypatch.setattr(f"effnet.report.plot_reliability.{name}", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_a_run_writes_its_recipe_which_runs_it_again_to_the_same_weights(run_cli
 def test_what_is_said_on_the_command_line_comes_before_the_recipe(run_cli, tiny, tiny_images, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
-        "import effnet\nfrom effnet.training.recipe import Train\n"
+        "import effnet\nfrom effnet.training.recipe.schema import Train\n"
         "def recipe(spec):\n    return effnet.Recipe(name='mine', train=Train(epochs=9, batch_size=16, seed=5))\n"
     )
     words = ["train", tiny_images, "--model", tiny, "--recipe", path, "--set", "train.epochs=7", "--epochs", 1]

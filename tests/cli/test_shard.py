@@ -13,7 +13,7 @@ import effnet
 def digit_shards(tmp_path_factory):
     """The digits as shards of 0.3 MB."""
     from effnet.data.datasets import read_dataset
-    from effnet.data.sharding import write_shards
+    from effnet.data.shards.write import write_shards
 
     out = tmp_path_factory.mktemp("digits") / "digit shards"
     write_shards(read_dataset("digits"), out, shard_mb=0.3)

@@ -15,7 +15,7 @@ from bundles import assert_files_are_known
 from messages import refused
 
 import effnet
-from effnet.runtime.config import read_config
+from effnet.bundle.config import read_config
 from effnet.weights.catalog import entries, find
 from effnet.weights.class_names import class_names
 
@@ -149,7 +149,7 @@ def test_a_snapshot_of_the_hub_becomes_a_bundle_from_a_folder_named_like_the_id(
     (folder / "config.json").write_text('{"architecture": "tf_efficientnet_lite0"}')
     (folder / "model.safetensors").write_text("no weights")
     monkeypatch.setattr("effnet.weights.pretrained.fetch", lambda *_, **__: lite0[0])
-    monkeypatch.setattr("effnet.exporting.pull.fetch", lambda *_, **__: lite0[0])
+    monkeypatch.setattr("effnet.jobs.pull.fetch", lambda *_, **__: lite0[0])
     monkeypatch.chdir(tmp_path)
     assert run_cli("pull", "timm/tf_efficientnet_lite0.in1k", "--out", "out").code == 0
     shutil.copy(lite0[0], folder / "model.safetensors")
@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_a_download(run_cli, tmp_
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
     """A file as timm publishes Lite0, with random weights, and the network that it was made from."""
-    from effnet.weights.bundle import state_arrays
+    from effnet.bundle.weights import state_arrays
     from effnet.weights.schemes import from_effnet
 
     network = effnet.build(effnet.get_spec("tf_efficientnet_lite0"), seed=1).eval()
@@ -272,7 +272,7 @@ def test_a_backbone_without_a_classifier_becomes_a_bundle_without_onnx(run_cli, 
 
 
 def test_a_file_with_other_classes_is_not_the_published_one(run_cli, tmp_path):
-    from effnet.weights.bundle import state_arrays
+    from effnet.bundle.weights import state_arrays
     from effnet.weights.schemes import from_effnet
 
     network = effnet.build(effnet.get_spec("tf_efficientnet_lite0", num_classes=7))
@@ -295,7 +295,7 @@ def test_a_pull_that_fails_leaves_nothing(run_cli, lite0, tmp_path, monkeypatch)
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("effnet.exporting.bundle.export_onnx", fail)
+    monkeypatch.setattr("effnet.runtimes.onnxruntime.writer.export_onnx", fail)
     ran = run_cli("pull", "tf_efficientnet_lite0.in1k", "--weights", lite0[0], "--out", "out")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("effnet: the disk is full")

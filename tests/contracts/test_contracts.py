@@ -18,8 +18,8 @@ from effnet.arch.describe import describe
 from effnet.arch.layers import INPUT, named_layers
 from effnet.arch.scale import scale, truncate, with_total_stride
 from effnet.arch.spec import ArchSpec, BlockSpec
-from effnet.exporting.weights import random_weights
 from effnet.nn.network import Network, build
+from effnet.weights.folding import random_weights
 
 random_networks = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -16,14 +16,14 @@ from strategies import build_trained, specs, state_arrays
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import ModelConfig
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, SpecError
-from effnet.exporting.bundle import export_onnx
-from effnet.exporting.onnx import OPSET, to_onnx, write_onnx
-from effnet.exporting.weights import fold_norms, random_weights
 from effnet.nn.network import Network
-from effnet.runtime.config import ModelConfig
-from effnet.runtime.session import FEATURES, IMAGE, PROBABILITIES, open_session
+from effnet.runtimes.onnxruntime.graph import OPSET, to_onnx, write_onnx
+from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES, open_session
+from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.weights.folding import fold_norms, random_weights
 
 MEAN, STD = (0.485, 0.456, 0.406, 0.3), (0.229, 0.224, 0.225, 0.4)
 TOLERANCE = 1e-4

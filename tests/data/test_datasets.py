@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effnet.data.datasets import Split, drop, load_image, read_dataset, without_unreadable
-from effnet.data.listing import Skipped
+from effnet.data.sources import Skipped
 from effnet.errors import DataError, ImageError, MissingExtraError
 
 

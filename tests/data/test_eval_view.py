@@ -12,14 +12,14 @@ from sklearn.datasets import load_sample_image
 
 import effnet
 from effnet.data import reduction
+from effnet.data.crop import as_evaluated, open_image_at
 from effnet.data.datasets import Split
-from effnet.data.decode import Decoding, decode_image, decoded_image
 from effnet.data.eval_view import eval_view, eval_view_at
-from effnet.data.opening import decoding_bytes, open_image
+from effnet.data.images.decode import Decoding, decode_image, decoded_image
+from effnet.data.images.opening import decoding_bytes, open_image
 from effnet.data.preprocess import Preprocess, resize_and_crop
-from effnet.data.views import as_evaluated, open_image_at
-from effnet.runtime.predictor import Predictor
-from effnet.training.batches import eval_batches
+from effnet.runtimes.predictor import Predictor
+from effnet.training.input.batches import eval_batches
 
 PHOTO = Image.fromarray(load_sample_image("china.jpg"))  # 640 x 427
 TURNED = Image.Exif()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data.decode import decode_image, image_header
+from effnet.data.images.decode import decode_image, image_header
 from effnet.errors import ImageError
 
 SMALL = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
@@ -155,7 +155,7 @@ def test_large_metadata_that_nobody_needs_are_not_taken_apart(monkeypatch: pytes
 
 
 def test_a_png_of_empty_chunks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet.data.opening._MOST_DATA_CHUNKS", 1000)
+    monkeypatch.setattr("effnet.data.images.opening._MOST_DATA_CHUNKS", 1000)
     some, many = (PNG[:33] + chunk(b"IDAT", b"") * number + PNG[33:] for number in (900, 1100))
     np.testing.assert_array_equal(decode_image(some), np.asarray(SMALL))
     with pytest.raises(ImageError, match="at most 1,000 PNG chunks"):
@@ -167,9 +167,9 @@ def test_formats_that_need_more_memory_have_a_lower_limit(
     kind: str, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = save(kind)
-    monkeypatch.setattr("effnet.data.limits.MAX_BYTES", least * 256)
+    monkeypatch.setattr("effnet.data.images.limits.MAX_BYTES", least * 256)
     assert decode_image(data).shape == (16, 16, 3)
-    monkeypatch.setattr("effnet.data.limits.MAX_BYTES", least * 256 - 1)
+    monkeypatch.setattr("effnet.data.images.limits.MAX_BYTES", least * 256 - 1)
     for read in (image_header, decode_image):
         with pytest.raises(ImageError, match="decoding it must take at most"):
             read(data)
@@ -191,7 +191,7 @@ def test_the_pixels_of_a_png_are_not_decoded_for_its_header(monkeypatch: pytest.
 
 @pytest.mark.parametrize("largest", [1, 100, 254, 256, 4095, 65534])
 def test_uncommon_largest_values_of_ppm_are_those_of_pillow(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet.data.opening._PIECE_VALUES", 10)
+    monkeypatch.setattr("effnet.data.images.opening._PIECE_VALUES", 10)
     kind = "u1" if largest < 256 else ">u2"
     for magic, mode, bands in ((b"P5", "I" if largest > 255 else "L", 1), (b"P6", "RGB", 3), (b"PyCMYK", "CMYK", 4)):
         highest = min(2 * largest, 255 if kind == "u1" else 65535)
@@ -211,8 +211,8 @@ import random, resource, struct, sys, time, warnings
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)
 warnings.simplefilter("ignore")
 from pathlib import Path
-from effnet.data.decode import decode_image, image_header
-from effnet.data.jpeg import decode_part, read_jpeg
+from effnet.data.images.decode import decode_image, image_header
+from effnet.data.images.jpeg import decode_part, read_jpeg
 from effnet.errors import ImageError
 def part(data):
     found = read_jpeg(data)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from effnet.data.datasets import load_image, read_dataset
-from effnet.data.inspect import inspect_dataset
-from effnet.data.sharding import write_shards
+from effnet.data.inspection.inspect import inspect_dataset
+from effnet.data.shards.write import write_shards
 from effnet.errors import DataError, ImageError, MissingExtraError
 
 datasets = pytest.importorskip("datasets")

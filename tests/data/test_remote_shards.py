@@ -20,11 +20,11 @@ from PIL import Image
 from effnet.data.datasets import load_image, read_dataset
 from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
-from effnet.data.sharding import write_shards
+from effnet.data.shards.write import write_shards
 from effnet.errors import DataError
-from effnet.fitting.state import fingerprint
-from effnet.training.batches import cached_loader, train_batches
-from effnet.training.recipe import Recipe, Train
+from effnet.jobs.fit.resume import fingerprint
+from effnet.training.input.batches import cached_loader, train_batches
+from effnet.training.recipe.schema import Recipe, Train
 
 SPLITS = ("train", "val", "test")
 SIZE = 20_480
@@ -274,7 +274,7 @@ def test_a_full_disk_is_said_and_the_whole_shards_stay(served, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     read_dataset(f"{served.url}/data/train-000000.tar")
-    monkeypatch.setattr("effnet.data.shard_store.os.replace", full)
+    monkeypatch.setattr("effnet.data.shards.store.os.replace", full)
     with pytest.raises(DataError, match=r"cannot be kept in .* \(No space left on device\); set EFFNET_CACHE"):
         read_dataset(f"{served.url}/data/train-000001.tar")
     assert [path.name for path in (tmp_path / "cache").rglob("*.tar")] == ["train-000000.tar"]

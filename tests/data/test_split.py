@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.data.listing import Part
+from effnet.data.sources import Part
 from effnet.data.split import arrange, check_classes, stratified_split
 from effnet.errors import DataError
 

@@ -12,8 +12,8 @@ from PIL import Image
 from raw_server import endless, head, serving_raw, whole
 
 from effnet.data.datasets import read_dataset
-from effnet.data.shard_cache import shard_path
-from effnet.data.shard_file import Shard
+from effnet.data.shards.cache import shard_path
+from effnet.data.shards.file import Shard
 from effnet.errors import DataError
 from effnet.system.download import Patience
 

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.scale import scale
-from effnet.nn.fused import library
-from effnet.nn.fused.functions import ACTS, depthwise, norm_act, norm_act_pool, normed, scale_project
+from effnet.nn.kernels import library
+from effnet.nn.kernels.functions import ACTS, depthwise, norm_act, norm_act_pool, normed, scale_project
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import build, fuse_
 
@@ -206,7 +206,7 @@ def test_what_the_kernels_do_not_do_goes_the_plain_way():
 
 
 def test_without_a_compiler_networks_train_the_plain_way(monkeypatch):
-    monkeypatch.setattr("effnet.nn.fused.compile.shutil.which", lambda name: None)
+    monkeypatch.setattr("effnet.nn.kernels.compile.shutil.which", lambda name: None)
     library.find_kernels.cache_clear()
     try:
         model = small_network()

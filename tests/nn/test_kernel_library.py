@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from effnet.data.fetching import cache_folder
-from effnet.nn.fused import compile as compiling
-from effnet.nn.fused import library
+from effnet.nn.kernels import compile as compiling
+from effnet.nn.kernels import library
+from effnet.system.cache import cache_folder
 
 pytestmark = pytest.mark.skipif(library.load_kernels() is None, reason="no C compiler with OpenMP")
 
@@ -178,7 +178,7 @@ def test_a_compiler_that_fails_is_as_good_as_none(script, reason, cache, compile
 
 
 def test_without_a_compiler_there_is_a_note(cache, monkeypatch):
-    monkeypatch.setattr("effnet.nn.fused.compile.shutil.which", lambda name: None)
+    monkeypatch.setattr("effnet.nn.kernels.compile.shutil.which", lambda name: None)
     assert load_anew().note.endswith("fused kernels: there is no C compiler")
 
 
@@ -204,7 +204,7 @@ def test_what_a_killed_compilation_left_is_removed(cache, copying):
 
 
 def test_processes_that_compile_at_once_all_have_kernels(cache, copying):
-    code = "from effnet.nn.fused.library import find_kernels as f; print(f().library is not None, f().note)"
+    code = "from effnet.nn.kernels.library import find_kernels as f; print(f().library is not None, f().note)"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate(timeout=300)[0] for process in processes] == ["True \n"] * 3
     assert len([path for path in kept(cache) if path.suffix == ".so"]) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from effnet.data.decode import decode_image
+from effnet.data.images.decode import decode_image
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

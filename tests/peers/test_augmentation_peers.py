@@ -11,13 +11,13 @@ from PIL import Image, ImageOps
 from scipy.stats import ks_2samp
 
 from effnet.data.preprocess import resample
-from effnet.training.augment import augment_batch, draw_plan
-from effnet.training.draws import Draws
+from effnet.training.input.augment import augment_batch, draw_plan
+from effnet.training.input.draws import Draws
+from effnet.training.input.mix import mix
+from effnet.training.input.policies import RANDAUGMENT, draw_policy, level_value
+from effnet.training.input.policy_tables import CIFAR10, IMAGENET, V0
 from effnet.training.losses import Batch
-from effnet.training.mix import mix
-from effnet.training.policies import RANDAUGMENT, draw_policy, level_value
-from effnet.training.policy_tables import CIFAR10, IMAGENET, V0
-from effnet.training.recipe import Augment
+from effnet.training.recipe.schema import Augment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from effnet.arch.catalog import get_spec
-from effnet.exporting.pull import pull
-from effnet.runtime.config import read_config
-from effnet.weights.bundle import load_module
+from effnet.bundle.config import read_config
+from effnet.bundle.weights import load_module
+from effnet.jobs.pull import pull
 from effnet.weights.catalog import entries, find, preprocess_of
 from effnet.weights.class_names import class_names, wnid_names
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import effnet
-from effnet.runtime.config import read_config
+from effnet.bundle.config import read_config
 from effnet.weights.own_classes import read_classes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

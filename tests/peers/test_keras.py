@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from effnet.arch.catalog import get_spec
+from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.nn.network import build
-from effnet.weights.bundle import load_arrays_, state_arrays
 from effnet.weights.schemes import from_effnet, to_effnet
 
 pytestmark = pytest.mark.usefixtures("one_thread")

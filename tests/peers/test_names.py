@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from effnet.arch.catalog import get_spec
+from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.nn.network import build
-from effnet.weights.bundle import load_arrays_, state_arrays
-from effnet.weights.files import read_arrays
 from effnet.weights.identify import identify
+from effnet.weights.readers.files import read_arrays
 from effnet.weights.schemes import detect_scheme, foreign_shapes, plain_arrays, to_effnet
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import effnet
+from effnet.bundle.weights import load_arrays_
 from effnet.errors import WeightsError
 from effnet.nn.network import build
-from effnet.weights.bundle import load_arrays_
 from effnet.weights.catalog import entries, find
 from effnet.weights.download import cached, fetch
 from effnet.weights.pretrained import Pretrained

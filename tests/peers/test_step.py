@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from effnet.arch.catalog import get_spec
+from effnet.bundle.weights import load_arrays_
 from effnet.nn.network import Network, build
-from effnet.weights.bundle import load_arrays_
 from effnet.weights.schemes import foreign_names, to_effnet
 
 pytestmark = pytest.mark.usefixtures("one_thread")

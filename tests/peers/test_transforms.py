@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.data.decode import decode_image
+from effnet.data.images.decode import decode_image
 from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 
 pytestmark = pytest.mark.usefixtures("one_thread")

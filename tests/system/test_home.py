@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from effnet.data.fetching import cache_folder
+from effnet.system.cache import cache_folder
 from effnet.system.home import give_home, private_folder
 
 

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from effnet.exporting.qdq_graph import SAFE_LEVELS, WEIGHT_LEVELS, levels_here
+from effnet.runtimes.onnxruntime.int8_graph import SAFE_LEVELS, WEIGHT_LEVELS, levels_here
 from effnet.system.processor import int8_saturates
 
 

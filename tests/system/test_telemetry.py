@@ -12,7 +12,7 @@ import pytest
 _RUN = """
 import effnet
 import numpy as np, onnxruntime, openvino, nncf
-from effnet.runtime.engines import open_engine
+from effnet.runtimes.registry import open_engine
 from pathlib import Path
 for runtime in ("onnxruntime", "openvino"):
     engine = open_engine(Path({model!r}), threads=1, runtime=runtime)

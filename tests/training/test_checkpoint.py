@@ -10,14 +10,14 @@ from tiny_runs import PREPROCESS, RECIPE, Stop, run, tiny_dataset, tiny_spec, we
 
 from effnet import get_spec
 from effnet.arch.scale import scale, with_total_stride
+from effnet.bundle.names import CHECKPOINT
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, EffnetError
 from effnet.nn.network import build
-from effnet.training.checkpoint import CHECKPOINT
-from effnet.training.events import Noted, Step
+from effnet.progress import Noted, Step
 from effnet.training.loop import train
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
 from effnet.training.tensorfile import save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")

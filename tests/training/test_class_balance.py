@@ -10,10 +10,10 @@ from tiny_runs import PREPROCESS, RECIPE, Stop, run, weights
 from effnet.data.datasets import Split
 from effnet.data.order import Blocks
 from effnet.errors import DataError, InputError
-from effnet.training.balance import class_weights, held_out_weights, log_prior, sampled
-from effnet.training.batches import cached_loader, train_batches
-from effnet.training.recipe import Balance, Recipe
-from effnet.training.recipe_file import recipe_from_dict, with_values
+from effnet.training.input.batches import cached_loader, train_batches
+from effnet.training.recipe.balance import class_weights, held_out_weights, log_prior, sampled
+from effnet.training.recipe.file import recipe_from_dict, with_values
+from effnet.training.recipe.schema import Balance, Recipe
 
 COUNTS = st.lists(st.integers(1, 60), min_size=2, max_size=8)
 STRENGTHS = st.floats(0.01, 1.0)

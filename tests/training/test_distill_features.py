@@ -8,16 +8,16 @@ import torch
 from tiny_runs import PREPROCESS, RECIPE, tiny_dataset, tiny_spec
 from torch import nn
 
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.weights import load_module, save_bundle, state_arrays
 from effnet.errors import InputError
 from effnet.nn.network import build
-from effnet.runtime.config import ModelConfig
-from effnet.training.batches import cached_loader, train_batches
 from effnet.training.distill import attention_loss, distillation, keeping_answers, make_loss
+from effnet.training.input.batches import cached_loader, train_batches
 from effnet.training.loop import train
 from effnet.training.losses import Batch
-from effnet.training.recipe import Loss
-from effnet.training.recipe_file import with_values
-from effnet.weights.bundle import load_module, save_bundle, state_arrays
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

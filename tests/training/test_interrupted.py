@@ -5,14 +5,14 @@ import signal
 import pytest
 import safetensors.torch
 import torch
+from places import HELPERS
 from tiny_runs import RECIPE, TUNING, Stop, run, weights
 
+from effnet.bundle.names import CHECKPOINT, METRICS
 from effnet.errors import InputError
+from effnet.progress import Step
 from effnet.system.signals import Interrupt
-from effnet.training.checkpoint import CHECKPOINT
-from effnet.training.events import Step
-from effnet.training.metrics import METRICS
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,7 +43,7 @@ import torch, safetensors.torch, torch.utils.tensorboard
 torch.set_num_threads(1)
 from effnet.training import loop, tensorfile
 from tiny_runs import run
-from effnet.training.recipe_file import recipe_from_dict
+from effnet.training.recipe.file import recipe_from_dict
 loop.CHECKPOINT_SECONDS = 0.0
 recipe = recipe_from_dict({recipe!r})
 root = pathlib.Path({root!r})
@@ -93,10 +93,7 @@ def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_pyth
     recipe = with_values(
         RECIPE, {"train.epochs": 5, "train.batch_size": 8, "train.keep_checkpoints": 2, "train.fused": False}
     )
-    here = os.path.dirname(__file__)
-    code = _KILLED.format(
-        folders=[here, os.path.dirname(here)], root=str(tmp_path), recipe=recipe.to_dict(), seed=7, kills=10
-    )
+    code = _KILLED.format(folders=[str(HELPERS)], root=str(tmp_path), recipe=recipe.to_dict(), seed=7, kills=10)
     ran = run_python("-c", code)
     assert ran.code == 0, ran.err
     ends, halves = json.loads(ran.out)

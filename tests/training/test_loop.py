@@ -5,13 +5,13 @@ import pytest
 import torch
 from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, tiny_dataset, tiny_spec, weights
 
-from effnet.nn.fused.library import Kernels
+from effnet.bundle.names import METRICS
+from effnet.nn.kernels.library import Kernels
 from effnet.nn.network import build
-from effnet.training.events import EpochEnd, Noted, Step
+from effnet.progress import EpochEnd, Noted, Step
 from effnet.training.loop import train
-from effnet.training.metrics import METRICS
-from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
 from effnet.training.validate import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")

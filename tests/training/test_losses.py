@@ -14,15 +14,15 @@ from torch.nn import functional
 from benchmarks.peers import import_timm
 from effnet import get_spec
 from effnet.arch.scale import scale
+from effnet.bundle.config import ModelConfig, read_config
+from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.nn.network import build
-from effnet.runtime.config import ModelConfig, read_config
 from effnet.training.distill import as_input, distillation, make_loss
 from effnet.training.losses import Batch, Mixed, Terms, binary_cross_entropy, cross_entropy, focal_loss, soft_targets
-from effnet.training.recipe import Loss, Recipe
-from effnet.training.recipe_file import with_values
-from effnet.weights.bundle import load_state, save_bundle, state_arrays
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Loss, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
@@ -194,7 +194,7 @@ def make(recipe, *, names=NAMES, preprocess=STUDENT):
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("name", ["cross_entropy", "bce"])
 def test_distillation_is_its_formula(teacher, mixed, name):
-    from effnet.weights.bundle import load_module
+    from effnet.bundle.weights import load_module
 
     model, batch, heat, share = Linear(), batch_of(mixed=mixed), 3.0, 0.7
     loss = make(recipe_of(name=name, teacher=str(teacher), temperature=heat, teacher_weight=share))
@@ -212,7 +212,7 @@ def test_distillation_is_its_formula(teacher, mixed, name):
 @pytest.mark.parametrize("balanced", [0.0, 1.0])
 def test_a_teachers_class_frequencies_are_taken_out_once(teacher, balanced, tmp_path):
     """The logits of a balanced teacher are used unchanged; those of another are adjusted like the student's."""
-    from effnet.weights.bundle import load_module
+    from effnet.bundle.weights import load_module
 
     config = dataclasses.replace(read_config(teacher), balanced=balanced, preprocess=STUDENT)
     save_bundle(tmp_path / "teacher", config, load_state(teacher))
@@ -248,7 +248,7 @@ def test_the_factor_keeps_gradients_of_the_same_size_at_every_temperature():
 
 
 def test_a_teacher_neither_learns_nor_changes_its_statistics(teacher):
-    from effnet.weights.bundle import load_module
+    from effnet.bundle.weights import load_module
 
     network = load_module(teacher).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -262,7 +262,7 @@ def test_a_teacher_neither_learns_nor_changes_its_statistics(teacher):
 
 
 def test_learning_from_a_teacher_alone_makes_a_student_agree_with_it(teacher):
-    from effnet.weights.bundle import load_module
+    from effnet.bundle.weights import load_module
 
     student = load_module(teacher)
     with torch.no_grad():

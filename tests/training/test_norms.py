@@ -11,11 +11,11 @@ from torch import nn
 from effnet.data.datasets import Split
 from effnet.errors import DataError, InputError
 from effnet.nn.network import build, fuse_
+from effnet.progress import Noted, Step
 from effnet.training.device import to_input
-from effnet.training.events import Noted, Step
 from effnet.training.loop import train
 from effnet.training.norms import freeze_norms_, norms_of, precise_norms
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,8 @@ from effnet.nn.network import build
 from effnet.training.checkpoint import load_checkpoint_, save_checkpoint
 from effnet.training.optim import Lamb, RMSPropTF, make_optimizer
 from effnet.training.position import Position
-from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
 from effnet.training.state import State
 
 pytestmark = pytest.mark.usefixtures("one_thread")

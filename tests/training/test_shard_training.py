@@ -9,10 +9,10 @@ from effnet import get_spec
 from effnet.arch.scale import scale, with_total_stride
 from effnet.data.datasets import Split, load_image, read_dataset
 from effnet.data.preprocess import Preprocess
-from effnet.data.sharding import write_shards
+from effnet.data.shards.write import write_shards
 from effnet.nn.network import build
 from effnet.training.loop import train
-from effnet.training.recipe import Recipe, Train
+from effnet.training.recipe.schema import Recipe, Train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,9 +6,9 @@ from tiny_runs import PREPROCESS, tiny_dataset
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
-from effnet.training.batches import cached_loader, eval_batches, num_batches, train_batches
-from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import with_values
+from effnet.training.input.batches import cached_loader, eval_batches, num_batches, train_batches
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,19 +11,19 @@ from strategies import build_trained
 from tiny_runs import PREPROCESS, RECIPE, Stop, part_of, run, tiny_dataset, tiny_spec, weights
 from torch.nn import functional
 
+from effnet.bundle.names import CHECKPOINT
 from effnet.errors import EffnetError
 from effnet.nn.network import build
-from effnet.training.checkpoint import CHECKPOINT
+from effnet.progress import Step
 from effnet.training.device import to_input
-from effnet.training.events import Step
+from effnet.training.distributed.ranks import ALONE
 from effnet.training.failures import DIVERGED, check_finite
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
 from effnet.training.position import Position
 from effnet.training.precision import make_scaler
-from effnet.training.ranks import ALONE
-from effnet.training.recipe import Recipe
-from effnet.training.recipe_file import with_values
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
 from effnet.training.state import make_state
 from effnet.training.step import Stepper, num_parts, split_batch
 from effnet.training.validate import Validated

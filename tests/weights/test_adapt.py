@@ -12,12 +12,12 @@ from strategies import build_trained
 import effnet
 from effnet.arch.catalog import get_spec
 from effnet.arch.spec import ArchSpec
+from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.errors import WeightsError
 from effnet.nn.network import build
 from effnet.weights.adapt import adapt_statistics, adapt_stem, drop_background, has_folded_norms, replace_head
-from effnet.weights.bundle import load_arrays_, state_arrays
-from effnet.weights.files import read_arrays
 from effnet.weights.identify import identify
+from effnet.weights.readers.files import read_arrays
 from effnet.weights.schemes import to_effnet
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "weights"

@@ -6,10 +6,10 @@ import safetensors.numpy
 import torch
 
 import effnet
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError, WeightsError
-from effnet.runtime.config import ModelConfig
-from effnet.weights.bundle import save_bundle, state_arrays
 from effnet.weights.convert import convert
 from effnet.weights.pretrained import load_pretrained
 

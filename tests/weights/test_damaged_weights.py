@@ -14,8 +14,8 @@ import torch
 from checkpoints import write_checkpoint
 
 from effnet.errors import WeightsError
-from effnet.weights.archive import unpack
-from effnet.weights.files import read_arrays
+from effnet.weights.readers.archive import unpack
+from effnet.weights.readers.files import read_arrays
 
 STATE = {f"{n}.{name}": np.full(shape, n, np.float32) for n in range(3) for name, shape in (("a", (4, 3)), ("b", (4,)))}
 NAMES = ("w.safetensors", "w.pth", "w.legacy.pth", "w.h5", "w.weights.h5", "w.keras", "w.tar.gz", "m.index")

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 import effnet
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.split_file import SPLIT, SplitRecord, read_split, write_split
 from effnet.data.datasets import read_dataset
-from effnet.data.inspect import inspect_and_join
+from effnet.data.inspection.inspect import inspect_and_join
 from effnet.data.preprocess import Preprocess
-from effnet.data.sharding import write_shards
+from effnet.data.shards.write import write_shards
 from effnet.errors import BundleError, DataError, InputError
-from effnet.runtime.config import ModelConfig
-from effnet.runtime.split_file import SPLIT, SplitRecord, read_split, write_split
 from effnet.weights.class_names import class_names
 from effnet.weights.labels import choose_images, read_as_fitted, split_record
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from effnet.arch.catalog import get_spec
-from effnet.weights.files import read_file
 from effnet.weights.network_file import read_network
+from effnet.weights.readers.files import read_file
 from effnet.weights.schemes import foreign_shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

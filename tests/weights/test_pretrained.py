@@ -12,15 +12,16 @@ from strategies import build_trained
 
 import effnet
 from effnet.arch.catalog import get_spec
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.names import CONFIG, WEIGHTS
+from effnet.bundle.weights import load_arrays_, save_bundle, state_arrays
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess, normalize
 from effnet.errors import BundleError, WeightsError
-from effnet.exporting.features import extract, make_extractor
-from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig
-from effnet.training.head import train_head
+from effnet.training.transfer.features import extract, make_extractor
+from effnet.training.transfer.head import train_head
 from effnet.weights import pretrained as module
 from effnet.weights.adapt import has_folded_norms
-from effnet.weights.bundle import load_arrays_, save_bundle, state_arrays
 from effnet.weights.catalog import find, preprocess_of
 from effnet.weights.class_names import class_names
 from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
@@ -451,8 +452,8 @@ def test_a_real_file_tells_photographs_apart(tmp_path):
 def test_a_bundle_whose_split_was_grouped_otherwise_does_not_know_what_is_held_out(tmp_path):
     from bundles import DIGITS, make_bundle
 
+    from effnet.bundle.split_file import write_split
     from effnet.data.datasets import read_dataset
-    from effnet.runtime.split_file import write_split
     from effnet.weights.labels import split_record
 
     folder = make_bundle(tmp_path / "bundle")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from effnet.bundle.config import ModelConfig, Origin, read_config, write_config
+from effnet.bundle.names import CONFIG, WEIGHTS
+from effnet.bundle.weights import load_state, save_bundle
 from effnet.errors import BundleError
-from effnet.runtime.config import CONFIG, WEIGHTS, ModelConfig, Origin, read_config, write_config
-from effnet.weights.bundle import load_state, save_bundle
 from effnet.weights.catalog import find, preprocess_of
 from effnet.weights.network_file import published_file
 from effnet.weights.pretrained import load_pretrained
@@ -22,7 +23,7 @@ ENTRY = find("timm/tf_efficientnet_lite0.in1k")
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory, lite0_file):
     """A bundle as `effnet pull` makes one of published weights."""
-    from effnet.data.fetching import file_digest
+    from effnet.system.cache import file_digest
 
     folder, found = tmp_path_factory.mktemp("pulled") / "b", load_pretrained(str(lite0_file))
     config = ModelConfig(arch=found.spec, preprocess=found.preprocess, class_names=found.class_names)

@@ -1,4 +1,4 @@
-"""effnet.exporting.pull from an archive as Google publishes them; its command line is tested with the others."""
+"""effnet.jobs.pull from an archive as Google publishes them; its command line is tested with the others."""
 
 import dataclasses
 import tarfile
@@ -8,13 +8,13 @@ import torch
 from checkpoints import write_checkpoint
 
 import effnet
+from effnet.bundle.config import read_config
+from effnet.bundle.weights import state_arrays
 from effnet.errors import WeightsError
-from effnet.exporting.pull import pull
-from effnet.runtime.config import read_config
-from effnet.weights.bundle import state_arrays
-from effnet.weights.card import published_card
+from effnet.jobs.pull import pull
+from effnet.report.card_published import published_card
 from effnet.weights.catalog import find, preprocess_of
-from effnet.weights.crc32c import masked_crc32c
+from effnet.weights.readers.crc32c import masked_crc32c
 from effnet.weights.schemes import from_effnet
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,9 +12,9 @@ import effnet
 from effnet.arch.catalog import NAMES, get_spec
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import RESNET_KINDS
+from effnet.bundle.weights import state_arrays
 from effnet.errors import WeightsError
 from effnet.nn.network import build
-from effnet.weights.bundle import state_arrays
 from effnet.weights.schemes import SCHEMES, detect_scheme, foreign_names, foreign_shapes, from_effnet, to_effnet
 
 FOREIGN = [scheme for scheme in SCHEMES if scheme != "effnet"]

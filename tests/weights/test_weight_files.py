@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 
 from effnet.errors import WeightsError
-from effnet.weights.crc32c import crc32c, masked_crc32c
-from effnet.weights.files import read_arrays
-from effnet.weights.tensor_bundle import read_bundle, read_table
+from effnet.weights.readers.crc32c import crc32c, masked_crc32c
+from effnet.weights.readers.files import read_arrays
+from effnet.weights.readers.tensorflow import read_bundle, read_table
 
 # Sixty keys and values as LevelDB's own library wrote them (plyvel 1.5.1, uncompressed, blocks of 300 bytes).
 LEVELDB_TABLE = (
@@ -339,6 +339,6 @@ def test_what_is_not_there_or_holds_nothing(tmp_path, monkeypatch):
     def forbid(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("effnet.weights.files.open_regular", forbid)
+    monkeypatch.setattr("effnet.weights.readers.files.open_regular", forbid)
     with pytest.raises(WeightsError, match=r"w.zip must be a readable file .* the system says: Permission denied"):
         read_arrays(tmp_path / "w.zip")

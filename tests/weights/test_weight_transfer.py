@@ -12,14 +12,14 @@ from masked import masked_, random_keep
 from strategies import build_trained, specs
 
 from effnet import get_spec
-from effnet.arch.keep import keep_all, keep_from, kept_spec, tied_widths, width_channels
+from effnet.arch.channels import keep_all, keep_from, kept_spec, tied_widths, width_channels
 from effnet.arch.scale import scale, with_total_stride
+from effnet.bundle.weights import load_arrays_
+from effnet.bundle.weights import state_arrays as float_arrays
 from effnet.errors import SpecError, WeightsError
 from effnet.nn.network import build
 from effnet.weights.adapt import has_folded_norms
-from effnet.weights.bundle import load_arrays_
-from effnet.weights.bundle import state_arrays as float_arrays
-from effnet.weights.transfer import transfer
+from effnet.weights.morph import transfer
 
 SIDE = 24
 FAMILIES = ("b0", "lite0", "edgetpu_s", "v2_s", "v2_b0", "resnet18", "resnet50")

@@ -1,0 +1,229 @@
+"""config.json of a bundle: the model's architecture, classes and preprocessing."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effnet.arch.codec import spec_from_dict, spec_to_dict
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.formats import EXPORTS, find_format
+from effnet.bundle.model_file import read_model, sha256
+from effnet.bundle.names import CONFIG
+from effnet.data.preprocess import Preprocess
+from effnet.errors import BundleError, InputError, shown
+from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
+
+FORMAT = 1
+MAX_NAME_LENGTH = 1_000
+"""The most characters of a class name."""
+# Fitted temperatures lie in 0.05..20; outside these limits the scaled logits might not be finite in float32.
+_TEMPERATURES = (1e-4, 1e4)
+_DIGESTS = "sha256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The origin of a bundle's weights: `source` in words, `published` the id of published weights or empty.
+
+    `weights_sha256` is of the original model.safetensors, in hexadecimal: weights that were trained, pruned or edited
+    since have another hash, and are no longer the published ones.
+    """
+
+    source: str
+    published: str = ""
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The architecture, its preprocessing, its class names, and the package versions that wrote it.
+
+    `split_seed` is the seed of the training data's split: a test split with this seed holds no training image. None if
+    it is unknown.
+
+    The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. An image whose most
+    probable class is below `threshold` is of no known class; None disables this. `deployed` is the format (of
+    effnet.bundle.formats) that predicts by default. `origin` says where the weights of a pulled or imported bundle
+    come from. `balanced` is the degree to which the training class frequencies were removed from the probabilities:
+    these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform.
+    """
+
+    arch: ArchSpec
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    split_seed: int | None = None
+    temperature: float = 1.0
+    threshold: float | None = None
+    deployed: str = "onnx"
+    origin: Origin | None = None
+    balanced: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.arch.num_classes:
+            raise BundleError(
+                f"a model with {self.arch.num_classes} outputs needs as many class names; got {len(self.class_names)}: "
+                "name each output, in their order"
+            )
+        if self.preprocess.channels != self.arch.in_channels:
+            raise BundleError(
+                f"the network takes {self.arch.in_channels} channels but preprocessing outputs "
+                f"{self.preprocess.channels}"
+            )
+        if (longest := max(map(len, self.class_names), default=0)) > MAX_NAME_LENGTH:
+            raise BundleError(f"a class name must have at most {MAX_NAME_LENGTH:,} characters; got {longest:,}")
+        if not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:
+            raise BundleError(
+                f"temperature must lie in {_TEMPERATURES[0]:g}..{_TEMPERATURES[1]:g}; got {self.temperature}"
+            )
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
+        if not 0 <= self.balanced <= 1:
+            raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
+        find_format(self.deployed)
+
+
+def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
+    """Write config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""
+    data = {
+        "format": FORMAT,
+        "library_name": "effnet",
+        "arch": spec_to_dict(config.arch),
+        "preprocess": config.preprocess.to_dict(),
+        "class_names": list(config.class_names),
+        "versions": dict(config.versions),
+        "split_seed": config.split_seed,
+        "temperature": config.temperature,
+        "threshold": config.threshold,
+        "deployed": config.deployed,
+        "balanced": config.balanced,
+    }
+    if config.origin is not None:
+        data["origin"] = asdict(config.origin)
+    _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def _write(data: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    if (size := len(text.encode())) > MAX_JSON_BYTES:
+        raise BundleError(f"{CONFIG} must have at most {MAX_JSON_BYTES:,} bytes; the class names make it {size:,}")
+    write_text(folder / CONFIG, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """Return the config of the bundle in `folder`.
+
+    Raises BundleError if the folder is no bundle, or its config is damaged or of another version.
+    """
+    return _parse(_read(folder), Path(folder) / CONFIG)
+
+
+def _read(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    path = Path(folder) / CONFIG
+    try:
+        data = read_json(path)
+    except OSError as error:
+        why = "" if isinstance(error, FileNotFoundError | NotADirectoryError) else f": {error.strerror}"
+        raise BundleError(f"a bundle is a folder with a {CONFIG}; {folder} has none that can be read{why}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} must be JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise BundleError(f"this effnet reads bundle format {FORMAT}; {path} has {shown(found)}: upgrade effnet")
+    return data
+
+
+def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the recorded SHA-256, in hexadecimal, of each model file in the bundle `folder`.
+
+    The key is the file's name. A file written by another program has none. Raises BundleError like read_config.
+    """
+    found = _read(folder).get(_DIGESTS, {})
+    if not isinstance(found, dict) or not all(map(_is_text, found.values())):
+        raise BundleError(f"{Path(folder) / CONFIG}: {_DIGESTS} must be a JSON object of texts; got {shown(found)}")
+    return found
+
+
+def check_digests(folder: str | os.PathLike[str], name: str) -> None:
+    """Raise BundleError unless the files of the format `name` match the digests in config.json."""
+    digests = read_digests(folder)
+    for file in _files([name]):
+        read_model(Path(folder) / file, digests)
+
+
+def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Replace the digests of model files in the bundle's config.json in `folder`.
+
+    Code that puts a model file into a bundle calls this before the change without the file's digest, and after it with
+    the digest: then a process killed in between leaves no digest of another file.
+    """
+    _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def digests_of(folder: Path, formats: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the files of `formats` in `folder`, by name; Core ML's folder has none."""
+    return {name: sha256(read_model(folder / name)) for name in _files(formats) if (folder / name).is_file()}
+
+
+def _files(formats: Iterable[str]) -> list[str]:
+    return [name for key in formats for name in (EXPORTS[key].file, *EXPORTS[key].others)]
+
+
+def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
+    try:
+        names, versions = data["class_names"], data.get("versions", {})
+        if not isinstance(names, list) or not all(map(_is_text, names)):
+            raise BundleError("class_names must be a list of texts")
+        if not isinstance(versions, dict) or not all(map(_is_text, versions.values())):
+            raise BundleError("versions must be a JSON object of texts")
+        return ModelConfig(
+            arch=spec_from_dict(data["arch"]),
+            preprocess=Preprocess.from_dict(data["preprocess"]),
+            class_names=tuple(names),
+            versions=versions,
+            split_seed=_seed(data.get("split_seed")),
+            # Bundles of 0.1.0 have neither.
+            temperature=_number(data.get("temperature", 1.0), "temperature"),
+            threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
+            deployed=data.get("deployed", "onnx"),
+            origin=_origin(data.get("origin")),
+            balanced=_number(data.get("balanced", 0.0), "balanced"),
+        )
+    except KeyError as error:
+        raise BundleError(f"{path} lacks {error}") from error
+    except (InputError, TypeError, AttributeError, OverflowError) as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _origin(value: object) -> Origin | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(map(_is_text, value.values())) or "source" not in value:
+        raise BundleError(f"origin must be null or a JSON object of texts with a source; got {shown(value)}")
+    return Origin(**{key: value[key] for key in ("source", "published", "weights_sha256") if key in value})
+
+
+def _seed(value: object) -> int | None:
+    if value is None or (type(value) is int and value >= 0):
+        return value
+    raise BundleError(f"split_seed must be a whole number of at least 0, or null; got {shown(value)}")
+
+
+def _number(value: object, name: str) -> float:
+    if type(value) in (int, float):
+        return float(value)  # type: ignore[arg-type]
+    raise BundleError(f"{name} must be a number; got {shown(value)}")
+
+
+def _is_text(value: object) -> bool:
+    """Return whether `value` is text that can be written as UTF-8: JSON can hold lone surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -1,0 +1,12 @@
+"""Names of the files of a bundle and of its run, which `effnet runs` reads without torch."""
+
+RUN = "run"
+"""The folder of a run, in the bundle's folder."""
+PLAN = "plan.json"
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+REPORT = "report.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"

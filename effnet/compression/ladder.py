@@ -1,0 +1,356 @@
+"""The quantization search: steps towards int8 in a fixed order, each verified in the real runtime."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.formats import Precision, Runtime, find_format
+from effnet.bundle.names import WEIGHTS
+from effnet.bundle.weights import load_state, write_arrays
+from effnet.compression.activations import standins, with_spec
+from effnet.compression.kept import keep_record, kept_record, own_folder, subject_key
+from effnet.compression.prover import Proofs, figures
+from effnet.compression.record import Ladder
+from effnet.compression.recovery import recovery_epochs, recovery_recipe, save_teacher
+from effnet.compression.step import Gate, Limits, Step, best_of
+from effnet.compression.subject import Subject
+from effnet.compression.tools import Tools, tools_of
+from effnet.data.datasets import Dataset
+from effnet.errors import DataError, EffnetError, InputError
+from effnet.measurement.sample import calibration_images
+from effnet.progress import Listener
+from effnet.runtimes.write import Calibration, Quantization
+from effnet.system.bounds import MAX_THREADS, check_minutes, check_whole
+from effnet.training.speed import train_speed
+
+AS_DEPLOYED = "as deployed"
+_METHODS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
+# At most this share of the layers stays float: beyond it int8 has little left to speed up.
+_MOST_FLOAT = 0.5
+# The share of the remaining time that one training may take, and the speed of QAT relative to plain training.
+_TIME_SHARE, _ROUNDED_SPEED = 0.5, 0.5
+# Learning rates for batches of 32: replacing the activation needs a larger one than QAT.
+_REPLACED_RATE, _ROUNDED_RATE = 1e-3, 2e-4
+
+
+def climb(
+    subject: Subject,
+    dataset: Dataset,
+    *,
+    runtime: Runtime,
+    folder: Path,
+    limits: Limits | None = None,
+    gate: Gate | None = None,
+    threads: int = 1,
+    train: bool = True,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    present: Path | None = None,
+    pair_stem: bool = False,
+    tools: Tools | None = None,
+    listener: Listener = lambda event: None,
+) -> Ladder:
+    """Return the fastest artifact that meets the accuracy criterion, or the first that meets the limits as well.
+
+    The steps: fp32; fp16 and weight-only int8, if the runtime has them; int8 with minmax, percentile or entropy
+    calibration; full bias correction; cross-layer equalization; mixed precision, with the most sensitive layers float;
+    with `train`, activation replacement and quantization-aware training (QAT). Each is scored on the validation images
+    and timed in turns with the fp32 file, with `threads`, in the runtime itself. The search ends once its goal is met.
+    Training images calibrate; test images do not influence the search.
+
+    Everything is written in `folder`, where an interrupted search resumes; nothing else is written. After `minutes` no
+    new step starts, and none trains for more than `epochs`. The deployed export of `present`, the subject's own bundle,
+    is a step too, if this runtime runs it, so that a search never ends with a worse artifact. `pair_stem`, of
+    Quantization, is for files that run here. Raises DataError without validation images or with other classes than the
+    subject's, MissingExtraError if the runtime or the package that writes for it is not installed.
+    """
+    if dataset.class_names != subject.config.class_names:
+        raise DataError(
+            f"the data set must have the network's {len(subject.config.class_names)} classes in its order; "
+            f"{dataset.name} has {len(dataset.class_names)}, or other names: give the data that the network was "
+            "trained on"
+        )
+    if not len(dataset.val):
+        raise DataError(f"the accuracy drop is measured on validation images; {dataset.name} has none: add some")
+    if minutes is not None:
+        check_minutes(minutes)
+    check_whole("threads", threads, least=0, most=MAX_THREADS)
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    proofs = Proofs(
+        dataset.val,
+        calibration_images(dataset.train, subject.config.preprocess, class_names=dataset.class_names),
+        runtime=runtime,
+        folder=folder,
+        gate=gate or Gate(),
+        threads=threads,
+        balanced=bool(subject.config.balanced),
+        pair_stem=pair_stem,
+        tools=tools or tools_of(runtime),
+        listener=listener,
+    )
+    climbing = _Climb(
+        subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline, epochs=epochs
+    )
+    return climbing.go(present)
+
+
+class _Climb:
+    """The order of the steps, and the end of the search."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        dataset: Dataset,
+        proofs: Proofs,
+        runtime: Runtime,
+        limits: Limits,
+        *,
+        train: bool,
+        deadline: float | None,
+        epochs: int | None,
+    ) -> None:
+        self.subject, self.dataset, self.proofs, self.runtime = subject, dataset, proofs, runtime
+        self.limits, self.train, self.deadline, self.epochs = limits, train, deadline, epochs
+        # Networks whose int8 loses too much accuracy with all layers quantized, and the best accuracy of such int8.
+        self.failed: list[tuple[str, Subject, float]] = []
+
+    def go(self, present: Path | None) -> Ladder:
+        """Run the search."""
+        proofs = self.proofs
+        proofs.folder.mkdir(parents=True, exist_ok=True)
+        self._begin()
+        if present is not None:
+            self._look_at(present)
+        for climb_on in (self._store_smaller, self._round, self._replace, self._train_rounded):
+            if not self._over():
+                climb_on()
+        best = self._best()
+        rung = next(rung for rung in proofs.rungs if rung.step is best)
+        return Ladder(
+            runtime=self.runtime,
+            limits=self.limits,
+            gate=proofs.gate,
+            steps=tuple(rung.step for rung in proofs.rungs),
+            winner=best,
+            quantization=rung.quantization,
+            folder=proofs.folder_of(best.name),
+            config=dataclasses.replace(rung.subject.config, deployed=best.format),
+            state=rung.subject.state,
+            changed=rung.subject is not self.subject,
+            met=self._met(),
+            sentence=self._sentence(best),
+            tested=proofs.tested(best, self.dataset),
+            sensitivity=proofs.sensitivity_of(rung.subject),
+        )
+
+    def _best(self) -> Step:
+        return best_of(self.proofs.accepted, self.limits, self.proofs.gate)
+
+    def _met(self) -> bool:
+        return self.limits.kept_by(self._best())
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _over(self) -> bool:
+        """Return whether the search ends: the limits are met, or the time is over."""
+        return (self.limits.asked and self._met()) or self._late()
+
+    def _begin(self) -> None:
+        """Write and measure the fp32 artifact."""
+        if not {"fp32", "int8"} <= set(self.proofs.formats):
+            raise InputError(f"{self.runtime} has no fp32 and int8 formats that run here; name another runtime")
+        step = self.proofs.attempt("fp32", "fp32", self.subject, done="fp32, as trained")
+        if not step.accepted:
+            raise EffnetError(f"the fp32 artifact is needed as the baseline; {step.reason}")
+
+    def _look_at(self, present: Path) -> None:
+        """Measure the deployed artifact, if it is one of this runtime other than fp32."""
+        deployed = find_format(self.subject.config.deployed)
+        here = deployed.runtime == self.runtime and deployed.precision != "fp32" and (present / deployed.file).exists()
+        if here:
+            self.proofs.attempt(
+                AS_DEPLOYED, deployed.precision, self.subject, done="as deployed so far", present=present
+            )
+
+    def _store_smaller(self) -> None:
+        """Try reduced-precision weights, which save size, and time only if the runtime computes in that precision.
+
+        They are skipped if only int8 will do and there is a deadline, because they would take its time.
+        """
+        if self.limits.precision == "int8" and self.deadline is not None:
+            return
+        self._if_any("fp16", "fp16 weights")
+        self._if_any("bf16", "fp16 weights, bfloat16 arithmetic if the processor has it")
+        if self.limits.size_mb is not None and not self._over():
+            self._if_any("w8", "weight-only int8")
+
+    def _if_any(self, precision: Precision, done: str) -> None:
+        if precision in self.proofs.formats:
+            self.proofs.attempt(precision, precision, self.subject, done=done)
+
+    def _round(self) -> None:
+        self._round_subject(self.subject, "int8")
+
+    def _round_subject(self, subject: Subject, name: str) -> bool:
+        """Try the ways to quantize all layers, then all but a few; return whether one met the accuracy criterion."""
+        tried: list[tuple[float, Subject, Quantization]] = []
+
+        def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
+            step = self.proofs.attempt(f"{name} {way}", "int8", rounded, quantization=quantization)
+            tried.append((step.judged or 0.0, rounded, quantization))
+            return step.kept
+
+        for method in _METHODS:
+            if keeps(method, subject, Quantization(method=method)):
+                return True
+            if self._late():
+                return False
+        method = _best(tried)[2].method
+        if keeps(f"{method}, full bias correction", subject, Quantization(method=method, bias_correction="full")):
+            return True
+        equal = self.proofs.tools.equalize(subject, self.proofs.images)
+        if equal is not None and keeps(f"{method}, equalized", equal, Quantization(method=method)):
+            return True
+        accuracy, best, quantization = _best(tried)
+        self.failed.append((name, best, accuracy))
+        return self._leave_float(best, name, quantization)
+
+    def _leave_float(self, subject: Subject, name: str, quantization: Quantization) -> bool:
+        """Leave the 1, 2, 4, ... most sensitive layers float, until the accuracy criterion is met."""
+        if self._late():
+            return False
+        ranked, count = [layer for layer, _ in self.proofs.rank_layers(name, subject)], 1
+        while count <= _MOST_FLOAT * len(ranked) and not self._late():
+            label = f"{name} {quantization.method}, {count} {'layer' if count == 1 else 'layers'} float"
+            plan = dataclasses.replace(quantization, float_layers=tuple(ranked[:count]))
+            if self.proofs.attempt(label, "int8", subject, quantization=plan).kept:
+                return True
+            count *= 2
+        return False
+
+    def _replace(self) -> None:
+        """Try other activations: first their speed, which needs no training, then the accuracy of faster ones."""
+        if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they do not reduce size
+            return
+        paying = []
+        for spec in standins(self.subject.config.arch):
+            speed = self.proofs.speed_of(f"untrained {spec.activation}", with_spec(self.subject, spec))
+            best = max(step.speed for step in self.proofs.accepted)
+            if speed is not None and speed >= best * (1 + self.proofs.gate.least_gain):
+                paying.append((speed, spec))
+            else:
+                self._refuse_standin(spec.activation, speed, best)
+        for _, spec in sorted(paying, key=lambda pair: -pair[0]):
+            if self._over():
+                return
+            name = f"replaced {spec.activation}"
+            if self._too_late(name, self.subject, spec, speed=1.0):
+                continue
+            changed = self._trained(name, self.subject, spec.activation, lr=_REPLACED_RATE)
+            if self._round_subject(changed, f"{name} int8"):
+                return
+
+    def _refuse_standin(self, activation: str, speed: float | None, best: float) -> None:
+        found = "cannot be made"
+        if speed is not None:
+            found = f"is {speed:.2f} times as fast as fp32, and {best:.2f} is already reached"
+        step = Step(
+            name=f"replaced {activation}",
+            format=self.proofs.formats["int8"],
+            done=f"{activation}, not trained",
+            speed=speed,
+            reason=f"not worth training: its int8 {found}",
+        )
+        self.proofs.add(step, self.subject, None)
+
+    def _train_rounded(self) -> None:
+        """Apply QAT to the networks whose int8 lost too much with all layers quantized, the latest first."""
+        if not self.train:
+            return
+        for name, subject, accuracy in reversed(self.failed):
+            if self._over():
+                return
+            label = f"trained {name}"
+            if self._too_late(label, subject, subject.config.arch, speed=_ROUNDED_SPEED):
+                continue
+            trained = self._trained(label, subject, "", lr=_ROUNDED_RATE)
+            plan = Quantization()
+            if self.proofs.attempt(label, "int8", trained, quantization=plan, must_beat=accuracy).accepted:
+                return
+
+    def _too_late(self, name: str, subject: Subject, spec: ArchSpec, *, speed: float) -> bool:
+        """Return whether the remaining time is too short for one epoch of training, and record it as a step.
+
+        `speed` is relative to training the plain network. A training that has started resumes.
+        """
+        if self.deadline is None or self.proofs.folder_of(f"{name} weights").exists():
+            return False
+        needs = len(self.dataset.train) / (speed * train_speed(spec))
+        left = _TIME_SHARE * max(0.0, self.deadline - time.monotonic())
+        if needs <= left:
+            return False
+        reason = f"not trained: an epoch takes about {needs:.0f} s, and {left:.0f} s are left for it"
+        step = Step(name=name, format=self.proofs.formats["int8"], done="not trained", reason=reason)
+        self.proofs.add(step, subject, None)
+        return True
+
+    def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
+        """Return the subject trained with another activation or, without one, with QAT; reuse a finished training."""
+        tools, dataset = self.proofs.tools, self.dataset
+        folder = own_folder(self.proofs.folder_of(f"{name} weights"), subject_key(subject) + self.proofs.key)
+        spec = subject.config.arch
+        if activation:
+            spec = next(found for found in standins(spec) if found.activation == activation)
+        if kept_record(folder, "trained") is not None:
+            return dataclasses.replace(with_spec(subject, spec), state=load_state(folder))
+        teacher = save_teacher(self.subject, own_folder(self.proofs.folder / "teacher", subject_key(self.subject)))
+        seconds = None if self.deadline is None else max(1.0, _TIME_SHARE * (self.deadline - time.monotonic()))
+        recipe = recovery_recipe(
+            dataset,
+            subject.config.preprocess,
+            epochs=1,
+            teacher=teacher,
+            lr=lr,
+            balanced=subject.config.balanced,
+        )
+        epochs = recovery_epochs(
+            len(dataset.train),
+            batch_size=recipe.train.batch_size,
+            images_per_second=train_speed(spec) * (1.0 if activation else _ROUNDED_SPEED),
+            minutes=None if seconds is None else seconds / 60,
+            most=self.epochs,
+        )
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+        how = f"Training with {activation}" if activation else "Quantization-aware training"
+        self.proofs.say(f"{how} for {epochs} epochs, with the fp32 network as teacher")
+        run, listener = folder / "run", self.proofs.listener
+        if activation:
+            found = tools.train_replaced(
+                subject, spec, dataset, recipe, folder=run, listener=listener, deadline_seconds=seconds
+            )
+        else:
+            found = tools.train_rounded(
+                subject, dataset, self.proofs.images, recipe, folder=run, listener=listener, deadline_seconds=seconds
+            )
+        write_arrays(found.state, folder / WEIGHTS, metadata={"format": "pt"})
+        keep_record(folder, "trained", {})
+        return found
+
+    def _sentence(self, best: Step) -> str:
+        """Return the result of the search, in one sentence."""
+        found = f"{best.name} wins{figures(best)}"
+        if not self.limits.asked:
+            return found
+        limits = self.limits.in_words()
+        if self._met():
+            return f"{found}; it meets the limits ({limits})"
+        late = " in the time given" if self._late() else ""
+        nearest = f"{best.name}{figures(best)}"
+        return f"no step meets the limits ({limits}) and the accuracy criterion{late}; the nearest: {nearest}"
+
+
+def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:
+    """Return the most accurate way to quantize; the first of equal ones."""
+    return max(tried, key=lambda found: found[0])

@@ -1,0 +1,149 @@
+"""The rules of the quantization search: limits, acceptance criterion, a step's record, and the choice of the winner."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from effnet.bundle.formats import Precision, find_format
+from effnet.errors import InputError
+from effnet.measurement.paired import MAX_DROP, Paired, refusal
+from effnet.system.bounds import check_positive, is_number
+from effnet.system.text import brief, percent
+
+_LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of the artifact: milliseconds per image, 10^6 bytes on disk, and 10^6 bytes of peak memory.
+
+    Without any limit it should be as fast as possible; with a `precision` only that precision is accepted.
+    """
+
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    memory_mb: float | None = None
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        for name in _LIMITED:
+            value = getattr(self, name)
+            if value is not None:
+                check_positive(f"the limit {name}", value)
+
+    @property
+    def asked(self) -> bool:
+        """Whether any limit is set."""
+        return any(getattr(self, name) is not None for name in (*_LIMITED, "precision"))
+
+    def kept_by(self, step: "Step") -> bool:
+        """Return whether an accepted step meets all limits."""
+        of_precision = self.precision in (None, find_format(step.format).precision)
+        return of_precision and self.excess(step) <= 1
+
+    def in_words(self) -> str:
+        """Return the limits that are set, in words."""
+        found = [
+            f"{getattr(self, name):g} {unit}" for name, unit in _LIMITED.items() if getattr(self, name) is not None
+        ]
+        return ", ".join(found + ([self.precision] if self.precision else []))
+
+    def excess(self, step: "Step") -> float:
+        """Return the largest ratio of a measured step to a limit; at most 1 if it meets all."""
+        pairs = ((getattr(step, name), getattr(self, name)) for name in _LIMITED)
+        return max((value / limit for value, limit in pairs if value is not None and limit is not None), default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The acceptance criterion: the accuracy that a step must keep, and the gain that it must bring.
+
+    It may lose at most `max_drop` of the accuracy on the validation images (0.005: half a percentage point; of few
+    images one, see `refusal`), and must be faster or smaller than the accepted steps by `least_gain`: less is
+    measurement noise.
+    """
+
+    max_drop: float = MAX_DROP
+    least_gain: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.max_drop) and 0 <= self.max_drop < 1):
+            raise InputError(
+                f"max_drop must be a share of the images from 0 to 1, 1 excluded; got {brief(self.max_drop)}"
+            )
+        if not 0 <= self.least_gain < 1:
+            raise InputError(f"least_gain must be from 0 to 1, 1 excluded; got {self.least_gain!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the quantization search: the artifact, its measurements, and the verdict.
+
+    `paired` compares its predictions with the fp32 artifact's on the same validation images in the same runtime;
+    `latency_ms` is the median of one image in the fastest round, `base_ms` that of the fp32 artifact in the same
+    rounds, timed in turns, and `speed` their ratio, above 1 if this step is faster; `memory_mb` is its peak memory.
+    What was not measured is None. `kept` says that it keeps the accuracy, `accepted` that it is faster or smaller as
+    well.
+    """
+
+    name: str
+    format: str
+    done: str
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
+    paired: Paired | None = None
+    latency_ms: float | None = None
+    base_ms: float | None = None
+    speed: float | None = None
+    size_mb: float | None = None
+    memory_mb: float | None = None
+    kept: bool = False
+    accepted: bool = False
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def judged(self) -> float | None:
+        """The accuracy that decides: the balanced one if all classes weigh the same."""
+        return self.balanced_accuracy if self.paired and self.paired.classes else self.accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as JSON-able data."""
+        return asdict(self) | {"paired": self.paired.to_dict() if self.paired else None}
+
+
+def judge(
+    step: Step, accepted: Sequence[Step], gate: Gate, *, must_beat: float | None = None
+) -> tuple[bool, bool, str]:
+    """Return whether a measured step keeps the accuracy, whether it is accepted, and why.
+
+    `must_beat` is an accuracy that it must exceed in any case. A step is accepted if no earlier accepted step is both
+    as fast and as small.
+    """
+    assert step.paired is not None
+    words = step.paired.sentence()
+    if refused := refusal(step.paired, gate.max_drop):
+        return False, False, f"it {refused}"
+    if must_beat is not None and step.judged <= must_beat:
+        return True, False, f"no better than without this training, {percent(must_beat)}: it {words}"
+    for other in accepted:
+        faster = step.speed / other.speed - 1
+        smaller = 1 - step.size_mb / other.size_mb
+        if faster < gate.least_gain and smaller < gate.least_gain:
+            return True, False, f"neither faster ({faster:+.0%}) nor smaller ({smaller:+.0%}) than {other.name}"
+    return True, True, f"it {words}"
+
+
+def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
+    """Return the step that wins.
+
+    With limits it is the one with the smallest accuracy drop among those that meet them or, if none does, the nearest;
+    without limits the smallest of those within measurement noise of the fastest.
+    """
+
+    if limits.asked:
+        meeting = [step for step in accepted if limits.kept_by(step)]
+        return min(meeting, key=lambda s: (s.paired.drop, -s.speed)) if meeting else min(accepted, key=limits.excess)
+    fastest = max(step.speed for step in accepted)
+    near = [step for step in accepted if step.speed * (1 + gate.least_gain) >= fastest]
+    return min(near, key=lambda s: (s.size_mb, s.paired.drop))

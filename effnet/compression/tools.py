@@ -1,0 +1,119 @@
+"""The tools of the quantization search to write, score and time one artifact; a caller may replace each function."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from effnet.bundle.config import ModelConfig, write_config
+from effnet.bundle.formats import FORMATS, Precision, Runtime, find_format
+from effnet.compression.activations import train_replaced
+from effnet.compression.equalize import equalize
+from effnet.compression.qat import sensitive_layers, train_rounded
+from effnet.compression.subject import Sensitivity, Subject
+from effnet.data.datasets import Split
+from effnet.measurement.answers import right_answers
+from effnet.measurement.turns import time_two
+from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
+from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.write import Quantization, write_export
+from effnet.system.files import written_whole
+from effnet.weights.folding import fold_norms, unfold_norms
+
+# The two files' measurements alternate, so that background load slows both.
+_ROUNDS, _ROUND_SECONDS = 4, 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two files timed in turns: the median latency of each file's fastest round, and the peak memory of the second."""
+
+    base_ms: float
+    latency_ms: float
+    memory_mb: float | None = None
+
+    @property
+    def speed(self) -> float:
+        """The speed of the second file relative to the first."""
+        return self.base_ms / self.latency_ms
+
+
+def write(
+    format_name: str, folder: Path, subject: Subject, images: np.ndarray | None, quantization: Quantization | None
+) -> Path:
+    """Write the export and its config into `folder`, and return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: ModelConfig = subject.config
+    write_config(config, folder)
+    return write_export(format_name, folder, config, subject.state, images=images, quantization=quantization)
+
+
+def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
+    """Return whether the export is right on each image of `split`, bool [images]; unreadable images are wrong."""
+    return right_answers(Predictor(folder, threads=threads, format=format_name), split)
+
+
+def time_pair(base: Path, path: Path, threads: int) -> Pair:
+    """Time both files in turns, each round in its own process.
+
+    Background load only adds time, so the fastest rounds compare the files best.
+    """
+    first, second = time_two(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
+    return Pair(base_ms=first.latency_ms, latency_ms=second.latency_ms, memory_mb=second.memory_mb)
+
+
+def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
+    """Return the subject after cross-layer equalization; None unless its activation is ReLU."""
+    spec = subject.config.arch
+    if spec.activation != "relu":
+        return None
+    state = unfold_norms(spec, equalize(spec, fold_norms(spec, subject.state)))
+    return replace(subject, state=state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """How artifacts are made and measured; `equalize` maps a subject and images to an equivalent, equalized subject.
+
+    If it returns None, the search skips that step.
+    """
+
+    write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
+    answer: Callable[[Path, str, Split, int], np.ndarray] = answer
+    time_pair: Callable[[Path, Path, int], Pair] = time_pair
+    rank_layers: Callable[[Subject, np.ndarray], Sensitivity] = sensitive_layers
+    equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized
+    train_replaced: Callable[..., Subject] = train_replaced
+    train_rounded: Callable[..., Subject] = train_rounded
+
+
+def tools_of(runtime: Runtime) -> Tools:
+    """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
+    levels = levels_here() if runtime == "onnxruntime" else WEIGHT_LEVELS
+    return Tools(
+        rank_layers=partial(sensitive_layers, weight_levels=levels),
+        train_rounded=partial(train_rounded, weight_levels=levels),
+    )
+
+
+def formats_of(runtime: Runtime) -> Mapping[Precision, str]:
+    """Return the names of a runtime's formats by their precision."""
+    return {found.precision: found.name for found in FORMATS.values() if found.runtime == runtime}
+
+
+def copy_export(format_name: str, source: Path, folder: Path) -> Path:
+    """Copy an export from one folder to another, each of its files whole or not at all; return its new path."""
+    found = find_format(format_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*found.others, found.file):  # the file that runtimes open comes last
+        with written_whole(folder / name) as beside:
+            shutil.copyfile(source / name, beside)
+    return folder / found.file
+
+
+def size_mb(folder: Path, format_name: str) -> float:
+    """Return the size of an export, in 10^6 bytes."""
+    return find_format(format_name).size_bytes(folder) / 1e6

@@ -1,0 +1,335 @@
+"""The verb export: write a bundle's model in the formats of several runtimes, each verified before it is kept."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from effnet.bundle.config import ModelConfig, digests_of, read_config, read_digests, write_config, write_digests
+from effnet.bundle.formats import Format, features_format, find_format
+from effnet.bundle.ledger import Entry, digest_of, record, versions_for
+from effnet.bundle.names import CONFIG
+from effnet.bundle.split_file import SPLIT
+from effnet.errors import EffnetError, InputError
+from effnet.measurement.acceptance import Acceptance, check_max_drop
+from effnet.measurement.paired import MAX_DROP, Paired
+from effnet.measurement.proof import Proof, Said, prove
+from effnet.measurement.sample import CALIBRATED, Images, gather
+from effnet.runtimes.installed import missing
+from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import can_run
+from effnet.runtimes.write import Quantization, write_export
+from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.signals import held_interrupts
+
+if TYPE_CHECKING:
+    from effnet.measurement.verify import ExportCheck, FeaturesCheck
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One exported format of a bundle.
+
+    `check` compares it with the eager network, on random images if `random`; None if the runtime cannot run here.
+    `accuracy` is measured in the runtime itself on the `scored` images of the split `part`; None without data.
+    `unscored` says why there is none although data were given. `judged` is the accuracy drop from quantization on
+    labelled images; None for fp32, and without such images.
+    """
+
+    format: Format
+    path: Path
+    size_bytes: int
+    check: "ExportCheck | FeaturesCheck | None"
+    random: bool
+    accuracy: float | None = None
+    scored: int = 0
+    part: str = ""
+    unscored: str = ""
+    judged: Paired | None = None
+
+
+@overload
+def export(
+    folder: str | os.PathLike[str],
+    *,
+    to: str = ...,
+    features: bool = ...,
+    data: str | os.PathLike[str] | None = ...,
+    out: str | os.PathLike[str] | None = ...,
+    quantization: Quantization | None = ...,
+    images: int = ...,
+    max_drop: float = ...,
+) -> "ExportCheck | FeaturesCheck | None": ...
+@overload
+def export(
+    folder: str | os.PathLike[str],
+    *,
+    to: Sequence[str],
+    features: bool = ...,
+    data: str | os.PathLike[str] | None = ...,
+    out: str | os.PathLike[str] | None = ...,
+    quantization: Quantization | None = ...,
+    images: int = ...,
+    max_drop: float = ...,
+) -> dict[str, Exported]: ...
+def export(
+    folder: str | os.PathLike[str],
+    *,
+    to: str | Sequence[str] = "onnx",
+    features: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    quantization: Quantization | None = None,
+    images: int = CALIBRATED,
+    max_drop: float = MAX_DROP,
+) -> "ExportCheck | FeaturesCheck | dict[str, Exported] | None":
+    """Write formats (effnet.bundle.formats) of the bundle `folder` into it or into `out`, each verified.
+
+    Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
+    run); for a list of names, one Exported per name. With `features` the files output embeddings instead of
+    probabilities, for Predictor.embed: features.onnx and similar, checked against the module's features and not scored.
+    Checks run on test images of `data`, or on random images; with data the test split is scored too, and `images`
+    images of the training split calibrate int8. A reduced-precision file that loses more than the share `max_drop` of
+    the accuracy on the validation split (the test split without one) is rejected with BudgetError; without data its
+    accuracy is not checked. Raises the first EffnetError after all formats have been tried; a format that fails leaves
+    its old file unchanged.
+    """
+    names = [to] if isinstance(to, str) else list(to)
+    found: dict[str, Exported] = {}
+    failed: list[EffnetError] = []
+    for name, result in export_each(
+        folder,
+        names,
+        features=features,
+        data=data,
+        out=out,
+        quantization=quantization,
+        images=images,
+        max_drop=max_drop,
+    ):
+        if isinstance(result, EffnetError):
+            failed.append(result)
+        else:
+            found[name] = result
+    if failed:
+        raise failed[0]
+    return found[to].check if isinstance(to, str) else found
+
+
+def export_each(
+    folder: str | os.PathLike[str],
+    names: Sequence[str],
+    *,
+    features: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    quantization: Quantization | None = None,
+    images: int = CALIBRATED,
+    max_drop: float = MAX_DROP,
+    progress: Said | None = None,
+) -> Iterator[tuple[str, Exported | EffnetError]]:
+    """Yield each format as soon as it is in place, or the error that prevented it.
+
+    `progress` is called with the operation, the images done and their total. Raises EffnetError at once for errors that
+    affect every format: no bundle, unknown names, unreadable data, a folder that cannot be written to.
+    """
+    targets = [(features_format if features else find_format)(name) for name in dict.fromkeys(names)]
+    if not targets:
+        raise InputError("export takes at least one format; got none")
+    if images < 1:
+        raise InputError(f"images must be at least 1, to calibrate int8; got {images}")
+    check_max_drop(max_drop)
+    for target in targets:
+        if can_run(target.runtime) and (error := missing(target.runtime)):
+            raise error
+    folder = Path(folder)
+    place = folder if out is None else Path(out)
+    config = read_config(folder)
+    with alone_in(place):
+        settings = quantization or Quantization()
+        yield from _export_all(targets, folder, place, config, data, images, settings, max_drop, progress)
+
+
+def _export_all(
+    targets: Sequence[Format],
+    folder: Path,
+    place: Path,
+    config: ModelConfig,
+    data: str | os.PathLike[str] | None,
+    images: int,
+    settings: Quantization,
+    max_drop: float,
+    progress: Said | None,
+) -> Iterator[tuple[str, Exported | EffnetError]]:
+    # Torch loads here: importing effnet.export must not need it.
+    from effnet.bundle.weights import load_module, load_state
+    from effnet.measurement.verify import eager_features, eager_probabilities
+
+    state, module = load_state(folder), load_module(folder)
+    calibrated = images if any(target.precision == "int8" for target in targets) else 0
+    judging = gather(config, data, folder=folder, calibrated=calibrated)
+    with _plain_errors(place):
+        _prepare_place(place, folder, config, targets)
+    embed = targets[0].result == "features"
+    eager = (eager_features if embed else eager_probabilities)(module, config, judging.check)
+    judge = None
+    if judging.judged is not None and not embed:
+        judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
+    for target in targets:
+        result: Exported | EffnetError
+        try:
+            with _plain_errors(place):
+                result = _export_one(target, place, config, state, judging, eager, settings, judge, progress)
+        except EffnetError as error:
+            result = error
+        yield target.base, result
+
+
+@contextmanager
+def _plain_errors(place: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into a one-line InputError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"exports could not be written to {place}: {reason}; the files there are unchanged. Free some space "
+            "there, or name another --out"
+        ) from error
+
+
+def _export_one(
+    target: Format,
+    place: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    judging: Images,
+    eager: np.ndarray,
+    quantization: Quantization,
+    judge: Acceptance | None,
+    progress: Said | None,
+) -> Exported:
+    calibration = judging.calibration if target.precision == "int8" else None
+    if progress:
+        progress(f"writing {target.name}", 0, 0)
+    # Within the folder, so that finished files can be renamed into place once they are verified.
+    with tempfile.TemporaryDirectory(dir=place, prefix=SCRATCH) as name:
+        scratch = Path(name)
+        write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
+        write_config(config, scratch, digests=digests_of(scratch, [target.name]))
+        proof = Proof()
+        if can_run(target.runtime):
+            proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress)
+        size = target.size_bytes(scratch)
+        _move_in(scratch, place, target)
+    check, judged = proof.check, proof.judged
+    differs = {} if check is None else check.to_dict()
+    entry = Entry(
+        digest=digest_of(place, target) or "",
+        size_bytes=size,
+        checked=differs.pop("images", 0),
+        random=judging.random,
+        **differs,
+        scored=proof.scored,
+        accuracy=proof.accuracy,
+        judged=judged.images if judged else 0,
+        drop=judged.drop if judged else None,
+        calibration={} if calibration is None else _settings(quantization, len(calibration)),
+        versions=versions_for(target.runtime),
+    )
+    record(place, target.name, entry)
+    return Exported(
+        format=target,
+        path=place / target.file,
+        size_bytes=size,
+        check=check,
+        random=judging.random,
+        accuracy=proof.accuracy,
+        scored=proof.scored,
+        part=judging.part,
+        unscored=judging.unscored,
+        judged=judged,
+    )
+
+
+def _settings(quantization: Quantization, images: int) -> dict[str, object]:
+    return {
+        "images": images,
+        "method": quantization.method,
+        "bias_correction": quantization.bias_correction,
+        "float_layers": list(quantization.float_layers),
+    }
+
+
+def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequence[Format]) -> None:
+    """Give a folder other than the bundle's its own config, so that it can predict."""
+    if place.resolve() == folder.resolve():
+        return
+    if (place / CONFIG).exists():
+        found = read_config(place)
+        if replace(found, deployed=config.deployed, versions={}) != replace(config, versions={}):
+            raise InputError(f"{place} must be new or hold exports of this bundle; it is another's: name another --out")
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    if (folder / SPLIT).is_file():
+        shutil.copyfile(folder / SPLIT, place / SPLIT)
+    names = [target.base for target in targets]
+    write_config(config if config.deployed in names else replace(config, deployed=names[0]), place)
+
+
+def _move_in(scratch: Path, place: Path, target: Format) -> None:
+    """Move the files of a format to their place, or leave the old ones if one cannot be moved.
+
+    The config that holds their digests comes last. Until then it holds none, so that a process killed in between leaves
+    no digest of another file. Everything that needs disk space is written before anything is moved.
+    """
+    names = (*target.others, target.file)
+    aside = scratch / "old"
+    aside.mkdir()
+    files, known = digests_of(scratch, [target.name]), read_digests(place)
+    others = {name: value for name, value in known.items() if name not in names}
+    without, whole, old = (
+        _config_with(place, scratch / str(n), d) for n, d in enumerate((others, others | files, None))
+    )
+    moved: list[str] = []
+    with held_interrupts() as interrupt:  # an interrupt here could leave neither the old nor the new files
+        try:
+            os.replace(without, place / CONFIG)
+            for name in names:
+                if (place / name).exists():
+                    os.replace(place / name, aside / name)
+            for name in names:
+                os.replace(scratch / name, place / name)
+                moved.append(name)
+            os.replace(whole, place / CONFIG)
+        except OSError:
+            for name in moved:
+                _remove(place / name)
+            for name in names:
+                if (aside / name).exists():
+                    os.replace(aside / name, place / name)
+            os.replace(old, place / CONFIG)
+            raise
+    interrupt.check()
+
+
+def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None) -> Path:
+    """Return a copy of the config of `place`, in `scratch`, with `digests`; with None, unchanged."""
+    scratch.mkdir()
+    copy = Path(shutil.copyfile(place / CONFIG, scratch / CONFIG))
+    if digests is not None:
+        write_digests(scratch, digests)
+    return copy
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""The recipe and the recipe settings that the user requested, if any."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.names import RECIPE
+from effnet.errors import InputError
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.read import read_recipe
+from effnet.training.recipe.schema import Recipe
+
+BALANCE = "balance.method"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A `recipe` with the `settings` applied, and the `name` it was requested by; None if effnet chooses it.
+
+    `settings` are fields by their dotted names; they also override the recipe that effnet chooses.
+    """
+
+    name: str = ""
+    recipe: Recipe | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def complete(self, chosen: Recipe, *, epochs: int, seed: int) -> Recipe:
+        """Return the recipe to train with; `chosen` is the one to use if the user requested none."""
+        values = {**self.settings, "train.epochs": epochs, "train.seed": seed}
+        return with_values(self.recipe or chosen, values)
+
+    def value(self, dotted: str) -> Any:
+        """Return the requested value of a field, None if effnet chooses it."""
+        if self.recipe is None:
+            return self.settings.get(dotted)
+        return _flat(self.recipe.to_dict())[dotted]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that a resumed fit must repeat: every field, so that an error can name the one that differs."""
+        fields = _flat(self.recipe.to_dict(), "recipe.") if self.recipe else {}
+        name = self.name or (self.recipe.name if self.recipe else None)
+        return {"recipe": name, "settings": dict(self.settings) or None} | fields
+
+
+def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, Any] | None, *, spec: ArchSpec) -> Asked:
+    """Return the requested recipe, read and checked; raise InputError if it is no recipe."""
+    settings = dict(settings or {})
+    if recipe is None:
+        return ask_settings(settings)
+    named = not isinstance(recipe, Recipe)
+    found = read_recipe(recipe, spec) if named else recipe
+    return Asked(name=os.fspath(recipe) if named else "", recipe=with_values(found, settings), settings=settings)
+
+
+def ask_settings(settings: Mapping[str, Any] | None) -> Asked:
+    """Return the overrides of the recipe that effnet chooses, checked; raise InputError for an unknown field."""
+    settings = dict(settings or {})
+    with_values(Recipe(), settings)
+    return Asked(settings=settings)
+
+
+def with_balance(settings: Mapping[str, Any] | None, balance: str | None) -> dict[str, Any]:
+    """Return the settings with `balance`, if given, in its field; raise InputError if they contain another value."""
+    settings = dict(settings or {})
+    if balance is None:
+        return settings
+    if settings.get(BALANCE, balance) != balance:
+        raise InputError(
+            f"--balance {balance} and --set {BALANCE}={settings[BALANCE]} contradict each other; give one of them"
+        )
+    return settings | {BALANCE: balance}
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in data.items():
+        fields |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return fields
+
+
+def command_words(asked: Asked, *, run: Path) -> list[str]:
+    """Return the command-line options that request the same; `run` is the folder that holds the recipe."""
+    if asked.recipe is not None and not asked.name:
+        return ["--recipe", str(run / RECIPE)]
+    words = ["--recipe", asked.name] if asked.name else []
+    for dotted, value in asked.settings.items():
+        words += ["--set", f"{dotted}={json.dumps(value, ensure_ascii=False)}"]
+    return words

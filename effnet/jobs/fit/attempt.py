@@ -1,0 +1,354 @@
+"""One attempt: train, export, check, score and measure; then publish the result."""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from effnet.arch.cost import cost
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import ModelConfig, digests_of, read_config, write_config
+from effnet.bundle.names import ONNX, WEIGHTS
+from effnet.bundle.split_file import write_split
+from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
+from effnet.data.datasets import Dataset
+from effnet.data.eval_view import eval_image_at
+from effnet.data.inspection.leaks import find_leaks
+from effnet.jobs.fit.deploy import Deployed, deploy
+from effnet.jobs.fit.device import device_of, predicted_figures
+from effnet.jobs.fit.finetune import Learned, Validation, transfer
+from effnet.jobs.fit.prune import change, learning_minutes, use_for
+from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.fit.task import Task
+from effnet.measurement.answers import predict_split
+from effnet.measurement.calibration import Abstain, Calibration, calibrate
+from effnet.measurement.evaluate import Score, evaluate
+from effnet.measurement.pace import DISTURBED, calm_pace_ms
+from effnet.measurement.timing import Timing, busy_sentence, time_model
+from effnet.measurement.verify import ExportCheck, check_export
+from effnet.nn.network import build, zero_classifier_
+from effnet.planner.budget import Budget, failures, say, share
+from effnet.planner.space import Candidate
+from effnet.planner.timetable import Deadline
+from effnet.report.html import write_report
+from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.predictor import Predictor
+from effnet.system.files import written_whole
+from effnet.system.machine import versions
+from effnet.training.checkpoint import trained_seconds
+from effnet.training.distributed.team import Training, train_together
+from effnet.training.input.batches import eval_batches
+from effnet.training.recipe.balance import held_out_weights
+from effnet.training.recipe.schema import Balance
+from effnet.training.state import network_for
+from effnet.weights.labels import split_record
+
+# Number of images that the export is checked on: as many as eager PyTorch computes within a second or two.
+_MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
+# Other processes can only slow a measurement down, so a miss is re-measured, after these pauses in seconds, before it
+# counts: another half minute is little beside another training.
+_PAUSES = (0, 1, 2, 4, 6, 8, 10)
+# A measurement that is extended under background load may take this many times as long as the one before.
+_MORE_PATIENT = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A trained and exported network with everything measured on the exported file; `folder` holds its files.
+
+    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted` names
+    come from the profile of another device. `deployed` is the file. `changes` lists the modifications of the trained
+    network, as `jobs.fit.prune` returns them. `seconds` is the time of training, over all its sessions, and of this
+    proof. `undecided` says why it is unknown whether the latency budget is met, which is then the only possible miss;
+    empty if it is known. `balance` is the method that gives rare classes the same weight as frequent ones.
+    `left_out` lists the steps for which there was no time.
+    """
+
+    folder: Path
+    spec: ArchSpec
+    learned: Learned
+    balance: Balance
+    calibration: Calibration
+    check: ExportCheck
+    score: Score
+    timing: Timing
+    measured: dict[str, float]
+    measurements: tuple[dict[str, float], ...]
+    deployed: Deployed
+    predicted: tuple[str, ...]
+    changes: Mapping[str, Any]
+    failures: tuple[str, ...]
+    undecided: str
+    seconds: float
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def honoured(self) -> bool:
+        """Whether every budget is met."""
+        return not self.failures
+
+
+def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Artifact:
+    """Train a candidate in `folder`, or resume its training there, then export it and measure the file.
+
+    Unless the attempt trains from scratch, the network starts from the candidate's pretrained weights.
+    """
+    abstain = task.abstain
+    learned = _learn(candidate, attempt, dataset, folder=folder, task=task)
+    training = learned.training
+    proving = time.monotonic()
+    task.say("Exporting, checking and measuring", heading=True)
+    bundle = folder / "bundle"
+    config, state, calibration = _save_learned(bundle, attempt, dataset, learned, task=task)
+    bundle, changes = change(bundle, candidate, dataset, task=task)
+    if changes:
+        config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
+        config, calibration = _calibrated(config, state, dataset, None, abstain, folder=bundle)
+    deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
+    if deployed.path != bundle / ONNX:  # the reference of other formats, so it is proven as well
+        _check(bundle, config, state, dataset, format="onnx")
+    if deployed.state is not state:
+        save_bundle(bundle, deployed.config, deployed.state)
+        export_onnx(bundle, deployed.config, deployed.state)
+    spec = deployed.config.arch
+    check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
+    leaked = find_leaks(dataset).names
+    score = evaluate(
+        Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
+    )
+    # The reports are written after this.
+    timing, measured, measurements, predicted = _figures(deployed, task, until=task.deadline.earlier(task.pace.report))
+    if timing.busy and "latency_ms" not in predicted:
+        task.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
+    missed = failures(task.budget, measured) + ((deployed.refused,) if deployed.refused else ())
+    undecided = _undecided(task.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
+    if missed and deployed.ladder is not None:
+        missed += (deployed.ladder["sentence"],)
+    return Artifact(
+        folder=bundle,
+        spec=spec,
+        deployed=deployed,
+        predicted=predicted,
+        changes=changes,
+        learned=learned,
+        balance=attempt.recipe.balance,
+        calibration=calibration,
+        check=check,
+        score=score,
+        timing=timing,
+        measured=measured,
+        measurements=measurements,
+        left_out=tuple(filter(None, (*learned.left_out, deployed.left_out))),
+        failures=missed,
+        undecided=undecided,
+        seconds=training.seconds + time.monotonic() - proving,
+    )
+
+
+def _save_learned(
+    bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, task: Task
+) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
+    """Write the trained network as a bundle with its fp32 ONNX file; return config, weights and calibration."""
+    network = learned.training.model
+    config = ModelConfig(
+        arch=network.spec,
+        preprocess=attempt.preprocess,
+        class_names=dataset.class_names,
+        versions=versions(),
+        split_seed=task.seed,
+        balanced=attempt.recipe.balance.removed,
+    )
+    state = state_arrays(network)
+    save_bundle(bundle, config, state)
+    config, calibration = _calibrated(config, state, dataset, learned.validation, task.abstain, folder=bundle)
+    task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
+    return config, state, calibration
+
+
+def _check(
+    bundle: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    *,
+    format: str,  # noqa: A002
+) -> ExportCheck:
+    """Compare an export in `bundle` with the eager network on test images."""
+    network = build(config.arch)
+    load_arrays_(network, state, where=str(bundle))
+    images, _ = next(eval_batches(dataset.test, config.preprocess, batch_size=_num_checked(config.arch)))
+    return check_export(network.eval(), Predictor(bundle, format=format), images)
+
+
+def _num_checked(spec: ArchSpec) -> int:
+    return int(max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECK_MACS / cost(spec).macs)))
+
+
+def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Learned:
+    spec = candidate.whole or candidate.spec
+
+    # Decided once, so that learning never takes what is kept for the rest.
+    later = use_for(candidate, dataset, task).later
+
+    def left() -> float:
+        return max(0.0, task.deadline.left() - later)
+
+    if attempt.strategy != "scratch":
+        learned = transfer(
+            spec,
+            attempt,
+            dataset,
+            weights=candidate.weights,
+            model=task.model or None,
+            epochs=task.epochs or task.asked.value("train.epochs"),
+            settings=task.asked.settings,
+            minutes=learning_minutes(candidate, task),
+            pace=task.pace if task.deadline.limited else None,
+            left=left,
+            folder=folder,
+            listener=task.listener,
+            ranks=task.ranks,
+        )
+        if learned.recipe is not None:
+            write_recipe(learned.recipe, task.out)
+        return learned
+    recipe = attempt.recipe
+    task.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
+    write_recipe(recipe, task.out)
+    model = network_for(spec, recipe)
+    if recipe.model.zero_classifier:
+        zero_classifier_(model)
+    seconds = None if task.time_limit is None else 66 * task.time_limit
+    if task.deadline.limited:
+        seconds = trained_seconds(folder) + left()
+    training = train_together(
+        Training(
+            model=model,
+            dataset=dataset,
+            recipe=recipe,
+            preprocess=attempt.preprocess,
+            folder=folder,
+            deadline_seconds=seconds,
+        ),
+        task.ranks,
+        listener=task.listener,
+    )
+    return Learned(method="scratch", training=training, recipe=recipe)
+
+
+def _calibrated(
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    dataset: Dataset,
+    validation: Validation | None,
+    abstain: Abstain,
+    *,
+    folder: Path,
+) -> tuple[ModelConfig, Calibration]:
+    """Return the config with the temperature and threshold calibrated on the validation images.
+
+    The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
+    """
+    config, val = replace(config, temperature=1.0, threshold=None), dataset.val
+    if validation is not None:
+        probabilities, indices = softmax(validation.logits, axis=1), validation.indices
+    elif len(val):
+        write_config(config, folder)  # without a digest: the file in the folder changes
+        export_onnx(folder, config, state)
+        probabilities, indices = predict_split(Predictor(folder), val)
+    else:
+        probabilities, indices = np.empty((0, len(config.class_names))), np.empty(0, np.int64)
+    labels = val.labels[indices]
+    weights = held_out_weights(
+        labels, train_labels=dataset.train.labels, num_classes=len(config.class_names), removed=config.balanced
+    )
+    found = calibrate(probabilities, labels, abstain, weights=weights)
+    config = replace(config, temperature=found.temperature, threshold=found.threshold)
+    write_config(config, folder)
+    export_onnx(folder, config, state)
+    return config, found
+
+
+def _figures(
+    deployed: Deployed, task: Task, *, until: Deadline
+) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
+    """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
+    device, spec = device_of(task), deployed.config.arch
+    here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
+    timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads, until=until)
+    if device is None:
+        return timing, measured, measurements, ()
+    measured |= predicted_figures(device, spec, deployed.format.precision)
+    return timing, measured, measurements, device.keys
+
+
+def _measure(
+    path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline
+) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
+    """Measure the file, and re-measure it while it misses the budget on latency or memory.
+
+    Return the timing and figures that count, and all measurements. Those that count are of the first measurement that
+    meets the budget or, if none does, of the one nearest to it. No measurement that might end after `until` is begun,
+    except the first.
+    """
+    total, calm = cost(spec), math.inf
+    found: list[tuple[Timing, dict[str, float]]] = []
+    took = 0.0
+    for pause in _PAUSES:
+        if found and until.left() < pause + _MORE_PATIENT * took:
+            break
+        time.sleep(pause)
+        start = until.clock()
+        seconds = 0.3 if budget.asked() else 0.1
+        timing = time_model(path, threads=threads, rounds=5, seconds=seconds, pace_ms=DISTURBED * calm)
+        took = until.clock() - start
+        counts = {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
+        found.append((timing, {"latency_ms": timing.p50_ms, **counts, "memory_mb": timing.memory_mb}))
+        # Counts do not change however often they are measured.
+        if failures(budget, counts) or not failures(budget, found[-1][1]):
+            break
+        # A second measurement is extended while there is background load.
+        calm = min(calm, calm_pace_ms(threads))
+    timing, measured = min(found, key=lambda pair: share(budget, pair[1]))
+    # The fastest run of all measurements is the least latency of the file.
+    timing = replace(timing, least_ms=min(each.least_ms for each, _ in found))
+    return timing, measured, tuple(values | {"waited": round(each.waited, 3)} for each, values in found)
+
+
+def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
+    """Return a sentence if background load hides whether the latency budget is met and nothing else is missed."""
+    over = failures(budget, measured)
+    kept_at_least = not failures(budget, measured | {"latency_ms": timing.least_ms})
+    if not (over and missed == over and kept_at_least and timing.uncertain):
+        return ""
+    least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)
+    return (
+        f"{busy_sentence(timing.waited, threads=timing.threads, uncertain=True)}. Its fastest run took {least}, the "
+        f"median {most}; the budget is {say('latency_ms', budget.latency_ms)}"
+    )
+
+
+def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
+    """Move the bundle's files into `out` and write the reports beside them."""
+    found = artifact.deployed.format
+    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
+        with written_whole(out / name) as beside:
+            shutil.copyfile(artifact.folder / name, beside)
+    write_split(split_record(dataset), out)
+    # The config comes last: it makes the folder a bundle.
+    write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
+    write_report(report, out, images=_images(artifact, dataset) if report["report_images"] else ())
+
+
+def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yield the misclassified test images, one at a time: a few dozen photographs may exceed the memory."""
+    preprocess = artifact.deployed.config.preprocess
+    for mistake in artifact.score.mistakes:
+        with eval_image_at(dataset.test, mistake.index, preprocess) as image:
+            yield image

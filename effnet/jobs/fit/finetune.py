@@ -1,0 +1,248 @@
+"""Transfer learning: a head on frozen features first, then, if it is worthwhile, the whole network."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from effnet.arch.cost import cost
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import write_text
+from effnet.bundle.names import RECIPE
+from effnet.bundle.weights import load_arrays_
+from effnet.data.datasets import Dataset
+from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
+from effnet.jobs.fit.resume import Attempt
+from effnet.nn.network import Network, build
+from effnet.planner.events import Listener, Said
+from effnet.planner.settings import epochs_in, finetune_recipe
+from effnet.planner.timetable import Pace, not_enough
+from effnet.training.checkpoint import trained_seconds
+from effnet.training.distributed.ranks import ALONE, Ranks
+from effnet.training.distributed.team import Training, train_together
+from effnet.training.loop import TrainResult
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.read import read_recipe
+from effnet.training.recipe.schema import Balance, Recipe
+from effnet.training.speed import train_speed
+from effnet.training.state import network_for
+from effnet.weights.adapt import Arrays, has_folded_norms
+
+Method = Literal["scratch", "head", "finetune"]
+
+# With --strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation has
+# too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
+# benchmarks/finetune.py measures the gain.
+_GOOD_ENOUGH, _ENOUGH_A_CLASS = 0.95, 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """A trained network and how it was trained; `recipe` is None if only a head was trained.
+
+    `head` holds the facts of the head and of its weights, as `fit_head` writes them into head.safetensors.
+    `validation` is set if the network is that head. `left_out` lists the steps for which there was no time.
+    """
+
+    method: Method
+    training: TrainResult
+    recipe: Recipe | None
+    head: Mapping[str, Any] | None = None
+    validation: Validation | None = None
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """The time limit of training: `minutes`, or with a `pace` the seconds that `left` returns."""
+
+    minutes: float | None
+    pace: Pace | None
+    left: Callable[[], float]
+
+    def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
+        """Return the seconds of an epoch on the whole network, if there is a pace."""
+        assert self.pace is not None
+        return self.pace.epoch(dataset, cost(spec).macs, images_per_second=train_speed(spec))
+
+    def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
+        """Return the number of epochs that fit into the rest, after a head that took `spent` seconds."""
+        num_train = len(dataset.train)
+        if self.pace is None:
+            assert self.minutes is not None
+            rest = max(0.1, self.minutes - spent / 60)
+            return epochs_in(rest, images_per_second=train_speed(spec), num_train=num_train)
+        speed = num_train / self.epoch(spec, dataset)
+        return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
+
+    def seconds(self, folder: Path, *, spent: float) -> float | None:
+        """Return the seconds of training after which it ends, including those of earlier sessions."""
+        if self.pace is not None:
+            return trained_seconds(folder) + max(1.0, self.left())
+        return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
+
+
+def transfer(
+    spec: ArchSpec,
+    attempt: Attempt,
+    dataset: Dataset,
+    *,
+    weights: str,
+    model: str | None,
+    epochs: int | None,
+    minutes: float | None,
+    folder: Path,
+    listener: Listener,
+    ranks: Ranks = ALONE,
+    settings: Mapping[str, Any] | None = None,
+    pace: Pace | None = None,
+    left: Callable[[], float] = lambda: math.inf,
+) -> Learned:
+    """Train `spec` from the pretrained `weights` in `folder`, or resume its training there.
+
+    This process trains the head, all `ranks` fine-tune, for `epochs` or as many as fit into `minutes`. `settings`
+    change fields of its recipe by their dotted names. With a `pace` a deadline replaces `minutes`: `left` returns the
+    remaining seconds for all of it, and a step that cannot end by then is not begun. Raises WeightsError if the weights
+    are not available.
+    """
+    limit = _Limit(minutes=minutes, pace=pace, left=left)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = read_head(folder)
+    if done is None:
+        done = fit_head(
+            spec, attempt, dataset, weights=weights, model=model, folder=folder, left=left, listener=listener
+        )
+    state, facts, validation = done
+    left_out = tuple(filter(None, [facts.get("left_out")]))
+    listener(Said(text=head_in_words(facts)))
+    network = build(spec)
+    load_arrays_(network, state, where=str(folder / HEAD))
+    enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
+    if enough:
+        listener(Said(text=f"The head is enough: {enough}; --strategy finetune trains the whole network nevertheless"))
+    late = "" if enough or attempt.strategy == "head" else _too_late(spec, dataset, limit, folder)
+    if late:
+        listener(Said(text=late))
+        left_out += (late,)
+    if enough or late or attempt.strategy == "head":
+        training = TrainResult(
+            model=network.eval(),
+            history=(),
+            best_epoch=0,
+            stopped="fitted the head on frozen features",
+            seconds=facts["seconds"],
+            device="cpu",
+        )
+        return Learned(
+            method="head", training=training, recipe=None, head=facts, validation=validation, left_out=left_out
+        )
+    found = _finetune(
+        network, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
+        listener=listener, ranks=ranks,
+    )  # fmt: skip
+    return dataclasses.replace(found, left_out=left_out)
+
+
+def _too_late(spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
+    """Return a sentence if not one epoch of fine-tuning, with its validation, fits into the remaining time."""
+    if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
+        return ""
+    needs, left = limit.epoch(spec, dataset), limit.left()
+    return not_enough("Fine-tuning was not begun, the head stays", needs=needs, left=left) if left < needs else ""
+
+
+def _finetune(
+    network: Network,
+    attempt: Attempt,
+    dataset: Dataset,
+    head: Head,
+    *,
+    epochs: int | None,
+    limit: _Limit,
+    settings: Mapping[str, Any],
+    folder: Path,
+    listener: Listener,
+    ranks: Ranks,
+) -> Learned:
+    """Fine-tune the whole `network`, whose head is trained already."""
+    state, facts, _ = head
+    spent = facts["seconds"]
+    recipe = _recipe(
+        attempt, dataset, network, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder
+    )
+    listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
+    tuned = network_for(network.spec, recipe)
+    load_arrays_(tuned, state, where=str(folder / HEAD))
+    training = train_together(
+        Training(
+            model=tuned,
+            dataset=dataset,
+            recipe=recipe,
+            preprocess=attempt.preprocess,
+            folder=folder,
+            deadline_seconds=limit.seconds(folder, spent=spent),
+        ),
+        ranks,
+        listener=listener,
+    )
+    training = dataclasses.replace(training, seconds=training.seconds + spent)
+    return Learned(method="finetune", training=training, recipe=recipe, head=facts)
+
+
+def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:
+    """Return the reason not to fine-tune the whole network after the head; empty if it is worthwhile."""
+    key, of_each = ("val_balanced_accuracy", " of each class, on average,") if balance.removed else ("val_accuracy", "")
+    if facts[key] >= _GOOD_ENOUGH:
+        return f"it is right on at least {_GOOD_ENOUGH:.0%} of the validation images{of_each}"
+    a_class = len(dataset.train) / len(dataset.class_names)
+    if a_class < _ENOUGH_A_CLASS:
+        return f"{a_class:.0f} training images per class, of the {_ENOUGH_A_CLASS} that fine-tuning needs"
+    return ""
+
+
+def learned_seconds(folder: Path) -> float:
+    """Return the seconds that head and training in `folder` have taken so far."""
+    head = read_head(folder)
+    return (head[1]["seconds"] if head else 0.0) + trained_seconds(folder)
+
+
+def _recipe(
+    attempt: Attempt,
+    dataset: Dataset,
+    network: Network,
+    state: Arrays,
+    *,
+    epochs: int | None,
+    limit: _Limit,
+    settings: Mapping[str, Any],
+    spent: float,
+    folder: Path,
+) -> Recipe:
+    """Return the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure again."""
+    path = folder / RECIPE
+    if path.is_file():
+        recipe = read_recipe(path, network.spec)
+        if epochs is None or epochs <= recipe.train.epochs:
+            return recipe
+        # More epochs are requested; everything else stays.
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+        write_text(path, json.dumps(recipe.to_dict()))
+        return recipe
+    spec = network.spec
+    if epochs is None:
+        epochs = limit.epochs(spec, dataset, spent=spent)
+    recipe = finetune_recipe(
+        attempt.recipe,
+        attempt.preprocess,
+        num_train=len(dataset.train),
+        epochs=epochs,
+        folded=has_folded_norms(state, spec),
+    )
+    # Requested settings override those of fine-tuning; its epochs are as given.
+    others = {name: value for name, value in settings.items() if name not in ("train.epochs", "train.seed")}
+    recipe = with_values(recipe, others)
+    write_text(path, json.dumps(recipe.to_dict()))
+    return recipe

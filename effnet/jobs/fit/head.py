@@ -1,0 +1,185 @@
+"""The head of a pretrained network, trained on its frozen features, and kept for a fit that is resumed."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import read_config
+from effnet.bundle.weights import load_arrays, write_arrays
+from effnet.data.datasets import Dataset, Split
+from effnet.errors import BundleError
+from effnet.jobs.fit.resume import Attempt
+from effnet.planner.events import Counted, Listener, Said
+from effnet.planner.timetable import not_enough
+from effnet.system.files import parse_json
+from effnet.system.text import both
+from effnet.training.transfer.features import Extractor, Features, extract, make_extractor
+from effnet.training.transfer.head import known_head, train_head
+from effnet.weights.adapt import Arrays
+from effnet.weights.catalog import entries
+from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
+
+HEAD = "head.safetensors"
+_CLASSIFIER = ("classifier.weight", "classifier.bias")
+_LOGITS, _INDICES = "validation.logits", "validation.indices"
+# A head is trained on this many views of a class's images if it has fewer images; with more images, views do not help.
+_VIEWS_A_CLASS, _MOST_VIEWS = 50, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """The head's logits [images, classes] on the readable validation images, and their indices [images]."""
+
+    logits: np.ndarray
+    indices: np.ndarray
+
+
+Head = tuple[Arrays, dict[str, Any], Validation]
+"""The state of a network with a trained head, the facts of that training, and its validation logits."""
+
+
+def fit_head(
+    spec: ArchSpec,
+    attempt: Attempt,
+    dataset: Dataset,
+    *,
+    weights: str,
+    model: str | None,
+    folder: Path,
+    left: Callable[[], float],
+    listener: Listener,
+) -> Head:
+    """Return the network's state with its head trained, and the facts of that training; all is kept in `folder`.
+
+    Random views that would not end in the seconds that `left` returns are left out.
+    """
+    listener(Said(text=f"Training a head on {weights}", heading=True))
+    started = time.monotonic()
+    found = load_pretrained(weights, model=model)
+    origin = _origin(found)
+    seed, balance = attempt.recipe.train.seed, attempt.recipe.balance
+    knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
+    own = tuple(found.state[name] for name in _CLASSIFIER) if knows else ()
+    removed = read_config(found.source).balanced if knows else 0.0
+    found = adapted(found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution)
+    extractor = make_extractor(
+        found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
+    )
+    rows, left_out = _views(extractor, dataset, left=left, listener=listener)
+    val_split = dataset.val if len(dataset.val) else dataset.train
+    val = _features(extractor, val_split, view=0, listener=listener)
+    val_labels = val_split.labels[val.indices]
+    head = train_head(
+        np.concatenate([row.values for row in rows]),
+        np.concatenate([dataset.train.labels[row.indices] for row in rows]),
+        num_classes=spec.num_classes,
+        val_features=val.values,
+        val_labels=val_labels,
+        balance=balance,
+    )
+    if own:  # the weights' own head, if trained on these classes, may be better than a new one
+        before = known_head(
+            *own, val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
+        )
+        head = max(before, head, key=lambda h: h.score(balance))
+    facts = {
+        **origin,
+        "penalty": head.penalty,
+        "views": len(rows),
+        "left_out": left_out,
+        "images": len(rows[0].values),
+        "val_accuracy": head.val_accuracy,
+        "val_balanced_accuracy": head.val_balanced_accuracy,
+        "val_loss": head.val_loss,
+        "features": sum(len(found.values) for found in (*rows, val)),
+        "computed": sum(found.computed for found in (*rows, val)),
+        "seconds": time.monotonic() - started,
+    }
+    state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
+    # Calibration needs held-out images: training images say nothing about it.
+    held = val.values[: len(val.values) if len(dataset.val) else 0]
+    validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
+    _write_head(folder, state, facts, validation)
+    return state, facts, validation
+
+
+def _views(
+    extractor: Extractor, dataset: Dataset, *, left: Callable[[], float], listener: Listener
+) -> tuple[list[Features], str]:
+    """Return the features of each view of the training images, and a sentence on views that there was no time for."""
+    views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS * len(dataset.class_names) / len(dataset.train)))
+    rows: list[Features] = []
+    for view in range(views):
+        begun = time.monotonic()
+        rows.append(_features(extractor, dataset.train, view=view, listener=listener))
+        took, more = time.monotonic() - begun, views - view - 1
+        needs = took * (1 + len(dataset.val) / len(dataset.train))  # validation comes last
+        if more and (rest := left()) < needs:
+            what = f"{more} more random views of each training image were left out"
+            sentence = not_enough(what, needs=needs, left=rest)
+            listener(Said(text=sentence))
+            return rows, sentence
+    return rows, ""
+
+
+def head_in_words(facts: Mapping[str, Any]) -> str:
+    """Return the accuracy, duration and features of a head as a line for the terminal."""
+    kind = "A head" if facts["penalty"] else "Its own head"
+    return (
+        f"{kind} on frozen features of {facts['name']}: validation accuracy "
+        f"{both(facts['val_accuracy'], facts.get('val_balanced_accuracy'))}, "
+        f"{facts['seconds']:.1f} s ({facts['computed']} of {facts['features']} features computed)"
+    )
+
+
+def _origin(found: Pretrained) -> dict[str, Any]:
+    """Return the provenance of the pretrained weights, for a report and a model card.
+
+    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
+    """
+    entry = next((entry for entry in entries() if entry.id == found.published), None)
+    return {
+        "weights": found.source,
+        "name": entry.id if entry else Path(found.source).resolve().name,
+        "network": found.name,
+        "licence": found.licence,
+        "licence_source": entry.licence_source if entry else "",
+        "origin": entry.source if entry else "",
+        "hub": entry.hub if entry else "",
+        "top1": found.top1,
+        "top1_resolution": entry.test_resolution if entry else None,
+    }
+
+
+def _features(extractor: Extractor, split: Split, *, view: int, listener: Listener) -> Features:
+    def tell(done: int, total: int) -> None:
+        listener(Counted(label="computing features", done=done, total=total))
+
+    return extract(extractor, split, view=view, progress=tell)
+
+
+def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validation: Validation) -> None:
+    arrays = state | {_LOGITS: validation.logits, _INDICES: validation.indices}
+    write_arrays(arrays, folder / HEAD, metadata={"facts": json.dumps(dict(facts))})
+
+
+def read_head(folder: Path) -> Head | None:
+    """Return the head that an interrupted fit has saved: it needs neither the weights nor the features again."""
+    path = folder / HEAD
+    if not path.is_file():
+        return None
+    try:
+        state, metadata = load_arrays(path)
+        facts = parse_json(metadata["facts"])
+        if not isinstance(facts, dict):
+            raise ValueError("its facts must be a JSON object")
+        return state, facts, Validation(logits=state.pop(_LOGITS), indices=state.pop(_INDICES))
+    except (BundleError, ValueError, KeyError) as error:
+        raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start again") from error

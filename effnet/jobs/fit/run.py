@@ -1,0 +1,295 @@
+"""The driver of fit and train: plan, train, verify, and repeat with a smaller network while the budget is missed."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.names import CONFIG, PLAN, RUN
+from effnet.data.datasets import Dataset, read_dataset, without_unreadable
+from effnet.data.inspection.inspect import DataReport, describe, inspect_and_join
+from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
+from effnet.data.inspection.shapes import resize_note, resized_as
+from effnet.errors import BudgetError, BusyError, InputError
+from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
+from effnet.jobs.fit.device import describe_device, device_of
+from effnet.jobs.fit.prune import forget_change
+from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
+from effnet.jobs.fit.shortlist import choose
+from effnet.jobs.fit.summary import summarize
+from effnet.jobs.fit.task import Task, check, check_weights, command_line
+from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
+from effnet.planner.events import Counted, Planned
+from effnet.planner.oracle import busy_planning, training_speed
+from effnet.planner.plan import MAX_FALLBACKS
+from effnet.planner.refusal import enough
+from effnet.planner.settings import epochs_in, make_preprocess, make_recipe
+from effnet.planner.space import Candidate
+from effnet.planner.timetable import clock_words, deadline_of, time_report
+from effnet.runtimes.installed import missing
+from effnet.system.lock import alone_in, sweep
+from effnet.system.machine import machine
+from effnet.training.distill import read_teacher
+from effnet.training.memory.probe import fit_batch_here
+from effnet.training.recipe.schema import Recipe
+
+
+def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Mapping[str, Any]:
+    """Run the whole fit and return its report; `clock` counts seconds."""
+    check(task)
+    with alone_in(task.out):
+        sweep(task.out / RUN, deep=True)
+        return _work(task, resume=resume, clock=clock)
+
+
+def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[str, Any]:
+    started = clock()
+    task = dataclasses.replace(task, deadline=deadline_of(task.minutes, clock=clock))
+    plan = _earlier_plan(task, resume=resume)
+    if plan is None:  # a resumed fit may no longer need them
+        check_weights(task)
+        _check_device(task)
+    reading = clock()
+    dataset, report = _read(task)
+    if plan is None:
+        _check_recipe(task, dataset)
+        task = paced(task, read=(clock() - reading) / report.num_examined)
+        plan = _plan(task, dataset, report, started)
+    else:
+        earlier, plan = plan, extended(task, plan)
+        check_same(plan, task.options, fingerprint(dataset), task.out)
+        if plan is not earlier:
+            write_plan(plan, task.out)
+            for number in range(len(plan.attempts)):
+                forget_change(task.out / RUN / f"attempt-{number + 1}")
+        task = resumed(task, plan, dataset)
+        task.say(f"Resuming the fit in {task.out}", heading=True)
+    return _carry_out(task, plan, dataset, report)
+
+
+def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
+    """Return the plan to resume; raise InputError if `out` is in use and not to be resumed."""
+    out = task.out
+    plan = read_plan(out) if resume else None
+    # A fit that was killed before its plan was written leaves at most an empty run folder.
+    foreign = [path.name for path in out.iterdir() if path.name != RUN or not resume] if out.is_dir() else []
+    if plan is None and (foreign or out.is_file()):
+        raise InputError(f"{out} must be new or empty; it is not: {_what_to_do(out, resume=resume)}")
+    return plan
+
+
+def _what_to_do(out: Path, *, resume: bool) -> str:
+    """Return the advice of an error if `out` cannot be used."""
+    if not (out / RUN / PLAN).is_file():
+        return "there is no fit in it to resume, so name another --out" if resume else "name another --out"
+    if (out / CONFIG).is_file():
+        return (
+            "there is a finished fit in it; name another --out, or add --resume and more --epochs than it had to train "
+            "that one longer"
+        )
+    return "add --resume to continue the fit in it, or name another --out"
+
+
+def _check_device(task: Task) -> None:
+    """Raise InputError for a wrong device profile before any work is done for it."""
+    device_of(task)
+    error = missing(task.target.runtime, int8="int8" in task.target.precisions(task.budget))
+    if error is not None:
+        raise error
+
+
+def _read(task: Task) -> tuple[Dataset, DataReport]:
+    task.say(f"Reading {task.data}", heading=True)
+    dataset = read_dataset(
+        task.data,
+        seed=task.seed,
+        channels=task.channels,
+        strict=task.strict,
+        group_by=task.group_by,
+        progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
+    )
+    dataset, report = inspect_and_join(dataset, seed=task.seed, value_range=task.value_range)
+    for line in describe(report):
+        task.say(line)
+    dataset = without_unreadable(dataset, report.unreadable, strict=task.strict)
+    if report.values is not None:  # printed with the report
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
+    said = len(dataset.notes)
+    if note := resize_note(task.resize, report.shapes):
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
+    if task.asked.value("augment.flip") is None:
+        dataset = with_mirrors_judged(dataset)
+    for note in dataset.notes[said:]:
+        task.say(note)
+    return dataset, report
+
+
+def _check_recipe(task: Task, dataset: Dataset) -> None:
+    """Raise InputError for a teacher of other classes, and warn if the recipe's flips may spoil the images."""
+    if teacher := task.asked.value("loss.teacher"):
+        read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
+    if task.asked.value("augment.flip"):
+        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a flip changes what these show."
+        if reason:
+            task.say(f"The recipe flips images, but {reason} --set augment.flip=false turns flips off")
+
+
+def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
+    task.say(f"Planning: measuring candidates in {task.target.runtime}", heading=True)
+    if task.deadline.limited:
+        most, left = clock_words(task.planning.left()), clock_words(task.deadline.left())
+        task.say(f"Planning takes at most {most} of the remaining {left}")
+    for sentence in describe_device(task):
+        task.say(sentence)
+    table = choose(task, dataset, report)
+    task.listener(Planned(candidates=table))
+    left_out = ()
+    if task.deadline.limited and task.planning.left() <= 0 and any(c.latency_ms is not None for c in table):
+        left_out = ("Planning reached its time limit, so no further candidates were measured",)
+        task.say(left_out[0])
+    if busy := busy_planning(table, threads=task.threads):
+        task.say(busy)
+    attempts = [_attempt(task, dataset, report, index, table[index]) for index in _order(table)]
+    plan = Plan(
+        options=task.options,
+        fingerprint=fingerprint(dataset),
+        candidates=table,
+        attempts=attempts,
+        busy=busy,
+        seconds=task.deadline.clock() - started,
+        pace=task.pace,
+        left_out=left_out,
+    )
+    (task.out / RUN).mkdir(parents=True, exist_ok=True)
+    write_plan(plan, task.out)
+    return plan
+
+
+def _order(table: list[Candidate]) -> list[int]:
+    """Return the candidates to train, the taken one first, then those measured to fit, better ones first."""
+    taken = next(i for i, c in enumerate(table) if c.status == "taken")
+    # Weights other than the taken ones have not been downloaded, and may not be available.
+    usable = [i for i, c in enumerate(table) if c.status == "fits" and c.weights == table[taken].weights]
+    if table[taken].trial_accuracy is None:
+        usable = [i for i in usable if i > taken]
+    else:  # results of trials precede expectations
+        usable.sort(key=lambda i: (-table[i].trial_rounds, -(table[i].trial_accuracy or 0.0)))
+    return [taken, *usable[:MAX_FALLBACKS]]
+
+
+def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate) -> Attempt:
+    spec, num_train = candidate.whole or candidate.spec, len(dataset.train)
+    epochs, side = task.epochs or task.asked.value("train.epochs"), report.median_short_side
+    if candidate.weights:
+        epochs = epochs or 1  # fine-tuning chooses its own, unless it is given
+        preprocess = candidate.preprocess
+        assert preprocess is not None
+    else:
+        preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
+        if task.deadline.limited:
+            epochs = epochs_left(task, dataset, candidate)
+        elif task.time_limit is not None:
+            epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
+    assert epochs is not None
+    memory_gb = machine()["memory_gb"]
+    chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed)
+    recipe = task.asked.complete(chosen, epochs=epochs, seed=task.seed)
+    return Attempt(
+        candidate=index,
+        recipe=_fitted(task, dataset, spec, recipe) if task.auto_batch else recipe,
+        preprocess=dataclasses.replace(
+            resized_as(preprocess, task.resize, report.shapes), value_range=dataset.value_range
+        ),
+        strategy=task.strategy if candidate.weights else "scratch",
+    )
+
+
+def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
+    """Return the recipe with the largest micro-batch that fits in memory."""
+    found = fit_batch_here(spec, recipe, dataset)
+    if found is None:
+        task.say("This system does not report its free memory; the batch is not divided into micro-batches")
+        return recipe
+    task.say(found.sentence)
+    return found.recipe
+
+
+def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
+    """Train and verify the planned network, and the next smaller ones while the artifact misses the budget."""
+    failed, left_out, use = list(plan.failed), list(plan.left_out), {}
+    while True:
+        number = len(failed)
+        attempt = plan.attempts[number]
+        # Fine-tuning after pruning and quantization flips images only if the recipe does.
+        dataset = dataclasses.replace(dataset, mirror_safe=dataset.mirror_safe and attempt.recipe.augment.flip)
+        candidate = plan.candidates[attempt.candidate]
+        use = use or tell_use(task, candidate, dataset)
+        artifact = make_artifact(
+            candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task
+        )
+        left_out += artifact.left_out
+        if artifact.honoured or artifact.undecided or number + 1 == len(plan.attempts):
+            break
+        if late := too_late(task, plan, dataset, number=number + 1):
+            left_out.append(late)
+            task.say(late)
+            break
+        failed.append(
+            {
+                "name": candidate.spec.name,
+                "honoured": False,
+                "failures": list(artifact.failures),
+                "seconds": artifact.seconds,
+            }
+        )
+        plan = _with_failure(plan, attempt.candidate, artifact, failed)
+        plan = dataclasses.replace(with_epochs_left(task, plan, dataset), left_out=left_out)
+        write_plan(plan, task.out)
+        task.say(
+            f"{candidate.title} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
+        )
+    data = summarize(
+        plan,
+        artifact,
+        dataset,
+        report,
+        budget=task.budget,
+        command=command_line(task),
+        seed=task.seed,
+        data=task.data,
+        report_images=task.report_images,
+        time=time_report(task.minutes, use, used=task.deadline.used(), left_out=tuple(left_out)),
+    )
+    publish(artifact, data, dataset, task.out)
+    _refuse_missed(task, artifact, left_out)
+    return data
+
+
+def _refuse_missed(task: Task, artifact: Artifact, left_out: Sequence[str]) -> None:
+    """Raise BudgetError if the finished file misses the budget, BusyError if that is unknown."""
+    if artifact.undecided:
+        raise BusyError(
+            f"it is unknown whether the finished model meets the latency budget. {artifact.undecided}. Model and "
+            f"report are in {task.out}; the same command with --resume measures again"
+        )
+    if not artifact.honoured:
+        advice = enough(task.budget, artifact.measured)
+        said = "" if not left_out or left_out[-1] in artifact.failures else f". {left_out[-1]}"
+        late = f"{said}; give more --minutes" if left_out else ""
+        raise BudgetError(
+            f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}"
+            f"{late}. Model and report are in {task.out}"
+        )
+
+
+def _with_failure(plan: Plan, index: int, artifact: Artifact, failed: list[dict[str, Any]]) -> Plan:
+    table = list(plan.candidates)
+    reason = f"the finished file missed the budget: {'; '.join(artifact.failures)}"
+    table[index] = dataclasses.replace(table[index], status="failed", reason=reason)
+    successor = plan.attempts[len(failed)].candidate
+    table[successor] = dataclasses.replace(
+        table[successor], status="taken", reason="the next smaller that meets every budget"
+    )
+    return dataclasses.replace(plan, candidates=table, failed=failed)

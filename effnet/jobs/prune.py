@@ -1,0 +1,386 @@
+"""The verb prune: make a bundle smaller and faster, and recover its accuracy by distillation from the original."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from effnet.arch.cost import Count, cost
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import ModelConfig, check_digests, read_config, write_text
+from effnet.bundle.names import CONFIG, ONNX, RUN, WEIGHTS
+from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
+from effnet.compression.activations import check_standin, with_activation
+from effnet.compression.importance import Importance, Method, check_method, taylor_importance, weight_importance
+from effnet.compression.norm_statistics import rebased, right_answers, sample_batches
+from effnet.compression.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
+from effnet.compression.reconstruct import reconstructed
+from effnet.compression.recovery import recovery_recipe
+from effnet.compression.subject import mirrored_as_trained
+from effnet.data.datasets import Dataset
+from effnet.data.names import refuse_inside
+from effnet.errors import BudgetError, InputError
+from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
+from effnet.measurement.paired import Paired, paired
+from effnet.nn.network import Network, build
+from effnet.progress import Listener, Noted
+from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
+from effnet.system.files import read_json
+from effnet.system.lock import SCRATCH, alone_in, sweep
+from effnet.system.text import brief, reason_of
+from effnet.training.distill import read_teacher
+from effnet.training.loop import train
+from effnet.training.losses import cross_entropy
+from effnet.training.speed import train_speed
+from effnet.weights.adapt import Arrays
+from effnet.weights.labels import read_as_fitted
+from effnet.weights.morph import transfer
+
+OPTIONS = "prune.json"
+DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
+# Much is removed and must be relearned: a larger learning rate, stronger augmentation and a higher temperature than for
+# other recoveries. The rate is for pruning to a half; if less is removed, it is much smaller.
+_RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
+# If at least this share stays, re-fitted weights may need no training.
+_LIGHT = 0.85
+_BOUNDS = (
+    ("steps", 1, 100),
+    ("epochs", 1, MAX_EPOCHS),
+    ("round_to", 1, 4096),
+    ("threads", 0, MAX_THREADS),
+    ("seed", 0, MAX_SEED),
+)
+# With fewer images, batch statistics would only add noise to those computed once before training.
+_ENOUGH_FOR_STATISTICS = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The pruning options; a resumed run must repeat them.
+
+    `share` is the share of `count`, multiply-accumulates or parameters, that stays; it is reached in `steps`, each
+    followed by recovery with the bundle `teacher` as teacher, or the original if that is empty. Training takes `epochs`
+    in all or, if `minutes` is given, as many as fit into that time. If `activation` is set, the first step replaces the
+    activation as well; then the share may be 1, with a single step.
+    """
+
+    share: float = 0.5
+    count: Count = "macs"
+    teacher: str = ""
+    activation: str = ""
+    steps: int = 3
+    method: Method = "taylor"
+    scope: Scope = "global"
+    epochs: int | None = None
+    minutes: float | None = None
+    drop_blocks: bool = False
+    round_to: int | None = None
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        check_scope(self.scope)
+        check_count(self.count)
+        if not (is_number(self.share) and (0 < self.share < 1 or (self.share == 1 and self.activation))):
+            raise InputError(
+                f"the share of {COUNTS[self.count]} that stays must be above 0 and below 1, or 1 with another "
+                f"activation; got {brief(self.share)}"
+            )
+        for name, least, most in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None:
+                check_whole(name, value, least=least, most=most)
+        if self.epochs is not None and self.minutes is not None:
+            raise InputError("give epochs or minutes, not both")
+        if self.minutes is not None:
+            check_minutes(self.minutes)
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps."""
+        return self.steps if self.share < 1 else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """The resulting bundle, and its report: counts and measurements before and after."""
+
+    folder: Path
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """The inputs of every step of one job."""
+
+    bundle: Path
+    config: ModelConfig
+    dataset: Dataset
+    options: Options
+    folder: Path
+    listener: Listener
+
+    def say(self, text: str) -> None:
+        """Send a note to the listener."""
+        self.listener(Noted(text=text))
+
+
+def prune_bundle(
+    bundle: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    options: Options | None = None,
+    resume: bool = False,
+    listener: Listener = lambda event: None,
+) -> PruneResult:
+    """Prune the bundle to a share of its parameters or MACs, recover it on `data`, and write the bundle `out`.
+
+    `data` must have the bundle's classes; it is split as the bundle's own was. Every step recomputes the importance,
+    prunes, re-fits the remaining pointwise layers by least squares to reproduce the original outputs, and trains with
+    the original as its teacher. The result is an ordinary bundle; its ONNX file is checked against the module, scored
+    on the test split and timed in turn with the original's. `resume` continues an interrupted run.
+
+    Raises InputError if `out` is not empty, or if the data or a resumed run do not belong to the bundle; BudgetError if
+    the network cannot be pruned that far.
+    """
+    options = options or Options()
+    bundle, out = Path(bundle), Path(out)
+    config = read_config(bundle)
+    if config.deployed == "onnx" and (bundle / ONNX).is_file():
+        check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
+    check_standin(config.arch, options.activation)
+    refuse_inside(out, data)
+    dataset = read_as_fitted(data, folder=bundle, config=config)
+    dataset = mirrored_as_trained(dataset, bundle)
+    for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
+        read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
+    run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
+    with alone_in(out):
+        if resume and (done := _finished(out, options)) is not None:
+            return done
+        _begin(out, bundle, os.fspath(data), options, resume=resume)
+        return _prune_bundle(run, out, os.fspath(data))
+
+
+def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
+    options = run.options
+    sweep(run.folder, deep=True)
+    try:
+        network, seconds = _prune_in_steps(run)
+    except BudgetError:  # there is nothing to resume
+        _leave_nothing(out)
+        raise
+    report = prove(
+        network,
+        Original(bundle=run.bundle, config=run.config, dataset=run.dataset, data=data),
+        options=asdict(options),
+        training_seconds=seconds,
+        threads=options.threads,
+        folder=run.folder,
+        out=out,
+        say=run.say,
+    )
+    return PruneResult(folder=out, report=report)
+
+
+def _finished(out: Path, options: Options) -> PruneResult | None:
+    """Return the result of a finished run with these options, even if it was killed during its cleanup."""
+    if not ((out / CONFIG).is_file() and (out / REPORT).is_file()):
+        return None
+    report = _kept(out / REPORT, dict)
+    if report.get("options") != asdict(options):
+        return None
+    shutil.rmtree(out / RUN, ignore_errors=True)
+    return PruneResult(folder=out, report=report)
+
+
+def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
+    """Make the folder of the run, or check that the existing one is of the same run."""
+    asked = {"bundle": str(bundle.resolve()), "data": data, **asdict(options)}
+    asked["weights"] = (bundle / WEIGHTS).stat().st_size if (bundle / WEIGHTS).is_file() else None
+    path = out / RUN / OPTIONS
+    # A run that was killed while publishing has left some of its files there.
+    own = {RUN, *(PUBLISHED if path.is_file() else ())} if resume else set()
+    foreign = [entry.name for entry in out.iterdir() if entry.name not in own] if out.is_dir() else []
+    if foreign:
+        hint = "" if resume else ", or continue with --resume" if path.is_file() else ""
+        raise InputError(f"{out} must be a new or empty folder; it contains {sorted(foreign)[0]}: name another{hint}")
+    if path.is_file():
+        before = asdict(Options()) | _kept(path, dict)  # an older run lacks newer options
+        changed = [key for key, value in asked.items() if before.get(key) != value]
+        other = [f"{key} was {brief(before.get(key))}, now {brief(asked[key])}" for key in changed]
+        if other:
+            raise InputError(f"--resume must repeat the options of the run in {out}: {'; '.join(other)}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(asked, indent=1) + "\n")
+
+
+def _kept(path: Path, kind: type) -> Any:
+    """Return the content of an earlier run's JSON file; raise InputError if it is damaged or of another kind."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+        raise InputError(f"{path} must be JSON, but it cannot be read ({reason}); prune without --resume") from error
+    if type(found) is not kind:
+        raise InputError(
+            f"{path} must hold a value of {kind.__name__}; it holds {brief(found)}; prune without --resume"
+        )
+    return found
+
+
+def _leave_nothing(out: Path) -> None:
+    shutil.rmtree(out / RUN)
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
+def _network(config: ModelConfig, state: Arrays, where: Path) -> Network:
+    network = build(config.arch)
+    load_arrays_(network, state, where=str(where))
+    return network.eval()
+
+
+def _prune_in_steps(run: _Run) -> tuple[Network, float]:
+    """Return the pruned and recovered network and the seconds of its training."""
+    options, seconds = run.options, 0.0
+    original = count_of(run.config.arch, options.count)
+    config, state = run.config, load_state(run.bundle)
+    epochs = _epochs(run)
+    for number in range(1, options.num_steps + 1):
+        folder = run.folder / f"step-{number}"
+        if not (folder / "start" / CONFIG).is_file():
+            limit = original * options.share ** (number / options.num_steps)
+            _prune_once(run, config, state, limit=limit, folder=folder, heading=f"Step {number} of {options.num_steps}")
+        config = read_config(folder / "start")
+        network, spent = _recover(
+            run, config, folder, epochs=epochs[number - 1], share=epochs[number - 1] / sum(epochs)
+        )
+        state = state_arrays(network)
+        seconds += spent
+    return network, seconds
+
+
+def _images(run: _Run):
+    return sample_batches(run.dataset.train, run.config.preprocess, seed=run.options.seed)
+
+
+def _epochs(run: _Run) -> list[int]:
+    """Return the epochs of each step: half of all for the last, the others divided equally."""
+    options, steps = run.options, run.options.num_steps
+    total = options.epochs or DEFAULT_EPOCHS
+    if options.minutes is not None:
+        path = run.folder / "epochs.json"
+        if not path.is_file():  # a resumed run does not measure again
+            # The teacher's forward pass is about a third of its training step.
+            speed = train_speed(run.config.arch) * 0.75
+            possible = 60 * options.minutes * _TRAINING_SHARE * speed / len(run.dataset.train)
+            write_text(path, json.dumps(max(steps, min(_MOST_EPOCHS, int(possible)))))
+        total = _kept(path, int)
+        check_whole(f"the epochs in {path}", total, least=1, most=MAX_EPOCHS)
+    if steps == 1:
+        return [total]
+    early = max(1, total // 2 // (steps - 1))
+    return [early] * (steps - 1) + [max(1, total - early * (steps - 1))]
+
+
+def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, folder: Path, heading: str) -> None:
+    """Write the starting point of a step's training, a bundle without an ONNX file, into `folder`/start."""
+    options = run.options
+    # Training freezes BatchNorm, so its statistics are recomputed before each step; before the first, because the
+    # original's may be frozen or folded.
+    state = rebased(_network(config, state, run.bundle), (batch.images for batch in _images(run)))
+    importance = _importance(run, config, state)
+    found = prune(
+        config.arch,
+        importance=importance,
+        limit=limit,
+        count=options.count,
+        scope=options.scope,
+        round_to=options.round_to or vector_width(),
+        drop_blocks=options.drop_blocks,
+        name=None if options.share < 1 else config.arch.name,
+    )
+    smaller = replace(config, arch=_with_activation(found.spec, options.activation))
+    moved = transfer(state, source=config.arch, target=found.spec, keep=found.keep)
+    whole, left = _network(config, state, run.bundle), _network(smaller, moved, folder)
+    moved = reconstructed(whole, left, found.keep, (batch.images for batch in _images(run)))
+    before, after = cost(config.arch), cost(found.spec)
+    changed = smaller.arch.activation != config.arch.activation
+    run.say(
+        f"{heading}: {before.macs / 1e6:.4g}M MACs become {after.macs / 1e6:.4g}M, {before.params:,} "
+        f"parameters {after.params:,}, {len(config.arch.blocks)} blocks {len(found.spec.blocks)}"
+        + (f", {config.arch.activation} {smaller.arch.activation}" if changed else "")
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
+        save_bundle(Path(scratch) / "start", smaller, moved)
+        os.replace(Path(scratch) / "start", folder / "start")
+
+
+def _with_activation(spec: ArchSpec, activation: str) -> ArchSpec:
+    return spec if activation in ("", spec.activation) else with_activation(spec, activation)
+
+
+def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
+    if run.options.share == 1:  # nothing is pruned
+        return weight_importance(config.arch, state)
+    if run.options.method != "taylor":
+        return weight_importance(config.arch, state, method=run.options.method)
+    # Smoothed labels: a network that has memorised its training images would have almost no gradient.
+    return taylor_importance(_network(config, state, run.bundle), _images(run), cross_entropy(0.1))
+
+
+def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float) -> tuple[Network, float]:
+    """Train the network in `folder`/start, or resume its training, and return the best network.
+
+    `share` is its share of a time limit. If little is removed, and the validation images show no significant loss
+    against the original, it is not trained: it would forget more than it learns.
+    """
+    network = _network(config, load_state(folder / "start"), folder / "start")
+    options = run.options
+    light = options.share >= _LIGHT and not options.activation
+    lost = _lost(run, network) if light and not (folder / "train").exists() else None
+    if lost is not None and lost.interval[0] <= 0:
+        run.say(f"Not trained, since its accuracy is that of the original: it {lost.sentence()}")
+        return network, 0.0
+    recipe = recovery_recipe(
+        run.dataset,
+        config.preprocess,
+        epochs=epochs,
+        teacher=Path(options.teacher or run.bundle),
+        lr=_RATE * (1.0 if options.activation else min(1.0, 2 * (1 - options.share)) ** 2),
+        temperature=_TEMPERATURE,
+        min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
+        frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
+        balanced=config.balanced,
+        seed=options.seed,
+    )
+    result = train(
+        network,
+        run.dataset,
+        recipe,
+        config.preprocess,
+        folder=folder / "train",
+        listener=run.listener,
+        deadline_seconds=None if options.minutes is None else 60 * options.minutes * share,
+    )
+    plain = _network(config, state_arrays(result.model), folder)
+    return plain, result.seconds
+
+
+def _lost(run: _Run, network: Network) -> Paired | None:
+    """Return the accuracy drop from the original on the validation images; None without any."""
+    val, preprocess = run.dataset.val, run.config.preprocess
+    if not len(val):
+        return None
+    original = _network(run.config, load_state(run.bundle), run.bundle)
+    labels = val.labels if run.config.balanced else None
+    return paired(right_answers(original, val, preprocess), right_answers(network, val, preprocess), labels=labels)

@@ -1,0 +1,160 @@
+"""The verb quantize: run the quantization search on a bundle and deploy the winner."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from effnet.bundle.config import digests_of, read_config, read_digests, write_config, write_digests, write_text
+from effnet.bundle.formats import EXPORTS, FORMATS, Runtime
+from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
+from effnet.bundle.split_file import SPLIT
+from effnet.bundle.weights import load_state, save_bundle
+from effnet.compression.ladder import AS_DEPLOYED, climb
+from effnet.compression.record import Ladder
+from effnet.compression.step import Gate, Limits
+from effnet.compression.subject import Subject, mirrored_as_trained
+from effnet.compression.tools import Tools, copy_export
+from effnet.data.names import refuse_inside
+from effnet.errors import BudgetError, InputError
+from effnet.progress import Listener
+from effnet.report.plot_sensitivity import save_sensitivity
+from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.processor import has_vnni
+from effnet.system.signals import held_interrupts
+from effnet.weights.labels import read_as_fitted
+
+RECORD, PLOT = "quantize.json", "sensitivity.svg"
+_SCRATCH = ".ladder"
+
+
+def quantize(
+    folder: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    runtime: Runtime = "onnxruntime",
+    limits: Limits | None = None,
+    gate: Gate | None = None,
+    threads: int = 1,
+    train: bool = True,
+    minutes: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+    tools: Tools | None = None,
+    listener: Listener = lambda event: None,
+) -> Ladder:
+    """Run the quantization search on the bundle `folder` and deploy the winner, in the bundle or in its copy `out`.
+
+    `data` is the data that the bundle was trained on; it is split as it was then. The other arguments are as for
+    `climb`. The bundle is unchanged until the winner is verified, and if the limits are not met: then BudgetError is
+    raised. The next call reuses the finished steps of an interrupted one. If weights were trained, exports of the old
+    weights are deleted. The record of all steps goes into quantize.json; if layers were ranked by their sensitivity to
+    quantization, sensitivity.svg shows it.
+    """
+    folder, target = Path(folder), Path(folder if out is None else out)
+    with alone_in(target):
+        return _quantize(
+            folder, data, target, runtime=runtime, limits=limits, gate=gate, threads=threads, train=train,
+            minutes=minutes, tools=tools, listener=listener,
+        )  # fmt: skip
+
+
+def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **options: Any) -> Ladder:
+    """Run `quantize` with `target` locked; `options` are those of `climb`."""
+    config = read_config(folder)
+    in_place = target.resolve() == folder.resolve()
+    if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--out must be a new or empty folder; {target} is neither: name another")
+    if not in_place:
+        refuse_inside(target, data)
+    dataset = read_as_fitted(data, folder=folder, config=config)
+    dataset = mirrored_as_trained(dataset, folder)
+    scratch = folder / _SCRATCH if in_place else _beside(target)
+    found = climb(
+        Subject(config=config, state=load_state(folder)),
+        dataset,
+        folder=scratch,
+        pair_stem=has_vnni(),
+        present=folder,
+        **options,
+    )
+    if not found.met:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise BudgetError(f"{found.sentence}. The bundle is unchanged")
+    if in_place:
+        deploy(found, folder)
+    else:
+        _deploy_copy(found, folder, target)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return found
+
+
+def _beside(target: Path) -> Path:
+    whole = Path(os.path.realpath(target))
+    return whole.with_name(f".{whole.name}{_SCRATCH}")
+
+
+def deploy(found: Ladder, folder: Path) -> None:
+    """Put the winner of a quantization search into its bundle `folder`, with the record of the steps.
+
+    Everything is written in a scratch folder first, then moved in, the config last.
+    """
+    if found.winner.name != AS_DEPLOYED:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as beside:
+            scratch = Path(beside)
+            copy_export(found.format, found.folder, scratch)
+            if found.changed:
+                save_bundle(scratch, found.config, found.state)
+                if found.format != "onnx":
+                    export_onnx(scratch, found.config, found.state)
+            else:
+                write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
+            made = [name for name, other in FORMATS.items() if (scratch / other.file).is_file()]
+            files, known = digests_of(scratch, made), read_digests(folder)
+            others = {} if found.changed else {name: value for name, value in known.items() if name not in files}
+            write_digests(scratch, others | files)
+            write_digests(folder, others)
+            _move_in(scratch, folder, changed=found.changed)
+    record = found.to_dict()
+    write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    save_sensitivity(record, folder / PLOT)
+
+
+def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
+    names = sorted(path.name for path in scratch.iterdir())
+    with held_interrupts() as interrupt:  # a few renames that must not be interrupted
+        for name in [name for name in names if name != CONFIG] + [CONFIG]:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            os.replace(scratch / name, folder / name)
+        stale = [name for other in EXPORTS.values() for name in (other.file, *other.others) if name not in names]
+        for name in stale if changed else ():
+            _remove(folder / name)
+    interrupt.check()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
+    """Make `target` a copy of the bundle with the winner in it, whole or not at all."""
+    whole = Path(os.path.realpath(target))
+    copy = whole.with_name(f".{whole.name}.part")
+    shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed
+    try:
+        copy.mkdir(parents=True)
+        deployed = FORMATS[read_config(folder).deployed]
+        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, deployed.file, *deployed.others}:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, copy / name)
+        deploy(found, copy)
+        os.replace(copy, whole)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)

@@ -1,0 +1,48 @@
+"""Predictions of an export on labelled images, in its own runtime."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from effnet.data.datasets import Split
+from effnet.data.eval_view import eval_view_at
+from effnet.errors import DataError
+from effnet.runtimes.pipeline import run_images
+from effnet.runtimes.predictor import Predictor
+from effnet.system.machine import usable_cores
+
+
+def predict_split(
+    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities [images, classes] of a split's readable images, and their indices [images].
+
+    Raises DataError if there is none.
+    """
+    if not len(split):
+        raise DataError("evaluation needs at least one labelled image; the split is empty")
+    preprocess = predictor.config.preprocess
+    _ = predictor.engine  # a model that does not match fails before any image is prepared for it
+    rows, found = run_images(
+        range(len(split)),
+        prepare=lambda index: eval_view_at(split, index, preprocess, warn=predictor.warn_once),
+        compute=predictor.probabilities,
+        workers=usable_cores(),
+        progress=progress,
+    )
+    if not rows:
+        raise DataError("evaluation needs at least one readable image; there is none")
+    return np.stack(rows), np.array(found)
+
+
+def right_answers(
+    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
+    """Return whether the export classifies each image of `split` correctly, bool [images]; unreadable ones are wrong.
+
+    Raises DataError as `predict_split` does.
+    """
+    probabilities, indices = predict_split(predictor, split, progress=progress)
+    right = np.zeros(len(split), dtype=bool)
+    right[indices] = probabilities.argmax(1) == split.labels[indices]
+    return right

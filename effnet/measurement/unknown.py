@@ -1,0 +1,75 @@
+"""Rejection of images of none of the classes: the share rejected, and the AUROC."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from effnet.data.folder import list_images
+from effnet.errors import DataError
+from effnet.runtimes.pipeline import run_images
+from effnet.runtimes.predictor import Predictor
+from effnet.system.machine import usable_cores
+from effnet.system.text import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """The rejection of images of none of the classes; `unreadable` files are not among `images`.
+
+    `rejected` is the share answered with "unknown", None without a threshold. `auroc` is the probability that the
+    model is more confident on an image of its classes than on an unknown one: 1 is perfect separation, 0.5 is none.
+    """
+
+    images: int
+    unreadable: int
+    rejected: float | None
+    auroc: float
+
+
+def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Return the paths of all images below `folder`; raise DataError if it is not a folder or has no images."""
+    name = printable(os.fspath(folder))
+    if not os.path.isdir(folder):
+        raise DataError(f"unknown images must be in a folder; {name} is not a folder")
+    found = list_images(os.fspath(folder))
+    if not found.paths:
+        left_out = f"; {found.skipped[0].path}: {found.skipped[0].reason}" if found.skipped else ""
+        raise DataError(f"there must be images of none of the classes in {name}; none were found{left_out}")
+    return list(found.paths)
+
+
+def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, known: np.ndarray) -> Unknown:
+    """Run all images below `folder`, which show none of the classes, through the bundle's ONNX file.
+
+    `known` holds the largest probability of each image [images] that does show one. Raises DataError if there is no
+    readable image.
+    """
+    paths = unknown_images(folder)
+    _ = predictor.engine
+    rows, _ = run_images(
+        range(len(paths)),
+        prepare=lambda index: predictor.prepare(paths[index]),
+        compute=lambda images: predictor.probabilities(images).max(1),
+        workers=usable_cores(),
+    )
+    if not rows:
+        raise DataError(f"there must be readable images in {printable(os.fspath(folder))}; there are none")
+    strange = np.array(rows, np.float64)
+    threshold = predictor.config.threshold
+    return Unknown(
+        images=len(strange),
+        unreadable=len(paths) - len(strange),
+        rejected=None if threshold is None else float((strange < threshold).mean()),
+        auroc=area_under_roc(np.asarray(known, np.float64), strange),
+    )
+
+
+def area_under_roc(known: np.ndarray, strange: np.ndarray) -> float:
+    """Return the share of all pairs whose known image has the higher confidence; a tie counts half.
+
+    Source: Mann and Whitney, Ann. Math. Stat. 18 (1947), 50-60; Hanley and McNeil, Radiology 143 (1982), 29-36.
+    """
+    ordered = np.sort(strange)
+    below, not_above = (np.searchsorted(ordered, known, side=side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * len(strange)))

@@ -1,0 +1,150 @@
+"""Check an exported file against its source module on the same images."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.formats import features_beside
+from effnet.data.preprocess import normalize
+from effnet.errors import BudgetError, BundleError, EffnetError
+from effnet.nn.network import Network
+from effnet.runtimes.predictor import Predictor
+
+# Float rounding errors, summed over a few hundred layers, stay well below this.
+TOLERANCE = 1e-3
+# Between an fp16 embedding and the eager one: their angle stays below 2.6 degrees.
+_LEAST_COSINE = 0.999
+_EAGER_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportCheck:
+    """The difference of two runtimes: the largest difference of a probability, and the share of equal top classes."""
+
+    images: int
+    max_difference: float
+    agreement: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check as JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesCheck:
+    """The largest difference between the embeddings of two runtimes.
+
+    `relative_error` is the length of the difference as a share of the embedding's length, `cosine` the least cosine.
+    """
+
+    images: int
+    relative_error: float
+    cosine: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the check as JSON-able data."""
+        return asdict(self)
+
+
+def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarray) -> ExportCheck:
+    """Run `images`, uint8 [batch, R, R, C], through the eager module and through the predictor's export.
+
+    Raises EffnetError as `compare` does.
+    """
+    return compare(eager_probabilities(module, predictor.config, images), predictor, images)
+
+
+def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
+    """Return float32 [batch, classes] of the eager module for uint8 [batch, R, R, C].
+
+    The module's logits are raw; the config's temperature is applied to them, as every export does itself.
+    """
+    module = module.to("cpu").eval()
+    return (_in_parts(module, config, images) / config.temperature).softmax(1).numpy()
+
+
+def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
+    """Return the eager network's features, float32 [batch, channels], for uint8 [batch, R, R, C]."""
+    return _in_parts(network.to("cpu").eval().features, config, images).numpy()
+
+
+@torch.no_grad()
+def _in_parts(function: Callable[[Tensor], Tensor], config: ModelConfig, images: np.ndarray) -> Tensor:
+    pixels = torch.from_numpy(normalize(images, config.preprocess)).permute(0, 3, 1, 2)
+    # The feature maps of all images at once would take more memory than training did.
+    return torch.cat([function(part) for part in pixels.split(_EAGER_BATCH)])
+
+
+def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> ExportCheck:
+    """Compare the predictor's export with `eager`, the module's probabilities [batch, classes].
+
+    An fp32 file computes the same: raises EffnetError if a probability differs by more than 1e-3. Reduced precision
+    rounds, and only the accuracy on images like the data shows its cost (`effnet.measurement.acceptance`); here its
+    outputs must be finite: raises BudgetError otherwise, and BundleError if the eager network's own outputs are not
+    finite.
+    """
+    _check_numbers(eager, predictor)
+    exported = predictor.probabilities(images)
+    difference = float(np.abs(eager - exported).max())
+    agreement = float((eager.argmax(1) == exported.argmax(1)).mean())
+    name, precision = predictor.format.name, predictor.format.precision
+    if precision != "fp32":
+        if not np.isfinite(exported).all():
+            raise BudgetError(
+                f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
+                f"the network's numbers do not fit {precision}. Choose a format of higher precision"
+            )
+    elif not difference <= TOLERANCE:
+        raise EffnetError(
+            f"the exported file must match the eager probabilities within {TOLERANCE}; it differs by {difference:.2g} "
+            f"on {len(images)} images. This is a bug in effnet: please report it with the bundle's config.json"
+        )
+    return ExportCheck(images=len(images), max_difference=difference, agreement=agreement)
+
+
+def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> FeaturesCheck:
+    """Compare the predictor's embeddings with `eager`, the network's features [batch, channels].
+
+    In fp32 they are the same: raises EffnetError if one differs by more than 1e-3 of its length. Raises BudgetError if
+    an fp16 embedding has a cosine below 0.999 with the eager one, BundleError if the eager network's outputs are not
+    finite.
+    """
+    _check_numbers(eager, predictor)
+    target = features_beside(predictor.format)
+    name, precision = target.name, target.precision
+    truth, found = eager.astype(np.float64), predictor.features(images).astype(np.float64)
+    lengths = np.linalg.norm(truth, axis=1)
+    # An all-zero eager embedding, possible after a last ReLU, must be all zero here too.
+    errors = np.linalg.norm(found - truth, axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    products = lengths * np.linalg.norm(found, axis=1)
+    cosines = np.where(products > 0, (truth * found).sum(1) / np.where(products > 0, products, 1), errors == 0)
+    error, cosine = float(errors.max()), min(1.0, float(cosines.min()))
+    if precision != "fp32":
+        if not cosine >= _LEAST_COSINE:
+            raise BudgetError(
+                f"{name} must keep the direction of every embedding, a cosine of {_LEAST_COSINE}; the least of "
+                f"{len(images)} is {cosine:.4g}. Choose an fp32 format"
+            )
+    elif not error <= TOLERANCE:
+        raise EffnetError(
+            f"{name} must match the eager embeddings within {TOLERANCE} of their length; one differs by {error:.2g}. "
+            "This is a bug in effnet: please report it with the bundle's config.json"
+        )
+    return FeaturesCheck(images=len(images), relative_error=error, cosine=cosine)
+
+
+def _check_numbers(eager: np.ndarray, predictor: Predictor) -> None:
+    if not np.isfinite(eager).all():
+        raise BundleError(
+            f"a network must output finite numbers; with the weights of {predictor.folder} it does not on "
+            f"{_not_finite(eager)} of {len(eager)} images: train it again with a lower learning rate"
+        )
+
+
+def _not_finite(rows: np.ndarray) -> int:
+    return int((~np.isfinite(rows)).any(1).sum())

@@ -1,0 +1,315 @@
+"""The plots of a report: candidates, learning curves and the confusion matrix, drawn by matplotlib."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from effnet.report.figure import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    figure_svg,
+    new_figure,
+    style,
+)
+from effnet.report.provenance import weights_name
+from effnet.report.text import printable, short, width
+from effnet.system.files import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (MUTED, "P"))
+_NAMED_CLASSES = 40
+_COUNTED_CLASSES = 20
+
+
+def save_candidates(report: Mapping[str, Any], path: Path) -> None:
+    """Write the candidates plot to a file of its own; the suffix of its path, .svg or .png, is the format."""
+    figure = candidates_figure(report)
+    # None omits a field, so that the same report always gives the same bytes.
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    with written_whole(path) as beside, style():
+        figure.savefig(beside, format=path.suffix[1:], dpi=200, metadata=metadata, facecolor="white", transparent=False)
+
+
+def candidates_svg(report: Mapping[str, Any]) -> str | None:
+    """Return the candidates plot as SVG, or None if no candidate can be drawn."""
+    if not _drawn(report, _height_key(report)):
+        return None
+    return figure_svg(candidates_figure(report), name="candidates")
+
+
+def candidates_figure(report: Mapping[str, Any]) -> "Figure":
+    """Draw measured latency over MACs, one marker for each candidate, with the budget's lines and the taken one.
+
+    If no latency was measured at all, the height is the number of parameters.
+    """
+    key = _height_key(report)
+    drawn = _drawn(report, key)
+    budget = report.get("budget") or {}
+    with style():
+        figure = new_figure(6.6, 4.0)
+        axes = figure.add_subplot()
+        families = list(dict.fromkeys(_kind(candidate) for candidate in drawn))
+        for family, (colour, marker) in zip(families, _looks(len(families)), strict=True):
+            for fits in (False, True):
+                some = [c for c in drawn if _kind(c) == family and _fits(c) == fits]
+                axes.scatter(
+                    [c["macs"] for c in some],
+                    [c[key] for c in some],
+                    s=26,
+                    marker=marker,
+                    facecolors=colour if fits else "none",
+                    edgecolors=colour,
+                    linewidths=1.0,
+                    alpha=0.95 if fits else 0.75,
+                    zorder=3 if fits else 2,
+                )
+        for which, name in (("x", "macs"), ("y", key)):
+            _scale(axes, which, [v for v in (budget.get(name), *(c[name] for c in drawn)) if v])
+        axes.set_xlabel("Multiply-accumulates (MACs) per image")
+        axes.set_ylabel("Measured latency (ms)" if key == "latency_ms" else "Parameters")
+        _draw_budget(axes, budget.get(key), budget.get("macs"), unit=" ms" if key == "latency_ms" else "")
+        _mark_taken(axes, drawn, key)
+        _draw_legend(axes, families)
+    return figure
+
+
+def candidates_caption(report: Mapping[str, Any]) -> str:
+    """Return one line on the number of candidates by status, and on those that the plot cannot show."""
+    candidates = report.get("candidates") or []
+    if not candidates:
+        return "No candidates were recorded."
+    counts = Counter(candidate.get("status") for candidate in candidates)
+    words = {
+        "taken": "taken",
+        "fits": "fit as well" if counts["taken"] else "fit",
+        "rejected": "rejected",
+        "failed": "failed",
+        "unmeasured": "not measured",
+    }
+    parts = [f"{counts[status]} {word}" for status, word in words.items() if counts[status]]
+    plural = "s" if len(candidates) > 1 else ""
+    caption = f"{len(candidates)} candidate{plural}: {', '.join(parts)}." if parts else f"{len(candidates)} candidates."
+    if len({candidate.get("weights") for candidate in candidates}) == 1 and (name := weights_name(report)):
+        caption += f" All start from the pretrained weights {name}."
+    key = _height_key(report)
+    absent = len(candidates) - len(_drawn(report, key))
+    what = "measured latency" if key == "latency_ms" else "known size"
+    return caption + (f" {absent} without a {what} {'are' if absent > 1 else 'is'} not drawn." if absent else "")
+
+
+def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "accuracy"]) -> str | None:
+    """Return one metric over the epochs, in training and validation, as SVG, or None without any epoch."""
+    training = report.get("training") or {}
+    epochs = training.get("epochs") or []
+    if not epochs:
+        return None
+    best = training.get("best_epoch")
+    steps = [epoch.get("epoch", index + 1) for index, epoch in enumerate(epochs)]
+    with style():
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        figure = new_figure(4.4, 2.9)
+        axes = figure.add_subplot()
+        for key, label, colour, dash in (
+            (quantity, "training", ORANGE, (0, (4, 1.5))),
+            (f"val_{quantity}", "validation", BLUE, "solid"),
+        ):
+            values = [_number(epoch.get(key)) for epoch in epochs]
+            if not np.isfinite(np.array(values, dtype=float)).any():
+                continue
+            # A single epoch has no line, so it gets a marker.
+            marker = "o" if len(epochs) == 1 else None
+            axes.plot(steps, values, color=colour, linestyle=dash, marker=marker, label=label)
+            if label == "validation" and best in steps:
+                axes.axvline(best, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
+                axes.plot([best], [values[steps.index(best)]], "o", color=BLUE, markersize=6, zorder=4)
+        alone = _number((training.get("head") or {}).get(f"val_{quantity}"))
+        if math.isfinite(alone):
+            axes.axhline(alone, color=GREEN, linewidth=1.2, linestyle="-.", label="the head alone", zorder=1)
+        axes.set_title(quantity.capitalize(), loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlabel("Epoch" + (f" (best: {best})" if best in steps else ""))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        if len(epochs) == 1:
+            axes.set_xticks(steps)
+            axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
+        if quantity == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        axes.legend(loc="best")
+    return figure_svg(figure, name=quantity)
+
+
+def confusion_svg(report: Mapping[str, Any]) -> str | None:
+    """Return the confusion matrix as SVG, true classes down and predicted ones across, or None without one.
+
+    Shades are shares of a true class; correct predictions are blue, wrong ones vermillion. Cells show their counts
+    up to 20 classes, and every class is named up to 40.
+    """
+    counts = np.asarray((report.get("test") or {}).get("confusion") or [], dtype=float)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
+        return None
+    number = len(counts)
+    given = (report.get("dataset") or {}).get("class_names") or []
+    names = [printable(str(name), columns=22) for name in given]
+    names = names if len(names) == number else [str(index) for index in range(number)]
+    named = number <= _NAMED_CLASSES
+    side = min(max(0.4 * number, 1.4), 6.0) if named else 5.6
+    with style():
+        figure = new_figure(side + 1.2, side + 1.0)
+        axes = figure.add_subplot()
+        axes.grid(visible=False)
+        axes.spines[["top", "right"]].set_visible(True)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(_shades(shares), interpolation="none", aspect="equal")
+        axes.set_xlabel("Predicted")
+        axes.set_ylabel("True")
+        if named:
+            size = 8.5 if number <= _COUNTED_CLASSES else 6.5
+            text = {"parse_math": False, "fontsize": size}
+            # About 0.08 inches a letter: names that would overlap are rotated.
+            upright = max(map(width, names)) * 0.08 > side / number
+            axes.set_xticks(range(number), names, rotation=90 if upright else 0, **text)
+            axes.set_yticks(range(number), names, **text)
+        axes.tick_params(length=0 if named else 3)
+        if number <= _COUNTED_CLASSES:
+            _write_counts(axes, counts, shares)
+    wide = named and any(width(name) > len(name) for name in names)
+    # matplotlib cannot measure glyphs it lacks, and such scripts are wider than it thinks.
+    return figure_svg(figure, name="confusion", pad_inches=0.4 if wide else 0.05)
+
+
+def _kind(candidate: Mapping[str, Any]) -> str:
+    """Return the legend entry of a candidate's marker: its family, and its precision unless it is fp32."""
+    precision = candidate.get("precision") or "fp32"
+    return str(candidate.get("family")) + ("" if precision == "fp32" else f" {precision}")
+
+
+def _height_key(report: Mapping[str, Any]) -> str:
+    return "latency_ms" if _drawn(report, "latency_ms") else "params"
+
+
+def _drawn(report: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Return the candidates with known coordinates; a logarithmic axis holds positive numbers only."""
+    candidates = report.get("candidates") or []
+    return [c for c in candidates if _number(c.get("macs")) > 0 and _number(c.get(key)) > 0]
+
+
+def _number(value: float | None) -> float:
+    return float(value) if value is not None and math.isfinite(value) else math.nan
+
+
+def _fits(candidate: Mapping[str, Any]) -> bool:
+    return candidate.get("status") in ("taken", "fits")
+
+
+def _looks(count: int) -> list[tuple[str, str]]:
+    """Return a colour and a marker for each family; after six the pairs shift, so that none repeats before 36."""
+    colours = [colour for colour, _ in _FAMILY_LOOKS]
+    markers = [marker for _, marker in _FAMILY_LOOKS]
+    return [(colours[i % 6], markers[(i + i // 6) % 6]) for i in range(count)]
+
+
+def _scale(axes: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None:
+    """Make an axis logarithmic, with ticks at 1, 2 and 5, if its values span more than a factor of five.
+
+    Any other axis starts at zero, so that small differences look small.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if values and max(values) > 5 * min(values) > 0:
+        axes.set(**{f"{which}scale": "log"})
+        crowded = max(values) > 1000 * min(values)
+        axis.set_major_locator(LogLocator(subs=(1,) if crowded else (1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+    elif values:
+        axes.set(**{f"{which}lim": (0, 1.1 * max(values))})
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def _draw_budget(axes: "Axes", height: float | None, width: float | None, *, unit: str) -> None:
+    look = {"color": INK, "linewidth": 1.1, "linestyle": (0, (5, 3)), "zorder": 2}
+    if height is not None:
+        axes.axhline(height, **look)
+        # Written at the right edge, above the line: small networks, the crowded ones, are at the left.
+        place = {"xy": (1, height), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(f"budget {short(height)}{unit}", xytext=(-2, 3), ha="right", va="bottom", fontsize=8.5, **place)
+    if width is not None:
+        axes.axvline(width, **look)
+        place = {"xy": (width, 0), "xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(
+            f"budget {short(width)}",
+            xytext=(-3, 4),
+            ha="right",
+            va="bottom",
+            rotation=90,
+            fontsize=8.5,
+            **place,
+        )
+
+
+def _mark_taken(axes: "Axes", drawn: Sequence[Mapping[str, Any]], key: str) -> None:
+    for candidate in drawn:
+        if candidate.get("status") != "taken":
+            continue
+        place = (candidate["macs"], candidate[key])
+        axes.scatter(*place, s=150, facecolors="none", edgecolors=VERMILLION, linewidths=2.2, zorder=5)
+        # Named above the axes: inside, a label would hide other candidates or cross a budget's line.
+        name = printable(str(candidate.get("name")), columns=60)
+        axes.set_title(
+            f"taken: {name}", loc="left", color=VERMILLION, fontsize=9.5, fontweight="bold", parse_math=False
+        )
+
+
+def _draw_legend(axes: "Axes", families: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            markersize=5.5,
+            label=printable(family, columns=24),
+        )
+        for family, (colour, marker) in zip(families, _looks(len(families)), strict=True)
+    ]
+    mark = {"linestyle": "none", "marker": "o", "color": MUTED, "markersize": 5.5}
+    handles.append(Line2D([], [], label="fits", **mark))
+    handles.append(Line2D([], [], label="rejected", markerfacecolor="none", **mark))
+    legend = axes.figure.legend(handles=handles, loc="outside upper left", ncols=6)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _shades(shares: np.ndarray) -> np.ndarray:
+    """Return [C, C, 4] colours; empty cells are clear, so that the page shows through, light or dark."""
+    from matplotlib.colors import to_rgb
+
+    shades = np.empty((*shares.shape, 4))
+    shades[..., :3] = to_rgb(VERMILLION)
+    shades[np.eye(len(shares), dtype=bool), :3] = to_rgb(BLUE)
+    # One wrong prediction among hundreds must still be visible.
+    shades[..., 3] = np.where(shares > 0, 0.15 + 0.85 * shares, 0)
+    return shades
+
+
+def _write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
+    for row, column in np.argwhere(counts > 0):
+        strong = shares[row, column] > 0.5
+        colour = "white" if strong else INK
+        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)

@@ -1,0 +1,75 @@
+"""Export a bundle to ExecuTorch's .pte, with operators for XNNPACK."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.formats import Format
+from effnet.bundle.metadata import model_metadata
+from effnet.errors import MissingExtraError
+from effnet.runtimes.executorch.deployed import deployed_module
+from effnet.runtimes.quiet import quiet
+from effnet.runtimes.write import Quantization
+from effnet.system.files import written_whole
+
+
+def write(
+    target: Format,
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, np.ndarray],
+    *,
+    images: np.ndarray | None,
+    quantization: Quantization,
+) -> None:
+    """Write model.pte or model.int8.pte into `folder`, whole or not at all.
+
+    Its method `forward` maps one image, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
+    `class_names` and `preprocess` return JSON, `network` and `threshold` (if there is one) text. Raises
+    MissingExtraError if ExecuTorch is not installed, InputError for a quantization setting that it does not support.
+    """
+    module = deployed_module(config, state)
+    side, channels = config.preprocess.resolution, config.preprocess.channels
+    example = (torch.zeros(1, side, side, channels, dtype=torch.uint8),)
+    with quiet():
+        _check_installed()
+        graph: torch.nn.Module = module
+        if target.precision == "int8":
+            from effnet.runtimes.executorch.int8 import quantize
+
+            assert images is not None
+            graph = quantize(module, images, quantization)
+        data = _lower(torch.export.export(graph, example), model_metadata(config))
+    with written_whole(folder / target.file) as beside:
+        beside.write_bytes(data)
+
+
+def _check_installed() -> None:
+    for package in ("executorch", "torchao"):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise MissingExtraError(package, "executorch") from error
+
+
+def _lower(program: torch.export.ExportedProgram, methods: Mapping[str, str]) -> bytes:
+    from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+    from executorch.backends.xnnpack.partition.config.generic_node_configs import ConstantPadConfig
+    from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    class PadConfig(ConstantPadConfig):
+        """Delegate padding to XNNPACK in int8 too, which it supports but the default configuration does not request."""
+
+        def supported_precision_types(self) -> list[ConfigPrecisionType]:
+            return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+    configs = [PadConfig if found is ConstantPadConfig else found for found in ALL_PARTITIONER_CONFIGS]
+    edge = to_edge_transform_and_lower(
+        program, partitioner=[XnnpackPartitioner(configs=configs)], constant_methods=dict(methods)
+    )
+    return edge.to_executorch().buffer

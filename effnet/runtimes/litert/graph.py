@@ -1,0 +1,211 @@
+"""Write a spec and its folded weights directly as a TFLite graph: milliseconds, no torch, no TensorFlow.
+
+The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns `probabilities` [batch,
+classes] or, without a classifier, `features` [batch, channels]; normalisation is inside. Tensors have the names of
+`named_layers`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side
+from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError
+from effnet.runtimes.litert.flatbuffer import FUSED, Graph
+from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+
+CENTRED = "normalise.centre"
+
+_REDUCED = np.array([1, 2], np.int32)
+# A hard sigmoid is relu6(x + 3) / 6.
+_HARD = {"three": 3.0, "sixth": 1 / 6}
+
+Pixels = Literal["uint8", "float32"]
+
+
+def to_graph(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resolution: int | None = None,
+    pixels: Pixels = "uint8",
+) -> Any:
+    """Return the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
+
+    `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is one to be quantized:
+    the images, 0..255, are float32, and functions are composed of operators that are fast in int8. Raises SpecError if
+    mean does not match the spec's channels.
+    """
+    if len(mean) != spec.in_channels or len(std) != spec.in_channels:
+        raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
+    side = spec.resolution if resolution is None else resolution
+    if side < 1:
+        raise SpecError(f"resolution must be at least 1 pixel; got {side}")
+    graph = Graph()
+    layers = named_layers(spec)
+    image = graph.tensor(IMAGE, (1, side, side, spec.in_channels), pixels.upper())
+    names = {INPUT: _add_normalisation(graph, image, mean)}
+    fused = _find_fused(layers)
+    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
+    for name, layer in layers:
+        inputs = [names[source] for source in layer.inputs]
+        match layer.op:
+            case "norm":
+                names[name] = inputs[0]  # folded into the convolution before it
+            case "act" if layer.inputs[0] in fused:
+                names[name] = inputs[0]
+            case "act":
+                names[name] = _add_function(graph, name, layer.function, inputs[0], composed=pixels == "float32")
+            case "conv":
+                kernel = weights[f"{name}.weight"]
+                if name == "stem.conv":
+                    kernel = (kernel * scale[None, :, None, None]).astype(np.float32)
+                constants = kernel, weights[f"{name}.bias"]
+                names[name] = _add_conv(graph, name, layer, inputs[0], constants, spec, fused.get(name, ""))
+            case "linear":
+                constants = weights[f"{name}.weight"], weights[f"{name}.bias"]
+                names[name] = _add_linear(graph, name, inputs[0], constants)
+            case _:
+                names[name] = _add_plain(graph, name, layer, inputs, fused.get(name, ""), spec)
+    if spec.num_classes:
+        options = graph.options("Softmax", beta=1.0)
+        output = graph.operator("SOFTMAX", [names["classifier"]], PROBABILITIES, (1, spec.num_classes), options)
+    else:
+        output = names["pool"]
+        graph.tensors[output].name = FEATURES
+    return graph.model(description=f"effnet: {spec.name}", image=image, output=output)
+
+
+def _find_fused(layers: Layers) -> dict[str, str]:
+    """Return the functions to fuse into the convolution or sum before them, by its name and by its BatchNorm's."""
+    known = dict(layers)
+    fused = {}
+    for _, layer in layers:
+        if layer.op == "act" and layer.function in FUSED:
+            source = layer.inputs[0]
+            fused[source] = layer.function
+            if known[source].op == "norm":
+                fused[known[source].inputs[0]] = layer.function
+    return fused
+
+
+def _add_normalisation(graph: Graph, image: int, mean: Sequence[float]) -> int:
+    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights.
+
+    The subtraction cannot be folded too: the zeros that pad an image stand for normalised pixels.
+    """
+    shape, x = graph.shape(image), image
+    if graph.tensors[image].type == graph.schema.TensorType.UINT8:
+        x = graph.operator("CAST", [image], "normalise.cast", shape)
+    centre = graph.constant("normalise.mean", 255.0 * np.asarray(mean, np.float32))
+    return graph.operator("SUB", [x, centre], CENTRED, shape, graph.options("Sub"))
+
+
+def _add_conv(
+    graph: Graph,
+    name: str,
+    layer: Layer,
+    x: int,
+    constants: tuple[np.ndarray, np.ndarray],
+    spec: ArchSpec,
+    function: str,
+) -> int:
+    side = graph.shape(x)[1]
+    x, padding = _pad(graph, name, layer, x, symmetric=spec.padding == "symmetric")
+    options = {
+        "padding": padding,
+        "strideW": layer.stride,
+        "strideH": layer.stride,
+        "fusedActivationFunction": graph.activation(function),
+    }
+    depthwise = layer.groups > 1
+    # From out, in, height, width to out, height, width, in or, if depthwise, 1, height, width, out.
+    kernel = constants[0].transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
+    inputs = [x, graph.constant(f"{name}.weight", kernel), graph.constant(f"{name}.bias", constants[1])]
+    shape = (1, *(output_side(side, layer.stride),) * 2, layer.out_channels)
+    if depthwise:
+        return graph.operator(
+            "DEPTHWISE_CONV_2D", inputs, name, shape, graph.options("DepthwiseConv2D", depthMultiplier=1, **options)
+        )
+    return graph.operator("CONV_2D", inputs, name, shape, graph.options("Conv2D", **options))
+
+
+def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zeros: bool = True) -> tuple[int, int]:
+    """Return the padded input and the rule for the remaining padding; without `zeros` the edge is mirrored.
+
+    SAME is TensorFlow's rule; it pads symmetrically unless the side is not a multiple of the stride.
+    """
+    side, k, stride = graph.shape(x)[1], layer.kernel_size, layer.stride
+    same, valid = graph.schema.Padding.SAME, graph.schema.Padding.VALID
+    total = (output_side(side, stride) - 1) * stride + k - side
+    before = k // 2
+    if not symmetric or max(total, 0) // 2 == before:
+        return x, same
+    # At the end, no more than the last window reads.
+    after = max(total - before, 0)
+    pads = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
+    shape = (1, *(side + before + after,) * 2, layer.in_channels)
+    inputs = [x, graph.constant(f"pads.{before}.{after}", pads)]
+    if zeros:
+        return graph.operator("PAD", inputs, f"{name}.pad", shape, graph.options("Pad")), valid
+    # Mirroring changes no maximum, since each window that reads it holds the edge already; zeros could change one.
+    return graph.operator("MIRROR_PAD", inputs, f"{name}.pad", shape, graph.options("MirrorPad", mode=1)), valid
+
+
+def _add_linear(graph: Graph, name: str, x: int, constants: tuple[np.ndarray, np.ndarray]) -> int:
+    parts = zip(("weight", "bias"), constants, strict=True)
+    inputs = [x, *(graph.constant(f"{name}.{part}", array) for part, array in parts)]
+    return graph.operator("FULLY_CONNECTED", inputs, name, (1, len(constants[1])), graph.options("FullyConnected"))
+
+
+def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], function: str, spec: ArchSpec) -> int:
+    """Add an operation without weights."""
+    shape = graph.shape(inputs[0])
+    match layer.op:
+        case "global_pool":
+            last = name == "pool"  # its rows are the features; a squeeze outputs feature maps of one pixel
+            wanted = (1, layer.out_channels) if last else (1, 1, 1, layer.out_channels)
+            axes = graph.constant("pool.axes", _REDUCED)
+            return graph.operator("MEAN", [inputs[0], axes], name, wanted, graph.options("Reducer", keepDims=not last))
+        case "max_pool":
+            x, padding = _pad(graph, name, layer, inputs[0], symmetric=True, zeros=spec.activation in FUSED)
+            k, stride = layer.kernel_size, layer.stride
+            options = graph.options(
+                "Pool2D", padding=padding, strideW=stride, strideH=stride, filterWidth=k, filterHeight=k
+            )
+            wanted = (1, *(output_side(shape[1], stride),) * 2, layer.out_channels)
+            return graph.operator("MAX_POOL_2D", [x], name, wanted, options)
+        case "add":
+            options = graph.options("Add", fusedActivationFunction=graph.activation(function))
+            return graph.operator("ADD", inputs, name, shape, options)
+    return graph.operator("MUL", inputs, name, shape, graph.options("Mul"))
+
+
+def _add_function(graph: Graph, name: str, function: str, x: int, *, composed: bool) -> int:
+    """Add a function; `composed` from operators with fast int8 kernels, which HARD_SWISH lacks."""
+    shape = graph.shape(x)
+    match function:
+        case "sigmoid":
+            return graph.operator("LOGISTIC", [x], name, shape)
+        case "silu":
+            gate = graph.operator("LOGISTIC", [x], f"{name}.sigmoid", shape)
+            return graph.operator("MUL", [x, gate], name, shape, graph.options("Mul"))
+        case "hard_sigmoid":
+            return _add_hard_sigmoid(graph, name, x)
+        case "hard_swish" if composed:
+            gate = _add_hard_sigmoid(graph, f"{name}.gate", x)
+            return graph.operator("MUL", [x, gate], name, shape, graph.options("Mul"))
+        case "hard_swish":
+            return graph.operator("HARD_SWISH", [x], name, shape, graph.options("HardSwish"))
+    raise SpecError(f"LiteRT has no {function}")
+
+
+def _add_hard_sigmoid(graph: Graph, name: str, x: int) -> int:
+    three, sixth = (graph.constant(key, np.array([value], np.float32)) for key, value in _HARD.items())
+    inside = graph.options("Add", fusedActivationFunction=graph.activation("relu6"))
+    shifted = graph.operator("ADD", [x, three], f"{name}.shift", graph.shape(x), inside)
+    return graph.operator("MUL", [shifted, sixth], name, graph.shape(x), graph.options("Mul"))

@@ -1,0 +1,49 @@
+"""ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from effnet.errors import BundleError
+from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.onnxruntime.session import IMAGE, open_session
+
+_KINDS = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+def preload() -> None:
+    """Import the runtime."""
+    import onnxruntime  # noqa: F401
+
+
+class OnnxEngine(BaseEngine):
+    """A session whose model maps `image` to one output."""
+
+    runtime = "ONNX Runtime"
+
+    def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
+        super().__init__(path)
+        self.session = open_session(path, threads=threads, digests=digests)
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if not inputs or not outputs or inputs[0].name != IMAGE:
+            names = ", ".join(node.name for node in inputs)[:80]
+            raise BundleError(
+                f"{path} must map {IMAGE} to one output; it has the inputs [{names}] and {len(outputs)} outputs. "
+                "`effnet export` writes it again"
+            )
+        (image, *more), (output, *rest) = inputs, outputs
+        self.output: str = output.name
+        self._set_signature(
+            (_KINDS.get(image.type, image.type), image.shape),
+            (_KINDS.get(output.type, output.type), output.shape),
+            alone=not more and not rest,
+        )
+
+    def _compute(self, images: np.ndarray) -> np.ndarray:
+        return self.session.run([self.output], {IMAGE: images})[0]
+
+
+def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OnnxEngine:
+    """Open an ONNX file; raise BundleError if it is missing or unreadable."""
+    return OnnxEngine(path, threads=threads, digests=digests)

@@ -1,0 +1,220 @@
+"""Write a spec and its folded weights directly as an ONNX graph: milliseconds, no torch.
+
+The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
+`probabilities` [batch, classes] or, without a classifier, `features` [batch, channels]; normalisation is inside,
+paddings are static.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effnet.arch.layers import INPUT, Layer, named_layers, output_side
+from effnet.arch.spec import ArchSpec
+from effnet.errors import MissingExtraError, SpecError
+from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.system.files import written_whole
+
+if TYPE_CHECKING:
+    import onnx
+
+# 17 has every operator used here and is supported by runtimes since 2022.
+OPSET = 17
+IR_VERSION = 8
+
+
+class Graph:
+    """The nodes and constants of a graph under construction."""
+
+    def __init__(self, onnx_module: Any) -> None:
+        self.onnx = onnx_module
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        # ascontiguousarray would turn a scalar into a vector.
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+
+Parameter = Callable[[Graph, str, np.ndarray], str]
+"""Store an array under a name in a graph and return the name of its fp32 values there."""
+
+
+def to_onnx(
+    spec: ArchSpec,
+    weights: Mapping[str, np.ndarray],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resolution: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    parameter: "Parameter | None" = None,
+) -> "onnx.ModelProto":
+    """Return the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
+
+    `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
+    `resolution`. `parameter` stores a weight or bias; by default as fp32. Raises SpecError if mean does not match the
+    spec's channels.
+    """
+    graph, side = start_graph(spec, mean, std, resolution)
+    names = {INPUT: add_normalisation(graph, mean)}
+    sides = map_sides(spec, side)
+    store = parameter or Graph.constant
+    for name, layer in named_layers(spec):
+        if layer.op not in ("conv", "linear"):
+            parameters: tuple[str, ...] = ()
+        else:
+            kernel = weights[f"{name}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
+            parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
+        inputs = [names[source] for source in layer.inputs]
+        names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
+    return finish_graph(graph, add_output(graph, names, spec), spec, side, metadata or {})
+
+
+def start_graph(
+    spec: ArchSpec, mean: Sequence[float], std: Sequence[float], resolution: int | None
+) -> tuple[Graph, int]:
+    """Return an empty graph and the side of its images; raise SpecError if these do not match `spec`."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "train") from error
+    if len(mean) != spec.in_channels or len(std) != spec.in_channels:
+        raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
+    side = spec.resolution if resolution is None else resolution
+    if side < 1:
+        raise SpecError(f"resolution must be at least 1 pixel; got {side}")
+    return Graph(onnx), side
+
+
+def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
+    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights.
+
+    The subtraction cannot be folded too: the zeros that pad an image stand for normalised pixels.
+    """
+    centre = graph.constant("normalise.mean", 255.0 * np.asarray(mean, np.float32))
+    x = graph.node("Cast", [IMAGE], "normalise.cast", to=1)
+    x = graph.node("Sub", [x, centre], "normalise.centre")
+    return graph.node("Transpose", [x], "normalise.nchw", perm=[0, 3, 1, 2])
+
+
+def scaled_stem(weights: Mapping[str, np.ndarray], std: Sequence[float]) -> np.ndarray:
+    """Return the first convolution's weights for centred pixels of 0..255."""
+    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
+    return (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)
+
+
+def add_layer(
+    graph: Graph,
+    name: str,
+    layer: Layer,
+    inputs: Sequence[str],
+    parameters: Sequence[str] = (),
+    *,
+    pads: Sequence[int] = (),
+    output: str | None = None,
+) -> str:
+    """Add a layer that reads `inputs` and writes `output` (by default `name`); return the output's name.
+
+    `parameters` are weight and bias of a convolution or linear layer; `pads` (of pads_of) is the padding of the feature
+    maps.
+    """
+    output = output or name
+    window = {"kernel_shape": [layer.kernel_size] * 2, "strides": [layer.stride] * 2}
+    match layer.op:
+        case "conv":
+            return graph.node("Conv", [*inputs, *parameters], output, **window, pads=pads, group=layer.groups)
+        case "linear":
+            flat = graph.node("Flatten", inputs, f"{name}.flatten", axis=1)
+            return graph.node("Gemm", [flat, *parameters], output, transB=1)
+        case "act":
+            return add_function(graph, output, layer.function, inputs[0])
+        case "global_pool":
+            return graph.node("GlobalAveragePool", inputs, output)
+        case "max_pool":
+            return graph.node("MaxPool", inputs, output, **window, pads=pads)
+        case "mul" | "add":
+            return graph.node(layer.op.capitalize(), inputs, output)
+    return inputs[0]  # BatchNorm is folded into the convolution before it
+
+
+def map_sides(spec: ArchSpec, side: int) -> dict[str, int]:
+    """Return the side of every layer's output feature map for images of `side` pixels."""
+    sides = {INPUT: side}
+    for name, layer in named_layers(spec):
+        sides[name] = 1 if layer.op == "global_pool" else output_side(sides[layer.inputs[0]], layer.stride)
+    return sides
+
+
+def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]:
+    """Return the static padding of a convolution or pooling: top, left, bottom, right."""
+    if spec.padding == "symmetric" or layer.stride == 1 or layer.op == "max_pool":
+        return [layer.kernel_size // 2] * 4
+    side = sides[layer.inputs[0]]
+    total = max((output_side(side, layer.stride) - 1) * layer.stride + layer.kernel_size - side, 0)
+    return [total // 2, total // 2, total - total // 2, total - total // 2]
+
+
+def add_function(graph: Graph, name: str, function: str, x: str) -> str:
+    """Add an activation or a gate."""
+    match function:
+        case "silu":
+            return graph.node("Mul", [x, graph.node("Sigmoid", [x], f"{name}.sigmoid")], name)
+        case "relu6":
+            if not any(constant.name == "six" for constant in graph.constants):
+                graph.constant("zero", np.float32(0))
+                graph.constant("six", np.float32(6))
+            return graph.node("Clip", [x, "zero", "six"], name)
+        case "hard_sigmoid":
+            return graph.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)
+    return graph.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[function], [x], name)
+
+
+def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[str, int]:
+    """Add the network's output, a function of the last layer in `names`, and return its name and width."""
+    if spec.num_classes:
+        return graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1), spec.num_classes
+    return graph.node("Flatten", [names["pool"]], FEATURES, axis=1), spec.feature_channels
+
+
+def finish_graph(
+    graph: Graph, output: tuple[str, int], spec: ArchSpec, side: int, metadata: Mapping[str, str]
+) -> "onnx.ModelProto":
+    """Return the model that maps images to `output`, a name and a width."""
+    onnx, (name, width) = graph.onnx, output
+    image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", side, side, spec.in_channels])
+    declared = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
+    # The runtime's "effnet" graph name is free text; names with odd characters are not portable.
+    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], [declared], graph.constants)
+    model = onnx.helper.make_model(
+        body,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="effnet",
+    )
+    onnx.helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def expose(model: "onnx.ModelProto", outputs: Sequence[str]) -> bytes:
+    """Return the file of `model` with these tensors of the graph as its outputs, in this order."""
+    import onnx
+
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    del whole.graph.output[:]
+    whole.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    return whole.SerializeToString()
+
+
+def write_onnx(model: "onnx.ModelProto", path: Path, *, durable: bool = True) -> None:
+    """Write `model` to `path` whole or not at all; a temporary file need not be `durable`."""
+    with written_whole(path, durable=durable) as beside:
+        beside.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,94 @@
+"""Choose an int8 graph's quantized tensors, their scales and zero points, and the activations that only clip."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError, nearest
+from effnet.runtimes.onnxruntime.int8_ranges import Affine, Ranges, affine, hard_swish_input, silu_input, within
+
+# Activations and gates that only clip their input.
+_CLIPS = ("relu", "relu6", "hard_sigmoid")
+
+
+def check_layers(layers: Mapping[str, Layer], ranges: Ranges, float_layers: Sequence[str]) -> None:
+    """Raise SpecError for a float layer that is no convolution or linear layer, and for a missing range."""
+    known = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
+    for name in float_layers:
+        if name not in known:
+            raise SpecError(f"float layers must be convolutions or linear layers; got {name!r}{nearest(name, known)}")
+    for name in _ranged(layers):
+        if name not in ranges or not np.isfinite(ranges[name]).all():
+            raise SpecError(f"int8 needs a finite range of {name}; got {ranges.get(name)}: calibrate this network")
+
+
+def ranged_layers(spec: ArchSpec) -> list[str]:
+    """Return the names of the layers whose ranges to_qdq needs."""
+    return _ranged(dict(named_layers(spec)))
+
+
+def _ranged(layers: Mapping[str, Layer]) -> list[str]:
+    folded = folded_clips(layers)
+    return [name for name, layer in layers.items() if layer.op not in ("norm", "linear") and name not in folded]
+
+
+def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
+    """Return the activation after each convolution or sum, if it is only a clip."""
+    origin = {name: name if layer.op != "norm" else layer.inputs[0] for name, layer in layers.items()}
+    found = {}
+    for name, layer in layers.items():
+        if layer.op == "act" and layer.function in _CLIPS:
+            source = origin[layer.inputs[0]]
+            if layers[source].op in ("conv", "add"):
+                found[source] = name
+    return found
+
+
+def schemes_of(
+    layers: Mapping[str, Layer], folded: Mapping[str, str], ranges: Ranges, float_layers: frozenset[str]
+) -> dict[str, Affine]:
+    """Return scale and zero point of every quantized tensor, by the layer that outputs it; the rest stays float.
+
+    A tensor is quantized if a layer that reads it computes in int8 and neither its writer nor a reader is a float
+    layer.
+    """
+    readers = _readers(layers)
+    found: dict[str, Affine] = {}
+    for name, layer in reversed(layers.items()):  # the scale before an activation depends on the one after it
+        after = readers[name]
+        wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in after)
+        if layer.op in ("norm", "linear") or not wanted or not float_layers.isdisjoint((name, *after)):
+            continue
+        if name in folded:
+            found[name] = found[folded[name]]
+        elif layer.op != "act" and layers[after[0]].op == "act":
+            found[name] = _before(layers[after[0]].function, ranges[name], found[after[0]])
+        else:
+            found[name] = affine(*within(layer.function, *ranges[name]))
+    return found
+
+
+def _readers(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
+    """Return the layers that read each layer's output; BatchNorm layers, which are folded, are skipped."""
+    found: dict[str, list[str]] = {name: [] for name in (INPUT, *layers)}
+    for name, layer in layers.items():
+        for source in layer.inputs:
+            if layer.op == "norm":
+                found[name] = found[source]
+            else:
+                found[source].append(name)
+    return found
+
+
+def _before(function: str, range_: tuple[float, float], output: Affine) -> Affine:
+    low, high = range_
+    match function:
+        case "silu":
+            return silu_input(low, high, output)
+        case "hard_swish":
+            return hard_swish_input(high, output)
+        case "sigmoid":
+            return affine(max(low, -8.0), min(high, 8.0))
+    return affine(low, high)

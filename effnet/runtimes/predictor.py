@@ -1,0 +1,278 @@
+"""Predict with a bundle: Pillow, numpy and one runtime, no torch."""
+
+import ctypes
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from PIL import Image
+
+from effnet.bundle.config import ModelConfig, read_config, read_digests
+from effnet.bundle.formats import Format, features_beside, find_format
+from effnet.bundle.model_file import read_model, sha256
+from effnet.data.eval_view import eval_decoding, eval_view
+from effnet.data.images.decode import convert_pillow
+from effnet.data.preprocess import resize_and_crop
+from effnet.data.value_range import to_uint8
+from effnet.errors import BundleError, DataError, InputError
+from effnet.runtimes.registry import FRAGILE, Engine, open_engine, preload
+from effnet.runtimes.results import check_features, check_probabilities, check_signature, unit_rows
+
+UNKNOWN = "unknown"
+
+ImageLike = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
+_IMAGES = "a path, the bytes of a file, a Pillow image or a uint8 array [height, width, channels]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The most probable classes of one image, best first.
+
+    `known` is false if even the best is less probable than the threshold: the image may belong to none of the classes.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    known: bool = True
+
+    @property
+    def label(self) -> str:
+        """The most probable class, or "unknown"."""
+        return self.labels[0] if self.known else UNKNOWN
+
+
+class Predictor:
+    """A bundle ready to predict, from `effnet.load`. Its file is opened at the first prediction.
+
+    `format` names the export that predicts (effnet.bundle.formats); by default the bundle's own, `config.deployed`. It
+    can be pickled, and used after a fork: another process opens the bundle's files itself. `say` is called once with
+    the assumption made for images of more than 8 bits if the bundle has no value range; by default it warns.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> None:  # noqa: A002
+        self.folder = Path(folder)
+        self.threads = threads
+        self.config: ModelConfig = read_config(folder)
+        self.format = find_format(format or self.config.deployed)
+        self.say: Callable[[str], None] = warnings.warn
+        self._warned = False
+        self._start()
+        _alive.add(self)
+
+    def _start(self) -> None:
+        self._turn, self._opening = Lock(), Lock()
+        self._engines: dict[str, Engine] = {}
+
+    def __reduce__(self) -> tuple[object, tuple[str, int, str]]:
+        return _reopened, (os.path.abspath(self.folder), self.threads, self.format.name)
+
+    def _after_fork(self) -> None:
+        """Forget the parent's engine and locks: its threads are not in this process, and one may have held a lock."""
+        for engine in self._engines.values():
+            # Destroying it, here or when this process ends, would wait for its threads. So it is never destroyed.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+        self._start()
+
+    @property
+    def engine(self) -> Engine:
+        """The bundle's file, opened in its runtime; raises BundleError if the file does not match the config."""
+        return self._opened(self.format)
+
+    def warn_once(self, assumed: str) -> None:
+        """Report the assumption made while decoding an image, the first time only; thread-safe."""
+        with self._opening:
+            first, self._warned = not self._warned, True
+        if first:
+            self.say(assumed)
+
+    @property
+    def features_engine(self) -> Engine:
+        """The bundle's file of embeddings in the same runtime; raises BundleError if it is absent or does not match."""
+        return self._opened(features_beside(self.format))
+
+    def _opened(self, target: Format) -> Engine:
+        if target.name not in self._engines:
+            with self._opening:
+                if target.name not in self._engines:
+                    self._engines[target.name] = self._open(target)
+        return self._engines[target.name]
+
+    def _open(self, target: Format) -> Engine:
+        path, digests = self.folder / target.file, read_digests(self.folder)
+        if target.result == "features":
+            self._check_features_file(target, digests)
+        elif not self.config.class_names:
+            raise BundleError(
+                f"a model needs a classifier to predict; {self.folder} has none: `effnet fit --weights` makes one"
+            )
+        if target.runtime in FRAGILE:
+            from effnet.runtimes.probe import try_first  # imported here because it is slow
+
+            preload(target.runtime)  # fails here if the runtime is not installed
+            digests[path.name] = sha256(read_model(path, digests))
+            try_first(path, target.runtime, digests[path.name])
+        engine = open_engine(path, threads=self.threads, digests=digests)
+        check_signature(engine, self.config, path, target)
+        return engine
+
+    def _check_features_file(self, target: Format, digests: Mapping[str, str]) -> None:
+        """Raise BundleError if the file of embeddings is absent, or has no digest in config.json.
+
+        Without a digest it may be of the bundle's earlier weights, which its outputs do not show.
+        """
+        known = [name for name in (target.file, *target.others) if name in digests and (self.folder / name).exists()]
+        if len(known) < 1 + len(target.others):
+            raise BundleError(
+                f"embeddings in {target.runtime} need {target.file}, which {self.folder} lacks for its current "
+                f"weights: `effnet export {self.folder} {target.asked}` writes it"
+            )
+
+    def prepare(self, image: ImageLike) -> np.ndarray:
+        """Return one image, preprocessed for the model: uint8 [resolution, resolution, channels].
+
+        Takes a path, the bytes of a file, a Pillow image, or a decoded uint8 array [height, width, channels]; if the
+        bundle has a value range, also an array of other integers or of floats. A large JPEG file is decoded at a
+        reduced size (effnet.data.eval_view), a Pillow image at its full size. Raises ImageError if it cannot be
+        decoded, InputError for anything else.
+        """
+        preprocess = self.config.preprocess
+        if isinstance(image, np.ndarray):
+            found = preprocess.value_range
+            if found is not None and image.dtype != np.uint8 and image.dtype.kind in "uif":
+                image = to_uint8(image, image.dtype.name, found)
+            expected = f"uint8 [height, width, {preprocess.channels}]"
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != preprocess.channels:
+                raise DataError(f"an image as an array must be {expected}; got {image.dtype} {image.shape}")
+            return resize_and_crop(image, preprocess)
+        if isinstance(image, Image.Image):
+            return resize_and_crop(convert_pillow(image, eval_decoding(preprocess, warn=self.warn_once)), preprocess)
+        if isinstance(image, str | bytes | os.PathLike):
+            return eval_view(os.fspath(image), preprocess, warn=self.warn_once)
+        raise InputError(f"an image must be {_IMAGES}; got {type(image).__name__}")
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [batch, classes] for prepared images, uint8 [batch, resolution, resolution, channels].
+
+        It can be called from several threads; only ONNX Runtime computes for them in parallel. Raises BundleError if
+        the model fails or does not return probabilities.
+        """
+        rows = self._run(self.format, images)
+        check_probabilities(rows, self.folder / self.format.file)
+        return rows
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the features before the classifier, float32 [batch, channels], for images as in `probabilities`.
+
+        It can be called from several threads, like `probabilities`. Raises BundleError if the bundle has no file of
+        embeddings, or that file fails or returns numbers that are not finite.
+        """
+        target = features_beside(self.format)
+        rows = self._run(target, images)
+        check_features(rows, self.folder / target.file)
+        return rows
+
+    def _run(self, target: Format, images: np.ndarray) -> np.ndarray:
+        engine = self._opened(target)
+        if target.runtime == "onnxruntime":
+            return engine.run(images)
+        with self._turn:
+            return engine.run(images)
+
+    def chosen_threshold(self, asked: float | None = None) -> float:
+        """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never."""
+        if asked is not None and not 0 <= asked <= 1:
+            raise InputError(f"the threshold must be a probability from 0 to 1; got {asked}")
+        return (self.config.threshold or 0.0) if asked is None else asked
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
+    ) -> list[Prediction]:
+        """Return the `top` classes of each image, in order; see `prepare` for the kinds of images.
+
+        A single image gives a list of one. `threshold` is the probability below which an image is "unknown": the
+        bundle's own by default, 0 for never. The model is opened before any image is read.
+        """
+        images = _several(images, batch=batch, verb="predict")
+        threshold = self.chosen_threshold(threshold)
+        _ = self.engine
+        return [
+            to_prediction(row, self.config.class_names, top=top, threshold=threshold)
+            for prepared in _batches(map(self.prepare, images), batch)
+            for row in self.probabilities(np.stack(prepared))
+        ]
+
+    def embed(self, images: ImageLike | Iterable[ImageLike], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
+        """Return the embeddings float32 [images, channels], in order; see `prepare` for the kinds of images.
+
+        A single image gives one row. An embedding is the classifier's input: images that the network finds similar have
+        similar embeddings. With `normalized` each has length 1, so that the dot product of two is their cosine. They
+        are computed in the predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export
+        --features` has not written the file for it, and otherwise like `predict`.
+        """
+        images = _several(images, batch=batch, verb="embed")
+        _ = self.features_engine
+        rows = [self.features(np.stack(chunk)) for chunk in _batches(map(self.prepare, images), batch)]
+        found = np.concatenate([np.empty((0, self.config.arch.feature_channels), np.float32), *rows])
+        return unit_rows(found) if normalized else found
+
+
+# The predictors of this process, to reset after a fork.
+_alive: weakref.WeakSet[Predictor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for predictor in list(_alive):
+        predictor._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _reopened(folder: str, threads: int, name: str) -> Predictor:
+    return Predictor(folder, threads=threads, format=name)
+
+
+def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
+    """Return the images given to `verb`, one or many; raise InputError for anything else."""
+    if batch < 1:
+        raise InputError(f"{verb} takes batches of at least 1 image; got {batch}")
+    # An array is one image, unless it has four dimensions: then it is a batch of images.
+    one = isinstance(images, np.ndarray) and images.ndim != 4
+    if one or isinstance(images, str | bytes | os.PathLike | Image.Image):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise InputError(f"{verb} takes {_IMAGES}, or a list of these; got {type(images).__name__}")
+    return images
+
+
+def to_prediction(
+    probabilities: np.ndarray, class_names: Sequence[str], *, top: int, threshold: float = 0.0
+) -> Prediction:
+    """Return the `top` most probable classes of one row [classes], and whether the best reaches `threshold`."""
+    best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
+    return Prediction(
+        labels=tuple(class_names[i] for i in best),
+        probabilities=tuple(float(probabilities[i]) for i in best),
+        known=float(probabilities[best[0]]) >= threshold,
+    )
+
+
+def _batches(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    while chunk := list(islice(images, size)):
+        yield chunk
+
+
+def load(folder: str | os.PathLike[str], *, threads: int = 1, format: str | None = None) -> Predictor:  # noqa: A002
+    """Open the bundle in `folder` for prediction with `threads` threads (0: one a core), without torch.
+
+    `format` names one of its exports, such as "onnx-int8"; by default it is the deployed format. Raises BundleError if
+    `folder` is no bundle, InputError if there is no such format.
+    """
+    return Predictor(folder, threads=threads, format=format)

@@ -1,0 +1,100 @@
+"""The machine and the versions on which a number was measured."""
+
+import os
+import platform
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("effnet", "torch", "onnxruntime", "onnx", "numpy", "pillow", "scikit-learn", "safetensors")
+
+_CLOCK_FILES = "cpu[0-9]*/cpufreq/scaling_cur_freq"
+
+
+def machine() -> dict[str, Any]:
+    """Return the processor's name, its usable cores, the memory in GB, the system and the load of the last minute."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": usable_cores(),
+        "memory_gb": _memory_gb(),
+        "system": platform.platform(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if sys.platform.startswith("linux"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def clock_mhz() -> float | None:
+    """Return the current clock of the fastest core in MHz; None if the system does not report it."""
+    found = [float(text) / 1e3 for text in map(_text, Path("/sys/devices/system/cpu").glob(_CLOCK_FILES)) if text]
+    if not found:
+        lines = _text(Path("/proc/cpuinfo")).splitlines()
+        found = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    return round(max(found), 1) if found else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def resident_mb() -> float:
+    """Return the resident memory of this process in 10^6 bytes; on macOS its peak."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def peak_mb() -> float:
+    """Return the peak resident memory of this process in 10^6 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+_RUNTIME_PACKAGES = {"litert": "ai-edge-litert"}
+
+
+def runtime_version(runtime: str) -> str:
+    """Return the version of a runtime, named as in effnet.bundle.formats; empty if it is not installed."""
+    try:
+        return metadata.version(_RUNTIME_PACKAGES.get(runtime, runtime))
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,123 @@
+"""Recipes for ImageNet, as published with the networks."""
+
+import dataclasses
+
+import numpy as np
+
+from effnet.arch.catalog import default_dropout, short_name
+from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError
+from effnet.training.recipe.schema import Augment, Loss, Model, Optimizer, Recipe, Schedule, Stage, Train
+
+# B0's, for networks that were not published.
+_DROPOUT = 0.2
+# Training resolution, magnitude of RandAugment at the end (0: AutoAugment), alpha of mixup and cutmix at the end.
+# Source: google/automl, efficientnetv2/effnetv2_configs.py.
+_V2 = {
+    "v2_s": (300, 10, 0.0), "v2_m": (384, 15, 0.2), "v2_l": (384, 20, 0.5), "v2_xl": (384, 20, 0.5),
+    "v2_b0": (192, 0, 0.0), "v2_b1": (192, 0, 0.0), "v2_b2": (208, 0, 0.0), "v2_b3": (240, 0, 0.0),
+}  # fmt: skip
+_V2_STAGES, _V2_LEAST = 4, 128
+
+
+def imagenet_v1(spec: ArchSpec) -> Recipe:
+    """EfficientNet (2019): RMSProp as in TensorFlow, AutoAugment, 350 epochs in batches of 2048.
+
+    Command: effnet train imagenet/ --model b0 --recipe imagenet_v1 --set train.micro_batch=256
+    Hardware: published on TPUs, whose cores each computed BatchNorm statistics of their own images.
+    Time: not measured here. Expected: B0 77.1 %, B4 82.9 %, B7 84.3 %, not measured here. They used early stopping on
+    25,022 images of the training split (76.3 % for B0 without); here the validation split is used.
+    A difference, here and in the other recipes: the classifier is initialised with zeros, which hardly matters for a
+    thousand classes and helps with ten; --set model.zero_classifier=false initialises it as published.
+    Source: arXiv 1905.11946v5, section 5.2; tensorflow/tpu, efficientnet/main.py and utils.py.
+    """
+    return Recipe(
+        name="imagenet_v1",
+        train=Train(epochs=350, batch_size=2048, lr=0.016, lr_batch=256, clip_norm=0.0, ema_decay=0.9999),
+        model=Model(dropout=dropout_of(spec), drop_path=0.2, norm_momentum=0.01),
+        optimizer=Optimizer(
+            name="rmsprop_tf", momentum=0.9, decay=0.9, eps=1e-3, weight_decay=1e-5, decay_vectors=True
+        ),
+        schedule=Schedule(name="step", warmup_epochs=5, decay_epochs=2.4, decay_rate=0.97),
+        augment=Augment(view="crop", min_area=0.08, flip=True, interpolation="bicubic", policy="autoaugment"),
+        loss=Loss(label_smoothing=0.1),
+    )
+
+
+def imagenet_v2(spec: ArchSpec) -> Recipe:
+    """EfficientNetV2 (2021): image size, RandAugment and mixup grow in four stages, 350 epochs in batches of 4096.
+
+    Command: effnet train imagenet/ --model v2_s --recipe imagenet_v2 --set train.micro_batch=128
+    Hardware: published on TPUs. Time: published 7.1 h (S), 13 h (M) and 24 h (L) on 32 cores; not measured here.
+    Expected: S 83.9 %, M 85.2 %, L 85.7 % (the code's README); others report 83.5 % (S) and 84.5 % (M) with it; not
+    measured here. It is the code's recipe: in the paper's table dropout grows too, and the numbers differ.
+    A network that is not a V2 is trained like S, up to its own resolution.
+    Source: arXiv 2104.00298; google/automl, efficientnetv2/hparams.py, effnetv2_configs.py and main.py.
+    """
+    recipe = imagenet_v1(spec)
+    resolution, magnitude, alpha = _V2.get(_short(spec), (spec.resolution, 10, 0.0))
+    least = _V2_LEAST if resolution > _V2_LEAST else resolution // 2
+    magnitudes = np.linspace(5, magnitude, _V2_STAGES) if magnitude else [None] * _V2_STAGES
+    stages = tuple(
+        Stage(
+            resolution=max(8, int(least + (resolution - least) * (number + 1) / _V2_STAGES)),
+            magnitude=None if magnitudes[number] is None else round(float(magnitudes[number]), 4),
+            mixup=round(alpha * number / (_V2_STAGES - 1), 4),
+            cutmix=round(alpha * number / (_V2_STAGES - 1), 4),
+        )
+        for number in range(_V2_STAGES)
+    )
+    policy = {"policy": "randaugment", "num_ops": 2, "magnitude": float(magnitude)} if magnitude else {}
+    return dataclasses.replace(
+        recipe,
+        name="imagenet_v2",
+        train=dataclasses.replace(recipe.train, batch_size=4096),
+        model=dataclasses.replace(recipe.model, norm_momentum=0.1),
+        optimizer=dataclasses.replace(recipe.optimizer, decay_vectors=False),
+        augment=dataclasses.replace(recipe.augment, mixup=alpha, cutmix=alpha, **policy),
+        stages=stages,
+    )
+
+
+def imagenet_timm_ra(spec: ArchSpec) -> Recipe:
+    """timm's RandAugment recipe (2020): RMSProp, random erasing, 450 epochs in batches of 768, on two GPUs.
+
+    Command: effnet train imagenet/ --model timm/efficientnet_b0 --recipe imagenet_timm_ra --set train.micro_batch=384
+    Hardware: published on 2 GPUs with 384 images each, in mixed precision. Time: not measured here.
+    Expected: B0 77.7 %, B2 80.4 % (timm's documentation); not measured here. timm's moving average has no ramp, and its
+    warm-up of 3 epochs and weight decay of kernels only were its defaults then.
+    Source: timm, hfdocs/source/training_script.mdx, "EfficientNet-B0 with RandAugment".
+    """
+    return Recipe(
+        name="imagenet_timm_ra",
+        train=Train(epochs=450, batch_size=768, lr=0.016, lr_batch=256, clip_norm=0.0, ema_decay=0.9999),
+        model=Model(dropout=dropout_of(spec), drop_path=0.2, norm_momentum=0.1),
+        optimizer=Optimizer(name="rmsprop_tf", momentum=0.9, decay=0.9, eps=1e-3, weight_decay=1e-5),
+        schedule=Schedule(name="step", warmup_epochs=3, warmup_from=1e-6 / 0.048, decay_epochs=2.4, decay_rate=0.97),
+        augment=Augment(
+            view="crop",
+            min_area=0.08,
+            flip=True,
+            policy="randaugment_timm",
+            num_ops=2,
+            magnitude=9.0,
+            magnitude_std=0.5,
+            erasing=0.2,
+            erasing_fill="noise",
+        ),
+        loss=Loss(label_smoothing=0.1),
+    )
+
+
+def dropout_of(spec: ArchSpec) -> float:
+    """Return the published dropout of the spec's network; B0's if it was not published."""
+    short = _short(spec)
+    return default_dropout(short) if short else _DROPOUT
+
+
+def _short(spec: ArchSpec) -> str:
+    """Return the catalog's name of the network, or of the one that it was scaled from, or an empty string."""
+    try:
+        return short_name(spec.name.partition(" ")[0])
+    except SpecError:
+        return ""

@@ -1,0 +1,94 @@
+"""Weights as plain arrays: with BatchNorm folded into the convolutions, and random weights for planning."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from effnet.arch.layers import named_layers
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.config import ModelConfig
+from effnet.errors import SpecError
+
+Arrays = dict[str, np.ndarray]
+
+
+def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
+    """Return weight and bias of every convolution and linear layer with the following BatchNorm folded in.
+
+    `state` is a state dict as arrays, keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in
+    float64, returned in float32. Raises SpecError if a key is missing or a shape differs.
+    """
+    folded: Arrays = {}
+    for name, layer in named_layers(spec):
+        if layer.op in ("conv", "linear"):
+            shape = (layer.out_channels, layer.in_channels // layer.groups) + (layer.kernel_size,) * 2
+            weight = _take(state, f"{name}.weight", shape if layer.op == "conv" else shape[:2])
+            bias = _take(state, f"{name}.bias", (layer.out_channels,)) if layer.bias else np.zeros(layer.out_channels)
+            folded[f"{name}.weight"], folded[f"{name}.bias"] = weight, bias
+        elif layer.op == "norm":
+            conv = layer.inputs[0]
+            parts = ("weight", "bias", "running_mean", "running_var")
+            gain, shift, mean, var = (_take(state, f"{name}.{part}", (layer.out_channels,)) for part in parts)
+            factor = gain / np.sqrt(var + spec.norm_epsilon)
+            folded[f"{conv}.weight"] = folded[f"{conv}.weight"] * factor[:, None, None, None]
+            folded[f"{conv}.bias"] = (folded[f"{conv}.bias"] - mean) * factor + shift
+    return {name: array.astype(np.float32) for name, array in folded.items()}
+
+
+def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
+    """Return folded weights whose logits are already divided by the config's temperature.
+
+    Every runtime then outputs calibrated probabilities. `state` is a state dict as arrays.
+    """
+    weights = fold_norms(config.arch, state)
+    classifier = {name: weights[name] / config.temperature for name in weights if name.startswith("classifier.")}
+    return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
+
+
+def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
+    """Return a state dict as arrays that computes the same as folded weights: BatchNorm only adds a bias.
+
+    It is the inverse of `fold_norms`.
+    """
+    state: Arrays = {}
+    for name, layer in named_layers(spec):
+        if layer.op in ("conv", "linear"):
+            state[f"{name}.weight"] = folded[f"{name}.weight"]
+            if layer.bias:
+                state[f"{name}.bias"] = folded[f"{name}.bias"]
+        elif layer.op == "norm":
+            ones, zeros = np.ones(layer.out_channels, np.float32), np.zeros(layer.out_channels, np.float32)
+            bias = folded[f"{layer.inputs[0]}.bias"]
+            state |= {f"{name}.weight": ones, f"{name}.bias": bias, f"{name}.running_mean": zeros}
+            state[f"{name}.running_var"] = ones * np.float32(1 - spec.norm_epsilon)
+    return state
+
+
+def _take(state: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    if key not in state:
+        raise SpecError(f"the weights lack {key}, which this architecture needs")
+    array = np.asarray(state[key], dtype=np.float64)
+    if array.shape != shape:
+        raise SpecError(f"{key} must have shape {shape}; got {array.shape}")
+    return array
+
+
+def random_weights(spec: ArchSpec, *, seed: int = 0) -> Arrays:
+    """Return random folded weights, scaled so that signals neither vanish nor explode.
+
+    Latency is measured with these before training; all-zero or exploding weights would time denormal or infinite
+    arithmetic instead.
+    """
+    rng = np.random.default_rng(seed)
+    arrays: Arrays = {}
+    for name, layer in named_layers(spec):
+        if layer.op not in ("conv", "linear"):
+            continue
+        fan_in = layer.in_channels // layer.groups
+        shape: tuple[int, ...] = (layer.out_channels, fan_in)
+        if layer.op == "conv":
+            shape += (layer.kernel_size,) * 2
+        spread = (2.0 / (fan_in * layer.kernel_size**2)) ** 0.5
+        arrays[f"{name}.weight"] = rng.standard_normal(shape, dtype=np.float32) * np.float32(spread)
+        arrays[f"{name}.bias"] = np.zeros(layer.out_channels, dtype=np.float32)
+    return arrays

@@ -1,0 +1,148 @@
+"""Trials: candidates that meet the budget are trained briefly, weak ones are stopped early, and the best is taken."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from devices import timing
+
+from effnet.errors import InputError
+from effnet.planner.budget import Budget
+from effnet.planner.events import Measured, Said, ignore
+from effnet.planner.plan import make_plan
+from effnet.planner.space import list_candidates
+from effnet.planner.trials import ROUNDS, Trials, run_trials
+
+CANDIDATES = [c for c in list_candidates(num_classes=10, channels=3, short_side=32) if c.cost.macs < 50e6]
+
+
+def measure(found):
+    return dataclasses.replace(timing(found.cost.macs * 1e-7), size_mb=found.size_mb)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return make_plan(CANDIDATES, Budget(latency_ms=2.0), measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
+
+
+class Trainer:
+    """A training whose result is known: networks of the favoured family are better, and all get better with time."""
+
+    def __init__(self, favourite="lite0"):
+        self.favourite, self.rounds = favourite, {}
+
+    def __call__(self, candidate, heard):
+        best = 0.0
+        for number in range(1, ROUNDS + 1):
+            best = (0.8 if candidate.family == self.favourite else 0.4) * (0.5 + number / (2 * ROUNDS))
+            self.rounds[candidate.spec] = number
+            if not heard(number, best):
+                break
+        return best
+
+
+def run(table, folder, score, *, number=8, listener=ignore, **options):
+    settings = {"budget": Budget(latency_ms=2.0), "key": "one"} | options
+    trials = Trials(number=number, seconds=600.0, storage=settings.pop("storage", ""))
+    return run_trials(table, trials=trials, measure=measure, score=score, folder=folder, listener=listener, **settings)
+
+
+def taken(table):
+    (found,) = [c for c in table if c.status == "taken"]
+    return found
+
+
+def test_the_best_of_the_trials_is_taken_and_says_so(planned, tmp_path):
+    best = taken(run(planned, tmp_path, Trainer()))
+    assert best.family == "lite0"
+    assert best.trial_accuracy == pytest.approx(0.8)
+    assert best.reason == "meets every budget; 80.0% after 9 of 9 rounds of trials"
+    assert best.latency_ms <= 1.8
+
+
+def test_trials_end_with_their_time_and_not_by_the_clock_on_the_wall(planned, tmp_path):
+    now, trainer = [0.0], Trainer()
+
+    def score(candidate, heard):
+        now[0] += 250.0
+        return trainer(candidate, heard)
+
+    run(planned, tmp_path, score, clock=lambda: now[0])
+    assert len(trainer.rounds) == 3  # of 600 seconds
+
+
+def test_a_clock_that_is_set_back_ends_trials_by_their_number(planned, tmp_path):
+    now, trainer = [0.0], Trainer()
+
+    def score(candidate, heard):
+        now[0] -= 3600.0
+        return trainer(candidate, heard)
+
+    run(planned, tmp_path, score, number=4, clock=lambda: now[0])
+    assert 1 < len(trainer.rounds) <= 4
+
+
+def test_what_falls_behind_is_stopped_early(planned, tmp_path):
+    trainer = Trainer()
+    run(planned, tmp_path, trainer, number=12)
+    rounds = sorted(trainer.rounds.values())
+    assert rounds[0] in (1, 3)
+    assert rounds[-1] == ROUNDS
+    assert sum(rounds) < 0.8 * ROUNDS * len(rounds)
+
+
+def test_what_breaks_the_budget_once_measured_is_never_trained(planned, tmp_path):
+    trainer, events = Trainer(), []
+    table = run(planned, tmp_path, trainer, number=20, listener=events.append)
+    assert any(isinstance(event, Measured) and event.candidate.status == "rejected" for event in events)
+    assert all(measure(c).p50_ms <= 1.8 for c in table if c.spec in trainer.rounds)
+    assert all(c.trial_accuracy is None for c in table if c.status == "rejected")
+    assert len({c.spec for c in table if c.trial_accuracy is not None}) == len(trainer.rounds)
+    assert any(isinstance(event, Said) and event.text.startswith("Trial 1: ") for event in events)
+
+
+def test_an_interrupted_search_goes_on_where_it_was(planned, tmp_path):
+    first, second = Trainer(), Trainer()
+    run(planned, tmp_path, first, number=3)
+    table = run(planned, tmp_path, second, number=8)
+    assert not first.rounds.keys() & second.rounds.keys()
+    assert taken(table).family == "lite0"
+    third = Trainer()
+    assert taken(run(planned, tmp_path, third, number=8)) == taken(table)
+    assert not third.rounds
+
+
+def test_another_task_in_the_same_storage_has_trials_of_its_own(planned, tmp_path):
+    shared, other = str(tmp_path / "shared.log"), Trainer()
+    run(planned, tmp_path, Trainer(), storage=shared, number=4)
+    run(planned, tmp_path, other, storage=shared, number=4, key="two")
+    assert len(other.rounds) >= 3  # a drawn one may exceed the budget
+
+
+_SHARE = """
+import sys
+sys.path[:0] = {paths!r}
+from test_trials import *
+table = make_plan(CANDIDATES, Budget(latency_ms=2.0), measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
+trainer = Trainer()
+best = taken(run(table, Path({folder!r}), trainer, storage={storage!r}, number=10))
+print(best.spec.name, len(trainer.rounds))
+"""
+
+
+@pytest.mark.parametrize("storage", ["trials.log", "sqlite:///{}/trials.db"])
+def test_processes_share_their_trials_through_one_storage(planned, tmp_path, storage):
+    storage = storage.format(tmp_path) if "://" in storage else str(tmp_path / storage)
+    code = "from pathlib import Path\n" + _SHARE.format(paths=sys.path, folder=str(tmp_path), storage=storage)
+    done = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.rsplit(" ", 1)
+        for _ in range(2)
+    ]
+    assert done[0][0] == done[1][0]
+    assert int(done[1][1]) == 0  # the first had done all ten
+
+
+def test_a_storage_that_cannot_be_used_is_named(planned, tmp_path):
+    with pytest.raises(InputError, match=r"--storage must be a file, or the URL of a database.*nosuch://x"):
+        run(planned, tmp_path, Trainer(), storage="nosuch://x")
