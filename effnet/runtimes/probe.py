@@ -18,7 +18,7 @@ from effnet.bundle.model_file import read_model, sha256
 from effnet.errors import BundleError, EffnetError
 from effnet.system.cache import cache_folder
 
-# The package of each of engines.FRAGILE, whose version is part of the key.
+# The package of each of registry.FRAGILE, whose version is part of the key.
 _PACKAGES: dict[Runtime, str] = {"litert": "ai-edge-litert", "executorch": "executorch"}
 _SECONDS = 600.0
 _MOST_KEPT = 1_000
@@ -39,7 +39,7 @@ def try_first(path: Path, runtime: Runtime, digest: str) -> None:
     if key in _known or (_folder() / key).is_file():
         return
     command = [sys.executable, "-P", "-m", "effnet.runtimes.probe", str(path), runtime, digest]
-    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
         done = subprocess.run(

@@ -18,7 +18,7 @@ _MODULES: dict[str, str] = {
     "litert": "litert",
     "executorch": "executorch",
 }
-# A damaged file can crash the process that opens it: see engines.probe.
+# A damaged file can crash the process that opens it: see runtimes.probe.
 FRAGILE: tuple[Runtime, ...] = ("litert", "executorch")
 
 
@@ -48,7 +48,7 @@ def open_engine(
 
     `digests` are the expected digests of its files (see effnet.bundle.model_file). Raises BundleError if the file is
     missing, has another digest or cannot be read, MissingExtraError if the runtime is not installed, InputError if
-    effnet cannot run it. A damaged file of LiteRT or ExecuTorch can crash the process: see engines.probe.
+    effnet cannot run it. A damaged file of LiteRT or ExecuTorch can crash the process: see runtimes.probe.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise InputError(f"threads must lie in 0..{MAX_THREADS}; got {threads}")
@@ -69,4 +69,4 @@ def can_run(runtime: Runtime) -> bool:
 def _module(runtime: str):
     if runtime not in _MODULES:
         raise InputError(f"effnet can run {', '.join(_MODULES)}; it cannot run {runtime}, only export to it")
-    return import_module(f"effnet.runtimes.registry.{_MODULES[runtime]}")
+    return import_module(f"effnet.runtimes.{_MODULES[runtime]}.engine")
