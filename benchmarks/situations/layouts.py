@@ -159,7 +159,7 @@ def imagenet(ground: Ground) -> Sequence[Command]:
     commands = [pull]
     for names in (("n01440764", "n02102040"), ("tench", "English springer")):
         data = write_classes(ground.path(names[0]), classes=names, count=2)
-        commands.append(Command(words=("evaluate", lite0, data), codes=(0,), says="all 4"))
+        commands.append(Command(words=("evaluate", lite0, data), codes=(0,), says="ll 4 images"))
     return commands
 
 

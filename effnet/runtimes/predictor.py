@@ -136,16 +136,18 @@ class Predictor:
     def prepare(self, image: ImageLike) -> np.ndarray:
         """Return one image, preprocessed for the model: uint8 [resolution, resolution, channels].
 
-        Takes a path, the bytes of a file, a Pillow image, or a decoded uint8 array [height, width, channels]; if the
-        bundle has a value range, also an array of other integers or of floats. A large JPEG file is decoded at a
-        reduced size (effnet.data.eval_view), a Pillow image at its full size. Raises ImageError if it cannot be
-        decoded, InputError for anything else.
+        Takes a path, the bytes of a file, a Pillow image, or a decoded uint8 array [height, width, channels], for one
+        channel also [height, width]; if the bundle has a value range, also an array of other integers or of floats. A
+        large JPEG file is decoded at a reduced size (effnet.data.eval_view), a Pillow image at its full size. Raises
+        ImageError if it cannot be decoded, InputError for anything else.
         """
         preprocess = self.config.preprocess
         if isinstance(image, np.ndarray):
             found = preprocess.value_range
             if found is not None and image.dtype != np.uint8 and image.dtype.kind in "uif":
                 image = to_uint8(image, image.dtype.name, found)
+            if image.ndim == 2 and preprocess.channels == 1:
+                image = image[..., None]
             expected = f"uint8 [height, width, {preprocess.channels}]"
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != preprocess.channels:
                 raise DataError(f"an image as an array must be {expected}; got {image.dtype} {image.shape}")

@@ -33,7 +33,7 @@ def png(pixels):
 
 def test_a_path_bytes_and_an_array_are_the_same_image(model, digit, tmp_path):
     (tmp_path / "x.png").write_bytes(png(digit))
-    images = [tmp_path / "x.png", str(tmp_path / "x.png"), png(digit), digit]
+    images = [tmp_path / "x.png", str(tmp_path / "x.png"), png(digit), digit, digit[..., 0]]
     first, *others = model.predict(images)
     assert all(other == first for other in others)
     assert first.label == first.labels[0] in model.config.class_names
@@ -142,7 +142,7 @@ def test_what_is_no_image_is_refused_with_what_may_be_given(model, digit, other)
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 1)), np.zeros((0, 8, 1), np.uint8)],
+    [np.zeros(8, np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 1)), np.zeros((0, 8, 1), np.uint8)],
 )
 def test_an_array_of_another_kind_is_refused(model, array):
     for images in ([array], array):
