@@ -12,7 +12,7 @@ from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
 from effnet.planner.search import TrainingNeed
-from effnet.planner.timetable import PRUNING_SHARE, Pace, clock_words
+from effnet.planner.timetable import MOST_INT8, PRUNING_SHARE, Pace, clock_words
 from effnet.training.memory.predict import training_memory
 from effnet.training.recipe.schema import Augment, Model, Recipe, Train
 
@@ -33,6 +33,8 @@ _CORE_FEATURE_MACS, _FEATURE_SHARE = 30e9, 0.25
 # The share of the time of training, where it ends at a deadline, that one view of each image may take, and where int8
 # is reached in it as well.
 _HEAD_SHARE, _HEAD_INT8_SHARE = 0.5, 0.8
+# Inferences of the validation images, and of as many test images, until there is an int8 file.
+_INT8_VIEWS = 4
 _SAMPLE = 256
 # Number of pixels that are summed at a time.
 _PIECE_PIXELS = 2**20
@@ -85,14 +87,21 @@ def measured_feature_need(dataset: Dataset, pace: Pace, *, seconds: float, int8_
     With `int8_steps`, those of the least int8, there must be time for them as well.
     """
     images = len(dataset.train) + len(dataset.val)
-    answers, share = images, _HEAD_SHARE
+    answers, share, most_int8 = images, _HEAD_SHARE, math.inf
     if int8_steps:
-        seconds -= pace.int8(dataset, 0.0, steps=int8_steps)
-        answers, share = images + pace.calibrated(dataset), _HEAD_INT8_SHARE
+        fixed, calibrated = pace.int8(dataset, 0.0, steps=int8_steps), pace.calibrated(dataset)
+        most_int8 = _most_macs(MOST_INT8 * seconds - fixed, calibrated + _INT8_VIEWS * len(dataset.val), pace)
+        seconds -= fixed
+        answers, share = images + calibrated, _HEAD_INT8_SHARE
     seconds = max(0.0, share * seconds)
-    most = max(0.0, seconds - images * pace.read) * pace.cores / (pace.mac * answers) if pace.mac else math.inf
+    most = min(most_int8, _most_macs(seconds - images * pace.read, answers, pace))
     reason = f"the features of {images} images must take at most {clock_words(seconds)}"
     return TrainingNeed(images_per_second=0.0, most_macs=most, reason=reason)
+
+
+def _most_macs(seconds: float, answers: int, pace: Pace) -> float:
+    """Return the MACs of a network whose inference on `answers` images takes `seconds`."""
+    return max(0.0, seconds) * pace.cores / (pace.mac * answers) if pace.mac else math.inf
 
 
 def can_recover(num_train: int, *, minutes: float, images_per_second: float) -> bool:

@@ -21,8 +21,8 @@ PLANNING_SHARE, INT8_SHARE, PRUNING_SHARE = 0.25, 0.3, 0.5
 _FINISHING, _REPORT, _HEAD, _INT8_STEP = 4.0, 1.5, 1.0, 6.0
 # Estimates are no more exact than this: a stage is begun if this share of its estimate is left.
 NEARLY = 0.8
-# Training gets at least this share of the time that int8 competes for, and the later stages at most this share of all.
-_LEAST_LEARNING, _MOST_RESERVED = 0.3, 0.5
+# int8 gets at most this share of the time that training competes for, and the later stages at most this share of all.
+MOST_INT8, _MOST_RESERVED = 0.7, 0.5
 # The cost of calibration and bias correction for int8 on one core, in inferences of the calibration images: 198 images
 # through Lite2 took 56 s, their inference 9.
 _CALIBRATION = 6
@@ -164,7 +164,7 @@ def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps
     finishing = reserve(left, pace.finishing(dataset, macs))
     rest = left - finishing
     rounding = max(pace.int8(dataset, macs, steps=int8_steps), INT8_SHARE * rest) if int8_steps else 0.0
-    if rounding > (1 - _LEAST_LEARNING) * rest:
+    if rounding > MOST_INT8 * rest:
         rounding = 0.0
     rest -= rounding
     change = PRUNING_SHARE * rest if changed else 0.0

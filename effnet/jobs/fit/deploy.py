@@ -121,8 +121,8 @@ def _climbed(bundle: Path, subject: Subject, dataset: Dataset, *, folder: Path, 
     here = not target.profile  # the latency of this machine says nothing about the other device
     minutes = None if task.time_limit is None else INT8_SHARE * (task.minutes or DEFAULT_MINUTES)
     if task.deadline.limited:
-        # A step that has started is finished.
-        step = task.pace.int8_step(dataset, cost(subject.config.arch).macs)
+        # A step that has started is finished. The first steps measure files of floats; int8 comes after them.
+        step = NEARLY * task.pace.int8_step(dataset, cost(subject.config.arch).macs)
         minutes = minutes_of(_left(subject.config, dataset, task) - step)
     task.say(f"Quantizing to int8 for {target.runtime}", heading=True)
     ladder = climb(
