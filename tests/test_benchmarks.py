@@ -17,6 +17,7 @@ NO_BENCHMARKS = (
     "readme",
     "sentences",
     "timm_cifar",
+    "record",
     "timm_finetune",
     "train_steps",
 )

@@ -273,16 +273,3 @@ def test_flattening_keeps_every_value_under_its_path(data):
         return sum(map(leaves, value.values())) if isinstance(value, dict) else 1
 
     assert len(flat) == leaves(nested)
-
-
-def test_the_names_of_files_are_those_of_training():
-    from effnet.jobs.fit import finetune as transfer
-    from effnet.report import runs
-    from effnet.training import checkpoint
-    from effnet.training.log import metrics
-
-    assert (runs._METRICS, runs._CHECKPOINT, runs._RECIPE) == (
-        metrics.METRICS,
-        checkpoint.CHECKPOINT,
-        transfer.RECIPE,
-    )
