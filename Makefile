@@ -1,10 +1,11 @@
-# Two commands: `make demo` and `make test`. Each makes .venv itself where it is missing.
+# `make demo`, `make test` (all that a change needs), and `make test-all` (the rest: peers, other runtimes, a new
+# installation). Each makes .venv itself if it is missing.
 
 # The first Python on the path that effnet runs on.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: .venv/installed
 	rm -rf demo
@@ -16,7 +17,10 @@ test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not elsewhere"
+
+test-all: .venv/installed
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m elsewhere
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "effnet needs Python 3.11, 3.12 or 3.13; none is on the path. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }

@@ -42,8 +42,32 @@ os.environ.pop("FORCE_COLOR", None)
 _CACHES = tempfile.mkdtemp(prefix="effnet-tests-")
 atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
 os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=f"{_CACHES}/hub", EFFNET_CACHE=f"{_CACHES}/effnet")
+# The compiled kernels are shared by all processes of a session: compiling them takes ten seconds.
+if "EFFNET_TESTS_KERNELS" not in os.environ:
+    os.environ["EFFNET_TESTS_KERNELS"] = tempfile.mkdtemp(prefix="effnet-kernels-")
+    atexit.register(shutil.rmtree, os.environ["EFFNET_TESTS_KERNELS"], ignore_errors=True)
+os.mkdir(f"{_CACHES}/effnet")
+os.symlink(os.environ["EFFNET_TESTS_KERNELS"], f"{_CACHES}/effnet/kernels")
 for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT"):
     os.environ.pop(_name, None)
+
+
+# Tests that `make test` leaves to `make test-all`.
+_ELSEWHERE = (
+    "peers/",
+    "runtimes/executorch/",
+    "runtimes/coreml/",
+    "runtimes/openvino/",
+    "test_examples_elsewhere",
+    "test_install",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(root) and item.path.relative_to(root).as_posix().startswith(_ELSEWHERE):
+            item.add_marker("elsewhere")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,8 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NO_INDEX = ("NewConnectionError", "ConnectTimeout", "Temporary failure in name resolution", "ProxyError")
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):

@@ -189,7 +189,7 @@ def clock_words(seconds: float) -> str:
 
 def not_enough(what: str, *, needs: float, left: float) -> str:
     """Return the sentence for a stage that does not fit."""
-    return f"{what}: {clock_words(left)} were left, but it takes about {clock_words(needs)}"
+    return f"{what}: {clock_words(max(0.0, left))} were left, but it takes about {clock_words(needs)}"
 
 
 def time_report(minutes: float | None, plan: dict[str, Any], *, used: float, left_out: tuple[str, ...]) -> Any:

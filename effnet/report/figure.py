@@ -75,10 +75,11 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
+def figure_svg(figure: "Figure", *, name: str, tight: bool = False, pad_inches: float = 0.05) -> str:
     """Return a figure as an <svg> element for a page; the same figure gives the same bytes.
 
-    `name` makes its ids differ from those of other figures. Its colours follow the page's --ink, --muted,
+    `name` makes its ids differ from those of other figures. With `tight`, which draws the figure twice, it grows to
+    hold what lies outside of it, and `pad_inches` around that. Its colours follow the page's --ink, --muted,
     --grid and --blue if the page sets them.
     """
     with style(salt=name):
@@ -87,7 +88,7 @@ def figure_svg(figure: "Figure", *, name: str, pad_inches: float = 0.05) -> str:
             buffer,
             format="svg",
             transparent=True,
-            bbox_inches="tight",
+            bbox_inches="tight" if tight else None,
             pad_inches=pad_inches,
             metadata={"Date": None},
         )

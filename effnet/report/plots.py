@@ -47,7 +47,7 @@ def candidates_svg(report: Mapping[str, Any]) -> str | None:
     """Return the candidates plot as SVG, or None if no candidate can be drawn."""
     if not _drawn(report, _height_key(report)):
         return None
-    return figure_svg(candidates_figure(report), name="candidates")
+    return figure_svg(candidates_figure(report), name="candidates", tight=True)
 
 
 def candidates_figure(report: Mapping[str, Any]) -> "Figure":
@@ -187,7 +187,7 @@ def confusion_svg(report: Mapping[str, Any]) -> str | None:
             _write_counts(axes, counts, shares)
     wide = named and any(width(name) > len(name) for name in names)
     # matplotlib cannot measure glyphs it lacks, and such scripts are wider than it thinks.
-    return figure_svg(figure, name="confusion", pad_inches=0.4 if wide else 0.05)
+    return figure_svg(figure, name="confusion", tight=True, pad_inches=0.4 if wide else 0.05)
 
 
 def _kind(candidate: Mapping[str, Any]) -> str:

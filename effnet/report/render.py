@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,16 @@ if TYPE_CHECKING:
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Return a template of this package, rendered; raise MissingExtraError without jinja2."""
-    return _environment(template).get_template(template).render(values)
+    return _environment(is_page=template.endswith(".html.j2")).get_template(template).render(values)
 
 
-def _environment(template: str) -> "Environment":
+@lru_cache
+def _environment(*, is_page: bool) -> "Environment":
     try:
         from jinja2 import ChainableUndefined, Environment, PackageLoader
         from markupsafe import Markup
     except ImportError as error:
         raise MissingExtraError("jinja2", "train") from error
-
-    is_page = template.endswith(".html.j2")
 
     def shown(value: Any) -> Any:
         """Make every value that a template prints printable, so that no single place can forget to."""

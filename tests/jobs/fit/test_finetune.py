@@ -203,12 +203,13 @@ def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_fil
 _KILLED = """
 import os, signal, sys
 import onnx, onnxruntime, scipy.optimize, sklearn.linear_model, torch
-import effnet, effnet.jobs.fit.api, effnet.training.loop
+import effnet, effnet.jobs.fit.api, effnet.nn.kernels.library, effnet.training.loop
 from effnet.planner.events import Counted, Said
 from effnet.progress import Step
 
 torch.set_num_threads(1)
 effnet.training.loop.CHECKPOINT_SECONDS = 0.0
+effnet.nn.kernels.library.find_kernels()  # compiled once, not in every cache
 root, data = sys.argv[1:]
 STAGES = {
     "features": lambda event: isinstance(event, Counted) and event.total < 100,  # those of validation
