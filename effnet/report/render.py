@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Return a template of this package, rendered; raise MissingExtraError without jinja2."""
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "train") from error
     return _environment(is_page=template.endswith(".html.j2")).get_template(template).render(values)
 
 
 @lru_cache
 def _environment(*, is_page: bool) -> "Environment":
-    try:
-        from jinja2 import ChainableUndefined, Environment, PackageLoader
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "train") from error
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
+    from markupsafe import Markup
 
     def shown(value: Any) -> Any:
         """Make every value that a template prints printable, so that no single place can forget to."""
