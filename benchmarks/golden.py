@@ -1,7 +1,7 @@
 """`python -m benchmarks.golden --commit REF`: are all results bit-identical to another commit's?
 
 A fit from scratch, as a linear probe, and with fine-tuning, a pruning, a quantization, and an export in every format
-run on one thread, once with this tree and once with REF, by the commands in each tree's own copy of this file. The
+run on one thread, once with this tree and once with REF, by the commands in this file. The
 SHA-256 of the weights, of every exported file and of the probabilities are compared. `--print` runs only this tree and
 prints its digests.
 """
@@ -34,7 +34,7 @@ _FILES = ("*.safetensors", "*.onnx", "*.tflite", "*.xml", "*.bin", "*.pte")
 _ANSWERS = """import sys, pathlib, numpy as np, effnet
 model = effnet.load(sys.argv[1])
 side = model.config.preprocess.resolution
-images = list(np.random.default_rng(0).integers(0, 256, (16, side, side, model.config.channels), np.uint8))
+images = list(np.random.default_rng(0).integers(0, 256, (16, side, side, model.config.preprocess.channels), np.uint8))
 np.save(sys.argv[2], np.stack([np.asarray(answer.probabilities) for answer in model.predict(images)]))
 """
 
@@ -85,7 +85,7 @@ def _digests_at(commit: str) -> dict[str, str]:
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], check=True, cwd=ROOT)
         (Path(name) / "shared").symlink_to(ROOT.parent / "shared")
         try:
-            return json.loads(_python(tree, tree, "-m", "benchmarks.golden", "--print"))
+            return digests_of(tree)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], check=True, cwd=ROOT)
 
