@@ -67,6 +67,8 @@ class Body:
     def append(self, name: str, layer: Layer, width: tuple[str, int]) -> str:
         """Append any layer and the width that it writes; its name within the block must be new."""
         name = self._prefix + name
+        if name in self.widths:
+            raise SpecError(f"every layer of a block must have a name of its own; {name} is taken")
         self.layers.append((name, layer))
         self.widths[name] = width
         return name
@@ -151,6 +153,8 @@ def _written(spec: "ArchSpec") -> Body:
             body.enter(prefix, mid=mid, out=out, se=(se, block.se_channels))
             body.block = block
             x = block.rules.layers(body, x)
+            if body.widths[x] != out:
+                raise SpecError(f"a {block.kind} block must write its width out at last; {x} has {body.widths[x][0]}")
     if spec.head_channels:
         body.enter("head", out=("head", spec.head_channels))
         x = body.unit("", x, "out")

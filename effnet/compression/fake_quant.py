@@ -140,7 +140,8 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
             continue
         if all(reader.op == "norm" or reader.function in _CLAMPS for reader in reading):
             continue
-        if layer.op == "add" and reading[0].op == "act":  # within a ResNet block, where one operation does both
+        # As in a ResNet block, where one operation adds and activates.
+        if layer.op == "add" and all(reader.op == "act" for reader in reading):
             continue
         found.append(name)
     return tuple(found)
