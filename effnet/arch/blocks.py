@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from effnet.arch.layers import Body
-from effnet.errors import SpecError
+from effnet.errors import SpecError, nearest, shown
 
 if TYPE_CHECKING:
     from effnet.arch.spec import BlockSpec
@@ -129,8 +129,14 @@ def kind_names() -> tuple[str, ...]:
 
 
 def find_kind(name: str) -> BlockKind:
-    """Return the record of a known kind."""
-    return _KINDS[name]
+    """Return the record of a kind; raise SpecError if none of this name is registered."""
+    try:
+        return _KINDS[name]
+    except (KeyError, TypeError):  # a name read from a file may be anything
+        raise SpecError(
+            f"block kind must be one of {', '.join(_KINDS)}; got {shown(name)}{nearest(str(name), _KINDS)}; "
+            "register a kind of your own before its specs are read"
+        ) from None
 
 
 def register(kind: BlockKind) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from effnet.arch.blocks import BlockKind, find_kind, kind_names
+from effnet.arch.blocks import BlockKind, find_kind
 from effnet.errors import SpecError, nearest, shown
 
 Residual = Literal["none", "identity", "projection"]
@@ -59,7 +59,7 @@ class BlockSpec:
     residual: Residual = "none"
 
     def __post_init__(self) -> None:
-        _must_be_known("block kind", self.kind, kind_names())
+        rules = find_kind(self.kind)
         _must_be_known("residual", self.residual, get_args(Residual))
         for name in ("kernel_size", "stride", "in_channels", "mid_channels", "out_channels"):
             most = MAX_KERNEL_SIZE if name == "kernel_size" else MAX_CHANNELS
@@ -69,7 +69,7 @@ class BlockSpec:
             raise SpecError(f"kernel_size must be odd; got {self.kernel_size}")
         if self.stride > 2:
             raise SpecError(f"a block's stride must be 1 or 2; got {self.stride}")
-        self.rules.check(self)
+        rules.check(self)
         if self.residual == "identity" and (self.stride != 1 or self.in_channels != self.out_channels):
             raise SpecError(
                 "an identity shortcut needs stride 1 and in_channels == out_channels; got "
@@ -208,10 +208,9 @@ def stage(
     Source: tensorflow/tpu efficientnet_model.py, MBConvBlock.
     """
     _must_be_count("repeats", repeats, most=MAX_BLOCKS)
-    _must_be_known("block kind", kind, kind_names())
-    if expand_ratio == 1:
-        kind = find_kind(kind).unexpanded or kind
     rules = find_kind(kind)
+    if expand_ratio == 1 and rules.unexpanded:
+        rules = find_kind(rules.unexpanded)
     # Without a middle there is nothing to squeeze, though TensorFlow's block strings name a ratio.
     squeezes = bool(se_ratio) and rules.middle != "output"
     blocks = []
@@ -222,7 +221,7 @@ def stage(
         tied = rules.tied_channels(width_in, out_channels)
         blocks.append(
             BlockSpec(
-                kind=kind,
+                kind=rules.name,
                 kernel_size=kernel_size,
                 stride=step,
                 in_channels=width_in,
