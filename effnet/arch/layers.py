@@ -101,8 +101,10 @@ class Body:
         return self.append(name, Layer("act", (x,), width[1], width[1], function=self.spec.activation), width)
 
     def add(self, name: str, x: str, y: str) -> str:
-        """Append a sum. Raises SpecError if its terms have different widths: pruning would part them."""
+        """Append a sum. Raises SpecError if its terms are one map or have different widths: pruning would part them."""
         width = self.widths[x]
+        if x == y:
+            raise SpecError(f"{self._prefix}{name} must add two feature maps; got {x} twice")
         if self.widths[y] != width:
             raise SpecError(f"{self._prefix}{name} must add feature maps of one width; got {width}, {self.widths[y]}")
         return self.append(name, Layer("add", (x, y), width[1], width[1]), width)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from effnet.arch.layers import INPUT, SHORTCUT_SUM, Layers, Unit, chain_of, named_layers, units_of
 from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.kernels.library import load_kernels
 from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module
@@ -18,8 +19,6 @@ class Block(nn.Module):
 
     def __init__(self, units: Sequence[Unit], spec: ArchSpec, *, drop_path: float, norm_momentum: float) -> None:
         super().__init__()
-        for unit in units:
-            self.add_module(unit.name, _make_unit(unit.layers, spec, norm_momentum))
         last = {source: index for index, unit in enumerate(units) for source in unit.inputs}
         # Each unit, the outputs that it reads, and those that nothing reads after it.
         self.steps = [
@@ -31,6 +30,12 @@ class Block(nn.Module):
         self.residual = any(unit.name == SHORTCUT_SUM for unit in units)
         self.drop_path = DropPath(drop_path if self.residual else 0.0)
         self.fused = False
+        for unit in units:
+            if hasattr(self, unit.name):
+                raise SpecError(
+                    f"a unit of a block must not be called {unit.name!r}, as an attribute of torch's modules"
+                )
+            self.add_module(unit.name, _make_unit(unit.layers, spec, norm_momentum))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, in_channels, height, width] to [batch, out_channels, ...]."""

@@ -130,7 +130,8 @@ def _rename(name: str, blocks: Mapping[str, str]) -> str:
 def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origin]:
     _check_alike(source, target)
     blocks, silent = {}, set()
-    norms, ours_by_name = last_norms(target), dict(named_layers(target))
+    deeper = any(len(ours) > len(theirs) for theirs, ours in zip(source.stages, target.stages, strict=True))
+    norms, added = (last_norms(target), dict(named_layers(target))) if deeper else ({}, {})
     for i, (theirs, ours) in enumerate(zip(source.stages, target.stages, strict=True)):
         for j, block in enumerate(ours):
             origin = min(j, len(theirs) - 1)
@@ -138,7 +139,7 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
             _check_block(place, theirs[origin], block, added=j >= len(theirs))
             blocks[name] = place
             if j >= len(theirs) and block.residual == "identity":
-                silent |= {norms[name], ours_by_name[norms[name]].inputs[0]}
+                silent |= {norms[name], added[norms[name]].inputs[0]}
     layers = dict(named_layers(source))
 
     def origin(name: str, layer: Layer) -> _Origin:

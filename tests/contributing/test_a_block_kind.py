@@ -11,7 +11,7 @@ from masked import random_keep
 from strategies import build_trained, state_arrays
 
 from effnet.arch import blocks
-from effnet.arch.blocks import BlockKind, register
+from effnet.arch.blocks import BlockKind, find_kind, kind_names, register
 from effnet.arch.channels import kept_spec, tied_widths
 from effnet.arch.codec import spec_from_dict, spec_to_dict, stage_to_string
 from effnet.arch.cost import cost
@@ -31,7 +31,7 @@ from effnet.runtimes.onnxruntime.int8_calibrate import calibrate
 from effnet.runtimes.onnxruntime.int8_graph import to_qdq
 from effnet.runtimes.registry import open_engine
 from effnet.training.losses import Batch, cross_entropy
-from effnet.training.memory.graph import step_graph
+from effnet.training.memory.graph import step_graph, supported_blocks
 from effnet.weights.folding import fold_norms, unfold_norms
 from effnet.weights.morph import transfer
 from effnet.weights.schemes import SCHEMES, foreign_names
@@ -248,8 +248,19 @@ def test_the_fused_kernels_leave_its_blocks_to_torch_and_memory_counts_them_so()
     spec = make_spec()
     network = build(spec, seed=0)
     assert not any(block_fits(block) for row in network.stages for block in row)
+    assert supported_blocks(spec, named_layers(spec)) == {}
     names = {op.name for op in step_graph(spec, resolution=SIDE, fused=True).ops}
     assert {name for name, _ in named_layers(spec) if name.startswith("stages.")} <= names
+
+
+def test_memory_knows_which_blocks_the_kernels_support():
+    for name in kind_names():
+        squeezed = 0.5 if find_kind(name).squeezes else 0.0
+        for residual in ("identity", "none"):
+            row = stage(name, repeats=1, expand_ratio=2, in_channels=8, out_channels=8, se_ratio=squeezed)
+            spec = make_spec(stages=((dataclasses.replace(row[0], residual=residual),),))
+            fits = block_fits(build(spec).stages[0][0])
+            assert bool(supported_blocks(spec, named_layers(spec))) == fits, name
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "effnet"])
@@ -280,6 +291,9 @@ def test_what_it_cannot_be_is_refused():
             "must write as many channels as it reads",
         ),
         (lambda body, x: body.add("sum", body.unit("wide", x, "mid"), x), "sum must add feature maps of one width"),
+        (lambda body, x: body.add("sum", x, x), "sum must add two feature maps; got stem.act twice"),
+        (lambda body, x: body.unit("half", x, "out"), "must not be called 'half'"),
+        (lambda body, x: body.unit("drop_path", x, "out"), "must not be called 'drop_path'"),
         (
             lambda body, x: body.unit("project", body.unit("expand", x, "mid").replace("act", "conv"), "out"),
             "project must read the last layer of a unit; it reads stages.0.0.expand.conv",

@@ -33,7 +33,7 @@ def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool 
     return job.graph
 
 
-def _supported_blocks(spec: ArchSpec, layers: Layers) -> dict[str, str]:
+def supported_blocks(spec: ArchSpec, layers: Layers) -> dict[str, str]:
     """Return the last layer of each block that the fused kernels support, by the block's prefix."""
     found = {}
     for i, blocks in enumerate(spec.stages):
@@ -47,7 +47,7 @@ def _supported_blocks(spec: ArchSpec, layers: Layers) -> dict[str, str]:
 
 
 def _fits(chain: list[Unit]) -> bool:
-    """Return what `block_fits` of effnet/nn/kernels/blocks.py does: whether a block is a chain of supported units."""
+    """Return whether the fused kernels support a block; it is the rule of `block_fits` in effnet/nn/kernels/blocks.py."""
     ops = [[layer.op for _, layer in unit.layers] for unit in chain]
     if not ops or ops[-1][-1] == "mul":
         return False
@@ -64,7 +64,7 @@ class _Job:
 
     def __init__(self, spec: ArchSpec, layers: Layers, graph: Graph, sides: dict[str, int]) -> None:
         self.spec, self.graph, self.sides = spec, graph, sides
-        self.ends = _supported_blocks(spec, layers)
+        self.ends = supported_blocks(spec, layers)
         # The output name of a pending BatchNorm or its activation -> the feature map to which it will be applied.
         self.waiting: dict[str, str] = {}
         # The output name of squeeze-and-excitation -> its feature map and gate.
