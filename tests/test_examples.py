@@ -13,6 +13,7 @@ from bundles import make_bundle
 from PIL import Image
 
 import effnet
+from effnet.arch import blocks
 from effnet.bundle.weights import load_state
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.runtimes.write import write_export
@@ -49,6 +50,14 @@ def test_scale_a_network(run_example):
     b0 = next(row for row in rows if row.split()[0] == "0.00")
     assert "5,288,548" in b0
     assert int(rows[-1].split()[3].replace(",", "")) <= 50e6
+
+
+def test_block_kind(run_example, monkeypatch):
+    monkeypatch.setattr(blocks, "_KINDS", dict(blocks._KINDS))
+    *networks, last = run_example("block_kind")
+    params = [int(line.split(": ")[1].split()[0].replace(",", "")) for line in networks]
+    assert params[0] < params[2] < params[1]
+    assert last == "probabilities in ONNX Runtime: (1, 10)"
 
 
 def test_custom_network(run_example):

@@ -5,19 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from effnet.arch.layers import INPUT, Layer, named_layers
-from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec
+from effnet.arch.layers import CLASSES, INPUT, SHORTCUT_SUM, Layer, layer_widths, named_layers
+from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.errors import SpecError
 
 Indices = tuple[int, ...]
-
-CLASSES = "classes"
-# The width that each convolution of a block writes. `mid` of a depthwise_separable is its input, of a conv its
-# output; the two inner convolutions of a bottleneck share one width, and so one choice of channels.
-_WRITES = {
-    "expand.conv": "mid", "depthwise.conv": "mid", "se.reduce": "se", "se.expand": "mid", "project.conv": "out",
-    "conv": "out", "conv1.conv": "mid", "conv2.conv": "mid", "conv3.conv": "out", "shortcut.conv": "out",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +52,6 @@ class Tie(NamedTuple):
 def block_name(stage: int, block: int) -> str:
     """Return the common prefix of the names of a block's layers."""
     return f"stages.{stage}.{block}"
-
-
-def layer_widths(spec: ArchSpec) -> dict[str, tuple[str, str]]:
-    """Return the widths that every layer reads and writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
-    widths = {INPUT: INPUT}
-    found = {}
-    for name, layer in named_layers(spec):
-        reads = widths[layer.inputs[0]]
-        writes = _written(name, spec) if layer.op in ("conv", "linear") else reads
-        widths[name] = writes
-        found[name] = (reads, writes)
-    return found
-
-
-def _written(name: str, spec: ArchSpec) -> str:
-    if name == "classifier":
-        return CLASSES
-    if not name.startswith("stages."):
-        return name.removesuffix(".conv")
-    _, i, j, rest = name.split(".", 3)
-    basic = spec.stages[int(i)][int(j)].kind == "basic"
-    return f"{block_name(int(i), int(j))}.{'out' if basic and rest == 'conv2.conv' else _WRITES[rest]}"
 
 
 def width_channels(spec: ArchSpec) -> dict[str, int]:
@@ -153,9 +123,9 @@ def _ties(spec: ArchSpec) -> Iterator[tuple[str, str]]:
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
             name = block_name(i, j)
-            if block.kind == "depthwise_separable":
+            if block.rules.middle == "input":
                 yield before, f"{name}.mid"
-            if block.kind == "conv":
+            if block.rules.middle == "output":
                 yield f"{name}.mid", f"{name}.out"
             if block.residual == "identity":
                 yield before, f"{name}.out"
@@ -228,10 +198,8 @@ def _kept_block(name: str, block: BlockSpec, kept: BlockKeep, before: Indices) -
     if kept.se:
         found[f"{name}.se"] = _checked(f"{name}.se", kept.se, block.se_channels)
     ties = {
-        "the middle and the input of a depthwise_separable block": (
-            block.kind == "depthwise_separable" and kept.mid != before
-        ),
-        "the middle and the output of a conv block": block.kind == "conv" and kept.mid != kept.out,
+        f"the middle and the input of a {block.kind} block": block.rules.middle == "input" and kept.mid != before,
+        f"the middle and the output of a {block.kind} block": block.rules.middle == "output" and kept.mid != kept.out,
         "the input and the output of a block with an identity shortcut": (
             block.residual == "identity" and kept.out != before
         ),
@@ -288,11 +256,24 @@ def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpe
     )
 
 
-def last_norm(block: BlockSpec) -> str:
-    """Return the name, within the block, of the BatchNorm whose output is added to the shortcut."""
-    if block.kind in RESNET_KINDS:
-        return "conv2.norm" if block.kind == "basic" else "conv3.norm"
-    return "norm" if block.kind == "conv" else "project.norm"
+def last_norms(spec: ArchSpec) -> dict[str, str]:
+    """Return the BatchNorm whose output, activated or not, is added to the shortcut, of each block with an identity.
+
+    Raises SpecError for a kind of block that adds something else to its shortcut.
+    """
+    layers, found = dict(named_layers(spec)), {}
+    for i, blocks in enumerate(spec.stages):
+        for j, block in enumerate(blocks):
+            if block.residual != "identity":
+                continue
+            prefix = block_name(i, j)
+            name = layers[f"{prefix}.{SHORTCUT_SUM}"].inputs[0]
+            if layers[name].op == "act":
+                name = layers[name].inputs[0]
+            if layers[name].op != "norm":
+                raise SpecError(f"a {block.kind} block must add a BatchNorm's output to its shortcut; it adds {name}")
+            found[prefix] = name
+    return found
 
 
 def weighted(layer: Layer) -> bool:

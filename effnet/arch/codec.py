@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from effnet.arch.blocks import find_kind
 from effnet.arch.cost import cost
 from effnet.arch.spec import MAX_BLOCKS, ArchSpec, BlockSpec, Scaling, StemSpec, stage
 from effnet.errors import SpecError, nearest, shown
@@ -65,6 +66,8 @@ def _make(kind: type, fields: Any, where: str) -> Any:
         raise SpecError(f"{where}: {error}") from error
 
 
+# The kinds of TensorFlow's block strings, by the option c; with an expansion ratio of 1 they are `unexpanded`.
+_TF_KINDS = ("mbconv", "fused_mbconv")
 _OPTION = re.compile(r"(se|[rkseiocpfd])([\d.]+)")
 
 
@@ -100,10 +103,9 @@ def _stage_from_options(options: Mapping[str, str], in_channels: int | None) -> 
     if stride not in (stride[0], stride[0] * 2):
         raise ValueError(f"s must be one digit or the same one twice; got {stride}")
     named_input = int(options["i"])
-    fused = options.get("c", "0") == "1"
     expand = float(options["e"])
     return stage(
-        "fused_mbconv" if fused else "mbconv",
+        _TF_KINDS[int(options.get("c", "0"))],
         repeats=int(options["r"]),
         kernel_size=int(options["k"]),
         stride=int(stride[0]),
@@ -125,18 +127,18 @@ def stage_to_string(blocks: Sequence[BlockSpec], *, expands_from: int = 0) -> st
         raise SpecError("a stage needs at least one block")
     first = blocks[0]
     base = expands_from or first.in_channels
-    fused = first.kind in ("fused_mbconv", "conv")
-    unexpanded = first.kind in ("depthwise_separable", "conv")
-    expand = 1.0 if unexpanded else first.mid_channels / base
+    codes = [c for c, name in enumerate(_TF_KINDS) if first.kind in (name, find_kind(name).unexpanded)]
+    tied = first.rules.tied_channels(first.in_channels, first.out_channels) is not None
+    expand = 1.0 if tied else first.mid_channels / base
     se_ratio = first.se_channels / first.in_channels
     could_skip = [b for b in blocks if b.stride == 1 and b.in_channels == b.out_channels]
     skip = all(b.residual == "identity" for b in could_skip) and not (expands_from and not could_skip)
     parts = [f"r{len(blocks)}", f"k{first.kernel_size}", f"s{first.stride}{first.stride}", f"e{expand:g}"]
     parts += [f"i{base}", f"o{first.out_channels}"]
     parts += [f"se{se_ratio:g}"] if first.se_channels else []
-    parts += ["c1"] if fused else []
+    parts += ["c1"] if codes == [1] else []
     parts += [] if skip else ["noskip"]
     text = "_".join(parts)
-    if first.kind in ("basic", "bottleneck") or stage_from_string(text, in_channels=first.in_channels) != tuple(blocks):
+    if not codes or stage_from_string(text, in_channels=first.in_channels) != tuple(blocks):
         raise SpecError("this stage has no TF block string: its blocks differ in more than the first one's stride")
     return text

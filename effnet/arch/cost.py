@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side
+from effnet.arch.layers import INPUT, Layer, Layers, map_sides, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 
@@ -78,7 +78,9 @@ def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerC
     """Return the cost of every layer, in execution order, for a square image of `resolution` pixels."""
     layers = named_layers(spec)
     rows = []
-    for (name, layer), side in zip(layers, _sides(layers, _resolution(spec, resolution)), strict=True):
+    sides = map_sides(layers, _resolution(spec, resolution))
+    for name, layer in layers:
+        side = sides[name]
         params = layer_params(layer)
         macs = side * side * (params - layer.out_channels * layer.bias) if layer.op in _MULTIPLY else 0
         rows.append(LayerCost(name, layer.op, layer.in_channels, layer.out_channels, side, params, macs))
@@ -94,8 +96,9 @@ def cost(spec: ArchSpec, *, resolution: int | None = None) -> Cost:
     layers = named_layers(spec)
     params = macs = activations = norm_channels = output_channels = 0
     elements = []
-    for (_, layer), side in zip(layers, _sides(layers, resolution), strict=True):
-        out = layer.out_channels
+    sides = map_sides(layers, resolution)
+    for name, layer in layers:
+        side, out = sides[name], layer.out_channels
         elements.append(out * side * side)
         if layer.op in _MULTIPLY:
             weights = layer.in_channels // layer.groups * out * layer.kernel_size**2
@@ -124,18 +127,6 @@ def _resolution(spec: ArchSpec, resolution: int | None) -> int:
     if type(resolution) is not int or resolution < 1:
         raise SpecError(f"resolution must be a positive integer, in pixels; got {resolution!r}")
     return resolution
-
-
-def _sides(layers: Layers, resolution: int) -> list[int]:
-    """Return the side of each layer's output feature map, in pixels."""
-    sides = {INPUT: resolution}
-    for name, layer in layers:
-        if layer.op == "global_pool":
-            sides[name] = 1
-        else:
-            side = sides[layer.inputs[0]]
-            sides[name] = side if layer.stride == 1 else output_side(side, layer.stride)
-    return list(sides.values())[1:]
 
 
 def _peak(layers: Layers, elements: list[int], input_elements: int) -> int:

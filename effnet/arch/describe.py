@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from effnet.arch.cost import cost, layer_costs
 from effnet.arch.layers import output_side
-from effnet.arch.spec import UNEXPANDED, ArchSpec, BlockSpec
+from effnet.arch.spec import ArchSpec, BlockSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def _operator(blocks: tuple[BlockSpec, ...]) -> str:
     """Return the name of a stage's operator, from its last block, the one that repeats."""
     block = blocks[-1]
     text = f"{block.kind}{block.kernel_size}"
-    if block.kind not in UNEXPANDED:
+    if block.rules.middle in ("expansion", "own"):
         text += f", expand {block.mid_channels / block.in_channels:.3g}"
     if block.se_channels:
         text += f", se {block.se_channels / block.in_channels:.3g}"

@@ -1,16 +1,26 @@
-"""The layers of every block kind, defined once: a spec as a list of named layers.
+"""A network as a list of named layers, and the arithmetic of that list: sides, padding, readers, units.
 
 The names are the module names, the state-dict keys, the rows of `cost` and of the latency table. The list is
-a data-flow graph in execution order: each layer names the layers whose outputs it reads.
+a data-flow graph in execution order: each layer names the layers whose outputs it reads. The inside of a block is in
+`arch/blocks.py`.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from effnet.arch.spec import ArchSpec, BlockSpec
+from effnet.errors import SpecError
+
+if TYPE_CHECKING:
+    from effnet.arch.spec import ArchSpec, BlockSpec
 
 Op = Literal["conv", "norm", "act", "max_pool", "global_pool", "mul", "add", "linear"]
+Width = Literal["mid", "out", "se"]
+"""A width of a block: `mid_channels`, `out_channels` or `se_channels`."""
 
 INPUT = "input"
+CLASSES = "classes"
+SHORTCUT_SUM = "add"
+"""The name, within its block, of the sum of a block and its shortcut."""
 
 
 class Layer(NamedTuple):
@@ -34,126 +44,217 @@ class Layer(NamedTuple):
 Layers = list[tuple[str, Layer]]
 
 
-def named_layers(spec: ArchSpec) -> Layers:
+class Body:
+    """The layers of a network under construction; a block kind appends those of `block`.
+
+    Methods append layers in execution order and return the name of the last one, which others may read. Convolutions
+    name the width that they write; `widths` holds the name and the channels of every output's width.
+    """
+
+    __slots__ = ("_known", "_prefix", "block", "layers", "spec", "widths")
+
+    block: "BlockSpec"
+
+    def __init__(self, spec: "ArchSpec") -> None:
+        self.spec = spec
+        self.layers: Layers = []
+        self.widths: dict[str, tuple[str, int]] = {INPUT: (INPUT, spec.in_channels)}
+
+    def enter(self, prefix: str, **known: tuple[str, int]) -> None:
+        """Begin the part of the network whose layers' names start with `prefix`; `known` are the widths it writes."""
+        self._prefix, self._known = f"{prefix}." if prefix else "", known
+
+    def append(self, name: str, layer: Layer, width: tuple[str, int]) -> str:
+        """Append any layer and the width that it writes; its name within the block must be new."""
+        name = self._prefix + name
+        if name in self.widths:
+            raise SpecError(f"every layer of a block must have a name of its own; {name} is taken")
+        self.layers.append((name, layer))
+        self.widths[name] = width
+        return name
+
+    def unit(
+        self, name: str, x: str, writes: Width, *,
+        kernel_size: int = 1, stride: int = 1, depthwise: bool = False, act: bool = True,
+    ) -> str:  # fmt: skip
+        """Append a convolution of `x` that writes a width, a BatchNorm and, if `act`, the network's activation.
+
+        With an empty name these are parts of the block itself. Raises SpecError if a depthwise convolution would
+        change the number of channels.
+        """
+        prefix = f"{name}." if name else ""
+        width = self._known[writes]
+        fed, channels = self.widths[x][1], width[1]
+        if depthwise and fed != channels:
+            raise SpecError(
+                f"{self._prefix}{prefix}conv is depthwise: it must write as many channels as it reads, {fed}; "
+                f"{writes} has {channels}"
+            )
+        groups = channels if depthwise else 1
+        x = self.append(prefix + "conv", Layer("conv", (x,), fed, channels, kernel_size, stride, groups), width)
+        x = self.append(prefix + "norm", Layer("norm", (x,), channels, channels), width)
+        return self.act(x, prefix + "act") if act else x
+
+    def act(self, x: str, name: str = "act") -> str:
+        """Append the network's activation."""
+        width = self.widths[x]
+        return self.append(name, Layer("act", (x,), width[1], width[1], function=self.spec.activation), width)
+
+    def add(self, name: str, x: str, y: str) -> str:
+        """Append a sum. Raises SpecError if its terms are one map or have different widths: pruning would part them."""
+        width = self.widths[x]
+        if x == y:
+            raise SpecError(f"{self._prefix}{name} must add two feature maps; got {x} twice")
+        if self.widths[y] != width:
+            raise SpecError(f"{self._prefix}{name} must add feature maps of one width; got {width}, {self.widths[y]}")
+        return self.append(name, Layer("add", (x, y), width[1], width[1]), width)
+
+    def shortcut(self, y: str, x: str) -> str:
+        """Append the sum of a block's output `y` and its shortcut `x`, unless the block has none."""
+        if self.block.residual == "none":
+            return y
+        width = self.widths[y]
+        return self.append(SHORTCUT_SUM, Layer("add", (y, x), width[1], width[1]), width)
+
+    def squeeze_excite(self, x: str) -> str:
+        """Append squeeze-and-excitation, unless the block has none: a gate for each channel, from the pooled map."""
+        if not self.block.se_channels:
+            return x
+        width, inside = self.widths[x], self._known["se"]
+        channels, squeezed = width[1], inside[1]
+        y = self.append("se.pool", Layer("global_pool", (x,), channels, channels), width)
+        y = self.append("se.reduce", Layer("conv", (y,), channels, squeezed, bias=True), inside)
+        y = self.act(y, "se.act")
+        y = self.append("se.expand", Layer("conv", (y,), squeezed, channels, bias=True), width)
+        if self.spec.se_gate != "none":
+            y = self.append("se.gate", Layer("act", (y,), channels, channels, function=self.spec.se_gate), width)
+        return self.append("se.scale", Layer("mul", (x, y), channels, channels), width)
+
+
+def named_layers(spec: "ArchSpec") -> Layers:
     """Return every layer of `spec` with its name, in execution order."""
-    layers: Layers = []
-    stem = spec.stem
-    x = _unit(
-        layers, "stem", INPUT, spec.in_channels, stem.channels,
-        kernel_size=stem.kernel_size, stride=stem.stride, function=spec.activation,
-    )  # fmt: skip
+    return _written(spec).layers
+
+
+def layer_widths(spec: "ArchSpec") -> dict[str, tuple[str, str]]:
+    """Return the widths that every layer reads and writes, such as ("stages.0.0.out", "stages.0.1.mid")."""
+    body = _written(spec)
+    return {name: (body.widths[layer.inputs[0]][0], body.widths[name][0]) for name, layer in body.layers}
+
+
+def _written(spec: "ArchSpec") -> Body:
+    body, stem = Body(spec), spec.stem
+    body.enter("stem", out=("stem", stem.channels))
+    x = body.unit("", INPUT, "out", kernel_size=stem.kernel_size, stride=stem.stride)
     if stem.max_pool:
-        x = _append(layers, "stem.pool", Layer("max_pool", (x,), stem.channels, stem.channels, 3, 2))
+        x = body.append("pool", Layer("max_pool", (x,), stem.channels, stem.channels, 3, 2), body.widths[x])
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
-            x = _BLOCKS[block.kind](layers, f"stages.{i}.{j}", x, block, spec)
-    width = spec.stages[-1][-1].out_channels
+            prefix = f"stages.{i}.{j}"
+            mid, out, se = (f"{prefix}.mid", block.mid_channels), (f"{prefix}.out", block.out_channels), f"{prefix}.se"
+            body.enter(prefix, mid=mid, out=out, se=(se, block.se_channels))
+            body.block = block
+            x = block.rules.layers(body, x)
+            if body.widths[x] != out:
+                raise SpecError(f"a {block.kind} block must write its width out at last; {x} has {body.widths[x][0]}")
     if spec.head_channels:
-        x = _unit(layers, "head", x, width, spec.head_channels, function=spec.activation)
-        width = spec.head_channels
-    x = _append(layers, "pool", Layer("global_pool", (x,), width, width))
+        body.enter("head", out=("head", spec.head_channels))
+        x = body.unit("", x, "out")
+    body.enter("")
+    width = body.widths[x]
+    x = body.append("pool", Layer("global_pool", (x,), width[1], width[1]), width)
     if spec.num_classes:
-        _append(layers, "classifier", Layer("linear", (x,), width, spec.num_classes, bias=True))
-    return layers
-
-
-def _append(layers: Layers, name: str, layer: Layer) -> str:
-    layers.append((name, layer))
-    return name
-
-
-def _unit(
-    layers: Layers, prefix: str, x: str, in_channels: int, out_channels: int, *,
-    kernel_size: int = 1, stride: int = 1, groups: int = 1, function: str = "",
-) -> str:  # fmt: skip
-    """Append a convolution, a BatchNorm and, if `function` names one, an activation."""
-    conv = Layer("conv", (x,), in_channels, out_channels, kernel_size, stride, groups)
-    x = _append(layers, f"{prefix}.conv", conv)
-    x = _append(layers, f"{prefix}.norm", Layer("norm", (x,), out_channels, out_channels))
-    if function:
-        layer = Layer("act", (x,), out_channels, out_channels, function=function)
-        x = _append(layers, f"{prefix}.act", layer)
-    return x
-
-
-def _squeeze_excite(layers: Layers, prefix: str, x: str, width: int, squeezed: int, spec: ArchSpec) -> str:
-    y = _append(layers, f"{prefix}.pool", Layer("global_pool", (x,), width, width))
-    y = _append(layers, f"{prefix}.reduce", Layer("conv", (y,), width, squeezed, bias=True))
-    y = _append(layers, f"{prefix}.act", Layer("act", (y,), squeezed, squeezed, function=spec.activation))
-    y = _append(layers, f"{prefix}.expand", Layer("conv", (y,), squeezed, width, bias=True))
-    if spec.se_gate != "none":
-        y = _append(layers, f"{prefix}.gate", Layer("act", (y,), width, width, function=spec.se_gate))
-    return _append(layers, f"{prefix}.scale", Layer("mul", (x, y), width, width))
-
-
-def _sum(layers: Layers, prefix: str, x: str, shortcut: str, block: BlockSpec) -> str:
-    if block.residual == "none":
-        return x
-    width = block.out_channels
-    return _append(layers, f"{prefix}.add", Layer("add", (x, shortcut), width, width))
-
-
-def _mbconv(layers: Layers, prefix: str, x: str, block: BlockSpec, spec: ArchSpec) -> str:
-    shortcut, mid = x, block.mid_channels
-    if block.kind == "mbconv":
-        x = _unit(layers, f"{prefix}.expand", x, block.in_channels, mid, function=spec.activation)
-    x = _unit(
-        layers, f"{prefix}.depthwise", x, mid, mid,
-        kernel_size=block.kernel_size, stride=block.stride, groups=mid, function=spec.activation,
-    )  # fmt: skip
-    if block.se_channels:
-        x = _squeeze_excite(layers, f"{prefix}.se", x, mid, block.se_channels, spec)
-    x = _unit(layers, f"{prefix}.project", x, mid, block.out_channels)
-    return _sum(layers, prefix, x, shortcut, block)
-
-
-def _fused_mbconv(layers: Layers, prefix: str, x: str, block: BlockSpec, spec: ArchSpec) -> str:
-    shortcut, mid = x, block.mid_channels
-    x = _unit(
-        layers, f"{prefix}.expand", x, block.in_channels, mid,
-        kernel_size=block.kernel_size, stride=block.stride, function=spec.activation,
-    )  # fmt: skip
-    if block.se_channels:
-        x = _squeeze_excite(layers, f"{prefix}.se", x, mid, block.se_channels, spec)
-    x = _unit(layers, f"{prefix}.project", x, mid, block.out_channels)
-    return _sum(layers, prefix, x, shortcut, block)
-
-
-def _conv(layers: Layers, prefix: str, x: str, block: BlockSpec, spec: ArchSpec) -> str:
-    y = _unit(
-        layers, prefix, x, block.in_channels, block.out_channels,
-        kernel_size=block.kernel_size, stride=block.stride, function=spec.activation,
-    )  # fmt: skip
-    return _sum(layers, prefix, y, x, block)
-
-
-def _resnet(layers: Layers, prefix: str, x: str, block: BlockSpec, spec: ArchSpec) -> str:
-    """Append a ResNet block: He et al. 2015, figure 5, stride in the k x k convolution as in torchvision and timm."""
-    k, stride, mid, act = block.kernel_size, block.stride, block.mid_channels, spec.activation
-    if block.kind == "basic":
-        y = _unit(layers, f"{prefix}.conv1", x, block.in_channels, mid, kernel_size=k, stride=stride, function=act)
-        y = _unit(layers, f"{prefix}.conv2", y, mid, block.out_channels, kernel_size=k)
-    else:
-        y = _unit(layers, f"{prefix}.conv1", x, block.in_channels, mid, function=act)
-        y = _unit(layers, f"{prefix}.conv2", y, mid, mid, kernel_size=k, stride=stride, function=act)
-        y = _unit(layers, f"{prefix}.conv3", y, mid, block.out_channels)
-    if block.residual == "projection":
-        x = _unit(layers, f"{prefix}.shortcut", x, block.in_channels, block.out_channels, stride=stride)
-    y = _sum(layers, prefix, y, x, block)
-    width = block.out_channels
-    return _append(layers, f"{prefix}.act", Layer("act", (y,), width, width, function=act))
-
-
-_BLOCKS = {
-    "mbconv": _mbconv,
-    "depthwise_separable": _mbconv,
-    "fused_mbconv": _fused_mbconv,
-    "conv": _conv,
-    "basic": _resnet,
-    "bottleneck": _resnet,
-}
+        classes = (CLASSES, spec.num_classes)
+        body.append("classifier", Layer("linear", (x,), width[1], spec.num_classes, bias=True), classes)
+    return body
 
 
 def output_side(side: int, stride: int) -> int:
     """Return the side of a feature map after an odd kernel with this stride, under either padding rule."""
     return -(-side // stride)
+
+
+def map_sides(layers: Iterable[tuple[str, Layer]], side: int) -> dict[str, int]:
+    """Return the side of every layer's output feature map, and of the image, for images of `side` pixels."""
+    sides = {INPUT: side}
+    for name, layer in layers:
+        if layer.op == "global_pool":
+            sides[name] = 1
+        else:
+            side = sides[layer.inputs[0]]
+            sides[name] = side if layer.stride == 1 else output_side(side, layer.stride)
+    return sides
+
+
+def same_padding(side: int, *, kernel_size: int, stride: int) -> tuple[int, int]:
+    """Return the zeros before and after a feature map's side under TensorFlow's "SAME" rule: an odd one comes after.
+
+    At stride 1 an odd kernel is padded by half of it on both sides.
+    """
+    total = max((output_side(side, stride) - 1) * stride + kernel_size - side, 0)
+    return total // 2, total - total // 2
+
+
+def readers(layers: Iterable[tuple[str, Layer]], *, through: Collection[Op] = ()) -> dict[str, list[str]]:
+    """Return the layers that read each layer's output, and the image.
+
+    Layers of the operations in `through` are passed over: what reads them reads their input.
+    """
+    found: dict[str, list[str]] = {INPUT: []}
+    for name, layer in layers:
+        if layer.op in through:
+            found[name] = found[layer.inputs[0]]
+            continue
+        found[name] = []
+        for source in layer.inputs:
+            found[source].append(name)
+    return found
+
+
+class Unit(NamedTuple):
+    """The layers of a block that share the first word of their names: a chain, and one module of the network.
+
+    `inputs` are the names of the units that it reads; `input` is that of the block. The names in `layers` are those
+    within the unit, empty for a unit of one layer.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    layers: Layers
+
+
+def units_of(layers: Layers, prefix: str) -> list[Unit]:
+    """Return the units of the block whose layers' names start with `prefix`, in execution order.
+
+    Raises SpecError if a unit reads a layer within another: only the last layer of a unit is its output.
+    """
+    inside = [(name[len(prefix) :], layer) for name, layer in layers if name.startswith(prefix)]
+    parts: dict[str, Layers] = {}
+    for name, layer in inside:
+        parts.setdefault(name.partition(".")[0], []).append((name, layer))
+    ends = {prefix + part[-1][0]: top for top, part in parts.items()}
+    own = {prefix + name for name, _ in inside}
+    units = []
+    for top, part in parts.items():
+        within = {prefix + name for name, _ in part}
+        sources = dict.fromkeys(source for _, layer in part for source in layer.inputs if source not in within)
+        if hidden := [source for source in sources if source in own and source not in ends]:
+            raise SpecError(f"{prefix}{top} must read the last layer of a unit; it reads {hidden[0]}")
+        names = tuple(ends.get(source, INPUT) for source in sources)
+        units.append(Unit(top, names, [(name[len(top) + 1 :], layer) for name, layer in part]))
+    return units
+
+
+def chain_of(units: Sequence[Unit]) -> list[Unit]:
+    """Return the units of a block that is a chain, without the sum with its input at the end; else an empty list."""
+    chain = list(units)
+    if chain and chain[-1].name == SHORTCUT_SUM and chain[-1].inputs[1:] == (INPUT,):
+        last = chain.pop()
+        if not chain or last.inputs[0] != chain[-1].name:
+            return []
+    before = INPUT
+    for unit in chain:
+        if unit.inputs != (before,):
+            return []
+        before = unit.name
+    return chain

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 from effnet.arch.cost import Cost, cost
-from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec, Rounding, repeat_block
+from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, repeat_block
 from effnet.errors import SpecError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
@@ -131,18 +131,15 @@ def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expand
     """Scale one block that receives `fed` channels; integer expansion ratios are kept."""
     out = widen(block.out_channels)
     base = expands_from or block.in_channels
-    if block.kind == "depthwise_separable":
-        mid = fed
-    elif block.kind == "conv":
-        mid = out
-    elif block.kind not in RESNET_KINDS and block.mid_channels % base == 0:
+    mid = block.rules.tied_channels(fed, out)
+    if mid is None and block.rules.middle == "expansion" and block.mid_channels % base == 0:
         mid = (widen(base) if expands_from else fed) * (block.mid_channels // base)
-    else:
+    elif mid is None:
         mid = widen(block.mid_channels)
     squeezed = max(1, block.se_channels * fed // block.in_channels) if block.se_channels else 0
     residual = block.residual
     if residual == "identity" and fed != out:  # after a stem that does not scale
-        residual = "projection" if block.kind in RESNET_KINDS else "none"
+        residual = "projection" if block.rules.projects else "none"
     return dataclasses.replace(
         block, in_channels=fed, mid_channels=mid, out_channels=out, se_channels=squeezed, residual=residual
     )
@@ -233,7 +230,7 @@ def with_expand_ratio(spec: ArchSpec, expand_ratio: int) -> ArchSpec:
         raise SpecError(f"expand_ratio must be an integer of at least 1; got {expand_ratio!r}")
 
     def slim(block: BlockSpec) -> BlockSpec:
-        if block.kind not in ("mbconv", "fused_mbconv"):
+        if block.rules.middle != "expansion":
             return block
         return dataclasses.replace(block, mid_channels=min(block.mid_channels, expand_ratio * block.in_channels))
 

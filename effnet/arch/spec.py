@@ -4,19 +4,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from effnet.arch.blocks import BlockKind, find_kind
 from effnet.errors import SpecError, nearest, shown
 
-Kind = Literal["mbconv", "depthwise_separable", "fused_mbconv", "conv", "basic", "bottleneck"]
 Residual = Literal["none", "identity", "projection"]
 Activation = Literal["silu", "relu", "relu6", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid", "none"]
 Padding = Literal["same", "symmetric"]
 Rounding = Literal["v1", "v2"]
-
-# Kinds whose input enters the k x k convolution unexpanded.
-UNEXPANDED: tuple[Kind, ...] = ("depthwise_separable", "conv")
-# The kinds of the comparison family; only they may project their shortcut and activate after the sum.
-RESNET_KINDS: tuple[Kind, ...] = ("basic", "bottleneck")
 
 # No network comes near these limits; they keep an untrusted file from taking all memory or time. The largest
 # published network, EfficientNet-L2, has 8,256 channels, 100 blocks and 800 pixels; RepLKNet has kernels of 31.
@@ -54,7 +49,7 @@ class BlockSpec:
     change of widths can neither create nor drop a shortcut.
     """
 
-    kind: Kind
+    kind: str
     kernel_size: int = 3
     stride: int = 1
     in_channels: int
@@ -64,7 +59,7 @@ class BlockSpec:
     residual: Residual = "none"
 
     def __post_init__(self) -> None:
-        _must_be_known("block kind", self.kind, get_args(Kind))
+        rules = find_kind(self.kind)
         _must_be_known("residual", self.residual, get_args(Residual))
         for name in ("kernel_size", "stride", "in_channels", "mid_channels", "out_channels"):
             most = MAX_KERNEL_SIZE if name == "kernel_size" else MAX_CHANNELS
@@ -74,26 +69,17 @@ class BlockSpec:
             raise SpecError(f"kernel_size must be odd; got {self.kernel_size}")
         if self.stride > 2:
             raise SpecError(f"a block's stride must be 1 or 2; got {self.stride}")
-        self._check_widths()
-        self._check_residual()
-
-    def _check_widths(self) -> None:
-        tied = {"depthwise_separable": self.in_channels, "conv": self.out_channels}.get(self.kind)
-        if tied is not None and self.mid_channels != tied:
-            raise SpecError(
-                f"a {self.kind} block has no expansion: mid_channels must be {tied}, got {self.mid_channels}"
-            )
-        if self.se_channels and self.kind in ("conv", *RESNET_KINDS):
-            raise SpecError(f"a {self.kind} block has no squeeze-and-excitation; got se_channels={self.se_channels}")
-
-    def _check_residual(self) -> None:
+        rules.check(self)
         if self.residual == "identity" and (self.stride != 1 or self.in_channels != self.out_channels):
             raise SpecError(
                 "an identity shortcut needs stride 1 and in_channels == out_channels; got "
                 f"stride {self.stride}, {self.in_channels} -> {self.out_channels}"
             )
-        if self.residual == "projection" and self.kind not in RESNET_KINDS:
-            raise SpecError(f"only {' and '.join(RESNET_KINDS)} blocks project their shortcut; got {self.kind}")
+
+    @property
+    def rules(self) -> BlockKind:
+        """The record of this block's kind."""
+        return find_kind(self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +188,7 @@ class ArchSpec:
 
 
 def stage(
-    kind: Kind,
+    kind: str,
     *,
     repeats: int,
     kernel_size: int = 3,
@@ -222,23 +208,26 @@ def stage(
     Source: tensorflow/tpu efficientnet_model.py, MBConvBlock.
     """
     _must_be_count("repeats", repeats, most=MAX_BLOCKS)
-    if expand_ratio == 1:
-        kind = {"mbconv": "depthwise_separable", "fused_mbconv": "conv"}.get(kind, kind)  # type: ignore[assignment]
+    rules = find_kind(kind)
+    if expand_ratio == 1 and rules.unexpanded:
+        rules = find_kind(rules.unexpanded)
+    # Without a middle there is nothing to squeeze, though TensorFlow's block strings name a ratio.
+    squeezes = bool(se_ratio) and rules.middle != "output"
     blocks = []
     for index in range(repeats):
         width_in = in_channels if index == 0 else out_channels
         step = stride if index == 0 else 1
         base = expands_from if index == 0 and expands_from else width_in
-        mid = {"conv": out_channels, "depthwise_separable": width_in}.get(kind, int(base * expand_ratio))
+        tied = rules.tied_channels(width_in, out_channels)
         blocks.append(
             BlockSpec(
-                kind=kind,
+                kind=rules.name,
                 kernel_size=kernel_size,
                 stride=step,
                 in_channels=width_in,
-                mid_channels=mid,
+                mid_channels=int(base * expand_ratio) if tied is None else tied,
                 out_channels=out_channels,
-                se_channels=max(1, int(width_in * se_ratio)) if se_ratio and kind != "conv" else 0,
+                se_channels=max(1, int(width_in * se_ratio)) if squeezes else 0,
                 residual="identity" if skip and step == 1 and width_in == out_channels else "none",
             )
         )
@@ -253,10 +242,10 @@ def repeat_block(block: BlockSpec, *, expands_from: int = 0, skip: bool = True) 
     """
     width, base = block.out_channels, expands_from or block.in_channels
     no_skip = not skip or (block.residual == "none" and block.stride == 1 and block.in_channels == width)
-    mid = {"conv": width, "depthwise_separable": width}.get(
-        block.kind,
-        block.mid_channels if block.kind in RESNET_KINDS else max(1, block.mid_channels * width // base),
-    )
+    mid = block.rules.tied_channels(width, width)
+    if mid is None:
+        own = block.rules.middle == "own"
+        mid = block.mid_channels if own else max(1, block.mid_channels * width // base)
     squeezed = max(1, block.se_channels * width // block.in_channels) if block.se_channels else 0
     return dataclasses.replace(
         block,

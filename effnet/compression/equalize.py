@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from effnet.arch.layers import Layer, named_layers
+from effnet.arch.layers import Layer, named_layers, readers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.weights.folding import Arrays
@@ -31,30 +31,27 @@ def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int =
     layers = dict(named_layers(spec))
     pairs = _pairs(layers)
     for _ in range(rounds):
-        for first, readers in pairs:
-            _balance_(found, first, readers, layers)
+        for first, ends in pairs:
+            _balance_(found, first, ends, layers)
     return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 def _pairs(layers: Mapping[str, Layer]) -> list[tuple[str, list[str]]]:
     """Return each convolution whose output reaches only other convolutions, through ReLUs, and those convolutions."""
-    readers: dict[str, list[str]] = {}
-    for name, layer in layers.items():
-        for source in layer.inputs:
-            readers.setdefault(source, []).append(name)
+    reading = readers(layers.items())
     pairs = []
     for name, layer in layers.items():
         if layer.op == "conv" and not name.endswith((".se.reduce", ".se.expand")):
-            ends = _ends(name, layers, readers)
+            ends = _ends(name, layers, reading)
             if ends:
                 pairs.append((name, ends))
     return pairs
 
 
-def _ends(name: str, layers: Mapping[str, Layer], readers: Mapping[str, list[str]]) -> list[str]:
+def _ends(name: str, layers: Mapping[str, Layer], reading: Mapping[str, list[str]]) -> list[str]:
     """Return the convolutions and linear layers that read a layer's output; none if another operation reads it too."""
     found: list[str] = []
-    for reader in readers.get(name, ()):
+    for reader in reading[name]:
         layer = layers[reader]
         if layer.op in ("conv", "linear"):
             found.append(reader)
@@ -63,23 +60,23 @@ def _ends(name: str, layers: Mapping[str, Layer], readers: Mapping[str, list[str
         relu = layer.op == "act" and layer.function == "relu"
         if not (gated or relu or layer.op in ("norm", "global_pool", "max_pool")):
             return []
-        ends = _ends(reader, layers, readers)
+        ends = _ends(reader, layers, reading)
         if not ends:
             return []
         found += ends
     return found
 
 
-def _balance_(weights: Arrays, first: str, readers: list[str], layers: Mapping[str, Layer]) -> None:
-    """Divide each output channel of `first` by a factor and multiply its readers' weights by it, in place."""
+def _balance_(weights: Arrays, first: str, ends: list[str], layers: Mapping[str, Layer]) -> None:
+    """Divide each output channel of `first` by a factor and multiply the weights of its `ends` by it, in place."""
     mine = np.abs(weights[f"{first}.weight"]).reshape(layers[first].out_channels, -1).max(1)
-    theirs = np.max([_reading(weights[f"{name}.weight"], layers[name]) for name in readers], axis=0)
+    theirs = np.max([_reading(weights[f"{name}.weight"], layers[name]) for name in ends], axis=0)
     usable = (mine > 0) & (theirs > 0)
     factor = np.sqrt(np.divide(mine, theirs, out=np.ones_like(mine), where=usable))
     factor = np.clip(factor / np.exp(np.log(factor).mean()), 1 / _LIMIT, _LIMIT)
     weights[f"{first}.weight"] = _scaled(weights[f"{first}.weight"], 1 / factor, axis=0)
     weights[f"{first}.bias"] = weights[f"{first}.bias"] / factor
-    for name in readers:
+    for name in ends:
         if layers[name].groups > 1:
             weights[f"{name}.weight"] = _scaled(weights[f"{name}.weight"], factor, axis=0)
         else:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.layers import INPUT, named_layers, readers
 from effnet.arch.spec import ArchSpec
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
@@ -130,20 +130,18 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
     network's output, or the inputs and outputs of `float_layers`.
     """
     layers = dict(named_layers(spec))
-    readers: dict[str, list[Layer]] = {}
-    for layer in layers.values():
-        for name in layer.inputs:
-            readers.setdefault(name, []).append(layer)
+    names = readers(layers.items())
     free = {name for float_layer in float_layers for name in layers[float_layer].inputs} | set(float_layers)
     free |= {name for name, layer in layers.items() if layer.op == "norm" and layer.inputs[0] in float_layers}
     found = [] if INPUT in free else [INPUT]
     for name, layer in layers.items():
-        reading = readers.get(name, [])
+        reading = [layers[reader] for reader in names[name]]
         if not reading or name in free or layer.op == "max_pool":
             continue
         if all(reader.op == "norm" or reader.function in _CLAMPS for reader in reading):
             continue
-        if layer.op == "add" and reading[0].op == "act":  # within a ResNet block, where one operation does both
+        # As in a ResNet block, where one operation adds and activates.
+        if layer.op == "add" and all(reader.op == "act" for reader in reading):
             continue
         found.append(name)
     return tuple(found)
@@ -172,9 +170,9 @@ def round_(network: Network, *, float_layers: Sequence[str] = (), weight_levels:
 
 
 def _module_of(network: Network, name: str) -> nn.Module:
-    """Return the module that outputs layer `name`; for a product its squeeze-excite unit, for a sum its block."""
+    """Return the module that outputs layer `name`; for a product its squeeze-excite unit."""
     parent, _, last = name.rpartition(".")
-    return network.get_submodule(parent if last in ("scale", "add") else name)
+    return network.get_submodule(parent if last == "scale" else name)
 
 
 @torch.no_grad()

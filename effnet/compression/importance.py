@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from effnet.arch.channels import block_name, last_norm, layer_widths, tied_widths
-from effnet.arch.layers import named_layers
+from effnet.arch.channels import last_norms, tied_widths
+from effnet.arch.layers import layer_widths, named_layers, readers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError
 from effnet.nn.network import Network
@@ -85,12 +85,8 @@ def _over_mean(values: np.ndarray) -> np.ndarray:
 
 def _last_convs(spec: ArchSpec) -> dict[str, str]:
     """Return the block of each convolution whose output is added to an identity shortcut."""
-    return {
-        f"{block_name(i, j)}.{last_norm(block)}".removesuffix("norm") + "conv": block_name(i, j)
-        for i, blocks in enumerate(spec.stages)
-        for j, block in enumerate(blocks)
-        if block.residual == "identity"
-    }
+    layers = dict(named_layers(spec))
+    return {layers[norm].inputs[0]: block for block, norm in last_norms(spec).items()}
 
 
 def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossFn) -> Importance:
@@ -105,7 +101,7 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
     """
     spec = network.spec
     points = _points(spec)
-    ends = {f"{name}.{last_norm(block)}": name for name, block in _identity_blocks(spec)}
+    ends = {norm: block for block, norm in last_norms(spec).items()}
     totals: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     modules = dict(network.named_modules())
@@ -155,13 +151,6 @@ def _add(totals: dict[str, Tensor], name: str, values: Tensor) -> None:
     totals[name] = totals[name] + values if name in totals else values
 
 
-def _identity_blocks(spec: ArchSpec):
-    for i, blocks in enumerate(spec.stages):
-        for j, block in enumerate(blocks):
-            if block.residual == "identity":
-                yield block_name(i, j), block
-
-
 def _points(spec: ArchSpec) -> dict[str, str]:
     """Return the modules whose outputs are observed, each with the name of its width.
 
@@ -170,16 +159,13 @@ def _points(spec: ArchSpec) -> dict[str, str]:
     """
     layers = dict(named_layers(spec))
     widths = layer_widths(spec)
-    readers: dict[str, list[str]] = {}
-    for name, layer in layers.items():
-        for source in layer.inputs:
-            readers.setdefault(source, []).append(name)
+    reading = readers(layers.items())
     points = {}
     for name, layer in layers.items():
         if layer.op != "conv" or name.endswith(".se.expand"):
             continue
         end = name
-        while len(readers[end]) == 1 and layers[readers[end][0]].op in ("norm", "act"):
-            end = readers[end][0]
+        while len(reading[end]) == 1 and layers[reading[end][0]].op in ("norm", "act"):
+            end = reading[end][0]
         points[end] = widths[name][1]
     return points

@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from effnet.arch.channels import Indices, Keep, Tie, block_name, keep_from, kept_spec, layer_widths, tied_widths
+from effnet.arch.channels import Indices, Keep, Tie, block_name, keep_from, kept_spec, tied_widths
 from effnet.arch.cost import Count, cost, layer_costs
+from effnet.arch.layers import layer_widths, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.compression.importance import Importance
 from effnet.errors import BudgetError, InputError
@@ -204,7 +205,7 @@ def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict
     """Return the multiply-accumulates or parameters of one channel of each tie, and of each block."""
     owners = {width: tie.name for tie in ties.values() for width in tie.widths}
     channels, blocks = dict.fromkeys(ties, 0.0), {}
-    widths = layer_widths(spec)
+    widths, layers = layer_widths(spec), dict(named_layers(spec))
     for row in layer_costs(spec):
         number = getattr(row, count)
         if not number:
@@ -215,7 +216,7 @@ def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict
         reads, writes = widths[row.name]
         if writes in owners:
             channels[owners[writes]] += number / row.out_channels
-        if reads in owners and reads != writes and not row.name.endswith(".depthwise.conv"):  # one input per output
+        if reads in owners and reads != writes and layers[row.name].groups == 1:  # depthwise: one input per output
             channels[owners[reads]] += number / row.in_channels
     return channels, blocks
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from effnet.arch.channels import Keep, kept_blocks, kept_widths, layer_widths
+from effnet.arch.channels import Keep, kept_blocks, kept_widths
+from effnet.arch.layers import layer_widths
 from effnet.bundle.weights import state_arrays
 from effnet.nn.network import Network
 from effnet.weights.adapt import Arrays

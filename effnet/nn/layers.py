@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.arch.layers import Layer
+from effnet.arch.layers import Layer, same_padding
 from effnet.arch.spec import ArchSpec
 
 FUNCTIONS: dict[str, type[nn.Module]] = {
@@ -26,8 +26,7 @@ class SameConv2d(nn.Conv2d):
         for size, kernel, stride in zip(
             reversed(input.shape[-2:]), reversed(self.kernel_size), reversed(self.stride), strict=True
         ):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
+            pads += same_padding(size, kernel_size=kernel, stride=stride)
         return super().forward(functional.pad(input, pads))
 
 
@@ -37,6 +36,14 @@ class GlobalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, channels, height, width] to [batch, channels, 1, 1]."""
         return x.mean((2, 3), keepdim=True)
+
+
+class Add(nn.Module):
+    """The sum of two feature maps."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Map two tensors [batch, channels, height, width] to one of the same shape."""
+        return x + y
 
 
 class SqueezeExcite(nn.Sequential):
@@ -75,7 +82,7 @@ class DropPath(nn.Module):
 
 
 def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Module:
-    """Return the module of one layer; sums and products have no module: the network's structure computes them."""
+    """Return the module of one layer; a product has none: SqueezeExcite computes it."""
     match layer.op:
         case "conv":
             return _make_conv(layer, spec)
@@ -83,6 +90,8 @@ def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Mod
             return nn.BatchNorm2d(layer.out_channels, eps=spec.norm_epsilon, momentum=norm_momentum)
         case "act":
             return FUNCTIONS[layer.function]()
+        case "add":
+            return Add()
         case "global_pool":
             return GlobalPool()
         case "max_pool":

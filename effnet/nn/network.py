@@ -1,10 +1,13 @@
 """Build a torch module from a spec; parameters carry the names of the spec's layers."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from effnet.arch.layers import Layers, named_layers
+from effnet.arch.layers import INPUT, SHORTCUT_SUM, Layers, Unit, chain_of, named_layers, units_of
 from effnet.arch.spec import ArchSpec
+from effnet.errors import SpecError
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.kernels.library import load_kernels
 from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module
@@ -12,50 +15,56 @@ from effnet.nn.recompute import recomputed
 
 
 class Block(nn.Module):
-    """One block: its body in order, the shortcut around it, and the layers after the sum."""
+    """One block: its units, each run on the outputs of the units that it reads."""
 
-    def __init__(self, layers: Layers, spec: ArchSpec, *, drop_path: float, norm_momentum: float) -> None:
+    def __init__(self, units: Sequence[Unit], spec: ArchSpec, *, drop_path: float, norm_momentum: float) -> None:
         super().__init__()
-        tops = [name.split(".")[0] for name, _ in layers]
-        order = list(dict.fromkeys(tops))
-        for top in order:
-            own = [(name, layer) for (name, layer), mine in zip(layers, tops, strict=True) if mine == top]
-            if top != "add":
-                self.add_module(top, _make_unit(top, own, spec, norm_momentum))
-        self.residual = "add" in order
-        cut = order.index("add") if self.residual else len(order)
-        self.body = [top for top in order[:cut] if top != "shortcut"]
-        self.tail = order[cut + 1 :]
+        last = {source: index for index, unit in enumerate(units) for source in unit.inputs}
+        # Each unit, the outputs that it reads, and those that nothing reads after it.
+        self.steps = [
+            (unit.name, unit.inputs, [source for source in dict.fromkeys(unit.inputs) if last[source] == index])
+            for index, unit in enumerate(units)
+        ]
+        # The units without the sum, if the block is a chain, perhaps with its input added at the end.
+        self.chain = [unit.name for unit in chain_of(units)]
+        self.residual = any(unit.name == SHORTCUT_SUM for unit in units)
         self.drop_path = DropPath(drop_path if self.residual else 0.0)
         self.fused = False
+        for unit in units:
+            if hasattr(self, unit.name):
+                raise SpecError(
+                    f"a unit of a block must not be called {unit.name!r}, as an attribute of torch's modules"
+                )
+            self.add_module(unit.name, _make_unit(unit.layers, spec, norm_momentum))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, in_channels, height, width] to [batch, out_channels, ...]."""
         if self.fused and self.training and kernels_fit(x):
             return self.run_fused(x)
-        y = x
-        for unit in self.body:
-            y = self.get_submodule(unit)(y)
-        if self.residual:
-            shortcut = self.shortcut(x) if "shortcut" in self._modules else x
-            y = self.drop_path(y) + shortcut
-        for unit in self.tail:
-            y = self.get_submodule(unit)(y)
-        return y
+        outputs = {INPUT: x}
+        for name, sources, done in self.steps:
+            inputs = [outputs[source] for source in sources]
+            for source in done:
+                del outputs[source]
+            if name == SHORTCUT_SUM:
+                inputs[0] = self.drop_path(inputs[0])
+            outputs[name] = self.get_submodule(name)(*inputs)
+        return outputs[name]
 
     def run_fused(self, value: Value) -> Tensor:
         """Compute `forward` with the fused kernels, also for a feature map whose BatchNorm is still pending."""
-        units = [self.get_submodule(unit) for unit in self.body]
+        units = [self.get_submodule(unit) for unit in self.chain]
         return run_block(units, value, drop_path=self.drop_path if self.residual else None)
 
 
-def _make_unit(top: str, layers: Layers, spec: ArchSpec, norm_momentum: float) -> nn.Module:
-    if len(layers) == 1 and layers[0][0] == top:
+def _make_unit(layers: Layers, spec: ArchSpec, norm_momentum: float) -> nn.Module:
+    """Return the module of a chain of layers, by their names within it; that of a nameless one is its own."""
+    if layers[0][0] == "":
         return make_module(layers[0][1], spec, norm_momentum=norm_momentum)
     unit = SqueezeExcite() if any(layer.op == "mul" for _, layer in layers) else nn.Sequential()
     for name, layer in layers:
         if layer.op != "mul":
-            unit.add_module(name.rpartition(".")[2], make_module(layer, spec, norm_momentum=norm_momentum))
+            unit.add_module(name, make_module(layer, spec, norm_momentum=norm_momentum))
     return unit
 
 
@@ -75,14 +84,14 @@ class Network(nn.Module):
         def under(prefix: str) -> Layers:
             return [(name[len(prefix) :], layer) for name, layer in layers if name.startswith(prefix)]
 
-        self.stem = _make_unit("", under("stem."), spec, norm_momentum)
+        self.stem = _make_unit(under("stem."), spec, norm_momentum)
         total = len(spec.blocks)
         numbers = iter(range(total))
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
                     Block(
-                        under(f"stages.{i}.{j}."),
+                        units_of(layers, f"stages.{i}.{j}."),
                         spec,
                         # The rate rises linearly over ALL blocks, with or without a shortcut.
                         drop_path=drop_path * next(numbers) / total,
@@ -93,7 +102,7 @@ class Network(nn.Module):
             )
             for i, blocks in enumerate(spec.stages)
         )
-        self.head = _make_unit("", under("head."), spec, norm_momentum) if spec.head_channels else nn.Identity()
+        self.head = _make_unit(under("head."), spec, norm_momentum) if spec.head_channels else nn.Identity()
         self.pool = GlobalPool()
         self.dropout = nn.Dropout(dropout)
         classifier = dict(layers).get("classifier")

@@ -1,6 +1,6 @@
 """Weights as plain arrays: with BatchNorm folded into the convolutions, and random weights for planning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,6 +43,20 @@ def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> 
     weights = fold_norms(config.arch, state)
     classifier = {name: weights[name] / config.temperature for name in weights if name.startswith("classifier.")}
     return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
+
+
+def scaled_stem(weights: Mapping[str, np.ndarray], std: Sequence[float]) -> np.ndarray:
+    """Return the first convolution's folded weights for centred pixels of 0..255: divided by their deviation `std`.
+
+    The mean cannot be folded too: the zeros that pad an image stand for normalised pixels.
+    """
+    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
+    return (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)
+
+
+def pixel_mean(mean: Sequence[float]) -> np.ndarray:
+    """Return the mean of pixels scaled to 0..1 as that of pixels of 0..255, float32."""
+    return 255.0 * np.asarray(mean, np.float32)
 
 
 def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:

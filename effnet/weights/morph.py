@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from effnet.arch.channels import Keep, kept_blocks, kept_spec, kept_widths, last_norm, layer_widths, weighted
-from effnet.arch.layers import Layer, named_layers
+from effnet.arch.channels import Keep, kept_blocks, kept_spec, kept_widths, last_norms, weighted
+from effnet.arch.layers import Layer, layer_widths, named_layers
 from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.errors import WeightsError
 from effnet.weights.adapt import Arrays, has_folded_norms
-from effnet.weights.schemes.shared import is_depthwise
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -53,14 +52,19 @@ def transfer(
     _check_state(state, source)
     origin = _scaled(source, target) if keep is None else _kept(source, target, keep)
     folded = keep is None and has_folded_norms(state, source)
-    moved: Arrays = {}
+    sources, moved = dict(named_layers(source)), {}
     for name, layer in named_layers(target):
         if weighted(layer):
-            moved |= _move(state, name, layer, origin(name, layer), folded=folded)
+            found = origin(name, layer)
+            # A depthwise convolution of one channel has one group.
+            depthwise = max(layer.groups, sources[found.name].groups) > 1
+            moved |= _move(state, name, layer, found, folded=folded, depthwise=depthwise)
     return moved
 
 
-def _move(state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: _Origin, *, folded: bool) -> Arrays:
+def _move(
+    state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: _Origin, *, folded: bool, depthwise: bool
+) -> Arrays:
     if layer.op == "norm":
         parts = {part: state[f"{origin.name}.{part}"][origin.outputs] for part in _NORM}
         if origin.silent:
@@ -69,7 +73,7 @@ def _move(state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: _Ori
             parts |= {part: np.zeros_like(parts[part]) for part in silent}
         return {f"{name}.{part}": array for part, array in parts.items()}
     weight = state[f"{origin.name}.weight"][origin.outputs]
-    if not is_depthwise(name):
+    if not depthwise:
         weight = weight[:, origin.inputs]
         weight[:, origin.fresh] = 0
     if origin.silent and folded:
@@ -126,6 +130,8 @@ def _rename(name: str, blocks: Mapping[str, str]) -> str:
 def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origin]:
     _check_alike(source, target)
     blocks, silent = {}, set()
+    deeper = any(len(ours) > len(theirs) for theirs, ours in zip(source.stages, target.stages, strict=True))
+    norms, added = (last_norms(target), dict(named_layers(target))) if deeper else ({}, {})
     for i, (theirs, ours) in enumerate(zip(source.stages, target.stages, strict=True)):
         for j, block in enumerate(ours):
             origin = min(j, len(theirs) - 1)
@@ -133,8 +139,7 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
             _check_block(place, theirs[origin], block, added=j >= len(theirs))
             blocks[name] = place
             if j >= len(theirs) and block.residual == "identity":
-                norm = f"{name}.{last_norm(block)}"
-                silent |= {norm, norm.removesuffix("norm") + "conv"}
+                silent |= {norms[name], added[norms[name]].inputs[0]}
     layers = dict(named_layers(source))
 
     def origin(name: str, layer: Layer) -> _Origin:

@@ -7,15 +7,13 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from effnet.arch.blocks import find_kind, kind_names
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import (
-    RESNET_KINDS,
-    UNEXPANDED,
     Activation,
     ArchSpec,
     BlockSpec,
     Gate,
-    Kind,
     Padding,
     Rounding,
     Scaling,
@@ -31,23 +29,23 @@ KERNELS = st.sampled_from((1, 3, 5, 7))
 @st.composite
 def blocks(draw: st.DrawFn, *, in_channels: int, out_channels: int) -> BlockSpec:
     """Draw a valid block of any kind between these widths."""
-    kind = draw(st.sampled_from(get_args(Kind)))
+    kind = draw(st.sampled_from(kind_names()))
+    rules = find_kind(kind)
     stride = draw(st.sampled_from((1, 1, 2)))
-    tied = {"depthwise_separable": in_channels, "conv": out_channels}
+    tied = rules.tied_channels(in_channels, out_channels)
     residuals = ["none"]
-    if kind in RESNET_KINDS:
+    if rules.projects:
         residuals.append("projection")
     if stride == 1 and in_channels == out_channels:
         residuals.append("identity")
-    squeezes = kind not in (*RESNET_KINDS, "conv")
     return BlockSpec(
         kind=kind,
         kernel_size=draw(KERNELS),
         stride=stride,
         in_channels=in_channels,
-        mid_channels=tied[kind] if kind in UNEXPANDED else draw(st.integers(1, 24)),
+        mid_channels=draw(st.integers(1, 24)) if tied is None else tied,
         out_channels=out_channels,
-        se_channels=draw(st.integers(0, 6)) if squeezes else 0,
+        se_channels=draw(st.integers(0, 6)) if rules.squeezes else 0,
         residual=draw(st.sampled_from(residuals)),
     )
 

@@ -66,8 +66,8 @@ def test_norms_take_the_specs_epsilon_and_the_callers_momentum():
 
 
 def test_an_operation_without_a_module_is_refused():
-    with pytest.raises(ValueError, match="no module for a layer of kind 'add'"):
-        make_module(Layer("add", ("x", "y"), 4, 4), get_spec("b0"), norm_momentum=0.1)
+    with pytest.raises(ValueError, match="no module for a layer of kind 'mul'"):
+        make_module(Layer("mul", ("x", "y"), 4, 4), get_spec("b0"), norm_momentum=0.1)
 
 
 def test_global_pooling_is_the_mean_over_both_axes():

@@ -11,11 +11,11 @@ from strategies import specs
 import effnet
 from effnet.arch.catalog import NAMES, get_spec
 from effnet.arch.layers import named_layers
-from effnet.arch.spec import RESNET_KINDS
 from effnet.bundle.weights import state_arrays
 from effnet.errors import WeightsError
 from effnet.nn.network import build
 from effnet.weights.schemes import SCHEMES, detect_scheme, foreign_names, foreign_shapes, from_effnet, to_effnet
+from effnet.weights.schemes.shared import RESNET_KINDS
 
 FOREIGN = [scheme for scheme in SCHEMES if scheme != "effnet"]
 _DEPTHWISE = "blocks_3/depthwise_conv2d/depthwise_kernel"

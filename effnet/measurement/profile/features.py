@@ -6,7 +6,7 @@ estimates these rates.
 """
 
 from effnet.arch.cost import cost
-from effnet.arch.layers import INPUT, Layer, named_layers, output_side
+from effnet.arch.layers import Layer, map_sides, named_layers
 from effnet.arch.spec import ArchSpec
 
 # The multiple of channels for blocked layouts of runtimes; other widths take other, slower kernels.
@@ -18,17 +18,16 @@ _CACHES = (64_000, 256_000, 1_000_000, 4_000_000)
 def latency_features(spec: ArchSpec) -> dict[str, float]:
     """Return the amount of each kind of work that `spec` needs for one image at its own resolution."""
     found: dict[str, float] = {"network": 1.0}
-    sides = {INPUT: spec.resolution}
+    layers = named_layers(spec)
+    sides = map_sides(layers, spec.resolution)
     weights = 0.0
 
     def add(name: str, amount: float) -> None:
         found[name] = found.get(name, 0.0) + amount
 
     add("input", spec.resolution**2 * spec.in_channels)
-    for name, layer in named_layers(spec):
-        side = sides[layer.inputs[0]]
-        after = 1 if layer.op == "global_pool" else output_side(side, layer.stride)
-        sides[name] = after
+    for name, layer in layers:
+        side, after = sides[layer.inputs[0]], sides[name]
         if layer.op in ("conv", "linear"):
             weights += _add_conv(add, layer, side, after)
         elif layer.op == "act":

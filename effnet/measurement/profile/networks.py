@@ -8,6 +8,7 @@ import dataclasses
 import random
 from typing import get_args
 
+from effnet.arch.blocks import find_kind
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.scale import scale, with_total_stride
@@ -47,10 +48,9 @@ def random_network(rng: random.Random) -> ArchSpec:
 
 
 def _changed(block: BlockSpec, kernel: int | None, squeeze: bool) -> BlockSpec:
-    depthwise = block.kind in ("mbconv", "depthwise_separable")
     return dataclasses.replace(
         block,
-        kernel_size=kernel if kernel and depthwise else block.kernel_size,
+        kernel_size=kernel if kernel and block.rules.depthwise else block.kernel_size,
         se_channels=block.se_channels if squeeze else 0,
     )
 
@@ -91,21 +91,22 @@ def _draw_mixture(rng: random.Random) -> ArchSpec:
 
 def _mixed_stage(rng: random.Random, fed: int, out: int) -> tuple[BlockSpec, ...]:
     kind = rng.choice(("mbconv", "mbconv", "depthwise_separable", "fused_mbconv", "conv"))
-    kernel = rng.choice((3, 5)) if kind in ("mbconv", "depthwise_separable") else 3
+    rules = find_kind(kind)
+    kernel = rng.choice((3, 5)) if rules.depthwise else 3
     ratio, squeezes, stride = rng.choice((2, 4, 6)), rng.random() < 0.5, rng.choice((1, 1, 2))
     blocks = []
     for number in range(rng.choice((1, 2, 4))):
         step = stride if number == 0 else 1
-        mid = {"depthwise_separable": fed, "conv": out}.get(kind, ratio * fed)
+        tied = rules.tied_channels(fed, out)
         blocks.append(
             BlockSpec(
                 kind=kind,
                 kernel_size=kernel,
                 stride=step,
                 in_channels=fed,
-                mid_channels=mid,
+                mid_channels=ratio * fed if tied is None else tied,
                 out_channels=out,
-                se_channels=max(1, fed // 4) if squeezes and kind != "conv" else 0,
+                se_channels=max(1, fed // 4) if squeezes and rules.squeezes else 0,
                 residual="identity" if step == 1 and fed == out and rng.random() < 0.8 else "none",
             )
         )

@@ -66,8 +66,8 @@ def _linear(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def block_fits(block: nn.Module) -> bool:
     """Return whether a block is a chain of supported units, with or without an identity shortcut around it."""
-    units = [block.get_submodule(name) for name in block.body]
-    if block.tail or "shortcut" in block._modules or not units or isinstance(units[-1], SqueezeExcite):
+    units = [block.get_submodule(name) for name in block.chain]
+    if not units or isinstance(units[-1], SqueezeExcite):
         return False
     for unit, successor in zip(units, [*units[1:], None], strict=True):
         if isinstance(unit, SqueezeExcite):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from effnet.arch.layers import output_side, same_padding
 from effnet.nn.kernels.library import Shape, load_kernels
 
 ACTS: dict[type[nn.Module], int] = {nn.SiLU: 1, nn.ReLU: 2, nn.ReLU6: 3, nn.Hardswish: 4}
@@ -176,12 +177,9 @@ class _NormAct(Function):
 def _shape(x: Tensor, weight: Tensor, stride: int, same: bool) -> Shape:
     n, channels, height, width = x.shape
     size = weight.shape[-1]
-    pads = [size // 2] * 2
+    outs, pads = [output_side(side, stride) for side in (height, width)], [size // 2] * 2
     if same:
-        outs = [-(-side // stride) for side in (height, width)]
-        pads = [max((out - 1) * stride + size - side, 0) // 2 for out, side in zip(outs, (height, width), strict=True)]
-    else:
-        outs = [(side + 2 * (size // 2) - size) // stride + 1 for side in (height, width)]
+        pads = [same_padding(side, kernel_size=size, stride=stride)[0] for side in (height, width)]
     return Shape(n, height, width, channels, *outs, size, stride, *pads)
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.arch.layers import INPUT, named_layers, output_side
+from effnet.arch.layers import map_sides, named_layers, same_padding
 from effnet.bundle.config import ModelConfig
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network, build
-from effnet.weights.folding import calibrated_weights
+from effnet.weights.folding import calibrated_weights, pixel_mean, scaled_stem
 
 
 class Deployed(nn.Module):
@@ -27,7 +27,6 @@ class Deployed(nn.Module):
     def __init__(self, network: Network, mean: np.ndarray) -> None:
         super().__init__()
         self.network = network
-        # The subtraction cannot go into the first convolution: the zeros that pad an image are normalised pixels.
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
@@ -48,12 +47,11 @@ def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Dep
     """
     spec, preprocess = config.arch, config.preprocess
     weights = calibrated_weights(config, state)
-    scale = 1.0 / (255.0 * np.asarray(preprocess.std, np.float64))
-    weights["stem.conv.weight"] = (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)
+    weights["stem.conv.weight"] = scaled_stem(weights, preprocess.std)
     network = build(spec, seed=0)
     _settle(network, preprocess.resolution)
     _fill(network, weights)
-    return Deployed(network, 255.0 * np.asarray(preprocess.mean, np.float32)).eval()
+    return Deployed(network, pixel_mean(preprocess.mean)).eval()
 
 
 class PaddedConv2d(nn.Conv2d):
@@ -71,14 +69,13 @@ def _settle(network: Network, resolution: int) -> None:
 
     If both ends are padded equally, the convolution pads by itself, which is faster than a separate operation.
     """
-    sides = {INPUT: resolution}
-    for name, layer in named_layers(network.spec):
-        side = sides[layer.inputs[0]]
-        sides[name] = 1 if layer.op == "global_pool" else output_side(side, layer.stride)
+    layers = named_layers(network.spec)
+    sides = map_sides(layers, resolution)
+    for name, layer in layers:
         if layer.op != "conv" or not isinstance(network.get_submodule(name), SameConv2d):
             continue
-        total = max((sides[name] - 1) * layer.stride + layer.kernel_size - side, 0)
-        before, after = total // 2, total - total // 2
+        side = sides[layer.inputs[0]]
+        before, after = same_padding(side, kernel_size=layer.kernel_size, stride=layer.stride)
         conv = (nn.Conv2d if before == after else PaddedConv2d)(
             layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, groups=layer.groups
         )

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side
+from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side, readers, same_padding
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.runtimes.litert.flatbuffer import FUSED, Graph
 from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.weights.folding import pixel_mean, scaled_stem
 
 CENTRED = "normalise.centre"
 
@@ -50,7 +51,6 @@ def to_graph(
     image = graph.tensor(IMAGE, (1, side, side, spec.in_channels), pixels.upper())
     names = {INPUT: _add_normalisation(graph, image, mean)}
     fused = _find_fused(layers)
-    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
     for name, layer in layers:
         inputs = [names[source] for source in layer.inputs]
         match layer.op:
@@ -61,9 +61,7 @@ def to_graph(
             case "act":
                 names[name] = _add_function(graph, name, layer.function, inputs[0], composed=pixels == "float32")
             case "conv":
-                kernel = weights[f"{name}.weight"]
-                if name == "stem.conv":
-                    kernel = (kernel * scale[None, :, None, None]).astype(np.float32)
+                kernel = weights[f"{name}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
                 constants = kernel, weights[f"{name}.bias"]
                 names[name] = _add_conv(graph, name, layer, inputs[0], constants, spec, fused.get(name, ""))
             case "linear":
@@ -82,11 +80,11 @@ def to_graph(
 
 def _find_fused(layers: Layers) -> dict[str, str]:
     """Return the functions to fuse into the convolution or sum before them, by its name and by its BatchNorm's."""
-    known = dict(layers)
+    known, reading = dict(layers), readers(layers)
     fused = {}
     for _, layer in layers:
-        if layer.op == "act" and layer.function in FUSED:
-            source = layer.inputs[0]
+        source = layer.inputs[0]
+        if layer.op == "act" and layer.function in FUSED and len(reading[source]) == 1:
             fused[source] = layer.function
             if known[source].op == "norm":
                 fused[known[source].inputs[0]] = layer.function
@@ -94,14 +92,11 @@ def _find_fused(layers: Layers) -> dict[str, str]:
 
 
 def _add_normalisation(graph: Graph, image: int, mean: Sequence[float]) -> int:
-    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights.
-
-    The subtraction cannot be folded too: the zeros that pad an image stand for normalised pixels.
-    """
+    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights."""
     shape, x = graph.shape(image), image
     if graph.tensors[image].type == graph.schema.TensorType.UINT8:
         x = graph.operator("CAST", [image], "normalise.cast", shape)
-    centre = graph.constant("normalise.mean", 255.0 * np.asarray(mean, np.float32))
+    centre = graph.constant("normalise.mean", pixel_mean(mean))
     return graph.operator("SUB", [x, centre], CENTRED, shape, graph.options("Sub"))
 
 
@@ -141,12 +136,12 @@ def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zero
     """
     side, k, stride = graph.shape(x)[1], layer.kernel_size, layer.stride
     same, valid = graph.schema.Padding.SAME, graph.schema.Padding.VALID
-    total = (output_side(side, stride) - 1) * stride + k - side
+    padding = same_padding(side, kernel_size=k, stride=stride)
     before = k // 2
-    if not symmetric or max(total, 0) // 2 == before:
+    if not symmetric or padding[0] == before:
         return x, same
     # At the end, no more than the last window reads.
-    after = max(total - before, 0)
+    after = max(sum(padding) - before, 0)
     pads = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
     shape = (1, *(side + before + after,) * 2, layer.in_channels)
     inputs = [x, graph.constant(f"pads.{before}.{after}", pads)]
@@ -189,6 +184,8 @@ def _add_function(graph: Graph, name: str, function: str, x: int, *, composed: b
     """Add a function; `composed` from operators with fast int8 kernels, which HARD_SWISH lacks."""
     shape = graph.shape(x)
     match function:
+        case "relu" | "relu6":  # if another layer reads its input too, so that it cannot be fused
+            return graph.operator(function.upper(), [x], name, shape)
         case "sigmoid":
             return graph.operator("LOGISTIC", [x], name, shape)
         case "silu":

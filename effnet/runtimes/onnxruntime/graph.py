@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, named_layers, output_side
+from effnet.arch.layers import INPUT, Layer, map_sides, named_layers, same_padding
 from effnet.arch.spec import ArchSpec
 from effnet.errors import MissingExtraError, SpecError
 from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
 from effnet.system.files import written_whole
+from effnet.weights.folding import pixel_mean, scaled_stem
 
 if TYPE_CHECKING:
     import onnx
@@ -65,9 +66,10 @@ def to_onnx(
     """
     graph, side = start_graph(spec, mean, std, resolution)
     names = {INPUT: add_normalisation(graph, mean)}
-    sides = map_sides(spec, side)
+    layers = named_layers(spec)
+    sides = map_sides(layers, side)
     store = parameter or Graph.constant
-    for name, layer in named_layers(spec):
+    for name, layer in layers:
         if layer.op not in ("conv", "linear"):
             parameters: tuple[str, ...] = ()
         else:
@@ -95,20 +97,11 @@ def start_graph(
 
 
 def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
-    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights.
-
-    The subtraction cannot be folded too: the zeros that pad an image stand for normalised pixels.
-    """
-    centre = graph.constant("normalise.mean", 255.0 * np.asarray(mean, np.float32))
+    """Centre the pixels; the division by the standard deviation is folded into the first convolution's weights."""
+    centre = graph.constant("normalise.mean", pixel_mean(mean))
     x = graph.node("Cast", [IMAGE], "normalise.cast", to=1)
     x = graph.node("Sub", [x, centre], "normalise.centre")
     return graph.node("Transpose", [x], "normalise.nchw", perm=[0, 3, 1, 2])
-
-
-def scaled_stem(weights: Mapping[str, np.ndarray], std: Sequence[float]) -> np.ndarray:
-    """Return the first convolution's weights for centred pixels of 0..255."""
-    scale = 1.0 / (255.0 * np.asarray(std, np.float64))
-    return (weights["stem.conv.weight"] * scale[None, :, None, None]).astype(np.float32)
 
 
 def add_layer(
@@ -145,21 +138,12 @@ def add_layer(
     return inputs[0]  # BatchNorm is folded into the convolution before it
 
 
-def map_sides(spec: ArchSpec, side: int) -> dict[str, int]:
-    """Return the side of every layer's output feature map for images of `side` pixels."""
-    sides = {INPUT: side}
-    for name, layer in named_layers(spec):
-        sides[name] = 1 if layer.op == "global_pool" else output_side(sides[layer.inputs[0]], layer.stride)
-    return sides
-
-
 def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]:
     """Return the static padding of a convolution or pooling: top, left, bottom, right."""
     if spec.padding == "symmetric" or layer.stride == 1 or layer.op == "max_pool":
         return [layer.kernel_size // 2] * 4
-    side = sides[layer.inputs[0]]
-    total = max((output_side(side, layer.stride) - 1) * layer.stride + layer.kernel_size - side, 0)
-    return [total // 2, total // 2, total - total // 2, total - total // 2]
+    before, after = same_padding(sides[layer.inputs[0]], kernel_size=layer.kernel_size, stride=layer.stride)
+    return [before, before, after, after]
 
 
 def add_function(graph: Graph, name: str, function: str, x: str) -> str:

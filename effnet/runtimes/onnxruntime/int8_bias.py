@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, named_layers
+from effnet.arch.layers import INPUT, map_sides, named_layers
 from effnet.arch.spec import ArchSpec
-from effnet.runtimes.onnxruntime.graph import Graph, add_layer, expose, map_sides, pads_of, scaled_stem, to_onnx
+from effnet.runtimes.onnxruntime.graph import Graph, add_layer, expose, pads_of, to_onnx
 from effnet.runtimes.onnxruntime.int8_graph import levels_here, quantize_weight, to_probe
 from effnet.runtimes.onnxruntime.int8_ranges import Ranges
 from effnet.runtimes.onnxruntime.session import IMAGE, open_bytes
 from effnet.runtimes.pipeline import Progress
-from effnet.weights.folding import Arrays
+from effnet.weights.folding import Arrays, scaled_stem
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +60,7 @@ def _add_errors(
     """Add each layer's mean error per image to the fp32 network as `error.NAME`, and return the names."""
     import onnx
 
-    graph, sides, levels = Graph(onnx), map_sides(spec, side), levels_here()
+    graph, sides, levels = Graph(onnx), map_sides(named_layers(spec), side), levels_here()
     names, layers = {INPUT: "normalise.nchw"}, []
     for name, layer in named_layers(spec):
         names[name] = names[layer.inputs[0]] if layer.op == "norm" else name

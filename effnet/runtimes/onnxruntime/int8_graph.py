@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.layers import INPUT, Layer, map_sides, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.runtimes.onnxruntime.graph import (
     Graph,
@@ -21,9 +21,7 @@ from effnet.runtimes.onnxruntime.graph import (
     add_normalisation,
     add_output,
     finish_graph,
-    map_sides,
     pads_of,
-    scaled_stem,
     start_graph,
 )
 from effnet.runtimes.onnxruntime.int8_ranges import HARD_LIMIT, LEVELS, Affine, Ranges, affine
@@ -31,6 +29,7 @@ from effnet.runtimes.onnxruntime.int8_schemes import check_layers, folded_clips,
 from effnet.runtimes.onnxruntime.int8_stem import add_apart, add_blocks, add_paired_conv, can_pair, paired_kernel
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.processor import int8_saturates
+from effnet.weights.folding import scaled_stem
 
 if TYPE_CHECKING:
     import onnx
@@ -150,7 +149,7 @@ def _start(
     layers = dict(named_layers(spec))
     check_layers(layers, ranges, float_layers)
     folded, kept = folded_clips(layers), frozenset(float_layers)
-    stem, sides = layers["stem.conv"], map_sides(spec, side)
+    stem, sides = layers["stem.conv"], map_sides(layers.items(), side)
     writer = _Writer(
         spec=spec, graph=graph, weights=dict(weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
         float_layers=kept, weight_levels=weight_levels or levels_here(), sides=sides,

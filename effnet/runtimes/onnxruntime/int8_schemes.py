@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.layers import Layer, named_layers, readers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError, nearest
 from effnet.runtimes.onnxruntime.int8_ranges import Affine, Ranges, affine, hard_swish_input, silu_input, within
@@ -35,13 +35,14 @@ def _ranged(layers: Mapping[str, Layer]) -> list[str]:
 
 
 def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
-    """Return the activation after each convolution or sum, if it is only a clip."""
+    """Return the activation after each convolution or sum, if it is only a clip and nothing else reads the output."""
     origin = {name: name if layer.op != "norm" else layer.inputs[0] for name, layer in layers.items()}
+    reading = readers(layers.items(), through=("norm",))
     found = {}
     for name, layer in layers.items():
         if layer.op == "act" and layer.function in _CLIPS:
             source = origin[layer.inputs[0]]
-            if layers[source].op in ("conv", "add"):
+            if layers[source].op in ("conv", "add") and reading[source] == [name]:
                 found[source] = name
     return found
 
@@ -54,31 +55,20 @@ def schemes_of(
     A tensor is quantized if a layer that reads it computes in int8 and neither its writer nor a reader is a float
     layer.
     """
-    readers = _readers(layers)
+    # BatchNorm is folded into the convolution before it.
+    reading = readers(layers.items(), through=("norm",))
     found: dict[str, Affine] = {}
     for name, layer in reversed(layers.items()):  # the scale before an activation depends on the one after it
-        after = readers[name]
+        after = reading[name]
         wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in after)
         if layer.op in ("norm", "linear") or not wanted or not float_layers.isdisjoint((name, *after)):
             continue
         if name in folded:
             found[name] = found[folded[name]]
-        elif layer.op != "act" and layers[after[0]].op == "act":
+        elif layer.op != "act" and len(after) == 1 and layers[after[0]].op == "act":
             found[name] = _before(layers[after[0]].function, ranges[name], found[after[0]])
         else:
             found[name] = affine(*within(layer.function, *ranges[name]))
-    return found
-
-
-def _readers(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
-    """Return the layers that read each layer's output; BatchNorm layers, which are folded, are skipped."""
-    found: dict[str, list[str]] = {name: [] for name in (INPUT, *layers)}
-    for name, layer in layers.items():
-        for source in layer.inputs:
-            if layer.op == "norm":
-                found[name] = found[source]
-            else:
-                found[source].append(name)
     return found
 
 

@@ -4,14 +4,14 @@ Needs no torch.
 """
 
 from effnet.arch.cost import layer_costs
-from effnet.arch.layers import INPUT, Layer, named_layers
+from effnet.arch.layers import INPUT, Layer, Layers, Unit, chain_of, named_layers, same_padding, units_of
 from effnet.arch.spec import ArchSpec
 from effnet.training.memory.walk import PADDED, Graph, Op
 
 # The activations whose derivative torch computes from their output; the others save their input.
 _FROM_RESULT = frozenset({"relu", "sigmoid"})
-# The kinds of blocks that the fused kernels support.
-_FUSED = frozenset({"mbconv", "depthwise_separable", "fused_mbconv"})
+# The units of operations that the fused kernels support, next to squeeze-and-excitation.
+_UNITS = (["conv", "norm"], ["conv", "norm", "act"])
 
 
 def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool = False) -> Graph:
@@ -23,8 +23,9 @@ def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool 
     elements = {row.name: row.out_channels * row.side**2 for row in rows}
     elements[INPUT] = spec.in_channels * resolution**2
     sides = {row.name: row.side for row in rows} | {INPUT: resolution}
-    job = _Job(spec, Graph(elements=elements), sides)
-    for name, layer in named_layers(spec):
+    layers = named_layers(spec)
+    job = _Job(spec, layers, Graph(elements=elements), sides)
+    for name, layer in layers:
         if fused and job.known(name):
             job.fused(name, layer, hold=not recompute)
         else:
@@ -32,11 +33,38 @@ def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool 
     return job.graph
 
 
+def supported_blocks(spec: ArchSpec, layers: Layers) -> dict[str, str]:
+    """Return the last layer of each block that the fused kernels support, by the block's prefix."""
+    found = {}
+    for i, blocks in enumerate(spec.stages):
+        for j in range(len(blocks)):
+            prefix = f"stages.{i}.{j}"
+            units = units_of(layers, f"{prefix}.")
+            if _fits(chain_of(units)):
+                last = units[-1]
+                found[prefix] = ".".join(filter(None, (prefix, last.name, last.layers[-1][0])))
+    return found
+
+
+def _fits(chain: list[Unit]) -> bool:
+    """Return whether the fused kernels support a block; it is the rule of `block_fits` in effnet/nn/kernels/blocks.py."""
+    ops = [[layer.op for _, layer in unit.layers] for unit in chain]
+    if not ops or ops[-1][-1] == "mul":
+        return False
+    for unit, successor in zip(ops, [*ops[1:], []], strict=True):
+        if unit[-1] == "mul" and successor != ["conv", "norm"]:
+            return False
+        if unit[-1] != "mul" and unit not in _UNITS:
+            return False
+    return True
+
+
 class _Job:
     """The graph of one network under construction."""
 
-    def __init__(self, spec: ArchSpec, graph: Graph, sides: dict[str, int]) -> None:
+    def __init__(self, spec: ArchSpec, layers: Layers, graph: Graph, sides: dict[str, int]) -> None:
         self.spec, self.graph, self.sides = spec, graph, sides
+        self.ends = supported_blocks(spec, layers)
         # The output name of a pending BatchNorm or its activation -> the feature map to which it will be applied.
         self.waiting: dict[str, str] = {}
         # The output name of squeeze-and-excitation -> its feature map and gate.
@@ -46,7 +74,7 @@ class _Job:
         """Return whether the fused kernels support the stem, block or head that contains a layer."""
         words = name.split(".")
         if words[0] == "stages":
-            return self.spec.stages[int(words[1])][int(words[2])].kind in _FUSED
+            return ".".join(words[:3]) in self.ends
         return not self.spec.stem.max_pool if words[0] == "stem" else bool(self.spec.head_channels)
 
     def plain(self, name: str, layer: Layer) -> None:
@@ -57,7 +85,8 @@ class _Job:
         match layer.op:
             case "conv" if self.spec.padding == "same" and layer.stride > 1:
                 padded = name + PADDED
-                side = max((self.sides[name] - 1) * layer.stride + layer.kernel_size, self.sides[x])
+                side = self.sides[x]
+                side += sum(same_padding(side, kernel_size=layer.kernel_size, stride=layer.stride))
                 graph.elements[padded] = layer.in_channels * side**2
                 graph.ops.append(Op(name, (x,), padded))
                 x, saves = padded, (padded,)
@@ -82,13 +111,10 @@ class _Job:
     def fused(self, name: str, layer: Layer, *, hold: bool) -> None:
         """Append a layer as the kernels compute it; with `hold` the first block applies the BatchNorm of the stem."""
         graph, x = self.graph, layer.inputs[0]
-        place, _, last = name.rpartition(".")
-        if layer.op == "norm":
-            self.waiting[name] = x
-            if place.endswith(".project") and not self._adds(name):
+        if layer.op == "norm" or (layer.op == "act" and x in self.waiting):
+            self.waiting[name] = self.waiting.pop(x, x)
+            if name in self.ends.values():
                 self.apply(name, name)
-        elif layer.op == "act" and x in self.waiting:
-            self.waiting[name] = self.waiting.pop(x)
             if name == "stem.act" and (not hold or self._adds("stages.0.0")):
                 self.apply(name, name)
         elif layer.op == "mul":
@@ -99,7 +125,7 @@ class _Job:
         elif layer.op == "conv" and x in self.scaled:
             size = graph.elements[x]
             graph.ops.append(Op(name, self.scaled[x], name, self.scaled[x], before=size, after=size))
-        elif layer.op == "conv" and last == "conv":
+        elif layer.op == "conv" and name.endswith(".conv"):
             self._conv(name, layer)
         elif name == "pool" and x in self.waiting:
             found = self.waiting.pop(x)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec
-from effnet.weights.schemes.shared import LayerNames, name_layers, refuse
+from effnet.arch.spec import ArchSpec, BlockSpec
+from effnet.weights.schemes.shared import LayerNames, check_kinds, name_layers
 
 _ENDS = {
     "stem.conv": "stem_conv",
@@ -20,17 +20,16 @@ _BLOCK = {
     "se.reduce": "se_reduce", "se.expand": "se_expand", "project.conv": "project_conv",
     "project.norm": "project_bn", "conv": "project_conv", "norm": "project_bn",
 }  # fmt: skip
+_KINDS, _V2_KINDS = ("mbconv", "depthwise_separable"), ("fused_mbconv", "conv")
 _NORMALISATION = re.compile(r"normalization(_\d+)?")
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 def layer_names(spec: ArchSpec) -> LayerNames:
     """Return the names of the layers in keras.applications; raises WeightsError if it has none."""
-    for block in spec.blocks:
-        if block.kind in RESNET_KINDS:
-            raise refuse("keras", f"a {block.kind} block")
+    check_kinds(spec, (*_KINDS, *_V2_KINDS), scheme="keras")
     # EfficientNetV2, the one with fused blocks, has another name for this layer.
-    fused = any(block.kind in ("fused_mbconv", "conv") for block in spec.blocks)
+    fused = any(block.kind in _V2_KINDS for block in spec.blocks)
     names = {**_BLOCK, "depthwise.conv": "dwconv2" if fused else "dwconv"}
 
     def name_block(stage: int, place: int, number: int, block: BlockSpec, rest: str) -> str:

@@ -1,7 +1,7 @@
 """The names of lukemelas/EfficientNet-PyTorch: all blocks of all stages in one list, `_blocks.NUMBER`."""
 
 from effnet.arch.spec import ArchSpec, BlockSpec
-from effnet.weights.schemes.shared import LayerNames, name_layers, refuse
+from effnet.weights.schemes.shared import LayerNames, check_kinds, name_layers
 
 _ENDS = {
     "stem.conv": "_conv_stem",
@@ -19,9 +19,7 @@ _BLOCK = {
 
 def layer_names(spec: ArchSpec) -> LayerNames:
     """Return lukemelas' names of the layers; raises WeightsError if it has none."""
-    for block in spec.blocks:
-        if block.kind not in ("mbconv", "depthwise_separable"):
-            raise refuse("lukemelas", f"a {block.kind} block")
+    check_kinds(spec, ("mbconv", "depthwise_separable"), scheme="lukemelas")
     return name_layers(spec, ends=_ENDS, name_block=_name_block)
 
 

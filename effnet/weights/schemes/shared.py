@@ -1,11 +1,11 @@
 """Functions common to the schemes: the arrays of a layer, and TensorFlow's layout of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from effnet.arch.layers import Layer, named_layers
-from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec
+from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
@@ -13,6 +13,9 @@ Shape = tuple[int, ...]
 # The foreign names of the layers with parameters, by effnet's names.
 LayerNames = dict[str, str]
 NameBlock = Callable[[int, int, int, BlockSpec, str], str]
+
+# The blocks of the comparison family, which has names of its own.
+RESNET_KINDS = ("basic", "bottleneck")
 
 TORCH_PARTS = {
     "conv": ("weight", "bias"),
@@ -97,6 +100,13 @@ def is_resnet(spec: ArchSpec, *, scheme: str) -> bool:
     if len(ours) == 2 or (True in ours and spec.head_channels):
         raise refuse(scheme, "a network that mixes the blocks of ResNets and EfficientNets")
     return True in ours
+
+
+def check_kinds(spec: ArchSpec, known: Collection[str], *, scheme: str) -> None:
+    """Raise WeightsError for a kind of block that a scheme has no names for."""
+    for block in spec.blocks:
+        if block.kind not in known:
+            raise refuse(scheme, f"a {block.kind} block")
 
 
 def refuse(scheme: str, what: str) -> WeightsError:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from effnet.arch.spec import RESNET_KINDS, ArchSpec, BlockSpec
-from effnet.weights.schemes.shared import LayerNames, name_layers, refuse
+from effnet.arch.spec import ArchSpec, BlockSpec
+from effnet.weights.schemes.shared import LayerNames, check_kinds, name_layers
 
 SCOPE = "efficientnet"
 EMA = "/ExponentialMovingAverage"
@@ -37,9 +37,7 @@ _ORDER = {
 
 def layer_names(spec: ArchSpec) -> LayerNames:
     """Return TensorFlow's names of the layers; raises WeightsError if it has none."""
-    for block in spec.blocks:
-        if block.kind in RESNET_KINDS:
-            raise refuse("tensorflow", f"a {block.kind} block")
+    check_kinds(spec, _ORDER, scheme="tensorflow")
     names = name_layers(spec, ends=_ENDS, name_block=_name_block)
     return {name: f"{SCOPE}/{foreign}" for name, foreign in names.items()}
 

@@ -1,7 +1,7 @@
 """The names of timm (pytorch-image-models): EfficientNets with `blocks.STAGE.PLACE`, ResNets with `layerN`."""
 
 from effnet.arch.spec import ArchSpec, BlockSpec
-from effnet.weights.schemes.shared import LayerNames, is_resnet, name_layers
+from effnet.weights.schemes.shared import LayerNames, check_kinds, is_resnet, name_layers
 
 _ENDS = {
     "stem.conv": "conv_stem",
@@ -38,6 +38,7 @@ def layer_names(spec: ArchSpec) -> LayerNames:
     """Return timm's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="timm"):
         return resnet_names(spec)
+    check_kinds(spec, _BLOCKS, scheme="timm")
     return name_layers(spec, ends=_ENDS, name_block=_name_block)
 
 

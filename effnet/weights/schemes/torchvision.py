@@ -1,7 +1,7 @@
 """The names of torchvision: numbers in nested sequences, `features.STAGE.PLACE.block.UNIT`."""
 
 from effnet.arch.spec import ArchSpec, BlockSpec
-from effnet.weights.schemes.shared import LayerNames, is_resnet, name_layers, refuse
+from effnet.weights.schemes.shared import LayerNames, check_kinds, is_resnet, name_layers, refuse
 from effnet.weights.schemes.timm import resnet_names
 
 # The order of units in a block; an absent one takes no number.
@@ -18,6 +18,7 @@ def layer_names(spec: ArchSpec) -> LayerNames:
     """Return torchvision's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="torchvision"):
         return resnet_names(spec)
+    check_kinds(spec, _UNITS, scheme="torchvision")
     for block in spec.blocks:
         if ("se" in _UNITS[block.kind]) != bool(block.se_channels):
             without = "with" if block.se_channels else "without"
