@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from effnet.nn.network import build
     from effnet.runtimes.predictor import Predictor, load
     from effnet.training.recipe.schema import Recipe
+    from effnet.training.input.transforms import transforms
+    from effnet.weights.create import create_model
     from effnet.weights.pretrained import Pretrained, load_pretrained
+    from effnet.weights.state_dict import load_state_dict
 
 silence()
 # Read when torch loads its OpenMP: waiting threads must sleep. Spinning ones starve the working ones whenever
@@ -75,6 +78,9 @@ _LAZY = {
     "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
     "pull": ("effnet.jobs.pull", "pull"),
     "load_module": ("effnet.bundle.weights", "load_module"),
+    "transforms": ("effnet.training.input.transforms", "transforms"),
+    "create_model": ("effnet.weights.create", "create_model"),
+    "load_state_dict": ("effnet.weights.state_dict", "load_state_dict"),
     "Pretrained": ("effnet.weights.pretrained", "Pretrained"),
     "load_pretrained": ("effnet.weights.pretrained", "load_pretrained"),
 }
