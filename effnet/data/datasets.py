@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
+from effnet.data.items import Items
 from effnet.data.layout import EXPECTED
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.names import HUB, is_sharded
@@ -42,6 +44,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def to_torch(self, transform: Callable[[Any], Any] | None = None, *, channels: int = 3) -> Items:
+        """Return the split as a map-style data set for torch's DataLoader, Subset and random_split.
+
+        An item is (transform(image), label). The image is a Pillow image, upright, in RGB or, with 1 of `channels`,
+        grey; the result of `effnet.transforms` reads files itself and needs no `channels`.
+        """
+        load = partial(load_image, self)
+        return Items(sources=self.sources, labels=self.labels, load=load, transform=transform, channels=channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
