@@ -43,8 +43,9 @@ class Items:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         source, label = self.sources[index], int(self.labels[index])  # an IndexError ends an iteration
         if isinstance(self.transform, ReadsFiles):
-            in_memory = isinstance(source, np.ndarray)
-            return self.transform(self.load(index, channels=self.transform.channels) if in_memory else encoded(source)), label
+            if isinstance(source, np.ndarray):
+                return self.transform(self.load(index, channels=self.transform.channels)), label
+            return self.transform(encoded(source)), label
         pixels = self.load(index, channels=self.channels)
         image = Image.fromarray(pixels[..., 0] if self.channels == 1 else np.ascontiguousarray(pixels))
         return (image if self.transform is None else self.transform(image)), label

@@ -4,8 +4,9 @@ import dataclasses
 import os
 from pathlib import Path
 
-from effnet.arch.named import as_spec
+from effnet.arch.catalog import get_spec
 from effnet.arch.spec import ArchSpec
+from effnet.bundle.spec_of import read_spec
 from effnet.bundle.weights import load_arrays_
 from effnet.data.preprocess import Preprocess
 from effnet.errors import WeightsError
@@ -33,10 +34,10 @@ def create_model(
 ) -> Network | FeatureMaps:
     """Return the module of a network, in training mode; its input is normalised images [batch, channels, R, R].
 
-    `network` is a name (b0, tf_efficientnet_lite0), an ArchSpec, the id of published weights (`effnet weights list`), a
-    bundle's folder or a file of weights. With `pretrained`, a name or a spec gets its best published weights, an id its
-    own, downloaded unless `offline`; a bundle or a file always brings its weights. Without weights, they are drawn from
-    `seed` if given, else from torch's global generator.
+    `network` is a name (b0, tf_efficientnet_lite0), an ArchSpec or its JSON file, the id of published weights (`effnet
+    weights list`), a bundle's folder or a file of weights. With `pretrained`, a name or a spec gets its best published
+    weights, an id its own, downloaded unless `offline`; a bundle or a file of weights always brings its own. Other
+    weights are drawn from `seed` if given, else from torch's global generator.
 
     `num_classes` other than the weights' replaces the classifier by one of zeros, which gives all classes the same
     probability; 0 leaves it out, and the module returns the pooled features. `in_chans` other than theirs adapts the
@@ -79,8 +80,8 @@ def _weights(network: str | os.PathLike[str] | ArchSpec, *, pretrained: bool, of
             )
         return load_published(found[0], offline=offline)
     text = os.fspath(network)
-    brings_its_own = not isinstance(network, str) or is_bundle(Path(text)) or os.path.isfile(text)
-    return load_pretrained(text, offline=offline) if pretrained or brings_its_own else None
+    is_file = os.path.isfile(text) and not text.endswith(".json")
+    return load_pretrained(text, offline=offline) if pretrained or is_file or is_bundle(Path(text)) else None
 
 
 def _untrained(
@@ -89,7 +90,7 @@ def _untrained(
     """Return the spec of a name, an id or a spec, and the preprocessing of the id's weights, else ImageNet's."""
     entry = None if isinstance(network, ArchSpec) else named_or_none(os.fspath(network))
     if entry is None:
-        spec = as_spec(network)  # type: ignore[arg-type]  # `_weights` took the paths
+        spec = network if isinstance(network, ArchSpec) else read_spec(network)
         preprocess = default_preprocess(spec)
     else:
         if entry.unsupported:
@@ -98,7 +99,7 @@ def _untrained(
             raise WeightsError(f"the channels of {entry.id} are in its file; create it with pretrained=True")
         preprocess = preprocess_of(entry)
         classes = entry.num_classes - (entry.num_classes == _WITH_BACKGROUND)
-        spec = dataclasses.replace(as_spec(entry.network), num_classes=classes, resolution=preprocess.resolution)
+        spec = dataclasses.replace(get_spec(entry.network), num_classes=classes, resolution=preprocess.resolution)
     spec = dataclasses.replace(
         spec,
         num_classes=spec.num_classes if num_classes is None else num_classes,

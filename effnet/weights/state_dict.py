@@ -97,8 +97,8 @@ def _find(spec: ArchSpec, arrays: Arrays, *, where: str, hint: str = "") -> tupl
 def _check_same_function(theirs: ArchSpec, ours: ArchSpec, *, where: str) -> None:
     """Raise WeightsError if two networks of equal shapes compute something else."""
     for name in _SHAPELESS:
-        if getattr(theirs, name) != getattr(ours, name):
+        has, wanted = getattr(theirs, name), getattr(ours, name)
+        if has != wanted:
             raise WeightsError(
-                f"{where} holds a network with {name} {getattr(theirs, name)!r}; the model has {getattr(ours, name)!r}: "
-                "create the model from the bundle"
+                f"{where} holds a network with {name} {has!r}; the model has {wanted!r}: create it from the bundle"
             )
