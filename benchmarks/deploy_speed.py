@@ -104,7 +104,7 @@ def cases(data: Path) -> list[Case]:
             "augment.flip": True,
         }
         spec = effnet.get_spec("b0")
-        effnet.train(data, spec=spec, model="b0", resolution=_SIDE, epochs=_EPOCHS, settings=settings, out=out)
+        effnet.train(data, model=spec, resolution=_SIDE, epochs=_EPOCHS, settings=settings, out=out)
 
     return [
         Case(name="lite0", timm="tf_efficientnet_lite0", train=head),

@@ -22,19 +22,23 @@ if TYPE_CHECKING:
     from effnet.arch.scale import scale, solve_phi
     from effnet.arch.spec import ArchSpec, BlockSpec, stage
     from effnet.bundle.weights import load_module
-    from effnet.data.datasets import read_dataset
+    from effnet.data.datasets import Dataset, read_dataset
     from effnet.data.inspection.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
     from effnet.jobs.export import export
     from effnet.jobs.fit.api import FitResult, fit, train
+    from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
     from effnet.jobs.pull import pull
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.timing import time_onnx
     from effnet.nn.network import build
     from effnet.runtimes.predictor import Predictor, load
+    from effnet.training.input.transforms import transforms
     from effnet.training.recipe.schema import Recipe
+    from effnet.weights.create import create_model
     from effnet.weights.pretrained import Pretrained, load_pretrained
+    from effnet.weights.state_dict import load_state_dict
 
 silence()
 # Read when torch loads its OpenMP: waiting threads must sleep. Spinning ones starve the working ones whenever
@@ -60,6 +64,7 @@ _LAZY = {
     "Preprocess": ("effnet.data.preprocess", "Preprocess"),
     "Predictor": ("effnet.runtimes.predictor", "Predictor"),
     "load": ("effnet.runtimes.predictor", "load"),
+    "Dataset": ("effnet.data.datasets", "Dataset"),
     "read_dataset": ("effnet.data.datasets", "read_dataset"),
     "inspect": ("effnet.data.inspection.inspect", "inspect_dataset"),
     "time_onnx": ("effnet.measurement.timing", "time_onnx"),
@@ -71,19 +76,25 @@ _LAZY = {
     "train": ("effnet.jobs.fit.api", "train"),
     "build": ("effnet.nn.network", "build"),
     "export": ("effnet.jobs.export", "export"),
+    "from_pretrained": ("effnet.jobs.hub", "from_pretrained"),
+    "push_to_hub": ("effnet.jobs.hub", "push_to_hub"),
     "Imported": ("effnet.jobs.import_checkpoint", "Imported"),
     "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
     "pull": ("effnet.jobs.pull", "pull"),
     "load_module": ("effnet.bundle.weights", "load_module"),
+    "transforms": ("effnet.training.input.transforms", "transforms"),
+    "create_model": ("effnet.weights.create", "create_model"),
+    "load_state_dict": ("effnet.weights.state_dict", "load_state_dict"),
     "Pretrained": ("effnet.weights.pretrained", "Pretrained"),
     "load_pretrained": ("effnet.weights.pretrained", "load_pretrained"),
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "BlockSpec", "Cost", "FitResult", "Imported", "Predictor", "Preprocess", "Pretrained",
-    "Recipe", "build", "cost", "describe", "evaluate", "export", "fit", "get_spec", "import_checkpoint", "inspect",
-    "load", "load_module", "load_pretrained", "published", "pull", "read_dataset", "scale", "solve_phi",
-    "spec_from_dict", "spec_to_dict", "stage", "time_onnx", "train",
+    "NAMES", "ArchSpec", "BlockSpec", "Cost", "Dataset", "FitResult", "Imported", "Predictor", "Preprocess",
+    "Pretrained", "Recipe", "build", "cost", "create_model", "describe", "evaluate", "export", "fit", "from_pretrained",
+    "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict",
+    "published", "pull", "push_to_hub", "read_dataset", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage",
+    "time_onnx", "train", "transforms",
 ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     from effnet.arch.codec import spec_to_dict
     from effnet.bundle.config import read_config
     from effnet.bundle.ledger import read_ledger
-    from effnet.cli.networks import read_spec
+    from effnet.bundle.spec_of import read_spec
     from effnet.data.datasets import read_dataset
     from effnet.measurement.profile.profile import read_profile, write_profile
     from effnet.training.recipe.published import imagenet_v1

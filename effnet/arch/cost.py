@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from effnet.arch.layers import INPUT, Layer, Layers, map_sides, named_layers
+from effnet.arch.named import as_spec
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 
@@ -87,11 +88,12 @@ def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerC
     return rows
 
 
-def cost(spec: ArchSpec, *, resolution: int | None = None) -> Cost:
-    """Return the analytic cost of `spec` for one square image, by default at the spec's own resolution.
+def cost(spec: ArchSpec | str, *, resolution: int | None = None) -> Cost:
+    """Return the analytic cost of `spec`, or of a network's name, for one square image, by default at its resolution.
 
-    Raises SpecError if the resolution is not a positive integer.
+    Raises SpecError if the resolution is not a positive integer, or if the name is unknown.
     """
+    spec = as_spec(spec)
     resolution = _resolution(spec, resolution)
     layers = named_layers(spec)
     params = macs = activations = norm_channels = output_channels = 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from effnet.arch.cost import cost, layer_costs
 from effnet.arch.layers import output_side
+from effnet.arch.named import as_spec
 from effnet.arch.spec import ArchSpec, BlockSpec
 
 
@@ -57,8 +58,9 @@ def _operator(blocks: tuple[BlockSpec, ...]) -> str:
     return text
 
 
-def describe(spec: ArchSpec) -> str:
-    """Return the whole network as plain text: totals, stages, then every layer with parameters and MACs."""
+def describe(spec: ArchSpec | str) -> str:
+    """Return a network, or the one of a name, as text: totals, stages, then every layer with parameters and MACs."""
+    spec = as_spec(spec)
     total = cost(spec)
     lines = [
         f"{spec.name}: {spec.in_channels} x {spec.resolution} x {spec.resolution} -> {spec.num_classes} classes",

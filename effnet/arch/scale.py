@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 from effnet.arch.cost import Cost, cost
+from effnet.arch.named import as_spec
 from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, repeat_block
 from effnet.errors import SpecError
 from effnet.system.bounds import is_number
@@ -30,7 +31,7 @@ def round_channels(channels: float, *, rounding: Rounding = "v1", divisor: int =
 
 
 def scale(
-    spec: ArchSpec,
+    spec: ArchSpec | str,
     *,
     phi: float | None = None,
     alpha: float = ALPHA,
@@ -41,12 +42,13 @@ def scale(
     resolution: int | None = None,
     name: str | None = None,
 ) -> ArchSpec:
-    """Return `spec` scaled by depth alpha^phi, width beta^phi and resolution gamma^phi.
+    """Return `spec`, or the network of that name, scaled by depth alpha^phi, width beta^phi and resolution gamma^phi.
 
     `phi` is any real number; negative values give smaller networks. `width` and `depth` (factors) and
     `resolution` (pixels) override phi. Shortcuts are kept as stored: scaling creates none.
     Source: arXiv 1905.11946v5, eq. 3. Raises SpecError for factors that are not positive or absurdly large.
     """
+    spec = as_spec(spec)
     for what, value in (("phi", phi), ("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if value is not None and not (is_number(value) and (value > 0 or what == "phi")):
             wanted = "finite" if what == "phi" else "finite and above 0"
@@ -146,7 +148,7 @@ def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expand
 
 
 def solve_phi(
-    spec: ArchSpec,
+    spec: ArchSpec | str,
     *,
     max_macs: int | None = None,
     max_params: int | None = None,
@@ -156,11 +158,12 @@ def solve_phi(
     resolution: int | None = None,
     tolerance: float = 1e-4,
 ) -> float:
-    """Return the largest phi, to `tolerance`, whose network meets every limit.
+    """Return the largest phi, to `tolerance`, whose scaling of `spec`, or of a network's name, meets every limit.
 
     Costs never fall as phi rises if alpha, beta and gamma are at least 1, so bisection is exact. Raises SpecError
     if even the smallest network (phi = -32) exceeds a limit, or if no limit is given.
     """
+    spec = as_spec(spec)
     if max_macs is None and max_params is None:
         raise SpecError("solving for phi needs max_macs or max_params")
     if not min(alpha, beta, gamma) >= 1:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,31 +22,6 @@ class Output(StrEnum):
 Format = Annotated[Output, typer.Option("--format", help="How to print the result.")]
 Resolution = Annotated[int | None, typer.Option(help="Input resolution, in pixels.")]
 Subject = Annotated[str, typer.Argument(metavar="NAME|BUNDLE|SPEC.json", help="A network's name, a bundle, or a spec.")]
-
-
-def read_spec(subject: str) -> ArchSpec:
-    """Return the network of a name, a bundle folder or a JSON file."""
-    from effnet.arch.catalog import get_spec
-    from effnet.arch.codec import spec_from_dict
-    from effnet.errors import SpecError
-    from effnet.system.files import read_json
-    from effnet.system.text import reason_of, shortened
-
-    path = Path(subject)
-    if os.path.isdir(subject):
-        from effnet.bundle.config import read_config
-
-        return read_config(path).arch
-    if path.suffix == ".json":
-        try:
-            return spec_from_dict(read_json(path))
-        except SpecError as error:
-            raise SpecError(f"{path}: {shortened(str(error))}") from error
-        except (OSError, ValueError) as error:
-            raise SpecError(
-                f"{path} must be a network as JSON, as `effnet scale --out` writes it: {reason_of(error)}"
-            ) from error
-    return get_spec(subject)
 
 
 def models(output: Format = Output.table) -> None:
@@ -91,6 +65,7 @@ def show(
 ) -> None:
     """Show a network: its stages as the paper's Table 1, then every layer with its cost."""
     from effnet.arch.describe import describe
+    from effnet.bundle.spec_of import read_spec
 
     spec = read_spec(subject)
     if resolution is not None:
@@ -108,6 +83,7 @@ def cost(
 ) -> None:
     """Print a network's cost: parameters, MACs, activations, memory, bytes by precision."""
     from effnet.arch.cost import cost as cost_of
+    from effnet.bundle.spec_of import read_spec
 
     spec = read_spec(subject)
     more = _training_bytes(spec, batch, resolution) if training else {}
@@ -176,6 +152,7 @@ def scale(
     from effnet.arch.scale import scale as scale_spec
     from effnet.arch.scale import solve_phi
     from effnet.bundle.config import write_text
+    from effnet.bundle.spec_of import read_spec
     from effnet.errors import InputError
     from effnet.planner.budget import parse_amount
 

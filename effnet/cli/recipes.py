@@ -15,7 +15,7 @@ def recipes(
     model: Annotated[str, typer.Option(help="Network that the recipe is for.")] = "b0",
 ) -> None:
     """List the recipes, or print one as JSON, which `effnet train --recipe FILE.json` reads."""
-    from effnet.cli.networks import read_spec
+    from effnet.bundle.spec_of import read_spec
     from effnet.training.recipe.read import RECIPES, read_recipe, summary
 
     if name is not None:

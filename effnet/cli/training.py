@@ -163,13 +163,11 @@ def train(
 ) -> None:
     """Train one network of your choice; like fit, without a budget."""
     from effnet import train as train_data
-    from effnet.cli.networks import read_spec
     from effnet.cli.recipes import read_settings
 
     with TerminalListener() as listener:
         result = train_data(
             data,
-            spec=read_spec(model),
             model=model,
             resolution=resolution,
             recipe=recipe,

@@ -42,7 +42,15 @@ def open_image_at(
     if isinstance(source, np.ndarray):
         yield fit_channels(source, channels)
         return
-    file, name = encoded(source), source_name(source, "")
+    with open_file(encoded(source), channels=channels, value_range=value_range, name=source_name(source, "")) as image:
+        yield image
+
+
+@contextmanager
+def open_file(
+    file: str | bytes, *, channels: int, value_range: ValueRange | None = None, name: str = ""
+) -> Iterator[RawImage]:
+    """Yield the image of a path or of the bytes of a file as `open_image_at` does; `name` is for errors."""
     found = read_jpeg(file, name=name) if channels in (1, 3) else None
     if found is not None:
         yield found

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
+from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_digits, list_items
+from effnet.data.items import Items
 from effnet.data.layout import EXPECTED
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.names import HUB, is_sharded
@@ -19,7 +22,7 @@ from effnet.data.sources import Group, Listing, Part, Skipped, refuse_if_strict
 from effnet.data.split import arrange, check_classes
 from effnet.data.stored import Source, encoded, source_name
 from effnet.data.value_range import ValueRange
-from effnet.errors import DataError, ImageError, InputError, MissingExtraError, nearest
+from effnet.errors import DataError, ImageError, InputError, nearest
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
 from effnet.system.text import printable
 
@@ -27,6 +30,7 @@ BUILT_IN = ("digits",)
 """The names of data sets that need no files."""
 
 _NUM_HEADERS = 64
+_ITEMS = "items"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,6 +46,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def to_torch(self, transform: Callable[[Any], Any] | None = None, *, channels: int = 3) -> Items:
+        """Return the split as a map-style data set for torch's DataLoader, Subset and random_split.
+
+        An item is (transform(image), label). The image is a Pillow image, upright, in RGB or, with 1 of `channels`,
+        grey; the result of `effnet.transforms` reads files itself and needs no `channels`.
+        """
+        load = partial(load_image, self)
+        return Items(sources=self.sources, labels=self.labels, load=load, transform=transform, channels=channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,9 +86,69 @@ class Dataset:
         """The pattern by which images were grouped, or an empty string."""
         return "" if self.listed is None else self.listed.group_by
 
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Arrays,
+        labels: Labels,
+        *,
+        class_names: Sequence[str] | None = None,
+        val: tuple[Arrays, Labels] | None = None,
+        test: tuple[Arrays, Labels] | None = None,
+        name: str = "arrays",
+        seed: int = 0,
+    ) -> "Dataset":
+        """Return the data set of images in memory, for `fit`, `train` and `evaluate`, which take it for a path.
+
+        `images` are uint8 [images, height, width] or [images, height, width, channels], or a list of such arrays of any
+        sizes. `labels` are names, or numbers that count `class_names` from 0; without `class_names`, the names are
+        sorted, and the class of a number is that number as text. Without `val` or `test`, images and labels, they are
+        split off, stratified with `seed`. Raises DataError if they do not match.
+        """
+        parts = _given((images, labels), val, test)
+        return split_listing(list_arrays(parts, class_names=class_names, name=name), seed=seed)
+
+    @classmethod
+    def from_torch(
+        cls,
+        items: MapStyle,
+        *,
+        class_names: Sequence[str] | None = None,
+        val: MapStyle | None = None,
+        test: MapStyle | None = None,
+        name: str = _ITEMS,
+        seed: int = 0,
+    ) -> "Dataset":
+        """Return the data set of the items (image, label) of a torch.utils.data.Dataset, otherwise as `from_arrays`.
+
+        An image is a Pillow image, a uint8 array [height, width, channels], or a tensor [channels, height, width] of
+        uint8 or of 0 to 1, always the same: give the data set without augmentation and normalisation, which are
+        effnet's. It is read again in every epoch, from several threads. `classes` and `targets` of torchvision's data
+        sets are used.
+        """
+        listing = list_items(_given(items, val, test), class_names=class_names, name=name)
+        return split_listing(listing, seed=seed)
+
+
+DataLike = str | os.PathLike[str] | Dataset | MapStyle
+"""The data of a job: a path or name, a data set of effnet, or a map-style one such as torch's."""
+
+
+def name_of(data: DataLike) -> str:
+    """Return the path of the data, or the name of a data set."""
+    if isinstance(data, Dataset):
+        return data.name
+    return os.fspath(data) if isinstance(data, str | os.PathLike) else _ITEMS
+
+
+def _given(train: Any, val: Any, test: Any) -> dict[str, Any]:
+    """Return the given splits by name; images that are not split are under an empty name."""
+    held_out = {name: part for name, part in (("val", val), ("test", test)) if part is not None}
+    return {"train" if held_out else "": train, **held_out}
+
 
 def read_dataset(
-    source: str | os.PathLike[str],
+    source: DataLike,
     *,
     seed: int = 0,
     channels: int | None = None,
@@ -92,7 +165,7 @@ def read_dataset(
 
     If the source is not split, identical files stay on one side of the split, and so do images of one group: those
     with the same `group` in a manifest, or with the same match of the regular expression `group_by` in their paths
-    below the source.
+    below the source. A Dataset is split again from its listing; a torch.utils.data.Dataset is as in `from_torch`.
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
@@ -100,7 +173,11 @@ def read_dataset(
     check_options(seed=seed, channels=channels)
     listing = list_source(source, progress=progress)
     refuse_if_strict(listing.skipped, strict=strict)
-    return split_listing(with_groups(listing, group_by=group_by), seed=seed, channels=channels, strict=strict)
+    if not isinstance(source, Dataset):
+        listing = with_groups(listing, group_by=group_by)
+    elif group_by not in ("", source.group_by):
+        raise DataError(f"group_by must be that of the data set, {source.group_by!r}; got {group_by!r}")
+    return split_listing(listing, seed=seed, channels=channels, strict=strict)
 
 
 def check_options(*, seed: int, channels: int | None) -> None:
@@ -122,7 +199,7 @@ def split_listing(
 ) -> Dataset:
     """Return the data set of a listing, split with `seed` if it has no splits; groups are kept together."""
     parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups)
-    class_names, class_notes = check_classes(parts, strict=strict)
+    class_names, class_notes = check_classes(parts, order=listing.class_names, strict=strict)
     notes = [*split_notes, *class_notes, *listing.notes]
     if channels is None and (channels := listing.channels) is None:
         channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
@@ -198,11 +275,19 @@ def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, stric
     return drop(dataset, reasons.keys(), reason=reasons)
 
 
-def list_source(source: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Listing:
+def list_source(source: DataLike, *, progress: Callable[[int, int], None] | None = None) -> Listing:
     """Return the listing of a source that `read_dataset` accepts, not yet split; raise DataError as it does."""
+    if isinstance(source, Dataset):
+        if source.listed is None:
+            raise DataError("the data set must be one of read_dataset, Dataset.from_arrays or Dataset.from_torch")
+        return source.listed
+    if not isinstance(source, str | os.PathLike):
+        if not isinstance(source, MapStyle):
+            raise DataError(f"DATA must be a path, a Dataset of effnet or one of torch; got {type(source).__name__}")
+        return list_items({"": source}, class_names=None, name=_ITEMS)
     path = os.fspath(source)
     if path in BUILT_IN:
-        return _digits()
+        return list_digits()
     try:
         # Only these need the network, or an extra package.
         if path.startswith(HUB):
@@ -280,17 +365,3 @@ def _choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
     if headers and all(header.channels <= 2 for header in headers):
         return 1, f"The input has 1 channel: all {sampled} are grey."
     return 3, f"The input has 3 channels: not all {sampled} are grey."
-
-
-def _digits() -> Listing:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train") from error
-    pixels, targets = load_digits(return_X_y=True)
-    images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    notes = ["The images are scikit-learn's 1,797 handwritten digits, 8 x 8, grey."]
-    if os.path.isdir("digits"):
-        notes.insert(0, "The built-in digits are used; for the folder of that name write ./digits.")
-    part = Part(sources=tuple(images), labels=tuple(str(target) for target in targets))
-    return Listing(name="digits", parts={"": part}, notes=tuple(notes), mirror_safe=False, channels=1)

@@ -57,7 +57,8 @@ class Listing:
 
     If the blocks of the images cannot all be available at once, `mixed` is the number that can, otherwise it is 0.
     Relative paths start at the folder `root`; `channels` is the number declared by the source; `groups` are those of a
-    manifest's column and, once searched, of `group_by` and of identical files.
+    manifest's column and, once searched, of `group_by` and of identical files. `class_names` are the classes in their
+    order; empty if they are those of the labels, sorted.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Listing:
     channels: int | None = None
     groups: tuple[Group, ...] = ()
     group_by: str = ""
+    class_names: tuple[str, ...] = ()
 
     def relative(self, name: str) -> str:
         """Return a path relative to the data folder, with slashes; other names unchanged."""

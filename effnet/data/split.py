@@ -150,14 +150,16 @@ def arrange(
     return _carve(train, seed=seed, names=("val", "test"), groups=groups), ("val", "test"), [note]
 
 
-def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, ...], list[str]]:
-    """Return the sorted class names, and notes on classes that are too small to be held out.
+def check_classes(
+    parts: dict[str, Part], *, order: Sequence[str] = (), strict: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the class names, sorted or in their `order`, and notes on classes that are too small to be held out.
 
     Raises:
         DataError: fewer than two classes, or one without an image in train; with strict, one with only 1.
     """
     counts = Counter(parts["train"].labels)
-    absent = sorted({label for part in parts.values() for label in part.labels} - set(counts))
+    absent = sorted({*order, *(label for part in parts.values() for label in part.labels)} - set(counts))
     if absent:
         shown = ", ".join(printable(name) for name in absent)
         raise DataError(f"every class must have images in train, but these have none there: {shown}")
@@ -175,12 +177,13 @@ def check_classes(parts: dict[str, Part], *, strict: bool) -> tuple[tuple[str, .
         notes = [
             f"These classes have no test images (all may be copies or in one group) and cannot be measured: {shown}."
         ]
+    class_names = tuple(order or sorted(counts))
     if not small:
-        return tuple(sorted(counts)), notes
+        return class_names, notes
     shown = ", ".join(printable(name) for name in small)
     if strict:
         raise DataError(f"strict needs at least 2 images per class, but these have fewer: {shown}")
-    return tuple(sorted(counts)), [
+    return class_names, [
         *notes,
         f"Classes with fewer than 2 images are in train only and cannot be measured: {shown}.",
     ]

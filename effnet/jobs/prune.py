@@ -21,7 +21,7 @@ from effnet.compression.prune import COUNTS, Scope, check_count, check_scope, co
 from effnet.compression.reconstruct import reconstructed
 from effnet.compression.recovery import recovery_recipe
 from effnet.compression.subject import mirrored_as_trained
-from effnet.data.datasets import Dataset
+from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
@@ -132,7 +132,7 @@ class _Run:
 
 def prune_bundle(
     bundle: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    data: DataLike,
     *,
     out: str | os.PathLike[str],
     options: Options | None = None,
@@ -155,7 +155,8 @@ def prune_bundle(
     if config.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
     check_standin(config.arch, options.activation)
-    refuse_inside(out, data)
+    if isinstance(data, str | os.PathLike):
+        refuse_inside(out, data)
     dataset = read_as_fitted(data, folder=bundle, config=config)
     dataset = mirrored_as_trained(dataset, bundle)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
@@ -164,8 +165,8 @@ def prune_bundle(
     with alone_in(out):
         if resume and (done := _finished(out, options)) is not None:
             return done
-        _begin(out, bundle, os.fspath(data), options, resume=resume)
-        return _prune_bundle(run, out, os.fspath(data))
+        _begin(out, bundle, name_of(data), options, resume=resume)
+        return _prune_bundle(run, out, name_of(data))
 
 
 def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.datasets import Split
+from effnet.data.datasets import DataLike, Split
 from effnet.data.inspection.findings import BALANCE_ADVICE, IMBALANCED
 from effnet.data.stored import source_name
 from effnet.measurement import calibration
@@ -18,6 +18,7 @@ from effnet.measurement.recall import by_class
 from effnet.measurement.unknown import Unknown, measure_unknown
 from effnet.runtimes.predictor import Predictor
 from effnet.system.text import percent
+from effnet.weights.labels import choose_images
 
 _WORST_MISTAKES = 24
 
@@ -119,20 +120,28 @@ class Score:
 
 def evaluate(
     predictor: Predictor,
-    split: Split,
+    data: Split | DataLike,
     *,
     unknown_from: str | os.PathLike[str] | None = None,
     leaked: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
-    """Score the bundle's ONNX file on `split`, whose labels index the bundle's class names.
+    """Score the bundle's deployed file on labelled images.
+
+    `data` is a split, whose labels index the bundle's class names, or what `read_dataset` takes. Of the data that the
+    bundle was fitted on, the test split is scored; of others, all images.
 
     `unknown_from` is a folder of images of none of the classes, to measure how many are rejected. `leaked` are the
     paths or names of images of which training has seen copies: accuracy is given without them as well. `progress`
     is called with the images done and in all. Raises DataError if the split or that folder is empty.
     """
-    probabilities, indices = predict_split(predictor, split, progress=progress)
     config = predictor.config
+    if isinstance(data, Split):
+        split = data
+    else:
+        chosen = choose_images(data, folder=predictor.folder, config=config)
+        split, leaked = chosen.split, leaked or chosen.leaked
+    probabilities, indices = predict_split(predictor, split, progress=progress)
     unknown = None
     if unknown_from is not None:
         unknown = measure_unknown(predictor, unknown_from, known=probabilities.max(1))

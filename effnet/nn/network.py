@@ -1,11 +1,16 @@
 """Build a torch module from a spec; parameters carry the names of the spec's layers."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from effnet.arch.layers import INPUT, SHORTCUT_SUM, Layers, Unit, chain_of, named_layers, units_of
+from effnet.arch.named import as_spec
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
@@ -68,13 +73,61 @@ def _make_unit(layers: Layers, spec: ArchSpec, norm_momentum: float) -> nn.Modul
     return unit
 
 
-class Network(nn.Module):
-    """The network of a spec: stem, stages of blocks, head, pooling, classifier.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureInfo:
+    """A feature map: the module that computes it, its channels, and the image's side over its own, rounded up."""
+
+    name: str
+    channels: int
+    reduction: int
+
+
+class Trunk(nn.Module):
+    """The stem and the stages of a network; its subclasses are whole networks and their feature maps.
 
     With `recompute`, training keeps only the stages' outputs and recomputes other activations in the backward pass.
+    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need.
+    `preprocess` is the effnet.data.preprocess.Preprocess of the weights, None if there is none.
     """
 
     recompute = False
+    frozen_norms = False
+    preprocess: object = None
+    spec: ArchSpec
+    stem: nn.Module
+    stages: nn.ModuleList
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, or evaluation mode; BatchNorm layers stay in evaluation mode with `frozen_norms`."""
+        super().train(mode)
+        for module in self.modules() if self.frozen_norms else ():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        """The feature maps of a network with `features_only`: of the stages with one resolution, the last."""
+        last: dict[int, FeatureInfo] = {}
+        reduction = self.spec.stem.stride * (2 if self.spec.stem.max_pool else 1)
+        for number, blocks in enumerate(self.spec.stages):
+            reduction *= math.prod(block.stride for block in blocks)
+            channels = blocks[-1].out_channels
+            last[reduction] = FeatureInfo(name=f"stages.{number}", channels=channels, reduction=reduction)
+        return tuple(last.values())
+
+    def stage_outputs(self, x: Tensor) -> list[Tensor]:
+        """Return the output feature map of every stage for normalised images [batch, in_channels, height, width]."""
+        outputs = []
+        x = self.stem(x)
+        for stage in self.stages:
+            x = recomputed(stage, x) if self.recompute and self.training else stage(x)
+            outputs.append(x)
+        return outputs
+
+
+class Network(Trunk):
+    """The network of a spec: stem, stages of blocks, head, pooling, classifier."""
 
     def __init__(self, spec: ArchSpec, *, dropout: float, drop_path: float, norm_momentum: float) -> None:
         super().__init__()
@@ -109,25 +162,43 @@ class Network(nn.Module):
         self.classifier = make_module(classifier, spec, norm_momentum=norm_momentum) if classifier else nn.Identity()
         self.fused = False
 
-    def stage_outputs(self, x: Tensor) -> list[Tensor]:
-        """Return the output feature map of every stage for normalised images [batch, in_channels, height, width]."""
-        outputs = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = recomputed(stage, x) if self.recompute and self.training else stage(x)
-            outputs.append(x)
-        return outputs
+    @property
+    def num_features(self) -> int:
+        """The channels of `forward_features`, and so the classifier's inputs."""
+        return self.spec.feature_channels
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier: a linear layer, or an identity if there is none."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by one with random weights for `num_classes`, or by an identity for 0.
+
+        `spec` changes with it. Raises SpecError for a number of classes that no network can have.
+        """
+        self.spec = dataclasses.replace(self.spec, num_classes=num_classes)
+        layer = dict(named_layers(self.spec)).get("classifier")
+        like = next(self.parameters())
+        self.classifier = make_module(layer, self.spec, norm_momentum=0.0) if layer else nn.Identity()
+        initialise_(self.classifier, None)
+        self.classifier.to(like.device, like.dtype).train(self.training)
 
     def maps_and_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the output feature map of every stage, and the logits [batch, num_classes] computed from the last."""
         maps = self.stage_outputs(x)
-        return maps, self.classifier(self.dropout(self.pool(self.head(maps[-1])).flatten(1)))
+        return maps, self.forward_head(self.head(maps[-1]))
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return the pooled features [batch, feature_channels] that the classifier reads."""
-        if self.fused and self.training and kernels_fit(x):
-            return self._fused_features(x)
-        return self.pool(self.head(self.stage_outputs(x)[-1])).flatten(1)
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map [batch, num_features, height, width], not yet pooled, for normalised images."""
+        return self.head(self.stage_outputs(x)[-1])
+
+    def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Map the result of `forward_features` to logits [batch, num_classes].
+
+        With `pre_logits` return what the classifier reads: the pooled features [batch, num_features], without dropout.
+        """
+        pooled = self.pool(x).flatten(1)
+        return pooled if pre_logits else self.classifier(self.dropout(pooled))
 
     def _fused_features(self, x: Tensor) -> Tensor:
         value: Value = run_unit(self.stem, x) if unit_fits(self.stem) else self.stem(x)
@@ -141,24 +212,44 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images [batch, in_channels, height, width] to logits [batch, num_classes]."""
-        return self.classifier(self.dropout(self.features(x)))
+        if self.fused and self.training and kernels_fit(x):
+            return self.classifier(self.dropout(self._fused_features(x)))
+        return self.forward_head(self.forward_features(x))
+
+
+class FeatureMaps(Trunk):
+    """The stem and the stages of a network, which return the feature maps of its `feature_info`, largest first.
+
+    For a feature pyramid (FPN), a detector or a segmenter. The layers have the names that they have in the network.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.spec, self.preprocess = network.spec, network.preprocess
+        self.recompute, self.frozen_norms = network.recompute, network.frozen_norms
+        self.stem, self.stages = network.stem, network.stages
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map normalised images [batch, in_channels, height, width] to maps [batch, channels, height, width]."""
+        outputs = {f"stages.{number}": output for number, output in enumerate(self.stage_outputs(x))}
+        return [outputs[info.name] for info in self.feature_info]
 
 
 def build(
-    spec: ArchSpec,
+    spec: ArchSpec | str,
     *,
     dropout: float = 0.0,
     drop_path: float = 0.0,
     norm_momentum: float = 0.1,
     seed: int | None = None,
 ) -> Network:
-    """Return the module of `spec` with randomly initialised weights.
+    """Return the module of `spec`, or of the network of that name, with randomly initialised weights.
 
     `dropout` acts before the classifier; `drop_path` is the rate that the last block would reach, rising
     linearly over all blocks. `norm_momentum` is torch's BatchNorm momentum (TensorFlow's 0.99 is 0.01 here).
     Weights are drawn from `seed` if given, else from torch's global generator.
     """
-    network = Network(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum)
+    network = Network(as_spec(spec), dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum)
     initialise_(network, None if seed is None else torch.Generator().manual_seed(seed))
     return network
 

@@ -16,18 +16,12 @@ from PIL import Image
 from effnet.bundle.config import ModelConfig, read_config, read_digests
 from effnet.bundle.formats import Format, features_beside, find_format
 from effnet.bundle.model_file import read_model, sha256
-from effnet.data.eval_view import eval_decoding, eval_view
-from effnet.data.images.decode import convert_pillow
-from effnet.data.preprocess import resize_and_crop
-from effnet.data.value_range import to_uint8
-from effnet.errors import BundleError, DataError, InputError
+from effnet.data.eval_view import IMAGES, ImageLike, prepare_image
+from effnet.errors import BundleError, InputError
 from effnet.runtimes.registry import FRAGILE, Engine, open_engine, preload
 from effnet.runtimes.results import check_features, check_probabilities, check_signature, unit_rows
 
 UNKNOWN = "unknown"
-
-ImageLike = str | os.PathLike[str] | bytes | np.ndarray | Image.Image
-_IMAGES = "a path, the bytes of a file, a Pillow image or a uint8 array [height, width, channels]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,22 +135,7 @@ class Predictor:
         large JPEG file is decoded at a reduced size (effnet.data.eval_view), a Pillow image at its full size. Raises
         ImageError if it cannot be decoded, InputError for anything else.
         """
-        preprocess = self.config.preprocess
-        if isinstance(image, np.ndarray):
-            found = preprocess.value_range
-            if found is not None and image.dtype != np.uint8 and image.dtype.kind in "uif":
-                image = to_uint8(image, image.dtype.name, found)
-            if image.ndim == 2 and preprocess.channels == 1:
-                image = image[..., None]
-            expected = f"uint8 [height, width, {preprocess.channels}]"
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != preprocess.channels:
-                raise DataError(f"an image as an array must be {expected}; got {image.dtype} {image.shape}")
-            return resize_and_crop(image, preprocess)
-        if isinstance(image, Image.Image):
-            return resize_and_crop(convert_pillow(image, eval_decoding(preprocess, warn=self.warn_once)), preprocess)
-        if isinstance(image, str | bytes | os.PathLike):
-            return eval_view(os.fspath(image), preprocess, warn=self.warn_once)
-        raise InputError(f"an image must be {_IMAGES}; got {type(image).__name__}")
+        return prepare_image(image, self.config.preprocess, warn=self.warn_once)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [batch, classes] for prepared images, uint8 [batch, resolution, resolution, channels].
@@ -250,7 +229,7 @@ def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) 
     if one or isinstance(images, str | bytes | os.PathLike | Image.Image):
         return [images]
     if not isinstance(images, Iterable):
-        raise InputError(f"{verb} takes {_IMAGES}, or a list of these; got {type(images).__name__}")
+        raise InputError(f"{verb} takes {IMAGES}, or a list of these; got {type(images).__name__}")
     return images
 
 

@@ -118,21 +118,33 @@ def _hint(entry: PublishedWeights) -> str:
     return f"looked in {folder}; to use a file from elsewhere: effnet pull {entry.id} --weights FILE"
 
 
-def _from_hub(entry: PublishedWeights) -> Path:
+def hub_file(repo: str, file: str, *, limit_bytes: int, hint: str, name: str = "", revision: str | None = None) -> Path:
+    """Return a file of a repository on the Hugging Face hub, in the hub's cache, of at most `limit_bytes`.
+
+    `name` is what errors call it, and `hint` ends them. Raises WeightsError if it cannot be downloaded.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
         # Without a network the client retries for half a minute; this requests once.
-        found = get_hf_file_metadata(hf_hub_url(entry.hub, entry.file), timeout=_HUB_TIMEOUT_SECONDS)
-        if (found.size or 0) > (limit := _limit_bytes(entry)):
-            raise ValueError(f"it must have at most {limit:,} bytes, but has {found.size:,}")
-        path = Path(hf_hub_download(entry.hub, entry.file))
+        found = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), timeout=_HUB_TIMEOUT_SECONDS)
+        if (found.size or 0) > limit_bytes:
+            raise ValueError(f"it must have at most {limit_bytes:,} bytes, but has {found.size:,}")
+        return Path(hf_hub_download(repo, file, revision=revision))
     except PermissionError as error:
         raise WeightsError(f"the hub's cache cannot be written to ({error}); set HF_HOME to another folder") from error
     # The hub's errors share no class: some are its own, some those of its HTTP package.
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise WeightsError(f"{entry.id} cannot be downloaded ({reason}); {_hint(entry)}") from error
+        raise WeightsError(f"{name or file} cannot be downloaded ({hub_reason(error)}); {hint}") from error
+
+
+def hub_reason(error: Exception) -> str:
+    """Return the first line of an error of the hub's client."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def _from_hub(entry: PublishedWeights) -> Path:
+    path = hub_file(entry.hub, entry.file, limit_bytes=_limit_bytes(entry), hint=_hint(entry), name=entry.id)
     try:
         verify_hash(path, entry)
     except WeightsError:

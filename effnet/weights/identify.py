@@ -122,15 +122,39 @@ def _check_model(model: str, fitting: str | None, shapes: Shapes, scheme: Scheme
             f"{where} does not hold {model}: {_differences(model, shapes, scheme)}; its shapes are those of {fitting}"
         )
     implied = _implied_name(fitting, scheme)
-    if implied:
-        rule = get_spec(implied)
-        if (rule.padding, rule.norm_epsilon) != (expected.padding, expected.norm_epsilon):
-            raise WeightsError(
-                f"{where} has the names of {scheme}, whose networks have padding {rule.padding!r} and epsilon "
-                f"{rule.norm_epsilon:g}; {model} means {expected.padding!r} and {expected.norm_epsilon:g}; "
-                f"pass --model {implied}"
-            )
+    if implied and (told := _other_rule(implied, expected)):
+        raise WeightsError(
+            f"{where} has the names of {scheme}, whose networks have {told}; {model} means "
+            f"{expected.padding!r} and {expected.norm_epsilon:g}; pass --model {implied}"
+        )
     return _sized(model, shapes, scheme)
+
+
+def _other_rule(name: str, spec: ArchSpec) -> str:
+    """Return the padding and the epsilon of the named network in words if they are not those of `spec`, else none."""
+    rule = get_spec(name)
+    same = (rule.padding, rule.norm_epsilon) == (spec.padding, spec.norm_epsilon)
+    return "" if same else f"padding {rule.padding!r} and epsilon {rule.norm_epsilon:g}"
+
+
+def check_rule(spec: ArchSpec, arrays: Mapping[str, np.ndarray], *, scheme: Scheme, name_hint: str, where: str) -> None:
+    """Raise WeightsError if scheme or `name_hint` tell that the arrays need another padding or epsilon than `spec` has.
+
+    Shapes tell neither: the network would compute something else, without an error.
+    """
+    shapes = {key: tuple(np.shape(array)) for key, array in plain_arrays(arrays, scheme).items()}
+    fitting = next((name for name in NAMES if _fits(name, shapes, scheme)), None)
+    if fitting is None:
+        return
+    try:
+        name = _full_name(fitting, scheme, hint=name_hint, where=where)
+    except WeightsError:  # nothing tells them
+        return
+    if told := _other_rule(name, spec):
+        raise WeightsError(
+            f"{where} holds {name}, which has {told}; the model has {spec.padding!r} and {spec.norm_epsilon:g}: create "
+            f"it as {name}"
+        )
 
 
 def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSpec:

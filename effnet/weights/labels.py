@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.split_file import SplitRecord, read_split
-from effnet.data.datasets import Dataset, Split, check_options, list_source, split_listing, to_split
+from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
 from effnet.data.sources import Listing, Part
@@ -36,7 +36,7 @@ class Chosen:
 
 
 def choose_images(
-    data: str | os.PathLike[str],
+    data: DataLike,
     *,
     folder: str | os.PathLike[str],
     config: ModelConfig,
@@ -73,7 +73,7 @@ def choose_images(
     return _as_given(listing, part or "all", config, record)
 
 
-def read_as_fitted(data: str | os.PathLike[str], *, folder: str | os.PathLike[str], config: ModelConfig) -> Dataset:
+def read_as_fitted(data: DataLike, *, folder: str | os.PathLike[str], config: ModelConfig) -> Dataset:
     """Return the data set split as the bundle's own if it is the same data, otherwise with the same seed.
 
     Raises the DataErrors of `read_dataset`.

@@ -197,22 +197,25 @@ def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWei
     )
 
 
-def adapted(found: Pretrained, *, num_classes: int, in_channels: int, resolution: int) -> Pretrained:
-    """Return the backbone with a classifier of zeros for `num_classes`, for `in_channels`, at `resolution` pixels.
+def adapted(found: Pretrained, *, num_classes: int | None, in_channels: int, resolution: int) -> Pretrained:
+    """Return the network with a classifier of zeros for `num_classes`, for `in_channels`, at `resolution` pixels.
+
+    Without `num_classes`, the classifier and its classes are kept.
 
     Images with equal channels give the same features as in red, green and blue, except for a pixel at the border: the
     deviations are moved into the stem's filters, the means into the BatchNorm behind it.
     """
-    spec = dataclasses.replace(
-        found.spec, num_classes=num_classes, in_channels=in_channels, resolution=resolution, name=found.name
-    )
-    state = replace_head(found.state, spec, num_classes=num_classes)
+    spec = dataclasses.replace(found.spec, in_channels=in_channels, resolution=resolution, name=found.name)
+    state, class_names = dict(found.state), found.class_names
+    if num_classes is not None:
+        spec, class_names = dataclasses.replace(spec, num_classes=num_classes), ()
+        state = replace_head(state, spec, num_classes=num_classes)
     preprocess = dataclasses.replace(found.preprocess, resolution=resolution)
     if in_channels != found.spec.in_channels:
         mean, std = (adapt_statistics(v, channels=in_channels) for v in (preprocess.mean, preprocess.std))
         preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
         _adapt_input_(state, found.spec, found.preprocess, preprocess)
-    return dataclasses.replace(found, spec=spec, state=state, preprocess=preprocess, class_names=())
+    return dataclasses.replace(found, spec=spec, state=state, preprocess=preprocess, class_names=class_names)
 
 
 def _adapt_input_(state: Arrays, spec: ArchSpec, before: Preprocess, after: Preprocess) -> None:

@@ -66,6 +66,6 @@ def two_runs(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
             narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
             spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
             for seed, name in enumerate("ab"):
-                effnet.train("digits", spec=spec, epochs=2, seed=seed, out=folder / name)
+                effnet.train("digits", model=spec, epochs=2, seed=seed, out=folder / name)
 
     return made_once("two_runs", make)

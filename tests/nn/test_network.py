@@ -156,9 +156,9 @@ def test_stage_outputs_and_features_have_the_shapes_that_the_spec_says():
     with torch.no_grad():
         shapes = [tuple(output.shape) for output in network.stage_outputs(x)]
         assert shapes == [(2, 16, 17, 17), (2, 24, 9, 9), (2, 32, 5, 5), (2, 32, 5, 5)]
-        assert network.features(x).shape == (2, 64)
+        assert network.forward_head(network.forward_features(x), pre_logits=True).shape == (2, 64)
         assert network(x).shape == (2, 10)
-        torch.testing.assert_close(network.classifier(network.features(x)), network(x))
+        torch.testing.assert_close(network.forward_head(network.forward_features(x)), network(x))
 
 
 def test_without_classes_the_network_returns_its_features():
@@ -167,7 +167,8 @@ def test_without_classes_the_network_returns_its_features():
     x = draw(SMALL)
     with torch.no_grad():
         assert network(x).shape == (2, headless.feature_channels)
-        torch.testing.assert_close(network(x), whole.features(x))
+        pooled = whole.forward_head(whole.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(network(x), pooled)
     assert not any(key.startswith("classifier") for key in network.state_dict())
 
 
@@ -176,7 +177,8 @@ def test_without_a_head_the_last_stage_is_pooled():
     network = build(spec, seed=0).eval()
     with torch.no_grad():
         last = network.stage_outputs(draw(spec))[-1]
-        torch.testing.assert_close(network.features(draw(spec)), last.mean((2, 3)))
+        assert torch.equal(network.forward_features(draw(spec)), last)
+        torch.testing.assert_close(network.forward_head(last, pre_logits=True), last.mean((2, 3)))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Runtime
+from effnet.bundle.spec_of import read_spec
+from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.inspection.shapes import Resize
-from effnet.data.value_range import Asked
+from effnet.data.value_range import Asked as AskedRange
 from effnet.errors import InputError
-from effnet.jobs.fit.asked import ask, ask_settings, with_balance
+from effnet.jobs.fit.asked import Asked, ask, ask_settings, with_balance
 from effnet.jobs.fit.resume import Strategy
 from effnet.jobs.fit.run import work
 from effnet.jobs.fit.task import Task, default_out
@@ -20,6 +22,7 @@ from effnet.measurement.calibration import Abstain
 from effnet.planner.budget import Budget
 from effnet.planner.events import Listener, ignore
 from effnet.planner.target import Target, Wanted
+from effnet.runtimes.predictor import Predictor, load
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
 from effnet.training.distributed.ranks import joined
@@ -34,9 +37,24 @@ class FitResult:
     folder: Path
     report: Mapping[str, Any]
 
+    @property
+    def test_accuracy(self) -> float:
+        """The share of the test images that the deployed file classifies correctly."""
+        return self.report["test_accuracy"]
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median latency of the deployed file for one image, in milliseconds; None if it was not measured."""
+        return self.report["measured"].get("latency_ms")
+
+    @property
+    def model(self) -> Predictor:
+        """The bundle, ready to predict."""
+        return load(self.folder)
+
 
 def fit(
-    data: str | os.PathLike[str],
+    data: DataLike,
     *,
     max_latency_ms: float | None = None,
     max_params: float | None = None,
@@ -53,7 +71,7 @@ def fit(
     report_images: bool = True,
     group_by: str = "",
     resize: Resize = "auto",
-    value_range: Asked = "auto",
+    value_range: AskedRange = "auto",
     balance: str | None = None,
     settings: Mapping[str, Any] | None = None,
     weights: str | os.PathLike[str] = "auto",
@@ -75,7 +93,8 @@ def fit(
 
     It is the pretrained network with the highest expected accuracy or, without pretrained weights, the largest.
 
-    `data` is a folder with a subfolder for each class, a CSV or JSONL manifest, or "digits". Latency is the median of
+    `data` is a folder with a subfolder for each class, a CSV or JSONL manifest, or "digits"; or images in memory, as a
+    Dataset or a torch.utils.data.Dataset, see `Dataset.from_arrays` and `from_torch`. Latency is the median of
     one image with `threads` threads; sizes and memory are in 10^6 bytes. Training takes `epochs`.
     Or all of the work is done in `minutes`: steps that do not fit are left out, and the report says so. Without
     either, training takes 10 minutes. `out` (effnet-NAME by default) becomes the bundle; `resume` continues a fit that
@@ -117,11 +136,11 @@ def fit(
         latency_ms=max_latency_ms, params=max_params, macs=max_macs, size_mb=max_size_mb, memory_mb=max_memory_mb
     )
     asked = ask_settings(with_balance(settings, balance))
-    seed = seed if seed is not None else asked.value("train.seed") or 0
+    seed = _seed(seed, asked, data)
     unknown, profile = None if unknown_from is None else os.fspath(unknown_from), os.fspath(device or "")
     task = Task(
-        data=os.fspath(data), budget=budget, threads=threads, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener, model=model,
+        **_source(data, group_by), budget=budget, threads=threads, epochs=epochs, minutes=minutes, seed=seed,
+        channels=channels, strict=strict, out=default_out(out, name_of(data)), listener=listener, model=model,
         weights=os.fspath(weights), strategy="scratch" if weights == "none" and strategy == "auto" else strategy,
         abstain=Abstain(coverage=coverage, max_error=max_error, unknown_from=unknown), trials=trials, storage=storage,
         report_images=report_images, resize=resize, value_range=value_range, asked=asked,
@@ -131,10 +150,9 @@ def fit(
 
 
 def train(
-    data: str | os.PathLike[str],
+    data: DataLike,
     *,
-    spec: ArchSpec,
-    model: str = "",
+    model: str | os.PathLike[str] | ArchSpec = "b0",
     resolution: int | None = None,
     recipe: Recipe | str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -147,7 +165,7 @@ def train(
     report_images: bool = True,
     group_by: str = "",
     resize: Resize = "auto",
-    value_range: Asked = "auto",
+    value_range: AskedRange = "auto",
     balance: str | None = None,
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
@@ -155,27 +173,43 @@ def train(
 ) -> FitResult:
     """Train one network of your choice for `data`, then export and measure it; like `fit`, without a budget.
 
-    `model` is the user's name for the network, for the report.
-
-    The classifier and the input of `spec` are adapted to the data; `resolution` (pixels) is the spec's own
-    by default. `recipe` is a Recipe, the name of one, a JSON file of one or a Python file that defines
-    `recipe(spec)`; by default it is chosen to suit the data and the time. `settings` change fields of either by their
-    dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`, if given, override the recipe's.
+    `model` is a network's name, an ArchSpec, a bundle's folder or a JSON file of a spec. Its classifier and its input
+    are adapted to the data; `resolution` (pixels) is its own by default. `recipe` is a Recipe, the name of one, a JSON
+    file of one or a Python file that defines `recipe(spec)`; by default it is chosen to suit the data and the time.
+    `settings` change fields of either by their dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`,
+    if given, override the recipe's.
     `batch` is train.batch_size or, with "auto", keeps that and finds the largest micro-batch that fits in memory
     (train.micro_batch, separately in every stage).
     Every field that was used is in `out`/run/recipe.json, a recipe to train with again. Everything else is as in `fit`.
     """
-    network = spec if resolution is None else dataclasses.replace(spec, resolution=resolution)
+    network = model if isinstance(model, ArchSpec) else read_spec(model)
+    if resolution is not None:
+        network = dataclasses.replace(network, resolution=resolution)
     sizes = {} if batch in (None, "auto") else {"train.batch_size": batch}
     asked = ask(recipe, {**with_balance(settings, balance), **sizes}, spec=network)
-    seed = seed if seed is not None else asked.value("train.seed") or 0
+    seed = _seed(seed, asked, data)
     task = Task(
-        data=os.fspath(data), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
-        channels=channels, strict=strict, group_by=group_by, out=default_out(out, data), listener=listener,
-        network=network, model=model, asked=asked, auto_batch=batch == "auto", target=Target(precision="fp32"),
-        report_images=report_images, resize=resize, value_range=value_range,
+        **_source(data, group_by), budget=Budget(), threads=1, epochs=epochs, minutes=minutes, seed=seed,
+        channels=channels, strict=strict, out=default_out(out, name_of(data)), listener=listener, network=network,
+        model="" if isinstance(model, ArchSpec) else os.fspath(model), asked=asked, auto_batch=batch == "auto",
+        target=Target(precision="fp32"), report_images=report_images, resize=resize,
+        value_range=value_range,
     )  # fmt: skip
     return _run(task, resume=resume)
+
+
+def _source(data: DataLike, group_by: str) -> dict[str, Any]:
+    """Return the task's fields for the data; a data set keeps the groups that it was split with."""
+    dataset = None if isinstance(data, str | os.PathLike) else data
+    own = data.group_by if isinstance(data, Dataset) else ""
+    return {"data": name_of(data), "dataset": dataset, "group_by": group_by or own}
+
+
+def _seed(seed: int | None, asked: Asked, data: DataLike) -> int:
+    """Return the seed: the one given, else the recipe's, else that of a data set's split, else 0."""
+    if seed is None:
+        seed = asked.value("train.seed")
+    return seed or 0 if seed is not None or not isinstance(data, Dataset) else data.seed
 
 
 def _run(task: Task, *, resume: bool) -> FitResult:

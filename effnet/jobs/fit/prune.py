@@ -51,7 +51,7 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) 
         threads=task.threads,
         seed=task.seed,
     )
-    done = prune_bundle(bundle, task.data, out=out, options=options, resume=out.is_dir(), listener=task.listener)
+    done = prune_bundle(bundle, task.source, out=out, options=options, resume=out.is_dir(), listener=task.listener)
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(out, copy)
     return copy, {

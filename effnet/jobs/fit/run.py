@@ -103,7 +103,7 @@ def _check_device(task: Task) -> None:
 def _read(task: Task) -> tuple[Dataset, DataReport]:
     task.say(f"Reading {task.data}", heading=True)
     dataset = read_dataset(
-        task.data,
+        task.source,
         seed=task.seed,
         channels=task.channels,
         strict=task.strict,

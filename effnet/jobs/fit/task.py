@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
+from effnet.data.datasets import DataLike, Dataset, read_dataset
+from effnet.data.in_memory import MapStyle
 from effnet.data.inspection.shapes import Resize
 from effnet.data.names import refuse_inside
 from effnet.data.value_range import Asked as AskedRange
@@ -45,7 +49,7 @@ _OF_A_HEAD = {"augment.flip", "balance.method", "balance.strength"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The options of a fit, checked and complete."""
+    """The options of a fit, checked and complete; `data` is only the name of a `dataset`, if there is one."""
 
     data: str
     budget: Budget
@@ -57,6 +61,7 @@ class Task:
     strict: bool
     out: Path
     listener: Listener
+    dataset: Dataset | MapStyle | None = None
     network: ArchSpec | None = None
     model: str = ""
     weights: str = "none"
@@ -107,6 +112,11 @@ class Task:
         }
 
     @property
+    def source(self) -> DataLike:
+        """The data: a path or name, or the data set."""
+        return self.data if self.dataset is None else self.dataset
+
+    @property
     def time_limit(self) -> float | None:
         """Minutes of training if no deadline limits it; None if the number of epochs is fixed."""
         fixed = self.epochs or (self.minutes is None and self.asked.value("train.epochs"))
@@ -128,7 +138,7 @@ class Task:
         self.listener(Said(text=text, heading=heading))
 
 
-def default_out(out: str | os.PathLike[str] | None, data: str | os.PathLike[str]) -> Path:
+def default_out(out: str | os.PathLike[str] | None, data: str) -> Path:
     """Return `out`, or a folder named after the data."""
     if out is not None:
         return Path(out)
@@ -149,8 +159,26 @@ def check(task: Task) -> None:
     read_asked(task.value_range)
     if task.abstain.unknown_from is not None:
         unknown_images(task.abstain.unknown_from)
-    refuse_inside(task.out, task.data)
+    if isinstance(task.dataset, Dataset):
+        _check_split(task, task.dataset)
+    elif task.dataset is None:
+        refuse_inside(task.out, task.data)
     _check_writable(task.out)
+
+
+def _check_split(task: Task, dataset: Dataset) -> None:
+    """Raise InputError if the fit would split a data set otherwise than it is, and test on images of its train."""
+    if dataset.made and dataset.seed != task.seed:
+        raise InputError(
+            f"seed must be that of the data set's own split, {dataset.seed}; got {task.seed}: give it to the data set"
+        )
+    again = read_dataset(dataset, seed=dataset.seed, group_by=task.group_by)
+    for name in ("train", "val", "test"):
+        if not np.array_equal(getattr(again, name).labels, getattr(dataset, name).labels):
+            raise InputError(
+                f"the data set must be as read_dataset, from_arrays or from_torch returned it; its {name} split was "
+                "changed: give the splits to from_arrays"
+            )
 
 
 def _check_one_length(task: Task) -> None:
@@ -236,9 +264,10 @@ def _check_writable(out: Path) -> None:
 
 def command_line(task: Task) -> str:
     """Return the command line that repeats this fit."""
-    words = ["effnet", "fit", task.data]
+    data = task.data if task.dataset is None else "DATA"  # a data set of a program has no path
+    words = ["effnet", "fit", data]
     if task.network is not None:
-        words = ["effnet", "train", task.data, "--model", task.model or task.network.name]
+        words = ["effnet", "train", data, "--model", task.model or task.network.name]
         words += ["--resolution", str(task.network.resolution)]
         words += command_words(task.asked, run=task.out / RUN)
         words += ["--batch", "auto"] if task.auto_batch else []

@@ -367,8 +367,8 @@ def test_a_number_of_images_is_the_batch_of_the_recipe(tiny_images, tiny_spec, t
 
 def test_a_training_of_ones_own_network_can_be_resumed(tiny_images, tiny_spec, tmp_path):
     spec = effnet.spec_from_dict(json.loads(tiny_spec.read_text()))
-    first = effnet.train(tiny_images, spec=spec, epochs=1, out=tmp_path / "out")
-    again = effnet.train(tiny_images, spec=spec, epochs=1, out=tmp_path / "out", resume=True)
+    first = effnet.train(tiny_images, model=spec, epochs=1, out=tmp_path / "out")
+    again = effnet.train(tiny_images, model=spec, epochs=1, out=tmp_path / "out", resume=True)
     assert again.report["test_accuracy"] == first.report["test_accuracy"]
 
 

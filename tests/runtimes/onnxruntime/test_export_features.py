@@ -58,7 +58,7 @@ def eager_features(folder, images):
     network = load_module(folder)
     with torch.no_grad():
         pixels = torch.from_numpy(normalize(images, read_config(folder).preprocess)).permute(0, 3, 1, 2)
-        return network.features(pixels).numpy()
+        return network.forward_head(network.forward_features(pixels), pre_logits=True).numpy()
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
