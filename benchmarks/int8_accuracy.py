@@ -22,12 +22,11 @@ from benchmarks.time_to_accuracy import SETTINGS, place
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec, StemSpec, stage
 from effnet.bundle.config import ModelConfig, read_config
-from effnet.bundle.formats import FORMATS
 from effnet.bundle.weights import load_state
 from effnet.data.datasets import Split, load_image, read_dataset
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import EffnetError
-from effnet.runtimes.registry import open_engine
+from effnet.runtimes.registry import FORMATS, open_engine
 from effnet.runtimes.write import Quantization, write_export
 
 GOAL = 0.5

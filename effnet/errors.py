@@ -84,7 +84,8 @@ class SaidElsewhere(EffnetError):
         self.exit_code = exit_code
 
 
-# Import name of a package: its distribution name, and the extra that installs it.
+# Import name of a package: its distribution name, and the extra that installs it. effnet.runtimes.registry adds those
+# of the runtimes.
 PACKAGES = {
     **{
         name: (name, "train")
@@ -95,13 +96,6 @@ PACKAGES = {
     },
     "sklearn": ("scikit-learn", "train"),
     "markupsafe": ("jinja2", "train"),
-    "openvino": ("openvino", "openvino"),
-    "nncf": ("nncf", "compress"),
-    "ai_edge_litert": ("ai-edge-litert", "litert"),
-    "ai_edge_quantizer": ("ai-edge-quantizer", "litert"),
-    "executorch": ("executorch", "executorch"),
-    "torchao": ("torchao", "executorch"),
-    "coremltools": ("coremltools", "coreml"),
     "datasets": ("datasets", "hf"),
 }  # fmt: skip
 

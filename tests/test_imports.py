@@ -134,7 +134,11 @@ def test_help_loads_nothing_that_takes_long():
     assert "effnet.cli.main" in loaded
     slow = {"numpy", "PIL", "onnxruntime", "rich", "scipy", "optuna", "multiprocessing", *WORKSHOP}
     assert not loaded & slow
-    assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {"arch", "cli", "errors", "system"}
+    assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {
+        "arch", "bundle", "cli", "errors", "runtimes", "system",
+    }  # fmt: skip
+    # Of the runtimes only their records.
+    assert {name.split(".")[2:] == ["engine"] for name in loaded if name.startswith("effnet.runtimes.")} == {False}
 
 
 def test_one_image_is_predicted_with_little_loaded(small_bundle, image):

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.harness import ROOT
 from effnet.errors import EffnetError
+from effnet.runtimes.ledger import read_ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,6 @@ def _texts(folder: Path) -> tuple[dict[str, bytes], Callable[[Path], object]]:
     import effnet
     from effnet.arch.codec import spec_to_dict
     from effnet.bundle.config import read_config
-    from effnet.bundle.ledger import read_ledger
     from effnet.bundle.spec_of import read_spec
     from effnet.data.datasets import read_dataset
     from effnet.measurement.profile.profile import read_profile, write_profile

@@ -2,15 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import EXPORTS, find_format
-from effnet.bundle.model_file import read_model, sha256
 from effnet.bundle.names import CONFIG
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
@@ -46,7 +44,7 @@ class ModelConfig:
 
     The network's logits are divided by `temperature` before softmax; the ONNX file does so itself. An image whose most
     probable class is below `threshold` is of no known class; None disables this. `deployed` is the format (of
-    effnet.bundle.formats) that predicts by default. `origin` says where the weights of a pulled or imported bundle
+    effnet.runtimes.registry) that predicts by default. `origin` says where the weights of a pulled or imported bundle
     come from. `balanced` is the degree to which the training class frequencies were removed from the probabilities:
     these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform.
     """
@@ -83,7 +81,6 @@ class ModelConfig:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
         if not 0 <= self.balanced <= 1:
             raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
-        find_format(self.deployed)
 
 
 def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
@@ -153,13 +150,6 @@ def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
     return found
 
 
-def check_digests(folder: str | os.PathLike[str], name: str) -> None:
-    """Raise BundleError unless the files of the format `name` match the digests in config.json."""
-    digests = read_digests(folder)
-    for file in _files([name]):
-        read_model(Path(folder) / file, digests)
-
-
 def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
     """Replace the digests of model files in the bundle's config.json in `folder`.
 
@@ -169,15 +159,6 @@ def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
     _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
-def digests_of(folder: Path, formats: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of the files of `formats` in `folder`, by name; Core ML's folder has none."""
-    return {name: sha256(read_model(folder / name)) for name in _files(formats) if (folder / name).is_file()}
-
-
-def _files(formats: Iterable[str]) -> list[str]:
-    return [name for key in formats for name in (EXPORTS[key].file, *EXPORTS[key].others)]
-
-
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
     try:
         names, versions = data["class_names"], data.get("versions", {})
@@ -185,6 +166,8 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             raise BundleError("class_names must be a list of texts")
         if not isinstance(versions, dict) or not all(map(_is_text, versions.values())):
             raise BundleError("versions must be a JSON object of texts")
+        if not _is_text(deployed := data.get("deployed", "onnx")):
+            raise BundleError(f"deployed must be the name of a format; got {shown(deployed)}")
         return ModelConfig(
             arch=spec_from_dict(data["arch"]),
             preprocess=Preprocess.from_dict(data["preprocess"]),
@@ -194,7 +177,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             # Bundles of 0.1.0 have neither.
             temperature=_number(data.get("temperature", 1.0), "temperature"),
             threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
-            deployed=data.get("deployed", "onnx"),
+            deployed=deployed,
             origin=_origin(data.get("origin")),
             balanced=_number(data.get("balanced", 0.0), "balanced"),
         )

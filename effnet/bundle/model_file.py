@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from effnet.bundle.formats import EXPORTS, format_of
 from effnet.errors import BundleError
 from effnet.system.files import open_regular
 
@@ -15,11 +14,15 @@ MAX_MODEL_BYTES = 2**31
 _LONGEST_REASON = 400
 
 
+class ChangedFileError(BundleError):
+    """A model file whose digest is not the recorded one; the caller, which knows its format, adds the remedy."""
+
+
 def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
     """Return the content of a model file.
 
-    Raises BundleError if it is missing, no regular file or too large, or if `digests` (SHA-256 in hexadecimal, by file
-    name) has another digest for it.
+    Raises BundleError if it is missing, no regular file or too large, and ChangedFileError if `digests` (SHA-256 in
+    hexadecimal, by file name) has another digest for it.
     """
     try:
         with open_regular(path) as file:
@@ -33,9 +36,9 @@ def read_model(path: Path, digests: Mapping[str, str] | None = None) -> bytes:
         raise BundleError(f"there must be a model at {path}; it cannot be read: {error.strerror}") from error
     expected = (digests or {}).get(path.name)
     if expected is not None and (found := sha256(data)) != expected:
-        raise BundleError(
+        raise ChangedFileError(
             f"{path} must have the SHA-256 in config.json ({expected[:12]}...); it is another file or damaged "
-            f"({found[:12]}...): write it again with `effnet export {path.parent} {_asked(path)}`"
+            f"({found[:12]}...)"
         )
     return data
 
@@ -49,9 +52,3 @@ def reason(error: BaseException) -> str:
     """Return a runtime's error message, on one line of bounded length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
-
-
-def _asked(path: Path) -> str:
-    """Return the options of `effnet export` for the format of a file, be it the format's main file or another."""
-    owner = (found.asked for found in EXPORTS.values() if path.name in (found.file, *found.others))
-    return next(owner, None) or format_of(path).asked

@@ -57,13 +57,14 @@ def bench(
 
 def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) -> None:
     """Measure the deployed export at every setting."""
-    from effnet.bundle.config import check_digests, read_config
-    from effnet.bundle.formats import find_format
+    from effnet.bundle.config import read_config
     from effnet.measurement.timing import time_model
+    from effnet.runtimes.digests import check_digests
+    from effnet.runtimes.registry import deployed_format
     from effnet.system.machine import machine, versions
 
     config = read_config(bundle)
-    target = find_format(config.deployed)
+    target = deployed_format(config)
     check_digests(bundle, target.name)
     settings = [(t, b) for t in threads for b in batches]
     rows = []
@@ -99,17 +100,14 @@ def _speeds(timing: Any) -> tuple[str, str, str]:
 
 def _runtime(runtime: Any) -> str:
     """Return a runtime's name with its version."""
-    from effnet.bundle.ledger import versions_for
+    from effnet.runtimes.installed import runtime_version
+    from effnet.runtimes.registry import RUNTIMES
 
-    if runtime == "onnxruntime":
-        from effnet.system.machine import versions
-
-        return f"ONNX Runtime {versions()['onnxruntime']}"
-    return ", ".join(f"{name} {version}" for name, version in versions_for(runtime).items() if name != "effnet")
+    return f"{RUNTIMES[runtime].title} {runtime_version(runtime)}"
 
 
 def _print_json(found: Any) -> None:
-    from effnet.bundle.ledger import versions_for
+    from effnet.runtimes.installed import versions_for
     from effnet.system.machine import machine, versions
 
     rows = [

@@ -10,6 +10,7 @@ import typer
 
 from effnet.cli.console import fail, make_console, print_text
 from effnet.cli.models import Bundle
+from effnet.runtimes.registry import FEATURES, FORMATS
 from effnet.system.text import percent
 
 
@@ -59,12 +60,7 @@ def export(
         typer.Option(metavar="NAMES", help="Layers to keep in float (mixed precision), by the names in `effnet show`."),
     ] = "",
 ) -> None:
-    """Write a bundle for other runtimes, and check each file against the trained network.
-
-    Formats: onnx, onnx-fp16, onnx-w8, onnx-int8, openvino, openvino-fp16, openvino-bf16, openvino-int8, litert,
-    litert-int8, executorch, executorch-int8, coreml. With --features: onnx, onnx-fp16, openvino, openvino-fp16, litert,
-    executorch.
-    """
+    """Write a bundle for other runtimes, and check each file against the trained network."""
     from effnet.errors import EffnetError
     from effnet.jobs.export import export_each
     from effnet.runtimes.write import Quantization
@@ -87,13 +83,16 @@ def export(
         raise typer.Exit(code)
 
 
+# The docstring is the help.
+export.__doc__ = f"{export.__doc__}\n\n    Formats: {', '.join(FORMATS)}. With --features: {', '.join(FEATURES)}."
+
+
 def words(text: str) -> list[str]:
     """Split a comma-separated text into words."""
     return [word for part in text.split(",") if (word := part.strip())]
 
 
 def _formats(text: str, *, features: bool) -> list[str]:
-    from effnet.bundle.formats import FEATURES, FORMATS
     from effnet.runtimes.installed import missing
 
     if text == "all":

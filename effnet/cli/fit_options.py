@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from effnet.cli.runtimes import NAMES
+
 MaxLatencyMs = Annotated[float | None, typer.Option(help="Maximum median latency of one image in the runtime, in ms.")]
 MaxParams = Annotated[str | None, typer.Option(help="Maximum number of parameters, such as 1M.")]
 MaxMacs = Annotated[str | None, typer.Option(help="Maximum multiply-accumulates (MACs) of one image, such as 50M.")]
@@ -15,10 +17,7 @@ MaxMemoryMB = Annotated[
         help="Maximum peak memory of the model beyond the idle runtime, in 10^6 bytes; image decoding comes on top."
     ),
 ]
-Runtime = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Inference runtime of the device: onnxruntime, openvino, litert or executorch."),
-]
+Runtime = Annotated[str, typer.Option(metavar="NAME", help=f"Inference runtime of the device: {NAMES}.")]
 Precision = Annotated[
     str,
     typer.Option(

@@ -1,29 +1,21 @@
 """profile: measure this device, without torch."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effnet.cli.console import counter, print_table, print_text
+from effnet.cli.runtimes import Profiled
+from effnet.runtimes.registry import DEFAULT
 
 if TYPE_CHECKING:
     from effnet.measurement.profile.profile import DeviceProfile
 
 
-class ProfiledRuntime(StrEnum):
-    """The runtimes that can be profiled."""
-
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-    litert = "litert"
-    executorch = "executorch"
-
-
 def profile(
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="The profile to write.")] = Path("device.json"),
-    runtime: Annotated[ProfiledRuntime, typer.Option(help="The runtime to measure.")] = ProfiledRuntime.onnxruntime,
+    runtime: Annotated[Profiled, typer.Option(help="The runtime to measure.")] = Profiled[DEFAULT],
     threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: one per core.")] = 1,
     precision: Annotated[
         str, typer.Option(help="fp32, int8 or both, comma-separated; default: all that the runtime supports.")
@@ -56,9 +48,7 @@ def profile(
 
 
 def _print_profile(found: "DeviceProfile") -> None:
-    from effnet.measurement.profile.profile import PACKAGES
-
-    package = PACKAGES[found.runtime]
+    package = found.package
     clock, version = found.clock, found.versions.get(package)
     cpu, cores, memory, system = (found.machine.get(name) for name in ("cpu", "cores", "memory_gb", "system"))
     print_text(f"{cpu}, {cores} cores, {memory} GB, {system}")

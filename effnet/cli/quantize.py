@@ -1,6 +1,5 @@
 """quantize: quantize a bundle within an accuracy limit."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,22 +7,17 @@ import typer
 
 from effnet.cli.console import TerminalListener, print_table, print_text
 from effnet.cli.models import Bundle, Threads
+from effnet.cli.runtimes import Runnable
+from effnet.runtimes.registry import DEFAULT
 from effnet.system.text import both
-
-
-class RunBy(StrEnum):
-    """The runtimes that can verify an artifact here."""
-
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-    litert = "litert"
-    executorch = "executorch"
 
 
 def quantize(
     bundle: Bundle,
     data: Annotated[str, typer.Argument(metavar="DATA", help="The data that the bundle was trained on, as for fit.")],
-    runtime: Annotated[RunBy, typer.Option(help="Inference runtime to target and to verify in.")] = RunBy.onnxruntime,
+    runtime: Annotated[Runnable, typer.Option(help="Inference runtime to target and to verify in.")] = Runnable[
+        DEFAULT
+    ],
     max_drop: Annotated[
         float, typer.Option(min=0, max=99, help="Maximum drop of validation accuracy of a step, in percentage points.")
     ] = 0.5,

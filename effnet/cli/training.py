@@ -30,6 +30,7 @@ from effnet.cli.fit_options import (
     Weights,
 )
 from effnet.cli.launched import is_first
+from effnet.runtimes.registry import DEFAULT
 from effnet.system.text import percent
 
 Threads = Annotated[int, typer.Option(help="Threads of the runtime on the device.")]
@@ -55,7 +56,7 @@ def fit(
     max_macs: MaxMacs = None,
     max_size_mb: MaxSizeMB = None,
     max_memory_mb: MaxMemoryMB = None,
-    runtime: Runtime = "onnxruntime",
+    runtime: Runtime = DEFAULT,
     precision: Precision = "auto",
     max_drop: MaxDrop = 0.5,
     device: Device = None,
@@ -117,7 +118,7 @@ def fit(
             coverage=coverage,
             max_error=max_error,
             unknown_from=unknown_from,
-            runtime=runtime,  # type: ignore[arg-type]
+            runtime=runtime,
             precision=precision,  # type: ignore[arg-type]
             max_drop=max_drop,
             device=device,

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import Precision, Runtime, find_format
+from effnet.bundle.formats import Precision
 from effnet.bundle.names import WEIGHTS
 from effnet.bundle.weights import load_state, write_arrays
 from effnet.compression.activations import standins, with_spec
@@ -20,6 +20,7 @@ from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
 from effnet.measurement.sample import calibration_images
 from effnet.progress import Listener
+from effnet.runtimes.registry import deployed_format
 from effnet.runtimes.write import Calibration, Quantization
 from effnet.system.bounds import MAX_THREADS, check_minutes, check_whole
 from effnet.training.speed import train_speed
@@ -38,7 +39,7 @@ def climb(
     subject: Subject,
     dataset: Dataset,
     *,
-    runtime: Runtime,
+    runtime: str,
     folder: Path,
     limits: Limits | None = None,
     gate: Gate | None = None,
@@ -103,7 +104,7 @@ class _Climb:
         subject: Subject,
         dataset: Dataset,
         proofs: Proofs,
-        runtime: Runtime,
+        runtime: str,
         limits: Limits,
         *,
         train: bool,
@@ -167,7 +168,7 @@ class _Climb:
 
     def _look_at(self, present: Path) -> None:
         """Measure the deployed artifact, if it is one of this runtime other than fp32."""
-        deployed = find_format(self.subject.config.deployed)
+        deployed = deployed_format(self.subject.config)
         here = deployed.runtime == self.runtime and deployed.precision != "fp32" and (present / deployed.file).exists()
         if here:
             self.proofs.attempt(

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 
 from effnet.bundle.config import write_config
-from effnet.bundle.formats import Precision, Runtime, find_format
+from effnet.bundle.formats import Precision
 from effnet.compression.kept import images_key, keep_record, kept_record, subject_key
 from effnet.compression.step import Gate, Step, judge
 from effnet.compression.subject import Sensitivity, Subject
-from effnet.compression.tools import Tools, copy_export, formats_of, size_mb
+from effnet.compression.tools import Tools, copy_export, size_mb
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
 from effnet.measurement.paired import paired
 from effnet.measurement.recall import by_class
 from effnet.progress import Listener, Noted
+from effnet.runtimes.registry import RUNTIMES, by_precision, find_format
 from effnet.runtimes.write import Quantization
 from effnet.system.machine import versions
 from effnet.system.text import both
@@ -42,7 +43,7 @@ class Proofs:
         val: Split,
         images: np.ndarray,
         *,
-        runtime: Runtime,
+        runtime: str,
         folder: Path,
         gate: Gate,
         threads: int,
@@ -53,8 +54,8 @@ class Proofs:
     ) -> None:
         self.val, self.images, self.folder = val, images, folder
         self.gate, self.threads, self.tools, self.listener = gate, threads, tools, listener
-        self.formats = formats_of(runtime)
-        self.pair_stem = pair_stem and runtime == "onnxruntime"
+        self.formats = {precision: found.name for precision, found in by_precision(runtime).items()}
+        self.pair_stem = pair_stem and RUNTIMES[runtime].mlas
         self.key = images_key(val, images) + repr((threads, sorted(versions().items())))
         self.labels = val.labels if balanced else None  # with them, all classes weigh the same
         self.rungs: list[Rung] = []

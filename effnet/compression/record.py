@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from effnet.bundle.config import ModelConfig
-from effnet.bundle.formats import Runtime
 from effnet.compression.step import Gate, Limits, Step
 from effnet.compression.subject import Sensitivity
 from effnet.runtimes.write import Quantization
@@ -27,7 +26,7 @@ class Ladder:
     not influence the search.
     """
 
-    runtime: Runtime
+    runtime: str
     limits: Limits
     gate: Gate
     steps: tuple[Step, ...]

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from effnet.bundle.formats import Precision, find_format
+from effnet.bundle.formats import Precision
 from effnet.errors import InputError
 from effnet.measurement.paired import MAX_DROP, Paired, refusal
+from effnet.runtimes.registry import find_format
 from effnet.system.bounds import check_positive, is_number
 from effnet.system.text import brief, percent
 

@@ -1,7 +1,7 @@
 """The tools of the quantization search to write, score and time one artifact; a caller may replace each function."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from effnet.bundle.config import ModelConfig, write_config
-from effnet.bundle.formats import FORMATS, Precision, Runtime, find_format
 from effnet.compression.activations import train_replaced
 from effnet.compression.equalize import equalize
 from effnet.compression.qat import sensitive_layers, train_rounded
@@ -19,6 +18,7 @@ from effnet.measurement.answers import right_answers
 from effnet.measurement.turns import time_two
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import RUNTIMES, find_format
 from effnet.runtimes.write import Quantization, write_export
 from effnet.system.files import written_whole
 from effnet.weights.folding import fold_norms, unfold_norms
@@ -90,25 +90,20 @@ class Tools:
     train_rounded: Callable[..., Subject] = train_rounded
 
 
-def tools_of(runtime: Runtime) -> Tools:
+def tools_of(runtime: str) -> Tools:
     """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
-    levels = levels_here() if runtime == "onnxruntime" else WEIGHT_LEVELS
+    levels = levels_here() if RUNTIMES[runtime].mlas else WEIGHT_LEVELS
     return Tools(
         rank_layers=partial(sensitive_layers, weight_levels=levels),
         train_rounded=partial(train_rounded, weight_levels=levels),
     )
 
 
-def formats_of(runtime: Runtime) -> Mapping[Precision, str]:
-    """Return the names of a runtime's formats by their precision."""
-    return {found.precision: found.name for found in FORMATS.values() if found.runtime == runtime}
-
-
 def copy_export(format_name: str, source: Path, folder: Path) -> Path:
     """Copy an export from one folder to another, each of its files whole or not at all; return its new path."""
     found = find_format(format_name)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*found.others, found.file):  # the file that runtimes open comes last
+    for name in reversed(found.files):  # the file that runtimes open comes last
         with written_whole(folder / name) as beside:
             shutil.copyfile(source / name, beside)
     return folder / found.file

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.bundle.config import ModelConfig, check_digests, read_config
-from effnet.bundle.formats import FORMATS, Format
-from effnet.bundle.ledger import read_ledger
+from effnet.bundle.config import ModelConfig, read_config
+from effnet.bundle.formats import Format
 from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.measurement.answers import predict_split
 from effnet.measurement.paired import paired
 from effnet.measurement.timing import Timing
 from effnet.measurement.turns import time_in_turns
+from effnet.runtimes.digests import check_digests
 from effnet.runtimes.installed import missing
+from effnet.runtimes.ledger import read_ledger
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.registry import can_run
+from effnet.runtimes.registry import FORMATS, runnable
 from effnet.weights.labels import Chosen, choose_images
 
 Progress = Callable[[int, int], None]
@@ -77,7 +78,7 @@ def bench_exports(
 ) -> Bench:
     """Measure the exports of the bundle `folder` in turns and score them on `data`, as `evaluate` does.
 
-    `runtimes` are those of effnet.bundle.formats, or "all". Raises InputError for an unknown runtime,
+    `runtimes` are those of effnet.runtimes.registry, or "all". Raises InputError for an unknown runtime,
     MissingExtraError for a named one that is not installed, BundleError if nothing can be measured.
     """
     config = read_config(folder)
@@ -136,7 +137,7 @@ def _whole(folder: Path, present: Sequence[Format], failed: dict[str, str]) -> d
 
 
 def _wanted(runtimes: Sequence[str]) -> list[str]:
-    known = list(dict.fromkeys(found.runtime for found in FORMATS.values() if can_run(found.runtime)))
+    known = list(runnable())
     if list(runtimes) == ["all"]:
         return known
     for name in runtimes:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from effnet.bundle.config import ModelConfig, digests_of, read_config, read_digests, write_config, write_digests
-from effnet.bundle.formats import Format, features_format, find_format
-from effnet.bundle.ledger import Entry, digest_of, record, versions_for
+from effnet.bundle.config import ModelConfig, read_config, read_digests, write_config, write_digests
+from effnet.bundle.formats import Format
 from effnet.bundle.names import CONFIG
 from effnet.bundle.split_file import SPLIT
 from effnet.errors import EffnetError, InputError
@@ -21,9 +20,11 @@ from effnet.measurement.acceptance import Acceptance, check_max_drop
 from effnet.measurement.paired import MAX_DROP, Paired
 from effnet.measurement.proof import Proof, Said, prove
 from effnet.measurement.sample import CALIBRATED, Images, gather
-from effnet.runtimes.installed import missing
+from effnet.runtimes.digests import digests_of
+from effnet.runtimes.installed import missing, versions_for
+from effnet.runtimes.ledger import Entry, digest_of, record
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.registry import can_run
+from effnet.runtimes.registry import RUNTIMES, features_format, find_format
 from effnet.runtimes.write import Quantization, write_export
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.signals import held_interrupts
@@ -89,7 +90,7 @@ def export(
     images: int = CALIBRATED,
     max_drop: float = MAX_DROP,
 ) -> "ExportCheck | FeaturesCheck | dict[str, Exported] | None":
-    """Write formats (effnet.bundle.formats) of the bundle `folder` into it or into `out`, each verified.
+    """Write formats (effnet.runtimes.registry) of the bundle `folder` into it or into `out`, each verified.
 
     Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
     run); for a list of names, one Exported per name. With `features` the files output embeddings instead of
@@ -146,7 +147,7 @@ def export_each(
         raise InputError(f"images must be at least 1, to calibrate int8; got {images}")
     check_max_drop(max_drop)
     for target in targets:
-        if can_run(target.runtime) and (error := missing(target.runtime)):
+        if RUNTIMES[target.runtime].can_run and (error := missing(target.runtime)):
             raise error
     folder = Path(folder)
     place = folder if out is None else Path(out)
@@ -224,7 +225,7 @@ def _export_one(
         write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
         write_config(config, scratch, digests=digests_of(scratch, [target.name]))
         proof = Proof()
-        if can_run(target.runtime):
+        if RUNTIMES[target.runtime].can_run:
             proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress)
         size = target.size_bytes(scratch)
         _move_in(scratch, place, target)

@@ -47,8 +47,9 @@ def write_bundle(
     The config's origin records the hash of the weights. Raises EffnetError if the two differ.
     """
     # Torch and ONNX load here, after the weights have been downloaded.
-    from effnet.bundle.config import digests_of, write_config, write_digests, write_text
+    from effnet.bundle.config import write_config, write_digests, write_text
     from effnet.bundle.weights import save_bundle
+    from effnet.runtimes.digests import digests_of
     from effnet.runtimes.onnxruntime.writer import export_onnx
 
     save_bundle(folder, config, state)

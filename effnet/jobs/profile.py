@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import Precision, Runtime
+from effnet.bundle.formats import Precision
 from effnet.errors import InputError
 from effnet.measurement.profile.networks import is_mixture, profile_networks
 from effnet.measurement.profile.profile import (
     FORMAT,
-    PACKAGES,
     Clock,
     DeviceProfile,
     Measured,
@@ -31,6 +29,8 @@ from effnet.measurement.profile.profile import (
 from effnet.measurement.profile.table import fit_latency, fit_memory, left_out_error
 from effnet.measurement.profile.visits import Opened, Visits, reference_spec, visit_all
 from effnet.measurement.timing import time_model
+from effnet.runtimes.installed import runtime_version
+from effnet.runtimes.registry import DEFAULT, RUNTIMES
 from effnet.runtimes.untrained import precisions_of, write_graph
 from effnet.system.bounds import MAX_THREADS, check_whole
 from effnet.system.lock import alone_in
@@ -119,7 +119,7 @@ def unfinished_path(out: Path) -> Path:
 def profile_device(
     out: Path,
     *,
-    runtime: Runtime = "onnxruntime",
+    runtime: str = DEFAULT,
     threads: int = 1,
     precisions: Sequence[Precision] | None = None,
     resume: bool = False,
@@ -168,9 +168,7 @@ def _whole(out: Path, settings: dict[str, Any]) -> DeviceProfile:
     return found
 
 
-def _prepare(
-    out: Path, *, runtime: Runtime, threads: int, precisions: Sequence[Precision] | None, plan: Plan
-) -> _State:
+def _prepare(out: Path, *, runtime: str, threads: int, precisions: Sequence[Precision] | None, plan: Plan) -> _State:
     possible = precisions_of(runtime)
     wanted = tuple(precisions or possible)
     for precision in wanted:
@@ -183,19 +181,12 @@ def _prepare(
         "runtime": runtime,
         "threads": threads or usable_cores(),
         "precisions": list(wanted),
-        "version": _version(runtime),
+        "version": runtime_version(runtime),
         "effnet": versions().get("effnet", ""),
         "cpu": machine()["cpu"],
         "plan": [plan.networks, plan.mixtures, plan.seed],
     }
     return _State(path=unfinished_path(out), settings=settings)
-
-
-def _version(runtime: Runtime) -> str:
-    try:
-        return metadata.version(PACKAGES[runtime])
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _tell(progress: Progress | None, state: _State, plan: Plan) -> None:
@@ -261,7 +252,7 @@ def _finish(specs: Sequence[ArchSpec], state: _State) -> DeviceProfile:
         runtime=runtime,
         threads=state.settings["threads"],
         machine=machine(),
-        versions=found | {PACKAGES[runtime]: state.settings["version"]},
+        versions=found | {RUNTIMES[runtime].need.package: state.settings["version"]},
         measured=tuple(rows),
         clock=Clock(
             start_mhz=state.start_mhz, end_mhz=clock_mhz(), reference_ms=tuple(round(r, 5) for r in state.references)

@@ -11,7 +11,7 @@ from typing import Any
 
 from effnet.arch.cost import Count, cost
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig, check_digests, read_config, write_text
+from effnet.bundle.config import ModelConfig, read_config, write_text
 from effnet.bundle.names import CONFIG, ONNX, RUN, WEIGHTS
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.compression.activations import check_standin, with_activation
@@ -28,6 +28,7 @@ from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.measurement.paired import Paired, paired
 from effnet.nn.network import Network, build
 from effnet.progress import Listener, Noted
+from effnet.runtimes.digests import check_digests
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
 from effnet.system.files import read_json
 from effnet.system.lock import SCRATCH, alone_in, sweep

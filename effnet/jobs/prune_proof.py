@@ -12,7 +12,7 @@ import numpy as np
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig, digests_of, write_digests, write_text
+from effnet.bundle.config import ModelConfig, write_digests, write_text
 from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
 from effnet.bundle.split_file import SPLIT, write_split
 from effnet.bundle.weights import load_state, save_bundle, state_arrays
@@ -24,6 +24,7 @@ from effnet.measurement.latency import Compared, compare_latency
 from effnet.measurement.verify import check_export
 from effnet.nn.network import Network
 from effnet.report.card_pruned import card
+from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import versions

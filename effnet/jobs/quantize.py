@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from effnet.bundle.config import digests_of, read_config, read_digests, write_config, write_digests, write_text
-from effnet.bundle.formats import EXPORTS, FORMATS, Runtime
+from effnet.bundle.config import read_config, read_digests, write_config, write_digests, write_text
 from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
 from effnet.bundle.split_file import SPLIT
 from effnet.bundle.weights import load_state, save_bundle
@@ -22,7 +21,9 @@ from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.progress import Listener
 from effnet.report.plot_sensitivity import save_sensitivity
+from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.registry import DEFAULT, FORMATS, deployed_format, exports
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.processor import has_vnni
 from effnet.system.signals import held_interrupts
@@ -36,7 +37,7 @@ def quantize(
     folder: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
-    runtime: Runtime = "onnxruntime",
+    runtime: str = DEFAULT,
     limits: Limits | None = None,
     gate: Gate | None = None,
     threads: int = 1,
@@ -130,7 +131,7 @@ def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:
             if (folder / name).is_dir():
                 shutil.rmtree(folder / name)
             os.replace(scratch / name, folder / name)
-        stale = [name for other in EXPORTS.values() for name in (other.file, *other.others) if name not in names]
+        stale = [name for other in exports().values() for name in other.files if name not in names]
         for name in stale if changed else ():
             _remove(folder / name)
     interrupt.check()
@@ -150,7 +151,7 @@ def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)  # of a process that was killed
     try:
         copy.mkdir(parents=True)
-        deployed = FORMATS[read_config(folder).deployed]
+        deployed = deployed_format(read_config(folder))
         for name in {CONFIG, WEIGHTS, ONNX, SPLIT, deployed.file, *deployed.others}:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.bundle.formats import Runtime, format_of
 from effnet.errors import BundleError
 from effnet.measurement.pace import BUSY
 from effnet.measurement.stopwatch import is_uncertain
+from effnet.runtimes.registry import files_of, find_runtime, format_of
 from effnet.system.memory import says_shortage
 
 # On a quiet machine the median is this many times the fastest of some hundred runs (measured: 1.02 to 1.05).
@@ -84,7 +84,7 @@ def time_model(
     rounds: int = 3,
     seconds: float = 0.3,
     timeout: float = 600,
-    runtime: Runtime | None = None,
+    runtime: str | None = None,
     pace_ms: float = math.inf,
 ) -> Timing:
     """Measure the model at `path` in a fresh process of its `runtime`, by default the one of its file name.
@@ -103,7 +103,7 @@ def time_model(
         str(rounds),
         str(seconds),
         str(batch),
-        runtime or format_of(path).runtime,
+        find_runtime(runtime or format_of(path).runtime).home,
         str(pace_ms),
     ]
     try:
@@ -158,7 +158,4 @@ time_onnx = time_model
 
 def _size_bytes(path: Path) -> int:
     """Return the bytes of the model at `path`, including those of the files that belong to it."""
-    found = path.stat().st_size
-    if path.suffix == ".xml":  # OpenVINO's weights are in a second file
-        found += path.with_suffix(".bin").stat().st_size
-    return found
+    return sum(file.stat().st_size for file in files_of(path))

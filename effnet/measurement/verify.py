@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from effnet.bundle.config import ModelConfig
-from effnet.bundle.formats import features_beside
 from effnet.data.preprocess import normalize
 from effnet.errors import BudgetError, BundleError, EffnetError
 from effnet.nn.network import Network
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import features_beside
 
 # Float rounding errors, summed over a few hundred layers, stay well below this.
 TOLERANCE = 1e-3

@@ -1,7 +1,7 @@
 """Measures one file in a process of its own.
 
-Its arguments are MODEL THREADS ROUNDS SECONDS BATCH RUNTIME PACE, as in `measure`. Prints one line of JSON. A
-fresh process makes memory comparable between models and leaves nothing behind.
+Its arguments are MODEL THREADS ROUNDS SECONDS BATCH HOME PACE, as in `measure`; HOME is the Python package of the
+runtime. Prints one line of JSON. A fresh process makes memory comparable between models and leaves nothing behind.
 """
 
 import json
@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.bundle.formats import Runtime
 from effnet.errors import EffnetError
 from effnet.measurement.pace import pace_of
 from effnet.measurement.stopwatch import Round, is_uncertain, time_round
-from effnet.runtimes.registry import open_engine, preload
+from effnet.runtimes.registry import open_engine, preload, register_home
 
 _WARM_UP_RUNS = 5
 _MIN_RUNS = 20
@@ -51,7 +50,7 @@ def _forget_peak() -> None:
 
 
 def measure(
-    path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: Runtime, pace: float
+    path: Path, *, threads: int, rounds: int, seconds: float, batch: int, runtime: str, pace: float
 ) -> dict[str, object]:
     """Return load time, peak memory above the idle runtime, and the latencies, pace and waits of each round.
 
@@ -107,7 +106,7 @@ def _round(run: Callable[[], object], seconds: float, threads: int) -> tuple[Rou
 
 
 if __name__ == "__main__":
-    model, threads, rounds, seconds, batch, runtime, pace = sys.argv[1:]
+    model, threads, rounds, seconds, batch, home, pace = sys.argv[1:]
     try:
         result = measure(
             Path(model),
@@ -115,7 +114,7 @@ if __name__ == "__main__":
             rounds=int(rounds),
             seconds=float(seconds),
             batch=int(batch),
-            runtime=runtime,  # type: ignore[arg-type]
+            runtime=register_home(home),
             pace=float(pace),
         )
     except EffnetError as error:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from effnet.bundle.formats import FORMATS, Format, Precision, Runtime
+from effnet.bundle.formats import Format, Precision
 from effnet.errors import InputError, nearest
 from effnet.measurement.paired import MAX_DROP
 from effnet.planner.budget import Budget
+from effnet.runtimes.registry import DEFAULT, by_precision, runnable
 from effnet.system.bounds import is_number
 
 Wanted = Literal["auto", "fp32", "fp16", "bf16", "w8", "int8"]
-RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino", "litert", "executorch")
 # The budgets that each precision helps to meet: it is tried only if one of them is set. Weight-only quantization makes
 # files smaller, nothing faster.
 _BRINGS = {"w8": ("size_mb",), "bf16": ("latency_ms", "size_mb"), "int8": ("latency_ms", "size_mb", "memory_mb")}
@@ -24,13 +24,13 @@ class Target:
     device's profile, whose predictions then replace measurements; empty for this machine.
     """
 
-    runtime: Runtime = "onnxruntime"
+    runtime: str = DEFAULT
     precision: Wanted = "auto"
     max_drop: float = MAX_DROP
     profile: str = ""
 
     def __post_init__(self) -> None:
-        _must_be("runtime", self.runtime, RUNTIMES)
+        _must_be("runtime", self.runtime, runnable())
         _must_be("precision", self.precision, get_args(Wanted))
         if not (is_number(self.max_drop) and 0 <= self.max_drop <= 1):
             raise InputError(f"--max-drop must lie in 0..100 percentage points; got {100 * self.max_drop:g}")
@@ -42,7 +42,7 @@ class Target:
 
     @property
     def _known(self) -> tuple[Precision, ...]:
-        return tuple(found.precision for found in FORMATS.values() if found.runtime == self.runtime)
+        return tuple(by_precision(self.runtime))
 
     def precisions(self, budget: Budget) -> tuple[Precision, ...]:
         """Return the precisions to plan with: the requested one or, with auto, fp32 and those that may help."""
@@ -53,7 +53,7 @@ class Target:
 
     def format(self, precision: Precision) -> Format:
         """Return the format that this runtime has in a precision."""
-        return next(f for f in FORMATS.values() if f.runtime == self.runtime and f.precision == precision)
+        return by_precision(self.runtime)[precision]
 
     @property
     def options(self) -> dict[str, Any]:

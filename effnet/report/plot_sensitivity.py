@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effnet.bundle.formats import FORMATS
 from effnet.report.figure import BLUE, INK, MUTED, VERMILLION, figure_svg, new_figure, save_svg, style
+from effnet.runtimes.registry import FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

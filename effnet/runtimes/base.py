@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,21 @@ from effnet.errors import BundleError, InputError
 
 Shape = Sequence[object]
 """The sides of a tensor; a side that is not an integer is dynamic."""
+
+
+class Engine(Protocol):
+    """An open model file. `side` and `channels` are those of its images, `classes` is the width of its output."""
+
+    side: int
+    channels: int
+    classes: int
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Map uint8 [batch, side, side, channels] to float32 [batch, classes].
+
+        Raises InputError for other images, BundleError if the runtime fails.
+        """
+        ...
 
 
 class BaseEngine:

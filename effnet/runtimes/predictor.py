@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 
 from effnet.bundle.config import ModelConfig, read_config, read_digests
-from effnet.bundle.formats import Format, features_beside, find_format
+from effnet.bundle.formats import Format
 from effnet.bundle.model_file import read_model, sha256
 from effnet.data.eval_view import IMAGES, ImageLike, prepare_image
 from effnet.errors import BundleError, InputError
-from effnet.runtimes.registry import FRAGILE, Engine, open_engine, preload
+from effnet.runtimes.base import Engine
+from effnet.runtimes.digests import remedy
+from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
 from effnet.runtimes.results import check_features, check_probabilities, check_signature, unit_rows
 
 UNKNOWN = "unknown"
@@ -44,8 +46,8 @@ class Prediction:
 class Predictor:
     """A bundle ready to predict, from `effnet.load`. Its file is opened at the first prediction.
 
-    `format` names the export that predicts (effnet.bundle.formats); by default the bundle's own, `config.deployed`. It
-    can be pickled, and used after a fork: another process opens the bundle's files itself. `say` is called once with
+    `format` names the export that predicts (effnet.runtimes.registry), by default the bundle's own, `config.deployed`.
+    It can be pickled, and used after a fork: another process opens the bundle's files itself. `say` is called once with
     the assumption made for images of more than 8 bits if the bundle has no value range; by default it warns.
     """
 
@@ -53,7 +55,7 @@ class Predictor:
         self.folder = Path(folder)
         self.threads = threads
         self.config: ModelConfig = read_config(folder)
-        self.format = find_format(format or self.config.deployed)
+        self.format = find_format(format) if format else deployed_format(self.config)
         self.say: Callable[[str], None] = warnings.warn
         self._warned = False
         self._start()
@@ -105,13 +107,14 @@ class Predictor:
             raise BundleError(
                 f"a model needs a classifier to predict; {self.folder} has none: `effnet fit --weights` makes one"
             )
-        if target.runtime in FRAGILE:
-            from effnet.runtimes.probe import try_first  # imported here because it is slow
+        with remedy(self.folder, target):
+            if RUNTIMES[target.runtime].fragile:
+                from effnet.runtimes.probe import try_first  # imported here because it is slow
 
-            preload(target.runtime)  # fails here if the runtime is not installed
-            digests[path.name] = sha256(read_model(path, digests))
-            try_first(path, target.runtime, digests[path.name])
-        engine = open_engine(path, threads=self.threads, digests=digests)
+                preload(target.runtime)  # fails here if the runtime is not installed
+                digests[path.name] = sha256(read_model(path, digests))
+                try_first(path, target.runtime, digests[path.name])
+            engine = open_engine(path, threads=self.threads, digests=digests)
         check_signature(engine, self.config, path, target)
         return engine
 
@@ -120,7 +123,7 @@ class Predictor:
 
         Without a digest it may be of the bundle's earlier weights, which its outputs do not show.
         """
-        known = [name for name in (target.file, *target.others) if name in digests and (self.folder / name).exists()]
+        known = [name for name in target.files if name in digests and (self.folder / name).exists()]
         if len(known) < 1 + len(target.others):
             raise BundleError(
                 f"embeddings in {target.runtime} need {target.file}, which {self.folder} lacks for its current "
@@ -160,7 +163,7 @@ class Predictor:
 
     def _run(self, target: Format, images: np.ndarray) -> np.ndarray:
         engine = self._opened(target)
-        if target.runtime == "onnxruntime":
+        if RUNTIMES[target.runtime].parallel:
             return engine.run(images)
         with self._turn:
             return engine.run(images)

@@ -1,8 +1,9 @@
 """Try a model file in a separate process: a damaged file crashes the whole process of some runtimes.
 
 Of 1,500 mutated files each, ONNX Runtime and OpenVINO refused all that they could not run; LiteRT and ExecuTorch, even
-with its verification, crashed on a few (SIGSEGV, SIGABRT, SIGFPE). So those two open only files that were tried before
-on this machine or written by effnet on it. `python -m effnet.runtimes.probe MODEL RUNTIME SHA256` is the trial.
+with its verification, crashed on a few (SIGSEGV, SIGABRT, SIGFPE). So such runtimes, whose record says `fragile`, open
+only files that were tried before on this machine or written by effnet on it. `python -m effnet.runtimes.probe MODEL
+HOME SHA256` is the trial; HOME is the Python package of the runtime.
 """
 
 import os
@@ -10,16 +11,15 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
-from effnet.bundle.formats import Format, Runtime
+from effnet.bundle.formats import Format
 from effnet.bundle.model_file import read_model, sha256
 from effnet.errors import BundleError, EffnetError
+from effnet.runtimes.installed import runtime_version
+from effnet.runtimes.registry import RUNTIMES, open_engine, register_home
 from effnet.system.cache import cache_folder
 
-# The package of each of registry.FRAGILE, whose version is part of the key.
-_PACKAGES: dict[Runtime, str] = {"litert": "ai-edge-litert", "executorch": "executorch"}
 _SECONDS = 600.0
 _MOST_KEPT = 1_000
 
@@ -27,7 +27,7 @@ _MOST_KEPT = 1_000
 _known: set[str] = set()
 
 
-def try_first(path: Path, runtime: Runtime, digest: str) -> None:
+def try_first(path: Path, runtime: str, digest: str) -> None:
     """Raise BundleError if opening and running the model at `path`, whose SHA-256 is `digest`, crashes a process.
 
     Return at once for a file that was tried before or written by effnet on this machine. A frozen application cannot
@@ -38,7 +38,7 @@ def try_first(path: Path, runtime: Runtime, digest: str) -> None:
     key = _key(runtime, digest)
     if key in _known or (_folder() / key).is_file():
         return
-    command = [sys.executable, "-P", "-m", "effnet.runtimes.probe", str(path), runtime, digest]
+    command = [sys.executable, "-P", "-m", "effnet.runtimes.probe", str(path), RUNTIMES[runtime].home, digest]
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
@@ -59,16 +59,12 @@ def try_first(path: Path, runtime: Runtime, digest: str) -> None:
 
 def trust(folder: Path, target: Format) -> None:
     """Remember that effnet itself wrote the file of `target` in `folder`."""
-    if target.runtime in _PACKAGES:
+    if RUNTIMES[target.runtime].fragile:
         _remember(_key(target.runtime, sha256(read_model(folder / target.file))))
 
 
-def _key(runtime: Runtime, digest: str) -> str:
-    try:
-        version = metadata.version(_PACKAGES[runtime])
-    except metadata.PackageNotFoundError:
-        version = "unknown"
-    return f"{runtime}-{version}-{digest}"
+def _key(runtime: str, digest: str) -> str:
+    return f"{runtime}-{runtime_version(runtime) or 'unknown'}-{digest}"
 
 
 def _folder() -> Path:
@@ -95,10 +91,8 @@ def _end(code: int) -> str:
     return f"exit status {code}"
 
 
-def _run_once(path: Path, runtime: Runtime, digest: str) -> None:
+def _run_once(path: Path, runtime: str, digest: str) -> None:
     import numpy as np
-
-    from effnet.runtimes.registry import open_engine
 
     engine = open_engine(path, runtime=runtime, digests={path.name: digest})
     engine.run(np.zeros((1, engine.side, engine.side, engine.channels), np.uint8))
@@ -115,7 +109,7 @@ def _leave_no_core() -> None:
 if __name__ == "__main__":
     _leave_no_core()
     try:
-        _run_once(Path(sys.argv[1]), sys.argv[2], sys.argv[3])  # type: ignore[arg-type]
+        _run_once(Path(sys.argv[1]), register_home(sys.argv[2]), sys.argv[3])
     except EffnetError as error:
         print(error)
         sys.stdout.flush()

@@ -8,7 +8,7 @@ from effnet.bundle.config import ModelConfig
 from effnet.bundle.formats import Format
 from effnet.bundle.names import CONFIG
 from effnet.errors import BundleError
-from effnet.runtimes.registry import Engine
+from effnet.runtimes.base import Engine
 
 # The sums of effnet's own files differ from 1 by a millionth, also in int8: all of them compute softmax in fp32.
 # bfloat16 rounds each probability to 0.4 %.

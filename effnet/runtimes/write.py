@@ -11,21 +11,13 @@ import numpy as np
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
-from effnet.bundle.formats import Format, find_export
+from effnet.bundle.formats import Format
 from effnet.errors import InputError, SpecError, nearest
 from effnet.runtimes.probe import trust
+from effnet.runtimes.registry import RUNTIMES, find_export
 
 Calibration = Literal["minmax", "percentile", "entropy"]
 BiasCorrection = Literal["none", "fast", "full"]
-
-# A writer is a function `write(target, folder, config, state, images, quantization)` of these modules.
-_WRITERS = {
-    "onnxruntime": "effnet.runtimes.onnxruntime.writer",
-    "openvino": "effnet.runtimes.openvino.writer",
-    "litert": "effnet.runtimes.litert.writer",
-    "executorch": "effnet.runtimes.executorch.writer",
-    "coreml": "effnet.runtimes.coreml.writer",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +26,7 @@ class Quantization:
 
     `float_layers` are names of `named_layers`: convolutions and linear layers whose weights, inputs and outputs stay
     fp32. A runtime's writer raises InputError for settings that it does not support. `pair_stem` is for ONNX Runtime on
-    the x86 processors that qdq_stem names: the same numbers, faster there.
+    the x86 processors that int8_stem names: the same numbers, faster there.
     """
 
     method: Calibration = "minmax"
@@ -67,8 +59,8 @@ def write_export(
         config = without_classifier(config)
     else:
         check_classifier(config, target)
-    writer = import_module(_WRITERS[target.runtime]).write
-    writer(target, folder, config, state, images=images, quantization=quantization)
+    writer = import_module(f"{RUNTIMES[target.runtime].home}.writer")
+    writer.write(target, folder, config, state, images=images, quantization=quantization)
     trust(folder, target)
     return folder / target.file
 

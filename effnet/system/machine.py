@@ -73,17 +73,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-_RUNTIME_PACKAGES = {"litert": "ai-edge-litert"}
-
-
-def runtime_version(runtime: str) -> str:
-    """Return the version of a runtime, named as in effnet.bundle.formats; empty if it is not installed."""
-    try:
-        return metadata.version(_RUNTIME_PACKAGES.get(runtime, runtime))
-    except metadata.PackageNotFoundError:
-        return ""
-
-
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():

@@ -13,7 +13,6 @@ from strategies import specs
 from effnet.arch.catalog import get_spec
 from effnet.bundle.config import (
     ModelConfig,
-    digests_of,
     read_config,
     read_digests,
     write_config,
@@ -23,6 +22,7 @@ from effnet.bundle.config import (
 from effnet.bundle.names import CONFIG
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError
+from effnet.runtimes.digests import digests_of
 
 relaxed = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

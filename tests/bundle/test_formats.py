@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from effnet.bundle.formats import FORMATS, format_of
 from effnet.errors import InputError
-from effnet.runtimes.registry import open_engine
+from effnet.runtimes.registry import FORMATS, format_of, open_engine
 
 
 class Program:

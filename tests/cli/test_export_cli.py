@@ -8,6 +8,7 @@ from bundles import make_bundle
 from messages import refused
 
 from effnet.errors import EffnetError
+from effnet.runtimes.registry import find_format
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -78,7 +79,6 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(run_cli, bundle
 def test_a_runtime_that_only_converts_says_so(capsys):
     from pathlib import Path
 
-    from effnet.bundle.formats import find_format
     from effnet.cli.exports import in_words
     from effnet.jobs.export import Exported
 

@@ -18,7 +18,7 @@ from bundles import make_bundle
 
 from effnet.cli.main import app
 from effnet.errors import PACKAGES
-from effnet.runtimes import installed
+from effnet.runtimes.registry import RUNTIMES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks")
 
@@ -154,7 +154,6 @@ def test_one_missing_package_is_asked_for_by_the_extra_that_brings_it(run_withou
 
 
 def test_every_advice_names_an_extra_that_brings_the_package():
-    needs = [*installed._NEEDED.values(), *installed._ROUNDING.values()]
-    advice = [*PACKAGES.values(), *((package, extra) for _, package, extra in needs)]
-    for package, extra in set(advice) - {("onnxruntime", "train")}:  # which every install has
+    assert {need.module for found in RUNTIMES.values() for need in found.needs} - {*PACKAGES} == {"onnxruntime"}
+    for package, extra in set(PACKAGES.values()):
         assert any(re.match(rf"{re.escape(package)}\b", line) for line in PYPROJECT["optional-dependencies"][extra])

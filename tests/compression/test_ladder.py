@@ -13,7 +13,6 @@ from patterns import patterns
 from static_int8 import write_static
 
 from effnet.bundle.config import read_config
-from effnet.bundle.formats import find_format
 from effnet.bundle.weights import load_module
 from effnet.compression.ladder import climb
 from effnet.compression.step import Gate, Limits, Step, best_of, judge
@@ -27,7 +26,7 @@ from effnet.measurement.sample import calibration_images
 from effnet.measurement.verify import check_export
 from effnet.report.plot_sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.registry import open_engine
+from effnet.runtimes.registry import find_format, open_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

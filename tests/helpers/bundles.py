@@ -7,13 +7,13 @@ from strategies import build_trained
 import effnet
 from effnet.arch.scale import with_total_stride
 from effnet.bundle.config import ModelConfig, read_digests
-from effnet.bundle.formats import EXPORTS
 from effnet.bundle.model_file import sha256
 from effnet.bundle.split_file import write_split
 from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.registry import exports
 from effnet.weights.labels import split_record
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -21,7 +21,7 @@ DIGITS = tuple(str(digit) for digit in range(10))
 
 def assert_files_are_known(folder: Path, *, but: tuple[str, ...] = ()) -> None:
     """Fail unless config.json has the SHA-256 of each model's file of the bundle, as it lies there, and no other."""
-    every = [name for found in EXPORTS.values() for name in (found.file, *found.others)]
+    every = [name for found in exports().values() for name in found.files]
     present = {name for name in every if (folder / name).is_file() and name not in but}
     assert present
     assert read_digests(folder) == {name: sha256((folder / name).read_bytes()) for name in present}

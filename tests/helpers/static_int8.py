@@ -9,9 +9,9 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 from effnet.bundle.config import write_config
-from effnet.bundle.formats import find_format
 from effnet.errors import InputError
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.registry import find_format
 from effnet.system.processor import int8_saturates
 
 _METHODS = {

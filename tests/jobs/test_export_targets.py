@@ -10,16 +10,17 @@ from bundles import assert_files_are_known, make_bundle
 from PIL import Image
 
 import effnet
-from effnet.bundle.config import digests_of, read_config, read_digests, write_digests
-from effnet.bundle.formats import FORMATS, find_format
-from effnet.bundle.ledger import LEDGER, Entry, digest_of, read_ledger, record
+from effnet.bundle.config import read_config, read_digests, write_digests
 from effnet.bundle.names import CONFIG
 from effnet.errors import BundleError, DataError, EffnetError, InputError, MissingExtraError
 from effnet.jobs import export as job
 from effnet.jobs.export import export_each
 from effnet.measurement.sample import gather
+from effnet.runtimes.digests import digests_of
 from effnet.runtimes.installed import missing
+from effnet.runtimes.ledger import LEDGER, Entry, digest_of, read_ledger, record
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import FORMATS, find_format
 from effnet.runtimes.write import Quantization
 from effnet.weights.labels import choose_images
 

@@ -8,9 +8,9 @@ from bundles import make_bundle
 
 import effnet
 from effnet.bundle.config import read_config, write_config
-from effnet.bundle.ledger import read_ledger
 from effnet.errors import BudgetError, InputError
 from effnet.measurement.answers import right_answers
+from effnet.runtimes.ledger import read_ledger
 from effnet.runtimes.predictor import Predictor
 from effnet.weights.labels import choose_images
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from effnet.bundle.config import ModelConfig
-from effnet.bundle.formats import find_format
 from effnet.errors import BudgetError, BundleError, EffnetError
 from effnet.measurement.verify import compare
+from effnet.runtimes.registry import find_format
 
 IMAGES = np.zeros((4, 8, 8, 1), np.uint8)
 EAGER = np.tile(np.float32([0.7, 0.3]), (4, 1))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from effnet.bundle.formats import FORMATS
 from effnet.errors import InputError
 from effnet.planner.budget import Budget
-from effnet.planner.target import RUNTIMES, Target
+from effnet.planner.target import Target
+from effnet.runtimes.registry import FORMATS, runnable
 
 # The precisions of each runtime by the documentation of the exports.
 WRITTEN = {
@@ -36,7 +36,7 @@ def test_fewer_bits_are_planned_with_where_a_budget_may_need_them(runtime, budge
     assert Target(runtime=runtime).precisions(budget) == expected
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", runnable())
 def test_what_was_asked_for_is_all_there_is_and_has_a_file_of_that_runtime(runtime):
     for precision in WRITTEN[runtime]:
         target = Target(runtime=runtime, precision=precision)
@@ -46,7 +46,7 @@ def test_what_was_asked_for_is_all_there_is_and_has_a_file_of_that_runtime(runti
         assert FORMATS[found.name] is found
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", runnable())
 def test_a_precision_that_the_runtime_lacks_is_refused_with_those_that_it_has(runtime):
     lacking = {"fp16", "bf16", "w8"} - set(WRITTEN[runtime])
     assert lacking

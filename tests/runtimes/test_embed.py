@@ -9,9 +9,10 @@ from bundles import make_bundle
 from PIL import Image
 
 import effnet
-from effnet.bundle.config import digests_of, read_config, write_digests
+from effnet.bundle.config import read_config, write_digests
 from effnet.bundle.weights import load_state
 from effnet.errors import BundleError, DataError, ImageError, InputError
+from effnet.runtimes.digests import digests_of
 from effnet.runtimes.results import unit_rows
 from effnet.runtimes.write import write_export
 

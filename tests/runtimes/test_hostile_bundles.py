@@ -11,12 +11,13 @@ from bundles import make_bundle
 from onnx import TensorProto, helper
 
 import effnet
-from effnet.bundle.config import check_digests, digests_of, read_config, read_digests, write_digests
-from effnet.bundle.ledger import read_ledger
+from effnet.bundle.config import read_config, read_digests, write_digests
 from effnet.bundle.weights import load_state
 from effnet.data.datasets import Split
 from effnet.errors import BundleError, InputError
 from effnet.measurement.answers import predict_split
+from effnet.runtimes.digests import check_digests, digests_of
+from effnet.runtimes.ledger import read_ledger
 from effnet.runtimes.registry import open_engine
 from effnet.runtimes.write import write_export
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import Runtime
 from effnet.bundle.spec_of import read_spec
 from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.inspection.shapes import Resize
@@ -23,6 +22,7 @@ from effnet.planner.budget import Budget
 from effnet.planner.events import Listener, ignore
 from effnet.planner.target import Target, Wanted
 from effnet.runtimes.predictor import Predictor, load
+from effnet.runtimes.registry import DEFAULT
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
 from effnet.training.distributed.ranks import joined
@@ -80,7 +80,7 @@ def fit(
     coverage: float | None = None,
     max_error: float | None = None,
     unknown_from: str | os.PathLike[str] | None = None,
-    runtime: Runtime = "onnxruntime",
+    runtime: str = DEFAULT,
     precision: Wanted = "auto",
     max_drop: float = 0.5,
     device: str | os.PathLike[str] | None = None,
@@ -119,7 +119,7 @@ def fit(
     if the head's accuracy leaves room. With `coverage` or `max_error` the model abstains with "unknown" if its
     confidence is too low; `unknown_from` is a folder of images of none of the classes to measure that with.
 
-    `runtime` is the device's: "onnxruntime", "openvino", "litert" or "executorch". `precision` is "fp32", "fp16" or
+    `runtime` is the device's, one of `runnable()` in effnet.runtimes.registry. `precision` is "fp32", "fp16" or
     "w8" (weight-only fp16 and int8), "bf16" (OpenVINO), "int8", or "auto": lower precisions if a budget may need them,
     and only if they lose at most `max_drop` percentage points on the validation images. `device` is a profile that
     `effnet profile` wrote on another machine: its predictions replace measurements. `trials` is the number of

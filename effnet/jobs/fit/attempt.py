@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig, digests_of, read_config, write_config
+from effnet.bundle.config import ModelConfig, read_config, write_config
 from effnet.bundle.names import ONNX, WEIGHTS
 from effnet.bundle.split_file import write_split
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
@@ -37,6 +37,7 @@ from effnet.planner.budget import Budget, failures, say, share
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import Deadline
 from effnet.report.html import write_report
+from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
 from effnet.system.files import written_whole

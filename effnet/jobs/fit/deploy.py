@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.arch.cost import cost
 from effnet.bundle.config import ModelConfig, write_config
-from effnet.bundle.formats import Format, Precision, find_format
+from effnet.bundle.formats import Format, Precision
 from effnet.compression.ladder import climb
 from effnet.compression.step import Gate, Limits
 from effnet.compression.subject import Subject
@@ -23,6 +23,7 @@ from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.target import Target
 from effnet.planner.timetable import INT8_SHARE, NEARLY, minutes_of, not_enough
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import find_format
 from effnet.runtimes.write import write_export
 from effnet.system.processor import has_vnni
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import Precision, Runtime
+from effnet.bundle.formats import Precision
 from effnet.jobs.fit.task import Task
 from effnet.measurement.profile.profile import DeviceProfile, check_profile, read_profile
 from effnet.measurement.profile.table import predict
 from effnet.measurement.timing import Timing
 from effnet.planner.budget import LABELS
 from effnet.planner.space import Candidate
-from effnet.system.machine import runtime_version
+from effnet.runtimes.installed import runtime_version
 
 # Weight-only precisions: they compute in fp32, whatever the type of the stored weights.
 _COMPUTES_AS: dict[Precision, Precision] = {"w8": "fp32", "fp16": "fp32"}
@@ -50,7 +50,7 @@ def describe_device(task: Task) -> list[str]:
     ]
 
 
-def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str, ...]]:
+def _read(path: str, runtime: str, threads: int) -> tuple[Device, tuple[str, ...]]:
     try:
         found = os.stat(path)
         written = (found.st_mtime_ns, found.st_size, found.st_ino)
@@ -60,9 +60,7 @@ def _read(path: str, runtime: Runtime, threads: int) -> tuple[Device, tuple[str,
 
 
 @lru_cache(maxsize=4)
-def _read_once(
-    path: str, written: tuple[int, int, int], runtime: Runtime, threads: int
-) -> tuple[Device, tuple[str, ...]]:
+def _read_once(path: str, written: tuple[int, int, int], runtime: str, threads: int) -> tuple[Device, tuple[str, ...]]:
     """Return the device; `written` changes when the file is replaced, so that it is read again."""
     profile = read_profile(path)
     doubts = check_profile(

@@ -14,7 +14,8 @@ from effnet.measurement.evaluate import rare_class_warning, warnings_of
 from effnet.measurement.timing import busy_sentence
 from effnet.planner.budget import Budget
 from effnet.planner.space import Candidate
-from effnet.system.machine import machine, runtime_version, versions
+from effnet.runtimes.installed import runtime_version
+from effnet.system.machine import machine, versions
 
 _MOST_OTHERS = 1000
 

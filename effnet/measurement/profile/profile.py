@@ -11,17 +11,14 @@ from typing import Any, get_args
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import Precision, Runtime
+from effnet.bundle.formats import Precision
 from effnet.errors import InputError, SpecError
+from effnet.runtimes.registry import RUNTIMES
 from effnet.system.bounds import is_number
 from effnet.system.files import read_json, written_whole
 from effnet.system.text import brief, reason_of
 
 FORMAT = 1
-# The package whose version determines the speed of a runtime.
-PACKAGES: dict[str, str] = {
-    "onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch",
-}  # fmt: skip
 # If the median network took this much longer in its median visit than in its quietest, the times are too noisy.
 MOST_NOISE = 0.15
 # The reference network may be this much slower at the end than at the start: more means throttling.
@@ -87,7 +84,7 @@ class DeviceProfile:
     latency and memory by precision, such as "fp32 latency".
     """
 
-    runtime: Runtime
+    runtime: str
     threads: int
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -111,6 +108,12 @@ class DeviceProfile:
         for name, error in self.errors.items():
             _must_be_number(f"the error of {name}", error)
         _must_be_number("seconds", self.seconds)
+
+    @property
+    def package(self) -> str:
+        """The package whose version determines the speed: the runtime's, or its name if effnet does not know it."""
+        found = RUNTIMES.get(self.runtime)
+        return found.need.package if found else self.runtime
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -145,7 +148,7 @@ class DeviceProfile:
 
 
 def check_profile(
-    profile: DeviceProfile, *, runtime: Runtime, threads: int, precision: Precision = "fp32", version: str = ""
+    profile: DeviceProfile, *, runtime: str, threads: int, precision: Precision = "fp32", version: str = ""
 ) -> tuple[str, ...]:
     """Return warnings about using `profile` for this runtime, `threads` threads and precision.
 
@@ -164,7 +167,7 @@ def check_profile(
             f"the profile must have been measured in {precision}; it was in {', '.join(profile.precisions)}: profile "
             f"with --precision {precision}"
         )
-    measured_with = profile.versions.get(PACKAGES.get(runtime, runtime), "")
+    measured_with = profile.versions.get(profile.package, "")
     found = []
     if version and version.split(".")[:2] != measured_with.split(".")[:2]:
         found.append(f"the profile was measured with {runtime} {measured_with}; {version} may be faster or slower")

@@ -17,9 +17,10 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.formats import Precision, Runtime
+from effnet.bundle.formats import Precision
 from effnet.measurement.stopwatch import time_round
-from effnet.runtimes.registry import Engine, open_engine
+from effnet.runtimes.base import Engine
+from effnet.runtimes.registry import open_engine
 from effnet.runtimes.untrained import write_graph
 from effnet.system.available_memory import available_bytes
 
@@ -39,7 +40,7 @@ Visits = dict[int, list[tuple[float, float]]]
 class Opened:
     """A network loaded in its runtime, with an input image."""
 
-    def __init__(self, spec: ArchSpec, *, runtime: Runtime, threads: int, precision: Precision) -> None:
+    def __init__(self, spec: ArchSpec, *, runtime: str, threads: int, precision: Precision) -> None:
         self._threads = threads
         with TemporaryDirectory(prefix="effnet-profile-") as scratch:
             path = write_graph(spec, Path(scratch), runtime=runtime, precision=precision)

@@ -13,6 +13,7 @@ import numpy as np
 from effnet.bundle.model_file import read_model, reason, sha256
 from effnet.errors import BundleError, MissingExtraError
 from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.executorch import RUNTIME
 
 # All programs of a process share one thread pool; a method opened before the pool was replaced must not run.
 _lock = threading.Lock()
@@ -41,7 +42,7 @@ class ExecuTorchEngine(BaseEngine):
     file.
     """
 
-    runtime = "ExecuTorch"
+    runtime = RUNTIME.title
 
     def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
         super().__init__(path)

@@ -12,6 +12,7 @@ import numpy as np
 from effnet.bundle.model_file import read_model, reason
 from effnet.errors import BundleError, MissingExtraError
 from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.litert import RUNTIME
 
 
 def preload() -> Any:
@@ -26,7 +27,7 @@ def preload() -> Any:
 class LitertEngine(BaseEngine):
     """An interpreter on the CPU, whose XNNPACK kernels compute in the file's precision."""
 
-    runtime = "LiteRT"
+    runtime = RUNTIME.title
 
     def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
         super().__init__(path)

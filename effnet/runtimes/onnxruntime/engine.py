@@ -7,6 +7,7 @@ import numpy as np
 
 from effnet.errors import BundleError
 from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.onnxruntime import RUNTIME
 from effnet.runtimes.onnxruntime.session import IMAGE, open_session
 
 _KINDS = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
@@ -20,7 +21,7 @@ def preload() -> None:
 class OnnxEngine(BaseEngine):
     """A session whose model maps `image` to one output."""
 
-    runtime = "ONNX Runtime"
+    runtime = RUNTIME.title
 
     def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
         super().__init__(path)

@@ -89,7 +89,7 @@ def to_qdq(
 
     Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
     layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
-    `levels_here`. `pair_stem` writes the first convolution as in qdq_stem, if possible: the same numbers, faster on
+    `levels_here`. `pair_stem` writes the first convolution as in int8_stem, if possible: the same numbers, faster on
     x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
     writer = _start(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effnet.bundle.config import ModelConfig
-from effnet.bundle.formats import FORMATS, Format
+from effnet.bundle.formats import Format
 from effnet.bundle.metadata import model_metadata
 from effnet.bundle.names import ONNX
+from effnet.runtimes.onnxruntime import RUNTIME
 from effnet.runtimes.onnxruntime import int8 as qdq
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.runtimes.write import Quantization, check_classifier
@@ -25,7 +26,7 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
     The file's metadata hold the class names, the preprocessing and the threshold, so that it is usable alone. Raises
     SpecError for a network without a classifier: a fit can start from it, but it cannot predict.
     """
-    check_classifier(config, FORMATS["onnx"])
+    check_classifier(config, RUNTIME.formats[0])
     path = folder / ONNX
     write_onnx(onnx_model(config, state), path)
     return path

@@ -12,6 +12,7 @@ from effnet.bundle.model_file import read_model, reason
 from effnet.errors import BundleError, InputError, MissingExtraError
 from effnet.runtimes.base import BaseEngine
 from effnet.runtimes.onnxruntime.session import check_alone
+from effnet.runtimes.openvino import RUNTIME
 
 # The metadata entry that effnet.runtimes.openvino.writer writes.
 _PRECISION = ["effnet", "inference_precision"]
@@ -40,7 +41,7 @@ class OpenVinoEngine(BaseEngine):
     A file with a fixed batch, as int8 files have, is compiled for each batch size in use.
     """
 
-    runtime = "OpenVINO"
+    runtime = RUNTIME.title
 
     def __init__(self, path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> None:
         super().__init__(path)

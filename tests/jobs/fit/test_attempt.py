@@ -15,7 +15,6 @@ from PIL import Image
 
 import effnet
 from effnet.bundle.config import read_config
-from effnet.bundle.formats import find_format
 from effnet.data import reduction
 from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
@@ -29,6 +28,7 @@ from effnet.measurement.pace import DISTURBED
 from effnet.measurement.timing import time_model
 from effnet.planner.budget import Budget
 from effnet.planner.events import Said
+from effnet.runtimes.registry import find_format
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,7 @@ from effnet.planner.budget import Budget
 from effnet.planner.events import ignore
 from effnet.planner.space import in_precision, only_candidate
 from effnet.planner.target import Target
-from effnet.system.machine import runtime_version
+from effnet.runtimes.installed import runtime_version
 
 HERE = {"onnxruntime": runtime_version("onnxruntime")}
 SPEC = get_spec("lite0", num_classes=10)

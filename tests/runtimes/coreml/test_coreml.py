@@ -13,10 +13,9 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.layers import named_layers
 from effnet.bundle.config import ModelConfig
-from effnet.bundle.formats import find_format
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError, MissingExtraError
-from effnet.runtimes.registry import open_engine
+from effnet.runtimes.registry import find_format, open_engine
 from effnet.runtimes.write import write_export
 
 SIDE = 31

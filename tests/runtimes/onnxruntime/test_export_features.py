@@ -12,14 +12,15 @@ from sklearn.datasets import load_sample_image
 from strategies import build_trained
 
 import effnet
-from effnet.bundle.config import ModelConfig, digests_of, read_config, write_digests
-from effnet.bundle.formats import FEATURES, find_format
-from effnet.bundle.ledger import read_ledger
+from effnet.bundle.config import ModelConfig, read_config, write_digests
 from effnet.bundle.weights import load_module, load_state, save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess, normalize
 from effnet.errors import BudgetError, BundleError, EffnetError, InputError
 from effnet.measurement.verify import compare_features
+from effnet.runtimes.digests import digests_of
+from effnet.runtimes.ledger import read_ledger
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.registry import FEATURES, find_format
 
 RUNTIMES = ("onnx", "openvino", "litert", "executorch")
 SIDE = 32

@@ -15,7 +15,6 @@ from strategies import build_trained, specs, state_arrays
 import effnet
 from effnet.arch.layers import named_layers
 from effnet.bundle.config import read_config
-from effnet.bundle.formats import FORMATS
 from effnet.bundle.weights import load_state
 from effnet.compression.equalize import equalize
 from effnet.data.datasets import load_image, read_dataset
@@ -28,6 +27,7 @@ from effnet.runtimes.onnxruntime.int8_calibrate import calibrate
 from effnet.runtimes.onnxruntime.int8_graph import SAFE_LEVELS, WEIGHT_LEVELS, levels_here, quantize_weight, to_qdq
 from effnet.runtimes.onnxruntime.int8_ranges import random_ranges
 from effnet.runtimes.onnxruntime.session import open_bytes
+from effnet.runtimes.registry import FORMATS
 from effnet.runtimes.write import Quantization, write_export
 from effnet.weights.folding import fold_norms, random_weights
 

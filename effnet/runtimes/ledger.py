@@ -5,24 +5,16 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from effnet.bundle.config import write_text
-from effnet.bundle.formats import EXPORTS, Format, Runtime
+from effnet.bundle.formats import Format
+from effnet.runtimes.registry import exports, find_export
 from effnet.system.files import open_regular, read_json
 
 LEDGER = "exports.json"
 _FORMAT = 1
-# The packages that a runtime's files and predictions depend on.
-_PACKAGES: dict[Runtime, tuple[str, ...]] = {
-    "onnxruntime": ("onnx", "onnxruntime"),
-    "openvino": ("openvino", "nncf"),
-    "litert": ("ai-edge-litert", "ai-edge-quantizer", "litert-torch"),
-    "executorch": ("executorch", "torchao", "torch"),
-    "coreml": ("coremltools", "torch"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +54,11 @@ def read_ledger(folder: str | os.PathLike[str]) -> dict[str, Entry]:
     try:
         data = read_json(Path(folder) / LEDGER)
         entries = data["exports"] if data["format"] == _FORMAT else {}
-        found = {name: Entry(**entry) for name, entry in entries.items() if name in EXPORTS}
+        found = {name: Entry(**entry) for name, entry in entries.items() if name in exports()}
         found = {name: entry for name, entry in found.items() if _is_usable(entry)}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return {}
-    return {name: entry for name, entry in found.items() if digest_of(folder, EXPORTS[name]) == entry.digest}
+    return {name: entry for name, entry in found.items() if digest_of(folder, find_export(name)) == entry.digest}
 
 
 def _is_usable(entry: Entry) -> bool:
@@ -81,7 +73,7 @@ def _is_usable(entry: Entry) -> bool:
 def record(folder: str | os.PathLike[str], name: str, entry: Entry) -> None:
     """Write the record of the format `name` into exports.json, whole or not at all."""
     entries = {**read_ledger(folder), name: entry}
-    data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in EXPORTS if key in entries}}
+    data = {"format": _FORMAT, "exports": {key: asdict(entries[key]) for key in exports() if key in entries}}
     write_text(Path(folder) / LEDGER, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -89,7 +81,7 @@ def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
     """Return a digest of the files of a format in `folder`, None if one is missing or cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     try:
-        for name in (target.file, *target.others):
+        for name in target.files:
             path = Path(folder) / name
             for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
                 with open_regular(file) as stream:
@@ -98,14 +90,3 @@ def digest_of(folder: str | os.PathLike[str], target: Format) -> str | None:
     except OSError:
         return None
     return digest.hexdigest()
-
-
-def versions_for(runtime: Runtime) -> dict[str, str]:
-    """Return the versions of effnet and of the installed packages that a runtime's exports depend on."""
-    found = {}
-    for package in ("effnet", *_PACKAGES[runtime]):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
