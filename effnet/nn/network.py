@@ -33,7 +33,7 @@ class Block(nn.Module):
         for unit in units:
             if hasattr(self, unit.name):
                 raise SpecError(
-                    f"a unit must not have the name of an attribute of torch's modules; got {unit.name!r}: choose another"
+                    f"a unit must not be named as an attribute of torch's modules; got {unit.name!r}: choose another"
                 )
             self.add_module(unit.name, _make_unit(unit.layers, spec, norm_momentum))
 
