@@ -67,8 +67,6 @@ class Body:
     def append(self, name: str, layer: Layer, width: tuple[str, int]) -> str:
         """Append any layer and the width that it writes; its name within the block must be new."""
         name = self._prefix + name
-        if name in self.widths:
-            raise SpecError(f"every layer of a block must have a name of its own; {name} is taken")
         self.layers.append((name, layer))
         self.widths[name] = width
         return name
@@ -157,6 +155,11 @@ def _written(spec: "ArchSpec") -> Body:
             x = block.rules.layers(body, x)
             if body.widths[x] != out:
                 raise SpecError(f"a {block.kind} block must write its width out at last; {x} has {body.widths[x][0]}")
+            # Counted for the whole block, since planning writes hundreds of thousands of layers.
+            if len(body.widths) != len(body.layers) + 1:
+                raise SpecError(
+                    f"every layer of a {block.kind} block must have a name of its own; {prefix} repeats one"
+                )
     if spec.head_channels:
         body.enter("head", out=("head", spec.head_channels))
         x = body.unit("", x, "out")

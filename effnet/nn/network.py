@@ -38,7 +38,7 @@ class Block(nn.Module):
         for unit in units:
             if hasattr(self, unit.name):
                 raise SpecError(
-                    f"a unit of a block must not be called {unit.name!r}, as an attribute of torch's modules"
+                    f"a unit must not be named as an attribute of torch's modules; got {unit.name!r}: choose another"
                 )
             self.add_module(unit.name, _make_unit(unit.layers, spec, norm_momentum))
 

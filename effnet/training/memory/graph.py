@@ -47,7 +47,7 @@ def supported_blocks(spec: ArchSpec, layers: Layers) -> dict[str, str]:
 
 
 def _fits(chain: list[Unit]) -> bool:
-    """Return whether the fused kernels support a block; the rule of `block_fits` in nn/kernels/blocks.py."""
+    """Return whether the fused kernels support a block; the rule of `block_fits` in effnet/nn/kernels/blocks.py."""
     ops = [[layer.op for _, layer in unit.layers] for unit in chain]
     if not ops or ops[-1][-1] == "mul":
         return False
