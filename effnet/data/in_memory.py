@@ -209,9 +209,19 @@ def _labels(items: MapStyle) -> list[Any]:
     targets, count = getattr(items, "targets", None), len(items)
     if count and targets is not None and len(targets) == count:
         found = np.asarray(targets).tolist()
-        if all(_plain(items[index][1]) == found[index] for index in _some(count)):
+        if all(_label(items, index) == found[index] for index in _some(count)):
             return found
-    return [_plain(items[index][1]) for index in range(count)]
+    return [_label(items, index) for index in range(count)]
+
+
+def _label(items: MapStyle, index: int) -> Any:
+    try:
+        _, label = items[index]
+        return _plain(label)
+    except Exception as error:  # of the user's code
+        raise DataError(
+            f"item {index} of the data set must be (image, label); reading it fails: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _some(count: int) -> set[int]:
