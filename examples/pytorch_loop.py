@@ -5,7 +5,6 @@ python examples/pytorch_loop.py DATA --model lite0 --pretrained --epochs 5 --out
 
 import argparse
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import torch
@@ -44,12 +43,7 @@ def main() -> None:
             right = sum(int((model(x).argmax(1) == y).sum()) for x, y in DataLoader(val, batch_size=16))
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}, validation accuracy {right / len(val):.1%}")
 
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(model.state_dict(), f"{folder}/model.pt")
-        preprocess = model.preprocess.to_dict()
-        effnet.import_checkpoint(
-            f"{folder}/model.pt", model=args.model, classes=dataset.class_names, preprocess=preprocess, out=args.out
-        )
+    effnet.save(model, args.out, class_names=dataset.class_names)
     score = effnet.evaluate(effnet.load(args.out), dataset.test)
     print(f"test accuracy of {args.out / 'model.onnx'}: {score.accuracy:.1%}")
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.arch.layers import Layers, named_layers
-from effnet.arch.named import as_spec
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import ArchSpec, as_spec
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.kernels.library import load_kernels
 from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module

@@ -101,6 +101,12 @@ def test_copies_are_kept_on_one_side_as_those_of_files_are():
     assert len(inspect_and_join(given)[1].leaks.names) == 32
 
 
+def test_a_name_with_a_point_is_no_suffix():
+    dataset = Dataset.from_arrays(IMAGES, LABELS, name="cats.v2")
+    assert dataset.name == "cats.v2"
+    assert inspect_and_join(dataset)[1].wrong_suffixes == ()
+
+
 def test_other_pixels_are_other_data():
     changed = IMAGES.copy()
     changed[7, 2, 3, 1] ^= 1
