@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
     from effnet.jobs.pull import pull
+    from effnet.jobs.save import save
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.timing import time_onnx
     from effnet.nn.network import build
@@ -81,6 +82,7 @@ _LAZY = {
     "Imported": ("effnet.jobs.import_checkpoint", "Imported"),
     "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
     "pull": ("effnet.jobs.pull", "pull"),
+    "save": ("effnet.jobs.save", "save"),
     "load_module": ("effnet.bundle.weights", "load_module"),
     "transforms": ("effnet.training.input.transforms", "transforms"),
     "create_model": ("effnet.weights.create", "create_model"),
@@ -93,8 +95,8 @@ __all__ = [
     "NAMES", "ArchSpec", "BlockSpec", "Cost", "Dataset", "FitResult", "Imported", "Predictor", "Preprocess",
     "Pretrained", "Recipe", "build", "cost", "create_model", "describe", "evaluate", "export", "fit", "from_pretrained",
     "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict",
-    "published", "pull", "push_to_hub", "read_dataset", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage",
-    "time_onnx", "train", "transforms",
+    "published", "pull", "push_to_hub", "read_dataset", "save", "scale", "solve_phi", "spec_from_dict", "spec_to_dict",
+    "stage", "time_onnx", "train", "transforms",
 ]  # fmt: skip
 
 

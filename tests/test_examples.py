@@ -181,3 +181,12 @@ def test_import_checkpoint(run_example, lite0_file, photos, tmp_path):
     assert lines[0] == "the network is under state_dict.net."
     assert re.fullmatch(r"test accuracy [\d.]+%", lines[-2])
     assert (tmp_path / "out" / "model.fp16.onnx").is_file()
+
+
+def test_pytorch_loop(run_example, photos, tmp_path):
+    words = ["--model", "lite0", "--resolution", 32, "--epochs", 2, "--out", tmp_path / "out"]
+    *epochs, last = run_example("pytorch_loop", photos, *words)
+    assert [line.split(":")[0] for line in epochs] == ["epoch 1", "epoch 2"]
+    accuracy = float(last.rpartition(" ")[2].rstrip("%")) / 100
+    assert accuracy == pytest.approx(effnet.evaluate(effnet.load(tmp_path / "out"), photos).accuracy, abs=0.5)
+    assert effnet.load(tmp_path / "out").config.preprocess.resolution == 32

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from effnet.arch.layers import INPUT, Layer, Layers, map_sides, named_layers
-from effnet.arch.named import as_spec
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 
 Precision = Literal["fp32", "fp16", "int8"]

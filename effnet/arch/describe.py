@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from effnet.arch.cost import cost, layer_costs
 from effnet.arch.layers import output_side
-from effnet.arch.named import as_spec
-from effnet.arch.spec import ArchSpec, BlockSpec
+from effnet.arch.spec import ArchSpec, BlockSpec, as_spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,7 @@ import math
 from collections.abc import Callable
 
 from effnet.arch.cost import Cost, cost
-from effnet.arch.named import as_spec
-from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, repeat_block
+from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, as_spec, repeat_block
 from effnet.errors import SpecError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief

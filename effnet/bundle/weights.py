@@ -78,6 +78,7 @@ def load_module(folder: str | os.PathLike[str]) -> Network:
     ):  # checked before memory is allocated for the architecture of config.json; names are compared below
         raise BundleError(f"{where} must hold the {wanted:,} weights of its architecture; it has {found:,}")
     network = build(config.arch)
+    network.preprocess = config.preprocess
     load_arrays_(network, state, where=where)
     return network.eval()
 

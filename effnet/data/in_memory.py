@@ -74,9 +74,10 @@ def list_arrays(parts: dict[str, tuple[Arrays, Labels]], *, class_names: Sequenc
             raise DataError(f"there must be a label for each image; got {len(images)} images and {len(labels)} labels")
         digest = 0
         for index in range(len(images)):
-            digest = zlib.crc32(np.ascontiguousarray(_checked(images[index], index)), digest)
+            image = np.ascontiguousarray(_checked(images[index], index))
+            digest = zlib.crc32(image, zlib.crc32(str(image.shape).encode(), digest))
         # The name holds a hash of the content, so that changed images are other images.
-        table = f"{name}-{digest:08x}{split and '/'}{split}"
+        table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
         listed[split] = _part(load, len(images), [_named(label, names) for label in labels], table=table)
     return Listing(name=name, parts=listed, class_names=names, channels=_channels(listed))
@@ -92,7 +93,7 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
     names = _class_names(list(labels.values()), class_names or told)
     listed = {}
     for split, items in parts.items():
-        load, count, table = _ItemImages(items), len(items), f"{name}{split and '/'}{split}"
+        load, count, table = _ItemImages(items), len(items), _table(name, split)
         if any(not np.array_equal(load(index), load(index)) for index in _some(count)):
             raise DataError(
                 f"the images of {name} must be the same each time they are read; they are not: leave augmentation out "
@@ -115,6 +116,11 @@ def list_digits() -> Listing:
         notes.insert(0, "The built-in digits are used; for the folder of that name write ./digits.")
     part = Part(sources=tuple(images), labels=tuple(str(target) for target in targets))
     return Listing(name="digits", parts={"": part}, notes=tuple(notes), mirror_safe=False, channels=1)
+
+
+def _table(name: str, split: str) -> str:
+    """Return the name of a split's images; a point in it would look like a file's suffix."""
+    return f"{name.replace('.', '_')}{split and '/'}{split}"
 
 
 def _part(load: Callable[[int], np.ndarray], count: int, labels: Sequence[str], *, table: str) -> Part:
@@ -209,9 +215,19 @@ def _labels(items: MapStyle) -> list[Any]:
     targets, count = getattr(items, "targets", None), len(items)
     if count and targets is not None and len(targets) == count:
         found = np.asarray(targets).tolist()
-        if all(_plain(items[index][1]) == found[index] for index in _some(count)):
+        if all(_label(items, index) == found[index] for index in _some(count)):
             return found
-    return [_plain(items[index][1]) for index in range(count)]
+    return [_label(items, index) for index in range(count)]
+
+
+def _label(items: MapStyle, index: int) -> Any:
+    try:
+        _, label = items[index]
+        return _plain(label)
+    except Exception as error:  # of the user's code
+        raise DataError(
+            f"item {index} of the data set must be (image, label); reading it fails: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _some(count: int) -> set[int]:

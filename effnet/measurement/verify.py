@@ -70,7 +70,12 @@ def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np
 
 def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
     """Return the eager network's features, float32 [batch, channels], for uint8 [batch, R, R, C]."""
-    return _in_parts(network.to("cpu").eval().features, config, images).numpy()
+    network = network.to("cpu").eval()
+
+    def features(pixels: Tensor) -> Tensor:
+        return network.forward_head(network.forward_features(pixels), pre_logits=True)
+
+    return _in_parts(features, config, images).numpy()
 
 
 @torch.no_grad()

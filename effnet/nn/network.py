@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.arch.layers import INPUT, SHORTCUT_SUM, Layers, Unit, chain_of, named_layers, units_of
-from effnet.arch.named import as_spec
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.kernels.library import load_kernels

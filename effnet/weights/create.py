@@ -29,6 +29,7 @@ def create_model(
     features_only: bool = False,
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    norm_momentum: float = 0.1,
     seed: int | None = None,
     offline: bool = False,
 ) -> Network | FeatureMaps:
@@ -42,8 +43,8 @@ def create_model(
     `num_classes` other than the weights' replaces the classifier by one of zeros, which gives all classes the same
     probability; 0 leaves it out, and the module returns the pooled features. `in_chans` other than theirs adapts the
     first convolution and the preprocessing. With `features_only` the module returns the feature maps that its
-    `feature_info` lists, for a detector or a segmenter. `dropout` and `drop_path` are as in `build`. BatchNorm stays
-    frozen in training if the weights have its statistics folded into the convolutions.
+    `feature_info` lists, for a detector or a segmenter. `dropout`, `drop_path` and `norm_momentum` are as in `build`.
+    BatchNorm stays frozen in training if the weights have its statistics folded into the convolutions.
 
     `effnet.transforms(module)` is its preprocessing. Raises SpecError or WeightsError if there is no such network, or
     its weights are unavailable or unreadable.
@@ -60,7 +61,7 @@ def create_model(
         channels = found.spec.in_channels if in_chans is None else in_chans
         found = adapted(found, num_classes=classes, in_channels=channels, resolution=side)
         spec, preprocess = found.spec, found.preprocess
-    module = build(spec, dropout=dropout, drop_path=drop_path, seed=seed)
+    module = build(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum, seed=seed)
     module.preprocess = preprocess
     if found is not None:
         load_arrays_(module, found.state, where=found.source)

@@ -19,6 +19,7 @@ from effnet.weights.adapt import Arrays, drop_background, has_folded_norms, repl
 from effnet.weights.hub_config import is_bundle, read_hub_config, weights_in
 from effnet.weights.identify import check_rule
 from effnet.weights.locate import find_network
+from effnet.weights.readers.checkpoint import NOTHING_TOLD, Told
 from effnet.weights.readers.files import read_file
 from effnet.weights.schemes import detect_scheme, foreign_names, to_effnet
 
@@ -51,10 +52,11 @@ def load_state_dict(model: nn.Module, source: str | os.PathLike[str] | Mapping[s
         _check_same_function(config.arch, model.spec, where=str(path))
         state, preprocess = to_effnet(state, model.spec, scheme="effnet", where=str(path)), config.preprocess
     else:
-        contents, told = read_file(weights_in(path)), read_hub_config(path)
-        names = (told.network if told else "", contents.told.model, path.name)
-        state, notes = _find(model.spec, contents.arrays, where=str(path), hint=" ".join(filter(None, names)))
-        preprocess = told.preprocess if told else None
+        contents, beside = read_file(weights_in(path)), read_hub_config(path)
+        names = (beside.network if beside else "", contents.told.model, path.name)
+        hint = " ".join(filter(None, names))
+        state, notes = _find(model.spec, contents.arrays, where=str(path), hint=hint, told=contents.told)
+        preprocess = beside.preprocess if beside else None
     load_arrays_(model, state, where="the state dict")
     model.frozen_norms = has_folded_norms(state, model.spec)
     model.preprocess = preprocess or model.preprocess
@@ -73,9 +75,11 @@ def _flat(values: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterat
             yield from _flat(value, f"{prefix}{key}.", depth + 1)
 
 
-def _find(spec: ArchSpec, arrays: Arrays, *, where: str, hint: str = "") -> tuple[Arrays, tuple[str, ...]]:
+def _find(
+    spec: ArchSpec, arrays: Arrays, *, where: str, hint: str = "", told: Told = NOTHING_TOLD
+) -> tuple[Arrays, tuple[str, ...]]:
     """Return the weights of `spec` among the arrays of a checkpoint, under effnet's names, and notes."""
-    found = find_network(arrays, where=where)
+    found = find_network(arrays, where=where, path=told.path, beside=told.beside, left=told.left)
     scheme = detect_scheme(found.arrays)
     check_rule(spec, found.arrays, scheme=scheme, name_hint=hint, where=where)
     names = foreign_names(dataclasses.replace(spec, num_classes=1), scheme)

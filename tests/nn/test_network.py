@@ -4,12 +4,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from strategies import build_trained, specs
+from torch import nn
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec, StemSpec, stage
+from effnet.errors import SpecError
 from effnet.nn.layers import DropPath
-from effnet.nn.network import Block, build
+from effnet.nn.network import Block, FeatureMaps, build
 
 # Every block kind of EfficientNets, a stage without shortcuts, and one block wide enough for statistics.
 SMALL = ArchSpec(
@@ -170,6 +172,49 @@ def test_without_classes_the_network_returns_its_features():
         pooled = whole.forward_head(whole.forward_features(x), pre_logits=True)
         torch.testing.assert_close(network(x), pooled)
     assert not any(key.startswith("classifier") for key in network.state_dict())
+
+
+def test_feature_info_describes_the_maps_of_a_network_for_a_pyramid():
+    network = build(SMALL, seed=0).eval()
+    maps = FeatureMaps(network)
+    x = draw(SMALL, side=64)
+    with torch.no_grad():
+        found, every = maps(x), network.stage_outputs(x)
+    assert [info.reduction for info in network.feature_info] == sorted({64 // output.shape[-1] for output in every})
+    for info, output in zip(maps.feature_info, found, strict=True):
+        assert tuple(output.shape) == (2, info.channels, 64 // info.reduction, 64 // info.reduction)
+        assert torch.equal(output, every[int(info.name.removeprefix("stages."))])
+    assert set(maps.state_dict()) <= set(network.state_dict())
+    assert all(name.startswith(("stem.", "stages.")) for name, _ in maps.named_parameters())
+
+
+def test_a_classifier_can_be_replaced_and_left_out():
+    network = build(SMALL, seed=0).eval()
+    x = draw(SMALL)
+    network.reset_classifier(3)
+    assert network.get_classifier() is network.classifier
+    assert network.classifier.weight.abs().max() > 0
+    with torch.no_grad():
+        assert network(x).shape == (2, 3)
+        network.reset_classifier(0)
+        assert network(x).shape == (2, network.num_features)
+    assert sorted(network.state_dict()) == sorted(build(network.spec).state_dict())
+    network = network.to(torch.float64).train()
+    network.reset_classifier(2)
+    assert (network.classifier.weight.dtype, network.classifier.training) == (torch.float64, True)
+    with pytest.raises(SpecError, match="num_classes"):
+        network.reset_classifier(-1)
+    assert network.spec.num_classes == 2
+
+
+def test_frozen_norms_stay_in_evaluation_mode():
+    network = build(SMALL, seed=0)
+    network.frozen_norms = True
+    norms = [module for module in network.train().modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    assert network.training
+    assert network.dropout.training
 
 
 def test_without_a_head_the_last_stage_is_pooled():

@@ -15,6 +15,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
 from effnet.data.datasets import DataLike, Dataset, read_dataset
 from effnet.data.in_memory import MapStyle
+from effnet.data.inspection.leaks import names_of
 from effnet.data.inspection.shapes import Resize
 from effnet.data.names import refuse_inside
 from effnet.data.value_range import Asked as AskedRange
@@ -172,9 +173,10 @@ def _check_split(task: Task, dataset: Dataset) -> None:
         raise InputError(
             f"seed must be that of the data set's own split, {dataset.seed}; got {task.seed}: give it to the data set"
         )
-    again = read_dataset(dataset, seed=dataset.seed, group_by=task.group_by)
+    again = read_dataset(dataset, seed=dataset.seed, channels=dataset.channels)
     for name in ("train", "val", "test"):
-        if not np.array_equal(getattr(again, name).labels, getattr(dataset, name).labels):
+        first, second = getattr(again, name), getattr(dataset, name)
+        if list(names_of(first)) != list(names_of(second)) or not np.array_equal(first.labels, second.labels):
             raise InputError(
                 f"the data set must be as read_dataset, from_arrays or from_torch returned it; its {name} split was "
                 "changed: give the splits to from_arrays"
