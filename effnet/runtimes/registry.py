@@ -44,23 +44,24 @@ def register(runtime: Runtime) -> Runtime:
     """
     if RUNTIMES.get(runtime.name) == runtime:
         return runtime
-    files = {name for found in FORMATS.values() for name in found.files}
+    if runtime.name in RUNTIMES:
+        raise InputError(f"a runtime's name must be new; there is another {runtime.name}")
+    files = [name for found in (*FORMATS.values(), *runtime.formats) for name in found.files]
     for new in runtime.formats:
         if new.runtime != runtime.name:
             raise InputError(f"the format {new.name} must be of its runtime, {runtime.name}; it is of {new.runtime}")
         if not new.file.startswith("model."):
             raise InputError(f"the file of the format {new.name} must be named model.SOMETHING; got {shown(new.file)}")
-        if new.name in FORMATS or files & {*new.files}:
-            raise InputError(f"the format {new.name} ({new.file}) must be new; another runtime has its name or file")
-    if runtime.name in RUNTIMES:
-        raise InputError(f"a runtime's name must be new; there is another {runtime.name}")
+        if new.name in FORMATS or any(files.count(name) > 1 for name in new.files):
+            raise InputError(f"the format {new.name} ({new.file}) must be new; another has its name or a file of it")
     RUNTIMES[runtime.name] = runtime
     for new in runtime.formats:
         FORMATS[new.name] = new
         if runtime.can_run and new.precision in _EMBEDDED:
             FEATURES[new.name] = _embedding(new)
-    if runtime.name != DEFAULT:  # which every install has
-        PACKAGES.update({need.module: (need.package, need.extra) for need in runtime.needs})
+    # Every install has the package of the default runtime.
+    optional = {need for need in runtime.needs if need != onnxruntime.RUNTIME.need}
+    PACKAGES.update({need.module: (need.package, need.extra) for need in optional})
     return runtime
 
 
