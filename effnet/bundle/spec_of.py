@@ -13,6 +13,10 @@ from effnet.system.text import reason_of, shortened
 
 def read_spec(subject: str | os.PathLike[str]) -> ArchSpec:
     """Return the network of a name, a bundle folder or a JSON file; raise SpecError or BundleError if there is none."""
+    if not isinstance(subject, str | os.PathLike):
+        raise SpecError(
+            f"a network must be a name, a bundle's folder, a JSON file or an ArchSpec; got {type(subject).__name__}"
+        )
     path = Path(subject)
     if os.path.isdir(subject):
         from effnet.bundle.config import read_config  # it loads numpy, which names do not need

@@ -105,6 +105,7 @@ class Dataset:
         sorted, and the class of a number is that number as text. Without `val` or `test`, images and labels, they are
         split off, stratified with `seed`. Raises DataError if they do not match.
         """
+        check_options(seed=seed, channels=None)
         parts = _given((images, labels), val, test)
         return split_listing(list_arrays(parts, class_names=class_names, name=name), seed=seed)
 
@@ -126,6 +127,7 @@ class Dataset:
         effnet's. It is read again in every epoch, from several threads. `classes` and `targets` of torchvision's data
         sets are used.
         """
+        check_options(seed=seed, channels=None)
         listing = list_items(_given(items, val, test), class_names=class_names, name=name)
         return split_listing(listing, seed=seed)
 

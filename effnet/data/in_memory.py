@@ -140,8 +140,10 @@ def _class_names(labels: Sequence[Labels], class_names: Sequence[str] | None) ->
     if class_names is None and all(isinstance(label, str) for label in every):
         class_names = sorted(set(every))
     if class_names is None:
-        numbers = [label for label in every if _is_whole(label) and label >= 0]
-        class_names = [str(number) for number in range(int(max(numbers, default=-1)) + 1)]
+        highest = max((label for label in every if _is_whole(label)), default=-1)
+        if highest >= len(every):  # it would be a class without images, among many
+            raise DataError(f"labels must number the classes from 0; got {highest} among {len(every)} labels")
+        class_names = [str(number) for number in range(highest + 1)]
     names = tuple(class_name(text) if isinstance(text, str) else "" for text in class_names)
     if not all(names) or len(set(names)) < len(names):
         raise DataError(f"class names must be texts that differ from each other; got {brief(list(class_names))}")

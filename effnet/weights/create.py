@@ -80,6 +80,8 @@ def _weights(network: str | os.PathLike[str] | ArchSpec, *, pretrained: bool, of
                 f"no weights were published for {network.name}, exactly as it is; leave pretrained out, or name another"
             )
         return load_published(found[0], offline=offline)
+    if not isinstance(network, str | os.PathLike):  # `read_spec` reports it
+        return None
     text = os.fspath(network)
     is_file = os.path.isfile(text) and not text.endswith(".json")
     return load_pretrained(text, offline=offline) if pretrained or is_file or is_bundle(Path(text)) else None
@@ -89,7 +91,7 @@ def _untrained(
     network: str | os.PathLike[str] | ArchSpec, *, num_classes: int | None, in_chans: int | None
 ) -> tuple[ArchSpec, Preprocess]:
     """Return the spec of a name, an id or a spec, and the preprocessing of the id's weights, else ImageNet's."""
-    entry = None if isinstance(network, ArchSpec) else named_or_none(os.fspath(network))
+    entry = named_or_none(network) if isinstance(network, str) else None
     if entry is None:
         spec = network if isinstance(network, ArchSpec) else read_spec(network)
         preprocess = default_preprocess(spec)

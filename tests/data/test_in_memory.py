@@ -143,6 +143,11 @@ def test_an_item_that_cannot_be_read_is_named():
         (lambda: Dataset.from_arrays(IMAGES[:, 0, 0], LABELS), r"image 0 is uint8 \[3\]"),
         (lambda: Dataset.from_arrays(IMAGES, LABELS[1:]), "got 40 images and 39 labels"),
         (lambda: Dataset.from_arrays(IMAGES, LABELS, class_names=NAMES[1:]), "one of the 3 class names.*got 3"),
+        (
+            lambda: Dataset.from_arrays(IMAGES, LABELS + 10**9),
+            "classes from 0; got 1000000003 among 40",
+        ),
+        (lambda: Dataset.from_arrays(IMAGES, LABELS, seed=-1), "seed"),
         (lambda: Dataset.from_arrays(IMAGES, LABELS - 1), "or its number from 0; got -1"),
         (lambda: Dataset.from_arrays(IMAGES, LABELS / 1), "or its number from 0; got 0.0"),
         (lambda: Dataset.from_arrays(IMAGES, LABELS, class_names=("a", "b", "c", "a")), "differ from each other"),

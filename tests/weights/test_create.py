@@ -102,6 +102,9 @@ def test_an_unknown_network_is_an_error(what, tmp_path):
         effnet.create_model(what)
     with pytest.raises(BundleError):
         effnet.create_model(tmp_path)
+    for pretrained in (False, True):
+        with pytest.raises(SpecError, match="must be a name, a bundle's folder, a JSON file or an ArchSpec; got int"):
+            effnet.create_model(3, pretrained=pretrained)
     with pytest.raises(WeightsError, match="not downloaded yet"):
         effnet.create_model("torchvision/efficientnet_v2_l", pretrained=True, offline=True)
 
