@@ -16,6 +16,7 @@ from effnet.bundle.config import read_config
 from effnet.data.datasets import read_dataset
 from effnet.errors import BundleError
 from effnet.jobs.bench import bench_exports
+from effnet.measurement.timing import time_model
 from effnet.planner.target import Target
 from effnet.runtimes import registry
 from effnet.runtimes.installed import runtime_version
@@ -80,6 +81,13 @@ def test_untrained_networks_are_written_for_its_profile(tmp_path):
     path = write_graph(spec, tmp_path, runtime="toy", precision="fp32")
     assert registry.open_engine(path, runtime="toy").run(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 3)
     assert Target(runtime="toy").format("fp32").file == path.name
+
+
+def test_a_package_that_a_new_process_cannot_import_is_named(bundle_copy, monkeypatch):
+    effnet.export(bundle_copy, to=["toy"])
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(BundleError, match=r"must be able to import the runtime's package toy_runtime; .* PYTHONPATH"):
+        time_model(bundle_copy / "model.npz", rounds=1, seconds=0.0)
 
 
 def test_nothing_in_effnet_names_it():
