@@ -43,7 +43,14 @@ def known():
 def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
     result = effnet.fit(
-        tiny_images, runtime="toy", max_latency_ms=500, max_macs=2e5, epochs=1, weights="none", out=tmp_path / "out"
+        tiny_images,
+        runtime="toy",
+        max_latency_ms=500,
+        max_macs=2e5,
+        epochs=1,
+        weights="none",
+        settings={"train.fused": False},
+        out=tmp_path / "out",
     )
     assert read_config(result.folder).deployed == "toy"
     assert result.report["deployed"]["runtime"] == "toy"
