@@ -20,7 +20,7 @@ from effnet.errors import EffnetError, MissingExtraError
 from effnet.measurement.paired import paired
 from effnet.measurement.recall import by_class
 from effnet.progress import Listener, Noted
-from effnet.runtimes.registry import RUNTIMES, by_precision, find_format
+from effnet.runtimes.registry import by_precision, find_format, find_runtime
 from effnet.runtimes.write import Quantization
 from effnet.system.machine import versions
 from effnet.system.text import both
@@ -55,7 +55,7 @@ class Proofs:
         self.val, self.images, self.folder = val, images, folder
         self.gate, self.threads, self.tools, self.listener = gate, threads, tools, listener
         self.formats = {precision: found.name for precision, found in by_precision(runtime).items()}
-        self.pair_stem = pair_stem and RUNTIMES[runtime].mlas
+        self.pair_stem = pair_stem and find_runtime(runtime).mlas
         self.key = images_key(val, images) + repr((threads, sorted(versions().items())))
         self.labels = val.labels if balanced else None  # with them, all classes weigh the same
         self.rungs: list[Rung] = []

@@ -18,7 +18,7 @@ from effnet.measurement.answers import right_answers
 from effnet.measurement.turns import time_two
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.registry import RUNTIMES, find_format
+from effnet.runtimes.registry import find_format, find_runtime
 from effnet.runtimes.write import Quantization, write_export
 from effnet.system.files import written_whole
 from effnet.weights.folding import fold_norms, unfold_norms
@@ -92,7 +92,7 @@ class Tools:
 
 def tools_of(runtime: str) -> Tools:
     """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
-    levels = levels_here() if RUNTIMES[runtime].mlas else WEIGHT_LEVELS
+    levels = levels_here() if find_runtime(runtime).mlas else WEIGHT_LEVELS
     return Tools(
         rank_layers=partial(sensitive_layers, weight_levels=levels),
         train_rounded=partial(train_rounded, weight_levels=levels),

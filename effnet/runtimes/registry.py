@@ -67,7 +67,13 @@ def register(runtime: Runtime) -> Runtime:
 
 def register_home(home: str) -> str:
     """Register the runtime of the Python package `home`, in a new process, and return its name."""
-    return register(import_module(home).RUNTIME).name
+    try:
+        return register(import_module(home).RUNTIME).name
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"a new Python process must be able to import the runtime's package {home}; {error}: install it, or put "
+            "its folder on PYTHONPATH"
+        ) from error
 
 
 def _embedding(target: Format) -> Format:
@@ -91,8 +97,10 @@ def runnable() -> tuple[str, ...]:
 
 
 def find_runtime(name: str) -> Runtime:
-    """Return the runtime called `name`; raise InputError for one that effnet cannot run."""
-    if name not in runnable():
+    """Return the runtime called `name`; raise InputError for an unknown one, and for one that effnet cannot run."""
+    if name not in RUNTIMES:
+        raise InputError(f"a runtime must be one of {', '.join(RUNTIMES)}; got {shown(name)}{nearest(name, RUNTIMES)}")
+    if not RUNTIMES[name].can_run:
         raise InputError(f"effnet can run {', '.join(runnable())}; it cannot run {name}, only export to it")
     return RUNTIMES[name]
 

@@ -13,9 +13,9 @@ import toy_runtime
 import effnet
 from effnet import errors
 from effnet.bundle.config import read_config
-from effnet.data.datasets import read_dataset
 from effnet.errors import BundleError
 from effnet.jobs.bench import bench_exports
+from effnet.measurement.timing import time_model
 from effnet.planner.target import Target
 from effnet.runtimes import registry
 from effnet.runtimes.installed import runtime_version
@@ -39,26 +39,27 @@ def known():
         table.update(old)
 
 
-def images_of(folder):
-    """Return some prepared images of the digits, and the bundle's predictor of its default format."""
-    predictor = effnet.load(folder)
-    return predictor, np.stack([predictor.prepare(image) for image in read_dataset("digits").test.sources[:4]])
-
-
 @pytest.mark.usefixtures("one_thread", "few_candidates", "without_plots")
-def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tmp_path, monkeypatch):
+def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
     result = effnet.fit(
-        "digits", runtime="toy", max_latency_ms=500, max_macs=2e5, epochs=1, weights="none", out=tmp_path / "out"
+        tiny_images,
+        runtime="toy",
+        max_latency_ms=500,
+        max_macs=2e5,
+        epochs=1,
+        weights="none",
+        settings={"train.fused": False},
+        out=tmp_path / "out",
     )
     assert read_config(result.folder).deployed == "toy"
     assert result.report["deployed"]["runtime"] == "toy"
     assert f"toy {runtime_version('onnxruntime')}" in str(result.report)
     assert (result.folder / "model.npz").is_file()
-    predictor, images = images_of(result.folder)
-    assert predictor.format.runtime == "toy"
-    expected = effnet.load(result.folder, format="onnx").probabilities(images)
-    assert np.array_equal(predictor.probabilities(images), expected)
+    images = sorted(tiny_images.rglob("*.png"))[::10]
+    found, expected = (effnet.load(result.folder, format=name).predict(images) for name in (None, "onnx"))
+    assert effnet.load(result.folder).format.runtime == "toy"
+    assert found == expected
 
 
 def test_it_is_exported_verified_and_measured_beside_the_others(bundle_copy):
@@ -80,6 +81,13 @@ def test_untrained_networks_are_written_for_its_profile(tmp_path):
     path = write_graph(spec, tmp_path, runtime="toy", precision="fp32")
     assert registry.open_engine(path, runtime="toy").run(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 3)
     assert Target(runtime="toy").format("fp32").file == path.name
+
+
+def test_a_package_that_a_new_process_cannot_import_is_named(bundle_copy, monkeypatch):
+    effnet.export(bundle_copy, to=["toy"])
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(BundleError, match=r"must be able to import the runtime's package toy_runtime; .* PYTHONPATH"):
+        time_model(bundle_copy / "model.npz", rounds=1, seconds=0.0)
 
 
 def test_nothing_in_effnet_names_it():

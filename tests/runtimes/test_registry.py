@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from effnet.compression.tools import tools_of
 from effnet.errors import InputError
 from effnet.runtimes import registry
 from effnet.runtimes.record import formats_of
-from effnet.runtimes.registry import RUNTIMES, files_of, register
+from effnet.runtimes.registry import RUNTIMES, files_of, find_runtime, register
 
 ONE = RUNTIMES["litert"]
 
@@ -53,6 +54,15 @@ def test_a_record_that_clashes_is_refused_whole(change, message):
     with pytest.raises(InputError, match=message):
         register(dataclasses.replace(ONE, **change))
     assert before == (RUNTIMES, registry.FORMATS, registry.FEATURES)
+
+
+def test_an_unknown_runtime_and_one_that_cannot_run_are_refused_with_the_reason():
+    with pytest.raises(InputError, match=r"one of onnxruntime, .*; got 'openvin'; did you mean 'openvino'"):
+        find_runtime("openvin")
+    with pytest.raises(InputError, match="it cannot run coreml, only export to it"):
+        find_runtime("coreml")
+    with pytest.raises(InputError, match="a runtime must be one of"):
+        tools_of("openvin")
 
 
 @pytest.mark.parametrize(

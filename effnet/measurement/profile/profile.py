@@ -95,6 +95,8 @@ class DeviceProfile:
     created: str
 
     def __post_init__(self) -> None:
+        if not isinstance(self.runtime, str):
+            raise InputError(f"runtime must be a runtime's name; got {brief(self.runtime)}")
         if not self.measured:
             raise InputError("a profile must hold at least one measured network; it holds none: measure it again")
         if type(self.threads) is not int or self.threads < 1:

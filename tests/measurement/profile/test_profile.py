@@ -81,6 +81,7 @@ def test_other_files_are_refused(file, text, says):
     ("changes", "says"),
     [
         ({"threads": "two"}, "threads must be a whole number"),
+        ({"runtime": ["onnxruntime"]}, "runtime must be a runtime's name; got ['onnxruntime']"),
         ({"versions": {"onnxruntime": 1.32}}, "the version of onnxruntime must be text; got 1.32"),
         ({"versions": None}, "versions must be names with their values; got None"),
         ({"machine": ["cpu"]}, "machine must be names with their values"),
@@ -102,6 +103,15 @@ def test_a_profile_of_another_make_is_refused_though_its_checksum_is_right(file,
     assert (ran.code, ran.out) == (2, "")
     assert says in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_a_profile_of_a_runtime_that_this_effnet_lacks_is_shown(file, run_cli):
+    data = json.loads(file.read_text()) | {"runtime": "mine", "versions": {"mine": "2.1"}}
+    del data["checksum"]
+    file.write_text(json.dumps(data | {"checksum": checksum(data)}))
+    ran = run_cli("profile", "--show", file)
+    assert (ran.code, ran.err) == (0, "")
+    assert "mine 2.1, threads: 1" in ran.out
 
 
 def test_a_spread_that_is_no_number_is_refused(file):
