@@ -157,9 +157,7 @@ def _written(spec: "ArchSpec") -> Body:
                 raise SpecError(f"a {block.kind} block must write its width out at last; {x} has {body.widths[x][0]}")
             # Counted for the whole block, since planning writes hundreds of thousands of layers.
             if len(body.widths) != len(body.layers) + 1:
-                raise SpecError(
-                    f"every layer of a {block.kind} block must have a name of its own; {prefix} repeats one"
-                )
+                raise SpecError(f"every layer of a {block.kind} block must have its own name; {prefix} repeats one")
     if spec.head_channels:
         body.enter("head", out=("head", spec.head_channels))
         x = body.unit("", x, "out")

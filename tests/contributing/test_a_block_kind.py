@@ -284,7 +284,7 @@ def test_what_it_cannot_be_is_refused():
         (lambda body, x: body.unit("expand", x, "mid"), "must write its width out at last; stages.0.0.expand"),
         (
             lambda body, x: body.unit("a", body.unit("a", x, "mid"), "out"),
-            "name of its own; stages.0.0 repeats one",
+            "must have its own name; stages.0.0 repeats one",
         ),
         (
             lambda body, x: body.unit("deep", x, "mid", depthwise=True),
