@@ -27,7 +27,8 @@ def test_paths_and_vectors_are_written(run_cli, bundle, images, tmp_path):
     assert paths == sorted(str(path) for path in images.rglob("*.png"))
     np.testing.assert_allclose(vectors, effnet.load(bundle).embed(paths), atol=1e-6)
     ran = run_cli("embed", bundle, images, "--out", tmp_path / "raw.npz", "--raw")
-    raw = np.load(tmp_path / "raw.npz")["vectors"]
+    with np.load(tmp_path / "raw.npz") as found:
+        raw = found["vectors"]
     np.testing.assert_allclose(raw, effnet.load(bundle).embed(paths, normalized=False), rtol=1e-5)
 
 
@@ -41,9 +42,10 @@ def test_more_images_than_a_batch_keep_their_order(run_cli, bundle, tmp_path):
     assert ran.code == 2
     assert "05.png: it is not an image" in ran.err
     assert ran.err.endswith("1 image was not readable\n")
-    found = np.load(tmp_path / "v.npz")
-    assert [path[-6:-4] for path in found["paths"]] == [f"{i:02d}" for i in range(20) if i != 5]
-    np.testing.assert_allclose(found["vectors"], effnet.load(bundle).embed(found["paths"].tolist()), atol=1e-5)
+    with np.load(tmp_path / "v.npz") as found:
+        paths, vectors = found["paths"].tolist(), found["vectors"]
+    assert [path[-6:-4] for path in paths] == [f"{i:02d}" for i in range(20) if i != 5]
+    np.testing.assert_allclose(vectors, effnet.load(bundle).embed(paths), atol=1e-5)
 
 
 def test_nothing_is_written_where_nothing_can_be_read(run_cli, bundle, tmp_path):
