@@ -5,10 +5,10 @@ from pathlib import Path
 
 from effnet.arch.cost import cost
 from effnet.bundle.config import read_config
-from effnet.bundle.formats import EXPORTS
 from effnet.bundle.names import CONFIG, WEIGHTS
 from effnet.errors import WeightsError
 from effnet.nn.network import FeatureMaps, Network
+from effnet.runtimes.registry import exports
 from effnet.system.cache import network_forbidden
 from effnet.system.text import printable
 from effnet.weights.create import create_model
@@ -73,8 +73,8 @@ def push_to_hub(folder: str | os.PathLike[str], repo: str, *, private: bool = Fa
 
     path = Path(folder)
     read_config(path)
-    exports = [name for found in EXPORTS.values() for name in (found.file, *found.others)]
-    files = [file for name in dict.fromkeys((CONFIG, WEIGHTS, _CARD, *exports)) for file in _files(path / name)]
+    models = [name for found in exports().values() for name in found.files]
+    files = [file for name in dict.fromkeys((CONFIG, WEIGHTS, _CARD, *models)) for file in _files(path / name)]
     operations = [CommitOperationAdd(file.relative_to(path).as_posix(), file) for file in files]
     try:
         api = HfApi()
