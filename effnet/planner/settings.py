@@ -25,6 +25,8 @@ _HALVINGS = 3
 _MOST_EPOCHS, _MOST_VIEWS = 200, 1_500_000
 # The share of the time for training steps; the rest is decoding, validation and checkpoints.
 _TRAINING_SHARE = 0.8
+# The same if a network is chosen for the time before a deadline: its steps were timed without reading and augmentation.
+_PLANNED_SHARE = 0.4
 # An upper bound of the multiply-accumulates per second of training on a CPU core or a GPU.
 _CORE_MACS, _GPU_MACS = 15e9, 50e12
 # The multiply-accumulates per second of a frozen network on one core (Lite0 in benchmarks/transfer.py: images per
@@ -67,7 +69,7 @@ def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool, fewe
     With `fewer`, an eighth of these epochs are enough if no network trains faster.
     """
     epochs = least_epochs(num_train)
-    speed = epochs * num_train / (60 * minutes * _TRAINING_SHARE)
+    speed = epochs * num_train / (60 * minutes * (_PLANNED_SHARE if fewer else _TRAINING_SHARE))
     reason = f"{epochs} epochs in {minutes:g} minutes need {speed:.3g}"
     most_macs = (_GPU_MACS if gpu else cores * _CORE_MACS) / speed
     halvings = _HALVINGS if fewer else 0

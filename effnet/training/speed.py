@@ -1,5 +1,6 @@
 """The training throughput of a network on this machine, measured on a few real steps."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -7,16 +8,24 @@ import torch
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
+from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import EffnetError
 from effnet.nn.network import build, fuse_
 from effnet.training.device import fast_arithmetic, pick_device, to_input
-from effnet.training.ema import update_average_
+from effnet.training.distributed.ranks import ALONE
+from effnet.training.ema import move_average_, update_average_
+from effnet.training.input.shares import Portions
 from effnet.training.losses import Batch, cross_entropy
 from effnet.training.optim import make_optimizer
+from effnet.training.position import Position
+from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe, Train
+from effnet.training.state import make_state, network_for
+from effnet.training.step import Stepper
 
 _MIN_SECONDS, _MAX_STEPS = 0.4, 6
+_RUN_SECONDS = 1.0
 # The batch shrinks for large networks, so that a step ends within seconds.
 _MACS_A_STEP = 4e9
 
@@ -55,3 +64,27 @@ def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
     if not any(lap > 0 for lap in laps):
         raise EffnetError("the clock must run while training is timed; it stood still: check the machine's clock")
     return batch_size / min(lap for lap in laps if lap > 0)
+
+
+def run_speed(spec: ArchSpec, dataset: Dataset, recipe: Recipe, preprocess: Preprocess) -> float:
+    """Return training images per second of a run's first steps, with reading and augmentation; the run is discarded.
+
+    It takes a second, or two steps if these take longer.
+    """
+    device = pick_device()
+    state = make_state(network_for(spec, recipe), recipe, device)
+    stepper = Stepper(state, recipe, preprocess, cross_entropy(), device)
+    portions, position = Portions(dataset, recipe, preprocess, ALONE), Position()
+    first, images_seen, start = recipe_at(recipe, 0), 0, 0.0
+    with fast_arithmetic(), contextlib.closing(portions.batches(first, position)) as batches:
+        for number, (images, labels) in enumerate(batches):
+            stepper.step(images, labels, first, number=number, rate=0.0)
+            move_average_(state.average, state.model, recipe.train, step=number, batch=number)
+            if number == 0:  # warm-up
+                start = time.perf_counter()
+                continue
+            images_seen += len(labels)
+            if time.perf_counter() - start > _RUN_SECONDS:
+                break
+    seconds = time.perf_counter() - start
+    return images_seen / seconds if images_seen and seconds > 0 else train_speed(spec, device=device)

@@ -46,8 +46,8 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def quick() -> Iterator[None]:
-    """Neither draw nor measure the finished file in the tests of a module."""
+def quick(small_bundle: Path) -> Iterator[None]:
+    """Neither draw nor measure the finished file in the tests of a module; `small_bundle` is a real one before that."""
     with pytest.MonkeyPatch.context() as patch:
         spare_plots(patch)
         patch.setattr("effnet.jobs.fit.attempt.time_model", lambda *_, **__: timing(1.0))

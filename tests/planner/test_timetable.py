@@ -45,6 +45,12 @@ def clock(monkeypatch):
     return clock
 
 
+def train_at(images_per_second, monkeypatch):
+    """Let training have this speed, as far as plans go."""
+    monkeypatch.setattr("effnet.jobs.fit.time_left.training_speed", lambda spec: images_per_second)
+    monkeypatch.setattr("effnet.training.speed.run_speed", lambda *_: images_per_second)
+
+
 @pytest.fixture
 def said():
     return []
@@ -115,7 +121,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=10.0))
     monkeypatch.setattr("effnet.jobs.fit.deploy.climb", None)
     monkeypatch.setattr("effnet.jobs.fit.run.MAX_FALLBACKS", 0)
-    monkeypatch.setattr("effnet.jobs.fit.time_left.training_speed", lambda spec: 60.0)
+    train_at(60.0, monkeypatch)
     sentence = "int8 was not tried: 20 s were left, but it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
         effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
@@ -144,22 +150,23 @@ def fit_shades(data, out, **options):
 
 def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tmp_path, monkeypatch, clock):
     """Regression: it started all of its training again."""
-    # 36 images at 12 images/s: an epoch takes 3 s, and 0.8 of the time that training has is for epochs.
-    monkeypatch.setattr("effnet.jobs.fit.time_left.training_speed", lambda spec: 12.0)
+    # 36 images at 12 images/s: an epoch takes 3 s without validation, and 0.9 of the time of training is for epochs.
+    train_at(12.0, monkeypatch)
     monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", missing_once(clock, took=20))
     monkeypatch.setattr("effnet.planner.settings.most_epochs", lambda number: 1000)
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
     report = fit_shades(tiny_images, tmp_path / "out").report
     plan = json.loads((tmp_path / "out" / "run" / "plan.json").read_text())
-    number = len(read_dataset(tiny_images).train)
+    dataset = read_dataset(tiny_images)
+    number = len(dataset.train) + len(dataset.val) / 3
     epochs = [attempt["recipe"]["train"]["epochs"] for attempt in plan["attempts"][:2]]
-    assert epochs == [int(0.8 * (left - 4) * 12 / number) for left in (60, 40)]
+    assert epochs == [int(0.9 * (left - 4) * 12 / number) for left in (60, 40)]
     assert [attempt["honoured"] for attempt in report["attempts"]] == [False, True]
     assert report["time"]["used_seconds"] == 20
 
 
 def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tmp_path, monkeypatch, clock, said):
-    monkeypatch.setattr("effnet.jobs.fit.time_left.training_speed", lambda spec: 12.0)
+    train_at(12.0, monkeypatch)
     monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", missing_once(clock, took=54))
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
     with pytest.raises(BudgetError, match=r"was not tried: 6 s were left, .* give more --minutes") as refused:
@@ -173,7 +180,7 @@ def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tm
 
 
 def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkeypatch, clock):
-    monkeypatch.setattr("effnet.jobs.fit.time_left.training_speed", lambda spec: 12.0)
+    train_at(12.0, monkeypatch)
     monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", lambda path, **_: timing(0.5))
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
     out = tmp_path / "out"

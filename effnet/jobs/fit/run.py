@@ -162,6 +162,7 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
         pace=task.pace,
         left_out=left_out,
     )
+    plan = with_epochs_left(task, plan, dataset)
     (task.out / RUN).mkdir(parents=True, exist_ok=True)
     write_plan(plan, task.out)
     return plan
