@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--goal", type=float, default=0.985, help="least accuracy")
     parser.add_argument("--name", default="digits", help="name of the record: main_job_NAME")
-    parser.add_argument("--image", "--picture", type=Path, help="write the first fit's candidates as .svg or .png")
+    parser.add_argument("--image", type=Path, help="write the first fit's candidates as .svg or .png")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--n", type=int, default=3)

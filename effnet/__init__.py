@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from effnet.jobs.pull import pull
     from effnet.jobs.save import save
     from effnet.measurement.evaluate import evaluate
-    from effnet.measurement.timing import time_onnx
+    from effnet.measurement.timing import time_model
     from effnet.nn.network import build
     from effnet.runtimes.predictor import Predictor, load
     from effnet.training.input.transforms import transforms
@@ -68,7 +68,7 @@ _LAZY = {
     "Dataset": ("effnet.data.datasets", "Dataset"),
     "read_dataset": ("effnet.data.datasets", "read_dataset"),
     "inspect": ("effnet.data.inspection.inspect", "inspect_dataset"),
-    "time_onnx": ("effnet.measurement.timing", "time_onnx"),
+    "time_model": ("effnet.measurement.timing", "time_model"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
     "evaluate": ("effnet.measurement.evaluate", "evaluate"),
@@ -96,7 +96,7 @@ __all__ = [
     "Pretrained", "Recipe", "build", "cost", "create_model", "describe", "evaluate", "export", "fit", "from_pretrained",
     "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict",
     "published", "pull", "push_to_hub", "read_dataset", "save", "scale", "solve_phi", "spec_from_dict", "spec_to_dict",
-    "stage", "time_onnx", "train", "transforms",
+    "stage", "time_model", "train", "transforms",
 ]  # fmt: skip
 
 

@@ -1,12 +1,15 @@
 """import: make a bundle of your own checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from effnet.cli.console import print_text
 from effnet.errors import InputError
+
+if TYPE_CHECKING:
+    from effnet.jobs.import_checkpoint import Imported
 
 
 def import_(
@@ -63,6 +66,10 @@ def import_(
         },
         out=out,
     )
+    _print_imported(found, checkpoint)
+
+
+def _print_imported(found: "Imported", checkpoint: Path) -> None:
     config = found.config
     for note in found.notes:
         print_text(f"- {note}")

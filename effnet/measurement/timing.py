@@ -152,10 +152,6 @@ def _failed(path: str | os.PathLike[str], status: int, said: str) -> BundleError
     return error
 
 
-# Its name from the time when ONNX Runtime was the only runtime.
-time_onnx = time_model
-
-
 def _size_bytes(path: Path) -> int:
     """Return the bytes of the model at `path`, including those of the files that belong to it."""
     return sum(file.stat().st_size for file in files_of(path))

@@ -49,16 +49,23 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[FileServer]:
-    """Serve files until the end of the context."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[ThreadingHTTPServer]:
+    """Run a server on a free local port until the end of the context."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    served = server.served = FileServer(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield served
+        yield server
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def serving() -> Iterator[FileServer]:
+    """Serve files until the end of the context."""
+    with running(_Handler) as server:
+        served = server.served = FileServer(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
+        yield served

@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
+
+from file_server import running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -81,14 +82,6 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving_hub() -> Iterator[HubServer]:
     """Serve a hub without repositories until the end of the context."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    hub = server.hub = HubServer(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with running(_Handler) as server:
+        hub = server.hub = HubServer(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -72,4 +72,4 @@ def serving_raw() -> Iterator[RawServer]:
             yield server
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(timeout=10)
+            thread.join(timeout=300)

@@ -11,7 +11,7 @@ import effnet
 from effnet.arch.scale import with_total_stride
 from effnet.errors import BundleError
 from effnet.measurement import timing
-from effnet.measurement.timing import Timing, busy_sentence, time_onnx
+from effnet.measurement.timing import Timing, busy_sentence, time_model
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.weights.folding import random_weights
 
@@ -36,7 +36,7 @@ def large(tmp_path_factory):
 
 
 def test_a_timing_says_how_it_came_about(small):
-    found = time_onnx(small, rounds=2, seconds=0.05)
+    found = time_model(small, rounds=2, seconds=0.05)
     assert (found.threads, found.batch, len(found.rounds_ms)) == (1, 1, 2)
     assert found.runs >= 2 * 20
     assert 0 < found.p50_ms <= found.p95_ms
@@ -48,14 +48,14 @@ def test_a_timing_says_how_it_came_about(small):
 
 
 def test_a_larger_network_takes_longer_and_more_memory(small, large):
-    little, much = (time_onnx(path, rounds=1, seconds=0.05) for path in (small, str(large)))
+    little, much = (time_model(path, rounds=1, seconds=0.05) for path in (small, str(large)))
     assert much.p50_ms > 5 * little.p50_ms
     assert much.memory_mb > little.memory_mb + 10
     assert much.memory_mb > much.size_mb > 15
 
 
 def test_a_batch_is_faster_a_image_than_one_by_one_is_slow(small):
-    one, many = (time_onnx(small, batch=batch, rounds=1, seconds=0.05) for batch in (1, 16))
+    one, many = (time_model(small, batch=batch, rounds=1, seconds=0.05) for batch in (1, 16))
     assert many.batch == 16
     assert many.p50_ms > 2 * one.p50_ms
     assert many.images_per_second == pytest.approx(16e3 / many.p50_ms)
@@ -71,7 +71,7 @@ def test_the_calmest_round_counts(monkeypatch, small):
         return subprocess.CompletedProcess([], 0, stdout=f"a warning of the runtime\n{printed}\n", stderr="")
 
     monkeypatch.setattr(timing.subprocess, "run", done)
-    found = time_onnx(small)
+    found = time_model(small)
     assert (found.p50_ms, found.rounds_ms, found.runs) == (2, (9, 2, 2), 9)
     assert found.p95_ms == pytest.approx(np.percentile([1, 2, 3], 95))
     assert (found.memory_mb, found.pace_ms, found.least_ms, found.waited) == (2, 4, 1, 0.4)
@@ -106,7 +106,7 @@ def test_it_is_said_how_busy_the_machine_was(threads, uncertain, end):
 
 def test_rounds_are_added_while_the_machine_is_slower_than_it_can_be(small):
     """No machine has a pace of 0 ms, and every machine one faster than an hour."""
-    least, most = (len(time_onnx(small, rounds=2, seconds=0.01, pace_ms=pace).rounds_ms) for pace in (3.6e6, 0.0))
+    least, most = (len(time_model(small, rounds=2, seconds=0.01, pace_ms=pace).rounds_ms) for pace in (3.6e6, 0.0))
     assert least == 2 < most <= 20
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_measured_is_named(content, reason, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BundleError, match=rf"^measuring .*model\.onnx failed: .*{reason}"):
-        time_onnx(path)
+        time_model(path)
 
 
 def test_a_model_with_other_inputs_is_an_error_of_one_line(tmp_path, small):
@@ -126,19 +126,19 @@ def test_a_model_with_other_inputs_is_an_error_of_one_line(tmp_path, small):
     model.graph.input[0].name = model.graph.node[0].input[0] = "photo"
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(BundleError, match=r"^measuring .* failed: .*photo") as error:
-        time_onnx(tmp_path / "model.onnx")
+        time_model(tmp_path / "model.onnx")
     assert "\n" not in str(error.value)
 
 
 def test_a_process_that_dies_without_a_word_is_told(monkeypatch, small):
     monkeypatch.setattr(timing.sys, "executable", "false")
     with pytest.raises(BundleError, match="failed: exit status 1"):
-        time_onnx(small)
+        time_model(small)
 
 
 def test_a_measurement_that_takes_too_long_is_ended(small):
     with pytest.raises(BundleError, match=r"took more than 0\.01 s"):
-        time_onnx(small, timeout=0.01)
+        time_model(small, timeout=0.01)
 
 
 def test_the_worker_prints_one_line_of_json(small, run_python):

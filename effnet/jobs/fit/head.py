@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from effnet.planner.timetable import not_enough
 from effnet.system.files import parse_json
 from effnet.system.text import both
 from effnet.training.transfer.features import Extractor, Features, extract, make_extractor
+from effnet.training.transfer.head import Head as Linear
 from effnet.training.transfer.head import known_head, train_head
 from effnet.weights.adapt import Arrays
 from effnet.weights.catalog import entries
@@ -89,25 +90,27 @@ def fit_head(
             *own, val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
         )
         head = max(before, head, key=lambda h: h.score(balance))
-    facts = {
-        **origin,
-        "penalty": head.penalty,
-        "views": len(rows),
-        "left_out": left_out,
-        "images": len(rows[0].values),
-        "val_accuracy": head.val_accuracy,
-        "val_balanced_accuracy": head.val_balanced_accuracy,
-        "val_loss": head.val_loss,
-        "features": sum(len(found.values) for found in (*rows, val)),
-        "computed": sum(found.computed for found in (*rows, val)),
-        "seconds": time.monotonic() - started,
-    }
+    facts = origin | _facts(head, rows, val) | {"left_out": left_out, "seconds": time.monotonic() - started}
     state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
     # Calibration needs held-out images: training images say nothing about it.
     held = val.values[: len(val.values) if len(dataset.val) else 0]
     validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
     _write_head(folder, state, facts, validation)
     return state, facts, validation
+
+
+def _facts(head: Linear, rows: Sequence[Features], val: Features) -> dict[str, Any]:
+    """Return the facts of a head, trained on the features of each view of the training images."""
+    return {
+        "penalty": head.penalty,
+        "views": len(rows),
+        "images": len(rows[0].values),
+        "val_accuracy": head.val_accuracy,
+        "val_balanced_accuracy": head.val_balanced_accuracy,
+        "val_loss": head.val_loss,
+        "features": sum(len(found.values) for found in (*rows, val)),
+        "computed": sum(found.computed for found in (*rows, val)),
+    }
 
 
 def _views(

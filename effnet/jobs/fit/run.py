@@ -151,7 +151,11 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
         task.say(left_out[0])
     if busy := busy_planning(table, threads=task.threads):
         task.say(busy)
-    attempts = [_attempt(task, dataset, report, index, table[index]) for index in _order(table)]
+    order = _order(table)
+    rough = None
+    if task.deadline.limited and not table[order[0]].weights:
+        rough = epochs_left(task, dataset, table[order[0]])  # each attempt counts its own when it begins
+    attempts = [_attempt(task, dataset, report, index, table[index], epochs=rough) for index in order]
     plan = Plan(
         options=task.options,
         fingerprint=fingerprint(dataset),
@@ -180,18 +184,19 @@ def _order(table: list[Candidate]) -> list[int]:
     return [taken, *usable[:MAX_FALLBACKS]]
 
 
-def _attempt(task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate) -> Attempt:
+def _attempt(
+    task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate, *, epochs: int | None
+) -> Attempt:
+    """Return the attempt at a candidate; `epochs` are those that fit before a deadline."""
     spec, num_train = candidate.whole or candidate.spec, len(dataset.train)
-    epochs, side = task.epochs or task.asked.value("train.epochs"), report.median_short_side
+    epochs, side = epochs or task.epochs or task.asked.value("train.epochs"), report.median_short_side
     if candidate.weights:
         epochs = epochs or 1  # fine-tuning chooses its own, unless it is given
         preprocess = candidate.preprocess
         assert preprocess is not None
     else:
         preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
-        if task.deadline.limited:
-            epochs = epochs_left(task, dataset, candidate)
-        elif task.time_limit is not None:
+        if task.time_limit is not None and not task.deadline.limited:
             epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
     assert epochs is not None
     memory_gb = machine()["memory_gb"]
