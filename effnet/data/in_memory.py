@@ -1,10 +1,12 @@
 """List images in memory: a program's arrays, the items of a map-style data set such as torch's, built-in digits."""
 
+import importlib.util
 import io
 import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -105,17 +107,29 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
 
 def list_digits() -> Listing:
     """Return the listing of scikit-learn's handwritten digits."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train") from error
-    pixels, targets = load_digits(return_X_y=True)
+    pixels, targets = _load_digits()
     images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     notes = ["The images are scikit-learn's 1,797 handwritten digits, 8 x 8, grey."]
     if os.path.isdir("digits"):
         notes.insert(0, "The built-in digits are used; for the folder of that name write ./digits.")
     part = Part(sources=tuple(images), labels=tuple(str(target) for target in targets))
     return Listing(name="digits", parts={"": part}, notes=tuple(notes), mirror_safe=False, channels=1)
+
+
+def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels, from 0 to 16, and the labels of scikit-learn's digits."""
+    try:
+        (folder,) = importlib.util.find_spec("sklearn").submodule_search_locations
+    except (ImportError, AttributeError) as error:
+        raise MissingExtraError("scikit-learn", "train") from error
+    # The file is read without the package: importing that takes longer than planning and training a small network.
+    path = Path(folder) / "datasets/data/digits.csv.gz"
+    if path.is_file():
+        table = np.loadtxt(path, delimiter=",")
+        return table[:, :-1], table[:, -1].astype(int)
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)
 
 
 def _table(name: str, split: str) -> str:

@@ -1,5 +1,6 @@
 """Optimisers and their parameter groups."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -38,19 +39,39 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def _optimizer(rows: Groups, recipe: Recipe) -> torch.optim.Optimizer:
     plan, lr = recipe.optimizer, recipe.train.peak_lr
     if plan.name == "sgd":
-        return torch.optim.SGD(rows, lr=lr, momentum=plan.momentum, nesterov=plan.nesterov, fused=True)
+        return _SGD(rows, lr=lr, momentum=plan.momentum, nesterov=plan.nesterov, fused=True)
     if plan.name == "rmsprop_tf":
         return RMSPropTF(rows, lr=lr, momentum=plan.momentum, decay=plan.decay, eps=plan.eps)
     if plan.name == "lamb":
         return Lamb(rows, lr=lr, betas=(plan.momentum, plan.decay), eps=plan.eps)
-    return torch.optim.AdamW(rows, lr=lr, betas=(plan.momentum, plan.decay), eps=plan.eps, fused=True)
+    return _AdamW(rows, lr=lr, betas=(plan.momentum, plan.decay), eps=plan.eps, fused=True)
 
 
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm)
 
 
-class _Foreach(torch.optim.Optimizer):
+class _Uncompiled(torch.optim.Optimizer):
+    """An optimiser whose methods do not import torch's compiler, which nothing here uses and which takes seconds.
+
+    torch wraps these methods to hide them from the compiler; the methods themselves are the same.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class _SGD(_Uncompiled, torch.optim.SGD):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class _AdamW(_Uncompiled, torch.optim.AdamW):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class _Foreach(_Uncompiled):
     """An optimiser that handles all parameters of a group in a few calls of torch's foreach functions."""
 
     def _start(self, parameter: Tensor) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-import builtins
-import sys
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from effnet.data.datasets import Split, drop, load_image, read_dataset, without_unreadable
+from effnet.data.in_memory import list_digits
 from effnet.data.sources import Skipped
 from effnet.errors import DataError, ImageError, MissingExtraError
 
@@ -28,16 +28,17 @@ def test_digits_are_the_real_ones() -> None:
     np.testing.assert_array_equal(again.test.labels, dataset.test.labels)
 
 
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    from sklearn.datasets import load_digits
+
+    pixels, targets = load_digits(return_X_y=True)
+    listed = list_digits().parts[""]
+    np.testing.assert_array_equal(np.stack(listed.sources).reshape(-1, 64), np.rint(pixels * (255 / 16)))
+    assert listed.labels == tuple(map(str, targets))
+
+
 def test_digits_without_scikit_learn_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    real_import = builtins.__import__
-
-    def without_sklearn(name: str, *rest: object) -> object:
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return real_import(name, *rest)
-
-    monkeypatch.delitem(sys.modules, "sklearn.datasets", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without_sklearn)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "effnet\[train\]"'):
         read_dataset("digits")
 

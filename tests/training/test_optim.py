@@ -235,3 +235,19 @@ def test_layer_decay_slows_each_part_by_its_distance_from_the_classifier():
     assert scales == {part: 0.5 ** (len(order) - 1 - place) for place, part in enumerate(order)}
     kernels = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
     assert {name for name, decay in decayed.items() if decay == 0.3} == kernels
+
+
+@pytest.mark.parametrize(("name", "torchs"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_an_optimiser_without_the_compiler_takes_torchs_steps(name, torchs):
+    recipe = with_values(Recipe(), {"optimizer.name": name})
+    ours, theirs = (nn.Linear(3, 2), nn.Linear(3, 2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = make_optimizer(ours, recipe)
+    groups = [{**group, "params": [*theirs.parameters()][i : i + 1]} for i, group in enumerate(optimizer.param_groups)]
+    other = torchs(groups)
+    for _ in range(3):
+        for model, moved in ((ours, optimizer), (theirs, other)):
+            moved.zero_grad()
+            model(torch.ones(4, 3)).square().sum().backward()
+            moved.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
