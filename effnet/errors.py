@@ -91,7 +91,7 @@ PACKAGES = {
         name: (name, "train")
         for name in (
             "torch", "onnx", "safetensors", "scipy", "tensorboard", "matplotlib", "jinja2", "huggingface_hub",
-            "accelerate", "optuna",
+            "optuna",
         )
     },
     "sklearn": ("scikit-learn", "train"),

@@ -199,7 +199,7 @@ def device(ground: Ground) -> Sequence[Command]:
         "main()\n"
     )
     all_but_device = {"torch", "onnx", "safetensors", "sklearn", "scipy", "h5py", "matplotlib", "jinja2", "tensorboard",
-                      "huggingface_hub", "optuna", "accelerate"}  # fmt: skip
+                      "huggingface_hub", "optuna"}  # fmt: skip
     code = block.format(blocked=all_but_device)
     return (
         Command(words=(code, "evaluate", ground.bundle, _images(ground, ("0", "1"))), python=True, codes=(0,)),

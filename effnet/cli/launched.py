@@ -1,4 +1,4 @@
-"""Which process prints messages if `torchrun` or `accelerate launch` started several."""
+"""Which process prints messages if `torchrun` started several."""
 
 import os
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from effnet.errors import EffnetError, InputError, MissingExtraError, SaidElsewhere
+from effnet.errors import EffnetError, InputError, SaidElsewhere
 from effnet.system.signals import stop
 
 # While the first process plans, exports and measures, the others wait for it; a lost connection is noticed at once.
@@ -217,9 +217,9 @@ def _leave(ranks: Ranks, text: str, error: Exception | None = None) -> None:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Yield this process's ranks if `torchrun` or `accelerate launch` started it, else ALONE.
+    """Yield this process's ranks if `torchrun` started it, else ALONE.
 
-    Raises MissingExtraError without accelerate, InputError if a machine has fewer GPUs than processes.
+    Raises InputError if a machine has fewer GPUs than processes.
     """
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield ALONE
@@ -232,23 +232,21 @@ def joined() -> Iterator[Ranks]:
 
 
 def _join() -> Ranks:
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise MissingExtraError("accelerate", "train") from error
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    gpus = 0 if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true") else torch.cuda.device_count()
+    local_size, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if 0 < gpus < local_size:
         raise InputError(
             f"a machine must have a GPU for each of its processes; this one has {gpus} for {local_size}: start with "
             f"--nproc-per-node {gpus}, or hide the GPUs with CUDA_VISIBLE_DEVICES="
         )
-    state = PartialState() if gpus else PartialState(cpu=True, backend="gloo")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if gpus else "gloo")
     return Ranks(
-        rank=state.process_index,
-        size=state.num_processes,
+        rank=distributed.get_rank(),
+        size=distributed.get_world_size(),
         local_size=local_size,
-        device=state.device,
+        device=device,
         words=distributed.new_group(backend="gloo", timeout=_PATIENCE),
     )
 
