@@ -20,7 +20,7 @@ from effnet.runtimes.digests import check_digests
 from effnet.runtimes.installed import missing
 from effnet.runtimes.ledger import read_ledger
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.registry import FORMATS, runnable
+from effnet.runtimes.registry import FORMATS, deployed_format, runnable
 from effnet.weights.labels import Chosen, choose_images
 
 Progress = Callable[[int, int], None]
@@ -82,6 +82,7 @@ def bench_exports(
     MissingExtraError for a named one that is not installed, BundleError if nothing can be measured.
     """
     config = read_config(folder)
+    deployed_format(config)  # a bundle that names an unknown one is damaged
     wanted = _wanted(runtimes)
     uninstalled = {name: str(error) for name in wanted if (error := missing(name))}
     here = [found for found in FORMATS.values() if found.runtime in wanted and found.runtime not in uninstalled]

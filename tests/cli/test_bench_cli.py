@@ -138,6 +138,15 @@ def test_a_bundle_without_exports_is_told_how_to_make_one(run_cli, plain, tmp_pa
     assert message.endswith(f"has no export for these runtimes: effnet export {tmp_path} --to onnx")
 
 
+def test_a_bundle_that_deploys_an_unknown_format_is_refused(run_cli, plain, tmp_path):
+    """Regression: --runtimes all measured the other exports."""
+    bundle = shutil.copytree(plain, tmp_path / "bundle")
+    config = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps(config | {"deployed": "pt2"}))
+    for words in (("bench", bundle), ("bench", bundle, "--runtimes", "all")):
+        assert "`deployed` in config.json: " in refused(run_cli(*words))
+
+
 def test_the_rounds_of_a_file_are_put_together():
     found = joined([timing(p50_ms=p50, p95_ms=9 - p50, rounds_ms=(p50,), load_ms=10 * p50) for p50 in (4.0, 2.0, 3.0)])
     assert (found.p50_ms, found.p95_ms, found.rounds_ms, found.runs) == (2, 7, (4, 2, 3), 60)
