@@ -61,9 +61,9 @@ class Command:
 
     It must end with one of `codes`, and print `says` (a text, in either stream) and none of `lacks`. `python` runs the
     words as Python code instead; `prefix` stands before Python. `before` runs in the child before effnet starts. `stop`
-    sends a signal after a number of seconds; output of Python before effnet starts does not count. `beside` starts the
-    same command a second time, at once: one of the two must end with each of `codes`. `busy` is the number of processes
-    that compute meanwhile.
+    sends a signal after a number of seconds, or once the output contains a text; output of Python before effnet starts
+    does not count. `beside` starts the same command a second time, at once: one of the two must end with each of
+    `codes`. `busy` is the number of processes that compute meanwhile.
     """
 
     words: Sequence[str]
@@ -75,7 +75,7 @@ class Command:
     prefix: Sequence[str] = ()
     before: Callable[[], None] | None = None
     closed: Sequence[int] = ()
-    stop: tuple[signal.Signals, float] | None = None
+    stop: tuple[signal.Signals, float | str] | None = None
     beside: bool = False
     busy: int = 0
     memory_mb: float = MEMORY_MB
@@ -141,18 +141,19 @@ def _prepare_ground(folder: Path, bundle: Path) -> Ground:
 def _faults(outcome: Outcome, command: Command) -> list[str]:
     """Return the faults of a command."""
     faults = []
+    # While Python starts and imports the package, some milliseconds, effnet cannot handle a signal.
+    traced, begun = _TRACEBACK in outcome.text, str(ROOT / "effnet" / "__main__.py") in outcome.text
+    early = bool(command.stop) and traced and not begun
     # A signal before Python has started ends it like any program.
     if outcome.code < 0 and not (command.stop and outcome.code == -command.stop[0]):
         faults.append(f"killed by signal {-outcome.code}: {outcome.text[-200:]!r}")
-    elif not command.beside and outcome.code >= 0 and outcome.code not in command.codes:
+    elif not command.beside and outcome.code >= 0 and outcome.code not in command.codes and not early:
         faults.append(f"exit code {outcome.code} instead of {tuple(command.codes)}: {outcome.text[-300:]!r}")
     if outcome.seconds > command.seconds:
         faults.append(f"took {outcome.seconds:.0f} s")
     if outcome.peak_mb > command.memory_mb:
         faults.append(f"took {outcome.peak_mb:.0f} MB")
-    # During the import of the package, a few milliseconds, effnet cannot handle a signal.
-    begun = not command.stop or str(ROOT / "effnet" / "__main__.py") in outcome.text
-    if _TRACEBACK in outcome.text and begun:
+    if traced and not early:
         faults.append(f"a traceback: {outcome.text.strip().splitlines()[-1][:200]}")
     if not command.beside and command.says not in outcome.text:
         faults.append(f"must say {command.says!r}: {outcome.text[-300:]!r}")
@@ -199,6 +200,8 @@ def _start(command: Command, ground: Ground, number: str) -> tuple[subprocess.Po
     environ = environment({"EFFNET_CACHE": str(ground.path("cache")), **command.env})
 
     def prepare() -> None:
+        for number in (signal.SIGINT, signal.SIGHUP):  # a shell ignores them for what it starts in the background
+            signal.signal(number, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
         if command.before:
@@ -216,15 +219,18 @@ def _start(command: Command, ground: Ground, number: str) -> tuple[subprocess.Po
 
 def _finish(process: subprocess.Popen[bytes], output: Path, start: float, command: Command) -> Outcome:
     timers = [threading.Timer(max(_KILLED_AFTER, command.seconds + 30), _kill_group, (process.pid, signal.SIGKILL))]
-    if command.stop:
-        number, seconds = command.stop
-        timers.append(threading.Timer(seconds, _kill_group, (process.pid, number)))
+    number, moment = command.stop or (None, 0.0)
+    if number and not isinstance(moment, str):
+        timers.append(threading.Timer(moment, _kill_group, (process.pid, number)))
     for timer in timers:
         timer.start()
     # Not getrusage, whose peak is at least that of the parent process.
     peak_mb, ended, status = 0.0, 0, 0
     while not ended:
         peak_mb = max(peak_mb, _peak_mb(process.pid))
+        if number and isinstance(moment, str) and moment.encode() in output.read_bytes():
+            _kill_group(process.pid, number)
+            number = None
         ended, status = os.waitpid(process.pid, os.WNOHANG)
         time.sleep(0 if ended else _LOOK_SECONDS)
     seconds = time.monotonic() - start

@@ -64,7 +64,7 @@ def terminated(number: signal.Signals, code: int) -> Callable[[Ground], Sequence
         (ground.path("tmp")).mkdir()
         words = ("fit", "digits", *_LONG, "--out", ground.path("out"))
         env = {"TMPDIR": str(ground.path("tmp"))}
-        return (Command(words=words, codes=(code,), says="--resume", stop=(number, 12.0), env=env),)
+        return (Command(words=words, codes=(code,), says="--resume", stop=(number, "epoch 2:"), env=env),)
 
     return prepare
 
