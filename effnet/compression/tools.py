@@ -15,7 +15,7 @@ from effnet.compression.qat import sensitive_layers, train_rounded
 from effnet.compression.subject import Sensitivity, Subject
 from effnet.data.datasets import Split
 from effnet.measurement.answers import right_answers
-from effnet.measurement.turns import time_two
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import find_format, find_runtime
@@ -23,7 +23,7 @@ from effnet.runtimes.write import Quantization, write_export
 from effnet.system.files import written_whole
 from effnet.weights.folding import fold_norms, unfold_norms
 
-# The two files' measurements alternate, so that background load slows both.
+# Of the comparison with the baseline.
 _ROUNDS, _ROUND_SECONDS = 4, 0.15
 
 
@@ -56,12 +56,11 @@ def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.nda
     return right_answers(Predictor(folder, threads=threads, format=format_name), split)
 
 
-def time_pair(base: Path, path: Path, threads: int) -> Pair:
-    """Time both files in turns, each round in its own process.
-
-    Background load only adds time, so the fastest rounds compare the files best.
-    """
-    first, second = time_two(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
+def time_pair(base: Path, path: Path, threads: int, *, stopwatch: Stopwatch | None = None) -> Pair:
+    """Time both files in turns; their fastest rounds compare them best, as background load only adds time."""
+    stopwatch = stopwatch or Stopwatch()
+    timed = stopwatch.compare(base, path, threads=threads, rounds=_ROUNDS, seconds=_ROUND_SECONDS)
+    first, second = timed.first, timed.second
     return Pair(base_ms=first.latency_ms, latency_ms=second.latency_ms, memory_mb=second.memory_mb)
 
 
@@ -90,10 +89,11 @@ class Tools:
     train_rounded: Callable[..., Subject] = train_rounded
 
 
-def tools_of(runtime: str) -> Tools:
+def tools_of(runtime: str, *, stopwatch: Stopwatch | None = None) -> Tools:
     """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
     levels = levels_here() if find_runtime(runtime).mlas else WEIGHT_LEVELS
     return Tools(
+        time_pair=partial(time_pair, stopwatch=stopwatch),
         rank_layers=partial(sensitive_layers, weight_levels=levels),
         train_rounded=partial(train_rounded, weight_levels=levels),
     )

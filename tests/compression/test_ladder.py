@@ -640,7 +640,7 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
 
 def test_the_command_prints_every_step_and_says_what_predicts_now(bundle_copy, run_cli, monkeypatch):
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), silu_entropy=(0, 1.5, 1))
-    monkeypatch.setattr("effnet.compression.ladder.tools_of", lambda runtime: script.tools())
+    monkeypatch.setattr("effnet.jobs.quantize.tools_of", lambda runtime, **_: script.tools())
     done = run_cli("quantize", bundle_copy, "digits", "--no-train")
     assert done.code == 0, done.err
     assert "int8 minmax" in done.out

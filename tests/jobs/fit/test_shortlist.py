@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from devices import timing
+from procedures import made_up
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
@@ -18,8 +19,6 @@ from effnet.jobs.fit.task import Task, command_line
 from effnet.planner.budget import Budget
 from effnet.planner.events import Measured, Said, ignore
 from effnet.weights.catalog import find
-
-pytestmark = pytest.mark.usefixtures("few_candidates")
 
 LITE0 = "timm/tf_efficientnet_lite0.in1k"
 RESNET18 = "torchvision/resnet18.IMAGENET1K_V1"
@@ -37,21 +36,19 @@ def read(photos, tiny_images):
 
 
 @pytest.fixture
-def chosen(read, tmp_path, monkeypatch):
+def chosen(read, tmp_path):
     """Return a function that chooses for the photos, and returns the taken candidate, the table and the messages.
 
     The device takes 0.1 ms for a million MACs.
     """
-    monkeypatch.setattr(
-        "effnet.jobs.fit.shortlist.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7)
-    )
+    device = made_up(candidate=lambda found: timing(found.cost.macs * 1e-7))
 
     def run(*, of="photos", budget=None, **options):
         events = []
         options = {"weights": "auto", "strategy": "auto", "minutes": None, "epochs": 1} | options
         task = Task(
             data="", budget=Budget(**(budget or {"macs": 60e6})), threads=1, seed=0, channels=None, strict=False,
-            out=tmp_path / "out", listener=events.append, **options,
+            out=tmp_path / "out", listener=events.append, procedure=device, **options,
         )  # fmt: skip
         table = choose(task, *read[of])
         (taken,) = [c for c in table if c.status == "taken"]
