@@ -1,8 +1,8 @@
-"""The tools of the quantization search to write, score and time one artifact; a caller may replace each function."""
+"""The tools of the quantization search to write, score and time one artifact; a caller may replace each of them."""
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,23 +23,6 @@ from effnet.runtimes.write import Quantization, write_export
 from effnet.system.files import written_whole
 from effnet.weights.folding import fold_norms, unfold_norms
 
-# Of the comparison with the baseline.
-_ROUNDS, _ROUND_SECONDS = 4, 0.15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two files timed in turns: the median latency of each file's fastest round, and the peak memory of the second."""
-
-    base_ms: float
-    latency_ms: float
-    memory_mb: float | None = None
-
-    @property
-    def speed(self) -> float:
-        """The speed of the second file relative to the first."""
-        return self.base_ms / self.latency_ms
-
 
 def write(
     format_name: str, folder: Path, subject: Subject, images: np.ndarray | None, quantization: Quantization | None
@@ -54,14 +37,6 @@ def write(
 def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
     """Return whether the export is right on each image of `split`, bool [images]; unreadable images are wrong."""
     return right_answers(Predictor(folder, threads=threads, format=format_name), split)
-
-
-def time_pair(base: Path, path: Path, threads: int, *, stopwatch: Stopwatch | None = None) -> Pair:
-    """Time both files in turns; their fastest rounds compare them best, as background load only adds time."""
-    stopwatch = stopwatch or Stopwatch()
-    timed = stopwatch.compare(base, path, threads=threads, rounds=_ROUNDS, seconds=_ROUND_SECONDS)
-    first, second = timed.first, timed.second
-    return Pair(base_ms=first.latency_ms, latency_ms=second.latency_ms, memory_mb=second.memory_mb)
 
 
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
@@ -82,7 +57,7 @@ class Tools:
 
     write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
     answer: Callable[[Path, str, Split, int], np.ndarray] = answer
-    time_pair: Callable[[Path, Path, int], Pair] = time_pair
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     rank_layers: Callable[[Subject, np.ndarray], Sensitivity] = sensitive_layers
     equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized
     train_replaced: Callable[..., Subject] = train_replaced
@@ -93,7 +68,7 @@ def tools_of(runtime: str, *, stopwatch: Stopwatch | None = None) -> Tools:
     """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
     levels = levels_here() if find_runtime(runtime).mlas else WEIGHT_LEVELS
     return Tools(
-        time_pair=partial(time_pair, stopwatch=stopwatch),
+        stopwatch=stopwatch or Stopwatch(),
         rank_layers=partial(sensitive_layers, weight_levels=levels),
         train_rounded=partial(train_rounded, weight_levels=levels),
     )

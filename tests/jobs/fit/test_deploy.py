@@ -4,17 +4,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from devices import timing
 from procedures import QUICK
 
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_state
 from effnet.compression.ladder import climb
-from effnet.compression.tools import Pair, Tools
+from effnet.compression.tools import Tools
 from effnet.data.datasets import Split, read_dataset
 from effnet.jobs.fit import deploy as module
 from effnet.jobs.fit.deploy import deploy
 from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import predict_split
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.planner.budget import Budget
 from effnet.planner.events import ignore
 from effnet.planner.target import Target
@@ -101,9 +103,7 @@ def test_int8_that_keeps_no_gate_is_refused_where_nothing_else_was_asked_for(dep
 
 def faster_in_8_bits(runtime, **_):
     """Make int8 take half the time, which it does not in a network as tiny as this one."""
-    return Tools(
-        time_pair=lambda base, path, threads: Pair(base_ms=2.0, latency_ms=1.0 if "int8" in path.name else 2.0)
-    )
+    return Tools(stopwatch=Stopwatch(once=lambda path, **_: timing(1.0 if "int8" in path.name else 2.0)))
 
 
 def _size_in_32_bits(bundle):
