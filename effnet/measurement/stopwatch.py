@@ -234,9 +234,8 @@ class Series:
         patience, threads = self._patience, self._threads
         pace = DISTURBED * self._quiet_ms if self._left() > patience.extension else math.inf
         start = self._watch.clock()
-        options = {} if runtime is None else {"runtime": runtime}
         found = self._watch.once(
-            path, threads=threads, rounds=patience.rounds, seconds=patience.seconds, pace_ms=pace, **options
+            path, threads=threads, rounds=patience.rounds, seconds=patience.seconds, runtime=runtime, pace_ms=pace
         )
         return found, self._watch.clock() - start
 

@@ -79,7 +79,7 @@ def test_productions_policy_is_the_default():
 def test_a_candidate_is_measured_once_on_a_quiet_machine():
     machine = Machine(2.0, quiet=(0.3,))
     assert plan(machine, threads=2).counts.p50_ms == 2.0
-    options = {"threads": 2, "rounds": 3, "seconds": 0.1, "pace_ms": DISTURBED * 0.3}
+    options = {"threads": 2, "rounds": 3, "seconds": 0.1, "runtime": None, "pace_ms": DISTURBED * 0.3}
     assert (machine.calls, machine.pauses, machine.asked) == ([(FILE, options)], [], 1)
 
 
@@ -158,7 +158,7 @@ def test_rounds_are_added_under_background_load_only_if_there_is_time_for_them()
 def test_a_finished_file_that_is_not_doubtful_is_measured_once_whatever_the_machine_does():
     machine = Machine(dataclasses.replace(CALM, pace_ms=9.0), quiet=(0.3,))
     assert finish(machine).counts.p50_ms == 2.0
-    options = {"threads": 1, "rounds": 5, "seconds": 0.3, "pace_ms": math.inf}
+    options = {"threads": 1, "rounds": 5, "seconds": 0.3, "runtime": None, "pace_ms": math.inf}
     assert (machine.calls, machine.asked) == ([(FILE, options)], 0)
 
 

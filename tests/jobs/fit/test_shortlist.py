@@ -1,5 +1,6 @@
 """The weights that a fit starts from: the named ones, the best available, or none."""
 
+import math
 import os
 import shutil
 import threading
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from devices import timing
-from procedures import made_up
+from procedures import TINY, made_up
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
 from effnet.jobs.fit.shortlist import _hub_answers, choose
 from effnet.jobs.fit.task import Task, command_line
+from effnet.jobs.procedure import Procedure
+from effnet.measurement.pace import DISTURBED
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.planner.budget import Budget
 from effnet.planner.events import Measured, Said, ignore
 from effnet.weights.catalog import find
@@ -57,6 +61,30 @@ def chosen(read, tmp_path):
         return taken, table, said
 
     return run
+
+
+@pytest.mark.parametrize("budget, pace_ms", [({"latency_ms": 1.0}, DISTURBED * 0.3), ({"memory_mb": 20.0}, math.inf)])
+def test_a_plan_measures_with_productions_patience_and_without_a_latency_budget_each_candidate_once(
+    budget, pace_ms, read, tmp_path
+):
+    """The pace of the quiet machine is measured once. A near miss, as of the first file here, is measured again."""
+    paths, asked, pauses = [], [], []
+
+    def once(path, **options):
+        paths.append(path)
+        asked.append(options)
+        return timing(1.0 if len(paths) < 3 else 0.5)
+
+    watch = Stopwatch(once=once, quiet_pace=lambda threads: asked.append(threads) or 0.3, pause=pauses.append)
+    task = Task(
+        data="", budget=Budget(**budget), threads=2, epochs=1, minutes=None, seed=0, channels=None, strict=False,
+        out=tmp_path / "out", listener=ignore, procedure=Procedure(stopwatch=watch, space=TINY),
+    )  # fmt: skip
+    choose(task, *read["tiny"])
+    expected = {"threads": 2, "rounds": 3, "seconds": 0.1, "pace_ms": pace_ms, "runtime": "onnxruntime"}
+    assert asked.count(2) == ("latency_ms" in budget)
+    assert [options for options in asked if options != 2] == [expected] * len(paths)
+    assert pauses == ([0.5, 2.0] if "latency_ms" in budget else [])
 
 
 @pytest.fixture
