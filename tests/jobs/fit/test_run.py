@@ -74,7 +74,14 @@ def test_the_device_sees_images_as_training_did(wide):
 def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_path):
     data, _, _ = wide
     settings = {"augment.flip": True, "train.batch_size": 8}
-    words = {"epochs": 1, "weights": "none", "max_params": 1e5, "resize": "pad", "out": tmp_path / "out"}
+    words = {
+        "epochs": 1,
+        "weights": "none",
+        "max_params": 1e5,
+        "resize": "pad",
+        "out": tmp_path / "out",
+        "procedure": UNTIMED,
+    }
     events = []
     report = fit(data, settings=settings, listener=events.append, **words).report
     recipe = report["training"]["recipe"]
