@@ -7,28 +7,27 @@ by a process independent of the fit. Each refusal must name the nearest feasible
 must succeed.
 """
 
-import math
 import re
 import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.cifar import unpack
 from benchmarks.harness import ROOT, finish, options, shared
-from effnet.measurement.pace import DISTURBED, calm_pace_ms
-from effnet.measurement.timing import time_model
+from effnet.measurement.stopwatch import FINISHED, Stopwatch
+from effnet.measurement.timing import Timing
 from effnet.runtimes.predictor import load
 
 EPOCHS = 1
 _RANGES = {"latency-ms": (0.5, 20.0), "size-mb": (0.2, 20.0), "memory-mb": (15.0, 200.0)}
 # One more for every so many, with limits smaller by this factor.
 _EVERY, _TIGHTER = 4, 30
-# Background load may last a minute: pauses in seconds before a file over its budget is re-measured.
-_PAUSES = (0, 1, 2, 4, 8, 15, 15, 15)
+# Background load may last a minute.
+_PATIENCE = replace(FINISHED, pauses=(1, 2, 4, 8, 15, 15, 15), looks=7)
 _LABELS = {"latency": "latency-ms", "size on disk": "size-mb", "peak memory": "memory-mb"}
 _A_CLASS = 120
 _REFUSED = 3
@@ -90,19 +89,17 @@ def _fit(data: str, budget: dict[str, float], out: Path) -> tuple[int, str]:
 
 
 def _measure(bundle: Path, budget: dict[str, float]) -> dict[str, float]:
-    """Measure the file: the minimum of a few measurements of each limit, until the budget is met."""
+    """Measure the file, and again while it misses the budget: the minimum of all measurements counts."""
+
+    def figures(timing: Timing) -> dict[str, float]:
+        return {"latency-ms": timing.p50_ms, "size-mb": timing.size_mb, "memory-mb": timing.memory_mb}
+
+    def excess(timing: Timing) -> float:
+        return max(figures(timing)[key] / limit for key, limit in budget.items())
+
     path = bundle / load(bundle).format.file
-    least: dict[str, float] = {}
-    calm = math.inf
-    for pause in _PAUSES:
-        time.sleep(pause)
-        calm = min(calm, calm_pace_ms())
-        timing = time_model(path, rounds=5, pace_ms=DISTURBED * calm)
-        found = {"latency-ms": timing.p50_ms, "size-mb": timing.size_mb, "memory-mb": timing.memory_mb}
-        least = {key: min(value, least.get(key, value)) for key, value in found.items()}
-        if all(least[key] <= value for key, value in budget.items()):
-            break
-    return least
+    found = Stopwatch().measure(path, patience=_PATIENCE, doubtful=lambda timing: excess(timing) > 1, rank=excess)
+    return {key: min(figures(timing)[key] for timing in found.timings) for key in _RANGES}
 
 
 def _advised(text: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from benchmarks.harness import finish, shared
 from effnet.bundle.names import ONNX
 from effnet.cli.console import TerminalListener
 from effnet.jobs.prune import Options, prune_bundle
-from effnet.measurement.latency import compare_latency
+from effnet.measurement.stopwatch import Stopwatch
 
 GOAL, MOST_POINTS = 0.65, 1.0
 _STEPS, _EPOCHS = 2, 24
@@ -42,7 +42,7 @@ def main() -> None:
             original, data, out=Path(scratch) / "pruned",
             options=Options(share=0.5, steps=_STEPS, epochs=_EPOCHS), listener=listener,
         )  # fmt: skip
-        timed = compare_latency(original / ONNX, found.folder / ONNX, turns=args.n, seconds=0.5)
+        timed = Stopwatch().compare(original / ONNX, found.folder / ONNX, rounds=args.n, seconds=0.5)
     report = found.report
     lost = report["points_lost"]
     sides = report["before"], report["after"]
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"multiply-accumulates {sides[0]['macs'] / 1e6:.1f}M become {sides[1]['macs'] / 1e6:.1f}M")
     finish(
         "prune_speed", args, figure=timed.ratio if lost <= MOST_POINTS else 1.0, goal=GOAL, unit="of the original",
-        better="lower", samples={"original_ms": timed.first_ms, "pruned_ms": timed.second_ms},
+        better="lower", samples={"original_ms": timed.first.rounds_ms, "pruned_ms": timed.second.rounds_ms},
         details={
             "network": args.network, "latency_ratio": timed.ratio, "points_lost": lost, "most_points": MOST_POINTS,
             "accuracy": [side["test_accuracy"] for side in sides], "macs": [side["macs"] for side in sides],

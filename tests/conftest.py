@@ -2,7 +2,6 @@
 
 import atexit
 import io
-import math
 import os
 import shutil
 import signal
@@ -18,7 +17,6 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from effnet.measurement.timing import time_model
 from effnet.weights import download
 
 pytest_plugins = ["data_fixtures", "fit_fixtures", "pattern_fixtures"]
@@ -113,14 +111,19 @@ class Ran:
 
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Return a runner of `effnet WORDS...` within this process, which saves the start of another."""
+    """Return a runner of `effnet WORDS...` within this process, which saves the start of another.
+
+    It measures briefly and plans with few networks, unless another `procedure` is given; None is production's.
+    """
+    from procedures import QUICK
+
     from effnet.cli.main import main
 
-    def run(*words: Any, stdin: bytes = b"") -> Ran:
+    def run(*words: Any, stdin: bytes = b"", procedure: Any = QUICK) -> Ran:
         monkeypatch.setattr(sys, "argv", ["effnet", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
         with pytest.raises(SystemExit) as stopped:
-            main()
+            main(procedure)
         found = capsys.readouterr()
         return Ran(code=stopped.value.code or 0, out=found.out, err=found.err)
 
@@ -153,35 +156,6 @@ def no_weights_of_packages() -> Iterator[None]:
 def weights_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let one test find the weights that are installed as packages."""
     monkeypatch.setattr(download, "installed_file", _INSTALLED_FILE)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def impatient() -> Iterator[None]:
-    """Have a fit measure briefly, also under background load; the wait for a quiet machine has its own tests."""
-
-    def brief(path: Path, **options: Any) -> Any:
-        return time_model(path, **options | {"seconds": 0.01})
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("jobs.fit.attempt", "planner.oracle"):
-            patch.setattr(f"effnet.{module}.time_model", brief)
-        patch.setattr("effnet.jobs.fit.shortlist.calm_pace_ms", lambda *_: math.inf)
-        patch.setattr("effnet.jobs.fit.attempt.calm_pace_ms", lambda *_: math.inf)
-        patch.setattr("effnet.jobs.fit.shortlist.patient", lambda measure, budget, **_: measure)
-        yield
-
-
-def leave_few_candidates(patch: pytest.MonkeyPatch) -> None:
-    """Leave planning a dozen tiny networks, the smallest of which train within a second an epoch of digits."""
-    patch.setattr("effnet.planner.space.FAMILIES", ("b0",))
-    patch.setattr("effnet.planner.space.PHIS", (-20,))
-    patch.setattr("effnet.planner.space._VARIANTS", ())
-
-
-@pytest.fixture
-def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make planning quick for one test."""
-    leave_few_candidates(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -257,12 +231,10 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 @pytest.fixture(scope="session")
 def small_bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The folder of a real fit of the digits for a latency; tests that change it copy it."""
-    import effnet
+    from procedures import fit
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            leave_few_candidates(patch)
-            effnet.fit("digits", max_latency_ms=50, max_macs=162_000, epochs=2, out=folder)
+        fit("digits", max_latency_ms=50, max_macs=162_000, epochs=2, out=folder)
 
     return made_once("bundle", make)
 

@@ -1,6 +1,7 @@
 """Every example runs and does what its docstring says."""
 
 import ast
+import functools
 import importlib.util
 import re
 import runpy
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from PIL import Image
+from procedures import BRIEF, TINIEST
 
 import effnet
 from effnet.arch import blocks
 from effnet.bundle.weights import load_state
 from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.jobs.procedure import Procedure
 from effnet.runtimes.write import write_export
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -67,9 +70,9 @@ def test_custom_network(run_example):
     assert lines[-1] == "logits: (2, 10)"
 
 
-@pytest.mark.usefixtures("few_candidates")
 def test_fit_and_predict(run_example, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
+    quickly = Procedure(stopwatch=BRIEF, space=TINIEST)
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=quickly))
     # Ten times the example's own budget: this machine may be busy.
     lines = run_example("fit_and_predict", "--epochs", 1, "--max-latency-ms", 5, "--out", tmp_path / "out")
     assert "accuracy" in lines[0]

@@ -14,6 +14,7 @@ from effnet.system.text import brief, percent
 
 
 def bench(
+    context: typer.Context,
     bundle: Bundle,
     runtimes: Annotated[
         str | None,
@@ -28,11 +29,14 @@ def bench(
     output: Format = Output.table,
 ) -> None:
     """Measure latency, throughput and memory of a bundle's exports on this machine."""
+    from effnet.measurement.stopwatch import Stopwatch
+
     thread_numbers = _numbers(threads, "--threads")
+    stopwatch = context.obj.stopwatch if context.obj else Stopwatch()
     if runtimes is None:
         if data is not None:
             raise InputError("--data needs --runtimes, as it scores the exports that are compared; add --runtimes all")
-        _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output)
+        _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output, stopwatch)
         return
     from effnet.jobs.bench import bench_exports
 
@@ -44,6 +48,7 @@ def bench(
             batches=_numbers("1" if batch is None else batch, "--batch"),
             data=data,
             progress=progress,
+            stopwatch=stopwatch,
         )
     if output is Output.json:
         _print_json(found)
@@ -55,10 +60,9 @@ def bench(
         raise typer.Exit(2)
 
 
-def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) -> None:
+def _one(bundle: Any, threads: list[int], batches: list[int], output: Output, stopwatch: Any) -> None:
     """Measure the deployed export at every setting."""
     from effnet.bundle.config import read_config
-    from effnet.measurement.timing import time_model
     from effnet.runtimes.digests import check_digests
     from effnet.runtimes.registry import deployed_format
     from effnet.system.machine import machine, versions
@@ -72,7 +76,7 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output) ->
         for number, (t, b) in enumerate(settings):
             if progress:
                 progress(number, len(settings))
-            rows.append(time_model(bundle / target.file, threads=t, batch=b, rounds=5))
+            rows.append(stopwatch.once(bundle / target.file, threads=t, batch=b, rounds=5))
     if output is Output.json:
         data = [dataclasses.asdict(row) | {"images_per_second": row.images_per_second} for row in rows]
         about = {"network": config.arch.name, "format": target.name, "machine": machine(), "versions": versions()}

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import typer.core
@@ -36,6 +36,9 @@ from effnet.system.home import give_home
 from effnet.system.signals import obeyed_signals
 from effnet.system.streams import open_streams
 from effnet.system.text import harmless
+
+if TYPE_CHECKING:
+    from effnet.jobs.procedure import Procedure
 
 
 @contextmanager
@@ -132,15 +135,15 @@ def root(
     """From a folder of labelled images and a device budget to the most accurate EfficientNet that fits."""
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def main(procedure: "Procedure | None" = None) -> None:
+    """Run the command line and exit with its code; `procedure` replaces how jobs measure, plan and save."""
     open_streams()
     # Pillow warns of damaged metadata and of sizes in two lines each; effnet itself reports unreadable images.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with obeyed_signals():
         if note := give_home():
             fail(note)
-        code = run_to_end(lambda: app(prog_name="effnet"))
+        code = run_to_end(lambda: app(prog_name="effnet", obj=procedure))
     sys.exit(code)
 
 

@@ -41,6 +41,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted
 
 
 def prune(
+    context: typer.Context,
     bundle: Bundle,
     data: Data,
     out: Out,
@@ -80,7 +81,9 @@ def prune(
         seed=seed,
     )
     with TerminalListener() as listener:
-        result = prune_bundle(bundle, data, out=out, options=options, resume=resume, listener=listener)
+        result = prune_bundle(
+            bundle, data, out=out, options=options, resume=resume, listener=listener, procedure=context.obj
+        )
     _print_result(result)
 
 

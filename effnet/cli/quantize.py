@@ -13,6 +13,7 @@ from effnet.system.text import both
 
 
 def quantize(
+    context: typer.Context,
     bundle: Bundle,
     data: Annotated[str, typer.Argument(metavar="DATA", help="The data that the bundle was trained on, as for fit.")],
     runtime: Annotated[Runnable, typer.Option(help="Inference runtime to target and to verify in.")] = Runnable[
@@ -59,6 +60,7 @@ def quantize(
             minutes=minutes,
             out=out,
             listener=listener,
+            procedure=context.obj,
         )
     print_steps(found.steps)
     print_text(found.sentence)

@@ -50,6 +50,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted
 
 
 def fit(
+    context: typer.Context,
     data: Data,
     max_latency_ms: MaxLatencyMs = None,
     max_params: MaxParams = None,
@@ -126,12 +127,14 @@ def fit(
             storage=storage,
             resume=resume,
             listener=listener,
+            procedure=context.obj,
         )
     if is_first():
         _print_result(result)
 
 
 def train(
+    context: typer.Context,
     data: Data,
     model: Annotated[str, typer.Option(help="A network's name, a bundle, or a spec as JSON.")] = "b0",
     resolution: Annotated[
@@ -187,6 +190,7 @@ def train(
             balance=balance,
             resume=resume,
             listener=listener,
+            procedure=context.obj,
         )
     if is_first():
         _print_result(result)

@@ -19,11 +19,15 @@ from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
 from effnet.measurement.paired import paired
 from effnet.measurement.recall import by_class
+from effnet.measurement.stopwatch import Compared
 from effnet.progress import Listener, Noted
 from effnet.runtimes.registry import by_precision, find_format, find_runtime
 from effnet.runtimes.write import Quantization
 from effnet.system.machine import versions
 from effnet.system.text import both
+
+# Of the comparison of a step with the fp32 artifact.
+_ROUNDS, _ROUND_SECONDS = 4, 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,14 +122,14 @@ class Proofs:
                 path = copy_export(step.format, present, folder)
                 write_config(subject.config, folder)
             right = self.tools.answer(folder, step.format, self.val, self.threads)
-            pair = self.tools.time_pair(path if first else self._base(), path, self.threads)
+            timed = self._compared(path if first else self._base(), path)
             found = {
                 "right": right.astype(int).tolist(),
-                "latency_ms": pair.latency_ms,
-                "base_ms": pair.latency_ms if first else pair.base_ms,
-                "speed": 1.0 if first else pair.speed,
+                "latency_ms": timed.second.latency_ms,
+                "base_ms": (timed.second if first else timed.first).latency_ms,
+                "speed": 1.0 if first else timed.speed,
                 "size_mb": size_mb(folder, step.format),
-                "memory_mb": pair.memory_mb,
+                "memory_mb": timed.second.memory_mb,
             }
             keep_record(folder, key, found)
         right = np.array(found["right"], dtype=bool)
@@ -152,7 +156,7 @@ class Proofs:
                 raise
             except EffnetError:
                 return None
-            found = {"speed": self.tools.time_pair(self._base(), path, self.threads).speed}
+            found = {"speed": self._compared(self._base(), path).speed}
             keep_record(self.folder_of(name), key, found)
         return found["speed"]
 
@@ -203,6 +207,9 @@ class Proofs:
     def _write(self, name: str, target: str, subject: Subject, quantization: Quantization | None) -> Path:
         images = self.images if find_format(target).precision == "int8" else None
         return self.tools.write(target, self.folder_of(name), subject, images, quantization)
+
+    def _compared(self, base: Path, path: Path) -> Compared:
+        return self.tools.stopwatch.compare(base, path, threads=self.threads, rounds=_ROUNDS, seconds=_ROUND_SECONDS)
 
     def _base(self) -> Path:
         return self.folder_of("fp32") / find_format(self.formats["fp32"]).file

@@ -1,8 +1,8 @@
-"""The tools of the quantization search to write, score and time one artifact; a caller may replace each function."""
+"""The tools of the quantization search to write, score and time one artifact; a caller may replace each of them."""
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,30 +15,13 @@ from effnet.compression.qat import sensitive_layers, train_rounded
 from effnet.compression.subject import Sensitivity, Subject
 from effnet.data.datasets import Split
 from effnet.measurement.answers import right_answers
-from effnet.measurement.turns import time_two
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import find_format, find_runtime
 from effnet.runtimes.write import Quantization, write_export
 from effnet.system.files import written_whole
 from effnet.weights.folding import fold_norms, unfold_norms
-
-# The two files' measurements alternate, so that background load slows both.
-_ROUNDS, _ROUND_SECONDS = 4, 0.15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two files timed in turns: the median latency of each file's fastest round, and the peak memory of the second."""
-
-    base_ms: float
-    latency_ms: float
-    memory_mb: float | None = None
-
-    @property
-    def speed(self) -> float:
-        """The speed of the second file relative to the first."""
-        return self.base_ms / self.latency_ms
 
 
 def write(
@@ -54,15 +37,6 @@ def write(
 def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.ndarray:
     """Return whether the export is right on each image of `split`, bool [images]; unreadable images are wrong."""
     return right_answers(Predictor(folder, threads=threads, format=format_name), split)
-
-
-def time_pair(base: Path, path: Path, threads: int) -> Pair:
-    """Time both files in turns, each round in its own process.
-
-    Background load only adds time, so the fastest rounds compare the files best.
-    """
-    first, second = time_two(base, path, threads=threads, turns=_ROUNDS, seconds=_ROUND_SECONDS)
-    return Pair(base_ms=first.latency_ms, latency_ms=second.latency_ms, memory_mb=second.memory_mb)
 
 
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
@@ -83,17 +57,18 @@ class Tools:
 
     write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
     answer: Callable[[Path, str, Split, int], np.ndarray] = answer
-    time_pair: Callable[[Path, Path, int], Pair] = time_pair
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     rank_layers: Callable[[Subject, np.ndarray], Sensitivity] = sensitive_layers
     equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized
     train_replaced: Callable[..., Subject] = train_replaced
     train_rounded: Callable[..., Subject] = train_rounded
 
 
-def tools_of(runtime: str) -> Tools:
+def tools_of(runtime: str, *, stopwatch: Stopwatch | None = None) -> Tools:
     """Return the tools for a runtime: fake quantization has the same largest weight as its int8 export here."""
     levels = levels_here() if find_runtime(runtime).mlas else WEIGHT_LEVELS
     return Tools(
+        stopwatch=stopwatch or Stopwatch(),
         rank_layers=partial(sensitive_layers, weight_levels=levels),
         train_rounded=partial(train_rounded, weight_levels=levels),
     )

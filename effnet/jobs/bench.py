@@ -14,8 +14,8 @@ from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.measurement.answers import predict_split
 from effnet.measurement.paired import paired
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
-from effnet.measurement.turns import time_in_turns
 from effnet.runtimes.digests import check_digests
 from effnet.runtimes.installed import missing
 from effnet.runtimes.ledger import read_ledger
@@ -75,6 +75,7 @@ def bench_exports(
     rounds: int = 3,
     seconds: float = 0.3,
     progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Bench:
     """Measure the exports of the bundle `folder` in turns and score them on `data`, as `evaluate` does.
 
@@ -94,11 +95,11 @@ def bench_exports(
     chosen = None if data is None else choose_images(data, folder=folder, config=config)
     failed: dict[str, str] = {}
     paths = _whole(Path(folder), present, failed)
-    steps = count(1)
+    stopwatch, steps = stopwatch or Stopwatch(), count(1)
     total = len(threads) * len(batches) * rounds * len(present)
     timings: list[tuple[str, Timing]] = []
     for number, batch in product(threads, batches):
-        taken = time_in_turns(
+        taken = stopwatch.in_turns(
             paths, threads=number, batch=batch, rounds=rounds, seconds=seconds,
             progress=lambda: progress(next(steps), total) if progress else None,
         )  # fmt: skip

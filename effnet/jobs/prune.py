@@ -24,6 +24,7 @@ from effnet.compression.subject import mirrored_as_trained
 from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
+from effnet.jobs.procedure import USUAL, Procedure
 from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.measurement.paired import Paired, paired
 from effnet.nn.network import Network, build
@@ -125,6 +126,7 @@ class _Run:
     options: Options
     folder: Path
     listener: Listener
+    procedure: Procedure
 
     def say(self, text: str) -> None:
         """Send a note to the listener."""
@@ -139,6 +141,7 @@ def prune_bundle(
     options: Options | None = None,
     resume: bool = False,
     listener: Listener = lambda event: None,
+    procedure: Procedure | None = None,
 ) -> PruneResult:
     """Prune the bundle to a share of its parameters or MACs, recover it on `data`, and write the bundle `out`.
 
@@ -162,7 +165,10 @@ def prune_bundle(
     dataset = mirrored_as_trained(dataset, bundle)
     for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
         read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
-    run = _Run(bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener)
+    run = _Run(
+        bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener,
+        procedure=procedure or USUAL,
+    )  # fmt: skip
     with alone_in(out):
         if resume and (done := _finished(out, options)) is not None:
             return done
@@ -187,6 +193,7 @@ def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
         folder=run.folder,
         out=out,
         say=run.say,
+        stopwatch=run.procedure.stopwatch,
     )
     return PruneResult(folder=out, report=report)
 
@@ -373,6 +380,7 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share
         folder=folder / "train",
         listener=run.listener,
         deadline_seconds=None if options.minutes is None else 60 * options.minutes * share,
+        checkpoint_seconds=run.procedure.checkpoint_seconds,
     )
     plain = _network(config, state_arrays(result.model), folder)
     return plain, result.seconds

@@ -20,7 +20,7 @@ from effnet.data.datasets import Dataset
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, calibrate
 from effnet.measurement.evaluate import evaluate, warnings_of
-from effnet.measurement.latency import Compared, compare_latency
+from effnet.measurement.stopwatch import Compared, Stopwatch
 from effnet.measurement.verify import check_export
 from effnet.nn.network import Network
 from effnet.report.card_pruned import card
@@ -58,6 +58,7 @@ def prove(
     folder: Path,
     out: Path,
     say: Callable[[str], None],
+    stopwatch: Stopwatch,
 ) -> dict[str, Any]:
     """Export, check, score and time a pruned network, publish it into `out`, and return its report.
 
@@ -84,7 +85,7 @@ def prove(
         name: evaluate(Predictor(place, threads=threads), test, leaked=leaked)
         for name, place in (("before", before), ("after", made))
     }
-    timed = compare_latency(before / ONNX, made / ONNX, threads=threads)
+    timed = stopwatch.compare(before / ONNX, made / ONNX, threads=threads)
     report = {
         **_figures(original, config, scores, timed),
         "warnings": warnings_of(scores["after"]),
@@ -157,8 +158,8 @@ def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any],
         }
 
     return {
-        "before": side("before", original.config.arch, timed.first_ms),
-        "after": side("after", config.arch, timed.second_ms),
+        "before": side("before", original.config.arch, timed.first.rounds_ms),
+        "after": side("after", config.arch, timed.second.rounds_ms),
         "latency_ratio": timed.ratio,
         "points_lost": 100 * (scores["before"].accuracy - scores["after"].accuracy),
     }

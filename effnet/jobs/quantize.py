@@ -16,9 +16,10 @@ from effnet.compression.ladder import AS_DEPLOYED, climb
 from effnet.compression.record import Ladder
 from effnet.compression.step import Gate, Limits
 from effnet.compression.subject import Subject, mirrored_as_trained
-from effnet.compression.tools import Tools, copy_export
+from effnet.compression.tools import Tools, copy_export, tools_of
 from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
+from effnet.jobs.procedure import USUAL, Procedure
 from effnet.progress import Listener
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
@@ -45,6 +46,7 @@ def quantize(
     minutes: float | None = None,
     out: str | os.PathLike[str] | None = None,
     tools: Tools | None = None,
+    procedure: Procedure | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
     """Run the quantization search on the bundle `folder` and deploy the winner, in the bundle or in its copy `out`.
@@ -56,6 +58,7 @@ def quantize(
     quantization, sensitivity.svg shows it.
     """
     folder, target = Path(folder), Path(folder if out is None else out)
+    tools = tools or tools_of(runtime, stopwatch=(procedure or USUAL).stopwatch)
     with alone_in(target):
         return _quantize(
             folder, data, target, runtime=runtime, limits=limits, gate=gate, threads=threads, train=train,

@@ -13,7 +13,7 @@ import numpy as np
 
 from effnet.errors import BundleError
 from effnet.measurement.pace import BUSY
-from effnet.measurement.stopwatch import is_uncertain
+from effnet.measurement.rounds import is_uncertain
 from effnet.runtimes.registry import files_of, find_runtime, format_of
 from effnet.system.memory import says_shortage
 

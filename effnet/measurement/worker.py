@@ -19,7 +19,7 @@ import numpy as np
 
 from effnet.errors import EffnetError
 from effnet.measurement.pace import pace_of
-from effnet.measurement.stopwatch import Round, is_uncertain, time_round
+from effnet.measurement.rounds import Round, is_uncertain, time_round
 from effnet.runtimes.registry import open_engine, preload, register_home
 
 _WARM_UP_RUNS = 5

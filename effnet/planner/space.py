@@ -17,22 +17,10 @@ from effnet.errors import InputError
 
 Status = Literal["listed", "rejected", "unmeasured", "fits", "taken", "failed"]
 
-FAMILIES = ("b0", "lite0", "v2_b0")
-# Activations that runtimes compute faster than SiLU and sigmoid, above all in int8; which ones depends on the runtime.
-_VARIANTS: tuple[tuple[str, Activation, Gate], ...] = (
-    ("b0", "relu6", "hard_sigmoid"),
-    ("b0", "hard_swish", "hard_sigmoid"),
-)
 # The value of a network's MACs relative to the same network with SiLU in fp32. A rule of thumb: it only orders the
 # candidates; trials and the finished file decide.
 _WORTH_ACTIVATION = {"relu6": 0.85, "hard_swish": 0.97}
 WORTH_PRECISION: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "bf16": 0.97, "w8": 0.98, "int8": 0.85}
-# Finer where most devices are.
-PHIS = (
-    6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -3.5, -4, -5, -6, -7, -8, -9, -10, -12, -14,
-    -16, -20, -24, -32,
-)  # fmt: skip
-RESOLUTIONS = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 # Below this phi, stages and expansion may be reduced as well: widths cannot shrink further.
 _SLIM_BELOW, _SLIM_EXPAND, _LEAST_STAGES = -16, 3, 3
 # Strides may be removed for images of at most this shorter side, and for inputs that show nearly all their pixels.
@@ -60,6 +48,29 @@ _STORED_AS: dict[Precision, Literal["fp32", "fp16", "int8"]] = {
 }  # fmt: skip
 # The range of a network's input relative to the resolution that compound scaling pairs with its phi.
 _LEAST_RATIO, _MOST_RATIO, _LEAST_PAIRED = 0.6, 3.0, 40.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """The axes of the networks that are trained from scratch; a plan combines them.
+
+    `variants` are families with another activation and gate, for int8: runtimes compute them faster than SiLU and
+    sigmoid; which ones depends on the runtime. `phis` are finer where most devices are.
+    """
+
+    families: tuple[str, ...] = ("b0", "lite0", "v2_b0")
+    variants: tuple[tuple[str, Activation, Gate], ...] = (
+        ("b0", "relu6", "hard_sigmoid"),
+        ("b0", "hard_swish", "hard_sigmoid"),
+    )
+    phis: tuple[float, ...] = (
+        6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -3.5, -4, -5, -6, -7, -8, -9, -10, -12, -14,
+        -16, -20, -24, -32,
+    )  # fmt: skip
+    resolutions: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+
+
+SPACE = SearchSpace()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +184,14 @@ def _check_known(known: dict[str, Any]) -> None:
 
 
 def list_candidates(
-    *, num_classes: int, channels: int, short_side: int, precisions: Sequence[Precision] = ("fp32",)
+    *,
+    num_classes: int,
+    channels: int,
+    short_side: int,
+    precisions: Sequence[Precision] = ("fp32",),
+    space: SearchSpace = SPACE,
 ) -> list[Candidate]:
-    """Return every network worth considering for images of this shorter side, most promising first.
+    """Return every network of `space` worth considering for images of this shorter side, most promising first.
 
     They are ordered by MACs times `worth`.
 
@@ -184,10 +200,10 @@ def list_candidates(
     for large ones never: MACs are better spent on pixels of the image than on an enlarged thumbnail.
     """
     found: dict[ArchSpec, Candidate] = {}
-    for family, base in _bases(num_classes, channels, variants="int8" in precisions):
-        for phi in PHIS:
+    for family, base in _bases(space, num_classes, channels, variants="int8" in precisions):
+        for phi in space.phis:
             for shaped, note in _shapes(scale(base, phi=phi), phi):
-                for resolution in _resolutions(short_side, phi):
+                for resolution in _resolutions(space, short_side, phi):
                     small = short_side <= _SMALL or resolution >= _NEARLY_ALL * short_side
                     for spec in _at_resolution(shaped, phi, resolution, may_remove_strides=small):
                         stride = "" if spec.total_stride == 32 else f" stride {spec.total_stride}"
@@ -213,23 +229,23 @@ def weights_mb(candidate: Candidate) -> float:
     return candidate.cost.weight_bytes(_STORED_AS[candidate.precision]) / 1e6
 
 
-def _bases(num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple[str, ArchSpec]]:
+def _bases(space: SearchSpace, num_classes: int, channels: int, *, variants: bool) -> Iterator[tuple[str, ArchSpec]]:
     """Yield each family's base network, and with `variants` those with other activations, each with its name."""
-    for family in FAMILIES:
+    for family in space.families:
         base = get_spec(family, num_classes=num_classes, in_channels=channels)
         yield family, dataclasses.replace(base, padding="symmetric")
-    for family, activation, gate in _VARIANTS if variants else ():
+    for family, activation, gate in space.variants if variants else ():
         base = get_spec(family, num_classes=num_classes, in_channels=channels)
         other = dataclasses.replace(base, padding="symmetric", activation=activation, se_gate=gate)
         yield f"{family} {activation}", other
 
 
-def _resolutions(short_side: int, phi: float) -> list[int]:
+def _resolutions(space: SearchSpace, short_side: int, phi: float) -> list[int]:
     """Return the resolutions that suit the images; only the tiniest networks downscale small images."""
     least = min(128, short_side) / 4
     if short_side <= _SMALL and phi > _SLIM_BELOW:
         least = _NEARLY_ALL * short_side
-    return [r for r in RESOLUTIONS if least <= r <= max(32, 1.15 * short_side)]
+    return [r for r in space.resolutions if least <= r <= max(32, 1.15 * short_side)]
 
 
 def _shapes(spec: ArchSpec, phi: float) -> Iterator[tuple[ArchSpec, str]]:

@@ -31,7 +31,7 @@ from effnet.training.log.run_files import Records
 from effnet.training.losses import LossFn
 from effnet.training.memory.shortage import shortage_told
 from effnet.training.norms import precise_norms
-from effnet.training.position import Position
+from effnet.training.position import CHECKPOINT_SECONDS, Position
 from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe
 from effnet.training.schedule import learning_rate
@@ -40,8 +40,6 @@ from effnet.training.step import Stepped, Stepper
 from effnet.training.validate import validate
 
 Item = TypeVar("Item")
-
-CHECKPOINT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +68,15 @@ def train(
     listener: Listener | None = None,
     device: torch.device | None = None,
     deadline_seconds: float | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train `model` in place and return the averaged weights that scored best on the validation split.
 
-    Checkpoints, metrics.jsonl and TensorBoard events go to `folder`; if it holds a checkpoint of the same
-    run, training resumes from it, on CPU to exactly the same weights. After `deadline_seconds` of training the epoch
-    is cut short, validated, and training stops. On Ctrl-C, and in the command on SIGTERM and SIGHUP, it saves a
-    checkpoint and raises KeyboardInterrupt.
+    Checkpoints (every `checkpoint_seconds`), metrics.jsonl and TensorBoard events go to `folder`; if it holds a
+    checkpoint of the same run, training resumes from it, on CPU to exactly the same weights. After `deadline_seconds`
+    of training the epoch is cut short, validated, and training stops. On Ctrl-C, and in the command on SIGTERM and
+    SIGHUP, it saves a checkpoint and raises KeyboardInterrupt.
 
     Several processes share the steps if each makes this call, with its own `ranks`; the weights, checkpoint and clock
     of the first count, only it writes files, and only its `listener` is called.
@@ -94,7 +93,7 @@ def train(
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_in(folder))
         stack.enter_context(fast_arithmetic())
-        run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device, ranks)
+        run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device, ranks, checkpoint_seconds)
         return run.go(deadline_seconds)
 
 
@@ -112,6 +111,7 @@ class _Run:
         listener: Listener,
         device: torch.device,
         ranks: Ranks,
+        checkpoint_seconds: float,
     ) -> None:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device, self.listener, self.ranks = device, listener, ranks
@@ -133,7 +133,7 @@ class _Run:
         self.interrupt, self.clock = Interrupt(), time.perf_counter()
         keep = recipe.train.keep_checkpoints
         self.records = Records(folder, dataset.class_names, keep=keep, main=ranks.main)
-        self.saved = time.monotonic()
+        self.checkpoint_seconds, self.saved = checkpoint_seconds, time.monotonic()
 
     def _note(self, text: str) -> None:
         self.listener(Noted(text=text))
@@ -184,7 +184,7 @@ class _Run:
         better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so the checkpoint must be too
         last = bool(position.finished)
         self.records.confusion(confusion, step=position.step, best=better, last=last)
-        if better or last or time.monotonic() - self.saved > CHECKPOINT_SECONDS / 4:
+        if better or last or time.monotonic() - self.saved > self.checkpoint_seconds / 4:
             self._save()
         self.listener(row)
 
@@ -240,7 +240,7 @@ class _Run:
             self._end_where(stepped.met)
             if late:
                 return
-            if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - self.saved > self.checkpoint_seconds:
                 self._save()
 
     def _give_up(

@@ -6,6 +6,8 @@ from typing import Any
 
 from effnet.training.recipe.schema import Recipe
 
+# A killed run loses at most about this much of its training.
+CHECKPOINT_SECONDS = 20.0
 # A network begins with the loss of uniform guesses at worst; a loss this many times theirs, for this many consecutive
 # steps, is neither noise nor warm-up.
 _EXPLODED, _HIGH_STEPS = 10.0, 200

@@ -1,9 +1,9 @@
 """bench --runtimes: the exports of a bundle in one table."""
 
+import functools
 import json
 import shutil
 
-import numpy as np
 import pytest
 from bundles import make_bundle
 from messages import refused
@@ -11,8 +11,9 @@ from messages import refused
 import effnet
 from effnet.bundle.config import write_digests
 from effnet.errors import BundleError
+from effnet.jobs.procedure import Procedure
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
-from effnet.measurement.turns import joined, time_in_turns
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,9 +26,14 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    """Replace the clock: a made-up measurement of each file, at once."""
-    calls = []
+def calls():
+    """The made-up measurements of a test."""
+    return []
+
+
+@pytest.fixture
+def run_quickly(run_cli, calls):
+    """Return a runner of a command with a made-up measurement of each file, at once."""
 
     def measure(path, *, threads, batch, rounds, seconds):
         calls.append((path.name, threads, batch))
@@ -35,11 +41,7 @@ def quick(monkeypatch):
             raise BundleError(f"measuring {path} failed: it is no model")
         return timing(p50_ms=2.0 * threads, batch=batch, threads=threads)
 
-    def in_turns(*words, **options):
-        return time_in_turns(*words, **options, measure=measure)
-
-    monkeypatch.setattr("effnet.jobs.bench.time_in_turns", in_turns)
-    return calls
+    return functools.partial(run_cli, procedure=Procedure(stopwatch=Stopwatch(once=measure)))
 
 
 def timing(**changes):
@@ -59,22 +61,22 @@ def test_two_runtimes_are_really_measured(run_cli, plain):
     assert {"onnxruntime", "openvino"} <= set(found["versions"])
 
 
-def test_it_is_said_that_the_machine_was_busy(run_cli, plain, monkeypatch):
+def test_it_is_said_that_the_machine_was_busy(run_cli, plain):
     """Busy depending on the number of threads: one thread is measured correctly."""
 
     def measure(path, *, threads, **options):
         return timing(p50_ms=9.0, least_ms=2.0, threads=threads, waited=0.4 if threads < 3 else 0.0)
 
-    monkeypatch.setattr("effnet.measurement.timing.time_model", measure)
-    ran = run_cli("bench", plain, "--threads", "1,2,3", "--batch", "1,8")
+    procedure = Procedure(stopwatch=Stopwatch(once=measure))
+    ran = run_cli("bench", plain, "--threads", "1,2,3", "--batch", "1,8", procedure=procedure)
     busy = [line for line in ran.out.splitlines() if line.startswith("The machine was busy: ")]
     assert len(busy) == 2
     assert "took 40% of the processor time; the latency of one thread counts" in busy[0]
     assert "hides the latency of 2 threads" in busy[1]
 
 
-def test_one_table_has_every_runtime_precision_and_number_of_threads(run_cli, plain, quick):
-    ran = run_cli("bench", plain, "--runtimes", "all", "--threads", "1,2")
+def test_one_table_has_every_runtime_precision_and_number_of_threads(run_quickly, plain, calls):
+    ran = run_quickly("bench", plain, "--runtimes", "all", "--threads", "1,2")
     assert (ran.code, ran.err) == (0, "")
     rows = [line.split() for line in ran.out.splitlines() if " fp32 " in line]
     assert [row[0] + row[2] for row in rows] == ["onnxruntime1", "openvino1", "onnxruntime2", "openvino2"]
@@ -85,11 +87,11 @@ def test_one_table_has_every_runtime_precision_and_number_of_threads(run_cli, pl
     assert line.startswith(f"Not exported yet: effnet export {plain} --to onnx-fp16,onnx-w8,onnx-int8,openvino-fp16")
     assert line.endswith(" --data DATA")
     # Forwards, then backwards, so that background load affects all equally.
-    assert quick[:4] == [("model.onnx", 1, 1), ("model.xml", 1, 1), ("model.xml", 1, 1), ("model.onnx", 1, 1)]
+    assert calls[:4] == [("model.onnx", 1, 1), ("model.xml", 1, 1), ("model.xml", 1, 1), ("model.onnx", 1, 1)]
 
 
-def test_with_data_the_exports_are_scored_now(run_cli, plain, quick):
-    ran = run_cli("bench", plain, "--runtimes", "all", "--data", "digits", "--batch", "1,4", "--format", "json")
+def test_with_data_the_exports_are_scored_now(run_cli, run_quickly, plain):
+    ran = run_quickly("bench", plain, "--runtimes", "all", "--data", "digits", "--batch", "1,4", "--format", "json")
     found = json.loads(ran.out)
     assert [(row["format"], row["batch"]) for row in found["rows"]] == [
         ("onnx", 1), ("openvino", 1), ("onnx", 4), ("openvino", 4),
@@ -99,24 +101,24 @@ def test_with_data_the_exports_are_scored_now(run_cli, plain, quick):
     assert {(row["agreement"], row["scored"]) for row in found["rows"]} == {(1.0, 269)}
 
 
-def test_a_runtime_that_is_not_installed_has_a_line(run_cli, plain, quick, monkeypatch):
+def test_a_runtime_that_is_not_installed_has_a_line(run_quickly, plain, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    ran = run_cli("bench", plain, "--runtimes", "all")
+    ran = run_quickly("bench", plain, "--runtimes", "all")
     assert ran.code == 0
     assert "Not installed: openvino: this needs openvino, which is not installed; install it with: pip" in ran.out
     assert "openvino-int8" not in ran.out
-    assert "this needs openvino" in refused(run_cli("bench", plain, "--runtimes", "openvino"))
+    assert "this needs openvino" in refused(run_quickly("bench", plain, "--runtimes", "openvino"))
 
 
-def test_a_file_that_cannot_be_measured_does_not_stop_the_others(run_cli, plain, quick, tmp_path):
+def test_a_file_that_cannot_be_measured_does_not_stop_the_others(run_quickly, plain, calls, tmp_path):
     bundle = shutil.copytree(plain, tmp_path / "bundle")
     (bundle / "model.xml").write_bytes(b"dead")
     write_digests(bundle, {})  # else it would not even be tried
-    ran = run_cli("bench", bundle, "--runtimes", "all", "--data", "digits")
+    ran = run_quickly("bench", bundle, "--runtimes", "all", "--data", "digits")
     assert ran.code == 2
     assert ran.err == f"effnet: openvino: measuring {bundle / 'model.xml'} failed: it is no model\n"
     assert [line.split()[0] for line in ran.out.splitlines() if " fp32 " in line] == ["onnxruntime"]
-    assert quick.count(("model.xml", 1, 1)) == 1
+    assert calls.count(("model.xml", 1, 1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,10 +147,3 @@ def test_a_bundle_that_deploys_an_unknown_format_is_refused(run_cli, plain, tmp_
     (bundle / "config.json").write_text(json.dumps(config | {"deployed": "pt2"}))
     for words in (("bench", bundle), ("bench", bundle, "--runtimes", "all")):
         assert "`deployed` in config.json: " in refused(run_cli(*words))
-
-
-def test_the_rounds_of_a_file_are_put_together():
-    found = joined([timing(p50_ms=p50, p95_ms=9 - p50, rounds_ms=(p50,), load_ms=10 * p50) for p50 in (4.0, 2.0, 3.0)])
-    assert (found.p50_ms, found.p95_ms, found.rounds_ms, found.runs) == (2, 7, (4, 2, 3), 60)
-    assert (found.load_ms, found.memory_mb) == (30, 7)
-    assert np.isclose(found.images_per_second, 500)

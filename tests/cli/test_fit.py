@@ -12,7 +12,7 @@ import sys
 import pytest
 from messages import refused
 
-pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def result_lines(out):

@@ -68,7 +68,7 @@ def test_words_of_the_command_line_and_names_of_networks(run_cli, tmp_path):
         assert "must be printable text" in quiet(run_cli(verb, path)).err
 
 
-def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path, few_candidates):
+def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path):
     out = tmp_path / "b\x1b[31m"
     assert quiet(run_cli("fit", data, "--max-macs", "200k", "--epochs", 1, "--weights", "none", "--out", out)).code == 0
     names = json.loads((out / "config.json").read_text())["class_names"]

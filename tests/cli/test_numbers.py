@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from bundles import make_bundle
+from procedures import fit, made_up
 
 from effnet.cli.main import app
 from effnet.cli.recipes import read_settings
@@ -29,7 +30,6 @@ STOPS = {
     "fit": "effnet.jobs.fit.run.inspect_and_join",
     "train": "effnet.jobs.fit.run.inspect_and_join",
     "export": "effnet.measurement.verify.eager_probabilities",
-    "bench": "effnet.measurement.timing.time_model",
     "profile": "effnet.jobs.profile.profile_networks",
     "prune": "effnet.jobs.prune._prune_in_steps",
     "quantize": "effnet.compression.ladder._Climb.go",
@@ -99,7 +99,7 @@ def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_image
         places = {"data": tiny_images, "bundle": bundle, "new": tmp_path / str(number)}
         words = [word.format(**places) for word in WORDS[verb].split()]
         try:
-            ran = run_cli(verb, *words, f"--{option.replace('_', '-')}={value}")
+            ran = run_cli(verb, *words, f"--{option.replace('_', '-')}={value}", procedure=made_up(reached))
         except _Reached:
             code = 0
         else:
@@ -119,13 +119,12 @@ def test_the_sweep_knows_every_option_that_is_a_number():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, 0, 1e308, 10**400, "ten", True])
 def test_no_number_of_the_python_api_ends_in_a_traceback(value, tmp_path, tiny_images):
-    import effnet
 
     for name in ("minutes", "epochs", "threads", "max_latency_ms", "coverage", "max_error", "max_drop", "channels"):
         if (name, value) == ("max_drop", 0):
             continue
         with pytest.raises(InputError) as refused:
-            effnet.fit(tiny_images, out=tmp_path / "out", **{name: value})
+            fit(tiny_images, out=tmp_path / "out", **{name: value})
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 300
 

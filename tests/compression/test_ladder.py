@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from bundles import assert_files_are_known
+from devices import timing
 from patterns import patterns
 from static_int8 import write_static
 
@@ -16,13 +17,14 @@ from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_module
 from effnet.compression.ladder import climb
 from effnet.compression.step import Gate, Limits, Step, best_of, judge
-from effnet.compression.tools import Pair, Tools
+from effnet.compression.tools import Tools
 from effnet.data.datasets import Split
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.jobs.quantize import quantize
 from effnet.measurement.answers import predict_split
 from effnet.measurement.paired import Paired
 from effnet.measurement.sample import calibration_images
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.verify import check_export
 from effnet.report.plot_sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.runtimes.predictor import Predictor
@@ -32,6 +34,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 COUNT = 400
 BIG = Split(sources=[np.zeros((16, 16, 1), np.uint8)] * COUNT, labels=np.arange(COUNT) % 4)
+
+
+FASTER_IN_INT8 = Stopwatch(once=lambda path, **_: timing(0.5 if "int8" in path.name else 1.0))
 
 
 class Scripted:
@@ -81,10 +86,9 @@ class Scripted:
         right[10 : 10 + lost] = False
         return right
 
-    def time_pair(self, base, path, threads):
-        speeds = [self.entry(file)["speed"] for file in (base, path)]
-        memory = self.memory.get("int8" if "int8" in path.name else "fp32")
-        return Pair(base_ms=8 / speeds[0], latency_ms=8 / speeds[1], memory_mb=memory)
+    def measure(self, path, **_):
+        memory = self.memory.get("int8" if "int8" in path.name else "fp32", 0.0)
+        return dataclasses.replace(timing(8 / self.entry(path)["speed"]), memory_mb=memory)
 
     def rank_layers(self, subject, images):
         self.ranked += 1
@@ -106,7 +110,7 @@ class Scripted:
         return Tools(
             write=self.write,
             answer=self.answer,
-            time_pair=self.time_pair,
+            stopwatch=Stopwatch(once=self.measure),
             rank_layers=self.rank_layers,
             equalize=(lambda subject, images: self.marked(subject, "equal"))
             if equalize
@@ -358,14 +362,14 @@ def test_past_its_time_no_step_begins(run, monkeypatch):
 def test_an_interrupted_climb_goes_on_where_it_was(run, error):
     table = FP32 | {"fp16": (0, 1.0, 2)} | GOOD_INT8
     script = Scripted(**table)
-    plain = script.time_pair
+    plain = script.measure
 
-    def breaks(base, path, threads):
+    def breaks(path, **options):
         if "int8" in path.name:
             raise error
-        return plain(base, path, threads)
+        return plain(path, **options)
 
-    script.time_pair = breaks
+    script.measure = breaks
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
         run(script, train=False)
     again = Scripted(**table)
@@ -492,7 +496,7 @@ def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp
     data, heard = patterns(), []
     tools = Tools(
         write=write_static,
-        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+        stopwatch=FASTER_IN_INT8,
         rank_layers=lambda subject, images: (),
         equalize=lambda subject, images: None,
     )
@@ -514,7 +518,7 @@ def test_equalized_channels_round_where_spoilt_ones_do_not(fragile, tmp_path, mo
     monkeypatch.setattr("effnet.compression.ladder._METHODS", ("minmax",))
     tools = Tools(
         write=write_static,
-        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+        stopwatch=FASTER_IN_INT8,
     )
     found = climb(
         fragile, patterns(), runtime="onnxruntime", folder=tmp_path, tools=tools, gate=Gate(max_drop=0.1), train=False
@@ -530,7 +534,7 @@ def test_a_real_climb_leaves_the_layer_float_that_rounding_spoils_and_shows_it(f
     """Really ranked, written and scored, in ONNX Runtime; only the clock is scripted."""
     monkeypatch.setattr("effnet.compression.ladder._METHODS", ("minmax",))
     tools = Tools(
-        time_pair=lambda base, path, threads: Pair(base_ms=1.0, latency_ms=0.5 if "int8" in path.name else 1.0),
+        stopwatch=FASTER_IN_INT8,
         equalize=lambda subject, images: None,
     )
     found = climb(
@@ -640,7 +644,7 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
 
 def test_the_command_prints_every_step_and_says_what_predicts_now(bundle_copy, run_cli, monkeypatch):
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), silu_entropy=(0, 1.5, 1))
-    monkeypatch.setattr("effnet.compression.ladder.tools_of", lambda runtime: script.tools())
+    monkeypatch.setattr("effnet.jobs.quantize.tools_of", lambda runtime, **_: script.tools())
     done = run_cli("quantize", bundle_copy, "digits", "--no-train")
     assert done.code == 0, done.err
     assert "int8 minmax" in done.out

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_runtime
+from procedures import BRIEF, TINIEST, fit
 
 import effnet
 from effnet import errors
 from effnet.bundle.config import read_config
 from effnet.errors import BundleError
 from effnet.jobs.bench import bench_exports
+from effnet.jobs.procedure import Procedure
 from effnet.measurement.timing import time_model
 from effnet.planner.target import Target
 from effnet.runtimes import registry
@@ -39,10 +41,9 @@ def known():
         table.update(old)
 
 
-@pytest.mark.usefixtures("one_thread", "few_candidates", "without_plots")
-def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
-    result = effnet.fit(
+@pytest.mark.usefixtures("one_thread", "without_plots")
+def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tmp_path):
+    result = fit(
         tiny_images,
         runtime="toy",
         max_latency_ms=500,
@@ -51,6 +52,7 @@ def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tm
         weights="none",
         settings={"train.fused": False},
         out=tmp_path / "out",
+        procedure=Procedure(stopwatch=BRIEF, space=TINIEST),
     )
     assert read_config(result.folder).deployed == "toy"
     assert result.report["deployed"]["runtime"] == "toy"

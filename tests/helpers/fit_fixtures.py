@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devices import timing
 from PIL import Image
+from procedures import UNTIMED, train
 
 from effnet.arch.scale import with_total_stride
 from effnet.report import plot_reliability as sureness
@@ -47,10 +47,9 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def quick(small_bundle: Path) -> Iterator[None]:
-    """Neither draw nor measure the finished file in the tests of a module; `small_bundle` is a real one before that."""
+    """Draw nothing in the tests of a module; `small_bundle` has plots."""
     with pytest.MonkeyPatch.context() as patch:
         spare_plots(patch)
-        patch.setattr("effnet.jobs.fit.attempt.time_model", lambda *_, **__: timing(1.0))
         yield
 
 
@@ -62,10 +61,9 @@ def two_runs(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             spare_plots(patch)
-            patch.setattr("effnet.jobs.fit.attempt.time_model", lambda *_, **__: timing(1.0))
             narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
             spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
             for seed, name in enumerate("ab"):
-                effnet.train("digits", model=spec, epochs=2, seed=seed, out=folder / name)
+                train("digits", model=spec, epochs=2, seed=seed, out=folder / name, procedure=UNTIMED)
 
     return made_once("two_runs", make)

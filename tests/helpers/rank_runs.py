@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from tiny_runs import PREPROCESS, RECIPE, run, tiny_dataset, tiny_spec
+from tiny_runs import PREPROCESS, RECIPE, run_saving, tiny_dataset, tiny_spec
 
 from effnet.cli.launched import says
 from effnet.data.datasets import Split
 from effnet.errors import EffnetError, ImageError
 from effnet.nn.network import build
 from effnet.progress import Step
-from effnet.training import loop
 from effnet.training.distributed.ranks import joined
 from effnet.training.input import shares as portions
 from effnet.training.input.batches import held_out
@@ -42,7 +41,7 @@ def trained(folder, ranks, recipe, **kwargs):
         if isinstance(event, Step):
             losses.append(event.loss)
 
-    result = run(folder / str(ranks.rank), recipe=recipe, ranks=ranks, listener=listen, **kwargs)
+    result = run_saving(folder / str(ranks.rank), recipe=recipe, ranks=ranks, listener=listen, **kwargs)
     tensors = {f"average.{name}": tensor for name, tensor in result.model.state_dict().items()}
     safetensors.torch.save_file(tensors, folder.parent / f"{folder.name}-{ranks.rank}.safetensors")
     (folder.parent / f"{folder.name}-{ranks.rank}.json").write_text(json.dumps([losses, result.history]))
@@ -130,7 +129,6 @@ CASES = (plain, even, synced, precise, killed, unreadable, broken, interrupted, 
 
 def main(root, names):
     torch.set_num_threads(1)
-    loop.CHECKPOINT_SECONDS = 0.0  # after every step
     code = 0
     with joined() as ranks:
         for case in (case for name in names for case in CASES if case.__name__ == name):

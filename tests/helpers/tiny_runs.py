@@ -48,6 +48,11 @@ def run(folder, *, listener=None, recipe=RECIPE, **kwargs):
     return train(model, tiny_dataset(), recipe, PREPROCESS, folder=folder, listener=listener, **kwargs)
 
 
+def run_saving(folder, **kwargs):
+    """Run with a checkpoint after every step."""
+    return run(folder, checkpoint_seconds=0.0, **kwargs)
+
+
 def weights(result):
     return {name: tensor.clone() for name, tensor in result.model.state_dict().items()}
 

@@ -1,7 +1,6 @@
 """The whole job on digits: a small bundle becomes a smaller, ordinary bundle."""
 
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -10,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from bundles import assert_files_are_known
+from devices import timing
 from PIL import Image
+from procedures import UNTIMED, made_up
 from renorm import renormed
 from strategies import build_trained
 
@@ -22,9 +23,8 @@ from effnet.compression.norm_statistics import rebased, right_answers
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError, InputError
-from effnet.jobs import prune_proof
-from effnet.jobs.prune import Options, prune_bundle
-from effnet.measurement.latency import Compared, compare_latency
+from effnet.jobs import prune, prune_proof
+from effnet.jobs.prune import Options
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Noted
 from effnet.runtimes.onnxruntime.writer import export_onnx
@@ -38,12 +38,9 @@ QUICK = Options(share=0.5, steps=2, epochs=2, round_to=4)
 _A_CLASS = 50
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_timing():
-    """The latencies are not tested here: one short turn is enough."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune_proof, "compare_latency", functools.partial(compare_latency, turns=1, seconds=0.01))
-        yield
+def prune_bundle(*args, **options):
+    """Prune, by default without measuring."""
+    return prune.prune_bundle(*args, **{"procedure": UNTIMED} | options)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +73,20 @@ def bundle(digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pruned(bundle, digits, tmp_path_factory):
-    events = []
-    out = tmp_path_factory.mktemp("pruned") / "out"
-    return prune_bundle(bundle, digits, out=out, options=QUICK, listener=events.append), events
+    """A pruned bundle, the events of its making, and the files that were measured in their order."""
+    events, paths = [], []
+
+    def measure(path):
+        paths.append(path)
+        return timing(2.0 if path.is_relative_to(bundle) else 1.0)
+
+    out, device = tmp_path_factory.mktemp("pruned") / "out", made_up(measure)
+    found = prune_bundle(bundle, digits, out=out, options=QUICK, listener=events.append, procedure=device)
+    return found, events, paths
 
 
 def test_the_result_is_an_ordinary_bundle_that_predicts(pruned, bundle):
-    found, _ = pruned
+    found, _, _ = pruned
     report, config = found.report, read_config(found.folder)
     before = read_config(bundle)
     assert cost(config.arch).macs <= 0.5 * cost(before.arch).macs
@@ -104,14 +108,16 @@ def test_the_result_is_an_ordinary_bundle_that_predicts(pruned, bundle):
 
 
 def test_both_files_are_timed_in_turn(pruned, bundle):
-    report = pruned[0].report
-    assert len(report["before"]["latencies_ms"]) == len(report["after"]["latencies_ms"]) == 1
-    assert report["latency_ratio"] == report["after"]["latency_ms"] / report["before"]["latency_ms"]
-    assert Compared(first_ms=(1.0, 2.0, 4.0), second_ms=(0.5, 1.5, 2.0)).ratio == 0.5
+    found, _, paths = pruned
+    report, original = found.report, bundle / "model.onnx"
+    # Forwards, then backwards, five times each.
+    assert [path == original for path in paths] == [True, False, False, True] * 2 + [True, False]
+    assert (report["before"]["latencies_ms"], report["after"]["latencies_ms"]) == ([2.0] * 5, [1.0] * 5)
+    assert report["latency_ratio"] == report["after"]["latency_ms"] / report["before"]["latency_ms"] == 0.5
 
 
 def test_progress_is_told(pruned):
-    _, events = pruned
+    _, events, _ = pruned
     assert [event.text.partition(":")[0] for event in events if isinstance(event, Noted)][:2] == [
         "Step 1 of 2", "Step 2 of 2",
     ]  # fmt: skip
@@ -119,7 +125,7 @@ def test_progress_is_told(pruned):
 
 
 def test_a_pruned_bundle_is_pruned_again_by_other_means_and_keeps_its_base_name(pruned, digits, tmp_path):
-    found, _ = pruned
+    found, _, _ = pruned
     options = dataclasses.replace(QUICK, share=0.8, steps=1, epochs=1, method="bn", drop_blocks=True)
     again = prune_bundle(found.folder, digits, out=tmp_path / "again", options=options)
     arch = read_config(again.folder).arch

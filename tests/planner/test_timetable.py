@@ -9,17 +9,16 @@ import pytest
 from devices import timing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from procedures import fit, made_up
 
-import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.jobs.fit import head
-from effnet.jobs.fit.run import work
 from effnet.planner.events import Said
 from effnet.planner.timetable import Pace, deadline_of, use_of
 from effnet.training.checkpoint import trained_seconds
 
-pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
 
 class Clock:
@@ -34,15 +33,15 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of every fit of a test, on a machine where a measurement takes 1 s and images take nothing."""
-    clock = Clock()
-    monkeypatch.setattr("effnet.jobs.fit.api.work", functools.partial(work, clock=clock))
+    """A clock, on a machine where a measurement takes 1 s and images take nothing."""
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=1.0))
-    monkeypatch.setattr("effnet.jobs.fit.attempt._PAUSES", (0, 0))
-    monkeypatch.setattr(
-        "effnet.jobs.fit.shortlist.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7)
-    )
-    return clock
+    return Clock()
+
+
+def by(clock, measure=lambda path: timing(1.0), **changes):
+    """Return a procedure by this clock: files are measured twice if they miss, a million MACs of a plan take 0.1 ms."""
+    candidate = {"candidate": lambda found: timing(found.cost.macs * 1e-7)}
+    return made_up(measure, repeats=1, clock=clock, **candidate, **changes)
 
 
 def train_at(images_per_second, monkeypatch):
@@ -102,8 +101,14 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
 ):
     """Regression: it was begun and discarded. An epoch of 159 images at 2 images/s takes 80 s."""
     monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 2.0)
-    options = {"weights": small_bundle, "strategy": "finetune", "minutes": 1, "out": tmp_path / "out"}
-    report = effnet.fit(stripes, listener=said.append, **options).report
+    options = {
+        "weights": small_bundle,
+        "strategy": "finetune",
+        "minutes": 1,
+        "out": tmp_path / "out",
+        "procedure": by(clock),
+    }
+    report = fit(stripes, listener=said.append, **options).report
     sentence = "Fine-tuning was not begun, the head stays: 56 s were left, but it takes about 1:20 min"
     assert report["training"]["method"] == "head"
     assert report["time"]["left_out"] == [sentence]
@@ -120,11 +125,13 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
 def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, monkeypatch, clock):
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=10.0))
     monkeypatch.setattr("effnet.jobs.fit.deploy.climb", None)
-    monkeypatch.setattr("effnet.jobs.fit.run.MAX_FALLBACKS", 0)
     train_at(60.0, monkeypatch)
     sentence = "int8 was not tried: 20 s were left, but it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
-        effnet.fit("digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out")
+        fit(
+            "digits", weights="none", precision="int8", max_macs=162_000, minutes=1, out=tmp_path / "out",
+            procedure=by(clock, fallbacks=0),
+        )  # fmt: skip
     assert "give more --minutes" in str(refused.value)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["time"]["left_out"] == [sentence]
@@ -134,7 +141,7 @@ def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, m
 def missing_once(clock, *, took):
     """Return a measurement of finished files: the first attempt's takes some seconds and misses the budget."""
 
-    def measure(path, **_):
+    def measure(path):
         first = "attempt-1" in path.parts
         clock.now += took if first else 0
         return timing(2.0 if first else 0.5)
@@ -143,7 +150,7 @@ def missing_once(clock, *, took):
 
 
 def fit_shades(data, out, **options):
-    return effnet.fit(
+    return fit(
         data, weights="none", max_latency_ms=1, max_macs=162_000, precision="fp32", minutes=1, out=out, **options
     )
 
@@ -152,10 +159,9 @@ def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tm
     """Regression: it started all of its training again."""
     # 36 images at 12 images/s: an epoch takes 3 s without validation, and 0.9 of the time of training is for epochs.
     train_at(12.0, monkeypatch)
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", missing_once(clock, took=20))
     monkeypatch.setattr("effnet.planner.settings.most_epochs", lambda number: 1000)
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
-    report = fit_shades(tiny_images, tmp_path / "out").report
+    report = fit_shades(tiny_images, tmp_path / "out", procedure=by(clock, missing_once(clock, took=20))).report
     plan = json.loads((tmp_path / "out" / "run" / "plan.json").read_text())
     dataset = read_dataset(tiny_images)
     number = len(dataset.train) + len(dataset.val) / 3
@@ -167,10 +173,11 @@ def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tm
 
 def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tmp_path, monkeypatch, clock, said):
     train_at(12.0, monkeypatch)
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", missing_once(clock, took=54))
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
     with pytest.raises(BudgetError, match=r"was not tried: 6 s were left, .* give more --minutes") as refused:
-        fit_shades(tiny_images, tmp_path / "out", listener=said.append)
+        fit_shades(
+            tiny_images, tmp_path / "out", listener=said.append, procedure=by(clock, missing_once(clock, took=54))
+        )
     assert "latency 2 ms is over the budget of 1 ms" in str(refused.value)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(report["attempts"]) == 1
@@ -181,21 +188,21 @@ def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tm
 
 def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkeypatch, clock):
     train_at(12.0, monkeypatch)
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", lambda path, **_: timing(0.5))
+    procedure = by(clock, lambda path: timing(0.5))
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
     out = tmp_path / "out"
-    before = fit_shades(tiny_images, out).report
+    before = fit_shades(tiny_images, out, procedure=procedure).report
     path = out / "run" / "plan.json"
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"seconds": 15.0}))
     trained = trained_seconds(out / "run" / "attempt-1")
     assert trained > 0
-    after = fit_shades(tiny_images, out, resume=True).report
+    after = fit_shades(tiny_images, out, procedure=procedure, resume=True).report
     assert after["time"]["used_seconds"] == pytest.approx(15 + trained, abs=0.1)
     assert after["test_accuracy"] == before["test_accuracy"]
     # Regression: with a verification longer than all minutes it had more of them than were given, -340 s used.
     path.write_text(json.dumps(plan | {"pace": plan["pace"] | {"measure": 100.0}}))
-    assert fit_shades(tiny_images, out, resume=True).report["time"]["used_seconds"] == 0
+    assert fit_shades(tiny_images, out, procedure=procedure, resume=True).report["time"]["used_seconds"] == 0
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkey
 )
 def test_a_fit_is_told_once_how_long_to_train(length, message, tiny_images, tmp_path):
     with pytest.raises(InputError, match=message):
-        effnet.fit(tiny_images, settings={"train.epochs": 3}, out=tmp_path / "out", **length)
+        fit(tiny_images, settings={"train.epochs": 3}, out=tmp_path / "out", **length)
 
 
 def test_views_that_do_not_fit_are_left_out_of_a_head(tiny_images, small_bundle, tmp_path, monkeypatch, clock, said):
@@ -223,8 +230,14 @@ def test_views_that_do_not_fit_are_left_out_of_a_head(tiny_images, small_bundle,
 
     monkeypatch.setattr("effnet.jobs.fit.head._features", slow)
     out = tmp_path / "out"
-    report = effnet.fit(
-        tiny_images, weights=small_bundle, strategy="head", minutes=1, out=out, listener=said.append
+    report = fit(
+        tiny_images,
+        weights=small_bundle,
+        strategy="head",
+        minutes=1,
+        out=out,
+        listener=said.append,
+        procedure=by(clock),
     ).report
     assert report["training"]["head"]["views"] == 1
     (sentence,) = report["time"]["left_out"]

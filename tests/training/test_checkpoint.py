@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
-from tiny_runs import PREPROCESS, RECIPE, Stop, run, tiny_dataset, tiny_spec, weights
+from tiny_runs import PREPROCESS, RECIPE, Stop, run, run_saving, tiny_dataset, tiny_spec, weights
 
 from effnet import get_spec
 from effnet.arch.scale import scale, with_total_stride
@@ -23,9 +23,8 @@ from effnet.training.tensorfile import save_tensors
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_network_with_wide_kernels_on_colour_resumes_to_the_same_weights(tmp_path, monkeypatch):
+def test_a_network_with_wide_kernels_on_colour_resumes_to_the_same_weights(tmp_path):
     """Moments have the memory layout of the parameters, channels last, which a checkpoint does not store."""
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     grey = tiny_dataset()
 
     def colour(split):
@@ -39,7 +38,9 @@ def test_a_network_with_wide_kernels_on_colour_resumes_to_the_same_weights(tmp_p
 
     def go(folder, listener=None):
         model = build(spec, seed=0)
-        return weights(train(model, dataset, RECIPE, preprocess, folder=folder, listener=listener))
+        return weights(
+            train(model, dataset, RECIPE, preprocess, folder=folder, listener=listener, checkpoint_seconds=0.0)
+        )
 
     def stop(event):
         if isinstance(event, Step) and event.step == 5:
@@ -118,16 +119,15 @@ def interrupted(folder, recipe, at):
             raise Stop
 
     with pytest.raises(Stop):
-        run(folder, recipe=recipe, listener=stop)
+        run_saving(folder, recipe=recipe, listener=stop)
 
 
 def checkpoints(folder):
     return sorted(path.name for path in folder.glob("checkpoint*"))
 
 
-def test_the_last_checkpoints_stay_and_one_before_a_damaged_one_is_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = weights(run(tmp_path / "whole"))
+def test_the_last_checkpoints_stay_and_one_before_a_damaged_one_is_resumed(tmp_path):
+    whole = weights(run_saving(tmp_path / "whole"))
     folder = tmp_path / "parts"
     interrupted(folder, KEEPING, at=6)
     earlier = ["checkpoint-00000003.safetensors", "checkpoint-00000004.safetensors"]
@@ -136,7 +136,7 @@ def test_the_last_checkpoints_stay_and_one_before_a_damaged_one_is_resumed(tmp_p
     (folder / CHECKPOINT).write_bytes(newest[: len(newest) // 2])
     (folder / earlier[1]).write_bytes(b"")
     events = []
-    resumed = weights(run(folder, recipe=KEEPING, listener=events.append))
+    resumed = weights(run_saving(folder, recipe=KEEPING, listener=events.append))
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
     assert next(event.step for event in events if isinstance(event, Step)) == 4
     (note,) = [event.text for event in events if isinstance(event, Noted)]
@@ -145,16 +145,14 @@ def test_the_last_checkpoints_stay_and_one_before_a_damaged_one_is_resumed(tmp_p
     assert len(checkpoints(folder)) == 3
 
 
-def test_a_single_checkpoint_is_kept_where_no_more_are_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    run(tmp_path)
+def test_a_single_checkpoint_is_kept_where_no_more_are_asked_for(tmp_path):
+    run_saving(tmp_path)
     assert checkpoints(tmp_path) == [CHECKPOINT]
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     """The disk holds half a checkpoint; once there is space, the run resumes to the same weights."""
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = weights(run(tmp_path / "whole"))
+    whole = weights(run_saving(tmp_path / "whole"))
     folder = tmp_path / "full"
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -165,11 +163,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
 
     try:
         with pytest.raises(EffnetError, match=r"(?s)could not be written: File too large.*is intact.*--resume"):
-            run(folder, listener=fill)
+            run_saving(folder, listener=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if hard < 0 else hard, hard))
     assert not list(folder.glob("*.tmp"))
     events = []
-    resumed = weights(run(folder, listener=events.append))
+    resumed = weights(run_saving(folder, listener=events.append))
     assert next(event.step for event in events if isinstance(event, Step)) == 5
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 from places import HELPERS
-from tiny_runs import RECIPE, TUNING, Stop, run, weights
+from tiny_runs import RECIPE, TUNING, Stop, run, run_saving, weights
 
 from effnet.bundle.names import CHECKPOINT, METRICS
 from effnet.errors import InputError
@@ -18,17 +18,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("at, recipe", [(1, RECIPE), (3, RECIPE), (4, RECIPE), (7, RECIPE), (1, TUNING), (4, TUNING)])
-def test_a_run_interrupted_at_any_step_resumes_to_the_same_weights(tmp_path, monkeypatch, at, recipe):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)  # after every step
-    whole = weights(run(tmp_path / "whole", recipe=recipe))
+def test_a_run_interrupted_at_any_step_resumes_to_the_same_weights(tmp_path, at, recipe):
+    whole = weights(run_saving(tmp_path / "whole", recipe=recipe))
 
     def stop(event):
         if isinstance(event, Step) and event.step == at + 1:
             raise Stop
 
     with pytest.raises(Stop):
-        run(tmp_path / "parts", listener=stop, recipe=recipe)
-    resumed = run(tmp_path / "parts", recipe=recipe)
+        run_saving(tmp_path / "parts", listener=stop, recipe=recipe)
+    resumed = run_saving(tmp_path / "parts", recipe=recipe)
     assert all(torch.equal(whole[name], tensor) for name, tensor in weights(resumed).items())
     rows = [json.loads(line)["epoch"] for line in (tmp_path / "parts" / METRICS).read_text().splitlines()]
     assert rows == [1, 2, 3]
@@ -41,10 +40,9 @@ import io, json, os, pathlib, random, signal, sys, time, traceback
 sys.path[:0] = {folders!r}
 import torch, safetensors.torch, torch.utils.tensorboard
 torch.set_num_threads(1)
-from effnet.training import loop, tensorfile
-from tiny_runs import run
+from effnet.training import tensorfile
+from tiny_runs import run_saving
 from effnet.training.recipe.file import recipe_from_dict
-loop.CHECKPOINT_SECONDS = 0.0
 recipe = recipe_from_dict({recipe!r})
 root = pathlib.Path({root!r})
 
@@ -59,7 +57,7 @@ def go(folder, writes=None):
             return super().write(data)
     if writes is not None:
         tensorfile.open = Dying
-    result = run(folder, recipe=recipe)
+    result = run_saving(folder, recipe=recipe)
     safetensors.torch.save_file(dict(result.model.state_dict()), folder / "result.safetensors")
 
 def fork(*arguments):
@@ -178,16 +176,15 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_ends(tmp_path):
 @pytest.mark.parametrize("at", [2, 3, 5])
 def test_an_average_that_moves_every_few_steps_is_finished_once_an_epoch(tmp_path, monkeypatch, at):
     """Interrupt before and during validation; an epoch has three steps, so that one is left over for the average."""
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     recipe = with_values(RECIPE, {"train.ema_every": 2})
-    whole = weights(run(tmp_path / "whole", recipe=recipe))
+    whole = weights(run_saving(tmp_path / "whole", recipe=recipe))
 
     def press(event):
         if isinstance(event, Step) and event.step == at:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", recipe=recipe, listener=press)
+        run_saving(tmp_path / "parts", recipe=recipe, listener=press)
     validating = []
     plain = Interrupt.between
 
@@ -199,6 +196,6 @@ def test_an_average_that_moves_every_few_steps_is_finished_once_an_epoch(tmp_pat
 
     monkeypatch.setattr(Interrupt, "between", press_again)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", recipe=recipe)
-    resumed = weights(run(tmp_path / "parts", recipe=recipe))
+        run_saving(tmp_path / "parts", recipe=recipe)
+    resumed = weights(run_saving(tmp_path / "parts", recipe=recipe))
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())

@@ -99,11 +99,14 @@ def learned(tmp_path_factory, one_thread):
     return weights(result)
 
 
-def tune(folder, learned, *, listener=None, **changes):
+def tune(folder, learned, *, listener=None, checkpoint_seconds=20.0, **changes):
     recipe = with_values(TUNING, {f"train.{name}": value for name, value in changes.items()})
     model = build(tiny_spec(), dropout=recipe.model.dropout, drop_path=recipe.model.drop_path)
     model.load_state_dict(learned)
-    return train(model, tiny_dataset(), recipe, PREPROCESS, folder=folder, listener=listener)
+    return train(
+        model, tiny_dataset(), recipe, PREPROCESS, folder=folder, listener=listener,
+        checkpoint_seconds=checkpoint_seconds,
+    )  # fmt: skip
 
 
 SPOILING = {"lr": 0.3, "frozen_norms": False, "layer_decay": 1.0}
@@ -134,16 +137,14 @@ def test_where_the_start_counts_the_result_is_never_worse(tmp_path, learned, cha
 
 
 @pytest.mark.parametrize("at, seconds", [(1, 0.0), (4, 0.0), (2, 1000.0), (7, 1000.0)])  # between checkpoints
-def test_the_start_counts_in_a_resumed_run_too(tmp_path, learned, monkeypatch, at, seconds):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", seconds)
-
+def test_the_start_counts_in_a_resumed_run_too(tmp_path, learned, at, seconds):
     def stop(event):
         if isinstance(event, Step) and event.step == at:
             raise Stop
 
     with pytest.raises(Stop):
-        tune(tmp_path, learned, listener=stop, **SPOILING)
-    result = tune(tmp_path, learned, **SPOILING)
+        tune(tmp_path, learned, listener=stop, checkpoint_seconds=seconds, **SPOILING)
+    result = tune(tmp_path, learned, checkpoint_seconds=seconds, **SPOILING)
     assert result.best_epoch == 0
     assert len(result.history) == 3
     assert all(torch.equal(tensor, learned[name]) for name, tensor in weights(result).items())

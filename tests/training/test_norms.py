@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from strategies import build_trained
-from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, tiny_dataset, tiny_spec, weights
+from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, run_saving, tiny_dataset, tiny_spec, weights
 from torch import nn
 
 from effnet.data.datasets import Split
@@ -70,10 +70,9 @@ def test_precise_statistics_of_one_batch_are_what_torch_takes_from_it_in_every_n
             torch.testing.assert_close(mine.running_var, theirs.running_var)
 
 
-def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
+def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(tmp_path):
     recipe = with_values(RECIPE, {"train.precise_norms": 48})
-    whole = run(tmp_path / "whole", recipe=recipe)
+    whole = run_saving(tmp_path / "whole", recipe=recipe)
     with torch.no_grad():
         given = whole.model.stem.conv(images())
     torch.testing.assert_close(whole.model.stem.norm.running_mean, given.mean((0, 2, 3)), rtol=1e-3, atol=1e-5)
@@ -84,8 +83,8 @@ def test_a_run_with_precise_norms_returns_them_and_resumes_to_the_same_weights(t
             raise Stop
 
     with pytest.raises(Stop):
-        run(tmp_path / "parts", recipe=recipe, listener=stop)
-    resumed = weights(run(tmp_path / "parts", recipe=recipe))
+        run_saving(tmp_path / "parts", recipe=recipe, listener=stop)
+    resumed = weights(run_saving(tmp_path / "parts", recipe=recipe))
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in resumed.items())
 
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from strategies import build_trained
-from tiny_runs import PREPROCESS, RECIPE, Stop, part_of, run, tiny_dataset, tiny_spec, weights
+from tiny_runs import PREPROCESS, RECIPE, Stop, part_of, run, run_saving, tiny_dataset, tiny_spec, weights
 from torch.nn import functional
 
 from effnet.bundle.names import CHECKPOINT
@@ -220,16 +220,15 @@ def test_a_run_in_float16_goes_on_with_its_scale(tmp_path, monkeypatch):
         return scaler
 
     monkeypatch.setattr("effnet.training.state.make_scaler", make)
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = weights(run(tmp_path / "whole", recipe=recipe))
+    whole = weights(run_saving(tmp_path / "whole", recipe=recipe))
 
     def stop(event):
         if isinstance(event, Step) and event.step == 6:
             raise Stop
 
     with pytest.raises(Stop):
-        run(tmp_path / "parts", recipe=recipe, listener=stop)
-    resumed = weights(run(tmp_path / "parts", recipe=recipe))
+        run_saving(tmp_path / "parts", recipe=recipe, listener=stop)
+    resumed = weights(run_saving(tmp_path / "parts", recipe=recipe))
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
     scales = []
     for name in ("whole", "parts"):
@@ -289,7 +288,6 @@ def test_images_that_are_not_finite_are_named():
 
 
 def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
     calls = []
 
     def loss_fn(network, batch):
@@ -300,7 +298,7 @@ def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, 
     with pytest.raises(
         EffnetError, match=r"the loss became inf at step 5 of epoch 2, at learning rate .*train\.lr is 0.005"
     ):
-        run(tmp_path, loss_fn=loss_fn)
+        run_saving(tmp_path, loss_fn=loss_fn)
     with safetensors.safe_open(tmp_path / DIVERGED, framework="pt") as file:
         metadata = file.metadata()
         assert torch.equal(file.get_tensor("batch.labels"), calls[4])
@@ -313,7 +311,7 @@ def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, 
     calls.clear()
     monkeypatch.undo()
     events = []
-    run(tmp_path, listener=events.append)
+    run_saving(tmp_path, listener=events.append)
     assert next(event.step for event in events if isinstance(event, Step)) == 5
 
 

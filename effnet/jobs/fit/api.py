@@ -17,6 +17,7 @@ from effnet.jobs.fit.asked import Asked, ask, ask_settings, with_balance
 from effnet.jobs.fit.resume import Strategy
 from effnet.jobs.fit.run import work
 from effnet.jobs.fit.task import Task, default_out
+from effnet.jobs.procedure import Procedure
 from effnet.measurement.calibration import Abstain
 from effnet.planner.budget import Budget
 from effnet.planner.events import Listener, ignore
@@ -88,6 +89,7 @@ def fit(
     storage: str = "",
     resume: bool = False,
     listener: Listener = ignore,
+    procedure: Procedure | None = None,
 ) -> FitResult:
     """Train the best EfficientNet for `data` that meets every budget, and verify it in the device's runtime.
 
@@ -124,7 +126,8 @@ def fit(
     and only if they lose at most `max_drop` percentage points on the validation images. `device` is a profile that
     `effnet profile` wrote on another machine: its predictions replace measurements. `trials` is the number of
     architectures that are trained briefly before the best is chosen (8 from 30 minutes on, else none); `storage`, a
-    file or the URL of a database, shares them between machines.
+    file or the URL of a database, shares them between machines. `procedure` replaces how the fit measures, plans and
+    saves.
 
     Raises BudgetError if no network fits, or if the finished file misses the budget (it is kept, with its report);
     BusyError if background load hides whether several threads meet the latency budget; InputError for anything else
@@ -146,7 +149,7 @@ def fit(
         report_images=report_images, resize=resize, value_range=value_range, asked=asked,
         target=Target(runtime=runtime, precision=precision, max_drop=max_drop / 100, profile=profile),
     )  # fmt: skip
-    return _run(task, resume=resume)
+    return _run(task, resume=resume, procedure=procedure)
 
 
 def train(
@@ -170,6 +173,7 @@ def train(
     batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     listener: Listener = ignore,
+    procedure: Procedure | None = None,
 ) -> FitResult:
     """Train one network of your choice for `data`, then export and measure it; like `fit`, without a budget.
 
@@ -195,7 +199,7 @@ def train(
         target=Target(precision="fp32"), report_images=report_images, resize=resize,
         value_range=value_range,
     )  # fmt: skip
-    return _run(task, resume=resume)
+    return _run(task, resume=resume, procedure=procedure)
 
 
 def _source(data: DataLike, group_by: str) -> dict[str, Any]:
@@ -212,9 +216,9 @@ def _seed(seed: int | None, asked: Asked, data: DataLike) -> int:
     return seed or 0 if seed is not None or not isinstance(data, Dataset) else data.seed
 
 
-def _run(task: Task, *, resume: bool) -> FitResult:
+def _run(task: Task, *, resume: bool, procedure: Procedure | None) -> FitResult:
     with joined() as ranks:
         if not ranks.main:
             return FitResult(folder=task.out, report=follow(ranks))
-        leading = dataclasses.replace(task, ranks=ranks)
+        leading = dataclasses.replace(task, ranks=ranks, procedure=procedure or task.procedure)
         return FitResult(folder=task.out, report=lead(ranks, lambda: work(leading, resume=resume)))

@@ -1,6 +1,5 @@
 """One attempt: train, export, check, score and measure; then publish the result."""
 
-import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -29,8 +28,8 @@ from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration, calibrate
 from effnet.measurement.evaluate import Score, evaluate
-from effnet.measurement.pace import DISTURBED, calm_pace_ms
-from effnet.measurement.timing import Timing, busy_sentence, time_model
+from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
 from effnet.nn.network import build, zero_classifier_
 from effnet.planner.budget import Budget, failures, say, share
@@ -52,11 +51,8 @@ from effnet.weights.labels import split_record
 
 # Number of images that the export is checked on: as many as eager PyTorch computes within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
-# Other processes can only slow a measurement down, so a miss is re-measured, after these pauses in seconds, before it
-# counts: another half minute is little beside another training.
-_PAUSES = (0, 1, 2, 4, 6, 8, 10)
-# A measurement that is extended under background load may take this many times as long as the one before.
-_MORE_PATIENT = 3.0
+# A file without a budget is measured in shorter rounds: nothing depends on its latency.
+_UNASKED_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +211,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             folder=folder,
             listener=task.listener,
             ranks=task.ranks,
+            checkpoint_seconds=task.procedure.checkpoint_seconds,
         )
         if learned.recipe is not None:
             write_recipe(learned.recipe, task.out)
@@ -236,6 +233,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             preprocess=attempt.preprocess,
             folder=folder,
             deadline_seconds=seconds,
+            checkpoint_seconds=task.procedure.checkpoint_seconds,
         ),
         task.ranks,
         listener=task.listener,
@@ -282,7 +280,9 @@ def _figures(
     """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
     device, spec = device_of(task), deployed.config.arch
     here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
-    timing, measured, measurements = _measure(deployed.path, spec, here, threads=task.threads, until=until)
+    timing, measured, measurements = _measure(
+        deployed.path, spec, here, threads=task.threads, until=until, stopwatch=task.procedure.stopwatch
+    )
     if device is None:
         return timing, measured, measurements, ()
     measured |= predicted_figures(device, spec, deployed.format.precision)
@@ -290,7 +290,7 @@ def _figures(
 
 
 def _measure(
-    path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline
+    path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline, stopwatch: Stopwatch
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
     """Measure the file, and re-measure it while it misses the budget on latency or memory.
 
@@ -298,28 +298,31 @@ def _measure(
     meets the budget or, if none does, of the one nearest to it. No measurement that might end after `until` is begun,
     except the first.
     """
-    total, calm = cost(spec), math.inf
-    found: list[tuple[Timing, dict[str, float]]] = []
-    took = 0.0
-    for pause in _PAUSES:
-        if found and until.left() < pause + _MORE_PATIENT * took:
-            break
-        time.sleep(pause)
-        start = until.clock()
-        seconds = 0.3 if budget.asked() else 0.1
-        timing = time_model(path, threads=threads, rounds=5, seconds=seconds, pace_ms=DISTURBED * calm)
-        took = until.clock() - start
-        counts = {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
-        found.append((timing, {"latency_ms": timing.p50_ms, **counts, "memory_mb": timing.memory_mb}))
+    total = cost(spec)
+
+    def counts(timing: Timing) -> dict[str, float]:
+        return {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
+
+    def figures(timing: Timing) -> dict[str, float]:
+        return {"latency_ms": timing.p50_ms, **counts(timing), "memory_mb": timing.memory_mb}
+
+    def doubtful(timing: Timing) -> bool:
         # Counts do not change however often they are measured.
-        if failures(budget, counts) or not failures(budget, found[-1][1]):
-            break
-        # A second measurement is extended while there is background load.
-        calm = min(calm, calm_pace_ms(threads))
-    timing, measured = min(found, key=lambda pair: share(budget, pair[1]))
-    # The fastest run of all measurements is the least latency of the file.
-    timing = replace(timing, least_ms=min(each.least_ms for each, _ in found))
-    return timing, measured, tuple(values | {"waited": round(each.waited, 3)} for each, values in found)
+        return not failures(budget, counts(timing)) and bool(failures(budget, figures(timing)))
+
+    patience = stopwatch.finished
+    if not budget.asked():
+        patience = replace(patience, seconds=_UNASKED_SECONDS)
+    found = stopwatch.measure(
+        path,
+        threads=threads,
+        patience=patience,
+        left=until.left,
+        doubtful=doubtful,
+        rank=lambda timing: share(budget, figures(timing)),
+    )
+    measurements = tuple(figures(timing) | {"waited": round(timing.waited, 3)} for timing in found.timings)
+    return found.timing, figures(found.counts), measurements
 
 
 def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:

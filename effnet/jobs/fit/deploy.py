@@ -14,7 +14,7 @@ from effnet.bundle.formats import Format, Precision
 from effnet.compression.ladder import climb
 from effnet.compression.step import Gate, Limits
 from effnet.compression.subject import Subject
-from effnet.compression.tools import copy_export
+from effnet.compression.tools import copy_export, tools_of
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import right_answers
@@ -143,6 +143,7 @@ def _climbed(bundle: Path, subject: Subject, dataset: Dataset, *, folder: Path, 
         minutes=minutes,
         # A fit with few epochs trains no more of them here.
         epochs=task.epochs,
+        tools=tools_of(target.runtime, stopwatch=task.procedure.stopwatch),
         listener=task.listener,
     )
     task.say(ladder.sentence)

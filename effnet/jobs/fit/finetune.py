@@ -24,6 +24,7 @@ from effnet.training.checkpoint import trained_seconds
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.loop import TrainResult
+from effnet.training.position import CHECKPOINT_SECONDS
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.read import read_recipe
 from effnet.training.recipe.schema import Balance, Recipe
@@ -97,6 +98,7 @@ def transfer(
     folder: Path,
     listener: Listener,
     ranks: Ranks = ALONE,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     settings: Mapping[str, Any] | None = None,
     pace: Pace | None = None,
     left: Callable[[], float] = lambda: math.inf,
@@ -141,7 +143,7 @@ def transfer(
         )
     found = _finetune(
         network, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
-        listener=listener, ranks=ranks,
+        listener=listener, ranks=ranks, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
     return dataclasses.replace(found, left_out=left_out)
 
@@ -166,6 +168,7 @@ def _finetune(
     folder: Path,
     listener: Listener,
     ranks: Ranks,
+    checkpoint_seconds: float,
 ) -> Learned:
     """Fine-tune the whole `network`, whose head is trained already."""
     state, facts, _ = head
@@ -184,6 +187,7 @@ def _finetune(
             preprocess=attempt.preprocess,
             folder=folder,
             deadline_seconds=limit.seconds(folder, spent=spent),
+            checkpoint_seconds=checkpoint_seconds,
         ),
         ranks,
         listener=listener,

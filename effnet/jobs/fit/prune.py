@@ -51,7 +51,10 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) 
         threads=task.threads,
         seed=task.seed,
     )
-    done = prune_bundle(bundle, task.source, out=out, options=options, resume=out.is_dir(), listener=task.listener)
+    done = prune_bundle(
+        bundle, task.source, out=out, options=options, resume=out.is_dir(), listener=task.listener,
+        procedure=task.procedure,
+    )  # fmt: skip
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(out, copy)
     return copy, {

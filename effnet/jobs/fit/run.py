@@ -1,8 +1,7 @@
 """The driver of fit and train: plan, train, verify, and repeat with a smaller network while the budget is missed."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from effnet.jobs.fit.task import Task, check, check_weights, command_line
 from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
 from effnet.planner.events import Counted, Planned
 from effnet.planner.oracle import busy_planning, training_speed
-from effnet.planner.plan import MAX_FALLBACKS
 from effnet.planner.refusal import enough
 from effnet.planner.settings import epochs_in, make_preprocess, make_recipe
 from effnet.planner.space import Candidate
@@ -36,15 +34,16 @@ from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
 
 
-def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Mapping[str, Any]:
-    """Run the whole fit and return its report; `clock` counts seconds."""
+def work(task: Task, *, resume: bool) -> Mapping[str, Any]:
+    """Run the whole fit and return its report."""
     check(task)
     with alone_in(task.out):
         sweep(task.out / RUN, deep=True)
-        return _work(task, resume=resume, clock=clock)
+        return _work(task, resume=resume)
 
 
-def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[str, Any]:
+def _work(task: Task, *, resume: bool) -> Mapping[str, Any]:
+    clock = task.procedure.stopwatch.clock
     started = clock()
     task = dataclasses.replace(task, deadline=deadline_of(task.minutes, clock=clock))
     plan = _earlier_plan(task, resume=resume)
@@ -151,7 +150,7 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
         task.say(left_out[0])
     if busy := busy_planning(table, threads=task.threads):
         task.say(busy)
-    order = _order(table)
+    order = _order(table, task.procedure.fallbacks)
     rough = None
     if task.deadline.limited and not table[order[0]].weights:
         rough = epochs_left(task, dataset, table[order[0]])  # each attempt counts its own when it begins
@@ -172,7 +171,7 @@ def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> P
     return plan
 
 
-def _order(table: list[Candidate]) -> list[int]:
+def _order(table: list[Candidate], fallbacks: int) -> list[int]:
     """Return the candidates to train, the taken one first, then those measured to fit, better ones first."""
     taken = next(i for i, c in enumerate(table) if c.status == "taken")
     # Weights other than the taken ones have not been downloaded, and may not be available.
@@ -181,7 +180,7 @@ def _order(table: list[Candidate]) -> list[int]:
         usable = [i for i in usable if i > taken]
     else:  # results of trials precede expectations
         usable.sort(key=lambda i: (-table[i].trial_rounds, -(table[i].trial_accuracy or 0.0)))
-    return [taken, *usable[:MAX_FALLBACKS]]
+    return [taken, *usable[:fallbacks]]
 
 
 def _attempt(

@@ -51,7 +51,10 @@ def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds:
         preprocess = resized_as(preprocess, task.resize, report.shapes)
         best, listener = _listener(task, heard, balanced=bool(recipe.balance.removed))
         with scratch_folder(task.out / RUN) as folder, suppress(_Stopped):
-            train(network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener)
+            train(
+                network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener,
+                checkpoint_seconds=task.procedure.checkpoint_seconds,
+            )  # fmt: skip
         return best()
 
     return score

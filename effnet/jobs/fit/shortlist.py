@@ -23,10 +23,10 @@ from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.device import device_of, predicted_timing
 from effnet.jobs.fit.short_training import short_training
 from effnet.jobs.fit.task import Task
-from effnet.measurement.pace import calm_pace_ms
+from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.planner.events import Counted
-from effnet.planner.oracle import measure_random, patient, training_speed
+from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
 from effnet.planner.pretrained import LEAST_SIDE, Change, Offer, changes_of, list_offers, list_pretrained, offer_of
 from effnet.planner.search import TrainingNeed, TrainsTooSlowly
@@ -48,8 +48,6 @@ from effnet.weights.pretrained import Pretrained, load_pretrained
 _RGB = 3
 # If this many published weights fail to load, the best first, only those on this machine are tried.
 _MOST_FAILURES = 3
-# The seconds that a measurement under background load needs.
-_DISTURBED_SECONDS = 40.0
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
@@ -144,6 +142,7 @@ def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Cand
         channels=channels,
         short_side=report.median_short_side,
         precisions=_precisions(task, dataset),
+        space=task.procedure.space,
     )
     table = _plan(task, candidates, need=need)
     taken = next(c for c in table if c.status == "taken")
@@ -283,28 +282,27 @@ def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
     device = device_of(task)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
-        def here(found: Candidate, pace_ms: float = math.inf) -> Timing:
-            # Rounds that are added under background load may take a quarter of a minute.
-            patient_enough = task.planning.left() > _DISTURBED_SECONDS
-            return measure_random(
-                found,
-                Path(scratch),
-                target=task.target,
-                threads=task.threads,
-                pace_ms=pace_ms if patient_enough else math.inf,
-            )
-
         def elsewhere(found: Candidate) -> Timing:
             path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
 
         if device is not None:
             yield elsewhere
-        elif task.budget.latency_ms is None:
-            yield here
         else:
-            minutes = task.planning.left() / 60 if task.deadline.limited else task.time_limit or DEFAULT_MINUTES
-            yield patient(here, task.budget, calm_ms=calm_pace_ms(task.threads), minutes=minutes)
+            series = _series(task)
+            yield lambda found: task.procedure.oracle(
+                found, Path(scratch), target=task.target, budget=task.budget, series=series
+            )
+
+
+def _series(task: Task) -> Series:
+    """Return the series of measurements of a plan; nothing is measured again without a latency budget."""
+    stopwatch = task.procedure.stopwatch
+    patience = stopwatch.planning
+    if task.budget.latency_ms is None:
+        patience = dataclasses.replace(patience, pauses=(), waits=False)
+    minutes = task.planning.left() / 60 if task.deadline.limited else task.time_limit or DEFAULT_MINUTES
+    return stopwatch.series(patience, threads=task.threads, minutes=minutes, left=task.planning.left)
 
 
 def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:

@@ -23,6 +23,7 @@ from effnet.data.value_range import number, read_asked
 from effnet.errors import InputError, nearest
 from effnet.jobs.fit.asked import Asked, command_words
 from effnet.jobs.fit.resume import Strategy
+from effnet.jobs.procedure import USUAL, Procedure
 from effnet.measurement.calibration import Abstain
 from effnet.measurement.unknown import unknown_images
 from effnet.planner.budget import Budget
@@ -70,6 +71,7 @@ class Task:
     abstain: Abstain = field(default_factory=Abstain)
     asked: Asked = field(default_factory=Asked)
     ranks: Ranks = ALONE
+    procedure: Procedure = USUAL
     auto_batch: bool = False
     target: Target = field(default_factory=Target)
     group_by: str = ""

@@ -26,7 +26,7 @@ def paced(task: Task, *, read: float) -> Task:
     """Return the task with the speed of this machine, measured if there is a deadline."""
     if not task.deadline.limited:
         return task
-    pace = machine_pace(read, target=task.target, clock=task.deadline.clock)
+    pace = machine_pace(read, target=task.target, stopwatch=task.procedure.stopwatch)
     return dataclasses.replace(task, pace=pace, planning=task.deadline.at_most(PLANNING_SHARE * task.deadline.seconds))
 
 

@@ -15,6 +15,7 @@ from effnet.progress import Listener
 from effnet.system.signals import exit_code
 from effnet.training.distributed.ranks import Ranks
 from effnet.training.loop import TrainResult, train
+from effnet.training.position import CHECKPOINT_SECONDS
 from effnet.training.recipe.schema import Recipe
 
 Report = Mapping[str, Any]
@@ -30,6 +31,7 @@ class Training:
     preprocess: Preprocess
     folder: Path
     deadline_seconds: float | None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ def _train(training: Training, ranks: Ranks, listener: Listener | None = None) -
         folder=training.folder,
         listener=listener,
         deadline_seconds=training.deadline_seconds,
+        checkpoint_seconds=training.checkpoint_seconds,
         ranks=ranks,
     )
 

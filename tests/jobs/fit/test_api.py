@@ -16,13 +16,14 @@ import pytest
 from bundles import assert_files_are_known
 from devices import timing
 from PIL import Image
+from procedures import fit, made_up, train
 
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
 from effnet.report.runs import read_run
 
-pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BUNDLE = {
     "config.json",
@@ -87,27 +88,20 @@ def test_the_predictor_scores_as_the_report_says(small_bundle):
     assert json.loads(json.dumps(score.to_dict())) == report["test"]
 
 
-@pytest.fixture
-def fast_device(monkeypatch):
-    """A device that measures at once, 0.1 ms for a million MACs, and needs no second measurement."""
-    monkeypatch.setattr("effnet.jobs.fit.attempt._PAUSES", (0, 0))
-    monkeypatch.setattr(
-        "effnet.jobs.fit.shortlist.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7)
-    )
+def device(measure, **changes):
+    """Return a device that measures files at once, twice if they miss; in a plan a million MACs take 0.1 ms."""
+    return made_up(measure, candidate=lambda found: timing(found.cost.macs * 1e-7), repeats=1, **changes)
 
 
 def fit_shades(data, out, **kwargs):
     usual = {"max_latency_ms": 1, "max_macs": 162_000, "epochs": 1, "out": out, "precision": "fp32"}
-    return effnet.fit(data, **usual | kwargs)
+    return fit(data, **usual | kwargs)
 
 
-@pytest.mark.usefixtures("fast_device")
-def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_images, tmp_path, monkeypatch):
+def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_images, tmp_path):
     slow = {"attempt-1"}
-    monkeypatch.setattr(
-        "effnet.jobs.fit.attempt.time_model", lambda path, **_: timing(2.0 if path.parts[-3] in slow else 0.5)
-    )
-    report = fit_shades(tiny_images, tmp_path / "out").report
+    procedure = device(lambda path: timing(2.0 if path.parts[-3] in slow else 0.5))
+    report = fit_shades(tiny_images, tmp_path / "out", procedure=procedure).report
     assert json.loads(json.dumps(report)) == read_report(tmp_path / "out")
     first, second = report["attempts"]
     assert (first["honoured"], second["honoured"], report["honoured"]) == (False, True, True)
@@ -119,20 +113,17 @@ def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_images, tm
     assert effnet.load(tmp_path / "out").config.arch.name == second["name"]
 
     slow.clear()  # a resumed fit does not go back to the network that missed
-    again = fit_shades(tiny_images, tmp_path / "out", resume=True).report
+    again = fit_shades(tiny_images, tmp_path / "out", resume=True, procedure=procedure).report
     assert again["network"] == report["network"]
     assert [attempt["name"] for attempt in again["attempts"]] == [first["name"], second["name"]]
 
 
-@pytest.mark.usefixtures("fast_device")
-def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_report(
-    tiny_images, tmp_path, monkeypatch, run_cli
-):
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", lambda path, **_: timing(2.0))
+def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_report(tiny_images, tmp_path, run_cli):
+    slow = device(lambda path: timing(2.0))
     out = tmp_path / "out"
     words = ["fit", tiny_images, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
     words += ["--precision", "fp32"]
-    ran = run_cli(*words)
+    ran = run_cli(*words, procedure=slow)
     assert ran.code == 3
     message = (
         f"the finished model misses the budget: latency 2 ms is over the budget of 1 ms; ask for "
@@ -146,21 +137,17 @@ def test_a_budget_that_every_attempt_misses_ends_with_code_3_and_an_honest_repor
     assert not any(attempt["honoured"] for attempt in report["attempts"])
     assert {path.name for path in out.iterdir()} == BUNDLE
     with pytest.raises(BudgetError, match="misses the budget"):
-        fit_shades(tiny_images, out, resume=True)
+        fit_shades(tiny_images, out, resume=True, procedure=slow)
 
 
-@pytest.mark.usefixtures("fast_device")
-def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
-    tiny_images, tmp_path, monkeypatch, run_cli
-):
+def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(tiny_images, tmp_path, run_cli):
     """Regression: a network that meets the budget was declared over it, and a smaller one trained."""
     calm = dataclasses.replace(timing(0.8), threads=2, least_ms=0.77)
     busy = dataclasses.replace(calm, p50_ms=4.0, waited=0.6)
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", lambda path, **_: busy)
     out = tmp_path / "out"
     words = ["fit", tiny_images, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
     words += ["--precision", "fp32", "--threads", 2]
-    ran = run_cli(*words)
+    ran = run_cli(*words, procedure=device(lambda path: busy))
     assert ran.code == 4
     assert ran.err == (
         "effnet: it is unknown whether the finished model meets the latency budget. The machine was busy: other "
@@ -178,36 +165,31 @@ def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(
     assert "too busy to tell" in card
     assert read_run(out, now=time.time() + 3600).state == "budget undecided"
 
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", lambda path, **_: calm)
-    ran = run_cli(*words, "--resume")
+    ran = run_cli(*words, "--resume", procedure=device(lambda path: calm))
     assert ran.code == 0
     assert read_report(out)["honoured"] is True
     assert read_report(out)["busy"] == []
 
 
-@pytest.mark.usefixtures("fast_device")
 @pytest.mark.parametrize("changes", [{"threads": 1}, {"least_ms": 1.5}, {"waited": 0.0}])
-def test_a_latency_that_is_known_to_be_missed_is_missed_on_a_busy_machine_too(
-    changes, tiny_images, tmp_path, monkeypatch
-):
+def test_a_latency_that_is_known_to_be_missed_is_missed_on_a_busy_machine_too(changes, tiny_images, tmp_path):
     busy = dataclasses.replace(timing(4.0), **{"threads": 2, "least_ms": 0.77, "waited": 0.6} | changes)
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", lambda path, **_: busy)
-    monkeypatch.setattr("effnet.jobs.fit.run.MAX_FALLBACKS", 0)
+    procedure = device(lambda path: busy, fallbacks=0)
     with pytest.raises(BudgetError, match="misses the budget"):
-        fit_shades(tiny_images, tmp_path / "out", threads=2)
+        fit_shades(tiny_images, tmp_path / "out", threads=2, procedure=procedure)
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_images, tmp_path_factory):
     """A small finished fit; a test that changes it must copy it."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    effnet.fit(tiny_images, max_params=10_800, max_macs=162_000, epochs=1, out=out)
+    fit(tiny_images, max_params=10_800, max_macs=162_000, epochs=1, out=out)
     return out
 
 
 def resume(data, out, **kwargs):
     options = {"max_params": 10_800, "max_macs": 162_000, "epochs": 1, "out": out, "resume": True}
-    return effnet.fit(data, **options | kwargs)
+    return fit(data, **options | kwargs)
 
 
 def test_resuming_a_finished_fit_changes_nothing(tiny_images, finished):
@@ -286,10 +268,10 @@ def test_a_folder_in_use_is_not_written_to(tiny_images, tmp_path, run_cli):
 
 # A checkpoint at every step, so that there is one to resume from a second after the start.
 _QUICK = """
-import effnet.planner.space as candidates, effnet.training.loop as loop
-candidates.FAMILIES, candidates.PHIS, loop.CHECKPOINT_SECONDS = ("b0",), (-20,), 0.0
 from effnet.cli.main import main
-main()
+from effnet.jobs.procedure import Procedure
+from effnet.planner.space import SearchSpace
+main(Procedure(space=SearchSpace(families=("b0",), phis=(-20,)), checkpoint_seconds=0.0))
 """
 
 
@@ -367,8 +349,8 @@ def test_a_number_of_images_is_the_batch_of_the_recipe(tiny_images, tiny_spec, t
 
 def test_a_training_of_ones_own_network_can_be_resumed(tiny_images, tiny_spec, tmp_path):
     spec = effnet.spec_from_dict(json.loads(tiny_spec.read_text()))
-    first = effnet.train(tiny_images, model=spec, epochs=1, out=tmp_path / "out")
-    again = effnet.train(tiny_images, model=spec, epochs=1, out=tmp_path / "out", resume=True)
+    first = train(tiny_images, model=spec, epochs=1, out=tmp_path / "out")
+    again = train(tiny_images, model=spec, epochs=1, out=tmp_path / "out", resume=True)
     assert again.report["test_accuracy"] == first.report["test_accuracy"]
 
 

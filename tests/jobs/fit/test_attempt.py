@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from procedures import QUICK, measure_briefly
 
 import effnet
 from effnet.bundle.config import read_config
@@ -22,10 +23,11 @@ from effnet.errors import ImageError
 from effnet.jobs.fit.attempt import _images, make_artifact, publish
 from effnet.jobs.fit.resume import read_plan
 from effnet.jobs.fit.task import Task
+from effnet.jobs.procedure import Procedure
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, expected_calibration_error, fit_temperature
 from effnet.measurement.pace import DISTURBED
-from effnet.measurement.timing import time_model
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.planner.budget import Budget
 from effnet.planner.events import Said
 from effnet.runtimes.registry import find_format
@@ -34,18 +36,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def again(small_bundle, tmp_path, monkeypatch):
+def again(small_bundle, tmp_path):
     """Return a function that repeats the small fit's artifact without training, and its messages."""
-    monkeypatch.setattr("effnet.jobs.fit.attempt._PAUSES", (0,))
     folder = shutil.copytree(small_bundle / "run" / "attempt-1", tmp_path / "attempt-1")
     plan = read_plan(small_bundle)
     attempt = plan.attempts[0]
 
-    def make(abstain, dataset=None, **asked):
+    def make(abstain, dataset=None, procedure=QUICK, **asked):
         said = []
         task = Task(
             data="digits", budget=Budget(**asked), threads=1, epochs=2, minutes=None, seed=0, channels=None,
-            strict=False, out=tmp_path, listener=said.append, abstain=abstain,
+            strict=False, out=tmp_path, listener=said.append, abstain=abstain, procedure=procedure,
         )  # fmt: skip
         candidate = plan.candidates[attempt.candidate]
         artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, task=task)
@@ -113,18 +114,18 @@ def test_without_validation_images_the_temperature_is_1(again):
     assert score.sureness.ece == expected_calibration_error(probabilities, dataset.test.labels[indices])
 
 
-def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_disturbs(again, monkeypatch):
+def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_disturbs(again):
     paces, calm = [], iter([0.5, 0.4, 0.6])
 
     def time_disturbed(path, *, pace_ms, **options):
         """Take 3 ms, except in a moment that is only met by a measurement that waits for a pace of 0.46 ms."""
         paces.append(pace_ms)
-        return dataclasses.replace(time_model(path, **options | {"seconds": 0.01}), p50_ms=1 if pace_ms < 0.47 else 3)
+        return dataclasses.replace(measure_briefly(path, **options), p50_ms=1 if pace_ms < 0.47 else 3)
 
-    monkeypatch.setattr("effnet.jobs.fit.attempt._PAUSES", (0,) * 4)
-    monkeypatch.setattr("effnet.jobs.fit.attempt.calm_pace_ms", lambda threads: next(calm))
-    monkeypatch.setattr("effnet.jobs.fit.attempt.time_model", time_disturbed)
-    artifact, _ = again(Abstain(), latency_ms=2)
+    pauses = []
+    patient = Stopwatch(once=time_disturbed, quiet_pace=lambda threads: next(calm), pause=pauses.append)
+    artifact, _ = again(Abstain(), procedure=Procedure(stopwatch=patient), latency_ms=2)
+    assert pauses == [1, 2]
     assert paces == pytest.approx([math.inf, DISTURBED * 0.5, DISTURBED * 0.4])
     assert artifact.honoured
     assert [measured["latency_ms"] for measured in artifact.measurements] == [3, 3, 1]

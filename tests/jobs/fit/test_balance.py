@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
+from procedures import UNTIMED, fit
 
 import effnet
 from effnet.bundle.config import read_config
@@ -48,10 +49,8 @@ def fits(rare, small_bundle, tmp_path_factory):
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
         # One penalty, so that both heads have the same weights.
         patch.setitem(train_head.__kwdefaults__, "penalties", (1e-2,))
-        common = {"weights": small_bundle, "strategy": "head"}
-        return [
-            effnet.fit(rare, balance=method, out=root / str(method), **common).folder for method in (None, "adjust")
-        ]
+        common = {"weights": small_bundle, "strategy": "head", "procedure": UNTIMED}
+        return [fit(rare, balance=method, out=root / str(method), **common).folder for method in (None, "adjust")]
 
 
 def test_the_bias_alone_changes_by_the_logarithm_of_the_frequencies(fits, rare):
@@ -84,7 +83,7 @@ def test_a_bundle_that_is_balanced_is_not_balanced_again(fits, rare, tmp_path, m
     (_, plain), (_, adjusted) = map(classifier, fits)
     for balance, expected in (("adjust", adjusted), ("none", plain)):
         out = tmp_path / balance
-        effnet.fit(rare, weights=fits[1], strategy="head", balance=balance, out=out)
+        fit(rare, weights=fits[1], strategy="head", balance=balance, out=out, procedure=UNTIMED)
         np.testing.assert_allclose(classifier(out)[1], expected, atol=1e-5)
 
 
@@ -125,7 +124,7 @@ def test_two_wishes_for_balance_that_differ_are_refused():
     with pytest.raises(InputError, match=r"--balance adjust and --set balance\.method=sample contradict each other"):
         with_balance({"balance.method": "sample"}, "adjust")
     with pytest.raises(InputError, match=r"balance\.method must be one of none, adjust, sample, weight"):
-        effnet.fit("digits", balance="ajust")
+        fit("digits", balance="ajust")
 
 
 def test_sentences_of_a_report_that_lacks_what_they_are_of():

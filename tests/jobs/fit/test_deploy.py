@@ -1,20 +1,22 @@
 """From trained weights to the file for the device: its accuracy drop in its own runtime decides whether it ships."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
+from devices import timing
+from procedures import QUICK
 
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_state
 from effnet.compression.ladder import climb
-from effnet.compression.tools import Pair, Tools
+from effnet.compression.tools import Tools
 from effnet.data.datasets import Split, read_dataset
 from effnet.jobs.fit import deploy as module
 from effnet.jobs.fit.deploy import deploy
 from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import predict_split
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.planner.budget import Budget
 from effnet.planner.events import ignore
 from effnet.planner.target import Target
@@ -36,7 +38,7 @@ def deployed(bundle_copy, digits, tmp_path):
     def make(precision, *, target=None, budget=None, dataset=digits):
         task = Task(
             data="digits", budget=budget or Budget(), threads=1, epochs=2, minutes=None, seed=0, channels=None,
-            strict=False, out=tmp_path / "out", listener=ignore, target=target or Target(),
+            strict=False, out=tmp_path / "out", listener=ignore, target=target or Target(), procedure=QUICK,
         )  # fmt: skip
         config, state = read_config(bundle_copy), load_state(bundle_copy)
         return deploy(bundle_copy, config, state, dataset, precision=precision, task=task)
@@ -77,17 +79,17 @@ def test_int8_is_a_file_of_its_runtime_that_loses_no_more_than_it_may(deployed, 
 
 
 def test_int8_that_was_asked_for_is_not_replaced_by_32_bits_that_keep_the_budget(deployed, monkeypatch):
-    monkeypatch.setattr(module, "climb", functools.partial(climb, tools=faster_in_8_bits()))
+    monkeypatch.setattr(module, "tools_of", faster_in_8_bits)
     found = deployed("int8", target=Target(precision="int8", max_drop=0.5), budget=Budget(latency_ms=1e4))
     assert (found.format.name, found.refused) == ("onnx-int8", "")
 
 
 def test_int8_that_keeps_no_gate_is_refused_where_nothing_else_was_asked_for(deployed, monkeypatch):
-    def without_int8(subject, dataset, *, runtime, folder, limits, **kwargs):
+    def without_int8(subject, dataset, *, runtime, folder, limits, tools, **kwargs):
         def answer(place, format_name, split, threads):
             return np.full(len(split), format_name == "onnx")
 
-        tools = dataclasses.replace(faster_in_8_bits(), answer=answer)
+        tools = dataclasses.replace(faster_in_8_bits(runtime), answer=answer)
         return climb(
             subject, dataset, runtime=runtime, folder=folder, limits=limits, tools=tools, train=False, **kwargs
         )
@@ -99,11 +101,9 @@ def test_int8_that_keeps_no_gate_is_refused_where_nothing_else_was_asked_for(dep
     assert deployed("int8", budget=Budget(latency_ms=1e4)).refused == ""  # with auto, fp32 is accepted
 
 
-def faster_in_8_bits():
+def faster_in_8_bits(runtime, **_):
     """Make int8 take half the time, which it does not in a network as tiny as this one."""
-    return Tools(
-        time_pair=lambda base, path, threads: Pair(base_ms=2.0, latency_ms=1.0 if "int8" in path.name else 2.0)
-    )
+    return Tools(stopwatch=Stopwatch(once=lambda path, **_: timing(1.0 if "int8" in path.name else 2.0)))
 
 
 def _size_in_32_bits(bundle):

@@ -9,23 +9,25 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import procedures
 import pytest
 import safetensors.numpy
 from devices import timing
 from PIL import Image
+from procedures import made_up
 
 import effnet
 from effnet.bundle.names import RECIPE
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
 from effnet.jobs.fit.finetune import _recipe
-from effnet.jobs.fit.run import work
 from effnet.nn.network import build
 from effnet.planner.events import Counted, Said
 from effnet.planner.timetable import Pace
 from effnet.training.transfer.head import scored_head
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+fit = functools.partial(procedures.fit, procedure=procedures.UNTIMED)
 
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
 
@@ -47,7 +49,7 @@ def head(stripes, small_bundle, tmp_path_factory):
     root = tmp_path_factory.mktemp("head")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
-        return effnet.fit(stripes, weights=small_bundle, strategy="head", coverage=0.8, out=root / "out")
+        return fit(stripes, weights=small_bundle, strategy="head", coverage=0.8, out=root / "out")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def tuned(stripes, small_bundle, tmp_path_factory):
     root = tmp_path_factory.mktemp("tuned")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
-        return effnet.fit(stripes, weights=small_bundle, epochs=4, out=root / "out")
+        return fit(stripes, weights=small_bundle, epochs=4, out=root / "out")
 
 
 def test_a_head_leaves_the_backbone_as_it_was_to_the_last_bit(head, small_bundle):
@@ -117,7 +119,7 @@ def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, s
 
 
 def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle, tmp_path):
-    report = effnet.fit(tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out").report
+    report = fit(tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out").report
     training = report["training"]
     assert (training["method"], training["best_epoch"], training["head"]["val_accuracy"]) == ("finetune", 0, 1.0)
     head, after = load(tmp_path / "out", "run/attempt-1/head.safetensors"), load(tmp_path / "out")
@@ -126,14 +128,14 @@ def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle,
 
 def test_auto_stops_after_a_head_that_is_good_enough(tiny_images, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 1)
-    report = effnet.fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report
+    report = fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_accuracy"] >= 0.95
 
 
 def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 54)
-    report = effnet.fit(stripes, weights=small_bundle, out=tmp_path / "out").report
+    report = fit(stripes, weights=small_bundle, out=tmp_path / "out").report
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_accuracy"] < 0.95
 
@@ -141,7 +143,7 @@ def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small
 def test_features_are_computed_once(head, stripes, small_bundle, tmp_path, monkeypatch):
     cache = head.folder.parent / "cache"
     monkeypatch.setenv("EFFNET_CACHE", str(cache))
-    again = effnet.fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
+    again = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
     assert [fit.report["training"]["head"]["computed"] for fit in (head, again)] == [192, 0]
     assert [path.name for path in cache.iterdir()] == ["features.sqlite"]
     name = "model.safetensors"
@@ -151,7 +153,7 @@ def test_features_are_computed_once(head, stripes, small_bundle, tmp_path, monke
 def test_a_cache_that_cannot_be_made_costs_time_only(head, stripes, small_bundle, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "file" / "cache"))
-    report = effnet.fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out").report
+    report = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out").report
     assert report["training"]["head"]["computed"] == 192
     assert load(tmp_path / "out").keys() == same(load(tmp_path / "out"), load(head.folder))
 
@@ -167,7 +169,7 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
 ):
     monkeypatch.setattr("effnet.jobs.fit.head.train_head", useless_head)
     events = []
-    found = effnet.fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
+    found = fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
     assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
     head = found.report["training"]["head"]
     best = tuned.report["training"]["epochs"][tuned.report["training"]["best_epoch"] - 1]
@@ -178,7 +180,7 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
 
 def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.head.train_head", useless_head)
-    found = effnet.fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
+    found = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
     assert found.report["training"]["head"]["penalty"] == 1.0
 
 
@@ -188,7 +190,7 @@ def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_fil
         (grey / path.parent.name).mkdir(parents=True, exist_ok=True)
         with Image.open(path) as image:
             image.getchannel(0).save(grey / path.parent.name / path.name)
-    result = effnet.fit(grey, weights=lite0_file, strategy="head", max_macs=35e6, out=tmp_path / "out")
+    result = fit(grey, weights=lite0_file, strategy="head", max_macs=35e6, out=tmp_path / "out")
     config = effnet.load(result.folder).config
     assert (config.arch.in_channels, config.arch.num_classes, config.preprocess.resolution) == (1, 3, 64)
     assert result.report["network"]["name"] == "tf_efficientnet_lite0 at 64"
@@ -203,12 +205,12 @@ def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_fil
 _KILLED = """
 import os, signal, sys
 import onnx, onnxruntime, scipy.optimize, sklearn.linear_model, torch
-import effnet, effnet.jobs.fit.api, effnet.nn.kernels.library, effnet.training.loop
+import effnet, effnet.jobs.fit.api, effnet.nn.kernels.library
+from effnet.jobs.procedure import Procedure
 from effnet.planner.events import Counted, Said
 from effnet.progress import Step
 
 torch.set_num_threads(1)
-effnet.training.loop.CHECKPOINT_SECONDS = 0.0
 effnet.nn.kernels.library.find_kernels()  # compiled once, not in every cache
 root, data = sys.argv[1:]
 STAGES = {
@@ -222,6 +224,7 @@ for name, reached in STAGES.items():
         effnet.fit(
             data, weights=f"{root}/{name}/bundle", epochs=4, out=f"{root}/{name}/out",
             listener=lambda event: os.kill(os.getpid(), signal.SIGKILL) if reached(event) else None,
+            procedure=Procedure(checkpoint_seconds=0.0),
         )
         os._exit(1)
 for name in STAGES:
@@ -248,7 +251,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(stage, killed, tuned, stripes,
         shutil.rmtree(folder / "bundle")  # with a head, the weights are no longer needed
     monkeypatch.setenv("EFFNET_CACHE", str(folder / "cache"))
     events = []
-    report = effnet.fit(
+    report = fit(
         stripes, weights=folder / "bundle", epochs=4, out=folder / "out", resume=True, listener=events.append
     ).report
     # The features of the training images were saved before those of validation were interrupted.
@@ -269,47 +272,45 @@ def test_a_fit_whose_weights_have_gone_before_its_head_was_trained_says_so(kille
     gone = str(tmp_path / "gone")
     plan.write_text(plan.read_text().replace(str(killed / "features" / "bundle"), gone))
     with pytest.raises(WeightsError, match=rf"there must be a file of weights at {gone}; none is there"):
-        effnet.fit(stripes, weights=gone, epochs=4, out=tmp_path / "out", resume=True)
+        fit(stripes, weights=gone, epochs=4, out=tmp_path / "out", resume=True)
 
 
 def test_a_damaged_head_is_named(killed, stripes, tmp_path):
     out = shutil.copytree(killed / "head" / "out", tmp_path / "out")
     (out / "run" / "attempt-1" / "head.safetensors").write_bytes(b"?")
     with pytest.raises(BundleError, match=r"head\.safetensors cannot be resumed: .*; remove the folder to start again"):
-        effnet.fit(stripes, weights=killed / "head" / "bundle", epochs=4, out=out, resume=True)
+        fit(stripes, weights=killed / "head" / "bundle", epochs=4, out=out, resume=True)
 
 
 def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
-    monkeypatch.setattr("effnet.jobs.fit.api.work", functools.partial(work, clock=lambda: 0.0))
-    report = effnet.fit(stripes, weights=small_bundle, strategy="finetune", minutes=1, out=tmp_path / "out").report
+    options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
+    report = fit(stripes, weights=small_bundle, strategy="finetune", **options).report
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
     # 9 images per second in 0.8 of nearly a minute, 159 per epoch.
     assert recipe["train"]["epochs"] == len(report["training"]["epochs"]) == 2
 
 
-def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_file, photos, tmp_path, monkeypatch):
+def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_file, photos, tmp_path):
     """Each attempt has its own head, on features at its own resolution."""
-    monkeypatch.setattr(
-        "effnet.jobs.fit.shortlist.measure_random", lambda found, *_, **__: timing(found.spec.resolution / 100)
+    device = made_up(
+        lambda path: timing(2.0 if "attempt-1" in path.parts else 0.5),
+        candidate=lambda found: timing(found.spec.resolution / 100),
     )
-    monkeypatch.setattr("effnet.jobs.fit.attempt._PAUSES", (0,))
-    monkeypatch.setattr(
-        "effnet.jobs.fit.attempt.time_model", lambda path, **_: timing(2.0 if "attempt-1" in path.parts else 0.5)
-    )
-    report = effnet.fit(photos, weights=lite0_file, strategy="head", max_latency_ms=1.1, out=tmp_path / "out").report
+    options = {"weights": lite0_file, "procedure": device}
+    report = fit(photos, strategy="head", max_latency_ms=1.1, out=tmp_path / "out", **options).report
     assert [row["name"] for row in report["attempts"]] == ["tf_efficientnet_lite0 at 96", "tf_efficientnet_lite0 at 80"]
     assert effnet.load(tmp_path / "out").config.preprocess.resolution == 80
     with pytest.raises(BudgetError, match="no resolution of"):
-        effnet.fit(photos, weights=lite0_file, max_latency_ms=0.1, out=tmp_path / "other")
+        fit(photos, max_latency_ms=0.1, out=tmp_path / "other", **options)
     assert not (tmp_path / "other").exists()
 
 
 def test_a_head_takes_no_epochs(tmp_path, tiny_images):
     with pytest.raises(InputError, match="--epochs has no effect with --strategy head"):
-        effnet.fit(tiny_images, weights="auto", strategy="head", epochs=3, out=tmp_path / "out")
+        fit(tiny_images, weights="auto", strategy="head", epochs=3, out=tmp_path / "out")
 
 
 def test_a_heads_temperature_is_that_of_its_exported_file(head, stripes):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from devices import timing
+from procedures import UNTIMED, fit, made_up
 
-import effnet
 from effnet.arch.cost import cost
 from effnet.bundle.config import read_config
 from effnet.errors import BudgetError
@@ -31,7 +31,7 @@ def tiny():
     slimmed.cache_clear()
 
 
-def device(found, *_, **__):
+def device(found):
     """A device that is fast only with ReLU6; 2 ms less a tenth are too little for the whole network even then."""
     per_param = (1.9 if found.spec.activation == "relu6" else 9.0) / cost(found.whole or found.spec).params
     return timing(per_param * found.cost.params)
@@ -39,12 +39,10 @@ def device(found, *_, **__):
 
 def fit_changed(bundle, out, **options):
     events = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("effnet.jobs.fit.shortlist.measure_random", device)
-        found = effnet.fit(
-            "digits", weights=bundle, strategy="auto", precision="fp32", max_latency_ms=2, epochs=1, out=out,
-            listener=events.append, **options,
-        )  # fmt: skip
+    found = fit(
+        "digits", weights=bundle, strategy="auto", precision="fp32", max_latency_ms=2, epochs=1, out=out,
+        listener=events.append, procedure=made_up(candidate=device), **options,
+    )  # fmt: skip
     return found, [event.text for event in events if isinstance(event, Said)]
 
 
@@ -93,9 +91,9 @@ def test_weights_that_may_know_the_held_out_images_are_not_trusted_with_them(sma
     """Another seed gives another split: the bundle's own head was trained on images that are now in the test split."""
     events = []
     with pytest.raises(BudgetError):
-        effnet.fit(
+        fit(
             "digits", weights=small_bundle, seed=1, max_params=0.8 * cost(read_config(small_bundle).arch).params,
-            out=tmp_path / "out", listener=events.append,
+            out=tmp_path / "out", listener=events.append, procedure=UNTIMED,
         )  # fmt: skip
     assert any("was trained with split seed 0" in event.text for event in events if isinstance(event, Said))
 

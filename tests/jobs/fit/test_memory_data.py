@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
+from procedures import fit, train
 
 import effnet
 from effnet.errors import DataError, InputError
@@ -28,7 +29,7 @@ def fitted(images, labels, tmp_path_factory):
     """A data set of arrays, and a training on it."""
     dataset = effnet.Dataset.from_arrays(images, labels, class_names=NAMES, name="shades", seed=5)
     out = tmp_path_factory.mktemp("memory") / "out"
-    return dataset, effnet.train(dataset, model=effnet.scale("b0", phi=-20, resolution=16), epochs=2, out=out)
+    return dataset, train(dataset, model=effnet.scale("b0", phi=-20, resolution=16), epochs=2, out=out)
 
 
 def test_the_bundle_has_the_programs_classes_and_test_split(fitted):
@@ -53,7 +54,7 @@ def test_files_and_torchs_items_are_evaluated_whole(fitted, images, labels, tiny
 def test_it_is_resumed_with_the_same_arrays_alone(fitted, images, labels):
     _, result = fitted
     options = {"model": effnet.scale("b0", phi=-20, resolution=16), "epochs": 2, "out": result.folder, "resume": True}
-    again = effnet.train(
+    again = train(
         effnet.Dataset.from_arrays(images.copy(), labels, class_names=NAMES, name="shades", seed=5), **options
     )
     assert again.test_accuracy == result.test_accuracy
@@ -61,19 +62,19 @@ def test_it_is_resumed_with_the_same_arrays_alone(fitted, images, labels):
     changed[0, 0, 0] ^= 1
     other = effnet.Dataset.from_arrays(changed, labels, class_names=NAMES, name="shades", seed=5)
     with pytest.raises(InputError, match=r"needs the images that the fit in .* began with; they have changed since"):
-        effnet.train(other, **options)
+        train(other, **options)
 
 
 def test_a_split_that_would_be_another_is_refused(fitted, tmp_path):
     dataset, _ = fitted
     with pytest.raises(InputError, match="seed must be that of the data set's own split, 5; got 1"):
-        effnet.fit(dataset, seed=1, out=tmp_path / "out")
+        fit(dataset, seed=1, out=tmp_path / "out")
     swapped = dataclasses.replace(dataset, test=dataset.train, train=dataset.test)
     with pytest.raises(InputError, match="its train split was changed: give the splits to from_arrays"):
-        effnet.fit(swapped, out=tmp_path / "out")
+        fit(swapped, out=tmp_path / "out")
     one_image = dataclasses.replace(dataset.train, sources=dataset.train.sources[:1] * len(dataset.train))
     with pytest.raises(InputError, match="its train split was changed"):  # the same labels
-        effnet.fit(dataclasses.replace(dataset, train=one_image), out=tmp_path / "out")
+        fit(dataclasses.replace(dataset, train=one_image), out=tmp_path / "out")
     with pytest.raises(DataError, match="DATA must be a path, a Dataset of effnet or one of torch; got int"):
-        effnet.fit(3, out=tmp_path / "out")
+        fit(3, out=tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from procedures import TINIEST, UNTIMED, fit, made_up
 
 import effnet
 from effnet.data.datasets import read_dataset
@@ -14,7 +15,7 @@ from effnet.errors import InputError
 from effnet.planner.events import Said
 from effnet.training.input.batches import eval_batches
 
-pytestmark = pytest.mark.usefixtures("one_thread", "few_candidates", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread", "quick")
 
 
 def write_folder(root, names, size, *, number=20):
@@ -33,9 +34,10 @@ def wide(tmp_path_factory, quick):
     """Classes with the names left and right, of images four times as wide as high, and the messages of their fit."""
     root, events = tmp_path_factory.mktemp("wide"), []
     data = write_folder(root / "data", ("left", "right"), (8, 32))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
-        result = effnet.fit(data, epochs=1, weights="none", max_macs=2e5, out=root / "out", listener=events.append)
+    result = fit(
+        data, epochs=1, weights="none", max_macs=2e5, out=root / "out", listener=events.append,
+        procedure=made_up(space=TINIEST),
+    )  # fmt: skip
     return data, result, [event.text for event in events if isinstance(event, Said)]
 
 
@@ -72,9 +74,16 @@ def test_the_device_sees_images_as_training_did(wide):
 def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_path):
     data, _, _ = wide
     settings = {"augment.flip": True, "train.batch_size": 8}
-    words = {"epochs": 1, "weights": "none", "max_params": 1e5, "resize": "pad", "out": tmp_path / "out"}
+    words = {
+        "epochs": 1,
+        "weights": "none",
+        "max_params": 1e5,
+        "resize": "pad",
+        "out": tmp_path / "out",
+        "procedure": UNTIMED,
+    }
     events = []
-    report = effnet.fit(data, settings=settings, listener=events.append, **words).report
+    report = fit(data, settings=settings, listener=events.append, **words).report
     recipe = report["training"]["recipe"]
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
@@ -84,9 +93,9 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     assert " --resize pad " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(InputError, match=r"--set was augment.flip=true train.batch_size=8, now not given"):
-        effnet.fit(data, resume=True, **words)
+        fit(data, resume=True, **words)
     with pytest.raises(InputError, match="resize was 'pad', now 'squash'"):
-        effnet.fit(data, settings=settings, resume=True, **(words | {"resize": "squash"}))
+        fit(data, settings=settings, resume=True, **(words | {"resize": "squash"}))
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +110,9 @@ def twelve_bits(tmp_path_factory):
     return root
 
 
-def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve_bits, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.planner.space.RESOLUTIONS", (16,))
-    words = {"weights": "none", "max_macs": 2e5, "epochs": 1}
-    report = effnet.fit(twelve_bits, out=tmp_path / "out", **words).report
+def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve_bits, tmp_path):
+    words = {"procedure": made_up(space=TINIEST), "weights": "none", "max_macs": 2e5, "epochs": 1}
+    report = fit(twelve_bits, out=tmp_path / "out", **words).report
     predictor = effnet.load(tmp_path / "out")
     assert predictor.config.preprocess.value_range == ValueRange(low=0, high=4095)
     assert 0.3 < predictor.config.preprocess.mean[0] < 0.7
@@ -127,14 +135,14 @@ def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve
 
 
 def test_a_range_that_is_asked_for_is_kept_and_repeated(twelve_bits, tmp_path):
-    words = {"epochs": 1, "weights": "none", "max_params": 1e5, "out": tmp_path / "out"}
-    report = effnet.fit(twelve_bits, value_range=(0, 8000.5), **words).report
+    words = {"epochs": 1, "weights": "none", "max_params": 1e5, "out": tmp_path / "out", "procedure": UNTIMED}
+    report = fit(twelve_bits, value_range=(0, 8000.5), **words).report
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["preprocess"]["value_range"] == {"low": 0.0, "high": 8000.5}
     assert " --value-range 0,8000.5 " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(InputError, match=r"value_range was \[0\.0, 8000\.5\], now None"):
-        effnet.fit(twelve_bits, resume=True, **words)
+        fit(twelve_bits, resume=True, **words)
 
 
 def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path, monkeypatch):
@@ -147,8 +155,14 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
         lambda *args, mirror: mirrors.append(mirror) or whole(*args, mirror=mirror),
     )
     settings = {"augment.flip": False, "train.lr": 0.004}
-    report = effnet.fit(
-        data, weights=small_bundle, strategy="finetune", epochs=1, settings=settings, out=tmp_path / "out"
+    report = fit(
+        data,
+        weights=small_bundle,
+        strategy="finetune",
+        epochs=1,
+        settings=settings,
+        out=tmp_path / "out",
+        procedure=UNTIMED,
     ).report
     assert mirrors == [False]
     recipe = report["training"]["recipe"]
@@ -169,5 +183,5 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
 )
 def test_what_cannot_be_meant_is_refused(options, message, tiny_images, tmp_path):
     with pytest.raises(InputError, match=message):
-        effnet.fit(tiny_images, out=tmp_path / "out", **options)
+        fit(tiny_images, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """The weights that a fit starts from: the named ones, the best available, or none."""
 
+import math
 import os
 import shutil
 import threading
@@ -9,17 +10,19 @@ from pathlib import Path
 
 import pytest
 from devices import timing
+from procedures import TINY, made_up
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
 from effnet.jobs.fit.shortlist import _hub_answers, choose
 from effnet.jobs.fit.task import Task, command_line
+from effnet.jobs.procedure import Procedure
+from effnet.measurement.pace import DISTURBED
+from effnet.measurement.stopwatch import Stopwatch
 from effnet.planner.budget import Budget
 from effnet.planner.events import Measured, Said, ignore
 from effnet.weights.catalog import find
-
-pytestmark = pytest.mark.usefixtures("few_candidates")
 
 LITE0 = "timm/tf_efficientnet_lite0.in1k"
 RESNET18 = "torchvision/resnet18.IMAGENET1K_V1"
@@ -37,21 +40,19 @@ def read(photos, tiny_images):
 
 
 @pytest.fixture
-def chosen(read, tmp_path, monkeypatch):
+def chosen(read, tmp_path):
     """Return a function that chooses for the photos, and returns the taken candidate, the table and the messages.
 
     The device takes 0.1 ms for a million MACs.
     """
-    monkeypatch.setattr(
-        "effnet.jobs.fit.shortlist.measure_random", lambda found, *_, **__: timing(found.cost.macs * 1e-7)
-    )
+    device = made_up(candidate=lambda found: timing(found.cost.macs * 1e-7))
 
     def run(*, of="photos", budget=None, **options):
         events = []
         options = {"weights": "auto", "strategy": "auto", "minutes": None, "epochs": 1} | options
         task = Task(
             data="", budget=Budget(**(budget or {"macs": 60e6})), threads=1, seed=0, channels=None, strict=False,
-            out=tmp_path / "out", listener=events.append, **options,
+            out=tmp_path / "out", listener=events.append, procedure=device, **options,
         )  # fmt: skip
         table = choose(task, *read[of])
         (taken,) = [c for c in table if c.status == "taken"]
@@ -60,6 +61,30 @@ def chosen(read, tmp_path, monkeypatch):
         return taken, table, said
 
     return run
+
+
+@pytest.mark.parametrize("budget, pace_ms", [({"latency_ms": 1.0}, DISTURBED * 0.3), ({"memory_mb": 20.0}, math.inf)])
+def test_a_plan_measures_with_productions_patience_and_without_a_latency_budget_each_candidate_once(
+    budget, pace_ms, read, tmp_path
+):
+    """The pace of the quiet machine is measured once. A near miss, as of the first file here, is measured again."""
+    paths, asked, pauses = [], [], []
+
+    def once(path, **options):
+        paths.append(path)
+        asked.append(options)
+        return timing(1.0 if len(paths) < 3 else 0.5)
+
+    watch = Stopwatch(once=once, quiet_pace=lambda threads: asked.append(threads) or 0.3, pause=pauses.append)
+    task = Task(
+        data="", budget=Budget(**budget), threads=2, epochs=1, minutes=None, seed=0, channels=None, strict=False,
+        out=tmp_path / "out", listener=ignore, procedure=Procedure(stopwatch=watch, space=TINY),
+    )  # fmt: skip
+    choose(task, *read["tiny"])
+    expected = {"threads": 2, "rounds": 3, "seconds": 0.1, "pace_ms": pace_ms, "runtime": "onnxruntime"}
+    assert asked.count(2) == ("latency_ms" in budget)
+    assert [options for options in asked if options != 2] == [expected] * len(paths)
+    assert pauses == ([0.5, 2.0] if "latency_ms" in budget else [])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_runs import PREPROCESS, RECIPE, Stop, run, tiny_dataset, tiny_spec
+from tiny_runs import PREPROCESS, RECIPE, Stop, run, run_saving, tiny_dataset, tiny_spec
 
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Step
@@ -133,16 +133,15 @@ def same_curves(folder, expected_folder, *, lost=()):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
-def test_a_resumed_run_takes_back_what_it_does_again(whole, tmp_path, monkeypatch, at):
+def test_a_resumed_run_takes_back_what_it_does_again(whole, tmp_path, at):
     """The last checkpoint has `at` steps, the journal one more; a resumed run shows the same as one never stopped."""
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def stop(event):
         if isinstance(event, Step) and event.step == at + 1:
             raise Stop
 
     with pytest.raises(Stop):
-        run(tmp_path, listener=stop)
+        run_saving(tmp_path, listener=stop)
     assert max(step for step, _ in read(tmp_path)[0]["step/loss"]) == at + 1
     resume_later(tmp_path)
     same_curves(tmp_path, whole[0])
@@ -152,10 +151,9 @@ def test_an_epoch_whose_results_were_not_saved_is_shown_once(whole, tmp_path, mo
     """Step and results have the same number; purging the results loses the step, one point of the curve."""
 
     with monkeypatch.context() as patch:
-        patch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
         patch.setattr("effnet.training.log.run_files.save_checkpoint", _unless_between_epochs)
         with pytest.raises(Stop):
-            run(tmp_path)
+            run_saving(tmp_path)
     assert read(tmp_path)[0]["epoch/loss"][0][0] == 3
     resume_later(tmp_path)
     same_curves(tmp_path, whole[0], lost=(3,))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_runs import PREPROCESS, RECIPE, Stop, run, weights
+from tiny_runs import PREPROCESS, RECIPE, Stop, run, run_saving, weights
 
 from effnet.progress import Step
 from effnet.training.losses import cross_entropy
@@ -70,18 +70,17 @@ def test_training_sees_each_stage_and_validation_the_final_size(tmp_path):
 
 
 @pytest.mark.parametrize("at", [2, 3, 5, 9, 11])
-def test_a_run_resumes_within_any_stage_to_the_same_weights(tmp_path, monkeypatch, at):
-    monkeypatch.setattr("effnet.training.loop.CHECKPOINT_SECONDS", 0.0)
-    whole = weights(run(tmp_path / "whole", recipe=GROWING))
+def test_a_run_resumes_within_any_stage_to_the_same_weights(tmp_path, at):
+    whole = weights(run_saving(tmp_path / "whole", recipe=GROWING))
 
     def stop(event):
         if isinstance(event, Step) and event.step == at + 1:
             raise Stop
 
     with pytest.raises(Stop):
-        run(tmp_path / "parts", recipe=GROWING, listener=stop)
+        run_saving(tmp_path / "parts", recipe=GROWING, listener=stop)
     events = []
-    resumed = weights(run(tmp_path / "parts", recipe=GROWING, listener=events.append))
+    resumed = weights(run_saving(tmp_path / "parts", recipe=GROWING, listener=events.append))
     assert next(event.step for event in events if isinstance(event, Step)) == at + 1
     assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
 

@@ -1,0 +1,30 @@
+"""How jobs are carried out, as opposed to what is requested of them: values that only programs and tests replace."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.timing import Timing
+from effnet.planner.oracle import measure_random
+from effnet.planner.plan import MAX_FALLBACKS
+from effnet.planner.space import SPACE, SearchSpace
+from effnet.training.position import CHECKPOINT_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Procedure:
+    """How a job measures, plans and saves; the defaults are production's.
+
+    `stopwatch` times every file, and its clock is the job's; `oracle` measures an untrained candidate, as
+    `measure_random`. `space` holds the networks that a fit chooses from, of which it trains at most one and
+    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`.
+    """
+
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    oracle: Callable[..., Timing] = measure_random
+    space: SearchSpace = SPACE
+    fallbacks: int = MAX_FALLBACKS
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+
+USUAL = Procedure()
