@@ -11,9 +11,9 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
+from effnet.measurement.budget import Budget
 from effnet.measurement.pace import BUSY, DISTURBED
 from effnet.measurement.timing import Timing, time_model
-from effnet.planner.budget import MARGINS, Budget, failures
 from effnet.planner.space import Candidate
 from effnet.planner.target import Target
 from effnet.planner.timetable import Pace
@@ -74,9 +74,9 @@ def patient(
 def _nearly_keeps(budget: Budget, found: Timing) -> bool:
     """Return whether a candidate might meet the budget on a quieter machine; not if it misses another limit."""
     assert budget.latency_ms is not None
-    excess = found.latency_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
+    planned = budget.with_margin()
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
-    return 1 < excess < NEAR_MISS and not failures(budget, rest, planning=True)
+    return 1 < planned.share({"latency_ms": found.latency_ms}) < NEAR_MISS and not planned.failures(rest)
 
 
 def measure_random(

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from effnet.errors import BundleError
+from effnet.measurement.budget import Budget
 from effnet.measurement.timing import Timing
-from effnet.planner.budget import Budget
 from effnet.planner.oracle import busy_planning, patient
 from effnet.planner.space import list_candidates
 

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.errors import BudgetError, BundleError, BusyError, InputError
+from effnet.measurement.budget import Budget, failures, parse_amount
 from effnet.measurement.timing import Timing
-from effnet.planner.budget import Budget, failures, parse_amount
-from effnet.planner.events import Measured, ignore
+from effnet.planner.events import Measured
 from effnet.planner.plan import TrainingNeed, make_plan
 from effnet.planner.search import TrainsTooSlowly
 from effnet.planner.space import candidate_from_dict, list_candidates, weights_mb
+from effnet.progress import ignore
 
 CANDIDATES = list_candidates(num_classes=10, channels=3, short_side=32)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from effnet.errors import InputError
-from effnet.planner.budget import Budget
+from effnet.measurement.budget import Budget
 from effnet.planner.target import Target
 from effnet.runtimes.registry import FORMATS, runnable
 

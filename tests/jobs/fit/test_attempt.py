@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from effnet.jobs.fit.task import Task
 from PIL import Image
 
 import effnet
@@ -21,12 +22,11 @@ from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.errors import ImageError
 from effnet.jobs.fit.attempt import _images, make_artifact, publish
 from effnet.jobs.fit.resume import read_plan
-from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import predict_split
+from effnet.measurement.budget import Budget
 from effnet.measurement.calibration import Abstain, expected_calibration_error, fit_temperature
 from effnet.measurement.pace import DISTURBED
 from effnet.measurement.timing import time_model
-from effnet.planner.budget import Budget
 from effnet.planner.events import Said
 from effnet.runtimes.registry import find_format
 

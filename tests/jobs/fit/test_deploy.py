@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 import pytest
+from effnet.jobs.fit.task import Task
 
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_state
@@ -13,11 +14,10 @@ from effnet.compression.tools import Pair, Tools
 from effnet.data.datasets import Split, read_dataset
 from effnet.jobs.fit import deploy as module
 from effnet.jobs.fit.deploy import deploy
-from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import predict_split
-from effnet.planner.budget import Budget
-from effnet.planner.events import ignore
+from effnet.measurement.budget import Budget
 from effnet.planner.target import Target
+from effnet.progress import ignore
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import open_engine
 

@@ -3,17 +3,17 @@
 import dataclasses
 
 import pytest
+from effnet.jobs.fit.task import Task
 from made_up import latency_ms, make_profile, memory_mb
 
 from effnet.arch.catalog import get_spec
 from effnet.errors import InputError
 from effnet.jobs.fit.device import describe_device, device_of, predicted_figures, predicted_timing
-from effnet.jobs.fit.task import Task
+from effnet.measurement.budget import Budget
 from effnet.measurement.profile.profile import write_profile
-from effnet.planner.budget import Budget
-from effnet.planner.events import ignore
 from effnet.planner.space import in_precision, only_candidate
 from effnet.planner.target import Target
+from effnet.progress import ignore
 from effnet.runtimes.installed import runtime_version
 
 HERE = {"onnxruntime": runtime_version("onnxruntime")}

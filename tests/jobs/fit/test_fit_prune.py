@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 from devices import timing
+from effnet.jobs.fit.task import Task
 
 import effnet
 from effnet.arch.cost import cost
 from effnet.bundle.config import read_config
 from effnet.errors import BudgetError
 from effnet.jobs.fit.prune import learning_minutes
-from effnet.jobs.fit.task import Task
-from effnet.planner.budget import Budget
-from effnet.planner.events import Said, ignore
+from effnet.measurement.budget import Budget
+from effnet.planner.events import Said
 from effnet.planner.pretrained import changes_of, list_pretrained, offer_of, slimmed
 from effnet.planner.settings import PRUNING_SHARE
+from effnet.progress import ignore
 from effnet.weights.pretrained import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick")

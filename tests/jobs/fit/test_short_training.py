@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from effnet.jobs.fit.task import Task
 from tiny_runs import tiny_dataset, tiny_spec
 
 from effnet.bundle.names import RUN
@@ -11,11 +12,10 @@ from effnet.data.datasets import Split, read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.order import Blocks, epoch_order
 from effnet.jobs.fit import short_training as shorts
-from effnet.jobs.fit.task import Task
-from effnet.planner.budget import Budget
-from effnet.planner.events import ignore
+from effnet.measurement.budget import Budget
 from effnet.planner.space import only_candidate
 from effnet.planner.trials import ROUNDS
+from effnet.progress import ignore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

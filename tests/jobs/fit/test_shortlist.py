@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from devices import timing
+from effnet.jobs.fit.task import Task, command_line
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
 from effnet.jobs.fit.shortlist import _hub_answers, choose
-from effnet.jobs.fit.task import Task, command_line
-from effnet.planner.budget import Budget
-from effnet.planner.events import Measured, Said, ignore
+from effnet.measurement.budget import Budget
+from effnet.planner.events import Measured, Said
+from effnet.progress import ignore
 from effnet.weights.catalog import find
 
 pytestmark = pytest.mark.usefixtures("few_candidates")
