@@ -1,7 +1,7 @@
 """The target device of a fit: its runtime, the precisions to use, and its profile if it is another machine."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from effnet.bundle.formats import Format, Precision
 from effnet.errors import InputError, nearest
@@ -54,16 +54,6 @@ class Target:
     def format(self, precision: Precision) -> Format:
         """Return the format that this runtime has in a precision."""
         return by_precision(self.runtime)[precision]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that a resumed fit must repeat."""
-        return {
-            "runtime": self.runtime,
-            "precision": self.precision,
-            "max_drop": self.max_drop,
-            "device": self.profile or None,
-        }
 
 
 def _must_be(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -134,10 +134,10 @@ def repeated(config: Any) -> dict[str, Any]:
 
 
 def command_words(config: Any) -> list[str]:
-    """Return the words of the command line that give a config's options, but for defaults."""
+    """Return the words of the command line that give a config's options, but for defaults; main ones come first."""
     words = []
-    for name, found in options_of(type(config)).items():
-        value = getattr(config, name)
+    for found in sorted(options_of(type(config)).values(), key=lambda found: not found.main):
+        value = getattr(config, found.name)
         if found.command and value != found.default:
             words += found.words(value)
     return words
@@ -145,10 +145,21 @@ def command_words(config: Any) -> list[str]:
 
 def table(config: type) -> list[tuple[str, str, str, str]]:
     """Return a row for each option: as the user writes it, its values, its default and its help."""
-    return [
-        (found.flag, found.values, "" if found.required or found.default in (None, "", False) else found.text(found.default), found.help)
-        for found in options_of(config).values()
-    ]
+    rows = []
+    for found in options_of(config).values():
+        usual = "" if found.required or found.default in (None, "", False) else found.text(found.default)
+        rows.append((found.flag, found.values, usual, found.help))
+    return rows
+
+
+def markdown(config: type) -> str:
+    """Return the table of a config's options for a page of the documentation."""
+    lines = ["| option | default | what it does |", "|---|---|---|"]
+    for flag, values, usual, text in table(config):
+        option = f"{flag}={values}" if flag.startswith("--set") else f"{flag} {values}"
+        cells = (f"`{option}`", usual and f"`{usual}`", text)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def read_set(config: type, words: Sequence[str]) -> dict[str, Any]:

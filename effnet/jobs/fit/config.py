@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from effnet.errors import InputError
 from effnet.progress import ignore
 from effnet.runtimes.registry import DEFAULT, runnable
 from effnet.system.options import exact, option
+from effnet.system.text import brief
 
 if TYPE_CHECKING:
     from effnet.arch.spec import ArchSpec
@@ -31,7 +33,12 @@ def _amount(text: str) -> float:
 
 
 def _batch(text: str) -> int | str:
-    return text if text == "auto" or not text.isdecimal() or len(text) > 20 else int(text)
+    if text == "auto":
+        return text
+    # No batch size has this many digits.
+    if not text.isdecimal() or len(text) > 20:
+        raise InputError(f"fit.batch must be a whole number of images, or auto; got {brief(text)}")
+    return int(text)
 
 
 def _range(value: "AskedRange") -> str:

@@ -24,7 +24,7 @@ def test_wide_images_are_seen_whole(shapes, mode):
     assert (found.mode, found.crop) == (suited_mode(shapes), 1.0) == (mode, 1.0)
     (warning,) = shapes_warning(shapes)
     assert warning.startswith("A centre crop would lose 7")
-    assert f"--resize {mode}" in warning
+    assert f"--set fit.resize={mode}" in warning
     assert "a centre crop would lose 7" in resize_note("auto", shapes)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from effnet.jobs.fit.task import Task
 from PIL import Image
 
 import effnet
@@ -21,9 +20,10 @@ from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.errors import ImageError
 from effnet.jobs.fit.attempt import _images, make_artifact, publish
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.resume import read_plan
 from effnet.measurement.answers import predict_split
-from effnet.measurement.budget import Budget
 from effnet.measurement.calibration import Abstain, expected_calibration_error, fit_temperature
 from effnet.measurement.pace import DISTURBED
 from effnet.measurement.timing import time_model
@@ -43,12 +43,10 @@ def again(small_bundle, tmp_path, monkeypatch):
 
     def make(abstain, dataset=None, **asked):
         said = []
-        task = Task(
-            data="digits", budget=Budget(**asked), threads=1, epochs=2, minutes=None, seed=0, channels=None,
-            strict=False, out=tmp_path, listener=said.append, abstain=abstain,
-        )  # fmt: skip
+        job = job_of(FitConfig("digits", epochs=2, out=tmp_path, weights="none", listener=said.append, **asked))
+        job = dataclasses.replace(job, abstain=abstain)
         candidate = plan.candidates[attempt.candidate]
-        artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, task=task)
+        artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, job=job)
         return artifact, [event.text for event in said if isinstance(event, Said)]
 
     return make

@@ -113,7 +113,7 @@ def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve
     card = (tmp_path / "out" / "README.md").read_text()
     assert sentence in card
     assert "(values - 0) * (255 / (4095 - 0))" in card
-    assert "--value-range" not in report["command"]
+    assert "value_range" not in report["command"]
 
     dataset = read_dataset(str(twelve_bits))
     ((seen, _),) = eval_batches(dataset.test, predictor.config.preprocess)
@@ -158,8 +158,8 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"value_range": (5, 1)}, "--value-range must be LOW,HIGH, the smaller value first"),
-        ({"resize": "pat"}, "--resize must be one of auto, center, squash, pad; got 'pat'"),
+        ({"value_range": (5, 1)}, "value_range must be LOW,HIGH, the smaller value first"),
+        ({"resize": "pat"}, "fit.resize must be one of auto, center, squash, pad; got 'pat'"),
         ({"settings": {"augment.flop": False}}, "augment.flop"),
         (
             {"strategy": "head", "settings": {"train.lr": 0.1}},

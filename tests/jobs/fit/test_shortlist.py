@@ -5,19 +5,17 @@ import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 from devices import timing
-from effnet.jobs.fit.task import Task, command_line
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import command_line, job_of
 from effnet.jobs.fit.shortlist import _hub_answers, choose
-from effnet.measurement.budget import Budget
 from effnet.planner.events import Measured, Said
-from effnet.progress import ignore
 from effnet.weights.catalog import find
 
 pytestmark = pytest.mark.usefixtures("few_candidates")
@@ -49,12 +47,9 @@ def chosen(read, tmp_path, monkeypatch):
 
     def run(*, of="photos", budget=None, **options):
         events = []
-        options = {"weights": "auto", "strategy": "auto", "minutes": None, "epochs": 1} | options
-        task = Task(
-            data="", budget=Budget(**(budget or {"macs": 60e6})), threads=1, seed=0, channels=None, strict=False,
-            out=tmp_path / "out", listener=events.append, **options,
-        )  # fmt: skip
-        table = choose(task, *read[of])
+        limits = {f"max_{name}": limit for name, limit in (budget or {"macs": 60e6}).items()}
+        config = FitConfig("", out=tmp_path / "out", listener=events.append, **({"epochs": 1} | limits | options))
+        table = choose(job_of(config), *read[of])
         (taken,) = [c for c in table if c.status == "taken"]
         said = [event.text for event in events if isinstance(event, Said)]
         assert sum(isinstance(event, Measured) for event in events) <= 40
@@ -299,16 +294,13 @@ def test_who_is_offline_asks_no_hub(monkeypatch):
     "options, words",
     [
         ({"weights": "auto", "strategy": "auto"}, ""),
-        ({"weights": "auto", "strategy": "scratch"}, " --strategy scratch"),
-        ({"weights": "none", "strategy": "scratch"}, " --weights none"),
-        ({"weights": "auto", "strategy": "head"}, " --strategy head"),
-        ({"weights": "my file.pth", "strategy": "auto", "model": "b0"}, " --model b0 --weights 'my file.pth'"),
-        ({"weights": LITE0, "strategy": "finetune"}, f" --weights {LITE0} --strategy finetune"),
+        ({"weights": "auto", "strategy": "scratch"}, " --set fit.strategy=scratch"),
+        ({"weights": "none", "strategy": "scratch"}, " --weights none --set fit.strategy=scratch"),
+        ({"weights": "auto", "strategy": "head"}, " --set fit.strategy=head"),
+        ({"weights": "my file.pth", "strategy": "auto", "model": "b0"}, " --weights 'my file.pth' --set fit.model=b0"),
+        ({"weights": LITE0, "strategy": "finetune"}, f" --weights {LITE0} --set fit.strategy=finetune"),
     ],
 )
 def test_the_command_of_a_report_begins_alike(options, words):
-    task = Task(
-        data="x", budget=Budget(), threads=1, epochs=None, minutes=None, seed=0, channels=None, strict=False,
-        out=Path("y"), listener=ignore, **options,
-    )  # fmt: skip
-    assert command_line(task) == f"effnet fit x{words} --out y"
+    job = job_of(FitConfig("x", out="y", **options))
+    assert command_line(job) == f"effnet fit x{words} --out y"
