@@ -30,7 +30,7 @@ def takes_options(config: type, **arguments: Any) -> Callable[[Callable[[dict[st
 
         del command.__wrapped__  # its signature is the config's
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
     return wrap

@@ -18,18 +18,19 @@ from effnet.compression.step import Gate
 from effnet.compression.subject import Subject, mirrored_as_trained
 from effnet.compression.tools import copy_export
 from effnet.data.names import refuse_inside
-from effnet.errors import BudgetError, InputError
+from effnet.errors import BudgetError, InputError, nearest
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.measurement.budget import Budget
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
-from effnet.runtimes.registry import FORMATS, deployed_format, exports
+from effnet.runtimes.registry import FORMATS, deployed_format, exports, runnable
 from effnet.system.bounds import is_number
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.options import takes
 from effnet.system.processor import has_vnni
 from effnet.system.signals import held_interrupts
+from effnet.system.text import brief
 from effnet.weights.labels import read_as_fitted
 
 RECORD, PLOT = "quantize.json", "sensitivity.svg"
@@ -55,6 +56,13 @@ def quantize(config: QuantizeConfig) -> QuantizeResult:
     ranked by their sensitivity to quantization, sensitivity.svg shows it.
     """
     target = Path(config.bundle if config.out is None else config.out)
+    if config.runtime not in runnable():
+        hint = nearest(config.runtime, runnable())
+        raise InputError(f"--runtime must be one of {', '.join(runnable())}; got {config.runtime!r}{hint}")
+    if not (is_number(config.max_drop) and 0 <= config.max_drop < 100):
+        raise InputError(
+            f"--max-drop must be percentage points from 0 to 100, 100 excluded; got {brief(config.max_drop)}"
+        )
     with alone_in(target):
         return QuantizeResult(folder=target, record=_quantize(config, Path(config.bundle), target))
 
@@ -76,7 +84,7 @@ def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
         runtime=job.runtime,
         folder=scratch,
         budget=Budget(latency_ms=job.max_latency_ms, size_mb=job.max_size_mb, memory_mb=job.max_memory_mb),
-        gate=Gate(max_drop=job.max_drop / 100 if is_number(job.max_drop) else job.max_drop),
+        gate=Gate(max_drop=job.max_drop / 100),
         threads=job.threads,
         train=job.train,
         minutes=job.minutes,
