@@ -6,7 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
@@ -29,6 +29,8 @@ from effnet.system.options import command_words, repeated
 from effnet.system.text import brief
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.recipe.schema import Recipe
+
+Config = TypeVar("Config", FitConfig, TrainConfig)
 
 # Trials are worthwhile from this many minutes on; they may take this share of the time.
 _ENOUGH_FOR_TRIALS, _TRIAL_SHARE, USUAL_TRIALS = 30.0, 0.3, 8
@@ -158,7 +160,7 @@ def _training(config: TrainConfig) -> Job:
     return _job(config, asked, budget=Budget(), target=Target(precision="fp32"), abstain=Abstain(), network=network)
 
 
-def _completed(config, **values: Any):
+def _completed(config: Config, **values: Any) -> Config:
     """Return the config with `values`, texts for paths, and what the data imply."""
     data = config.data
     own = data.group_by if isinstance(data, Dataset) else ""
@@ -174,7 +176,7 @@ def _completed(config, **values: Any):
     return dataclasses.replace(config, **(values | texts))
 
 
-def _job(config, asked: Asked, **parts: Any) -> Job:
+def _job(config: Config, asked: Asked, **parts: Any) -> Job:
     """Return the job, with the seed: the one given, else the recipe's, else that of a data set's split, else 0."""
     data, given = config.data, config.seed if config.seed is not None else asked.value("train.seed")
     seed = given or 0 if given is not None or not isinstance(data, Dataset) else data.seed

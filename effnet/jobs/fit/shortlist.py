@@ -120,7 +120,10 @@ def _load(job: Job, weights: str) -> Pretrained:
     def tell(done: int, total: int) -> None:
         job.listener(Counted(label="bytes downloaded", done=done, total=total))
 
-    found = load_pretrained(weights, model=job.config.model or None, progress=tell)
+    try:
+        found = load_pretrained(weights, model=job.config.model or None, progress=tell)
+    except WeightsError as error:  # it advises the option of the verbs that read weights alone
+        raise WeightsError(str(error).replace("--model ", "--set fit.model=")) from error
     for note in found.notes:
         job.say(f"{weights}: {note}")
     return found

@@ -85,8 +85,8 @@ def test_a_profile_that_measured_no_memory_tells_only_latency(planned):
             {},
             "the profile must be of onnxruntime; it is of openvino",
         ),
-        ({"threads": 4}, {}, "measured with 4: give --threads 4"),
-        ({}, {"threads": 2}, "measured with 1: give --threads 1"),
+        ({"threads": 4}, {}, "measured with 4: give threads=4"),
+        ({}, {"threads": 2}, "measured with 1: give threads=1"),
         ({}, {"runtime": "litert"}, "the profile must be of litert; it is of onnxruntime: profile litert"),
     ],
 )

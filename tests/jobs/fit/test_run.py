@@ -79,9 +79,9 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
     assert any(text.startswith("The recipe flips images, but the classes") for text in said)
-    assert any("padded whole with the mean colour" in text and "as set by --resize pad" in text for text in said)
+    assert any("padded whole with the mean colour" in text and "as set by fit.resize=pad" in text for text in said)
     assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
-    assert " --resize pad " in report["command"]
+    assert " --set fit.resize=pad " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(InputError, match=r"--set was augment.flip=true train.batch_size=8, now not given"):
         effnet.fit(data, resume=True, **words)
@@ -131,7 +131,7 @@ def test_a_range_that_is_asked_for_is_kept_and_repeated(twelve_bits, tmp_path):
     report = effnet.fit(twelve_bits, value_range=(0, 8000.5), **words).report
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["preprocess"]["value_range"] == {"low": 0.0, "high": 8000.5}
-    assert " --value-range 0,8000.5 " in report["command"]
+    assert " --set fit.value_range=0,8000.5 " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(InputError, match=r"value_range was \[0\.0, 8000\.5\], now None"):
         effnet.fit(twelve_bits, resume=True, **words)
@@ -163,7 +163,7 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
         ({"settings": {"augment.flop": False}}, "augment.flop"),
         (
             {"strategy": "head", "settings": {"train.lr": 0.1}},
-            "--set train.lr has no effect with --strategy head",
+            "--set train.lr has no effect with fit.strategy=head",
         ),
     ],
 )
