@@ -91,6 +91,7 @@ class FitConfig(JobConfig):
     """The options of `fit`, as the user gave them; `jobs.fit.job` checks and completes them."""
 
     VERB: ClassVar[str] = "fit"
+    batch: ClassVar[None] = None  # the recipe decides
 
     max_latency_ms: float | None = option("Maximum median latency of one image in the runtime, in ms.", main=True)
     max_params: float | None = option(
