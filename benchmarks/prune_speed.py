@@ -16,7 +16,7 @@ from benchmarks.deploy_speed import cases
 from benchmarks.harness import finish, shared
 from effnet.bundle.names import ONNX
 from effnet.cli.console import TerminalListener
-from effnet.jobs.prune import Options, prune_bundle
+from effnet.jobs.prune import prune
 from effnet.measurement.stopwatch import Stopwatch
 
 GOAL, MOST_POINTS = 0.65, 1.0
@@ -38,9 +38,8 @@ def main() -> None:
         if not (original / "report.json").is_file():
             shutil.rmtree(original, ignore_errors=True)
             next(case for case in cases(data) if case.name == args.network).train(original)
-        found = prune_bundle(
-            original, data, out=Path(scratch) / "pruned",
-            options=Options(share=0.5, steps=_STEPS, epochs=_EPOCHS), listener=listener,
+        found = prune(
+            original, data, out=Path(scratch) / "pruned", macs=0.5, steps=_STEPS, epochs=_EPOCHS, listener=listener,
         )  # fmt: skip
         timed = Stopwatch().compare(original / ONNX, found.folder / ONNX, rounds=args.n, seconds=0.5)
     report = found.report

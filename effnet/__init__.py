@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
+    from effnet.jobs.prune import PruneResult, prune
     from effnet.jobs.pull import pull
+    from effnet.jobs.quantize import QuantizeResult, quantize
     from effnet.jobs.save import save
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.timing import time_model
@@ -81,7 +83,11 @@ _LAZY = {
     "push_to_hub": ("effnet.jobs.hub", "push_to_hub"),
     "Imported": ("effnet.jobs.import_checkpoint", "Imported"),
     "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
+    "PruneResult": ("effnet.jobs.prune", "PruneResult"),
+    "prune": ("effnet.jobs.prune", "prune"),
     "pull": ("effnet.jobs.pull", "pull"),
+    "QuantizeResult": ("effnet.jobs.quantize", "QuantizeResult"),
+    "quantize": ("effnet.jobs.quantize", "quantize"),
     "save": ("effnet.jobs.save", "save"),
     "load_module": ("effnet.bundle.weights", "load_module"),
     "transforms": ("effnet.training.input.transforms", "transforms"),
@@ -93,10 +99,10 @@ _LAZY = {
 
 __all__ = [
     "NAMES", "ArchSpec", "BlockSpec", "Cost", "Dataset", "FitResult", "Imported", "Predictor", "Preprocess",
-    "Pretrained", "Recipe", "build", "cost", "create_model", "describe", "evaluate", "export", "fit", "from_pretrained",
-    "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict",
-    "published", "pull", "push_to_hub", "read_dataset", "save", "scale", "solve_phi", "spec_from_dict", "spec_to_dict",
-    "stage", "time_model", "train", "transforms",
+    "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "build", "cost", "create_model", "describe", "evaluate",
+    "export", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
+    "load_pretrained", "load_state_dict", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset",
+    "save", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms",
 ]  # fmt: skip
 
 

@@ -48,3 +48,7 @@ class Noted:
 
 
 Listener = Callable[[Step | EpochEnd | Noted], None]
+
+
+def ignore(event: object) -> None:
+    """Ignore every event."""

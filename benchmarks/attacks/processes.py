@@ -36,7 +36,7 @@ def busy(threads: int) -> Callable[[Ground], Sequence[Command]]:
     def prepare(ground: Ground) -> Sequence[Command]:
         cores = os.cpu_count() or 1
         words = ("fit", "digits", "--max-latency-ms", "0.3", "--epochs", "1", "--weights", "none",
-                 "--threads", min(threads, cores))  # fmt: skip
+                 "--set", f"fit.threads={min(threads, cores)}")  # fmt: skip
         return [
             Command(
                 words=(*words, "--out", ground.path(f"out{load}")), codes=(0, 4), busy=load, seconds=300, memory_mb=2000
@@ -165,11 +165,15 @@ def _unmount(ground: Ground) -> str:
 
 ATTACKS = (
     Attack(
-        item=5, name="two fits of a head", prepare=two("fit", "digits", "--weights", "BUNDLE", "--strategy", "head")
+        item=5,
+        name="two fits of a head",
+        prepare=two("fit", "digits", "--weights", "BUNDLE", "--set", "fit.strategy=head"),
     ),
     Attack(item=5, name="two fits from scratch", prepare=two("fit", "digits", *_QUICK)),
     Attack(item=5, name="two prunings", prepare=two("prune", "BUNDLE", "digits", "--macs", "0.8", "--epochs", "1")),
-    Attack(item=5, name="two quantizations", prepare=two("quantize", "BUNDLE", "digits", "--no-train")),
+    Attack(
+        item=5, name="two quantizations", prepare=two("quantize", "BUNDLE", "digits", "--set", "quantize.train=false")
+    ),
     Attack(
         item=5,
         name="two exports",

@@ -82,8 +82,19 @@ def numbers(ground: Ground) -> Sequence[Command]:
     out = ground.path("out")
     odd = ("nan", "inf", "-1", "1e308", "1" + "0" * 30)
     fits = [("--minutes", v) for v in odd[:3]] + [("--max-latency-ms", v) for v in odd[:3]]
-    fits += [("--epochs", odd[4]), ("--seed", odd[4]), ("--seed", "-1"), ("--threads", odd[4]), ("--coverage", "nan")]
-    fits += [("--max-drop", "nan"), ("--max-size-mb", "inf"), ("--max-macs", "1e999"), ("--channels", odd[4])]
+    fits += [
+        ("--epochs", odd[4]),
+        ("--seed", odd[4]),
+        ("--seed", "-1"),
+        ("--set", f"fit.threads={odd[4]}"),
+        ("--set", "fit.coverage=nan"),
+    ]
+    fits += [
+        ("--set", "fit.max_drop=nan"),
+        ("--max-size-mb", "inf"),
+        ("--max-macs", "1e999"),
+        ("--set", f"fit.channels={odd[4]}"),
+    ]
     commands = [Command(words=("fit", "digits", *words, "--out", out)) for words in fits]
     trains = ("train.lr=nan", "train.epochs=1e308", "train.batch_size=1" + "0" * 30, "train.lr=1e999")
     start = ("train", "digits", "--model", "lite0", "--epochs", "1", "--out", out)

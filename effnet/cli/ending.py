@@ -114,7 +114,7 @@ def _say_interrupted(error: Interrupted) -> int:
 def _say_shortage(error: BaseException) -> int:
     fail(
         f"memory ran out ({_line(error)}): close other programs or raise this process's limit (ulimit -v, a container's"
-        " memory), or use less memory with fewer --threads, a smaller --resolution or --batch auto"
+        " memory), or use less memory with fewer threads, a smaller resolution or a smaller batch"
     )
     return 1
 

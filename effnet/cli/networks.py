@@ -154,7 +154,7 @@ def scale(
     from effnet.bundle.config import write_text
     from effnet.bundle.spec_of import read_spec
     from effnet.errors import InputError
-    from effnet.planner.budget import parse_amount
+    from effnet.measurement.budget import parse_amount
 
     base = read_spec(subject)
     powers = {"alpha": alpha, "beta": beta, "gamma": gamma}

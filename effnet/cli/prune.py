@@ -1,89 +1,25 @@
 """prune: make a bundle smaller and faster."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from effnet.cli.console import TerminalListener, amount, print_table, print_text
 from effnet.cli.data import Data
-from effnet.cli.models import Bundle, Threads
-from effnet.errors import InputError
+from effnet.cli.models import Bundle
+from effnet.cli.options import takes_options
+from effnet.jobs.prune_config import PruneConfig
 from effnet.system.text import both
 
 if TYPE_CHECKING:
     from effnet.jobs.prune import PruneResult
 
-Out = Annotated[Path, typer.Option(help="Folder of the pruned bundle, new or empty.")]
-Macs = Annotated[float | None, typer.Option(help="Fraction of the MACs to keep; 0.5 by default.")]
-Params = Annotated[float | None, typer.Option(help="Fraction of the parameters to keep, instead of --macs.")]
-Activation = Annotated[
-    str,
-    typer.Option(metavar="relu6|...", help="Replacement activation, relu6 or hard_swish; alone, it prunes nothing."),
-]
-Method = Annotated[
-    str,
-    typer.Option(metavar="taylor|l1|l2|bn", help="Importance criterion: taylor uses data; l1, l2 and bn use weights."),
-]
-Scope = Annotated[
-    str, typer.Option(metavar="global|stage", help="One threshold for all stages, or the same share of each.")
-]
-Steps = Annotated[int, typer.Option(help="Number of pruning steps; training follows each.")]
-Epochs = Annotated[int | None, typer.Option(help="Training epochs in total; 20 by default.")]
-Minutes = Annotated[float | None, typer.Option(help="Minutes of training, instead of --epochs.")]
-Teacher = Annotated[str, typer.Option(metavar="BUNDLE", help="Teacher of the distillation; by default the original.")]
-DropBlocks = Annotated[bool, typer.Option("--drop-blocks", help="Allow whole blocks to be removed.")]
-RoundTo = Annotated[
-    int | None, typer.Option(help="Pruned widths are a multiple of this; default: the vector width of this CPU.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of training.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --out.")]
 
-
-def prune(
-    context: typer.Context,
-    bundle: Bundle,
-    data: Data,
-    out: Out,
-    macs: Macs = None,
-    params: Params = None,
-    activation: Activation = "",
-    method: Method = "taylor",
-    scope: Scope = "global",
-    steps: Steps = 3,
-    epochs: Epochs = None,
-    minutes: Minutes = None,
-    teacher: Teacher = "",
-    drop_blocks: DropBlocks = False,
-    round_to: RoundTo = None,
-    threads: Threads = 1,
-    seed: Seed = 0,
-    resume: Resume = False,
-) -> None:
+@takes_options(PruneConfig, bundle=Bundle, data=Data)
+def prune(values: dict[str, Any]) -> None:
     """Make a bundle smaller and faster: prune the least important channels, fine-tune with knowledge distillation."""
-    from effnet.jobs.prune import Options, prune_bundle
+    from effnet import prune as prune_bundle
 
-    if macs is not None and params is not None:
-        raise InputError("give --macs or --params, not both")
-    options = Options(
-        share=next((share for share in (params, macs) if share is not None), 1.0 if activation else 0.5),
-        count="macs" if params is None else "params",
-        steps=steps,
-        method=method,  # type: ignore[arg-type]  # checked with the other options
-        scope=scope,  # type: ignore[arg-type]
-        teacher=teacher,
-        activation=activation,
-        epochs=epochs,
-        minutes=minutes,
-        drop_blocks=drop_blocks,
-        round_to=round_to,
-        threads=threads,
-        seed=seed,
-    )
     with TerminalListener() as listener:
-        result = prune_bundle(
-            bundle, data, out=out, options=options, resume=resume, listener=listener, procedure=context.obj
-        )
+        result = prune_bundle(**values, listener=listener)
     _print_result(result)
 
 

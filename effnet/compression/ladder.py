@@ -13,11 +13,12 @@ from effnet.compression.kept import keep_record, kept_record, own_folder, subjec
 from effnet.compression.prover import Proofs, figures
 from effnet.compression.record import Ladder
 from effnet.compression.recovery import recovery_epochs, recovery_recipe, save_teacher
-from effnet.compression.step import Gate, Limits, Step, best_of
+from effnet.compression.step import Gate, Step, best_of
 from effnet.compression.subject import Subject
 from effnet.compression.tools import Tools, tools_of
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
+from effnet.measurement.budget import Budget
 from effnet.measurement.sample import calibration_images
 from effnet.progress import Listener
 from effnet.runtimes.registry import deployed_format
@@ -41,7 +42,8 @@ def climb(
     *,
     runtime: str,
     folder: Path,
-    limits: Limits | None = None,
+    budget: Budget | None = None,
+    precision: Precision | None = None,
     gate: Gate | None = None,
     threads: int = 1,
     train: bool = True,
@@ -52,7 +54,7 @@ def climb(
     tools: Tools | None = None,
     listener: Listener = lambda event: None,
 ) -> Ladder:
-    """Return the fastest artifact that meets the accuracy criterion, or the first that meets the limits as well.
+    """Return the fastest artifact that meets the accuracy criterion, or the first that meets the budget as well.
 
     The steps: fp32; fp16 and weight-only int8, if the runtime has them; int8 with minmax, percentile or entropy
     calibration; full bias correction; cross-layer equalization; mixed precision, with the most sensitive layers float;
@@ -91,7 +93,15 @@ def climb(
         listener=listener,
     )
     climbing = _Climb(
-        subject, dataset, proofs, runtime, limits or Limits(), train=train, deadline=deadline, epochs=epochs
+        subject,
+        dataset,
+        proofs,
+        runtime,
+        budget or Budget(),
+        precision,
+        train=train,
+        deadline=deadline,
+        epochs=epochs,
     )
     return climbing.go(present)
 
@@ -105,14 +115,16 @@ class _Climb:
         dataset: Dataset,
         proofs: Proofs,
         runtime: str,
-        limits: Limits,
+        budget: Budget,
+        precision: Precision | None,
         *,
         train: bool,
         deadline: float | None,
         epochs: int | None,
     ) -> None:
         self.subject, self.dataset, self.proofs, self.runtime = subject, dataset, proofs, runtime
-        self.limits, self.train, self.deadline, self.epochs = limits, train, deadline, epochs
+        self.budget, self.precision = budget, precision
+        self.train, self.deadline, self.epochs = train, deadline, epochs
         # Networks whose int8 loses too much accuracy with all layers quantized, and the best accuracy of such int8.
         self.failed: list[tuple[str, Subject, float]] = []
 
@@ -130,7 +142,8 @@ class _Climb:
         rung = next(rung for rung in proofs.rungs if rung.step is best)
         return Ladder(
             runtime=self.runtime,
-            limits=self.limits,
+            budget=self.budget,
+            precision=self.precision,
             gate=proofs.gate,
             steps=tuple(rung.step for rung in proofs.rungs),
             winner=best,
@@ -146,17 +159,22 @@ class _Climb:
         )
 
     def _best(self) -> Step:
-        return best_of(self.proofs.accepted, self.limits, self.proofs.gate)
+        return best_of(self.proofs.accepted, self.budget, self.proofs.gate, precision=self.precision)
+
+    @property
+    def _goal(self) -> bool:
+        """Whether a budget or a precision is required; the search ends once it is met."""
+        return bool(self.budget.asked() or self.precision)
 
     def _met(self) -> bool:
-        return self.limits.kept_by(self._best())
+        return self._best().meets(self.budget, self.precision)
 
     def _late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _over(self) -> bool:
-        """Return whether the search ends: the limits are met, or the time is over."""
-        return (self.limits.asked and self._met()) or self._late()
+        """Return whether the search ends: the goal is met, or the time is over."""
+        return (self._goal and self._met()) or self._late()
 
     def _begin(self) -> None:
         """Write and measure the fp32 artifact."""
@@ -180,11 +198,11 @@ class _Climb:
 
         They are skipped if only int8 will do and there is a deadline, because they would take its time.
         """
-        if self.limits.precision == "int8" and self.deadline is not None:
+        if self.precision == "int8" and self.deadline is not None:
             return
         self._if_any("fp16", "fp16 weights")
         self._if_any("bf16", "fp16 weights, bfloat16 arithmetic if the processor has it")
-        if self.limits.size_mb is not None and not self._over():
+        if self.budget.size_mb is not None and not self._over():
             self._if_any("w8", "weight-only int8")
 
     def _if_any(self, precision: Precision, done: str) -> None:
@@ -233,7 +251,7 @@ class _Climb:
 
     def _replace(self) -> None:
         """Try other activations: first their speed, which needs no training, then the accuracy of faster ones."""
-        if not self.train or (self.limits.latency_ms is None and self.limits.asked):  # they do not reduce size
+        if not self.train or (self.budget.latency_ms is None and self._goal):  # they do not reduce size
             return
         paying = []
         for spec in standins(self.subject.config.arch):
@@ -342,9 +360,9 @@ class _Climb:
     def _sentence(self, best: Step) -> str:
         """Return the result of the search, in one sentence."""
         found = f"{best.name} wins{figures(best)}"
-        if not self.limits.asked:
+        if not self._goal:
             return found
-        limits = self.limits.in_words()
+        limits = ", ".join(filter(None, (self.budget.in_words(), self.precision)))
         if self._met():
             return f"{found}; it meets the limits ({limits})"
         late = " in the time given" if self._late() else ""

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from effnet.bundle.config import ModelConfig
-from effnet.compression.step import Gate, Limits, Step
+from effnet.bundle.formats import Precision
+from effnet.compression.step import Gate, Step
 from effnet.compression.subject import Sensitivity
+from effnet.measurement.budget import Budget
 from effnet.runtimes.write import Quantization
 
 
@@ -19,7 +21,8 @@ from effnet.runtimes.write import Quantization
 class Ladder:
     """The result of a search: the winning step, its files in `folder`, its config and weights, and all steps.
 
-    `changed` says that spec or weights differ from the original, `met` that the limits, if any, are met. `quantization`
+    `changed` says that spec or weights differ from the original, `met` that the budget and the
+    required precision, if any, are met. `quantization`
     holds the winner's settings, None if it is not int8. `sensitivity` is that of the winner's layers or, if only
     another network's layers were ranked, of those; it is empty without a ranking. `tested` has the accuracy of the fp32
     artifact and of the winner on the test images, and their paired comparison; it is empty without test images, and did
@@ -27,7 +30,8 @@ class Ladder:
     """
 
     runtime: str
-    limits: Limits
+    budget: Budget
+    precision: Precision | None
     gate: Gate
     steps: tuple[Step, ...]
     winner: Step
@@ -50,7 +54,8 @@ class Ladder:
         """Return the record as JSON-able data, without paths and weights."""
         return {
             "runtime": self.runtime,
-            "limits": dataclasses.asdict(self.limits),
+            "budget": self.budget.asked(),
+            "precision": self.precision,
             "gate": dataclasses.asdict(self.gate),
             "steps": [step.to_dict() for step in self.steps],
             "winner": self.winner.name,

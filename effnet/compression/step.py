@@ -1,4 +1,4 @@
-"""The rules of the quantization search: limits, acceptance criterion, a step's record, and the choice of the winner."""
+"""The rules of the quantization search: its acceptance criterion, a step's record, and the choice of the winner."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,53 +6,11 @@ from typing import Any
 
 from effnet.bundle.formats import Precision
 from effnet.errors import InputError
+from effnet.measurement.budget import Budget
 from effnet.measurement.paired import MAX_DROP, Paired, refusal
 from effnet.runtimes.registry import find_format
-from effnet.system.bounds import check_positive, is_number
+from effnet.system.bounds import is_number
 from effnet.system.text import brief, percent
-
-_LIMITED = {"latency_ms": "ms", "size_mb": "MB", "memory_mb": "MB of memory"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The limits of the artifact: milliseconds per image, 10^6 bytes on disk, and 10^6 bytes of peak memory.
-
-    Without any limit it should be as fast as possible; with a `precision` only that precision is accepted.
-    """
-
-    latency_ms: float | None = None
-    size_mb: float | None = None
-    memory_mb: float | None = None
-    precision: Precision | None = None
-
-    def __post_init__(self) -> None:
-        for name in _LIMITED:
-            value = getattr(self, name)
-            if value is not None:
-                check_positive(f"the limit {name}", value)
-
-    @property
-    def asked(self) -> bool:
-        """Whether any limit is set."""
-        return any(getattr(self, name) is not None for name in (*_LIMITED, "precision"))
-
-    def kept_by(self, step: "Step") -> bool:
-        """Return whether an accepted step meets all limits."""
-        of_precision = self.precision in (None, find_format(step.format).precision)
-        return of_precision and self.excess(step) <= 1
-
-    def in_words(self) -> str:
-        """Return the limits that are set, in words."""
-        found = [
-            f"{getattr(self, name):g} {unit}" for name, unit in _LIMITED.items() if getattr(self, name) is not None
-        ]
-        return ", ".join(found + ([self.precision] if self.precision else []))
-
-    def excess(self, step: "Step") -> float:
-        """Return the largest ratio of a measured step to a limit; at most 1 if it meets all."""
-        pairs = ((getattr(step, name), getattr(self, name)) for name in _LIMITED)
-        return max((value / limit for value, limit in pairs if value is not None and limit is not None), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +66,15 @@ class Step:
         """The accuracy that decides: the balanced one if all classes weigh the same."""
         return self.balanced_accuracy if self.paired and self.paired.classes else self.accuracy
 
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The measured figures of a budget."""
+        return {"latency_ms": self.latency_ms, "size_mb": self.size_mb, "memory_mb": self.memory_mb}
+
+    def meets(self, budget: Budget, precision: Precision | None) -> bool:
+        """Return whether this step is of the precision, if one is required, and meets the budget."""
+        return precision in (None, find_format(self.format).precision) and not budget.failures(self.figures)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the step as JSON-able data."""
         return asdict(self) | {"paired": self.paired.to_dict() if self.paired else None}
@@ -135,16 +102,17 @@ def judge(
     return True, True, f"it {words}"
 
 
-def best_of(accepted: Sequence[Step], limits: Limits, gate: Gate) -> Step:
+def best_of(accepted: Sequence[Step], budget: Budget, gate: Gate, *, precision: Precision | None = None) -> Step:
     """Return the step that wins.
 
-    With limits it is the one with the smallest accuracy drop among those that meet them or, if none does, the nearest;
-    without limits the smallest of those within measurement noise of the fastest.
+    With a budget or a precision it is the one with the smallest accuracy drop among those that meet them or, if none
+    does, the nearest to the budget; without either the smallest of those within measurement noise of the fastest.
     """
-
-    if limits.asked:
-        meeting = [step for step in accepted if limits.kept_by(step)]
-        return min(meeting, key=lambda s: (s.paired.drop, -s.speed)) if meeting else min(accepted, key=limits.excess)
+    if budget.asked() or precision:
+        meeting = [step for step in accepted if step.meets(budget, precision)]
+        if not meeting:
+            return min(accepted, key=lambda s: budget.share(s.figures))
+        return min(meeting, key=lambda s: (s.paired.drop, -s.speed))
     fastest = max(step.speed for step in accepted)
     near = [step for step in accepted if step.speed * (1 + gate.least_gain) >= fastest]
     return min(near, key=lambda s: (s.size_mb, s.paired.drop))

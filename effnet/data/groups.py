@@ -106,12 +106,12 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
     try:
         pattern = re.compile(group_by)
     except (re.error, OverflowError, RecursionError) as error:
-        raise DataError(f"--group-by must be a regular expression; got {group_by!r}: {error}") from error
+        raise DataError(f"group_by must be a regular expression; got {group_by!r}: {error}") from error
     names = [source_name(source, "") for part in listing.parts.values() for source in part.sources]
     found = [pattern.search(listing.relative(name)) for name in names if name]
     if not any(found):
         first = f"; the first path is {printable(listing.relative(names[0]))!r}" if names and names[0] else ""
-        raise DataError(f"--group-by must match paths of images, but {group_by!r} matches none of {len(names)}{first}")
+        raise DataError(f"group_by must match paths of images, but {group_by!r} matches none of {len(names)}{first}")
     keys = ("" if match is None else (match[1] if pattern.groups else match[0]) or "" for match in found)
     return grouped(zip(keys, names, strict=True))
 

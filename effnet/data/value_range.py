@@ -9,7 +9,7 @@ import numpy as np
 from effnet.errors import DataError, ImageError, InputError, nearest, shown
 
 Asked = Literal["auto"] | tuple[float, float]
-"""The values of --value-range: a lowest and a highest value, or "auto" to determine them from the data."""
+"""The values of value_range: a lowest and a highest value, or "auto" to determine them from the data."""
 
 LOOSE = 0.01
 """Share of a range by which values may exceed its ends and still belong to it: 1.004 belongs to 0..1."""
@@ -67,7 +67,7 @@ def read_asked(asked: object) -> ValueRange | None:
         why = f" ({error})" if isinstance(error, DataError) else ""
         hint = nearest(asked, ("auto",)) if isinstance(asked, str) else ""
         raise InputError(
-            f"--value-range must be LOW,HIGH, the smaller value first, such as 0,4095, or auto; got {shown(asked)}"
+            f"value_range must be LOW,HIGH, the smaller value first, such as 0,4095, or auto; got {shown(asked)}"
             f"{why}{hint}"
         ) from error
 

@@ -5,26 +5,28 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from effnet.arch.cost import Count, cost
+from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig, read_config, write_text
 from effnet.bundle.names import CONFIG, ONNX, RUN, WEIGHTS
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.compression.activations import check_standin, with_activation
-from effnet.compression.importance import Importance, Method, check_method, taylor_importance, weight_importance
+from effnet.compression.importance import Importance, check_method, taylor_importance, weight_importance
 from effnet.compression.norm_statistics import rebased, right_answers, sample_batches
-from effnet.compression.prune import COUNTS, Scope, check_count, check_scope, count_of, prune, vector_width
+from effnet.compression.prune import COUNTS, check_scope, count_of, vector_width
+from effnet.compression.prune import prune as prune_spec
 from effnet.compression.reconstruct import reconstructed
 from effnet.compression.recovery import recovery_recipe
 from effnet.compression.subject import mirrored_as_trained
-from effnet.data.datasets import DataLike, Dataset, name_of
+from effnet.data.datasets import Dataset, name_of
 from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.jobs.procedure import USUAL, Procedure
+from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.measurement.paired import Paired, paired
 from effnet.nn.network import Network, build
@@ -33,6 +35,7 @@ from effnet.runtimes.digests import check_digests
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
 from effnet.system.files import read_json
 from effnet.system.lock import SCRATCH, alone_in, sweep
+from effnet.system.options import options_of, takes
 from effnet.system.text import brief, reason_of
 from effnet.training.distill import read_teacher
 from effnet.training.loop import train
@@ -61,54 +64,6 @@ _ENOUGH_FOR_STATISTICS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The pruning options; a resumed run must repeat them.
-
-    `share` is the share of `count`, multiply-accumulates or parameters, that stays; it is reached in `steps`, each
-    followed by recovery with the bundle `teacher` as teacher, or the original if that is empty. Training takes `epochs`
-    in all or, if `minutes` is given, as many as fit into that time. If `activation` is set, the first step replaces the
-    activation as well; then the share may be 1, with a single step.
-    """
-
-    share: float = 0.5
-    count: Count = "macs"
-    teacher: str = ""
-    activation: str = ""
-    steps: int = 3
-    method: Method = "taylor"
-    scope: Scope = "global"
-    epochs: int | None = None
-    minutes: float | None = None
-    drop_blocks: bool = False
-    round_to: int | None = None
-    threads: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_method(self.method)
-        check_scope(self.scope)
-        check_count(self.count)
-        if not (is_number(self.share) and (0 < self.share < 1 or (self.share == 1 and self.activation))):
-            raise InputError(
-                f"the share of {COUNTS[self.count]} that stays must be above 0 and below 1, or 1 with another "
-                f"activation; got {brief(self.share)}"
-            )
-        for name, least, most in _BOUNDS:
-            value = getattr(self, name)
-            if value is not None:
-                check_whole(name, value, least=least, most=most)
-        if self.epochs is not None and self.minutes is not None:
-            raise InputError("give epochs or minutes, not both")
-        if self.minutes is not None:
-            check_minutes(self.minutes)
-
-    @property
-    def num_steps(self) -> int:
-        """The number of steps."""
-        return self.steps if self.share < 1 else 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
     """The resulting bundle, and its report: counts and measurements before and after."""
 
@@ -123,7 +78,7 @@ class _Run:
     bundle: Path
     config: ModelConfig
     dataset: Dataset
-    options: Options
+    options: PruneConfig
     folder: Path
     listener: Listener
     procedure: Procedure
@@ -133,16 +88,8 @@ class _Run:
         self.listener(Noted(text=text))
 
 
-def prune_bundle(
-    bundle: str | os.PathLike[str],
-    data: DataLike,
-    *,
-    out: str | os.PathLike[str],
-    options: Options | None = None,
-    resume: bool = False,
-    listener: Listener = lambda event: None,
-    procedure: Procedure | None = None,
-) -> PruneResult:
+@takes(PruneConfig)
+def prune(config: PruneConfig) -> PruneResult:
     """Prune the bundle to a share of its parameters or MACs, recover it on `data`, and write the bundle `out`.
 
     `data` must have the bundle's classes; it is split as the bundle's own was. Every step recomputes the importance,
@@ -153,27 +100,49 @@ def prune_bundle(
     Raises InputError if `out` is not empty, or if the data or a resumed run do not belong to the bundle; BudgetError if
     the network cannot be pruned that far.
     """
-    options = options or Options()
-    bundle, out = Path(bundle), Path(out)
-    config = read_config(bundle)
-    if config.deployed == "onnx" and (bundle / ONNX).is_file():
+    _check(config)
+    bundle, out, data = Path(config.bundle), Path(config.out), config.data
+    found = read_config(bundle)
+    if found.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
-    check_standin(config.arch, options.activation)
+    check_standin(found.arch, config.activation)
     if isinstance(data, str | os.PathLike):
         refuse_inside(out, data)
-    dataset = read_as_fitted(data, folder=bundle, config=config)
+    dataset = read_as_fitted(data, folder=bundle, config=found)
     dataset = mirrored_as_trained(dataset, bundle)
-    for teacher in {os.fspath(bundle), options.teacher or os.fspath(bundle)}:
-        read_teacher(teacher, class_names=dataset.class_names, channels=config.preprocess.channels)
+    for teacher in {os.fspath(bundle), os.fspath(config.teacher) or os.fspath(bundle)}:
+        read_teacher(teacher, class_names=dataset.class_names, channels=found.preprocess.channels)
     run = _Run(
-        bundle=bundle, config=config, dataset=dataset, options=options, folder=out / RUN, listener=listener,
-        procedure=procedure or USUAL,
+        bundle=bundle, config=found, dataset=dataset, options=config, folder=out / RUN, listener=config.listener,
+        procedure=config.procedure or USUAL,
     )  # fmt: skip
     with alone_in(out):
-        if resume and (done := _finished(out, options)) is not None:
+        if config.resume and (done := _finished(out, config)) is not None:
             return done
-        _begin(out, bundle, name_of(data), options, resume=resume)
+        _begin(out, bundle, name_of(data), config)
         return _prune_bundle(run, out, name_of(data))
+
+
+def _check(config: PruneConfig) -> None:
+    """Raise InputError for a value out of range."""
+    if config.macs is not None and config.params is not None:
+        raise InputError("give --macs or --params, not both")
+    check_method(config.method)
+    check_scope(config.scope)
+    share = config.share
+    if not (is_number(share) and (0 < share < 1 or (share == 1 and config.activation))):
+        raise InputError(
+            f"the share of {COUNTS[config.count]} that stays must be above 0 and below 1, or 1 with another "
+            f"activation; got {brief(share)}"
+        )
+    for name, least, most in _BOUNDS:
+        value = getattr(config, name)
+        if value is not None:
+            check_whole(name, value, least=least, most=most)
+    if config.epochs is not None and config.minutes is not None:
+        raise InputError("give epochs or minutes, not both")
+    if config.minutes is not None:
+        check_minutes(config.minutes)
 
 
 def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
@@ -187,7 +156,7 @@ def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
     report = prove(
         network,
         Original(bundle=run.bundle, config=run.config, dataset=run.dataset, data=data),
-        options=asdict(options),
+        options=options.record,
         training_seconds=seconds,
         threads=options.threads,
         folder=run.folder,
@@ -198,32 +167,33 @@ def _prune_bundle(run: _Run, out: Path, data: str) -> PruneResult:
     return PruneResult(folder=out, report=report)
 
 
-def _finished(out: Path, options: Options) -> PruneResult | None:
+def _finished(out: Path, options: PruneConfig) -> PruneResult | None:
     """Return the result of a finished run with these options, even if it was killed during its cleanup."""
     if not ((out / CONFIG).is_file() and (out / REPORT).is_file()):
         return None
     report = _kept(out / REPORT, dict)
-    if report.get("options") != asdict(options):
+    if report.get("options") != options.record:
         return None
     shutil.rmtree(out / RUN, ignore_errors=True)
     return PruneResult(folder=out, report=report)
 
 
-def _begin(out: Path, bundle: Path, data: str, options: Options, *, resume: bool) -> None:
+def _begin(out: Path, bundle: Path, data: str, options: PruneConfig) -> None:
     """Make the folder of the run, or check that the existing one is of the same run."""
-    asked = {"bundle": str(bundle.resolve()), "data": data, **asdict(options)}
+    asked = {"bundle": str(bundle.resolve()), "data": data, **options.record}
     asked["weights"] = (bundle / WEIGHTS).stat().st_size if (bundle / WEIGHTS).is_file() else None
     path = out / RUN / OPTIONS
     # A run that was killed while publishing has left some of its files there.
-    own = {RUN, *(PUBLISHED if path.is_file() else ())} if resume else set()
+    own = {RUN, *(PUBLISHED if path.is_file() else ())} if options.resume else set()
     foreign = [entry.name for entry in out.iterdir() if entry.name not in own] if out.is_dir() else []
     if foreign:
-        hint = "" if resume else ", or continue with --resume" if path.is_file() else ""
+        hint = "" if options.resume else ", or continue with --resume" if path.is_file() else ""
         raise InputError(f"{out} must be a new or empty folder; it contains {sorted(foreign)[0]}: name another{hint}")
     if path.is_file():
-        before = asdict(Options()) | _kept(path, dict)  # an older run lacks newer options
+        before = _kept(path, dict)
         changed = [key for key, value in asked.items() if before.get(key) != value]
-        other = [f"{key} was {brief(before.get(key))}, now {brief(asked[key])}" for key in changed]
+        names = {name: found.flag for name, found in options_of(PruneConfig).items()}
+        other = [f"{names.get(key, key)} was {brief(before.get(key))}, now {brief(asked[key])}" for key in changed]
         if other:
             raise InputError(f"--resume must repeat the options of the run in {out}: {'; '.join(other)}")
         return
@@ -307,7 +277,7 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
     # original's may be frozen or folded.
     state = rebased(_network(config, state, run.bundle), (batch.images for batch in _images(run)))
     importance = _importance(run, config, state)
-    found = prune(
+    found = prune_spec(
         config.arch,
         importance=importance,
         limit=limit,

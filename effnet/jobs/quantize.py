@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from effnet.bundle.config import read_config, read_digests, write_config, write_digests, write_text
 from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
@@ -14,76 +14,85 @@ from effnet.bundle.split_file import SPLIT
 from effnet.bundle.weights import load_state, save_bundle
 from effnet.compression.ladder import AS_DEPLOYED, climb
 from effnet.compression.record import Ladder
-from effnet.compression.step import Gate, Limits
+from effnet.compression.step import Gate
 from effnet.compression.subject import Subject, mirrored_as_trained
-from effnet.compression.tools import Tools, copy_export, tools_of
+from effnet.compression.tools import copy_export, tools_of
 from effnet.data.names import refuse_inside
-from effnet.errors import BudgetError, InputError
-from effnet.jobs.procedure import USUAL, Procedure
-from effnet.progress import Listener
+from effnet.errors import BudgetError, InputError, nearest
+from effnet.jobs.procedure import USUAL
+from effnet.jobs.quantize_config import QuantizeConfig
+from effnet.measurement.budget import Budget
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
-from effnet.runtimes.registry import DEFAULT, FORMATS, deployed_format, exports
+from effnet.runtimes.registry import FORMATS, deployed_format, exports, runnable
+from effnet.system.bounds import is_number
 from effnet.system.lock import SCRATCH, alone_in
+from effnet.system.options import takes
 from effnet.system.processor import has_vnni
 from effnet.system.signals import held_interrupts
+from effnet.system.text import brief
 from effnet.weights.labels import read_as_fitted
 
 RECORD, PLOT = "quantize.json", "sensitivity.svg"
 _SCRATCH = ".ladder"
 
 
-def quantize(
-    folder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    *,
-    runtime: str = DEFAULT,
-    limits: Limits | None = None,
-    gate: Gate | None = None,
-    threads: int = 1,
-    train: bool = True,
-    minutes: float | None = None,
-    out: str | os.PathLike[str] | None = None,
-    tools: Tools | None = None,
-    procedure: Procedure | None = None,
-    listener: Listener = lambda event: None,
-) -> Ladder:
-    """Run the quantization search on the bundle `folder` and deploy the winner, in the bundle or in its copy `out`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeResult:
+    """The quantized bundle's folder, and the record of all steps."""
+
+    folder: Path
+    record: Ladder
+
+
+@takes(QuantizeConfig)
+def quantize(config: QuantizeConfig) -> QuantizeResult:
+    """Run the quantization search on the bundle and deploy the winner, in the bundle or in its copy `out`.
 
     `data` is the data that the bundle was trained on; it is split as it was then. The other arguments are as for
-    `climb`. The bundle is unchanged until the winner is verified, and if the limits are not met: then BudgetError is
-    raised. The next call reuses the finished steps of an interrupted one. If weights were trained, exports of the old
-    weights are deleted. The record of all steps goes into quantize.json; if layers were ranked by their sensitivity to
-    quantization, sensitivity.svg shows it.
+    `climb`, `max_drop` in percentage points. The bundle is unchanged until the winner is verified, and if the budget is
+    not met: then BudgetError is raised. The next call reuses the finished steps of an interrupted one. If weights were
+    trained, exports of the old weights are deleted. The record of all steps goes into quantize.json; if layers were
+    ranked by their sensitivity to quantization, sensitivity.svg shows it.
     """
-    folder, target = Path(folder), Path(folder if out is None else out)
-    tools = tools or tools_of(runtime, stopwatch=(procedure or USUAL).stopwatch)
+    target = Path(config.bundle if config.out is None else config.out)
+    if config.runtime not in runnable():
+        hint = nearest(config.runtime, runnable())
+        raise InputError(f"--runtime must be one of {', '.join(runnable())}; got {config.runtime!r}{hint}")
+    if not (is_number(config.max_drop) and 0 <= config.max_drop < 100):
+        raise InputError(
+            f"--max-drop must be percentage points from 0 to 100, 100 excluded; got {brief(config.max_drop)}"
+        )
     with alone_in(target):
-        return _quantize(
-            folder, data, target, runtime=runtime, limits=limits, gate=gate, threads=threads, train=train,
-            minutes=minutes, tools=tools, listener=listener,
-        )  # fmt: skip
+        return QuantizeResult(folder=target, record=_quantize(config, Path(config.bundle), target))
 
 
-def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **options: Any) -> Ladder:
-    """Run `quantize` with `target` locked; `options` are those of `climb`."""
+def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
+    """Run `quantize` with `target` locked."""
     config = read_config(folder)
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a new or empty folder; {target} is neither: name another")
     if not in_place:
-        refuse_inside(target, data)
-    dataset = read_as_fitted(data, folder=folder, config=config)
+        refuse_inside(target, job.data)
+    dataset = read_as_fitted(job.data, folder=folder, config=config)
     dataset = mirrored_as_trained(dataset, folder)
     scratch = folder / _SCRATCH if in_place else _beside(target)
     found = climb(
         Subject(config=config, state=load_state(folder)),
         dataset,
+        runtime=job.runtime,
         folder=scratch,
-        pair_stem=has_vnni(),
+        budget=Budget(latency_ms=job.max_latency_ms, size_mb=job.max_size_mb, memory_mb=job.max_memory_mb),
+        gate=Gate(max_drop=job.max_drop / 100),
+        threads=job.threads,
+        train=job.train,
+        minutes=job.minutes,
         present=folder,
-        **options,
+        pair_stem=has_vnni(),
+        tools=job.tools or tools_of(job.runtime, stopwatch=(job.procedure or USUAL).stopwatch),
+        listener=job.listener,
     )
     if not found.met:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -43,7 +43,7 @@ class Abstain:
 
     def __post_init__(self) -> None:
         if self.coverage is not None and self.max_error is not None:
-            raise InputError("give --coverage or --max-error, not both")
+            raise InputError("give coverage or max_error, not both")
         if self.coverage is not None and not (is_number(self.coverage) and 0 < self.coverage <= 1):
             got = brief(self.coverage)
             raise InputError(f"coverage must be a share above 0 and at most 1, such as 0.95; got {got}")

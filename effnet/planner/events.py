@@ -41,7 +41,3 @@ class Counted:
 
 Event = Said | Measured | Planned | Counted | Step | EpochEnd | Noted
 Listener = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """Ignore every event."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
+from effnet.measurement.budget import Budget
 from effnet.measurement.pace import BUSY
 from effnet.measurement.stopwatch import Series, Stopwatch
 from effnet.measurement.timing import Timing
-from effnet.planner.budget import MARGINS, Budget, failures
 from effnet.planner.space import Candidate
 from effnet.planner.target import Target
 from effnet.planner.timetable import Pace
@@ -42,9 +42,9 @@ def _nearly_meets(budget: Budget, found: Timing) -> bool:
     """Return whether a candidate might meet the budget on a quieter machine; not if it misses another limit."""
     if budget.latency_ms is None:
         return False
-    excess = found.latency_ms / (budget.latency_ms * (1 - MARGINS["latency_ms"]))
+    planned = budget.with_margin()
     rest = {"memory_mb": found.memory_mb, "size_mb": found.size_mb}
-    return 1 < excess < NEAR_MISS and not failures(budget, rest, planning=True)
+    return 1 < planned.share({"latency_ms": found.latency_ms}) < NEAR_MISS and not planned.failures(rest)
 
 
 def machine_pace(read: float, *, target: Target, stopwatch: Stopwatch) -> Pace:

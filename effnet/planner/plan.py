@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from effnet.planner.budget import LABELS, Budget, failures, say
+from effnet.measurement.budget import LABELS, Budget, say
 from effnet.planner.events import Listener
 from effnet.planner.predict import MEASURED
 from effnet.planner.search import Measure, Search, TrainingNeed, TrainSpeed
@@ -56,7 +56,7 @@ def _analytic(candidate: Candidate, budget: Budget) -> Candidate:
     weights = candidate.cost.weight_bytes("int8" if candidate.precision == "int8" else "fp32")
     maps = candidate.cost.peak_activations * (1 if candidate.precision == "int8" else 4)
     least_memory = (weights + maps) / 1e6
-    found = failures(budget, candidate.figures | {"memory_mb": least_memory}, planning=True)
+    found = budget.with_margin().failures(candidate.figures | {"memory_mb": least_memory})
     found = tuple(text.replace("peak memory ", "peak memory of at least ", 1) for text in found)
     return dataclasses.replace(candidate, status="rejected", reason="; ".join(found)) if found else candidate
 

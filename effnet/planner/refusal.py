@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from effnet.planner.budget import LABELS, MARGINS, Budget, say, say_at_least
+from effnet.measurement.budget import LABELS, MARGINS, Budget, say, say_enough
 from effnet.planner.space import Candidate
 
 
@@ -14,7 +14,8 @@ def refusal(
     That is the budget that the `nearest` candidate meets with its `figures`; all of its limits belong together.
     """
     asked = budget.asked()
-    has = {name: _range(name, nearest.figures[name] or value, value) for name, value in _over(budget, figures).items()}
+    over = budget.with_margin().exceeded(figures)
+    has = {name: _range(name, nearest.figures[name] or value, value) for name, value in over.items()}
     limits = " and ".join(_limit(name, limit) for name, limit in asked.items())
     one = len(asked) == 1
     takes = " and ".join(value if one else f"{LABELS[key]} {value}" for key, value in has.items())
@@ -24,21 +25,11 @@ def refusal(
 
 def enough(budget: Budget, figures: Mapping[str, float | None]) -> str:
     """Return the limits that suffice, with their margins, in place of those that `figures` exceed."""
-    least = {
-        name: say_at_least(name, value / (1 - MARGINS[name])) + " or more"
-        for name, value in _over(budget, figures).items()
-    }
+    over = budget.with_margin().exceeded(figures)
+    least = {name: f"{say_enough(name, value)} or more" for name, value in over.items()}
     if len(budget.asked()) == 1:
         return " ".join(least.values())
     return " and ".join(f"{LABELS[name]} {value}" for name, value in least.items())
-
-
-def _over(budget: Budget, figures: Mapping[str, float | None]) -> dict[str, float]:
-    return {
-        name: value
-        for name, limit in budget.asked().items()
-        if (value := figures.get(name)) is not None and value > limit * (1 - MARGINS[name])
-    }
 
 
 def _limit(name: str, limit: float) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BudgetError, BundleError, BusyError
+from effnet.measurement.budget import Budget
 from effnet.measurement.timing import Timing, busy_sentence
-from effnet.planner.budget import MARGINS, Budget, failures, share
 from effnet.planner.events import Listener, Measured
 from effnet.planner.oracle import NEAR_MISS
 from effnet.planner.predict import MEASURED, Predictions
@@ -133,7 +133,7 @@ class Search:
             self._reject(lambda c: c.cost.macs > half, f"{self.table[index].title} {reason}")
             return
         known = dataclasses.replace(self.table[index], **self._figures(index, timing))  # type: ignore[arg-type]
-        found = failures(self.budget, known.figures, planning=True)
+        found = self.budget.with_margin().failures(known.figures)
         known = dataclasses.replace(known, status="rejected" if found else "fits", reason="; ".join(found))
         self.table[index] = known
         self._predictions.forget()
@@ -280,7 +280,7 @@ class Search:
         return self.table[index].status == "listed" and self._share(index) < _DOUBTFUL
 
     def _share(self, index: int) -> float:
-        return share(self.budget, self._expected(index), planning=True)
+        return self.budget.with_margin().share(self._expected(index))
 
     def _expected(self, index: int) -> dict[str, float | None]:
         """Return a candidate's figures, or the lower bounds of its predictions if it was not measured."""
@@ -296,13 +296,11 @@ class Search:
         return figures
 
     def _predicted_over(self, index: int) -> bool:
-        for key in MEASURED:
-            limit = self.budget.asked().get(key)
-            predicted = self.predicted(index, key) if limit is not None else None
-            if limit is None or predicted is None:
-                continue
+        limits = self.budget.with_margin().limits()
+        for key in limits.keys() & MEASURED:
+            predicted = self.predicted(index, key)
             doubt = -_SURELY if self.late() else _DOUBT * _DOUBT_FALLS**self.misses
-            if predicted > limit * (1 - MARGINS[key]) * (1 + doubt):
+            if predicted is not None and predicted > limits[key] * (1 + doubt):
                 return True
         return False
 

@@ -1,12 +1,12 @@
 """The target device of a fit: its runtime, the precisions to use, and its profile if it is another machine."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from effnet.bundle.formats import Format, Precision
 from effnet.errors import InputError, nearest
+from effnet.measurement.budget import Budget
 from effnet.measurement.paired import MAX_DROP
-from effnet.planner.budget import Budget
 from effnet.runtimes.registry import DEFAULT, by_precision, runnable
 from effnet.system.bounds import is_number
 
@@ -33,7 +33,7 @@ class Target:
         _must_be("runtime", self.runtime, runnable())
         _must_be("precision", self.precision, get_args(Wanted))
         if not (is_number(self.max_drop) and 0 <= self.max_drop <= 1):
-            raise InputError(f"--max-drop must lie in 0..100 percentage points; got {100 * self.max_drop:g}")
+            raise InputError(f"max_drop must lie in 0..100 percentage points; got {100 * self.max_drop:g}")
         if self.precision != "auto" and self.precision not in self._known:
             raise InputError(
                 f"effnet writes {self.runtime} in {', '.join(self._known)}; got precision {self.precision}: "
@@ -54,16 +54,6 @@ class Target:
     def format(self, precision: Precision) -> Format:
         """Return the format that this runtime has in a precision."""
         return by_precision(self.runtime)[precision]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that a resumed fit must repeat."""
-        return {
-            "runtime": self.runtime,
-            "precision": self.precision,
-            "max_drop": self.max_drop,
-            "device": self.profile or None,
-        }
 
 
 def _must_be(what: str, value: str, known: tuple[str, ...]) -> None:

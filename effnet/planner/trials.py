@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effnet.errors import BundleError, InputError, MissingExtraError
-from effnet.planner.budget import MARGINS, Budget, failures
+from effnet.measurement.budget import Budget
 from effnet.planner.events import Listener, Measured, Said
 from effnet.planner.space import Candidate
 from effnet.system.text import percent
@@ -43,14 +43,11 @@ Score = Callable[[Candidate, Report], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """The limits of trials: their `number` or their `seconds`, whichever comes first.
-
-    `storage` is a file, or the URL of a database that several machines share: each adds its trials, all see every one.
-    """
+    """The limits of trials: their `number` or their `seconds`, whichever comes first; `seed` draws the candidates."""
 
     number: int
     seconds: float
-    storage: str = ""
+    seed: int = 0
 
 
 def run_trials(
@@ -69,9 +66,8 @@ def run_trials(
 
     The candidates that the plan measured to fit come first, then those that a tree-structured Parzen estimator draws
     from the rest; one that exceeds the budget when measured is not trained. Those behind at the same round are stopped
-    (asynchronous successive halving, Li et al. 2018, algorithm 2). `folder` keeps the trials if no storage is named,
-    and an interrupted search resumes from them; `key` distinguishes the trials of one task in a shared storage. `clock`
-    counts seconds.
+    (asynchronous successive halving, Li et al. 2018, algorithm 2). `folder` keeps the trials, and an interrupted search
+    with the same `key` resumes from them. `clock` counts seconds.
     """
     found = list(table)
     open_ = [i for i, c in enumerate(found) if c.status in ("taken", "fits", "unmeasured")]
@@ -114,24 +110,18 @@ def _study(trials: Trials, folder: Path, key: str) -> "optuna.Study":
         raise MissingExtraError("optuna", "train") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
+    log = folder / _LOG
     try:
-        if "://" in trials.storage:
-            storage: Any = optuna.storages.RDBStorage(trials.storage)
-        else:
-            storage = JournalStorage(JournalFileBackend(trials.storage or str(folder / _LOG)))
         return optuna.create_study(
-            storage=storage,
+            storage=JournalStorage(JournalFileBackend(str(log))),
             study_name=f"effnet-{zlib.crc32(key.encode()):08x}",
             load_if_exists=True,
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=zlib.crc32(key.encode())),
+            sampler=optuna.samplers.TPESampler(seed=trials.seed),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
         )
-    except Exception as error:  # drivers and databases raise their own classes
-        raise InputError(
-            f"--storage must be a file, or the URL of a database such as postgresql://user@host/name; "
-            f"{trials.storage!r} cannot be used: {error}"
-        ) from error
+    except Exception as error:  # optuna raises whatever a damaged line leads to
+        raise InputError(f"{log} must hold the trials of an earlier fit; it cannot be read: {error}") from error
 
 
 class _Search:
@@ -214,7 +204,7 @@ class _Search:
             size_mb=timing.size_mb,
             waited=timing.waited,
         )
-        found = failures(self.budget, known.figures, planning=True)
+        found = self.budget.with_margin().failures(known.figures)
         self.count += 1
         self.table[index] = dataclasses.replace(
             known, status="rejected" if found else "fits", reason="; ".join(found) or "meets every budget"
@@ -223,7 +213,7 @@ class _Search:
         return self.table[index]
 
     def adopt(self, study: "optuna.Study") -> None:
-        """Write the accuracies of all finished trials, also of other machines, into the table."""
+        """Write the accuracies of all finished trials into the table."""
         for trial in study.trials:
             index = self.places.get(tuple(trial.user_attrs.get("candidate", ())))
             value = trial.value
@@ -260,8 +250,8 @@ class _Search:
 def _limits(candidate: Candidate, budget: Budget) -> list[tuple[str, float, float]]:
     figures = candidate.figures
     return [
-        (name, limit * (1 - MARGINS[name]), value)
-        for name, limit in budget.asked().items()
+        (name, limit, value)
+        for name, limit in budget.with_margin().limits().items()
         if (value := figures[name]) is not None
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from effnet.planner.budget import LABELS
+from effnet.measurement.budget import LABELS
 from effnet.report.card_published import UNKNOWN_LICENCE
 from effnet.report.text import ABSENT, duration, integer, percent, significant
 

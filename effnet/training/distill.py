@@ -74,7 +74,8 @@ def read_teacher(folder: str | os.PathLike[str], *, class_names: Sequence[str], 
     if config.preprocess.channels != channels:
         raise InputError(
             f"the teacher must take as many channels as the student; {os.fspath(folder)} takes "
-            f"{config.preprocess.channels}, the student {channels}: give --channels, or set another loss.teacher"
+            f"{config.preprocess.channels}, the student {channels}: give --set "
+            f"fit.channels={config.preprocess.channels}, or set another loss.teacher"
         )
     return config
 

@@ -112,16 +112,19 @@ def test_too_little_memory_is_said_to_be_that(error, run_cli, monkeypatch):
     ran = run_cli("fit", "digits")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("effnet: memory ran out (")
-    assert ran.err.endswith("or use less memory with fewer --threads, a smaller --resolution or --batch auto\n")
+    assert ran.err.endswith("or use less memory with fewer threads, a smaller resolution or a smaller batch\n")
 
 
 def test_words_that_say_already_what_to_do_about_memory_stay(run_cli, monkeypatch):
     def fail(**_):
-        raise EffnetError("no memory was left in epoch 1: --batch auto finds how many fit") from MemoryError()
+        raise EffnetError("no memory was left in epoch 1: fit.batch=auto finds how many fit") from MemoryError()
 
     monkeypatch.setattr("effnet.cli.main.app", fail)
     ran = run_cli("fit", "digits")
-    assert (ran.code, ran.err) == (1, "effnet: no memory was left in epoch 1: --batch auto finds how many fit\n")
+    assert (ran.code, ran.err) == (
+        1,
+        "effnet: no memory was left in epoch 1: fit.batch=auto finds how many fit\n",
+    )
 
 
 def test_a_package_that_cannot_be_loaded_is_not_said_to_be_absent(run_cli, monkeypatch):
@@ -164,7 +167,7 @@ def test_every_verb_that_writes_is_refused_where_another_process_writes(small_bu
     fresh = ("--out", out)
     commands = [
         ("fit", "digits", "--max-params", "1M", "--epochs", 1, *fresh),
-        ("fit", "digits", "--weights", small_bundle, "--strategy", "head", "--max-params", "1M", *fresh),
+        ("fit", "digits", "--weights", small_bundle, "--set", "fit.strategy=head", "--max-params", "1M", *fresh),
         ("train", "digits", "--epochs", 1, *fresh),
         ("prune", small_bundle, "digits", *fresh),
         ("quantize", small_bundle, "digits", *fresh),

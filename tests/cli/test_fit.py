@@ -31,20 +31,26 @@ def result_lines(out):
         (["--minutes", -1], "minutes must be positive and finite; got -1.0"),
         (["--epochs", 1, "--minutes", 1], "give --epochs or --minutes, not both"),
         (["--seed", -1], "the seed must lie in 0..4294967295; got -1"),
-        (["--channels", 0], "channels must lie in 1..4096; got 0"),
-        (["--resize", "pat"], "--resize must be one of auto, center, squash, pad; got 'pat'; did you mean 'pad'?"),
+        (["--set", "fit.channels=0"], "channels must lie in 1..4096; got 0"),
+        (
+            ["--set", "fit.resize=pat"],
+            "fit.resize must be one of auto, center, squash, pad; got 'pat'; did you mean 'pad'?",
+        ),
+        (["--set", "fit.resise=pad"], "fit.channels, fit.strict"),
+        (["--set", "fit.strict=yes"], "--set fit.strict must be true or false; got 'yes'"),
+        (["--set", "fit.seed=1"], "seed has an option of its own, --seed; got --set 'fit.seed=1'"),
         (["--set", "augment.flip"], "--set must be FIELD=VALUE, such as train.lr=0.1; got 'augment.flip'"),
     ],
 )
 def test_options_out_of_range_are_refused(verb, words, message, tiny_images, tmp_path, run_cli):
-    assert refused(run_cli(verb, tiny_images, *words, "--out", tmp_path / "out")) == message
+    assert message in refused(run_cli(verb, tiny_images, *words, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--threads", 0], "threads must lie in 1..1024; got 0"),
+        (["--set", "fit.threads=0"], "threads must lie in 1..1024; got 0"),
         (["--max-latency-ms", -1], "the budget of latency must be positive and finite; got -1.0"),
         (["--max-latency-ms", "nan"], "the budget of latency must be positive and finite; got nan"),
         (["--max-size-mb", 0], "the budget of size on disk must be positive and finite; got 0.0"),
@@ -161,8 +167,8 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
     run_cli, photos, tiny_images, lite0_file, tmp_path
 ):
     out = tmp_path / "out"
-    words = ["--weights", lite0_file, "--strategy", "head", "--coverage", 0.9, "--unknown-from", tiny_images]
-    words += ["--no-report-images"]
+    words = ["--weights", lite0_file, "--set", "fit.strategy=head", "--set", "fit.coverage=0.9"]
+    words += ["--set", f"fit.unknown_from={tiny_images}", "--set", "fit.report_images=false"]
     ran = run_cli("fit", photos, "--max-macs", "35M", *words, "--out", out)
     assert (ran.code, ran.err) == (0, "")
     assert f"Training a head on {lite0_file}" in ran.out

@@ -15,6 +15,10 @@ from procedures import fit, made_up
 from effnet.cli.main import app
 from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
+from effnet.jobs.fit.config import FitConfig, TrainConfig
+from effnet.jobs.prune_config import PruneConfig
+from effnet.jobs.quantize_config import QuantizeConfig
+from effnet.system.options import options_of
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe, Stage
 
@@ -55,6 +59,9 @@ WORDS = {
 }
 
 
+CONFIGS = {"fit": FitConfig, "train": TrainConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
+
+
 class _Reached(BaseException):
     """The work begins."""
 
@@ -72,6 +79,10 @@ def _options() -> Iterator[tuple[str, str]]:
             kinds = _kinds(hints[name])
             if kinds & {int, float} or (str in kinds and name in TEXTS):
                 yield command.name or verb.__name__, name
+    for verb, config in CONFIGS.items():
+        for name, found in options_of(config).items():
+            if not found.main and (found.kind in (int, float) or name == "batch"):
+                yield verb, f"{config.PREFIX}.{name}"
 
 
 OPTIONS = sorted(_options())
@@ -99,7 +110,8 @@ def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_image
         places = {"data": tiny_images, "bundle": bundle, "new": tmp_path / str(number)}
         words = [word.format(**places) for word in WORDS[verb].split()]
         try:
-            ran = run_cli(verb, *words, f"--{option.replace('_', '-')}={value}", procedure=made_up(reached))
+            given = ["--set", f"{option}={value}"] if "." in option else [f"--{option.replace('_', '-')}={value}"]
+            ran = run_cli(verb, *words, *given, procedure=made_up(reached))
         except _Reached:
             code = 0
         else:
@@ -114,7 +126,7 @@ def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_image
 
 
 def test_the_sweep_knows_every_option_that_is_a_number():
-    assert {name for _, name in OPTIONS} >= {"minutes", "seed", "threads", "phi", "shard_mb", "top", *TEXTS}
+    assert {name for _, name in OPTIONS} >= {"minutes", "seed", "fit.threads", "phi", "shard_mb", "top", *TEXTS}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, 0, 1e308, 10**400, "ten", True])

@@ -7,7 +7,7 @@ import pytest
     ("words", "said"),
     [
         (["--macs", "2"], "share of multiply-accumulates"),
-        (["--method", "magic"], "taylor, l1, l2, bn"),
+        (["--set", "prune.method=magic"], "taylor, l1, l2, bn"),
         (["--epochs", "1", "--minutes", "1"], "not both"),
         ([], "a bundle is a folder with a config.json"),
     ],

@@ -46,13 +46,15 @@ def rewritten(lite0_file, tmp_path):
 
 
 def test_another_network_than_the_one_that_is_named(refusal, lite0_file):
-    message = refusal("--weights", lite0_file, "--model", "tf_efficientnet_b0")
+    message = refusal("--weights", lite0_file, "--set", "fit.model=" + "tf_efficientnet_b0")
     assert message == (
         f"{LITE0}.safetensors does not hold tf_efficientnet_b0: blocks.0.0.se.conv_reduce.weight is missing, "
         "blocks.0.0.se.conv_reduce.bias is missing, blocks.0.0.se.conv_expand.weight is missing and 61 more; its "
         "shapes are those of lite0"
     )
-    assert "unknown network 'tf_efficientnet_lite9'" in refusal("--weights", lite0_file, "--model", LITE0[:-1] + "9")
+    assert "unknown network 'tf_efficientnet_lite9'" in refusal(
+        "--weights", lite0_file, "--set", "fit.model=" + LITE0[:-1] + "9"
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_keys_and_shapes_that_differ_are_named_with_what_was_expected(change, di
     assert message.endswith(f" (against lite0: {difference})")
     assert "; get the file again, or name another" in message or "; pass the one it was pruned from" in message
     key = "bn2.weight" if "conv_head" in difference else difference.partition(" ")[0]
-    assert f"{path.name} does not hold {LITE0}: {key} " in refusal("--weights", path, "--model", LITE0)
+    assert f"{path.name} does not hold {LITE0}: {key} " in refusal("--weights", path, "--set", f"fit.model={LITE0}")
 
 
 def test_numbers_that_are_not_finite_are_counted(refusal, rewritten):
@@ -164,8 +166,8 @@ def test_a_bundle_of_other_weights_or_none(refusal, bundle_copy):
 
 def test_a_bundle_for_grey_images_does_not_see_colours(refusal, small_bundle):
     assert refusal("--weights", small_bundle) == (
-        f"weights must read 3 channels, or as many as the images have, 3; {small_bundle} reads 1: give --channels 1, "
-        "or other weights"
+        f"weights must read 3 channels, or as many as the images have, 3; {small_bundle} reads 1: give --set "
+        "fit.channels=1, or other weights"
     )
 
 
@@ -173,34 +175,35 @@ def test_a_bundle_for_grey_images_does_not_see_colours(refusal, small_bundle):
     "words, message",
     [
         (
-            ["--weights", "none", "--strategy", "finetune"],
-            "the strategy finetune needs pretrained weights, but --weights is none; name some, or leave --strategy out",
+            ["--weights", "none", "--set", "fit.strategy=finetune"],
+            "the strategy finetune needs pretrained weights, but --weights is none; name some, or leave "
+            "fit.strategy out",
         ),
         (
-            ["--weights", "lite0", "--strategy", "scratch"],
+            ["--weights", "lite0", "--set", "fit.strategy=scratch"],
             "training from scratch uses no weights, but --weights is lite0; give one of the two",
         ),
         (
-            ["--strategy", "heads"],
+            ["--set", "fit.strategy=heads"],
             "the strategy must be one of auto, head, finetune, scratch; got 'heads'; did you mean 'head'?",
         ),
         (
-            ["--model", "b0"],
-            "--model names the network of a --weights FILE, but --weights is auto; leave --model out, or train this "
+            ["--set", "fit.model=b0"],
+            "fit.model names the network of a --weights FILE, but --weights is auto; leave it out, or train this "
             "one network with: effnet train DATA --model b0",
         ),
         (
-            ["--weights", "torchvision/resnet18.IMAGENET1K_V1", "--model", "b0"],
-            "--model names the network of a --weights FILE, but --weights is torchvision/resnet18.IMAGENET1K_V1; leave "
-            "--model out, or train this one network with: effnet train DATA --model b0",
+            ["--weights", "torchvision/resnet18.IMAGENET1K_V1", "--set", "fit.model=b0"],
+            "fit.model names the network of a --weights FILE, but --weights is torchvision/resnet18.IMAGENET1K_V1; "
+            "leave it out, or train this one network with: effnet train DATA --model b0",
         ),
-        (["--coverage", 0.9, "--max-error", 0.1], "give --coverage or --max-error, not both"),
-        (["--coverage", 95], "coverage must be a share above 0 and at most 1, such as 0.95; got 95.0"),
+        (["--set", "fit.coverage=0.9", "--set", "fit.max_error=0.1"], "give coverage or max_error, not both"),
+        (["--set", "fit.coverage=95"], "coverage must be a share above 0 and at most 1, such as 0.95; got 95.0"),
         (
-            ["--strategy", "head", "--minutes", 1, "--epochs", 1],
+            ["--set", "fit.strategy=head", "--minutes", 1, "--epochs", 1],
             "give --epochs or --minutes, not both",
         ),
-        (["--unknown-from", "absent"], "unknown images must be in a folder; absent is not a folder"),
+        (["--set", "fit.unknown_from=absent"], "unknown images must be in a folder; absent is not a folder"),
     ],
 )
 def test_options_that_contradict_each_other(words, message, refusal):
@@ -209,7 +212,7 @@ def test_options_that_contradict_each_other(words, message, refusal):
 
 @pytest.mark.parametrize("strategy", ["head", "finetune"])
 def test_a_strategy_that_needs_weights_does_not_train_from_scratch_where_there_are_none(strategy, refusal):
-    assert refusal("--strategy", strategy).startswith("no pretrained weights are available, neither in ")
+    assert refusal("--set", f"fit.strategy={strategy}").startswith("no pretrained weights are available, neither in ")
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from static_int8 import write_static
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_module
 from effnet.compression.ladder import climb
-from effnet.compression.step import Gate, Limits, Step, best_of, judge
+from effnet.compression.step import Gate, Step, best_of, judge
 from effnet.compression.tools import Tools
 from effnet.data.datasets import Split
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.jobs.quantize import quantize
 from effnet.measurement.answers import predict_split
+from effnet.measurement.budget import Budget
 from effnet.measurement.paired import Paired
 from effnet.measurement.sample import calibration_images
 from effnet.measurement.stopwatch import Stopwatch
@@ -213,14 +214,14 @@ def test_a_ranking_is_found_again_and_is_of_the_network_that_won(run):
 
 
 @pytest.mark.parametrize(
-    ("table", "limits", "why"),
+    ("table", "budget", "why"),
     [
         (GOOD_INT8, None, "int8 meets the accuracy criterion without it"),
-        (GOOD_INT8, Limits(size_mb=5), "int8 was not tried"),
+        (GOOD_INT8, Budget(size_mb=5), "int8 was not tried"),
     ],
 )
-def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table, limits, why):
-    found = run(Scripted(**FP32, **table), train=False, limits=limits)
+def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table, budget, why):
+    found = run(Scripted(**FP32, **table), train=False, budget=budget)
     assert found.sensitivity == ()
     assert sensitivity_sentence(found.to_dict()) == f"Layers were not ranked by sensitivity to quantization: {why}"
     assert sensitivity_svg(found.to_dict()) is None
@@ -263,40 +264,40 @@ def test_what_is_smaller_but_slower_counts_and_wins_only_where_size_is_the_aim(r
     found = run(Scripted(**table), train=False)
     assert names(found, accepted=True) == ["fp32", "fp16", "int8 minmax"]
     assert found.winner.name == "fp32"
-    found = run(Scripted(**table), train=False, limits=Limits(size_mb=0.0025), folder=tmp_path / "size")
+    found = run(Scripted(**table), train=False, budget=Budget(size_mb=0.0025), folder=tmp_path / "size")
     assert (found.winner.name, names(found)) == ("fp16", ["fp32", "fp16"])
-    found = run(Scripted(**table), train=False, limits=Limits(size_mb=0.0015), folder=tmp_path / "small")
+    found = run(Scripted(**table), train=False, budget=Budget(size_mb=0.0015), folder=tmp_path / "small")
     assert (found.winner.name, names(found)) == ("w8", ["fp32", "fp16", "w8"])
 
 
 def test_the_ladder_ends_where_the_limits_are_kept(run):
     script = Scripted(**FP32, fp16=(0, 1.2, 2), **GOOD_INT8)
-    found = run(script, limits=Limits(latency_ms=9))
+    found = run(script, budget=Budget(latency_ms=9))
     assert (names(found), found.met) == (["fp32"], True)
-    assert "meets the limits (9 ms)" in found.sentence
+    assert "meets the limits (latency 9 ms)" in found.sentence
 
 
 def test_a_limit_of_memory_is_one_like_the_others(run):
     """An fp32 network that is fast enough but takes too much memory does not meet the limits."""
     script = Scripted(**FP32, **GOOD_INT8, memory={"fp32": 20.0, "int8": 12.0})
-    found = run(script, limits=Limits(latency_ms=9, memory_mb=15))
+    found = run(script, budget=Budget(latency_ms=9, memory_mb=15))
     assert (found.winner.name, found.met, found.winner.memory_mb) == ("int8 minmax", True, 12.0)
-    assert "meets the limits (9 ms, 15 MB of memory)" in found.sentence
-    with pytest.raises(InputError, match="memory_mb must be positive"):
-        Limits(memory_mb=-1)
+    assert "meets the limits (latency 9 ms, peak memory 15 MB)" in found.sentence
 
 
 def test_where_int8_is_wanted_nothing_else_will_do(run):
     script = Scripted(**FP32, fp16=(0, 1.2, 2), **GOOD_INT8)
-    found = run(script, limits=Limits(latency_ms=9, precision="int8"))
+    found = run(script, budget=Budget(latency_ms=9), precision="int8")
     assert (found.winner.name, found.met) == ("int8 minmax", True)
-    assert "meets the limits (9 ms, int8)" in found.sentence
+    assert "meets the limits (latency 9 ms, int8)" in found.sentence
 
 
 def test_limits_that_nothing_keeps_name_the_nearest(run):
-    found = run(Scripted(**FP32, **GOOD_INT8), limits=Limits(latency_ms=2), train=False)
+    found = run(Scripted(**FP32, **GOOD_INT8), budget=Budget(latency_ms=2), train=False)
     assert not found.met
-    assert found.sentence.startswith("no step meets the limits (2 ms) and the accuracy criterion; the nearest: int8")
+    assert found.sentence.startswith(
+        "no step meets the limits (latency 2 ms) and the accuracy criterion; the nearest: int8"
+    )
 
 
 def test_only_activations_that_are_faster_rounded_are_trained(run):
@@ -428,10 +429,10 @@ def test_among_those_as_fast_the_smallest_wins():
         )  # fmt: skip
 
     steps = [step("a", 1.0, 4), step("b", 2.0, 2), step("c", 1.97, 1)]
-    assert best_of(steps, Limits(), Gate()).name == "c"
-    assert best_of([*steps, step("d", 3.0, 5)], Limits(), Gate()).name == "d"
-    limits = Limits(latency_ms=0.9)
-    assert best_of([step("e", 2.0, 1, lost=3), step("f", 1.2, 2)], limits, Gate()).name == "f"
+    assert best_of(steps, Budget(), Gate()).name == "c"
+    assert best_of([*steps, step("d", 3.0, 5)], Budget(), Gate()).name == "d"
+    budget = Budget(latency_ms=0.9)
+    assert best_of([step("e", 2.0, 1, lost=3), step("f", 1.2, 2)], budget, Gate()).name == "f"
 
 
 def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
@@ -450,8 +451,6 @@ def test_data_that_cannot_serve_are_refused(good, data, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             go(changed)
-    with pytest.raises(InputError, match=r"limit latency_ms must be positive"):
-        Limits(latency_ms=0)
     with pytest.raises(InputError, match="max_drop"):
         Gate(max_drop=1.5)
 
@@ -619,13 +618,13 @@ def test_new_weights_take_the_old_exports_with_them(bundle_copy):
 def test_whatever_ends_a_climb_the_bundle_is_as_it_was(bundle_copy, error):
     before = contents(bundle_copy)
     script = Scripted(**FP32, **GOOD_INT8)
-    limits = None
+    limit = None
     if error is BudgetError:
-        limits = Limits(latency_ms=1e-6)
+        limit = 1e-6
     else:
         script.answer = lambda *arguments: (_ for _ in ()).throw(error)
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        quantize(bundle_copy, "digits", tools=script.tools(), train=False, limits=limits)
+        quantize(bundle_copy, "digits", tools=script.tools(), train=False, max_latency_ms=limit)
     assert contents(bundle_copy) == before
     assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted search resumes
 
@@ -645,13 +644,13 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
 def test_the_command_prints_every_step_and_says_what_predicts_now(bundle_copy, run_cli, monkeypatch):
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), silu_entropy=(0, 1.5, 1))
     monkeypatch.setattr("effnet.jobs.quantize.tools_of", lambda runtime, **_: script.tools())
-    done = run_cli("quantize", bundle_copy, "digits", "--no-train")
+    done = run_cli("quantize", bundle_copy, "digits", "--set", "quantize.train=false")
     assert done.code == 0, done.err
     assert "int8 minmax" in done.out
     assert "refused" in done.out
     assert "now predicts with onnx-int8" in done.out
     assert "Layers were not ranked by sensitivity to quantization: int8 meets the accuracy" in done.out
-    missed = run_cli("quantize", bundle_copy, "digits", "--no-train", "--max-latency-ms", "0.000001")
+    missed = run_cli("quantize", bundle_copy, "digits", "--set", "quantize.train=false", "--max-latency-ms", "0.000001")
     assert missed.code == 3
     assert "the nearest:" in missed.err
     assert run_cli("quantize", bundle_copy, "digits", "--max-size-mb", "-1").code == 2

@@ -164,7 +164,7 @@ def test_a_pattern_of_the_path_groups(make_folder) -> None:
     clips = {split: {Path(s).parent.name[-1] for s in getattr(dataset, split).sources} for split in SPLITS}
     assert not clips["train"] & (clips["val"] | clips["test"])
     assert not clips["val"] & clips["test"]
-    with pytest.raises(DataError, match=r"--group-by must be a regular expression; got '\('"):
+    with pytest.raises(DataError, match=r"group_by must be a regular expression; got '\('"):
         read_dataset(root, group_by="(")
     with pytest.raises(DataError, match=r"'patient' matches none of 64; the first path is 'a/a-clip0/000.png'"):
         read_dataset(root, group_by="patient")

@@ -51,7 +51,7 @@ def test_without_a_range_it_is_that_of_the_type() -> None:
     "text", ["0", "1,0", "0,0", "a,b", "0,nan", "0,inf", "1,2,3", "", "Auto", None, (1,), 5, "0,1e40"]
 )
 def test_a_range_that_cannot_be_is_refused(text: object) -> None:
-    with pytest.raises(InputError, match="--value-range must be LOW,HIGH"):
+    with pytest.raises(InputError, match="value_range must be LOW,HIGH"):
         read_asked(text)
 
 

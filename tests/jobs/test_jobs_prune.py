@@ -15,6 +15,7 @@ from procedures import UNTIMED, made_up
 from renorm import renormed
 from strategies import build_trained
 
+import effnet
 from effnet import cost, get_spec, load, load_module
 from effnet.arch.scale import scale, with_total_stride
 from effnet.bundle.config import ModelConfig, read_config
@@ -23,8 +24,7 @@ from effnet.compression.norm_statistics import rebased, right_answers
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError, InputError
-from effnet.jobs import prune, prune_proof
-from effnet.jobs.prune import Options
+from effnet.jobs import prune_proof
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Noted
 from effnet.runtimes.onnxruntime.writer import export_onnx
@@ -34,13 +34,13 @@ from effnet.weights.adapt import has_folded_norms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = Options(share=0.5, steps=2, epochs=2, round_to=4)
+QUICK = {"macs": 0.5, "steps": 2, "epochs": 2, "round_to": 4}
 _A_CLASS = 50
 
 
-def prune_bundle(*args, **options):
+def prune(*args, **options):
     """Prune, by default without measuring."""
-    return prune.prune_bundle(*args, **{"procedure": UNTIMED} | options)
+    return effnet.prune(*args, **{"procedure": UNTIMED} | options)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def pruned(bundle, digits, tmp_path_factory):
         return timing(2.0 if path.is_relative_to(bundle) else 1.0)
 
     out, device = tmp_path_factory.mktemp("pruned") / "out", made_up(measure)
-    found = prune_bundle(bundle, digits, out=out, options=QUICK, listener=events.append, procedure=device)
+    found = prune(bundle, digits, out=out, **QUICK, listener=events.append, procedure=device)
     return found, events, paths
 
 
@@ -121,21 +121,21 @@ def test_progress_is_told(pruned):
     assert [event.text.partition(":")[0] for event in events if isinstance(event, Noted)][:2] == [
         "Step 1 of 2", "Step 2 of 2",
     ]  # fmt: skip
-    assert sum(isinstance(event, EpochEnd) for event in events) == QUICK.epochs
+    assert sum(isinstance(event, EpochEnd) for event in events) == QUICK["epochs"]
 
 
 def test_a_pruned_bundle_is_pruned_again_by_other_means_and_keeps_its_base_name(pruned, digits, tmp_path):
     found, _, _ = pruned
-    options = dataclasses.replace(QUICK, share=0.8, steps=1, epochs=1, method="bn", drop_blocks=True)
-    again = prune_bundle(found.folder, digits, out=tmp_path / "again", options=options)
+    options = QUICK | {"macs": 0.8, "steps": 1, "epochs": 1, "method": "bn", "drop_blocks": True}
+    again = prune(found.folder, digits, out=tmp_path / "again", **options)
     arch = read_config(again.folder).arch
     assert cost(arch).macs <= 0.8 * cost(read_config(found.folder).arch).macs
     assert arch.name.count("pruned") == 1
 
 
 def test_another_activation_alone_prunes_nothing_and_is_learned_from_the_original(bundle, digits, tmp_path):
-    options, events = Options(share=1.0, activation="relu6", steps=1, epochs=2), []
-    found = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, listener=events.append)
+    options, events = {"macs": 1.0, "activation": "relu6", "steps": 1, "epochs": 2}, []
+    found = prune(bundle, digits, out=tmp_path / "out", **options, listener=events.append)
     before, after = read_config(bundle).arch, read_config(found.folder).arch
     assert after == dataclasses.replace(
         before, activation="relu6", se_gate="hard_sigmoid", name=f"{before.name} with relu6"
@@ -159,18 +159,18 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, 
             raise Stop
 
     with pytest.raises(Stop):  # at the end of the first step's training
-        prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, listener=stop)
+        prune(bundle, digits, out=tmp_path / "out", **QUICK, listener=stop)
     with pytest.raises(InputError, match="continue with --resume"):
-        prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK)
-    with pytest.raises(InputError, match=r"must repeat the options .* steps was 2, now 1"):
-        prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, steps=1), resume=True)
-    found = prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, resume=True)
+        prune(bundle, digits, out=tmp_path / "out", **QUICK)
+    with pytest.raises(InputError, match=r"must repeat the options .* --set prune.steps was 2, now 1"):
+        prune(bundle, digits, out=tmp_path / "out", **QUICK | {"steps": 1}, resume=True)
+    found = prune(bundle, digits, out=tmp_path / "out", **QUICK, resume=True)
     whole, resumed = load_state(pruned[0].folder), load_state(found.folder)
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits, tmp_path, monkeypatch):
-    options = dataclasses.replace(QUICK, steps=1, epochs=1)
+    options = QUICK | {"steps": 1, "epochs": 1}
 
     class Killed(Exception):
         pass
@@ -183,41 +183,41 @@ def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits
     with monkeypatch.context() as patch:
         patch.setattr(prune_proof.os, "replace", replaced)
         with pytest.raises(Killed):
-            prune_bundle(bundle, digits, out=tmp_path / "out", options=options)
-    found = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)
+            prune(bundle, digits, out=tmp_path / "out", **options)
+    found = prune(bundle, digits, out=tmp_path / "out", **options, resume=True)
     assert load(found.folder).config.arch.name.startswith("tiny pruned to")
     assert not (tmp_path / "out" / "run").exists()
-    again = prune_bundle(bundle, digits, out=tmp_path / "out", options=options, resume=True)  # no work remains
+    again = prune(bundle, digits, out=tmp_path / "out", **options, resume=True)  # no work remains
     assert again.report == json.loads(json.dumps(dict(found.report)))
     with pytest.raises(InputError, match="must be a new or empty folder"):
-        prune_bundle(bundle, digits, out=tmp_path / "out", options=QUICK, resume=True)
+        prune(bundle, digits, out=tmp_path / "out", **QUICK, resume=True)
 
 
 def test_bad_input_is_refused_and_leaves_nothing(bundle, digits, tmp_path):
     for changes, words in (
-        ({"share": 1.5}, "must be above 0 and below 1"),
-        ({"share": 1.0}, "or 1 with another activation; got 1.0"),
+        ({"macs": 1.5}, "must be above 0 and below 1"),
+        ({"macs": 1.0}, "or 1 with another activation; got 1.0"),
         ({"method": "magic"}, "one of taylor, l1, l2, bn"),
         ({"epochs": 1, "minutes": 1.0}, "not both"),
         ({"steps": 0}, r"steps must lie in 1\.\.100; got 0"),
     ):
         with pytest.raises(InputError, match=words):
-            Options(**changes)
+            prune(bundle, digits, out=tmp_path / "out", **changes)
     with pytest.raises(InputError, match="relu6 or hard_swish can replace silu, the activation of tiny; got 'gelu'"):
-        prune_bundle(bundle, digits, out=tmp_path / "out", options=dataclasses.replace(QUICK, activation="gelu"))
+        prune(bundle, digits, out=tmp_path / "out", **QUICK, activation="gelu")
     with pytest.raises(BudgetError, match="the smallest network"):
-        prune_bundle(bundle, digits, out=tmp_path / "out", options=Options(share=0.01, steps=1, epochs=1))
+        prune(bundle, digits, out=tmp_path / "out", macs=0.01, steps=1, epochs=1)
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"must be a new or empty folder; it contains thesis\.txt"):
-        prune_bundle(bundle, digits, out=tmp_path / "full", options=QUICK)
+        prune(bundle, digits, out=tmp_path / "full", **QUICK)
     other = tmp_path / "other"
     shutil.copytree(bundle, other)
     text = (other / "config.json").read_text().replace('"9"', '"nine"')
     (other / "config.json").write_text(text)
     with pytest.raises(InputError, match="classes of the teacher"):
-        prune_bundle(other, digits, out=tmp_path / "out", options=QUICK)
+        prune(other, digits, out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out").exists()
 
 

@@ -265,7 +265,7 @@ def test_every_image_that_decided_reaches_the_threshold_in_32_bits(seed, coverag
 @pytest.mark.parametrize(
     "words, message",
     [
-        ({"coverage": 0.9, "max_error": 0.1}, "give --coverage or --max-error, not both"),
+        ({"coverage": 0.9, "max_error": 0.1}, "give coverage or max_error, not both"),
         ({"coverage": 0.0}, "coverage must be a share above 0 and at most 1, such as 0.95; got 0.0"),
         ({"coverage": 95}, "coverage must be a share"),
         ({"coverage": math.nan}, "coverage must be a share"),

@@ -153,7 +153,7 @@ def test_a_rare_class_that_is_missed_is_named_with_what_to_do():
     json.dumps(found.to_dict())
     assert rare_class_warning(found, train, NAMES[:2], balanced=False) == [
         "Only 56.2% of the 16 test images of 'dog' are classified correctly, against 95.2% of all; it has 50 of 900 "
-        "training images: --balance adjust gives rare classes the same weight as frequent ones, "
+        "training images: --set fit.balance=adjust gives rare classes the same weight as frequent ones, "
         "at some cost to the frequent ones."
     ]
     (sentence,) = rare_class_warning(found, train, NAMES[:2], balanced=True)

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.errors import BudgetError, BundleError, BusyError, InputError
+from effnet.measurement.budget import Budget, parse_amount
 from effnet.measurement.timing import Timing
-from effnet.planner.budget import Budget, failures, parse_amount
-from effnet.planner.events import Measured, ignore
+from effnet.planner.events import Measured
 from effnet.planner.plan import TrainingNeed, make_plan
 from effnet.planner.search import TrainsTooSlowly
 from effnet.planner.space import candidate_from_dict, list_candidates, weights_mb
+from effnet.progress import ignore
 
 CANDIDATES = list_candidates(num_classes=10, channels=3, short_side=32)
 
@@ -67,7 +68,7 @@ def fits(candidate, budget):
         "memory_mb": timing.memory_mb,
         "size_mb": timing.size_mb,
     }
-    return not failures(budget, figures, planning=True)
+    return not budget.with_margin().failures(figures)
 
 
 @settings(max_examples=40, deadline=None)
@@ -228,10 +229,10 @@ def test_a_budget_must_be_positive_and_finite(value):
 
 def test_a_missed_budget_is_a_sentence_and_a_kept_one_is_none():
     budget = Budget(latency_ms=5.0, params=1_000_000)
-    assert failures(budget, {"latency_ms": 5.0, "params": 10}) == ()
-    assert failures(budget, {"latency_ms": 5.3, "params": None}) == ("latency 5.3 ms is over the budget of 5 ms",)
-    assert "margin of 10%" in failures(budget, {"latency_ms": 4.6}, planning=True)[0]
-    assert failures(budget, {"latency_ms": 4.4, "params": 1_000_000}, planning=True) == ()  # counts need no margin
+    assert budget.failures({"latency_ms": 5.0, "params": 10}) == ()
+    assert budget.failures({"latency_ms": 5.3, "params": None}) == ("latency 5.3 ms is over the budget of 5 ms",)
+    assert "margin of 10%" in budget.with_margin().failures({"latency_ms": 4.6})[0]
+    assert budget.with_margin().failures({"latency_ms": 4.4, "params": 1_000_000}) == ()  # counts need no margin
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (256, 3), (1000, 4)])
@@ -430,6 +431,6 @@ def test_a_refusal_advises_nothing_that_could_not_be_trained_in_time():
 
 
 def test_a_sentence_never_says_that_a_number_is_over_itself():
-    assert failures(Budget(latency_ms=1.0), {"latency_ms": 1.00421}) == ("latency 1.004 ms is over the budget of 1 ms",)
-    (text,) = failures(Budget(memory_mb=2000.0), {"memory_mb": 2001.0})
+    assert Budget(latency_ms=1.0).failures({"latency_ms": 1.00421}) == ("latency 1.004 ms is over the budget of 1 ms",)
+    (text,) = Budget(memory_mb=2000.0).failures({"memory_mb": 2001.0})
     assert text == "peak memory 2001 MB is over the budget of 2000 MB"

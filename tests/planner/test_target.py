@@ -3,7 +3,7 @@
 import pytest
 
 from effnet.errors import InputError
-from effnet.planner.budget import Budget
+from effnet.measurement.budget import Budget
 from effnet.planner.target import Target
 from effnet.runtimes.registry import FORMATS, runnable
 
@@ -61,7 +61,7 @@ def test_a_precision_that_the_runtime_lacks_is_refused_with_those_that_it_has(ru
         (["--runtime", "openvinno"], "openvinno"),
         (["--precision", "int9"], "int9"),
         (["--precision", "bf16"], "effnet writes onnxruntime in fp32, fp16, w8, int8; got precision bf16"),
-        (["--max-drop", "101"], "101"),
+        (["--set", "fit.max_drop=101"], "101"),
     ],
 )
 def test_the_command_refuses_them_before_anything_is_read(words, says, run_cli, tmp_path):
@@ -69,9 +69,3 @@ def test_the_command_refuses_them_before_anything_is_read(words, says, run_cli, 
     assert ran.code == 2
     assert says in ran.err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_resumed_fit_must_repeat_the_target():
-    usual = Target().options
-    changed = Target(runtime="openvino", precision="int8", max_drop=0.01, profile="pi5.json").options
-    assert all(usual[name] != changed[name] for name in usual)

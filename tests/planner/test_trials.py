@@ -1,18 +1,17 @@
 """Trials: candidates that meet the budget are trained briefly, weak ones are stopped early, and the best is taken."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 from devices import timing
 
 from effnet.errors import InputError
-from effnet.planner.budget import Budget
-from effnet.planner.events import Measured, Said, ignore
+from effnet.measurement.budget import Budget
+from effnet.planner.events import Measured, Said
 from effnet.planner.plan import make_plan
 from effnet.planner.space import list_candidates
 from effnet.planner.trials import ROUNDS, Trials, run_trials
+from effnet.progress import ignore
 
 CANDIDATES = [c for c in list_candidates(num_classes=10, channels=3, short_side=32) if c.cost.macs < 50e6]
 
@@ -44,7 +43,7 @@ class Trainer:
 
 def run(table, folder, score, *, number=8, listener=ignore, **options):
     settings = {"budget": Budget(latency_ms=2.0), "key": "one"} | options
-    trials = Trials(number=number, seconds=600.0, storage=settings.pop("storage", ""))
+    trials = Trials(number=number, seconds=600.0)
     return run_trials(table, trials=trials, measure=measure, score=score, folder=folder, listener=listener, **settings)
 
 
@@ -113,36 +112,14 @@ def test_an_interrupted_search_goes_on_where_it_was(planned, tmp_path):
     assert not third.rounds
 
 
-def test_another_task_in_the_same_storage_has_trials_of_its_own(planned, tmp_path):
-    shared, other = str(tmp_path / "shared.log"), Trainer()
-    run(planned, tmp_path, Trainer(), storage=shared, number=4)
-    run(planned, tmp_path, other, storage=shared, number=4, key="two")
+def test_trials_with_other_options_are_not_resumed(planned, tmp_path):
+    other = Trainer()
+    run(planned, tmp_path, Trainer(), number=4)
+    run(planned, tmp_path, other, number=4, key="two")
     assert len(other.rounds) >= 3  # a drawn one may exceed the budget
 
 
-_SHARE = """
-import sys
-sys.path[:0] = {paths!r}
-from test_trials import *
-table = make_plan(CANDIDATES, Budget(latency_ms=2.0), measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
-trainer = Trainer()
-best = taken(run(table, Path({folder!r}), trainer, storage={storage!r}, number=10))
-print(best.spec.name, len(trainer.rounds))
-"""
-
-
-@pytest.mark.parametrize("storage", ["trials.log", "sqlite:///{}/trials.db"])
-def test_processes_share_their_trials_through_one_storage(planned, tmp_path, storage):
-    storage = storage.format(tmp_path) if "://" in storage else str(tmp_path / storage)
-    code = "from pathlib import Path\n" + _SHARE.format(paths=sys.path, folder=str(tmp_path), storage=storage)
-    done = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.rsplit(" ", 1)
-        for _ in range(2)
-    ]
-    assert done[0][0] == done[1][0]
-    assert int(done[1][1]) == 0  # the first had done all ten
-
-
-def test_a_storage_that_cannot_be_used_is_named(planned, tmp_path):
-    with pytest.raises(InputError, match=r"--storage must be a file, or the URL of a database.*nosuch://x"):
-        run(planned, tmp_path, Trainer(), storage="nosuch://x")
+def test_a_damaged_log_is_named(planned, tmp_path):
+    (tmp_path / "trials.log").write_text("{\n{\n")
+    with pytest.raises(InputError, match=r"trials\.log must hold the trials of an earlier fit"):
+        run(planned, tmp_path, Trainer())

@@ -14,8 +14,8 @@ FEW_IMAGES = 20
 """A class with fewer images than this in train is reported as small."""
 
 IMBALANCED = 3.0
-"""Ratio of the largest to the smallest class from which --balance is suggested."""
-BALANCE_ADVICE = "--balance adjust gives rare classes the same weight as frequent ones"
+"""Ratio of the largest to the smallest class from which fit.balance is suggested."""
+BALANCE_ADVICE = "--set fit.balance=adjust gives rare classes the same weight as frequent ones"
 
 SPLITS = ("train", "val", "test")
 

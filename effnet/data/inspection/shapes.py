@@ -10,7 +10,7 @@ import numpy as np
 from effnet.data.preprocess import Mode, Preprocess
 
 Resize = Literal["auto", "center", "squash", "pad"]
-"""The values of --resize; "auto" leaves the choice to `suited_mode`."""
+"""The values of fit.resize; "auto" leaves the choice to `suited_mode`."""
 
 # A centre crop of 16:9 loses 44 % of the median image, which is usual for classifiers of photographs.
 _MOST_LOST = 0.45
@@ -59,7 +59,7 @@ def shapes_warning(shapes: Shapes) -> list[str]:
     if mode == "center":
         return []
     done = "squashes whole images into a square" if mode == "squash" else "pads whole images to a square"
-    return [f"{loss_sentence(shapes)}: fit {done} (--resize {mode}) unless another --resize is given"]
+    return [f"{loss_sentence(shapes)}: fit {done} (--set fit.resize={mode}) unless another one is given"]
 
 
 def resize_note(resize: Resize, shapes: Shapes) -> str:
@@ -71,7 +71,7 @@ def resize_note(resize: Resize, shapes: Shapes) -> str:
     done = f"Images are {ways[mode]} to the network's square input"
     loss = loss_sentence(shapes)
     if resize != "auto":
-        return f"{done}, as set by --resize {resize}. {loss}."
+        return f"{done}, as set by fit.resize={resize}. {loss}."
     alike = "nearly all have one aspect ratio" if mode == "squash" else "their aspect ratios differ"
     return f"{done}: a{loss[1:]}, and {alike}."
 

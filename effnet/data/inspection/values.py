@@ -76,14 +76,14 @@ def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Data
     least, most = min(look.least for look in deep), max(look.most for look in deep)
     values = np.concatenate([look.some for look in deep if look.some is not None])
     if asked is not None:
-        found, reason = asked, "as set by --value-range"
+        found, reason = asked, "as set by value_range"
     else:
         names = {look.kind for look in deep}
         if len({is_real(kind) for kind in names}) > 1:
             shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds if kind in names)
             raise DataError(
                 f"images of more than 8 bits must all hold integers or all real numbers; these hold both ({shown}), "
-                "and no range suits both: store them alike, or give black and white with --value-range LOW,HIGH"
+                "and no range suits both: store them alike, or give black and white with --set fit.value_range=LOW,HIGH"
             )
         found, reason = suited_range(values, (least, most), real=is_real(next(iter(names))))
     doubt = _doubt(values, found)
@@ -124,7 +124,7 @@ def _doubt(values: np.ndarray, found: ValueRange) -> str:
         return ""
     return (
         f"WARNING: 99.8 % of the values lie in {number(low)}..{number(high)}, so the images have little contrast; "
-        f"--value-range {number(low)},{number(high)} would increase it."
+        f"--set fit.value_range={number(low)},{number(high)} would increase it."
     )
 
 

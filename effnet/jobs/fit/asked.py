@@ -4,11 +4,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.names import RECIPE
 from effnet.errors import InputError
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.read import read_recipe
@@ -71,7 +69,8 @@ def with_balance(settings: Mapping[str, Any] | None, balance: str | None) -> dic
         return settings
     if settings.get(BALANCE, balance) != balance:
         raise InputError(
-            f"--balance {balance} and --set {BALANCE}={settings[BALANCE]} contradict each other; give one of them"
+            f"--set fit.balance={balance} and --set {BALANCE}={settings[BALANCE]} contradict each other; "
+            "give one of them"
         )
     return settings | {BALANCE: balance}
 
@@ -83,11 +82,10 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def command_words(asked: Asked, *, run: Path) -> list[str]:
-    """Return the command-line options that request the same; `run` is the folder that holds the recipe."""
-    if asked.recipe is not None and not asked.name:
-        return ["--recipe", str(run / RECIPE)]
-    words = ["--recipe", asked.name] if asked.name else []
-    for dotted, value in asked.settings.items():
-        words += ["--set", f"{dotted}={json.dumps(value, ensure_ascii=False)}"]
-    return words
+def settings_words(settings: Mapping[str, Any] | None) -> list[str]:
+    """Return the command-line options that set these fields of the recipe."""
+    return [
+        word
+        for dotted, value in (settings or {}).items()
+        for word in ("--set", f"{dotted}={json.dumps(value, ensure_ascii=False)}")
+    ]

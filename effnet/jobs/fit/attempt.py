@@ -22,17 +22,17 @@ from effnet.data.inspection.leaks import find_leaks
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
+from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
-from effnet.jobs.fit.task import Task
 from effnet.measurement.answers import predict_split
+from effnet.measurement.budget import Budget, say
 from effnet.measurement.calibration import Abstain, Calibration, calibrate
 from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
 from effnet.nn.network import build, zero_classifier_
-from effnet.planner.budget import Budget, failures, say, share
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import Deadline
 from effnet.report.html import write_report
@@ -91,23 +91,23 @@ class Artifact:
         return not self.failures
 
 
-def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Artifact:
+def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, job: Job) -> Artifact:
     """Train a candidate in `folder`, or resume its training there, then export it and measure the file.
 
     Unless the attempt trains from scratch, the network starts from the candidate's pretrained weights.
     """
-    abstain = task.abstain
-    learned = _learn(candidate, attempt, dataset, folder=folder, task=task)
+    abstain = job.abstain
+    learned = _learn(candidate, attempt, dataset, folder=folder, job=job)
     training = learned.training
     proving = time.monotonic()
-    task.say("Exporting, checking and measuring", heading=True)
+    job.say("Exporting, checking and measuring", heading=True)
     bundle = folder / "bundle"
-    config, state, calibration = _save_learned(bundle, attempt, dataset, learned, task=task)
-    bundle, changes = change(bundle, candidate, dataset, task=task)
+    config, state, calibration = _save_learned(bundle, attempt, dataset, learned, job=job)
+    bundle, changes = change(bundle, candidate, dataset, job=job)
     if changes:
-        config, state = replace(read_config(bundle), split_seed=task.seed), load_state(bundle)
+        config, state = replace(read_config(bundle), split_seed=job.seed), load_state(bundle)
         config, calibration = _calibrated(config, state, dataset, None, abstain, folder=bundle)
-    deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, task=task)
+    deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, job=job)
     if deployed.path != bundle / ONNX:  # the reference of other formats, so it is proven as well
         _check(bundle, config, state, dataset, format="onnx")
     if deployed.state is not state:
@@ -117,14 +117,14 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
     leaked = find_leaks(dataset).names
     score = evaluate(
-        Predictor(bundle, threads=task.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
+        Predictor(bundle, threads=job.config.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
     )
     # The reports are written after this.
-    timing, measured, measurements, predicted = _figures(deployed, task, until=task.deadline.earlier(task.pace.report))
+    timing, measured, measurements, predicted = _figures(deployed, job, until=job.deadline.earlier(job.pace.report))
     if timing.busy and "latency_ms" not in predicted:
-        task.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
-    missed = failures(task.budget, measured) + ((deployed.refused,) if deployed.refused else ())
-    undecided = _undecided(task.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
+        job.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
+    missed = job.budget.failures(measured) + ((deployed.refused,) if deployed.refused else ())
+    undecided = _undecided(job.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
     if missed and deployed.ladder is not None:
         missed += (deployed.ladder["sentence"],)
     return Artifact(
@@ -149,7 +149,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 
 
 def _save_learned(
-    bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, task: Task
+    bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, job: Job
 ) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
     """Write the trained network as a bundle with its fp32 ONNX file; return config, weights and calibration."""
     network = learned.training.model
@@ -158,13 +158,13 @@ def _save_learned(
         preprocess=attempt.preprocess,
         class_names=dataset.class_names,
         versions=versions(),
-        split_seed=task.seed,
+        split_seed=job.seed,
         balanced=attempt.recipe.balance.removed,
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
-    config, calibration = _calibrated(config, state, dataset, learned.validation, task.abstain, folder=bundle)
-    task.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
+    config, calibration = _calibrated(config, state, dataset, learned.validation, job.abstain, folder=bundle)
+    job.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
     return config, state, calibration
 
 
@@ -187,14 +187,14 @@ def _num_checked(spec: ArchSpec) -> int:
     return int(max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECK_MACS / cost(spec).macs)))
 
 
-def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, task: Task) -> Learned:
+def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, job: Job) -> Learned:
     spec = candidate.whole or candidate.spec
 
     # Decided once, so that learning never takes what is kept for the rest.
-    later = use_for(candidate, dataset, task).later
+    later = use_for(candidate, dataset, job).later
 
     def left() -> float:
-        return max(0.0, task.deadline.left() - later)
+        return max(0.0, job.deadline.left() - later)
 
     if attempt.strategy != "scratch":
         learned = transfer(
@@ -202,28 +202,28 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             attempt,
             dataset,
             weights=candidate.weights,
-            model=task.model or None,
-            epochs=task.epochs or task.asked.value("train.epochs"),
-            settings=task.asked.settings,
-            minutes=learning_minutes(candidate, task),
-            pace=task.pace if task.deadline.limited else None,
+            model=job.config.model or None,
+            epochs=job.config.epochs or job.asked.value("train.epochs"),
+            settings=job.asked.settings,
+            minutes=learning_minutes(candidate, job),
+            pace=job.pace if job.deadline.limited else None,
             left=left,
             folder=folder,
-            listener=task.listener,
-            ranks=task.ranks,
-            checkpoint_seconds=task.procedure.checkpoint_seconds,
+            listener=job.listener,
+            ranks=job.ranks,
+            checkpoint_seconds=job.procedure.checkpoint_seconds,
         )
         if learned.recipe is not None:
-            write_recipe(learned.recipe, task.out)
+            write_recipe(learned.recipe, job.out)
         return learned
     recipe = attempt.recipe
-    task.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
-    write_recipe(recipe, task.out)
+    job.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
+    write_recipe(recipe, job.out)
     model = network_for(spec, recipe)
     if recipe.model.zero_classifier:
         zero_classifier_(model)
-    seconds = None if task.time_limit is None else 66 * task.time_limit
-    if task.deadline.limited:
+    seconds = None if job.time_limit is None else 66 * job.time_limit
+    if job.deadline.limited:
         seconds = trained_seconds(folder) + left()
     training = train_together(
         Training(
@@ -233,10 +233,10 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             preprocess=attempt.preprocess,
             folder=folder,
             deadline_seconds=seconds,
-            checkpoint_seconds=task.procedure.checkpoint_seconds,
+            checkpoint_seconds=job.procedure.checkpoint_seconds,
         ),
-        task.ranks,
-        listener=task.listener,
+        job.ranks,
+        listener=job.listener,
     )
     return Learned(method="scratch", training=training, recipe=recipe)
 
@@ -275,13 +275,13 @@ def _calibrated(
 
 
 def _figures(
-    deployed: Deployed, task: Task, *, until: Deadline
+    deployed: Deployed, job: Job, *, until: Deadline
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
     """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
-    device, spec = device_of(task), deployed.config.arch
-    here = task.budget if device is None else replace(task.budget, **dict.fromkeys(device.keys))
+    device, spec = device_of(job), deployed.config.arch
+    here = job.budget if device is None else replace(job.budget, **dict.fromkeys(device.keys))
     timing, measured, measurements = _measure(
-        deployed.path, spec, here, threads=task.threads, until=until, stopwatch=task.procedure.stopwatch
+        deployed.path, spec, here, threads=job.config.threads, until=until, stopwatch=job.procedure.stopwatch
     )
     if device is None:
         return timing, measured, measurements, ()
@@ -308,7 +308,7 @@ def _measure(
 
     def doubtful(timing: Timing) -> bool:
         # Counts do not change however often they are measured.
-        return not failures(budget, counts(timing)) and bool(failures(budget, figures(timing)))
+        return not budget.failures(counts(timing)) and bool(budget.failures(figures(timing)))
 
     patience = stopwatch.finished
     if not budget.asked():
@@ -319,7 +319,7 @@ def _measure(
         patience=patience,
         left=until.left,
         doubtful=doubtful,
-        rank=lambda timing: share(budget, figures(timing)),
+        rank=lambda timing: budget.share(figures(timing)),
     )
     measurements = tuple(figures(timing) | {"waited": round(timing.waited, 3)} for timing in found.timings)
     return found.timing, figures(found.counts), measurements
@@ -327,8 +327,8 @@ def _measure(
 
 def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
     """Return a sentence if background load hides whether the latency budget is met and nothing else is missed."""
-    over = failures(budget, measured)
-    kept_at_least = not failures(budget, measured | {"latency_ms": timing.least_ms})
+    over = budget.failures(measured)
+    kept_at_least = not budget.failures(measured | {"latency_ms": timing.least_ms})
     if not (over and missed == over and kept_at_least and timing.uncertain):
         return ""
     least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)

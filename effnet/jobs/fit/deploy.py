@@ -12,12 +12,13 @@ from effnet.arch.cost import cost
 from effnet.bundle.config import ModelConfig, write_config
 from effnet.bundle.formats import Format, Precision
 from effnet.compression.ladder import climb
-from effnet.compression.step import Gate, Limits
+from effnet.compression.step import Gate
 from effnet.compression.subject import Subject
 from effnet.compression.tools import copy_export, tools_of
 from effnet.data.datasets import Dataset
-from effnet.jobs.fit.task import Task
+from effnet.jobs.fit.job import Job
 from effnet.measurement.answers import right_answers
+from effnet.measurement.budget import Budget
 from effnet.measurement.paired import paired, refusal
 from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.target import Target
@@ -58,7 +59,7 @@ def deploy(
     dataset: Dataset,
     *,
     precision: Precision,
-    task: Task,
+    job: Job,
 ) -> Deployed:
     """Write the file for the device into the folder `bundle`, and update its config.
 
@@ -69,21 +70,21 @@ def deploy(
     """
     subject = Subject(config=config, state=state)
     if precision != "int8":
-        return _as_it_is(bundle, subject, dataset, precision=precision, task=task)
+        return _as_it_is(bundle, subject, dataset, precision=precision, job=job)
     folder = bundle.parent / _CLIMB
-    if not folder.exists() and (late := _too_late(config, dataset, task)):
-        task.say(late)
-        found = _as_it_is(bundle, subject, dataset, precision="fp32", task=task)
-        return dataclasses.replace(found, left_out=late, refused=late if task.target.precision == "int8" else "")
-    return _climbed(bundle, subject, dataset, folder=folder, task=task)
+    if not folder.exists() and (late := _too_late(config, dataset, job)):
+        job.say(late)
+        found = _as_it_is(bundle, subject, dataset, precision="fp32", job=job)
+        return dataclasses.replace(found, left_out=late, refused=late if job.target.precision == "int8" else "")
+    return _climbed(bundle, subject, dataset, folder=folder, job=job)
 
 
-def _too_late(config: ModelConfig, dataset: Dataset, task: Task) -> str:
+def _too_late(config: ModelConfig, dataset: Dataset, job: Job) -> str:
     """Return a sentence if the remaining time is too short for the fastest int8 step; empty if it is not."""
-    if not task.deadline.limited:
+    if not job.deadline.limited:
         return ""
-    needs = task.pace.int8(dataset, cost(config.arch).macs, steps=least_steps(task.target))
-    left = _left(config, dataset, task)
+    needs = job.pace.int8(dataset, cost(config.arch).macs, steps=least_steps(job.target))
+    left = _left(config, dataset, job)
     return not_enough("int8 was not tried", needs=needs, left=left) if left < NEARLY * needs else ""
 
 
@@ -92,12 +93,12 @@ def least_steps(target: Target) -> int:
     return 2 if target.precision == "int8" else 3
 
 
-def _left(config: ModelConfig, dataset: Dataset, task: Task) -> float:
-    return task.deadline.left() - task.pace.finishing(dataset, cost(config.arch).macs)
+def _left(config: ModelConfig, dataset: Dataset, job: Job) -> float:
+    return job.deadline.left() - job.pace.finishing(dataset, cost(config.arch).macs)
 
 
-def _as_it_is(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Precision, task: Task) -> Deployed:
-    target = task.target
+def _as_it_is(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Precision, job: Job) -> Deployed:
+    target = job.target
     found = target.format(precision)
     config = dataclasses.replace(subject.config, deployed=found.name)
     path = bundle / found.file
@@ -108,7 +109,7 @@ def _as_it_is(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Pr
     if precision != "fp32" and len(dataset.val):
         # `effnet export` compares with the fp32 ONNX file as well, so both accept the same files.
         before, after = (
-            right_answers(Predictor(bundle, threads=task.threads, format=name), dataset.val)
+            right_answers(Predictor(bundle, threads=job.config.threads, format=name), dataset.val)
             for name in (_REFERENCE, found.name)
         )
         labels = dataset.val.labels if config.balanced else None
@@ -117,36 +118,36 @@ def _as_it_is(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Pr
     return Deployed(config=config, state=subject.state, path=path, format=found, refused=refused)
 
 
-def _climbed(bundle: Path, subject: Subject, dataset: Dataset, *, folder: Path, task: Task) -> Deployed:
-    target, budget = task.target, task.budget
+def _climbed(bundle: Path, subject: Subject, dataset: Dataset, *, folder: Path, job: Job) -> Deployed:
+    target, budget = job.target, job.budget
     here = not target.profile  # the latency of this machine says nothing about the other device
-    minutes = None if task.time_limit is None else INT8_SHARE * (task.minutes or DEFAULT_MINUTES)
-    if task.deadline.limited:
+    minutes = None if job.time_limit is None else INT8_SHARE * (job.config.minutes or DEFAULT_MINUTES)
+    if job.deadline.limited:
         # A step that has started is finished. The first steps measure files of floats; int8 comes after them.
-        step = NEARLY * task.pace.int8_step(dataset, cost(subject.config.arch).macs)
-        minutes = minutes_of(_left(subject.config, dataset, task) - step)
-    task.say(f"Quantizing to int8 for {target.runtime}", heading=True)
+        step = NEARLY * job.pace.int8_step(dataset, cost(subject.config.arch).macs)
+        minutes = minutes_of(_left(subject.config, dataset, job) - step)
+    job.say(f"Quantizing to int8 for {target.runtime}", heading=True)
     ladder = climb(
         subject,
         dataset,
         runtime=target.runtime,
         folder=folder,
-        limits=Limits(
+        budget=Budget(
             latency_ms=budget.latency_ms if here else None,
             size_mb=budget.size_mb,
             memory_mb=budget.memory_mb if here else None,
-            precision="int8" if target.precision == "int8" else None,
         ),
+        precision="int8" if target.precision == "int8" else None,
         gate=Gate(max_drop=target.max_drop),
         pair_stem=here and has_vnni(),
-        threads=task.threads,
+        threads=job.config.threads,
         minutes=minutes,
         # A fit with few epochs trains no more of them here.
-        epochs=task.epochs,
-        tools=tools_of(target.runtime, stopwatch=task.procedure.stopwatch),
-        listener=task.listener,
+        epochs=job.config.epochs,
+        tools=tools_of(target.runtime, stopwatch=job.procedure.stopwatch),
+        listener=job.listener,
     )
-    task.say(ladder.sentence)
+    job.say(ladder.sentence)
     tried = any(find_format(step.format).precision == "int8" for step in ladder.steps) or ladder.met
     found = find_format(ladder.format)
     path = copy_export(ladder.format, ladder.folder, bundle)

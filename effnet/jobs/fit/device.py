@@ -6,11 +6,11 @@ from functools import lru_cache
 
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
-from effnet.jobs.fit.task import Task
+from effnet.jobs.fit.job import Job
+from effnet.measurement.budget import LABELS
 from effnet.measurement.profile.profile import DeviceProfile, check_profile, read_profile
 from effnet.measurement.profile.table import predict
 from effnet.measurement.timing import Timing
-from effnet.planner.budget import LABELS
 from effnet.planner.space import Candidate
 from effnet.runtimes.installed import runtime_version
 
@@ -26,22 +26,22 @@ class Device:
     keys: tuple[str, ...]
 
 
-def device_of(task: Task) -> Device | None:
+def device_of(job: Job) -> Device | None:
     """Return the target device of a fit, None for this machine.
 
     Raises InputError if the profile is damaged, or of another runtime or number of threads.
     """
-    if not task.target.profile:
+    if not job.target.profile:
         return None
-    device, _ = _read(task.target.profile, task.target.runtime, task.threads)
+    device, _ = _read(job.target.profile, job.target.runtime, job.config.threads)
     return device
 
 
-def describe_device(task: Task) -> list[str]:
+def describe_device(job: Job) -> list[str]:
     """Return sentences that name the profile and the reasons to doubt it; none for this machine."""
-    if not task.target.profile:
+    if not job.target.profile:
         return []
-    device, doubts = _read(task.target.profile, task.target.runtime, task.threads)
+    device, doubts = _read(job.target.profile, job.target.runtime, job.config.threads)
     profile = device.profile
     return [
         f"Planning for {profile.machine.get('cpu') or 'another machine'} with its profile of {profile.created}: "

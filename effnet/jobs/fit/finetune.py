@@ -34,8 +34,8 @@ from effnet.weights.adapt import Arrays, has_folded_norms
 
 Method = Literal["scratch", "head", "finetune"]
 
-# With --strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation has
-# too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
+# With the strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation
+# has too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
 # benchmarks/finetune.py measures the gain.
 _GOOD_ENOUGH, _ENOUGH_A_CLASS = 0.95, 50
 
@@ -124,7 +124,8 @@ def transfer(
     load_arrays_(network, state, where=str(folder / HEAD))
     enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
     if enough:
-        listener(Said(text=f"The head is enough: {enough}; --strategy finetune trains the whole network nevertheless"))
+        advice = "--set fit.strategy=finetune trains the whole network nevertheless"
+        listener(Said(text=f"The head is enough: {enough}; {advice}"))
     late = "" if enough or attempt.strategy == "head" else _too_late(spec, dataset, limit, folder)
     if late:
         listener(Said(text=late))

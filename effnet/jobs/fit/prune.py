@@ -9,8 +9,8 @@ from effnet.bundle.names import RUN
 from effnet.compression.prune import COUNTS, vector_width
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.deploy import least_steps
-from effnet.jobs.fit.task import Task
-from effnet.jobs.prune import DEFAULT_EPOCHS, OPTIONS, Options, prune_bundle
+from effnet.jobs.fit.job import Job
+from effnet.jobs.prune import DEFAULT_EPOCHS, OPTIONS, prune
 from effnet.jobs.prune_proof import REPORT
 from effnet.planner.pretrained import LIGHT_CHANGES, scope_of
 from effnet.planner.space import Candidate
@@ -25,7 +25,7 @@ _PRUNING_STEPS, _LITTLE = 2, 0.85
 _LIGHT = [(found.count, found.kept) for found in LIGHT_CHANGES]
 
 
-def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) -> tuple[Path, dict[str, Any]]:
+def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, job: Job) -> tuple[Path, dict[str, Any]]:
     """Modify the trained network in `bundle` as the candidate says; return the new bundle and the modifications.
 
     These are the share "kept" of "kept_of", the new "activation", empty if it stays, and the "recovery_seconds" of
@@ -37,24 +37,26 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, task: Task) 
     activation = _activation(candidate)
     words = [f"{activation} as the activation"] if activation else []
     words += [f"pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}"] if candidate.kept < 1 else []
-    task.say(f"Smaller and faster: {', '.join(words)}", heading=True)
+    job.say(f"Smaller and faster: {', '.join(words)}", heading=True)
     out, copy = bundle.with_name(_CHANGED), bundle.with_name(_DEPLOYED)
-    options = Options(
-        share=candidate.kept,
-        count=candidate.kept_of,
+    done = prune(
+        bundle,
+        job.source,
+        out=out,
+        resume=out.is_dir(),
+        listener=job.listener,
+        procedure=job.procedure,
+        macs=candidate.kept if candidate.kept_of == "macs" else None,
+        params=candidate.kept if candidate.kept_of == "params" else None,
         activation=activation,
         steps=1 if candidate.kept >= _LITTLE else _PRUNING_STEPS,
         scope=scope_of(candidate.kept_of),
         round_to=vector_width(),
-        epochs=None if task.epochs is None else min(task.epochs, DEFAULT_EPOCHS),
-        minutes=_minutes(out, candidate, dataset, task),
-        threads=task.threads,
-        seed=task.seed,
+        epochs=None if job.config.epochs is None else min(job.config.epochs, DEFAULT_EPOCHS),
+        minutes=_minutes(out, candidate, dataset, job),
+        threads=job.config.threads,
+        seed=job.seed,
     )
-    done = prune_bundle(
-        bundle, task.source, out=out, options=options, resume=out.is_dir(), listener=task.listener,
-        procedure=task.procedure,
-    )  # fmt: skip
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(out, copy)
     return copy, {
@@ -70,36 +72,36 @@ def forget_change(folder: Path) -> None:
     shutil.rmtree(folder / _CHANGED, ignore_errors=True)
 
 
-def _minutes(out: Path, candidate: Candidate, dataset: Dataset, task: Task) -> float | None:
+def _minutes(out: Path, candidate: Candidate, dataset: Dataset, job: Job) -> float | None:
     """Return the minutes of pruning and fine-tuning; a resumed run in `out` keeps those that it began with."""
-    if task.time_limit is None:
+    if job.time_limit is None:
         return None
-    if not task.deadline.limited:
-        return PRUNING_SHARE * task.time_limit
+    if not job.deadline.limited:
+        return PRUNING_SHARE * job.time_limit
     with suppress(OSError, ValueError, KeyError, TypeError):
         return read_json(out / RUN / OPTIONS)["minutes"]
     with suppress(OSError, ValueError, KeyError, TypeError):  # it is finished
         return read_json(out / REPORT)["options"]["minutes"]
     # It proves its result as any job does.
-    use, macs = use_for(candidate, dataset, task), candidate.cost.macs
-    return minutes_of(use.learning + use.change - task.pace.finishing(dataset, macs))
+    use, macs = use_for(candidate, dataset, job), candidate.cost.macs
+    return minutes_of(use.learning + use.change - job.pace.finishing(dataset, macs))
 
 
-def use_for(candidate: Candidate, dataset: Dataset, task: Task) -> Use:
+def use_for(candidate: Candidate, dataset: Dataset, job: Job) -> Use:
     """Return how the remaining time is used for a candidate."""
     return use_of(
-        task.deadline.left(),
-        task.pace,
+        job.deadline.left(),
+        job.pace,
         dataset,
         candidate.cost.macs,
-        int8_steps=least_steps(task.target) if candidate.precision == "int8" else 0,
+        int8_steps=least_steps(job.target) if candidate.precision == "int8" else 0,
         changed=not _is_light(candidate),
     )
 
 
-def learning_minutes(candidate: Candidate, task: Task) -> float | None:
+def learning_minutes(candidate: Candidate, job: Job) -> float | None:
     """Return the minutes for training before a network is changed; fine-tuning after the change needs its share."""
-    return None if task.time_limit is None else task.time_limit * (1 if _is_light(candidate) else 1 - PRUNING_SHARE)
+    return None if job.time_limit is None else job.time_limit * (1 if _is_light(candidate) else 1 - PRUNING_SHARE)
 
 
 def _is_light(candidate: Candidate) -> bool:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -15,13 +15,14 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.data.stored import source_name
 from effnet.errors import InputError
+from effnet.jobs.fit.config import Strategy
+from effnet.jobs.fit.job import Job
 from effnet.planner.space import Candidate, candidate_from_dict, is_amount
 from effnet.planner.timetable import Pace
 from effnet.system.files import read_json
+from effnet.system.options import options_of
 from effnet.training.recipe.file import recipe_from_dict
 from effnet.training.recipe.schema import Recipe
-
-Strategy = Literal["auto", "head", "finetune", "scratch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +161,7 @@ def write_recipe(recipe: Recipe, out: Path) -> None:
 
 
 def _changed(name: str, before: Any, now: Any) -> str:
-    """Return the change of an option, by its name on the command line."""
+    """Return the change of an option, `name` as the user writes it."""
     if name != "settings":
         return f"{name} was {before!r}, now {now!r}"
     before, now = (
@@ -170,13 +171,15 @@ def _changed(name: str, before: Any, now: Any) -> str:
     return f"--set was {before or 'not given'}, now {now or 'not given'}"
 
 
-def check_same(plan: Plan, options: Mapping[str, Any], found: str, out: Path) -> None:
+def check_same(plan: Plan, job: Job, found: str) -> None:
     """Raise InputError if a resumed fit has other options or images than the one it resumes."""
-    options = json.loads(json.dumps(options))  # tuples are lists on the disk
+    options, known = json.loads(json.dumps(job.options)), options_of(type(job.config))  # tuples are lists on the disk
     other = [
-        _changed(key, plan.options.get(key), value) for key, value in options.items() if plan.options.get(key) != value
+        _changed(known[name].flag if name in known else name, plan.options.get(name), value)
+        for name, value in options.items()
+        if plan.options.get(name) != value
     ]
     if other:
-        raise InputError(f"--resume must repeat the options of the fit in {out}: {'; '.join(other)}")
+        raise InputError(f"--resume must repeat the options of the fit in {job.out}: {'; '.join(other)}")
     if plan.fingerprint != found:
-        raise InputError(f"--resume needs the images that the fit in {out} began with; they have changed since")
+        raise InputError(f"--resume needs the images that the fit in {job.out} began with; they have changed since")

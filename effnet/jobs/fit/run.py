@@ -13,12 +13,13 @@ from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
 from effnet.data.inspection.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
+from effnet.jobs.fit.checks import check, check_weights
 from effnet.jobs.fit.device import describe_device, device_of
+from effnet.jobs.fit.job import Job, command_line
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.jobs.fit.shortlist import choose
 from effnet.jobs.fit.summary import summarize
-from effnet.jobs.fit.task import Task, check, check_weights, command_line
 from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
 from effnet.planner.events import Counted, Planned
 from effnet.planner.oracle import busy_planning, training_speed
@@ -34,43 +35,43 @@ from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
 
 
-def work(task: Task, *, resume: bool) -> Mapping[str, Any]:
+def work(job: Job) -> Mapping[str, Any]:
     """Run the whole fit and return its report."""
-    check(task)
-    with alone_in(task.out):
-        sweep(task.out / RUN, deep=True)
-        return _work(task, resume=resume)
+    check(job)
+    with alone_in(job.out):
+        sweep(job.out / RUN, deep=True)
+        return _work(job)
 
 
-def _work(task: Task, *, resume: bool) -> Mapping[str, Any]:
-    clock = task.procedure.stopwatch.clock
+def _work(job: Job) -> Mapping[str, Any]:
+    clock = job.procedure.stopwatch.clock
     started = clock()
-    task = dataclasses.replace(task, deadline=deadline_of(task.minutes, clock=clock))
-    plan = _earlier_plan(task, resume=resume)
+    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=clock))
+    plan = _earlier_plan(job)
     if plan is None:  # a resumed fit may no longer need them
-        check_weights(task)
-        _check_device(task)
+        check_weights(job)
+        _check_device(job)
     reading = clock()
-    dataset, report = _read(task)
+    dataset, report = _read(job)
     if plan is None:
-        _check_recipe(task, dataset)
-        task = paced(task, read=(clock() - reading) / report.num_examined)
-        plan = _plan(task, dataset, report, started)
+        _check_recipe(job, dataset)
+        job = paced(job, read=(clock() - reading) / report.num_examined)
+        plan = _plan(job, dataset, report, started)
     else:
-        earlier, plan = plan, extended(task, plan)
-        check_same(plan, task.options, fingerprint(dataset), task.out)
+        earlier, plan = plan, extended(job, plan)
+        check_same(plan, job, fingerprint(dataset))
         if plan is not earlier:
-            write_plan(plan, task.out)
+            write_plan(plan, job.out)
             for number in range(len(plan.attempts)):
-                forget_change(task.out / RUN / f"attempt-{number + 1}")
-        task = resumed(task, plan, dataset)
-        task.say(f"Resuming the fit in {task.out}", heading=True)
-    return _carry_out(task, plan, dataset, report)
+                forget_change(job.out / RUN / f"attempt-{number + 1}")
+        job = resumed(job, plan, dataset)
+        job.say(f"Resuming the fit in {job.out}", heading=True)
+    return _carry_out(job, plan, dataset, report)
 
 
-def _earlier_plan(task: Task, *, resume: bool) -> Plan | None:
+def _earlier_plan(job: Job) -> Plan | None:
     """Return the plan to resume; raise InputError if `out` is in use and not to be resumed."""
-    out = task.out
+    out, resume = job.out, job.config.resume
     plan = read_plan(out) if resume else None
     # A fit that was killed before its plan was written leaves at most an empty run folder.
     foreign = [path.name for path in out.iterdir() if path.name != RUN or not resume] if out.is_dir() else []
@@ -91,83 +92,83 @@ def _what_to_do(out: Path, *, resume: bool) -> str:
     return "add --resume to continue the fit in it, or name another --out"
 
 
-def _check_device(task: Task) -> None:
+def _check_device(job: Job) -> None:
     """Raise InputError for a wrong device profile before any work is done for it."""
-    device_of(task)
-    error = missing(task.target.runtime, int8="int8" in task.target.precisions(task.budget))
+    device_of(job)
+    error = missing(job.target.runtime, int8="int8" in job.target.precisions(job.budget))
     if error is not None:
         raise error
 
 
-def _read(task: Task) -> tuple[Dataset, DataReport]:
-    task.say(f"Reading {task.data}", heading=True)
+def _read(job: Job) -> tuple[Dataset, DataReport]:
+    job.say(f"Reading {job.config.data}", heading=True)
     dataset = read_dataset(
-        task.source,
-        seed=task.seed,
-        channels=task.channels,
-        strict=task.strict,
-        group_by=task.group_by,
-        progress=lambda done, total: task.listener(Counted(label="shards listed", done=done, total=total)),
+        job.source,
+        seed=job.seed,
+        channels=job.config.channels,
+        strict=job.config.strict,
+        group_by=job.config.group_by,
+        progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
-    dataset, report = inspect_and_join(dataset, seed=task.seed, value_range=task.value_range)
+    dataset, report = inspect_and_join(dataset, seed=job.seed, value_range=job.config.value_range)
     for line in describe(report):
-        task.say(line)
-    dataset = without_unreadable(dataset, report.unreadable, strict=task.strict)
+        job.say(line)
+    dataset = without_unreadable(dataset, report.unreadable, strict=job.config.strict)
     if report.values is not None:  # printed with the report
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
     said = len(dataset.notes)
-    if note := resize_note(task.resize, report.shapes):
+    if note := resize_note(job.config.resize, report.shapes):
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    if task.asked.value("augment.flip") is None:
+    if job.asked.value("augment.flip") is None:
         dataset = with_mirrors_judged(dataset)
     for note in dataset.notes[said:]:
-        task.say(note)
+        job.say(note)
     return dataset, report
 
 
-def _check_recipe(task: Task, dataset: Dataset) -> None:
+def _check_recipe(job: Job, dataset: Dataset) -> None:
     """Raise InputError for a teacher of other classes, and warn if the recipe's flips may spoil the images."""
-    if teacher := task.asked.value("loss.teacher"):
+    if teacher := job.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
-    if task.asked.value("augment.flip"):
+    if job.asked.value("augment.flip"):
         reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a flip changes what these show."
         if reason:
-            task.say(f"The recipe flips images, but {reason} --set augment.flip=false turns flips off")
+            job.say(f"The recipe flips images, but {reason} --set augment.flip=false turns flips off")
 
 
-def _plan(task: Task, dataset: Dataset, report: DataReport, started: float) -> Plan:
-    task.say(f"Planning: measuring candidates in {task.target.runtime}", heading=True)
-    if task.deadline.limited:
-        most, left = clock_words(task.planning.left()), clock_words(task.deadline.left())
-        task.say(f"Planning takes at most {most} of the remaining {left}")
-    for sentence in describe_device(task):
-        task.say(sentence)
-    table = choose(task, dataset, report)
-    task.listener(Planned(candidates=table))
+def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Plan:
+    job.say(f"Planning: measuring candidates in {job.target.runtime}", heading=True)
+    if job.deadline.limited:
+        most, left = clock_words(job.planning.left()), clock_words(job.deadline.left())
+        job.say(f"Planning takes at most {most} of the remaining {left}")
+    for sentence in describe_device(job):
+        job.say(sentence)
+    table = choose(job, dataset, report)
+    job.listener(Planned(candidates=table))
     left_out = ()
-    if task.deadline.limited and task.planning.left() <= 0 and any(c.latency_ms is not None for c in table):
+    if job.deadline.limited and job.planning.left() <= 0 and any(c.latency_ms is not None for c in table):
         left_out = ("Planning reached its time limit, so no further candidates were measured",)
-        task.say(left_out[0])
-    if busy := busy_planning(table, threads=task.threads):
-        task.say(busy)
-    order = _order(table, task.procedure.fallbacks)
+        job.say(left_out[0])
+    if busy := busy_planning(table, threads=job.config.threads):
+        job.say(busy)
+    order = _order(table, job.procedure.fallbacks)
     rough = None
-    if task.deadline.limited and not table[order[0]].weights:
-        rough = epochs_left(task, dataset, table[order[0]])  # each attempt counts its own when it begins
-    attempts = [_attempt(task, dataset, report, index, table[index], epochs=rough) for index in order]
+    if job.deadline.limited and not table[order[0]].weights:
+        rough = epochs_left(job, dataset, table[order[0]])  # each attempt counts its own when it begins
+    attempts = [_attempt(job, dataset, report, index, table[index], epochs=rough) for index in order]
     plan = Plan(
-        options=task.options,
+        options=job.options,
         fingerprint=fingerprint(dataset),
         candidates=table,
         attempts=attempts,
         busy=busy,
-        seconds=task.deadline.clock() - started,
-        pace=task.pace,
+        seconds=job.deadline.clock() - started,
+        pace=job.pace,
         left_out=left_out,
     )
-    plan = with_epochs_left(task, plan, dataset)
-    (task.out / RUN).mkdir(parents=True, exist_ok=True)
-    write_plan(plan, task.out)
+    plan = with_epochs_left(job, plan, dataset)
+    (job.out / RUN).mkdir(parents=True, exist_ok=True)
+    write_plan(plan, job.out)
     return plan
 
 
@@ -184,44 +185,44 @@ def _order(table: list[Candidate], fallbacks: int) -> list[int]:
 
 
 def _attempt(
-    task: Task, dataset: Dataset, report: DataReport, index: int, candidate: Candidate, *, epochs: int | None
+    job: Job, dataset: Dataset, report: DataReport, index: int, candidate: Candidate, *, epochs: int | None
 ) -> Attempt:
     """Return the attempt at a candidate; `epochs` are those that fit before a deadline."""
     spec, num_train = candidate.whole or candidate.spec, len(dataset.train)
-    epochs, side = epochs or task.epochs or task.asked.value("train.epochs"), report.median_short_side
+    epochs, side = epochs or job.config.epochs or job.asked.value("train.epochs"), report.median_short_side
     if candidate.weights:
         epochs = epochs or 1  # fine-tuning chooses its own, unless it is given
         preprocess = candidate.preprocess
         assert preprocess is not None
     else:
-        preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=task.seed)
-        if task.time_limit is not None and not task.deadline.limited:
-            epochs = epochs_in(task.time_limit, images_per_second=training_speed(spec), num_train=num_train)
+        preprocess = make_preprocess(dataset, resolution=spec.resolution, short_side=side, seed=job.seed)
+        if job.time_limit is not None and not job.deadline.limited:
+            epochs = epochs_in(job.time_limit, images_per_second=training_speed(spec), num_train=num_train)
     assert epochs is not None
     memory_gb = machine()["memory_gb"]
-    chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=task.seed)
-    recipe = task.asked.complete(chosen, epochs=epochs, seed=task.seed)
+    chosen = make_recipe(dataset, spec, epochs=epochs, short_side=side, memory_gb=memory_gb, seed=job.seed)
+    recipe = job.asked.complete(chosen, epochs=epochs, seed=job.seed)
     return Attempt(
         candidate=index,
-        recipe=_fitted(task, dataset, spec, recipe) if task.auto_batch else recipe,
+        recipe=_fitted(job, dataset, spec, recipe) if job.config.batch == "auto" else recipe,
         preprocess=dataclasses.replace(
-            resized_as(preprocess, task.resize, report.shapes), value_range=dataset.value_range
+            resized_as(preprocess, job.config.resize, report.shapes), value_range=dataset.value_range
         ),
-        strategy=task.strategy if candidate.weights else "scratch",
+        strategy=job.strategy if candidate.weights else "scratch",
     )
 
 
-def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
+def _fitted(job: Job, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recipe:
     """Return the recipe with the largest micro-batch that fits in memory."""
     found = fit_batch_here(spec, recipe, dataset)
     if found is None:
-        task.say("This system does not report its free memory; the batch is not divided into micro-batches")
+        job.say("This system does not report its free memory; the batch is not divided into micro-batches")
         return recipe
-    task.say(found.sentence)
+    job.say(found.sentence)
     return found.recipe
 
 
-def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
+def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
     """Train and verify the planned network, and the next smaller ones while the artifact misses the budget."""
     failed, left_out, use = list(plan.failed), list(plan.left_out), {}
     while True:
@@ -230,16 +231,14 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         # Fine-tuning after pruning and quantization flips images only if the recipe does.
         dataset = dataclasses.replace(dataset, mirror_safe=dataset.mirror_safe and attempt.recipe.augment.flip)
         candidate = plan.candidates[attempt.candidate]
-        use = use or tell_use(task, candidate, dataset)
-        artifact = make_artifact(
-            candidate, attempt, dataset, folder=task.out / RUN / f"attempt-{number + 1}", task=task
-        )
+        use = use or tell_use(job, candidate, dataset)
+        artifact = make_artifact(candidate, attempt, dataset, folder=job.out / RUN / f"attempt-{number + 1}", job=job)
         left_out += artifact.left_out
         if artifact.honoured or artifact.undecided or number + 1 == len(plan.attempts):
             break
-        if late := too_late(task, plan, dataset, number=number + 1):
+        if late := too_late(job, plan, dataset, number=number + 1):
             left_out.append(late)
-            task.say(late)
+            job.say(late)
             break
         failed.append(
             {
@@ -250,42 +249,40 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
             }
         )
         plan = _with_failure(plan, attempt.candidate, artifact, failed)
-        plan = dataclasses.replace(with_epochs_left(task, plan, dataset), left_out=left_out)
-        write_plan(plan, task.out)
-        task.say(
-            f"{candidate.title} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network"
-        )
+        plan = dataclasses.replace(with_epochs_left(job, plan, dataset), left_out=left_out)
+        write_plan(plan, job.out)
+        job.say(f"{candidate.title} missed the budget: {'; '.join(artifact.failures)}. Trying the next smaller network")
     data = summarize(
         plan,
         artifact,
         dataset,
         report,
-        budget=task.budget,
-        command=command_line(task),
-        seed=task.seed,
-        data=task.data,
-        report_images=task.report_images,
-        time=time_report(task.minutes, use, used=task.deadline.used(), left_out=tuple(left_out)),
+        budget=job.budget,
+        command=command_line(job),
+        seed=job.seed,
+        data=job.config.data,
+        report_images=job.config.report_images,
+        time=time_report(job.config.minutes, use, used=job.deadline.used(), left_out=tuple(left_out)),
     )
-    publish(artifact, data, dataset, task.out)
-    _refuse_missed(task, artifact, left_out)
+    publish(artifact, data, dataset, job.out)
+    _refuse_missed(job, artifact, left_out)
     return data
 
 
-def _refuse_missed(task: Task, artifact: Artifact, left_out: Sequence[str]) -> None:
+def _refuse_missed(job: Job, artifact: Artifact, left_out: Sequence[str]) -> None:
     """Raise BudgetError if the finished file misses the budget, BusyError if that is unknown."""
     if artifact.undecided:
         raise BusyError(
             f"it is unknown whether the finished model meets the latency budget. {artifact.undecided}. Model and "
-            f"report are in {task.out}; the same command with --resume measures again"
+            f"report are in {job.out}; the same command with --resume measures again"
         )
     if not artifact.honoured:
-        advice = enough(task.budget, artifact.measured)
+        advice = enough(job.budget, artifact.measured)
         said = "" if not left_out or left_out[-1] in artifact.failures else f". {left_out[-1]}"
         late = f"{said}; give more --minutes" if left_out else ""
         raise BudgetError(
             f"the finished model misses the budget: {'; '.join(artifact.failures)}{advice and f'; ask for {advice}'}"
-            f"{late}. Model and report are in {task.out}"
+            f"{late}. Model and report are in {job.out}"
         )
 
 

@@ -11,7 +11,7 @@ from effnet.data.datasets import Dataset, Split
 from effnet.data.inspection.inspect import DataReport
 from effnet.data.inspection.shapes import resized_as
 from effnet.data.order import Blocks
-from effnet.jobs.fit.task import Task
+from effnet.jobs.fit.job import Job
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import make_preprocess, make_recipe
 from effnet.planner.space import Candidate
@@ -30,7 +30,7 @@ class _Stopped(Exception):
     """A trial fell behind."""
 
 
-def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds: float) -> Score:
+def short_training(job: Job, dataset: Dataset, report: DataReport, *, seconds: float) -> Score:
     """Return a function that trains a candidate for about `seconds`: nine epochs on as many images as that allows."""
 
     def score(candidate: Candidate, heard: Report) -> float:
@@ -39,28 +39,28 @@ def short_training(task: Task, dataset: Dataset, report: DataReport, *, seconds:
         number = max(least, int(seconds * training_speed(spec) / ROUNDS))
         some = dataclasses.replace(
             dataset,
-            train=_part(dataset.train, number, seed=task.seed),
-            val=_part(dataset.val if len(dataset.val) else dataset.train, _MOST_VALIDATED, seed=task.seed),
+            train=_part(dataset.train, number, seed=job.seed),
+            val=_part(dataset.val if len(dataset.val) else dataset.train, _MOST_VALIDATED, seed=job.seed),
         )
         side = report.median_short_side
         chosen = make_recipe(
-            some, spec, epochs=ROUNDS, short_side=side, memory_gb=machine()["memory_gb"], seed=task.seed
+            some, spec, epochs=ROUNDS, short_side=side, memory_gb=machine()["memory_gb"], seed=job.seed
         )
-        recipe = task.asked.complete(chosen, epochs=ROUNDS, seed=task.seed)
-        preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=task.seed)
-        preprocess = resized_as(preprocess, task.resize, report.shapes)
-        best, listener = _listener(task, heard, balanced=bool(recipe.balance.removed))
-        with scratch_folder(task.out / RUN) as folder, suppress(_Stopped):
+        recipe = job.asked.complete(chosen, epochs=ROUNDS, seed=job.seed)
+        preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=job.seed)
+        preprocess = resized_as(preprocess, job.config.resize, report.shapes)
+        best, listener = _listener(job, heard, balanced=bool(recipe.balance.removed))
+        with scratch_folder(job.out / RUN) as folder, suppress(_Stopped):
             train(
                 network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener,
-                checkpoint_seconds=task.procedure.checkpoint_seconds,
+                checkpoint_seconds=job.procedure.checkpoint_seconds,
             )  # fmt: skip
         return best()
 
     return score
 
 
-def _listener(task: Task, heard: Report, *, balanced: bool) -> tuple[Callable[[], float], Callable]:
+def _listener(job: Job, heard: Report, *, balanced: bool) -> tuple[Callable[[], float], Callable]:
     found = [0.0]
 
     def listen(event: object) -> None:
@@ -70,7 +70,7 @@ def _listener(task: Task, heard: Report, *, balanced: bool) -> tuple[Callable[[]
             if not heard(event.epoch, reached):
                 raise _Stopped
         elif isinstance(event, Step):
-            task.listener(event)
+            job.listener(event)
 
     return lambda: max(found), listen
 

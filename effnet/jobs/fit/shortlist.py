@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from effnet.bundle.formats import Precision
 from effnet.bundle.names import RUN
 from effnet.data.datasets import Dataset
@@ -21,8 +19,9 @@ from effnet.data.inspection.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.device import device_of, predicted_timing
+from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.resume import fingerprint
 from effnet.jobs.fit.short_training import short_training
-from effnet.jobs.fit.task import Task
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.planner.events import Counted
@@ -51,117 +50,121 @@ _MOST_FAILURES = 3
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
 
 
-def choose(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
+def choose(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     """Return the table of candidates, one of them taken.
 
     Raises BudgetError if none meets the budget, WeightsError if the requested weights are not available.
     """
-    if task.weights == "none" or task.strategy == "scratch":
-        return _choose_fresh(task, dataset, report)
-    if task.weights != "auto":
-        return _choose_named(task, dataset)
+    if job.config.weights == "none" or job.strategy == "scratch":
+        return _choose_fresh(job, dataset, report)
+    if job.config.weights != "auto":
+        return _choose_named(job, dataset)
     try:
-        return _choose_published(task, dataset, report)
+        return _choose_published(job, dataset, report)
     except (BudgetError, WeightsError) as error:
-        if task.strategy != "auto":  # it needs pretrained weights
+        if job.strategy != "auto":  # it needs pretrained weights
             raise
-        task.say(f"Training from scratch: {error}")
-    return _choose_fresh(task, dataset, report)
+        job.say(f"Training from scratch: {error}")
+    return _choose_fresh(job, dataset, report)
 
 
-def _choose_named(task: Task, dataset: Dataset) -> list[Candidate]:
-    found = _load(task, task.weights)
+def _choose_named(job: Job, dataset: Dataset) -> list[Candidate]:
+    found = _load(job, job.config.weights)
     if found.spec.in_channels not in (_RGB, dataset.channels):
         raise WeightsError(
-            f"weights must read {_RGB} channels, or as many as the images have, {dataset.channels}; {task.weights} "
-            f"reads {found.spec.in_channels}: give --channels {found.spec.in_channels}, or other weights"
+            f"weights must read {_RGB} channels, or as many as the images have, {dataset.channels}; "
+            f"{job.config.weights} reads {found.spec.in_channels}: give --set "
+            f"fit.channels={found.spec.in_channels}, or other weights"
         )
     # A network already trained on these classes can be the teacher of its modified versions; a head alone is not
     # trained further.
-    knows = found.knows(dataset.class_names, split_seed=task.seed, group_by=task.group_by) and len(dataset.val) > 0
-    own, asked = (found.split_seed, found.group_by), (task.seed, task.group_by)
+    knows = found.knows(dataset.class_names, split_seed=job.seed, group_by=job.config.group_by) and len(dataset.val) > 0
+    own, asked = (found.split_seed, found.group_by), (job.seed, job.config.group_by)
     if found.class_names == dataset.class_names and own != asked:
-        task.say(
-            f"Possible test-set leakage: {task.weights} was trained with split seed {found.split_seed}"
-            f"{f' and --group-by {own[1]!r}' if own[1] else ''}, so it may know images that are held out now. Its "
-            "classifier is discarded and pruning is disabled; give the same --seed and --group-by to keep them"
+        job.say(
+            f"Possible test-set leakage: {job.config.weights} was trained with split seed {found.split_seed}"
+            f"{f' and fit.group_by={own[1]}' if own[1] else ''}, so it may know images that are held out now. Its "
+            "classifier is discarded and pruning is disabled; give the same --seed and fit.group_by to keep them"
         )
-    may_change = knows and task.strategy != "head" and bool(task.budget.asked())
+    may_change = knows and job.strategy != "head" and bool(job.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
-    changes = changes_of(offer.spec, can_train=_can_recover(task, dataset, offer)) if may_change else ()
+    changes = changes_of(offer.spec, can_train=_can_recover(job, dataset, offer)) if may_change else ()
     try:
-        return _choose_pretrained(task, dataset, [offer], changes=changes)
+        return _choose_pretrained(job, dataset, [offer], changes=changes)
     except BudgetError as error:
         raise BudgetError(f"{error}; or train a smaller network from scratch with --weights none") from error
 
 
-def _can_recover(task: Task, dataset: Dataset, offer: Offer) -> bool:
-    minutes = training_minutes(task, dataset)
+def _can_recover(job: Job, dataset: Dataset, offer: Offer) -> bool:
+    minutes = training_minutes(job, dataset)
     if minutes is None:
         return True
     speed = training_speed(offer.spec)
     return can_recover(len(dataset.train), minutes=minutes, images_per_second=speed)
 
 
-def training_minutes(task: Task, dataset: Dataset, *, planning: float = 0.0) -> float | None:
+def training_minutes(job: Job, dataset: Dataset, *, planning: float = 0.0) -> float | None:
     """Return the minutes left for training when a network is chosen; None if the number of epochs is fixed.
 
     `planning` is the number of seconds that the choice will take.
     """
-    if not task.deadline.limited:
-        return task.time_limit
-    left = task.deadline.left() - 60 * task.trial_minutes - planning
-    return minutes_of(left - reserve(left, task.pace.finishing(dataset, 0.0)))
+    if not job.deadline.limited:
+        return job.time_limit
+    left = job.deadline.left() - 60 * job.trial_minutes - planning
+    return minutes_of(left - reserve(left, job.pace.finishing(dataset, 0.0)))
 
 
-def _load(task: Task, weights: str) -> Pretrained:
+def _load(job: Job, weights: str) -> Pretrained:
     def tell(done: int, total: int) -> None:
-        task.listener(Counted(label="bytes downloaded", done=done, total=total))
+        job.listener(Counted(label="bytes downloaded", done=done, total=total))
 
-    found = load_pretrained(weights, model=task.model or None, progress=tell)
+    try:
+        found = load_pretrained(weights, model=job.config.model or None, progress=tell)
+    except WeightsError as error:  # it advises the option of the verbs that read weights alone
+        raise WeightsError(str(error).replace("--model ", "--set fit.model=")) from error
     for note in found.notes:
-        task.say(f"{weights}: {note}")
+        job.say(f"{weights}: {note}")
     return found
 
 
-def _choose_fresh(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
+def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     num_classes, channels = len(dataset.class_names), dataset.channels
-    if task.network is not None:
-        spec = dataclasses.replace(task.network, num_classes=num_classes, in_channels=channels)
-        precision = task.target.precisions(task.budget)[0]
-        return _plan(task, [in_precision(only_candidate(spec), precision)], need=None)
+    if job.network is not None:
+        spec = dataclasses.replace(job.network, num_classes=num_classes, in_channels=channels)
+        precision = job.target.precisions(job.budget)[0]
+        return _plan(job, [in_precision(only_candidate(spec), precision)], need=None)
     need = None
-    minutes = training_minutes(task, dataset, planning=task.planning.left())
+    minutes = training_minutes(job, dataset, planning=job.planning.left())
     if minutes is not None:
         import torch
 
         cores, gpu = usable_cores(), torch.cuda.is_available()
-        need = training_need(len(dataset.train), minutes=minutes, cores=cores, gpu=gpu, fewer=task.deadline.limited)
+        need = training_need(len(dataset.train), minutes=minutes, cores=cores, gpu=gpu, fewer=job.deadline.limited)
     candidates = list_candidates(
         num_classes=num_classes,
         channels=channels,
         short_side=report.median_short_side,
-        precisions=_precisions(task, dataset),
-        space=task.procedure.space,
+        precisions=_precisions(job, dataset),
+        space=job.procedure.space,
     )
-    table = _plan(task, candidates, need=need)
+    table = _plan(job, candidates, need=need)
     taken = next(c for c in table if c.status == "taken")
     if need is not None and need.halvings and (speed := training_speed(taken.spec)) < need.images_per_second:
-        task.say(f"Little time for training: {need.reason} images/s, but {taken.title} trains {speed:.3g}")
+        job.say(f"Little time for training: {need.reason} images/s, but {taken.title} trains {speed:.3g}")
         need = dataclasses.replace(need, images_per_second=speed)
-    return _tried(task, dataset, report, table, need)
+    return _tried(job, dataset, report, table, need)
 
 
 def _tried(
-    task: Task, dataset: Dataset, report: DataReport, table: list[Candidate], need: TrainingNeed | None
+    job: Job, dataset: Dataset, report: DataReport, table: list[Candidate], need: TrainingNeed | None
 ) -> list[Candidate]:
     """Return the table with the best of a few trials taken, if there are any."""
-    if not task.num_trials:
+    if not job.num_trials:
         return table
-    task.say(f"Trying up to {task.num_trials} networks for {task.trial_minutes:.3g} minutes", heading=True)
-    seconds = 60 * task.trial_minutes
-    score = short_training(task, dataset, report, seconds=seconds / task.num_trials)
-    with _measuring(task) as measure:
+    job.say(f"Trying up to {job.num_trials} networks for {job.trial_minutes:.3g} minutes", heading=True)
+    seconds = 60 * job.trial_minutes
+    score = short_training(job, dataset, report, seconds=seconds / job.num_trials)
+    with _measuring(job) as measure:
 
         def measure_trained(candidate: Candidate) -> Timing:
             if need is not None and training_speed(candidate.spec) < need.images_per_second:
@@ -170,26 +173,17 @@ def _tried(
 
         return run_trials(
             table,
-            task.budget,
-            Trials(number=task.num_trials, seconds=seconds, storage=task.storage),
+            job.budget,
+            Trials(number=job.num_trials, seconds=seconds, seed=job.seed),
             measure=measure_trained,
             score=score,
-            folder=task.out / RUN,
-            key=_shared_key(task, dataset),
-            listener=task.listener,
+            folder=job.out / RUN,
+            key=json.dumps([job.options, fingerprint(dataset)], default=str),
+            listener=job.listener,
         )
 
 
-def _shared_key(task: Task, dataset: Dataset) -> str:
-    """Return the settings that machines must have in common to share trials; the path of the images is none of them."""
-    counts = [np.bincount(split.labels).tolist() for split in (dataset.train, dataset.val, dataset.test)]
-    names = ("seed", "channels", "threads", "epochs", "minutes", "resize")
-    asked = {name: getattr(task, name) for name in names} | task.target.options | task.budget.to_dict()
-    asked |= task.asked.options
-    return json.dumps([dataset.class_names, counts, asked])
-
-
-def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[Candidate]:
+def _choose_published(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     """Return the table with the best available published weights."""
     side = report.median_short_side
     if side < LEAST_SIDE:
@@ -202,12 +196,12 @@ def _choose_published(task: Task, dataset: Dataset, report: DataReport) -> list[
         for _ in range(_MOST_FAILURES):
             if not offers:
                 break
-            table = _choose_pretrained(task, dataset, offers)
+            table = _choose_pretrained(job, dataset, offers)
             taken = next(c.weights for c in table if c.status == "taken")
             try:
-                _load(task, taken)
+                _load(job, taken)
             except WeightsError as error:
-                task.say(str(error))
+                job.say(str(error))
                 offers = [offer for offer in offers if offer.source != taken]
                 continue
             return table
@@ -232,85 +226,85 @@ def _hub_answers() -> bool:
 
 
 def _choose_pretrained(
-    task: Task, dataset: Dataset, offers: Sequence[Offer], *, changes: Sequence[Change] = ()
+    job: Job, dataset: Dataset, offers: Sequence[Offer], *, changes: Sequence[Change] = ()
 ) -> list[Candidate]:
     need = None
     if len(offers) > 1:
-        need = _feature_need(task, dataset)
-    candidates = list_pretrained(offers, precisions=_precisions(task, dataset), changes=changes)
+        need = _feature_need(job, dataset)
+    candidates = list_pretrained(offers, precisions=_precisions(job, dataset), changes=changes)
     try:
-        return _plan(task, candidates, need=need, best="most accurate")
+        return _plan(job, candidates, need=need, best="most accurate")
     except TrainsTooSlowly:
-        if not task.deadline.limited or need is None:
+        if not job.deadline.limited or need is None:
             raise
         # Even the smallest pretrained network promises more than a fresh one in as little time.
         least = max(2 * need.most_macs, min(c.cost.macs for c in candidates))
         need = dataclasses.replace(need, most_macs=least)
-        return _plan(task, candidates, need=need, best="most accurate")
+        return _plan(job, candidates, need=need, best="most accurate")
 
 
-def _feature_need(task: Task, dataset: Dataset) -> TrainingNeed:
+def _feature_need(job: Job, dataset: Dataset) -> TrainingNeed:
     """Return how large a backbone may be; with a deadline, views and what follows have their time elsewhere."""
-    if task.deadline.limited:
-        seconds = 60 * (training_minutes(task, dataset) or DEFAULT_MINUTES)
-        steps = least_steps(task.target) if task.target.precision == "int8" else 0
-        return measured_feature_need(dataset, task.pace, seconds=seconds, int8_steps=steps)
+    if job.deadline.limited:
+        seconds = 60 * (training_minutes(job, dataset) or DEFAULT_MINUTES)
+        steps = least_steps(job.target) if job.target.precision == "int8" else 0
+        return measured_feature_need(dataset, job.pace, seconds=seconds, int8_steps=steps)
     images = 2 * len(dataset.train) + len(dataset.val) + 2 * len(dataset.test)
-    return feature_need(images, minutes=task.time_limit or DEFAULT_MINUTES, cores=usable_cores())
+    return feature_need(images, minutes=job.time_limit or DEFAULT_MINUTES, cores=usable_cores())
 
 
 def _plan(
-    task: Task, candidates: Sequence[Candidate], *, need: TrainingNeed | None, best: str = "largest"
+    job: Job, candidates: Sequence[Candidate], *, need: TrainingNeed | None, best: str = "largest"
 ) -> list[Candidate]:
-    with _measuring(task) as measure:
+    with _measuring(job) as measure:
         return make_plan(
             candidates,
-            task.budget,
+            job.budget,
             measure=measure,
             # Pretrained networks need no timing: their cost is known from their MACs.
             train_speed=training_speed if best == "largest" else lambda spec: math.inf,
             need=need,
             best=best,
-            listener=task.listener,
-            late=lambda: task.planning.left() <= 0,
+            listener=job.listener,
+            late=lambda: job.planning.left() <= 0,
         )
 
 
 @contextmanager
-def _measuring(task: Task) -> Iterator[Callable[[Candidate], Timing]]:
+def _measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
     """Yield a function that measures a candidate on this machine or, with a profile, predicts it for another."""
-    device = device_of(task)
+    device = device_of(job)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
         def elsewhere(found: Candidate) -> Timing:
-            path = write_graph(found.spec, Path(scratch), runtime=task.target.runtime, precision=found.precision)
-            return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=task.threads)
+            path = write_graph(found.spec, Path(scratch), runtime=job.target.runtime, precision=found.precision)
+            return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=job.config.threads)
 
         if device is not None:
             yield elsewhere
         else:
-            series = _series(task)
-            yield lambda found: task.procedure.oracle(
-                found, Path(scratch), target=task.target, budget=task.budget, series=series
+            series = _series(job)
+            yield lambda found: job.procedure.oracle(
+                found, Path(scratch), target=job.target, budget=job.budget, series=series
             )
 
 
-def _series(task: Task) -> Series:
+def _series(job: Job) -> Series:
     """Return the series of measurements of a plan; nothing is measured again without a latency budget."""
-    stopwatch = task.procedure.stopwatch
+    stopwatch = job.procedure.stopwatch
     patience = stopwatch.planning
-    if task.budget.latency_ms is None:
+    if job.budget.latency_ms is None:
         patience = dataclasses.replace(patience, pauses=(), waits=False)
-    minutes = task.planning.left() / 60 if task.deadline.limited else task.time_limit or DEFAULT_MINUTES
-    return stopwatch.series(patience, threads=task.threads, minutes=minutes, left=task.planning.left)
+    minutes = job.planning.left() / 60 if job.deadline.limited else job.time_limit or DEFAULT_MINUTES
+    return stopwatch.series(patience, threads=job.config.threads, minutes=minutes, left=job.planning.left)
 
 
-def _precisions(task: Task, dataset: Dataset) -> tuple[Precision, ...]:
+def _precisions(job: Job, dataset: Dataset) -> tuple[Precision, ...]:
     """Return the precisions to plan with: those of the profile, and fp32 alone without validation images."""
-    found = task.target.precisions(task.budget)
-    if task.target.precision != "auto":
+    found = job.target.precisions(job.budget)
+    if job.target.precision != "auto":
         return found
-    device = device_of(task)
+    device = device_of(job)
     if device is not None:
         found = tuple(p for p in found if p in device.profile.precisions or p in ("w8", "fp16"))
     return found if len(dataset.val) else tuple(p for p in found if p == "fp32")

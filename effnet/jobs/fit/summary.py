@@ -10,9 +10,9 @@ from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport, describe
 from effnet.jobs.fit.attempt import Artifact
 from effnet.jobs.fit.resume import Plan
+from effnet.measurement.budget import Budget
 from effnet.measurement.evaluate import rare_class_warning, warnings_of
 from effnet.measurement.timing import busy_sentence
-from effnet.planner.budget import Budget
 from effnet.planner.space import Candidate
 from effnet.runtimes.installed import runtime_version
 from effnet.system.machine import machine, versions

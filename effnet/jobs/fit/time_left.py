@@ -7,9 +7,9 @@ from effnet.data.datasets import Dataset
 from effnet.errors import InputError
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.finetune import learned_seconds
+from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import use_for
 from effnet.jobs.fit.resume import Plan
-from effnet.jobs.fit.task import Task
 from effnet.planner.oracle import machine_pace, training_speed
 from effnet.planner.settings import epochs_in, most_epochs
 from effnet.planner.space import Candidate
@@ -22,104 +22,104 @@ _FILLED = 0.9
 _VALIDATION = 3
 
 
-def paced(task: Task, *, read: float) -> Task:
-    """Return the task with the speed of this machine, measured if there is a deadline."""
-    if not task.deadline.limited:
-        return task
-    pace = machine_pace(read, target=task.target, stopwatch=task.procedure.stopwatch)
-    return dataclasses.replace(task, pace=pace, planning=task.deadline.at_most(PLANNING_SHARE * task.deadline.seconds))
+def paced(job: Job, *, read: float) -> Job:
+    """Return the job with the speed of this machine, measured if there is a deadline."""
+    if not job.deadline.limited:
+        return job
+    pace = machine_pace(read, target=job.target, stopwatch=job.procedure.stopwatch)
+    return dataclasses.replace(job, pace=pace, planning=job.deadline.at_most(PLANNING_SHARE * job.deadline.seconds))
 
 
-def resumed(task: Task, plan: Plan, dataset: Dataset) -> Task:
-    """Return the task with the time that earlier sessions left: their planning, training and verification count.
+def resumed(job: Job, plan: Plan, dataset: Dataset) -> Job:
+    """Return the job with the time that earlier sessions left: their planning, training and verification count.
 
     Their finished work is found again, so at least the verification of a network has its time.
     """
-    if not task.deadline.limited:
-        return task
+    if not job.deadline.limited:
+        return job
     number = len(plan.failed) + 1
     used = plan.seconds + sum(failed["seconds"] for failed in plan.failed)
-    used += learned_seconds(task.out / RUN / f"attempt-{number}")
+    used += learned_seconds(job.out / RUN / f"attempt-{number}")
     candidate = plan.candidates[plan.attempts[number - 1].candidate]
     least = plan.pace.finishing(dataset, candidate.cost.macs)
     if candidate.precision == "int8":
-        least += plan.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
-    used = max(0.0, min(used, task.deadline.left() - least))
+        least += plan.pace.int8(dataset, candidate.cost.macs, steps=least_steps(job.target))
+    used = max(0.0, min(used, job.deadline.left() - least))
     return dataclasses.replace(
-        task, pace=plan.pace, deadline=dataclasses.replace(task.deadline, end=task.deadline.end - used)
+        job, pace=plan.pace, deadline=dataclasses.replace(job.deadline, end=job.deadline.end - used)
     )
 
 
-def tell_use(task: Task, candidate: Candidate, dataset: Dataset) -> dict[str, float]:
+def tell_use(job: Job, candidate: Candidate, dataset: Dataset) -> dict[str, float]:
     """Print the use of the remaining time and return it for the report; nothing without a deadline."""
-    if not task.deadline.limited:
+    if not job.deadline.limited:
         return {}
-    use = use_for(candidate, dataset, task)
-    left, given = clock_words(task.deadline.left()), clock_words(task.deadline.seconds)
-    task.say(f"{left} of {given} are left, to be used for", heading=True)
+    use = use_for(candidate, dataset, job)
+    left, given = clock_words(job.deadline.left()), clock_words(job.deadline.seconds)
+    job.say(f"{left} of {given} are left, to be used for", heading=True)
     for line in use.in_words():
-        task.say(line)
+        job.say(line)
     if candidate.precision == "int8" and not use.int8:
-        needs = task.pace.int8(dataset, candidate.cost.macs, steps=least_steps(task.target))
-        task.say(f"  int8 is only tried if training ends early: it takes about {clock_words(needs)}")
-    return {"before": round(task.deadline.used(), 1)} | use.to_dict()
+        needs = job.pace.int8(dataset, candidate.cost.macs, steps=least_steps(job.target))
+        job.say(f"  int8 is only tried if training ends early: it takes about {clock_words(needs)}")
+    return {"before": round(job.deadline.used(), 1)} | use.to_dict()
 
 
-def too_late(task: Task, plan: Plan, dataset: Dataset, *, number: int) -> str:
+def too_late(job: Job, plan: Plan, dataset: Dataset, *, number: int) -> str:
     """Return a sentence if the remaining time is too short for another attempt; empty if it is not."""
-    if not task.deadline.limited:
+    if not job.deadline.limited:
         return ""
     candidate = plan.candidates[plan.attempts[number].candidate]
-    macs, pace = candidate.cost.macs, task.pace
-    int8 = pace.int8(dataset, macs, steps=least_steps(task.target))
+    macs, pace = candidate.cost.macs, job.pace
+    int8 = pace.int8(dataset, macs, steps=least_steps(job.target))
     needs = pace.finishing(dataset, macs) + (int8 if candidate.precision == "int8" else 0.0)
-    needs += pace.head(dataset, macs) if candidate.weights else _epoch_seconds(task, dataset, candidate)
-    left = task.deadline.left()
+    needs += pace.head(dataset, macs) if candidate.weights else _epoch_seconds(job, dataset, candidate)
+    left = job.deadline.left()
     what = f"The next smaller network, {candidate.title}, was not tried"
     return not_enough(what, needs=needs, left=left) if left < needs else ""
 
 
-def with_epochs_left(task: Task, plan: Plan, dataset: Dataset) -> Plan:
+def with_epochs_left(job: Job, plan: Plan, dataset: Dataset) -> Plan:
     """Return the plan whose next attempt has as many epochs as fit into the remaining time, by its own first steps."""
     attempts = list(plan.attempts)
     number = len(plan.failed)
     attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
-    if not task.deadline.limited or candidate.weights:  # fine-tuning finds its own
+    if not job.deadline.limited or candidate.weights:  # fine-tuning finds its own
         return plan
     from effnet.training.speed import run_speed
 
     speed = run_speed(candidate.whole or candidate.spec, dataset, attempt.recipe, attempt.preprocess)
     seconds = (len(dataset.train) + len(dataset.val) / _VALIDATION) / speed
-    learning = use_for(candidate, dataset, task).learning
+    learning = use_for(candidate, dataset, job).learning
     epochs = max(1, min(most_epochs(len(dataset.train)), int(_FILLED * learning / seconds)))
     recipe = dataclasses.replace(attempt.recipe, train=dataclasses.replace(attempt.recipe.train, epochs=epochs))
     attempts[number] = dataclasses.replace(attempt, recipe=recipe)
     return dataclasses.replace(plan, attempts=attempts)
 
 
-def epochs_left(task: Task, dataset: Dataset, candidate: Candidate) -> int:
+def epochs_left(job: Job, dataset: Dataset, candidate: Candidate) -> int:
     """Return the number of epochs from scratch that fit into the remaining time."""
-    seconds = _epoch_seconds(task, dataset, candidate)
-    speed, left = len(dataset.train) / seconds, use_for(candidate, dataset, task).learning
+    seconds = _epoch_seconds(job, dataset, candidate)
+    speed, left = len(dataset.train) / seconds, use_for(candidate, dataset, job).learning
     return epochs_in(left / 60, images_per_second=speed, num_train=len(dataset.train))
 
 
-def _epoch_seconds(task: Task, dataset: Dataset, candidate: Candidate) -> float:
+def _epoch_seconds(job: Job, dataset: Dataset, candidate: Candidate) -> float:
     speed = training_speed(candidate.spec)
-    return task.pace.epoch(dataset, candidate.cost.macs, images_per_second=speed)
+    return job.pace.epoch(dataset, candidate.cost.macs, images_per_second=speed)
 
 
-def extended(task: Task, plan: Plan) -> Plan:
+def extended(job: Job, plan: Plan) -> Plan:
     """Return the plan with more epochs if a resumed fit requests more than it began with.
 
     Everything else stays. Raises InputError if fewer are requested.
     """
-    before, now = plan.options.get("epochs"), task.epochs
+    before, now = plan.options.get("epochs"), job.config.epochs
     if type(before) is not int or now is None or now == before:
         return plan
     if now < before:
         raise InputError(
-            f"--epochs must be at least {before} to resume the fit in {task.out}, which has {before} epochs; got {now}"
+            f"--epochs must be at least {before} to resume the fit in {job.out}, which has {before} epochs; got {now}"
         )
     attempts = []
     for attempt in plan.attempts:

@@ -161,7 +161,7 @@ def check_profile(
         raise InputError(f"the profile must be of {runtime}; it is of {profile.runtime}: profile {runtime}")
     if profile.threads != threads:
         raise InputError(
-            f"the profile must be of {threads} thread(s); it was measured with {profile.threads}: give --threads "
+            f"the profile must be of {threads} thread(s); it was measured with {profile.threads}: give threads="
             f"{profile.threads}, or profile with {threads}"
         )
     if precision not in profile.precisions:

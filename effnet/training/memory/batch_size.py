@@ -1,4 +1,4 @@
-"""`--batch auto`: the largest micro-batch that fits in memory, with the batch size unchanged."""
+"""`fit.batch=auto`: the largest micro-batch that fits in memory, with the batch size unchanged."""
 
 import dataclasses
 import math

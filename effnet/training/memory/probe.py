@@ -1,4 +1,4 @@
-"""`--batch auto` on this machine: the available memory, and trial steps."""
+"""`fit.batch=auto` on this machine: the available memory, and trial steps."""
 
 import numpy as np
 import torch

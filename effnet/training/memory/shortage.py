@@ -24,7 +24,8 @@ def shortage_told(recipe: Recipe, preprocess: Preprocess, *, epoch: int) -> Iter
         less = "" if recipe.train.recompute == "stages" else "; train.recompute=stages trades time for memory"
         raise EffnetError(
             f"memory ran out in epoch {epoch + 1}, with {largest_part(now)} images of {side} x {side} pixels at "
-            f"once (train.batch_size {now.train.batch_size}, train.micro_batch {now.train.micro_batch}): --batch auto "
-            "finds the largest micro-batch that fits, or set a smaller train.micro_batch; a smaller --resolution or "
-            f"another --model needs less per image{less}. torch said: {str(error).partition(chr(10))[0]}"
+            f"once (train.batch_size {now.train.batch_size}, train.micro_batch {now.train.micro_batch}): --set "
+            "fit.batch=auto finds the largest micro-batch that fits, or set a smaller train.micro_batch; a smaller "
+            f"--resolution or another --model needs less per image{less}. torch said: "
+            f"{str(error).partition(chr(10))[0]}"
         ) from error

@@ -170,5 +170,5 @@ def test_images_too_wide_for_a_centre_crop_are_told(tmp_path: Path) -> None:
     report = inspect_dataset(read_dataset(tmp_path))
     assert (
         "A centre crop would lose 78% of the width of the median image: fit squashes whole images into a square "
-        "(--resize squash) unless another --resize is given"
+        "(--set fit.resize=squash) unless another one is given"
     ) in describe(report)

@@ -24,7 +24,7 @@ def test_wide_images_are_seen_whole(shapes, mode):
     assert (found.mode, found.crop) == (suited_mode(shapes), 1.0) == (mode, 1.0)
     (warning,) = shapes_warning(shapes)
     assert warning.startswith("A centre crop would lose 7")
-    assert f"--resize {mode}" in warning
+    assert f"--set fit.resize={mode}" in warning
     assert "a centre crop would lose 7" in resize_note("auto", shapes)
 
 
@@ -33,7 +33,7 @@ def test_what_a_user_asks_for_comes_first():
     assert resized_as(squashed, "center", WIDE) == Preprocess(resolution=224, crop=0.9)
     assert resized_as(squashed, "squash", WIDE) is squashed
     assert resized_as(squashed, "pad", PHOTOS) == Preprocess(resolution=224, crop=1.0, mode="pad")
-    assert "as set by --resize center. A centre crop would lose 75% of the width" in resize_note("center", WIDE)
+    assert "as set by fit.resize=center. A centre crop would lose 75% of the width" in resize_note("center", WIDE)
 
 
 def test_tall_images_lose_their_height():

@@ -86,10 +86,10 @@ def test_eight_bit_images_beside_deep_ones_are_told_and_left_alone(tmp_path: Pat
 def test_whole_and_real_numbers_together_need_an_answer(tmp_path: Path) -> None:
     values = shades(0, 1)
     root = folder(tmp_path, (4095 * values).astype(np.int32), values.astype(np.float32))
-    with pytest.raises(DataError, match=r"these hold both \(.* float32.*--value-range LOW,HIGH"):
+    with pytest.raises(DataError, match=r"these hold both \(.* float32.*--set fit.value_range=LOW,HIGH"):
         inspect_dataset(read_dataset(root))
     report = inspect_dataset(read_dataset(root), value_range=(0, 4095))
-    assert "as set by --value-range" in "\n".join(describe(report))
+    assert "as set by value_range" in "\n".join(describe(report))
 
 
 def test_a_few_far_values_are_told(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_machine_too_busy_to_judge_ends_with_code_4_and_a_resumed_fit_judges(t
     busy = dataclasses.replace(calm, p50_ms=4.0, waited=0.6)
     out = tmp_path / "out"
     words = ["fit", tiny_images, "--max-latency-ms", 1, "--max-macs", "162k", "--epochs", 1, "--out", out]
-    words += ["--precision", "fp32", "--threads", 2]
+    words += ["--precision", "fp32", "--set", "fit.threads=2"]
     ran = run_cli(*words, procedure=device(lambda path: busy))
     assert ran.code == 4
     assert ran.err == (
@@ -204,9 +204,9 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_images, finished):
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"max_params": 13_000}, r"budget was .*10800.*now .*13000"),
-        ({"seed": 1, "threads": 2}, r"threads was 1, now 2; seed was 0, now 1"),
-        ({"epochs": None, "minutes": 1.0}, r"epochs was 1, now None; minutes was None, now 1.0"),
+        ({"max_params": 13_000}, r"--max-params was 10800, now 13000"),
+        ({"seed": 1, "threads": 2}, r"--set fit\.threads was 1, now 2; --seed was 0, now 1"),
+        ({"epochs": None, "minutes": 1.0}, r"--epochs was 1, now None; --minutes was None, now 1.0"),
     ],
 )
 def test_resuming_with_other_options_names_them(tiny_images, finished, changed, words):
@@ -327,23 +327,24 @@ def test_auto_batches_fit_into_the_memory_and_are_kept_in_the_recipe(
 ):
     monkeypatch.setattr("effnet.training.memory.probe.available_bytes", lambda: 3_500_000)
     words = ["train", tiny_images, "--model", tiny_spec, "--epochs", 1]
-    ran = run_cli(*words, "--batch", "auto", "--set", "train.batch_size=32", "--out", tmp_path / "out")
+    ran = run_cli(*words, "--set", "fit.batch=auto", "--set", "train.batch_size=32", "--out", tmp_path / "out")
     assert ran.code == 0, ran.err
     found = json.loads((tmp_path / "out/run/recipe.json").read_text())
     assert found["train"]["batch_size"] == 32
     assert 2 <= found["train"]["micro_batch"] < 32
     assert f"Batches of 32 images, in micro-batches of {found['train']['micro_batch']} at 16 pixels" in ran.out
-    assert "--batch auto" in read_report(tmp_path / "out")["command"]
+    assert "--set fit.batch=auto" in read_report(tmp_path / "out")["command"]
     monkeypatch.setattr("effnet.training.memory.probe.available_bytes", lambda: 100_000)
-    ran = run_cli(*words, "--batch", "auto", "--out", tmp_path / "none")
+    ran = run_cli(*words, "--set", "fit.batch=auto", "--out", tmp_path / "none")
     assert ran.code == 1
     assert "even with train.recompute=stages" in ran.err
 
 
 def test_a_number_of_images_is_the_batch_of_the_recipe(tiny_images, tiny_spec, tmp_path, run_cli):
     words = ["train", tiny_images, "--model", tiny_spec, "--epochs", 1, "--out", tmp_path / "out"]
-    assert "--batch must be a whole number of images, or auto; got 'many'" in run_cli(*words, "--batch", "many").err
-    assert run_cli(*words, "--batch", 12).code == 0
+    many = run_cli(*words, "--set", "fit.batch=many")
+    assert "fit.batch must be a whole number of images, or auto; got 'many'" in many.err
+    assert run_cli(*words, "--set", "fit.batch=12").code == 0
     assert json.loads((tmp_path / "out/run/recipe.json").read_text())["train"]["batch_size"] == 12
 
 

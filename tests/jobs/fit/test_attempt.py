@@ -21,14 +21,14 @@ from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.errors import ImageError
 from effnet.jobs.fit.attempt import _images, make_artifact, publish
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.resume import read_plan
-from effnet.jobs.fit.task import Task
 from effnet.jobs.procedure import Procedure
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, expected_calibration_error, fit_temperature
 from effnet.measurement.pace import DISTURBED
 from effnet.measurement.stopwatch import Stopwatch
-from effnet.planner.budget import Budget
 from effnet.planner.events import Said
 from effnet.runtimes.registry import find_format
 
@@ -44,12 +44,12 @@ def again(small_bundle, tmp_path):
 
     def make(abstain, dataset=None, procedure=QUICK, **asked):
         said = []
-        task = Task(
-            data="digits", budget=Budget(**asked), threads=1, epochs=2, minutes=None, seed=0, channels=None,
-            strict=False, out=tmp_path, listener=said.append, abstain=abstain, procedure=procedure,
-        )  # fmt: skip
+        config = FitConfig(
+            "digits", epochs=2, out=tmp_path, weights="none", listener=said.append, procedure=procedure, **asked
+        )
+        job = dataclasses.replace(job_of(config), abstain=abstain)
         candidate = plan.candidates[attempt.candidate]
-        artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, task=task)
+        artifact = make_artifact(candidate, attempt, dataset or read_dataset("digits"), folder=folder, job=job)
         return artifact, [event.text for event in said if isinstance(event, Said)]
 
     return make
@@ -124,7 +124,7 @@ def test_a_file_over_its_latency_is_measured_again_for_as_long_as_a_neighbour_di
 
     pauses = []
     patient = Stopwatch(once=time_disturbed, quiet_pace=lambda threads: next(calm), pause=pauses.append)
-    artifact, _ = again(Abstain(), procedure=Procedure(stopwatch=patient), latency_ms=2)
+    artifact, _ = again(Abstain(), procedure=Procedure(stopwatch=patient), max_latency_ms=2)
     assert pauses == [1, 2]
     assert paces == pytest.approx([math.inf, DISTURBED * 0.5, DISTURBED * 0.4])
     assert artifact.honoured

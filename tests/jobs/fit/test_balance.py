@@ -106,9 +106,9 @@ def test_the_terminal_says_what_accuracy_hides_and_nothing_twice():
 
 def test_inspection_says_where_the_imbalance_is_and_what_there_is_for_it(rare, stripes):
     lines = describe(inspect_dataset(read_dataset(str(rare))))
-    (line,) = (line for line in lines if "--balance" in line)
+    (line,) = (line for line in lines if "fit.balance" in line)
     assert line.startswith("  plain has ")
-    assert not any("--balance" in line for line in describe(inspect_dataset(read_dataset(str(stripes)))))
+    assert not any("fit.balance" in line for line in describe(inspect_dataset(read_dataset(str(stripes)))))
 
 
 def test_runs_are_listed_with_both_accuracies(fits):
@@ -121,7 +121,7 @@ def test_runs_are_listed_with_both_accuracies(fits):
 def test_two_wishes_for_balance_that_differ_are_refused():
     assert with_balance({"train.lr": 0.1}, "sample") == {"train.lr": 0.1, "balance.method": "sample"}
     assert with_balance({"balance.method": "sample"}, None) == {"balance.method": "sample"}
-    with pytest.raises(InputError, match=r"--balance adjust and --set balance\.method=sample contradict each other"):
+    with pytest.raises(InputError, match=r"fit.balance=adjust and --set balance\.method=sample contradict each other"):
         with_balance({"balance.method": "sample"}, "adjust")
     with pytest.raises(InputError, match=r"balance\.method must be one of none, adjust, sample, weight"):
         fit("digits", balance="ajust")

@@ -13,12 +13,12 @@ from effnet.compression.ladder import climb
 from effnet.compression.tools import Tools
 from effnet.data.datasets import Split, read_dataset
 from effnet.jobs.fit import deploy as module
+from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.deploy import deploy
-from effnet.jobs.fit.task import Task
+from effnet.jobs.fit.job import job_of
 from effnet.measurement.answers import predict_split
+from effnet.measurement.budget import Budget
 from effnet.measurement.stopwatch import Stopwatch
-from effnet.planner.budget import Budget
-from effnet.planner.events import ignore
 from effnet.planner.target import Target
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import open_engine
@@ -36,12 +36,10 @@ def deployed(bundle_copy, digits, tmp_path):
     """Return a function that deploys a copy of the small bundle."""
 
     def make(precision, *, target=None, budget=None, dataset=digits):
-        task = Task(
-            data="digits", budget=budget or Budget(), threads=1, epochs=2, minutes=None, seed=0, channels=None,
-            strict=False, out=tmp_path / "out", listener=ignore, target=target or Target(), procedure=QUICK,
-        )  # fmt: skip
+        job = job_of(FitConfig("digits", epochs=2, out=tmp_path / "out", procedure=QUICK))
+        job = dataclasses.replace(job, budget=budget or Budget(), target=target or Target())
         config, state = read_config(bundle_copy), load_state(bundle_copy)
-        return deploy(bundle_copy, config, state, dataset, precision=precision, task=task)
+        return deploy(bundle_copy, config, state, dataset, precision=precision, job=job)
 
     return make
 

@@ -309,7 +309,7 @@ def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_fil
 
 
 def test_a_head_takes_no_epochs(tmp_path, tiny_images):
-    with pytest.raises(InputError, match="--epochs has no effect with --strategy head"):
+    with pytest.raises(InputError, match=r"--epochs has no effect with fit\.strategy=head"):
         fit(tiny_images, weights="auto", strategy="head", epochs=3, out=tmp_path / "out")
 
 

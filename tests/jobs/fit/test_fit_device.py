@@ -7,11 +7,10 @@ from made_up import latency_ms, make_profile, memory_mb
 
 from effnet.arch.catalog import get_spec
 from effnet.errors import InputError
+from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.device import describe_device, device_of, predicted_figures, predicted_timing
-from effnet.jobs.fit.task import Task
+from effnet.jobs.fit.job import job_of
 from effnet.measurement.profile.profile import write_profile
-from effnet.planner.budget import Budget
-from effnet.planner.events import ignore
 from effnet.planner.space import in_precision, only_candidate
 from effnet.planner.target import Target
 from effnet.runtimes.installed import runtime_version
@@ -22,16 +21,12 @@ SPEC = get_spec("lite0", num_classes=10)
 
 @pytest.fixture
 def planned(tmp_path):
-    """Return a writer of a profile and the task of a fit for it."""
+    """Return a writer of a profile and the job of a fit for it."""
 
     def make(profile, *, threads=1, runtime="onnxruntime"):
         path = tmp_path / "pi5.json"
         write_profile(profile, path)
-        return Task(
-            data="unread", budget=Budget(), threads=threads, epochs=1, minutes=None, seed=0, channels=None,
-            strict=False, out=tmp_path / "out", listener=ignore,
-            target=Target(runtime=runtime, profile=str(path)),
-        )  # fmt: skip
+        return job_of(FitConfig("unread", threads=threads, epochs=1, runtime=runtime, device=path))
 
     return make
 
@@ -41,9 +36,9 @@ def profile(**changes):
 
 
 def test_without_a_profile_there_is_no_device(planned):
-    task = dataclasses.replace(planned(profile()), target=Target())
-    assert device_of(task) is None
-    assert describe_device(task) == []
+    job = dataclasses.replace(planned(profile()), target=Target())
+    assert device_of(job) is None
+    assert describe_device(job) == []
 
 
 def test_what_is_predicted_is_near_what_the_device_takes(planned):
@@ -90,16 +85,16 @@ def test_a_profile_that_measured_no_memory_tells_only_latency(planned):
             {},
             "the profile must be of onnxruntime; it is of openvino",
         ),
-        ({"threads": 4}, {}, "measured with 4: give --threads 4"),
-        ({}, {"threads": 2}, "measured with 1: give --threads 1"),
+        ({"threads": 4}, {}, "measured with 4: give threads=4"),
+        ({}, {"threads": 2}, "measured with 1: give threads=1"),
         ({}, {"runtime": "litert"}, "the profile must be of litert; it is of onnxruntime: profile litert"),
     ],
 )
 def test_a_profile_that_cannot_match_is_refused(planned, changes, settings, says):
-    task = planned(profile(**changes), **settings)
+    job = planned(profile(**changes), **settings)
     for read in (device_of, describe_device):
         with pytest.raises(InputError, match=says):
-            read(task)
+            read(job)
 
 
 def test_another_version_and_doubtful_figures_are_warned_of(planned):

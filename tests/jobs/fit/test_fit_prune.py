@@ -9,10 +9,10 @@ from procedures import UNTIMED, fit, made_up
 from effnet.arch.cost import cost
 from effnet.bundle.config import read_config
 from effnet.errors import BudgetError
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.prune import learning_minutes
-from effnet.jobs.fit.task import Task
-from effnet.planner.budget import Budget
-from effnet.planner.events import Said, ignore
+from effnet.planner.events import Said
 from effnet.planner.pretrained import changes_of, list_pretrained, offer_of, slimmed
 from effnet.planner.settings import PRUNING_SHARE
 from effnet.weights.pretrained import load_pretrained
@@ -112,11 +112,8 @@ def test_changes_that_a_network_is_too_small_for_are_left_out(small_bundle, monk
 def test_training_before_a_change_leaves_time_for_what_the_change_needs(small_bundle):
     offer = offer_of(load_pretrained(str(small_bundle)), num_classes=10, channels=1)
     found = list_pretrained([offer], changes=changes_of(offer.spec, can_train=True))
-    task = Task(
-        data="", budget=Budget(), out=Path(), threads=1, epochs=None, minutes=10.0, seed=0, channels=None,
-        strict=False, listener=ignore,
-    )  # fmt: skip
+    job = job_of(FitConfig("", minutes=10.0))
     for candidate in found:
         own = candidate.spec.activation == "silu"
         light = own and (candidate.kept == 1 or (candidate.kept_of == "params" and candidate.kept > 0.8))
-        assert learning_minutes(candidate, task) == (10 if light else 10 * (1 - PRUNING_SHARE))
+        assert learning_minutes(candidate, job) == (10 if light else 10 * (1 - PRUNING_SHARE))

@@ -13,7 +13,17 @@ from effnet.measurement.evaluate import evaluate
 def test_of_two_fits_of_a_head_into_one_folder_one_is_refused(small_bundle, tiny_images, tmp_path):
     """A head writes no checkpoint, so only the fit's own lock can keep the other out."""
     (tmp_path / "link").symlink_to(tmp_path)
-    words = ["fit", tiny_images, "--weights", small_bundle, "--strategy", "head", "--max-latency-ms", "1000", "--out"]
+    words = [
+        "fit",
+        tiny_images,
+        "--weights",
+        small_bundle,
+        "--set",
+        "fit.strategy=head",
+        "--max-latency-ms",
+        "1000",
+        "--out",
+    ]
     outs = [tmp_path / "out", tmp_path / "link" / "out"]
     processes = [
         subprocess.Popen(

@@ -88,9 +88,9 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
     assert any(text.startswith("The recipe flips images, but the classes") for text in said)
-    assert any("padded whole with the mean colour" in text and "as set by --resize pad" in text for text in said)
+    assert any("padded whole with the mean colour" in text and "as set by fit.resize=pad" in text for text in said)
     assert "--set augment.flip=true --set train.batch_size=8" in report["command"]
-    assert " --resize pad " in report["command"]
+    assert " --set fit.resize=pad " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(InputError, match=r"--set was augment.flip=true train.batch_size=8, now not given"):
         fit(data, resume=True, **words)
@@ -121,7 +121,7 @@ def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve
     card = (tmp_path / "out" / "README.md").read_text()
     assert sentence in card
     assert "(values - 0) * (255 / (4095 - 0))" in card
-    assert "--value-range" not in report["command"]
+    assert "value_range" not in report["command"]
 
     dataset = read_dataset(str(twelve_bits))
     ((seen, _),) = eval_batches(dataset.test, predictor.config.preprocess)
@@ -139,7 +139,7 @@ def test_a_range_that_is_asked_for_is_kept_and_repeated(twelve_bits, tmp_path):
     report = fit(twelve_bits, value_range=(0, 8000.5), **words).report
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["preprocess"]["value_range"] == {"low": 0.0, "high": 8000.5}
-    assert " --value-range 0,8000.5 " in report["command"]
+    assert " --set fit.value_range=0,8000.5 " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
     with pytest.raises(InputError, match=r"value_range was \[0\.0, 8000\.5\], now None"):
         fit(twelve_bits, resume=True, **words)
@@ -172,12 +172,12 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"value_range": (5, 1)}, "--value-range must be LOW,HIGH, the smaller value first"),
-        ({"resize": "pat"}, "--resize must be one of auto, center, squash, pad; got 'pat'"),
+        ({"value_range": (5, 1)}, "value_range must be LOW,HIGH, the smaller value first"),
+        ({"resize": "pat"}, "fit.resize must be one of auto, center, squash, pad; got 'pat'"),
         ({"settings": {"augment.flop": False}}, "augment.flop"),
         (
             {"strategy": "head", "settings": {"train.lr": 0.1}},
-            "--set train.lr has no effect with --strategy head",
+            "--set train.lr has no effect with fit.strategy=head",
         ),
     ],
 )

@@ -11,9 +11,8 @@ from effnet.data.datasets import Split, read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.order import Blocks, epoch_order
 from effnet.jobs.fit import short_training as shorts
-from effnet.jobs.fit.task import Task
-from effnet.planner.budget import Budget
-from effnet.planner.events import ignore
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import job_of
 from effnet.planner.space import only_candidate
 from effnet.planner.trials import ROUNDS
 
@@ -22,13 +21,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CANDIDATE = only_candidate(tiny_spec())
 
 
-def task(out, **settings):
-    usual = {"epochs": None, "minutes": 1.0, "seed": 0, "channels": None, "strict": False, "listener": ignore}
-    return Task(data="unread", budget=Budget(), threads=1, out=out, **(usual | settings))
+def job(out, **settings):
+    return job_of(FitConfig("unread", out=out, weights="none", **({"minutes": 1.0} | settings)))
 
 
 def short(out, dataset, *, seconds=0.0):
-    return shorts.short_training(task(out), dataset, inspect_dataset(dataset), seconds=seconds)
+    return shorts.short_training(job(out), dataset, inspect_dataset(dataset), seconds=seconds)
 
 
 @pytest.fixture(autouse=True)

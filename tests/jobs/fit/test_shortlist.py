@@ -6,7 +6,6 @@ import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 from devices import timing
@@ -15,13 +14,13 @@ from procedures import TINY, made_up
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import command_line, job_of
 from effnet.jobs.fit.shortlist import _hub_answers, choose
-from effnet.jobs.fit.task import Task, command_line
 from effnet.jobs.procedure import Procedure
 from effnet.measurement.pace import DISTURBED
 from effnet.measurement.stopwatch import Stopwatch
-from effnet.planner.budget import Budget
-from effnet.planner.events import Measured, Said, ignore
+from effnet.planner.events import Measured, Said
 from effnet.weights.catalog import find
 
 LITE0 = "timm/tf_efficientnet_lite0.in1k"
@@ -49,12 +48,10 @@ def chosen(read, tmp_path):
 
     def run(*, of="photos", budget=None, **options):
         events = []
-        options = {"weights": "auto", "strategy": "auto", "minutes": None, "epochs": 1} | options
-        task = Task(
-            data="", budget=Budget(**(budget or {"macs": 60e6})), threads=1, seed=0, channels=None, strict=False,
-            out=tmp_path / "out", listener=events.append, procedure=device, **options,
-        )  # fmt: skip
-        table = choose(task, *read[of])
+        limits = {f"max_{name}": limit for name, limit in (budget or {"macs": 60e6}).items()}
+        options = {"epochs": 1} | limits | options
+        config = FitConfig("", out=tmp_path / "out", listener=events.append, procedure=device, **options)
+        table = choose(job_of(config), *read[of])
         (taken,) = [c for c in table if c.status == "taken"]
         said = [event.text for event in events if isinstance(event, Said)]
         assert sum(isinstance(event, Measured) for event in events) <= 40
@@ -76,11 +73,9 @@ def test_a_plan_measures_with_productions_patience_and_without_a_latency_budget_
         return timing(1.0 if len(paths) < 3 else 0.5)
 
     watch = Stopwatch(once=once, quiet_pace=lambda threads: asked.append(threads) or 0.3, pause=pauses.append)
-    task = Task(
-        data="", budget=Budget(**budget), threads=2, epochs=1, minutes=None, seed=0, channels=None, strict=False,
-        out=tmp_path / "out", listener=ignore, procedure=Procedure(stopwatch=watch, space=TINY),
-    )  # fmt: skip
-    choose(task, *read["tiny"])
+    limits = {f"max_{name}": limit for name, limit in budget.items()}
+    device = Procedure(stopwatch=watch, space=TINY)
+    choose(job_of(FitConfig("", threads=2, epochs=1, out=tmp_path / "out", procedure=device, **limits)), *read["tiny"])
     expected = {"threads": 2, "rounds": 3, "seconds": 0.1, "pace_ms": pace_ms, "runtime": "onnxruntime"}
     assert asked.count(2) == ("latency_ms" in budget)
     assert [options for options in asked if options != 2] == [expected] * len(paths)
@@ -323,16 +318,13 @@ def test_who_is_offline_asks_no_hub(monkeypatch):
     "options, words",
     [
         ({"weights": "auto", "strategy": "auto"}, ""),
-        ({"weights": "auto", "strategy": "scratch"}, " --strategy scratch"),
-        ({"weights": "none", "strategy": "scratch"}, " --weights none"),
-        ({"weights": "auto", "strategy": "head"}, " --strategy head"),
-        ({"weights": "my file.pth", "strategy": "auto", "model": "b0"}, " --model b0 --weights 'my file.pth'"),
-        ({"weights": LITE0, "strategy": "finetune"}, f" --weights {LITE0} --strategy finetune"),
+        ({"weights": "auto", "strategy": "scratch"}, " --set fit.strategy=scratch"),
+        ({"weights": "none", "strategy": "scratch"}, " --weights none --set fit.strategy=scratch"),
+        ({"weights": "auto", "strategy": "head"}, " --set fit.strategy=head"),
+        ({"weights": "my file.pth", "strategy": "auto", "model": "b0"}, " --weights 'my file.pth' --set fit.model=b0"),
+        ({"weights": LITE0, "strategy": "finetune"}, f" --weights {LITE0} --set fit.strategy=finetune"),
     ],
 )
 def test_the_command_of_a_report_begins_alike(options, words):
-    task = Task(
-        data="x", budget=Budget(), threads=1, epochs=None, minutes=None, seed=0, channels=None, strict=False,
-        out=Path("y"), listener=ignore, **options,
-    )  # fmt: skip
-    assert command_line(task) == f"effnet fit x{words} --out y"
+    job = job_of(FitConfig("x", out="y", **options))
+    assert command_line(job) == f"effnet fit x{words} --out y"

@@ -184,7 +184,9 @@ def kernel_refused(model, batch):
 @pytest.mark.parametrize("loss_fn", [refused, kernel_refused])
 def test_a_run_without_memory_names_the_sizes_and_what_to_do(tmp_path, loss_fn):
     recipe = with_values(RECIPE, {"train.micro_batch": 8})
-    with pytest.raises(EffnetError, match=r"in epoch 1, with 8 images of 16 x 16 pixels.*--batch auto.*--resolution"):
+    with pytest.raises(
+        EffnetError, match=r"in epoch 1, with 8 images of 16 x 16 pixels.*--set fit.batch=auto.*--resolution"
+    ):
         run(tmp_path, recipe=recipe, loss_fn=loss_fn)
 
 

@@ -20,7 +20,8 @@ class Budget:
     """The upper limit of each figure; None if it is not limited.
 
     `latency_ms` is the median time of one image in ONNX Runtime, `size_mb` that of the ONNX file and `memory_mb` the
-    peak memory of the model beyond the idle runtime, both in 10^6 bytes; `params` and `macs` are counts.
+    peak memory of the model beyond the idle runtime, both in 10^6 bytes; `params` and `macs` are counts. With `margin`,
+    as planning has it, a share of each limit stays free.
     """
 
     latency_ms: float | None = None
@@ -28,6 +29,7 @@ class Budget:
     macs: float | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
+    margin: bool = False
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():
@@ -36,11 +38,51 @@ class Budget:
 
     def to_dict(self) -> dict[str, float | None]:
         """Return all five limits, None if not limited."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: getattr(self, name) for name in LABELS}
 
     def asked(self) -> dict[str, float]:
         """Return the limits that are set."""
         return {name: value for name, value in self.to_dict().items() if value is not None}
+
+    def in_words(self) -> str:
+        """Return the limits that are set, in words; empty without any."""
+        return ", ".join(f"{LABELS[name]} {say(name, value)}" for name, value in self.asked().items())
+
+    def with_margin(self) -> "Budget":
+        """Return the budget with its margins free."""
+        return dataclasses.replace(self, margin=True)
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits that are set, less their margins if those stay free."""
+        return {name: value * (1 - self._margin(name)) for name, value in self.asked().items()}
+
+    def _margin(self, name: str) -> float:
+        return MARGINS[name] if self.margin else 0.0
+
+    def exceeded(self, measured: Mapping[str, float | None]) -> dict[str, float]:
+        """Return the figures that are above their limit; one that was not measured, None or absent, is not."""
+        return {
+            name: value
+            for name, limit in self.limits().items()
+            if (value := measured.get(name)) is not None and value > limit
+        }
+
+    def failures(self, measured: Mapping[str, float | None]) -> tuple[str, ...]:
+        """Return a sentence for each limit that `measured` exceeds."""
+        return tuple(self._failure(name, value) for name, value in self.exceeded(measured).items())
+
+    def _failure(self, name: str, value: float) -> str:
+        limit, margin = self.asked()[name], self._margin(name)
+        rest = f" less the margin of {margin:.0%}" if margin and value <= limit else ""
+        shown, asked = say_apart(name, value, limit)
+        return f"{LABELS[name]} {shown} is over the budget of {asked}{rest}"
+
+    def share(self, measured: Mapping[str, float | None]) -> float:
+        """Return the share of the budget that `measured` uses.
+
+        With several limits it is the largest share, above 1 if one is exceeded; unmeasured figures count as zero.
+        """
+        return max(((measured.get(name) or 0.0) / limit for name, limit in self.limits().items()), default=0.0)
 
 
 LABELS = {
@@ -79,31 +121,9 @@ def say_at_least(name: str, value: float) -> str:
     return say(name, math.ceil(value / step - 1e-9) * step, digits=4)
 
 
-def failures(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> tuple[str, ...]:
-    """Return a sentence for each budget that `measured` exceeds; `planning` leaves the margin free.
-
-    A figure that has not been measured, None or absent, exceeds nothing.
-    """
-    found = []
-    for name, limit in budget.asked().items():
-        value, margin = measured.get(name), MARGINS[name] if planning else 0.0
-        if value is not None and value > limit * (1 - margin):
-            rest = f" less the margin of {margin:.0%}" if margin and value <= limit else ""
-            label = LABELS[name]
-            shown, asked = say_apart(name, value, limit)
-            found.append(f"{label} {shown} is over the budget of {asked}{rest}")
-    return tuple(found)
-
-
-def share(budget: Budget, measured: Mapping[str, float | None], *, planning: bool = False) -> float:
-    """Return the share of the budget that `measured` uses; `planning` leaves the margins free.
-
-    With several limits it is the largest share, above 1 if one is exceeded; unmeasured figures count as zero.
-    """
-    shares = [
-        (measured.get(name) or 0.0) / (limit * (1 - MARGINS[name] * planning)) for name, limit in budget.asked().items()
-    ]
-    return max(shares, default=0.0)
+def say_enough(name: str, value: float) -> str:
+    """Return the limit that suffices for a measured value, with its margin."""
+    return say_at_least(name, value / (1 - MARGINS[name]))
 
 
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([kmgbt]?)\s*", re.IGNORECASE)

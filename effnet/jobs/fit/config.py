@@ -1,0 +1,163 @@
+"""The options of fit and train: a field each. It imports nothing slow, as `effnet --help` reads it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from effnet.errors import InputError
+from effnet.progress import ignore
+from effnet.runtimes.registry import DEFAULT, runnable
+from effnet.system.options import exact, option
+from effnet.system.text import brief
+
+if TYPE_CHECKING:
+    from effnet.arch.spec import ArchSpec
+    from effnet.data.datasets import DataLike
+    from effnet.data.inspection.shapes import Resize
+    from effnet.data.value_range import Asked as AskedRange
+    from effnet.jobs.procedure import Procedure
+    from effnet.planner.events import Listener
+    from effnet.planner.target import Wanted
+    from effnet.training.recipe.schema import Recipe
+
+PathLike = str | os.PathLike[str]
+Strategy = Literal["auto", "head", "finetune", "scratch"]
+
+_NAMES = f"{', '.join(runnable()[:-1])} or {runnable()[-1]}"
+
+
+def _amount(text: str) -> float:
+    from effnet.measurement.budget import parse_amount
+
+    return parse_amount(text)
+
+
+def _batch(text: str) -> int | str:
+    if text == "auto":
+        return text
+    # No batch size has this many digits.
+    if not text.isdecimal() or len(text) > 20:
+        raise InputError(f"fit.batch must be a whole number of images, or auto; got {brief(text)}")
+    return int(text)
+
+
+def _range(value: "AskedRange") -> str:
+    return value if isinstance(value, str) else ",".join(map(exact, value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """The options that fit and train share. Those of both are set as fit.NAME: `train` is a section of recipes."""
+
+    PREFIX: ClassVar[str] = "fit"
+
+    data: "DataLike" = field(kw_only=False)
+    epochs: int | None = option("Training epochs.", main=True)
+    minutes: float | None = option(
+        "Minutes from start to bundle, instead of --epochs; default: 10 minutes of training.", main=True
+    )
+    out: PathLike | None = option(
+        "Folder of the finished bundle; effnet-NAME by default.", main=True, metavar="DIR", repeat=False, command=False
+    )
+    resume: bool = option(
+        "Continue the interrupted fit in --out.", default=False, main=True, repeat=False, command=False
+    )
+    seed: int | None = option("Seed of split, weights and augmentation; default: the recipe's, or 0.", main=True)
+    channels: int | None = option("Input channels; by default detected from the data.")
+    strict: bool = option("Fail if a file cannot be used.", default=False)
+    report_images: bool = option("Show misclassified test images in report.html.", default=True, repeat=False)
+    group_by: str = option(
+        "Regular expression such as 'patient(\\d+)'; images whose paths match it with the same text stay in one split.",
+        default="", metavar="PATTERN",
+    )  # fmt: skip
+    resize: "Resize" = option(
+        "How images become square: center (crop), squash, pad, or auto (by aspect ratio).",
+        default="auto", metavar="auto|center|squash|pad",
+    )  # fmt: skip
+    value_range: "AskedRange" = option(
+        "Values of black and white in images of more than 8 bits; auto: chosen from DATA.",
+        default="auto", metavar="LOW,HIGH|auto", write=_range,
+    )  # fmt: skip
+    balance: str | None = option(
+        "Balance rare classes: adjust (logits), sample (oversampling), weight (in the loss), none.",
+        metavar="adjust|sample|weight|none", repeat=False,  # a resumed fit repeats the recipe's field that it sets
+    )  # fmt: skip
+    settings: Mapping[str, Any] | None = None
+    listener: "Listener" = ignore
+    procedure: "Procedure | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig(JobConfig):
+    """The options of `fit`, as the user gave them; `jobs.fit.job` checks and completes them."""
+
+    VERB: ClassVar[str] = "fit"
+    batch: ClassVar[None] = None  # the recipe decides
+
+    max_latency_ms: float | None = option("Maximum median latency of one image in the runtime, in ms.", main=True)
+    max_params: float | None = option(
+        "Maximum number of parameters, such as 1M.", main=True, metavar="COUNT", read=_amount
+    )
+    max_macs: float | None = option(
+        "Maximum multiply-accumulates (MACs) of one image, such as 50M.", main=True, metavar="COUNT", read=_amount
+    )
+    max_size_mb: float | None = option("Maximum size of the model's file, in 10^6 bytes.", main=True)
+    max_memory_mb: float | None = option(
+        "Maximum peak memory of the model beyond the idle runtime, in 10^6 bytes; image decoding comes on top.",
+        main=True,
+    )
+    runtime: str = option(f"Inference runtime of the device: {_NAMES}.", default=DEFAULT, main=True, metavar="NAME")
+    precision: "Wanted" = option(
+        "Precision of the exported model; auto tries int8 if a budget is set.",
+        default="auto", main=True, metavar="auto|fp32|fp16|bf16|w8|int8",
+    )  # fmt: skip
+    device: PathLike | None = option(
+        "Profile of the target device, written there by `effnet profile`.", main=True, metavar="FILE"
+    )
+    weights: PathLike = option(
+        "Pretrained weights to start from; see `effnet weights list`.",
+        default="auto", main=True, metavar="ID|FILE|auto|none",
+    )  # fmt: skip
+    strategy: Strategy = option(
+        "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
+    )
+    model: str = option("Architecture of --weights FILE, if it cannot be inferred.", default="", metavar="NAME")
+    trials: int | None = option(
+        "Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
+    )
+    threads: int = option("Threads of the runtime on the device.", default=1)
+    max_drop: float = option("Maximum accuracy drop from quantization, in percentage points.", default=0.5)
+    coverage: float | None = option('Share of images to answer, such as 0.95; the others are "unknown".')
+    max_error: float | None = option(
+        'Abstain ("unknown") so that at most this share of answers is wrong, such as 0.01.'
+    )
+    unknown_from: PathLike | None = option(
+        "Images of none of the classes, to measure how many are rejected.", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(JobConfig):
+    """The options of `train`: one network and its recipe, without a budget."""
+
+    VERB: ClassVar[str] = "train"
+    # What fit decides by its options.
+    weights: ClassVar[str] = "none"
+    strategy: ClassVar[Strategy] = "scratch"
+    threads: ClassVar[int] = 1
+    trials: ClassVar[int] = 0
+
+    model: "PathLike | ArchSpec" = option(
+        "A network's name, a bundle, or a spec as JSON.", default="b0", main=True, metavar="NAME|DIR|FILE"
+    )
+    resolution: int | None = option(
+        "Input resolution, in pixels; by default the network's own.", main=True, repeat=False
+    )
+    recipe: "Recipe | PathLike | None" = option(
+        "A name from `effnet recipes`, a JSON file, or a .py file that defines recipe(spec); it is run.",
+        main=True, metavar="NAME|FILE", repeat=False,  # a resumed training repeats every field
+    )  # fmt: skip
+    batch: int | Literal["auto"] | None = option(
+        "Batch size; auto keeps it and finds the largest micro-batch in memory.", metavar="N|auto", read=_batch
+    )
