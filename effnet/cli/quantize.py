@@ -45,6 +45,7 @@ def quantize(
     from effnet.compression.step import Gate, Limits
     from effnet.jobs.quantize import PLOT
     from effnet.jobs.quantize import quantize as quantize_bundle
+    from effnet.report.model import SearchFacts
     from effnet.report.plot_sensitivity import sensitivity_sentence
 
     with TerminalListener() as listener:
@@ -67,7 +68,7 @@ def quantize(
         now, before = (both(tested[name], tested.get(f"{name}_balanced")) for name in ("winner", "fp32"))
         print_text(f"test accuracy {now}; fp32 {before}")
     shown = f": {Path(out or bundle) / PLOT} shows them" if found.sensitivity else ""
-    print_text(sensitivity_sentence(found.to_dict()) + shown)
+    print_text(sensitivity_sentence(SearchFacts.from_dict(found.to_dict())) + shown)
     print_text(f"{out or bundle} now predicts with {found.format}")
 
 

@@ -20,6 +20,7 @@ from effnet.compression.tools import Tools, copy_export
 from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.progress import Listener
+from effnet.report.model import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
@@ -121,7 +122,7 @@ def deploy(found: Ladder, folder: Path) -> None:
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    save_sensitivity(record, folder / PLOT)
+    save_sensitivity(SearchFacts.from_dict(record), folder / PLOT)
 
 
 def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:

@@ -38,7 +38,9 @@ def test_every_offer_is_published_can_be_built_and_has_the_classes_of_the_data(o
 
 
 def test_grey_images_have_statistics_of_one_channel():
-    offer = next(o for o in list_offers(num_classes=2, channels=1, cached_only=False) if o.label.endswith("b0.ra_in1k"))
+    offer = next(
+        o for o in list_offers(num_classes=2, channels=1, cached_only=False) if o.spec.name.endswith("b0.ra_in1k")
+    )
     assert offer.spec.in_channels == offer.preprocess.channels == 1
     assert offer.preprocess.mean == pytest.approx((0.449,), abs=1e-3)  # the mean over red, green and blue
 
@@ -106,8 +108,8 @@ def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(s
     assert re.search(r" at \d+", found.name)
     offer = offer_of(found, num_classes=3, channels=1)
     (candidate,) = list_pretrained([offer])  # smaller than any resolution that is tried
-    assert " at " not in offer.label
-    assert candidate.spec.name == f"{offer.label} at {found.preprocess.resolution}"
+    assert " at " not in offer.spec.name
+    assert candidate.spec.name == f"{offer.spec.name} at {found.preprocess.resolution}"
     assert (candidate.weights, candidate.preprocess) == (str(small_bundle), found.preprocess)
     names = [name for name, _ in named_layers(candidate.spec)]
     assert names == [name for name, _ in named_layers(found.spec)]

@@ -21,6 +21,7 @@ from effnet.measurement.calibration import Abstain
 from effnet.planner.budget import Budget
 from effnet.planner.events import Listener, ignore
 from effnet.planner.target import Target, Wanted
+from effnet.report.model import Report
 from effnet.runtimes.predictor import Predictor, load
 from effnet.runtimes.registry import DEFAULT
 from effnet.system.bounds import is_number
@@ -35,17 +36,17 @@ class FitResult:
     """A finished fit: the bundle's folder, and its report, also in report.json there."""
 
     folder: Path
-    report: Mapping[str, Any]
+    report: Report
 
     @property
     def test_accuracy(self) -> float:
         """The share of the test images that the deployed file classifies correctly."""
-        return self.report["test_accuracy"]
+        return self.report.test_accuracy
 
     @property
     def latency_ms(self) -> float | None:
         """The median latency of the deployed file for one image, in milliseconds; None if it was not measured."""
-        return self.report["measured"].get("latency_ms")
+        return self.report.measured.latency_ms
 
     @property
     def model(self) -> Predictor:

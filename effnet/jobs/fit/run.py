@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from effnet.planner.plan import MAX_FALLBACKS
 from effnet.planner.refusal import enough
 from effnet.planner.settings import epochs_in, make_preprocess, make_recipe
 from effnet.planner.space import Candidate
-from effnet.planner.timetable import clock_words, deadline_of, time_report
+from effnet.planner.timetable import clock_words, deadline_of
+from effnet.report.model import Report, TimeUse
 from effnet.runtimes.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.system.machine import machine
@@ -36,7 +37,7 @@ from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
 
 
-def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Mapping[str, Any]:
+def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotonic) -> Report:
     """Run the whole fit and return its report; `clock` counts seconds."""
     check(task)
     with alone_in(task.out):
@@ -44,7 +45,7 @@ def work(task: Task, *, resume: bool, clock: Callable[[], float] = time.monotoni
         return _work(task, resume=resume, clock=clock)
 
 
-def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Mapping[str, Any]:
+def _work(task: Task, *, resume: bool, clock: Callable[[], float]) -> Report:
     started = clock()
     task = dataclasses.replace(task, deadline=deadline_of(task.minutes, clock=clock))
     plan = _earlier_plan(task, resume=resume)
@@ -222,7 +223,7 @@ def _fitted(task: Task, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Rec
     return found.recipe
 
 
-def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
+def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> Report:
     """Train and verify the planned network, and the next smaller ones while the artifact misses the budget."""
     failed, left_out, use = list(plan.failed), list(plan.left_out), {}
     while True:
@@ -245,6 +246,7 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         failed.append(
             {
                 "name": candidate.spec.name,
+                "title": candidate.title,
                 "honoured": False,
                 "failures": list(artifact.failures),
                 "seconds": artifact.seconds,
@@ -266,11 +268,19 @@ def _carry_out(task: Task, plan: Plan, dataset: Dataset, report: DataReport) -> 
         seed=task.seed,
         data=task.data,
         report_images=task.report_images,
-        time=time_report(task.minutes, use, used=task.deadline.used(), left_out=tuple(left_out)),
+        time=_time_use(task, use, tuple(left_out)),
     )
     publish(artifact, data, dataset, task.out)
     _refuse_missed(task, artifact, left_out)
     return data
+
+
+def _time_use(task: Task, plan: dict[str, float], left_out: tuple[str, ...]) -> TimeUse | None:
+    """Return the planned and the actual use of the minutes; None if none were given."""
+    if task.minutes is None:
+        return None
+    used = round(task.deadline.used(), 1)
+    return TimeUse(minutes=task.minutes, plan=plan, used_seconds=used, left_out=left_out)
 
 
 def _refuse_missed(task: Task, artifact: Artifact, left_out: Sequence[str]) -> None:
