@@ -116,7 +116,7 @@ def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(s
 
 
 def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers):
-    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_lite0.in1k"))
+    offer = next(o for o in offers if o.spec.name.endswith("tf_efficientnet_lite0.in1k"))
     found = list_pretrained([offer], changes=CHANGES)
     whole = {c.spec.resolution: c for c in found if c.kept == 1}
     for c in found:
@@ -125,9 +125,8 @@ def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers
         before = whole[c.spec.resolution]
         share = getattr(c.cost, c.kept_of) / getattr(before.cost, c.kept_of)
         assert 0.9 * c.kept < share <= 1.02 * c.kept  # exact at its own resolution
-        assert c.whole == dataclasses.replace(
-            offer.spec, resolution=c.spec.resolution, name=f"{offer.label} at {c.spec.resolution}"
-        )
+        assert c.whole == dataclasses.replace(offer.spec, resolution=c.spec.resolution)
+        assert c.whole.name == f"{offer.spec.name} at {c.spec.resolution}"
         assert f"pruned to {c.kept:.0%} of {c.kept_of}" in c.spec.name
         assert found.index(c) > found.index(before)
         assert candidate_from_dict(c.to_dict()) == c
@@ -135,7 +134,7 @@ def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers
 
 
 def test_other_activations_stand_beside_a_networks_own(offers):
-    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_b0.in1k"))
+    offer = next(o for o in offers if o.spec.name.endswith("tf_efficientnet_b0.in1k"))
     changes = changes_of(offer.spec, can_train=True)
     found = list_pretrained([offer], precisions=("fp32", "int8"), changes=changes)
     assert {c.spec.activation for c in found} == {"silu", "relu6", "hard_swish"}
@@ -152,5 +151,5 @@ def test_other_activations_stand_beside_a_networks_own(offers):
 
 
 def test_without_training_a_network_keeps_its_activation(offers):
-    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_b0.in1k"))
+    offer = next(o for o in offers if o.spec.name.endswith("tf_efficientnet_b0.in1k"))
     assert {change.activation for change in changes_of(offer.spec, can_train=False)} == {None}

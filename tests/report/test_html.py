@@ -176,6 +176,21 @@ def test_the_same_report_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_the_legend_of_long_names_is_as_wide_as_its_figure_at_most():
+    """Regression: six columns were wider than the figure, and docs/candidates.svg was cut at the right."""
+    some = sample()
+    for number, row in enumerate(some["candidates"]):
+        row["family"] = f"tf_efficientnet_lite0 relu6 {number % 6}"
+    figure = plots.candidates_figure(typed(some))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert (box.x0 >= figure.bbox.x0, box.x1 <= figure.bbox.x1) == (True, True)
+    assert [text.get_text() for text in legend.get_texts()][:2] == [
+        "tf_efficientnet_lite0 relu6 0", "tf_efficientnet_lite0 relu6 1",
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("without_plots")
 def test_a_missed_budget_is_said_first():
     some = sample()
