@@ -167,7 +167,7 @@ def _legend_entry(run: Run, name: str, index: int) -> dict[str, Any]:
     return {
         "name": name,
         "folder": str(run.folder),
-        "network": run.network,
+        "network": run.title,
         "state": state if run.state == "finished" else f"{state}, {epochs} epochs",
         "kind": {"finished": "kept", "budget missed": "missed"}.get(run.state, "open"),
         "when": run.when,

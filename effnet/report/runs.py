@@ -31,6 +31,8 @@ _HUGE = 1e300
 class Run:
     """One training run, read from its folder; unknown values are None or empty.
 
+    `network` is the exact name of its network, `title` the short one that people read.
+
     `when` is the time of its report or of its last write, ISO 8601 in UTC. `epochs` are done, of `planned_epochs`.
     `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the median of the
     epochs, `seconds` those of training. `settings` and `recipe` are its options, `history` its epochs as in
@@ -42,6 +44,7 @@ class Run:
     state: State
     data: str = ""
     network: str = ""
+    title: str = ""
     device: str = ""
     epochs: int = 0
     planned_epochs: int | None = None
@@ -262,6 +265,7 @@ def _asked(
     return {
         "data": str(data),
         "network": str(network),
+        "title": report.network.title if report else str(_at(candidate, "title") or network),
         "device": report.training.device if report else "",
         "planned_epochs": epochs if isinstance(epochs, int) else None,
         "recipe": recipe,

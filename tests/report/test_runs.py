@@ -228,7 +228,7 @@ def test_the_list_shows_every_run_with_its_results(two_runs, run_cli):
     for name in "ab":
         run = read(two_runs / name)
         (line,) = (line for line in ran.out.splitlines() if line.strip().startswith(str(two_runs / name)))
-        for words in ("digits", run.network, run.when[:10], "finished", "2/2", f"{run.test_accuracy:.2%}"):
+        for words in ("digits", run.title, run.when[:10], "finished", "2/2", f"{run.test_accuracy:.2%}"):
             assert words in line
     rows = json.loads(run_cli("runs", two_runs, "--format", "json").out)
     assert {row["folder"]: row["test_accuracy"] for row in rows} == {

@@ -144,7 +144,7 @@ def test_of_several_in_the_caches_the_most_accurate_is_taken(chosen, cached_lite
     taken, table, _ = chosen(budget={"macs": 2e9})
     assert (taken.weights, taken.spec.resolution) == (LITE0, 224)
     assert {c.weights for c in table} == {LITE0, RESNET18}
-    reason = f"not measured: expected to be less accurate than Lite0 in1k, 224 px"
+    reason = "not measured: expected to be less accurate than Lite0 in1k, 224 px"
     assert {c.reason for c in table if c.weights == RESNET18 and c.status == "unmeasured"} == {reason}
 
 
