@@ -36,6 +36,8 @@ _CURVES = {
     "loss": (("loss", "training", ORANGE, _DASHES), ("val_loss", "validation", BLUE, "solid")),
     "accuracy": (("val_accuracy", "validation", BLUE, "solid"),),
 }
+# The share of a figure's width that its legend may take, beside its margins.
+_LEGEND_SHARE = 0.95
 _NAMED_CLASSES = 40
 _COUNTED_CLASSES = 20
 
@@ -284,7 +286,7 @@ def _draw_legend(axes: "Axes", families: Sequence[str]) -> None:
     figure = axes.figure
     for columns in range(6, 0, -1):  # as many as fit: a legend that is wider than its figure would be cut
         legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        if columns == 1 or legend.get_window_extent().width <= _LEGEND_SHARE * figure.bbox.width:
             break
         legend.remove()
     for text in legend.get_texts():
