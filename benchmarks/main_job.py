@@ -12,7 +12,7 @@ from pathlib import Path
 import effnet
 from benchmarks.harness import finish
 from effnet.errors import BudgetError
-from effnet.report.html import load_report
+from effnet.report.model import Report, load_report
 from effnet.report.plots import save_candidates
 
 
@@ -36,13 +36,13 @@ def main() -> None:
             report = _fit(args, seed, Path(scratch))
             if args.image and seed == 0:
                 save_candidates(report, args.image)
-        samples["test_accuracy"].append(report["test_accuracy"])
-        samples["honoured"].append(float(report["honoured"]))
-        samples["seconds"].append(report["seconds"])
-        samples["latency_ms"].append(report["measured"]["latency_ms"])
-        networks.append(report["network"]["name"])
+        samples["test_accuracy"].append(report.test_accuracy)
+        samples["honoured"].append(float(report.honoured or False))
+        samples["seconds"].append(report.seconds)
+        samples["latency_ms"].append(report.measured.latency_ms)
+        networks.append(report.network.name)
         print(
-            f"seed {seed}: {networks[-1]}, accuracy {report['test_accuracy']:.2%}, honoured {report['honoured']}",
+            f"seed {seed}: {networks[-1]}, accuracy {report.test_accuracy:.2%}, honoured {report.honoured}",
             flush=True,
         )
     details = {
@@ -64,13 +64,11 @@ def main() -> None:
     )
 
 
-def _fit(args: argparse.Namespace, seed: int, out: Path) -> dict:
+def _fit(args: argparse.Namespace, seed: int, out: Path) -> Report:
     try:
-        return dict(
-            effnet.fit(
-                args.data, max_latency_ms=args.max_latency_ms, minutes=args.minutes, seed=seed, out=out / "bundle"
-            ).report
-        )
+        return effnet.fit(
+            args.data, max_latency_ms=args.max_latency_ms, minutes=args.minutes, seed=seed, out=out / "bundle"
+        ).report
     except BudgetError:
         return load_report(out / "bundle")
 

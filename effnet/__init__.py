@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from effnet.arch.codec import spec_from_dict, spec_to_dict
     from effnet.arch.cost import Cost, cost
     from effnet.arch.describe import describe
+    from effnet.arch.lineage import Lineage
     from effnet.arch.scale import scale, solve_phi
     from effnet.arch.spec import ArchSpec, BlockSpec, stage
     from effnet.bundle.weights import load_module
@@ -59,6 +60,7 @@ _LAZY = {
     "Cost": ("effnet.arch.cost", "Cost"),
     "cost": ("effnet.arch.cost", "cost"),
     "describe": ("effnet.arch.describe", "describe"),
+    "Lineage": ("effnet.arch.lineage", "Lineage"),
     "scale": ("effnet.arch.scale", "scale"),
     "solve_phi": ("effnet.arch.scale", "solve_phi"),
     "ArchSpec": ("effnet.arch.spec", "ArchSpec"),
@@ -98,9 +100,9 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "BlockSpec", "Cost", "Dataset", "FitResult", "Imported", "Predictor", "Preprocess",
-    "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "build", "cost", "create_model", "describe", "evaluate",
-    "export", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
+    "NAMES", "ArchSpec", "BlockSpec", "Cost", "Dataset", "FitResult", "Imported", "Lineage", "Predictor",
+    "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "build", "cost", "create_model", "describe",
+    "evaluate", "export", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
     "load_pretrained", "load_state_dict", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset",
     "save", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms",
 ]  # fmt: skip

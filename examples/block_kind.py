@@ -5,7 +5,7 @@ python examples/block_kind.py
 
 import numpy as np
 
-from effnet import ArchSpec, build, cost, scale, stage
+from effnet import ArchSpec, Lineage, build, cost, scale, stage
 from effnet.arch.blocks import BlockKind, register
 from effnet.arch.layers import Body
 from effnet.arch.spec import StemSpec
@@ -35,7 +35,9 @@ def main() -> None:
         stage("two_scales", repeats=2, stride=2, in_channels=24, out_channels=40, **rows),
     )
     stem = StemSpec(channels=16)
-    small = ArchSpec(name="two scales", num_classes=10, resolution=64, stem=stem, stages=stages, head_channels=160)
+    small = ArchSpec(
+        lineage=Lineage(base="two scales"), num_classes=10, resolution=64, stem=stem, stages=stages, head_channels=160
+    )
     spec = scale(small, phi=1)
     state = state_arrays(build(spec, seed=0))
     found = prune(spec, importance=weight_importance(spec, state), limit=0.7 * cost(spec).macs)

@@ -16,9 +16,8 @@ def main() -> None:
     args = parser.parse_args()
 
     result = fit("digits", max_latency_ms=args.max_latency_ms, max_params=12_000, epochs=args.epochs, out=args.out)
-    report = result.report
-    print(f"{report['network']['name']}: accuracy {report['test_accuracy']:.1%} on the test split")
-    print(f"latency {report['measured']['latency_ms']:.3f} ms of {args.max_latency_ms} ms")
+    print(f"{result.report.network.title}: accuracy {result.test_accuracy:.1%} on the test split")
+    print(f"latency {result.latency_ms:.3f} ms of {args.max_latency_ms} ms")
 
     model = load(result.folder)
     test = read_dataset("digits").test

@@ -19,8 +19,8 @@ def main() -> None:
     # A linear probe: the backbone is frozen, its features are computed once, and logistic regression is fitted on
     # them. The bundle answers "unknown" if its confidence is below that of 95 % of the validation images.
     result = fit(args.data, weights=args.weights, strategy="head", balance=args.balance, coverage=0.95, out=args.out)
-    head = result.report["training"]["head"]
-    print(f"head on {head['weights']}: {head['val_accuracy']:.1%} of the validation images in {head['seconds']:.1f} s")
+    head = result.report.training.head
+    print(f"head on {head.weights}: {head.val_accuracy:.1%} of the validation images in {head.seconds:.1f} s")
 
     score = evaluate(load(result.folder), read_dataset(args.data).test)
     print(f"test accuracy {score.accuracy:.1%}, balanced {score.balanced_accuracy:.1%}")

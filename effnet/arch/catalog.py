@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from effnet.arch.families.resnet import RESNET_REPEATS, resnet_spec
 from effnet.arch.families.v1 import EDGETPU_COEFFICIENTS, LITE_COEFFICIENTS, V1_COEFFICIENTS, v1_spec
 from effnet.arch.families.v2 import V2_COEFFICIENTS, v2_spec
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError, nearest
 
@@ -89,7 +90,8 @@ def get_spec(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Arc
     """
     short, dialect = _resolve(name)
     spec = _official(short)
-    changes: dict[str, object] = {"num_classes": num_classes, "in_channels": in_channels, "name": name}
+    changes: dict[str, object] = {"num_classes": num_classes, "in_channels": in_channels}
+    changes["lineage"] = Lineage(base=name, network=short)
     if dialect.startswith("timm") and short in _TIMM_RESOLUTION:
         changes["resolution"] = _TIMM_RESOLUTION[short]
     if short == "l2" and name.endswith("_475"):  # the same network, trained and tested at 475 pixels

@@ -226,7 +226,7 @@ def kept_blocks(keep: Keep) -> dict[str, str]:
     }
 
 
-def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpec:
+def kept_spec(spec: ArchSpec, keep: Keep) -> ArchSpec:
     """Return the smaller network that `keep` leaves of `spec`; raise SpecError if it does not belong to `spec`."""
     widths = kept_widths(spec, keep)
     width, stages = len(keep.stem), []
@@ -249,7 +249,6 @@ def kept_spec(spec: ArchSpec, keep: Keep, *, name: str | None = None) -> ArchSpe
         stages.append(tuple(row))
     return dataclasses.replace(
         spec,
-        name=spec.name if name is None else name,
         stem=dataclasses.replace(spec.stem, channels=len(keep.stem)),
         stages=tuple(stages),
         head_channels=len(keep.head),

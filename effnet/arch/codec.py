@@ -7,8 +7,10 @@ from typing import Any
 
 from effnet.arch.blocks import find_kind
 from effnet.arch.cost import cost
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import MAX_BLOCKS, ArchSpec, BlockSpec, Scaling, StemSpec, stage
 from effnet.errors import SpecError, nearest, shown
+from effnet.system.records import from_data, to_data
 
 FORMAT = 1
 MAX_PARAMS = 2 * 10**9
@@ -17,7 +19,9 @@ MAX_PARAMS = 2 * 10**9
 
 def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     """Return `spec` as JSON-serializable data that `spec_from_dict` reads back to an equal value."""
-    return {"format": FORMAT, **dataclasses.asdict(spec)}
+    fields = dataclasses.asdict(spec)
+    del fields["lineage"]
+    return {"format": FORMAT, "name": spec.name, **fields, "lineage": to_data(spec.lineage)}
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
@@ -31,6 +35,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
     version = fields.pop("format", None)
     if type(version) is not int or version != FORMAT:
         raise SpecError(f"this effnet reads architecture format {FORMAT}; got {shown(version)}: upgrade effnet")
+    fields["lineage"] = _read_lineage(fields.pop("name", None), fields.pop("lineage", None))
     for name, kind in (("stem", StemSpec), ("scaling", Scaling)):
         if name in fields:
             fields[name] = _make(kind, fields[name], name)
@@ -47,6 +52,15 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
     if (params := cost(spec).params) > MAX_PARAMS:
         raise SpecError(f"a network must have at most {MAX_PARAMS:,} parameters; this one has {params:,}")
     return spec
+
+
+def _read_lineage(name: Any, data: Any) -> Lineage:
+    """Return the lineage in a file; a network whose name was changed there has that name and no other origin."""
+    try:
+        found = Lineage() if data is None else from_data(Lineage, data, where="lineage")
+        return found if name in (None, found.name) else Lineage(base=name)
+    except (ValueError, SpecError) as error:
+        raise SpecError(f"architecture: {error}") from error
 
 
 def _make(kind: type, fields: Any, where: str) -> Any:

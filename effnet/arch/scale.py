@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 from effnet.arch.cost import Cost, cost
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, as_spec, repeat_block
 from effnet.errors import SpecError
 from effnet.system.bounds import is_number
@@ -63,15 +64,19 @@ def scale(
         if isinstance(value, complex) or not 0 < value <= _LARGEST:
             raise SpecError(f"the {what} of a scaled network must lie above 0 and be at most {_LARGEST}; got {value!r}")
     scaled = _scale_width(_scale_depth(spec, depth), width)
+    lineage = Lineage(base=name) if name else _scaled_lineage(spec.lineage, phi, width, depth, resolution)
+    return dataclasses.replace(scaled, resolution=max(1, round(side)), lineage=lineage)
+
+
+def _scaled_lineage(before: Lineage, phi: float | None, width: float, depth: float, resolution: int | None) -> Lineage:
+    words = f"phi {phi:g}" if phi is not None else f"width {width:g} depth {depth:g}"
     return dataclasses.replace(
-        scaled, resolution=max(1, round(side)), name=name or _scaled_name(spec, phi, width, depth, resolution)
+        before,
+        scaled=f"{before.scaled} {words}".lstrip(),
+        width=before.width * width,
+        depth=before.depth * (1.0 if phi is not None else depth),
+        resolution=resolution,
     )
-
-
-def _scaled_name(spec: ArchSpec, phi: float | None, width: float, depth: float, resolution: int | None) -> str:
-    parts = [spec.name]
-    parts += [f"phi {phi:g}"] if phi is not None else [f"width {width:g} depth {depth:g}"]
-    return " ".join(parts + ([f"at {resolution}"] if resolution is not None else []))
 
 
 def _scale_depth(spec: ArchSpec, depth: float) -> ArchSpec:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from effnet.arch.blocks import BlockKind, find_kind
+from effnet.arch.lineage import Lineage
 from effnet.errors import SpecError, nearest, shown
 
 Residual = Literal["none", "identity", "projection"]
@@ -17,7 +18,6 @@ Rounding = Literal["v1", "v2"]
 # published network, EfficientNet-L2, has 8,256 channels, 100 blocks and 800 pixels; RepLKNet has kernels of 31.
 MAX_CHANNELS, MAX_BLOCKS, MAX_KERNEL_SIZE, MAX_STEM_STRIDE = 65_536, 4_096, 31, 32
 MAX_CLASSES, MAX_RESOLUTION, MAX_IMAGE_CHANNELS = 100_000, 16_384, 1_024
-MAX_NAME_LENGTH = 200
 # A smaller epsilon would vanish beside any variance in fp32.
 MIN_NORM_EPSILON = 1e-12
 
@@ -125,10 +125,10 @@ class ArchSpec:
 
     `head_channels` 0 means no head convolution, `num_classes` 0 no classifier. `resolution` is the side of
     the square input, in pixels, the default for costs and exports. Two specs are equal if they compute the
-    same function of the same input size and scale alike; `name` is ignored.
+    same function of the same input size and scale alike; `lineage`, from which the names are made, is ignored.
     """
 
-    name: str = field(default="custom", compare=False)
+    lineage: Lineage = field(default=Lineage(), compare=False)
     in_channels: int = 3
     num_classes: int = 1000
     resolution: int
@@ -142,10 +142,6 @@ class ArchSpec:
     scaling: Scaling = Scaling()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or len(self.name) > MAX_NAME_LENGTH or not self.name.isprintable():
-            raise SpecError(
-                f"name must be printable text of at most {MAX_NAME_LENGTH} characters; got {shown(self.name)}"
-            )
         _must_be_count("in_channels", self.in_channels, most=MAX_IMAGE_CHANNELS)
         _must_be_count("num_classes", self.num_classes, least=0, most=MAX_CLASSES)
         _must_be_count("resolution", self.resolution, most=MAX_RESOLUTION)
@@ -167,6 +163,16 @@ class ArchSpec:
             if block.in_channels != width:
                 raise SpecError(f"block {number} takes {block.in_channels} channels but receives {width}")
             width = block.out_channels
+
+    @property
+    def name(self) -> str:
+        """The exact name, as exported files hold it."""
+        return self.lineage.name
+
+    @property
+    def title(self) -> str:
+        """The short name that people read, with the resolution."""
+        return self.lineage.title(self.resolution)
 
     @property
     def blocks(self) -> tuple[BlockSpec, ...]:

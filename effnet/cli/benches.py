@@ -82,7 +82,7 @@ def _one(bundle: Any, threads: list[int], batches: list[int], output: Output, st
         about = {"network": config.arch.name, "format": target.name, "machine": machine(), "versions": versions()}
         print_json(about | {"rows": data})
         return
-    print_text(f"{config.arch.name}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
+    print_text(f"{config.arch.title}, {rows[0].size_mb:.2f} MB, on {machine()['cpu']}, {_runtime(target.runtime)}")
     columns = ("threads", "batch", "p50 ms", "p95 ms", "images/s", "load ms", "memory MB")
     print_table(columns, [(r.threads, r.batch, *_speeds(r), f"{r.load_ms:.0f}", f"{r.memory_mb:.1f}") for r in rows])
     _print_busy(rows)
@@ -156,7 +156,7 @@ def _print_bench(found: Any, bundle: Any) -> None:
         rows.append((row.format.runtime, row.format.precision, *setting, *speeds, *shares, lost))
     if found.scored:
         print_text(found.scored)
-    print_text(f"{found.config.arch.name} on {machine()['cpu']}")
+    print_text(f"{found.config.arch.title} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
     _print_busy([row.timing for row in found.rows])
     if found.absent:

@@ -4,7 +4,7 @@ import csv
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from enum import StrEnum
 from itertools import islice
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from effnet.data.sources import Skipped
+    from effnet.measurement.evaluate import Score
 
 _TOGETHER = 16
 
@@ -236,17 +237,17 @@ def evaluate(
         print_text(f"{len(found.per_class) - len(shown)} more classes have no image here.")
 
 
-def balanced_lines(test: Mapping[str, Any]) -> Iterator[str]:
-    """Yield lines from a score as JSON: balanced accuracy if it differs from accuracy, and the lowest recall."""
-    if percent(test["balanced_accuracy"]) != percent(test["accuracy"]):
-        low, high = map(percent, test["balanced_bootstrap"])
+def balanced_lines(test: "Score") -> Iterator[str]:
+    """Yield lines of a score: balanced accuracy if it differs from accuracy, and the lowest recall."""
+    if percent(test.balanced_accuracy) != percent(test.accuracy):
+        low, high = map(percent, test.balanced_bootstrap)
         yield (
-            f"balanced accuracy {percent(test['balanced_accuracy'])} (bootstrap {low} to {high}): the mean recall of "
+            f"balanced accuracy {percent(test.balanced_accuracy)} (bootstrap {low} to {high}): the mean recall of "
             "the classes"
         )
-    if lowest := test["lowest"]:
-        name, recall = printable(lowest["name"]), percent(lowest["recall"])
-        yield f"lowest recall: {recall} of the {lowest['support']} images of {name}"
+    if lowest := test.lowest:
+        name, recall = printable(lowest.name), percent(lowest.recall)
+        yield f"lowest recall: {recall} of the {lowest.support} images of {name}"
 
 
 def _score_lines(found: Any) -> Iterator[str]:
@@ -258,7 +259,7 @@ def _score_lines(found: Any) -> Iterator[str]:
     yield (
         f"accuracy {accuracy} on {found.images} images (95 % confidence {low} to {high}; bootstrap {least} to {most})"
     )
-    yield from balanced_lines(found.to_dict())
+    yield from balanced_lines(found)
     for warning in warnings_of(found):
         yield f"WARNING: {warning}"
     if not found.chance:  # its warning says so as well

@@ -18,6 +18,7 @@ def quantize(values: dict[str, Any]) -> None:
     """Quantize a bundle to int8 step by step; keep the fastest step that is accurate enough in its runtime."""
     from effnet import quantize as quantize_bundle
     from effnet.jobs.quantize import PLOT
+    from effnet.report.model import SearchFacts
     from effnet.report.plot_sensitivity import sensitivity_sentence
 
     with TerminalListener() as listener:
@@ -30,7 +31,7 @@ def quantize(values: dict[str, Any]) -> None:
         now, before = (both(tested[name], tested.get(f"{name}_balanced")) for name in ("winner", "fp32"))
         print_text(f"test accuracy {now}; fp32 {before}")
     shown = f": {result.folder / PLOT} shows them" if found.sensitivity else ""
-    print_text(sensitivity_sentence(found.to_dict()) + shown)
+    print_text(sensitivity_sentence(SearchFacts.from_dict(found.to_dict())) + shown)
     print_text(f"{result.folder} now predicts with {found.format}")
 
 

@@ -36,7 +36,7 @@ def runs(
         return
     columns = ("run", "data", "network", "when (UTC)", "state", "epochs", "val", "test", "images/s", "time")
     rows = [
-        (run.folder, run.data, run.network, run.when[:16].replace("T", " "), _state(run), _epochs(run), *_figures(run))
+        (run.folder, run.data, run.title, run.when[:16].replace("T", " "), _state(run), _epochs(run), *_figures(run))
         for run in found
     ]
     print_table(columns, rows, left=("run", "data", "network", "when (UTC)", "state"))
@@ -60,7 +60,7 @@ def compare(
     names = short_names([run.folder for run in found])
     columns = ("run", "network", "state", "epochs", "val", "test", "images/s", "time")
     rows = [
-        (name, run.network, _state(run), _epochs(run), *_figures(run)) for name, run in zip(names, found, strict=True)
+        (name, run.title, _state(run), _epochs(run), *_figures(run)) for name, run in zip(names, found, strict=True)
     ]
     print_table(columns, rows, left=("run", "network", "state"))
     differing = difference(found)

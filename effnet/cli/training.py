@@ -37,43 +37,43 @@ def train(values: dict[str, Any]) -> None:
 
 def _print_result(result) -> None:
     from effnet.cli.models import balanced_lines
-    from effnet.measurement.budget import LABELS, Budget, say
+    from effnet.measurement.budget import LABELS, say
     from effnet.report.provenance import method_sentence
 
     report = result.report
+    test = report.test
     print_text()
     print_text(method_sentence(report))
-    low, high = report["test"]["confidence"]
+    low, high = test.confidence
     print_text(
-        f"Test accuracy {percent(report['test_accuracy'])} on {report['test']['images']} images "
+        f"Test accuracy {percent(report.test_accuracy)} on {test.images} images "
         f"(95 % confidence {percent(low, 1)} to {percent(high, 1)}), scored on the exported file"
     )
-    for line in balanced_lines(report["test"]):
+    for line in balanced_lines(test):
         print_text(line[0].upper() + line[1:])
-    if not report["test"]["chance"]:  # its warning says so as well
-        usual = report["test"]["most_frequent"]
-        print_text(f"Always answering {usual['name']!r} would reach {percent(usual['share'])}")
-    for warning in report["warnings"]:
+    if not test.chance:  # its warning says so as well
+        usual = test.most_frequent
+        print_text(f"Always answering {usual.name!r} would reach {percent(usual.share)}")
+    for warning in report.warnings:
         print_text(f"WARNING: {warning}")
     _print_unknown(report)
-    for name, limit in Budget(**report["budget"]).asked().items():
-        print_text(f"{LABELS[name]}: {say(name, report['measured'][name])} of {say(name, limit)}")
+    for name, limit in report.budget.asked().items():
+        print_text(f"{LABELS[name]}: {say(name, getattr(report.measured, name))} of {say(name, limit)}")
     print_text(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
-    if number := report["report_images"]:
+    if number := report.report_images:
         print_text(f"report.html holds {number} of your test images: share it only if you may share them")
 
 
 def _print_unknown(report) -> None:
     """Print the threshold, if one was requested, and how many images of none of the classes were rejected."""
-    calibration, test = report["calibration"], report["test"]
-    if calibration["coverage"] is None and calibration["max_error"] is None:
+    calibration, answered, unknown = report.calibration, report.test.answered, report.test.unknown
+    if calibration.coverage is None and calibration.max_error is None:
         return
-    answered, unknown = test["answered"], test["unknown"]
     if answered is None:
-        print_text(calibration["sentence"])
+        print_text(calibration.sentence)
     else:
-        error = "" if answered["error"] is None else f", {answered['error']:.2%} of them wrong"
-        print_text(f"Threshold {answered['threshold']:.4g}: {percent(answered['coverage'])} are answered{error}")
+        error = "" if answered.error is None else f", {answered.error:.2%} of them wrong"
+        print_text(f"Threshold {answered.threshold:.4g}: {percent(answered.coverage)} are answered{error}")
     if unknown is not None:
-        rejected = "" if unknown["rejected"] is None else f"{percent(unknown['rejected'])} rejected, "
-        print_text(f"Unknown images: {rejected}AUROC {unknown['auroc']:.3f} on {unknown['images']}")
+        rejected = "" if unknown.rejected is None else f"{percent(unknown.rejected)} rejected, "
+        print_text(f"Unknown images: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}")

@@ -158,7 +158,7 @@ def _own_facts(path: Path, *, model: str | None) -> dict[str, Any]:
     made_of = origin_words(path, read_config(path)) if is_bundle(path) else ""
     return {
         "id": found.published,
-        "network": found.name,
+        "network": found.spec.name,
         "params": cost(found.spec).params,
         "num_classes": found.spec.num_classes,
         "top1": [] if found.top1 is None else [{"percent": found.top1, "resolution": found.preprocess.resolution}],

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import Activation, ArchSpec, Gate
-from effnet.compression.prune import PRUNED_MARK
 from effnet.compression.recovery import network_of, recover
 from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
@@ -43,9 +42,8 @@ def with_activation(spec: ArchSpec, activation: Activation) -> ArchSpec:
     gate: Gate = "hard_sigmoid" if spec.se_gate == "sigmoid" else spec.se_gate
     if not any(layer.op == "mul" for _, layer in named_layers(spec)):
         gate = spec.se_gate  # the network has no gates
-    base, mark, rest = spec.name.partition(PRUNED_MARK)
-    name = f"{base} with {activation}{mark}{rest}"
-    return dataclasses.replace(spec, name=name, activation=activation, se_gate=gate)
+    lineage = dataclasses.replace(spec.lineage, activation=activation)
+    return dataclasses.replace(spec, lineage=lineage, activation=activation, se_gate=gate)
 
 
 def with_spec(subject: Subject, spec: ArchSpec) -> Subject:

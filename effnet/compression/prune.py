@@ -1,5 +1,6 @@
 """Structured pruning of a spec: choose the channels and blocks to keep, from their importance and a limit."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,6 @@ Scope = Literal["global", "stage"]
 Measure = Callable[[ArchSpec], float]
 Fits = Callable[[Mapping[str, int], frozenset[str]], bool]
 
-# After it, a name says how far a network was pruned.
-PRUNED_MARK = " pruned"
 _AVX512, _OTHERS = 16, 8
 
 
@@ -74,7 +73,6 @@ def prune(
     round_to: int = _OTHERS,
     min_channels: int | None = None,
     drop_blocks: bool = False,
-    name: str | None = None,
 ) -> Pruned:
     """Return `spec` without its least important channels and blocks, as large as `limit` allows.
 
@@ -105,9 +103,8 @@ def prune(
     counts, dropped = _give_back(choice, counts, dropped, fits)
     keep = choice.keep(counts, dropped)
     left = kept_spec(spec, keep)
-    base = spec.name.partition(PRUNED_MARK)[0]
-    label = f"{base}{PRUNED_MARK} to {cost(left).macs / 1e6:.3g}M MACs" if name is None else name
-    return Pruned(spec=kept_spec(spec, keep, name=label), keep=keep)
+    lineage = spec.lineage if left == spec else dataclasses.replace(spec.lineage, pruned_macs=cost(left).macs)
+    return Pruned(spec=dataclasses.replace(left, lineage=lineage), keep=keep)
 
 
 def _check(

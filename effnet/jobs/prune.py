@@ -285,7 +285,6 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
         scope=options.scope,
         round_to=options.round_to or vector_width(),
         drop_blocks=options.drop_blocks,
-        name=None if options.share < 1 else config.arch.name,
     )
     smaller = replace(config, arch=_with_activation(found.spec, options.activation))
     moved = transfer(state, source=config.arch, target=found.spec, keep=found.keep)

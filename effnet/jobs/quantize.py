@@ -22,6 +22,7 @@ from effnet.errors import BudgetError, InputError, nearest
 from effnet.jobs.procedure import USUAL
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.measurement.budget import Budget
+from effnet.report.model import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
@@ -133,7 +134,7 @@ def deploy(found: Ladder, folder: Path) -> None:
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    save_sensitivity(record, folder / PLOT)
+    save_sensitivity(SearchFacts.from_dict(record), folder / PLOT)
 
 
 def _move_in(scratch: Path, folder: Path, *, changed: bool) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ import numpy as np
 from effnet.arch.catalog import get_spec
 from effnet.arch.channels import tied_widths
 from effnet.arch.cost import Count, cost
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import Activation, ArchSpec
 from effnet.bundle.formats import Precision
 from effnet.compression.activations import standins, with_activation
@@ -62,10 +62,12 @@ class Change:
     points: float = 0.0
     activation: Activation | None = None
 
-    def in_words(self) -> str:
-        """Return the modification as part of a candidate's name."""
-        pruned = f"pruned to {self.kept:.0%} of {self.count}" if self.kept < 1 else ""
-        return ", ".join(filter(None, (f"with {self.activation}" if self.activation else "", pruned)))
+    def applied_to(self, lineage: Lineage) -> Lineage:
+        """Return the lineage of a network with this modification."""
+        activation = self.activation or lineage.activation
+        if self.kept == 1:
+            return dataclasses.replace(lineage, activation=activation)
+        return dataclasses.replace(lineage, activation=activation, kept=self.kept, kept_of=self.count, pruned_macs=None)
 
 
 _NONE = Change()
@@ -84,12 +86,11 @@ CHANGES = (
 class Offer:
     """One pretrained network: the id or path that `load_pretrained` takes, and its facts known before it is read.
 
-    `label` is short enough for a table. `spec` has the classes and channels of the data; its resolution is the one
-    at which the weights were tested.
+    `spec` has the classes and channels of the data; its resolution is the one at which the weights were tested, and
+    its lineage has none.
     """
 
     source: str
-    label: str
     spec: ArchSpec
     preprocess: Preprocess
     family: str
@@ -98,10 +99,10 @@ class Offer:
 
 def offer_of(found: Pretrained, *, num_classes: int, channels: int) -> Offer:
     """Return the offer of weights that have been read."""
-    label = re.sub(r" at \d+", "", found.name)  # a bundle of effnet fit has its resolution in its network's name
+    spec = dataclasses.replace(found.spec, lineage=dataclasses.replace(found.spec.lineage, resolution=None))
     return _offer(
-        found.spec, found.preprocess, source=found.source, label=label, family=label, top1=found.top1,
-        num_classes=num_classes, channels=channels,
+        spec, found.preprocess, source=found.source, family=spec.name, top1=found.top1, num_classes=num_classes,
+        channels=channels,
     )  # fmt: skip
 
 
@@ -109,10 +110,9 @@ def list_offers(*, num_classes: int, channels: int, cached_only: bool) -> list[O
     """Return the published weights that effnet can build, or only those that need no download."""
     return [
         _offer(
-            get_spec(entry.network),
+            _published_spec(entry),
             preprocess_of(entry),
             source=entry.id,
-            label=entry.id,
             family=entry.family,
             top1=entry.top1,
             num_classes=num_classes,
@@ -121,6 +121,11 @@ def list_offers(*, num_classes: int, channels: int, cached_only: bool) -> list[O
         for entry in entries()
         if _is_usable(entry) and (cached(entry) is not None if cached_only else entry.scheme in _DOWNLOADED)
     ]
+
+
+def _published_spec(entry: PublishedWeights) -> ArchSpec:
+    spec = get_spec(entry.network)
+    return dataclasses.replace(spec, lineage=dataclasses.replace(spec.lineage, base=entry.id, tag=entry.tag))
 
 
 def _is_usable(entry: PublishedWeights) -> bool:
@@ -133,7 +138,6 @@ def _offer(
     preprocess: Preprocess,
     *,
     source: str,
-    label: str,
     family: str,
     top1: float | None,
     num_classes: int,
@@ -143,7 +147,7 @@ def _offer(
         mean, std = (adapt_statistics(values, channels=channels) for values in (preprocess.mean, preprocess.std))
         preprocess = dataclasses.replace(preprocess, mean=mean, std=std)
     spec = dataclasses.replace(spec, num_classes=num_classes, in_channels=channels, resolution=preprocess.resolution)
-    return Offer(source=source, label=label, spec=spec, preprocess=preprocess, family=family, top1=top1)
+    return Offer(source=source, spec=spec, preprocess=preprocess, family=family, top1=top1)
 
 
 def changes_of(spec: ArchSpec, *, can_train: bool) -> tuple[Change, ...]:
@@ -174,9 +178,9 @@ def list_pretrained(
         native = offer.preprocess.resolution
         family = " ".join(filter(None, (offer.family, change.activation)))
         for resolution in sorted({native, *(r for r in _RESOLUTIONS if r < native)}, reverse=True):
-            own = f"{offer.label} at {resolution}"
-            spec = dataclasses.replace(shape, resolution=resolution, name=f"{own} {change.in_words()}".rstrip())
-            whole = None if change == _NONE else dataclasses.replace(offer.spec, resolution=resolution, name=own)
+            own = dataclasses.replace(offer.spec.lineage, resolution=resolution)
+            spec = dataclasses.replace(shape, resolution=resolution, lineage=change.applied_to(own))
+            whole = None if change == _NONE else dataclasses.replace(offer.spec, resolution=resolution, lineage=own)
             total = cost(spec)
             candidate = Candidate(
                 spec=spec, family=family, phi=0.0, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,

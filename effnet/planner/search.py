@@ -218,7 +218,7 @@ class Search:
         self._bar(index, reason, slow=True)
         share = max(0.02, min(0.95, 1.5 * speed / need.images_per_second))
         most = share * candidate.cost.activations
-        reason = f"training would be too slow: {candidate.spec.name} {reason}"
+        reason = f"training would be too slow: {candidate.title} {reason}"
         self._reject(lambda c: c.cost.activations > most, reason, slow=True)
         return False
 

@@ -108,8 +108,8 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """The network's name, and the precision unless it is fp32."""
-        return self.spec.name + ("" if self.precision == "fp32" else f" in {self.precision}")
+        """The network's short name, and the precision unless it is fp32."""
+        return title_of(self.spec, self.precision)
 
     @property
     def figures(self) -> dict[str, float | None]:
@@ -126,6 +126,7 @@ class Candidate:
         """Return the candidate as a row of the report."""
         row = {
             "name": self.spec.name,
+            "title": self.title,
             "family": self.family,
             "phi": self.phi,
             "resolution": self.spec.resolution,
@@ -149,6 +150,11 @@ class Candidate:
             "whole": whole,
             "worth": self.worth,
         }
+
+
+def title_of(spec: ArchSpec, precision: Precision) -> str:
+    """Return the short name that people read of a network in this precision, such as "V2-B0 x0.32, 16 px, int8"."""
+    return spec.title + ("" if precision == "fp32" else f", {precision}")
 
 
 def candidate_from_dict(data: dict[str, Any]) -> Candidate:
@@ -202,13 +208,11 @@ def list_candidates(
     found: dict[ArchSpec, Candidate] = {}
     for family, base in _bases(space, num_classes, channels, variants="int8" in precisions):
         for phi in space.phis:
-            for shaped, note in _shapes(scale(base, phi=phi), phi):
+            for shaped in _shapes(scale(base, phi=phi), phi):
                 for resolution in _resolutions(space, short_side, phi):
                     small = short_side <= _SMALL or resolution >= _NEARLY_ALL * short_side
                     for spec in _at_resolution(shaped, phi, resolution, may_remove_strides=small):
-                        stride = "" if spec.total_stride == 32 else f" stride {spec.total_stride}"
-                        name = f"{family} phi {phi:g} at {resolution}{stride}{note}"
-                        found.setdefault(spec, _candidate(dataclasses.replace(spec, name=name), family, phi))
+                        found.setdefault(spec, _candidate(spec, family, phi))
     return by_promise([in_precision(c, precision) for c in found.values() for precision in precisions])
 
 
@@ -236,7 +240,8 @@ def _bases(space: SearchSpace, num_classes: int, channels: int, *, variants: boo
         yield family, dataclasses.replace(base, padding="symmetric")
     for family, activation, gate in space.variants if variants else ():
         base = get_spec(family, num_classes=num_classes, in_channels=channels)
-        other = dataclasses.replace(base, padding="symmetric", activation=activation, se_gate=gate)
+        lineage = dataclasses.replace(base.lineage, variant=activation)
+        other = dataclasses.replace(base, lineage=lineage, padding="symmetric", activation=activation, se_gate=gate)
         yield f"{family} {activation}", other
 
 
@@ -248,15 +253,17 @@ def _resolutions(space: SearchSpace, short_side: int, phi: float) -> list[int]:
     return [r for r in space.resolutions if least <= r <= max(32, 1.15 * short_side)]
 
 
-def _shapes(spec: ArchSpec, phi: float) -> Iterator[tuple[ArchSpec, str]]:
-    """Yield a scaled network and, if widths cannot shrink further, slimmer ones, each with its note."""
-    yield spec, ""
+def _shapes(spec: ArchSpec, phi: float) -> Iterator[ArchSpec]:
+    """Yield a scaled network and, if widths cannot shrink further, slimmer ones."""
+    yield spec
     if phi < _SLIM_BELOW:
         slim = with_expand_ratio(spec, _SLIM_EXPAND)
-        for shape, note in ((spec, ""), (slim, f" expand {_SLIM_EXPAND}")):
-            for kept in range(_LEAST_STAGES, len(shape.stages) + (shape is slim)):
-                stages = f" first {kept} stages" if kept < len(shape.stages) else ""
-                yield truncate(shape, kept), note + stages
+        slim = dataclasses.replace(slim, lineage=dataclasses.replace(spec.lineage, expand=_SLIM_EXPAND))
+        for shape in (spec, slim):
+            for kept in range(_LEAST_STAGES, len(shape.stages)):
+                lineage = dataclasses.replace(shape.lineage, stages=kept)
+                yield dataclasses.replace(truncate(shape, kept), lineage=lineage)
+        yield slim
 
 
 def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_strides: bool) -> Iterator[ArchSpec]:
@@ -268,6 +275,8 @@ def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_
         if stride < whole and not may_remove_strides:
             continue
         spec = dataclasses.replace(with_total_stride(shaped, stride), resolution=resolution)
+        left = None if spec.total_stride == 32 else spec.total_stride
+        spec = dataclasses.replace(spec, lineage=dataclasses.replace(spec.lineage, resolution=resolution, stride=left))
         seen_as = resolution * whole / spec.total_stride  # with all strides, this input gives the same feature maps
         if _LEAST_RATIO <= seen_as / paired <= _MOST_RATIO:
             yield spec
@@ -280,7 +289,7 @@ def only_candidate(spec: ArchSpec) -> Candidate:
 
 def _candidate(spec: ArchSpec, family: str, phi: float) -> Candidate:
     found = cost(spec)
-    worth = _WORTH_ACTIVATION.get(spec.activation, 1.0) if family.endswith(spec.activation) else 1.0
+    worth = _WORTH_ACTIVATION.get(spec.lineage.variant, 1.0)
     return Candidate(
         spec=spec, family=family, phi=phi, cost=found, size_mb=found.weight_bytes("fp32") / 1e6, worth=worth
     )

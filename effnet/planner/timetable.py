@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from effnet.data.datasets import Dataset
 from effnet.measurement.sample import CALIBRATED
@@ -190,10 +189,3 @@ def clock_words(seconds: float) -> str:
 def not_enough(what: str, *, needs: float, left: float) -> str:
     """Return the sentence for a stage that does not fit."""
     return f"{what}: {clock_words(max(0.0, left))} were left, but it takes about {clock_words(needs)}"
-
-
-def time_report(minutes: float | None, plan: dict[str, Any], *, used: float, left_out: tuple[str, ...]) -> Any:
-    """Return the report's entry on the minutes: their planned and their actual use; None if none were given."""
-    if minutes is None:
-        return None
-    return {"minutes": minutes, "plan": plan, "used_seconds": round(used, 1), "left_out": list(left_out)}

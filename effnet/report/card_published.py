@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from effnet.arch.catalog import FAMILIES
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
@@ -57,7 +58,7 @@ def _metadata(spec: ArchSpec, entry: PublishedWeights | None) -> str:
     task = "image-classification" if spec.num_classes else "image-feature-extraction"
     lines = ["---", "library_name: effnet", f"pipeline_tag: {task}"]
     lines += [f"license: {entry.licence}"] if entry and entry.licence in _HUB_LICENCES else []
-    resnet = spec.name.rpartition("/")[2].startswith("resnet")
+    resnet = spec.lineage.network in FAMILIES["ResNet"]
     lines += ["tags:", f"- {task}", "- resnet" if resnet else "- efficientnet"]
     lines += ["- onnx"] if spec.num_classes else []
     lines += [f"base_model: {entry.hub}"] if entry and entry.hub else []

@@ -10,9 +10,10 @@ from effnet.errors import InputError
 from effnet.report import text as wording
 from effnet.report.figure import BLUE
 from effnet.report.plot_curves import Against, curves_svg, look
-from effnet.report.render import render, replace_text, strict
+from effnet.report.render import render, replace_text
 from effnet.report.runs import Run, finite, flatten
 from effnet.system.lock import alone_in
+from effnet.system.records import to_data
 
 # The key in metrics.jsonl, the title, and whether it is a share.
 _CURVES = (
@@ -57,7 +58,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
 
 def render_comparison(runs: Sequence[Run]) -> str:
     """Return the page on `runs`, which loads nothing from anywhere."""
-    names = [strict(name) for name in short_names([run.folder for run in runs])]
+    names = [to_data(name) for name in short_names([run.folder for run in runs])]
     keys = [_legend_entry(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))]
     pairs = [
         tuple(curves_svg(runs, names, key, title=title, against=against, share=share) for against in _AGAINST)
@@ -73,7 +74,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
         "curves": [svg for pair in [*pairs, (rate,)] for svg in pair if svg],
         "without": [name for run, name in zip(runs, names, strict=True) if not run.history],
     }
-    return render("compare.html.j2", strict(values))
+    return render("compare.html.j2", to_data(values))
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
@@ -107,11 +108,9 @@ def results(runs: Sequence[Run]) -> list[Result]:
         _result("Training time", [run.seconds for run in runs], wording.duration, better=min),
         _result("Training images per second", [run.images_per_second for run in runs], wording.significant, better=max),
         Result(label="Trained on", texts=[run.device or wording.ABSENT for run in runs], best=[False] * len(runs)),
-        _result("Parameters", _measured(runs, "params"), wording.integer, better=min),
-        _result("MACs per image", _measured(runs, "macs"), wording.short, better=min),
         *(
             _result(label, _measured(runs, key), lambda value, key=key: wording.quantity(value, key), better=min)
-            for key, label in (("latency_ms", "Latency"), ("size_mb", "Size"), ("memory_mb", "Memory"))
+            for key, label in wording.LABELS.items()
         ),
     ]
     return [row for row in rows if set(row.texts) != {wording.ABSENT}]
@@ -168,7 +167,7 @@ def _legend_entry(run: Run, name: str, index: int) -> dict[str, Any]:
     return {
         "name": name,
         "folder": str(run.folder),
-        "network": run.network,
+        "network": run.title,
         "state": state if run.state == "finished" else f"{state}, {epochs} epochs",
         "kind": {"finished": "kept", "budget missed": "missed"}.get(run.state, "open"),
         "when": run.when,

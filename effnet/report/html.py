@@ -4,7 +4,8 @@ import base64
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from io import BytesIO
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError
+from effnet.measurement.evaluate import ClassScore
 from effnet.planner.timetable import USES
 from effnet.report import plot_front as front
 from effnet.report import plot_reliability as sureness
@@ -20,10 +21,9 @@ from effnet.report import plots
 from effnet.report import provenance as origin
 from effnet.report import text as wording
 from effnet.report.balanced import balanced_sentence, prior_sentence
+from effnet.report.model import CandidateRow, Report
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
-from effnet.report.render import render, replace_text, strict
-from effnet.system.files import read_json
-from effnet.system.text import reason_of
+from effnet.report.render import render, replace_text
 
 _LONG = 20
 _SHOWN_CANDIDATES = 8
@@ -33,51 +33,27 @@ _SHOWN_MISTAKES = 24
 _SHOWN_CONFUSIONS = 8
 _IMAGE_SIDE = 176
 
-_BUDGET_LABELS = {
-    "latency_ms": "Latency",
-    "params": "Parameters",
-    "macs": "MACs",
-    "size_mb": "Size",
-    "memory_mb": "Memory",
-}
 
-
-def write_report(report: Mapping[str, Any], folder: Path, *, images: Iterable[np.ndarray]) -> None:
+def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray]) -> None:
     """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
-    `images` holds one uint8 [H, W, C] array for each of report["test"]["mistakes"], in the same order, or none:
-    report.html shows them to everyone who opens it.
+    `images` holds one uint8 [H, W, C] array for each of the test's mistakes, in the same order, or none: report.html
+    shows them to everyone who opens it.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
     texts = {
         "report.html": render_html(report, images=images),
         "README.md": render_card(report),
-        "report.json": json.dumps(strict(report), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
+        "report.json": json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
     }
     for name, text in texts.items():
         replace_text(folder / name, text)
 
 
-def load_report(folder: Path) -> dict[str, Any]:
-    """Read the report.json of a bundle; raise BundleError if it is missing or damaged."""
-    path = folder / "report.json"
-    try:
-        report = read_json(path)
-    except OSError as error:
-        found = "none" if isinstance(error, FileNotFoundError) else f"none that can be read ({reason_of(error)})"
-        raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has {found}") from error
-    except ValueError as error:
-        reason = reason_of(error)
-        raise BundleError(f"{path} must be JSON, but it cannot be read ({reason}); run effnet fit again") from error
-    if not isinstance(report, dict):
-        raise BundleError(f"{path} must hold an object, but holds a {type(report).__name__}; run effnet fit again")
-    return report
-
-
-def render_html(report: Mapping[str, Any], *, images: Iterable[np.ndarray]) -> str:
-    """Return the report as one page that loads nothing from anywhere; missing parts are left out."""
-    report = strict(report)
+def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
+    """Return the report as one page that loads nothing from anywhere."""
+    report = report.as_stored()
     candidates = _ordered_candidates(report)
     classes = _ordered_classes(report)
     long = len(classes) > _LONG
@@ -90,8 +66,8 @@ def render_html(report: Mapping[str, Any], *, images: Iterable[np.ndarray]) -> s
             "candidates_plot": plots.candidates_svg(report),
             "front_plot": front.front_svg(report),
             "ladder_rows": front.ladder_rows(report),
-            "sensitivity_plot": sensitivity_svg(_ladder(report)),
-            "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
+            "sensitivity_plot": sensitivity_svg(report.deployed.ladder),
+            "sensitivity_sentence": sensitivity_sentence(report.deployed.ladder),
             "predicted": _predicted(report),
             "time_uses": USES,
             "candidates_caption": plots.candidates_caption(report),
@@ -99,8 +75,8 @@ def render_html(report: Mapping[str, Any], *, images: Iterable[np.ndarray]) -> s
             "more_candidates": candidates[_SHOWN_CANDIDATES:],
             "method": origin.method_sentence(report),
             "origin_rows": origin.origin_rows(report),
-            "balanced": balanced_sentence(report),
-            "prior": prior_sentence(report),
+            "balanced": balanced_sentence(report.test),
+            "prior": prior_sentence(report.training.balance),
             "loss_plot": plots.learning_curve_svg(report, "loss"),
             "accuracy_plot": plots.learning_curve_svg(report, "accuracy"),
             "confusion_plot": plots.confusion_svg(report),
@@ -116,13 +92,11 @@ def render_html(report: Mapping[str, Any], *, images: Iterable[np.ndarray]) -> s
     )
 
 
-def render_card(report: Mapping[str, Any]) -> str:
+def render_card(report: Report) -> str:
     """Return the report as a model card: Markdown with the hub's YAML front matter."""
-    report = strict(report)
-    classes = (report.get("test") or {}).get("per_class") or []
-    wrong = [row for row in classes if row.get("f1") is not None and row["f1"] < 1]
-    dataset = report.get("dataset") or {}
-    channels = dataset.get("channels") or 3
+    report = report.as_stored()
+    wrong = [row for row in report.test.per_class if row.f1 < 1]
+    channels, values = report.dataset.channels, report.dataset.findings.values
     return render(
         "card.md.j2",
         {
@@ -130,77 +104,61 @@ def render_card(report: Mapping[str, Any]) -> str:
             "verdict": _verdict(report),
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),
-            "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
-            "balanced": balanced_sentence(report),
-            "prior": prior_sentence(report),
-            "weakest": sorted(wrong, key=lambda row: row["f1"])[:_WEAKEST_CLASSES],
+            "sensitivity_sentence": sensitivity_sentence(report.deployed.ladder),
+            "balanced": balanced_sentence(report.test),
+            "prior": prior_sentence(report.training.balance),
+            "weakest": sorted(wrong, key=lambda row: row.f1)[:_WEAKEST_CLASSES],
             "method": origin.method_sentence(report),
             "base_model": _base_model(report),
             "weights_name": origin.weights_name(report),
-            "licence": origin.licence_words(report),
+            "licence": origin.licence_words(report.training.head),
             "predict_command": "effnet predict BUNDLE image.jpg",
-            "side": (report.get("network") or {}).get("resolution") or 224,
+            "side": report.network.resolution,
             "channels": channels,
             "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
-            "value_range": ((dataset.get("findings") or {}).get("values") or {}).get("value_range"),
+            "value_range": values and values.value_range,
         },
     )
 
 
-def _ladder(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the record of the quantization steps; empty if there were none."""
-    return (report.get("deployed") or {}).get("ladder") or {}
-
-
-def _predicted(report: Mapping[str, Any]) -> str:
+def _predicted(report: Report) -> str:
     """Return the figures of the budget that were predicted for another device, in words; empty if none was."""
-    keys = (report.get("deployed") or {}).get("predicted") or []
-    return " and ".join(_BUDGET_LABELS[key].lower() for key in keys if key in _BUDGET_LABELS)
+    return " and ".join(wording.LABELS[key].lower() for key in report.deployed.predicted)
 
 
-def _base_model(report: Mapping[str, Any]) -> Any:
+def _base_model(report: Report) -> Any:
     """Return the repository of the pretrained weights on the hub, for the card's metadata, or None."""
     from markupsafe import Markup
 
-    hub = ((report.get("training") or {}).get("head") or {}).get("hub") or ""
+    hub = report.training.head.hub if report.training.head else ""
     return Markup(hub) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub, re.ASCII) else None
 
 
-def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
+def _verdict(report: Report) -> dict[str, str]:
     """Return the kind (kept, missed or open), the words of a badge and the report's first sentence."""
-    name = (report.get("network") or {}).get("name") or "The network"
-    accuracy, images = report.get("test_accuracy"), (report.get("test") or {}).get("images")
-    found = name
-    if accuracy is not None:
-        number = f"{wording.integer(images)} " if images else ""
-        found += f" is right on {wording.percent(accuracy)} of the {number}test images"
-    joint = " and" if accuracy is not None else ""
-    if report.get("honoured") is False:
-        return {
-            "kind": "missed",
-            "badge": "Budget missed",
-            "sentence": f"{found}{', but' if joint else ''} misses the budget.",
-        }
-    if all(value is None for value in (report.get("budget") or {}).values()):
-        return {
-            "kind": "open",
-            "badge": "No budget",
-            "sentence": f"{found if joint else name + ' is ready'}.",
-        }
-    if report.get("undecided"):
-        sentence = f"{found}{', but' if joint else ':'} the machine was too busy to tell whether it meets the budget."
-        return {"kind": "open", "badge": "Budget undecided", "sentence": sentence}
-    if report.get("honoured") is None:
-        return {"kind": "open", "badge": "Budget not checked", "sentence": f"{found}."}
-    return {"kind": "kept", "badge": "Budget met", "sentence": f"{found}{joint} meets the whole budget."}
+    accuracy, images = wording.percent(report.test_accuracy), wording.integer(report.test.images)
+    found = f"{report.network.title} is right on {accuracy} of the {images} test images"
+    kind, badge, rest = "kept", "Budget met", " and meets the whole budget"
+    if report.honoured is False:
+        kind, badge, rest = "missed", "Budget missed", ", but misses the budget"
+    elif not report.budget.asked():
+        kind, badge, rest = "open", "No budget", ""
+    elif report.undecided:
+        kind, badge, rest = (
+            "open",
+            "Budget undecided",
+            ", but the machine was too busy to tell whether it meets the budget",
+        )
+    elif report.honoured is None:
+        kind, badge, rest = "open", "Budget not checked", ""
+    return {"kind": kind, "badge": badge, "sentence": f"{found}{rest}."}
 
 
-def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _budget_rows(report: Report) -> list[dict[str, Any]]:
     """Return one row for each limit; `share` is measured / limit."""
-    budget, measured = report.get("budget") or {}, report.get("measured") or {}
     rows = []
-    for key, label in _BUDGET_LABELS.items():
-        asked, got = budget.get(key), measured.get(key)
+    for key, label in wording.LABELS.items():
+        asked, got = getattr(report.budget, key), getattr(report.measured, key)
         share = got / asked if asked and got is not None else None
         if asked is None:
             kind, verdict = "open", "no limit"
@@ -208,7 +166,7 @@ def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             kind, verdict = "missed", "not measured"
         elif got <= asked:
             kind, verdict = "kept", "met"
-        elif key == "latency_ms" and report.get("undecided"):
+        elif key == "latency_ms" and report.undecided:
             kind, verdict = "open", "the machine was too busy to tell"
         else:
             kind, verdict = "missed", f"missed, {wording.over(share)}"
@@ -217,48 +175,37 @@ def _budget_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _ordered_candidates(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _ordered_candidates(report: Report) -> list[CandidateRow]:
     """Return the taken candidate, then the others by the distance of their MACs from its own."""
-    candidates = report.get("candidates") or []
-    taken = [candidate for candidate in candidates if candidate.get("status") == "taken"]
-    centre = (taken[0] if taken else report.get("network") or {}).get("macs") or 1
-
-    def distance(candidate: Mapping[str, Any]) -> tuple[bool, float]:
-        macs = candidate.get("macs")
-        known = macs is not None and macs > 0
-        return candidate.get("status") != "taken", abs(math.log(macs / centre)) if known else math.inf
-
-    return sorted(candidates, key=distance)
+    centre = next((row.macs for row in report.candidates if row.status == "taken"), report.network.macs)
+    return sorted(report.candidates, key=lambda row: (row.status != "taken", abs(math.log(row.macs / centre))))
 
 
-def _ordered_classes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _ordered_classes(report: Report) -> Sequence[ClassScore]:
     """Return the classes in their own order if they are few, the weakest first if they are many."""
-    classes = (report.get("test") or {}).get("per_class") or []
-    if len(classes) <= _LONG:
-        return classes
-    return sorted(classes, key=lambda row: (row.get("f1") is None, row.get("f1") or 0.0))
+    classes = report.test.per_class
+    return classes if len(classes) <= _LONG else sorted(classes, key=lambda row: row.f1)
 
 
-def _confusions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _confusions(report: Report) -> list[dict[str, Any]]:
     """Return the most frequent pairs of a true class and a wrong prediction."""
-    rows = (report.get("test") or {}).get("confusion") or []
-    names = (report.get("dataset") or {}).get("class_names") or []
-    names = names if len(names) == len(rows) else [str(index) for index in range(len(rows))]
+    names = report.dataset.class_names
     pairs = [
         {"label": names[i], "predicted": names[j], "count": count, "share": count / sum(row)}
-        for i, row in enumerate(rows)
-        for j, count in enumerate(row[: len(names)])
+        for i, row in enumerate(report.test.confusion)
+        for j, count in enumerate(row)
         if i != j and count
     ]
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))[:_SHOWN_CONFUSIONS]
 
 
-def _mistakes(report: Mapping[str, Any], images: Iterable[np.ndarray]) -> list[dict[str, Any]]:
-    mistakes = ((report.get("test") or {}).get("mistakes") or [])[:_SHOWN_MISTAKES]
+def _mistakes(report: Report, images: Iterable[np.ndarray]) -> list[dict[str, Any]]:
+    mistakes = report.test.mistakes[:_SHOWN_MISTAKES]
     # A report read back from its file has no images; the text is still worth showing.
     some = islice(images, len(mistakes))
     shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in some]
-    return [{**mistake, **extra} for mistake, extra in zip_longest(mistakes, shown, fillvalue={})]
+    none = {"image": None, "small": False}
+    return [asdict(mistake) | extra for mistake, extra in zip_longest(mistakes, shown, fillvalue=none)]
 
 
 def _data_url(pixels: np.ndarray) -> str | None:

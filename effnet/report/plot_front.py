@@ -1,35 +1,35 @@
 """Accuracy against latency in a fit: the trials of candidates, and the quantization steps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from effnet.report.figure import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
+from effnet.report.model import Report
 from effnet.report.text import ABSENT, percent, quantity
 
 _LABELLED = 12
 
 
-def ladder_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def ladder_rows(report: Report) -> list[dict[str, Any]]:
     """Return a row of texts for each quantization step, in their order; none if there was no such step."""
-    ladder = (report.get("deployed") or {}).get("ladder") or {}
-    winner = ladder.get("winner")
+    ladder = report.deployed.ladder
     return [
         {
-            "name": step["name"],
-            "accuracy": percent(step.get("accuracy")),
-            "latency": quantity(step.get("latency_ms"), "latency_ms"),
-            "speed": f"{step['speed']:.2f} x" if step.get("speed") else ABSENT,
-            "size": quantity(step.get("size_mb"), "size_mb"),
-            "kind": "kept" if step.get("accepted") else "missed",
-            "verdict": "taken" if step["name"] == winner else "accepted" if step.get("accepted") else "refused",
-            "reason": step.get("reason") or "",
+            "name": step.name,
+            "accuracy": percent(step.accuracy),
+            "latency": quantity(step.latency_ms, "latency_ms"),
+            "speed": f"{step.speed:.2f} x" if step.speed else ABSENT,
+            "size": quantity(step.size_mb, "size_mb"),
+            "kind": "kept" if step.accepted else "missed",
+            "verdict": "taken" if step.name == ladder.winner else "accepted" if step.accepted else "refused",
+            "reason": step.reason,
         }
-        for step in ladder.get("steps") or []
+        for step in (ladder.steps if ladder else ())
     ]
 
 
-def front_svg(report: Mapping[str, Any]) -> str | None:
+def front_svg(report: Report) -> str | None:
     """Return accuracy over latency as SVG: trials on the left, quantization steps on the right; None without either."""
     panels = [panel for panel in (_trials(report), _steps(report)) if panel[1]]
     if not panels:
@@ -45,26 +45,21 @@ Point = tuple[float, float, str, str]
 """Latency in ms, accuracy, a label, and the outcome: taken, kept or refused."""
 
 
-def _trials(report: Mapping[str, Any]) -> tuple[str, list[Point]]:
-    found = [
-        (row["latency_ms"], row["trial_accuracy"], _short(row), "taken" if row.get("status") == "taken" else "kept")
-        for row in report.get("candidates") or []
-        if row.get("trial_accuracy") and row.get("latency_ms")
-    ]
+def _trials(report: Report) -> tuple[str, list[Point]]:
+    found = []
+    for row in report.candidates:
+        if row.trial_accuracy and row.latency_ms:
+            kind = "taken" if row.status == "taken" else "kept"
+            found.append((row.latency_ms, row.trial_accuracy, row.title, kind))
     return "Trials: validation accuracy after a short training", found
 
 
-def _short(row: Mapping[str, Any]) -> str:
-    return f"{row.get('name', '')} {row.get('precision', '')}".strip()
-
-
-def _steps(report: Mapping[str, Any]) -> tuple[str, list[Point]]:
-    ladder = (report.get("deployed") or {}).get("ladder") or {}
-    found = []
-    for step in ladder.get("steps") or []:
-        if step.get("accuracy") is not None and step.get("latency_ms"):
-            kind = "taken" if step["name"] == ladder.get("winner") else "kept" if step.get("accepted") else "refused"
-            found.append((step["latency_ms"], step["accuracy"], step["name"], kind))
+def _steps(report: Report) -> tuple[str, list[Point]]:
+    ladder, found = report.deployed.ladder, []
+    for step in ladder.steps if ladder else ():
+        if step.accuracy is not None and step.latency_ms:
+            kind = "taken" if step.name == ladder.winner else "kept" if step.accepted else "refused"
+            found.append((step.latency_ms, step.accuracy, step.name, kind))
     return "Quantization steps: validation accuracy in the runtime", found
 
 

@@ -1,12 +1,11 @@
 """Layers' sensitivity to quantization, from the record of a search: a plot, or a sentence if there is none."""
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effnet.report.figure import BLUE, INK, MUTED, VERMILLION, figure_svg, new_figure, save_svg, style
-from effnet.runtimes.registry import FORMATS
+from effnet.report.model import SearchFacts
+from effnet.runtimes.registry import find_format
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,16 +16,16 @@ _NAMED = 3
 _SMALL = 0.1
 
 
-def sensitivity_svg(ladder: Mapping[str, Any]) -> str | None:
+def sensitivity_svg(ladder: SearchFacts | None) -> str | None:
     """Return the plot of save_sensitivity as SVG for an HTML page; None if no layers were ranked."""
-    figure = _figure(ladder)
+    figure = None if ladder is None else _figure(ladder)
     return None if figure is None else figure_svg(figure, name="sensitivity")
 
 
-def save_sensitivity(ladder: Mapping[str, Any], path: Path) -> bool:
+def save_sensitivity(ladder: SearchFacts, path: Path) -> bool:
     """Draw the most sensitive layers of a search's record as bars into an .svg file, float layers highlighted.
 
-    `ladder` is the result of Ladder.to_dict. Returns False, and removes a file at `path`, if no layers were ranked.
+    Returns False, and removes a file at `path`, if no layers were ranked.
     Raises MissingExtraError without matplotlib.
     """
     figure = _figure(ladder)
@@ -37,43 +36,33 @@ def save_sensitivity(ladder: Mapping[str, Any], path: Path) -> bool:
     return True
 
 
-def sensitivity_sentence(ladder: Mapping[str, Any]) -> str:
+def sensitivity_sentence(ladder: SearchFacts | None) -> str:
     """Return the most sensitive layers and the number left float, or why layers were not ranked; no full stop.
 
-    Empty for a record older than such rankings.
+    Empty without a search.
     """
-    if "sensitivity" not in ladder:
+    if ladder is None:
         return ""
-    rows, kept = ladder["sensitivity"] or [], _float_layers(ladder)
-    rounded = [step for step in ladder.get("steps") or [] if _is_int8(step)]
+    rows, kept = ladder.sensitivity, ladder.float_layers
+    rounded = [step for step in ladder.steps if find_format(step.format).precision == "int8"]
     if rows:
-        worst = ", ".join(row["layer"] for row in rows[:_NAMED])
+        worst = ", ".join(row.layer for row in rows[:_NAMED])
         stay = "none stays float" if not kept else f"{len(kept)} {'stays' if len(kept) == 1 else 'stay'} float"
         return f"Of {len(rows)} layers, the most sensitive to quantization are {worst}; {stay} in the winner"
     if not rounded:
         return "Layers were not ranked by sensitivity to quantization: int8 was not tried"
-    if any(step.get("kept") for step in rounded):
+    if any(step.kept for step in rounded):
         return "Layers were not ranked by sensitivity to quantization: int8 meets the accuracy criterion without it"
     return "Layers were not ranked by sensitivity to quantization: the time was over"
 
 
-def _is_int8(step: Mapping[str, Any]) -> bool:
-    found = FORMATS.get(step.get("format") or "")
-    return found is not None and found.precision == "int8"
-
-
-def _float_layers(ladder: Mapping[str, Any]) -> list[str]:
-    return list((ladder.get("quantization") or {}).get("float_layers") or ())
-
-
-def _figure(ladder: Mapping[str, Any]) -> "Figure | None":
-    rows = ladder.get("sensitivity") or []
+def _figure(ladder: SearchFacts) -> "Figure | None":
+    rows = ladder.sensitivity
     # A layer that breaks the network may have no finite number, which a bar cannot show.
-    drawn = [(row["layer"], max(row["harm"], 0.0)) for row in rows if row["harm"] is not None]
-    shown = [(layer, harm) for layer, harm in drawn if math.isfinite(harm)][:_SHOWN]
+    shown = [(row.layer, max(row.harm, 0.0)) for row in rows if row.harm is not None][:_SHOWN]
     if not shown:
         return None
-    kept = set(_float_layers(ladder))
+    kept = set(ladder.float_layers)
     with style():
         figure = new_figure(6.6, 1.2 + 0.19 * len(shown))
         axes = figure.add_subplot()

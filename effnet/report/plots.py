@@ -1,10 +1,9 @@
 """The plots of a report: candidates, learning curves and the confusion matrix, drawn by matplotlib."""
 
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from effnet.report.figure import (
     new_figure,
     style,
 )
+from effnet.report.model import CandidateRow, Report
 from effnet.report.provenance import weights_name
 from effnet.report.text import printable, short, width
 from effnet.system.files import written_whole
@@ -30,11 +30,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (MUTED, "P"))
+_DASHES = (0, (4, 1.5))
+# The attributes of an epoch that each plot shows, with their labels and looks.
+_CURVES = {
+    "loss": (("loss", "training", ORANGE, _DASHES), ("val_loss", "validation", BLUE, "solid")),
+    "accuracy": (("val_accuracy", "validation", BLUE, "solid"),),
+}
+# The share of a figure's width that its legend may take, beside its margins.
+_LEGEND_SHARE = 0.95
 _NAMED_CLASSES = 40
 _COUNTED_CLASSES = 20
 
 
-def save_candidates(report: Mapping[str, Any], path: Path) -> None:
+def save_candidates(report: Report, path: Path) -> None:
     """Write the candidates plot to a file of its own; the suffix of its path, .svg or .png, is the format."""
     figure = candidates_figure(report)
     # None omits a field, so that the same report always gives the same bytes.
@@ -43,21 +51,21 @@ def save_candidates(report: Mapping[str, Any], path: Path) -> None:
         figure.savefig(beside, format=path.suffix[1:], dpi=200, metadata=metadata, facecolor="white", transparent=False)
 
 
-def candidates_svg(report: Mapping[str, Any]) -> str | None:
+def candidates_svg(report: Report) -> str | None:
     """Return the candidates plot as SVG, or None if no candidate can be drawn."""
     if not _drawn(report, _height_key(report)):
         return None
     return figure_svg(candidates_figure(report), name="candidates", tight=True)
 
 
-def candidates_figure(report: Mapping[str, Any]) -> "Figure":
+def candidates_figure(report: Report) -> "Figure":
     """Draw measured latency over MACs, one marker for each candidate, with the budget's lines and the taken one.
 
     If no latency was measured at all, the height is the number of parameters.
     """
     key = _height_key(report)
     drawn = _drawn(report, key)
-    budget = report.get("budget") or {}
+    budget = report.budget
     with style():
         figure = new_figure(6.6, 4.0)
         axes = figure.add_subplot()
@@ -66,8 +74,8 @@ def candidates_figure(report: Mapping[str, Any]) -> "Figure":
             for fits in (False, True):
                 some = [c for c in drawn if _kind(c) == family and _fits(c) == fits]
                 axes.scatter(
-                    [c["macs"] for c in some],
-                    [c[key] for c in some],
+                    [c.macs for c in some],
+                    [getattr(c, key) for c in some],
                     s=26,
                     marker=marker,
                     facecolors=colour if fits else "none",
@@ -77,21 +85,19 @@ def candidates_figure(report: Mapping[str, Any]) -> "Figure":
                     zorder=3 if fits else 2,
                 )
         for which, name in (("x", "macs"), ("y", key)):
-            _scale(axes, which, [v for v in (budget.get(name), *(c[name] for c in drawn)) if v])
+            _scale(axes, which, [v for v in (getattr(row, name) for row in (budget, *drawn)) if v])
         axes.set_xlabel("Multiply-accumulates (MACs) per image")
         axes.set_ylabel("Measured latency (ms)" if key == "latency_ms" else "Parameters")
-        _draw_budget(axes, budget.get(key), budget.get("macs"), unit=" ms" if key == "latency_ms" else "")
+        _draw_budget(axes, getattr(budget, key), budget.macs, unit=" ms" if key == "latency_ms" else "")
         _mark_taken(axes, drawn, key)
         _draw_legend(axes, families)
     return figure
 
 
-def candidates_caption(report: Mapping[str, Any]) -> str:
+def candidates_caption(report: Report) -> str:
     """Return one line on the number of candidates by status, and on those that the plot cannot show."""
-    candidates = report.get("candidates") or []
-    if not candidates:
-        return "No candidates were recorded."
-    counts = Counter(candidate.get("status") for candidate in candidates)
+    candidates = report.candidates
+    counts = Counter(candidate.status for candidate in candidates)
     words = {
         "taken": "taken",
         "fits": "fit as well" if counts["taken"] else "fit",
@@ -102,7 +108,7 @@ def candidates_caption(report: Mapping[str, Any]) -> str:
     parts = [f"{counts[status]} {word}" for status, word in words.items() if counts[status]]
     plural = "s" if len(candidates) > 1 else ""
     caption = f"{len(candidates)} candidate{plural}: {', '.join(parts)}." if parts else f"{len(candidates)} candidates."
-    if len({candidate.get("weights") for candidate in candidates}) == 1 and (name := weights_name(report)):
+    if len({candidate.weights for candidate in candidates}) == 1 and (name := weights_name(report)):
         caption += f" All start from the pretrained weights {name}."
     key = _height_key(report)
     absent = len(candidates) - len(_drawn(report, key))
@@ -110,25 +116,21 @@ def candidates_caption(report: Mapping[str, Any]) -> str:
     return caption + (f" {absent} without a {what} {'are' if absent > 1 else 'is'} not drawn." if absent else "")
 
 
-def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "accuracy"]) -> str | None:
-    """Return one metric over the epochs, in training and validation, as SVG, or None without any epoch."""
-    training = report.get("training") or {}
-    epochs = training.get("epochs") or []
+def learning_curve_svg(report: Report, quantity: Literal["loss", "accuracy"]) -> str | None:
+    """Return the loss or the validation accuracy over the epochs as SVG, or None without any epoch."""
+    training = report.training
+    epochs, best = training.epochs, training.best_epoch
     if not epochs:
         return None
-    best = training.get("best_epoch")
-    steps = [epoch.get("epoch", index + 1) for index, epoch in enumerate(epochs)]
+    steps = [epoch.epoch for epoch in epochs]
     with style():
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
         figure = new_figure(4.4, 2.9)
         axes = figure.add_subplot()
-        for key, label, colour, dash in (
-            (quantity, "training", ORANGE, (0, (4, 1.5))),
-            (f"val_{quantity}", "validation", BLUE, "solid"),
-        ):
-            values = [_number(epoch.get(key)) for epoch in epochs]
-            if not np.isfinite(np.array(values, dtype=float)).any():
+        for key, label, colour, dash in _CURVES[quantity]:
+            values = [getattr(epoch, key) for epoch in epochs]
+            if not np.isfinite(values).any():
                 continue
             # A single epoch has no line, so it gets a marker.
             marker = "o" if len(epochs) == 1 else None
@@ -136,8 +138,8 @@ def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "acc
             if label == "validation" and best in steps:
                 axes.axvline(best, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
                 axes.plot([best], [values[steps.index(best)]], "o", color=BLUE, markersize=6, zorder=4)
-        alone = _number((training.get("head") or {}).get(f"val_{quantity}"))
-        if math.isfinite(alone):
+        if training.head:
+            alone = {"loss": training.head.val_loss, "accuracy": training.head.val_accuracy}[quantity]
             axes.axhline(alone, color=GREEN, linewidth=1.2, linestyle="-.", label="the head alone", zorder=1)
         axes.set_title(quantity.capitalize(), loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("Epoch" + (f" (best: {best})" if best in steps else ""))
@@ -151,19 +153,15 @@ def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "acc
     return figure_svg(figure, name=quantity)
 
 
-def confusion_svg(report: Mapping[str, Any]) -> str | None:
-    """Return the confusion matrix as SVG, true classes down and predicted ones across, or None without one.
+def confusion_svg(report: Report) -> str:
+    """Return the confusion matrix as SVG, true classes down and predicted ones across.
 
     Shades are shares of a true class; correct predictions are blue, wrong ones vermillion. Cells show their counts
     up to 20 classes, and every class is named up to 40.
     """
-    counts = np.asarray((report.get("test") or {}).get("confusion") or [], dtype=float)
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
-        return None
+    counts = np.asarray(report.test.confusion, dtype=float)
     number = len(counts)
-    given = (report.get("dataset") or {}).get("class_names") or []
-    names = [printable(str(name), columns=22) for name in given]
-    names = names if len(names) == number else [str(index) for index in range(number)]
+    names = [printable(name, columns=22) for name in report.dataset.class_names]
     named = number <= _NAMED_CLASSES
     side = min(max(0.4 * number, 1.4), 6.0) if named else 5.6
     with style():
@@ -190,28 +188,22 @@ def confusion_svg(report: Mapping[str, Any]) -> str | None:
     return figure_svg(figure, name="confusion", tight=True, pad_inches=0.4 if wide else 0.05)
 
 
-def _kind(candidate: Mapping[str, Any]) -> str:
+def _kind(candidate: CandidateRow) -> str:
     """Return the legend entry of a candidate's marker: its family, and its precision unless it is fp32."""
-    precision = candidate.get("precision") or "fp32"
-    return str(candidate.get("family")) + ("" if precision == "fp32" else f" {precision}")
+    return candidate.family + ("" if candidate.precision == "fp32" else f" {candidate.precision}")
 
 
-def _height_key(report: Mapping[str, Any]) -> str:
+def _height_key(report: Report) -> Literal["latency_ms", "params"]:
     return "latency_ms" if _drawn(report, "latency_ms") else "params"
 
 
-def _drawn(report: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the candidates with known coordinates; a logarithmic axis holds positive numbers only."""
-    candidates = report.get("candidates") or []
-    return [c for c in candidates if _number(c.get("macs")) > 0 and _number(c.get(key)) > 0]
+def _drawn(report: Report, key: str) -> list[CandidateRow]:
+    """Return the candidates whose figure is known."""
+    return [c for c in report.candidates if getattr(c, key)]
 
 
-def _number(value: float | None) -> float:
-    return float(value) if value is not None and math.isfinite(value) else math.nan
-
-
-def _fits(candidate: Mapping[str, Any]) -> bool:
-    return candidate.get("status") in ("taken", "fits")
+def _fits(candidate: CandidateRow) -> bool:
+    return candidate.status in ("taken", "fits")
 
 
 def _looks(count: int) -> list[tuple[str, str]]:
@@ -260,14 +252,14 @@ def _draw_budget(axes: "Axes", height: float | None, width: float | None, *, uni
         )
 
 
-def _mark_taken(axes: "Axes", drawn: Sequence[Mapping[str, Any]], key: str) -> None:
+def _mark_taken(axes: "Axes", drawn: Sequence[CandidateRow], key: str) -> None:
     for candidate in drawn:
-        if candidate.get("status") != "taken":
+        if candidate.status != "taken":
             continue
-        place = (candidate["macs"], candidate[key])
+        place = (candidate.macs, getattr(candidate, key))
         axes.scatter(*place, s=150, facecolors="none", edgecolors=VERMILLION, linewidths=2.2, zorder=5)
         # Named above the axes: inside, a label would hide other candidates or cross a budget's line.
-        name = printable(str(candidate.get("name")), columns=60)
+        name = printable(candidate.title, columns=60)
         axes.set_title(
             f"taken: {name}", loc="left", color=VERMILLION, fontsize=9.5, fontweight="bold", parse_math=False
         )
@@ -284,14 +276,19 @@ def _draw_legend(axes: "Axes", families: Sequence[str]) -> None:
             marker=marker,
             color=colour,
             markersize=5.5,
-            label=printable(family, columns=24),
+            label=printable(family, columns=40),
         )
         for family, (colour, marker) in zip(families, _looks(len(families)), strict=True)
     ]
     mark = {"linestyle": "none", "marker": "o", "color": MUTED, "markersize": 5.5}
     handles.append(Line2D([], [], label="fits", **mark))
     handles.append(Line2D([], [], label="rejected", markerfacecolor="none", **mark))
-    legend = axes.figure.legend(handles=handles, loc="outside upper left", ncols=6)
+    figure = axes.figure
+    for columns in range(6, 0, -1):  # as many as fit: a legend that is wider than its figure would be cut
+        legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= _LEGEND_SHARE * figure.bbox.width:
+            break
+        legend.remove()
     for text in legend.get_texts():
         text.set_parse_math(False)
 

@@ -1,13 +1,10 @@
 """Rendering of templates to pages and cards: filters, escaping, and files that appear whole or not at all."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from effnet.errors import MissingExtraError
 from effnet.report import text as wording
@@ -28,12 +25,12 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 @lru_cache
 def _environment(*, is_page: bool) -> "Environment":
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     def shown(value: Any) -> Any:
         """Make every value that a template prints printable, so that no single place can forget to."""
-        if value is None or isinstance(value, ChainableUndefined):
+        if value is None:
             return wording.ABSENT
         if isinstance(value, str) and not isinstance(value, Markup):
             return wording.printable(value) if is_page else wording.markdown(value)
@@ -43,8 +40,7 @@ def _environment(*, is_page: bool) -> "Environment":
         loader=PackageLoader("effnet.report"),
         autoescape=is_page,
         finalize=shown,
-        # An older or partial report lacks keys; it still has a page.
-        undefined=ChainableUndefined,
+        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -62,22 +58,6 @@ def _environment(*, is_page: bool) -> "Environment":
     }
     environment.filters.update(filters)
     return environment
-
-
-def strict(value: Any) -> Any:
-    """Return data that strict JSON and UTF-8 can hold: no NaN, no infinity, no numpy, no lone surrogate."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {strict(str(key)): strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str | Path):
-        # The path of a file whose name is not valid UTF-8 holds lone surrogates.
-        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-    return value
 
 
 def replace_text(path: Path, text: str) -> None:

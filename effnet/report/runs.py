@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from os.path import isdir, isfile
 from pathlib import Path
@@ -12,8 +12,10 @@ from statistics import median
 from typing import Any, Literal
 
 from effnet.bundle.names import CHECKPOINT, CONFIG, METRICS, PLAN, RECIPE, REPORT, RUN
-from effnet.errors import InputError
+from effnet.errors import BundleError, InputError
+from effnet.report.model import Report
 from effnet.system.files import MAX_JSON_BYTES, read_bytes, read_json
+from effnet.system.records import to_data
 from effnet.system.text import reason_of
 
 State = Literal["finished", "budget missed", "budget undecided", "running", "interrupted"]
@@ -23,12 +25,13 @@ _ATTEMPT = re.compile(r"attempt-(\d+)")
 # A live run writes a checkpoint more often than this; a step of a huge network may take long.
 _STILL_SECONDS = 120.0
 _HUGE = 1e300
-_MEASURED = ("latency_ms", "params", "macs", "size_mb", "memory_mb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One training run, read from its folder; unknown values are None or empty.
+
+    `network` is the exact name of its network, `title` the short one that people read.
 
     `when` is the time of its report or of its last write, ISO 8601 in UTC. `epochs` are done, of `planned_epochs`.
     `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the median of the
@@ -41,6 +44,7 @@ class Run:
     state: State
     data: str = ""
     network: str = ""
+    title: str = ""
     device: str = ""
     epochs: int = 0
     planned_epochs: int | None = None
@@ -95,20 +99,23 @@ def read_run(folder: Path, *, now: float) -> Run:
         )
     problems: list[str] = []
     out, number = _place(folder)
-    plan, report = ({}, {}) if out is None else (_load(out / RUN / PLAN, problems), _load(out / REPORT, problems))
+    plan = None if out is None else _load(out / RUN / PLAN, problems)
+    report = None if out is None else _load_report(out / REPORT, problems)
     number = number or 1 + len(_rows(_at(plan, "failed")))
-    if number < len(_rows(_at(report, "attempts"))):
-        report = {}  # it is of a later attempt
+    if report and number < len(report.attempts):
+        report = None  # it is of a later attempt
     attempt = folder if out is None else out / RUN / f"attempt-{number}"
     if out is not None and not plan and not report and not problems:
         problems.append(f"there is no {RUN}/{PLAN}, so its options are unknown")
-    history = _history(attempt / METRICS, problems) or _rows(_at(report, "training", "epochs"))
+    history = _history(attempt / METRICS, problems)
+    if report and not history:
+        history = tuple(to_data(epoch) for epoch in report.training.epochs)
     touched = _touched(out or folder, attempt)
     planned = _at(plan, "attempts", number - 1)
     candidate = _at(plan, "candidates", _at(planned, "candidate"))
     return Run(
         folder=folder,
-        when=_moment(_at(report, "created"), touched),
+        when=_moment(report.created if report else None, touched),
         state=_state(report, now - touched),
         history=history,
         problems=tuple(problems),
@@ -142,27 +149,36 @@ def _is_run(folder: Path) -> bool:
 
 def _place(folder: Path) -> tuple[Path | None, int]:
     """Return the output folder and the attempt's number, 0 for the last; a training folder alone has neither."""
-    whole = folder.absolute()
-    match = _ATTEMPT.fullmatch(whole.name)
-    if match and whole.parent.name == RUN and isfile(whole.parent / PLAN) and isdir(folder):
-        return whole.parent.parent, int(match[1])
+    path = folder.absolute()
+    match = _ATTEMPT.fullmatch(path.name)
+    if match and path.parent.name == RUN and isfile(path.parent / PLAN) and isdir(folder):
+        return path.parent.parent, int(match[1])
     bare = isfile(folder / METRICS) and not isdir(folder / RUN)
     return (None if bare else folder), 0
 
 
-def _load(path: Path, problems: list[str]) -> Mapping[str, Any]:
-    """Return the object in a JSON file; an empty one if there is none, with a problem if it is damaged."""
+def _load(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
+    """Return the object in a JSON file; None if there is none, with a problem if it is damaged."""
     try:
         data = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return None
     except (OSError, ValueError) as error:
         problems.append(f"{path.name} cannot be read: {reason_of(error)}")
-        return {}
+        return None
     if not isinstance(data, dict):
         problems.append(f"{path.name} must hold an object, but holds a {type(data).__name__}")
-        return {}
+        return None
     return data
+
+
+def _load_report(path: Path, problems: list[str]) -> Report | None:
+    data = _load(path, problems)
+    try:
+        return None if data is None else Report.from_dict(data)
+    except BundleError as error:
+        problems.append(f"{path.name}: {error}")
+        return None
 
 
 def _history(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
@@ -220,36 +236,37 @@ def _moment(created: Any, touched: float) -> str:
     return time.isoformat(timespec="seconds")
 
 
-def _state(report: Mapping[str, Any], idle: float) -> State:
-    if report:
-        if report.get("undecided"):
-            return "budget undecided"
-        return "budget missed" if report.get("honoured") is False else "finished"
-    return "running" if idle < _STILL_SECONDS else "interrupted"
+def _state(report: Report | None, idle: float) -> State:
+    if report is None:
+        return "running" if idle < _STILL_SECONDS else "interrupted"
+    if report.undecided:
+        return "budget undecided"
+    return "budget missed" if report.honoured is False else "finished"
 
 
 def _asked(
-    options: Any, planned: Any, candidate: Any, report: Mapping[str, Any], attempt: Path, problems: list[str]
+    options: Any, planned: Any, candidate: Any, report: Report | None, attempt: Path, problems: list[str]
 ) -> dict[str, Any]:
     """Return the options of the run: data, network, settings, recipe and the planned epochs."""
-    data = _at(report, "dataset", "source") or _at(options, "data") or ""
-    network = _at(report, "network", "name") or _at(candidate, "name") or ""
+    data = report.dataset.source if report else _at(options, "data") or ""
+    network = report.network.name if report else _at(candidate, "name") or ""
     # Fine-tuning keeps its own recipe beside its checkpoint; a head alone has none.
     own = _load(attempt / RECIPE, problems) or _at(planned, "recipe")
-    recipe = _at(report, "training", "recipe") if _at(report, "training", "method") else own
+    recipe = report.training.recipe if report else own
     recipe = recipe if isinstance(recipe, Mapping) else {}
     epochs = next((value for key, value in flatten(recipe).items() if key.split(".")[-1] == "epochs"), None)
     settings = {
         "data": data,
         "network": network,
         "weights": _at(candidate, "weights"),
-        "method": _at(report, "training", "method") or _at(planned, "strategy"),
+        "method": report.training.method if report else _at(planned, "strategy"),
         "preprocess": _at(planned, "preprocess"),
     }
     return {
         "data": str(data),
         "network": str(network),
-        "device": str(_at(report, "training", "device") or ""),
+        "title": report.network.title if report else str(_at(candidate, "title") or network),
+        "device": report.training.device if report else "",
         "planned_epochs": epochs if isinstance(epochs, int) else None,
         "recipe": recipe,
         "settings": {key: value for key, value in settings.items() if value not in (None, "")},
@@ -257,37 +274,43 @@ def _asked(
 
 
 def _results(
-    report: Mapping[str, Any], candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
+    report: Report | None, candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
 ) -> dict[str, Any]:
     """Return the results of the run so far."""
-    balanced = _at(report, "training", "balance", "method") or _at(recipe, "balance", "method")
+    balanced = report.training.balance.method if report else _at(recipe, "balance", "method")
     kind = "val_accuracy" if balanced in (None, "none") else "val_balanced_accuracy"
     scores = [finite(row.get(kind)) for row in history]
     best = max((s for s in scores if s is not None), default=None)
-    top = None if best is None else scores.index(best) + 1
-    best_epoch = _at(report, "training", "best_epoch")
-    if not isinstance(best_epoch, int):
-        best_epoch = top
-    # If no epoch was better than the head, the head was kept.
-    head, number = _at(report, "training", "head"), best_epoch if 0 < (best_epoch or 0) <= len(history) else top
-    kept = head if head and not best_epoch else history[number - 1] if number else None
+    top = 0 if best is None else scores.index(best) + 1
+    best_epoch = report.training.best_epoch if report else top
+    if report and report.training.head and not best_epoch:  # no epoch was better than the head, which was kept
+        head = report.training.head
+        kept = {"val_accuracy": head.val_accuracy, "val_balanced_accuracy": head.val_balanced_accuracy}
+    else:
+        number = best_epoch if 0 < best_epoch <= len(history) else top
+        kept = history[number - 1] if number else {}
     speeds = [s for row in history if (s := finite(row.get("images_per_second"))) is not None]
     laps = [s for row in history if (s := finite(row.get("seconds"))) is not None]
-    trained = finite(_at(report, "training", "seconds"))
-    # Counts of the plan are exact; its other measurements are not of the trained file.
-    figures = {key: _at(report, "measured", key) for key in _MEASURED} | {"ece": _at(report, "test", "sureness", "ece")}
-    figures |= {key: _at(candidate, key) for key in ("params", "macs") if figures[key] is None}
     return {
         "epochs": len(history),
         "best_epoch": best_epoch or None,
-        "val_accuracy": finite(_at(kept, "val_accuracy")),
-        "val_balanced_accuracy": finite(_at(kept, "val_balanced_accuracy")),
-        "test_accuracy": finite(_at(report, "test_accuracy")),
-        "test_balanced_accuracy": finite(_at(report, "test_balanced_accuracy")),
+        "val_accuracy": finite(kept.get("val_accuracy")),
+        "val_balanced_accuracy": finite(kept.get("val_balanced_accuracy")),
+        "test_accuracy": finite(report.test_accuracy) if report else None,
+        "test_balanced_accuracy": finite(report.test_balanced_accuracy) if report else None,
         "images_per_second": median(speeds) if speeds else None,
-        "seconds": trained if trained is not None else (sum(laps) if laps else None),
-        "measured": {key: value for key, value in figures.items() if finite(value) is not None},
+        "seconds": finite(report.training.seconds) if report else sum(laps) if laps else None,
+        "measured": _measured(report, candidate),
     }
+
+
+def _measured(report: Report | None, candidate: Any) -> dict[str, float]:
+    """Return the figures of the deployed file, and its expected calibration error."""
+    if report:
+        figures = asdict(report.measured) | {"ece": report.test.sureness.ece}
+    else:  # counts of the plan are exact; its other measurements are not of the trained file
+        figures = {key: _at(candidate, key) for key in ("params", "macs")}
+    return {key: value for key, value in figures.items() if finite(value) is not None}
 
 
 def finite(value: Any) -> float | None:

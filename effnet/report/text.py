@@ -8,6 +8,8 @@ from typing import Any
 from effnet.system import text as text_of
 
 ABSENT = "–"
+LABELS = {"latency_ms": "Latency", "params": "Parameters", "macs": "MACs", "size_mb": "Size", "memory_mb": "Memory"}
+"""The labels of the figures of a budget, by its keys."""
 
 
 def printable(text: str, *, columns: int | None = None) -> str:
@@ -123,4 +125,4 @@ def over(share: float | None) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -156,6 +156,16 @@ class PublishedWeights:
         return next((top1 for top1, resolution in self.accuracies if resolution == self.test_resolution), None)
 
     @property
+    def bare_id(self) -> str:
+        """The id without the pretraining."""
+        return self.id.partition(".")[0]
+
+    @property
+    def tag(self) -> str:
+        """The pretraining, as the id names it, such as ra_in1k; empty if it does not."""
+        return self.id.partition(".")[2]
+
+    @property
     def family(self) -> str:
         """One of FAMILIES."""
         name = self.network.rpartition("/")[2]
@@ -227,9 +237,9 @@ def of_network(spec: "ArchSpec", *, scheme: str) -> tuple[PublishedWeights, ...]
 
     They are those of `scheme` if it has any, else timm's, else those of all origins.
     """
-    wanted = dataclasses.replace(spec, name="", resolution=1, num_classes=1000, in_channels=3)
+    wanted = dataclasses.replace(spec, resolution=1, num_classes=1000, in_channels=3)
     found = [e for e in entries() if not e.pruned and _function(e.network) == wanted]
-    found = found or [e for e in entries() if e.pruned and e.id.startswith(f"timm/{spec.name}.")]
+    found = found or [e for e in entries() if e.pruned and e.bare_id == f"timm/{spec.lineage.base}"]
     same = [e for e in found if e.scheme == scheme] or [e for e in found if e.scheme == "timm"] or found
     return tuple(sorted(same, key=lambda e: -(e.top1 or 0.0)))
 
@@ -343,7 +353,7 @@ def _function(network: str) -> Any:
     from effnet.arch.catalog import get_spec
 
     try:
-        return dataclasses.replace(get_spec(network), name="", resolution=1)
+        return dataclasses.replace(get_spec(network), resolution=1)
     except SpecError:
         return None
 

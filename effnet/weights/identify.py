@@ -13,6 +13,7 @@ from pathlib import PurePath
 import numpy as np
 
 from effnet.arch.catalog import NAMES, get_spec
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError, WeightsError
 from effnet.weights.schemes import Scheme, detect_scheme, foreign_names, foreign_shapes, plain_arrays
@@ -43,7 +44,9 @@ def identify(
     if pruned and fitting is None and scheme == "timm":
         base = model if model and "pruned" not in model else f"tf_efficientnet_{pruned[1]}"
         spec = _pruned(base, shapes, scheme, where=where)
-        return scheme, dataclasses.replace(spec, name=f"efficientnet_{pruned[1]}_pruned", **_TIMM_PRUNED_RULE)
+        return scheme, dataclasses.replace(
+            spec, lineage=Lineage(base=f"efficientnet_{pruned[1]}_pruned"), **_TIMM_PRUNED_RULE
+        )
     if model is not None:
         return scheme, _check_model(model, fitting, shapes, scheme, where=where)
     if fitting is None:

@@ -142,7 +142,7 @@ def _preprocess_choices(found: NetworkFile, *names: str | None) -> list[Publishe
 
     Those are of the same network and naming scheme.
     """
-    for name in (*names, found.spec.name):
+    for name in (*names, found.spec.lineage.base):
         entry = named_or_none(name)
         if entry and (entry.pruned or get_spec(entry.network).stages == found.spec.stages):
             return [entry]

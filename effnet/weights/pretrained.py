@@ -44,7 +44,6 @@ class Pretrained:
     of the split of a bundle's training data. `notes` are sentences on how the network was found in its file.
     """
 
-    name: str
     spec: ArchSpec
     state: Arrays
     preprocess: Preprocess
@@ -144,7 +143,6 @@ def _from_bundle(folder: Path) -> Pretrained:
     entry = published_origin(folder, config)
     licensed = find_origin(config)
     return Pretrained(
-        name=config.arch.name,
         spec=config.arch,
         state=to_effnet(load_state(folder), config.arch, scheme="effnet", where=str(folder / WEIGHTS)),
         preprocess=config.preprocess,
@@ -184,7 +182,6 @@ def _from_file(path: Path, *, model: str | None) -> Pretrained:
 def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str) -> Pretrained:
     preprocess = for_network(preprocess, found)
     return Pretrained(
-        name=found.spec.name,
         spec=dataclasses.replace(found.spec, resolution=preprocess.resolution),
         state=found.state,
         preprocess=preprocess,
@@ -205,7 +202,7 @@ def adapted(found: Pretrained, *, num_classes: int | None, in_channels: int, res
     Images with equal channels give the same features as in red, green and blue, except for a pixel at the border: the
     deviations are moved into the stem's filters, the means into the BatchNorm behind it.
     """
-    spec = dataclasses.replace(found.spec, in_channels=in_channels, resolution=resolution, name=found.name)
+    spec = dataclasses.replace(found.spec, in_channels=in_channels, resolution=resolution)
     state, class_names = dict(found.state), found.class_names
     if num_classes is not None:
         spec, class_names = dataclasses.replace(spec, num_classes=num_classes), ()

@@ -62,6 +62,7 @@ def test_a_named_network_survives_json_with_its_name(name):
 def test_the_data_carry_the_format_and_nothing_but_fields():
     found = spec_to_dict(SMALL)
     assert found.pop("format") == FORMAT == 1
+    assert found.pop("name") == SMALL.name
     assert set(found) == {field.name for field in dataclasses.fields(ArchSpec)}
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from effnet import build, cost, describe, scale, solve_phi
 from effnet.arch.catalog import get_spec
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec, BlockSpec, Scaling, StemSpec, repeat_block, stage
 from effnet.errors import InputError, SpecError
 
@@ -102,9 +103,6 @@ def test_an_unknown_rounding_is_refused():
         ({"norm_epsilon": float("nan")}, "norm_epsilon .* got nan"),
         ({"norm_epsilon": 1e-300}, "norm_epsilon .* got 1e-300"),
         ({"norm_epsilon": "0.1"}, "norm_epsilon .* got '0.1'"),
-        ({"name": {"a": 1}}, "name must be printable text of at most 200 characters; got {'a': 1}"),
-        ({"name": "x" * 201}, r"name must be printable text .* got 'x{79}\.\.\."),
-        ({"name": "a\x1b[31m"}, "name must be printable text"),
         ({"in_channels": 1_025}, "in_channels must be at most 1,024"),
         ({"num_classes": 100_001}, "num_classes must be at most 100,000"),
         ({"resolution": 16_385}, "resolution must be at most 16,384"),
@@ -140,7 +138,7 @@ def test_specs_are_frozen_slotted_hashable_and_keyword_only(value):
 
 
 def test_the_name_of_a_network_does_not_count_when_comparing():
-    first, second = ArchSpec(**NETWORK, name="first"), ArchSpec(**NETWORK, name="second")
+    first, second = (ArchSpec(**NETWORK, lineage=Lineage(base=name)) for name in ("first", "second"))
     assert first == second
     assert hash(first) == hash(second)
     assert first != dataclasses.replace(first, activation="relu")

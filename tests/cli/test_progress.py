@@ -65,7 +65,7 @@ def test_a_planned_network_is_shown_with_its_precision_unless_that_is_32_bits(ca
     with TerminalListener() as listener:
         listener(Planned(candidates=same))
     names = re.findall(r"^ (.*?)  +[0-9.]+[MG] ", capsys.readouterr().out, re.MULTILINE)
-    assert sorted(names) == [same[0].spec.name, same[0].spec.name + " in int8"]
+    assert sorted(names) == [same[0].spec.title, same[0].spec.title + ", int8"]
 
 
 _SHOW = """

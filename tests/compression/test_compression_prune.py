@@ -49,7 +49,7 @@ def test_multiply_accumulates_land_within_two_percent_below_the_limit(name):
         )
         assert 0.98 * limit <= cost(found.spec).macs <= limit
         assert_rounded(spec, found, 8)
-        assert found.spec == dataclasses.replace(kept_spec(spec, found.keep), name=found.spec.name)
+        assert found.spec == kept_spec(spec, found.keep)
         assert spec_from_dict(spec_to_dict(found.spec)) == found.spec
 
 

@@ -55,7 +55,7 @@ def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tm
         procedure=Procedure(stopwatch=BRIEF, space=TINIEST),
     )
     assert read_config(result.folder).deployed == "toy"
-    assert result.report["deployed"]["runtime"] == "toy"
+    assert result.report.deployed.runtime == "toy"
     assert f"toy {runtime_version('onnxruntime')}" in str(result.report)
     assert (result.folder / "model.npz").is_file()
     images = sorted(tiny_images.rglob("*.png"))[::10]

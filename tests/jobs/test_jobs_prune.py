@@ -17,6 +17,7 @@ from strategies import build_trained
 
 import effnet
 from effnet import cost, get_spec, load, load_module
+from effnet.arch.lineage import Lineage
 from effnet.arch.scale import scale, with_total_stride
 from effnet.bundle.config import ModelConfig, read_config
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
@@ -59,7 +60,7 @@ def bundle(digits, tmp_path_factory):
     """A tiny network, briefly trained on the digits."""
     folder = tmp_path_factory.mktemp("original")
     spec = with_total_stride(scale(get_spec("b0", num_classes=10, in_channels=1), phi=-14, resolution=16), 4)
-    spec = dataclasses.replace(spec, stages=spec.stages[:3], name="tiny")
+    spec = dataclasses.replace(spec, stages=spec.stages[:3], lineage=Lineage(base="tiny"))
     preprocess = Preprocess(resolution=16, crop=1.0, mean=(0.3,), std=(0.35,))
     recipe = Recipe(train=Train(epochs=8, lr=1e-2), augment=Augment(view="none", flip=False), loss=Loss())
     dataset = read_dataset(digits, channels=1)

@@ -38,7 +38,9 @@ def test_every_offer_is_published_can_be_built_and_has_the_classes_of_the_data(o
 
 
 def test_grey_images_have_statistics_of_one_channel():
-    offer = next(o for o in list_offers(num_classes=2, channels=1, cached_only=False) if o.label.endswith("b0.ra_in1k"))
+    offer = next(
+        o for o in list_offers(num_classes=2, channels=1, cached_only=False) if o.spec.name.endswith("b0.ra_in1k")
+    )
     assert offer.spec.in_channels == offer.preprocess.channels == 1
     assert offer.preprocess.mean == pytest.approx((0.449,), abs=1e-3)  # the mean over red, green and blue
 
@@ -106,15 +108,15 @@ def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(s
     assert re.search(r" at \d+", found.name)
     offer = offer_of(found, num_classes=3, channels=1)
     (candidate,) = list_pretrained([offer])  # smaller than any resolution that is tried
-    assert " at " not in offer.label
-    assert candidate.spec.name == f"{offer.label} at {found.preprocess.resolution}"
+    assert " at " not in offer.spec.name
+    assert candidate.spec.name == f"{offer.spec.name} at {found.preprocess.resolution}"
     assert (candidate.weights, candidate.preprocess) == (str(small_bundle), found.preprocess)
     names = [name for name, _ in named_layers(candidate.spec)]
     assert names == [name for name, _ in named_layers(found.spec)]
 
 
 def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers):
-    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_lite0.in1k"))
+    offer = next(o for o in offers if o.spec.name.endswith("tf_efficientnet_lite0.in1k"))
     found = list_pretrained([offer], changes=CHANGES)
     whole = {c.spec.resolution: c for c in found if c.kept == 1}
     for c in found:
@@ -123,9 +125,8 @@ def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers
         before = whole[c.spec.resolution]
         share = getattr(c.cost, c.kept_of) / getattr(before.cost, c.kept_of)
         assert 0.9 * c.kept < share <= 1.02 * c.kept  # exact at its own resolution
-        assert c.whole == dataclasses.replace(
-            offer.spec, resolution=c.spec.resolution, name=f"{offer.label} at {c.spec.resolution}"
-        )
+        assert c.whole == dataclasses.replace(offer.spec, resolution=c.spec.resolution)
+        assert c.whole.name == f"{offer.spec.name} at {c.spec.resolution}"
         assert f"pruned to {c.kept:.0%} of {c.kept_of}" in c.spec.name
         assert found.index(c) > found.index(before)
         assert candidate_from_dict(c.to_dict()) == c
@@ -133,7 +134,7 @@ def test_pruned_networks_stand_beside_the_whole_ones_as_large_as_they_say(offers
 
 
 def test_other_activations_stand_beside_a_networks_own(offers):
-    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_b0.in1k"))
+    offer = next(o for o in offers if o.spec.name.endswith("tf_efficientnet_b0.in1k"))
     changes = changes_of(offer.spec, can_train=True)
     found = list_pretrained([offer], precisions=("fp32", "int8"), changes=changes)
     assert {c.spec.activation for c in found} == {"silu", "relu6", "hard_swish"}
@@ -150,5 +151,5 @@ def test_other_activations_stand_beside_a_networks_own(offers):
 
 
 def test_without_training_a_network_keeps_its_activation(offers):
-    offer = next(o for o in offers if o.label.endswith("tf_efficientnet_b0.in1k"))
+    offer = next(o for o in offers if o.spec.name.endswith("tf_efficientnet_b0.in1k"))
     assert {change.activation for change in changes_of(offer.spec, can_train=False)} == {None}

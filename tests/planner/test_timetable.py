@@ -108,7 +108,7 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
         "out": tmp_path / "out",
         "procedure": by(clock),
     }
-    report = fit(stripes, listener=said.append, **options).report
+    report = fit(stripes, listener=said.append, **options).report.to_dict()
     sentence = "Fine-tuning was not begun, the head stays: 56 s were left, but it takes about 1:20 min"
     assert report["training"]["method"] == "head"
     assert report["time"]["left_out"] == [sentence]
@@ -161,7 +161,9 @@ def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tm
     train_at(12.0, monkeypatch)
     monkeypatch.setattr("effnet.planner.settings.most_epochs", lambda number: 1000)
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
-    report = fit_shades(tiny_images, tmp_path / "out", procedure=by(clock, missing_once(clock, took=20))).report
+    report = fit_shades(
+        tiny_images, tmp_path / "out", procedure=by(clock, missing_once(clock, took=20))
+    ).report.to_dict()
     plan = json.loads((tmp_path / "out" / "run" / "plan.json").read_text())
     dataset = read_dataset(tiny_images)
     number = len(dataset.train) + len(dataset.val) / 3
@@ -191,18 +193,18 @@ def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkey
     procedure = by(clock, lambda path: timing(0.5))
     monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
     out = tmp_path / "out"
-    before = fit_shades(tiny_images, out, procedure=procedure).report
+    before = fit_shades(tiny_images, out, procedure=procedure).report.to_dict()
     path = out / "run" / "plan.json"
     plan = json.loads(path.read_text())
     path.write_text(json.dumps(plan | {"seconds": 15.0}))
     trained = trained_seconds(out / "run" / "attempt-1")
     assert trained > 0
-    after = fit_shades(tiny_images, out, procedure=procedure, resume=True).report
+    after = fit_shades(tiny_images, out, procedure=procedure, resume=True).report.to_dict()
     assert after["time"]["used_seconds"] == pytest.approx(15 + trained, abs=0.1)
     assert after["test_accuracy"] == before["test_accuracy"]
     # Regression: with a verification longer than all minutes it had more of them than were given, -340 s used.
     path.write_text(json.dumps(plan | {"pace": plan["pace"] | {"measure": 100.0}}))
-    assert fit_shades(tiny_images, out, procedure=procedure, resume=True).report["time"]["used_seconds"] == 0
+    assert fit_shades(tiny_images, out, procedure=procedure, resume=True).report.to_dict()["time"]["used_seconds"] == 0
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_views_that_do_not_fit_are_left_out_of_a_head(tiny_images, small_bundle,
         out=out,
         listener=said.append,
         procedure=by(clock),
-    ).report
+    ).report.to_dict()
     assert report["training"]["head"]["views"] == 1
     (sentence,) = report["time"]["left_out"]
     assert sentence.startswith("2 more random views of each training image were left out: 30 s were left")

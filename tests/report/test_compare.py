@@ -199,7 +199,13 @@ def test_what_is_absent_is_left_out(both):
 
 def test_no_name_breaks_the_page():
     runs = [
-        made(f"runs/{name.replace('/', '|')}x", recipe={name: name, "nested": {name: {}}}, network=name, data=name)
+        made(
+            f"runs/{name.replace('/', '|')}x",
+            recipe={name: name, "nested": {name: {}}},
+            network=name,
+            title=name,
+            data=name,
+        )
         for name in NASTY
     ]
     check_page(render_comparison(runs))

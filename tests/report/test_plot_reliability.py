@@ -3,29 +3,18 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from pages import check_card, check_page, sample, words_of
+from pages import card_of, page_of, sample, typed, words_of
 
-from effnet.report import html as report
+from effnet.measurement.evaluate import Answered
 from effnet.report import plot_reliability as sureness
-from effnet.report import plots
 from effnet.report import text as wording
-
-
-def sure(bins=((0.6, 0.5, 2), (0.9, 1.0, 8))):
-    """Return a score's calibration record, from each bin's confidence, accuracy and number of images."""
-    keys = ("low", "high", "confidence", "accuracy", "images")
-    rows = [dict(zip(keys, (c - 0.05, c + 0.05, c, a, n), strict=True)) for c, a, n in bins]
-    return {"ece": 0.031, "nll": 0.2, "reliability": rows}
 
 
 def unsure_sample(*, answered=True, unknown=True):
     """Return a report of a model that can abstain."""
     some = sample()
-    curve = [[0.999, 0.2, 0.0], [0.95, 0.5, 0.0], [0.8, 0.9, 0.025], [0.7, 0.96, 0.04], [0.4, 1.0, 0.1]]
     sentence = "The threshold was chosen on 269 validation images, to answer 95 % of them."
-    some["calibration"] = {"images": 269, "temperature": 0.4961, "threshold": 0.7012, "sentence": sentence}
-    some["test"] |= {"sureness": sure(), "uncalibrated": sure(((0.5, 0.9, 10),)) | {"ece": 0.14}, "aurc": 0.01}
-    some["test"] |= {"risk_coverage": curve, "bootstrap": [0.97, 1.0], "answered": None, "unknown": None}
+    some["calibration"] |= {"threshold": 0.7012, "coverage": 0.95, "sentence": sentence}
     if answered:
         some["test"]["answered"] = {"threshold": 0.7012, "coverage": 0.96, "error": 0.04}
     if unknown:
@@ -34,7 +23,7 @@ def unsure_sample(*, answered=True, unknown=True):
 
 
 def test_the_page_says_how_sure_it_is():
-    page = check_page(report.render_html(unsure_sample(), images=[]))
+    page = page_of(unsure_sample())
     for words in (
         "On the test images its mean confidence is 84.0 % , its accuracy 98.9 %.",
         "expected calibration error is 3.1 % (15 bins",
@@ -51,8 +40,7 @@ def test_the_page_says_how_sure_it_is():
 
 
 def test_the_card_says_how_sure_it_is():
-    text = report.render_card(unsure_sample())
-    check_card(text)
+    text = card_of(unsure_sample())
     assert "a temperature of 0.496, fitted on 269 validation images, is included in `model.onnx`" in text
     assert 'Below a probability of 0.701 the answer is "unknown". 96.0 % of the test images are answered' in text
     assert "Of 120 images of none of the classes 45.8 % are rejected; AUROC 0.913." in text
@@ -63,29 +51,12 @@ def test_the_card_says_how_sure_it_is():
 def test_a_model_that_always_answers_is_said_to():
     some = unsure_sample(answered=False, unknown=False)
     some["calibration"] |= {"threshold": None, "sentence": "No threshold was requested: the model always answers."}
-    page = check_page(report.render_html(some, images=[]))
+    page = page_of(some)
     assert "Abstention: the answer “unknown” No threshold was requested: the model always answers." in words_of(page)
     assert "Below a probability" not in words_of(page)
-    card = report.render_card(some)
-    check_card(card)
+    card = card_of(some)
     assert '"unknown"' not in card
     assert "answers with one of them for any image." in card
-
-
-@pytest.mark.usefixtures("without_plots")
-def test_a_report_of_before_says_nothing_of_sureness():
-    assert "Confidence and calibration" not in report.render_html(sample(), images=[])
-    assert "## Confidence" not in report.render_card(sample())
-
-
-@pytest.mark.parametrize("key", ["sureness", "uncalibrated", "risk_coverage", "aurc", "answered", "unknown"])
-def test_what_is_absent_of_sureness_is_left_out(key, monkeypatch):
-    for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        monkeypatch.setattr(plots, name, lambda *_: None)
-    some = unsure_sample() | {"calibration": None}
-    some["test"][key] = None
-    check_page(report.render_html(some, images=[]))
-    check_card(report.render_card(some))
 
 
 def texts_of(svg):
@@ -94,19 +65,18 @@ def texts_of(svg):
 
 def test_the_plots_of_sureness_show_what_was_measured():
     some = unsure_sample()
-    assert {"before", "calibrated"} <= set(texts_of(sureness.reliability_svg(some)))
-    assert "threshold 0.701" in texts_of(sureness.risk_coverage_svg(some))
+    assert {"before", "calibrated"} <= set(texts_of(sureness.reliability_svg(typed(some))))
+    assert "threshold 0.701" in texts_of(sureness.risk_coverage_svg(typed(some)))
     some["test"]["uncalibrated"], some["test"]["answered"] = some["test"]["sureness"], None
-    assert not {"before", "calibrated"} & set(texts_of(sureness.reliability_svg(some)))
-    assert not any("threshold" in text for text in texts_of(sureness.risk_coverage_svg(some)))
-    assert sureness.reliability_svg(sample()) is sureness.risk_coverage_svg(sample()) is None
+    assert not {"before", "calibrated"} & set(texts_of(sureness.reliability_svg(typed(some))))
+    assert not any("threshold" in text for text in texts_of(sureness.risk_coverage_svg(typed(some))))
 
 
 def test_a_curve_of_one_point_is_drawn():
     some = unsure_sample()
     some["test"]["risk_coverage"] = [[0.9, 1.0, 0.0]]
-    assert sureness.risk_coverage_svg(some)
-    assert sureness.threshold_rows(some) == [{"threshold": 0.0, "coverage": 1.0, "error": 0.0}]
+    assert sureness.risk_coverage_svg(typed(some))
+    assert sureness.threshold_rows(typed(some)) == [Answered(threshold=0.0, coverage=1.0, error=0.0)]
 
 
 @pytest.mark.parametrize(

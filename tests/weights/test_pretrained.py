@@ -71,7 +71,7 @@ def test_a_file_named_as_timm_names_it(tmp_path):
     found = load_pretrained(str(tmp_path / "tf_efficientnet_lite0.safetensors"))
     assert same(found.state, state)
     assert found.spec == spec
-    assert found.name == "tf_efficientnet_lite0"
+    assert found.spec.name == "tf_efficientnet_lite0"
     assert found.preprocess == preprocess_of(find("timm/tf_efficientnet_lite0.in1k"))
     assert found.class_names == class_names(1000)
     assert found.class_names[0] == "tench"
@@ -109,7 +109,7 @@ def test_a_name_of_another_network_does_not_give_its_preprocessing(tmp_path):
     path = tmp_path / "tf_efficientnet_b0.ap_in1k.safetensors"
     write_weights(path, get_spec("torchvision/efficientnet_b2", num_classes=2), scheme="torchvision")
     found = load_pretrained(str(path))
-    assert found.name == "torchvision/efficientnet_b2"
+    assert found.spec.name == "torchvision/efficientnet_b2"
     assert found.preprocess == preprocess_of(find("torchvision/efficientnet_b2"))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from effnet.arch.lineage import Lineage
 from effnet.bundle.config import ModelConfig, Origin, read_config, write_config
 from effnet.bundle.names import CONFIG, WEIGHTS
 from effnet.bundle.weights import load_state, save_bundle
@@ -65,7 +66,8 @@ def test_weights_that_changed_since_have_no_published_accuracy(pulled, tmp_path,
 def test_a_networks_name_that_is_an_id_proves_nothing(pulled, tmp_path):
     folder = shutil.copytree(pulled, tmp_path / "b")
     config = read_config(folder)
-    write_config(dataclasses.replace(config, arch=dataclasses.replace(config.arch, name=ENTRY.id), origin=None), folder)
+    named = dataclasses.replace(config.arch, lineage=Lineage(base=ENTRY.id))
+    write_config(dataclasses.replace(config, arch=named, origin=None), folder)
     found = load_pretrained(str(folder))
     assert (found.published, found.top1, found.licence) == ("", None, "")
 

@@ -3,6 +3,7 @@
 Source: arXiv 1512.03385, Table 1, with the stride of a bottleneck in its 3 x 3 convolution, as in torchvision.
 """
 
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec, BlockSpec, StemSpec
 
 RESNET_REPEATS = {
@@ -37,7 +38,7 @@ def resnet_spec(name: str) -> ArchSpec:
             width = out
         stages.append(tuple(blocks))
     return ArchSpec(
-        name=name,
+        lineage=Lineage(base=name, network=name),
         resolution=224,
         stem=StemSpec(channels=64, kernel_size=7, max_pool=True),
         stages=tuple(stages),

@@ -6,6 +6,7 @@ Source: arXiv 1905.11946v5, Table 1, and tensorflow/tpu @7dc921f846c9, models/of
 
 import dataclasses
 
+from effnet.arch.lineage import Lineage
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec, Scaling, StemSpec, stage
 
@@ -21,7 +22,7 @@ _B0_ROWS = (
 )
 
 B0 = ArchSpec(
-    name="b0",
+    lineage=Lineage(base="b0", network="b0"),
     resolution=224,
     stem=StemSpec(channels=32),
     stages=tuple(
@@ -77,11 +78,16 @@ def _without_se(spec: ArchSpec) -> ArchSpec:
 
 
 # B0 without squeeze-and-excitation, with ReLU6, and with ends that do not scale.
-LITE0 = dataclasses.replace(_without_se(B0), name="lite0", activation="relu6", scaling=Scaling(fixed_ends=True))
+LITE0 = dataclasses.replace(
+    _without_se(B0),
+    lineage=Lineage(base="lite0", network="lite0"),
+    activation="relu6",
+    scaling=Scaling(fixed_ends=True),
+)
 
 # The first block expands from 24 channels although the stem gives 32, and its stage has no shortcut.
 EDGETPU_S = ArchSpec(
-    name="edgetpu_s",
+    lineage=Lineage(base="edgetpu_s", network="edgetpu_s"),
     resolution=224,
     stem=StemSpec(channels=32),
     stages=(

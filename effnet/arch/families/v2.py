@@ -3,6 +3,7 @@
 Source: google/automl @6a54c8741e7c, efficientnetv2/effnetv2_configs.py; arXiv 2104.00298, Table 4.
 """
 
+from effnet.arch.lineage import Lineage
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec, BlockSpec, Scaling, StemSpec, stage
 
@@ -54,7 +55,7 @@ def _base(name: str, resolution: int) -> ArchSpec:
             )
             width = channels
     return ArchSpec(
-        name=name,
+        lineage=Lineage(base=name, network=name),
         resolution=resolution,
         stem=StemSpec(channels=stem),
         stages=tuple(stages),

@@ -1,14 +1,13 @@
 """The main job: from a folder of images and a budget to a verified model."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.run import work
+from effnet.report.model import Report
 from effnet.runtimes.predictor import Predictor, load
 from effnet.system.options import takes
 from effnet.training.distributed.ranks import joined
@@ -20,17 +19,17 @@ class FitResult:
     """A finished fit: the bundle's folder, and its report, also in report.json there."""
 
     folder: Path
-    report: Mapping[str, Any]
+    report: Report
 
     @property
     def test_accuracy(self) -> float:
         """The share of the test images that the deployed file classifies correctly."""
-        return self.report["test_accuracy"]
+        return self.report.test_accuracy
 
     @property
     def latency_ms(self) -> float | None:
         """The median latency of the deployed file for one image, in milliseconds; None if it was not measured."""
-        return self.report["measured"].get("latency_ms")
+        return self.report.measured.latency_ms
 
     @property
     def model(self) -> Predictor:

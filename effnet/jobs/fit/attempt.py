@@ -36,6 +36,7 @@ from effnet.nn.network import build, zero_classifier_
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import Deadline
 from effnet.report.html import write_report
+from effnet.report.model import Report
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
@@ -217,7 +218,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             write_recipe(learned.recipe, job.out)
         return learned
     recipe = attempt.recipe
-    job.say(f"Training {spec.name} for {recipe.train.epochs} epochs", heading=True)
+    job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, job.out)
     model = network_for(spec, recipe)
     if recipe.model.zero_classifier:
@@ -338,7 +339,7 @@ def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], misse
     )
 
 
-def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: Path) -> None:
+def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path) -> None:
     """Move the bundle's files into `out` and write the reports beside them."""
     found = artifact.deployed.format
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
@@ -347,7 +348,7 @@ def publish(artifact: Artifact, report: dict[str, Any], dataset: Dataset, out: P
     write_split(split_record(dataset), out)
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
-    write_report(report, out, images=_images(artifact, dataset) if report["report_images"] else ())
+    write_report(report, out, images=_images(artifact, dataset) if report.report_images else ())
 
 
 def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:

@@ -151,7 +151,7 @@ def _origin(found: Pretrained) -> dict[str, Any]:
     return {
         "weights": found.source,
         "name": entry.id if entry else Path(found.source).resolve().name,
-        "network": found.name,
+        "network": found.spec.name,
         "licence": found.licence,
         "licence_source": entry.licence_source if entry else "",
         "origin": entry.source if entry else "",

@@ -1,7 +1,7 @@
 """The driver of fit and train: plan, train, verify, and repeat with a smaller network while the budget is missed."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from effnet.planner.oracle import busy_planning, training_speed
 from effnet.planner.refusal import enough
 from effnet.planner.settings import epochs_in, make_preprocess, make_recipe
 from effnet.planner.space import Candidate
-from effnet.planner.timetable import clock_words, deadline_of, time_report
+from effnet.planner.timetable import clock_words, deadline_of
+from effnet.report.model import Report, TimeUse
 from effnet.runtimes.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.system.machine import machine
@@ -35,7 +36,7 @@ from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
 
 
-def work(job: Job) -> Mapping[str, Any]:
+def work(job: Job) -> Report:
     """Run the whole fit and return its report."""
     check(job)
     with alone_in(job.out):
@@ -43,7 +44,7 @@ def work(job: Job) -> Mapping[str, Any]:
         return _work(job)
 
 
-def _work(job: Job) -> Mapping[str, Any]:
+def _work(job: Job) -> Report:
     clock = job.procedure.stopwatch.clock
     started = clock()
     job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=clock))
@@ -222,7 +223,7 @@ def _fitted(job: Job, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recip
     return found.recipe
 
 
-def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Mapping[str, Any]:
+def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Report:
     """Train and verify the planned network, and the next smaller ones while the artifact misses the budget."""
     failed, left_out, use = list(plan.failed), list(plan.left_out), {}
     while True:
@@ -243,6 +244,7 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Ma
         failed.append(
             {
                 "name": candidate.spec.name,
+                "title": candidate.title,
                 "honoured": False,
                 "failures": list(artifact.failures),
                 "seconds": artifact.seconds,
@@ -262,11 +264,19 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Ma
         seed=job.seed,
         data=job.config.data,
         report_images=job.config.report_images,
-        time=time_report(job.config.minutes, use, used=job.deadline.used(), left_out=tuple(left_out)),
+        time=_time_use(job, use, tuple(left_out)),
     )
     publish(artifact, data, dataset, job.out)
     _refuse_missed(job, artifact, left_out)
     return data
+
+
+def _time_use(job: Job, plan: dict[str, float], left_out: tuple[str, ...]) -> TimeUse | None:
+    """Return the planned and the actual use of the minutes; None if none were given."""
+    minutes = job.config.minutes
+    if minutes is None:
+        return None
+    return TimeUse(minutes=minutes, plan=plan, used_seconds=round(job.deadline.used(), 1), left_out=left_out)
 
 
 def _refuse_missed(job: Job, artifact: Artifact, left_out: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import get_args
 from effnet.arch.blocks import find_kind
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
+from effnet.arch.lineage import Lineage
 from effnet.arch.scale import scale, with_total_stride
 from effnet.arch.spec import Activation, ArchSpec, BlockSpec, Gate, StemSpec
 
@@ -43,8 +44,8 @@ def random_network(rng: random.Random) -> ArchSpec:
     )
     kernel, squeeze = rng.choice((None, None, 3, 5)), rng.random() < 0.8
     stages = tuple(tuple(_changed(b, kernel, squeeze) for b in blocks) for blocks in spec.stages)
-    note = f" {spec.activation}" + (f" k{kernel}" if kernel else "") + ("" if squeeze else " no SE")
-    return dataclasses.replace(spec, stages=stages, name=f"{family} phi {phi:g} at {resolution}{note}")
+    note = spec.activation + (f" k{kernel}" if kernel else "") + ("" if squeeze else " no SE")
+    return dataclasses.replace(spec, stages=stages, lineage=dataclasses.replace(spec.lineage, note=note))
 
 
 def _changed(block: BlockSpec, kernel: int | None, squeeze: bool) -> BlockSpec:
@@ -78,7 +79,7 @@ def _draw_mixture(rng: random.Random) -> ArchSpec:
         fed = stages[-1][-1].out_channels
     activation = rng.choice(get_args(Activation))
     return ArchSpec(
-        name=f"{_MIXTURE} {activation} at {resolution}",
+        lineage=Lineage(base=_MIXTURE, variant=activation, resolution=resolution),
         num_classes=rng.choice(_CLASSES),
         resolution=resolution,
         stem=stem,
@@ -128,4 +129,4 @@ def profile_networks(*, networks: int, mixtures: int, seed: int = 0) -> list[Arc
 
 def is_mixture(spec: ArchSpec) -> bool:
     """Whether `spec` is a mixture rather than a network of the search space."""
-    return spec.name.startswith(_MIXTURE)
+    return spec.lineage.base == _MIXTURE

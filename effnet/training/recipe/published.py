@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from effnet.arch.catalog import default_dropout, short_name
+from effnet.arch.catalog import default_dropout
 from effnet.arch.spec import ArchSpec
-from effnet.errors import SpecError
 from effnet.training.recipe.schema import Augment, Loss, Model, Optimizer, Recipe, Schedule, Stage, Train
 
 # B0's, for networks that were not published.
@@ -55,7 +54,7 @@ def imagenet_v2(spec: ArchSpec) -> Recipe:
     Source: arXiv 2104.00298; google/automl, efficientnetv2/hparams.py, effnetv2_configs.py and main.py.
     """
     recipe = imagenet_v1(spec)
-    resolution, magnitude, alpha = _V2.get(_short(spec), (spec.resolution, 10, 0.0))
+    resolution, magnitude, alpha = _V2.get(spec.lineage.network, (spec.resolution, 10, 0.0))
     least = _V2_LEAST if resolution > _V2_LEAST else resolution // 2
     magnitudes = np.linspace(5, magnitude, _V2_STAGES) if magnitude else [None] * _V2_STAGES
     stages = tuple(
@@ -111,13 +110,5 @@ def imagenet_timm_ra(spec: ArchSpec) -> Recipe:
 
 def dropout_of(spec: ArchSpec) -> float:
     """Return the published dropout of the spec's network; B0's if it was not published."""
-    short = _short(spec)
-    return default_dropout(short) if short else _DROPOUT
-
-
-def _short(spec: ArchSpec) -> str:
-    """Return the catalog's name of the network, or of the one that it was scaled from, or an empty string."""
-    try:
-        return short_name(spec.name.partition(" ")[0])
-    except SpecError:
-        return ""
+    network = spec.lineage.network
+    return default_dropout(network) if network else _DROPOUT

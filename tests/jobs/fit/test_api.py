@@ -101,7 +101,7 @@ def fit_shades(data, out, **kwargs):
 def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_images, tmp_path):
     slow = {"attempt-1"}
     procedure = device(lambda path: timing(2.0 if path.parts[-3] in slow else 0.5))
-    report = fit_shades(tiny_images, tmp_path / "out", procedure=procedure).report
+    report = fit_shades(tiny_images, tmp_path / "out", procedure=procedure).report.to_dict()
     assert json.loads(json.dumps(report)) == read_report(tmp_path / "out")
     first, second = report["attempts"]
     assert (first["honoured"], second["honoured"], report["honoured"]) == (False, True, True)
@@ -113,7 +113,7 @@ def test_a_missed_budget_makes_the_next_smaller_network_be_tried(tiny_images, tm
     assert effnet.load(tmp_path / "out").config.arch.name == second["name"]
 
     slow.clear()  # a resumed fit does not go back to the network that missed
-    again = fit_shades(tiny_images, tmp_path / "out", resume=True, procedure=procedure).report
+    again = fit_shades(tiny_images, tmp_path / "out", resume=True, procedure=procedure).report.to_dict()
     assert again["network"] == report["network"]
     assert [attempt["name"] for attempt in again["attempts"]] == [first["name"], second["name"]]
 
@@ -198,7 +198,7 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_images, finished):
     result = resume(tiny_images, finished)
     assert {name: (finished / name).read_bytes() for name in files} == before
     for key in ("honoured", "budget", "test_accuracy", "network", "training", "test", "candidates"):
-        assert json.loads(json.dumps(result.report[key])) == report[key], key
+        assert json.loads(json.dumps(result.report.to_dict()[key])) == report[key], key
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_finished_fit_trains_on_for_more_epochs_and_is_refused_fewer(tiny_imag
     """Regression: it was refused, because --resume must repeat the options."""
     out = shutil.copytree(finished, tmp_path / "out")
     said, plan = [], json.loads((out / "run" / "plan.json").read_text())
-    report = resume(tiny_images, out, epochs=3, listener=said.append).report
+    report = resume(tiny_images, out, epochs=3, listener=said.append).report.to_dict()
     assert [row["epoch"] for row in report["training"]["epochs"]] == [1, 2, 3]
     assert report["training"]["epochs"][0] == read_report(finished)["training"]["epochs"][0]
     # The rest of the recipe is unchanged.
@@ -352,7 +352,7 @@ def test_a_training_of_ones_own_network_can_be_resumed(tiny_images, tiny_spec, t
     spec = effnet.spec_from_dict(json.loads(tiny_spec.read_text()))
     first = train(tiny_images, model=spec, epochs=1, out=tmp_path / "out")
     again = train(tiny_images, model=spec, epochs=1, out=tmp_path / "out", resume=True)
-    assert again.report["test_accuracy"] == first.report["test_accuracy"]
+    assert again.report.to_dict()["test_accuracy"] == first.report.to_dict()["test_accuracy"]
 
 
 def test_what_rounds_must_be_there_before_anything_is_read(tmp_path, monkeypatch, run_cli):

@@ -1,11 +1,13 @@
 """A fit that balances classes: once in the bundle, in the class prior of its probabilities, in every repetition."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from pages import sample, typed
 from procedures import UNTIMED, fit
 
 import effnet
@@ -18,9 +20,11 @@ from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.jobs.fit.asked import with_balance
-from effnet.report.balanced import balanced_sentence, prior_sentence
+from effnet.measurement.evaluate import ClassScore
+from effnet.report.balanced import prior_sentence
 from effnet.report.runs import read_run
 from effnet.training.recipe.balance import log_prior
+from effnet.training.recipe.schema import Balance
 from effnet.training.transfer.head import Head, train_head
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick")
@@ -95,10 +99,11 @@ def _hopeless():
 
 
 def test_the_terminal_says_what_accuracy_hides_and_nothing_twice():
-    test = {"accuracy": 0.9, "balanced_accuracy": 0.90001, "balanced_bootstrap": (0.85, 0.99999), "lowest": None}
+    test = dataclasses.replace(typed(sample()).test, accuracy=0.9, balanced_accuracy=0.90001)
+    test = dataclasses.replace(test, balanced_bootstrap=(0.85, 0.99999))
     assert list(balanced_lines(test)) == []
-    lowest = {"name": "ow\x1bl", "recall": 0.9999999, "support": 7}
-    assert list(balanced_lines(test | {"balanced_accuracy": 0.87, "lowest": lowest})) == [
+    lowest = ClassScore(name="ow\x1bl", precision=1.0, recall=0.9999999, f1=1.0, support=7)
+    assert list(balanced_lines(dataclasses.replace(test, balanced_accuracy=0.87, lowest=lowest))) == [
         "balanced accuracy 87.00% (bootstrap 85.00% to 99.99%): the mean recall of the classes",
         "lowest recall: 99.99% of the 7 images of ow\\x1bl",
     ]
@@ -127,11 +132,9 @@ def test_two_wishes_for_balance_that_differ_are_refused():
         fit("digits", balance="ajust")
 
 
-def test_sentences_of_a_report_that_lacks_what_they_are_of():
-    assert balanced_sentence({}) == prior_sentence({}) == ""
-    half = {"training": {"balance": {"method": "weight", "strength": 0.5}}}
-    assert "assume class frequencies to the power of 0.5" in prior_sentence(half)
-    assert prior_sentence({"training": {"balance": {"method": "none", "strength": 1.0}}}) == ""
+def test_the_sentence_on_the_class_prior_tells_how_far_it_was_removed():
+    assert "assume class frequencies to the power of 0.5" in prior_sentence(Balance(method="weight", strength=0.5))
+    assert prior_sentence(Balance()) == ""
 
 
 @pytest.mark.parametrize(("found", "expected"), [(None, 0.0), (0.5, 0.5)])

@@ -71,17 +71,17 @@ def test_a_head_leaves_the_backbone_as_it_was_to_the_last_bit(head, small_bundle
         == before.keys() - CLASSIFIER
     )
     assert after["classifier.weight"].shape == (3, before["classifier.weight"].shape[1])
-    training = head.report["training"]
+    training = head.report.to_dict()["training"]
     assert (training["method"], training["epochs"], training["recipe"]) == ("head", [], None)
 
 
 def test_a_head_gives_a_bundle_that_predicts_as_it_was_scored(head, stripes):
     model = effnet.load(head.folder)
     score = effnet.evaluate(model, read_dataset(str(stripes)).test)
-    assert score.accuracy == head.report["test_accuracy"] > 0.6
+    assert score.accuracy == head.report.test_accuracy > 0.6
     assert model.config.class_names == ("columns", "plain", "rows")
-    assert model.config.threshold == head.report["calibration"]["threshold"] > 0
-    assert head.report["test"]["answered"]["coverage"] > 0.5
+    assert model.config.threshold == head.report.calibration.threshold > 0
+    assert head.report.test.answered.coverage > 0.5
     (found,) = model.predict([next(stripes.glob("rows/*.png"))])
     assert set(found.labels) == set(model.config.class_names)
 
@@ -90,21 +90,21 @@ def test_the_features_give_the_accuracy_of_the_whole_network(head, stripes):
     """A head trained on features of the folded ONNX backbone agrees with the module with its own BatchNorm."""
     val = read_dataset(str(stripes)).val
     found = effnet.evaluate(effnet.load(head.folder), val)
-    facts = head.report["training"]["head"]
+    facts = head.report.to_dict()["training"]["head"]
     assert found.accuracy == facts["val_accuracy"]
     assert found.uncalibrated.nll == pytest.approx(facts["val_loss"], rel=1e-3)
     assert (facts["images"], facts["views"], facts["features"]) == (159, 1, 159 + len(val))
 
 
 def test_the_report_says_whose_the_weights_are(head, small_bundle):
-    facts = head.report["training"]["head"]
-    assert head.report["training"]["weights"] == facts["weights"] == str(small_bundle)
+    facts = head.report.to_dict()["training"]["head"]
+    assert head.report.training.weights == facts["weights"] == str(small_bundle)
     assert (facts["name"], facts["licence"], facts["hub"], facts["top1"]) == ("bundle", "", "", None)
-    assert {row["weights"] for row in head.report["candidates"]} == {str(small_bundle)}
+    assert {row.weights for row in head.report.candidates} == {str(small_bundle)}
 
 
 def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, small_bundle):
-    training = tuned.report["training"]
+    training = tuned.report.to_dict()["training"]
     assert training["method"] == "finetune"
     assert len(training["epochs"]) == 4
     best = training["epochs"][training["best_epoch"] - 1]
@@ -119,7 +119,9 @@ def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, s
 
 
 def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle, tmp_path):
-    report = fit(tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out").report
+    report = fit(
+        tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out"
+    ).report.to_dict()
     training = report["training"]
     assert (training["method"], training["best_epoch"], training["head"]["val_accuracy"]) == ("finetune", 0, 1.0)
     head, after = load(tmp_path / "out", "run/attempt-1/head.safetensors"), load(tmp_path / "out")
@@ -128,14 +130,14 @@ def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle,
 
 def test_auto_stops_after_a_head_that_is_good_enough(tiny_images, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 1)
-    report = fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report
+    report = fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_accuracy"] >= 0.95
 
 
 def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 54)
-    report = fit(stripes, weights=small_bundle, out=tmp_path / "out").report
+    report = fit(stripes, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_accuracy"] < 0.95
 
@@ -144,7 +146,7 @@ def test_features_are_computed_once(head, stripes, small_bundle, tmp_path, monke
     cache = head.folder.parent / "cache"
     monkeypatch.setenv("EFFNET_CACHE", str(cache))
     again = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
-    assert [fit.report["training"]["head"]["computed"] for fit in (head, again)] == [192, 0]
+    assert [fit.report.to_dict()["training"]["head"]["computed"] for fit in (head, again)] == [192, 0]
     assert [path.name for path in cache.iterdir()] == ["features.sqlite"]
     name = "model.safetensors"
     assert (again.folder / name).read_bytes() == (head.folder / name).read_bytes()
@@ -153,7 +155,7 @@ def test_features_are_computed_once(head, stripes, small_bundle, tmp_path, monke
 def test_a_cache_that_cannot_be_made_costs_time_only(head, stripes, small_bundle, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "file" / "cache"))
-    report = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out").report
+    report = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out").report.to_dict()
     assert report["training"]["head"]["computed"] == 192
     assert load(tmp_path / "out").keys() == same(load(tmp_path / "out"), load(head.folder))
 
@@ -171,9 +173,9 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
     events = []
     found = fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
     assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
-    head = found.report["training"]["head"]
-    best = tuned.report["training"]["epochs"][tuned.report["training"]["best_epoch"] - 1]
-    assert head["val_accuracy"] == pytest.approx(best["val_accuracy"])
+    head = found.report.training.head
+    best = tuned.report.training.epochs[tuned.report.training.best_epoch - 1]
+    assert head.val_accuracy == pytest.approx(best.val_accuracy)
     assert any("Its own head on frozen features" in event.text for event in events if isinstance(event, Said))
     assert "own head was better" in (found.folder / "report.html").read_text(encoding="utf-8")
 
@@ -181,7 +183,7 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
 def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.head.train_head", useless_head)
     found = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
-    assert found.report["training"]["head"]["penalty"] == 1.0
+    assert found.report.to_dict()["training"]["head"]["penalty"] == 1.0
 
 
 def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_file, photos, tmp_path):
@@ -193,9 +195,9 @@ def test_a_file_of_weights_is_adapted_to_grey_images_and_to_the_budget(lite0_fil
     result = fit(grey, weights=lite0_file, strategy="head", max_macs=35e6, out=tmp_path / "out")
     config = effnet.load(result.folder).config
     assert (config.arch.in_channels, config.arch.num_classes, config.preprocess.resolution) == (1, 3, 64)
-    assert result.report["network"]["name"] == "tf_efficientnet_lite0 at 64"
-    assert result.report["measured"]["macs"] <= 0.9 * 35e6
-    assert result.report["training"]["head"]["views"] == 3
+    assert result.report.network.name == "tf_efficientnet_lite0 at 64"
+    assert result.report.measured.macs <= 0.9 * 35e6
+    assert result.report.training.head.views == 3
     given, after = safetensors.numpy.load_file(lite0_file), load(result.folder)
     assert np.array_equal(after["stages.1.0.expand.conv.weight"], given["blocks.1.0.conv_pw.weight"])
     assert after["stem.conv.weight"].shape == (32, 1, 3, 3)
@@ -253,7 +255,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(stage, killed, tuned, stripes,
     events = []
     report = fit(
         stripes, weights=folder / "bundle", epochs=4, out=folder / "out", resume=True, listener=events.append
-    ).report
+    ).report.to_dict()
     # The features of the training images were saved before those of validation were interrupted.
     assert report["training"]["head"]["computed"] == (33 if stage == "features" else 192)
     for name in ("model.safetensors", "model.onnx"):
@@ -286,7 +288,7 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
     monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
-    report = fit(stripes, weights=small_bundle, strategy="finetune", **options).report
+    report = fit(stripes, weights=small_bundle, strategy="finetune", **options).report.to_dict()
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
     # 9 images per second in 0.8 of nearly a minute, 159 per epoch.
@@ -300,7 +302,7 @@ def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_fil
         candidate=lambda found: timing(found.spec.resolution / 100),
     )
     options = {"weights": lite0_file, "procedure": device}
-    report = fit(photos, strategy="head", max_latency_ms=1.1, out=tmp_path / "out", **options).report
+    report = fit(photos, strategy="head", max_latency_ms=1.1, out=tmp_path / "out", **options).report.to_dict()
     assert [row["name"] for row in report["attempts"]] == ["tf_efficientnet_lite0 at 96", "tf_efficientnet_lite0 at 80"]
     assert effnet.load(tmp_path / "out").config.preprocess.resolution == 80
     with pytest.raises(BudgetError, match="no resolution of"):

@@ -35,13 +35,13 @@ def fitted(images, labels, tmp_path_factory):
 def test_the_bundle_has_the_programs_classes_and_test_split(fitted):
     dataset, result = fitted
     assert result.model.config.class_names == NAMES
-    assert result.report["seed"] == 5
+    assert result.report.seed == 5
     score = effnet.evaluate(result.model, dataset)
-    assert score.images == len(dataset.test) == result.report["test"]["images"]
+    assert score.images == len(dataset.test) == result.report.test.images
     assert score.accuracy == effnet.evaluate(result.model, dataset.test).accuracy == result.test_accuracy
-    assert (result.latency_ms, result.folder) == (result.report["measured"]["latency_ms"], result.model.folder)
-    assert result.report["command"].startswith("effnet train DATA ")
-    assert result.report["dataset"]["source"] == "shades"
+    assert (result.latency_ms, result.folder) == (result.report.measured.latency_ms, result.model.folder)
+    assert result.report.command.startswith("effnet train DATA ")
+    assert result.report.dataset.source == "shades"
 
 
 def test_files_and_torchs_items_are_evaluated_whole(fitted, images, labels, tiny_images):

@@ -45,7 +45,7 @@ def test_a_fit_finds_out_what_suits_the_images_and_says_it_everywhere(wide):
     _, result, said = wide
     config = json.loads((result.folder / "config.json").read_text())
     assert (config["preprocess"]["mode"], config["preprocess"]["crop"]) == ("squash", 1.0)
-    assert result.report["training"]["recipe"]["augment"]["flip"] is False
+    assert result.report.training.recipe["augment"]["flip"] is False
     found = (
         "Images are squashed whole to the network's square input: a centre crop would lose 75% of the width of "
         "the median image, and nearly all have one aspect ratio.",
@@ -53,10 +53,10 @@ def test_a_fit_finds_out_what_suits_the_images_and_says_it_everywhere(wide):
     )
     for sentence in found:
         assert sentence in said
-        assert sentence in result.report["dataset"]["notes"]
-    assert not set(result.report["dataset"]["lines"]) & set(result.report["dataset"]["notes"])
-    assert result.report["dataset"]["findings"]["shapes"]["crop_loss"] == 0.75
-    assert result.report["command"].endswith(f"--epochs 1 --out {result.folder}")
+        assert sentence in result.report.dataset.notes
+    assert not set(result.report.dataset.lines) & set(result.report.dataset.notes)
+    assert result.report.dataset.findings.shapes.crop_loss == 0.75
+    assert result.report.command.endswith(f"--epochs 1 --out {result.folder}")
 
 
 def test_the_device_sees_images_as_training_did(wide):
@@ -83,7 +83,7 @@ def test_what_is_asked_comes_first_and_is_repeated_by_a_resumed_fit(wide, tmp_pa
         "procedure": UNTIMED,
     }
     events = []
-    report = fit(data, settings=settings, listener=events.append, **words).report
+    report = fit(data, settings=settings, listener=events.append, **words).report.to_dict()
     recipe = report["training"]["recipe"]
     assert (recipe["augment"]["flip"], recipe["train"]["batch_size"]) == (True, 8)
     said = [event.text for event in events if isinstance(event, Said)]
@@ -112,7 +112,7 @@ def twelve_bits(tmp_path_factory):
 
 def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve_bits, tmp_path):
     words = {"procedure": made_up(space=TINIEST), "weights": "none", "max_macs": 2e5, "epochs": 1}
-    report = fit(twelve_bits, out=tmp_path / "out", **words).report
+    report = fit(twelve_bits, out=tmp_path / "out", **words).report.to_dict()
     predictor = effnet.load(tmp_path / "out")
     assert predictor.config.preprocess.value_range == ValueRange(low=0, high=4095)
     assert 0.3 < predictor.config.preprocess.mean[0] < 0.7
@@ -136,7 +136,7 @@ def test_values_of_12_bits_are_mapped_alike_in_training_and_on_the_device(twelve
 
 def test_a_range_that_is_asked_for_is_kept_and_repeated(twelve_bits, tmp_path):
     words = {"epochs": 1, "weights": "none", "max_params": 1e5, "out": tmp_path / "out", "procedure": UNTIMED}
-    report = fit(twelve_bits, value_range=(0, 8000.5), **words).report
+    report = fit(twelve_bits, value_range=(0, 8000.5), **words).report.to_dict()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["preprocess"]["value_range"] == {"low": 0.0, "high": 8000.5}
     assert " --set fit.value_range=0,8000.5 " in report["command"]
@@ -163,7 +163,7 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
         settings=settings,
         out=tmp_path / "out",
         procedure=UNTIMED,
-    ).report
+    ).report.to_dict()
     assert mirrors == [False]
     recipe = report["training"]["recipe"]
     assert (recipe["name"], recipe["augment"]["flip"], recipe["train"]["lr"]) == ("finetune", False, 0.004)

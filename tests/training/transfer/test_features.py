@@ -12,6 +12,7 @@ from PIL import Image
 from strategies import build_trained, state_arrays
 
 import effnet
+from effnet.arch.lineage import Lineage
 from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize
 from effnet.data.shards.write import write_shards
@@ -245,7 +246,7 @@ def test_whatever_changes_a_feature_changes_its_key(networks, extractor, photos,
 
 
 def test_the_name_the_classifier_and_the_place_of_the_file_do_not_change_the_key(networks, extractor):
-    spec = dataclasses.replace(spec_of(), name="other", num_classes=0)
+    spec = dataclasses.replace(spec_of(), lineage=Lineage(base="other"), num_classes=0)
     state = {key: array for key, array in state_arrays(networks[3]).items() if "classifier" not in key}
     assert extractor(spec=spec, state=state).key == extractor().key
 

@@ -1,0 +1,359 @@
+"""The report of a fit as a value: what report.json holds, and what pages, cards, plots and the terminal read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effnet.arch.cost import Count
+from effnet.arch.describe import StageRow
+from effnet.arch.lineage import Lineage
+from effnet.bundle.formats import Precision
+from effnet.data.inspection.findings import DataReport
+from effnet.errors import BundleError, EffnetError
+from effnet.measurement.budget import Budget
+from effnet.measurement.calibration import Calibration
+from effnet.measurement.evaluate import Score
+from effnet.planner.space import Status
+from effnet.progress import EpochEnd
+from effnet.system.files import read_json
+from effnet.system.records import OPTIONAL, from_data, to_data
+from effnet.system.text import reason_of
+from effnet.training.recipe.schema import Balance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The figures of the deployed file, by the keys of the budget; None if one was not measured."""
+
+    latency_ms: float | None
+    params: int
+    macs: int
+    size_mb: float | None
+    memory_mb: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeUse:
+    """The use of the minutes: seconds for each stage as planned, seconds in all, and the steps that did not fit."""
+
+    minutes: float
+    plan: Mapping[str, float]
+    used_seconds: float
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The number of images in each split."""
+
+    train: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself."""
+
+    name: str
+    source: str
+    class_names: tuple[str, ...]
+    channels: int
+    counts: Counts
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+    findings: DataReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFacts:
+    """The trained network: its exact name, the short one that people read, and its origin."""
+
+    name: str
+    title: str
+    lineage: Lineage
+    params: int
+    macs: int
+    resolution: int
+    activation: str
+    stages: tuple[StageRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRow:
+    """One network that the plan considered, as `planner.space.Candidate` describes it."""
+
+    name: str
+    title: str
+    family: str
+    phi: float
+    resolution: int
+    weights: str
+    precision: Precision
+    kept: float
+    kept_of: Count
+    trial_accuracy: float | None
+    trial_rounds: int
+    waited: float
+    latency_ms: float | None
+    params: int
+    macs: int
+    size_mb: float
+    memory_mb: float | None
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFacts:
+    """The head on frozen features, and the provenance of its pretrained weights.
+
+    `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
+    `features` is the number of features, `computed` of them not from the cache.
+    """
+
+    weights: str
+    name: str
+    network: str
+    licence: str
+    licence_source: str
+    origin: str
+    hub: str
+    top1: float | None
+    top1_resolution: int | None
+    penalty: float | None
+    views: int
+    images: int
+    val_accuracy: float
+    val_balanced_accuracy: float
+    val_loss: float
+    features: int
+    computed: int
+    left_out: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFacts:
+    """How the network was trained; `head` is None for training from scratch, `recipe` for a head alone.
+
+    A network that was modified after training has the share `kept` of `kept_of`, the new `activation`, empty if it
+    stayed, and the `recovery_seconds` of fine-tuning; the file lacks them for any other.
+    """
+
+    method: str
+    weights: str
+    head: HeadFacts | None
+    epochs: tuple[EpochEnd, ...]
+    best_epoch: int
+    stopped: str
+    device: str
+    seconds: float
+    balance: Balance
+    kept: float | None = field(default=None, metadata=OPTIONAL)
+    kept_of: Count | None = field(default=None, metadata=OPTIONAL)
+    activation: str | None = field(default=None, metadata=OPTIONAL)
+    recovery_seconds: float | None = field(default=None, metadata=OPTIONAL)
+    recipe: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFacts:
+    """The comparison of the exported file with the trained network, as `measurement.verify` makes it."""
+
+    images: int
+    max_difference: float
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRow:
+    """One quantization step, as `compression.step.Step` describes it."""
+
+    name: str
+    format: str
+    done: str
+    accuracy: float | None
+    balanced_accuracy: float | None
+    paired: Mapping[str, Any] | None
+    latency_ms: float | None
+    base_ms: float | None
+    speed: float | None
+    size_mb: float | None
+    memory_mb: float | None
+    kept: bool
+    accepted: bool
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerHarm:
+    """A layer's sensitivity: the divergence of the predictions if it alone is quantized; None if it is not finite."""
+
+    layer: str
+    harm: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationFacts:
+    """The settings of the winner's int8 quantization, as `runtimes.write.Quantization` describes them."""
+
+    method: str
+    bias_correction: str
+    float_layers: tuple[str, ...]
+    pair_stem: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFacts:
+    """The quantization search, as `compression.record.Ladder.to_dict` records it."""
+
+    runtime: str
+    limits: Mapping[str, Any]
+    gate: Mapping[str, float]
+    steps: tuple[StepRow, ...]
+    winner: str
+    format: str
+    network: str
+    changed: bool
+    quantization: QuantizationFacts | None
+    met: bool
+    sentence: str
+    tested: Mapping[str, Any]
+    sensitivity: tuple[LayerHarm, ...]
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """The layers that stay float in the winner."""
+        return self.quantization.float_layers if self.quantization else ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "SearchFacts":
+        """Return the record that `Ladder.to_dict` wrote; raise ValueError for anything else."""
+        return from_data(cls, data, where="the record of a quantization search")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedFacts:
+    """The file for the device; `ladder` is None without quantization, `predicted` names figures of another device."""
+
+    format: str
+    file: str
+    runtime: str
+    precision: Precision
+    ladder: SearchFacts | None
+    predicted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyFacts:
+    """The measurement of the deployed file; `measurements` are all of them, one of which counts."""
+
+    p50_ms: float
+    p95_ms: float
+    least_ms: float
+    busy: bool
+    waited: float
+    rounds_ms: tuple[float, ...]
+    runs: int
+    measurements: tuple[Mapping[str, float], ...]
+    load_ms: float
+    threads: int
+    runtime: str
+    batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The machine that trained and measured, as `system.machine.machine` describes it."""
+
+    cpu: str
+    cores: int
+    memory_gb: float | None
+    system: str
+    load: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One network that was trained; `honoured` says whether it met the budget, None if that is unknown."""
+
+    name: str
+    title: str
+    honoured: bool | None
+    failures: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A finished fit: its budget and verdict, the network, how it was chosen, trained and measured, on what and where.
+
+    `honoured` is None if it is unknown whether the budget is met; `undecided` then says why. `time` is None if no
+    minutes were given. `num_candidates` counts those that `candidates` leaves out as well. `report_images` is the
+    number of test images in report.html.
+    """
+
+    honoured: bool | None
+    budget: Budget
+    measured: Measured
+    test_accuracy: float
+    test_balanced_accuracy: float
+    seconds: float
+    failures: tuple[str, ...]
+    undecided: str
+    busy: tuple[str, ...]
+    time: TimeUse | None
+    command: str
+    seed: int
+    created: str
+    dataset: DataFacts
+    network: NetworkFacts
+    candidates: tuple[CandidateRow, ...]
+    num_candidates: int
+    training: TrainingFacts
+    calibration: Calibration
+    test: Score
+    report_images: int
+    warnings: tuple[str, ...]
+    export: ExportFacts
+    deployed: DeployedFacts
+    latency: LatencyFacts
+    machine: Machine
+    versions: Mapping[str, str]
+    attempts: tuple[AttemptRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of report.json; numbers that are not finite become None."""
+        return to_data(self)
+
+    def as_stored(self) -> "Report":
+        """Return the report as its file holds it: text is valid UTF-8, and numbers that are not finite are NaN."""
+        return Report.from_dict(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "Report":
+        """Return the report that `to_dict` wrote; raise BundleError for anything else."""
+        try:
+            return from_data(cls, data, where="the report")
+        except (ValueError, EffnetError) as error:
+            raise BundleError(f"a report must be as effnet fit writes it; {error}: run effnet fit again") from error
+
+
+def load_report(folder: Path) -> Report:
+    """Return the report.json of a bundle; raise BundleError if it is missing or damaged."""
+    path = folder / "report.json"
+    try:
+        data = read_json(path)
+    except OSError as error:
+        found = "none" if isinstance(error, FileNotFoundError) else f"none that can be read ({reason_of(error)})"
+        raise BundleError(f"a bundle made by effnet fit has a report.json, but {folder} has {found}") from error
+    except ValueError as error:
+        reason = reason_of(error)
+        raise BundleError(f"{path} must be JSON, but it cannot be read ({reason}); run effnet fit again") from error
+    try:
+        return Report.from_dict(data)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
