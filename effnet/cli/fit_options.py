@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from effnet.cli.runtimes import NAMES
+from effnet.cli.options import NAMES
 
 MaxLatencyMs = Annotated[float | None, typer.Option(help="Maximum median latency of one image in the runtime, in ms.")]
 MaxParams = Annotated[str | None, typer.Option(help="Maximum number of parameters, such as 1M.")]
@@ -37,7 +37,7 @@ Trials = Annotated[
 ]
 Storage = Annotated[str, typer.Option(metavar="FILE|URL", help="Storage through which machines share their trials.")]
 Weights = Annotated[
-    str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to start from; see `effnet weights list`.")
+    str, typer.Option(metavar="ID|FILE|auto|none", help="Pretrained weights to start from; see `effnet models list`.")
 ]
 Strategy = Annotated[
     str,

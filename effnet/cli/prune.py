@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effnet.cli.console import TerminalListener, amount, print_table, print_text
-from effnet.cli.data import Data
-from effnet.cli.models import Bundle, Threads
+from effnet.cli.options import Bundle, Data, Threads
 from effnet.errors import InputError
 from effnet.system.text import both
 

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from effnet.cli.console import TerminalListener, print_table, print_text
-from effnet.cli.models import Bundle, Threads
-from effnet.cli.runtimes import Runnable
+from effnet.cli.options import Bundle, Runnable, Threads
 from effnet.runtimes.registry import DEFAULT
 from effnet.system.text import both
 

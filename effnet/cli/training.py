@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from effnet.cli.console import TerminalListener, print_text
-from effnet.cli.data import Data, GroupBy, ValueRange
 from effnet.cli.fit_options import (
     Balance,
     Coverage,
@@ -30,6 +29,7 @@ from effnet.cli.fit_options import (
     Weights,
 )
 from effnet.cli.launched import is_first
+from effnet.cli.options import Data, GroupBy, ValueRange
 from effnet.runtimes.registry import DEFAULT
 from effnet.system.text import percent
 
@@ -208,7 +208,7 @@ def _read_batch(text: str | None) -> int | Literal["auto"] | None:
 
 
 def _print_result(result) -> None:
-    from effnet.cli.models import balanced_lines
+    from effnet.cli.evaluate import balanced_lines
     from effnet.planner.budget import LABELS, Budget, say
     from effnet.report.provenance import method_sentence
 

@@ -2,32 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effnet.cli.console import fail, make_console, print_text
-from effnet.cli.models import Bundle
+from effnet.cli.options import Bundle
+from effnet.cli.recipes import read_settings
+from effnet.errors import InputError
 from effnet.runtimes.registry import FEATURES, FORMATS
-from effnet.system.text import percent
+from effnet.system.text import brief, percent
+
+if TYPE_CHECKING:
+    from effnet.runtimes.write import Quantization
 
 
-class Method(StrEnum):
-    """How int8 is calibrated."""
-
-    minmax = "minmax"
-    percentile = "percentile"
-    entropy = "entropy"
-
-
-class Correction(StrEnum):
-    """How the biases are corrected after quantization."""
-
-    fast = "fast"
-    full = "full"
-    none = "none"
+_CHOICES = {"method": ("minmax", "percentile", "entropy"), "bias_correction": ("fast", "full", "none")}
 
 
 def export(
@@ -50,29 +41,27 @@ def export(
     max_drop: Annotated[
         float, typer.Option(min=0, max=100, help="Maximum accuracy drop from quantization, in percentage points.")
     ] = 0.5,
-    images: Annotated[int, typer.Option(min=1, help="Number of training images to calibrate int8 with.")] = 256,
-    method: Annotated[Method, typer.Option(help="Calibration method of int8.")] = Method.minmax,
-    bias_correction: Annotated[
-        Correction, typer.Option(help="Bias correction of int8, if the runtime supports it.")
-    ] = Correction.fast,
-    float_layers: Annotated[
-        str,
-        typer.Option(metavar="NAMES", help="Layers to keep in float (mixed precision), by the names in `effnet show`."),
-    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Set a field of int8 quantization: images (of calibration, 256), method (minmax, percentile, "
+            "entropy), bias_correction (fast, full, none; if the runtime supports it), float_layers "
+            "(comma-separated names of `effnet models show --layers` that stay float); repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Write a bundle for other runtimes, and check each file against the trained network."""
     from effnet.errors import EffnetError
     from effnet.jobs.export import export_each
-    from effnet.runtimes.write import Quantization
 
-    quantization = Quantization(
-        method=method.value, bias_correction=bias_correction.value, float_layers=tuple(words(float_layers))
-    )
+    quantization, images = _read_quantization(settings or [])
     code = 0
     with _status() as progress:
         for name, found in export_each(
             bundle, _formats(to, features=features), features=features, data=data, out=out, quantization=quantization,
-            images=images, max_drop=max_drop / 100, progress=progress,
+            max_drop=max_drop / 100, progress=progress, **images,
         ):  # fmt: skip
             if isinstance(found, EffnetError):
                 fail(f"{name}: {found}" if "," in to or to == "all" else str(found))
@@ -85,6 +74,26 @@ def export(
 
 # The docstring is the help.
 export.__doc__ = f"{export.__doc__}\n\n    Formats: {', '.join(FORMATS)}. With --features: {', '.join(FEATURES)}."
+
+
+def _read_quantization(given: list[str]) -> tuple["Quantization", dict[str, int]]:
+    """Parse --set: the settings of int8, and the number of images to calibrate it with, if it is given."""
+    from effnet.runtimes.write import Quantization
+
+    fields = read_settings(given)
+    images = {"images": fields.pop("images")} if "images" in fields else {}
+    if not all(type(number) is int for number in images.values()):
+        raise InputError(f"images must be a whole number; got {brief(str(images['images']))}")
+    if isinstance(layers := fields.get("float_layers"), str):
+        fields["float_layers"] = tuple(words(layers))
+    for name, value in fields.items():
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise InputError(f"{name} must be one of {', '.join(_CHOICES[name])}; got {brief(str(value))}")
+        if name not in (*_CHOICES, "float_layers") or not isinstance(value, str | tuple):
+            raise InputError(
+                f"--set must be images, method, bias_correction or float_layers with a value; got {brief(name)}"
+            )
+    return Quantization(**fields), images
 
 
 def words(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effnet.cli.console import counter, print_table, print_text
-from effnet.cli.runtimes import Profiled
+from effnet.cli.options import Profiled
 from effnet.runtimes.registry import DEFAULT
 
 if TYPE_CHECKING:

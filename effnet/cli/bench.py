@@ -6,9 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from effnet.cli.console import counter, fail, print_json, print_table, print_text
-from effnet.cli.exports import words
-from effnet.cli.models import Bundle
-from effnet.cli.networks import Format, Output
+from effnet.cli.export import words
+from effnet.cli.options import Bundle, Format, Output
 from effnet.errors import InputError
 from effnet.system.text import brief, percent
 

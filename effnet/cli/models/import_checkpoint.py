@@ -1,11 +1,12 @@
-"""import: make a bundle of your own checkpoint."""
+"""models import: a bundle of your own checkpoint."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effnet.cli.console import print_text
+from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,23 +28,19 @@ def import_(
     class_order: Annotated[
         str | None, typer.Option(metavar="imagefolder|timm", help="Order in which training sorted the classes of DATA.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Network, or id of `effnet weights list`, if it cannot be inferred.")] = "",
+    model: Annotated[str, typer.Option(help="Network, or id of `effnet models list`, if it cannot be inferred.")] = "",
     head: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the classifier's linear layer, if it is not the usual one.")
     ] = "",
-    resolution: Annotated[int | None, typer.Option(help="Input resolution in training, in pixels.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Mean of pixels scaled to 0..1.")] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="Standard deviation of pixels scaled to 0..1.")
-    ] = None,
-    crop: Annotated[
-        float | None, typer.Option(help="Fraction of the shorter side that is kept, such as 0.875.")
-    ] = None,
-    resize: Annotated[
-        str | None, typer.Option(metavar="HOW", help="How images become square: center (crop), squash or pad.")
-    ] = None,
-    interpolation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="nearest, bilinear, bicubic or lanczos.")
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Set a field of the preprocessing: resolution, mean and std (as R,G,B, of pixels scaled to 0..1), "
+            "crop (fraction of the shorter side), mode (center, squash, pad), interpolation (nearest, bilinear, "
+            "bicubic, lanczos); repeatable.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; effnet-NAME by default.")] = None,
 ) -> None:
@@ -56,14 +53,7 @@ def import_(
         class_order=class_order,  # type: ignore[arg-type]  # checked with the classes
         model=model or None,
         head=head or None,
-        preprocess={
-            "resolution": resolution,
-            "mean": _numbers(mean, "--mean"),
-            "std": _numbers(std, "--std"),
-            "crop": crop,
-            "mode": resize,
-            "interpolation": interpolation,
-        },
+        preprocess=_read_preprocess(settings or []),
         out=out,
     )
     _print_imported(found, checkpoint)
@@ -83,10 +73,17 @@ def _print_imported(found: "Imported", checkpoint: Path) -> None:
     print_text(f"Check the classes and the preprocessing on labelled images: effnet evaluate {found.folder} DATA")
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
+def _read_preprocess(words: list[str]) -> dict[str, Any]:
+    """Parse the fields of --set; mean and std become tuples."""
+    found = read_settings(words)
+    for name in ("mean", "std"):
+        if isinstance(text := found.get(name), str | int | float):
+            found[name] = _numbers(str(text), name)
+    return found
+
+
+def _numbers(text: str, name: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError as error:
-        raise InputError(f"{option} must be comma-separated numbers, such as 0.5,0.5,0.5; got {text!r}") from error
+        raise InputError(f"{name} must be comma-separated numbers, such as 0.5,0.5,0.5; got {text!r}") from error

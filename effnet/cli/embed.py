@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from effnet.cli.console import counter, print_text
-from effnet.cli.models import Bundle, Threads, chunks, end_with, expand
+from effnet.cli.images import chunks, end_with, expand
+from effnet.cli.options import Bundle, Threads
 from effnet.errors import InputError
 
 _SUFFIX = ".npz"
