@@ -94,8 +94,7 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(run_cli, bundle
 def test_a_runtime_that_only_converts_says_so(capsys):
     from pathlib import Path
 
-    from effnet.cli.exports import in_words
-
+    from effnet.cli.export import in_words
     from effnet.jobs.export import Exported
 
     found = Exported(
