@@ -170,8 +170,8 @@ def _hostile(record: Record) -> str:
 
 def _users(record: Record) -> str:
     return (
-        "inputs that users have, through the command line: split folders of many layouts, copies and patients, values of "
-        "12 bits, mirrored classes, wide images, HEIC, checkpoints of timm and torchvision, minutes to keep, huge files"
+        "inputs that users have, through the command line: split folders of many layouts, copies and patients, values "
+        "of 12 bits, mirrored classes, wide images, HEIC, checkpoints of timm and torchvision, a time limit, huge files"
     )
 
 
