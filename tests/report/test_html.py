@@ -365,8 +365,8 @@ def test_steps_towards_8_bits_are_shown_with_their_reasons():
     worse |= {"reason": "over the 0.50 points allowed"}
     ladder = {
         "runtime": "onnxruntime", "budget": {}, "precision": None, "gate": {}, "steps": [step], "winner": "fp32",
-        "format": "onnx", "network": "b0 phi 1", "changed": False, "quantization": None, "met": True, "sentence": "fp32 wins",
-        "tested": {}, "sensitivity": [],
+        "format": "onnx", "network": "b0 phi 1", "changed": False, "quantization": None, "met": True,
+        "sentence": "fp32 wins", "tested": {}, "sensitivity": [],
     }  # fmt: skip
     found["deployed"] |= {"ladder": ladder, "predicted": ["latency_ms"]}
     words = "Layers were not ranked by sensitivity to quantization: int8 was not tried."
