@@ -127,7 +127,7 @@ def grey_images(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("runtime", ["executorch", "openvino", "litert"])
+@pytest.mark.parametrize("runtime", [pytest.param("executorch", marks=pytest.mark.elsewhere), "openvino", "litert"])
 @pytest.mark.filterwarnings("ignore:This API is experimental")
 @pytest.mark.filterwarnings("ignore:read_text is deprecated:DeprecationWarning")
 def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_images, tmp_path, runtime):

@@ -146,6 +146,7 @@ def test_the_same_network_with_the_other_padding_gives_other_probabilities():
     assert np.abs(difference).max() > 100 * TOLERANCE
 
 
+@pytest.mark.elsewhere
 def test_torch_export_of_the_eager_network_gives_the_same_probabilities(tmp_path):
     if importlib.util.find_spec("onnxscript") is None:
         pytest.skip("torch.onnx needs onnxscript, which is not installed")
