@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.errors import BundleError
+from effnet.errors import BundleError, InputError
 from effnet.planner.timetable import USES
 from effnet.report import plot_front as front
 from effnet.report import plot_reliability as sureness
@@ -22,8 +22,10 @@ from effnet.report import text as wording
 from effnet.report.balanced import balanced_sentence, prior_sentence
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text, strict
+from effnet.report.section import section_of
 from effnet.system.files import read_json
 from effnet.system.text import reason_of
+from effnet.tasks.registry import find_task
 
 _LONG = 20
 _SHOWN_CANDIDATES = 8
@@ -102,7 +104,8 @@ def render_html(report: Mapping[str, Any], *, images: Iterable[np.ndarray]) -> s
             "balanced": balanced_sentence(report),
             "prior": prior_sentence(report),
             "loss_plot": plots.learning_curve_svg(report, "loss"),
-            "accuracy_plot": plots.learning_curve_svg(report, "accuracy"),
+            "accuracy_plot": _figure_plot(report),
+            "section": section_of(report),
             "confusion_plot": plots.confusion_svg(report),
             "confusions": _confusions(report),
             "mean_confidence": sureness.mean_confidence(report),
@@ -128,6 +131,7 @@ def render_card(report: Mapping[str, Any]) -> str:
         {
             "report": report,
             "verdict": _verdict(report),
+            "section": section_of(report),
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),
             "sensitivity_sentence": sensitivity_sentence(_ladder(report)),
@@ -145,6 +149,15 @@ def render_card(report: Mapping[str, Any]) -> str:
             "value_range": ((dataset.get("findings") or {}).get("values") or {}).get("value_range"),
         },
     )
+
+
+def _figure_plot(report: Mapping[str, Any]) -> str | None:
+    """Return the curve of the figure that selection maximises, for the validation images."""
+    try:
+        figure = find_task(report.get("task") or "classification").figure
+    except InputError:
+        return None
+    return plots.learning_curve_svg(report, figure.key, figure.share)
 
 
 def _ladder(report: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -170,11 +183,14 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, str]:
     """Return the kind (kept, missed or open), the words of a badge and the report's first sentence."""
     name = (report.get("network") or {}).get("name") or "The network"
     accuracy, images = report.get("test_accuracy"), (report.get("test") or {}).get("images")
-    found = name
-    if accuracy is not None:
+    found, section = name, section_of(report)
+    if section is not None:
+        number = f"{wording.integer(images)} " if images else ""
+        found += f" {section.sentence} on the {number}test images"
+    elif accuracy is not None:
         number = f"{wording.integer(images)} " if images else ""
         found += f" is right on {wording.percent(accuracy)} of the {number}test images"
-    joint = " and" if accuracy is not None else ""
+    joint = " and" if found != name else ""
     if report.get("honoured") is False:
         return {
             "kind": "missed",

@@ -110,8 +110,11 @@ def candidates_caption(report: Mapping[str, Any]) -> str:
     return caption + (f" {absent} without a {what} {'are' if absent > 1 else 'is'} not drawn." if absent else "")
 
 
-def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "accuracy"]) -> str | None:
-    """Return one metric over the epochs, in training and validation, as SVG, or None without any epoch."""
+def learning_curve_svg(report: Mapping[str, Any], quantity: str, share: bool = False) -> str | None:
+    """Return one metric over the epochs, in training and validation, as SVG, or None without any epoch.
+
+    `quantity` is "loss" or the key of a figure, in percent if it is a `share`.
+    """
     training = report.get("training") or {}
     epochs = training.get("epochs") or []
     if not epochs:
@@ -139,13 +142,13 @@ def learning_curve_svg(report: Mapping[str, Any], quantity: Literal["loss", "acc
         alone = _number((training.get("head") or {}).get(f"val_{quantity}"))
         if math.isfinite(alone):
             axes.axhline(alone, color=GREEN, linewidth=1.2, linestyle="-.", label="the head alone", zorder=1)
-        axes.set_title(quantity.capitalize(), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(quantity.capitalize().replace("_", " "), loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("Epoch" + (f" (best: {best})" if best in steps else ""))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if len(epochs) == 1:
             axes.set_xticks(steps)
             axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
-        if quantity == "accuracy":
+        if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.legend(loc="best")
     return figure_svg(figure, name=quantity)

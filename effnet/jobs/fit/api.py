@@ -25,6 +25,7 @@ from effnet.runtimes.predictor import Predictor, load
 from effnet.runtimes.registry import DEFAULT
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
+from effnet.tasks.registry import find_task
 from effnet.training.distributed.ranks import joined
 from effnet.training.distributed.team import follow, lead
 from effnet.training.recipe.schema import Recipe
@@ -38,8 +39,13 @@ class FitResult:
     report: Mapping[str, Any]
 
     @property
+    def test_figure(self) -> float:
+        """The figure of the data's task on the test images, for the deployed file: for classes, the accuracy."""
+        return self.report[f"test_{find_task(self.report['task']).figure.key}"]
+
+    @property
     def test_accuracy(self) -> float:
-        """The share of the test images that the deployed file classifies correctly."""
+        """The share of the test images that the deployed file classifies correctly, if it is a classifier."""
         return self.report["test_accuracy"]
 
     @property

@@ -15,6 +15,7 @@ from effnet.data.inspection.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.device import describe_device, device_of
+from effnet.jobs.fit.other_tasks import check_answers
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.jobs.fit.shortlist import choose
@@ -127,7 +128,8 @@ def _read(task: Task) -> tuple[Dataset, DataReport]:
 
 
 def _check_recipe(task: Task, dataset: Dataset) -> None:
-    """Raise InputError for a teacher of other classes, and warn if the recipe's flips may spoil the images."""
+    """Raise InputError for options that the task lacks and other classes of a teacher; warn of flips that may harm."""
+    check_answers(task, dataset)
     if teacher := task.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if task.asked.value("augment.flip"):

@@ -10,7 +10,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport, describe
 from effnet.jobs.fit.attempt import Artifact
 from effnet.jobs.fit.resume import Plan
-from effnet.measurement.evaluate import rare_class_warning, warnings_of
+from effnet.measurement.evaluate import scoring_of
 from effnet.measurement.timing import busy_sentence
 from effnet.planner.budget import Budget
 from effnet.planner.space import Candidate
@@ -44,8 +44,8 @@ def summarize(
         "honoured": honoured,
         "budget": budget.to_dict(),
         "measured": artifact.measured,
-        "test_accuracy": artifact.score.accuracy,
-        "test_balanced_accuracy": artifact.score.balanced_accuracy,
+        "task": dataset.task,
+        **artifact.score.headline,
         "seconds": plan.seconds + artifact.seconds + sum(attempt["seconds"] for attempt in plan.failed),
         "failures": list(artifact.failures),
         "undecided": artifact.undecided,
@@ -59,12 +59,11 @@ def summarize(
         "candidates": _candidates(plan.candidates),
         "num_candidates": len(plan.candidates),
         "training": _training(artifact),
-        "calibration": artifact.calibration.to_dict(),
+        "calibration": None if artifact.calibration is None else artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
         "report_images": len(artifact.score.mistakes) if report_images else 0,
-        "warnings": warnings_of(artifact.score)
-        + rare_class_warning(
-            artifact.score, dataset.train.labels, dataset.class_names, balanced=bool(artifact.deployed.config.balanced)
+        "warnings": scoring_of(artifact.deployed.config.answers).warnings_about(
+            artifact.score, dataset, balanced=bool(artifact.deployed.config.balanced)
         ),
         "export": artifact.check.to_dict(),
         "deployed": _deployed(artifact),

@@ -1,0 +1,49 @@
+"""The part of a report that says how well a task other than classification is solved; its module `reporting` gives it.
+
+The pages' own part is that of classification.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from effnet.errors import InputError
+from effnet.tasks.registry import find_task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A task's part of report.html and of the model card.
+
+    `sentence` completes "The network ... on N test images" in the first sentence, `title` and `value` are its figure.
+    `lines` are the sentences below, in both. `output` describes the model's output for the card, `limit` what the
+    model cannot do, `code` prints the answer from `outputs`, the output of an image, in the card's example. `tag` is
+    the hub's pipeline tag, `metrics` are its names of the figures.
+    """
+
+    sentence: str
+    title: str
+    value: str
+    lines: tuple[str, ...]
+    output: str
+    limit: str
+    code: str
+    tag: str
+    metrics: tuple[str, ...] = ()
+
+
+class Reporting(Protocol):
+    """The module `reporting` of a task."""
+
+    def section(self, report: Mapping[str, Any]) -> Section:
+        """Return the task's part for the data of report.json."""
+        ...
+
+
+def section_of(report: Mapping[str, Any]) -> Section | None:
+    """Return the task's part of a report; None for classification, which is the pages' own."""
+    try:
+        task = find_task(report.get("task") or "classification")
+    except InputError:  # a task that this process does not know: the page shows what it can
+        return None
+    return cast(Reporting, task.door("reporting")).section(report) if task.reporting else None
