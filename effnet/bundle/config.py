@@ -14,7 +14,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
 from effnet.tasks.registry import find_task
-from effnet.tasks.task import FEATURES, Declared, Output, Task
+from effnet.tasks.task import FEATURES, NamedOutput, Output, Task
 
 FORMAT = 2
 _FIRST = 1
@@ -69,7 +69,7 @@ class ModelConfig:
     task: str = "classification"
 
     def __post_init__(self) -> None:
-        _ = self.answers
+        _ = self.task_record
         if len(self.class_names) != self.arch.num_classes:
             raise BundleError(
                 f"a model with {self.arch.num_classes} outputs needs as many class names; got {len(self.class_names)}: "
@@ -92,7 +92,7 @@ class ModelConfig:
             raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
 
     @property
-    def answers(self) -> Task:
+    def task_record(self) -> Task:
         """The record of the task; raises BundleError if it is not registered in this process."""
         try:
             return find_task(self.task)
@@ -102,14 +102,21 @@ class ModelConfig:
     @property
     def output(self) -> Output:
         """What a file of this model returns: the answers to its task or, without a last layer, the features."""
-        return self.answers.output if self.class_names else FEATURES
+        return self.task_record.output if self.class_names else FEATURES
 
     @property
-    def outputs(self) -> tuple[Declared, ...]:
+    def outputs(self) -> tuple[NamedOutput, ...]:
         """The named outputs that config.json declares, for programs that read only it."""
         if self.class_names:
-            return self.answers.outputs(self.class_names)
-        return (Declared(name=FEATURES.name, shape=(self.arch.feature_channels,), meaning=FEATURES.meaning),)
+            return self.task_record.outputs(self.class_names)
+        return (NamedOutput(name=FEATURES.name, shape=(self.arch.feature_channels,), meaning=FEATURES.meaning),)
+
+    def must_classify(self, what: str) -> None:
+        """Raise InputError unless this is a classifier, for which alone effnet has `what`."""
+        if not self.task_record.calibrated:
+            raise InputError(
+                f"{what} is for classifiers, whose lost answers effnet counts; this bundle's task is {self.task}"
+            )
 
 
 def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:

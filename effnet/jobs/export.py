@@ -183,7 +183,7 @@ def _export_all(
     eager = (eager_features if embed else eager_outputs)(module, config, judging.check)
     judge = None
     # Only of a classifier effnet can tell whether a lower precision costs right answers.
-    if judging.judged is not None and not embed and config.answers.calibrated:
+    if judging.judged is not None and not embed and config.task_record.calibrated:
         judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError

@@ -153,6 +153,7 @@ def prune_bundle(
     options = options or Options()
     bundle, out = Path(bundle), Path(out)
     config = read_config(bundle)
+    config.must_classify("pruning")
     if config.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
     check_standin(config.arch, options.activation)

@@ -66,6 +66,7 @@ def quantize(
 def _quantize(folder: Path, data: str | os.PathLike[str], target: Path, **options: Any) -> Ladder:
     """Run `quantize` with `target` locked; `options` are those of `climb`."""
     config = read_config(folder)
+    config.must_classify("the search for int8")
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a new or empty folder; {target} is neither: name another")

@@ -100,5 +100,5 @@ def evaluate(
     else:
         chosen = choose_images(data, folder=predictor.folder, config=predictor.config)
         split, leaked = chosen.split, leaked or chosen.leaked
-    scoring = scoring_of(predictor.config.answers)
+    scoring = scoring_of(predictor.config.task_record)
     return scoring.evaluate_split(predictor, split, unknown_from=unknown_from, leaked=leaked, progress=progress)

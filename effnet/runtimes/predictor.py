@@ -129,12 +129,12 @@ class Predictor:
         does not return what its task does.
         """
         rows = self._run(self.format, images)
-        self.config.answers.check(rows, self.folder / self.format.file)
+        self.config.task_record.check(rows, self.folder / self.format.file)
         return rows
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return the `outputs` of a classifier, float32 [batch, classes]; raise InputError for another task."""
-        if (name := self.config.answers.output.name) != "probabilities":
+        if (name := self.config.task_record.output.name) != "probabilities":
             raise InputError(f"a classifier returns probabilities; {self.folder} returns its {name}: call outputs()")
         return self.outputs(images)
 
@@ -172,7 +172,7 @@ class Predictor:
         bundle's own by default, 0 for never. The model is opened before any image is read.
         """
         images = _several(images, batch=batch, verb="predict")
-        threshold, answer = self.chosen_threshold(threshold), self.config.answers.answer
+        threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         _ = self.engine
         return [
             answer(row, self.config.class_names, top=top, threshold=threshold)

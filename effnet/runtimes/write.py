@@ -73,22 +73,17 @@ def without_classifier(config: ModelConfig) -> ModelConfig:
 
 
 def check_task(config: ModelConfig, target: Format) -> None:
-    """Raise InputError for a format whose answers effnet can check for classifiers only."""
-    if config.answers.calibrated or target.result == "features":
-        return
-    if target.precision == "int8" or not RUNTIMES[target.runtime].can_run:
-        raise InputError(
-            f"{target.name} is for classifiers, whose answers effnet can check there; the task of this bundle is "
-            f"{config.task}: export it to a format of fp32 or fp16"
-        )
+    """Raise InputError for a format that is for classifiers only, if the bundle is none."""
+    if target.result != "features" and (target.precision == "int8" or not RUNTIMES[target.runtime].can_run):
+        config.must_classify(target.name)
 
 
 def check_classifier(config: ModelConfig, target: Format) -> None:
     """Raise SpecError for a network without a last layer, which cannot answer."""
     if not config.arch.num_classes:
         raise SpecError(
-            f"a bundle's {target.file} outputs {config.answers.output.name}, but {config.arch.name} has no classifier "
-            "(num_classes = 0); train one on your images: effnet fit DATA --weights BUNDLE"
+            f"a bundle's {target.file} outputs {config.task_record.output.name}, but {config.arch.name} has no "
+            "classifier (num_classes = 0); train one on your images: effnet fit DATA --weights BUNDLE"
         )
 
 

@@ -66,8 +66,8 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Declared:
-    """One named output of a bundle's model, as its config.json declares it: `shape` is that for one image."""
+class NamedOutput:
+    """One named output of a model, as config.json declares it: `shape` is that for one image."""
 
     name: str
     shape: tuple[int, ...]
@@ -111,9 +111,9 @@ class Task:
     calibrated: bool = False
     pretrained: bool = False
 
-    def outputs(self, names: Sequence[str]) -> tuple[Declared, ...]:
+    def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""
-        return (Declared(name=self.output.name, shape=(len(names),), meaning=self.output.meaning),)
+        return (NamedOutput(name=self.output.name, shape=(len(names),), meaning=self.output.meaning),)
 
     def door(self, name: Door) -> ModuleType:
         """Return one of the task's modules."""

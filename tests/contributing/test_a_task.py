@@ -15,6 +15,8 @@ import toy_task
 import effnet
 from effnet.bundle.config import read_config
 from effnet.errors import BundleError, DataError, InputError
+from effnet.jobs.prune import prune_bundle
+from effnet.jobs.quantize import quantize
 from effnet.tasks import registry
 
 SIDE = 8
@@ -128,8 +130,13 @@ def test_it_is_exported_for_other_runtimes_and_precisions(trained, tmp_path):
         assert exported.check.max_difference < 1e-2
         other = effnet.load(tmp_path / "out", format=name).predict(list(images))
         np.testing.assert_allclose(other, expected, atol=1e-2)
-    with pytest.raises(InputError, match="onnx-int8 is for classifiers"):
-        effnet.export(trained.folder, to="onnx-int8", data="digits")
+    for refused, name in [
+        (lambda: effnet.export(trained.folder, to="onnx-int8", data="digits"), "onnx-int8"),
+        (lambda: quantize(trained.folder, "digits", out=tmp_path / "q"), "the search for int8"),
+        (lambda: prune_bundle(trained.folder, "digits", out=tmp_path / "p"), "pruning"),
+    ]:
+        with pytest.raises(InputError, match=f"{name} is for classifiers, .* this bundle's task is mean_brightness"):
+            refused()
 
 
 @pytest.mark.parametrize(

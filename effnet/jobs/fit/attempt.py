@@ -259,7 +259,7 @@ def _calibrated(
     The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
     """
     config, val = replace(config, temperature=1.0, threshold=None), dataset.val
-    if not config.answers.calibrated:
+    if not config.task_record.calibrated:
         export_onnx(folder, config, state)
         return config, None
     if validation is not None:

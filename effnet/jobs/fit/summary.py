@@ -62,7 +62,7 @@ def summarize(
         "calibration": None if artifact.calibration is None else artifact.calibration.to_dict(),
         "test": artifact.score.to_dict(),
         "report_images": len(artifact.score.mistakes) if report_images else 0,
-        "warnings": scoring_of(artifact.deployed.config.answers).warnings_about(
+        "warnings": scoring_of(artifact.deployed.config.task_record).warnings_about(
             artifact.score, dataset, balanced=bool(artifact.deployed.config.balanced)
         ),
         "export": artifact.check.to_dict(),
