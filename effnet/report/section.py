@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 from effnet.errors import InputError
 from effnet.tasks.registry import find_task
+from effnet.tasks.task import Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,16 +17,16 @@ class Section:
     """A task's part of report.html and of the model card.
 
     `sentence` completes "The network ... on N test images" in the first sentence, `title` and `value` are its figure.
-    `lines` are the sentences below, in both. `output` describes the model's output for the card, `limit` what the
-    model cannot do, `code` prints the answer from `outputs`, the output of an image, in the card's example. `tag` is
-    the hub's pipeline tag, `metrics` are its names of the figures.
+    `lines` are the sentences below, in both. `output` is that of the task, `limit` says what the model cannot do,
+    `code` prints the answer from `outputs`, the output of an image, in the card's example. `tag` is the hub's pipeline
+    tag, `metrics` are its names of the figures.
     """
 
     sentence: str
     title: str
     value: str
     lines: tuple[str, ...]
-    output: str
+    output: Output
     limit: str
     code: str
     tag: str

@@ -119,6 +119,7 @@ def test_the_report_and_the_card_tell_its_figure_and_nothing_of_classes(trained)
         assert "The median of the 36 test images would be off by" in text
         assert not {"accuracy", "probabilities", "classifier", "classes"} & set(text.lower().split())
     assert "pipeline_tag: image-feature-extraction" in card
+    assert "- Output `mean_brightness`: float32, `[batch, 1]`, 0 (black) to 1 (white)." in card
     assert "print(float(outputs[0]))" in card
 
 

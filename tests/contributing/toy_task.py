@@ -45,6 +45,7 @@ def answer(row, names, *, top, threshold):
     return float(row[0])
 
 
+OUTPUT = Output(name=NAME, activation="none", meaning="0 (black) to 1 (white)", titled="a light meter")
 FIGURE = Figure(key="mean_error", title="mean error", share=False, less_is_better=True)
 
 
@@ -137,7 +138,7 @@ def section(report):
         title="Mean error",
         value=error,
         lines=(f"The median of the {test['images']} test images would be off by {test['guessing']:.3f}.",),
-        output="Output `mean_brightness`: float32, `[batch, 1]`, from 0 (black) to 1 (white).",
+        output=OUTPUT,
         limit="It says nothing about colours.",
         code="print(float(outputs[0]))",
         tag="image-feature-extraction",
@@ -148,7 +149,7 @@ TASK = Task(
     name=NAME,
     title="mean brightness",
     labels=LabelKind(task=NAME, read=read, name=name, to_targets=to_targets, to_text=to_text, strata=strata),
-    output=Output(name=NAME, activation="none", meaning="0 (black) to 1 (white)", titled="a light meter"),
+    output=OUTPUT,
     figure=FIGURE,
     check=check_rows,
     answer=answer,
