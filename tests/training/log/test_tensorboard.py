@@ -58,7 +58,7 @@ def test_curves_over_steps_and_epochs_are_what_the_listener_heard(whole):
     for key in ("loss", "learning_rate", "images_per_second", "memory_mb"):
         assert [v for _, v in scalars[f"step/{key}"]] == pytest.approx([getattr(e, key) for e in steps], rel=1e-6)
     for key in ("epoch", "loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
-        values = [getattr(e, key) for e in epochs]
+        values = [e.to_row()[key] for e in epochs]
         assert scalars[f"epoch/{key}"] == [(3 * i + 3, pytest.approx(v, rel=1e-6)) for i, v in enumerate(values)]
     assert [e.figures["val_accuracy"] for e in epochs] == [row["val_accuracy"] for row in result.history]
 
