@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from effnet.data.sources import Skipped
-    from effnet.measurement.evaluate import Score
+    from effnet.measurement.classification import ClassificationScore
 
 _TOGETHER = 16
 
@@ -70,7 +70,8 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Classify images. Exit code 2 if any image could not be read."""
-    from effnet.runtimes.predictor import load, to_prediction
+    from effnet.runtimes.predictor import load
+    from effnet.tasks.classification import to_prediction
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
@@ -180,7 +181,7 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
 
 def _in_words(found: Any) -> str:
     """Return the classes of an image on one line."""
-    from effnet.runtimes.predictor import UNKNOWN
+    from effnet.tasks.classification import UNKNOWN
 
     guesses = [
         f"{printable(label)} {percent(p, 1)}" for label, p in zip(found.labels, found.probabilities, strict=True)
@@ -237,7 +238,7 @@ def evaluate(
         print_text(f"{len(found.per_class) - len(shown)} more classes have no image here.")
 
 
-def balanced_lines(test: "Score") -> Iterator[str]:
+def balanced_lines(test: "ClassificationScore") -> Iterator[str]:
     """Yield lines of a score: balanced accuracy if it differs from accuracy, and the lowest recall."""
     if percent(test.balanced_accuracy) != percent(test.accuracy):
         low, high = map(percent, test.balanced_bootstrap)
@@ -252,7 +253,7 @@ def balanced_lines(test: "Score") -> Iterator[str]:
 
 def _score_lines(found: Any) -> Iterator[str]:
     """Yield the lines of a score other than its table of classes."""
-    from effnet.measurement.evaluate import warnings_of
+    from effnet.measurement.classification import warnings_of
 
     accuracy, low, high = percent(found.accuracy), *map(percent, found.confidence)
     least, most = map(percent, found.bootstrap)
