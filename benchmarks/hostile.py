@@ -56,7 +56,7 @@ def make_bundle(folder: Path) -> Path:
     bundle = folder / "bundle"
     for words in (
         ("fit", "digits", "--max-params", "20000", "--epochs", "1", "--weights", "none", "--out", bundle),
-        ("export", bundle, "--to", "all", "--data", "digits", "--images", "16", "--max-drop", "100"),
+        ("export", bundle, "--to", "all", "--data", "digits", "--set", "images=16", "--max-drop", "100"),
     ):
         subprocess.run([sys.executable, "-m", "effnet", *map(str, words)], check=True, env=environment({}),
                        stdout=subprocess.DEVNULL)  # fmt: skip

@@ -168,6 +168,13 @@ def _hostile(record: Record) -> str:
     )
 
 
+def _users(record: Record) -> str:
+    return (
+        "inputs that users have, through the command line: split folders of many layouts, copies and patients, values "
+        "of 12 bits, mirrored classes, wide images, HEIC, checkpoints of timm and torchvision, a time limit, huge files"
+    )
+
+
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "cold_help": lambda record: "`effnet --help`, cold start",
     "cold_predict": lambda record: "`effnet predict` of one image with B0, cold start",
@@ -186,4 +193,5 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "budgets": _budgets,
     "deploy_speed": _deploy_speed,
     "hostile": _hostile,
+    "users": _users,
 }

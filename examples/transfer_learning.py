@@ -11,7 +11,7 @@ from effnet import evaluate, fit, load, read_dataset
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
-    parser.add_argument("--weights", default="auto", help="an id of `effnet weights list`, a file, or a bundle")
+    parser.add_argument("--weights", default="auto", help="an id of `effnet models list`, a file, or a bundle")
     parser.add_argument("--balance", help="for classes of unequal size: adjust, sample or weight")
     parser.add_argument("--out", default="effnet-transfer-example")
     args = parser.parse_args()

@@ -18,6 +18,7 @@ NO_BENCHMARKS = (
     "sentences",
     "timm_cifar",
     "record",
+    "screenshots",
     "timm_finetune",
     "train_steps",
 )

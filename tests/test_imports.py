@@ -50,15 +50,21 @@ def run_on_device(tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["fit", "--help"], ["models"], ["show", "b0"], ["cost", "v2_s"], ["scale", "b0", "--phi", "-2"]],
+    [
+        ["--help"],
+        ["fit", "--help"],
+        ["models", "show", "b0"],
+        ["models", "cost", "v2_s"],
+        ["models", "scale", "b0", "--phi", "-2"],
+    ],
 )
 def test_networks_as_data_need_no_workshop_package(words, run_on_device):
     done = run_on_device(*words)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_published_weights_are_listed_without_the_workshop(run_on_device):
-    done = run_on_device("weights", "list", "--family", "lite")
+def test_networks_and_published_weights_are_listed_without_the_workshop(run_on_device):
+    done = run_on_device("models", "list", "--family", "lite")
     assert done.returncode == 0
     assert "timm/tf_efficientnet_lite0.in1k" in done.stdout
     # Only to look into the hub's cache, which is empty without its client.
@@ -69,15 +75,16 @@ def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, image):
     for words in (
         ["predict", small_bundle, image],
         ["bench", small_bundle, "--batch", 1],
-        ["cost", small_bundle],
-        ["runs", small_bundle],
+        ["models", "cost", small_bundle],
+        ["models", "show", small_bundle],
+        ["runs", "list", small_bundle],
     ):
         done = run_on_device(*words)
         assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_looking_at_images_needs_no_workshop_package(run_on_device, tiny_images):
-    done = run_on_device("inspect", tiny_images)
+    done = run_on_device("data", "inspect", tiny_images)
     assert (done.returncode, done.stderr) == (0, "")
 
 

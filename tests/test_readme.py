@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-import effnet
-from benchmarks.readme import generate
+from benchmarks.readme import PARTS, generate
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE = (ROOT / "docs" / "internals" / "index.md").read_text(encoding="utf-8")
 
 
 def tree():
     """Return the paths of the annotated tree, folders with a slash at their end."""
-    block = README.split("## The tree")[1].split("```")[1].strip("\n")
+    block = TREE.split("## The tree")[1].split("```")[1].strip("\n")
     paths, parents = set(), []
     for line in block.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
@@ -46,34 +46,11 @@ def test_the_folder_shown_with_its_files_is_shown_with_all_of_them():
     assert files <= tree()
 
 
-def test_the_generated_parts_are_up_to_date():
-    assert generate(README) == README, "run python -m benchmarks.readme"
+@pytest.mark.parametrize("name", PARTS)
+def test_the_generated_parts_are_up_to_date(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert generate(name, text) == text, "run python -m benchmarks.readme"
 
 
-def test_names_in_the_python_example_exist():
-    code = README.split("```python")[1].split("```")[0]
-    compile(code, "README.md", "exec")
-    for name in re.findall(r"effnet\.(\w+)", code):
-        assert name in effnet.__all__
-    assert len(code.strip().splitlines()) <= 15
-
-
-def test_verbs_and_options_in_the_readme_exist():
-    from typer.main import get_command
-
-    from effnet.cli.main import app
-
-    commands = get_command(app).commands
-    texts = (README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))))
-    for line in re.findall(r"^    effnet (.+)$", "\n".join(texts), re.MULTILINE):
-        verb, *words = line.split()
-        command = commands[verb]
-        if subverbs := getattr(command, "commands", None):
-            command = subverbs[words.pop(0)]
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known, line
-
-
-def test_every_image_in_the_readme_is_there():
-    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / path).is_file(), path
+def test_the_readme_is_one_page():
+    assert len(README.splitlines()) <= 150

@@ -30,7 +30,7 @@ def blank(name: str, mode: str, side: int, **options: Any) -> Any:
     def prepare(ground: Ground) -> Sequence[Command]:
         path = _save(ground.path(f"large{name}"), mode=mode, side=side, **options)
         folder = _classes(ground, path.read_bytes(), name)
-        return _predict(ground, path), Command(words=("inspect", folder), codes=_EITHER)
+        return _predict(ground, path), Command(words=("data", "inspect", folder), codes=_EITHER)
 
     return prepare
 
@@ -54,7 +54,7 @@ def scans(ground: Ground) -> Sequence[Command]:
     path = ground.path("scans.jpg")
     path.write_bytes(data[:first] + data[first:-2] * 1000 + data[-2:])
     folder = _classes(ground, path.read_bytes(), ".jpg")
-    return _predict(ground, path), Command(words=("inspect", folder), codes=_EITHER)
+    return _predict(ground, path), Command(words=("data", "inspect", folder), codes=_EITHER)
 
 
 def comment(ground: Ground) -> Sequence[Command]:
@@ -62,7 +62,7 @@ def comment(ground: Ground) -> Sequence[Command]:
     path = ground.path("comment.ppm")
     path.write_bytes(b"P6\n#" + b"a" * 64_000_000 + b"\n8 8\n255\n" + bytes(192))
     folder = _classes(ground, b"P6\n#" + b"a" * 8_000_000, ".ppm")
-    return _predict(ground, path), Command(words=("inspect", folder), codes=_EITHER)
+    return _predict(ground, path), Command(words=("data", "inspect", folder), codes=_EITHER)
 
 
 def png_texts(ground: Ground) -> Sequence[Command]:

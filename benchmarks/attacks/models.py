@@ -106,7 +106,7 @@ def huge_integers(ground: Ground) -> Sequence[Command]:
         _set(changed, place, 10**9)
         folder = _copy_without(ground, "config.json", f"bundle-{number}")
         (folder / "config.json").write_text(json.dumps(changed))
-        commands.append(Command(words=("cost", folder), codes=(0, 2)))
+        commands.append(Command(words=("models", "cost", folder), codes=(0, 2)))
     return commands[:: max(1, len(commands) // 12)]  # a process each; the others are of the same kind
 
 

@@ -123,7 +123,7 @@ def served(kind: str, *, seconds: float = 60) -> Callable[[Ground], Sequence[Com
         requests[kind] = sent[kind] = 0
         url = f"http://127.0.0.1:{_server()}/{kind}/train-000000.tar"
         env = {"HF_HUB_OFFLINE": None, "EFFNET_SHARD_CACHE_GB": _LIMIT_GB}
-        return [Command(words=("inspect", url), env=env, says=f"/{kind}/", seconds=seconds)] * 2
+        return [Command(words=("data", "inspect", url), env=env, says=f"/{kind}/", seconds=seconds)] * 2
 
     return prepare
 

@@ -79,7 +79,15 @@ def _nothing_left(ground: Ground) -> str:
 def early(ground: Ground) -> Sequence[Command]:
     """Ctrl-C in the first moments of a command."""
     return [
-        Command(words=("models",), codes=(0, 130), stop=(signal.SIGINT, 0.02 + 0.02 * number)) for number in range(15)
+        Command(
+            words=(
+                "models",
+                "list",
+            ),
+            codes=(0, 130),
+            stop=(signal.SIGINT, 0.02 + 0.02 * number),
+        )
+        for number in range(15)
     ]
 
 
@@ -88,8 +96,8 @@ def closed(*descriptors: int) -> Callable[[Ground], Sequence[Command]]:
 
     def prepare(ground: Ground) -> Sequence[Command]:
         verbs = (
-            ("predict", ground.bundle, ground.image), ("models",), ("evaluate", ground.bundle, "digits"),
-            ("inspect", "digits"), ("cost", "b0"), ("bench", ground.bundle), ("--help",),
+            ("predict", ground.bundle, ground.image), ("models", "list"), ("evaluate", ground.bundle, "digits"),
+            ("data", "inspect", "digits"), ("models", "cost", "b0"), ("bench", ground.bundle), ("--help",),
             ("predict", "nothing", "none"),
         )  # fmt: skip
         return [Command(words=words, codes=(0, 1, 2), closed=descriptors) for words in verbs]
@@ -104,7 +112,7 @@ def _full_device() -> None:
 
 def full(ground: Ground) -> Sequence[Command]:
     """A standard output that cannot be written."""
-    verbs = (("predict", ground.bundle, ground.image), ("models",), ("inspect", "digits"))
+    verbs = (("predict", ground.bundle, ground.image), ("models", "list"), ("data", "inspect", "digits"))
     return [Command(words=words, codes=(1,), before=_full_device) for words in verbs]
 
 
@@ -115,7 +123,7 @@ def homeless(ground: Ground) -> Sequence[Command]:
     env = {"HOME": None, "USER": None, "LOGNAME": None, "EFFNET_CACHE": None, "XDG_CACHE_HOME": None,
            "TMPDIR": str(ground.folder), "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     verbs: tuple[tuple[Any, ...], ...] = (
-        ("predict", ground.bundle, ground.image), ("evaluate", ground.bundle, "digits"), ("inspect", "digits"),
+        ("predict", ground.bundle, ground.image), ("evaluate", ground.bundle, "digits"), ("data", "inspect", "digits"),
         ("fit", "digits", *_QUICK, "--out", ground.path("out")),
     )  # fmt: skip
     return [Command(words=words, codes=(0,), env=env, prefix=_nobody()) for words in verbs]

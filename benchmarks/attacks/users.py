@@ -42,7 +42,7 @@ def names(ground: Ground) -> Sequence[Command]:
     lacks = ("\x1b[31m", "\x1b]", "\u202e")
     file = next((data / _ESCAPES).iterdir())
     return (
-        Command(words=("inspect", data), codes=(0,), lacks=lacks),
+        Command(words=("data", "inspect", data), codes=(0,), lacks=lacks),
         Command(words=fit, codes=(0,), lacks=lacks),
         Command(words=("predict", out, file), codes=(0,), lacks=lacks),
         Command(words=("evaluate", out, data), codes=(0,), lacks=lacks),
@@ -99,8 +99,8 @@ def numbers(ground: Ground) -> Sequence[Command]:
     trains = ("train.lr=nan", "train.epochs=1e308", "train.batch_size=1" + "0" * 30, "train.lr=1e999")
     start = ("train", "digits", "--model", "lite0", "--epochs", "1", "--out", out)
     commands += [Command(words=(*start, "--set", value)) for value in trains]
-    commands += [Command(words=("scale", "b0", "--phi", value)) for value in ("nan", "inf", "1e308")]
-    commands.append(Command(words=("cost", "b0", "--training", "--batch", odd[4])))
+    commands += [Command(words=("models", "scale", "b0", "--phi", value)) for value in ("nan", "inf", "1e308")]
+    commands.append(Command(words=("models", "cost", "b0", "--training", "--batch", odd[4])))
     return commands
 
 
@@ -121,9 +121,9 @@ def documents(ground: Ground) -> Sequence[Command]:
         manifest = ground.path(f"{name}.jsonl")
         manifest.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
         commands += [
-            Command(words=("cost", path)),
+            Command(words=("models", "cost", path)),
             Command(words=("profile", "--show", path)),
-            Command(words=("inspect", manifest)),
+            Command(words=("data", "inspect", manifest)),
             Command(words=("recipes", path)),
             Command(words=("fit", "digits", "--device", path, "--max-latency-ms", "5", "--out", ground.path("out"))),
         ]
@@ -140,10 +140,10 @@ def manifests(ground: Ground) -> Sequence[Command]:
     commands = []
     for name, content in contents.items():
         ground.path(name).write_bytes(content)
-        commands.append(Command(words=("inspect", ground.path(name))))
+        commands.append(Command(words=("data", "inspect", ground.path(name))))
     os.mkfifo(ground.path("pipe.csv"))
     ground.path("zero.csv").symlink_to("/dev/zero")
-    return (*commands, *(Command(words=("inspect", ground.path(name))) for name in ("pipe.csv", "zero.csv")))
+    return (*commands, *(Command(words=("data", "inspect", ground.path(name))) for name in ("pipe.csv", "zero.csv")))
 
 
 def plans(ground: Ground) -> Sequence[Command]:

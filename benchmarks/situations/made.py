@@ -55,7 +55,7 @@ def fit(ground: Ground, data: object, *words: object, epochs: int = 2, says: str
 
 def inspect(data: object, *, says: str = "", lacks: Sequence[str] = ()) -> Command:
     """Return an inspection that must succeed."""
-    return Command(words=("inspect", str(data)), codes=(0,), says=says, lacks=lacks)
+    return Command(words=("data", "inspect", str(data)), codes=(0,), says=says, lacks=lacks)
 
 
 def python(code: str, *words: object, says: str = "", seconds: float = 60) -> Command:

@@ -114,7 +114,7 @@ def _resolve(name: str) -> tuple[str, str]:
     prefix, _, rest = text.rpartition("/")
     text = rest.split(".")[0]  # timm's pretraining tag
     if prefix not in ("", "timm", "torchvision"):
-        raise SpecError(f"unknown network {name!r}{nearest(rest, NAMES)} (`effnet models` lists them all)")
+        raise SpecError(f"unknown network {name!r}{nearest(rest, NAMES)} (`effnet models list` lists them all)")
     if text in NAMES:
         return text, "timm" if prefix == "timm" and not text.startswith("resnet") else prefix or "official"
     found = re.fullmatch(r"(tf_)?efficientnet(-|_v2_|v2_|_)(\w+)", text)
@@ -123,7 +123,7 @@ def _resolve(name: str) -> tuple[str, str]:
         short = f"v2_{tail}" if "v2" in infix else _EDGE_SHORT.get(tail, tail)
         if short in NAMES and not short.startswith("resnet") and not (prefix == "timm" and infix == "_v2_"):
             return short, _dialect(bool(tf), infix, prefix)
-    raise SpecError(f"unknown network {name!r}{nearest(text, NAMES)} (`effnet models` lists them all)")
+    raise SpecError(f"unknown network {name!r}{nearest(text, NAMES)} (`effnet models list` lists them all)")
 
 
 def _dialect(tf: bool, infix: str, prefix: str) -> str:

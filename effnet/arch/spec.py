@@ -268,7 +268,9 @@ def as_spec(network: ArchSpec | str) -> ArchSpec:
     if isinstance(network, ArchSpec):
         return network
     if not isinstance(network, str):
-        raise SpecError(f"a network must be an ArchSpec or a name of `effnet models`; got {type(network).__name__}")
+        raise SpecError(
+            f"a network must be an ArchSpec or a name of `effnet models list`; got {type(network).__name__}"
+        )
     # The catalog derives its families with `scale` and `cost`, which take names themselves.
     from effnet.arch.catalog import get_spec
 

@@ -1,4 +1,4 @@
-"""Names of the files of a bundle and of its run, which `effnet runs` reads without torch."""
+"""Names of the files of a bundle and of its run, which `effnet runs list` reads without torch."""
 
 RUN = "run"
 """The folder of a run, in the bundle's folder."""

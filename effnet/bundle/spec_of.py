@@ -29,6 +29,6 @@ def read_spec(subject: str | os.PathLike[str]) -> ArchSpec:
             raise SpecError(f"{path}: {shortened(str(error))}") from error
         except (OSError, ValueError) as error:
             raise SpecError(
-                f"{path} must be a network as JSON, as `effnet scale --out` writes it: {reason_of(error)}"
+                f"{path} must be a network as JSON, as `effnet models scale --out` writes it: {reason_of(error)}"
             ) from error
     return get_spec(os.fspath(subject))

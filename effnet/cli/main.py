@@ -7,31 +7,21 @@ Exit codes: 0 done; 1 a failure of effnet itself; 2 input that cannot be used (t
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 import typer.core
 
-from effnet.cli import (
-    benches,
-    data,
-    embeddings,
-    exports,
-    importing,
-    models,
-    networks,
-    profiling,
-    prune,
-    quantize,
-    recipes,
-    runs,
-    training,
-    weights,
-)
+from effnet.cli import bench, embed, evaluate, export, predict, profile, prune, quantize, recipes, training
 from effnet.cli.console import fail, print_text
+from effnet.cli.data import inspect, shard
 from effnet.cli.ending import Interrupted, run_to_end
+from effnet.cli.models import convert, cost, import_checkpoint, pull, scale, show
+from effnet.cli.models.list import list_models
+from effnet.cli.runs.compare import compare
+from effnet.cli.runs.list import list_runs
 from effnet.system.home import give_home
 from effnet.system.signals import obeyed_signals
 from effnet.system.streams import open_streams
@@ -93,31 +83,42 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (
+_VERBS = (
     training.fit,
     training.train,
-    runs.runs,
-    runs.compare,
-    models.predict,
-    embeddings.embed,
-    models.evaluate,
-    exports.export,
-    benches.bench,
-    profiling.profile,
-    prune.prune,
+    predict.predict,
+    embed.embed,
+    evaluate.evaluate,
+    export.export,
+    bench.bench,
     quantize.quantize,
-    data.inspect,
-    data.shard,
-    networks.models,
-    networks.show,
-    networks.cost,
-    networks.scale,
+    prune.prune,
+    profile.profile,
     recipes.recipes,
-    weights.pull,
-):
-    app.command()(verb)
-app.command("import")(importing.import_)
-app.add_typer(weights.app, name="weights")
+)
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "models": (
+        "Networks and their published weights.",
+        {
+            "list": list_models,
+            "show": show.show,
+            "cost": cost.cost,
+            "scale": scale.scale,
+            "pull": pull.pull,
+            "convert": convert.convert,
+            "import": import_checkpoint.import_,
+        },
+    ),
+    "data": ("Check a data set, or write it as shards.", {"inspect": inspect.inspect, "shard": shard.shard}),
+    "runs": ("List and compare runs of fit and train.", {"list": list_runs, "compare": compare}),
+}
+for _verb in _VERBS:
+    app.command()(_verb)
+for _name, (_help, _members) in _GROUPS.items():
+    _group = typer.Typer(help=_help, cls=_Verbs, no_args_is_help=True, rich_markup_mode=None)
+    for _member, _verb in _members.items():
+        _group.command(_member)(_verb)
+    app.add_typer(_group, name=_name)
 
 
 def _print_version(wanted: bool) -> None:

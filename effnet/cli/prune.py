@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from effnet.cli.configs import takes_options
 from effnet.cli.console import TerminalListener, amount, print_table, print_text
-from effnet.cli.data import Data
-from effnet.cli.models import Bundle
-from effnet.cli.options import takes_options
+from effnet.cli.options import Bundle, Data
 from effnet.jobs.prune_config import PruneConfig
 from effnet.system.text import both
 

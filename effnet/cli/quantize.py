@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from effnet.cli.configs import takes_options
 from effnet.cli.console import TerminalListener, print_table, print_text
-from effnet.cli.models import Bundle
-from effnet.cli.options import takes_options
+from effnet.cli.options import Bundle
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.system.text import both
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from effnet.cli.configs import takes_options
 from effnet.cli.console import TerminalListener, print_text
-from effnet.cli.data import Data
 from effnet.cli.launched import is_first
-from effnet.cli.options import takes_options
+from effnet.cli.options import Data
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.system.text import percent
 
@@ -36,7 +36,7 @@ def train(values: dict[str, Any]) -> None:
 
 
 def _print_result(result) -> None:
-    from effnet.cli.models import balanced_lines
+    from effnet.cli.evaluate import balanced_lines
     from effnet.measurement.budget import LABELS, say
     from effnet.report.provenance import method_sentence
 

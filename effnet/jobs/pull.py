@@ -86,7 +86,11 @@ def _verify(path: Path, entry: PublishedWeights) -> None:
         return
     if entry.scheme == "timm" and not bears_name and path.suffix != ".safetensors":
         return
-    advice = {} if bears_name else {"advice": "download it again; your own weights: effnet import FILE --classes NAMES"}
+    advice = (
+        {}
+        if bears_name
+        else {"advice": "download it again; your own weights: effnet models import FILE --classes NAMES"}
+    )
     verify_hash(path, entry, **advice)
 
 

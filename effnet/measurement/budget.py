@@ -4,10 +4,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from effnet.errors import InputError
 from effnet.system.bounds import MAX_AMOUNT, check_positive
+from effnet.system.records import OPTIONAL
 from effnet.system.text import brief
 
 # The share of each budget that planning leaves free: a measurement on another day differs, and a few layers of the
@@ -29,7 +30,7 @@ class Budget:
     macs: float | None = None
     size_mb: float | None = None
     memory_mb: float | None = None
-    margin: bool = False
+    margin: bool = field(default=False, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         for name, value in self.to_dict().items():

@@ -71,7 +71,7 @@ def _head(entry: PublishedWeights, spec: ArchSpec, *, checked: bool) -> str:
     note = f"\n\nNote: {entry.note}." if entry.note else ""
     return (
         f"# {entry.id}\n\n"
-        f"Published weights of {entry.network}, converted by `effnet pull {entry.id}`.\n"
+        f"Published weights of {entry.network}, converted by `effnet models pull {entry.id}`.\n"
         f"Source: {entry.source}, {place}. {_proof(checked)}\n\n"
         f"{_outputs(spec)}; {total.params:,} parameters; {total.macs / 1e9:.3f} billion "
         f"multiply-accumulates at {spec.resolution} x {spec.resolution} pixels.{note}"

@@ -43,7 +43,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
     empty = [str(run.folder) for run in runs if not run.history and run.val_accuracy is None]
     if empty:
         raise InputError(
-            f"each RUN must have finished an epoch; {', '.join(empty)} has not. `effnet runs` shows their progress"
+            f"each RUN must have finished an epoch; {', '.join(empty)} has not. `effnet runs list` shows their progress"
         )
     if path.is_dir():
         raise InputError(f"--out must be the page to write, such as {path / 'compare.html'}; {path} is a folder")

@@ -231,7 +231,8 @@ class SearchFacts:
     """The quantization search, as `compression.record.Ladder.to_dict` records it."""
 
     runtime: str
-    limits: Mapping[str, Any]
+    budget: Mapping[str, float]
+    precision: str | None
     gate: Mapping[str, float]
     steps: tuple[StepRow, ...]
     winner: str

@@ -96,7 +96,7 @@ def read_run(folder: Path, *, now: float) -> Run:
     if not _is_run(folder):
         raise InputError(
             f"RUN must be a folder that effnet fit or train wrote to; {folder} has neither {RUN}/{PLAN} nor {REPORT}. "
-            "`effnet runs FOLDER` lists the runs below a folder"
+            "`effnet runs list FOLDER` lists the runs below a folder"
         )
     problems: list[str] = []
     out, number = _place(folder)

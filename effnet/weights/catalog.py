@@ -341,7 +341,7 @@ def _preferred(name: str, asked: str) -> PublishedWeights:
     if wanted is None:
         known = [form for e in _all() for form in (e.id, e.id.partition("/")[2])]
         hint = nearest(asked, known)
-        raise WeightsError(f"no published weights are named {asked!r}{hint} (`effnet weights list` lists them)")
+        raise WeightsError(f"no published weights are named {asked!r}{hint} (`effnet models list` lists them)")
     alike = [e.id for e in entries() if _layers(_function(e.network)) == _layers(wanted)]
     hint = f"; the same layers, of another origin or padding, have {', '.join(alike[:3])}" if alike else ""
     raise WeightsError(f"no weights were published for the network {asked!r}{hint}")

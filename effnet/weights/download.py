@@ -115,7 +115,7 @@ def _hint(entry: PublishedWeights) -> str:
         from huggingface_hub import constants
 
         folder = constants.HF_HUB_CACHE
-    return f"looked in {folder}; to use a file from elsewhere: effnet pull {entry.id} --weights FILE"
+    return f"looked in {folder}; to use a file from elsewhere: effnet models pull {entry.id} --weights FILE"
 
 
 def hub_file(repo: str, file: str, *, limit_bytes: int, hint: str, name: str = "", revision: str | None = None) -> Path:

@@ -195,7 +195,7 @@ def _alike(shapes: Shapes, scheme: Scheme) -> list[str]:
 def _looks_like(shapes: Shapes, scheme: Scheme) -> str:
     alike = _alike(shapes, scheme)
     if not alike:
-        return f"no network of `effnet models` has these {len(shapes)} arrays; get the file again, or name another"
+        return f"no network of `effnet models list` has these {len(shapes)} arrays; get the file again, or name another"
     return f"its layers are those of {', '.join(alike)}, with other widths"
 
 

@@ -121,7 +121,7 @@ def find_source(what: str) -> Path | PublishedWeights:
     """
     path = Path(what)
     if not what.strip():
-        raise WeightsError("weights must be an id of `effnet weights list`, a file or a bundle; the text is empty")
+        raise WeightsError("weights must be an id of `effnet models list`, a file or a bundle; the text is empty")
     whole_id = any(what.strip() == entry.id for entry in entries(supported_only=False))
     if not whole_id and (path.exists() or path.with_name(path.name + ".index").exists()):
         return path
@@ -129,12 +129,12 @@ def find_source(what: str) -> Path | PublishedWeights:
     if elsewhere or (path.suffix in _SUFFIXES and not with_file(path.name)):
         raise WeightsError(
             f"there must be a file of weights at {what}; none is there, nor is a bundle; correct the path, or name "
-            "published weights (`effnet weights list` lists them)"
+            "published weights (`effnet models list` lists them)"
         )
     entry = find(what)
     if entry.unsupported or entry.untrained:
         reason = entry.unsupported or "no weights were published"
-        raise WeightsError(f"effnet cannot build {entry.id}: {reason}; `effnet weights list` lists those that it can")
+        raise WeightsError(f"effnet cannot build {entry.id}: {reason}; `effnet models list` lists those that it can")
     return entry
 
 

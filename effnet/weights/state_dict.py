@@ -32,9 +32,9 @@ def load_state_dict(model: nn.Module, source: str | os.PathLike[str] | Mapping[s
     """Load weights of any known naming scheme into a network of effnet, and return notes on how they were found.
 
     `source` is a state dict of tensors or arrays, or a checkpoint that holds one at any depth and under any prefix, in
-    memory or as a file that `effnet import` reads; or a bundle. The names may be those of effnet, timm, torchvision,
-    lukemelas, Keras or TensorFlow; `effnet.weights.schemes.foreign_names` is the mapping. A bundle's preprocessing, and
-    that of timm's config.json beside a file, become the model's.
+    memory or as a file that `effnet models import` reads; or a bundle. The names may be those of effnet, timm,
+    torchvision, lukemelas, Keras or TensorFlow; `effnet.weights.schemes.foreign_names` is the mapping. A bundle's
+    preprocessing, and that of timm's config.json beside a file, become the model's.
 
     Shapes do not tell padding and the epsilon of BatchNorm. The scheme does, or the name of a file; a state dict with
     timm's names does not: create the model under timm's name (tf_efficientnet_b0, efficientnet_b0). Raises WeightsError

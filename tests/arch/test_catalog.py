@@ -105,7 +105,7 @@ def test_an_unknown_name_suggests_the_nearest(name, hint):
     ],
 )
 def test_names_of_no_network_are_refused_with_where_to_look(name):
-    with pytest.raises(SpecError, match=r"unknown network .*`effnet models` lists them all"):
+    with pytest.raises(SpecError, match=r"unknown network .*`effnet models list` lists them all"):
         get_spec(name)
 
 

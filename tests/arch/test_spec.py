@@ -244,5 +244,5 @@ def test_what_names_no_network_is_an_error():
     for function in (cost, describe, build, lambda network: scale(network, phi=1)):
         with pytest.raises(SpecError, match="did you mean 'b0'"):
             function("b00")
-        with pytest.raises(SpecError, match="must be an ArchSpec or a name of `effnet models`; got NoneType"):
+        with pytest.raises(SpecError, match="must be an ArchSpec or a name of `effnet models list`; got NoneType"):
             function(None)

@@ -147,8 +147,8 @@ def test_a_folder_that_is_no_bundle_is_named(verb, run_cli, tmp_path):
 
 
 def test_inspect_says_the_same_in_words_and_as_json(run_cli, tiny_images):
-    found = json.loads(run_cli("inspect", tiny_images, "--format", "json").out)
-    text = run_cli("inspect", tiny_images).out
+    found = json.loads(run_cli("data", "inspect", tiny_images, "--format", "json").out)
+    text = run_cli("data", "inspect", tiny_images).out
     assert "60 images, 3 classes (42 train, 9 val, 9 test)" in text
     assert {"dark", "light", "middle"} <= set(json.dumps(found).replace('"', " ").split())
 
@@ -156,8 +156,8 @@ def test_inspect_says_the_same_in_words_and_as_json(run_cli, tiny_images):
 def test_inspect_strict_makes_a_damaged_image_an_error(run_cli, tiny_images, tmp_path):
     data = shutil.copytree(tiny_images, tmp_path / "shades")
     (data / "dark" / "00.png").write_bytes(b"no image")
-    assert run_cli("inspect", data).code == 0
-    ran = run_cli("inspect", data, "--strict")
+    assert run_cli("data", "inspect", data).code == 0
+    ran = run_cli("data", "inspect", data, "--strict")
     assert ran.code == 2
     assert "strict needs every file to be usable, but 1 cannot be used" in ran.err
     assert str(data / "dark" / "00.png") in ran.err
@@ -168,7 +168,7 @@ def test_inspect_keeps_odd_class_names_on_one_line(run_cli, tmp_path):
         (tmp_path / name).mkdir()
         for i in range(8):
             Image.new("L", (8, 8), 20 * i).save(tmp_path / name / f"{i}.png")
-    ran = run_cli("inspect", tmp_path)
+    ran = run_cli("data", "inspect", tmp_path)
     assert ran.code == 0
     assert "line\\nbreak" in ran.out
     assert "[red]bold" in ran.out

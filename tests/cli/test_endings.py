@@ -54,12 +54,14 @@ class AtImport:
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, AtImport())
-stopped_at, sys.argv[1:] = sys.argv[1], ["models"]
+stopped_at, sys.argv[1:] = sys.argv[1], ["models", "list"]
 runpy.run_module("effnet", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("module", ["effnet.cli.main", "typer", "effnet.arch.cost", "effnet.cli.weights", "rich.table"])
+@pytest.mark.parametrize(
+    "module", ["effnet.cli.main", "typer", "effnet.arch.cost", "effnet.cli.models.show", "rich.table"]
+)
 def test_ctrl_c_while_modules_load_is_one_line(module):
     """Before the command has started, and within a verb."""
     ran = subprocess.run([sys.executable, "-c", _INTERRUPTED_AT, module], capture_output=True, text=True, timeout=300)
@@ -74,7 +76,7 @@ def test_ctrl_c_that_a_module_in_c_made_an_error_of_its_own(run_cli, monkeypatch
             raise ImportError("initialization failed") from error
 
     monkeypatch.setattr("effnet.cli.main.app", load)
-    ran = run_cli("models")
+    ran = run_cli("models", "list")
     assert (ran.code, ran.err) == (130, "effnet: interrupted\n")
 
 
@@ -172,10 +174,10 @@ def test_every_verb_that_writes_is_refused_where_another_process_writes(small_bu
         ("prune", small_bundle, "digits", *fresh),
         ("quantize", small_bundle, "digits", *fresh),
         ("export", small_bundle, "--to", "onnx", *fresh),
-        ("pull", "tf_efficientnet_lite0.in1k", "--weights", lite0_file, *fresh),
+        ("models", "pull", "tf_efficientnet_lite0.in1k", "--weights", lite0_file, *fresh),
         ("profile", *fresh),
-        ("shard", "digits", out),
-        ("compare", small_bundle, *fresh),
+        ("data", "shard", "digits", out),
+        ("runs", "compare", small_bundle, *fresh),
     ]
     with alone_in(out):
         before = list(tmp_path.iterdir())

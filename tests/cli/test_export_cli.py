@@ -25,7 +25,16 @@ def bundle(plain, tmp_path):
 
 def test_each_format_has_its_line(run_cli, bundle):
     ran = run_cli(
-        "export", bundle, "--to", "onnx,openvino,openvino-int8", "--data", "digits", "--images", 8, "--max-drop", 50
+        "export",
+        bundle,
+        "--to",
+        "onnx,openvino,openvino-int8",
+        "--data",
+        "digits",
+        "--set",
+        "images=8",
+        "--max-drop",
+        50,
     )
     assert (ran.code, ran.err) == (0, "")
     first, second, third = ran.out.splitlines()
@@ -56,8 +65,14 @@ def test_an_export_is_used_where_it_is_asked_for(run_cli, bundle):
         (["--to", "onyx"], "a format must be one of onnx, "),
         (["--to", ","], "export takes at least one format"),
         (["--to", "openvino-int8"], "give the data that the bundle was trained on: --data DATA"),
-        (["--to", "openvino-int8", "--data", "digits", "--images", "4", "--method", "entropy"], "minmax or percentile"),
-        (["--to", "openvino-int8", "--data", "digits", "--images", "4", "--float-layers", "stem"], "got 'stem'"),
+        (
+            ["--to", "openvino-int8", "--data", "digits", "--set", "images=4", "--set", "method=entropy"],
+            "minmax or percentile",
+        ),
+        (
+            ["--to", "openvino-int8", "--data", "digits", "--set", "images=4", "--set", "float_layers=stem"],
+            "got 'stem'",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused(words, reason, run_cli, bundle):
@@ -79,7 +94,7 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(run_cli, bundle
 def test_a_runtime_that_only_converts_says_so(capsys):
     from pathlib import Path
 
-    from effnet.cli.exports import in_words
+    from effnet.cli.export import in_words
     from effnet.jobs.export import Exported
 
     found = Exported(

@@ -24,9 +24,9 @@ TEXTS = {
     "a long text": b'{"format": "' + b"x" * 100_000 + b'"}',
 }
 FILES = {
-    "show": ["show", "{}"],
-    "cost": ["cost", "{}"],
-    "scale": ["scale", "{}", "--phi", "-1"],
+    "models show": ["models", "show", "{}"],
+    "models cost": ["models", "cost", "{}"],
+    "models scale": ["models", "scale", "{}", "--phi", "-1"],
     "train --model": ["train", "digits", "--model", "{}"],
     "train --recipe": ["train", "digits", "--recipe", "{}"],
     "recipes": ["recipes", "{}"],
@@ -60,11 +60,11 @@ def test_runs_are_listed_whatever_a_file_of_one_holds(name, run_cli, tmp_path):
     (run / "run" / "attempt-1" / "metrics.jsonl").write_text('{"epoch": 1, "loss": 1.0, "val_accuracy": 0.5}\n')
     for text in (*TEXTS.values(), b'{"epoch": 1, "loss": 1e308, "val_accuracy": -1e308, "seconds": 9007199254740993}'):
         (run / name).write_bytes(text)
-        for words in (["runs", tmp_path], ["runs", tmp_path, "--format", "json"]):
+        for words in (["runs", "list", tmp_path], ["runs", "list", tmp_path, "--format", "json"]):
             ran = run_cli(*words)
             assert (ran.code, ran.err) == (0, "")
             assert len(ran.out) < 20_000
-    ran = run_cli("compare", run, "--out", tmp_path / "page.html")  # of the numbers that are too large to draw
+    ran = run_cli("runs", "compare", run, "--out", tmp_path / "page.html")  # of the numbers that are too large to draw
     assert ran.code == 0 or "must have finished an epoch" in refused(ran)
 
 

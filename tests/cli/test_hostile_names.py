@@ -41,19 +41,21 @@ def quiet(ran):
 
 
 def test_looking_at_it(data, run_cli, tmp_path):
-    assert "gnp| `c`" in quiet(run_cli("inspect", data)).out
-    found = json.loads(quiet(run_cli("inspect", data, "--format", "json")).out)
+    assert "gnp| `c`" in quiet(run_cli("data", "inspect", data)).out
+    found = json.loads(quiet(run_cli("data", "inspect", data, "--format", "json")).out)
     assert {row["name"] for row in found["classes"]} == set(CLASSES)
-    assert quiet(run_cli("shard", data, tmp_path / "shards")).code == 0
-    assert quiet(run_cli("inspect", data, "--strict")).code == 2
-    assert IMAGE.encode("unicode_escape").decode()[:6] in refused(quiet(run_cli("inspect", data / CLASSES[0] / IMAGE)))
+    assert quiet(run_cli("data", "shard", data, tmp_path / "shards")).code == 0
+    assert quiet(run_cli("data", "inspect", data, "--strict")).code == 2
+    assert IMAGE.encode("unicode_escape").decode()[:6] in refused(
+        quiet(run_cli("data", "inspect", data / CLASSES[0] / IMAGE))
+    )
 
 
 def test_words_of_the_command_line_and_names_of_networks(run_cli, tmp_path):
     for words in (
         ["fit", IMAGE],
-        ["cost", IMAGE],
-        ["cost", "b0", IMAGE],
+        ["models", "cost", IMAGE],
+        ["models", "cost", "b0", IMAGE],
         [IMAGE],
         [f"--{IMAGE}"],
         ["fit", f"--{IMAGE}"],
@@ -62,10 +64,10 @@ def test_words_of_the_command_line_and_names_of_networks(run_cli, tmp_path):
     for words in (["--set", f"{IMAGE}=1"], ["--set", IMAGE], ["--recipe", IMAGE], ["--model", IMAGE]):
         assert quiet(run_cli("train", "digits", *words)).code == 2
     path = tmp_path / "spec.json"
-    assert run_cli("scale", "b0", "--out", path).code == 0
+    assert run_cli("models", "scale", "b0", "--out", path).code == 0
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": CLASSES[0]}))
     for verb in ("show", "cost", "scale"):
-        assert "must be printable text" in quiet(run_cli(verb, path)).err
+        assert "must be printable text" in quiet(run_cli("models", verb, path)).err
 
 
 def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path):
@@ -78,9 +80,10 @@ def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path):
     assert "<img src=x" not in page + card
     assert "![x](y)" not in card
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", card)
-    for words in (["evaluate", out, data], ["runs", tmp_path], ["compare", out, "--out", tmp_path / "compare.html"]):
+    page = tmp_path / "compare.html"
+    for words in (["evaluate", out, data], ["runs", "list", tmp_path], ["runs", "compare", out, "--out", page]):
         assert quiet(run_cli(*words)).code == 0
-    assert "<script" not in (tmp_path / "compare.html").read_text()
+    assert "<script" not in page.read_text()
     _check_predictions(run_cli, out, data / CLASSES[0])
     assert "bad+1" in quiet(run_cli("predict", out, data / CLASSES[0] / f"bad{IMAGE}")).err
 

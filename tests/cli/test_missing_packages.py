@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from bundles import make_bundle
+from verbs import verbs
 
-from effnet.cli.main import app
 from effnet.errors import PACKAGES
 from effnet.runtimes.registry import RUNTIMES
 
@@ -25,8 +25,9 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
-    "fit": "train", "train": "train", "export": "train", "prune": "train", "quantize": "train", "pull": "train",
-    "import": "train", "profile": "profile", "convert": "train", "inspect hf:mnist": "hf", "inspect digits": "train",
+    "fit": "train", "train": "train", "export": "train", "prune": "train", "quantize": "train", "profile": "profile",
+    "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
+    "data inspect digits": "train",
 }  # fmt: skip
 
 _PROGRAM = """
@@ -91,8 +92,8 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
     return {
         "fit": ["fit", data, "--out", out],
         "train": ["train", data, "--out", out],
-        "runs": ["runs", tmp_path],
-        "compare": ["compare", tmp_path],
+        "runs list": ["runs", "list", tmp_path],
+        "runs compare": ["runs", "compare", tmp_path],
         "predict": ["predict", bundle, data / "dark"],
         "embed": ["embed", bundle, data / "dark", "--out", tmp_path / "vectors.npz"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
@@ -101,20 +102,18 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "profile": ["profile", "--out", tmp_path / "device.json"],
         "prune": ["prune", bundle, data, "--out", out],
         "quantize": ["quantize", plain, data],
-        "inspect": ["inspect", data],
-        "inspect hf:mnist": ["inspect", "hf:mnist"],
-        "inspect digits": ["inspect", "digits"],
-        "shard": ["shard", data, tmp_path / "shards"],
-        "models": ["models"],
-        "show": ["show", "b0"],
-        "cost": ["cost", bundle],
-        "scale": ["scale", "b0", "--phi", "-2"],
+        "data inspect": ["data", "inspect", data],
+        "data inspect hf:mnist": ["data", "inspect", "hf:mnist"],
+        "data inspect digits": ["data", "inspect", "digits"],
+        "data shard": ["data", "shard", data, tmp_path / "shards"],
+        "models list": ["models", "list"],
+        "models show": ["models", "show", bundle],
+        "models cost": ["models", "cost", bundle],
+        "models scale": ["models", "scale", "b0", "--phi", "-2"],
         "recipes": ["recipes", "imagenet_v2"],
-        "pull": ["pull", "timm/tf_efficientnet_lite0.in1k", "--offline"],
-        "import": ["import", lite0_file, "--classes", "imagenet", "--out", out],
-        "list": ["weights", "list"],
-        "info": ["weights", "info", "timm/tf_efficientnet_lite0.in1k"],
-        "convert": ["weights", "convert", bundle, "--to", "timm", "--out", out],
+        "models pull": ["models", "pull", "timm/tf_efficientnet_lite0.in1k", "--offline"],
+        "models import": ["models", "import", lite0_file, "--classes", "imagenet", "--out", out],
+        "models convert": ["models", "convert", bundle, "--to", "timm", "--out", out],
     }
 
 
@@ -133,19 +132,23 @@ def names_what_brings_it(text: str, extra: str = "") -> None:
 
 
 def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
-    assert {command.name or command.callback.__name__ for command in app.registered_commands} <= set(cases)
+    assert {name for name, _ in verbs()} <= set(cases)
     for name, (code, text) in zip(cases, run_without([(words, [*PACKAGES]) for words in cases.values()]), strict=True):
         if name in NEEDS:
             assert code == 2, (name, text)
             names_what_brings_it(text, NEEDS[name])
-        elif name in ("compare", "embed"):  # there is no run in the folder, and no export of the features
+        elif name in ("runs compare", "embed"):  # there is no run in the folder, and no export of the features
             assert (code, "Traceback" in text) == (2, False)
         else:
             assert code == 0, (name, text)
 
 
 def test_one_missing_package_is_asked_for_by_the_extra_that_brings_it(run_without, cases):
-    blocked = {"evaluate": ["sklearn", "scipy", "torch", "onnx"], "export": ["torch"], "convert": ["safetensors"]}
+    blocked = {
+        "evaluate": ["sklearn", "scipy", "torch", "onnx"],
+        "export": ["torch"],
+        "models convert": ["safetensors"],
+    }
     scored, *others = run_without([(cases[name], packages) for name, packages in blocked.items()])
     assert scored[0] == 0, scored
     for code, text in others:

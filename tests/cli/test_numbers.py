@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from bundles import make_bundle
 from procedures import fit, made_up
+from verbs import verbs
 
-from effnet.cli.main import app
 from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
 from effnet.jobs.fit.config import FitConfig, TrainConfig
@@ -26,9 +26,11 @@ NO_NUMBERS = ("nan", "inf", "-inf", "1e999", "", "abc", "9" * 5000)
 ABSURD = ("1e308", str(10**30))
 VALUES = (*NO_NUMBERS, *ABSURD, "-1", "0", "1e-320", str(2**31))
 # An empty list shows nothing, and exact counting accepts any integer.
-ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution", "alpha", "beta", "gamma"}
+ANY_SIZE = {"shard_mb", "per_shard", "top", "images", "resolution"}
 # Texts that are numbers, or lists of them.
-TEXTS = {"max_macs", "max_params", "batch", "threads", "mean", "std"}
+TEXTS = {"max_macs", "max_params", "batch", "threads", "powers"}
+# Numbers that are given as --set FIELD=VALUE.
+FIELDS = (("export", "images"), *(("models import", name) for name in ("resolution", "crop", "mean", "std")))
 # The functions that start the work; the numbers must be valid by then.
 STOPS = {
     "fit": "effnet.jobs.fit.run.inspect_and_join",
@@ -37,7 +39,7 @@ STOPS = {
     "profile": "effnet.jobs.profile.profile_networks",
     "prune": "effnet.jobs.prune._prune_in_steps",
     "quantize": "effnet.compression.ladder._Climb.go",
-    "import": "effnet.jobs.import_checkpoint.read_network",
+    "models import": "effnet.jobs.import_checkpoint.read_network",
 }
 WORDS = {
     "fit": "{data} --out {new}",
@@ -49,13 +51,13 @@ WORDS = {
     "profile": "--out {new}.json",
     "prune": "{bundle} {data} --out {new}",
     "quantize": "{bundle} {data} --out {new}",
-    "inspect": "{data}",
-    "shard": "{data} {new}",
-    "show": "b0",
-    "cost": "b0 --training",
-    "scale": "b0",
+    "data inspect": "{data}",
+    "data shard": "{data} {new}",
+    "models show": "b0",
+    "models cost": "b0 --training",
+    "models scale": "b0",
     "embed": "{bundle} {data}/dark --out {new}.npz",
-    "import": "{bundle}/model.safetensors --classes imagenet --out {new}",
+    "models import": "{bundle}/model.safetensors --classes imagenet --out {new}",
 }
 
 
@@ -72,17 +74,17 @@ def _kinds(annotation: Any) -> set[type]:
 
 
 def _options() -> Iterator[tuple[str, str]]:
-    for command in app.registered_commands:
-        verb = command.callback
+    for name, verb in verbs():
         hints = typing.get_type_hints(verb, include_extras=True)
-        for name in inspect.signature(verb).parameters:
-            kinds = _kinds(hints[name])
-            if kinds & {int, float} or (str in kinds and name in TEXTS):
-                yield command.name or verb.__name__, name
-    for verb, config in CONFIGS.items():
-        for name, found in options_of(config).items():
-            if not found.main and (found.kind in (int, float) or name == "batch"):
-                yield verb, f"{config.PREFIX}.{name}"
+        for option in inspect.signature(verb).parameters:
+            kinds = _kinds(hints[option])
+            if kinds & {int, float} or (str in kinds and option in TEXTS):
+                yield name, option
+    for name, config in CONFIGS.items():
+        for option, found in options_of(config).items():
+            if not found.main and (found.kind in (int, float) or option == "batch"):
+                yield name, f"{config.PREFIX}.{option}"
+    yield from FIELDS
 
 
 OPTIONS = sorted(_options())
@@ -106,12 +108,12 @@ def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_image
 
     if verb in STOPS:
         monkeypatch.setattr(STOPS[verb], reached)
+    given = f"--set={option}" if "." in option or (verb, option) in FIELDS else f"--{option.replace('_', '-')}"
     for number, value in enumerate(VALUES):
         places = {"data": tiny_images, "bundle": bundle, "new": tmp_path / str(number)}
         words = [word.format(**places) for word in WORDS[verb].split()]
         try:
-            given = ["--set", f"{option}={value}"] if "." in option else [f"--{option.replace('_', '-')}={value}"]
-            ran = run_cli(verb, *words, *given, procedure=made_up(reached))
+            ran = run_cli(*verb.split(), *words, f"{given}={value}", procedure=made_up(reached))
         except _Reached:
             code = 0
         else:

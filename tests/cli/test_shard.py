@@ -21,7 +21,7 @@ def digit_shards(tmp_path_factory):
 
 
 def test_shard_says_what_it_wrote(run_cli, tiny_images, tmp_path):
-    ran = run_cli("shard", tiny_images, tmp_path / "out", "--per-shard", 10, "--seed", 3)
+    ran = run_cli("data", "shard", tiny_images, tmp_path / "out", "--per-shard", 10, "--seed", 3)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "The images were split 70% train, 15% val, 15% test, stratified with seed 3.",
@@ -37,23 +37,25 @@ def test_shard_says_what_it_wrote(run_cli, tiny_images, tmp_path):
 def test_shard_refuses_what_it_cannot_do_and_writes_nothing(run_cli, tiny_images, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
-    assert "OUT must be new or empty" in refused(run_cli("shard", tiny_images, tmp_path / "full"))
-    both = run_cli("shard", tiny_images, tmp_path / "out", "--per-shard", 10, "--shard-mb", 1)
+    assert "OUT must be new or empty" in refused(run_cli("data", "shard", tiny_images, tmp_path / "full"))
+    both = run_cli("data", "shard", tiny_images, tmp_path / "out", "--per-shard", 10, "--shard-mb", 1)
     assert refused(both) == "give --shard-mb or --per-shard, not both"
-    assert "there is no " in refused(run_cli("shard", tmp_path / "nowhere", tmp_path / "out"))
+    assert "there is no " in refused(run_cli("data", "shard", tmp_path / "nowhere", tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
 
 
 def test_shards_are_inspected_as_their_folder_is(run_cli, tiny_images, tmp_path):
-    run_cli("shard", tiny_images, tmp_path / "out")
-    found = [json.loads(run_cli("inspect", data, "--format", "json").out) for data in (tiny_images, tmp_path / "out")]
+    run_cli("data", "shard", tiny_images, tmp_path / "out")
+    found = [
+        json.loads(run_cli("data", "inspect", data, "--format", "json").out) for data in (tiny_images, tmp_path / "out")
+    ]
     for key in ("num_images", "classes", "widths", "modes", "unreadable", "across_labels"):
         assert found[0][key] == found[1][key], key
 
 
 def test_shards_are_never_written_among_the_images(run_cli, tiny_images):
-    message = refused(run_cli("shard", tiny_images, tiny_images / "shards"))
+    message = refused(run_cli("data", "shard", tiny_images, tiny_images / "shards"))
     assert message.startswith(f"OUT must be outside of DATA ({tiny_images}), but ")
     assert not (tiny_images / "shards").exists()
 

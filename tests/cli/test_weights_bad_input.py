@@ -220,11 +220,11 @@ def test_a_strategy_that_needs_weights_does_not_train_from_scratch_where_there_a
     [
         (
             "tf_efficientnet_lit0.in1k",
-            rf"no published weights are named 'tf_efficientnet_lit0\.in1k'; did you mean '{LITE0}\.in1k'\? \(`effnet w",
+            rf"no published weights are named 'tf_efficientnet_lit0\.in1k'; did you mean '{LITE0}\.in1k'\? \(`effnet m",
         ),
         (
             "timm/mobilenetv3",
-            r"no published weights are named 'timm/mobilenetv3'.* \(`effnet weights list` lists them\)",
+            r"no published weights are named 'timm/mobilenetv3'.* \(`effnet models list` lists them\)",
         ),
         (
             "gone.safetensors",
@@ -232,7 +232,7 @@ def test_a_strategy_that_needs_weights_does_not_train_from_scratch_where_there_a
         ),
         ("models/gone", r"there must be a file of weights at models/gone; none is there, nor is a bundle; correct"),
         (".", r"\. is a folder; as weights it must hold one TensorFlow checkpoint .* name the file of weights itself"),
-        ("", r"weights must be an id of `effnet weights list`, a file or a bundle; the text is empty"),
+        ("", r"weights must be an id of `effnet models list`, a file or a bundle; the text is empty"),
         (
             "tf_efficientnet_cc_b0_4e.in1k",
             r"effnet cannot build timm/.*: its convolutions are conditional \(CondConv\)",

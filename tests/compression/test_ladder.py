@@ -27,6 +27,7 @@ from effnet.measurement.paired import Paired
 from effnet.measurement.sample import calibration_images
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.verify import check_export
+from effnet.report.model import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import find_format, open_engine
@@ -183,7 +184,7 @@ def test_every_way_to_round_is_tried_in_order_until_one_keeps_the_gate(run):
     assert found.sensitivity == script.rank_layers(None, None)
     record = json.loads(json.dumps(found.to_dict()))
     assert record["sensitivity"][1] == {"layer": "layer 1", "harm": 0.75}
-    assert sensitivity_sentence(record) == (
+    assert sensitivity_sentence(SearchFacts.from_dict(record)) == (
         "Of 12 layers, the most sensitive to quantization are layer 0, layer 1, layer 2; 4 stay float in the winner"
     )
     refused = found.steps[2].reason
@@ -223,22 +224,28 @@ def test_a_ranking_is_found_again_and_is_of_the_network_that_won(run):
 def test_where_layers_were_not_ranked_one_sentence_says_why(run, tmp_path, table, budget, why):
     found = run(Scripted(**FP32, **table), train=False, budget=budget)
     assert found.sensitivity == ()
-    assert sensitivity_sentence(found.to_dict()) == f"Layers were not ranked by sensitivity to quantization: {why}"
-    assert sensitivity_svg(found.to_dict()) is None
+    facts = SearchFacts.from_dict(found.to_dict())
+    assert sensitivity_sentence(facts) == f"Layers were not ranked by sensitivity to quantization: {why}"
+    assert sensitivity_svg(facts) is None
     (tmp_path / "old.svg").write_text("of another climb")
-    assert not save_sensitivity(found.to_dict(), tmp_path / "old.svg")
+    assert not save_sensitivity(facts, tmp_path / "old.svg")
     assert not (tmp_path / "old.svg").exists()
 
 
-def test_the_plot_has_a_bar_for_each_of_the_most_harmful_layers_and_marks_those_left_float(tmp_path):
+def test_the_plot_has_a_bar_for_each_of_the_most_harmful_layers_and_marks_those_left_float(run, tmp_path):
     rows = [{"layer": f"stages.{number}.conv", "harm": 3.0 / (number + 1)} for number in range(60)]
     rows[2]["harm"] = None  # it had no finite number
-    ladder = {"sensitivity": rows, "quantization": {"float_layers": ["stages.0.conv", "stages.1.conv"]}}
-    assert save_sensitivity(ladder, tmp_path / "plot.svg")
-    first = (tmp_path / "plot.svg").read_bytes()
-    assert save_sensitivity(ladder, tmp_path / "plot.svg")
-    assert (tmp_path / "plot.svg").read_bytes() == first
-    assert [path.name for path in tmp_path.iterdir()] == ["plot.svg"]
+    settings = {"method": "minmax", "bias_correction": "none", "pair_stem": False}
+    settings["float_layers"] = ["stages.0.conv", "stages.1.conv"]
+    record = run(Scripted(**FP32, **GOOD_INT8), train=False).to_dict()
+    ladder = SearchFacts.from_dict(record | {"sensitivity": rows, "quantization": settings})
+    plot = tmp_path / "plots" / "plot.svg"
+    plot.parent.mkdir()
+    assert save_sensitivity(ladder, plot)
+    first = plot.read_bytes()
+    assert save_sensitivity(ladder, plot)
+    assert plot.read_bytes() == first
+    assert [path.name for path in plot.parent.iterdir()] == ["plot.svg"]
     for root in (ElementTree.fromstring(first), ElementTree.fromstring(sensitivity_svg(ladder))):
         texts = "".join(root.itertext())
         named = [row["layer"] for row in rows if f"{row['layer']}\n" in texts]
@@ -544,7 +551,7 @@ def test_a_real_climb_leaves_the_layer_float_that_rounding_spoils_and_shows_it(f
     assert harm > 1000 * found.sensitivity[2][1]
     assert worst in found.quantization.float_layers
     assert found.winner.accuracy > found.steps[2].accuracy + 0.3
-    texts = "".join(ElementTree.fromstring(sensitivity_svg(found.to_dict())).itertext())
+    texts = "".join(ElementTree.fromstring(sensitivity_svg(SearchFacts.from_dict(found.to_dict()))).itertext())
     assert all(f"{layer}\n" in texts for layer, _ in found.sensitivity)
     assert "All layers, each quantized alone" in texts
 
@@ -563,7 +570,7 @@ def contents(folder):
 def test_a_bundle_gets_the_winner_and_the_record(bundle_copy):
     script = Scripted(**FP32, **GOOD_INT8)
     before = contents(bundle_copy)
-    found = quantize(bundle_copy, "digits", tools=script.tools(), train=False, gate=Gate(max_drop=0.01))
+    found = quantize(bundle_copy, "digits", tools=script.tools(), train=False, max_drop=1.0).record
     after = contents(bundle_copy)
     assert found.winner.name == "int8 minmax"
     assert {name for name in after if before.get(name) != after[name]} == {
@@ -587,7 +594,7 @@ def test_a_bundle_shows_its_sensitive_layers_as_long_as_they_are_its_own(bundle_
 def test_what_is_deployed_already_stays_where_nothing_is_better(bundle_copy):
     quantize(bundle_copy, "digits", tools=Scripted(**FP32, **GOOD_INT8).tools(), train=False)
     before = contents(bundle_copy)
-    found = quantize(bundle_copy, "digits", tools=Scripted(**FP32, silu_minmax=(1, 1.4, 1)).tools(), train=False)
+    found = quantize(bundle_copy, "digits", tools=Scripted(**FP32, silu_minmax=(1, 1.4, 1)).tools(), train=False).record
     assert found.winner.name == "as deployed"
     assert {name for name, digest in contents(bundle_copy).items() if before[name] != digest} == {"quantize.json"}
 
@@ -603,7 +610,7 @@ def test_new_weights_take_the_old_exports_with_them(bundle_copy):
             return dataclasses.replace(subject, state=dict(subject.state) | {"classifier.bias": shifted})
 
     script = Trains(**FP32, **GOOD_INT8, relu6_minmax=(0, 3.0, 0.9))
-    found = quantize(bundle_copy, "digits", tools=script.tools())
+    found = quantize(bundle_copy, "digits", tools=script.tools()).record
     assert found.winner.name == "replaced relu6 int8 minmax"
     config = read_config(bundle_copy)
     assert (config.arch.activation, config.deployed) == ("relu6", "onnx-int8")

@@ -17,6 +17,7 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict, stage_to_string
 from effnet.arch.cost import cost
 from effnet.arch.describe import describe
 from effnet.arch.layers import Body, named_layers
+from effnet.arch.lineage import Lineage
 from effnet.arch.scale import scale, with_expand_ratio
 from effnet.arch.spec import ArchSpec, StemSpec, stage
 from effnet.compression.equalize import equalize
@@ -76,7 +77,7 @@ def make_spec(kind="two_scales", **changes):
     rows = {"kernel_size": 5, "expand_ratio": 3, "in_channels": 8, "se_ratio": 0.25 if kind == "two_scales" else 0.0}
     return dataclasses.replace(
         ArchSpec(
-            name="two scales",
+            lineage=Lineage(base="two scales"),
             num_classes=5,
             resolution=SIDE,
             stem=StemSpec(channels=8),

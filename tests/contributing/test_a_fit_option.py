@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 import effnet
-from effnet.cli.data import Data
-from effnet.cli.options import takes_options
+from effnet.cli.configs import takes_options
+from effnet.cli.options import Data
 from effnet.errors import InputError
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.fit.job import command_line, job_of
@@ -127,4 +127,4 @@ field of the recipe: `--set train.lr=0.1`. tests/contributing/test_a_fit_option.
 def test_the_page_of_the_docs_has_every_option(check_golden):
     verbs = {"fit": FitConfig, "train": TrainConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
     tables = [f"\n## {verb}\n\n{markdown(config)}" for verb, config in verbs.items()]
-    check_golden(Path(__file__).parents[2] / "docs" / "options.md", PAGE + "".join(tables))
+    check_golden(Path(__file__).parents[2] / "docs" / "reference" / "options.md", PAGE + "".join(tables))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from effnet.arch.blocks import find_kind, kind_names
 from effnet.arch.layers import named_layers
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import (
     Activation,
     ArchSpec,
@@ -76,7 +77,7 @@ def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -
     rounding = draw(st.sampled_from(get_args(Rounding)))
     ties_stem = stages[0][0].residual == "identity"
     return ArchSpec(
-        name="random",
+        lineage=Lineage(base="random"),
         in_channels=draw(st.integers(1, 4)),
         num_classes=draw(st.integers(min_classes, 5)),
         resolution=draw(st.integers(1, 40)),

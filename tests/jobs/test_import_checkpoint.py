@@ -85,7 +85,9 @@ def test_it_is_scored_and_exported_and_a_fit_says_whose_it_is(bundle, photos, ru
 
 
 def test_info_says_what_an_imported_bundle_is(bundle, run_cli):
-    facts = json.loads(run_cli("weights", "info", bundle, "--format", "json").out)
+    found = json.loads(run_cli("models", "show", bundle, "--format", "json").out)
+    facts = found["weights"]
+    assert found["network"]["num_classes"] == 3
     assert (facts["id"], facts["top1"], facts["num_classes"]) == ("", [], 3)
     assert facts["licence"] == "unknown: ask the author of the weights"
     assert facts["source"] == "imported from epoch=3.ckpt"
@@ -93,13 +95,24 @@ def test_info_says_what_an_imported_bundle_is(bundle, run_cli):
 
 def test_the_command_says_what_was_found_and_taken(lightning, tmp_path, run_cli):
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    words = ["--classes", tmp_path / "names.txt", "--mean", "0.1,0.2,0.3", "--crop", "1", "--resize", "squash"]
-    ran = run_cli("import", lightning, *words, "--resolution", "32", "--out", tmp_path / "out")
+    words = ["--classes", tmp_path / "names.txt", "--set", "mean=0.1,0.2,0.3", "--set", "crop=1"]
+    ran = run_cli(
+        "models",
+        "import",
+        lightning,
+        *words,
+        "--set",
+        "resolution=32",
+        "--set",
+        "mode=squash",
+        "--out",
+        tmp_path / "out",
+    )
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[:6] == [
         "- the network is under state_dict.model.net.",
         "- left out, as not part of the network: criterion.weight, hyper_parameters",
-        "- preprocessing is that of timm/tf_efficientnet_lite0.in1k, except resolution, mean, crop, mode",
+        "- preprocessing is that of timm/tf_efficientnet_lite0.in1k, except mean, crop, resolution, mode",
         "- the 3 classes are those of names.txt",
         "- 32 pixels, squash, crop 1, bicubic; mean 0.1 0.2 0.3; std 0.5 0.5 0.5",
         f"{tmp_path / 'out'} is a bundle of tf_efficientnet_lite0 with 3 classes, imported from epoch=3.ckpt.",

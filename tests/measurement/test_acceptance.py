@@ -66,14 +66,14 @@ def test_without_data_nothing_judges_and_it_is_said(sharp, run_cli):
 @pytest.mark.parametrize("name", ["onnx-fp16", "onnx-w8", "onnx-int8"])
 def test_what_loses_more_than_it_may_is_refused_and_leaves_nothing(name, sharp, monkeypatch, run_cli):
     asked, before = scripted(monkeypatch, lost=3), names(sharp)
-    ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--images", 8)
+    ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--set", "images=8")
     assert (ran.code, ran.out) == (3, "")
     assert f"{name} loses 1.12 percentage points: of 269 images 3 became wrong and 0 right" in ran.err
     assert "more than the allowed 0.5 percentage points" in ran.err
     assert "--max-drop" in ran.err
     assert names(sharp) == before
     assert asked == [("onnx", 269), (name, 269)]
-    ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--images", 8, "--max-drop", 1.2)
+    ran = run_cli("export", sharp, "--to", name, "--data", "digits", "--set", "images=8", "--max-drop", 1.2)
     assert "; accuracy drop against fp32 +1.12 pp on 269 labelled images" in ran.out
     assert read_ledger(sharp)[name].drop == pytest.approx(3 / 269)
 

@@ -105,11 +105,11 @@ def test_a_pretrained_candidate_survives_its_json(candidates):
 
 def test_the_offer_of_a_bundle_is_called_by_its_network_without_the_resolution(small_bundle):
     found = load_pretrained(str(small_bundle))
-    assert re.search(r" at \d+", found.name)
+    assert re.search(r" at \d+", found.spec.name)
     offer = offer_of(found, num_classes=3, channels=1)
     (candidate,) = list_pretrained([offer])  # smaller than any resolution that is tried
     assert " at " not in offer.spec.name
-    assert candidate.spec.name == f"{offer.spec.name} at {found.preprocess.resolution}"
+    assert candidate.spec.lineage == dataclasses.replace(offer.spec.lineage, resolution=found.preprocess.resolution)
     assert (candidate.weights, candidate.preprocess) == (str(small_bundle), found.preprocess)
     names = [name for name, _ in named_layers(candidate.spec)]
     assert names == [name for name, _ in named_layers(found.spec)]

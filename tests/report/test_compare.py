@@ -239,7 +239,7 @@ def test_runs_are_called_by_what_tells_them_apart(folders, names):
 
 def test_compare_writes_the_page_and_prints_a_table(two_runs, tmp_path, run_cli):
     a, b, page = two_runs / "a", two_runs / "b", tmp_path / "page.html"
-    ran = run_cli("compare", a, b, a, "--out", page)
+    ran = run_cli("runs", "compare", a, b, a, "--out", page)
     assert (ran.code, ran.err) == (0, "")
     for name in "ab":
         (line,) = re.findall(rf"^ {name} +.*%.*$", ran.out, re.MULTILINE)
@@ -263,14 +263,14 @@ def test_compare_writes_the_page_and_prints_a_table(two_runs, tmp_path, run_cli)
             r"--out must lie in a folder that exists; there is no folder \S*no/such",
         ),
         (["a", "--out", "a/report.json/x.html"], r"--out must lie in a folder that exists"),
-        (["begun"], r"each RUN must have finished an epoch; \S*begun has not. `effnet runs` shows their progress"),
+        (["begun"], r"each RUN must have finished an epoch; \S*begun has not. `effnet runs list` shows their progress"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(two_runs, tmp_path, run_cli, words, message):
     shutil.copytree(two_runs / "a", tmp_path / "a")
     (tmp_path / "begun" / "run").mkdir(parents=True)
     shutil.copy(two_runs / "a" / "run" / "plan.json", tmp_path / "begun" / "run")
-    ran = run_cli("compare", *(word if word.startswith("--") else tmp_path / word for word in words))
+    ran = run_cli("runs", "compare", *(word if word.startswith("--") else tmp_path / word for word in words))
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert re.match(f"effnet: {message}", ran.err), ran.err
@@ -290,6 +290,6 @@ def test_a_page_that_cannot_be_written_is_refused_and_leaves_nothing(both, tmp_p
 def test_no_run_at_all_is_refused(tmp_path, run_cli):
     with pytest.raises(InputError, match="at least one RUN to compare; got none"):
         write_comparison([], tmp_path / "page.html")
-    ran = run_cli("compare")
+    ran = run_cli("runs", "compare")
     assert ran.code == 2
     assert "Missing argument 'RUN" in ran.err

@@ -235,7 +235,7 @@ def test_a_report_without_a_part_is_refused_by_its_name(key):
         ("test.confidence", [1.0], r"the report\.test\.confidence must be a list of 2; got \[1\.0\]"),
         ("test.mistakes", None, r"the report\.test\.mistakes must be a list; got None"),
         ("test.tset", 1, r"the report\.test has no field 'tset'"),
-        ("candidates", [{}], r"the report\.candidates\[0\] lacks name, family"),
+        ("candidates", [{}], r"the report\.candidates\[0\] lacks name, title, family"),
         ("deployed.precision", "int7", r"precision must be one of fp32, .*; got 'int7'"),
         ("budget.latency_ms", -1.0, r"the budget of latency must be .*; got -1"),
         ("machine", [], r"the report\.machine must be an object; got \[\]"),
@@ -364,9 +364,9 @@ def test_steps_towards_8_bits_are_shown_with_their_reasons():
     worse = {"name": "int8 minmax", "format": "onnx-int8", "accuracy": 0.8, "kept": False, "accepted": False}
     worse |= {"reason": "over the 0.50 points allowed"}
     ladder = {
-        "runtime": "onnxruntime", "limits": {}, "gate": {}, "steps": [step], "winner": "fp32", "format": "onnx",
-        "network": "b0 phi 1", "changed": False, "quantization": None, "met": True, "sentence": "fp32 wins",
-        "tested": {}, "sensitivity": [],
+        "runtime": "onnxruntime", "budget": {}, "precision": None, "gate": {}, "steps": [step], "winner": "fp32",
+        "format": "onnx", "network": "b0 phi 1", "changed": False, "quantization": None, "met": True,
+        "sentence": "fp32 wins", "tested": {}, "sensitivity": [],
     }  # fmt: skip
     found["deployed"] |= {"ladder": ladder, "predicted": ["latency_ms"]}
     words = "Layers were not ranked by sensitivity to quantization: int8 was not tried."

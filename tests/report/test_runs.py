@@ -160,13 +160,13 @@ UNREADABLE, NO_OBJECT = " cannot be read: ", " must hold an object, but holds a 
 )
 def test_a_damaged_file_is_a_line_of_the_list_and_no_traceback(runs, run_cli, name, text, problem):
     (runs / "a" / name).write_bytes(text)
-    ran = run_cli("runs", runs)
+    ran = run_cli("runs", "list", runs)
     assert (ran.code, ran.err) == (0, "")
     assert len(re.findall(r"^ \S*runs/[ab] ", ran.out, re.MULTILINE)) == 2
     told = [line for line in ran.out.splitlines() if line.startswith(f"{runs / 'a'}: ")]
     assert len(told) == (problem is not None)
     assert problem is None or told[0].startswith(f"{runs / 'a'}: {Path(name).name}{problem}")
-    rows = json.loads(run_cli("runs", runs, "--format", "json").out)
+    rows = json.loads(run_cli("runs", "list", runs, "--format", "json").out)
     assert sum(len(row["problems"]) for row in rows) == len(told)
 
 
@@ -214,23 +214,23 @@ def test_what_is_no_run_is_refused(tmp_path, make):
 
 
 def test_looking_in_no_folder_is_refused_and_in_an_empty_one_finds_nothing(tmp_path, run_cli):
-    ran = run_cli("runs", tmp_path / "absent")
+    ran = run_cli("runs", "list", tmp_path / "absent")
     assert ran.code == 2
     assert "FOLDER must be a folder to look for runs in" in ran.err
-    ran = run_cli("runs", tmp_path)
+    ran = run_cli("runs", "list", tmp_path)
     assert (ran.code, ran.out) == (0, f"No runs in or below {tmp_path}.\n")
-    assert run_cli("runs", tmp_path, "--format", "json").out == "[]\n"
+    assert run_cli("runs", "list", tmp_path, "--format", "json").out == "[]\n"
 
 
 def test_the_list_shows_every_run_with_its_results(two_runs, run_cli):
-    ran = run_cli("runs", two_runs)
+    ran = run_cli("runs", "list", two_runs)
     assert (ran.code, ran.err) == (0, "")
     for name in "ab":
         run = read(two_runs / name)
         (line,) = (line for line in ran.out.splitlines() if line.strip().startswith(str(two_runs / name)))
         for words in ("digits", run.title, run.when[:10], "finished", "2/2", f"{run.test_accuracy:.2%}"):
             assert words in line
-    rows = json.loads(run_cli("runs", two_runs, "--format", "json").out)
+    rows = json.loads(run_cli("runs", "list", two_runs, "--format", "json").out)
     assert {row["folder"]: row["test_accuracy"] for row in rows} == {
         str(two_runs / name): json.loads((two_runs / name / "report.json").read_text())["test_accuracy"]
         for name in "ab"
@@ -248,7 +248,7 @@ except SystemExit as stopped:
     assert not stopped.code, stopped.code
 assert not {"torch", "onnxruntime", "tensorboard"} & sys.modules.keys()
 """
-    for words in (["runs", two_runs], ["compare", two_runs / "a", "--out", tmp_path / "page.html"]):
+    for words in (["runs", "list", two_runs], ["runs", "compare", two_runs / "a", "--out", tmp_path / "page.html"]):
         ran = run_python("-c", code, *words)
         assert (ran.code, ran.err) == (0, ""), ran
 

@@ -27,7 +27,7 @@ def bundle(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["timm", "lukemelas", "keras", "tensorflow", "effnet"])
 def test_what_was_written_reads_back_to_the_same_weights(scheme, bundle, tmp_path, run_cli):
     out = tmp_path / "weights.safetensors"
-    ran = run_cli("weights", "convert", bundle, "--to", scheme, "--out", out)
+    ran = run_cli("models", "convert", bundle, "--to", scheme, "--out", out)
     assert (ran.code, ran.err) == (0, "")
     again = load_pretrained(str(out), model="tf_efficientnet_b0.aa_in1k").state
     state = safetensors.numpy.load_file(bundle / "model.safetensors")
@@ -39,7 +39,7 @@ def test_a_network_that_the_other_project_lacks_is_refused(tmp_path, run_cli):
     spec = effnet.get_spec("resnet18", num_classes=2)
     config = ModelConfig(arch=spec, preprocess=Preprocess(resolution=224), class_names=("a", "b"))
     save_bundle(tmp_path / "bundle", config, state_arrays(effnet.build(spec, seed=0)))
-    ran = run_cli("weights", "convert", tmp_path / "bundle", "--to", "keras", "--out", tmp_path / "new.safetensors")
+    ran = run_cli("models", "convert", tmp_path / "bundle", "--to", "keras", "--out", tmp_path / "new.safetensors")
     assert ran.code == 2
     assert "keras" in ran.err
     assert not (tmp_path / "new.safetensors").exists()

@@ -238,7 +238,7 @@ def test_without_a_network_it_says_where_it_looked_and_what_to_do(entry, cache):
     assert f"{entry.id} cannot be downloaded from {url} (" in message
     assert message.endswith(
         f"; looked in {cache / 'weights' / entry.id}; to use a file from elsewhere: "
-        f"effnet pull {entry.id} --weights FILE"
+        f"effnet models pull {entry.id} --weights FILE"
     )
 
 

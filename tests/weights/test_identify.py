@@ -223,7 +223,9 @@ def test_shapes_that_fit_no_network_are_named():
         WeightsError, match=r"does not hold b1: conv_head.weight is missing, .*no network of `effnet mod"
     ):
         identify(lacking, name_hint="w", model="b1")
-    with pytest.raises(WeightsError, match=r"must hold a network that effnet knows: no network of `effnet models` has"):
+    with pytest.raises(
+        WeightsError, match=r"must hold a network that effnet knows: no network of `effnet models list` has"
+    ):
         identify(lacking, name_hint="w")
 
 

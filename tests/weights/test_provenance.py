@@ -23,7 +23,7 @@ ENTRY = find("timm/tf_efficientnet_lite0.in1k")
 
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory, lite0_file):
-    """A bundle as `effnet pull` makes one of published weights."""
+    """A bundle as `effnet models pull` makes one of published weights."""
     from effnet.system.cache import file_digest
 
     folder, found = tmp_path_factory.mktemp("pulled") / "b", load_pretrained(str(lite0_file))

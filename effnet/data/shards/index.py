@@ -79,7 +79,7 @@ def _locate_urls(data: str) -> tuple[tuple[Shard, ...], ShardIndex]:
         index = _remote_index(folder)
         if not index.shards:
             raise DataError(
-                f"a URL must end in .tar or name a folder with {INDEX}, as written by `effnet shard`; "
+                f"a URL must end in .tar or name a folder with {INDEX}, as written by `effnet data shard`; "
                 f"there is none at {shown_url(folder)}/{INDEX}"
             )
         return index.shards, index
@@ -235,7 +235,7 @@ def _parse_index(text: bytes, path: str, place: Callable[[str], str]) -> ShardIn
         return ShardIndex(shards=shards, class_names=names, mirror_safe=bool(data.get("mirror_safe", True)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{printable(path)} must be an index written by `effnet shard`, but it is not ({_brief(error)}); "
+            f"{printable(path)} must be an index written by `effnet data shard`, but it is not ({_brief(error)}); "
             "write the shards again, or remove it"
         ) from error
 

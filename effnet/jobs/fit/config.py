@@ -116,7 +116,7 @@ class FitConfig(JobConfig):
         "Profile of the target device, written there by `effnet profile`.", main=True, metavar="FILE"
     )
     weights: PathLike = option(
-        "Pretrained weights to start from; see `effnet weights list`.",
+        "Pretrained weights to start from; see `effnet models list`.",
         default="auto", main=True, metavar="ID|FILE|auto|none",
     )  # fmt: skip
     strategy: Strategy = option(

@@ -140,14 +140,14 @@ def test_a_limit_that_is_no_number_is_refused_on_one_line(value: str) -> None:
 def test_the_limit_is_an_option_of_the_command_line(make_folder) -> None:
     folder = make_folder({f"{split}/{label}": 2 for split in ("train", "val", "test") for label in "ab"})
     code = "import sys; sys.argv[0] = 'effnet'; from effnet.cli.main import main; main()"
-    found = python(code, "inspect", str(folder), EFFNET_MAX_PIXELS="47")
+    found = python(code, "data", "inspect", str(folder), EFFNET_MAX_PIXELS="47")
     # No output of Pillow's own.
     assert found.stderr.count("\n") == 1
     assert "it must have at most 47 pixels, its header says 8 x 6; make it smaller, or set" in found.stderr
     assert found.stderr.rstrip().endswith("the environment variable EFFNET_MAX_PIXELS to 48")
     assert found.returncode == 2
-    assert python(code, "inspect", str(folder), EFFNET_MAX_PIXELS=" 48 ").returncode == 0
-    found = python(code, "inspect", str(folder), EFFNET_MAX_PIXELS="48k")
+    assert python(code, "data", "inspect", str(folder), EFFNET_MAX_PIXELS=" 48 ").returncode == 0
+    found = python(code, "data", "inspect", str(folder), EFFNET_MAX_PIXELS="48k")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
 
 

@@ -316,7 +316,7 @@ def _without_sizes(out):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "must be an index written by `effnet shard`"),
+        ("{", "must be an index written by `effnet data shard`"),
         ('{"format": 2}', "its format is 2, this effnet reads 1"),
         ("[]", "must be an index"),
         ('{"format": 1, "class_names": ["a", "a"], "shards": []}', "a class name occurs twice"),

@@ -301,7 +301,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_weights(tmp_path, run_cli):
 
 @pytest.fixture
 def tiny_spec(tmp_path):
-    """A small network as JSON, as `effnet scale --out` writes it."""
+    """A small network as JSON, as `effnet models scale --out` writes it."""
     path = tmp_path / "tiny.json"
     spec = effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16)
     path.write_text(json.dumps(effnet.spec_to_dict(spec)))

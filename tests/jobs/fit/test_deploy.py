@@ -83,13 +83,13 @@ def test_int8_that_was_asked_for_is_not_replaced_by_32_bits_that_keep_the_budget
 
 
 def test_int8_that_keeps_no_gate_is_refused_where_nothing_else_was_asked_for(deployed, monkeypatch):
-    def without_int8(subject, dataset, *, runtime, folder, limits, tools, **kwargs):
+    def without_int8(subject, dataset, *, runtime, folder, budget, tools, **kwargs):
         def answer(place, format_name, split, threads):
             return np.full(len(split), format_name == "onnx")
 
         tools = dataclasses.replace(faster_in_8_bits(runtime), answer=answer)
         return climb(
-            subject, dataset, runtime=runtime, folder=folder, limits=limits, tools=tools, train=False, **kwargs
+            subject, dataset, runtime=runtime, folder=folder, budget=budget, tools=tools, train=False, **kwargs
         )
 
     monkeypatch.setattr(module, "climb", without_int8)
@@ -159,9 +159,9 @@ def test_another_devices_milliseconds_are_no_limit_of_what_is_timed_here(deploye
     class Asked(Exception):
         pass
 
-    def climb(*_, limits, gate, **__):
-        assert (limits.size_mb, gate.max_drop) == (1.5, 0.03)
-        assert limits.latency_ms == expected
+    def climb(*_, budget, gate, **__):
+        assert (budget.size_mb, gate.max_drop) == (1.5, 0.03)
+        assert budget.latency_ms == expected
         raise Asked
 
     monkeypatch.setattr(module, "climb", climb)

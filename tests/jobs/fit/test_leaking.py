@@ -39,7 +39,7 @@ def test_chance_level_and_leaks_are_said_everywhere(leaking, tmp_path, run_cli, 
         effnet.scale(effnet.get_spec("b0", num_classes=2, in_channels=1), phi=-20, resolution=16), 8
     )
     spec = dataclasses.replace(spec, stages=spec.stages[:3])
-    monkeypatch.setattr("effnet.jobs.fit.api.read_spec", lambda name: spec)
+    monkeypatch.setattr("effnet.jobs.fit.job.read_spec", lambda name: spec)
     out = tmp_path / "bundle"
     ran = run_cli("train", leaking, "--epochs", 1, "--out", out, procedure=UNTIMED)
     assert ran.code == 0, ran.err

@@ -141,7 +141,7 @@ def test_a_range_that_is_asked_for_is_kept_and_repeated(twelve_bits, tmp_path):
     assert config["preprocess"]["value_range"] == {"low": 0.0, "high": 8000.5}
     assert " --set fit.value_range=0,8000.5 " in report["command"]
     (tmp_path / "out" / "report.json").unlink()
-    with pytest.raises(InputError, match=r"value_range was \[0\.0, 8000\.5\], now None"):
+    with pytest.raises(InputError, match=r"fit\.value_range was \[0\.0, 8000\.5\], now 'auto'"):
         fit(twelve_bits, resume=True, **words)
 
 

@@ -1,0 +1,76 @@
+"""models scale: a network of another size, without torch."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effnet.arch.spec import ArchSpec
+from effnet.cli.console import amount, print_table, print_text
+from effnet.cli.options import Resolution, Subject
+
+
+def scale(
+    subject: Subject,
+    phi: Annotated[float | None, typer.Option(help="Compound coefficient; negative for smaller networks.")] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="Solve for the largest phi within this limit, such as 300M.")
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="Solve for the largest phi within this limit, such as 5M.")
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="Factor on channels, instead of phi's.")] = None,
+    depth: Annotated[float | None, typer.Option(help="Factor on repeats, instead of phi's.")] = None,
+    resolution: Resolution = None,
+    powers: Annotated[
+        str, typer.Option(metavar="A,B,G", help="Depth grows by A^phi, width by B^phi, resolution by G^phi.")
+    ] = "1.2,1.1,1.15",
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the network as JSON.")] = None,
+) -> None:
+    """Scale a network by compound scaling, by given factors, or to a budget."""
+    from effnet.arch.codec import spec_to_dict
+    from effnet.arch.scale import scale as scale_spec
+    from effnet.arch.scale import solve_phi
+    from effnet.bundle.config import write_text
+    from effnet.bundle.spec_of import read_spec
+    from effnet.errors import InputError
+    from effnet.measurement.budget import parse_amount
+
+    base = read_spec(subject)
+    bases = _read_powers(powers)
+    if max_macs is not None or max_params is not None:
+        if phi is not None or width is not None or depth is not None:
+            raise InputError("--max-macs and --max-params solve for phi: leave out --phi, --width and --depth")
+        limits = {
+            "max_macs": parse_amount(max_macs) if max_macs else None,
+            "max_params": parse_amount(max_params) if max_params else None,
+        }
+        phi = solve_phi(base, **limits, **bases, resolution=resolution)
+    spec = scale_spec(base, phi=phi, **bases, width=width, depth=depth, resolution=resolution)
+    if out is not None:
+        write_text(out, json.dumps(spec_to_dict(spec), indent=1) + "\n")
+    _print_scaled(base, spec)
+
+
+def _read_powers(text: str) -> dict[str, float]:
+    """Parse --powers; scaling itself refuses numbers that it cannot use."""
+    from effnet.errors import InputError
+    from effnet.system.text import brief
+
+    try:
+        alpha, beta, gamma = (float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--powers must be three numbers, such as 1.2,1.1,1.15; got {brief(text)}") from None
+    return {"alpha": alpha, "beta": beta, "gamma": gamma}
+
+
+def _print_scaled(base: ArchSpec, spec: ArchSpec) -> None:
+    from effnet.arch.cost import cost as cost_of
+    from effnet.arch.describe import stage_rows
+
+    before, after = cost_of(base), cost_of(spec)
+    print_text(f"{spec.name}: {amount(after.params)} params, {amount(after.macs)} MACs at {spec.resolution} pixels")
+    print_text(f"({base.name}: {amount(before.params)} params, {amount(before.macs)} MACs at {base.resolution} pixels)")
+    rows = [(r.operator, r.resolution, r.stride, r.channels, r.layers) for r in stage_rows(spec)]
+    print_table(("operator", "resolution", "stride", "channels", "layers"), rows, left=("operator",))
