@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.harness import finish
 from effnet.arch.spec import ArchSpec
-from effnet.jobs.profile import PLAN, profile_device
+from effnet.jobs.profile import PLAN, profile
 from effnet.measurement.pace import DISTURBED, calm_pace_ms
 from effnet.measurement.profile.networks import random_network
 from effnet.measurement.profile.profile import DeviceProfile, read_profile
@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
 def _profile(args: argparse.Namespace, scratch: Path) -> DeviceProfile:
     if args.profile:
         return read_profile(args.profile)
-    return profile_device(
+    return profile(
         scratch / "profile.json", runtime=args.runtime, threads=args.threads, precisions=(args.precision,),
         plan=replace(PLAN, seconds=args.seconds),
     )  # fmt: skip

@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from effnet.data.datasets import Dataset, read_dataset
     from effnet.data.inspection.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
+    from effnet.data.shards.write import write_shards as shard
+    from effnet.jobs.bench import Bench, bench
     from effnet.jobs.export import export
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
+    from effnet.jobs.profile import profile
     from effnet.jobs.prune import PruneResult, prune
     from effnet.jobs.pull import pull
     from effnet.jobs.quantize import QuantizeResult, quantize
     from effnet.jobs.save import save
     from effnet.measurement.evaluate import evaluate
+    from effnet.measurement.profile.profile import DeviceProfile
     from effnet.measurement.timing import time_model
     from effnet.nn.network import build
     from effnet.runtimes.predictor import Predictor, load
@@ -72,6 +76,11 @@ _LAZY = {
     "Dataset": ("effnet.data.datasets", "Dataset"),
     "read_dataset": ("effnet.data.datasets", "read_dataset"),
     "inspect": ("effnet.data.inspection.inspect", "inspect_dataset"),
+    "shard": ("effnet.data.shards.write", "write_shards"),
+    "Bench": ("effnet.jobs.bench", "Bench"),
+    "bench": ("effnet.jobs.bench", "bench"),
+    "DeviceProfile": ("effnet.measurement.profile.profile", "DeviceProfile"),
+    "profile": ("effnet.jobs.profile", "profile"),
     "time_model": ("effnet.measurement.timing", "time_model"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
@@ -100,11 +109,12 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "BlockSpec", "Cost", "Dataset", "FitResult", "Imported", "Lineage", "Predictor",
-    "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "build", "cost", "create_model", "describe",
-    "evaluate", "export", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
-    "load_pretrained", "load_state_dict", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset",
-    "save", "scale", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms",
+    "NAMES", "ArchSpec", "Bench", "BlockSpec", "Cost", "Dataset", "DeviceProfile", "FitResult", "Imported", "Lineage",
+    "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "bench", "build", "cost",
+    "create_model", "describe", "evaluate", "export", "fit", "from_pretrained", "get_spec", "import_checkpoint",
+    "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune", "published", "pull",
+    "push_to_hub", "quantize", "read_dataset", "save", "scale", "shard", "solve_phi", "spec_from_dict", "spec_to_dict",
+    "stage", "time_model", "train", "transforms",
 ]  # fmt: skip
 
 

@@ -114,6 +114,7 @@ def test_the_exported_names_are_the_public_api():
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
         "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
         "load", "Predictor", "evaluate", "time_model",
+        "prune", "PruneResult", "quantize", "QuantizeResult", "bench", "Bench", "profile", "DeviceProfile", "shard",
         "create_model", "load_state_dict", "transforms", "Dataset", "from_pretrained", "push_to_hub", "save",
     }  # fmt: skip
 
@@ -135,6 +136,15 @@ def imported_by(*words):
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
+# The options of the jobs, which the command line is made of.
+OPTIONS = {f"effnet.jobs{name}" for name in ("", ".fit", ".fit.config", ".prune_config", ".quantize_config")}
+
+
+def in_rooms(loaded, room):
+    """Return the modules of a package among those that were loaded."""
+    return {name for name in loaded if f"{name}.".startswith(f"{room}.")}
+
+
 def test_help_loads_nothing_that_takes_long():
     """`benchmarks.cold_help` measures its time."""
     loaded = imported_by("--help")
@@ -142,8 +152,9 @@ def test_help_loads_nothing_that_takes_long():
     slow = {"numpy", "PIL", "onnxruntime", "rich", "scipy", "optuna", "multiprocessing", *WORKSHOP}
     assert not loaded & slow
     assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {
-        "arch", "bundle", "cli", "errors", "runtimes", "system",
+        "arch", "bundle", "cli", "errors", "jobs", "progress", "runtimes", "system",
     }  # fmt: skip
+    assert in_rooms(loaded, "effnet.jobs") <= OPTIONS
     # Of the runtimes only their records.
     assert {name.split(".")[2:] == ["engine"] for name in loaded if name.startswith("effnet.runtimes.")} == {False}
 
@@ -152,7 +163,7 @@ def test_one_image_is_predicted_with_little_loaded(small_bundle, image):
     """`benchmarks.cold_predict` measures its time."""
     loaded = imported_by("predict", small_bundle, image)
     assert {"numpy", "PIL.Image", "onnxruntime"} <= loaded
-    rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("effnet.")}
-    workshop = {"effnet.jobs", "effnet.report", "effnet.planner", "effnet.training", "effnet.nn", "effnet.compression"}
-    assert not rooms & workshop
+    assert in_rooms(loaded, "effnet.jobs") <= OPTIONS
+    for room in ("report", "planner", "training", "nn", "compression"):
+        assert not in_rooms(loaded, f"effnet.{room}")
     assert not loaded & {"scipy", "optuna", *WORKSHOP}

@@ -37,10 +37,10 @@ def bench(
             raise InputError("--data needs --runtimes, as it scores the exports that are compared; add --runtimes all")
         _one(bundle, thread_numbers, _numbers("1,8,32" if batch is None else batch, "--batch"), output, stopwatch)
         return
-    from effnet.jobs.bench import bench_exports
+    from effnet import bench as bench_bundle
 
     with counter("measuring") as progress:
-        found = bench_exports(
+        found = bench_bundle(
             bundle,
             runtimes=words(runtimes),
             threads=thread_numbers,

@@ -31,7 +31,7 @@ def profile(
     if show is not None:
         _print_profile(read_profile(show))
         return
-    from effnet.jobs.profile import profile_device
+    from effnet import profile as profile_device
 
     wanted = [word.strip() for word in precision.split(",") if word.strip()] or None
     with counter("seconds, at most") as progress:

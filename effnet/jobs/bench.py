@@ -65,7 +65,7 @@ class Bench:
     scored: str = ""
 
 
-def bench_exports(
+def bench(
     folder: str | os.PathLike[str],
     *,
     runtimes: Sequence[str] = ("all",),

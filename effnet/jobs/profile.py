@@ -116,7 +116,7 @@ def unfinished_path(out: Path) -> Path:
     return out.with_name(out.name + ".unfinished")
 
 
-def profile_device(
+def profile(
     out: Path,
     *,
     runtime: str = DEFAULT,

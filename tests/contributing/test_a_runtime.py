@@ -15,7 +15,7 @@ import effnet
 from effnet import errors
 from effnet.bundle.config import read_config
 from effnet.errors import BundleError
-from effnet.jobs.bench import bench_exports
+from effnet.jobs.bench import bench
 from effnet.jobs.procedure import Procedure
 from effnet.measurement.timing import time_model
 from effnet.planner.target import Target
@@ -70,7 +70,7 @@ def test_it_is_exported_verified_and_measured_beside_the_others(bundle_copy):
     assert read_ledger(bundle_copy)["toy"].versions["onnxruntime"] == runtime_version("toy")
     effnet.export(bundle_copy, to=["toy"], features=True)
     assert effnet.load(bundle_copy, format="toy").embed(np.zeros((1, 16, 16, 1), np.uint8)).shape[0] == 1
-    measured = bench_exports(bundle_copy, runtimes=["onnxruntime", "toy"], rounds=1, seconds=0.0)
+    measured = bench(bundle_copy, runtimes=["onnxruntime", "toy"], rounds=1, seconds=0.0)
     assert {row.format.name for row in measured.rows} == {"onnx", "toy"}
     assert not measured.failed
     (bundle_copy / "model.npz").write_bytes(b"damaged")

@@ -13,7 +13,7 @@ from made_up import make_profile
 
 from effnet.errors import InputError, MissingExtraError
 from effnet.jobs import profile as job
-from effnet.jobs.profile import Plan, profile_device, unfinished_path
+from effnet.jobs.profile import Plan, profile, unfinished_path
 from effnet.measurement.profile import visits
 from effnet.measurement.profile.profile import Clock, check_profile, checksum, read_profile, write_profile
 from effnet.measurement.profile.table import predict
@@ -194,7 +194,7 @@ from effnet.measurement.profile import visits
 visits.VISIT_SECONDS = 0.002
 plan = job.Plan(networks=3, mixtures=8, memory_networks=2, least=4, least_memory=2, seconds=60.0)
 visits.MOST_VISITS = visits.LEAST_VISITS = 10**6
-job.profile_device(Path(sys.argv[1]), precisions=("fp32",), plan=plan)
+job.profile(Path(sys.argv[1]), precisions=("fp32",), plan=plan)
 """
 
 
@@ -208,14 +208,14 @@ def test_a_profile_that_was_killed_goes_on(monkeypatch, tmp_path):
     assert not out.exists()
     before = json.loads(unfinished_path(out).read_text())
     with pytest.raises(InputError, match="begun with threads 1; got 2"):
-        profile_device(out, threads=2, precisions=("fp32",), resume=True, plan=TINY)
+        profile(out, threads=2, precisions=("fp32",), resume=True, plan=TINY)
     monkeypatch.setattr(visits, "VISIT_SECONDS", 0.002)
     monkeypatch.setattr(visits, "MOST_VISITS", 5)
-    profile = profile_device(out, precisions=("fp32",), resume=True, plan=TINY)
+    found = profile(out, precisions=("fp32",), resume=True, plan=TINY)
     assert not unfinished_path(out).exists()
-    assert profile.seconds >= before["seconds"]
-    assert profile.clock.reference_ms[: len(before["references"])] == tuple(round(r, 5) for r in before["references"])
-    assert len(profile.measured) >= len(before["visits"]["fp32"])
+    assert found.seconds >= before["seconds"]
+    assert found.clock.reference_ms[: len(before["references"])] == tuple(round(r, 5) for r in before["references"])
+    assert len(found.measured) >= len(before["visits"]["fp32"])
 
 
 def test_torch_is_not_imported(tmp_path):
@@ -285,10 +285,10 @@ _OPENVINO = """
 import sys
 from pathlib import Path
 from effnet.measurement.profile import visits
-from effnet.jobs.profile import Plan, profile_device
+from effnet.jobs.profile import Plan, profile
 visits.VISIT_SECONDS, visits.MOST_VISITS = 0.002, 5
 plan = Plan(networks=1, mixtures=2, memory_networks=1, least=3, least_memory=1, seconds=3.0)
-profile_device(Path(sys.argv[1]), runtime="openvino", precisions=("fp32",), plan=plan)
+profile(Path(sys.argv[1]), runtime="openvino", precisions=("fp32",), plan=plan)
 """
 
 
