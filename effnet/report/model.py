@@ -382,6 +382,8 @@ def _from_dict(data: Any) -> Report:
     found = from_data(Report, rest, where="the report")
     kind = scoring_of(find_task(found.task)).SCORE
     report = replace(found, test=from_data(kind, found.test, where="the report.test"))
+    if missing := [name for name in report.headline if name not in headline]:
+        raise ValueError(f"the report lacks {', '.join(missing)}")
     if headline != report.headline:
         raise ValueError(f"the report must repeat {report.headline} of its test; got {headline}")
     return report
