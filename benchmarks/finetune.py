@@ -32,9 +32,9 @@ def main() -> None:
                 report = effnet.fit(
                     data, weights=weights, strategy=strategy, epochs=epochs, max_macs=MAX_MACS, seed=seed, out=out
                 ).report
-                samples[f"{strategy}_accuracy"].append(100 * report.test_accuracy)
+                samples[f"{strategy}_accuracy"].append(100 * report.test.accuracy)
                 samples[f"{strategy}_seconds"].append(report.seconds)
-                print(seed, strategy, report.network.name, f"{report.test_accuracy:.2%}", flush=True)
+                print(seed, strategy, report.network.name, f"{report.test.accuracy:.2%}", flush=True)
     gain = statistics.mean(samples["finetune_accuracy"]) - statistics.mean(samples["head_accuracy"])
     finish(
         "finetune", args, figure=gain, goal=GOAL, unit="pp", better="higher", samples=samples,

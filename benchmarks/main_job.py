@@ -36,13 +36,13 @@ def main() -> None:
             report = _fit(args, seed, Path(scratch))
             if args.image and seed == 0:
                 save_candidates(report, args.image)
-        samples["test_accuracy"].append(report.test_accuracy)
+        samples["test_accuracy"].append(report.test.accuracy)
         samples["honoured"].append(float(report.honoured or False))
         samples["seconds"].append(report.seconds)
         samples["latency_ms"].append(report.measured.latency_ms)
         networks.append(report.network.name)
         print(
-            f"seed {seed}: {networks[-1]}, accuracy {report.test_accuracy:.2%}, honoured {report.honoured}",
+            f"seed {seed}: {networks[-1]}, accuracy {report.test.accuracy:.2%}, honoured {report.honoured}",
             flush=True,
         )
     details = {

@@ -92,9 +92,10 @@ def time_extraction(samples: dict[str, list[float]], weights: Path) -> None:
     import torch
 
     from benchmarks.peers import import_timm
-    from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, open_session
+    from effnet.runtimes.onnxruntime.session import IMAGE, open_session
     from effnet.runtimes.pipeline import run_images
     from effnet.system.machine import usable_cores
+    from effnet.tasks.task import FEATURES
     from effnet.training.transfer.features import make_extractor
     from effnet.weights.pretrained import load_pretrained
 
@@ -108,7 +109,7 @@ def time_extraction(samples: dict[str, list[float]], weights: Path) -> None:
 
     def ours() -> None:
         run_images(
-            range(_BATCH), prepare=lambda i: images[i], compute=lambda x: session.run([FEATURES], {IMAGE: x})[0],
+            range(_BATCH), prepare=lambda i: images[i], compute=lambda x: session.run([FEATURES.name], {IMAGE: x})[0],
             workers=usable_cores(),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""config.json of a bundle: the model's architecture, classes and preprocessing."""
+"""config.json of a bundle: the model's task and outputs, its architecture, classes and preprocessing."""
 
 import json
 import os
@@ -13,8 +13,12 @@ from effnet.bundle.names import CONFIG
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
+from effnet.tasks.registry import find_task
+from effnet.tasks.task import FEATURES, NamedOutput, Output, Task
 
-FORMAT = 1
+FORMAT = 2
+_FIRST = 1
+"""The format without task and outputs: all of its bundles are classifiers or backbones."""
 MAX_NAME_LENGTH = 1_000
 """The most characters of a class name."""
 # Fitted temperatures lie in 0.05..20; outside these limits the scaled logits might not be finite in float32.
@@ -39,6 +43,9 @@ class Origin:
 class ModelConfig:
     """The architecture, its preprocessing, its class names, and the package versions that wrote it.
 
+    `task` is the name of what the network answers (effnet.tasks), `class_names` are the names of its outputs: the
+    classes, of a classifier; empty for a backbone, which has no last layer.
+
     `split_seed` is the seed of the training data's split: a test split with this seed holds no training image. None if
     it is unknown.
 
@@ -59,8 +66,10 @@ class ModelConfig:
     deployed: str = "onnx"
     origin: Origin | None = None
     balanced: float = 0.0
+    task: str = "classification"
 
     def __post_init__(self) -> None:
+        _ = self.task_record
         if len(self.class_names) != self.arch.num_classes:
             raise BundleError(
                 f"a model with {self.arch.num_classes} outputs needs as many class names; got {len(self.class_names)}: "
@@ -82,12 +91,41 @@ class ModelConfig:
         if not 0 <= self.balanced <= 1:
             raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
 
+    @property
+    def task_record(self) -> Task:
+        """The record of the task; raises BundleError if it is not registered in this process."""
+        try:
+            return find_task(self.task)
+        except InputError as error:
+            raise BundleError(str(error)) from error
+
+    @property
+    def output(self) -> Output:
+        """What a file of this model returns: the answers to its task or, without a last layer, the features."""
+        return self.task_record.output if self.class_names else FEATURES
+
+    @property
+    def outputs(self) -> tuple[NamedOutput, ...]:
+        """The named outputs that config.json declares, for programs that read only it."""
+        if self.class_names:
+            return self.task_record.outputs(self.class_names)
+        return (NamedOutput(name=FEATURES.name, shape=(self.arch.feature_channels,), meaning=FEATURES.meaning),)
+
+    def must_classify(self, what: str) -> None:
+        """Raise InputError unless this is a classifier, for which alone effnet has `what`."""
+        if not self.task_record.calibrated:
+            raise InputError(
+                f"{what} is for classifiers, whose lost answers effnet counts; this bundle's task is {self.task}"
+            )
+
 
 def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
     """Write config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""
     data = {
         "format": FORMAT,
         "library_name": "effnet",
+        "task": config.task,
+        "outputs": [output.to_dict() for output in config.outputs],
         "arch": spec_to_dict(config.arch),
         "preprocess": config.preprocess.to_dict(),
         "class_names": list(config.class_names),
@@ -133,9 +171,11 @@ def _read(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"a bundle is a folder with a {CONFIG}; {folder} has none that can be read{why}") from error
     except ValueError as error:
         raise BundleError(f"{path} must be JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in (_FIRST, FORMAT):
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise BundleError(f"this effnet reads bundle format {FORMAT}; {path} has {shown(found)}: upgrade effnet")
+        raise BundleError(
+            f"this effnet reads the bundle formats {_FIRST} and {FORMAT}; {path} has {shown(found)}: upgrade effnet"
+        )
     return data
 
 
@@ -168,7 +208,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             raise BundleError("versions must be a JSON object of texts")
         if not _is_text(deployed := data.get("deployed", "onnx")):
             raise BundleError(f"deployed must be the name of a format; got {shown(deployed)}")
-        return ModelConfig(
+        config = ModelConfig(
             arch=spec_from_dict(data["arch"]),
             preprocess=Preprocess.from_dict(data["preprocess"]),
             class_names=tuple(names),
@@ -180,11 +220,30 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             deployed=deployed,
             origin=_origin(data.get("origin")),
             balanced=_number(data.get("balanced", 0.0), "balanced"),
+            task=_task(data),
         )
+        if data["format"] != _FIRST:
+            _check_outputs(data["outputs"], config)
+        return config
     except KeyError as error:
         raise BundleError(f"{path} lacks {error}") from error
     except (InputError, TypeError, AttributeError, OverflowError) as error:
         raise BundleError(f"{path}: {error}") from error
+
+
+def _task(data: Mapping[str, Any]) -> str:
+    if data["format"] == _FIRST:
+        return "classification"
+    if not _is_text(task := data["task"]):
+        raise BundleError(f"task must be the name of a task; got {shown(task)}")
+    return task
+
+
+def _check_outputs(value: object, config: ModelConfig) -> None:
+    """Raise BundleError unless the declared outputs are those of the task."""
+    wanted = [output.to_dict() for output in config.outputs]
+    if value != wanted:
+        raise BundleError(f"outputs must be those of the task {config.task}, {shown(wanted)}; got {shown(value)}")
 
 
 def _origin(value: object) -> Origin | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16", "w8", "int8"]
-Result = Literal["probabilities", "features"]
+Result = Literal["answers", "features"]
 
 FEATURES_SUFFIX = "-features"
 
@@ -17,7 +17,8 @@ class Format:
 
     `runtime` is a name in effnet.runtimes.registry. `precision` is that of weights and arithmetic: w8 has int8 weights
     and computes in fp32, fp16 stores fp16 weights, bf16 does too and computes in bfloat16 if the processor has it.
-    `result` is the output for an image: a probability per class, or the features before the classifier.
+    `result` is the output for an image: that of the bundle's task, such as a probability per class, or the features
+    before the classifier.
     """
 
     name: str
@@ -25,11 +26,11 @@ class Format:
     precision: Precision
     file: str
     others: tuple[str, ...] = ()
-    result: Result = "probabilities"
+    result: Result = "answers"
 
     @property
     def base(self) -> str:
-        """The name of the format of probabilities in the same runtime and precision."""
+        """The name of the format of answers in the same runtime and precision."""
         return self.name.removesuffix(FEATURES_SUFFIX)
 
     @property

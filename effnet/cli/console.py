@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from effnet.system.text import both, harmless, harmless_json, one_line, percent
+from effnet.system.text import harmless, harmless_json, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -199,7 +199,7 @@ class TerminalListener(AbstractContextManager):
         if not self._watched:
             self._tell(
                 f"epoch {event.epoch}: loss {event.loss:.4f}, val loss {event.val_loss:.4f}, "
-                f"val accuracy {both(event.val_accuracy, event.val_balanced_accuracy)}, lr {event.learning_rate:.2g}, "
+                f"val {event.words}, lr {event.learning_rate:.2g}, "
                 f"{event.images_per_second:.0f} images/s, {event.seconds:.1f} s"
             )
 
@@ -214,7 +214,7 @@ def progress_text(event: "Step", *, columns: int | None = None) -> str:
         f"epoch {event.epoch}/{event.epochs}",
         f"step {event.step}/{event.total_steps}",
         f"loss {event.loss:.3f}",
-        "" if event.val_accuracy is None else f"val accuracy {percent(event.val_accuracy)}",
+        event.val and f"val {event.val}",
         f"lr {event.learning_rate:.2g}",
         f"{event.images_per_second:.0f} images/s",
         f"{event.memory_mb:.0f} MB",

@@ -12,7 +12,7 @@ from effnet.cli.options import Bundle, Format, GroupBy, Output, Threads, Use
 from effnet.system.text import percent, printable
 
 if TYPE_CHECKING:
-    from effnet.measurement.evaluate import Score
+    from effnet.measurement.classification import ClassificationScore
 
 
 class Part(StrEnum):
@@ -73,7 +73,7 @@ def evaluate(
         print_text(f"{len(found.per_class) - len(shown)} more classes have no image here.")
 
 
-def balanced_lines(test: "Score") -> Iterator[str]:
+def balanced_lines(test: "ClassificationScore") -> Iterator[str]:
     """Yield lines of a score: balanced accuracy if it differs from accuracy, and the lowest recall."""
     if percent(test.balanced_accuracy) != percent(test.accuracy):
         low, high = map(percent, test.balanced_bootstrap)
@@ -88,7 +88,7 @@ def balanced_lines(test: "Score") -> Iterator[str]:
 
 def _score_lines(found: Any) -> Iterator[str]:
     """Yield the lines of a score other than its table of classes."""
-    from effnet.measurement.evaluate import warnings_of
+    from effnet.measurement.classification import warnings_of
 
     accuracy, low, high = percent(found.accuracy), *map(percent, found.confidence)
     least, most = map(percent, found.bootstrap)

@@ -40,7 +40,8 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Classify images. Exit code 2 if any image could not be read."""
-    from effnet.runtimes.predictor import load, to_prediction
+    from effnet.runtimes.predictor import load
+    from effnet.tasks.classification import to_prediction
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
@@ -87,7 +88,7 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
 
 def _in_words(found: Any) -> str:
     """Return the classes of an image on one line."""
-    from effnet.runtimes.predictor import UNKNOWN
+    from effnet.tasks.classification import UNKNOWN
 
     guesses = [
         f"{printable(label)} {percent(p, 1)}" for label, p in zip(found.labels, found.probabilities, strict=True)

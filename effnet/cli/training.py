@@ -46,7 +46,7 @@ def _print_result(result) -> None:
     print_text(method_sentence(report))
     low, high = test.confidence
     print_text(
-        f"Test accuracy {percent(report.test_accuracy)} on {test.images} images "
+        f"Test accuracy {percent(test.accuracy)} on {test.images} images "
         f"(95 % confidence {percent(low, 1)} to {percent(high, 1)}), scored on the exported file"
     )
     for line in balanced_lines(test):

@@ -14,12 +14,13 @@ from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_digits, list_items
 from effnet.data.items import Items
+from effnet.data.labels import CLASSES, LabelKind
 from effnet.data.layout import EXPECTED
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
 from effnet.data.sources import Group, Listing, Part, Skipped, refuse_if_strict
-from effnet.data.split import arrange, check_classes
+from effnet.data.split import arrange
 from effnet.data.stored import Source, encoded, source_name
 from effnet.data.value_range import ValueRange
 from effnet.errors import DataError, ImageError, InputError, nearest
@@ -35,8 +36,9 @@ _ITEMS = "items"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Split:
-    """Images and their classes: paths, uint8 arrays [H, W, C] or stored ones, and int64 labels of the same length.
+    """Images and their labels: paths, uint8 arrays [H, W, C] or stored ones, and as many targets of the task.
 
+    `labels` are int64 [images], the numbers of the classes, or what another task learns, an array [images, ...].
     `blocks` names the part that holds each image if the parts cannot all be available at once; see `epoch_order`.
     """
 
@@ -59,11 +61,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Labelled images in three splits; a label is an index into `class_names`.
+    """Labelled images in three splits; a label is an index into `class_names`, unless `label_kind` says otherwise.
 
-    `channels` and `value_range` are the arguments for decoding; `mirror_safe` says that a mirrored image keeps its
-    class; `notes` are sentences on how the images were split and what was left out. `made` are the splits created
-    here, with `seed`; none of `groups` is on two sides of them. `listed` is the listing it was created from.
+    `class_names` are the names of the network's outputs. `channels` and `value_range` are the arguments for decoding;
+    `mirror_safe` says that a mirrored image keeps its label; `notes` are sentences on how the images were split and
+    what was left out. `made` are the splits created here, with `seed`; none of `groups` is on two sides of them.
+    `listed` is the listing it was created from.
     """
 
     name: str
@@ -80,6 +83,12 @@ class Dataset:
     seed: int = 0
     listed: Listing | None = None
     value_range: ValueRange | None = None
+    label_kind: LabelKind = CLASSES
+
+    @property
+    def task(self) -> str:
+        """The name of the task that learns these labels (effnet.tasks)."""
+        return self.label_kind.task
 
     @property
     def group_by(self) -> str:
@@ -97,17 +106,20 @@ class Dataset:
         test: tuple[Arrays, Labels] | None = None,
         name: str = "arrays",
         seed: int = 0,
+        label_kind: LabelKind = CLASSES,
     ) -> "Dataset":
         """Return the data set of images in memory, for `fit`, `train` and `evaluate`, which take it for a path.
 
         `images` are uint8 [images, height, width] or [images, height, width, channels], or a list of such arrays of any
         sizes. `labels` are names, or numbers that count `class_names` from 0; without `class_names`, the names are
         sorted, and the class of a number is that number as text. Without `val` or `test`, images and labels, they are
-        split off, stratified with `seed`. Raises DataError if they do not match.
+        split off, stratified with `seed`. `label_kind` is for another task than classification: the kind of labels
+        that it learns (effnet.tasks). Raises DataError if they do not match.
         """
         check_options(seed=seed, channels=None)
         parts = _given((images, labels), val, test)
-        return split_listing(list_arrays(parts, class_names=class_names, name=name), seed=seed)
+        listing = list_arrays(parts, class_names=class_names, name=name, label_kind=label_kind)
+        return split_listing(listing, seed=seed)
 
     @classmethod
     def from_torch(
@@ -200,14 +212,16 @@ def split_listing(
     strict: bool = False,
 ) -> Dataset:
     """Return the data set of a listing, split with `seed` if it has no splits; groups are kept together."""
-    parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups)
-    class_names, class_notes = check_classes(parts, order=listing.class_names, strict=strict)
+    kind = listing.label_kind
+    parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups, strata=kind.strata)
+    class_names, class_notes = kind.name(parts, listing.class_names, strict)
     notes = [*split_notes, *class_notes, *listing.notes]
     if channels is None and (channels := listing.channels) is None:
         channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
         notes.append(note)
-    numbers = {name: number for number, name in enumerate(class_names)}
-    splits = {name: to_split(parts[name], numbers, mixed=listing.mixed) for name in ("train", "val", "test")}
+    splits = {
+        name: to_split(parts[name], class_names, mixed=listing.mixed, kind=kind) for name in ("train", "val", "test")
+    }
     return Dataset(
         name=listing.name,
         class_names=class_names,
@@ -220,6 +234,7 @@ def split_listing(
         made=made,
         seed=seed,
         listed=listing,
+        label_kind=kind,
     )
 
 
@@ -260,7 +275,8 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
         if not len(split):
             raise DataError(f"the split {name} has no usable image left after {len(present)} were dropped")
     left = set(np.unique(splits["train"].labels).tolist())
-    empty = [printable(name) for number, name in enumerate(dataset.class_names) if number not in left]
+    named = dataset.class_names if dataset.label_kind.classes else ()
+    empty = [printable(name) for number, name in enumerate(named) if number not in left]
     if empty:
         raise DataError(f"these classes have no usable image left in train: {', '.join(empty)}")
     added = tuple(
@@ -327,9 +343,9 @@ def _near(sources: Sequence[Any], *, mixed: int) -> Sequence[Any]:
     return sources[: sum(source.block == sources[0].block for source in sources)] if mixed else sources
 
 
-def to_split(part: Part, numbers: Mapping[str, int], *, mixed: int = 0) -> Split:
-    """Return the images of a part with the numbers of their classes."""
-    labels = np.fromiter((numbers[label] for label in part.labels), dtype=np.int64, count=len(part.labels))
+def to_split(part: Part, names: Sequence[str], *, mixed: int = 0, kind: LabelKind = CLASSES) -> Split:
+    """Return the images of a part with their targets: the numbers of their classes, for classes."""
+    labels = kind.to_targets(part.labels, tuple(names))
     blocks = None
     if mixed:
         lies_in = np.fromiter((source.block for source in part.sources), dtype=np.int64, count=len(part.sources))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.data.images.decode import IMAGE_SUFFIXES
+from effnet.data.labels import class_name
 from effnet.data.layout import EXPECTED, find_layout, is_ignored_folder, subfolders
-from effnet.data.sources import Listing, Part, Skipped, class_name, make_part
+from effnet.data.sources import Listing, Part, Skipped, make_part
 from effnet.errors import DataError
 from effnet.system.text import printable
 

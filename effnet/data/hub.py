@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from effnet.data.labels import class_name
 from effnet.data.names import HUB
-from effnet.data.sources import SPLIT_NAMES, Listing, Part, Skipped, class_name
+from effnet.data.sources import SPLIT_NAMES, Listing, Part, Skipped
 from effnet.errors import DataError, ImageError, MissingExtraError, nearest
 from effnet.system.text import printable
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.images.decode import Decoding, convert_pillow
-from effnet.data.sources import Listing, Part, class_name
+from effnet.data.labels import CLASSES, LabelKind
+from effnet.data.sources import Listing, Part
 from effnet.errors import DataError, ImageError, MissingExtraError
-from effnet.system.text import brief
 
 Labels = Sequence[int] | Sequence[str] | np.ndarray
 Arrays = np.ndarray | Sequence[np.ndarray]
@@ -63,15 +63,21 @@ class MemoryImage:
         return stream.getvalue()
 
 
-def list_arrays(parts: dict[str, tuple[Arrays, Labels]], *, class_names: Sequence[str] | None, name: str) -> Listing:
+def list_arrays(
+    parts: dict[str, tuple[Arrays, Labels]],
+    *,
+    class_names: Sequence[str] | None,
+    name: str,
+    label_kind: LabelKind = CLASSES,
+) -> Listing:
     """Return the listing of arrays by split, "" if they are not split; see `Dataset.from_arrays`.
 
     Raises DataError if images, labels and class names do not match.
     """
     parts = {split: (images, np.asarray(labels).tolist()) for split, (images, labels) in parts.items()}
-    names = _class_names([labels for _, labels in parts.values()], class_names)
+    names, texts = label_kind.read([labels for _, labels in parts.values()], class_names)
     listed = {}
-    for split, (images, labels) in parts.items():
+    for (split, (images, labels)), read in zip(parts.items(), texts, strict=True):
         if len(images) != len(labels):
             raise DataError(f"there must be a label for each image; got {len(images)} images and {len(labels)} labels")
         digest = 0
@@ -81,8 +87,8 @@ def list_arrays(parts: dict[str, tuple[Arrays, Labels]], *, class_names: Sequenc
         # The name holds a hash of the content, so that changed images are other images.
         table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
-        listed[split] = _part(load, len(images), [_named(label, names) for label in labels], table=table)
-    return Listing(name=name, parts=listed, class_names=names, channels=_channels(listed))
+        listed[split] = _part(load, len(images), read, table=table)
+    return Listing(name=name, parts=listed, class_names=names, channels=_channels(listed), label_kind=label_kind)
 
 
 def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None, name: str) -> Listing:
@@ -92,16 +98,16 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
     """
     labels = {split: _labels(items) for split, items in parts.items()}
     told = next((found for items in parts.values() if (found := _told_names(items))), None)
-    names = _class_names(list(labels.values()), class_names or told)
+    names, texts = CLASSES.read(list(labels.values()), class_names or told)
     listed = {}
-    for split, items in parts.items():
+    for (split, items), read in zip(parts.items(), texts, strict=True):
         load, count, table = _ItemImages(items), len(items), _table(name, split)
         if any(not np.array_equal(load(index), load(index)) for index in _some(count)):
             raise DataError(
                 f"the images of {name} must be the same each time they are read; they are not: leave augmentation out "
                 "of its transform, effnet augments them"
             )
-        listed[split] = _part(load, count, [_named(label, names) for label in labels[split]], table=table)
+        listed[split] = _part(load, count, read, table=table)
     return Listing(name=name, parts=listed, class_names=names, channels=_channels(listed))
 
 
@@ -146,36 +152,6 @@ def _channels(parts: dict[str, Part]) -> int | None:
     """Return the channels of the first image; None without any, which `arrange` reports."""
     first = next((part.sources[0] for part in parts.values() if part.sources), None)
     return first.load(first.index).shape[2] if isinstance(first, MemoryImage) else None
-
-
-def _class_names(labels: Sequence[Labels], class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the class names in order: those given, else the labels' own, sorted, or numbers up to the highest."""
-    every = [label for some in labels for label in some]
-    if class_names is None and all(isinstance(label, str) for label in every):
-        class_names = sorted(set(every))
-    if class_names is None:
-        highest = max((label for label in every if _is_whole(label)), default=-1)
-        if highest >= len(every):  # it would be a class without images, among many
-            raise DataError(f"labels must number the classes from 0; got {highest} among {len(every)} labels")
-        class_names = [str(number) for number in range(highest + 1)]
-    names = tuple(class_name(text) if isinstance(text, str) else "" for text in class_names)
-    if not all(names) or len(set(names)) < len(names):
-        raise DataError(f"class names must be texts that differ from each other; got {brief(list(class_names))}")
-    return names
-
-
-def _named(label: Any, names: Sequence[str]) -> str:
-    """Return the class name of a label: a name, or a number that counts the names from 0."""
-    if isinstance(label, str):
-        if (text := class_name(label)) in names:
-            return text
-    elif _is_whole(label) and 0 <= label < len(names):
-        return names[int(label)]
-    raise DataError(f"a label must be one of the {len(names)} class names, or its number from 0; got {brief(label)}")
-
-
-def _is_whole(label: Any) -> bool:
-    return isinstance(label, int | np.integer) and not isinstance(label, bool)
 
 
 @dataclass(frozen=True, slots=True)

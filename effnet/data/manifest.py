@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Any
 
 from effnet.data.groups import grouped
+from effnet.data.labels import class_name
 from effnet.data.manifest_paths import ImageFinder, delimiter_of
-from effnet.data.sources import SPLIT_NAMES, Listing, Skipped, class_name, make_part
+from effnet.data.sources import SPLIT_NAMES, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.files import open_regular, parse_json
 from effnet.system.text import brief, printable, reason_of, shortened

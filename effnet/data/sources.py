@@ -1,11 +1,11 @@
 """The listing of a folder or a manifest, before it is split: paths and labels; no file is opened."""
 
 import os
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from effnet.data.labels import CLASSES, LabelKind
 from effnet.data.stored import Source
 from effnet.errors import DataError
 from effnet.system.text import printable
@@ -58,7 +58,7 @@ class Listing:
     If the blocks of the images cannot all be available at once, `mixed` is the number that can, otherwise it is 0.
     Relative paths start at the folder `root`; `channels` is the number declared by the source; `groups` are those of a
     manifest's column and, once searched, of `group_by` and of identical files. `class_names` are the classes in their
-    order; empty if they are those of the labels, sorted.
+    order; empty if they are those of the labels, sorted. `label_kind` says what the labels are.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Listing:
     groups: tuple[Group, ...] = ()
     group_by: str = ""
     class_names: tuple[str, ...] = ()
+    label_kind: LabelKind = CLASSES
 
     def relative(self, name: str) -> str:
         """Return a path relative to the data folder, with slashes; other names unchanged."""
@@ -81,15 +82,6 @@ class Listing:
     def absolute(self, path: str) -> str:
         """Return the path or name for a result of `relative`."""
         return os.path.join(self.root, *path.split("/")) if self.root and not path.startswith("/") else path
-
-
-def class_name(text: str) -> str:
-    """Return the label that a folder or manifest names: NFC, as macOS and Linux store "é" differently.
-
-    Bytes that are not UTF-8, as in old archives, become escapes: a label must fit into JSON and ONNX.
-    """
-    valid = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return unicodedata.normalize("NFC", valid).strip()
 
 
 def make_part(pairs: Iterable[tuple[str, str]]) -> Part:

@@ -2,15 +2,17 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from effnet.data.groups import numbers_within
+from effnet.data.labels import CLASSES
 from effnet.data.sources import Group, Part
 from effnet.errors import DataError
-from effnet.system.text import printable
+
+Strata = Callable[[Sequence[str]], Sequence[str]]
 
 HELD_OUT = 0.15
 """The fraction of the images for val, and again for test, if the source does not give these splits."""
@@ -115,11 +117,15 @@ class _Draw:
 
 
 def arrange(
-    parts: dict[str, Part], *, seed: int, groups: Iterable[Group] = ()
+    parts: dict[str, Part],
+    *,
+    seed: int,
+    groups: Iterable[Group] = (),
+    strata: Strata = CLASSES.strata,
 ) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
     """Return the parts "train", "val" and "test", the names of generated splits, and notes about them.
 
-    The images of a group stay on one side of a generated split.
+    The images of a group stay on one side of a generated split, which is stratified by the `strata` of the labels.
 
     Raises:
         DataError: there are too few images to hold any out.
@@ -135,7 +141,7 @@ def arrange(
     if "val" in given and "test" in given:
         return given, (), ["The splits train, val and test are used as given."]
     if "val" in given or "test" in given:
-        carved = _carve(train, seed=seed, names=("val",), groups=groups)
+        carved = _carve(train, seed=seed, names=("val",), groups=groups, strata=strata)
         held_out = given.get("test", given.get("val"))
         assert held_out is not None
         note = (
@@ -147,55 +153,15 @@ def arrange(
         return {**carved, "test": held_out}, ("val",), [note]
     rest = f"{1 - 2 * HELD_OUT:.0%}"
     note = f"The images were split {rest} train, {share} val, {share} test, stratified with seed {seed}."
-    return _carve(train, seed=seed, names=("val", "test"), groups=groups), ("val", "test"), [note]
+    carved = _carve(train, seed=seed, names=("val", "test"), groups=groups, strata=strata)
+    return carved, ("val", "test"), [note]
 
 
-def check_classes(
-    parts: dict[str, Part], *, order: Sequence[str] = (), strict: bool
-) -> tuple[tuple[str, ...], list[str]]:
-    """Return the class names, sorted or in their `order`, and notes on classes that are too small to be held out.
-
-    Raises:
-        DataError: fewer than two classes, or one without an image in train; with strict, one with only 1.
-    """
-    counts = Counter(parts["train"].labels)
-    absent = sorted({*order, *(label for part in parts.values() for label in part.labels)} - set(counts))
-    if absent:
-        shown = ", ".join(printable(name) for name in absent)
-        raise DataError(f"every class must have images in train, but these have none there: {shown}")
-    if len(counts) < 2:
-        only = ", ".join(printable(name) for name in counts)
-        raise DataError(
-            f"at least two classes are needed, received {len(counts)} ({only}); "
-            "add another class, or give the folder that holds the class folders"
-        )
-    small = sorted(name for name, count in Counter(_all_labels(parts)).items() if count < 2)
-    untested = sorted(counts.keys() - set(parts["test"].labels) - set(small)) if "test" in parts else []
-    notes = []
-    if untested:
-        shown = ", ".join(printable(name) for name in untested)
-        notes = [
-            f"These classes have no test images (all may be copies or in one group) and cannot be measured: {shown}."
-        ]
-    class_names = tuple(order or sorted(counts))
-    if not small:
-        return class_names, notes
-    shown = ", ".join(printable(name) for name in small)
-    if strict:
-        raise DataError(f"strict needs at least 2 images per class, but these have fewer: {shown}")
-    return class_names, [
-        *notes,
-        f"Classes with fewer than 2 images are in train only and cannot be measured: {shown}.",
-    ]
-
-
-def _all_labels(parts: dict[str, Part]) -> list[str]:
-    return [label for part in parts.values() for label in part.labels]
-
-
-def _carve(part: Part, *, seed: int, names: tuple[str, ...], groups: Iterable[Group]) -> dict[str, Part]:
+def _carve(
+    part: Part, *, seed: int, names: tuple[str, ...], groups: Iterable[Group], strata: Strata
+) -> dict[str, Part]:
     together = numbers_within(part, groups)
-    indices = stratified_split(part.labels, seed=seed, names=names, groups=together)
+    indices = stratified_split(strata(part.labels), seed=seed, names=names, groups=together)
     for name in names:
         if not len(indices[name]):
             num_units = len(part.sources) - len(together) + len(set(together.values()))

@@ -25,7 +25,7 @@ from effnet.runtimes.installed import missing, versions_for
 from effnet.runtimes.ledger import Entry, digest_of, record
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import RUNTIMES, features_format, find_format
-from effnet.runtimes.write import Quantization, write_export
+from effnet.runtimes.write import Quantization, check_task, write_export
 from effnet.system.lock import SCRATCH, alone_in
 from effnet.system.signals import held_interrupts
 
@@ -152,6 +152,8 @@ def export_each(
     folder = Path(folder)
     place = folder if out is None else Path(out)
     config = read_config(folder)
+    for target in targets:
+        check_task(config, target)
     with alone_in(place):
         settings = quantization or Quantization()
         yield from _export_all(targets, folder, place, config, data, images, settings, max_drop, progress)
@@ -170,7 +172,7 @@ def _export_all(
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
     # Torch loads here: importing effnet.export must not need it.
     from effnet.bundle.weights import load_module, load_state
-    from effnet.measurement.verify import eager_features, eager_probabilities
+    from effnet.measurement.verify import eager_features, eager_outputs
 
     state, module = load_state(folder), load_module(folder)
     calibrated = images if any(target.precision == "int8" for target in targets) else 0
@@ -178,9 +180,10 @@ def _export_all(
     with _plain_errors(place):
         _prepare_place(place, folder, config, targets)
     embed = targets[0].result == "features"
-    eager = (eager_features if embed else eager_probabilities)(module, config, judging.check)
+    eager = (eager_features if embed else eager_outputs)(module, config, judging.check)
     judge = None
-    if judging.judged is not None and not embed:
+    # Only of a classifier effnet can tell whether a lower precision costs right answers.
+    if judging.judged is not None and not embed and config.task_record.calibrated:
         judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError

@@ -103,6 +103,7 @@ def prune(config: PruneConfig) -> PruneResult:
     _check(config)
     bundle, out, data = Path(config.bundle), Path(config.out), config.data
     found = read_config(bundle)
+    found.must_classify("pruning")
     if found.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
     check_standin(found.arch, config.activation)

@@ -19,7 +19,8 @@ from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, calibrate
-from effnet.measurement.evaluate import evaluate, warnings_of
+from effnet.measurement.classification import warnings_of
+from effnet.measurement.evaluate import evaluate
 from effnet.measurement.stopwatch import Compared, Stopwatch
 from effnet.measurement.verify import check_export
 from effnet.nn.network import Network
@@ -80,7 +81,7 @@ def prove(
     before = _with_onnx(original, folder / "original")
     record = split_record(original.dataset, folder=original.bundle)
     leaked = record.leaked_names(original.dataset.listed)
-    test = numbered(original.dataset.test, original.dataset.class_names, config)
+    test = numbered(original.dataset.test, original.dataset.class_names, config, kind=original.dataset.label_kind)
     scores = {
         name: evaluate(Predictor(place, threads=threads), test, leaked=leaked)
         for name, place in (("before", before), ("after", made))

@@ -15,7 +15,7 @@ from effnet.system.machine import usable_cores
 def predict_split(
     predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities [images, classes] of a split's readable images, and their indices [images].
+    """Return the outputs [images, outputs] of a split's readable images, such as probabilities, and their indices.
 
     Raises DataError if there is none.
     """
@@ -26,7 +26,7 @@ def predict_split(
     rows, found = run_images(
         range(len(split)),
         prepare=lambda index: eval_view_at(split, index, preprocess, warn=predictor.warn_once),
-        compute=predictor.probabilities,
+        compute=predictor.outputs,
         workers=usable_cores(),
         progress=progress,
     )

@@ -66,7 +66,7 @@ def gather(
     if calibrated:
         dataset = read_as_fitted(data, folder=folder, config=config)
         parts = (dataset.train, dataset.val, dataset.test)
-        train, val, test = (numbered(split, dataset.class_names, config) for split in parts)
+        train, val, test = (numbered(split, dataset.class_names, config, kind=dataset.label_kind) for split in parts)
         return Images(
             check=_check(test, preprocess),
             random=False,

@@ -24,7 +24,10 @@ _EAGER_BATCH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCheck:
-    """The difference of two runtimes: the largest difference of a probability, and the share of equal top classes."""
+    """The difference of two runtimes: the largest difference of an output, and the share of images that agree.
+
+    Of a classifier they are those of a probability, and of equal top classes.
+    """
 
     images: int
     max_difference: float
@@ -56,16 +59,17 @@ def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarr
 
     Raises EffnetError as `compare` does.
     """
-    return compare(eager_probabilities(module, predictor.config, images), predictor, images)
+    return compare(eager_outputs(module, predictor.config, images), predictor, images)
 
 
-def eager_probabilities(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
-    """Return float32 [batch, classes] of the eager module for uint8 [batch, R, R, C].
+def eager_outputs(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
+    """Return float32 [batch, outputs] of the eager module for uint8 [batch, R, R, C], as its exports return them.
 
     The module's logits are raw; the config's temperature is applied to them, as every export does itself.
     """
     module = module.to("cpu").eval()
-    return (_in_parts(module, config, images) / config.temperature).softmax(1).numpy()
+    rows = _in_parts(module, config, images) / config.temperature
+    return (rows.softmax(1) if config.output.activation == "softmax" else rows).numpy()
 
 
 def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
@@ -86,17 +90,21 @@ def _in_parts(function: Callable[[Tensor], Tensor], config: ModelConfig, images:
 
 
 def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> ExportCheck:
-    """Compare the predictor's export with `eager`, the module's probabilities [batch, classes].
+    """Compare the predictor's export with `eager`, the module's outputs [batch, outputs].
 
-    An fp32 file computes the same: raises EffnetError if a probability differs by more than 1e-3. Reduced precision
-    rounds, and only the accuracy on images like the data shows its cost (`effnet.measurement.acceptance`); here its
-    outputs must be finite: raises BudgetError otherwise, and BundleError if the eager network's own outputs are not
-    finite.
+    An fp32 file computes the same: raises EffnetError if an output differs by more than 1e-3, or by more than that
+    share of the largest. Reduced precision rounds, and only the accuracy on images like the data shows its cost
+    (`effnet.measurement.acceptance`); here its outputs must be finite: raises BudgetError otherwise, and BundleError if
+    the eager network's own outputs are not finite.
     """
     _check_numbers(eager, predictor)
-    exported = predictor.probabilities(images)
+    exported, output = predictor.outputs(images), predictor.config.output
     difference = float(np.abs(eager - exported).max())
-    agreement = float((eager.argmax(1) == exported.argmax(1)).mean())
+    tolerance = TOLERANCE * max(1.0, float(np.abs(eager).max()))
+    if output.activation == "softmax":
+        agreement = float((eager.argmax(1) == exported.argmax(1)).mean())
+    else:
+        agreement = float((np.abs(eager - exported).max(1) <= tolerance).mean())
     name, precision = predictor.format.name, predictor.format.precision
     if precision != "fp32":
         if not np.isfinite(exported).all():
@@ -104,10 +112,11 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
                 f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
                 f"the network's numbers do not fit {precision}. Choose a format of higher precision"
             )
-    elif not difference <= TOLERANCE:
+    elif not difference <= tolerance:
         raise EffnetError(
-            f"the exported file must match the eager probabilities within {TOLERANCE}; it differs by {difference:.2g} "
-            f"on {len(images)} images. This is a bug in effnet: please report it with the bundle's config.json"
+            f"the exported file must match the eager {output.name} within {tolerance:g}; it differs by "
+            f"{difference:.2g} on {len(images)} images. This is a bug in effnet: please report it with the bundle's "
+            "config.json"
         )
     return ExportCheck(images=len(images), max_difference=difference, agreement=agreement)
 

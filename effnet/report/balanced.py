@@ -1,6 +1,6 @@
 """The report's sentences on imbalanced classes: the balanced accuracy, and the class prior of the probabilities."""
 
-from effnet.measurement.evaluate import Score
+from effnet.measurement.classification import ClassificationScore
 from effnet.report.text import integer, percent
 from effnet.training.recipe.schema import Balance
 
@@ -11,7 +11,7 @@ _HOW = {
 }
 
 
-def balanced_sentence(test: Score) -> str:
+def balanced_sentence(test: ClassificationScore) -> str:
     """Return a sentence on the balanced accuracy and, if it is much lower, the class of lowest recall."""
     low, high = test.balanced_bootstrap
     text = (

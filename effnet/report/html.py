@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.measurement.evaluate import ClassScore
+from effnet.measurement.classification import ClassScore
 from effnet.planner.timetable import USES
 from effnet.report import plot_front as front
 from effnet.report import plot_reliability as sureness
@@ -24,6 +24,8 @@ from effnet.report.balanced import balanced_sentence, prior_sentence
 from effnet.report.model import CandidateRow, Report
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text
+from effnet.report.section import Section, section_of
+from effnet.tasks.registry import find_task
 
 _LONG = 20
 _SHOWN_CANDIDATES = 8
@@ -54,14 +56,14 @@ def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray]) 
 def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
     """Return the report as one page that loads nothing from anywhere."""
     report = report.as_stored()
-    candidates = _ordered_candidates(report)
-    classes = _ordered_classes(report)
-    long = len(classes) > _LONG
+    candidates, section = _ordered_candidates(report), section_of(report)
+    figure = find_task(report.task).figure
     return render(
         "report.html.j2",
         {
             "report": report,
-            "verdict": _verdict(report),
+            "section": section,
+            "verdict": _verdict(report, section),
             "budget_rows": _budget_rows(report),
             "candidates_plot": plots.candidates_svg(report),
             "front_plot": front.front_svg(report),
@@ -75,39 +77,46 @@ def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
             "more_candidates": candidates[_SHOWN_CANDIDATES:],
             "method": origin.method_sentence(report),
             "origin_rows": origin.origin_rows(report),
-            "balanced": balanced_sentence(report.test),
-            "prior": prior_sentence(report.training.balance),
             "loss_plot": plots.learning_curve_svg(report, "loss"),
-            "accuracy_plot": plots.learning_curve_svg(report, "accuracy"),
-            "confusion_plot": plots.confusion_svg(report),
-            "confusions": _confusions(report),
-            "mean_confidence": sureness.mean_confidence(report),
-            "reliability_plot": sureness.reliability_svg(report),
-            "risk_plot": sureness.risk_coverage_svg(report),
-            "threshold_rows": sureness.threshold_rows(report),
-            "classes": classes[:_SHOWN_CLASSES] if long else classes,
-            "more_classes": classes[_SHOWN_CLASSES:] if long else [],
-            "mistakes": _mistakes(report, images),
-        },
+            "figure_plot": plots.learning_curve_svg(report, figure.key, share=figure.share),
+        }
+        | ({} if section else _classes_part(report, images)),
     )
+
+
+def _classes_part(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Return the values of the sections on the test, the confidence and the mistakes of a classifier."""
+    classes = _ordered_classes(report)
+    long = len(classes) > _LONG
+    return {
+        "balanced": balanced_sentence(report.test),
+        "prior": prior_sentence(report.training.balance),
+        "confusion_plot": plots.confusion_svg(report),
+        "confusions": _confusions(report),
+        "mean_confidence": sureness.mean_confidence(report),
+        "reliability_plot": sureness.reliability_svg(report),
+        "risk_plot": sureness.risk_coverage_svg(report),
+        "threshold_rows": sureness.threshold_rows(report),
+        "classes": classes[:_SHOWN_CLASSES] if long else classes,
+        "more_classes": classes[_SHOWN_CLASSES:] if long else [],
+        "mistakes": _mistakes(report, images),
+    }
 
 
 def render_card(report: Report) -> str:
     """Return the report as a model card: Markdown with the hub's YAML front matter."""
     report = report.as_stored()
-    wrong = [row for row in report.test.per_class if row.f1 < 1]
+    section = section_of(report)
     channels, values = report.dataset.channels, report.dataset.findings.values
     return render(
         "card.md.j2",
         {
             "report": report,
-            "verdict": _verdict(report),
+            "section": section,
+            "verdict": _verdict(report, section),
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),
             "sensitivity_sentence": sensitivity_sentence(report.deployed.ladder),
-            "balanced": balanced_sentence(report.test),
-            "prior": prior_sentence(report.training.balance),
-            "weakest": sorted(wrong, key=lambda row: row.f1)[:_WEAKEST_CLASSES],
             "method": origin.method_sentence(report),
             "base_model": _base_model(report),
             "weights_name": origin.weights_name(report),
@@ -117,8 +126,19 @@ def render_card(report: Report) -> str:
             "channels": channels,
             "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
             "value_range": values and values.value_range,
-        },
+        }
+        | ({} if section else _classes_card(report)),
     )
+
+
+def _classes_card(report: Report) -> dict[str, Any]:
+    """Return the values of the card's paragraphs on the accuracy and confidence of a classifier."""
+    wrong = [row for row in report.test.per_class if row.f1 < 1]
+    return {
+        "balanced": balanced_sentence(report.test),
+        "prior": prior_sentence(report.training.balance),
+        "weakest": sorted(wrong, key=lambda row: row.f1)[:_WEAKEST_CLASSES],
+    }
 
 
 def _predicted(report: Report) -> str:
@@ -134,10 +154,13 @@ def _base_model(report: Report) -> Any:
     return Markup(hub) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub, re.ASCII) else None
 
 
-def _verdict(report: Report) -> dict[str, str]:
+def _verdict(report: Report, section: Section | None) -> dict[str, str]:
     """Return the kind (kept, missed or open), the words of a badge and the report's first sentence."""
-    accuracy, images = wording.percent(report.test_accuracy), wording.integer(report.test.images)
-    found = f"{report.network.title} is right on {accuracy} of the {images} test images"
+    images = f"the {wording.integer(report.test.images)} test images"
+    if section:
+        found = f"{report.network.title} {section.sentence} on {images}"
+    else:
+        found = f"{report.network.title} is right on {wording.percent(report.test.accuracy)} of {images}"
     kind, badge, rest = "kept", "Budget met", " and meets the whole budget"
     if report.honoured is False:
         kind, badge, rest = "missed", "Budget missed", ", but misses the budget"

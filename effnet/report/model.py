@@ -1,7 +1,7 @@
 """The report of a fit as a value: what report.json holds, and what pages, cards, plots and the terminal read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from effnet.data.inspection.findings import DataReport
 from effnet.errors import BundleError, EffnetError
 from effnet.measurement.budget import Budget
 from effnet.measurement.calibration import Calibration
-from effnet.measurement.evaluate import Score
+from effnet.measurement.evaluate import Score, scoring_of
 from effnet.planner.space import Status
-from effnet.progress import EpochEnd
 from effnet.system.files import read_json
-from effnet.system.records import OPTIONAL, from_data, to_data
+from effnet.system.records import FLAT, OPTIONAL, from_data, to_data
 from effnet.system.text import reason_of
+from effnet.tasks.registry import find_task
 from effnet.training.recipe.schema import Balance
+
+_TEST = "test_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,24 @@ class HeadFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRow:
+    """One epoch, a line of metrics.jsonl; `figures` are those of the task by their keys there, such as val_accuracy."""
+
+    epoch: int
+    loss: float
+    val_loss: float
+    figures: Mapping[str, float] = field(metadata=FLAT)
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "EpochRow":
+        """Return the epoch that `EpochEnd.to_row` wrote; raise ValueError for anything else."""
+        return from_data(cls, row, where="an epoch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
     """How the network was trained; `head` is None for training from scratch, `recipe` for a head alone.
 
@@ -145,7 +165,7 @@ class TrainingFacts:
     method: str
     weights: str
     head: HeadFacts | None
-    epochs: tuple[EpochEnd, ...]
+    epochs: tuple[EpochRow, ...]
     best_epoch: int
     stopped: str
     device: str
@@ -292,16 +312,17 @@ class AttemptRow:
 class Report:
     """A finished fit: its budget and verdict, the network, how it was chosen, trained and measured, on what and where.
 
-    `honoured` is None if it is unknown whether the budget is met; `undecided` then says why. `time` is None if no
-    minutes were given. `num_candidates` counts those that `candidates` leaves out as well. `report_images` is the
-    number of test images in report.html.
+    `task` is the name of the task, and `test` its score, of the class that its module `scoring` names; the file repeats
+    the score's headline beside the task. `calibration` is None for a task without one. `honoured` is None if it is
+    unknown whether the budget is met; `undecided` then says why. `time` is None if no minutes were given.
+    `num_candidates` counts those that `candidates` leaves out as well. `report_images` is the number of test images in
+    report.html.
     """
 
     honoured: bool | None
     budget: Budget
     measured: Measured
-    test_accuracy: float
-    test_balanced_accuracy: float
+    task: str
     seconds: float
     failures: tuple[str, ...]
     undecided: str
@@ -315,8 +336,8 @@ class Report:
     candidates: tuple[CandidateRow, ...]
     num_candidates: int
     training: TrainingFacts
-    calibration: Calibration
-    test: Score
+    calibration: Calibration | None
+    test: Any
     report_images: int
     warnings: tuple[str, ...]
     export: ExportFacts
@@ -328,19 +349,44 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of report.json; numbers that are not finite become None."""
-        return to_data(self)
+        data: dict[str, Any] = {}
+        for name, value in to_data(self).items():
+            data[name] = value
+            if name == "task":
+                data |= self.headline
+        return data
 
     def as_stored(self) -> "Report":
         """Return the report as its file holds it: text is valid UTF-8, and numbers that are not finite are NaN."""
         return Report.from_dict(self.to_dict())
 
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The first figures of the test by their keys in the file, such as test_accuracy."""
+        score: Score = self.test
+        return to_data({_TEST + name: value for name, value in score.headline.items()})
+
     @classmethod
     def from_dict(cls, data: Any) -> "Report":
         """Return the report that `to_dict` wrote; raise BundleError for anything else."""
         try:
-            return from_data(cls, data, where="the report")
+            return _from_dict(data)
         except (ValueError, EffnetError) as error:
             raise BundleError(f"a report must be as effnet fit writes it; {error}: run effnet fit again") from error
+
+
+def _from_dict(data: Any) -> Report:
+    known = isinstance(data, Mapping)
+    headline = {name: value for name, value in data.items() if name.startswith(_TEST)} if known else {}
+    rest = {name: value for name, value in data.items() if name not in headline} if known else data
+    found = from_data(Report, rest, where="the report")
+    kind = scoring_of(find_task(found.task)).SCORE
+    report = replace(found, test=from_data(kind, found.test, where="the report.test"))
+    if missing := [name for name in report.headline if name not in headline]:
+        raise ValueError(f"the report lacks {', '.join(missing)}")
+    if headline != report.headline:
+        raise ValueError(f"the report must repeat {report.headline} of its test; got {headline}")
+    return report
 
 
 def load_report(folder: Path) -> Report:

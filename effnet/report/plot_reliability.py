@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from effnet.measurement.evaluate import Answered
+from effnet.measurement.classification import Answered
 from effnet.report.figure import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 from effnet.report.model import Report
 from effnet.report.text import probability

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from effnet.report.figure import (
     new_figure,
     style,
 )
-from effnet.report.model import CandidateRow, Report
+from effnet.report.model import CandidateRow, EpochRow, Report
 from effnet.report.provenance import weights_name
 from effnet.report.text import printable, short, width
 from effnet.system.files import written_whole
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 
 _FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (MUTED, "P"))
 _DASHES = (0, (4, 1.5))
-# The attributes of an epoch that each plot shows, with their labels and looks.
-_CURVES = {
-    "loss": (("loss", "training", ORANGE, _DASHES), ("val_loss", "validation", BLUE, "solid")),
-    "accuracy": (("val_accuracy", "validation", BLUE, "solid"),),
-}
 # The share of a figure's width that its legend may take, beside its margins.
 _LEGEND_SHARE = 0.95
 _NAMED_CLASSES = 40
@@ -116,8 +112,11 @@ def candidates_caption(report: Report) -> str:
     return caption + (f" {absent} without a {what} {'are' if absent > 1 else 'is'} not drawn." if absent else "")
 
 
-def learning_curve_svg(report: Report, quantity: Literal["loss", "accuracy"]) -> str | None:
-    """Return the loss or the validation accuracy over the epochs as SVG, or None without any epoch."""
+def learning_curve_svg(report: Report, quantity: str, *, share: bool = False) -> str | None:
+    """Return the loss or a validation figure over the epochs as SVG, or None without any epoch.
+
+    `quantity` is "loss" or the key of the task's figure, in percent if it is a `share`.
+    """
     training = report.training
     epochs, best = training.epochs, training.best_epoch
     if not epochs:
@@ -128,8 +127,7 @@ def learning_curve_svg(report: Report, quantity: Literal["loss", "accuracy"]) ->
 
         figure = new_figure(4.4, 2.9)
         axes = figure.add_subplot()
-        for key, label, colour, dash in _CURVES[quantity]:
-            values = [getattr(epoch, key) for epoch in epochs]
+        for label, values, colour, dash in _curves(epochs, quantity):
             if not np.isfinite(values).any():
                 continue
             # A single epoch has no line, so it gets a marker.
@@ -139,18 +137,28 @@ def learning_curve_svg(report: Report, quantity: Literal["loss", "accuracy"]) ->
                 axes.axvline(best, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
                 axes.plot([best], [values[steps.index(best)]], "o", color=BLUE, markersize=6, zorder=4)
         if training.head:
-            alone = {"loss": training.head.val_loss, "accuracy": training.head.val_accuracy}[quantity]
+            alone = getattr(training.head, f"val_{quantity}")
             axes.axhline(alone, color=GREEN, linewidth=1.2, linestyle="-.", label="the head alone", zorder=1)
-        axes.set_title(quantity.capitalize(), loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(quantity.capitalize().replace("_", " "), loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("Epoch" + (f" (best: {best})" if best in steps else ""))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if len(epochs) == 1:
             axes.set_xticks(steps)
             axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
-        if quantity == "accuracy":
+        if share:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.legend(loc="best")
     return figure_svg(figure, name=quantity)
+
+
+def _curves(epochs: Sequence[EpochRow], quantity: str) -> list[tuple[str, list[float], str, Any]]:
+    """Return the label, values, colour and dashes of each curve; only the loss is known in training as well."""
+    if quantity != "loss":
+        return [("validation", [epoch.figures.get(f"val_{quantity}", nan) for epoch in epochs], BLUE, "solid")]
+    return [
+        ("training", [epoch.loss for epoch in epochs], ORANGE, _DASHES),
+        ("validation", [epoch.val_loss for epoch in epochs], BLUE, "solid"),
+    ]
 
 
 def confusion_svg(report: Report) -> str:

@@ -55,6 +55,7 @@ def _environment(*, is_page: bool) -> "Environment":
         "moment": wording.moment,
         "probability": wording.probability,
         "fenced": _fenced,
+        "code": _code,
     }
     environment.filters.update(filters)
     return environment
@@ -64,6 +65,13 @@ def replace_text(path: Path, text: str) -> None:
     """Write text to `path` as UTF-8, whole or not at all."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _code(text: Any) -> str:
+    """Return one line of code as it is, inside a fenced block."""
+    from markupsafe import Markup
+
+    return Markup(wording.printable(str(text)).replace("`", ""))
 
 
 def _fenced(text: Any, language: str) -> str:

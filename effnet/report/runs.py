@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from effnet.bundle.names import CHECKPOINT, CONFIG, METRICS, PLAN, RECIPE, REPORT, RUN
 from effnet.errors import BundleError, InputError
+from effnet.measurement.classification import ClassificationScore
 from effnet.report.model import Report
 from effnet.system.files import MAX_JSON_BYTES, read_bytes, read_json
 from effnet.system.records import to_data
@@ -296,8 +297,8 @@ def _results(
         "best_epoch": best_epoch or None,
         "val_accuracy": finite(kept.get("val_accuracy")),
         "val_balanced_accuracy": finite(kept.get("val_balanced_accuracy")),
-        "test_accuracy": finite(report.test_accuracy) if report else None,
-        "test_balanced_accuracy": finite(report.test_balanced_accuracy) if report else None,
+        "test_accuracy": finite(report.headline.get("test_accuracy")) if report else None,
+        "test_balanced_accuracy": finite(report.headline.get("test_balanced_accuracy")) if report else None,
         "images_per_second": median(speeds) if speeds else None,
         "seconds": finite(report.training.seconds) if report else sum(laps) if laps else None,
         "measured": _measured(report, candidate),
@@ -305,9 +306,11 @@ def _results(
 
 
 def _measured(report: Report | None, candidate: Any) -> dict[str, float]:
-    """Return the figures of the deployed file, and its expected calibration error."""
+    """Return the figures of the deployed file, and the expected calibration error of a classifier."""
     if report:
-        figures = asdict(report.measured) | {"ece": report.test.sureness.ece}
+        figures = asdict(report.measured)
+        if isinstance(report.test, ClassificationScore):
+            figures["ece"] = report.test.sureness.ece
     else:  # counts of the plan are exact; its other measurements are not of the trained file
         figures = {key: _at(candidate, key) for key in ("params", "macs")}
     return {key: value for key, value in figures.items() if finite(value) is not None}

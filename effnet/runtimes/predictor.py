@@ -4,11 +4,11 @@ import ctypes
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,26 +21,7 @@ from effnet.errors import BundleError, InputError
 from effnet.runtimes.base import Engine
 from effnet.runtimes.digests import remedy
 from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
-from effnet.runtimes.results import check_features, check_probabilities, check_signature, unit_rows
-
-UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """The most probable classes of one image, best first.
-
-    `known` is false if even the best is less probable than the threshold: the image may belong to none of the classes.
-    """
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    known: bool = True
-
-    @property
-    def label(self) -> str:
-        """The most probable class, or "unknown"."""
-        return self.labels[0] if self.known else UNKNOWN
+from effnet.runtimes.results import check_features, check_signature, unit_rows
 
 
 class Predictor:
@@ -140,20 +121,27 @@ class Predictor:
         """
         return prepare_image(image, self.config.preprocess, warn=self.warn_once)
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 [batch, classes] for prepared images, uint8 [batch, resolution, resolution, channels].
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 [batch, outputs] for prepared images, uint8 [batch, resolution, resolution, channels].
 
-        It can be called from several threads; only ONNX Runtime computes for them in parallel. Raises BundleError if
-        the model fails or does not return probabilities.
+        Their meaning is that of `config.outputs`: for a classifier, the probability of each class. It can be called
+        from several threads; only ONNX Runtime computes for them in parallel. Raises BundleError if the model fails or
+        does not return what its task does.
         """
         rows = self._run(self.format, images)
-        check_probabilities(rows, self.folder / self.format.file)
+        self.config.task_record.check(rows, self.folder / self.format.file)
         return rows
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Return the features before the classifier, float32 [batch, channels], for images as in `probabilities`.
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return the `outputs` of a classifier, float32 [batch, classes]; raise InputError for another task."""
+        if (name := self.config.task_record.output.name) != "probabilities":
+            raise InputError(f"a classifier returns probabilities; {self.folder} returns its {name}: call outputs()")
+        return self.outputs(images)
 
-        It can be called from several threads, like `probabilities`. Raises BundleError if the bundle has no file of
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the features before the classifier, float32 [batch, channels], for images as in `outputs`.
+
+        It can be called from several threads, like `outputs`. Raises BundleError if the bundle has no file of
         embeddings, or that file fails or returns numbers that are not finite.
         """
         target = features_beside(self.format)
@@ -176,19 +164,20 @@ class Predictor:
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
-    ) -> list[Prediction]:
-        """Return the `top` classes of each image, in order; see `prepare` for the kinds of images.
+    ) -> list[Any]:
+        """Return the answer of the bundle's task to each image, in order; see `prepare` for the kinds of images.
 
-        A single image gives a list of one. `threshold` is the probability below which an image is "unknown": the
+        A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification). A single image gives
+        a list of one. `threshold` is the probability below which an image is "unknown": the
         bundle's own by default, 0 for never. The model is opened before any image is read.
         """
         images = _several(images, batch=batch, verb="predict")
-        threshold = self.chosen_threshold(threshold)
+        threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         _ = self.engine
         return [
-            to_prediction(row, self.config.class_names, top=top, threshold=threshold)
+            answer(row, self.config.class_names, top=top, threshold=threshold)
             for prepared in _batches(map(self.prepare, images), batch)
-            for row in self.probabilities(np.stack(prepared))
+            for row in self.outputs(np.stack(prepared))
         ]
 
     def embed(self, images: ImageLike | Iterable[ImageLike], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
@@ -234,18 +223,6 @@ def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) 
     if not isinstance(images, Iterable):
         raise InputError(f"{verb} takes {IMAGES}, or a list of these; got {type(images).__name__}")
     return images
-
-
-def to_prediction(
-    probabilities: np.ndarray, class_names: Sequence[str], *, top: int, threshold: float = 0.0
-) -> Prediction:
-    """Return the `top` most probable classes of one row [classes], and whether the best reaches `threshold`."""
-    best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
-    return Prediction(
-        labels=tuple(class_names[i] for i in best),
-        probabilities=tuple(float(probabilities[i]) for i in best),
-        known=float(probabilities[best[0]]) >= threshold,
-    )
 
 
 def _batches(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

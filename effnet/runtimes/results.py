@@ -1,4 +1,4 @@
-"""Check a model file's output: its width, and that it holds probabilities or finite embeddings."""
+"""Check a model file's output: its width, and that embeddings are finite; a task checks its own outputs."""
 
 from pathlib import Path
 
@@ -9,42 +9,24 @@ from effnet.bundle.formats import Format
 from effnet.bundle.names import CONFIG
 from effnet.errors import BundleError
 from effnet.runtimes.base import Engine
-
-# The sums of effnet's own files differ from 1 by a millionth, also in int8: all of them compute softmax in fp32.
-# bfloat16 rounds each probability to 0.4 %.
-_SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
+from effnet.tasks.task import FEATURES
 
 
 def check_signature(engine: Engine, config: ModelConfig, path: Path, target: Format) -> None:
     """Raise BundleError unless the inputs and outputs of the file at `path` match the config."""
     width = config.arch.feature_channels if target.result == "features" else len(config.class_names)
+    output = FEATURES.name if target.result == "features" else config.output.name
     wanted = (config.preprocess.resolution, config.preprocess.channels, width)
     found = (engine.side, engine.channels, engine.classes)
     if found != wanted:
         raise BundleError(
-            f"{path} must map {_maps(*wanted, target)}, as in {CONFIG}; it maps {_maps(*found, target)}. "
+            f"{path} must map {_maps(*wanted, output)}, as in {CONFIG}; it maps {_maps(*found, output)}. "
             "`effnet export` writes it again"
         )
 
 
-def _maps(side: int, channels: int, width: int, target: Format) -> str:
-    return f"image [{side}, {side}, {channels}] to {target.result} [{width}]"
-
-
-def check_probabilities(rows: np.ndarray, path: Path) -> None:
-    """Raise BundleError unless each row of float32 [batch, classes] holds probabilities."""
-    low, high = rows.min(initial=0.0), rows.max(initial=0.0)
-    # Written so that NaN fails.
-    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
-        raise BundleError(
-            f"{path} must return probabilities, from 0 to 1; it returned {low:.4g} to {high:.4g}: it is damaged or "
-            "another model. `effnet export` writes it again"
-        )
-    if len(rows) and not np.abs((sums := rows.sum(1)) - 1).max() <= _SUM_TOLERANCE:
-        raise BundleError(
-            f"{path} must return probabilities, whose sum is 1; theirs lies in {sums.min():.4g}..{sums.max():.4g}: it "
-            "is damaged or another model. `effnet export` writes it again"
-        )
+def _maps(side: int, channels: int, width: int, output: str) -> str:
+    return f"image [{side}, {side}, {channels}] to {output} [{width}]"
 
 
 def check_features(rows: np.ndarray, path: Path) -> None:

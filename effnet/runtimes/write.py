@@ -55,6 +55,7 @@ def write_export(
         raise InputError(f"{name} must be calibrated on images; got none: give --data DATA")
     quantization = quantization or Quantization()
     check_float_layers(quantization.float_layers, config.arch)
+    check_task(config, target)
     if target.result == "features":
         config = without_classifier(config)
     else:
@@ -71,12 +72,18 @@ def without_classifier(config: ModelConfig) -> ModelConfig:
     return replace(config, arch=arch, class_names=(), temperature=1.0, threshold=None)
 
 
+def check_task(config: ModelConfig, target: Format) -> None:
+    """Raise InputError for a format that is for classifiers only, if the bundle is none."""
+    if target.result != "features" and (target.precision == "int8" or not RUNTIMES[target.runtime].can_run):
+        config.must_classify(target.name)
+
+
 def check_classifier(config: ModelConfig, target: Format) -> None:
-    """Raise SpecError for a network without a classifier, which cannot output probabilities."""
+    """Raise SpecError for a network without a last layer, which cannot answer."""
     if not config.arch.num_classes:
         raise SpecError(
-            f"a bundle's {target.file} outputs probabilities, but {config.arch.name} has no classifier "
-            "(num_classes = 0); train one on your images: effnet fit DATA --weights BUNDLE"
+            f"a bundle's {target.file} outputs {config.task_record.output.name}, but {config.arch.name} has no "
+            "classifier (num_classes = 0); train one on your images: effnet fit DATA --weights BUNDLE"
         )
 
 

@@ -13,6 +13,9 @@ from effnet.errors import nearest, shown
 OPTIONAL = {"optional": True}
 """Metadata of a field that a file lacks if its value is the default."""
 
+FLAT = {"flat": True}
+"""Metadata of a mapping, at most one of a class, whose items a file holds among the fields of its object."""
+
 
 def to_data(value: Any) -> Any:
     """Return dataclasses, arrays, paths and containers as data that strict JSON and UTF-8 can hold.
@@ -21,7 +24,8 @@ def to_data(value: Any) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         items = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: to_data(item) for field, item in items if not _is_left_out(field, item)}
+        parts = [_to_part(field, item) for field, item in items if not _is_left_out(field, item)]
+        return {name: item for part in parts for name, item in part.items()}
     if hasattr(value, "tolist"):  # an array, or a number of numpy
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -34,6 +38,11 @@ def to_data(value: Any) -> Any:
         # The path of a file whose name is not valid UTF-8 holds lone surrogates.
         return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     return value
+
+
+def _to_part(field: Field[Any], item: Any) -> dict[str, Any]:
+    data = to_data(item)
+    return data if field.metadata.get("flat") else {field.name: data}
 
 
 def _is_left_out(field: Field[Any], item: Any) -> bool:
@@ -64,6 +73,8 @@ def from_data(kind: Any, data: Any, *, where: str) -> Any:
         good = isinstance(data, int | float) and not isinstance(data, bool)
         return math.nan if data is None else _must(good, data, "a number", where)
     names = {int: "a whole number", str: "a text", bool: "true or false"}
+    if kind not in names:
+        raise TypeError(f"{where} must have a type that a file can hold; got {kind}")
     return _must(type(data) is kind, data, names[kind], where)
 
 
@@ -98,7 +109,10 @@ def _from_list(kinds: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]
 
 def _from_object(kind: type, data: Any, where: str) -> Any:
     _must(isinstance(data, Mapping), data, "an object", where)
-    known, required = _fields(kind)
+    known, required, flat = _fields(kind)
+    if flat:
+        own = {name: item for name, item in data.items() if name in known and name != flat}
+        data = own | {flat: {name: item for name, item in data.items() if name not in own}}
     for name in data:
         if name not in known:
             raise ValueError(f"{where} has no field {shown(name)}{nearest(str(name), list(known))}")
@@ -108,8 +122,12 @@ def _from_object(kind: type, data: Any, where: str) -> Any:
 
 
 @lru_cache
-def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the types of a dataclass's fields by their names, and the names of those without a default."""
+def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...], str]:
+    """Return the types of a dataclass's fields by their names, the names of those without a default, and the flat one.
+
+    The last is empty if no field is flat.
+    """
     hints = get_type_hints(kind)
-    missing = [f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    return {field.name: hints[field.name] for field in fields(kind)}, tuple(field.name for field in missing)
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    flat = [field.name for field in fields(kind) if field.metadata.get("flat")]
+    return {field.name: hints[field.name] for field in fields(kind)}, tuple(missing), "".join(flat)

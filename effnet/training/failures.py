@@ -10,12 +10,12 @@ import torch
 
 from effnet.errors import EffnetError
 from effnet.training.checkpoint import state_tensors
+from effnet.training.learning import Validated
 from effnet.training.position import Position
 from effnet.training.recipe.schema import Recipe
 from effnet.training.state import State
 from effnet.training.step import Stepped
 from effnet.training.tensorfile import save_tensors
-from effnet.training.validate import Validated
 
 DIVERGED = "diverged.safetensors"
 

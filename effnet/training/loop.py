@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,15 +18,16 @@ from effnet.nn.kernels.library import find_kernels
 from effnet.progress import EpochEnd, Listener, Noted, Step
 from effnet.system.lock import alone_in
 from effnet.system.signals import Interrupt, held_interrupts
+from effnet.tasks.registry import find_task
 from effnet.training.checkpoint import begin_together_
 from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
-from effnet.training.distill import make_loss
 from effnet.training.distributed.ranks import ALONE, Met, Ranks
 from effnet.training.ema import finish_average_, move_average_
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.input.batches import batch_images
 from effnet.training.input.shares import Portions
+from effnet.training.learning import Validated, learning_of
 from effnet.training.log.run_files import Records
 from effnet.training.losses import LossFn
 from effnet.training.memory.shortage import shortage_told
@@ -37,7 +38,6 @@ from effnet.training.recipe.schema import Recipe
 from effnet.training.schedule import learning_rate
 from effnet.training.state import make_state, set_dropout_, wants_kernels
 from effnet.training.step import Stepped, Stepper
-from effnet.training.validate import validate
 
 Item = TypeVar("Item")
 
@@ -115,16 +115,12 @@ class _Run:
     ) -> None:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device, self.listener, self.ranks = device, listener, ranks
+        self.learning, self.figure = learning_of(dataset), find_task(dataset.task).figure
         self.state = make_state(model, recipe, device, ranks)
         if wants_kernels(model, recipe, device, ranks) and (note := find_kernels().note):
             self._note(note)
-        loss_fn = loss_fn or make_loss(
-            recipe,
-            preprocess=preprocess,
-            class_names=dataset.class_names,
-            labels=dataset.train.labels,
-            device=device,
-        )
+        loss_fn = loss_fn or self.learning.loss_of(dataset, recipe, preprocess=preprocess, device=device)
+        self.guessed_loss = self.learning.guessed_loss(dataset)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device, ranks)
         self.portions = Portions(dataset, recipe, preprocess, ranks)
         self.batches = self.portions.num_batches
@@ -173,7 +169,7 @@ class _Run:
         try:
             with shortage_told(self.recipe, self.preprocess, epoch=position.epoch):
                 self._train_epoch(deadline_seconds)
-                row, confusion = self._end_epoch()
+                row, found = self._end_epoch()
         except KeyboardInterrupt:
             # The first Ctrl-C was held until the end of a step; a second one may have interrupted a step.
             if self.interrupt.asked and not self.interrupt.insisted:
@@ -183,7 +179,7 @@ class _Run:
         position.finished = position.verdict(self.recipe, deadline_seconds)
         better = position.best_epoch == position.epoch - 1  # its weights are on the disk, so the checkpoint must be too
         last = bool(position.finished)
-        self.records.confusion(confusion, step=position.step, best=better, last=last)
+        self.records.images(found, step=position.step, best=better, last=last)
         if better or last or time.monotonic() - self.saved > self.checkpoint_seconds / 4:
             self._save()
         self.listener(row)
@@ -205,7 +201,7 @@ class _Run:
 
     def _score_start(self) -> None:
         """Validate the initial weights and record them as the first best."""
-        found = validate(self.state.average, self.val(), self.preprocess, self.device, self.ranks)
+        found = self.learning.validate(self.state.average, self.val(), self.preprocess, self.device, self.ranks)
         self.position.best_score = found.score(self.recipe)
         self.records.keep_best(self.state.average)
 
@@ -235,7 +231,7 @@ class _Run:
             if late or position.batch == self.batches:  # before a checkpoint can be written: once an epoch
                 finish_average_(average, model, recipe.train, steps=position.step, batches=position.batch)
             self._tell(stepped.loss, rate)
-            if position.watch(stepped.loss, num_classes=len(self.dataset.class_names)):
+            if position.watch(stepped.loss, guessed=self.guessed_loss):
                 raise exploded(position, recipe=recipe, rate=rate)
             self._end_where(stepped.met)
             if late:
@@ -277,7 +273,7 @@ class _Run:
             step=position.step,
             total_steps=total,
             loss=loss,
-            val_accuracy=history[-1]["val_accuracy"] if history else None,
+            val=self.figure.in_words(history[-1][f"val_{self.figure.key}"]) if history else "",
             images_per_second=position.images_per_second,
             seconds_left=position.seconds / position.step * (total - position.step),
             learning_rate=rate,
@@ -286,12 +282,13 @@ class _Run:
         self.records.step(event)
         self.listener(event)
 
-    def _end_epoch(self) -> tuple[EpochEnd, np.ndarray | None]:
+    def _end_epoch(self) -> tuple[EpochEnd, Validated]:
         """Validate the averaged weights, save them if they are the best so far, and count the epoch."""
         position, average = self.position, self.state.average
         speed = position.images_per_second
         with self._precise_norms():
-            found = validate(average, self._unless_asked(self.val()), self.preprocess, self.device, self.ranks)
+            images = self._unless_asked(self.val())
+            found = self.learning.validate(average, images, self.preprocess, self.device, self.ranks)
             check_finite(found, position=position, recipe=self.recipe)
             met = self.ranks.meet(asked=self.interrupt.asked)
             self._end_where(met)
@@ -305,17 +302,17 @@ class _Run:
             epoch=position.epoch + 1,
             loss=position.loss_sum / max(1, position.images),
             val_loss=found.loss,
-            val_accuracy=found.accuracy,
-            val_balanced_accuracy=found.balanced_accuracy,
+            figures=found.figures,
+            words=found.words,
             # Not read from the optimiser: right after resuming, its rate is not set yet.
             learning_rate=self._rate(position.step - 1),
             seconds=position.epoch_seconds,
             images_per_second=speed,
         )
-        position.history.append(asdict(row))
+        position.history.append(row.to_row())
         self.records.metrics(row)
         position.next_epoch()
-        return row, found.confusion
+        return row, found
 
     def _precise_norms(self) -> AbstractContextManager:
         """Return a context in which the averaged network has the BatchNorm statistics that the recipe requests."""

@@ -24,7 +24,7 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Normalised images [batch, channels, height, width] and their labels, int64 [batch].
+    """Normalised images [batch, channels, height, width] and their labels: classes, int64 [batch], or other targets.
 
     If images were mixed, `labels` are those of the images into which others were mixed.
     """

@@ -1,6 +1,5 @@
 """The progress of a run, its stopping rules and its divergence check."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +7,8 @@ from effnet.training.recipe.schema import Recipe
 
 # A killed run loses at most about this much of its training.
 CHECKPOINT_SECONDS = 20.0
-# A network begins with the loss of uniform guesses at worst; a loss this many times theirs, for this many consecutive
-# steps, is neither noise nor warm-up.
+# A network begins with the loss of guesses at worst; a loss this many times theirs, for this many consecutive steps, is
+# neither noise nor warm-up.
 _EXPLODED, _HIGH_STEPS = 10.0, 200
 
 
@@ -29,7 +28,7 @@ class Position:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     best_epoch: int = -1
-    best_score: tuple[float, float] = (-1.0, float("-inf"))
+    best_score: tuple[float, float] = (float("-inf"), float("-inf"))
     last_better: int = -1
     first_loss: float = 0.0
     high_steps: int = 0
@@ -53,9 +52,9 @@ class Position:
         self.seconds += seconds
         self.epoch_seconds += seconds
 
-    def watch(self, loss: float, *, num_classes: int) -> bool:
-        """Return whether training has diverged: the loss has been far above that of guessing for many steps."""
-        bound = _EXPLODED * max(self.first_loss, math.log(max(2, num_classes)))
+    def watch(self, loss: float, *, guessed: float) -> bool:
+        """Return whether training has diverged: the loss has been far above that of guessing, `guessed`, for long."""
+        bound = _EXPLODED * max(self.first_loss, guessed)
         self.high_steps = self.high_steps + 1 if loss > bound else 0
         return self.high_steps >= _HIGH_STEPS
 

@@ -70,9 +70,9 @@ class Stepper:
     ) -> Stepped:
         """Update the weights with the gradient of the whole batch's mean loss; `number` counts steps from 0.
 
-        `images` are uint8 [batch, R, R, C], `labels` int64 [batch]; `recipe` is that of the current epoch. If the
-        batch is divided, they are this process's `share`. `asked` says whether this process was interrupted, so that
-        all processes know.
+        `images` are uint8 [batch, R, R, C], `labels` their targets [batch, ...]; `recipe` is that of the current epoch.
+        If the batch is divided, they are this process's `share`. `asked` says whether this process was interrupted, so
+        that all processes know.
         """
         share = share or ALONE.share(len(labels))
         model, optimizer, scaler = self.state.model, self.state.optimizer, self.state.scaler

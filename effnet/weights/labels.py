@@ -13,7 +13,8 @@ from effnet.bundle.split_file import SplitRecord, read_split
 from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
-from effnet.data.sources import Listing, Part
+from effnet.data.labels import CLASSES, LabelKind
+from effnet.data.sources import Listing
 from effnet.errors import DataError, InputError, nearest
 from effnet.weights.class_names import wnid_names
 
@@ -102,16 +103,20 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
         group_by=listing.group_by,
         joined=tuple(tuple(map(listing.relative, g.names)) for g in listing.groups if g.kind != "group"),
         leaked=tuple(map(listing.relative, find_leaks(dataset).names)),
-        seen=sample_of_marks(marks_of((dataset.train, dataset.val), dataset.class_names)),
+        seen=sample_of_marks(marks_of((dataset.train, dataset.val), dataset.class_names, dataset.label_kind)),
     )
 
 
-def numbered(split: Split, class_names: Sequence[str], config: ModelConfig) -> Split:
-    """Return a split with labels numbered as in `config`; `class_names` are its current ones.
+def numbered(split: Split, class_names: Sequence[str], config: ModelConfig, *, kind: LabelKind = CLASSES) -> Split:
+    """Return a split with labels numbered as in `config`; `class_names` are its current ones, `kind` what they are.
 
     A class may differ in case or separators (Golden_Retriever), or be the WordNet id of ImageNet's class (n02099601).
-    Raises DataError for a class that the model does not know.
+    Raises DataError for a class that the model does not know, and for labels of another task than the model's.
     """
+    if kind.task != config.task:
+        raise DataError(f"the labels must be those of the model's task, {config.task}; they are of {kind.task}")
+    if not kind.classes:
+        return split
     known = {name: number for number, name in enumerate(config.class_names)}
     if any(_WORDNET_ID.fullmatch(name) for name in set(class_names) - known.keys()):
         known |= {wnid: known[name] for wnid, name in wnid_names().items() if name in known}
@@ -142,7 +147,7 @@ def _split_again(listing: Listing, record: SplitRecord, *, channels: int) -> Dat
 
 def _part_of(dataset: Dataset, part: str, config: ModelConfig) -> Split:
     splits = [dataset.train, dataset.val, dataset.test] if part == "all" else [getattr(dataset, part)]
-    return numbered(_merged(splits), dataset.class_names, config)
+    return numbered(_merged(splits), dataset.class_names, config, kind=dataset.label_kind)
 
 
 def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRecord | None) -> Chosen:
@@ -154,9 +159,11 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
             "(--split all), or split them as a fit with that seed does (--seed 0)"
         )
     chosen = list(given.values()) if part == "all" else [given[part]]
-    class_names = tuple(sorted({label for found in chosen for label in found.labels}))
-    merged = _merged([_to_split(found, class_names) for found in chosen])
-    split = numbered(merged, class_names, config)
+    kind, class_names = listing.label_kind, config.class_names
+    if kind.classes:
+        class_names = tuple(sorted({label for found in chosen for label in found.labels}))
+    merged = _merged([to_split(found, class_names, kind=kind) for found in chosen])
+    split = numbered(merged, class_names, config, kind=kind)
     why = "" if record is None else "The bundle was fitted on other data: "
     what = _what(part, split)
     sentence = f"{why}{what if why else what[0].upper() + what[1:]} of these data {_are(part)} scored."
@@ -165,17 +172,13 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
             " WARNING: the bundle has no split.json, so images that it was trained on may be among them; if it was "
             f"fitted on these data, --seed {config.split_seed} scores the test split."
         )
-    known = set(record.seen).intersection(marks_of((merged,), class_names)) if record else ()
+    known = set(record.seen).intersection(marks_of((merged,), class_names, kind)) if record else ()
     if record is not None and known:
         sentence += (
             f" WARNING: about {len(known) / len(record.seen):.0%} of the images that it was trained on are among them, "
             "so the accuracy is too high: the data were changed, renamed or packed since, or are a subset."
         )
     return Chosen(split=split, part=part, sentence=sentence)
-
-
-def _to_split(part: Part, class_names: Sequence[str]) -> Split:
-    return to_split(part, {name: number for number, name in enumerate(class_names)})
 
 
 def _merged(splits: Sequence[Split]) -> Split:

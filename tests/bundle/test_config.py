@@ -154,8 +154,41 @@ def test_what_is_no_bundle_is_named(make, tmp_path):
 
 
 def test_another_version_says_to_upgrade(good, tmp_path):
-    (tmp_path / CONFIG).write_text(json.dumps(good | {"format": 2}))
-    with pytest.raises(BundleError, match=r"reads bundle format 1; .* has 2: upgrade effnet"):
+    (tmp_path / CONFIG).write_text(json.dumps(good | {"format": 3}))
+    with pytest.raises(BundleError, match=r"reads the bundle formats 1 and 2; .* has 3: upgrade effnet"):
+        read_config(tmp_path)
+
+
+def test_the_first_format_has_neither_task_nor_outputs(good, tmp_path):
+    first = {key: value for key, value in good.items() if key not in ("task", "outputs")} | {"format": 1}
+    (tmp_path / CONFIG).write_text(json.dumps(first))
+    found = read_config(tmp_path)
+    (tmp_path / CONFIG).write_text(json.dumps(good))
+    assert found == read_config(tmp_path)
+    assert found.task == "classification"
+
+
+def test_it_declares_the_outputs_of_its_files(good, tmp_path):
+    assert (good["format"], good["task"]) == (2, "classification")
+    classes = len(good["class_names"])
+    meaning = "the probability of each class"
+    assert good["outputs"] == [{"name": "probabilities", "shape": [classes], "meaning": meaning}]
+    arch = dataclasses.replace(config().arch, num_classes=0)
+    (backbone,) = dataclasses.replace(config(), arch=arch, class_names=()).outputs
+    assert (backbone.name, backbone.shape) == ("features", (arch.feature_channels,))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"task": "classificatoin"}, "a task must be one of classification; .* did you mean 'classification'"),
+        ({"task": 3}, "task must be the name of a task; got 3"),
+        ({"outputs": []}, r"outputs must be those of the task classification, .*; got \[\]"),
+    ],
+)
+def test_another_task_or_other_outputs_are_refused(change, said, good, tmp_path):
+    (tmp_path / CONFIG).write_text(json.dumps(good | change))
+    with pytest.raises(BundleError, match=said):
         read_config(tmp_path)
 
 

@@ -35,7 +35,7 @@ FIELDS = (("export", "images"), *(("models import", name) for name in ("resoluti
 STOPS = {
     "fit": "effnet.jobs.fit.run.inspect_and_join",
     "train": "effnet.jobs.fit.run.inspect_and_join",
-    "export": "effnet.measurement.verify.eager_probabilities",
+    "export": "effnet.measurement.verify.eager_outputs",
     "profile": "effnet.jobs.profile.profile_networks",
     "prune": "effnet.jobs.prune._prune_in_steps",
     "quantize": "effnet.compression.ladder._Climb.go",

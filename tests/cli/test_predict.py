@@ -166,7 +166,7 @@ def test_prediction_does_not_need_the_weights(run_cli, bundle_copy, images):
 @pytest.mark.parametrize(
     "old, new",
     [
-        ('"format": 1,\n "library', '"format": 2,\n "library'),
+        ('"format": 2,\n "library', '"format": 3,\n "library'),
         ('"class_names"', '"classes"'),
         ('"crop": 1.0', '"crop": "all"'),
         ('"kind": "mbconv"', '"kind": "mbcon"'),

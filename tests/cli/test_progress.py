@@ -16,11 +16,17 @@ from effnet.planner.space import list_candidates
 from effnet.progress import EpochEnd, Step
 
 STEP = Step(
-    epoch=3, epochs=40, step=123, total_steps=4000, loss=0.5234, val_accuracy=0.9321, images_per_second=812.4,
+    epoch=3, epochs=40, step=123, total_steps=4000, loss=0.5234, val="accuracy 93.21%", images_per_second=812.4,
     seconds_left=4980.0, learning_rate=0.00123, memory_mb=743.2,
 )  # fmt: skip
 EPOCH = EpochEnd(
-    epoch=3, loss=0.5, val_loss=0.4, val_accuracy=0.9321, learning_rate=0.00123, seconds=62.0, images_per_second=812.4
+    epoch=3,
+    loss=0.5,
+    val_loss=0.4,
+    words="accuracy 93.21%",
+    learning_rate=0.00123,
+    seconds=62.0,
+    images_per_second=812.4,
 )
 WHOLE = "epoch 3/40  step 123/4000  loss 0.523  val accuracy 93.21%  lr 0.0012  812 images/s  743 MB  1:23:00 left"
 

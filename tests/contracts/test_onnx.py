@@ -21,7 +21,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, SpecError
 from effnet.nn.network import Network
 from effnet.runtimes.onnxruntime.graph import OPSET, to_onnx, write_onnx
-from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES, open_session
+from effnet.runtimes.onnxruntime.session import IMAGE, open_session
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.weights.folding import fold_norms, random_weights
 
@@ -108,7 +108,7 @@ def test_a_random_network_without_a_classifier_gives_the_same_features(tmp_path_
     check_equal_to_eager(dataclasses.replace(spec, num_classes=0), side, tmp_path_factory.getbasetemp())
 
 
-@pytest.mark.parametrize("num_classes, name, width", [(0, FEATURES, 512), (7, PROBABILITIES, 7)])
+@pytest.mark.parametrize("num_classes, name, width", [(0, "features", 512), (7, "probabilities", 7)])
 def test_the_output_is_named_for_what_it_is(num_classes, name, width):
     spec = get_spec("resnet18", num_classes=num_classes)
     (output,) = to_onnx(spec, random_weights(spec), **normalisation(spec)).graph.output

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effnet.data.labels import check_classes
 from effnet.data.sources import Part
-from effnet.data.split import arrange, check_classes, stratified_split
+from effnet.data.split import arrange, stratified_split
 from effnet.errors import DataError
 
 counts_by_class = st.dictionaries(st.text(min_size=1, max_size=4), st.integers(1, 40), min_size=1, max_size=6)

@@ -34,9 +34,9 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spare_plots(patch: pytest.MonkeyPatch) -> None:
     """Skip drawing to save time."""
     for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        patch.setattr(plots, name, lambda *_: "")
+        patch.setattr(plots, name, lambda *_, **__: "")
     for name in ("reliability_svg", "risk_coverage_svg"):
-        patch.setattr(sureness, name, lambda *_: "")
+        patch.setattr(sureness, name, lambda *_, **__: "")
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def sample(names=("cat", "dog"), *, wrong=1, latency=True):
         "honoured": True,
         "budget": {"latency_ms": 5.0, "params": 1000000, "macs": None, "size_mb": 4.0, "memory_mb": None},
         "measured": {"latency_ms": 3.9, "params": 812345, "macs": 31000000, "size_mb": 3.3, "memory_mb": 21.2},
+        "task": "classification",
         "test_accuracy": 0.9889,
         "test_balanced_accuracy": 0.9889,
         "seconds": 93.2,

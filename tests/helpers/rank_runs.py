@@ -17,12 +17,12 @@ from effnet.data.datasets import Split
 from effnet.errors import EffnetError, ImageError
 from effnet.nn.network import build
 from effnet.progress import Step
+from effnet.training.classification import validate
 from effnet.training.distributed.ranks import joined
 from effnet.training.input import shares as portions
 from effnet.training.input.batches import held_out
 from effnet.training.losses import cross_entropy
 from effnet.training.recipe.file import with_values
-from effnet.training.validate import validate
 
 # Without dropout, whose masks differ between processes.
 EVEN = with_values(RECIPE, {"model.dropout": 0.0, "model.drop_path": 0.0, "train.lr": 2e-3})

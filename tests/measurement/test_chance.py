@@ -3,7 +3,7 @@ import pytest
 
 from effnet.data.datasets import Split
 from effnet.measurement.chance import chance_sentence, most_frequent
-from effnet.measurement.evaluate import clean_sentence, score, wilson
+from effnet.measurement.classification import clean_sentence, score, wilson
 
 NAMES = ("cat", "dog")
 

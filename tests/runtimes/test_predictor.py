@@ -11,7 +11,7 @@ import effnet
 from effnet.data.preprocess import resize_and_crop
 from effnet.errors import BundleError, DataError, ImageError, InputError
 from effnet.runtimes.onnxruntime.session import open_session
-from effnet.runtimes.predictor import Prediction, to_prediction
+from effnet.tasks.classification import Prediction, to_prediction
 
 
 @pytest.fixture(scope="module")

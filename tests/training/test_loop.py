@@ -9,10 +9,10 @@ from effnet.bundle.names import METRICS
 from effnet.nn.kernels.library import Kernels
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Noted, Step
+from effnet.training.classification import validate
 from effnet.training.loop import train
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
-from effnet.training.validate import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

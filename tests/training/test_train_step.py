@@ -15,6 +15,7 @@ from effnet.bundle.names import CHECKPOINT
 from effnet.errors import EffnetError
 from effnet.nn.network import build
 from effnet.progress import Step
+from effnet.training.classification import ClassesValidated
 from effnet.training.device import to_input
 from effnet.training.distributed.ranks import ALONE
 from effnet.training.failures import DIVERGED, check_finite
@@ -26,7 +27,6 @@ from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
 from effnet.training.state import make_state
 from effnet.training.step import Stepper, num_parts, split_batch
-from effnet.training.validate import Validated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -326,10 +326,11 @@ def test_a_loss_that_explodes_and_stays_there_ends_the_run(tmp_path, monkeypatch
 def test_a_high_loss_now_and_then_does_not_end_a_run():
     position = Position(first_loss=0.01)
     for number in range(1000):
-        assert not position.watch(1e3 if number % 100 else 1.0, num_classes=3)
-    assert [position.watch(1e3, num_classes=3) for _ in range(150)][-1]
+        assert not position.watch(1e3 if number % 100 else 1.0, guessed=math.log(3))
+    assert [position.watch(1e3, guessed=math.log(3)) for _ in range(150)][-1]
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_run(tmp_path):
+    found = ClassesValidated(loss=float("nan"), accuracy=0.3, confusion=None)
     with pytest.raises(EffnetError, match=r"validation loss became nan after epoch 1.*lower learning rate"):
-        check_finite(Validated(loss=float("nan"), accuracy=0.3, confusion=None), position=Position(), recipe=RECIPE)
+        check_finite(found, position=Position(), recipe=RECIPE)

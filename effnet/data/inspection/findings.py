@@ -60,10 +60,10 @@ class Duplicate:
 class DataReport:
     """The result of an inspection; lists and sizes cover the `num_examined` of `num_images` images.
 
-    `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or
-    a number of stored channels with the number of images that have it; `small_classes` have few images in train.
-    `leaks` are test images with a copy or group member in train or val, as found by `find_leaks`. `values` describes
-    images with more than 8 bits, None if there are none.
+    `classes` are empty for labels that are no classes. `imbalance` is the largest class of train over the smallest;
+    `modes` and `channels` pair a Pillow mode or a number of stored channels with the number of images that have it;
+    `small_classes` have few images in train. `leaks` are test images with a copy or group member in train or val, as
+    found by `find_leaks`. `values` describes images with more than 8 bits, None if there are none.
     """
 
     name: str
@@ -95,7 +95,8 @@ class DataReport:
 def describe(report: DataReport) -> list[str]:
     """Return the report as plain lines for a terminal, at most a few per finding."""
     splits = ", ".join(f"{sum(getattr(c, s) for c in report.classes):,} {s}" for s in SPLITS)
-    lines = [f"{printable(report.name)}: {report.num_images:,} images, {len(report.classes)} classes ({splits})"]
+    classes = f", {len(report.classes)} classes ({splits})" if report.classes else ""
+    lines = [f"{printable(report.name)}: {report.num_images:,} images{classes}"]
     if report.num_examined < report.num_images:
         lines.append(
             f"Examined a random sample of {report.num_examined:,} images; "
@@ -121,6 +122,8 @@ def describe(report: DataReport) -> list[str]:
 
 
 def _describe_classes(report: DataReport) -> list[str]:
+    if not report.classes:
+        return []
     width = max(len(printable(count.name)) for count in report.classes)
     shown = report.classes if len(report.classes) <= 20 else report.classes[:10]
     lines = [f"  {printable(c.name):<{width}}  {c.train:>7,} train  {c.val:>6,} val  {c.test:>6,} test" for c in shown]

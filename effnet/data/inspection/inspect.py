@@ -124,7 +124,7 @@ def _summarize(
         ),
         across_splits=tuple(d for d in duplicates if len(set(d.splits)) > 1),
         across_labels=tuple(d for d in duplicates if len(set(d.labels)) > 1),
-        imbalance=max(in_train) / max(1, min(in_train)),
+        imbalance=max(in_train) / max(1, min(in_train)) if in_train else 1.0,
         small_classes=tuple(count.name for count in classes if count.train < FEW_IMAGES),
         skipped=dataset.skipped,
         notes=dataset.notes,
@@ -147,7 +147,7 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
                 source=source,
                 name=source_name(source, f"{name}[{index}]"),
                 split=name,
-                label=dataset.class_names[split.labels[index]],
+                label=dataset.label_kind.to_text(split.labels[index], dataset.class_names),
             )
         )
     return items
@@ -233,6 +233,9 @@ def _content_hash(source: Source) -> bytes:
 
 
 def _count_classes(dataset: Dataset) -> tuple[ClassCount, ...]:
+    """Return the number of images of each class; nothing for labels that are no classes."""
+    if not dataset.label_kind.classes:
+        return ()
     num_classes = len(dataset.class_names)
     counts = [np.bincount(getattr(dataset, name).labels, minlength=num_classes).tolist() for name in SPLITS]
     return tuple(

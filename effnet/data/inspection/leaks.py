@@ -10,6 +10,7 @@ import numpy as np
 
 from effnet.data.datasets import Dataset, Split, split_listing
 from effnet.data.groups import joined
+from effnet.data.labels import LabelKind
 from effnet.data.sources import Group, Listing
 from effnet.data.stored import Source, source_name
 from effnet.errors import DataError, ImageError
@@ -94,13 +95,14 @@ def fingerprint_of(listing: Listing) -> str:
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def marks_of(splits: Iterable[Split], class_names: Sequence[str]) -> list[str]:
+def marks_of(splits: Iterable[Split], class_names: Sequence[str], kind: LabelKind) -> list[str]:
     """Return a mark for each image: a hash of its label, file size and first bytes, independent of its path.
 
     For images in blocks that cannot all be available at once, the name replaces the content.
     """
+    names = tuple(class_names)
     return [
-        _mark(source, class_names[label], read=split.blocks is None)
+        _mark(source, kind.to_text(label, names), read=split.blocks is None)
         for split in splits
         for source, label in zip(split.sources, split.labels.tolist(), strict=True)
     ]

@@ -44,10 +44,14 @@ def with_mirrors_judged(dataset: Dataset) -> Dataset:
 def why_not_mirrored(dataset: Dataset) -> str:
     """Return the reason why training must not mirror images left to right, as a sentence, or an empty string.
 
+    Only of classes can it be found; for other labels the data set's own `mirror_safe` says so.
+
     Two class names that differ only in left and right are a reason, in several languages. Otherwise a sample of the
     training images decides: mirroring is wrong if a cross-validated linear classifier on edge directions of grey
     thumbnails confuses mirrored images of two classes, or loses most of its accuracy above chance.
     """
+    if not dataset.label_kind.classes:
+        return ""
     if pair := mirrored_names(dataset.class_names):
         return f'the classes "{printable(pair[0])}" and "{printable(pair[1])}" differ only in left and right.'
     thumbnails, labels = _thumbnails(dataset)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote, urlsplit
 
+from effnet.data.labels import class_name
 from effnet.data.names import INDEX, is_url
 from effnet.data.shards.cache import TOGETHER, cache_limit_bytes
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import locate
 from effnet.data.shards.store import ShardMember, ShardStore, list_shard
 from effnet.data.shards.tar import Member
-from effnet.data.sources import SPLIT_NAMES, Listing, Part, class_name
+from effnet.data.sources import SPLIT_NAMES, Listing, Part
 from effnet.errors import DataError, nearest
 from effnet.system.cache import Progress
 from effnet.system.text import printable

@@ -22,9 +22,14 @@ class FitResult:
     report: Report
 
     @property
+    def test_figure(self) -> float:
+        """The figure of the data's task on the test images, for the deployed file: for classes, the accuracy."""
+        return self.report.test.figure
+
+    @property
     def test_accuracy(self) -> float:
-        """The share of the test images that the deployed file classifies correctly."""
-        return self.report.test_accuracy
+        """The share of the test images that the deployed file classifies correctly, if it is a classifier."""
+        return self.report.test.accuracy
 
     @property
     def latency_ms(self) -> float | None:

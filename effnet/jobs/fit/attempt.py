@@ -61,18 +61,18 @@ class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
     `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted` names
-    come from the profile of another device. `deployed` is the file. `changes` lists the modifications of the trained
-    network, as `jobs.fit.prune` returns them. `seconds` is the time of training, over all its sessions, and of this
-    proof. `undecided` says why it is unknown whether the latency budget is met, which is then the only possible miss;
-    empty if it is known. `balance` is the method that gives rare classes the same weight as frequent ones.
-    `left_out` lists the steps for which there was no time.
+    come from the profile of another device. `calibration` is None if the answers are no probabilities. `deployed` is
+    the file. `changes` lists the modifications of the trained network, as `jobs.fit.prune` returns them. `seconds` is
+    the time of training, over all its sessions, and of this proof. `undecided` says why it is unknown whether the
+    latency budget is met, which is then the only possible miss; empty if it is known. `balance` is the method that
+    gives rare classes the same weight as frequent ones. `left_out` lists the steps for which there was no time.
     """
 
     folder: Path
     spec: ArchSpec
     learned: Learned
     balance: Balance
-    calibration: Calibration
+    calibration: Calibration | None
     check: ExportCheck
     score: Score
     timing: Timing
@@ -151,7 +151,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 
 def _save_learned(
     bundle: Path, attempt: Attempt, dataset: Dataset, learned: Learned, *, job: Job
-) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration]:
+) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration | None]:
     """Write the trained network as a bundle with its fp32 ONNX file; return config, weights and calibration."""
     network = learned.training.model
     config = ModelConfig(
@@ -161,11 +161,13 @@ def _save_learned(
         versions=versions(),
         split_seed=job.seed,
         balanced=attempt.recipe.balance.removed,
+        task=dataset.task,
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
     config, calibration = _calibrated(config, state, dataset, learned.validation, job.abstain, folder=bundle)
-    job.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
+    if calibration is not None:
+        job.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
     return config, state, calibration
 
 
@@ -250,12 +252,15 @@ def _calibrated(
     abstain: Abstain,
     *,
     folder: Path,
-) -> tuple[ModelConfig, Calibration]:
-    """Return the config with the temperature and threshold calibrated on the validation images.
+) -> tuple[ModelConfig, Calibration | None]:
+    """Return the config with the temperature and threshold calibrated on the validation images, if the task has them.
 
     The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
     """
     config, val = replace(config, temperature=1.0, threshold=None), dataset.val
+    if not config.task_record.calibrated:
+        export_onnx(folder, config, state)
+        return config, None
     if validation is not None:
         probabilities, indices = softmax(validation.logits, axis=1), validation.indices
     elif len(val):

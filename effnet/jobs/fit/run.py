@@ -16,6 +16,7 @@ from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
 from effnet.jobs.fit.device import describe_device, device_of
 from effnet.jobs.fit.job import Job, command_line
+from effnet.jobs.fit.other_tasks import check_answers
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.jobs.fit.shortlist import choose
@@ -128,7 +129,8 @@ def _read(job: Job) -> tuple[Dataset, DataReport]:
 
 
 def _check_recipe(job: Job, dataset: Dataset) -> None:
-    """Raise InputError for a teacher of other classes, and warn if the recipe's flips may spoil the images."""
+    """Raise InputError for options that the task lacks and other classes of a teacher; warn of flips that may harm."""
+    check_answers(job, dataset)
     if teacher := job.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if job.asked.value("augment.flip"):

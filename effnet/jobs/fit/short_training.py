@@ -65,7 +65,7 @@ def _listener(job: Job, heard: Report, *, balanced: bool) -> tuple[Callable[[], 
 
     def listen(event: object) -> None:
         if isinstance(event, EpochEnd):
-            reached = event.val_balanced_accuracy if balanced else event.val_accuracy
+            reached = event.figures["val_balanced_accuracy" if balanced else "val_accuracy"]
             found.append(reached)
             if not heard(event.epoch, reached):
                 raise _Stopped

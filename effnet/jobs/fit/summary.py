@@ -10,16 +10,16 @@ from effnet.data.inspection.inspect import describe
 from effnet.jobs.fit.attempt import Artifact
 from effnet.jobs.fit.resume import Plan
 from effnet.measurement.budget import Budget
-from effnet.measurement.evaluate import rare_class_warning, warnings_of
+from effnet.measurement.evaluate import scoring_of
 from effnet.measurement.timing import busy_sentence
 from effnet.planner.space import Candidate, title_of
-from effnet.progress import EpochEnd
 from effnet.report.model import (
     AttemptRow,
     CandidateRow,
     Counts,
     DataFacts,
     DeployedFacts,
+    EpochRow,
     ExportFacts,
     HeadFacts,
     LatencyFacts,
@@ -67,8 +67,7 @@ def summarize(
         honoured=honoured,
         budget=budget,
         measured=Measured(**artifact.measured),
-        test_accuracy=artifact.score.accuracy,
-        test_balanced_accuracy=artifact.score.balanced_accuracy,
+        task=dataset.task,
         seconds=plan.seconds + sum(attempt.seconds for attempt in (last, *earlier)),
         failures=artifact.failures,
         undecided=artifact.undecided,
@@ -96,9 +95,9 @@ def summarize(
 
 
 def _warnings(artifact: Artifact, dataset: Dataset) -> tuple[str, ...]:
-    score, balanced = artifact.score, bool(artifact.deployed.config.balanced)
-    rare = rare_class_warning(score, dataset.train.labels, dataset.class_names, balanced=balanced)
-    return tuple(warnings_of(score) + rare)
+    config = artifact.deployed.config
+    found = scoring_of(config.task_record).warnings_about(artifact.score, dataset, balanced=bool(config.balanced))
+    return tuple(found)
 
 
 def _busy(plan: Plan, artifact: Artifact) -> tuple[str, ...]:
@@ -160,7 +159,7 @@ def _training(artifact: Artifact) -> TrainingFacts:
         method=learned.method,
         weights=head.weights if head else "",
         head=head,
-        epochs=tuple(EpochEnd(**row) for row in training.history),
+        epochs=tuple(EpochRow.from_row(row) for row in training.history),
         best_epoch=training.best_epoch,
         stopped=training.stopped,
         device=training.device,

@@ -1,4 +1,4 @@
-"""The deployed graph as a torch module: normalisation, network with BatchNorm folded in, probabilities."""
+"""The deployed graph as a torch module: normalisation, network with BatchNorm folded in, output of the task."""
 
 from collections.abc import Mapping
 
@@ -11,11 +11,12 @@ from effnet.arch.layers import map_sides, named_layers, same_padding
 from effnet.bundle.config import ModelConfig
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network, build
+from effnet.tasks.task import Activation
 from effnet.weights.folding import calibrated_weights, pixel_mean, scaled_stem
 
 
 class Deployed(nn.Module):
-    """Map images to probabilities, or to features if there is no classifier.
+    """Map images to the output of the task, such as probabilities, or to features if there is no last layer.
 
     BatchNorm is folded into its convolutions, and the pixels' standard deviation into the first one.
 
@@ -24,9 +25,10 @@ class Deployed(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, network: Network, mean: np.ndarray) -> None:
+    def __init__(self, network: Network, mean: np.ndarray, *, activation: Activation = "softmax") -> None:
         super().__init__()
         self.network = network
+        self.activates = activation == "softmax" and network.spec.num_classes > 0
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
@@ -37,13 +39,13 @@ class Deployed(nn.Module):
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Map float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or features."""
         rows = self.network(pixels - self.mean)
-        return rows.softmax(1) if self.network.spec.num_classes else rows
+        return rows.softmax(1) if self.activates else rows
 
 
 def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Deployed:
     """Return the module of a bundle's config and state dict as arrays, in evaluation mode.
 
-    Its probabilities are those of the bundle's model.onnx.
+    Its output is that of the bundle's model.onnx.
     """
     spec, preprocess = config.arch, config.preprocess
     weights = calibrated_weights(config, state)
@@ -51,7 +53,7 @@ def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Dep
     network = build(spec, seed=0)
     _settle(network, preprocess.resolution)
     _fill(network, weights)
-    return Deployed(network, pixel_mean(preprocess.mean)).eval()
+    return Deployed(network, pixel_mean(preprocess.mean), activation=config.output.activation).eval()
 
 
 class PaddedConv2d(nn.Conv2d):

@@ -14,7 +14,9 @@ from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side, 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.runtimes.litert.flatbuffer import FUSED, Graph
-from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.runtimes.onnxruntime.session import IMAGE
+from effnet.tasks.classification import PROBABILITIES
+from effnet.tasks.task import FEATURES, Output
 from effnet.weights.folding import pixel_mean, scaled_stem
 
 CENTRED = "normalise.centre"
@@ -34,12 +36,13 @@ def to_graph(
     std: Sequence[float],
     resolution: int | None = None,
     pixels: Pixels = "uint8",
+    answer: Output = PROBABILITIES,
 ) -> Any:
     """Return the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is one to be quantized:
-    the images, 0..255, are float32, and functions are composed of operators that are fast in int8. Raises SpecError if
-    mean does not match the spec's channels.
+    the images, 0..255, are float32, and functions are composed of operators that are fast in int8. `answer` is the
+    output of the task. Raises SpecError if mean does not match the spec's channels.
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
@@ -69,12 +72,12 @@ def to_graph(
                 names[name] = _add_linear(graph, name, inputs[0], constants)
             case _:
                 names[name] = _add_plain(graph, name, layer, inputs, fused.get(name, ""), spec)
-    if spec.num_classes:
+    if spec.num_classes and answer.activation == "softmax":
         options = graph.options("Softmax", beta=1.0)
-        output = graph.operator("SOFTMAX", [names["classifier"]], PROBABILITIES, (1, spec.num_classes), options)
+        output = graph.operator("SOFTMAX", [names["classifier"]], answer.name, (1, spec.num_classes), options)
     else:
-        output = names["pool"]
-        graph.tensors[output].name = FEATURES
+        output = names["classifier" if spec.num_classes else "pool"]
+        graph.tensors[output].name = answer.name if spec.num_classes else FEATURES.name
     return graph.model(description=f"effnet: {spec.name}", image=image, output=output)
 
 

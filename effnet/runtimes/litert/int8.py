@@ -20,8 +20,10 @@ from effnet.runtimes.litert.flatbuffer import load_schema, operator_code, serial
 from effnet.runtimes.litert.graph import CENTRED, to_graph
 from effnet.runtimes.litert.int8_ranges import Progress, Range, observe, quiet, widen
 from effnet.runtimes.litert.metadata import finish
-from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.runtimes.write import Quantization
+from effnet.tasks.classification import PROBABILITIES
+from effnet.tasks.task import FEATURES
 from effnet.weights.folding import random_weights
 
 # Ranges barely change after this many images.
@@ -65,7 +67,8 @@ def to_int8(
     for layer in layers:
         layer.store()
     rounded = _quantize(quantizer, serialise(model), ranges, float_layers=quantization.float_layers)
-    return finish(_take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {})
+    answer = PROBABILITIES if spec.num_classes else FEATURES
+    return finish(_take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answer=answer)
 
 
 def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0) -> bytes:
@@ -193,7 +196,7 @@ def _quantize(module: Any, model: bytes, ranges: Mapping[str, Range], *, float_l
     every = TFLOperationName.ALL_SUPPORTED
     quantizer.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     # Operators are matched by the names of their outputs, each followed by a semicolon.
-    floats = [PROBABILITIES, FEATURES, *float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
+    floats = [PROBABILITIES.name, FEATURES.name, *float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
     for name in floats:
         quantizer.update_quantization_recipe(f"^{re.escape(name)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in ranges.items()}

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effnet.runtimes.litert.flatbuffer import load_schema, serialise
-from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.runtimes.onnxruntime.session import IMAGE
+from effnet.tasks.task import Output
 
 LABELS, DETAILS = "labels.txt", "effnet.json"
 
@@ -25,8 +26,13 @@ _FEATURE_CONTENT, _IMAGE_CONTENT = 1, 2
 _COLOUR_SPACES = {1: 2, 3: 1}
 
 
-def finish(model: Any, *, name: str, class_names: Sequence[str] = (), details: Mapping[str, Any]) -> bytes:
-    """Return the file of a ModelT with its metadata: labels.txt, one class per line, and `details` as effnet.json."""
+def finish(
+    model: Any, *, name: str, class_names: Sequence[str] = (), details: Mapping[str, Any], answer: Output
+) -> bytes:
+    """Return the file of a ModelT that outputs `answer`, with its metadata: labels.txt and `details` as effnet.json.
+
+    labels.txt has one class per line.
+    """
     labelled = bool(class_names)
     files = {DETAILS: json.dumps(dict(details), ensure_ascii=False, indent=1) + "\n"}
     if labelled:
@@ -35,16 +41,10 @@ def finish(model: Any, *, name: str, class_names: Sequence[str] = (), details: M
     channels = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape[3]
     for entry, data in (
         ("min_runtime_version", _RUNTIME.encode() + b"\0"),
-        (_ENTRY, _metadata(name, channels=channels, classifies=_classifies(model), labelled=labelled)),
+        (_ENTRY, _metadata(name, channels=channels, answer=answer, labelled=labelled)),
     ):
         _add_entry(model, entry, data)
     return _with_files(serialise(model), files)
-
-
-def _classifies(model: Any) -> bool:
-    graph = model.subgraphs[0]
-    output = graph.tensors[graph.outputs[0]].name
-    return (output.decode() if isinstance(output, bytes) else output) == PROBABILITIES
 
 
 def _add_entry(model: Any, name: str, data: bytes) -> None:
@@ -63,21 +63,20 @@ def _with_files(model: bytes, files: Mapping[str, str]) -> bytes:
     return whole.getvalue()
 
 
-def _metadata(name: str, *, channels: int, classifies: bool, labelled: bool) -> bytes:
+def _metadata(name: str, *, channels: int, answer: Output, labelled: bool) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
     colours = _table(builder, {0: ("Int8", _COLOUR_SPACES.get(channels, 0))})
     image = _tensor(builder, IMAGE, "images, 0 to 255, resized as in effnet.json", (_IMAGE_CONTENT, colours), [])
     labels = [_file(builder, LABELS, "the classes, one per line", _AXIS_LABELS)] if labelled else []
-    meaning = "the probability of each class" if classifies else "the features before the classifier"
     content = _FEATURE_CONTENT, _table(builder, {})
-    output = _tensor(builder, PROBABILITIES if classifies else FEATURES, meaning, content, labels)
+    output = _tensor(builder, answer.name, answer.meaning, content, labels)
     graph = _table(builder, {2: _vector(builder, [image]), 3: _vector(builder, [output])})
     details = _file(builder, DETAILS, "classes, preprocessing and network as JSON", _DESCRIPTIONS)
     slots = {
         0: _text(builder, name),
-        1: _text(builder, "an image classifier, written by effnet" if classifies else "a backbone, written by effnet"),
+        1: _text(builder, f"{answer.titled}, written by effnet"),
         3: _vector(builder, [graph]),
         6: _vector(builder, [details]),
         7: _text(builder, _PARSER),

@@ -12,6 +12,8 @@ from effnet.bundle.formats import Format
 from effnet.runtimes.litert.graph import to_graph
 from effnet.runtimes.litert.metadata import finish
 from effnet.system.files import written_whole
+from effnet.tasks.classification import PROBABILITIES
+from effnet.tasks.task import FEATURES, Output
 from effnet.weights.folding import calibrated_weights
 
 if TYPE_CHECKING:
@@ -27,15 +29,18 @@ def to_tflite(
     resolution: int | None = None,
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    answer: Output = PROBABILITIES,
 ) -> bytes:
     """Return the fp32 TFLite file of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
-    `resolution`. The file holds `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises SpecError
-    if mean does not match the spec's channels, MissingExtraError without ai-edge-litert.
+    `resolution`. `answer` is the output of the task. The file holds `class_names` as labels.txt and `metadata`,
+    JSON-able, as effnet.json. Raises SpecError if mean does not match the spec's channels, MissingExtraError without
+    ai-edge-litert.
     """
-    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution)
-    return finish(model, name=spec.name, class_names=class_names, details=metadata or {})
+    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, answer=answer)
+    output = answer if spec.num_classes else FEATURES
+    return finish(model, name=spec.name, class_names=class_names, details=metadata or {}, answer=output)
 
 
 def write(
@@ -72,6 +77,6 @@ def write(
 
         data = to_int8(config.arch, weights, images=images, quantization=quantization, **common)
     else:
-        data = to_tflite(config.arch, weights, **common)
+        data = to_tflite(config.arch, weights, answer=config.output, **common)
     with written_whole(folder / target.file) as beside:
         beside.write_bytes(data)

@@ -1,8 +1,8 @@
 """Write a spec and its folded weights directly as an ONNX graph: milliseconds, no torch.
 
 The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
-`probabilities` [batch, classes] or, without a classifier, `features` [batch, channels]; normalisation is inside,
-paddings are static.
+the output of its task, `probabilities` [batch, classes] for a classifier, or `features` [batch, channels] without a
+last layer; normalisation is inside, paddings are static.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,10 @@ import numpy as np
 from effnet.arch.layers import INPUT, Layer, map_sides, named_layers, same_padding
 from effnet.arch.spec import ArchSpec
 from effnet.errors import MissingExtraError, SpecError
-from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, PROBABILITIES
+from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.files import written_whole
+from effnet.tasks.classification import PROBABILITIES
+from effnet.tasks.task import FEATURES, Output
 from effnet.weights.folding import pixel_mean, scaled_stem
 
 if TYPE_CHECKING:
@@ -57,12 +59,13 @@ def to_onnx(
     resolution: int | None = None,
     metadata: Mapping[str, str] | None = None,
     parameter: "Parameter | None" = None,
+    answer: Output = PROBABILITIES,
 ) -> "onnx.ModelProto":
     """Return the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
-    `resolution`. `parameter` stores a weight or bias; by default as fp32. Raises SpecError if mean does not match the
-    spec's channels.
+    `resolution`. `parameter` stores a weight or bias; by default as fp32. `answer` is the output of the task. Raises
+    SpecError if mean does not match the spec's channels.
     """
     graph, side = start_graph(spec, mean, std, resolution)
     names = {INPUT: add_normalisation(graph, mean)}
@@ -77,7 +80,7 @@ def to_onnx(
             parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
         inputs = [names[source] for source in layer.inputs]
         names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
-    return finish_graph(graph, add_output(graph, names, spec), spec, side, metadata or {})
+    return finish_graph(graph, add_output(graph, names, spec, answer), spec, side, metadata or {})
 
 
 def start_graph(
@@ -161,11 +164,15 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
     return graph.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[function], [x], name)
 
 
-def add_output(graph: Graph, names: Mapping[str, str], spec: ArchSpec) -> tuple[str, int]:
+def add_output(
+    graph: Graph, names: Mapping[str, str], spec: ArchSpec, answer: Output = PROBABILITIES
+) -> tuple[str, int]:
     """Add the network's output, a function of the last layer in `names`, and return its name and width."""
-    if spec.num_classes:
-        return graph.node("Softmax", [names["classifier"]], PROBABILITIES, axis=1), spec.num_classes
-    return graph.node("Flatten", [names["pool"]], FEATURES, axis=1), spec.feature_channels
+    if not spec.num_classes:
+        return graph.node("Flatten", [names["pool"]], FEATURES.name, axis=1), spec.feature_channels
+    if answer.activation == "softmax":
+        return graph.node("Softmax", [names["classifier"]], answer.name, axis=1), spec.num_classes
+    return graph.node("Identity", [names["classifier"]], answer.name), spec.num_classes
 
 
 def finish_graph(

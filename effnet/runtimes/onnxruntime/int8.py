@@ -51,7 +51,7 @@ def write(
         model = quantize(config.arch, weights, images, quantization, metadata=metadata, progress=progress, **given)
     else:
         store = store_int8 if target.precision == "w8" else store_half
-        model = to_onnx(config.arch, weights, metadata=metadata, parameter=store, **given)
+        model = to_onnx(config.arch, weights, metadata=metadata, parameter=store, answer=config.output, **given)
     write_onnx(model, folder / target.file)
 
 

@@ -13,7 +13,7 @@ from effnet.system.bounds import MAX_THREADS
 if TYPE_CHECKING:
     import onnxruntime
 
-IMAGE, PROBABILITIES, FEATURES = "image", "probabilities", "features"
+IMAGE = "image"
 
 
 def open_session(

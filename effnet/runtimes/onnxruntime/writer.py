@@ -33,7 +33,7 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
 
 
 def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.ModelProto":
-    """Return the fp32 ONNX model of a bundle; it outputs features if the bundle has no classifier."""
+    """Return the fp32 ONNX model of a bundle; it outputs features if the bundle has no last layer."""
     preprocess = config.preprocess
     return to_onnx(
         config.arch,
@@ -42,6 +42,7 @@ def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.Mo
         std=preprocess.std,
         resolution=preprocess.resolution,
         metadata=model_metadata(config),
+        answer=config.output,
     )
 
 

@@ -138,7 +138,7 @@ def describe_model(model: Any, config: ModelConfig, *, inference_precision: str)
     `model_info` follows OpenVINO's Model API, whose labels are one string: spaces within a name become underscores. The
     section `effnet` has the same keys as the ONNX file's metadata, and the precision to compute in.
     """
-    if config.class_names:
+    if config.output.activation == "softmax":
         labels = " ".join("_".join(name.split()) or "_" for name in config.class_names)
         model.set_rt_info("Classification", [_MODEL_INFO, "model_type"])
         model.set_rt_info(labels, [_MODEL_INFO, "labels"])

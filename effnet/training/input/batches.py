@@ -128,7 +128,7 @@ def train_batches(
     workers: int = 1,
     ahead: int = 4,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (images uint8 [batch, R, R, C], labels int64 [batch]) of one epoch from batch number `start` on.
+    """Yield (images uint8 [batch, R, R, C], their labels [batch, ...]) of one epoch from batch number `start` on.
 
     `own` maps the size of a batch to the slice of it that this process gets. The order depends only on seed, epoch and
     `blocks`, a view only on seed, epoch and index: the number of `workers` and of batches prepared `ahead` changes
@@ -145,7 +145,7 @@ def train_batches(
 
     chunks = [chunk[own(len(chunk))] for chunk in chunks]
 
-    def view(number: int) -> tuple[np.ndarray, int]:
+    def view(number: int) -> tuple[np.ndarray, np.ndarray]:
         index, time = int(order[number]), int(times[number])
         drawn = [(epoch + time) % views, index] if views else [epoch, index] + [time] * (time > 0)
 
@@ -157,7 +157,7 @@ def train_batches(
 
     def make(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images, numbers = zip(*(view(number) for number in chunk), strict=True)
-        return np.stack(images), np.array(numbers, dtype=np.int64)
+        return np.stack(images), np.array(numbers, dtype=labels.dtype)
 
     todo = iter(chunks[start:])
     with ThreadPoolExecutor(workers, thread_name_prefix="effnet-batches") as pool:
@@ -183,7 +183,7 @@ def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | N
     return places[order], times[order]
 
 
-def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, int]:
+def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the view that `make` gives for `index`, and its label; if unreadable, those of the next readable file.
 
     Inspection has removed bad files, but checks only a sample of a huge data set, and files can vanish.
@@ -192,7 +192,7 @@ def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: 
     for offset in range(_MOST_BAD):
         place = (index + offset) % len(labels)
         try:
-            return make(place), int(labels[place])
+            return make(place), labels[place]
         except ImageError as error:
             failed = error
     raise ImageError(f"{_MOST_BAD} images in a row cannot be read; the last: {failed}") from failed

@@ -21,7 +21,7 @@ def prepare(
     step: int,
     first: int = 0,
 ) -> Batch:
-    """Return the batch of uint8 [batch, R, R, C] and int64 [batch]; randomness depends only on the seed and `step`.
+    """Return the batch of uint8 [batch, R, R, C] and labels [batch, ...]; it depends only on seed, `step` and `first`.
 
     If several processes divide a step, `first` is the place of the first of these images in it. Each process mixes
     its own images.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from effnet.progress import EpochEnd, Step
 from effnet.training.checkpoint import BEST, load_best, save_checkpoint
+from effnet.training.learning import Validated
 from effnet.training.log.metrics import append_metrics, rewrite_metrics
 from effnet.training.log.tensorboard import IMAGED_EPOCHS, Journal, open_journal
 from effnet.training.position import Position
@@ -20,8 +20,8 @@ from effnet.training.tensorfile import save_tensors
 class Records:
     """The files of one run: checkpoints, best weights, metrics.jsonl and the journal; none of them unless `main`."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str], *, keep: int, main: bool) -> None:
-        self.folder, self.class_names, self.keep, self.main = folder, class_names, keep, main
+    def __init__(self, folder: Path, names: Sequence[str], *, keep: int, main: bool) -> None:
+        self.folder, self.names, self.keep, self.main = folder, names, keep, main
         self.journal: Journal | None = None
 
     @contextmanager
@@ -32,7 +32,7 @@ class Records:
             return
         # An epoch's results have the number of its last step; a checkpoint right after that step lacks them.
         purge_step = position.step + (position.batch < batches)
-        with open_journal(self.folder, self.class_names, purge_step=purge_step) as self.journal:
+        with open_journal(self.folder, purge_step=purge_step) as self.journal:
             yield
 
     def begin(self, position: Position) -> None:
@@ -53,19 +53,19 @@ class Records:
     def metrics(self, row: EpochEnd) -> None:
         """Add an epoch's line to metrics.jsonl."""
         if self.main:
-            append_metrics(self.folder, asdict(row))
+            append_metrics(self.folder, row.to_row())
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
         """Record the results of an epoch, which ended after `step` steps."""
         if self.journal:
             self.journal.epoch(row, step=step)
 
-    def confusion(self, counts: np.ndarray | None, *, step: int, best: bool, last: bool) -> None:
-        """Add the confusion matrix of an epoch that is the best so far, or the last."""
-        if self.journal and best:
-            self.journal.confusion(counts, "best", step=step)
-        if self.journal and last:
-            self.journal.confusion(counts, "last", step=step)
+    def images(self, found: Validated, *, step: int, best: bool, last: bool) -> None:
+        """Add the images of the errors of an epoch that is the best so far, or the last."""
+        if self.journal and (best or last):
+            images = found.images(self.names)
+            for which in ("best",) * best + ("last",) * last:
+                self.journal.errors(images, which, step=step)
 
     def keep_best(self, model: nn.Module) -> None:
         """Write the best weights so far."""

@@ -1,15 +1,15 @@
-"""TensorBoard events of a training run: curves, images of its batches, confusion matrices."""
+"""TensorBoard events of a training run: curves, images of its batches and of its errors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from effnet.progress import EpochEnd, Step
-from effnet.training.log.figures import confusion_image, image_sheet
+from effnet.training.log.figures import image_sheet
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -32,7 +32,6 @@ class Journal:
     """
 
     writer: "SummaryWriter"
-    class_names: Sequence[str]
 
     def step(self, event: Step) -> None:
         """Plot loss, learning rate, speed and memory over the steps."""
@@ -43,9 +42,8 @@ class Journal:
 
     def epoch(self, row: EpochEnd, *, step: int) -> None:
         """Plot the results of an epoch, which ended after `step` steps."""
-        names = ("epoch", "loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "learning_rate")
-        for key in (*names, "images_per_second"):
-            if (value := getattr(row, key)) is not None:
+        for key, value in row.to_row().items():
+            if key != "seconds":
                 self.writer.add_scalar(f"epoch/{key}", value, step)
 
     def add_images(self, images: np.ndarray, *, step: int) -> None:
@@ -54,11 +52,10 @@ class Journal:
         sheet = image_sheet(images[: _ROWS * columns], columns=columns)
         self.writer.add_image("training images", sheet, step, dataformats="HWC")
 
-    def confusion(self, counts: np.ndarray | None, which: Literal["best", "last"], *, step: int) -> None:
-        """Add the confusion matrix [true, predicted] of the validation split; None, for many classes, adds nothing."""
-        if counts is not None:
-            image = confusion_image(counts, self.class_names)
-            self.writer.add_image(f"confusion/{which}", image, step, dataformats="HWC")
+    def errors(self, images: Mapping[str, np.ndarray], which: str, *, step: int) -> None:
+        """Add the images of errors on the validation split, uint8 [H, W, 3] by name, of the `which` epoch."""
+        for name, image in images.items():
+            self.writer.add_image(f"{name}/{which}", image, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Write pending events: a checkpoint must not include steps that the journal lacks."""
@@ -66,9 +63,9 @@ class Journal:
 
 
 @contextmanager
-def open_journal(folder: Path, class_names: Sequence[str], *, purge_step: int) -> Iterator[Journal]:
+def open_journal(folder: Path, *, purge_step: int) -> Iterator[Journal]:
     """Yield the journal of the run in `folder`; discard the events of earlier sessions from `purge_step` on."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder / FOLDER, purge_step=purge_step, max_queue=_WAITING) as writer:
-        yield Journal(writer=writer, class_names=class_names)
+        yield Journal(writer=writer)

@@ -16,11 +16,12 @@ from effnet.data.eval_view import eval_image_at
 from effnet.data.preprocess import Preprocess, random_flip, resize_and_crop
 from effnet.errors import DataError, ImageError, WeightsError
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
-from effnet.runtimes.onnxruntime.session import FEATURES, IMAGE, open_session
+from effnet.runtimes.onnxruntime.session import IMAGE, open_session
 from effnet.runtimes.pipeline import Progress, run_images
 from effnet.system.array_cache import load_arrays, open_store, save_arrays
 from effnet.system.cache import cache_folder
 from effnet.system.machine import usable_cores
+from effnet.tasks.task import FEATURES
 from effnet.weights.folding import Arrays, fold_norms
 
 CACHE_LIMIT_BYTES = 10**9
@@ -156,7 +157,7 @@ def _compute(
         rows, found = run_images(
             indices[start : start + _SAVED_TOGETHER],
             prepare=lambda index: _view(extractor, split, index, todo[index], view),
-            compute=lambda images: session.run([FEATURES], {IMAGE: images})[0],
+            compute=lambda images: session.run([FEATURES.name], {IMAGE: images})[0],
             workers=usable_cores(),
             progress=lambda done, _, start=start: progress(start + done, len(indices)) if progress else None,
         )

@@ -58,7 +58,8 @@ def test_no_file_of_a_fit_is_a_pickle_or_an_archive_of_pickles(small_bundle):
 
 def test_the_report_opens_with_the_verdict(small_bundle):
     report = read_report(small_bundle)
-    assert list(report)[:5] == ["honoured", "budget", "measured", "test_accuracy", "test_balanced_accuracy"]
+    first = ["honoured", "budget", "measured", "task", "test_accuracy", "test_balanced_accuracy"]
+    assert list(report)[:6] == first
     assert report["honoured"] is True
     assert report["budget"].keys() == report["measured"].keys()
     assert all(isinstance(value, int | float) for value in report["measured"].values())

@@ -20,7 +20,7 @@ from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.jobs.fit.asked import with_balance
-from effnet.measurement.evaluate import ClassScore
+from effnet.measurement.classification import ClassScore
 from effnet.report.balanced import prior_sentence
 from effnet.report.runs import read_run
 from effnet.training.recipe.balance import log_prior

@@ -78,7 +78,7 @@ def test_a_head_leaves_the_backbone_as_it_was_to_the_last_bit(head, small_bundle
 def test_a_head_gives_a_bundle_that_predicts_as_it_was_scored(head, stripes):
     model = effnet.load(head.folder)
     score = effnet.evaluate(model, read_dataset(str(stripes)).test)
-    assert score.accuracy == head.report.test_accuracy > 0.6
+    assert score.accuracy == head.report.test.accuracy > 0.6
     assert model.config.class_names == ("columns", "plain", "rows")
     assert model.config.threshold == head.report.calibration.threshold > 0
     assert head.report.test.answered.coverage > 0.5

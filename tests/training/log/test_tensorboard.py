@@ -16,12 +16,12 @@ from tiny_runs import PREPROCESS, RECIPE, Stop, run, run_saving, tiny_dataset, t
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Step
 from effnet.training.checkpoint import save_checkpoint
+from effnet.training.classification import validate
 from effnet.training.device import memory_mb
 from effnet.training.input.batches import cached_loader, train_batches
 from effnet.training.log.figures import confusion_image, image_sheet
 from effnet.training.log.tensorboard import FOLDER, open_journal
 from effnet.training.schedule import learning_rate
-from effnet.training.validate import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,9 +58,9 @@ def test_curves_over_steps_and_epochs_are_what_the_listener_heard(whole):
     for key in ("loss", "learning_rate", "images_per_second", "memory_mb"):
         assert [v for _, v in scalars[f"step/{key}"]] == pytest.approx([getattr(e, key) for e in steps], rel=1e-6)
     for key in ("epoch", "loss", "val_loss", "val_accuracy", "learning_rate", "images_per_second"):
-        values = [getattr(e, key) for e in epochs]
+        values = [e.to_row()[key] for e in epochs]
         assert scalars[f"epoch/{key}"] == [(3 * i + 3, pytest.approx(v, rel=1e-6)) for i, v in enumerate(values)]
-    assert [e.val_accuracy for e in epochs] == [row["val_accuracy"] for row in result.history]
+    assert [e.figures["val_accuracy"] for e in epochs] == [row["val_accuracy"] for row in result.history]
 
 
 def test_steps_tell_the_learning_rate_of_the_schedule_and_the_memory_of_this_process(whole):
@@ -167,10 +167,10 @@ def _unless_between_epochs(folder, position, state, *, keep):
 
 def test_a_long_run_is_drawn_at_five_hundred_steps(tmp_path):
     event = Step(
-        epoch=1, epochs=1, step=0, total_steps=45_000, loss=1.0, val_accuracy=None, images_per_second=1.0,
+        epoch=1, epochs=1, step=0, total_steps=45_000, loss=1.0, val="", images_per_second=1.0,
         seconds_left=1.0,
     )  # fmt: skip
-    with open_journal(tmp_path, (), purge_step=1) as journal:
+    with open_journal(tmp_path, purge_step=1) as journal:
         for step in range(1, 45_001):
             journal.step(dataclasses.replace(event, step=step))
     assert [step for step, _ in read(tmp_path)[0]["step/loss"]] == list(range(90, 45_001, 90))
@@ -179,7 +179,7 @@ def test_a_long_run_is_drawn_at_five_hundred_steps(tmp_path):
 @pytest.mark.parametrize("side, number, columns", [(128, 32, 8), (130, 16, 4)])
 def test_a_sheet_of_large_images_holds_fewer(tmp_path, side, number, columns):
     images = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), dtype=np.uint8)
-    with open_journal(tmp_path, (), purge_step=1) as journal:
+    with open_journal(tmp_path, purge_step=1) as journal:
         journal.add_images(images, step=1)
     ((_, sheet),) = read(tmp_path)[1]["training images"]
     assert np.array_equal(sheet, image_sheet(images[:number], columns=columns))

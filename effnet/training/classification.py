@@ -1,6 +1,7 @@
-"""Validation of a network on held-out images during training."""
+"""Training of classifiers: checks of the data, the loss, and validation on held-out images."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
+from effnet.errors import DataError
+from effnet.nn.network import Network
+from effnet.system.text import both
 from effnet.training.device import to_input
+from effnet.training.distill import make_loss
 from effnet.training.distributed.ranks import ALONE, Ranks
+from effnet.training.log.figures import confusion_image
+from effnet.training.losses import LossFn
 from effnet.training.recipe.schema import Recipe
 
 # The confusion matrix of more classes than this is too large to look at.
@@ -18,7 +26,7 @@ _CONFUSED_CLASSES = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validated:
+class ClassesValidated:
     """The validation result: mean cross-entropy and accuracy, and the same with each class counting alike.
 
     `confusion` counts images, int64 [true class, predicted class]; None if there are more than 100 classes.
@@ -30,11 +38,65 @@ class Validated:
     balanced_loss: float = float("nan")
     balanced_accuracy: float = float("nan")
 
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """The accuracy and the balanced accuracy, as in metrics.jsonl."""
+        return {"val_accuracy": self.accuracy, "val_balanced_accuracy": self.balanced_accuracy}
+
+    @property
+    def words(self) -> str:
+        """The accuracy in words."""
+        return f"accuracy {both(self.accuracy, self.balanced_accuracy)}"
+
+    def images(self, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Return an image of the confusion matrix, if there is one."""
+        return {} if self.confusion is None else {"confusion": confusion_image(self.confusion, names)}
+
     def score(self, recipe: Recipe) -> tuple[float, float]:
         """Return a key that is larger for a better network: accuracy, then minus the loss; balanced if requested."""
         if recipe.balance.removed:
             return self.balanced_accuracy, -self.balanced_loss
         return self.accuracy, -self.loss
+
+
+def check(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
+    """Return warnings about the classes of a run; raise DataError if they do not fit the network or have no images."""
+    classes = len(dataset.class_names)
+    if isinstance(model, Network) and model.spec.num_classes != classes:
+        raise DataError(
+            f"the network must have as many outputs as the data set has classes, {classes}; "
+            f"it has {model.spec.num_classes}: build it with num_classes={classes}"
+        )
+    for name in ("train", "val"):
+        labels = getattr(dataset, name).labels
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise DataError(f"labels in {name} must lie in 0..{classes - 1}; found {labels.min()} to {labels.max()}")
+    absent = _absent(dataset, dataset.train.labels)
+    if absent:
+        raise DataError(f"every class must have images in train, but these have none there: {absent}")
+    unseen = _absent(dataset, dataset.val.labels) if len(dataset.val) else ""
+    return [f"Validation has no images of these classes and cannot assess them: {unseen}"] if unseen else []
+
+
+def _absent(dataset: Dataset, labels: np.ndarray) -> str:
+    present = set(np.unique(labels).tolist())
+    return ", ".join(name for number, name in enumerate(dataset.class_names) if number not in present)
+
+
+def loss_of(dataset: Dataset, recipe: Recipe, *, preprocess: Preprocess, device: torch.device | None) -> LossFn:
+    """Return the loss of a recipe; see `effnet.training.distill.make_loss`."""
+    return make_loss(
+        recipe,
+        preprocess=preprocess,
+        class_names=dataset.class_names,
+        labels=dataset.train.labels,
+        device=device,
+    )
+
+
+def guessed_loss(dataset: Dataset) -> float:
+    """Return the cross-entropy of uniform guesses."""
+    return math.log(max(2, len(dataset.class_names)))
 
 
 @torch.no_grad()
@@ -44,7 +106,7 @@ def validate(
     preprocess: Preprocess,
     device: torch.device,
     ranks: Ranks = ALONE,
-) -> Validated:
+) -> ClassesValidated:
     """Return the result of `model`, in evaluation mode, on batches of uint8 images and their labels.
 
     Each process of `ranks` gives batches of its own, perhaps none; all get the joint result.
@@ -71,7 +133,7 @@ def validate(
     if classes <= _CONFUSED_CLASSES:
         confusion = ranks.total(pairs)[: classes**2].reshape(classes, classes).numpy()
     balanced_loss, balanced_accuracy = _by_class(rows, classes, ranks)
-    return Validated(
+    return ClassesValidated(
         loss=loss_sum / count,
         accuracy=right / count,
         confusion=confusion,

@@ -1,0 +1,30 @@
+"""What a fit does for another task than classification: networks trained from scratch, in fp32."""
+
+from effnet.data.datasets import Dataset
+from effnet.errors import InputError
+from effnet.jobs.fit.job import Job
+from effnet.measurement.calibration import Abstain
+from effnet.tasks.registry import find_task
+
+
+def check_answers(job: Job, dataset: Dataset) -> None:
+    """Raise InputError for options of a fit that the task of its data does not have."""
+    answers = find_task(dataset.task)
+    wrong: list[str] = []
+    if not answers.pretrained:
+        if job.network is None and job.config.weights != "none" and job.strategy != "scratch":
+            wrong.append("weights must be none: only classifiers are fitted on the features of pretrained weights")
+        if job.asked.value("loss.teacher"):
+            wrong.append("loss.teacher must be empty: only classifiers learn from a teacher")
+    if not answers.calibrated:
+        precisions = job.target.precisions(job.budget)
+        if precisions != ("fp32",):
+            wrong.append("precision must be fp32: only of a classifier effnet can tell what another one costs")
+        if job.abstain != Abstain():
+            wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
+        if job.num_trials:
+            wrong.append("trials must be 0: they compare the accuracy of classifiers")
+        if job.asked.value("balance.method") not in (None, "none"):
+            wrong.append("balance must be none: only classes are balanced")
+    if wrong:
+        raise InputError(f"the task of these data is {answers.title}; {'; '.join(wrong)}")

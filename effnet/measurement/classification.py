@@ -1,0 +1,324 @@
+"""The score of a classifier on labelled images: accuracy, calibration, classes and mistakes; no torch."""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from effnet.data.datasets import Dataset, Split
+from effnet.data.inspection.findings import BALANCE_ADVICE, IMBALANCED
+from effnet.data.stored import source_name
+from effnet.measurement import calibration
+from effnet.measurement.answers import predict_split
+from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent
+from effnet.measurement.intervals import bootstrap, wilson
+from effnet.measurement.recall import by_class
+from effnet.measurement.unknown import Unknown, measure_unknown
+from effnet.runtimes.predictor import Predictor
+from effnet.system.text import percent
+
+_WORST_MISTAKES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """Precision, recall and F1 of one class, which has `support` images."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One misclassified image and the model's confidence; `index` is its place in the split."""
+
+    index: int
+    source: str
+    label: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The effect of a threshold: the share of images answered, and the error among them, None if none is."""
+
+    threshold: float
+    coverage: float
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sureness:
+    """How well calibrated the probabilities are.
+
+    `ece` is the expected calibration error over 15 bins of equal width, `nll` the negative log-likelihood in nats,
+    `reliability` the bins that are not empty.
+    """
+
+    ece: float
+    nll: float
+    reliability: tuple[calibration.Bin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clean:
+    """The result without the `leaked` images, copies of which training has seen; None if there are no others."""
+
+    leaked: int
+    images: int
+    accuracy: float | None
+    confidence: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassificationScore:
+    """The result on one split.
+
+    `confidence` is the 95 % Wilson interval of the accuracy, valid for few images and if all are right; `bootstrap`
+    the 95 % percentile interval of 2,000 resamplings of the images. `balanced_accuracy` is the mean recall of the
+    classes that have images, `balanced_bootstrap` its interval from the same resamplings; `lowest` is the class of
+    the lowest recall, None if that is within 5 percentage points of the accuracy. `most_frequent` is the best constant
+    guess; `chance` is a sentence if the model is not better than that, else empty; `clean` is the result without the
+    images that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
+    class][predicted class]; `mistakes` come most confident first. `uncalibrated` is the calibration
+    without the temperature. `risk_coverage` holds (threshold, coverage, risk), `aurc` is the area under it; `answered`
+    is None without a threshold, `unknown` if no such images were given.
+    """
+
+    images: int
+    accuracy: float
+    balanced_accuracy: float
+    lowest: ClassScore | None
+    confidence: tuple[float, float]
+    most_frequent: MostFrequent
+    chance: str
+    clean: Clean | None
+    bootstrap: tuple[float, float]
+    balanced_bootstrap: tuple[float, float]
+    top5: float | None
+    sureness: Sureness
+    uncalibrated: Sureness
+    risk_coverage: tuple[tuple[float, float, float], ...]
+    aurc: float
+    answered: Answered | None
+    unknown: Unknown | None
+    confusion: tuple[tuple[int, ...], ...]
+    per_class: tuple[ClassScore, ...]
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def figure(self) -> float:
+        """The accuracy."""
+        return self.accuracy
+
+    @property
+    def headline(self) -> Mapping[str, float]:
+        """The figures on top of a report."""
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the score as JSON-able data."""
+        return asdict(self)
+
+
+SCORE = ClassificationScore
+
+
+def evaluate_split(
+    predictor: Predictor,
+    split: Split,
+    *,
+    unknown_from: str | os.PathLike[str] | None = None,
+    leaked: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> ClassificationScore:
+    """Score a classifier on a split; see `effnet.measurement.evaluate.evaluate`."""
+    config = predictor.config
+    probabilities, indices = predict_split(predictor, split, progress=progress)
+    unknown = None
+    if unknown_from is not None:
+        unknown = measure_unknown(predictor, unknown_from, known=probabilities.max(1))
+    return score(
+        probabilities,
+        split,
+        config.class_names,
+        indices=indices,
+        temperature=config.temperature,
+        threshold=config.threshold,
+        unknown=unknown,
+        leaked=leaked,
+        balanced=bool(config.balanced),
+    )
+
+
+def score(
+    probabilities: np.ndarray,
+    split: Split,
+    class_names: tuple[str, ...],
+    *,
+    indices: np.ndarray | None = None,
+    temperature: float = 1.0,
+    threshold: float | None = None,
+    unknown: Unknown | None = None,
+    leaked: Collection[str] = (),
+    balanced: bool = False,
+) -> ClassificationScore:
+    """Return the score of `probabilities` [images, classes] against the labels of the split at `indices`.
+
+    By default the rows are those of the whole split, in order. The probabilities include `temperature`;
+    `balanced` says that the model was trained to balance its classes.
+    """
+    indices = np.arange(len(split)) if indices is None else indices
+    labels = split.labels[indices]
+    predicted = probabilities.argmax(1)
+    is_right = predicted == labels
+    right = int(is_right.sum())
+    confidence, usual = wilson(right, len(labels)), most_frequent(labels, class_names)
+    confusion, per_class = _by_class(labels, predicted, class_names)
+    recalls = by_class(is_right, labels, num_classes=len(class_names))
+    mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
+    to_beat = mean_recall if balanced else None
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    curve = calibration.risk_coverage(probabilities, labels)
+    sureness = _sureness(probabilities, labels)
+    raw = calibration.apply_temperature(probabilities, 1 / temperature)
+    return ClassificationScore(
+        images=len(labels),
+        accuracy=right / len(labels),
+        balanced_accuracy=mean_recall[0],
+        lowest=None if recalls.lowest is None else per_class[recalls.lowest],
+        confidence=confidence,
+        most_frequent=usual,
+        chance=chance_sentence(right / len(labels), confidence, usual, labels=labels, balanced=to_beat),
+        clean=_clean(is_right, [source_name(split.sources[int(i)], "") for i in indices], leaked) if leaked else None,
+        bootstrap=bootstrap(right, len(labels)),
+        balanced_bootstrap=mean_recall[1],
+        top5=float((best == labels[:, None]).any(1).mean()) if len(class_names) > 5 else None,
+        sureness=sureness,
+        uncalibrated=sureness if temperature == 1 else _sureness(raw, labels),
+        risk_coverage=curve.points(),
+        aurc=curve.aurc,
+        answered=None if threshold is None else _answered(probabilities, labels, threshold),
+        unknown=unknown,
+        confusion=confusion,
+        per_class=per_class,
+        mistakes=_mistakes(probabilities, predicted, split, class_names, indices),
+    )
+
+
+def _clean(is_right: np.ndarray, names: Sequence[str], leaked: Collection[str]) -> Clean:
+    known = frozenset(leaked)
+    kept = is_right[np.array([name not in known for name in names], dtype=bool)]
+    if not len(kept):
+        return Clean(leaked=len(names), images=0, accuracy=None, confidence=None)
+    right = int(kept.sum())
+    return Clean(
+        leaked=len(names) - len(kept),
+        images=len(kept),
+        accuracy=right / len(kept),
+        confidence=wilson(right, len(kept)),
+    )
+
+
+def warnings_of(score: ClassificationScore) -> list[str]:
+    """Return the warnings that users of the model must see first: it is at chance level, or its test images leak."""
+    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
+
+
+def warnings_about(score: ClassificationScore, dataset: Dataset, *, balanced: bool) -> list[str]:
+    """Return the warnings that users of a model must see first; `balanced` says that training balanced the classes."""
+    rare = rare_class_warning(score, dataset.train.labels, dataset.class_names, balanced=balanced)
+    return warnings_of(score) + rare
+
+
+def clean_sentence(clean: Clean) -> str:
+    """Return a sentence on the accuracy without the images that leak."""
+    images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
+    if clean.accuracy is None or clean.confidence is None:
+        return f"All {images}. The accuracy without them is unknown."
+    low, high = clean.confidence
+    return (
+        f"{images}. Without them the accuracy is {percent(clean.accuracy)} on {clean.images:,} images "
+        f"(95 % confidence {percent(low)} to {percent(high)})."
+    )
+
+
+def rare_class_warning(
+    score: ClassificationScore, train_labels: np.ndarray, class_names: tuple[str, ...], *, balanced: bool
+) -> list[str]:
+    """Return a sentence on a class that is rare in training and missed far more often than others, if there is one.
+
+    `balanced` says that training already balanced the classes.
+    """
+    found = score.lowest
+    if found is None:
+        return []
+    counts = np.bincount(train_labels, minlength=len(class_names))
+    count = int(counts[class_names.index(found.name)])
+    missed = wilson(round(found.recall * found.support), found.support)[1] < score.accuracy
+    if not missed or counts.max() < IMBALANCED * count:
+        return []
+    advice = "more images of it would help most" if balanced else f"{BALANCE_ADVICE}, at some cost to the frequent ones"
+    return [
+        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are classified "
+        f"correctly, against {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training "
+        f"images: {advice}."
+    ]
+
+
+def _by_class(
+    labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
+) -> tuple[tuple[tuple[int, ...], ...], tuple[ClassScore, ...]]:
+    """Return the confusion matrix [true][predicted] and each class's score; a share of no images is 0."""
+    number = len(class_names)
+    counts = np.bincount(labels * number + predicted, minlength=number * number).reshape(number, number)
+    right, support, named = counts.diagonal(), counts.sum(1), counts.sum(0)
+    precision, recall = right / np.maximum(named, 1), right / np.maximum(support, 1)
+    f1 = 2 * right / np.maximum(named + support, 1)
+    per_class = tuple(
+        ClassScore(name=name, precision=float(p), recall=float(r), f1=float(f), support=int(n))
+        for name, p, r, f, n in zip(class_names, precision, recall, f1, support, strict=True)
+    )
+    return tuple(tuple(map(int, row)) for row in counts), per_class
+
+
+def _sureness(probabilities: np.ndarray, labels: np.ndarray) -> Sureness:
+    return Sureness(
+        ece=calibration.expected_calibration_error(probabilities, labels),
+        nll=calibration.negative_log_likelihood(probabilities, labels),
+        reliability=calibration.reliability(probabilities, labels),
+    )
+
+
+def _answered(probabilities: np.ndarray, labels: np.ndarray, threshold: float) -> Answered:
+    confidence, right = calibration.confidences(probabilities, labels)
+    known = confidence >= threshold
+    error = float((~right[known]).mean()) if known.any() else None
+    return Answered(threshold=threshold, coverage=float(known.mean()), error=error)
+
+
+def _mistakes(
+    probabilities: np.ndarray,
+    predicted: np.ndarray,
+    split: Split,
+    class_names: tuple[str, ...],
+    indices: np.ndarray,
+) -> tuple[Mistake, ...]:
+    wrong = np.flatnonzero(predicted != split.labels[indices])
+    sureness = probabilities[wrong, predicted[wrong]]
+    return tuple(
+        Mistake(
+            index=int(indices[i]),
+            source=source_name(split.sources[int(indices[i])], f"image {indices[i]}"),
+            label=class_names[split.labels[indices[i]]],
+            predicted=class_names[predicted[i]],
+            probability=float(probabilities[i, predicted[i]]),
+        )
+        for i in wrong[np.argsort(-sureness, kind="stable")][:_WORST_MISTAKES]
+    )

@@ -1,0 +1,86 @@
+"""Image classification: each image has one of several classes, and the answer is a probability of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effnet.data.labels import CLASSES
+from effnet.errors import BundleError
+from effnet.tasks.task import Figure, Output, Task
+
+UNKNOWN = "unknown"
+"""The answer to an image of low confidence."""
+
+# The sums of effnet's own files differ from 1 by a millionth, also in int8: all of them compute softmax in fp32.
+# bfloat16 rounds each probability to 0.4 %.
+_SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The most probable classes of one image, best first.
+
+    `known` is false if even the best is less probable than the threshold: the image may belong to none of the classes.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    known: bool = True
+
+    @property
+    def label(self) -> str:
+        """The most probable class, or "unknown"."""
+        return self.labels[0] if self.known else UNKNOWN
+
+
+def to_prediction(
+    probabilities: np.ndarray, class_names: Sequence[str], *, top: int, threshold: float = 0.0
+) -> Prediction:
+    """Return the `top` most probable classes of one row [classes], and whether the best reaches `threshold`."""
+    best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
+    return Prediction(
+        labels=tuple(class_names[i] for i in best),
+        probabilities=tuple(float(probabilities[i]) for i in best),
+        known=float(probabilities[best[0]]) >= threshold,
+    )
+
+
+def check_probabilities(rows: np.ndarray, path: Path) -> None:
+    """Raise BundleError unless each row of float32 [batch, classes] holds probabilities."""
+    low, high = rows.min(initial=0.0), rows.max(initial=0.0)
+    # Written so that NaN fails.
+    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
+        raise BundleError(
+            f"{path} must return probabilities, from 0 to 1; it returned {low:.4g} to {high:.4g}: it is damaged or "
+            "another model. `effnet export` writes it again"
+        )
+    if len(rows) and not np.abs((sums := rows.sum(1)) - 1).max() <= _SUM_TOLERANCE:
+        raise BundleError(
+            f"{path} must return probabilities, whose sum is 1; theirs lies in {sums.min():.4g}..{sums.max():.4g}: it "
+            "is damaged or another model. `effnet export` writes it again"
+        )
+
+
+PROBABILITIES = Output(
+    name="probabilities",
+    activation="softmax",
+    meaning="the probability of each class",
+    titled="an image classifier",
+)
+
+TASK = Task(
+    name="classification",
+    title="image classification",
+    labels=CLASSES,
+    output=PROBABILITIES,
+    figure=Figure(key="accuracy", title="accuracy"),
+    check=check_probabilities,
+    answer=to_prediction,
+    learning="effnet.training.classification",
+    scoring="effnet.measurement.classification",
+    reporting="",
+    calibrated=True,
+    pretrained=True,
+)

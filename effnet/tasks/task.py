@@ -1,0 +1,120 @@
+"""What a task is: all that effnet knows of the question that a network answers, outside the task's own modules.
+
+Nothing else knows what is answered: training, exports, prediction, evaluation and the report ask the record.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from effnet.data.labels import LabelKind
+from effnet.system.text import percent
+
+Activation = Literal["softmax", "none"]
+"""What an exported file computes from the last layer's values."""
+
+Door = Literal["learning", "scoring", "reporting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a model file returns for an image: `name` is that of its output, `activation` the last operation.
+
+    `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier".
+    """
+
+    name: str
+    activation: Activation
+    meaning: str
+    titled: str
+
+
+FEATURES = Output(
+    name="features",
+    activation="none",
+    meaning="the features before the classifier",
+    titled="a backbone",
+)
+"""The output of every network without its last layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """The figure that selection maximises, on the validation images, and that a report gives for the test images.
+
+    `key` is its name in files, `title` its name in sentences. If `share`, it is shown in percent. A figure of which
+    less is better, such as an error, is recorded as it is; only `better` compares.
+    """
+
+    key: str
+    title: str
+    share: bool = True
+    less_is_better: bool = False
+
+    def better(self, value: float) -> float:
+        """Return a number that is larger for a better value."""
+        return -value if self.less_is_better else value
+
+    def in_words(self, value: float) -> str:
+        """Return title and value, as in "accuracy 93.2%"."""
+        return f"{self.title} {percent(value) if self.share else f'{value:.4g}'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedOutput:
+    """One named output of a model, as config.json declares it: `shape` is that for one image."""
+
+    name: str
+    shape: tuple[int, ...]
+    meaning: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        return {"name": self.name, "shape": list(self.shape), "meaning": self.meaning}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task, such as classification.
+
+    `labels` are the labels that it learns; their names count the outputs of the last layer. `output` is what a model
+    file returns. `check(rows, path)` raises BundleError unless rows, float32 [batch, outputs], are such outputs;
+    `answer(row, names, top=, threshold=)` returns the answer to one image: at most `top` parts of it, and none if the
+    confidence is below `threshold`, if the task has these. `figure` is what selection maximises.
+
+    The rest is in modules, imported when needed; they may be one. A new process must be able to import them too.
+
+    - `learning`, which may import torch: see effnet.training.learning;
+    - `scoring`, which must not: see effnet.measurement.evaluate;
+    - `reporting`: see effnet.report.section; empty for classification, whose part is the pages' own.
+
+    If `calibrated`, the outputs are probabilities of classes: a temperature and a threshold are fitted on the
+    validation images, and a lower precision is accepted by the share of images that it still classifies correctly.
+    If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
+    """
+
+    name: str
+    title: str
+    labels: LabelKind
+    output: Output
+    figure: Figure
+    check: Callable[[np.ndarray, Path], None]
+    answer: Callable[..., Any]
+    learning: str
+    scoring: str
+    reporting: str
+    calibrated: bool = False
+    pretrained: bool = False
+
+    def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
+        """Return the outputs of a model whose last layer has these names."""
+        return (NamedOutput(name=self.output.name, shape=(len(names),), meaning=self.output.meaning),)
+
+    def door(self, name: Door) -> ModuleType:
+        """Return one of the task's modules."""
+        return import_module(getattr(self, name))

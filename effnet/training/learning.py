@@ -1,0 +1,79 @@
+"""What training asks of a task: the functions of its module `learning`, and the result of a validation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from effnet.data.datasets import Dataset
+from effnet.data.preprocess import Preprocess
+from effnet.tasks.registry import find_task
+from effnet.training.distributed.ranks import Ranks
+from effnet.training.losses import LossFn
+from effnet.training.recipe.schema import Recipe
+
+
+class Validated(Protocol):
+    """The result on held-out images: `loss` is the mean loss, without terms that only training has."""
+
+    @property
+    def loss(self) -> float:
+        """The mean loss over the images."""
+        ...
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """The figures by their keys in files, val_FIGURE, that of the task (`Task.figure`) first."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """The figures in words, such as "accuracy 93.21%"."""
+        ...
+
+    def score(self, recipe: Recipe) -> tuple[float, float]:
+        """Return a key that is larger for a better network: the figure first."""
+        ...
+
+    def images(self, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Return images that show the errors, uint8 [height, width, 3] by name, none if there are none."""
+        ...
+
+
+class Learning(Protocol):
+    """The module `learning` of a task."""
+
+    def check(self, model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
+        """Return warnings about a run; raise DataError or InputError if it cannot work."""
+        ...
+
+    def loss_of(
+        self, dataset: Dataset, recipe: Recipe, *, preprocess: Preprocess, device: torch.device | None
+    ) -> LossFn:
+        """Return the loss of a recipe; raise InputError for settings that the task does not have."""
+        ...
+
+    def guessed_loss(self, dataset: Dataset) -> float:
+        """Return the loss of a network that has learnt nothing; ten times as much, for long, means divergence."""
+        ...
+
+    def validate(
+        self,
+        model: nn.Module,
+        batches: Iterable[tuple[np.ndarray, np.ndarray]],
+        preprocess: Preprocess,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> Validated:
+        """Return the result of `model` on batches of uint8 images and their targets.
+
+        Each process of `ranks` gives batches of its own, perhaps none; all get the joint result.
+        """
+        ...
+
+
+def learning_of(dataset: Dataset) -> Learning:
+    """Return the module that trains and validates on the labels of a data set."""
+    return cast(Learning, find_task(dataset.task).door("learning"))
