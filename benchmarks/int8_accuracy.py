@@ -20,6 +20,7 @@ from benchmarks.cifar import unpack
 from benchmarks.harness import ROOT, finish, shared
 from benchmarks.time_to_accuracy import SETTINGS, place
 from effnet.arch.codec import spec_to_dict
+from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec, StemSpec, stage
 from effnet.bundle.config import ModelConfig, read_config
 from effnet.bundle.weights import load_state
@@ -90,8 +91,8 @@ def spec() -> ArchSpec:
         for kind, repeats, kernel, stride, expand, narrow, wide in rows
     )  # fmt: skip
     return ArchSpec(
-        name="b0_for_32_pixels", num_classes=10, resolution=32, stem=StemSpec(channels=16, stride=1), stages=stages,
-        head_channels=320,
+        lineage=Lineage(base="b0_for_32_pixels"), num_classes=10, resolution=32,
+        stem=StemSpec(channels=16, stride=1), stages=stages, head_channels=320,
     )  # fmt: skip
 
 

@@ -5,13 +5,13 @@ python examples/custom_network.py
 
 import torch
 
-from effnet import ArchSpec, build, cost, describe, stage
+from effnet import ArchSpec, Lineage, build, cost, describe, stage
 from effnet.arch.spec import StemSpec
 
 
 def main() -> None:
     spec = ArchSpec(
-        name="pocket",
+        lineage=Lineage(base="pocket"),
         num_classes=10,
         resolution=96,
         stem=StemSpec(channels=16),

@@ -25,11 +25,11 @@ def shell(command):
 @pytest.mark.parametrize(
     "command, code, err",
     [
-        ("models >&-", 0, ""),
-        ("models <&- >&- 2>&-", 0, ""),
-        ("models >/dev/full", 1, FULL),
-        ("show nonsense 2>&-", 2, ""),
-        ("show nonsense 2>/dev/full", 2, ""),
+        ("models list >&-", 0, ""),
+        ("models list <&- >&- 2>&-", 0, ""),
+        ("models list >/dev/full", 1, FULL),
+        ("models show nonsense 2>&-", 2, ""),
+        ("models show nonsense 2>/dev/full", 2, ""),
     ],
 )
 def test_closed_and_full_streams_end_no_verb_with_a_traceback(command, code, err):

@@ -275,7 +275,6 @@ UNEQUAL = Preprocess(resolution=40, crop=1.0, mean=(0.2, 0.5, 0.7), std=(0.15, 0
 def trained():
     """A small network with trained BatchNorm statistics, as weights for images of unequal mean and deviation."""
     return Pretrained(
-        name="small",
         spec=SMALL,
         state=state_arrays(build_trained(SMALL, resolution=40)),
         preprocess=UNEQUAL,
