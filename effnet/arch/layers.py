@@ -196,7 +196,7 @@ def same_padding(side: int, *, kernel_size: int, stride: int) -> tuple[int, int]
     return total // 2, total - total // 2
 
 
-def readers(layers: Iterable[tuple[str, Layer]], *, through: Collection[Op] = ()) -> dict[str, list[str]]:
+def readers(layers: Iterable[tuple[str, Layer]], *, through: Collection[str] = ()) -> dict[str, list[str]]:
     """Return the layers that read each layer's output, and the image.
 
     Layers of the operations in `through` are passed over: what reads them reads their input.

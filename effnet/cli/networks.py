@@ -4,7 +4,7 @@ import dataclasses
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,7 +29,7 @@ def models(output: Format = Output.table) -> None:
     from effnet.arch.catalog import FAMILIES, get_spec, published
     from effnet.arch.cost import cost
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for family, names in FAMILIES.items():
         for name in names:
             spec, found = get_spec(name), published(name)
@@ -157,11 +157,11 @@ def scale(
     from effnet.measurement.budget import parse_amount
 
     base = read_spec(subject)
-    powers = {"alpha": alpha, "beta": beta, "gamma": gamma}
+    powers: dict[str, Any] = {"alpha": alpha, "beta": beta, "gamma": gamma}
     if max_macs is not None or max_params is not None:
         if phi is not None or width is not None or depth is not None:
             raise InputError("--max-macs and --max-params solve for phi: leave out --phi, --width and --depth")
-        limits = {
+        limits: dict[str, Any] = {
             "max_macs": parse_amount(max_macs) if max_macs else None,
             "max_params": parse_amount(max_params) if max_params else None,
         }

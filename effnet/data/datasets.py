@@ -207,7 +207,9 @@ def split_listing(
         channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
         notes.append(note)
     numbers = {name: number for number, name in enumerate(class_names)}
-    splits = {name: to_split(parts[name], numbers, mixed=listing.mixed) for name in ("train", "val", "test")}
+    splits: dict[str, Any] = {
+        name: to_split(parts[name], numbers, mixed=listing.mixed) for name in ("train", "val", "test")
+    }
     return Dataset(
         name=listing.name,
         class_names=class_names,
@@ -255,7 +257,7 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
     }
     if not present:
         return dataset
-    splits = {name: _without(getattr(dataset, name), present) for name in ("train", "val", "test")}
+    splits: dict[str, Any] = {name: _without(getattr(dataset, name), present) for name in ("train", "val", "test")}
     for name, split in splits.items():
         if not len(split):
             raise DataError(f"the split {name} has no usable image left after {len(present)} were dropped")
@@ -332,10 +334,13 @@ def to_split(part: Part, numbers: Mapping[str, int], *, mixed: int = 0) -> Split
     labels = np.fromiter((numbers[label] for label in part.labels), dtype=np.int64, count=len(part.labels))
     blocks = None
     if mixed:
-        lies_in = np.fromiter((source.block for source in part.sources), dtype=np.int64, count=len(part.sources))
+        stored: Any = part.sources
+        lies_in = np.fromiter((source.block for source in stored), dtype=np.int64, count=len(part.sources))
         blocks = Blocks(numbers=lies_in, mixed=mixed)
-    in_memory = part.sources and isinstance(part.sources[0], np.ndarray)
-    return Split(sources=np.stack(part.sources) if in_memory else part.sources, labels=labels, blocks=blocks)
+    sources: Any = part.sources
+    in_memory = sources and isinstance(sources[0], np.ndarray)
+    images: Any = np.stack(sources) if in_memory else sources
+    return Split(sources=images, labels=labels, blocks=blocks)
 
 
 def _without(split: Split, paths: Collection[str]) -> Split:

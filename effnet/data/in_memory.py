@@ -77,7 +77,7 @@ def list_arrays(parts: dict[str, tuple[Arrays, Labels]], *, class_names: Sequenc
         digest = 0
         for index in range(len(images)):
             image = np.ascontiguousarray(_checked(images[index], index))
-            digest = zlib.crc32(image, zlib.crc32(str(image.shape).encode(), digest))
+            digest = zlib.crc32(image.data, zlib.crc32(str(image.shape).encode(), digest))
         # The name holds a hash of the content, so that changed images are other images.
         table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
@@ -119,7 +119,8 @@ def list_digits() -> Listing:
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels, from 0 to 16, and the labels of scikit-learn's digits."""
     try:
-        (folder,) = importlib.util.find_spec("sklearn").submodule_search_locations
+        package: Any = importlib.util.find_spec("sklearn")
+        (folder,) = package.submodule_search_locations
     except (ImportError, AttributeError) as error:
         raise MissingExtraError("scikit-learn", "train") from error
     # The file is read without the package: importing that takes longer than planning and training a small network.
@@ -150,7 +151,7 @@ def _channels(parts: dict[str, Part]) -> int | None:
 
 def _class_names(labels: Sequence[Labels], class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the class names in order: those given, else the labels' own, sorted, or numbers up to the highest."""
-    every = [label for some in labels for label in some]
+    every: list[Any] = [label for some in labels for label in some]
     if class_names is None and all(isinstance(label, str) for label in every):
         class_names = sorted(set(every))
     if class_names is None:
