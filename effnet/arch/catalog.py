@@ -88,6 +88,10 @@ def get_spec(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Arc
     "SAME" padding, BatchNorm epsilon 1e-3. timm's other names (efficientnet_b0, efficientnetv2_s) pad symmetrically,
     with epsilon 1e-5; torchvision's names (efficientnet_v2_s, torchvision/efficientnet_b5) follow torchvision.
     Raises SpecError for an unknown name; the message suggests the nearest known one.
+
+    >>> spec = get_spec("lite0", num_classes=10)
+    >>> spec.resolution, spec.num_classes, spec.activation
+    (224, 10, 'relu6')
     """
     short, dialect = _resolve(name)
     spec = _official(short)

@@ -191,6 +191,9 @@ def same_padding(side: int, *, kernel_size: int, stride: int) -> tuple[int, int]
     """Return the zeros before and after a feature map's side under TensorFlow's "SAME" rule: an odd one comes after.
 
     At stride 1 an odd kernel is padded by half of it on both sides.
+
+    >>> same_padding(224, kernel_size=3, stride=2)
+    (0, 1)
     """
     total = max((output_side(side, stride) - 1) * stride + kernel_size - side, 0)
     return total // 2, total - total // 2

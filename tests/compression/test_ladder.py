@@ -18,7 +18,7 @@ from effnet.bundle.weights import load_module
 from effnet.compression.ladder import climb
 from effnet.compression.step import Gate, Step, best_of, judge
 from effnet.compression.tools import Tools
-from effnet.data.datasets import Split
+from effnet.data.datasets import Split, read_dataset
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.jobs.quantize import quantize
 from effnet.measurement.answers import predict_split
@@ -627,6 +627,12 @@ def test_whatever_ends_a_climb_the_bundle_is_as_it_was(bundle_copy, error):
         quantize(bundle_copy, "digits", tools=script.tools(), train=False, max_latency_ms=limit)
     assert contents(bundle_copy) == before
     assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted search resumes
+
+
+def test_a_copy_is_made_with_a_data_set_of_a_program(bundle_copy, tmp_path):
+    data, out = read_dataset("digits"), tmp_path / "copy"
+    quantize(bundle_copy, data, tools=Scripted(**FP32, **GOOD_INT8).tools(), train=False, out=out)
+    assert read_config(out).deployed == "onnx-int8"
 
 
 def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
