@@ -1,6 +1,7 @@
 """Fixtures of all tests; the folder `helpers` is on the path."""
 
 import atexit
+import importlib.util
 import io
 import os
 import shutil
@@ -59,6 +60,37 @@ _ELSEWHERE = (
     "test_examples_elsewhere",
     "test_install",
 )
+
+
+# Tests that need no more than the device's installation and the extra `check`; without torch only they are collected.
+_DEVICE = (
+    "arch/test_catalog",
+    "arch/test_codec",
+    "arch/test_cost",
+    "arch/test_describe",
+    "arch/test_doctests",
+    "arch/test_lineage",
+    "arch/test_scale",
+    "data/inspection/test_shapes",
+    "data/inspection/test_values",
+    "data/test_folder",
+    "data/test_groups",
+    "data/test_layout",
+    "data/test_manifest",
+    "data/test_order",
+    "data/test_split",
+    "data/test_value_range",
+    "cli/test_help",
+)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    if importlib.util.find_spec("torch") is not None or collection_path == Path(__file__).parent:
+        return None
+    path = collection_path.relative_to(Path(__file__).parent).as_posix()
+    # A folder is entered if it is, or holds, one of them.
+    wanted = any(path.startswith(device) or device.startswith(f"{path}/") for device in _DEVICE)
+    return None if wanted else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

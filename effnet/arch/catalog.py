@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from effnet.arch.families.resnet import RESNET_REPEATS, resnet_spec
 from effnet.arch.families.v1 import EDGETPU_COEFFICIENTS, LITE_COEFFICIENTS, V1_COEFFICIENTS, v1_spec
@@ -87,10 +88,14 @@ def get_spec(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Arc
     "SAME" padding, BatchNorm epsilon 1e-3. timm's other names (efficientnet_b0, efficientnetv2_s) pad symmetrically,
     with epsilon 1e-5; torchvision's names (efficientnet_v2_s, torchvision/efficientnet_b5) follow torchvision.
     Raises SpecError for an unknown name; the message suggests the nearest known one.
+
+    >>> spec = get_spec("lite0", num_classes=10)
+    >>> spec.resolution, spec.num_classes, spec.activation
+    (224, 10, 'relu6')
     """
     short, dialect = _resolve(name)
     spec = _official(short)
-    changes: dict[str, object] = {"num_classes": num_classes, "in_channels": in_channels}
+    changes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
     changes["lineage"] = Lineage(base=name, network=short)
     if dialect.startswith("timm") and short in _TIMM_RESOLUTION:
         changes["resolution"] = _TIMM_RESOLUTION[short]

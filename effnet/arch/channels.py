@@ -87,7 +87,9 @@ def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
     for first, second in _ties(spec):
         low, high = sorted((find(first), find(second)), key=order.__getitem__)
         root[high] = low
-    widths, writers, readers = ({name: [] for name in channels} for _ in range(3))
+    widths: dict[str, list[str]] = {name: [] for name in channels}
+    writers: dict[str, list[str]] = {name: [] for name in channels}
+    readers: dict[str, list[str]] = {name: [] for name in channels}
     for name in channels:
         widths[find(name)].append(name)
     layers = dict(named_layers(spec))

@@ -48,7 +48,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
         tuple(_make(BlockSpec, block, f"stages[{i}][{j}]") for j, block in enumerate(row))
         for i, row in enumerate(stages)
     )
-    spec = _make(ArchSpec, fields, "architecture")
+    spec: ArchSpec = _make(ArchSpec, fields, "architecture")
     if (params := cost(spec).params) > MAX_PARAMS:
         raise SpecError(f"a network must have at most {MAX_PARAMS:,} parameters; this one has {params:,}")
     return spec

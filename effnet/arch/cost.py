@@ -91,6 +91,10 @@ def cost(spec: ArchSpec | str, *, resolution: int | None = None) -> Cost:
     """Return the analytic cost of `spec`, or of a network's name, for one square image, by default at its resolution.
 
     Raises SpecError if the resolution is not a positive integer, or if the name is unknown.
+
+    >>> found = cost("b0")
+    >>> found.params, found.macs
+    (5288548, 385814752)
     """
     spec = as_spec(spec)
     resolution = _resolution(spec, resolution)

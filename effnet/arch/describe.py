@@ -58,7 +58,11 @@ def _operator(blocks: tuple[BlockSpec, ...]) -> str:
 
 
 def describe(spec: ArchSpec | str) -> str:
-    """Return a network, or the one of a name, as text: totals, stages, then every layer with parameters and MACs."""
+    """Return a network, or the one of a name, as text: totals, stages, then every layer with parameters and MACs.
+
+    >>> print(describe("b0").splitlines()[0])
+    b0: 3 x 224 x 224 -> 1000 classes
+    """
     spec = as_spec(spec)
     total = cost(spec)
     lines = [

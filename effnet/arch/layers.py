@@ -191,12 +191,15 @@ def same_padding(side: int, *, kernel_size: int, stride: int) -> tuple[int, int]
     """Return the zeros before and after a feature map's side under TensorFlow's "SAME" rule: an odd one comes after.
 
     At stride 1 an odd kernel is padded by half of it on both sides.
+
+    >>> same_padding(224, kernel_size=3, stride=2)
+    (0, 1)
     """
     total = max((output_side(side, stride) - 1) * stride + kernel_size - side, 0)
     return total // 2, total - total // 2
 
 
-def readers(layers: Iterable[tuple[str, Layer]], *, through: Collection[Op] = ()) -> dict[str, list[str]]:
+def readers(layers: Iterable[tuple[str, Layer]], *, through: Collection[str] = ()) -> dict[str, list[str]]:
     """Return the layers that read each layer's output, and the image.
 
     Layers of the operations in `through` are passed over: what reads them reads their input.

@@ -27,6 +27,9 @@ class Lineage:
     `expand` and `stages` are the total stride, the expansion ratio and the number of stages after shrinking, and `note`
     describes other changes. `activation` replaced another in the trained network. `kept` is the share of `kept_of` that
     a plan expects pruning to keep, and `pruned_macs` are the multiply-accumulates of a network that was pruned.
+
+    >>> Lineage(base="b0", network="b0", scaled="phi 1").name
+    'b0 phi 1'
     """
 
     base: str = "custom"

@@ -47,6 +47,11 @@ def scale(
     `phi` is any real number; negative values give smaller networks. `width` and `depth` (factors) and
     `resolution` (pixels) override phi. Shortcuts are kept as stored: scaling creates none.
     Source: arXiv 1905.11946v5, eq. 3. Raises SpecError for factors that are not positive or absurdly large.
+
+    >>> from effnet.arch.cost import cost
+    >>> larger = scale("b0", phi=1)
+    >>> larger.resolution, cost(larger).params
+    (258, 9109994)
     """
     spec = as_spec(spec)
     for what, value in (("phi", phi), ("alpha", alpha), ("beta", beta), ("gamma", gamma)):

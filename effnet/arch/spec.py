@@ -212,6 +212,10 @@ def stage(
     depthwise_separable and fused_mbconv becomes conv, which have no expansion at all. Squeezed widths are
     taken from the block's input: max(1, int(in_channels * se_ratio)).
     Source: tensorflow/tpu efficientnet_model.py, MBConvBlock.
+
+    >>> blocks = stage("mbconv", repeats=2, stride=2, expand_ratio=6, in_channels=16, out_channels=24)
+    >>> [(block.stride, block.out_channels) for block in blocks]
+    [(2, 24), (1, 24)]
     """
     _must_be_count("repeats", repeats, most=MAX_BLOCKS)
     rules = find_kind(kind)

@@ -37,7 +37,7 @@ def takes_options(config: type, **arguments: Any) -> Callable[[Callable[[dict[st
     return wrap
 
 
-def _read(config: type, given: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+def _read(config: Any, given: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """Return the values of a command line by the names of the fields."""
     known = options_of(config)
     values = {

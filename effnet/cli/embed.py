@@ -44,7 +44,8 @@ def embed(
     _check_place(out)
     model = load(bundle, threads=threads, format=use)
     _ = model.features_engine  # fail for a bundle without embeddings before any image is prepared
-    files, bad = list(expand(images)), []
+    files = list(expand(images))
+    bad: list[str] = []
     paths: list[str] = []
     rows: list[np.ndarray] = []
     with counter("embedding") as progress:

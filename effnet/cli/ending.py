@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeGuard
 
 from effnet.cli.console import fail
 from effnet.cli.launched import is_first, says
@@ -89,7 +90,7 @@ def _say_own(error: EffnetError) -> int:
     return error.exit_code
 
 
-def _is_broken(error: BaseException | None) -> bool:
+def _is_broken(error: BaseException | None) -> TypeGuard[ImportError]:
     return isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError)
 
 

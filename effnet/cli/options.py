@@ -54,5 +54,5 @@ ValueRange = Annotated[
     ),
 ]
 
-Profiled = StrEnum("Profiled", {name: name for name, found in RUNTIMES.items() if found.profiled})
+Profiled = StrEnum("Profiled", {name: name for name, found in RUNTIMES.items() if found.profiled})  # type: ignore[misc]
 """The runtimes that can be profiled."""

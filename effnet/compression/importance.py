@@ -62,7 +62,8 @@ def weight_importance(spec: ArchSpec, state: Mapping[str, np.ndarray], *, method
         weight = np.abs(folded[f"{name}.weight"].astype(np.float64)).reshape(len(folded[f"{name}.weight"]), -1)
         return weight.sum(1) if method == "l1" else np.sqrt((weight**2).sum(1))
 
-    channels, blocks = {}, {}
+    channels: dict[str, np.ndarray] = {}
+    blocks: dict[str, float] = {}
     last = _last_convs(spec)
     for tie in tied_widths(spec):
         raw = {name: of_layer(name) for name in tie.writers}

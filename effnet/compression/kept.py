@@ -33,8 +33,8 @@ def images_key(split: Split, images: np.ndarray) -> str:
     digest = hashlib.blake2b(np.ascontiguousarray(split.labels).tobytes(), digest_size=16)
     digest.update(np.ascontiguousarray(images).tobytes())
     for number, source in enumerate(split.sources):
-        pixels = isinstance(source, np.ndarray)
-        digest.update(source.tobytes() if pixels else source_name(source, str(number)).encode("utf-8", "replace"))
+        pixels = source.tobytes() if isinstance(source, np.ndarray) else None
+        digest.update(source_name(source, str(number)).encode("utf-8", "replace") if pixels is None else pixels)
     return digest.hexdigest()
 
 

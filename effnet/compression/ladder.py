@@ -13,7 +13,7 @@ from effnet.compression.kept import keep_record, kept_record, own_folder, subjec
 from effnet.compression.prover import Proofs, figures
 from effnet.compression.record import Ladder
 from effnet.compression.recovery import recovery_epochs, recovery_recipe, save_teacher
-from effnet.compression.step import Gate, Step, best_of
+from effnet.compression.step import Gate, Step, best_of, known
 from effnet.compression.subject import Subject
 from effnet.compression.tools import Tools, tools_of
 from effnet.data.datasets import Dataset
@@ -256,7 +256,7 @@ class _Climb:
         paying = []
         for spec in standins(self.subject.config.arch):
             speed = self.proofs.speed_of(f"untrained {spec.activation}", with_spec(self.subject, spec))
-            best = max(step.speed for step in self.proofs.accepted)
+            best = max(known(step.speed) for step in self.proofs.accepted)
             if speed is not None and speed >= best * (1 + self.proofs.gate.least_gain):
                 paying.append((speed, spec))
             else:

@@ -136,7 +136,9 @@ class Proofs:
         if first:
             self.right = right
         # Records of searches that an older effnet started have no memory.
-        figures = {name: found.get(name) for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")}
+        figures: dict[str, Any] = {
+            name: found.get(name) for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")
+        }
         return dataclasses.replace(
             step,
             accuracy=float(right.mean()),

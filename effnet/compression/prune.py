@@ -201,7 +201,8 @@ def _scores(
 def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict[str, float], dict[str, float]]:
     """Return the multiply-accumulates or parameters of one channel of each tie, and of each block."""
     owners = {width: tie.name for tie in ties.values() for width in tie.widths}
-    channels, blocks = dict.fromkeys(ties, 0.0), {}
+    channels = dict.fromkeys(ties, 0.0)
+    blocks: dict[str, float] = {}
     widths, layers = layer_widths(spec), dict(named_layers(spec))
     for row in layer_costs(spec):
         number = getattr(row, count)

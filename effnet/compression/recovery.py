@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def recovery_recipe(
     frequencies, the config's `balanced`, is kept, whatever method it came from.
     """
     batch_size = min(64 if len(dataset.train) >= 2000 else 32, max(2, len(dataset.train)))
-    view = "crop" if dataset.mirror_safe else "shift"
+    view: Literal["crop", "shift"] = "crop" if dataset.mirror_safe else "shift"
     return Recipe(
         name="recovery",
         train=Train(

@@ -92,11 +92,11 @@ def judge(
     words = step.paired.sentence()
     if refused := refusal(step.paired, gate.max_drop):
         return False, False, f"it {refused}"
-    if must_beat is not None and step.judged <= must_beat:
+    if must_beat is not None and known(step.judged) <= must_beat:
         return True, False, f"no better than without this training, {percent(must_beat)}: it {words}"
     for other in accepted:
-        faster = step.speed / other.speed - 1
-        smaller = 1 - step.size_mb / other.size_mb
+        faster = known(step.speed) / known(other.speed) - 1
+        smaller = 1 - known(step.size_mb) / known(other.size_mb)
         if faster < gate.least_gain and smaller < gate.least_gain:
             return True, False, f"neither faster ({faster:+.0%}) nor smaller ({smaller:+.0%}) than {other.name}"
     return True, True, f"it {words}"
@@ -112,7 +112,18 @@ def best_of(accepted: Sequence[Step], budget: Budget, gate: Gate, *, precision: 
         meeting = [step for step in accepted if step.meets(budget, precision)]
         if not meeting:
             return min(accepted, key=lambda s: budget.share(s.figures))
-        return min(meeting, key=lambda s: (s.paired.drop, -s.speed))
-    fastest = max(step.speed for step in accepted)
-    near = [step for step in accepted if step.speed * (1 + gate.least_gain) >= fastest]
-    return min(near, key=lambda s: (s.size_mb, s.paired.drop))
+        return min(meeting, key=lambda s: (_drop(s), -known(s.speed)))
+    fastest = max(known(step.speed) for step in accepted)
+    near = [step for step in accepted if known(step.speed) * (1 + gate.least_gain) >= fastest]
+    return min(near, key=lambda s: (known(s.size_mb), _drop(s)))
+
+
+def known(figure: float | None) -> float:
+    """Return a figure of a step that was measured."""
+    assert figure is not None
+    return figure
+
+
+def _drop(step: Step) -> float:
+    assert step.paired is not None
+    return step.paired.drop

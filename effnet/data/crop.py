@@ -163,4 +163,5 @@ def _overlap(low: float, high: float, *, side: int, longer: int, resolution: int
 def _square_box(rng: np.random.Generator, *, scale: tuple[float, float]) -> Box:
     """Return a random part of a square of side 1, as `random_box` draws it."""
     box = random_box(_CANVAS, _CANVAS, rng=rng, scale=scale, ratio=(3 / 4, 4 / 3))
-    return tuple(value / _CANVAS for value in box)
+    top, left, height, width = box
+    return top / _CANVAS, left / _CANVAS, height / _CANVAS, width / _CANVAS

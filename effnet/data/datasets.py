@@ -219,7 +219,7 @@ def split_listing(
     if channels is None and (channels := listing.channels) is None:
         channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
         notes.append(note)
-    splits = {
+    splits: dict[str, Any] = {
         name: to_split(parts[name], class_names, mixed=listing.mixed, kind=kind) for name in ("train", "val", "test")
     }
     return Dataset(
@@ -270,7 +270,7 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
     }
     if not present:
         return dataset
-    splits = {name: _without(getattr(dataset, name), present) for name in ("train", "val", "test")}
+    splits: dict[str, Any] = {name: _without(getattr(dataset, name), present) for name in ("train", "val", "test")}
     for name, split in splits.items():
         if not len(split):
             raise DataError(f"the split {name} has no usable image left after {len(present)} were dropped")
@@ -348,10 +348,13 @@ def to_split(part: Part, names: Sequence[str], *, mixed: int = 0, kind: LabelKin
     labels = kind.to_targets(part.labels, tuple(names))
     blocks = None
     if mixed:
-        lies_in = np.fromiter((source.block for source in part.sources), dtype=np.int64, count=len(part.sources))
+        stored: Any = part.sources
+        lies_in = np.fromiter((source.block for source in stored), dtype=np.int64, count=len(part.sources))
         blocks = Blocks(numbers=lies_in, mixed=mixed)
-    in_memory = part.sources and isinstance(part.sources[0], np.ndarray)
-    return Split(sources=np.stack(part.sources) if in_memory else part.sources, labels=labels, blocks=blocks)
+    sources: Any = part.sources
+    in_memory = sources and isinstance(sources[0], np.ndarray)
+    images: Any = np.stack(sources) if in_memory else sources
+    return Split(sources=images, labels=labels, blocks=blocks)
 
 
 def _without(split: Split, paths: Collection[str]) -> Split:

@@ -118,8 +118,8 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
 
 def _sentence(groups: Iterable[Group], what: str) -> str:
     sizes = [len(group.names) for group in groups]
-    groups = "1 group" if len(sizes) == 1 else f"{len(sizes):,} groups"
-    return f"{sum(sizes):,} images {what}, in {groups}; a generated split keeps each group on one side."
+    kept = "1 group" if len(sizes) == 1 else f"{len(sizes):,} groups"
+    return f"{sum(sizes):,} images {what}, in {kept}; a generated split keeps each group on one side."
 
 
 def _size(path: str) -> int:
@@ -136,7 +136,7 @@ def _by_content(paths: Iterable[str], *, most: int | None) -> Iterator[list[str]
     for path in paths:
         try:
             with open_regular(path) as file:
-                whole = hashlib.file_digest(file, "sha256") if most is None else hashlib.sha256(file.read(most))
+                whole = hashlib.file_digest(file, "sha256") if most is None else hashlib.sha256(file.read(most))  # type: ignore[arg-type]
         except OSError:
             continue
         found.setdefault(whole.digest(), []).append(path)

@@ -83,7 +83,7 @@ def list_arrays(
         digest = 0
         for index in range(len(images)):
             image = np.ascontiguousarray(_checked(images[index], index))
-            digest = zlib.crc32(image, zlib.crc32(str(image.shape).encode(), digest))
+            digest = zlib.crc32(image.data, zlib.crc32(str(image.shape).encode(), digest))
         # The name holds a hash of the content, so that changed images are other images.
         table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
@@ -125,7 +125,8 @@ def list_digits() -> Listing:
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels, from 0 to 16, and the labels of scikit-learn's digits."""
     try:
-        (folder,) = importlib.util.find_spec("sklearn").submodule_search_locations
+        package: Any = importlib.util.find_spec("sklearn")
+        (folder,) = package.submodule_search_locations
     except (ImportError, AttributeError) as error:
         raise MissingExtraError("scikit-learn", "train") from error
     # The file is read without the package: importing that takes longer than planning and training a small network.

@@ -61,7 +61,7 @@ def read_asked(asked: object) -> ValueRange | None:
         return None
     parts = asked.split(",") if isinstance(asked, str) else asked
     try:
-        low, high = (float(part) for part in parts)  # type: ignore[union-attr]
+        low, high = (float(part) for part in parts)  # type: ignore[attr-defined]
         return ValueRange(low=low, high=high)
     except (ValueError, TypeError, OverflowError, DataError) as error:
         why = f" ({error})" if isinstance(error, DataError) else ""

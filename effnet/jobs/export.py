@@ -56,7 +56,7 @@ class Exported:
 
 
 @overload
-def export(
+def export(  # type: ignore[overload-overlap]  # a text is one name, not a list of letters
     folder: str | os.PathLike[str],
     *,
     to: str = ...,

@@ -68,7 +68,7 @@ class _State:
 
     path: Path
     settings: dict[str, Any]
-    visits: dict[str, Visits] = field(default_factory=dict)
+    visits: dict[Precision, Visits] = field(default_factory=dict)
     memory: dict[str, dict[int, float]] = field(default_factory=dict)
     references: list[float] = field(default_factory=list)
     start_mhz: float | None = None

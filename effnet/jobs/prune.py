@@ -305,7 +305,7 @@ def _prune_once(run: _Run, config: ModelConfig, state: Arrays, *, limit: float, 
 
 
 def _with_activation(spec: ArchSpec, activation: str) -> ArchSpec:
-    return spec if activation in ("", spec.activation) else with_activation(spec, activation)
+    return spec if activation in ("", spec.activation) else with_activation(spec, activation)  # type: ignore[arg-type]
 
 
 def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:

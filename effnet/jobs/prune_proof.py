@@ -80,6 +80,7 @@ def prove(
     check = check_export(network, Predictor(made, threads=threads), _checked(original))
     before = _with_onnx(original, folder / "original")
     record = split_record(original.dataset, folder=original.bundle)
+    assert original.dataset.listed is not None
     leaked = record.leaked_names(original.dataset.listed)
     test = numbered(original.dataset.test, original.dataset.class_names, config, kind=original.dataset.label_kind)
     scores = {

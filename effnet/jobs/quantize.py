@@ -76,7 +76,7 @@ def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a new or empty folder; {target} is neither: name another")
-    if not in_place:
+    if not in_place and isinstance(job.data, str | os.PathLike):
         refuse_inside(target, job.data)
     dataset = read_as_fitted(job.data, folder=folder, config=config)
     dataset = mirrored_as_trained(dataset, folder)

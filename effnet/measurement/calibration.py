@@ -266,7 +266,8 @@ def error_bound(wrong: np.ndarray, answered: np.ndarray) -> np.ndarray:
 def _say_threshold(threshold: float | None, images: int, *, coverage: float | None, max_error: float | None) -> str:
     if coverage is None and max_error is None:
         return "No threshold was requested: the model always answers."
-    aim = f"to answer {_percent(coverage)} of them" if max_error is None else f"for at most {_percent(max_error)} wrong"
+    share = _percent(coverage) if coverage is not None and max_error is None else ""
+    aim = f"to answer {share} of them" if max_error is None else f"for at most {_percent(max_error)} wrong"
     if threshold is not None:
         return f"The threshold was chosen on {images} validation images, {aim}."
     if max_error is None:

@@ -49,6 +49,8 @@ class Paired:
         image is added to each of the four counts, so that it has a width even if none changed.
         """
         middles, variances = [], []
+        lost: float
+        gained: float
         for images, lost, gained in self._parts:
             total, lost, gained = images + 2, lost + 0.5, gained + 0.5
             middles.append((lost - gained) / total)

@@ -22,7 +22,7 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
         """Map [batch, in_channels, height, width] to [batch, out_channels, ceil(h / stride), ceil(w / stride)]."""
-        pads = []
+        pads: list[int] = []
         for size, kernel, stride in zip(
             reversed(input.shape[-2:]), reversed(self.kernel_size), reversed(self.stride), strict=True
         ):

@@ -109,7 +109,8 @@ class Predictions:
         if not known:
             return np.zeros(2 + len(_SLOW))
         rows = np.stack([self._parts(i) for i, _ in known])
-        return nnls(rows, [max(0.0, c.size_mb - weights_mb(c)) for _, c in known])[0]
+        found: np.ndarray = nnls(rows, [max(0.0, c.size_mb - weights_mb(c)) for _, c in known])[0]
+        return found
 
     def _parts(self, index: int) -> np.ndarray:
         if index not in self._found_parts:
@@ -129,7 +130,8 @@ class Predictions:
             return None
         values = np.array([value for _, value in known])
         rows = np.stack([self._feature(i) for i, _ in known])
-        return nnls(rows / values[:, None], np.ones(len(values)))[0]
+        found: np.ndarray = nnls(rows / values[:, None], np.ones(len(values)))[0]
+        return found
 
     def _feature(self, index: int) -> np.ndarray:
         if index not in self._features:

@@ -194,8 +194,8 @@ def list_pretrained(
 
 def expected_accuracy(top1: float | None, *, native: int, resolution: int) -> float:
     """Return the score that orders pretrained networks: published accuracy, reduced for smaller inputs."""
-    octaves = max(0.0, math.log2(native / resolution))
-    return (top1 or _UNKNOWN_TOP1) - _POINTS * octaves**_POWER
+    octaves: float = max(0.0, math.log2(native / resolution))
+    return (top1 or _UNKNOWN_TOP1) - _POINTS * math.pow(octaves, _POWER)
 
 
 def changed(spec: ArchSpec, change: Change) -> ArchSpec | None:

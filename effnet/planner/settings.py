@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -162,6 +163,7 @@ def make_recipe(
     batch_size = 64 if len(dataset.train) >= 2000 else 32
     while memory_gb and batch_size > 2 and _step_bytes(spec, batch_size) > _MEMORY_SHARE * memory_gb * 2**30:
         batch_size //= 2
+    view: Literal["crop", "shift"]
     if not dataset.mirror_safe and short_side <= _SMALL_SIDE:
         view, min_area = "shift", 0.35
     else:

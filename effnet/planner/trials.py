@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from effnet.errors import BundleError, InputError, MissingExtraError
 from effnet.measurement.budget import Budget
 from effnet.planner.events import Listener, Measured, Said
-from effnet.planner.space import Candidate
+from effnet.planner.space import Candidate, Status
 from effnet.system.text import percent
 
 if TYPE_CHECKING:
@@ -236,10 +236,11 @@ class _Search:
         best = max(tried, key=lambda i: (self.table[i].trial_rounds, self.table[i].trial_accuracy, -i))
         for i in tried:
             candidate = self.table[i]
+            assert candidate.trial_accuracy is not None
             sentence = (
                 f"{percent(candidate.trial_accuracy, 1)} after {candidate.trial_rounds} of {ROUNDS} rounds of trials"
             )
-            status = "taken" if i == best else "fits"
+            status: Status = "taken" if i == best else "fits"
             self.table[i] = dataclasses.replace(candidate, status=status, reason=f"meets every budget; {sentence}")
         for i, candidate in enumerate(self.table):
             if candidate.status == "taken" and i != best:
@@ -257,7 +258,7 @@ def _limits(candidate: Candidate, budget: Budget) -> list[tuple[str, float, floa
 
 
 @contextmanager
-def scratch_folder(parent: Path):
+def scratch_folder(parent: Path) -> Iterator[Path]:
     """Yield a folder for one trial's checkpoints and remove it afterwards."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix="trial-"))

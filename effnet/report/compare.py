@@ -109,7 +109,7 @@ def results(runs: Sequence[Run]) -> list[Result]:
         _result("Training images per second", [run.images_per_second for run in runs], wording.significant, better=max),
         Result(label="Trained on", texts=[run.device or wording.ABSENT for run in runs], best=[False] * len(runs)),
         *(
-            _result(label, _measured(runs, key), lambda value, key=key: wording.quantity(value, key), better=min)
+            _result(label, _measured(runs, key), lambda value, key=key: wording.quantity(value, key), better=min)  # type: ignore[misc]
             for key, label in wording.LABELS.items()
         ),
     ]

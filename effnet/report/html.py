@@ -213,7 +213,7 @@ def _ordered_classes(report: Report) -> Sequence[ClassScore]:
 def _confusions(report: Report) -> list[dict[str, Any]]:
     """Return the most frequent pairs of a true class and a wrong prediction."""
     names = report.dataset.class_names
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"label": names[i], "predicted": names[j], "count": count, "share": count / sum(row)}
         for i, row in enumerate(report.test.confusion)
         for j, count in enumerate(row)
@@ -227,7 +227,7 @@ def _mistakes(report: Report, images: Iterable[np.ndarray]) -> list[dict[str, An
     # A report read back from its file has no images; the text is still worth showing.
     some = islice(images, len(mistakes))
     shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in some]
-    none = {"image": None, "small": False}
+    none: Any = {"image": None, "small": False}
     return [asdict(mistake) | extra for mistake, extra in zip_longest(mistakes, shown, fillvalue=none)]
 
 

@@ -14,6 +14,7 @@ _LABELLED = 12
 def ladder_rows(report: Report) -> list[dict[str, Any]]:
     """Return a row of texts for each quantization step, in their order; none if there was no such step."""
     ladder = report.deployed.ladder
+    winner = ladder.winner if ladder else ""
     return [
         {
             "name": step.name,
@@ -22,7 +23,7 @@ def ladder_rows(report: Report) -> list[dict[str, Any]]:
             "speed": f"{step.speed:.2f} x" if step.speed else ABSENT,
             "size": quantity(step.size_mb, "size_mb"),
             "kind": "kept" if step.accepted else "missed",
-            "verdict": "taken" if step.name == ladder.winner else "accepted" if step.accepted else "refused",
+            "verdict": "taken" if step.name == winner else "accepted" if step.accepted else "refused",
             "reason": step.reason,
         }
         for step in (ladder.steps if ladder else ())
@@ -56,9 +57,10 @@ def _trials(report: Report) -> tuple[str, list[Point]]:
 
 def _steps(report: Report) -> tuple[str, list[Point]]:
     ladder, found = report.deployed.ladder, []
+    winner = ladder.winner if ladder else ""
     for step in ladder.steps if ladder else ():
         if step.accuracy is not None and step.latency_ms:
-            kind = "taken" if step.name == ladder.winner else "kept" if step.accepted else "refused"
+            kind = "taken" if step.name == winner else "kept" if step.accepted else "refused"
             found.append((step.latency_ms, step.accuracy, step.name, kind))
     return "Quantization steps: validation accuracy in the runtime", found
 

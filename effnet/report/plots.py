@@ -80,7 +80,8 @@ def candidates_figure(report: Report) -> "Figure":
                     alpha=0.95 if fits else 0.75,
                     zorder=3 if fits else 2,
                 )
-        for which, name in (("x", "macs"), ("y", key)):
+        axis: tuple[tuple[Literal["x", "y"], str], ...] = (("x", "macs"), ("y", key))
+        for which, name in axis:
             _scale(axes, which, [v for v in (getattr(row, name) for row in (budget, *drawn)) if v])
         axes.set_xlabel("Multiply-accumulates (MACs) per image")
         axes.set_ylabel("Measured latency (ms)" if key == "latency_ms" else "Parameters")
@@ -93,7 +94,7 @@ def candidates_figure(report: Report) -> "Figure":
 def candidates_caption(report: Report) -> str:
     """Return one line on the number of candidates by status, and on those that the plot cannot show."""
     candidates = report.candidates
-    counts = Counter(candidate.status for candidate in candidates)
+    counts: Counter[str] = Counter(candidate.status for candidate in candidates)
     words = {
         "taken": "taken",
         "fits": "fit as well" if counts["taken"] else "fit",

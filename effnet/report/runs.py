@@ -286,7 +286,10 @@ def _results(
     best_epoch = report.training.best_epoch if report else top
     if report and report.training.head and not best_epoch:  # no epoch was better than the head, which was kept
         head = report.training.head
-        kept = {"val_accuracy": head.val_accuracy, "val_balanced_accuracy": head.val_balanced_accuracy}
+        kept: Mapping[str, Any] = {
+            "val_accuracy": head.val_accuracy,
+            "val_balanced_accuracy": head.val_balanced_accuracy,
+        }
     else:
         number = best_epoch if 0 < best_epoch <= len(history) else top
         kept = history[number - 1] if number else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,8 +46,9 @@ class BaseEngine:
         Raises BundleError unless they are uint8 [batch, side, side, channels] and float32 [batch, classes], and there
         is only one of each (`alone`).
         """
-        (kind, shape), (kind_out, shape_out) = image, output
-        shape, shape_out = [*map(_plain, shape)], [*map(_plain, shape_out)]
+        (kind, given), (kind_out, given_out) = image, output
+        shape: list[Any] = [*map(_plain, given)]
+        shape_out: list[Any] = [*map(_plain, given_out)]
         sides = [*shape[1:], *shape_out[1:]]
         square = len(shape) == 4 and len(shape_out) == 2 and shape[1] == shape[2]
         whole = all(isinstance(side, int) and side > 0 for side in sides)

@@ -219,7 +219,7 @@ def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) 
     # An array is one image, unless it has four dimensions: then it is a batch of images.
     one = isinstance(images, np.ndarray) and images.ndim != 4
     if one or isinstance(images, str | bytes | os.PathLike | Image.Image):
-        return [images]
+        return [images]  # type: ignore[list-item]
     if not isinstance(images, Iterable):
         raise InputError(f"{verb} takes {IMAGES}, or a list of these; got {type(images).__name__}")
     return images

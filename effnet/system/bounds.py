@@ -24,7 +24,7 @@ def check_whole(what: str, value: Any, *, least: int, most: int) -> None:
     """Raise InputError unless `value` is a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{what} must be a whole number; got {brief(value)}")
-    if not least <= value <= most:
+    if not least <= int(value) <= most:
         raise InputError(f"{what} must lie in {least}..{most}; got {brief(value)}")
 
 

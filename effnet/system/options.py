@@ -99,7 +99,7 @@ def option(
     return dataclasses.field(default=default, metadata={_KEY: facts | {"read": read, "write": write}})
 
 
-def options_of(config: type) -> dict[str, Option]:
+def options_of(config: Any) -> dict[str, Option]:
     """Return the options of a config by their names; those of the class itself precede those of its bases."""
     found = {}
     for field in _own_first(config):
@@ -162,7 +162,7 @@ def markdown(config: type) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read_set(config: type, words: Sequence[str]) -> dict[str, Any]:
+def read_set(config: Any, words: Sequence[str]) -> dict[str, Any]:
     """Return the values of `--set PREFIX.NAME=VALUE` words; raise InputError for an unknown name or a wrong value."""
     known, values = options_of(config), {}
     for word in words:
@@ -197,7 +197,7 @@ def takes(config: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]
             return function(config(*args, **kwargs))
 
         del call.__wrapped__  # its signature is the config's
-        call.__signature__ = signature
+        call.__signature__ = signature  # type: ignore[attr-defined]
         return call
 
     return wrap

@@ -60,7 +60,7 @@ def from_data(kind: Any, data: Any, *, where: str) -> Any:
         return data
     if origin in (Union, UnionType):
         return _from_union(inner, data, where)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _from_object(kind, data, where)
     if origin is Literal:
         return _must(data in inner, data, f"one of {', '.join(map(str, inner))}", where)

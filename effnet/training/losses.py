@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def make_terms(recipe: Recipe, labels: np.ndarray, *, num_classes: int, device: 
     Raises DataError if classes are to be balanced and one has no image.
     """
     balance, gamma = recipe.balance, recipe.loss.focal_gamma
-    common = {"num_classes": num_classes, "strength": balance.strength, "smoothing": recipe.loss.label_smoothing}
+    common: Any = {"num_classes": num_classes, "strength": balance.strength, "smoothing": recipe.loss.label_smoothing}
     if balance.method == "adjust":
         offset = logit_offset(labels, **common)
         return Terms(offset=torch.tensor(offset, dtype=torch.float32, device=device), gamma=gamma)

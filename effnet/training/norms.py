@@ -76,7 +76,7 @@ class _Count:
         self.values = inputs[0].numel() // inputs[0].shape[1]
 
 
-def _add_(total: Tensor, norm: _Norm, count: int) -> None:
+def _add_(total: Tensor, norm: nn.modules.batchnorm._BatchNorm, count: int) -> None:
     """Add count, sum and sum of squares of a batch, from its running statistics; torch's variance is unbiased."""
     mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double() * (count - 1) / count
     total += torch.stack([torch.full_like(mean, count), mean * count, (variance + mean**2) * count])

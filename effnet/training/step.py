@@ -166,7 +166,7 @@ def _rows(value: Any, first: int, last: int) -> Any:
     """Return some images of a batch: the rows of every tensor, also of nested ones."""
     if isinstance(value, Tensor):
         return value[first:last]
-    if not dataclasses.is_dataclass(value):
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     fields = {field.name: _rows(getattr(value, field.name), first, last) for field in dataclasses.fields(value)}
     return dataclasses.replace(value, **fields)

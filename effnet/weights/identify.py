@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 # Structurally pruned from the TensorFlow weights; timm keeps their padding and epsilon.
 _TIMM_PRUNED = re.compile(r"(?:efficientnet_|effnet)(b[123])_pruned")
-_TIMM_PRUNED_RULE = {"padding": "same", "norm_epsilon": 1e-3}
+_TIMM_PRUNED_RULE: dict[str, Any] = {"padding": "same", "norm_epsilon": 1e-3}
 _SHOWN = 3
 
 

@@ -147,7 +147,7 @@ def _places(names: Collection[str]) -> list[Place]:
     found = []
     for prefix, scheme in first.items():
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-        plain = plain_arrays(dict.fromkeys(inside, np.float32(0)), scheme)
+        plain = plain_arrays(dict.fromkeys(inside, np.zeros((), np.float32)), scheme)
         found.append(Place(prefix=prefix, scheme=scheme, whole=_whole(plain.keys(), scheme) is not None))
     return found
 
@@ -236,7 +236,7 @@ def no_classifier(found: Found, *, where: str) -> WeightsError:
 def _place_notes(prefix: str, beside: Sequence[str]) -> tuple[str, ...]:
     """Return notes on the network's prefix, and on other networks that are not used."""
     averaged = " (averaged weights)" if any(map(_AVERAGED.fullmatch, prefix.split("."))) else ""
-    notes = (f"the network is under {printable(prefix)[:80]}{averaged}",) if prefix else ()
+    notes: tuple[str, ...] = (f"the network is under {printable(prefix)[:80]}{averaged}",) if prefix else ()
     if beside:
         notes += (f"not used: another network under {some(other or 'no prefix' for other in beside)}",)
     return notes

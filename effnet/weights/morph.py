@@ -52,7 +52,8 @@ def transfer(
     _check_state(state, source)
     origin = _scaled(source, target) if keep is None else _kept(source, target, keep)
     folded = keep is None and has_folded_norms(state, source)
-    sources, moved = dict(named_layers(source)), {}
+    sources = dict(named_layers(source))
+    moved: Arrays = {}
     for name, layer in named_layers(target):
         if weighted(layer):
             found = origin(name, layer)
@@ -134,9 +135,9 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
     norms, added = (last_norms(target), dict(named_layers(target))) if deeper else ({}, {})
     for i, (theirs, ours) in enumerate(zip(source.stages, target.stages, strict=True)):
         for j, block in enumerate(ours):
-            origin = min(j, len(theirs) - 1)
-            name, place = f"stages.{i}.{j}", f"stages.{i}.{origin}"
-            _check_block(place, theirs[origin], block, added=j >= len(theirs))
+            like = min(j, len(theirs) - 1)
+            name, place = f"stages.{i}.{j}", f"stages.{i}.{like}"
+            _check_block(place, theirs[like], block, added=j >= len(theirs))
             blocks[name] = place
             if j >= len(theirs) and block.residual == "identity":
                 silent |= {norms[name], added[norms[name]].inputs[0]}

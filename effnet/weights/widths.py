@@ -42,7 +42,8 @@ def read_widths(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> 
 
 def _channels(base: ArchSpec, shapes: Mapping[str, Shape], scheme: Scheme) -> dict[str, int]:
     """Return the channels of every width, those of the first convolution that writes it."""
-    found, names, widths = {}, foreign_names(base, scheme), layer_widths(base)
+    found: dict[str, int] = {}
+    names, widths = foreign_names(base, scheme), layer_widths(base)
     for name, layer in parametrised(base):
         if layer.op != "conv":
             continue

@@ -18,7 +18,7 @@ from effnet.bundle.weights import load_module
 from effnet.compression.ladder import climb
 from effnet.compression.step import Gate, Step, best_of, judge
 from effnet.compression.tools import Tools
-from effnet.data.datasets import Split
+from effnet.data.datasets import Split, read_dataset
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
 from effnet.jobs.quantize import quantize
 from effnet.measurement.answers import predict_split
@@ -634,6 +634,14 @@ def test_whatever_ends_a_climb_the_bundle_is_as_it_was(bundle_copy, error):
         quantize(bundle_copy, "digits", tools=script.tools(), train=False, max_latency_ms=limit)
     assert contents(bundle_copy) == before
     assert (bundle_copy / ".ladder").exists() is (error is not BudgetError)  # an interrupted search resumes
+
+
+def test_a_data_set_of_a_program_serves_a_copy_too(bundle_copy, tmp_path):
+    tools = Scripted(**FP32, **GOOD_INT8).tools()
+    with pytest.raises(BudgetError, match="unchanged"):  # searched, not refused for having no path
+        quantize(
+            bundle_copy, read_dataset("digits"), tools=tools, train=False, out=tmp_path / "copy", max_latency_ms=1e-6
+        )
 
 
 def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):

@@ -55,7 +55,9 @@ def _items(meta: memoryview, file: memoryview, budget: list[int]) -> list[tuple[
     """Return the streams of all AV1 items, shown or not, with the area declared by `ispe`."""
     boxes = list(boxes_in(meta, budget))
     stored = next((body for kind, body in boxes if kind == b"idat"), memoryview(b""))
-    coded, areas, places = set(), {}, []
+    coded: set[int] = set()
+    areas: dict[int, int] = {}
+    places: list[tuple[int, int, list[tuple[int, int]]]] = []
     for kind, body in boxes:
         if kind == b"iinf":
             for name, entry in boxes_in(body[6 if version_of(body) == 0 else 8 :], budget):
@@ -106,7 +108,11 @@ def _track(track: memoryview, file: memoryview, budget: list[int]) -> tuple[memo
     kinds = sorted("stco" if kind == b"co64" else kind.decode() for kind, _ in boxes)
     if kinds != ["stco", "stsd", "stsz", "tkhd"]:
         raise ValueError(f"a track has the boxes {', '.join(kinds[:9])}")
-    chunks, sizes, header = Fields(found.get(b"stco", found.get(b"co64"))), Fields(found[b"stsz"]), found[b"tkhd"]
+    chunks, sizes, header = (
+        Fields(found[b"stco" if b"stco" in found else b"co64"]),
+        Fields(found[b"stsz"]),
+        found[b"tkhd"],
+    )
     if chunks(8) & 0xFFFFFFFF == 0:
         return None
     start = chunks(4 if b"stco" in found else 8)

@@ -76,7 +76,7 @@ def needs_second(image: Any) -> bool:
 def take_second_(image: Any) -> None:
     """Make an opened image for which `needs_second` holds load the lower bytes, or all bytes of grey and alpha."""
     tiles = _second_tiles(image)
-    image.info[_GREY_ALPHA] = bool(tiles) and tiles[0][3] == "RGBA"
+    image.info[_GREY_ALPHA] = tiles is not None and bool(tiles) and tiles[0][3] == "RGBA"
     image.tile = tiles
 
 

@@ -28,14 +28,14 @@ def check_size(stream: BinaryIO) -> None:
 def check_icon(stream: BinaryIO) -> None:
     """Raise ImageError for an icon with a large image, whatever its directory says: Pillow decodes it on opening."""
     try:
-        entries = IcoImagePlugin.IcoFile(HeaderStream(stream)).entry
+        entries = IcoImagePlugin.IcoFile(HeaderStream(stream)).entry  # type: ignore[arg-type]
         if not entries:
             return
         stream.seek(entries[0].offset)
         is_png = stream.read(8) == PngImagePlugin._MAGIC
         stream.seek(entries[0].offset)
         plugin = PngImagePlugin.PngImageFile if is_png else BmpImagePlugin.DibImageFile
-        width, height = plugin(HeaderStream(stream)).size
+        width, height = plugin(HeaderStream(stream)).size  # type: ignore[arg-type]
     except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow will report it
         return
     finally:
@@ -74,7 +74,7 @@ def check_tags(stream: BinaryIO) -> None:
     try:
         directory = TiffImagePlugin.ImageFileDirectory_v2(header)
         stream.seek(directory.next)
-        directory.load(HeaderStream(stream))
+        directory.load(HeaderStream(stream))  # type: ignore[arg-type]
     except (SyntaxError, IndexError, TypeError, struct.error):  # it is not a TIFF file, or damaged
         return
     finally:

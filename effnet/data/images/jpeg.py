@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def read_jpeg(source: Source, *, name: str = "") -> EncodedJpeg | None:
     `name` names bytes in errors. Raises ImageError if the file cannot be read or its header is damaged, as
     decode_image does.
     """
-    name = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
+    name = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source))
     try:
         with open_stream(source) as stream:
             start = stream.read(len(_START))

@@ -55,7 +55,7 @@ def check_codestream(stream: BinaryIO) -> float:
         raise ImageError("a JPEG 2000 file must declare its size; it does not")
     most = 0.0
     for found in sizes:
-        bytes_needed = found.width * found.height * 4 + found.tiles * _TILE_BYTES
+        bytes_needed: float = found.width * found.height * 4 + found.tiles * _TILE_BYTES
         area = min(found.width, found.tile_width) * min(found.height, found.tile_height)
         # OpenJPEG keeps 32 bits per sample, Pillow a copy of the stored width.
         bytes_needed += area * sum(4 + (1 if bits <= 8 else 2 if bits <= 16 else 4) for bits in found.samples)

@@ -134,7 +134,7 @@ class HeaderStream:
 
     def release(self) -> None:
         """Stop counting: pixels follow."""
-        self.read = self._stream.read  # type: ignore[method-assign]
+        self.read = self._stream.read  # type: ignore[assignment, method-assign]
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

@@ -121,7 +121,7 @@ def open_image(stream: BinaryIO) -> Image.Image:
     elif start.startswith(PngImagePlugin._MAGIC):
         limits["call_bytes"] = _PNG_CALL_BYTES
     header = HeaderStream(stream, **limits)
-    image: Image.Image = heic.open_heic(stream, header=header) if found else Image.open(header, formats=formats())
+    image: Image.Image = heic.open_heic(stream, header=header) if found else Image.open(header, formats=formats())  # type: ignore[arg-type]
     header.release()
     check_pixels(*image.size, bytes_needed=bytes_needed(image))
     return image
@@ -136,14 +136,14 @@ def bytes_needed(image: Image.Image) -> float:
 def _bytes_once(image: Image.Image) -> float:
     width, height = image.size
     pixels = width * height
-    needed = pixels * BYTES_PER_PIXEL
+    needed: float = pixels * BYTES_PER_PIXEL
     if image.format in _DECODER_BYTES:
         needed += pixels * _DECODER_BYTES[image.format]
-        if image.format == "AVIF" and getattr(image, "tile", ()):  # its pixels are not decoded yet
-            needed += max(0, _avif_bytes(image.fp) - pixels * _AVIF_PLANES)
+        if image.format == "AVIF" and getattr(image, "tile", None):  # its pixels are not decoded yet
+            needed += max(0, _avif_bytes(image.fp) - pixels * _AVIF_PLANES)  # type: ignore[attr-defined]
         return needed
     if image.format in JPEG_FORMATS and image.info.get("progressive"):
-        return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(image.layer)))
+        return max(needed, pixels * (4 + jpeg_scans.coefficient_bytes(image.layer)))  # type: ignore[attr-defined]
     if image.format == "HEIF":
         return max(needed, heic.heic_bytes(image))
     if image.format == "TIFF":

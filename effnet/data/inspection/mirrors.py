@@ -52,8 +52,8 @@ def why_not_mirrored(dataset: Dataset) -> str:
     """
     if not dataset.label_kind.classes:
         return ""
-    if pair := mirrored_names(dataset.class_names):
-        return f'the classes "{printable(pair[0])}" and "{printable(pair[1])}" differ only in left and right.'
+    if named := mirrored_names(dataset.class_names):
+        return f'the classes "{printable(named[0])}" and "{printable(named[1])}" differ only in left and right.'
     thumbnails, labels = _thumbnails(dataset)
     if len(np.unique(labels)) < 2:
         return ""
@@ -107,7 +107,9 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = list(pool.map(thumbnail, map(int, indices)))
     good = [i for i, image in enumerate(found) if image is not None]
-    images = np.stack([found[i] for i in good]) if good else np.zeros((0, _SIDE, _SIDE), np.float32)
+    images = (
+        np.stack([image for image in found if image is not None]) if good else np.zeros((0, _SIDE, _SIDE), np.float32)
+    )
     return images, split.labels[indices[good]]
 
 

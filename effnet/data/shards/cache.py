@@ -212,7 +212,7 @@ class _Room:
 
 _ROOM = _Room()
 if hasattr(os, "register_at_fork"):  # another thread may have held its lock
-    os.register_at_fork(after_in_child=_ROOM.__init__)
+    os.register_at_fork(after_in_child=_ROOM.__init__)  # type: ignore[misc]
 
 
 def read_list(path: Path, shard: Shard) -> tuple[Shard, tuple[Member, ...]] | None:

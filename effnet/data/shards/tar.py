@@ -124,7 +124,7 @@ def _infos(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
         if info.offset_data + (0 if info.issparse() else info.size) > length and info.isreg():
             raise _damaged(name, f"{_shown(info.name)} extends beyond the end of the file at byte {length:,}")
         yield info
-        archive.members.clear()  # they would be kept until the end, a million of them
+        archive.members.clear()  # type: ignore[attr-defined]  # they would be kept until the end, a million of them
     _check_end(file, archive.offset, name)
 
 

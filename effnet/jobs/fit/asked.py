@@ -50,9 +50,10 @@ def ask(recipe: Recipe | str | os.PathLike[str] | None, settings: Mapping[str, A
     settings = dict(settings or {})
     if recipe is None:
         return ask_settings(settings)
-    named = not isinstance(recipe, Recipe)
-    found = read_recipe(recipe, spec) if named else recipe
-    return Asked(name=os.fspath(recipe) if named else "", recipe=with_values(found, settings), settings=settings)
+    if isinstance(recipe, Recipe):
+        return Asked(name="", recipe=with_values(recipe, settings), settings=settings)
+    found = read_recipe(recipe, spec)
+    return Asked(name=os.fspath(recipe), recipe=with_values(found, settings), settings=settings)
 
 
 def ask_settings(settings: Mapping[str, Any] | None) -> Asked:

@@ -205,7 +205,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             attempt,
             dataset,
             weights=candidate.weights,
-            model=job.config.model or None,
+            model=str(job.config.model) or None,
             epochs=job.config.epochs or job.asked.value("train.epochs"),
             settings=job.asked.settings,
             minutes=learning_minutes(candidate, job),
@@ -285,7 +285,8 @@ def _figures(
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
     """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
     device, spec = device_of(job), deployed.config.arch
-    here = job.budget if device is None else replace(job.budget, **dict.fromkeys(device.keys))
+    predicted: dict[str, Any] = dict.fromkeys(device.keys) if device else {}
+    here = replace(job.budget, **predicted)
     timing, measured, measurements = _measure(
         deployed.path, spec, here, threads=job.config.threads, until=until, stopwatch=job.procedure.stopwatch
     )
@@ -337,6 +338,7 @@ def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], misse
     kept_at_least = not budget.failures(measured | {"latency_ms": timing.least_ms})
     if not (over and missed == over and kept_at_least and timing.uncertain):
         return ""
+    assert budget.latency_ms is not None  # else nothing but the latency would be missed
     least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)
     return (
         f"{busy_sentence(timing.waited, threads=timing.threads, uncertain=True)}. Its fastest run took {least}, the "

@@ -45,7 +45,7 @@ def check(job: Job) -> None:
     if isinstance(job.dataset, Dataset):
         _check_split(job, job.dataset)
     elif job.dataset is None:
-        refuse_inside(job.out, job.config.data)
+        refuse_inside(job.out, str(job.config.data))
     _check_writable(job.out)
 
 
@@ -134,7 +134,7 @@ def _refuse_model(job: Job) -> None:
 
 def check_weights(job: Job) -> None:
     """Raise InputError if the weights of a new fit do not exist; nothing is downloaded."""
-    if job.config.weights not in ("none", "auto") and not isinstance(find_source(job.config.weights), Path):
+    if job.config.weights not in ("none", "auto") and not isinstance(find_source(str(job.config.weights)), Path):
         _refuse_model(job)
 
 

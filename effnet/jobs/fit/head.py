@@ -87,7 +87,7 @@ def fit_head(
     )
     if own:  # the weights' own head, if trained on these classes, may be better than a new one
         before = known_head(
-            *own, val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
+            own[0], own[1], val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
         )
         head = max(before, head, key=lambda h: h.score(balance))
     facts = origin | _facts(head, rows, val) | {"left_out": left_out, "seconds": time.monotonic() - started}

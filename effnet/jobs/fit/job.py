@@ -122,6 +122,7 @@ def _fit(config: FitConfig) -> Job:
         raise InputError(f"max_drop must lie in 0..100 percentage points; got {brief(config.max_drop)}")
     asked = ask_settings(with_balance(config.settings, config.balance))
     config = _completed(config, settings=asked.settings)
+    unknown = None if config.unknown_from is None else os.fspath(config.unknown_from)
     return _job(
         config,
         asked,
@@ -136,9 +137,9 @@ def _fit(config: FitConfig) -> Job:
             runtime=config.runtime,
             precision=config.precision,
             max_drop=config.max_drop / 100,
-            profile=config.device or "",
+            profile=os.fspath(config.device or ""),
         ),
-        abstain=Abstain(coverage=config.coverage, max_error=config.max_error, unknown_from=config.unknown_from),
+        abstain=Abstain(coverage=config.coverage, max_error=config.max_error, unknown_from=unknown),
     )
 
 
@@ -157,7 +158,7 @@ def _training(config: TrainConfig) -> Job:
     )
     if asked.recipe is not None:
         made = isinstance(config.recipe, Recipe)
-        recipe = os.path.join(config.out, RUN, RECIPE) if made else asked.name
+        recipe = os.path.join(str(config.out), RUN, RECIPE) if made else asked.name
         config = dataclasses.replace(config, recipe=recipe, settings={} if made else asked.settings)
     return _job(config, asked, budget=Budget(), target=Target(precision="fp32"), abstain=Abstain(), network=network)
 
@@ -199,6 +200,6 @@ def default_out(out: str | os.PathLike[str] | None, data: str) -> Path:
 
 def command_line(job: Job) -> str:
     """Return the command line that repeats this job."""
-    data = job.config.data if job.dataset is None else "DATA"  # a data set of a program has no path
+    data = str(job.config.data) if job.dataset is None else "DATA"  # a data set of a program has no path
     words = ["effnet", job.config.VERB, data, *command_words(job.config), *settings_words(job.config.settings)]
     return shlex.join([*words, "--out", str(job.out)])

@@ -148,7 +148,7 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
         job.say(sentence)
     table = choose(job, dataset, report)
     job.listener(Planned(candidates=table))
-    left_out = ()
+    left_out: tuple[str, ...] = ()
     if job.deadline.limited and job.planning.left() <= 0 and any(c.latency_ms is not None for c in table):
         left_out = ("Planning reached its time limit, so no further candidates were measured",)
         job.say(left_out[0])
@@ -227,7 +227,8 @@ def _fitted(job: Job, dataset: Dataset, spec: ArchSpec, recipe: Recipe) -> Recip
 
 def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Report:
     """Train and verify the planned network, and the next smaller ones while the artifact misses the budget."""
-    failed, left_out, use = list(plan.failed), list(plan.left_out), {}
+    failed: list[Any] = list(plan.failed)
+    left_out, use = list(plan.left_out), dict[str, Any]()
     while True:
         number = len(failed)
         attempt = plan.attempts[number]
@@ -264,7 +265,7 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Re
         budget=job.budget,
         command=command_line(job),
         seed=job.seed,
-        data=job.config.data,
+        data=str(job.config.data),
         report_images=job.config.report_images,
         time=_time_use(job, use, tuple(left_out)),
     )

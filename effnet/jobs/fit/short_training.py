@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def _listener(job: Job, heard: Report, *, balanced: bool) -> tuple[Callable[[], 
 
     def listen(event: object) -> None:
         if isinstance(event, EpochEnd):
-            reached = event.figures["val_balanced_accuracy" if balanced else "val_accuracy"]
+            reached: Any = event.figures["val_balanced_accuracy" if balanced else "val_accuracy"]
             found.append(reached)
             if not heard(event.epoch, reached):
                 raise _Stopped

@@ -69,7 +69,7 @@ def choose(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
 
 
 def _choose_named(job: Job, dataset: Dataset) -> list[Candidate]:
-    found = _load(job, job.config.weights)
+    found = _load(job, str(job.config.weights))
     if found.spec.in_channels not in (_RGB, dataset.channels):
         raise WeightsError(
             f"weights must read {_RGB} channels, or as many as the images have, {dataset.channels}; "
@@ -119,7 +119,7 @@ def _load(job: Job, weights: str) -> Pretrained:
         job.listener(Counted(label="bytes downloaded", done=done, total=total))
 
     try:
-        found = load_pretrained(weights, model=job.config.model or None, progress=tell)
+        found = load_pretrained(weights, model=str(job.config.model) or None, progress=tell)
     except WeightsError as error:  # it advises the option of the verbs that read weights alone
         raise WeightsError(str(error).replace("--model ", "--set fit.model=")) from error
     for note in found.notes:
@@ -277,6 +277,7 @@ def _measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
         def elsewhere(found: Candidate) -> Timing:
+            assert device is not None
             path = write_graph(found.spec, Path(scratch), runtime=job.target.runtime, precision=found.precision)
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=job.config.threads)
 

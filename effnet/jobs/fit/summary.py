@@ -66,7 +66,7 @@ def summarize(
     return Report(
         honoured=honoured,
         budget=budget,
-        measured=Measured(**artifact.measured),
+        measured=Measured(**artifact.measured),  # type: ignore[arg-type]  # counts are whole
         task=dataset.task,
         seconds=plan.seconds + sum(attempt.seconds for attempt in (last, *earlier)),
         failures=artifact.failures,

@@ -58,7 +58,7 @@ def write(
     setting that LiteRT does not support.
     """
     preprocess = config.preprocess
-    common = {
+    common: dict[str, Any] = {
         "mean": preprocess.mean,
         "std": preprocess.std,
         "resolution": preprocess.resolution,
@@ -75,6 +75,7 @@ def write(
         # The quantizer loads here: a plain export does not need it.
         from effnet.runtimes.litert.int8 import to_int8
 
+        assert images is not None
         data = to_int8(config.arch, weights, images=images, quantization=quantization, **common)
     else:
         data = to_tflite(config.arch, weights, answer=config.output, **common)

@@ -156,8 +156,8 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
             return graph.node("Mul", [x, graph.node("Sigmoid", [x], f"{name}.sigmoid")], name)
         case "relu6":
             if not any(constant.name == "six" for constant in graph.constants):
-                graph.constant("zero", np.float32(0))
-                graph.constant("six", np.float32(6))
+                graph.constant("zero", np.array(0, np.float32))
+                graph.constant("six", np.array(6, np.float32))
             return graph.node("Clip", [x, "zero", "six"], name)
         case "hard_sigmoid":
             return graph.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)

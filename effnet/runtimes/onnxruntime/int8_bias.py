@@ -113,8 +113,8 @@ def correct_full(
     corrected = dict(weights)
     for done, name in enumerate(layers, 1):
         probe = to_probe(spec, corrected, ranges, name, float_layers=float_layers, **given)
-        (found,) = _means(probe, images, threads)
-        corrected[f"{name}.bias"] = (corrected[f"{name}.bias"] + wanted[name] - found).astype(np.float32)
+        (mean_now,) = _means(probe, images, threads)
+        corrected[f"{name}.bias"] = (corrected[f"{name}.bias"] + wanted[name] - mean_now).astype(np.float32)
         if progress:
             progress(done, len(layers))
     return corrected

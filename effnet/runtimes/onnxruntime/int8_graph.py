@@ -127,7 +127,10 @@ def to_probe(
     if found.op == "conv":
         output = graph.node("GlobalAveragePool", [output], "probe.map")
     if layer in writer.schemes and _gates(writer, layer):  # undo the folded gate
-        half, limit = graph.constant("probe.half", np.float32(0.5)), graph.constant("probe.limit", np.float32(6))
+        half, limit = (
+            graph.constant("probe.half", np.array(0.5, np.float32)),
+            graph.constant("probe.limit", np.array(6, np.float32)),
+        )
         output = graph.node("Mul", [graph.node("Sub", [output, half], "probe.centred"), limit], "probe.scaled")
     graph.node("Flatten", [output], PROBE, axis=1)
     return finish_graph(graph, (PROBE, found.out_channels), spec, writer.sides[INPUT], {}).SerializeToString()
@@ -236,6 +239,7 @@ def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Te
         return _Tensor(values=graph.node("Gemm", [source, *parameters], name, transB=1))
     pads = pads_of(layer, writer.sides, writer.spec)
     if name == "stem.conv" and writer.paired:
+        assert scheme is not None
         out = add_paired_conv(graph, [source, *parameters], pads, f"{name}.float")
         apart = add_apart(
             graph, _to_8_bits(graph, out, scheme), name, side=writer.sides[name], channels=layer.out_channels
@@ -300,10 +304,13 @@ def _write_hard_swish(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
     It saturates at 0 where x does, at -3.
     """
     graph, scheme = writer.graph, x.scheme
+    assert scheme is not None
     top = min(2 * scheme.zero_point, LEVELS)
     clipped = x.quantized
     if top < LEVELS:
-        least, most = (graph.constant(f"{name}.{what}", np.uint8(v)) for what, v in (("least", 0), ("most", top)))
+        least, most = (
+            graph.constant(f"{name}.{what}", np.array(v, np.uint8)) for what, v in (("least", 0), ("most", top))
+        )
         clipped = graph.node("Clip", [x.quantized, least, most], f"{name}.gate")
     gate = _dequantize(graph, clipped, Affine(scheme.scale / (2 * HARD_LIMIT), 0), name=f"{name}.gate")
     product = graph.node("Mul", [x.values, gate.values], f"{name}.float")
@@ -328,7 +335,7 @@ def _dequantize(graph: Graph, quantized: str, scheme: Affine, *, name: str = "")
 
 def _constant_once(graph: Graph, value: float | int) -> str:
     """Return the name of a scale (a float) or a zero point (an int)."""
-    array = np.uint8(value) if isinstance(value, int) else np.float32(value)
+    array = np.array(value, np.uint8 if isinstance(value, int) else np.float32)
     return _once(graph, f"zero_point.{array}" if isinstance(value, int) else f"scale.{array.tobytes().hex()}", array)
 
 

@@ -58,7 +58,7 @@ def schemes_of(
     # BatchNorm is folded into the convolution before it.
     reading = readers(layers.items(), through=("norm",))
     found: dict[str, Affine] = {}
-    for name, layer in reversed(layers.items()):  # the scale before an activation depends on the one after it
+    for name, layer in reversed(list(layers.items())):  # the scale before an activation depends on the one after it
         after = reading[name]
         wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in after)
         if layer.op in ("norm", "linear") or not wanted or not float_layers.isdisjoint((name, *after)):

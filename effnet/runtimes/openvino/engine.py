@@ -52,7 +52,8 @@ class OpenVinoEngine(BaseEngine):
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
         files = _read(path, digests)
         try:
-            self._core, self._requests = openvino.Core(), {}
+            self._core = openvino.Core()
+            self._requests: dict[Any, Any] = {}
             self._model = self._core.read_model(*files)
             del files
             self._options["INFERENCE_PRECISION_HINT"] = _precision(self._core, self._model)

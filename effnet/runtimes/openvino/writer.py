@@ -43,6 +43,7 @@ def write(
     try:
         model = to_openvino(config, state)
         if target.precision == "int8":
+            assert images is not None
             model = quantize(model, images, quantization)
             # On processors with AMX OpenVINO's int8 kernels crash if the batch is dynamic and feature maps are small
             # (openvinotoolkit/openvino#37577); for another batch size reshape the model, as effnet's engine does.

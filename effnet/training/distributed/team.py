@@ -1,6 +1,6 @@
 """Several processes in one fit: the first does all of it, the others join it in training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from effnet.training.loop import TrainResult, train
 from effnet.training.position import CHECKPOINT_SECONDS
 from effnet.training.recipe.schema import Recipe
 
-Report = Mapping[str, Any]
+Report = Any
+"""What the job returns; only the job knows its type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

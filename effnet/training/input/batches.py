@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -64,10 +64,10 @@ def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
     sizes = []
     for index in np.unique(np.linspace(0, len(split) - 1, _NUM_SIZES, dtype=np.int64)):
         try:
-            height, width = size_at(split, int(index))
+            size = size_at(split, int(index))
         except ImageError:
             continue
-        height, width = _shrunk(height, width, preprocess)
+        height, width = _shrunk(*size, preprocess)
         sizes.append(height * width * preprocess.channels)
     return min(1.0, limit / (float(np.mean(sizes)) * len(split))) if sizes else 1.0
 
@@ -75,7 +75,7 @@ def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
 def _shrink(raw: RawImage, preprocess: Preprocess) -> np.ndarray:
     least, longer = _SHRINK * preprocess.resolution, preprocess.mode == "pad"
     image = decoded(raw, channels=preprocess.channels, least=least, longer=longer)
-    height, width = (max(1, round(side)) for side in _shrunk(*image.shape[:2], preprocess))
+    height, width = (max(1, round(side)) for side in _shrunk(image.shape[0], image.shape[1], preprocess))
     return resample(image, width=width, height=height, interpolation="bicubic")
 
 
@@ -127,7 +127,7 @@ def train_batches(
     blocks: Blocks | None = None,
     workers: int = 1,
     ahead: int = 4,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Yield (images uint8 [batch, R, R, C], their labels [batch, ...]) of one epoch from batch number `start` on.
 
     `own` maps the size of a batch to the slice of it that this process gets. The order depends only on seed, epoch and

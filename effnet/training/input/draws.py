@@ -28,5 +28,5 @@ class Draws:
         An image gets the same row however the step is divided.
         """
         generator = self.generator(1)
-        generator.bit_generator.advance(first * columns)  # one 64-bit draw per number
+        generator.bit_generator.advance(first * columns)  # type: ignore[attr-defined]  # one 64-bit draw per number
         return generator.random((size, columns))

@@ -1,7 +1,7 @@
 """The images of one process: its share of every batch, and its part of the held-out images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Portions:
         self.load, self.load_preprocess = self._loader(preprocess), preprocess
         self.num_batches = num_batches(len(dataset.train), recipe.train.batch_size)
 
-    def batches(self, recipe: Recipe, position: Position) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, recipe: Recipe, position: Position) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         """Yield this process's share of the remaining batches of the epoch, at the resolution of the epoch.
 
         `recipe` is that of the current epoch.

@@ -1,6 +1,7 @@
 """Recipes for ImageNet, as published with the networks."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def imagenet_v2(spec: ArchSpec) -> Recipe:
     recipe = imagenet_v1(spec)
     resolution, magnitude, alpha = _V2.get(spec.lineage.network, (spec.resolution, 10, 0.0))
     least = _V2_LEAST if resolution > _V2_LEAST else resolution // 2
-    magnitudes = np.linspace(5, magnitude, _V2_STAGES) if magnitude else [None] * _V2_STAGES
+    magnitudes: Any = np.linspace(5, magnitude, _V2_STAGES) if magnitude else [None] * _V2_STAGES
     stages = tuple(
         Stage(
             resolution=max(8, int(least + (resolution - least) * (number + 1) / _V2_STAGES)),
@@ -66,7 +67,7 @@ def imagenet_v2(spec: ArchSpec) -> Recipe:
         )
         for number in range(_V2_STAGES)
     )
-    policy = {"policy": "randaugment", "num_ops": 2, "magnitude": float(magnitude)} if magnitude else {}
+    policy: dict[str, Any] = {"policy": "randaugment", "num_ops": 2, "magnitude": float(magnitude)} if magnitude else {}
     return dataclasses.replace(
         recipe,
         name="imagenet_v2",

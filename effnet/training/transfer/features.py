@@ -107,7 +107,7 @@ def extract(
     indices = [i for i, key in enumerate(keys) if key in known]
     if not indices:
         raise DataError("features need at least one image that can be read; none can")
-    values = np.stack([known[keys[i]] for i in indices])
+    values = np.stack([known[key] for key in keys if key is not None and key in known])
     return Features(values=values, indices=np.array(indices), computed=len(known) - num_cached)
 
 
@@ -159,7 +159,7 @@ def _compute(
             prepare=lambda index: _view(extractor, split, index, todo[index], view),
             compute=lambda images: session.run([FEATURES.name], {IMAGE: images})[0],
             workers=usable_cores(),
-            progress=lambda done, _, start=start: progress(start + done, len(indices)) if progress else None,
+            progress=lambda done, _, start=start: progress(start + done, len(indices)) if progress else None,  # type: ignore[misc]
         )
         if not np.isfinite(rows).all():
             raise WeightsError("the backbone must output finite features, but some are not: its weights are damaged")

@@ -74,7 +74,8 @@ def train_head(
     mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     spread = np.maximum(spread, _LEAST_SPREAD * spread.max() or 1.0)
     scaled = ((features - mean) / spread).astype(np.float32, copy=False)
-    offset, weights = 0.0, None
+    offset: np.ndarray | float = 0.0
+    weights = None
     if balance.method == "adjust":
         offset = logit_offset(labels, num_classes=num_classes, strength=balance.strength)
     elif balance.method != "none":
@@ -92,8 +93,8 @@ def train_head(
     best = min(heads, key=lambda head: head.val_loss)
     losses = _losses(val_features @ best.weight.T + best.bias, val_labels, val_weights)
     # A single image has no standard error: the lowest loss decides then.
-    error = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.0
-    within = [head for head in heads if head.val_loss <= best.val_loss + error]
+    deviation = losses.std(ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.0
+    within = [head for head in heads if head.val_loss <= best.val_loss + deviation]
     return max(within, key=lambda head: head.penalty, default=best)
 
 

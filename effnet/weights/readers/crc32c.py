@@ -14,7 +14,7 @@ _ROW_BYTES, _MAX_ROWS = 64, 1 << 13
 
 
 def _make_table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint32)
+    table: np.ndarray = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = (table >> 1) ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
     return table

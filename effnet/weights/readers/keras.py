@@ -41,7 +41,8 @@ def read_hdf5(source: BinaryIO, *, file_bytes: int, where: object) -> dict[str, 
     Raises WeightsError if it names no layers, is not HDF5 as Keras writes it, or declares more than a
     file of `file_bytes` bytes can contain; ValueError or struct.error if it is damaged.
     """
-    file, path = Hdf5File(source, where), ()
+    file = Hdf5File(source, where)
+    path: tuple[str, ...] = ()
     root = file.open(file.root, path="its root")
     if isinstance(root, Group) and "model_weights" in root.members:
         root, path = file.open(root.members["model_weights"], path="model_weights"), ("model_weights",)

@@ -189,7 +189,7 @@ class _Machine:
 
 
 _DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "NONE": lambda m, _: m.stack.append(None),
     "NEWTRUE": lambda m, _: m.stack.append(True),
     "NEWFALSE": lambda m, _: m.stack.append(False),

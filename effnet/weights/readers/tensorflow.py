@@ -179,13 +179,19 @@ def _whole(value: int | bytes) -> int:
     return value
 
 
+def _message(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a record in it is a number")
+    return value
+
+
 def _read_entry(message: bytes) -> _Entry:
     """Decode a BundleEntryProto; a field that is absent is zero."""
     fields: dict[int, int | bytes] = dict(_read_fields(message))
     shape = []
-    for number, dim in _read_fields(fields.get(2, b"")):
+    for number, dim in _read_fields(_message(fields.get(2, b""))):
         if number == 2:
-            shape.append(_whole(dict(_read_fields(dim)).get(1, 0)))
+            shape.append(_whole(dict(_read_fields(_message(dim))).get(1, 0)))
     dtype, shard, offset, size, crc = (_whole(fields.get(number, 0)) for number in (1, 3, 4, 5, 6))
     return _Entry(
         dtype=dtype,

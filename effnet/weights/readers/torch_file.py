@@ -188,7 +188,7 @@ def _arrays(
         if view.storage.size_bytes > file_bytes:
             raise ValueError("a storage in it is larger than the file")
         users.setdefault(view.storage.key, []).append(name)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for names in users.values():
         data = read(max((views[name].storage for name in names), key=lambda storage: storage.size_bytes))
         arrays |= {name: _copy(data, views[name]) for name in names}
