@@ -76,7 +76,8 @@ def expand(words: list[str]) -> Iterator["str | Skipped"]:
                 fail(f"{word}: {note}")
             if not listed.paths and not listed.skipped:
                 raise InputError(f"there must be images in {word}; none were found")
-            yield from sorted((*listed.paths, *listed.skipped), key=lambda f: f if isinstance(f, str) else f.path)
+            every: list[str | Skipped] = [*listed.paths, *listed.skipped]
+            yield from sorted(every, key=lambda f: f if isinstance(f, str) else f.path)
         else:
             found = sorted(p for p in glob.glob(word, recursive=True) if os.path.isfile(p))
             if not found:

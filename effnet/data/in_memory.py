@@ -75,7 +75,8 @@ def list_arrays(
     Raises DataError if images, labels and class names do not match.
     """
     parts = {split: (images, np.asarray(labels).tolist()) for split, (images, labels) in parts.items()}
-    names, texts = label_kind.read([labels for _, labels in parts.values()], class_names)
+    every: list[Any] = [labels for _, labels in parts.values()]
+    names, texts = label_kind.read(every, class_names)
     listed = {}
     for (split, (images, labels)), read in zip(parts.items(), texts, strict=True):
         if len(images) != len(labels):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,11 +38,11 @@ def scale(
     from effnet.measurement.budget import parse_amount
 
     base = read_spec(subject)
-    bases = _read_powers(powers)
+    bases: dict[str, Any] = _read_powers(powers)
     if max_macs is not None or max_params is not None:
         if phi is not None or width is not None or depth is not None:
             raise InputError("--max-macs and --max-params solve for phi: leave out --phi, --width and --depth")
-        limits = {
+        limits: dict[str, Any] = {
             "max_macs": parse_amount(max_macs) if max_macs else None,
             "max_params": parse_amount(max_params) if max_params else None,
         }
