@@ -19,7 +19,7 @@ def check_answers(job: Job, dataset: Dataset) -> None:
     if not answers.calibrated:
         precisions = job.target.precisions(job.budget)
         if precisions != ("fp32",):
-            wrong.append("precision must be fp32: only of a classifier effnet can tell what another one costs")
+            wrong.append("precision must be fp32: a lower precision is judged by the accuracy of classifiers")
         if job.abstain != Abstain():
             wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
         if job.num_trials:
