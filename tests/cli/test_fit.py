@@ -153,16 +153,7 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_p
     assert last[3] == f"Bundle: {out}    Report: {out / 'report.html'}"
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Skip drawing, to save time."""
-    for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        monkeypatch.setattr(f"effnet.report.plots.{name}", lambda *_: None)
-    for name in ("reliability_svg", "risk_coverage_svg"):
-        monkeypatch.setattr(f"effnet.report.plot_reliability.{name}", lambda *_: None)
-
-
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("without_plots")
 def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wish(
     run_cli, photos, tiny_images, lite0_file, tmp_path
 ):

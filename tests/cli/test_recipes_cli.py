@@ -15,16 +15,7 @@ from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.nn.network import build
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Skip drawing, to save time."""
-    for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        monkeypatch.setattr(f"effnet.report.plots.{name}", lambda *_: None)
-    for name in ("reliability_svg", "risk_coverage_svg"):
-        monkeypatch.setattr(f"effnet.report.plot_reliability.{name}", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("one_thread", "without_plots")
 
 
 @pytest.fixture(scope="module")

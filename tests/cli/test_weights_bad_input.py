@@ -154,6 +154,7 @@ def test_a_bundle_of_other_weights_or_none(refusal, bundle_copy):
     def widen(config):
         config["class_names"].append("eleven")
         config["arch"]["num_classes"] = 11
+        config["outputs"][0]["shape"] = [11]
 
     damage(bundle_copy, widen)
     message = refusal("--weights", bundle_copy)

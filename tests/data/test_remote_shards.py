@@ -182,7 +182,8 @@ def test_few_shards_are_on_the_disk_while_an_epoch_is_trained(narrow, tmp_path, 
         for batch in train_batches(
             load, labels, recipe, preprocess, epoch=1, start=start, blocks=blocks, workers=workers
         ):
-            used.append(on_disk(cache))
+            # A walk that meets a removal and its successor counts both.
+            used.append(min(on_disk(cache) for _ in range(3)))
             yield batch
         assert max(used) <= 5 * SIZE
 

@@ -175,7 +175,7 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
     assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
     head = found.report.training.head
     best = tuned.report.training.epochs[tuned.report.training.best_epoch - 1]
-    assert head.val_accuracy == pytest.approx(best.val_accuracy)
+    assert head.val_accuracy == pytest.approx(best.figures["val_accuracy"])
     assert any("Its own head on frozen features" in event.text for event in events if isinstance(event, Said))
     assert "own head was better" in (found.folder / "report.html").read_text(encoding="utf-8")
 
