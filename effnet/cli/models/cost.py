@@ -1,12 +1,14 @@
 """models cost: what a network needs, without torch."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from effnet.arch.spec import ArchSpec
 from effnet.cli.console import amount, print_json, print_table
 from effnet.cli.options import Format, Output, Resolution, Subject
+
+if TYPE_CHECKING:
+    from effnet.arch.spec import ArchSpec
 
 
 def cost(
@@ -25,7 +27,7 @@ def cost(
     _print_cost(spec.name, cost_of(spec, resolution=resolution), more, output)
 
 
-def _training_bytes(spec: ArchSpec, batch: int, resolution: int | None) -> dict[str, int]:
+def _training_bytes(spec: "ArchSpec", batch: int, resolution: int | None) -> dict[str, int]:
     """Return the memory of fp32 training with AdamW on a CPU: with fused kernels, without, with recomputation."""
     from effnet.training.memory.predict import training_memory
     from effnet.training.recipe.schema import Recipe, Train

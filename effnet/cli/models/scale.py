@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effnet.arch.spec import ArchSpec
 from effnet.cli.console import amount, print_table, print_text
 from effnet.cli.options import Resolution, Subject
+
+if TYPE_CHECKING:
+    from effnet.arch.spec import ArchSpec
 
 
 def scale(
@@ -65,7 +67,7 @@ def _read_powers(text: str) -> dict[str, float]:
     return {"alpha": alpha, "beta": beta, "gamma": gamma}
 
 
-def _print_scaled(base: ArchSpec, spec: ArchSpec) -> None:
+def _print_scaled(base: "ArchSpec", spec: "ArchSpec") -> None:
     from effnet.arch.cost import cost as cost_of
     from effnet.arch.describe import stage_rows
 
