@@ -214,8 +214,8 @@ def stage(
     Source: tensorflow/tpu efficientnet_model.py, MBConvBlock.
 
     >>> blocks = stage("mbconv", repeats=2, stride=2, expand_ratio=6, in_channels=16, out_channels=24)
-    >>> [(block.stride, block.out_channels) for block in blocks]
-    [(2, 24), (1, 24)]
+    >>> blocks[0].stride, blocks[1].stride
+    (2, 1)
     """
     _must_be_count("repeats", repeats, most=MAX_BLOCKS)
     rules = find_kind(kind)
