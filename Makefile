@@ -44,8 +44,10 @@ endef
 .venv-check/installed: pyproject.toml constraints.txt
 	$(call install,.venv-check,check)
 
-# The site generator reads the sources as text: it needs neither effnet nor torch.
+# The site generator reads the sources as text: it needs neither effnet nor torch. Its cache keeps warnings of pages that
+# have changed since.
 docs: build/docs-venv/installed
+	rm -rf .cache
 	build/docs-venv/bin/zensical build --strict
 
 build/docs-venv/installed: pyproject.toml constraints.txt
