@@ -18,7 +18,7 @@ def quantize(values: dict[str, Any]) -> None:
     """Quantize a bundle to int8 step by step; keep the fastest step that is accurate enough in its runtime."""
     from effnet import quantize as quantize_bundle
     from effnet.jobs.quantize import PLOT
-    from effnet.report.model import SearchFacts
+    from effnet.report.facts import SearchFacts
     from effnet.report.plot_sensitivity import sensitivity_sentence
 
     with TerminalListener() as listener:

@@ -68,17 +68,7 @@ def climb(
     Quantization, is for files that run here. Raises DataError without validation images or with other classes than the
     subject's, MissingExtraError if the runtime or the package that writes for it is not installed.
     """
-    if dataset.class_names != subject.config.class_names:
-        raise DataError(
-            f"the data set must have the network's {len(subject.config.class_names)} classes in its order; "
-            f"{dataset.name} has {len(dataset.class_names)}, or other names: give the data that the network was "
-            "trained on"
-        )
-    if not len(dataset.val):
-        raise DataError(f"the accuracy drop is measured on validation images; {dataset.name} has none: add some")
-    if minutes is not None:
-        check_minutes(minutes)
-    check_whole("threads", threads, least=0, most=MAX_THREADS)
+    _check(subject, dataset, threads=threads, minutes=minutes)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     proofs = Proofs(
         dataset.val,
@@ -93,17 +83,24 @@ def climb(
         listener=listener,
     )
     climbing = _Climb(
-        subject,
-        dataset,
-        proofs,
-        runtime,
-        budget or Budget(),
-        precision,
-        train=train,
-        deadline=deadline,
-        epochs=epochs,
+        subject, dataset, proofs, runtime, budget or Budget(), precision, train=train, deadline=deadline, epochs=epochs
     )
     return climbing.go(present)
+
+
+def _check(subject: Subject, dataset: Dataset, *, threads: int, minutes: float | None) -> None:
+    """Raise DataError if the data cannot judge the subject, InputError for a wrong number."""
+    if dataset.class_names != subject.config.class_names:
+        raise DataError(
+            f"the data set must have the network's {len(subject.config.class_names)} classes in its order; "
+            f"{dataset.name} has {len(dataset.class_names)}, or other names: give the data that the network was "
+            "trained on"
+        )
+    if not len(dataset.val):
+        raise DataError(f"the accuracy drop is measured on validation images; {dataset.name} has none: add some")
+    if minutes is not None:
+        check_minutes(minutes)
+    check_whole("threads", threads, least=0, most=MAX_THREADS)
 
 
 class _Climb:

@@ -20,7 +20,7 @@ from effnet.data.preprocess import (
     resample,
 )
 from effnet.data.reduction import eval_reduction, reduction_for
-from effnet.data.stored import encoded, source_name
+from effnet.data.sources import encoded, source_name
 from effnet.data.value_range import ValueRange
 
 RawImage = np.ndarray | EncodedJpeg

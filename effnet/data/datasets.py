@@ -19,9 +19,8 @@ from effnet.data.layout import EXPECTED
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
-from effnet.data.sources import Group, Listing, Part, Skipped, refuse_if_strict
+from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
-from effnet.data.stored import Source, encoded, source_name
 from effnet.data.value_range import ValueRange
 from effnet.errors import DataError, ImageError, InputError, nearest
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole

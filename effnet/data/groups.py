@@ -7,8 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from effnet.data.sources import Group, Listing, Part
-from effnet.data.stored import source_name
+from effnet.data.sources import Group, Listing, Part, source_name
 from effnet.errors import DataError
 from effnet.system.files import open_regular
 from effnet.system.text import printable

@@ -1,12 +1,13 @@
-"""The listing of a folder or a manifest, before it is split: paths and labels; no file is opened."""
+"""The sources of images, and the listing of a folder or a manifest before it is split; no file is opened."""
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
 
 from effnet.data.labels import CLASSES, LabelKind
-from effnet.data.stored import Source
 from effnet.errors import DataError
 from effnet.system.text import printable
 
@@ -21,6 +22,31 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 """The names of splits that folders and manifests may use, in lower case, and the split that each means."""
+
+
+class Stored(Protocol):
+    """An encoded image inside something larger: a member of a shard, a row of a table."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages and reports, unique within a data set."""
+        ...
+
+    @property
+    def block(self) -> int:
+        """The number of the part that holds it; a part is available whole or not at all."""
+        ...
+
+    def read(self) -> bytes:
+        """Return the encoded image, from any thread.
+
+        Raises ImageError if this image cannot be read, DataError if the part that holds it cannot.
+        """
+        ...
+
+
+Source = str | np.ndarray | Stored
+"""A path, uint8 [H, W, C], or an image that is stored elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +126,15 @@ def refuse_if_strict(skipped: Iterable[Skipped], *, strict: bool) -> None:
             f"strict needs every file to be usable, but {len(found)} cannot be used; "
             f"repair or remove them, or omit strict:{lines}{more}"
         )
+
+
+def source_name(source: Source, default: str) -> str:
+    """Return the path or name of an image, or `default` for one in memory, which has no name."""
+    if isinstance(source, str):
+        return source
+    return default if isinstance(source, np.ndarray) else source.name
+
+
+def encoded(source: str | Stored) -> str | bytes:
+    """Return the decoder's input: the path of a file, or the bytes of an image that is stored elsewhere."""
+    return source if isinstance(source, str) else source.read()

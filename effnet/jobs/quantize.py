@@ -22,7 +22,7 @@ from effnet.errors import BudgetError, InputError, nearest
 from effnet.jobs.procedure import USUAL
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.measurement.budget import Budget
-from effnet.report.model import SearchFacts
+from effnet.report.facts import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx

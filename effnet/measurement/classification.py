@@ -9,7 +9,7 @@ import numpy as np
 
 from effnet.data.datasets import Dataset, Split
 from effnet.data.inspection.findings import BALANCE_ADVICE, IMBALANCED
-from effnet.data.stored import source_name
+from effnet.data.sources import source_name
 from effnet.measurement import calibration
 from effnet.measurement.answers import predict_split
 from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent

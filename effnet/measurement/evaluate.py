@@ -79,7 +79,7 @@ class Scoring(Protocol):
 
 def scoring_of(task: Task) -> Scoring:
     """Return the module that scores the answers of a task."""
-    return cast(Scoring, task.door("scoring"))
+    return cast(Scoring, task.module("scoring"))
 
 
 def evaluate(

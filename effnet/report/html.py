@@ -21,7 +21,8 @@ from effnet.report import plots
 from effnet.report import provenance as origin
 from effnet.report import text as wording
 from effnet.report.balanced import balanced_sentence, prior_sentence
-from effnet.report.model import CandidateRow, Report
+from effnet.report.facts import CandidateRow
+from effnet.report.model import Report
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text
 from effnet.report.section import Section, section_of
@@ -179,7 +180,7 @@ def _verdict(report: Report, section: Section | None) -> dict[str, str]:
 
 def _budget_rows(report: Report) -> list[dict[str, Any]]:
     """Return one row for each limit; `share` is measured / limit."""
-    rows = []
+    rows, exceeded = [], report.budget.exceeded(asdict(report.measured))
     for key, label in wording.LABELS.items():
         asked, got = getattr(report.budget, key), getattr(report.measured, key)
         share = got / asked if asked and got is not None else None
@@ -187,7 +188,7 @@ def _budget_rows(report: Report) -> list[dict[str, Any]]:
             kind, verdict = "open", "no limit"
         elif got is None:
             kind, verdict = "missed", "not measured"
-        elif got <= asked:
+        elif key not in exceeded:
             kind, verdict = "kept", "met"
         elif key == "latency_ms" and report.undecided:
             kind, verdict = "open", "the machine was too busy to tell"

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effnet.report.facts import SearchFacts
 from effnet.report.figure import BLUE, INK, MUTED, VERMILLION, figure_svg, new_figure, save_svg, style
-from effnet.report.model import SearchFacts
 from effnet.runtimes.registry import find_format
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from effnet.report.facts import CandidateRow, EpochRow
 from effnet.report.figure import (
     BLUE,
     GREEN,
@@ -21,7 +22,7 @@ from effnet.report.figure import (
     new_figure,
     style,
 )
-from effnet.report.model import CandidateRow, EpochRow, Report
+from effnet.report.model import Report
 from effnet.report.provenance import weights_name
 from effnet.report.text import printable, short, width
 from effnet.system.files import written_whole

@@ -2,7 +2,8 @@
 
 from effnet.measurement.budget import LABELS
 from effnet.report.card_published import UNKNOWN_LICENCE
-from effnet.report.model import HeadFacts, Report, TrainingFacts
+from effnet.report.facts import HeadFacts, TrainingFacts
+from effnet.report.model import Report
 from effnet.report.text import ABSENT, duration, integer, percent, significant
 
 

@@ -43,4 +43,4 @@ class Reporting(Protocol):
 def section_of(report: Report) -> Section | None:
     """Return the task's part of a report; None for classification, which is the pages' own."""
     task = find_task(report.task)
-    return cast(Reporting, task.door("reporting")).section(report) if task.reporting else None
+    return cast(Reporting, task.module("reporting")).section(report) if task.reporting else None

@@ -7,11 +7,6 @@ from effnet.tasks.task import Task
 _TASKS: dict[str, Task] = {task.name: task for task in (classification.TASK,)}
 
 
-def task_names() -> tuple[str, ...]:
-    """Return the names of all tasks."""
-    return tuple(_TASKS)
-
-
 def find_task(name: str) -> Task:
     """Return the task called `name`; raise InputError if none of this name is registered."""
     try:

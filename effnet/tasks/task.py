@@ -18,7 +18,7 @@ from effnet.system.text import percent
 Activation = Literal["softmax", "none"]
 """What an exported file computes from the last layer's values."""
 
-Door = Literal["learning", "scoring", "reporting"]
+Module = Literal["learning", "scoring", "reporting"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,6 @@ class Task:
         """Return the outputs of a model whose last layer has these names."""
         return (NamedOutput(name=self.output.name, shape=(len(names),), meaning=self.output.meaning),)
 
-    def door(self, name: Door) -> ModuleType:
+    def module(self, name: Module) -> ModuleType:
         """Return one of the task's modules."""
         return import_module(getattr(self, name))

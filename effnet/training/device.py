@@ -1,4 +1,4 @@
-"""The training device, and the transfer of images to it."""
+"""The training device and its precision, and the transfer of images to it."""
 
 import ctypes
 import sys
@@ -11,7 +11,10 @@ from torch import Tensor
 
 from effnet.data.preprocess import Preprocess
 from effnet.system.machine import resident_mb
+from effnet.training.recipe.schema import Precision
 
+# float32, or automatic mixed precision in bfloat16 or float16.
+_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -67,3 +70,21 @@ def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     mean, std = (torch.tensor(values, device=x.device).repeat(width) for values in (preprocess.mean, preprocess.std))
     x.view(*x.shape[:2], -1).sub_(mean).div_(std)
     return x.permute(0, 3, 1, 2)
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type of convolutions and matrix products, None for float32.
+
+    "auto" is bfloat16 on a GPU whose hardware supports it, float16 on an older one, and float32 elsewhere: on a CPU,
+    even one with bfloat16 units, the depthwise convolutions of these networks lose more time than the others gain.
+    """
+    if precision != "auto":
+        return _DTYPES[precision]
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def make_scaler(dtype: torch.dtype | None, device: torch.device) -> torch.amp.GradScaler:
+    """Return the gradient scaler, which keeps small float16 gradients from vanishing; disabled for other types."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

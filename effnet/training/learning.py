@@ -76,4 +76,4 @@ class Learning(Protocol):
 
 def learning_of(dataset: Dataset) -> Learning:
     """Return the module that trains and validates on the labels of a data set."""
-    return cast(Learning, find_task(dataset.task).door("learning"))
+    return cast(Learning, find_task(dataset.task).module("learning"))

@@ -8,10 +8,10 @@ from torch import nn
 
 from effnet.arch.spec import ArchSpec
 from effnet.nn.network import Network, build, fuse_
+from effnet.training.device import autocast_dtype, make_scaler
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.sync import sync_norms_
 from effnet.training.optim import make_optimizer
-from effnet.training.precision import autocast_dtype, make_scaler
 from effnet.training.recipe.schema import Recipe
 
 

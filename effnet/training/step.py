@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocess import Preprocess
+from effnet.training.device import autocast_dtype
 from effnet.training.distributed.ranks import ALONE, Met, Ranks, Share
 from effnet.training.distributed.sync import add_up_, synced
 from effnet.training.guard import first_not_finite
 from effnet.training.input.prepare import prepare
 from effnet.training.losses import Batch, LossFn
 from effnet.training.norms import freeze_norms_
-from effnet.training.precision import autocast_dtype
 from effnet.training.recipe.schema import Recipe
 from effnet.training.state import State
 

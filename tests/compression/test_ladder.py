@@ -27,7 +27,7 @@ from effnet.measurement.paired import Paired
 from effnet.measurement.sample import calibration_images
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.verify import check_export
-from effnet.report.model import SearchFacts
+from effnet.report.facts import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import find_format, open_engine

@@ -16,13 +16,12 @@ from effnet.errors import EffnetError
 from effnet.nn.network import build
 from effnet.progress import Step
 from effnet.training.classification import ClassesValidated
-from effnet.training.device import to_input
+from effnet.training.device import make_scaler, to_input
 from effnet.training.distributed.ranks import ALONE
 from effnet.training.failures import DIVERGED, check_finite
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
 from effnet.training.position import Position
-from effnet.training.precision import make_scaler
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
 from effnet.training.state import make_state

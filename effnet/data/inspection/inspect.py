@@ -17,8 +17,7 @@ from effnet.data.inspection.findings import FEW_IMAGES, SPLITS, ClassCount, Data
 from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
 from effnet.data.inspection.shapes import shapes_of
 from effnet.data.inspection.values import Values, with_values
-from effnet.data.sources import Group, Skipped
-from effnet.data.stored import Source, encoded, source_name
+from effnet.data.sources import Group, Skipped, Source, encoded, source_name
 from effnet.data.value_range import Asked, read_asked
 from effnet.errors import DataError, ImageError
 from effnet.system.text import printable

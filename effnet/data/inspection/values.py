@@ -12,7 +12,7 @@ import numpy as np
 from effnet.data.datasets import Dataset
 from effnet.data.images.decode import image_header, stored_values
 from effnet.data.images.deep import ORDINARY
-from effnet.data.stored import Source, encoded, source_name
+from effnet.data.sources import Source, encoded, source_name
 from effnet.data.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
 

@@ -22,8 +22,7 @@ from effnet.data.names import INDEX
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import FORMAT
 from effnet.data.shards.tar import MAX_IMAGE_BYTES
-from effnet.data.sources import Skipped, refuse_if_strict
-from effnet.data.stored import encoded, source_name
+from effnet.data.sources import Skipped, encoded, refuse_if_strict, source_name
 from effnet.errors import DataError, ImageError
 from effnet.system.cache import Progress, file_digest
 from effnet.system.files import read_bytes

@@ -131,22 +131,27 @@ def transfer(
         listener(Said(text=late))
         left_out += (late,)
     if enough or late or attempt.strategy == "head":
-        training = TrainResult(
-            model=network.eval(),
-            history=(),
-            best_epoch=0,
-            stopped="fitted the head on frozen features",
-            seconds=facts["seconds"],
-            device="cpu",
-        )
-        return Learned(
-            method="head", training=training, recipe=None, head=facts, validation=validation, left_out=left_out
-        )
+        return _head_alone(network, facts, validation, left_out)
     found = _finetune(
         network, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
         listener=listener, ranks=ranks, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
     return dataclasses.replace(found, left_out=left_out)
+
+
+def _head_alone(
+    network: Network, facts: Mapping[str, Any], validation: Validation, left_out: tuple[str, ...]
+) -> Learned:
+    """Return a network of which only the head was fitted."""
+    training = TrainResult(
+        model=network.eval(),
+        history=(),
+        best_epoch=0,
+        stopped="fitted the head on frozen features",
+        seconds=facts["seconds"],
+        device="cpu",
+    )
+    return Learned(method="head", training=training, recipe=None, head=facts, validation=validation, left_out=left_out)
 
 
 def _too_late(spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:

@@ -28,7 +28,8 @@ from effnet.planner.refusal import enough
 from effnet.planner.settings import epochs_in, make_preprocess, make_recipe
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import clock_words, deadline_of
-from effnet.report.model import Report, TimeUse
+from effnet.report.facts import TimeUse
+from effnet.report.model import Report
 from effnet.runtimes.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.system.machine import machine

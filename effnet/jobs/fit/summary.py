@@ -13,7 +13,7 @@ from effnet.measurement.budget import Budget
 from effnet.measurement.evaluate import scoring_of
 from effnet.measurement.timing import busy_sentence
 from effnet.planner.space import Candidate, title_of
-from effnet.report.model import (
+from effnet.report.facts import (
     AttemptRow,
     CandidateRow,
     Counts,
@@ -26,11 +26,11 @@ from effnet.report.model import (
     Machine,
     Measured,
     NetworkFacts,
-    Report,
     SearchFacts,
     TimeUse,
     TrainingFacts,
 )
+from effnet.report.model import Report
 from effnet.runtimes.installed import runtime_version
 from effnet.system.machine import machine, versions
 

@@ -11,12 +11,11 @@ from effnet.nn.network import build
 from effnet.system.available_memory import available_bytes
 from effnet.system.machine import peak_mb
 from effnet.system.memory import is_shortage
-from effnet.training.device import pick_device
+from effnet.training.device import autocast_dtype, pick_device
 from effnet.training.input.batches import CACHE_BYTES
 from effnet.training.losses import cross_entropy
 from effnet.training.memory.batch_size import SHARE, Attempt, Fitted, fit_batch
 from effnet.training.memory.predict import largest_part, training_memory
-from effnet.training.precision import autocast_dtype
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
 from effnet.training.state import make_state
