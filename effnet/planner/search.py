@@ -236,7 +236,10 @@ class Search:
             self.table[index] = dataclasses.replace(self.table[index], status="rejected", reason=reason)
 
     def _measure_spread(self) -> None:
-        """Measure a few networks of each kind, over the range of MACs, as the basis of predictions."""
+        """Measure a few networks of each kind, over the range of MACs, as the basis of predictions.
+
+        After the time limit of planning, one that is known to fit is enough.
+        """
         for kind in dict.fromkeys(_kind(c) for c in self.table):
             precision = kind[1]
             if precision not in ("fp32", "bf16", "int8"):  # the others compute in fp32
@@ -244,6 +247,8 @@ class Search:
             open_ = [i for i, c in enumerate(self.table) if _kind(c) == kind and c.status == "listed"]
             # Huge networks take long and predict little for small ones: the top of the range is the median.
             for place in np.linspace(0.4, 0.9, _FIRST_MEASUREMENTS if precision == "fp32" else 1):
+                if self.late() and any(c.status == "fits" for c in self.table):
+                    return
                 if open_:
                     index = open_[min(len(open_) - 1, int(place * len(open_)))]
                     if self.table[index].status == "listed":

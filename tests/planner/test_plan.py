@@ -115,6 +115,17 @@ def in_precisions(budget, *, speedup):
     return make_plan(MIXED, budget, measure=measure, train_speed=lambda spec: 1e9, listener=ignore)
 
 
+def test_planning_of_many_kinds_stops_measuring_at_its_time_limit():
+    """Regression: two networks of each kind were measured first, however long that took."""
+    measured = []
+    table = make_plan(
+        MIXED, Budget(latency_ms=4), measure=lambda c: fake_measure(dataclasses.replace(c, family=c.family.split()[0])),
+        train_speed=lambda spec: 1e9, listener=lambda event: measured.append(event), late=lambda: len(measured) >= 3,
+    )  # fmt: skip
+    assert taken(table).latency_ms <= 4
+    assert len(measured) <= 4
+
+
 def test_integers_are_taken_where_they_carry_a_larger_network_and_floats_where_they_do_not():
     fast, slow = (in_precisions(Budget(latency_ms=1.5), speedup=speedup) for speedup in (2.0, 0.8))
     assert (taken(fast).precision, taken(slow).precision) == ("int8", "fp32")
