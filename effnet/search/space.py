@@ -1,0 +1,35 @@
+"""A space of networks: independent decisions, and pure functions that draw, change and encode their choices."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+
+Genome = tuple[int, ...]
+"""One choice of each decision of a space, as an index into its choices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One independent decision: its name, such as "stage 3 kernel", and its choices.
+
+    `ordered` choices are encoded as one number, others one-hot.
+    """
+
+    name: str
+    choices: tuple[Any, ...]
+    ordered: bool = False
+
+
+class Space(Protocol):
+    """What the algorithms of a search know of a space."""
+
+    decisions: tuple[Decision, ...]
+
+    def network(self, genome: Genome) -> ArchSpec | None:
+        """Return the network of these choices, scaled to the budget; None if none of these choices fits it."""
+
+    def features(self, genome: Genome) -> np.ndarray:
+        """Return numbers that describe its network beside the choices: logs of MACs, activations, parameters, depth."""
