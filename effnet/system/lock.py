@@ -15,6 +15,9 @@ try:
 except ImportError:  # a system without flock: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
+LOCKS = fcntl is not None
+"""Whether this system has file locks."""
+
 SCRATCH = ".effnet-"
 """Name prefix of temporary folders; the next process that holds the folder's lock removes old ones."""
 

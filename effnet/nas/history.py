@@ -1,10 +1,10 @@
 """The history of a search: every network that was trained, and its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from effnet.search.space import Genome, Space
+from effnet.nas.space import Genome, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,8 +13,8 @@ class Trained:
 
     `score` is the objective, higher is better; `share` the part of a whole short training after which it was taken
     (stopped trainings have less than 1). `accuracy` and `nll` are those of the validation images, `loss` the mean
-    training loss of the last epoch. `figures` are the network's costs by the names of the budget, and `predicted`
-    the names of those that were predicted rather than measured.
+    training loss of the last epoch; `rungs` are the scores at which it might have been stopped. `figures` are the
+    network's costs by the names of the budget, and `predicted` names those that were predicted rather than measured.
     """
 
     genome: Genome
@@ -26,7 +26,8 @@ class Trained:
     accuracy: float = 0.0
     nll: float | None = None
     loss: float | None = None
-    figures: dict[str, float] | None = None
+    rungs: tuple[float, ...] = ()
+    figures: Mapping[str, float] | None = None
     predicted: tuple[str, ...] = ()
 
 

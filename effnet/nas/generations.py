@@ -1,0 +1,77 @@
+"""The search itself: generations of networks, each proposed from all completed ones before it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from effnet.nas.history import Propose, Trained
+from effnet.nas.space import Genome, Space
+from effnet.nas.study import Study, Unit, seed_of
+from effnet.system.records import from_data, to_data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generations:
+    """The extent of a search: `number` generations of `size` trainings each; all randomness comes from the `key`."""
+
+    key: str
+    number: int
+    size: int
+
+
+Train = Callable[[Genome, int, Sequence[Trained]], Mapping[str, Any]]
+"""Trains the network of some choices with a seed, beside the completed history; returns fields of Trained."""
+
+
+def run_generations(
+    study: Study,
+    space: Space,
+    propose: Propose,
+    extent: Generations,
+    *,
+    train: Train,
+    listener: Callable[[Trained], None] = lambda trained: None,
+    late: Callable[[], bool] = lambda: False,
+) -> list[Trained]:
+    """Return the history of a whole search, of which this worker does its part; less of it once it is `late`.
+
+    What a generation proposes, and when its trainings are stopped, depends on completed generations alone: any number
+    of workers, interrupted at any moment, give the same history. It ends early if the space has no more networks.
+    """
+    history: list[Trained] = []
+    for generation in range(extent.number):
+        before = tuple(history)
+        genomes = propose(before, space, number=extent.size, seed=seed_of(extent.key, generation))
+        units = {Unit(generation, slot): genome for slot, genome in enumerate(genomes)}
+
+        def do(unit: Unit, units: Mapping[Unit, Genome] = units, before: Sequence[Trained] = before) -> dict[str, Any]:
+            seed = seed_of(extent.key, *unit)
+            found = train(units[unit], seed, before)
+            place = {"genome": units[unit], "generation": unit.generation, "slot": unit.slot, "seed": seed}
+            whole: dict[str, Any] = to_data(Trained(**{**found, **place}))
+            return whole
+
+        results = study.in_turn(list(units), do, score="score", late=late)
+        for result in results.values():
+            history.append(trained_from(result))
+            listener(history[-1])
+        if len(results) < len(units) or len(genomes) < extent.size:
+            break
+    return history
+
+
+def trained_from(data: Mapping[str, Any]) -> Trained:
+    """Return the training that a study recorded; raise ValueError for anything else."""
+    found: Trained = from_data(Trained, data, where="a training")
+    return dataclasses.replace(found, genome=tuple(found.genome))
+
+
+def is_behind(value: float, history: Sequence[Trained], *, rung: int, keep: float = 1 / 3) -> bool:
+    """Return whether a training may be stopped at a rung: its value is below the best third of the completed ones.
+
+    Asynchronous successive halving (Li et al. 2018, algorithm 2), against completed generations alone.
+    """
+    known = sorted((each.rungs[rung] for each in history if len(each.rungs) > rung), reverse=True)
+    most = int(len(known) * keep)
+    return most > 0 and value < known[most - 1]
