@@ -7,6 +7,7 @@ computes it, how often one is killed, or how many there are.
 
 import hashlib
 import json
+import logging
 import threading
 import time
 import uuid
@@ -32,6 +33,8 @@ _UNIT, _WORKER, _BEAT, _RESULT = "unit", "worker", "beat", "result"
 _BEAT_SECONDS, _SILENT_SECONDS = 30.0, 150.0
 # Waiting for a unit of another worker, and for a storage that does not answer: the first and the longest pause.
 _POLL_SECONDS, _RETRY_SECONDS, _MOST_RETRY_SECONDS = 1.0, 1.0, 30.0
+# Classes of SQLSTATE of a server that starts, stops or has no connection left (PostgreSQL 17, appendix A).
+_PASSING_STATES = ("08", "53", "57")
 
 
 class Unit(NamedTuple):
@@ -215,7 +218,8 @@ def open_study(storage: str, *, waiting: Waiting, options: Mapping[str, Any], ke
     where = _without_password(storage)
     with ExitStack() as stack:
         try:
-            found = patiently(lambda: _load(storage), waiting=waiting, where=where)
+            found, close = patiently(lambda: _load(storage), waiting=waiting, where=where)
+            stack.callback(close)
             worker = f"{_LOCK}{uuid.uuid4().hex}" if "://" not in storage else uuid.uuid4().hex
             if worker.startswith(_LOCK):
                 lock = Path(storage).with_name(worker)
@@ -232,7 +236,8 @@ def open_study(storage: str, *, waiting: Waiting, options: Mapping[str, Any], ke
         yield study
 
 
-def _load(storage: str) -> "optuna.Study":
+def _load(storage: str) -> "tuple[optuna.Study, Callable[[], None]]":
+    """Return the study in a storage, and what frees its connections."""
     try:
         import optuna
         from optuna.storages import JournalStorage, RDBStorage
@@ -240,10 +245,13 @@ def _load(storage: str) -> "optuna.Study":
     except ImportError as error:
         raise MissingExtraError("optuna", "train") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it logs each connection of a server that died
     kept: Any
+    close: Callable[[], None] = _nothing
     if "://" in storage:
         try:
             kept = RDBStorage(_with_driver(storage), engine_kwargs={"pool_pre_ping": True})
+            close = kept.engine.dispose
         except ImportError as error:
             raise MissingExtraError("pg8000", "postgres") from error
     else:
@@ -252,9 +260,14 @@ def _load(storage: str) -> "optuna.Study":
         kept = JournalStorage(JournalFileBackend(storage, lock_obj=lock))
     # No sampler proposes anything: this one draws nothing either.
     sampler = optuna.samplers.RandomSampler(seed=0)
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=kept, study_name=_STUDY, load_if_exists=True, direction="maximize", sampler=sampler
     )
+    return study, close
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class _SystemLock:
@@ -319,9 +332,12 @@ def patiently(act: Callable[[], T], *, waiting: Waiting, where: str) -> T:
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Return whether an error, or one that caused it, says that a database cannot be reached."""
+    """Return whether an error, or one that caused it, says that a database cannot be reached or is not ready."""
     while error is not None:
         if type(error).__name__ in ("OperationalError", "InterfaceError"):
+            return True
+        states = [str(each["C"]) for each in error.args if isinstance(each, dict) and "C" in each]
+        if any(state[:2] in _PASSING_STATES for state in states):
             return True
         error = error.__cause__
     return False

@@ -1,17 +1,19 @@
 """Short trainings of candidates, in a small part of the time, to compare their accuracy."""
 
 import dataclasses
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
 from effnet.data.datasets import Dataset, Split
 from effnet.data.inspection.inspect import DataReport
 from effnet.data.inspection.shapes import resized_as
 from effnet.data.order import Blocks
+from effnet.data.preprocess import Preprocess
 from effnet.jobs.fit.job import Job
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import make_preprocess, make_recipe
@@ -19,6 +21,7 @@ from effnet.planner.space import Candidate
 from effnet.planner.trials import ROUNDS, Report, Score, scratch_folder
 from effnet.progress import EpochEnd, Step
 from effnet.system.machine import machine
+from effnet.tasks.registry import find_task
 from effnet.training.loop import train
 from effnet.training.state import network_for
 
@@ -28,52 +31,92 @@ _MOST_VALIDATED = 1000
 
 
 class _Stopped(Exception):
-    """A trial fell behind."""
+    """A short training fell behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """A short training: the value of the task's figure after each epoch, larger is better, and its best epoch.
+
+    `nll` is the mean validation loss of the best epoch, `loss` the mean training loss of the last one. `model` is the
+    network of the best epoch, None if the training was stopped. `preprocess` is its preprocessing.
+    """
+
+    values: tuple[float, ...]
+    nll: float
+    loss: float
+    model: Any
+    preprocess: Preprocess
+
+    @property
+    def best(self) -> float:
+        """The best value."""
+        return max(self.values)
 
 
 def short_training(job: Job, dataset: Dataset, report: DataReport, *, seconds: float) -> Score:
     """Return a function that trains a candidate for about `seconds`: nine epochs on as many images as that allows."""
 
     def score(candidate: Candidate, heard: Report) -> float:
-        spec = candidate.spec
-        least = _LEAST_A_CLASS * len(dataset.class_names)
-        number = max(least, int(seconds * training_speed(spec) / ROUNDS))
-        some = dataclasses.replace(
-            dataset,
-            train=_part(dataset.train, number, seed=job.seed),
-            val=_part(dataset.val if len(dataset.val) else dataset.train, _MOST_VALIDATED, seed=job.seed),
-        )
-        side = report.median_short_side
-        chosen = make_recipe(
-            some, spec, epochs=ROUNDS, short_side=side, memory_gb=machine()["memory_gb"], seed=job.seed
-        )
-        recipe = job.asked.complete(chosen, epochs=ROUNDS, seed=job.seed)
-        preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=job.seed)
-        preprocess = resized_as(preprocess, job.config.resize, report.shapes)
-        best, listener = _listener(job, heard, balanced=bool(recipe.balance.removed))
-        with scratch_folder(job.out / RUN) as folder, suppress(_Stopped):
-            train(
-                network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listener,
-                checkpoint_seconds=job.procedure.checkpoint_seconds,
-            )  # fmt: skip
-        return best()
+        images = int(seconds * training_speed(candidate.spec) / ROUNDS)
+        return train_briefly(candidate.spec, job, dataset, report, images=images, seed=job.seed, heard=heard).best
 
     return score
 
 
-def _listener(job: Job, heard: Report, *, balanced: bool) -> tuple[Callable[[], float], Callable]:
-    found = [0.0]
+def train_briefly(
+    spec: ArchSpec,
+    job: Job,
+    dataset: Dataset,
+    report: DataReport,
+    *,
+    images: int,
+    seed: int,
+    epochs: int = ROUNDS,
+    heard: Report = lambda epoch, value: True,
+) -> Brief:
+    """Train a network from scratch for a few epochs on about `images` images, the same ones for every network.
+
+    `seed` draws weights and augmentation. `heard` gets the value of the task's figure after each epoch, and returns
+    whether to continue.
+    """
+    some = part_of(dataset, images, seed=job.seed)
+    side = report.median_short_side
+    chosen = make_recipe(some, spec, epochs=epochs, short_side=side, memory_gb=machine()["memory_gb"], seed=seed)
+    recipe = job.asked.complete(chosen, epochs=epochs, seed=seed)
+    preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=job.seed)
+    preprocess = resized_as(preprocess, job.config.resize, report.shapes)
+    figure = find_task(dataset.task).figure
+    key = "val_balanced_accuracy" if recipe.balance.removed else f"val_{figure.key}"
+    ended: list[EpochEnd] = []
 
     def listen(event: object) -> None:
         if isinstance(event, EpochEnd):
-            reached: Any = event.figures["val_balanced_accuracy" if balanced else "val_accuracy"]
-            found.append(reached)
-            if not heard(event.epoch, reached):
+            ended.append(event)
+            if not heard(event.epoch, figure.better(event.figures[key])):
                 raise _Stopped
         elif isinstance(event, Step):
             job.listener(event)
 
-    return lambda: max(found), listen
+    model = None
+    with scratch_folder(job.out / RUN) as folder, suppress(_Stopped):
+        model = train(
+            network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listen,
+            checkpoint_seconds=job.procedure.checkpoint_seconds,
+        ).model  # fmt: skip
+    values = tuple(figure.better(event.figures[key]) for event in ended)
+    nll = ended[values.index(max(values))].val_loss
+    return Brief(values=values, nll=nll, loss=ended[-1].loss, model=model, preprocess=preprocess)
+
+
+def part_of(dataset: Dataset, images: int, *, seed: int) -> Dataset:
+    """Return a data set with at most this many training images, enough of each class, and few validation images."""
+    least = _LEAST_A_CLASS * len(dataset.class_names)
+    return dataclasses.replace(
+        dataset,
+        train=_part(dataset.train, max(least, images), seed=seed),
+        val=_part(dataset.val if len(dataset.val) else dataset.train, _MOST_VALIDATED, seed=seed),
+    )
 
 
 def _part(split: Split, number: int, *, seed: int) -> Split:

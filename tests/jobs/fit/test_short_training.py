@@ -1,6 +1,7 @@
 """Short trainings: a representative part of the images, a network that learns from it, and no files left over."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
 from effnet.planner.space import only_candidate
 from effnet.planner.trials import ROUNDS
+from effnet.progress import EpochEnd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +41,14 @@ def known_speed(monkeypatch):
 def used(monkeypatch):
     """The data sets that trainings received; none is run."""
     found = []
-    monkeypatch.setattr(shorts, "train", lambda model, dataset, *_, **__: found.append(dataset))
+
+    def record(model, dataset, *_, listener, **__):
+        found.append(dataset)
+        row = EpochEnd(epoch=1, loss=1.0, val_loss=1.0, learning_rate=0.1, seconds=1.0, images_per_second=1.0)
+        listener(dataclasses.replace(row, figures={"val_accuracy": 0.5, "val_balanced_accuracy": 0.5}))
+        return SimpleNamespace(model=model)
+
+    monkeypatch.setattr(shorts, "train", record)
     return found
 
 
