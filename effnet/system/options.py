@@ -100,17 +100,24 @@ def option(
 
 
 def options_of(config: Any) -> dict[str, Option]:
-    """Return the options of a config by their names; those of the class itself precede those of its bases."""
-    found = {}
+    """Return the options of a config by their names; those of the class itself precede those of its bases.
+
+    A config may name in `FLAGS` those that are main, in their order.
+    """
+    found, flags = {}, getattr(config, "FLAGS", None)
     for field in _own_first(config):
         if _KEY in field.metadata:
             facts = dict(field.metadata[_KEY])
             kind, known = _kind(field.type)
             facts["metavar"] = facts["metavar"] or known
+            if flags is not None:
+                facts["main"] = field.name in flags
             found[field.name] = Option(
                 name=field.name, prefix=config.PREFIX, kind=kind, default=field.default, **facts
             )  # fmt: skip
-    return found
+    if flags is None:
+        return found
+    return {name: found[name] for name in dict.fromkeys([*(name for name in flags if name in found), *found])}
 
 
 def _own_first(config: type) -> list[dataclasses.Field]:

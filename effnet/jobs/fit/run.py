@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,32 @@ def work(job: Job) -> Report:
 
 
 def _work(job: Job) -> Report:
-    clock = job.procedure.stopwatch.clock
-    started = clock()
-    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=clock))
-    plan = _earlier_plan(job)
+    started = job.procedure.stopwatch.clock()
+    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=job.procedure.stopwatch.clock))
+    plan = earlier_plan(job)
     if plan is None:  # a resumed fit may no longer need them
         check_weights(job)
-        _check_device(job)
-    reading = clock()
-    dataset, report = _read(job)
+        check_device(job)
+    source = read_data(job)
     if plan is None:
-        _check_recipe(job, dataset)
-        job = paced(job, read=(clock() - reading) / report.num_examined)
+        check_recipe(job, source.dataset)
+    return fit_data(job, source, plan=plan, started=started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The data as read: its inspection, and the seconds that reading an image took."""
+
+    dataset: Dataset
+    report: DataReport
+    read: float
+
+
+def fit_data(job: Job, source: Source, *, plan: Plan | None, started: float) -> Report:
+    """Plan and carry out the fit, or resume its `plan`; it `started` at this time of its clock."""
+    dataset, report = source.dataset, source.report
+    if plan is None:
+        job = paced(job, read=source.read)
         plan = _plan(job, dataset, report, started)
     else:
         earlier, plan = plan, extended(job, plan)
@@ -72,7 +87,7 @@ def _work(job: Job) -> Report:
     return _carry_out(job, plan, dataset, report)
 
 
-def _earlier_plan(job: Job) -> Plan | None:
+def earlier_plan(job: Job) -> Plan | None:
     """Return the plan to resume; raise InputError if `out` is in use and not to be resumed."""
     out, resume = job.out, job.config.resume
     plan = read_plan(out) if resume else None
@@ -95,7 +110,7 @@ def _what_to_do(out: Path, *, resume: bool) -> str:
     return "add --resume to continue the fit in it, or name another --out"
 
 
-def _check_device(job: Job) -> None:
+def check_device(job: Job) -> None:
     """Raise InputError for a wrong device profile before any work is done for it."""
     device_of(job)
     error = missing(job.target.runtime, int8="int8" in job.target.precisions(job.budget))
@@ -103,7 +118,10 @@ def _check_device(job: Job) -> None:
         raise error
 
 
-def _read(job: Job) -> tuple[Dataset, DataReport]:
+def read_data(job: Job) -> Source:
+    """Read and inspect the data, and say what was found."""
+    clock = job.procedure.stopwatch.clock
+    started = clock()
     job.say(f"Reading {job.config.data}", heading=True)
     dataset = read_dataset(
         job.source,
@@ -126,10 +144,10 @@ def _read(job: Job) -> tuple[Dataset, DataReport]:
         dataset = with_mirrors_judged(dataset)
     for note in dataset.notes[said:]:
         job.say(note)
-    return dataset, report
+    return Source(dataset=dataset, report=report, read=(clock() - started) / report.num_examined)
 
 
-def _check_recipe(job: Job, dataset: Dataset) -> None:
+def check_recipe(job: Job, dataset: Dataset) -> None:
     """Raise InputError for options that the task lacks and other classes of a teacher; warn of flips that may harm."""
     check_answers(job, dataset)
     if teacher := job.asked.value("loss.teacher"):

@@ -164,7 +164,7 @@ def _tried(
     job.say(f"Trying up to {job.num_trials} networks for {job.trial_minutes:.3g} minutes", heading=True)
     seconds = 60 * job.trial_minutes
     score = short_training(job, dataset, report, seconds=seconds / job.num_trials)
-    with _measuring(job) as measure:
+    with measuring(job) as measure:
 
         def measure_trained(candidate: Candidate) -> Timing:
             if need is not None and training_speed(candidate.spec) < need.images_per_second:
@@ -256,7 +256,7 @@ def _feature_need(job: Job, dataset: Dataset) -> TrainingNeed:
 def _plan(
     job: Job, candidates: Sequence[Candidate], *, need: TrainingNeed | None, best: str = "largest"
 ) -> list[Candidate]:
-    with _measuring(job) as measure:
+    with measuring(job) as measure:
         return make_plan(
             candidates,
             job.budget,
@@ -271,7 +271,7 @@ def _plan(
 
 
 @contextmanager
-def _measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
+def measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
     """Yield a function that measures a candidate on this machine or, with a profile, predicts it for another."""
     device = device_of(job)
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:

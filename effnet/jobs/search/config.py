@@ -1,0 +1,37 @@
+"""The options of a search: those of fit, and its own. It imports nothing slow, as `effnet --help` reads it."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from effnet.jobs.fit.config import FitConfig
+from effnet.system.options import option
+
+Algorithm = Literal["auto", "surrogate", "evolution", "reinforce", "random", "grid", "assemble", "supernet"]
+Objective = Literal["accuracy", "product", "absolute"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig(FitConfig):
+    """The options of `search`, as the user gave them."""
+
+    VERB: ClassVar[str] = "search"
+    FLAGS: ClassVar[tuple[str, ...]] = (
+        "max_latency_ms", "max_size_mb", "minutes", "algorithm", "objective", "storage", "out", "resume",
+    )  # fmt: skip
+    # What a search decides by itself.
+    trials: ClassVar[int] = 0
+
+    algorithm: Algorithm = option(
+        "How networks are proposed; auto: assemble from pretrained weights if there are any, else surrogate.",
+        default="auto",
+    )
+    objective: Objective = option(
+        "What is maximised: accuracy, accuracy x (cost / budget)^w, or accuracy - |cost / budget - 1|.",
+        default="accuracy",
+    )
+    storage: str | None = option(
+        "File, or postgresql:// URL for several machines, that workers of one search share.",
+        metavar="FILE|URL", repeat=False,
+    )  # fmt: skip
+    trainings: int | None = option("Networks to train; by default as many as --minutes allow.")
+    base: str = option("Network whose stages the search changes.", default="b0", metavar="NAME")

@@ -1,0 +1,235 @@
+"""The plan of a search: its extent, from the time and the speed of this machine, and the latencies that it predicts by.
+
+One worker makes it; the others take it over, so that all of them propose and train the same.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from effnet.arch.catalog import get_spec
+from effnet.arch.codec import spec_from_dict, spec_to_dict
+from effnet.arch.cost import cost
+from effnet.arch.scale import scale
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.formats import Precision
+from effnet.errors import BundleError, DataError, InputError
+from effnet.jobs.fit.device import device_of, predicted_figures
+from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.run import Source
+from effnet.jobs.fit.shortlist import measuring
+from effnet.jobs.search.config import SearchConfig
+from effnet.measurement.profile.table import fit_latency, fit_memory
+from effnet.nas.genomes import generator, sample
+from effnet.nas.macro import MacroSpace, macro_space
+from effnet.nas.width import Predictor
+from effnet.planner.events import Counted
+from effnet.planner.oracle import training_speed
+from effnet.planner.settings import most_epochs
+from effnet.planner.space import in_precision, only_candidate
+from effnet.planner.trials import ROUNDS
+
+DEFAULT_MINUTES = 60.0
+# The shares of the minutes for short trainings and for the finalists; the rest is the final network's, and planning's.
+_SEARCH_SHARE, _FINAL_SHARE, _BUNDLE_SHARE = 0.45, 0.2, 0.28
+# Networks a generation, the fewest and the most of a search, and finalists (with the best scaled one) times seeds.
+SIZE, _FEWEST, _MOST = 5, 10, 200
+FINALISTS, SEEDS = 3, 2
+# Images of a short training: more than the first number change no order, fewer than the second rank nothing.
+_MOST_IMAGES, _LEAST_IMAGES = 4000, 800
+# Fewer images than these cannot rank networks that are trained from scratch.
+_LEAST_TRAIN, _LEAST_VAL = 1000, 150
+# A training from scratch spends about this share of its time on steps.
+_STEPS = 0.7
+# Measured networks: uniformly scaled ones around the budget, then random ones of the space, in two rounds.
+_PHIS = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
+_ROUNDS = (8, 12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The extent of a search.
+
+    `generations` of `size` networks are trained for a few epochs on `images` images; the finalists for `final_epochs`
+    on `final_images`; the final network for `minutes` in all. `threads` are those of training, `precision` that of the
+    deployed file. `measured` are networks with their latency in ms and memory in MB, which predictions are fitted to.
+    """
+
+    generations: int
+    size: int
+    images: int
+    final_images: int
+    final_epochs: int
+    minutes: float
+    threads: int
+    precision: Precision
+    images_per_second: float
+    measured: tuple[Mapping[str, Any], ...] = ()
+
+
+def make_plan(job: Job, source: Source) -> Plan:
+    """Return the plan; raise InputError if images or minutes are too few for a search."""
+    import torch
+
+    config = config_of(job)
+    check_images(source)
+    minutes = config.minutes or DEFAULT_MINUTES
+    precision = job.target.precisions(job.budget)[0]
+    measured = _measure(job, source, precision)
+    space = space_of(job, source, precision, measured)
+    speed = training_speed(_typical(space))
+    train = len(source.dataset.train)
+    number, images = _extent(config.trainings, 60 * minutes * _SEARCH_SHARE * speed * _STEPS / ROUNDS, train)
+    views = 60 * minutes * _FINAL_SHARE * speed * _STEPS / ((FINALISTS + 1) * SEEDS)
+    final_images = min(train, max(images, int(views / ROUNDS)))
+    return Plan(
+        generations=math.ceil(number / SIZE),
+        size=SIZE,
+        images=images,
+        final_images=final_images,
+        final_epochs=max(ROUNDS, min(most_epochs(final_images), int(views / final_images))),
+        minutes=minutes * _BUNDLE_SHARE,
+        threads=torch.get_num_threads(),
+        precision=precision,
+        images_per_second=speed,
+        measured=measured,
+    )
+
+
+def config_of(job: Job) -> SearchConfig:
+    """Return the search's own options."""
+    assert isinstance(job.config, SearchConfig)
+    return job.config
+
+
+def check_images(source: Source) -> None:
+    """Raise DataError if there are too few images to rank networks that are trained from scratch."""
+    train, val = len(source.dataset.train), len(source.dataset.val)
+    if train >= _LEAST_TRAIN and val >= _LEAST_VAL:
+        return
+    raise DataError(
+        f"a search from scratch needs at least {_LEAST_TRAIN:,} training and {_LEAST_VAL} validation images; got "
+        f"{train:,} and {val}. With so few, two equal networks differ by more than two different ones, so the search "
+        "would choose at random. Add images, or use effnet fit, which starts from pretrained weights"
+    )
+
+
+def _extent(asked: int | None, images: float, train: int) -> tuple[int, int]:
+    """Return the number of short trainings, and of images of each, if all together have `images` an epoch."""
+    most = min(train, _MOST_IMAGES)
+    number = asked or int(min(_MOST, max(4 * SIZE, images / most)))
+    each = int(min(most, images / number))
+    if asked is None and each < min(train, _LEAST_IMAGES):
+        each = min(train, _LEAST_IMAGES)
+        number = int(images / each)
+    if number < _FEWEST or each < min(train, _LEAST_IMAGES):
+        needs = (asked or _FEWEST) * min(train, _LEAST_IMAGES) / max(images, 1.0)
+        raise InputError(
+            f"a search needs time to train at least {asked or _FEWEST} networks on {min(train, _LEAST_IMAGES)} images; "
+            f"in this time there are {number} of {each}. Give about {needs:.1f} times as many --minutes, or use "
+            "effnet fit, which searches nothing"
+        )
+    return number, each
+
+
+def space_of(
+    job: Job, source: Source, precision: Precision, measured: Sequence[Mapping[str, Any]]
+) -> MacroSpace:
+    """Return the space of networks around the budget, whose predictions are fitted to the measured ones."""
+    dataset = source.dataset
+    return macro_space(
+        _base(job, precision),
+        num_classes=len(dataset.class_names),
+        channels=dataset.channels,
+        short_side=source.report.median_short_side,
+        budget=job.budget.with_margin(),
+        predictors=_predictors(job, precision, measured),
+        precision="int8" if precision == "int8" else "fp32",
+    )
+
+
+def _base(job: Job, precision: Precision) -> ArchSpec:
+    """Return the base; for int8 with activations that runtimes compute fast."""
+    base = get_spec(config_of(job).base)
+    if precision == "int8" and base.activation == "silu":
+        lineage = dataclasses.replace(base.lineage, variant="relu6")
+        return dataclasses.replace(base, lineage=lineage, activation="relu6", se_gate="hard_sigmoid")
+    return base
+
+
+def _predictors(job: Job, precision: Precision, measured: Sequence[Mapping[str, Any]]) -> dict[str, Predictor]:
+    """Return what predicts latency and memory: the profile of another device, or a fit to the measured networks."""
+    device = device_of(job)
+    if device is not None:
+        keys = [key for key in device.keys if key in job.budget.asked()]
+        return {key: lambda spec, key=key: predicted_figures(device, spec, precision)[key] for key in keys}
+    if not measured:
+        return {}
+    specs = [spec_from_dict(row["spec"]) for row in measured]
+    fits = {"latency_ms": fit_latency, "memory_mb": fit_memory}
+    return {
+        key: fits[key](specs, [row[key] for row in measured]).predict for key in fits if key in job.budget.asked()
+    }
+
+
+def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[str, Any], ...]:
+    """Return networks with their measured latency and memory: scaled ones around the budget, then random ones."""
+    asked = [key for key in ("latency_ms", "memory_mb") if key in job.budget.asked()]
+    if not asked or device_of(job) is not None:
+        return ()
+    job.say(f"Measuring networks in {job.target.runtime}, to predict others", heading=True)
+    rows: list[Mapping[str, Any]] = []
+    total = len(_PHIS) + sum(_ROUNDS)
+    with measuring(job) as measure:
+
+        def add(spec: ArchSpec) -> Mapping[str, float]:
+            timing = measure(in_precision(only_candidate(spec), precision))
+            found = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb}
+            rows.append({"spec": spec_to_dict(spec), **found})
+            job.listener(Counted(label="networks measured", done=len(rows), total=total))
+            return found
+
+        _measure_scaled(job, source, precision, add)
+        for number, count in enumerate(_ROUNDS):
+            space = space_of(job, source, precision, rows)
+            drawn = 0
+            for slot in range(4 * count):
+                spec = space.network(sample(space.decisions, rng=generator(job.seed, number, slot)))
+                if spec is None or drawn == count:
+                    continue
+                add(spec)
+                drawn += 1
+    return tuple(rows)
+
+
+def _measure_scaled(
+    job: Job, source: Source, precision: Precision, add: Callable[[ArchSpec], Mapping[str, float]]
+) -> None:
+    """Measure uniformly scaled networks, until two exceed the budget."""
+    dataset, over = source.dataset, 0
+    base = dataclasses.replace(
+        _base(job, precision),
+        num_classes=len(dataset.class_names),
+        in_channels=dataset.channels,
+        padding="symmetric",
+    )
+    for phi in _PHIS:
+        spec = scale(base, phi=phi)
+        side = max(16, min(spec.resolution, source.report.median_short_side))
+        over += bool(job.budget.exceeded(add(dataclasses.replace(spec, resolution=side))))
+        if over == 2:
+            break
+
+
+def _typical(space: MacroSpace) -> ArchSpec:
+    """Return a network of the space with about the usual number of MACs: the best scaled one, or a random one."""
+    for genome in space.baselines:
+        if (spec := space.network(genome)) is not None:
+            return spec
+    found = [space.network(sample(space.decisions, rng=generator(0, 0, slot))) for slot in range(64)]
+    known = sorted((spec for spec in found if spec is not None), key=lambda spec: cost(spec).macs)
+    if not known:
+        raise BundleError("the space has no network")
+    return known[len(known) // 2]
