@@ -24,9 +24,17 @@ class Decision:
 
 
 class Space(Protocol):
-    """What the algorithms of a search know of a space."""
+    """What the algorithms of a search know of a space.
 
-    decisions: tuple[Decision, ...]
+    `baselines` are the genomes of the best networks known without a search, such as uniformly scaled ones; it may be
+    empty.
+    """
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]: ...
+
+    @property
+    def baselines(self) -> tuple[Genome, ...]: ...
 
     def network(self, genome: Genome) -> ArchSpec | None:
         """Return the network of these choices, scaled to the budget; None if none of these choices fits it."""

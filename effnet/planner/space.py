@@ -209,9 +209,8 @@ def list_candidates(
     for family, base in _bases(space, num_classes, channels, variants="int8" in precisions):
         for phi in space.phis:
             for shaped in _shapes(scale(base, phi=phi), phi):
-                for resolution in _resolutions(space, short_side, phi):
-                    small = short_side <= _SMALL or resolution >= _NEARLY_ALL * short_side
-                    for spec in _at_resolution(shaped, phi, resolution, may_remove_strides=small):
+                for resolution in usable_resolutions(short_side, phi=phi, space=space):
+                    for spec in _at_resolution(shaped, phi, resolution, short_side):
                         found.setdefault(spec, _candidate(spec, family, phi))
     return by_promise([in_precision(c, precision) for c in found.values() for precision in precisions])
 
@@ -245,8 +244,8 @@ def _bases(space: SearchSpace, num_classes: int, channels: int, *, variants: boo
         yield f"{family} {activation}", other
 
 
-def _resolutions(space: SearchSpace, short_side: int, phi: float) -> list[int]:
-    """Return the resolutions that suit the images; only the tiniest networks downscale small images."""
+def usable_resolutions(short_side: int, *, phi: float, space: SearchSpace = SPACE) -> list[int]:
+    """Return the resolutions that suit images of this shorter side; only tiny networks downscale small images."""
     least = min(128, short_side) / 4
     if short_side <= _SMALL and phi > _SLIM_BELOW:
         least = _NEARLY_ALL * short_side
@@ -266,14 +265,25 @@ def _shapes(spec: ArchSpec, phi: float) -> Iterator[ArchSpec]:
         yield slim
 
 
-def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, *, may_remove_strides: bool) -> Iterator[ArchSpec]:
-    """Yield `shaped` at one resolution, with a last feature map of at least 4 pixels and of at least 2."""
-    paired = max(_LEAST_PAIRED, 224 * GAMMA**phi)
-    whole = shaped.total_stride
-    for least_map in (4, 2):
-        stride = max(s for s in (1, 2, 4, 8, 16, 32) if s == 1 or -(-resolution // s) >= least_map)
-        if stride < whole and not may_remove_strides:
-            continue
+def usable_strides(resolution: int, *, whole: int, short_side: int) -> list[int]:
+    """Return the total strides, of at most `whole`, that leave a last feature map of at least 4 pixels, and of 2.
+
+    Strides are removed only for small images and for inputs that show nearly all their pixels.
+    """
+    may_remove = short_side <= _SMALL or resolution >= _NEARLY_ALL * short_side
+    found = [max(s for s in (1, 2, 4, 8, 16, 32) if s == 1 or -(-resolution // s) >= least) for least in (4, 2)]
+    return [stride for stride in found if stride >= whole or may_remove]
+
+
+def paired_resolution(phi: float) -> float:
+    """Return the resolution that compound scaling pairs with a network of this phi, in pixels."""
+    return max(_LEAST_PAIRED, 224 * math.pow(GAMMA, phi))
+
+
+def _at_resolution(shaped: ArchSpec, phi: float, resolution: int, short_side: int) -> Iterator[ArchSpec]:
+    """Yield `shaped` at one resolution, with each total stride that is usable."""
+    paired, whole = paired_resolution(phi), shaped.total_stride
+    for stride in usable_strides(resolution, whole=whole, short_side=short_side):
         spec = dataclasses.replace(with_total_stride(shaped, stride), resolution=resolution)
         left = None if spec.total_stride == 32 else spec.total_stride
         spec = dataclasses.replace(spec, lineage=dataclasses.replace(spec.lineage, resolution=resolution, stride=left))
