@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from effnet.jobs.pull import pull
     from effnet.jobs.quantize import QuantizeResult, quantize
     from effnet.jobs.save import save
+    from effnet.jobs.search.api import SearchResult, search
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
     from effnet.measurement.timing import time_model
@@ -100,6 +101,8 @@ _LAZY = {
     "QuantizeResult": ("effnet.jobs.quantize", "QuantizeResult"),
     "quantize": ("effnet.jobs.quantize", "quantize"),
     "save": ("effnet.jobs.save", "save"),
+    "SearchResult": ("effnet.jobs.search.api", "SearchResult"),
+    "search": ("effnet.jobs.search.api", "search"),
     "load_module": ("effnet.bundle.weights", "load_module"),
     "transforms": ("effnet.training.input.transforms", "transforms"),
     "create_model": ("effnet.weights.create", "create_model"),
@@ -110,11 +113,11 @@ _LAZY = {
 
 __all__ = [
     "NAMES", "ArchSpec", "Bench", "BlockSpec", "Cost", "Dataset", "DeviceProfile", "FitResult", "Imported", "Lineage",
-    "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "bench", "build", "cost",
-    "create_model", "describe", "evaluate", "export", "fit", "from_pretrained", "get_spec", "import_checkpoint",
-    "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune", "published", "pull",
-    "push_to_hub", "quantize", "read_dataset", "save", "scale", "shard", "solve_phi", "spec_from_dict", "spec_to_dict",
-    "stage", "time_model", "train", "transforms",
+    "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "SearchResult", "bench",
+    "build", "cost", "create_model", "describe", "evaluate", "export", "fit", "from_pretrained", "get_spec",
+    "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune",
+    "published", "pull", "push_to_hub", "quantize", "read_dataset", "save", "scale", "search", "shard", "solve_phi",
+    "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms",
 ]  # fmt: skip
 
 

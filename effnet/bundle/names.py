@@ -3,6 +3,7 @@
 RUN = "run"
 """The folder of a run, in the bundle's folder."""
 PLAN = "plan.json"
+SEARCH = "search.log"
 RECIPE = "recipe.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"

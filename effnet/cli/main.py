@@ -63,7 +63,7 @@ class _Verbs(typer.core.TyperGroup):
             with _harmless_usage():
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            resumable = ctx.invoked_subcommand in ("fit", "train", "profile", "prune")
+            resumable = ctx.invoked_subcommand in ("fit", "train", "search", "profile", "prune")
             raise Interrupted(error, resumable=resumable) from error
 
 
@@ -86,6 +86,7 @@ app = typer.Typer(
 _VERBS = (
     training.fit,
     training.train,
+    training.search,
     predict.predict,
     embed.embed,
     evaluate.evaluate,

@@ -1,4 +1,4 @@
-"""fit and train: from images to a bundle."""
+"""fit, train and search: from images to a bundle."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from effnet.cli.console import TerminalListener, print_text
 from effnet.cli.launched import is_first
 from effnet.cli.options import Data
 from effnet.jobs.fit.config import FitConfig, TrainConfig
+from effnet.jobs.search.config import SearchConfig
 from effnet.system.text import percent
 
 
@@ -33,6 +34,20 @@ def train(values: dict[str, Any]) -> None:
         result = train_data(**values, listener=listener)
     if is_first():
         _print_result(result)
+
+
+@takes_options(SearchConfig, data=Data)
+def search(values: dict[str, Any]) -> None:
+    """Search a network for your images and device, train it, and verify it; takes an hour or more.
+
+    Exit code 3 if the budget is missed, 4 if the machine is too busy to judge it.
+    """
+    from effnet import search as search_data
+
+    with TerminalListener() as listener:
+        result = search_data(**values, listener=listener)
+    _print_result(result)
+    print_text(result.searched.sentence)
 
 
 def _print_result(result) -> None:

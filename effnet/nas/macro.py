@@ -16,12 +16,12 @@ from effnet.arch.scale import ALPHA, BETA
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import BudgetError, InputError, SpecError
 from effnet.measurement.budget import Budget
-from effnet.planner.refusal import enough
-from effnet.planner.space import SPACE, paired_resolution, usable_resolutions, usable_strides
 from effnet.nas.genomes import generator, sample
 from effnet.nas.space import Decision, Genome
 from effnet.nas.stages import ATTENTIONS, KINDS, Row, assemble, rows_of, uniform
 from effnet.nas.width import DIVISORS, LEAST_SHARE, Predictor, figures_of, solve_width
+from effnet.planner.refusal import enough
+from effnet.planner.space import SPACE, paired_resolution, usable_resolutions, usable_strides
 
 # The choices of a stage: those of MnasNet (arXiv 1807.11626, section 4.1) and of EfficientNetV2 (arXiv 2104.00298,
 # section 3.3). All blocks of a stage are alike.

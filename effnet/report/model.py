@@ -1,7 +1,7 @@
 """The report of a fit as a value: what report.json holds, and what pages, cards, plots and the terminal read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from effnet.report.facts import (
     TimeUse,
     TrainingFacts,
 )
+from effnet.report.searched import Searched
 from effnet.system.files import read_json
-from effnet.system.records import from_data, to_data
+from effnet.system.records import OPTIONAL, from_data, to_data
 from effnet.system.text import reason_of
 from effnet.tasks.registry import find_task
 
@@ -36,7 +37,8 @@ class Report:
 
     `task` is the name of the task, and `test` its score, of the class that its module `scoring` names; the file repeats
     the score's headline beside the task. `calibration` is None for a task without one. `honoured` is None if it is
-    unknown whether the budget is met; `undecided` then says why. `time` is None if no minutes were given.
+    unknown whether the budget is met; `undecided` then says why. `time` is None if no minutes were given,
+    `searched` if no search chose the network.
     `num_candidates` counts those that `candidates` leaves out as well. `report_images` is the number of test images in
     report.html.
     """
@@ -68,6 +70,7 @@ class Report:
     machine: Machine
     versions: Mapping[str, str]
     attempts: tuple[AttemptRow, ...]
+    searched: Searched | None = field(default=None, metadata=OPTIONAL)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of report.json; numbers that are not finite become None."""

@@ -89,10 +89,9 @@ class JobConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig(JobConfig):
-    """The options of `fit`, as the user gave them; `jobs.fit.job` checks and completes them."""
+class DeviceConfig(JobConfig):
+    """The options that fit and search share: the device, its budget, and how a finished network is proven."""
 
-    VERB: ClassVar[str] = "fit"
     batch: ClassVar[None] = None  # the recipe decides
 
     max_latency_ms: float | None = option("Maximum median latency of one image in the runtime, in ms.", main=True)
@@ -119,13 +118,7 @@ class FitConfig(JobConfig):
         "Pretrained weights to start from; see `effnet models list`.",
         default="auto", main=True, metavar="ID|FILE|auto|none",
     )  # fmt: skip
-    strategy: Strategy = option(
-        "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
-    )
     model: str = option("Architecture of --weights FILE, if it cannot be inferred.", default="", metavar="NAME")
-    trials: int | None = option(
-        "Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
-    )
     threads: int = option("Threads of the runtime on the device.", default=1)
     max_drop: float = option("Maximum accuracy drop from quantization, in percentage points.", default=0.5)
     coverage: float | None = option('Share of images to answer, such as 0.95; the others are "unknown".')
@@ -134,6 +127,20 @@ class FitConfig(JobConfig):
     )
     unknown_from: PathLike | None = option(
         "Images of none of the classes, to measure how many are rejected.", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig(DeviceConfig):
+    """The options of `fit`, as the user gave them; `jobs.fit.job` checks and completes them."""
+
+    VERB: ClassVar[str] = "fit"
+
+    strategy: Strategy = option(
+        "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
+    )
+    trials: int | None = option(
+        "Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
     )
 
 

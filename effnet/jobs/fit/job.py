@@ -6,7 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.spec import ArchSpec
@@ -25,13 +25,17 @@ from effnet.planner.events import Listener, Said
 from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.target import Target
 from effnet.planner.timetable import UNLIMITED, Deadline, Pace
+from effnet.report.searched import Searched
 from effnet.system.bounds import is_number
 from effnet.system.options import command_words, repeated
 from effnet.system.text import brief
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.recipe.schema import Recipe
 
-Config = TypeVar("Config", FitConfig, TrainConfig)
+if TYPE_CHECKING:
+    from effnet.jobs.search.config import SearchConfig
+
+Config = TypeVar("Config", FitConfig, TrainConfig, "SearchConfig")
 
 # Trials are worthwhile from this many minutes on; they may take this share of the time.
 _ENOUGH_FOR_TRIALS, _TRIAL_SHARE, USUAL_TRIALS = 30.0, 0.3, 8
@@ -42,11 +46,12 @@ class Job:
     """A fit or a training on its way.
 
     `config` is complete: paths are texts, and what other options or the data imply is in it. `dataset` is None if
-    `config.data` is a path or a name, and `network` None if the network is to be found. The running job sets the last
+    `config.data` is a path or a name, and `network` None if the network is to be found; `searched` is the
+    search that found it. The running job sets the last
     three: its deadline, that of its planning, and the speed of this machine.
     """
 
-    config: FitConfig | TrainConfig
+    config: "FitConfig | TrainConfig | SearchConfig"
     budget: Budget
     target: Target
     abstain: Abstain
@@ -54,6 +59,7 @@ class Job:
     seed: int
     dataset: Dataset | MapStyle | None = None
     network: ArchSpec | None = None
+    searched: Searched | None = None
     ranks: Ranks = ALONE
     deadline: Deadline = UNLIMITED
     planning: Deadline = UNLIMITED
@@ -87,7 +93,8 @@ class Job:
     def strategy(self) -> Strategy:
         """What to train; without pretrained weights, from scratch."""
         found = self.config.strategy
-        return "scratch" if self.config.weights == "none" and found == "auto" else found
+        fresh = self.network is not None or self.config.weights == "none"
+        return "scratch" if fresh and found == "auto" else found
 
     @property
     def time_limit(self) -> float | None:
@@ -112,12 +119,12 @@ class Job:
         self.listener(Said(text=text, heading=heading))
 
 
-def job_of(config: FitConfig | TrainConfig) -> Job:
+def job_of(config: "FitConfig | TrainConfig | SearchConfig") -> Job:
     """Return the job of a config; raise InputError for a wrong value."""
     return _training(config) if isinstance(config, TrainConfig) else _fit(config)
 
 
-def _fit(config: FitConfig) -> Job:
+def _fit(config: Any) -> Job:
     if not is_number(config.max_drop):
         raise InputError(f"max_drop must lie in 0..100 percentage points; got {brief(config.max_drop)}")
     asked = ask_settings(with_balance(config.settings, config.balance))

@@ -287,6 +287,7 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Re
         data=str(job.config.data),
         report_images=job.config.report_images,
         time=_time_use(job, use, tuple(left_out)),
+        searched=job.searched,
     )
     publish(artifact, data, dataset, job.out)
     _refuse_missed(job, artifact, left_out)

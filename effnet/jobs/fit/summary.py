@@ -31,6 +31,7 @@ from effnet.report.facts import (
     TrainingFacts,
 )
 from effnet.report.model import Report
+from effnet.report.searched import Searched
 from effnet.runtimes.installed import runtime_version
 from effnet.system.machine import machine, versions
 
@@ -49,10 +50,11 @@ def summarize(
     data: str,
     report_images: bool = True,
     time: TimeUse | None = None,
+    searched: Searched | None = None,
 ) -> Report:
     """Return the whole report; `report_images` says that report.html may show test images.
 
-    `time` is the use of the minutes, None if none were given.
+    `time` is the use of the minutes, None if none were given; `searched` the search that found the network.
     """
     honoured = None if artifact.undecided else artifact.honoured
     earlier = [AttemptRow(**{**row, "failures": tuple(row["failures"])}) for row in plan.failed]
@@ -91,6 +93,7 @@ def summarize(
         machine=Machine(**machine()),
         versions=versions(),
         attempts=(*earlier, last),
+        searched=searched,
     )
 
 

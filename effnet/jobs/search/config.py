@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.config import DeviceConfig, Strategy
 from effnet.system.options import option
 
 Algorithm = Literal["auto", "surrogate", "evolution", "reinforce", "random", "grid", "assemble", "supernet"]
@@ -11,7 +11,7 @@ Objective = Literal["accuracy", "product", "absolute"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchConfig(FitConfig):
+class SearchConfig(DeviceConfig):
     """The options of `search`, as the user gave them."""
 
     VERB: ClassVar[str] = "search"
@@ -19,6 +19,7 @@ class SearchConfig(FitConfig):
         "max_latency_ms", "max_size_mb", "minutes", "algorithm", "objective", "storage", "out", "resume",
     )  # fmt: skip
     # What a search decides by itself.
+    strategy: ClassVar[Strategy] = "auto"
     trials: ClassVar[int] = 0
 
     algorithm: Algorithm = option(
@@ -34,4 +35,5 @@ class SearchConfig(FitConfig):
         metavar="FILE|URL", repeat=False,
     )  # fmt: skip
     trainings: int | None = option("Networks to train; by default as many as --minutes allow.")
+    images: int | None = option("Training images of a short training; by default as many as --minutes allow.")
     base: str = option("Network whose stages the search changes.", default="b0", metavar="NAME")

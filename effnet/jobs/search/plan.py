@@ -33,7 +33,7 @@ from effnet.planner.trials import ROUNDS
 
 DEFAULT_MINUTES = 60.0
 # The shares of the minutes for short trainings and for the finalists; the rest is the final network's, and planning's.
-_SEARCH_SHARE, _FINAL_SHARE, _BUNDLE_SHARE = 0.45, 0.2, 0.28
+_SEARCH_SHARE, _FINAL_SHARE, _FIT_SHARE = 0.45, 0.2, 0.28
 # Networks a generation, the fewest and the most of a search, and finalists (with the best scaled one) times seeds.
 SIZE, _FEWEST, _MOST = 5, 10, 200
 FINALISTS, SEEDS = 3, 2
@@ -53,8 +53,9 @@ class Plan:
     """The extent of a search.
 
     `generations` of `size` networks are trained for a few epochs on `images` images; the finalists for `final_epochs`
-    on `final_images`; the final network for `minutes` in all. `threads` are those of training, `precision` that of the
+    on `final_images`. `threads` are those of training, `precision` that of the
     deployed file. `measured` are networks with their latency in ms and memory in MB, which predictions are fitted to.
+    `reserved` is the share of the minutes for what follows the search, `reserved_for_fit` that for the last training.
     """
 
     generations: int
@@ -62,11 +63,12 @@ class Plan:
     images: int
     final_images: int
     final_epochs: int
-    minutes: float
     threads: int
     precision: Precision
     images_per_second: float
     measured: tuple[Mapping[str, Any], ...] = ()
+    reserved: float = _FINAL_SHARE + _FIT_SHARE
+    reserved_for_fit: float = _FIT_SHARE
 
 
 def make_plan(job: Job, source: Source) -> Plan:
@@ -81,7 +83,8 @@ def make_plan(job: Job, source: Source) -> Plan:
     space = space_of(job, source, precision, measured)
     speed = training_speed(_typical(space))
     train = len(source.dataset.train)
-    number, images = _extent(config.trainings, 60 * minutes * _SEARCH_SHARE * speed * _STEPS / ROUNDS, train)
+    views = 60 * minutes * _SEARCH_SHARE * speed * _STEPS / ROUNDS
+    number, images = _extent(views, train, trainings=config.trainings, images=config.images)
     views = 60 * minutes * _FINAL_SHARE * speed * _STEPS / ((FINALISTS + 1) * SEEDS)
     final_images = min(train, max(images, int(views / ROUNDS)))
     return Plan(
@@ -90,7 +93,6 @@ def make_plan(job: Job, source: Source) -> Plan:
         images=images,
         final_images=final_images,
         final_epochs=max(ROUNDS, min(most_epochs(final_images), int(views / final_images))),
-        minutes=minutes * _BUNDLE_SHARE,
         threads=torch.get_num_threads(),
         precision=precision,
         images_per_second=speed,
@@ -116,27 +118,29 @@ def check_images(source: Source) -> None:
     )
 
 
-def _extent(asked: int | None, images: float, train: int) -> tuple[int, int]:
-    """Return the number of short trainings, and of images of each, if all together have `images` an epoch."""
-    most = min(train, _MOST_IMAGES)
-    number = asked or int(min(_MOST, max(4 * SIZE, images / most)))
-    each = int(min(most, images / number))
-    if asked is None and each < min(train, _LEAST_IMAGES):
-        each = min(train, _LEAST_IMAGES)
-        number = int(images / each)
-    if number < _FEWEST or each < min(train, _LEAST_IMAGES):
-        needs = (asked or _FEWEST) * min(train, _LEAST_IMAGES) / max(images, 1.0)
-        raise InputError(
-            f"a search needs time to train at least {asked or _FEWEST} networks on {min(train, _LEAST_IMAGES)} images; "
-            f"in this time there are {number} of {each}. Give about {needs:.1f} times as many --minutes, or use "
-            "effnet fit, which searches nothing"
-        )
-    return number, each
+def _extent(views: float, train: int, *, trainings: int | None, images: int | None) -> tuple[int, int]:
+    """Return the number of short trainings and the images of each, whose epochs together have at most `views` images.
+
+    What the user asked for is not changed. Raises InputError if there is time for too few, or for too small ones.
+    """
+    least = min(train, _LEAST_IMAGES)
+    if trainings and images:
+        return trainings, min(train, images)
+    number = trainings or int(min(_MOST, views / images if images else max(4 * SIZE, views / min(train, _MOST_IMAGES))))
+    each = min(train, images or int(min(_MOST_IMAGES, views / max(1, number))))
+    if not trainings and not images and each < least:
+        number, each = int(views / least), least
+    if number >= (trainings or _FEWEST) and each >= min(least, images or least):
+        return number, each
+    factor = (trainings or _FEWEST) * (images or least) / max(views, 1.0)
+    raise InputError(
+        f"a search needs time to train at least {trainings or _FEWEST} networks for {ROUNDS} epochs of "
+        f"{images or least} images. Give at least {factor:.1f} times as many --minutes, or use effnet fit, which "
+        "searches nothing"
+    )
 
 
-def space_of(
-    job: Job, source: Source, precision: Precision, measured: Sequence[Mapping[str, Any]]
-) -> MacroSpace:
+def space_of(job: Job, source: Source, precision: Precision, measured: Sequence[Mapping[str, Any]]) -> MacroSpace:
     """Return the space of networks around the budget, whose predictions are fitted to the measured ones."""
     dataset = source.dataset
     return macro_space(
@@ -163,15 +167,16 @@ def _predictors(job: Job, precision: Precision, measured: Sequence[Mapping[str, 
     """Return what predicts latency and memory: the profile of another device, or a fit to the measured networks."""
     device = device_of(job)
     if device is not None:
-        keys = [key for key in device.keys if key in job.budget.asked()]
-        return {key: lambda spec, key=key: predicted_figures(device, spec, precision)[key] for key in keys}
+
+        def predictor(key: str) -> Predictor:
+            return lambda spec: predicted_figures(device, spec, precision)[key]
+
+        return {key: predictor(key) for key in device.keys if key in job.budget.asked()}
     if not measured:
         return {}
     specs = [spec_from_dict(row["spec"]) for row in measured]
     fits = {"latency_ms": fit_latency, "memory_mb": fit_memory}
-    return {
-        key: fits[key](specs, [row[key] for row in measured]).predict for key in fits if key in job.budget.asked()
-    }
+    return {key: fits[key](specs, [row[key] for row in measured]).predict for key in fits if key in job.budget.asked()}
 
 
 def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[str, Any], ...]:

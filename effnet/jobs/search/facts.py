@@ -1,0 +1,85 @@
+"""The report's part on a search, from its history and its final."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from effnet.arch.cost import cost
+from effnet.arch.describe import stage_rows
+from effnet.arch.spec import ArchSpec
+from effnet.nas.finals import Finalist, Verdict
+from effnet.nas.history import Trained
+from effnet.nas.macro import MacroSpace
+from effnet.nas.space import Genome
+from effnet.report.searched import FinalRow, Searched, SearchedRow, changes_of
+
+
+def search_facts(
+    space: MacroSpace,
+    history: Sequence[Trained],
+    finalists: Sequence[Finalist],
+    verdict: Verdict,
+    *,
+    algorithm: str,
+    objective: str,
+    seconds: float,
+    measured: Mapping[Genome, Mapping[str, float]],
+) -> Searched:
+    """Return the report's part; `measured` are the figures of the finalists."""
+    scaled = set(space.baselines)
+    base = _spec(space, next((each.genome for each in finalists if each.scaled), verdict.winner))
+    winner = _spec(space, verdict.winner)
+    before, after = tuple(stage_rows(base)), tuple(stage_rows(winner))
+    return Searched(
+        algorithm=algorithm,
+        objective=objective,
+        seconds=seconds,
+        networks=tuple(_row(space, trained, scaled=trained.genome in scaled) for trained in history),
+        finals=tuple(
+            FinalRow(
+                **_names(space, each.genome),
+                scaled=each.scaled,
+                winner=each.genome == verdict.winner,
+                values=each.values,
+                figures=_counts(_spec(space, each.genome)) | dict(measured.get(each.genome, {})),
+            )
+            for each in finalists
+        ),
+        gain=verdict.gain,
+        interval=verdict.interval,
+        found=verdict.found,
+        base_title=base.title,
+        base_stages=before,
+        changes=changes_of(before, after),
+    )
+
+
+def _row(space: MacroSpace, trained: Trained, *, scaled: bool) -> SearchedRow:
+    return SearchedRow(
+        **_names(space, trained.genome),
+        scaled=scaled,
+        generation=trained.generation,
+        seed=trained.seed,
+        score=trained.score,
+        value=trained.accuracy,
+        nll=trained.nll or 0.0,
+        share=trained.share,
+        rungs=trained.rungs,
+        figures=dict(trained.figures or {}),
+        predicted=trained.predicted,
+    )
+
+
+def _names(space: MacroSpace, genome: Genome) -> dict[str, Any]:
+    spec = _spec(space, genome)
+    return {"name": spec.name, "title": spec.title}
+
+
+def _counts(spec: ArchSpec) -> dict[str, float]:
+    found = cost(spec)
+    return {"macs": float(found.macs), "params": float(found.params)}
+
+
+def _spec(space: MacroSpace, genome: Genome) -> ArchSpec:
+    spec = space.network(genome)
+    assert spec is not None
+    return spec
