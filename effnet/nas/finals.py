@@ -54,16 +54,10 @@ class Verdict:
         return self.interval is not None and self.interval[0] > 0
 
 
-def choose_finalists(history: Sequence[Trained], *, scaled: Sequence[Genome], number: int) -> list[Genome]:
-    """Return the networks of the final in order of their score: the best scaled one, and the `number` best others.
-
-    Only whole short trainings count; stopped ones follow if there are too few. Of equal scores the smaller loss counts.
-    """
-    ranked = sorted(history, key=lambda each: (-each.share, -each.score, each.nll if each.nll is not None else 0.0))
-    order = list(dict.fromkeys(each.genome for each in ranked))
-    known = set(scaled)
-    best_scaled = [genome for genome in order if genome in known][:1]
-    return [*best_scaled, *[genome for genome in order if genome not in known][:number]]
+def ranked(history: Sequence[Trained]) -> list[Genome]:
+    """Return the networks of a history, the best first: whole trainings precede stopped ones, ties go by the loss."""
+    order = sorted(history, key=lambda each: (-each.share, -each.score, each.nll if each.nll is not None else 0.0))
+    return list(dict.fromkeys(each.genome for each in order))
 
 
 def decide(finalists: Sequence[Finalist], *, seed: int) -> Verdict:

@@ -1,6 +1,6 @@
 """The report's part on a search, from its history and its final."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from effnet.arch.cost import cost
@@ -8,13 +8,15 @@ from effnet.arch.describe import stage_rows
 from effnet.arch.spec import ArchSpec
 from effnet.nas.finals import Finalist, Verdict
 from effnet.nas.history import Trained
-from effnet.nas.macro import MacroSpace
 from effnet.nas.space import Genome
 from effnet.report.searched import FinalRow, Searched, SearchedRow, changes_of
 
+SpecOf = Callable[[Genome], ArchSpec]
+"""Returns the network of a genome."""
+
 
 def search_facts(
-    space: MacroSpace,
+    spec_of: SpecOf,
     history: Sequence[Trained],
     finalists: Sequence[Finalist],
     verdict: Verdict,
@@ -22,25 +24,25 @@ def search_facts(
     algorithm: str,
     objective: str,
     seconds: float,
+    scaled: Collection[Genome],
     measured: Mapping[Genome, Mapping[str, float]],
 ) -> Searched:
-    """Return the report's part; `measured` are the figures of the finalists."""
-    scaled = set(space.baselines)
-    base = _spec(space, next((each.genome for each in finalists if each.scaled), verdict.winner))
-    winner = _spec(space, verdict.winner)
+    """Return the report's part; `scaled` are the uniformly scaled networks, `measured` the finalists' figures."""
+    base = spec_of(next((each.genome for each in finalists if each.scaled), verdict.winner))
+    winner = spec_of(verdict.winner)
     before, after = tuple(stage_rows(base)), tuple(stage_rows(winner))
     return Searched(
         algorithm=algorithm,
         objective=objective,
         seconds=seconds,
-        networks=tuple(_row(space, trained, scaled=trained.genome in scaled) for trained in history),
+        networks=tuple(_row(spec_of, trained, scaled=trained.genome in scaled) for trained in history),
         finals=tuple(
             FinalRow(
-                **_names(space, each.genome),
+                **_names(spec_of, each.genome),
                 scaled=each.scaled,
                 winner=each.genome == verdict.winner,
                 values=each.values,
-                figures=_counts(_spec(space, each.genome)) | dict(measured.get(each.genome, {})),
+                figures=_counts(spec_of(each.genome)) | dict(measured.get(each.genome, {})),
             )
             for each in finalists
         ),
@@ -53,9 +55,9 @@ def search_facts(
     )
 
 
-def _row(space: MacroSpace, trained: Trained, *, scaled: bool) -> SearchedRow:
+def _row(spec_of: SpecOf, trained: Trained, *, scaled: bool) -> SearchedRow:
     return SearchedRow(
-        **_names(space, trained.genome),
+        **_names(spec_of, trained.genome),
         scaled=scaled,
         generation=trained.generation,
         seed=trained.seed,
@@ -69,17 +71,11 @@ def _row(space: MacroSpace, trained: Trained, *, scaled: bool) -> SearchedRow:
     )
 
 
-def _names(space: MacroSpace, genome: Genome) -> dict[str, Any]:
-    spec = _spec(space, genome)
+def _names(spec_of: SpecOf, genome: Genome) -> dict[str, Any]:
+    spec = spec_of(genome)
     return {"name": spec.name, "title": spec.title}
 
 
 def _counts(spec: ArchSpec) -> dict[str, float]:
     found = cost(spec)
     return {"macs": float(found.macs), "params": float(found.params)}
-
-
-def _spec(space: MacroSpace, genome: Genome) -> ArchSpec:
-    spec = space.network(genome)
-    assert spec is not None
-    return spec

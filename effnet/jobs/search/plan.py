@@ -28,7 +28,7 @@ from effnet.nas.width import Predictor
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import most_epochs
-from effnet.planner.space import in_precision, only_candidate
+from effnet.planner.space import in_precision, list_candidates, only_candidate
 from effnet.planner.trials import ROUNDS
 
 DEFAULT_MINUTES = 60.0
@@ -37,6 +37,8 @@ _SEARCH_SHARE, _FINAL_SHARE, _FIT_SHARE = 0.45, 0.2, 0.28
 # Networks a generation, the fewest and the most of a search, and finalists (with the best scaled one) times seeds.
 SIZE, _FEWEST, _MOST = 5, 10, 200
 FINALISTS, SEEDS = 3, 2
+# Networks of fit's own plan that are trained beside those of the search.
+REFERENCES = 3
 # Images of a short training: more than the first number change no order, fewer than the second rank nothing.
 _MOST_IMAGES, _LEAST_IMAGES = 4000, 800
 # Fewer images than these cannot rank networks that are trained from scratch.
@@ -55,6 +57,7 @@ class Plan:
     `generations` of `size` networks are trained for a few epochs on `images` images; the finalists for `final_epochs`
     on `final_images`. `threads` are those of training, `precision` that of the
     deployed file. `measured` are networks with their latency in ms and memory in MB, which predictions are fitted to.
+    `references` are the networks that `fit` would choose from, as the best scaled ones.
     `reserved` is the share of the minutes for what follows the search, `reserved_for_fit` that for the last training.
     """
 
@@ -66,6 +69,7 @@ class Plan:
     threads: int
     precision: Precision
     images_per_second: float
+    references: tuple[Mapping[str, Any], ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
     reserved: float = _FINAL_SHARE + _FIT_SHARE
     reserved_for_fit: float = _FIT_SHARE
@@ -96,6 +100,7 @@ def make_plan(job: Job, source: Source) -> Plan:
         threads=torch.get_num_threads(),
         precision=precision,
         images_per_second=speed,
+        references=tuple(map(spec_to_dict, _references(space, source, precision))),
         measured=measured,
     )
 
@@ -116,6 +121,28 @@ def check_images(source: Source) -> None:
         f"{train:,} and {val}. With so few, two equal networks differ by more than two different ones, so the search "
         "would choose at random. Add images, or use effnet fit, which starts from pretrained weights"
     )
+
+
+def _references(space: MacroSpace, source: Source, precision: Precision) -> list[ArchSpec]:
+    """Return the networks that `fit` finds most promising within the budget, one of each family and total stride.
+
+    They keep the comparison honest: a search must beat what effnet gives without one.
+    """
+    dataset = source.dataset
+    table = list_candidates(
+        num_classes=len(dataset.class_names),
+        channels=dataset.channels,
+        short_side=source.report.median_short_side,
+        precisions=(precision,),
+    )
+    found: dict[tuple[str, int], ArchSpec] = {}
+    for candidate in table:
+        kind = (candidate.family, candidate.spec.total_stride)
+        if kind not in found and space.share(candidate.spec) <= 1:
+            found[kind] = candidate.spec
+            if len(found) == REFERENCES:
+                break
+    return list(found.values())
 
 
 def _extent(views: float, train: int, *, trainings: int | None, images: int | None) -> tuple[int, int]:

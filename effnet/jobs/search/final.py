@@ -1,0 +1,127 @@
+"""The final of a search: its best networks are measured, then trained anew beside the best scaled one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from effnet.data.datasets import Split
+from effnet.jobs.fit.short_training import Brief, train_briefly
+from effnet.jobs.fit.shortlist import measuring
+from effnet.jobs.search.plan import FINALISTS, SEEDS
+from effnet.jobs.search.worker import Worker
+from effnet.measurement.timing import Timing
+from effnet.nas.finals import Finalist, ranked
+from effnet.nas.history import Trained
+from effnet.nas.space import Genome
+from effnet.nas.study import seed_of
+from effnet.planner.events import Counted
+from effnet.planner.space import Candidate, in_precision, only_candidate
+from effnet.system.text import percent
+
+# This many networks that exceed the budget when measured are replaced by the next ones.
+_MOST_MISSED = 6
+
+Figures = Mapping[str, float]
+
+
+def choose_finalists(worker: Worker, history: Sequence[Trained]) -> dict[Genome, Figures]:
+    """Return the networks of the final with their measured figures, the best scaled one first."""
+    unit = worker.after(0)
+    found = worker.study.in_turn([unit], lambda _: {"finalists": _measured(worker, history)})
+    return {tuple(genome): figures for genome, figures in found[unit]["finalists"]}
+
+
+def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, Figures]]:
+    """Return the best networks that meet the budget when they are measured; if none does, the nearest to it."""
+    budget = worker.job.budget.with_margin()
+    kept: dict[bool, list[tuple[Genome, Figures]]] = {True: [], False: []}
+    missed: list[tuple[float, Genome, Figures]] = []
+    with measuring(worker.job) as measure:
+        for genome in ranked(history):
+            kind = genome in worker.scaled
+            if len(kept[kind]) >= (1 if kind else FINALISTS) or len(missed) >= _MOST_MISSED:
+                continue
+            figures = _figures(worker, genome, measure)
+            if (share := budget.share(figures)) <= 1:
+                kept[kind].append((genome, figures))
+            else:
+                missed.append((share, genome, figures))
+            done = len(kept[True] + kept[False]) + len(missed)
+            total = FINALISTS + 1 + len(missed)
+            worker.job.listener(Counted(label="finalists measured", done=done, total=total))
+    return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
+
+
+def _figures(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timing]) -> Figures:
+    """Return the measured figures of a network, by the keys of the budget."""
+    candidate = in_precision(only_candidate(worker.spec(genome)), worker.plan.precision)
+    timing = measure(candidate)
+    measured = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
+    return {**{key: value for key, value in candidate.figures.items() if value is not None}, **measured}
+
+
+def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:
+    """Train the finalists, or this worker's part of them, and return all; those without time are left out."""
+    job = worker.job
+    job.say(f"The final: {len(genomes)} networks, trained anew with {SEEDS} seeds each", heading=True)
+    units = {worker.after(1, slot): genomes[slot % len(genomes)] for slot in range(len(genomes) * SEEDS)}
+    done = worker.study.in_turn(
+        list(units),
+        lambda unit: _trained(worker, units[unit], seed=seed_of(worker.extent.key, *unit)),
+        late=lambda: worker.late(worker.plan.reserved_for_fit),
+    )
+    found = []
+    for genome in genomes:
+        rows = [row for unit, row in done.items() if units[unit] == genome]
+        if rows:
+            found.append(_finalist(worker, genome, rows))
+            kind = " (scaled)" if found[-1].scaled else ""
+            job.say(f"{worker.spec(genome).title}{kind}: {percent(found[-1].mean, 1)}")
+    return found or [_without_final(worker, history, genomes)]
+
+
+def _finalist(worker: Worker, genome: Genome, rows: Sequence[Mapping[str, Any]]) -> Finalist:
+    return Finalist(
+        genome=genome,
+        scaled=genome in worker.scaled,
+        values=tuple(row["value"] for row in rows),
+        nlls=tuple(row["nll"] for row in rows),
+        right=tuple(tuple(mark == "1" for mark in row["right"]) for row in rows),
+    )
+
+
+def _without_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> Finalist:
+    """Return the best network of the search, if there was no time for a final."""
+    best = next(genome for genome in ranked(history) if genome in genomes)
+    trained = max((each for each in history if each.genome == best), key=lambda each: each.share)
+    return Finalist(genome=best, scaled=best in worker.scaled, values=(trained.accuracy,), nlls=(trained.nll or 0.0,))
+
+
+def _trained(worker: Worker, genome: Genome, *, seed: int) -> Mapping[str, Any]:
+    found = train_briefly(
+        worker.spec(genome),
+        worker.job,
+        worker.source.dataset,
+        worker.source.report,
+        images=worker.plan.final_images,
+        epochs=worker.plan.final_epochs,
+        seed=seed,
+    )
+    return {"value": found.best, "nll": found.nll, "right": _right(found, worker.source.dataset.val)}
+
+
+def _right(found: Brief, val: Split) -> str:
+    """Return for each validation image whether the network's answer is right, "1" or "0"."""
+    import torch
+
+    from effnet.training.device import pick_device, to_input
+    from effnet.training.input.batches import eval_batches
+
+    device, marks = pick_device(), []
+    found.model.to(device).eval()
+    with torch.no_grad():
+        for images, indices in eval_batches(val, found.preprocess):
+            answers = found.model(to_input(images, found.preprocess, device)).argmax(1).cpu().numpy()
+            marks.append(np.equal(answers, val.labels[indices]))
+    return "".join("1" if mark else "0" for mark in np.concatenate(marks))

@@ -1,0 +1,45 @@
+"""One worker of a running search: what all its stages share."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from effnet.arch.spec import ArchSpec
+from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.run import Source
+from effnet.jobs.search.plan import Plan
+from effnet.nas.generations import Generations
+from effnet.nas.macro import MacroSpace
+from effnet.nas.space import Genome
+from effnet.nas.study import Study, Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker: the job and its data, the shared study and plan, and the space with its `references`.
+
+    `references` are the scaled networks that `fit` would choose from; no algorithm sees the genomes that they have
+    here. `scaled` are all uniformly scaled networks. `extent` says how far the search goes, and its key seeds it.
+    """
+
+    job: Job
+    source: Source
+    study: Study
+    plan: Plan
+    space: MacroSpace
+    references: dict[Genome, ArchSpec]
+    scaled: Collection[Genome]
+    extent: Generations
+
+    def spec(self, genome: Genome) -> ArchSpec:
+        """Return the network of a genome, or of a reference."""
+        found = self.references.get(genome) or self.space.network(genome)
+        assert found is not None
+        return found
+
+    def late(self, share: float) -> bool:
+        """Return whether less than this share of the minutes is left."""
+        return self.job.deadline.left() < share * self.job.deadline.seconds
+
+    def after(self, stage: int, slot: int = 0) -> Unit:
+        """Return a unit of a stage after the search: 0 chooses the finalists, 1 trains them, 2 makes the bundle."""
+        return Unit(self.extent.number + stage, slot)
