@@ -23,6 +23,7 @@ from effnet.report import text as wording
 from effnet.report.balanced import balanced_sentence, prior_sentence
 from effnet.report.facts import CandidateRow
 from effnet.report.model import Report
+from effnet.report.plot_search import networks_svg, search_svg
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text
 from effnet.report.section import Section, section_of
@@ -81,8 +82,23 @@ def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
             "loss_plot": plots.learning_curve_svg(report, "loss"),
             "figure_plot": plots.learning_curve_svg(report, figure.key, share=figure.share),
         }
+        | _search_part(report)
         | ({} if section else _classes_part(report, images)),
     )
+
+
+def _search_part(report: Report) -> dict[str, Any]:
+    """Return the values of the section on an architecture search, if one chose the network."""
+    searched, figure = report.searched, find_task(report.task).figure
+    if searched is None:
+        return {"searched": None}
+    return {
+        "searched": searched,
+        "figure": figure,
+        "value": lambda value: figure.in_words(figure.better(value)).removeprefix(f"{figure.title} "),
+        "search_plot": search_svg(report, figure),
+        "networks_plot": networks_svg(report),
+    }
 
 
 def _classes_part(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
