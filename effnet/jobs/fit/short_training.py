@@ -15,10 +15,10 @@ from effnet.data.inspection.shapes import resized_as
 from effnet.data.order import Blocks
 from effnet.data.preprocess import Preprocess
 from effnet.jobs.fit.job import Job
+from effnet.nas.trials import ROUNDS, Report, Score, scratch_folder
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import make_preprocess, make_recipe
 from effnet.planner.space import Candidate
-from effnet.planner.trials import ROUNDS, Report, Score, scratch_folder
 from effnet.progress import EpochEnd, Step
 from effnet.system.machine import machine
 from effnet.tasks.registry import find_task

@@ -24,6 +24,7 @@ from effnet.jobs.fit.resume import fingerprint
 from effnet.jobs.fit.short_training import short_training
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
+from effnet.nas.trials import Trials, run_trials
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
@@ -38,7 +39,6 @@ from effnet.planner.settings import (
 )
 from effnet.planner.space import Candidate, in_precision, list_candidates, only_candidate
 from effnet.planner.timetable import minutes_of, reserve
-from effnet.planner.trials import Trials, run_trials
 from effnet.runtimes.untrained import write_graph
 from effnet.system.cache import cache_folder, network_forbidden
 from effnet.system.machine import usable_cores

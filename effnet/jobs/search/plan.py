@@ -24,12 +24,12 @@ from effnet.jobs.search.config import SearchConfig
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.genomes import generator, sample
 from effnet.nas.macro import MacroSpace, macro_space
+from effnet.nas.trials import ROUNDS
 from effnet.nas.width import Predictor
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import most_epochs
 from effnet.planner.space import in_precision, list_candidates, only_candidate
-from effnet.planner.trials import ROUNDS
 
 DEFAULT_MINUTES = 60.0
 # The shares of the minutes for short trainings and for the finalists; the rest is the final network's, and planning's.

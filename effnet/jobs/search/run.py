@@ -26,9 +26,9 @@ from effnet.nas.generations import Generations, is_behind, run_generations, trai
 from effnet.nas.history import Propose, Trained
 from effnet.nas.space import Genome, Space
 from effnet.nas.study import Study, Unit, Waiting, open_study, seed_of
+from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.space import title_of
 from effnet.planner.timetable import deadline_of
-from effnet.planner.trials import ROUNDS
 from effnet.report.searched import Searched
 from effnet.system.lock import alone_in, sweep
 from effnet.system.records import from_data, to_data
@@ -36,8 +36,6 @@ from effnet.system.text import percent
 
 # The units before the search: its plan, and the generation of the references.
 _PLAN, _REFERENCES = Unit(-2, 0), -1
-# A short training may be stopped after these epochs.
-_RUNGS = (1, 3)
 # In-space scaled networks with which every search begins.
 _SCALED = 3
 
@@ -176,7 +174,7 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
     def heard(epoch: int, value: float) -> bool:
         nonlocal best
         best = max(best, value)
-        if epoch in _RUNGS:
+        if epoch in RUNGS:
             rungs.append(best)
             return not is_behind(best, history, rung=len(rungs) - 1)
         return True

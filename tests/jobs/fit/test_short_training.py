@@ -14,8 +14,8 @@ from effnet.data.order import Blocks, epoch_order
 from effnet.jobs.fit import short_training as shorts
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
+from effnet.nas.trials import ROUNDS
 from effnet.planner.space import only_candidate
-from effnet.planner.trials import ROUNDS
 from effnet.progress import EpochEnd
 
 pytestmark = pytest.mark.usefixtures("one_thread")

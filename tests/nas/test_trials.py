@@ -7,10 +7,10 @@ from devices import timing
 
 from effnet.errors import InputError
 from effnet.measurement.budget import Budget
+from effnet.nas.trials import ROUNDS, Trials, run_trials
 from effnet.planner.events import Measured, Said
 from effnet.planner.plan import make_plan
 from effnet.planner.space import list_candidates
-from effnet.planner.trials import ROUNDS, Trials, run_trials
 from effnet.progress import ignore
 
 CANDIDATES = [c for c in list_candidates(num_classes=10, channels=3, short_side=32) if c.cost.macs < 50e6]
@@ -98,7 +98,7 @@ def test_what_breaks_the_budget_once_measured_is_never_trained(planned, tmp_path
     assert all(measure(c).p50_ms <= 1.8 for c in table if c.spec in trainer.rounds)
     assert all(c.trial_accuracy is None for c in table if c.status == "rejected")
     assert len({c.spec for c in table if c.trial_accuracy is not None}) == len(trainer.rounds)
-    assert any(isinstance(event, Said) and event.text.startswith("Trial 1: ") for event in events)
+    assert any(isinstance(event, Said) and event.text.startswith("Trial: ") for event in events)
 
 
 def test_an_interrupted_search_goes_on_where_it_was(planned, tmp_path):
@@ -108,8 +108,18 @@ def test_an_interrupted_search_goes_on_where_it_was(planned, tmp_path):
     assert not first.rounds.keys() & second.rounds.keys()
     assert taken(table).family == "lite0"
     third = Trainer()
-    assert taken(run(planned, tmp_path, third, number=8)) == taken(table)
+    again = run(planned, tmp_path, third, number=8)
+    assert taken(again) == taken(table)
     assert not third.rounds
+    assert [c.latency_ms for c in again if c.trial_accuracy] == [c.latency_ms for c in table if c.trial_accuracy]
+
+
+def test_a_resumed_search_draws_what_an_uninterrupted_one_does(planned, tmp_path):
+    """A sampler with a seed would draw its first candidates again."""
+    whole = run(planned, tmp_path / "whole", Trainer(), number=12)
+    for number in (2, 5, 12):
+        parts = run(planned, tmp_path / "parts", Trainer(), number=number)
+    assert parts == whole
 
 
 def test_trials_with_other_options_are_not_resumed(planned, tmp_path):
@@ -120,6 +130,8 @@ def test_trials_with_other_options_are_not_resumed(planned, tmp_path):
 
 
 def test_a_damaged_log_is_named(planned, tmp_path):
-    (tmp_path / "trials.log").write_text("{\n{\n")
-    with pytest.raises(InputError, match=r"trials\.log must hold the trials of an earlier fit"):
+    run(planned, tmp_path, Trainer(), number=1)
+    (log,) = tmp_path.glob("trials-*.log")
+    log.write_text("{\n{\n")
+    with pytest.raises(InputError, match=r"trials-\w+\.log must hold a search; it cannot be read"):
         run(planned, tmp_path, Trainer())
