@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
+from effnet.nas.policy import USUAL as POLICY
+from effnet.nas.policy import Policy
 from effnet.planner.oracle import measure_random
 from effnet.planner.plan import MAX_FALLBACKS
 from effnet.planner.space import SPACE, SearchSpace
@@ -17,7 +19,8 @@ class Procedure:
 
     `stopwatch` times every file, and its clock is the job's; `oracle` measures an untrained candidate, as
     `measure_random`. `space` holds the networks that a fit chooses from, of which it trains at most one and
-    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`.
+    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`. `search` is
+    the policy of an architecture search.
     """
 
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -25,6 +28,7 @@ class Procedure:
     space: SearchSpace = SPACE
     fallbacks: int = MAX_FALLBACKS
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    search: Policy = POLICY
 
 
 USUAL = Procedure()

@@ -1,11 +1,21 @@
 """The algorithms of a search by their names."""
 
 from effnet.errors import InputError, nearest, shown
+from effnet.nas.evolution import propose_evolution
+from effnet.nas.grid import propose_grid
 from effnet.nas.history import Propose
 from effnet.nas.random_search import propose_random
+from effnet.nas.reinforce import propose_reinforce
 from effnet.nas.surrogate import propose_surrogate
 
-ALGORITHMS: dict[str, Propose] = {"surrogate": propose_surrogate, "random": propose_random}
+ALGORITHMS: dict[str, Propose] = {
+    "surrogate": propose_surrogate,
+    "evolution": propose_evolution,
+    "reinforce": propose_reinforce,
+    "grid": propose_grid,
+    "random": propose_random,
+}
+DEFAULT = "surrogate"
 
 
 def find_algorithm(name: str) -> Propose:

@@ -13,11 +13,16 @@ from effnet.system.records import from_data, to_data
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generations:
-    """The extent of a search: `number` generations of `size` trainings each; all randomness comes from the `key`."""
+    """The extent of a search: `total` trainings, in generations of `size`; all randomness comes from the `key`."""
 
     key: str
-    number: int
+    total: int
     size: int
+
+    @property
+    def number(self) -> int:
+        """The number of generations, of which the last may be smaller."""
+        return -(-self.total // self.size)
 
 
 Train = Callable[[Genome, int, Sequence[Trained]], Mapping[str, Any]]
@@ -42,7 +47,8 @@ def run_generations(
     history: list[Trained] = []
     for generation in range(extent.number):
         before = tuple(history)
-        genomes = propose(before, space, number=extent.size, seed=seed_of(extent.key, generation))
+        wanted = min(extent.size, extent.total - generation * extent.size)
+        genomes = propose(before, space, number=wanted, seed=seed_of(extent.key, generation))
         units = {Unit(generation, slot): genome for slot, genome in enumerate(genomes)}
 
         def do(unit: Unit, units: Mapping[Unit, Genome] = units, before: Sequence[Trained] = before) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def run_generations(
         for result in results.values():
             history.append(trained_from(result))
             listener(history[-1])
-        if len(results) < len(units) or len(genomes) < extent.size:
+        if len(results) < len(units) or len(genomes) < wanted:
             break
     return history
 

@@ -195,13 +195,17 @@ def _stage_decisions(n: int, row: Row, depth: float) -> Iterator[Decision]:
     least, most = (math.ceil(round(factor * depth * row.repeats, 6)) for factor in (_DEPTHS[0], _DEPTHS[-1]))
     if least == 1:
         least, most = 0, max(2, most)
+
+    def decision(what: str, choices: tuple[Any, ...], *, ordered: bool = True) -> Decision:
+        return Decision(name=f"stage {n} {what}", choices=choices, ordered=ordered, group=what)
+
     if n <= _FUSED_STAGES:
-        yield Decision(name=f"stage {n} kind", choices=KINDS)
-    yield Decision(name=f"stage {n} kernel", choices=tuple(sorted({row.kernel, *_KERNELS})), ordered=True)
-    yield Decision(name=f"stage {n} expansion", choices=tuple(sorted({row.expand, *_EXPANSIONS})), ordered=True)
-    yield Decision(name=f"stage {n} attention", choices=tuple(ATTENTIONS))
-    yield Decision(name=f"stage {n} repeats", choices=tuple(range(least, most + 1)), ordered=True)
-    yield Decision(name=f"stage {n} width", choices=_WIDTHS, ordered=True)
+        yield decision("kind", KINDS, ordered=False)
+    yield decision("kernel", tuple(sorted({row.kernel, *_KERNELS})))
+    yield decision("expansion", tuple(sorted({row.expand, *_EXPANSIONS})))
+    yield decision("attention", tuple(ATTENTIONS), ordered=False)
+    yield decision("repeats", tuple(range(least, most + 1)))
+    yield decision("width", _WIDTHS)
 
 
 def _uniforms(base: ArchSpec, depth: float, resolutions: list[int], phi: float) -> Iterator[dict[str, Any]]:

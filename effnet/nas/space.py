@@ -15,12 +15,14 @@ Genome = tuple[int, ...]
 class Decision:
     """One independent decision: its name, such as "stage 3 kernel", and its choices.
 
-    `ordered` choices are encoded as one number, others one-hot.
+    `ordered` choices are encoded as one number, others one-hot. Decisions of one `group` have the same choices, or
+    similar ones, at several places, such as the kernels of all stages: their effects are expected to be similar.
     """
 
     name: str
     choices: tuple[Any, ...]
     ordered: bool = False
+    group: str = ""
 
 
 class Space(Protocol):

@@ -160,7 +160,8 @@ class Study:
         clocks of two machines differ.
         """
         if (worker := trial.user_attrs[_WORKER]).startswith(_LOCK):
-            return not in_use(Path(self._where).with_name(worker))
+            lock = Path(self._where).with_name(worker)
+            return not (lock.exists() and in_use(lock))  # asking for it would make it
         now, beat = self._waiting.clock(), int(trial.user_attrs.get(_BEAT, 0))
         seen = self._seen.get(trial.number)
         if seen is None or seen.beat != beat:
@@ -223,6 +224,7 @@ def open_study(storage: str, *, waiting: Waiting, options: Mapping[str, Any], ke
             worker = f"{_LOCK}{uuid.uuid4().hex}" if "://" not in storage else uuid.uuid4().hex
             if worker.startswith(_LOCK):
                 lock = Path(storage).with_name(worker)
+                _sweep(lock.parent)
                 stack.callback(lock.unlink, missing_ok=True)
                 stack.enter_context(alone(lock))
             study = Study(_study=found, _waiting=waiting, _where=where, _worker=worker)
@@ -234,6 +236,13 @@ def open_study(storage: str, *, waiting: Waiting, options: Mapping[str, Any], ke
                 f"{where} must hold a search; it cannot be read ({reason_of(error)}): name another storage"
             ) from error
         yield study
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the locks of workers that were killed."""
+    for lock in folder.glob(f"{_LOCK}*"):
+        if not in_use(lock):
+            lock.unlink(missing_ok=True)
 
 
 def _load(storage: str) -> "tuple[optuna.Study, Callable[[], None]]":

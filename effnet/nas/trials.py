@@ -115,14 +115,14 @@ def run_trials(
     """
     running = _Trials(list(table), budget, measure, score, listener)
     end = clock() + trials.seconds
-    extent = Generations(key=f"{trials.seed} {key}", number=math.ceil(trials.number / _SIZE), size=_SIZE)
+    extent = Generations(key=f"{trials.seed} {key}", total=trials.number, size=_SIZE)
     waiting = Waiting(say=lambda text: listener(Said(text=text)), clock=clock)
     log = folder / f"trials-{zlib.crc32(key.encode()):08x}.log"
     with open_study(str(log), waiting=waiting, options={}, key=key) as study:
         run_generations(
             study,
             running.space,
-            _proposing(running.space, trials.number),
+            _proposing(running.space),
             extent,
             train=running.train,
             listener=running.adopt,
@@ -131,14 +131,13 @@ def run_trials(
     return running.conclude()
 
 
-def _proposing(table: TableSpace, most: int) -> Propose:
-    """Return the surrogate, which proposes at most `most` candidates in all; those that were rejected teach nothing."""
+def _proposing(table: TableSpace) -> Propose:
+    """Return the surrogate, to which those that were rejected teach nothing."""
 
     def propose(history: Sequence[Trained], space: Space, *, number: int, seed: int) -> list[Genome]:
         rejected = {trained.genome for trained in history if not trained.share}
         known = [trained for trained in history if trained.share]
-        found = propose_surrogate(known, table.without(rejected), number=number, seed=seed)
-        return found[: most - len(history)]
+        return propose_surrogate(known, table.without(rejected), number=number, seed=seed)
 
     return propose
 

@@ -14,7 +14,7 @@ from effnet.nas.generations import Generations, run_generations
 from effnet.nas.study import Waiting, open_study
 
 pytestmark = pytest.mark.elsewhere
-EXTENT = Generations(key="a search", number=3, size=3)
+EXTENT = Generations(key="a search", total=9, size=3)
 SPACE = TinySpace(choices=3, decisions=3)
 
 

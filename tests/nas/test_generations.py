@@ -14,7 +14,7 @@ from effnet.nas.generations import Generations, is_behind, run_generations
 from effnet.nas.history import Trained
 from effnet.nas.study import Unit, Waiting, open_study, seed_of
 
-EXTENT = Generations(key="a search", number=4, size=3)
+EXTENT = Generations(key="a search", total=12, size=3)
 SPACE = TinySpace(choices=3, decisions=4)
 
 
@@ -106,7 +106,7 @@ def test_a_search_that_is_late_returns_what_there_is(tmp_path, alone):
 
 
 def test_a_small_space_ends_the_search_early(tmp_path):
-    extent = Generations(key="a search", number=400, size=4)
+    extent = Generations(key="a search", total=1600, size=4)
     assert len(run(tmp_path / "search.log", extent=extent)) == 3**4
 
 

@@ -28,9 +28,15 @@ def scale(
     powers: Annotated[
         str, typer.Option(metavar="A,B,G", help="Depth grows by A^phi, width by B^phi, resolution by G^phi.")
     ] = "1.2,1.1,1.15",
+    grid: Annotated[
+        bool, typer.Option("--grid", help="List networks of twice the MACs: the grid that finds A, B and G.")
+    ] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal", help="With --grid: only coefficients that are multiples of 0.05.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the network as JSON.")] = None,
 ) -> None:
-    """Scale a network by compound scaling, by given factors, or to a budget."""
+    """Scale a network by compound scaling, by given factors, or to a budget; or list the grid of its coefficients."""
     from effnet.arch.codec import spec_to_dict
     from effnet.arch.scale import scale as scale_spec
     from effnet.arch.scale import solve_phi
@@ -40,6 +46,12 @@ def scale(
     from effnet.measurement.budget import parse_amount
 
     base = read_spec(subject)
+    if grid or literal:
+        given = (phi, max_macs, max_params, width, depth, resolution, out)
+        if not grid or any(value is not None for value in given):
+            raise InputError("--grid must come alone, or with --literal: leave out the other options")
+        _print_grid(base, literal=literal)
+        return
     bases: dict[str, Any] = _read_powers(powers)
     if max_macs is not None or max_params is not None:
         if phi is not None or width is not None or depth is not None:
@@ -65,6 +77,31 @@ def _read_powers(text: str) -> dict[str, float]:
     except ValueError:
         raise InputError(f"--powers must be three numbers, such as 1.2,1.1,1.15; got {brief(text)}") from None
     return {"alpha": alpha, "beta": beta, "gamma": gamma}
+
+
+def _print_grid(base: "ArchSpec", *, literal: bool) -> None:
+    from effnet.arch.cost import cost as cost_of
+    from effnet.arch.scale import ALPHA, BETA, GAMMA
+    from effnet.nas.grid import FACTOR, TOLERANCE, equal_cost_grid, literal_grid, scaled_point
+
+    points = literal_grid(base) if literal else equal_cost_grid(base)
+    before, nominal = cost_of(base), scaled_point(base, alpha=ALPHA, beta=BETA, gamma=GAMMA)
+    print_text(f"{base.name}: {amount(before.macs)} MACs. Networks with {FACTOR:g} times that, within {TOLERANCE:.0%}:")
+    rows = [
+        (
+            f"{p.alpha:.4g}", f"{p.beta:.4g}", f"{p.gamma:.4g}", f"{p.product:.2f}", f"{p.ratio:.3f}",
+            p.spec.resolution, len(p.spec.blocks), amount(cost_of(p.spec).params),
+            "published" if p.published else "",
+        )
+        for p in points
+    ]  # fmt: skip
+    print_table(
+        ("alpha", "beta", "gamma", "product", "MACs ratio", "resolution", "blocks", "params", ""), rows, left=("",)
+    )
+    print_text(
+        f"At phi 1 the published {ALPHA}, {BETA}, {GAMMA} have a product of {nominal.product:.2f} "
+        f"but {nominal.ratio:.3f} times the MACs, since repeats are rounded up and widths to multiples of 8."
+    )
 
 
 def _print_scaled(base: "ArchSpec", spec: "ArchSpec") -> None:

@@ -47,7 +47,7 @@ def search(config: SearchConfig) -> SearchResult:
     Raises BudgetError if no network meets the budget, DataError if the images are too few to rank networks, and
     InputError for anything else that the caller can correct.
     """
-    if config.minutes is None:
+    if config.minutes is None and config.epochs is None:
         config = dataclasses.replace(config, minutes=DEFAULT_MINUTES)
     found = work(job_of(config))
     try:

@@ -8,7 +8,6 @@ import numpy as np
 from effnet.data.datasets import Split
 from effnet.jobs.fit.short_training import Brief, train_briefly
 from effnet.jobs.fit.shortlist import measuring
-from effnet.jobs.search.plan import FINALISTS, SEEDS
 from effnet.jobs.search.worker import Worker
 from effnet.measurement.timing import Timing
 from effnet.nas.finals import Finalist, ranked
@@ -21,6 +20,8 @@ from effnet.system.text import percent
 
 # This many networks that exceed the budget when measured are replaced by the next ones.
 _MOST_MISSED = 6
+# A finalist may use this share of the margin that planning leaves: it was scaled to the margin by predictions.
+_MORE = 0.05
 
 Figures = Mapping[str, float]
 
@@ -34,21 +35,22 @@ def choose_finalists(worker: Worker, history: Sequence[Trained]) -> dict[Genome,
 
 def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, Figures]]:
     """Return the best networks that meet the budget when they are measured; if none does, the nearest to it."""
-    budget = worker.job.budget.with_margin()
+    budget, finalists = worker.job.budget.with_margin(), worker.job.procedure.search.finalists
     kept: dict[bool, list[tuple[Genome, Figures]]] = {True: [], False: []}
     missed: list[tuple[float, Genome, Figures]] = []
     with measuring(worker.job) as measure:
         for genome in ranked(history):
             kind = genome in worker.scaled
-            if len(kept[kind]) >= (1 if kind else FINALISTS) or len(missed) >= _MOST_MISSED:
+            if len(kept[kind]) >= (1 if kind else finalists) or len(missed) >= _MOST_MISSED:
                 continue
             figures = _figures(worker, genome, measure)
-            if (share := budget.share(figures)) <= 1:
+            share = budget.share(figures)
+            if share <= 1 + _MORE and not worker.job.budget.exceeded(figures):
                 kept[kind].append((genome, figures))
             else:
                 missed.append((share, genome, figures))
             done = len(kept[True] + kept[False]) + len(missed)
-            total = FINALISTS + 1 + len(missed)
+            total = finalists + 1 + len(missed)
             worker.job.listener(Counted(label="finalists measured", done=done, total=total))
     return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
 
@@ -63,13 +65,13 @@ def _figures(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timi
 
 def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:
     """Train the finalists, or this worker's part of them, and return all; those without time are left out."""
-    job = worker.job
-    job.say(f"The final: {len(genomes)} networks, trained anew with {SEEDS} seeds each", heading=True)
-    units = {worker.after(1, slot): genomes[slot % len(genomes)] for slot in range(len(genomes) * SEEDS)}
+    job, seeds = worker.job, worker.job.procedure.search.seeds
+    job.say(f"The final: {len(genomes)} networks, trained anew with {seeds} seeds each", heading=True)
+    units = {worker.after(1, slot): genomes[slot % len(genomes)] for slot in range(len(genomes) * seeds)}
     done = worker.study.in_turn(
         list(units),
         lambda unit: _trained(worker, units[unit], seed=seed_of(worker.extent.key, *unit)),
-        late=lambda: worker.late(worker.plan.reserved_for_fit),
+        late=lambda: worker.late(job.procedure.search.fitting),
     )
     found = []
     for genome in genomes:

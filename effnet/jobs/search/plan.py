@@ -4,7 +4,6 @@ One worker makes it; the others take it over, so that all of them propose and tr
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from effnet.jobs.search.config import SearchConfig
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.genomes import generator, sample
 from effnet.nas.macro import MacroSpace, macro_space
+from effnet.nas.policy import Policy
 from effnet.nas.trials import ROUNDS
 from effnet.nas.width import Predictor
 from effnet.planner.events import Counted
@@ -32,36 +32,21 @@ from effnet.planner.settings import most_epochs
 from effnet.planner.space import in_precision, list_candidates, only_candidate
 
 DEFAULT_MINUTES = 60.0
-# The shares of the minutes for short trainings and for the finalists; the rest is the final network's, and planning's.
-_SEARCH_SHARE, _FINAL_SHARE, _FIT_SHARE = 0.45, 0.2, 0.28
-# Networks a generation, the fewest and the most of a search, and finalists (with the best scaled one) times seeds.
-SIZE, _FEWEST, _MOST = 5, 10, 200
-FINALISTS, SEEDS = 3, 2
-# Networks of fit's own plan that are trained beside those of the search.
-REFERENCES = 3
-# Images of a short training: more than the first number change no order, fewer than the second rank nothing.
-_MOST_IMAGES, _LEAST_IMAGES = 4000, 800
-# Fewer images than these cannot rank networks that are trained from scratch.
-_LEAST_TRAIN, _LEAST_VAL = 1000, 150
 # A training from scratch spends about this share of its time on steps.
 _STEPS = 0.7
-# Measured networks: uniformly scaled ones around the budget, then random ones of the space, in two rounds.
-_PHIS = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
-_ROUNDS = (8, 12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The extent of a search.
 
-    `generations` of `size` networks are trained for a few epochs on `images` images; the finalists for `final_epochs`
-    on `final_images`. `threads` are those of training, `precision` that of the
-    deployed file. `measured` are networks with their latency in ms and memory in MB, which predictions are fitted to.
+    `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images; the finalists for
+    `final_epochs` on `final_images`. `threads` are those of training, `precision` that of the deployed file. `measured`
+    are networks with their latency in ms and memory in MB, which predictions are fitted to.
     `references` are the networks that `fit` would choose from, as the best scaled ones.
-    `reserved` is the share of the minutes for what follows the search, `reserved_for_fit` that for the last training.
     """
 
-    generations: int
+    trainings: int
     size: int
     images: int
     final_images: int
@@ -71,36 +56,35 @@ class Plan:
     images_per_second: float
     references: tuple[Mapping[str, Any], ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
-    reserved: float = _FINAL_SHARE + _FIT_SHARE
-    reserved_for_fit: float = _FIT_SHARE
 
 
 def make_plan(job: Job, source: Source) -> Plan:
     """Return the plan; raise InputError if images or minutes are too few for a search."""
     import torch
 
-    config = config_of(job)
-    check_images(source)
+    config, policy = config_of(job), job.procedure.search
     minutes = config.minutes or DEFAULT_MINUTES
     precision = job.target.precisions(job.budget)[0]
     measured = _measure(job, source, precision)
     space = space_of(job, source, precision, measured)
     speed = training_speed(_typical(space))
     train = len(source.dataset.train)
-    views = 60 * minutes * _SEARCH_SHARE * speed * _STEPS / ROUNDS
-    number, images = _extent(views, train, trainings=config.trainings, images=config.images)
-    views = 60 * minutes * _FINAL_SHARE * speed * _STEPS / ((FINALISTS + 1) * SEEDS)
+    seen = 60 * minutes * speed * _STEPS  # images that training could see in all the time
+    views = policy.searching * seen / ROUNDS
+    number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images)
+    views = policy.deciding * seen / ((policy.finalists + 1) * policy.seeds)
     final_images = min(train, max(images, int(views / ROUNDS)))
+    final_epochs = max(ROUNDS, min(most_epochs(final_images), int(views / final_images)))
     return Plan(
-        generations=math.ceil(number / SIZE),
-        size=SIZE,
+        trainings=number,
+        size=policy.size,
         images=images,
         final_images=final_images,
-        final_epochs=max(ROUNDS, min(most_epochs(final_images), int(views / final_images))),
+        final_epochs=min(final_epochs, policy.final_epochs or final_epochs),
         threads=torch.get_num_threads(),
         precision=precision,
         images_per_second=speed,
-        references=tuple(map(spec_to_dict, _references(space, source, precision))),
+        references=tuple(map(spec_to_dict, _references(space, source, precision, policy.references))),
         measured=measured,
     )
 
@@ -111,19 +95,19 @@ def config_of(job: Job) -> SearchConfig:
     return job.config
 
 
-def check_images(source: Source) -> None:
+def check_images(job: Job, source: Source) -> None:
     """Raise DataError if there are too few images to rank networks that are trained from scratch."""
-    train, val = len(source.dataset.train), len(source.dataset.val)
-    if train >= _LEAST_TRAIN and val >= _LEAST_VAL:
+    train, val, policy = len(source.dataset.train), len(source.dataset.val), job.procedure.search
+    if train >= policy.least_train and val >= policy.least_val:
         return
     raise DataError(
-        f"a search from scratch needs at least {_LEAST_TRAIN:,} training and {_LEAST_VAL} validation images; got "
-        f"{train:,} and {val}. With so few, two equal networks differ by more than two different ones, so the search "
-        "would choose at random. Add images, or use effnet fit, which starts from pretrained weights"
+        f"a search from scratch needs at least {policy.least_train:,} training and {policy.least_val} validation "
+        f"images; got {train:,} and {val}. With so few, two trainings of one network differ by more than two networks, "
+        "so the search would choose at random. Add images, or use effnet fit, which starts from pretrained weights"
     )
 
 
-def _references(space: MacroSpace, source: Source, precision: Precision) -> list[ArchSpec]:
+def _references(space: MacroSpace, source: Source, precision: Precision, most: int) -> list[ArchSpec]:
     """Return the networks that `fit` finds most promising within the budget, one of each family and total stride.
 
     They keep the comparison honest: a search must beat what effnet gives without one.
@@ -140,28 +124,30 @@ def _references(space: MacroSpace, source: Source, precision: Precision) -> list
         kind = (candidate.family, candidate.spec.total_stride)
         if kind not in found and space.share(candidate.spec) <= 1:
             found[kind] = candidate.spec
-            if len(found) == REFERENCES:
+            if len(found) == most:
                 break
     return list(found.values())
 
 
-def _extent(views: float, train: int, *, trainings: int | None, images: int | None) -> tuple[int, int]:
+def _extent(views: float, train: int, policy: Policy, *, trainings: int | None, images: int | None) -> tuple[int, int]:
     """Return the number of short trainings and the images of each, whose epochs together have at most `views` images.
 
     What the user asked for is not changed. Raises InputError if there is time for too few, or for too small ones.
     """
-    least = min(train, _LEAST_IMAGES)
+    least = min(train, policy.least_images)
     if trainings and images:
         return trainings, min(train, images)
-    number = trainings or int(min(_MOST, views / images if images else max(4 * SIZE, views / min(train, _MOST_IMAGES))))
-    each = min(train, images or int(min(_MOST_IMAGES, views / max(1, number))))
+    number = trainings or int(
+        min(policy.most, views / images if images else max(4 * policy.size, views / min(train, policy.most_images)))
+    )
+    each = min(train, images or int(min(policy.most_images, views / max(1, number))))
     if not trainings and not images and each < least:
         number, each = int(views / least), least
-    if number >= (trainings or _FEWEST) and each >= min(least, images or least):
+    if number >= (trainings or policy.fewest) and each >= min(least, images or least):
         return number, each
-    factor = (trainings or _FEWEST) * (images or least) / max(views, 1.0)
+    factor = (trainings or policy.fewest) * (images or least) / max(views, 1.0)
     raise InputError(
-        f"a search needs time to train at least {trainings or _FEWEST} networks for {ROUNDS} epochs of "
+        f"a search needs time to train at least {trainings or policy.fewest} networks for {ROUNDS} epochs of "
         f"{images or least} images. Give at least {factor:.1f} times as many --minutes, or use effnet fit, which "
         "searches nothing"
     )
@@ -212,8 +198,8 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
     if not asked or device_of(job) is not None:
         return ()
     job.say(f"Measuring networks in {job.target.runtime}, to predict others", heading=True)
-    rows: list[Mapping[str, Any]] = []
-    total = len(_PHIS) + sum(_ROUNDS)
+    rows, policy = list[Mapping[str, Any]](), job.procedure.search
+    total = len(policy.phis) + sum(policy.measured)
     with measuring(job) as measure:
 
         def add(spec: ArchSpec) -> Mapping[str, float]:
@@ -224,7 +210,7 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
             return found
 
         _measure_scaled(job, source, precision, add)
-        for number, count in enumerate(_ROUNDS):
+        for number, count in enumerate(policy.measured):
             space = space_of(job, source, precision, rows)
             drawn = 0
             for slot in range(4 * count):
@@ -247,7 +233,7 @@ def _measure_scaled(
         in_channels=dataset.channels,
         padding="symmetric",
     )
-    for phi in _PHIS:
+    for phi in job.procedure.search.phis:
         spec = scale(base, phi=phi)
         side = max(16, min(spec.resolution, source.report.median_short_side))
         over += bool(job.budget.exceeded(add(dataclasses.replace(spec, resolution=side))))

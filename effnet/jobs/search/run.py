@@ -28,7 +28,7 @@ from effnet.nas.space import Genome, Space
 from effnet.nas.study import Study, Unit, Waiting, open_study, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.space import title_of
-from effnet.planner.timetable import deadline_of
+from effnet.planner.timetable import UNLIMITED, deadline_of
 from effnet.report.searched import Searched
 from effnet.system.lock import alone_in, sweep
 from effnet.system.records import from_data, to_data
@@ -36,8 +36,6 @@ from effnet.system.text import percent
 
 # The units before the search: its plan, and the generation of the references.
 _PLAN, _REFERENCES = Unit(-2, 0), -1
-# In-space scaled networks with which every search begins.
-_SCALED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +64,7 @@ def _work(job: Job) -> Found:
     check_device(job)
     source = read_data(job)
     check_recipe(job, source.dataset)
-    check_images(source)
+    check_images(job, source)
     storage = config_of(job).storage or str(job.out / RUN / SEARCH)
     key = fingerprint(source.dataset)
     with open_study(storage, waiting=Waiting(say=job.say, clock=clock), options=job.options, key=key) as study:
@@ -87,7 +85,7 @@ def _worker(job: Job, source: Source, study: Study, key: str) -> Worker:
         space=space,
         references=references,
         scaled={*space.baselines, *references},
-        extent=Generations(key=f"{job.seed} {key}", number=plan.generations, size=plan.size),
+        extent=Generations(key=f"{job.seed} {key}", total=plan.trainings, size=plan.size),
     )
 
 
@@ -98,8 +96,7 @@ def _go(worker: Worker, started: float) -> Found:
     torch.set_num_threads(worker.plan.threads)  # the number of threads changes sums in their last bits
     job = worker.job
     algorithm = algorithm_of(job)
-    total = worker.plan.generations * worker.plan.size
-    job.say(f"Searching: training up to {total} networks briefly ({algorithm})", heading=True)
+    job.say(f"Searching: training up to {worker.plan.trainings} networks briefly ({algorithm})", heading=True)
     history = [*_train_references(worker), *_search(worker, algorithm)]
     measured = choose_finalists(worker, history)
     finalists = hold_final(worker, history, list(measured))
@@ -139,8 +136,10 @@ def _train_references(worker: Worker) -> list[Trained]:
         whole: Mapping[str, Any] = to_data(Trained(**{**_train(worker, units[unit], seed, ()), **place}))
         return whole
 
-    late = lambda: worker.late(worker.plan.reserved)  # noqa: E731
-    found = [trained_from(row) for row in worker.study.in_turn(list(units), do, score="score", late=late).values()]
+    found = [
+        trained_from(row)
+        for row in worker.study.in_turn(list(units), do, score="score", late=lambda: _no_time(worker)).values()
+    ]
     for trained in found:
         _tell(worker, trained, "Scaled network")
     return found
@@ -151,12 +150,18 @@ def _search(worker: Worker, algorithm: str) -> list[Trained]:
     return run_generations(
         worker.study,
         worker.space,
-        _scaled_first(find_algorithm(algorithm), worker.space.baselines),
+        _scaled_first(find_algorithm(algorithm), worker.space.baselines[: worker.job.procedure.search.scaled]),
         worker.extent,
         train=lambda genome, seed, history: _train(worker, genome, seed, history),
         listener=lambda trained: _tell(worker, trained, "Network"),
-        late=lambda: worker.late(worker.plan.reserved),
+        late=lambda: _no_time(worker),
     )
+
+
+def _no_time(worker: Worker) -> bool:
+    """Return whether the time for short trainings is over."""
+    policy = worker.job.procedure.search
+    return worker.late(policy.deciding + policy.fitting)
 
 
 def _tell(worker: Worker, trained: Trained, what: str) -> None:
@@ -200,7 +205,7 @@ def _scaled_first(propose: Propose, baselines: Sequence[Genome]) -> Propose:
 
     def call(history: Sequence[Trained], space: Space, *, number: int, seed: int) -> list[Genome]:
         found = propose(history, space, number=number, seed=seed)
-        return found if history else list(dict.fromkeys([*baselines[:_SCALED], *found]))[:number]
+        return found if history else list(dict.fromkeys([*baselines, *found]))[:number]
 
     return call
 
@@ -208,6 +213,8 @@ def _scaled_first(propose: Propose, baselines: Sequence[Genome]) -> Propose:
 def _fit(worker: Worker, winner: Genome, facts: Searched) -> Mapping[str, Any]:
     """Fit the winner into this worker's `out`, in the rest of the time."""
     job = dataclasses.replace(worker.job, network=worker.spec(winner), searched=facts)
+    if job.config.epochs:  # the last training has them, however long they take
+        job = dataclasses.replace(job, deadline=UNLIMITED)
     job.say(f"Training {worker.spec(winner).title} to its end", heading=True)
     told = {"folder": str(job.out.absolute()), "host": socket.gethostname(), "error": "", "kind": ""}
     try:

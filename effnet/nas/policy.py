@@ -1,0 +1,41 @@
+"""How a search divides its time and what it trains: values that only programs and tests replace."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The extent and the shares of a search; the defaults are production's.
+
+    A generation has `size` networks, and a search `fewest` to `most` of them. It begins with `scaled` networks of its
+    own space and `references`, which fit would choose from; its final has `finalists` beside the best scaled network,
+    each trained with `seeds` seeds for as long as there is time, but at most `final_epochs` epochs.
+
+    A short training has at most `most_images` images, since more change no order, and at least `least_images`, since
+    fewer rank nothing. A data set needs `least_train` training and `least_val` validation images.
+
+    Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
+    rest is planning's. The networks that predictions are fitted to are the base scaled by `phis`, then random ones of
+    the space in rounds of `measured`.
+    """
+
+    size: int = 5
+    fewest: int = 10
+    most: int = 200
+    scaled: int = 3
+    references: int = 3
+    finalists: int = 3
+    seeds: int = 2
+    final_epochs: int | None = None
+    most_images: int = 4000
+    least_images: int = 800
+    least_train: int = 1000
+    least_val: int = 150
+    searching: float = 0.45
+    deciding: float = 0.2
+    fitting: float = 0.28
+    phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
+    measured: tuple[int, ...] = (8, 12)
+
+
+USUAL = Policy()

@@ -1,0 +1,145 @@
+"""A search from images to a bundle: every network within the budget, a final with the best scaled one, one bundle."""
+
+import dataclasses
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from devices import timing
+from procedures import made_up
+
+import effnet
+from effnet.bundle.names import RUN
+from effnet.errors import DataError, InputError
+from effnet.nas.policy import Policy
+from effnet.report.model import load_report
+
+BUDGET_MS = 0.3
+POLICY = Policy(
+    size=2, references=1, scaled=1, finalists=1, seeds=2, final_epochs=1, phis=(-16.0, -10.0, -7.0), measured=(3,)
+)
+OPTIONS = {
+    "max_latency_ms": BUDGET_MS,
+    "trainings": 4,
+    "images": 200,
+    "epochs": 1,
+    "precision": "fp32",
+}
+
+
+def device(**changes):
+    """A made-up device, on which latency grows with the MACs alone."""
+    found = made_up(lambda path: timing(0.2), candidate=lambda found: timing(found.cost.macs * 1e-6))
+    policy = dataclasses.replace(POLICY, **changes)
+    return dataclasses.replace(found, search=policy)
+
+
+def run(out, *, data="digits", policy=None, **options):
+    return effnet.nas(data, out=out, procedure=device(**(policy or {})), **(OPTIONS | options))
+
+
+@pytest.fixture(scope="module")
+def said():
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, said):
+    return run(tmp_path_factory.mktemp("search") / "out", listener=said.append)
+
+
+def test_the_result_is_an_ordinary_bundle(found):
+    digit = np.zeros((8, 8), np.uint8)
+    assert found.model.predict([digit])[0].label in set("0123456789")
+    assert found.test_accuracy > 0.1
+    assert load_report(found.folder) == found.report
+    assert found.report.network.macs * 1e-6 <= BUDGET_MS
+
+
+def test_every_network_is_scaled_to_the_budget_and_says_its_scores(found):
+    searched = found.searched
+    assert len(searched.networks) == 1 + 4  # one that fit would choose
+    within = [row.figures["latency_ms"] / (0.9 * BUDGET_MS) for row in searched.networks if row.generation >= 0]
+    assert all(0.94 < share <= 1.0 for share in within)
+    assert all(row.predicted == ("latency_ms",) for row in searched.networks)
+    assert all(0 <= row.value <= 1 and row.nll > 0 and row.rungs for row in searched.networks)
+    assert {row.scaled for row in searched.networks} == {True, False}
+
+
+def test_the_final_holds_the_best_scaled_network_and_its_winner_is_deployed(found):
+    finals = found.searched.finals
+    assert [row.scaled for row in finals] == [True, False]
+    assert all(len(row.values) == 2 for row in finals)
+    (winner,) = [row for row in finals if row.winner]
+    assert winner.name == found.report.network.name
+    assert winner.scaled is not found.searched.found
+    low, high = found.searched.interval
+    assert low <= found.searched.gain <= high
+
+
+def test_the_page_shows_the_search(found):
+    page = (found.folder / "report.html").read_text()
+    assert "What the search changed" in page
+    assert page.count(">taken<") >= 1
+    for row in found.searched.networks:
+        assert row.title in page
+
+
+def test_the_command_in_the_report_repeats_the_search(found):
+    assert found.report.command.startswith("effnet search digits --max-latency-ms 0.3 ")
+    assert "--set fit.trainings=4" in found.report.command
+
+
+def test_a_finished_search_resumes_at_once(found):
+    again = run(found.folder, resume=True)
+    assert again.searched == found.searched
+
+
+def test_a_folder_with_a_search_is_not_overwritten(found):
+    with pytest.raises(InputError, match="add --resume"):
+        run(found.folder)
+
+
+def test_a_search_with_other_options_is_refused(found):
+    with pytest.raises(InputError, match="trainings was 4, now 7"):
+        run(found.folder, resume=True, trainings=7)
+
+
+def _worker(out, storage):
+    run(out, storage=storage, resume=out.exists())
+    os._exit(0)
+
+
+@pytest.mark.elsewhere
+def test_two_workers_killed_at_times_make_the_search_of_one(found, tmp_path):
+    """Their trainings run in other processes, at other times, and give the same scores to the last bit."""
+    storage = str(tmp_path / "shared" / "search.log")
+    for seconds in (6.0, 9.0):  # in the plan or the first trainings; later
+        process = multiprocessing.get_context("spawn").Process(target=_worker, args=(tmp_path / "one", storage))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join(300)
+    again = run(tmp_path / "two", storage=storage)
+    assert [dataclasses.asdict(row) for row in again.searched.networks] == [
+        dataclasses.asdict(row) for row in found.searched.networks
+    ]
+    assert again.searched.finals == found.searched.finals
+    assert not list((tmp_path / "shared").glob(".worker-*"))
+
+
+def test_too_few_images_are_refused_with_the_reason(tmp_path):
+    with pytest.raises(DataError, match="needs at least 5,000 training and 150 validation images; got 1,259 and 269"):
+        run(tmp_path / "out", policy={"least_train": 5000})
+
+
+def test_too_little_time_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(InputError, match="time to train at least 10 networks for 9 epochs of 800 images"):
+        run(tmp_path / "out", trainings=None, images=None, epochs=None, minutes=0.05)
+
+
+def test_a_search_needs_a_budget(tmp_path):
+    with pytest.raises(InputError, match="a search needs a device budget"):
+        run(tmp_path / "out", max_latency_ms=None)
+    assert not (tmp_path / "out" / RUN).exists()
