@@ -16,7 +16,7 @@ class Policy:
 
     Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
     rest is planning's. The networks that predictions are fitted to are the base scaled by `phis`, then random ones of
-    the space in rounds of `measured`.
+    the space in rounds of `measured`, until predictions are good.
     """
 
     size: int = 5
@@ -35,7 +35,7 @@ class Policy:
     deciding: float = 0.2
     fitting: float = 0.28
     phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
-    measured: tuple[int, ...] = (8, 12)
+    measured: tuple[int, ...] = (8, 8, 8)
 
 
 USUAL = Policy()

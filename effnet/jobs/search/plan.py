@@ -20,6 +20,8 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.run import Source
 from effnet.jobs.fit.shortlist import measuring
 from effnet.jobs.search.config import SearchConfig
+from effnet.measurement.budget import Budget
+from effnet.measurement.profile.regression import median_error
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.genomes import generator, sample
 from effnet.nas.macro import MacroSpace, macro_space
@@ -34,6 +36,8 @@ from effnet.planner.space import in_precision, list_candidates, only_candidate
 DEFAULT_MINUTES = 60.0
 # A training from scratch spends about this share of its time on steps.
 _STEPS = 0.7
+# Predictions of networks that miss by less in the median need no more measurements.
+_GOOD_ERROR = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +159,21 @@ def _extent(views: float, train: int, policy: Policy, *, trainings: int | None, 
 
 def space_of(job: Job, source: Source, precision: Precision, measured: Sequence[Mapping[str, Any]]) -> MacroSpace:
     """Return the space of networks around the budget, whose predictions are fitted to the measured ones."""
+    predictors = _predictors(job, precision, measured)
+    return _space(job, source, precision, job.budget.with_margin(), predictors)
+
+
+def _space(
+    job: Job, source: Source, precision: Precision, budget: Budget, predictors: Mapping[str, Predictor]
+) -> MacroSpace:
     dataset = source.dataset
     return macro_space(
         _base(job, precision),
         num_classes=len(dataset.class_names),
         channels=dataset.channels,
         short_side=source.report.median_short_side,
-        budget=job.budget.with_margin(),
-        predictors=_predictors(job, precision, measured),
+        budget=budget,
+        predictors=predictors,
         precision="int8" if precision == "int8" else "fp32",
     )
 
@@ -209,36 +220,52 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
             job.listener(Counted(label="networks measured", done=len(rows), total=total))
             return found
 
-        _measure_scaled(job, source, precision, add)
-        for number, count in enumerate(policy.measured):
+        macs = _measure_scaled(job, source, precision, add)
+        # Networks of equal MACs are the first that tell what else costs time.
+        equal = _space(job, source, precision, Budget(macs=macs), {})
+        for spec in _drawn(equal, policy.measured[0], seed=job.seed, number=0):
+            add(spec)
+        for number, count in enumerate(policy.measured[1:], 1):
             space = space_of(job, source, precision, rows)
-            drawn = 0
-            for slot in range(4 * count):
-                spec = space.network(sample(space.decisions, rng=generator(job.seed, number, slot)))
-                if spec is None or drawn == count:
-                    continue
-                add(spec)
-                drawn += 1
+            specs = _drawn(space, count, seed=job.seed, number=number)
+            predicted = [space.predictors[asked[0]](spec) for spec in specs]
+            error = median_error(predicted, [add(spec)[asked[0]] for spec in specs])
+            if error < _GOOD_ERROR:
+                break
+    what = "latencies" if asked[0] == "latency_ms" else "memory"
+    job.say(
+        f"The {what} of {len(rows)} networks were measured; those of the last {count} had been predicted to {error:.1%}"
+    )
     return tuple(rows)
+
+
+def _drawn(space: MacroSpace, count: int, *, seed: int, number: int) -> list[ArchSpec]:
+    """Return random networks of a space."""
+    drawn = (sample(space.decisions, rng=generator(seed, number, slot)) for slot in range(8 * count))
+    found = [spec for genome in drawn if (spec := space.network(genome)) is not None][:count]
+    return found or [spec for genome in space.baselines if (spec := space.network(genome)) is not None]
 
 
 def _measure_scaled(
     job: Job, source: Source, precision: Precision, add: Callable[[ArchSpec], Mapping[str, float]]
-) -> None:
-    """Measure uniformly scaled networks, until two exceed the budget."""
+) -> float:
+    """Measure uniformly scaled networks, until two exceed the budget; return the MACs at which one meets it."""
     dataset, over = source.dataset, 0
     base = dataclasses.replace(
-        _base(job, precision),
-        num_classes=len(dataset.class_names),
-        in_channels=dataset.channels,
-        padding="symmetric",
+        _base(job, precision), num_classes=len(dataset.class_names), in_channels=dataset.channels, padding="symmetric"
     )
+    shares = []
     for phi in job.procedure.search.phis:
         spec = scale(base, phi=phi)
         side = max(16, min(spec.resolution, source.report.median_short_side))
-        over += bool(job.budget.exceeded(add(dataclasses.replace(spec, resolution=side))))
+        spec = dataclasses.replace(spec, resolution=side)
+        share = job.budget.share(add(spec))
+        shares.append((share, cost(spec).macs))
+        over += share > 1
         if over == 2:
             break
+    share, macs = max((each for each in shares if each[0] <= 1), default=min(shares))
+    return macs / max(1.0, share)
 
 
 def _typical(space: MacroSpace) -> ArchSpec:

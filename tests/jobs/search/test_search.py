@@ -16,9 +16,7 @@ from effnet.nas.policy import Policy
 from effnet.report.model import load_report
 
 BUDGET_MS = 0.3
-POLICY = Policy(
-    size=2, references=1, scaled=1, finalists=1, seeds=2, final_epochs=1, phis=(-16.0, -10.0, -7.0), measured=(3,)
-)
+POLICY = Policy(size=2, references=1, scaled=1, finalists=1, seeds=2, final_epochs=1)
 OPTIONS = {
     "max_latency_ms": BUDGET_MS,
     "trainings": 4,
@@ -36,7 +34,7 @@ def device(**changes):
 
 
 def run(out, *, data="digits", policy=None, **options):
-    return effnet.nas(data, out=out, procedure=device(**(policy or {})), **(OPTIONS | options))
+    return effnet.search(data, out=out, procedure=device(**(policy or {})), **(OPTIONS | options))
 
 
 @pytest.fixture(scope="module")
