@@ -1,4 +1,4 @@
-"""The final of a search: its best networks and the best scaled one, trained anew with seeds of their own."""
+"""The final of a search: its best networks and the best scaled one, trained again with seeds of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

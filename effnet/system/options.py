@@ -151,9 +151,9 @@ def command_words(config: Any) -> list[str]:
 
 
 def table(config: type) -> list[tuple[str, str, str, str]]:
-    """Return a row for each option: as the user writes it, its values, its default and its help."""
+    """Return a row for each option, main ones first: as the user writes it, its values, its default and its help."""
     rows = []
-    for found in options_of(config).values():
+    for found in sorted(options_of(config).values(), key=lambda found: not found.main):
         usual = "" if found.required or found.default in (None, "", False) else found.text(found.default)
         rows.append((found.flag, found.values, usual, found.help))
     return rows

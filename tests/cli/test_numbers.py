@@ -18,6 +18,7 @@ from effnet.errors import InputError
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
+from effnet.jobs.search.config import SearchConfig
 from effnet.system.options import options_of
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe, Stage
@@ -35,6 +36,7 @@ FIELDS = (("export", "images"), *(("models import", name) for name in ("resoluti
 STOPS = {
     "fit": "effnet.jobs.fit.run.inspect_and_join",
     "train": "effnet.jobs.fit.run.inspect_and_join",
+    "search": "effnet.jobs.fit.run.inspect_and_join",
     "export": "effnet.measurement.verify.eager_outputs",
     "profile": "effnet.jobs.profile.profile_networks",
     "prune": "effnet.jobs.prune._prune_in_steps",
@@ -44,6 +46,7 @@ STOPS = {
 WORDS = {
     "fit": "{data} --out {new}",
     "train": "{data} --out {new}",
+    "search": "{data} --max-latency-ms 5 --out {new}",
     "predict": "{bundle} {data}/dark",
     "evaluate": "{bundle} {data}",
     "export": "{bundle} --to onnx-int8 --data {data} --out {new}",
@@ -61,7 +64,9 @@ WORDS = {
 }
 
 
-CONFIGS = {"fit": FitConfig, "train": TrainConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
+CONFIGS = {
+    "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig
+}  # fmt: skip
 
 
 class _Reached(BaseException):

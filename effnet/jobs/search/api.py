@@ -37,7 +37,7 @@ def search(config: SearchConfig) -> SearchResult:
 
     Data, budget, runtime and most options are those of `fit`. `algorithm` proposes networks in generations; every one
     is scaled to 95 to 100 % of the budget, trained for a few epochs, and stopped if it falls behind. The three best are
-    trained anew with two seeds each, beside the best uniformly scaled network; the winner is trained to its end, and
+    trained again with two seeds each, beside the best uniformly scaled network; the winner is trained to its end, and
     only then are the test images opened. All of it takes `minutes` (60 by default).
 
     Workers with one `storage`, a file or the URL of a PostgreSQL database, share one search: the same command on each

@@ -22,6 +22,8 @@ class SearchConfig(DeviceConfig):
     strategy: ClassVar[Strategy] = "auto"
     trials: ClassVar[int] = 0
 
+    minutes: float | None = option("Minutes from start to bundle; default: 60.")
+    resume: bool = option("Continue the interrupted search in --out.", default=False, repeat=False, command=False)
     algorithm: Algorithm = option(
         "How networks are proposed; auto: assemble from pretrained weights if there are any, else surrogate.",
         default="auto",

@@ -1,4 +1,4 @@
-"""The final of a search: its best networks are measured, then trained anew beside the best scaled one."""
+"""The final of a search: its best networks are measured, then trained again beside the best scaled one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -66,7 +66,7 @@ def _figures(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timi
 def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:
     """Train the finalists, or this worker's part of them, and return all; those without time are left out."""
     job, seeds = worker.job, worker.job.procedure.search.seeds
-    job.say(f"The final: {len(genomes)} networks, trained anew with {seeds} seeds each", heading=True)
+    job.say(f"The final: {len(genomes)} networks, trained again with {seeds} seeds each", heading=True)
     units = {worker.after(1, slot): genomes[slot % len(genomes)] for slot in range(len(genomes) * seeds)}
     done = worker.study.in_turn(
         list(units),

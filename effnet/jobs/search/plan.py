@@ -19,7 +19,7 @@ from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.run import Source
 from effnet.jobs.fit.shortlist import measuring
-from effnet.jobs.search.config import SearchConfig
+from effnet.jobs.search.checks import config_of
 from effnet.measurement.budget import Budget
 from effnet.measurement.profile.regression import median_error
 from effnet.measurement.profile.table import fit_latency, fit_memory
@@ -93,12 +93,6 @@ def make_plan(job: Job, source: Source) -> Plan:
     )
 
 
-def config_of(job: Job) -> SearchConfig:
-    """Return the search's own options."""
-    assert isinstance(job.config, SearchConfig)
-    return job.config
-
-
 def check_images(job: Job, source: Source) -> None:
     """Raise DataError if there are too few images to rank networks that are trained from scratch."""
     train, val, policy = len(source.dataset.train), len(source.dataset.val), job.procedure.search
@@ -136,7 +130,7 @@ def _references(space: MacroSpace, source: Source, precision: Precision, most: i
 def _extent(views: float, train: int, policy: Policy, *, trainings: int | None, images: int | None) -> tuple[int, int]:
     """Return the number of short trainings and the images of each, whose epochs together have at most `views` images.
 
-    What the user asked for is not changed. Raises InputError if there is time for too few, or for too small ones.
+    Requested numbers are not changed. Raises InputError if there is time for too few, or for too small ones.
     """
     least = min(train, policy.least_images)
     if trainings and images:

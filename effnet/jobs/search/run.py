@@ -10,15 +10,15 @@ from typing import Any
 from effnet.arch.codec import spec_from_dict
 from effnet.arch.cost import cost
 from effnet.bundle.names import RUN, SEARCH
-from effnet.errors import BudgetError, BusyError, InputError
-from effnet.jobs.fit.checks import check
+from effnet.errors import BudgetError, BusyError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import Source, check_device, check_recipe, earlier_plan, fit_data, read_data
 from effnet.jobs.fit.short_training import train_briefly
+from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
 from effnet.jobs.search.final import choose_finalists, hold_final
-from effnet.jobs.search.plan import DEFAULT_MINUTES, Plan, check_images, config_of, make_plan, space_of
+from effnet.jobs.search.plan import DEFAULT_MINUTES, Plan, check_images, make_plan, space_of
 from effnet.jobs.search.worker import Worker
 from effnet.nas.algorithms import find_algorithm
 from effnet.nas.finals import decide
@@ -48,9 +48,7 @@ class Found:
 
 def work(job: Job) -> Found:
     """Run a search, or this worker's part of it, and return the finished bundle."""
-    check(job)
-    if not job.budget.asked():
-        raise InputError("a search needs a device budget; got none. Give --max-latency-ms, or another limit")
+    check_search(job)
     with alone_in(job.out):
         sweep(job.out / RUN, deep=True)
         return _work(job)

@@ -1,0 +1,40 @@
+"""Check the options of a search before anything is read."""
+
+from typing import get_args
+
+from effnet.arch.catalog import get_spec
+from effnet.errors import InputError, nearest
+from effnet.jobs.fit.checks import check
+from effnet.jobs.fit.job import Job
+from effnet.jobs.search.config import Algorithm, Objective, SearchConfig
+from effnet.system.bounds import check_whole
+
+_MOST_TRAININGS, _MOST_IMAGES = 10_000, 10_000_000
+
+
+def config_of(job: Job) -> SearchConfig:
+    """Return the search's own options."""
+    assert isinstance(job.config, SearchConfig)
+    return job.config
+
+
+def check_search(job: Job) -> None:
+    """Raise InputError, or SpecError for an unknown base, for options that cannot be carried out."""
+    check(job)
+    config = config_of(job)
+    if not job.budget.asked():
+        raise InputError("a search needs a device budget; got none. Give --max-latency-ms, or another limit")
+    for what, value, known in (
+        ("algorithm", config.algorithm, get_args(Algorithm)),
+        ("objective", config.objective, get_args(Objective)),
+    ):
+        if value not in known:
+            hint = nearest(str(value), known)
+            raise InputError(f"--{what} must be one of {', '.join(known)}; got {value!r}{hint}")
+    for what, number, most in (
+        ("trainings", config.trainings, _MOST_TRAININGS),
+        ("images", config.images, _MOST_IMAGES),
+    ):
+        if number is not None:
+            check_whole(what, number, least=1, most=most)
+    get_spec(config.base)
