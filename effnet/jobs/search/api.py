@@ -7,7 +7,9 @@ from pathlib import Path
 from effnet.errors import BundleError
 from effnet.jobs.fit.api import FitResult
 from effnet.jobs.fit.job import job_of
+from effnet.jobs.search.checks import check_search
 from effnet.jobs.search.config import SearchConfig
+from effnet.jobs.search.on_ray import start_on_nodes
 from effnet.jobs.search.plan import DEFAULT_MINUTES
 from effnet.jobs.search.run import work
 from effnet.report.model import load_report
@@ -41,15 +43,19 @@ def search(config: SearchConfig) -> SearchResult:
     only then are the test images opened. All of it takes `minutes` (60 by default).
 
     Workers with one `storage`, a file or the URL of a PostgreSQL database, share one search: the same command on each
-    machine, with an `out` of its own; one of them makes the bundle. Any number of workers, interrupted at any moment,
-    gives the same networks with the same scores.
+    machine, with an `out` of its own; one of them makes the bundle. `ray` starts them on the nodes of a Ray cluster.
+    Any number of workers, interrupted at any moment, gives the same networks with the same scores.
 
     Raises BudgetError if no network meets the budget, DataError if the images are too few to rank networks, and
     InputError for anything else that the caller can correct.
     """
     if config.minutes is None and config.epochs is None:
         config = dataclasses.replace(config, minutes=DEFAULT_MINUTES)
-    found = work(job_of(config))
+    job = job_of(config)
+    if config.ray is not None:
+        check_search(job)
+        start_on_nodes(job)
+    found = work(job)  # after the nodes' workers, which leave it nothing to do unless they failed
     try:
         report = load_report(found.folder)
     except BundleError as error:

@@ -16,7 +16,7 @@ class SearchConfig(DeviceConfig):
 
     VERB: ClassVar[str] = "search"
     FLAGS: ClassVar[tuple[str, ...]] = (
-        "max_latency_ms", "max_size_mb", "minutes", "algorithm", "objective", "storage", "out", "resume",
+        "max_latency_ms", "minutes", "algorithm", "objective", "storage", "ray", "out", "resume",
     )  # fmt: skip
     # What a search decides by itself.
     strategy: ClassVar[Strategy] = "auto"
@@ -35,6 +35,10 @@ class SearchConfig(DeviceConfig):
     storage: str | None = option(
         "File, or postgresql:// URL for several machines, that workers of one search share.",
         metavar="FILE|URL", repeat=False,
+    )  # fmt: skip
+    ray: str | None = option(
+        "Address of a Ray cluster, on each of whose nodes a worker is started.", metavar="ADDRESS",
+        repeat=False, command=False,
     )  # fmt: skip
     trainings: int | None = option("Networks to train; by default as many as --minutes allow.")
     images: int | None = option("Training images of a short training; by default as many as --minutes allow.")

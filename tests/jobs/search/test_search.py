@@ -141,3 +141,27 @@ def test_a_search_needs_a_budget(tmp_path):
     with pytest.raises(InputError, match="a search needs a device budget"):
         run(tmp_path / "out", max_latency_ms=None)
     assert not (tmp_path / "out" / RUN).exists()
+
+
+def test_workers_on_a_cluster_need_a_storage(tmp_path):
+    with pytest.raises(InputError, match="need a storage that all of them reach"):
+        run(tmp_path / "out", ray="local")
+
+
+@pytest.mark.elsewhere
+def test_a_cluster_that_does_not_answer_is_named(tmp_path):
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match=r"--ray must be the address of a Ray cluster; 127\.0\.0\.1:1 cannot"):
+        run(tmp_path / "out", ray="127.0.0.1:1", storage=str(tmp_path / "search.log"))
+
+
+@pytest.mark.elsewhere
+def test_a_worker_on_each_node_of_a_local_cluster_makes_one_bundle(tmp_path):
+    pytest.importorskip("ray")
+    said = []
+    options = {"max_latency_ms": None, "max_macs": 3e5, "trainings": 1, "epochs": None, "minutes": 1.0}
+    found = run(tmp_path / "out", ray="local", storage=str(tmp_path / "search.log"), listener=said.append, **options)
+    assert found.folder.name.startswith("out-")
+    assert len(found.searched.networks) >= 1
+    texts = [event.text for event in said if hasattr(event, "text")]
+    assert any(text.startswith("The worker on ") and text.endswith(" has ended") for text in texts)
