@@ -114,7 +114,7 @@ def test_the_exported_names_are_the_public_api():
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
         "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
         "load", "Predictor", "evaluate", "time_model",
-        "prune", "PruneResult", "quantize", "QuantizeResult", "bench", "Bench", "profile", "DeviceProfile", "shard",
+        "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult", "bench", "Bench", "profile", "DeviceProfile", "shard",
         "create_model", "load_state_dict", "transforms", "Dataset", "from_pretrained", "push_to_hub", "save",
     }  # fmt: skip
 
@@ -137,7 +137,10 @@ def imported_by(*words):
 
 
 # The options of the jobs, which the command line is made of.
-OPTIONS = {f"effnet.jobs{name}" for name in ("", ".fit", ".fit.config", ".prune_config", ".quantize_config")}
+OPTIONS = {
+    f"effnet.jobs{name}"
+    for name in ("", ".fit", ".fit.config", ".search", ".search.config", ".prune_config", ".quantize_config")
+}
 
 
 def in_rooms(loaded, room):

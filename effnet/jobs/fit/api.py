@@ -78,13 +78,19 @@ def fit(config: FitConfig) -> FitResult:
     "w8" (weight-only fp16 and int8), "bf16" (OpenVINO), "int8", or "auto": lower precisions if a budget may need them,
     and only if they lose at most `max_drop` percentage points on the validation images. `device` is a profile that
     `effnet profile` wrote on another machine: its predictions replace measurements. `trials` is the number of
-    architectures that are trained briefly before the best is chosen (8 from 30 minutes on, else none). `procedure`
+    architectures that are trained briefly before the best is chosen (8 from 30 minutes on, else none). With `search`
+    "auto" the network is searched, as `search` does, if minutes and images allow it. `procedure`
     replaces how the fit measures, plans and saves.
 
     Raises BudgetError if no network fits, or if the finished file misses the budget (it is kept, with its report);
     BusyError if background load hides whether several threads meet the latency budget; InputError for anything else
     that the caller can correct.
     """
+    if config.search == "auto":
+        from effnet.jobs.search.auto import fit_by_search  # which fits the network that it finds
+
+        if (found := fit_by_search(config)) is not None:
+            return found
     return _run(config)
 
 

@@ -139,6 +139,9 @@ class FitConfig(DeviceConfig):
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )
+    search: Literal["off", "auto"] = option(
+        "auto: search the architecture, as effnet search does, if --minutes and images allow it.", default="off"
+    )
     trials: int | None = option(
         "Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
     )
