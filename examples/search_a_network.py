@@ -1,6 +1,8 @@
-"""Search a network for the digits of scikit-learn under 300,000 multiply-accumulates, and say what was found.
+"""Search a network for the digits of scikit-learn under 300,000 multiply-accumulates, and say what was found:
 
-A real search takes an hour: leave out `trainings`, `images` and `epochs`, and give `minutes`.
+    python examples/search_a_network.py found
+
+A real search takes an hour: leave out `trainings`, `images` and `epochs`, and give more minutes.
 """
 
 import sys
@@ -8,7 +10,7 @@ import sys
 import effnet
 
 out = sys.argv[1] if len(sys.argv) > 1 else "found"
-result = effnet.search("digits", max_macs=300_000, trainings=4, images=200, epochs=2, minutes=None, out=out)
+result = effnet.search("digits", max_macs=300_000, trainings=4, images=200, epochs=2, minutes=2, out=out)
 
 searched = result.searched
 for row in searched.networks:

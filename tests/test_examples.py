@@ -19,6 +19,7 @@ from effnet.arch import blocks
 from effnet.bundle.weights import load_state
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.jobs.procedure import Procedure
+from effnet.nas.policy import Policy
 from effnet.runtimes.write import write_export
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -79,6 +80,18 @@ def test_fit_and_predict(run_example, tmp_path, monkeypatch):
     assert "latency" in lines[1]
     assert len([line for line in lines if line.startswith("a ")]) == 5
     assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+@pytest.mark.elsewhere
+def test_search_a_network(run_example, tmp_path, monkeypatch):
+    policy = Policy(size=2, references=1, scaled=1, finalists=1, seeds=1, final_epochs=1)
+    quickly = Procedure(stopwatch=BRIEF, search=policy)
+    monkeypatch.setattr(effnet, "search", functools.partial(effnet.search, procedure=quickly))
+    *networks, found, last = run_example("search_a_network", tmp_path / "out")
+    assert len(networks) == 1 + 4
+    assert sum("  scaled  " in line for line in networks) == 2
+    assert "The search (surrogate) trained 5 networks" in found
+    assert last.endswith(" ms")
 
 
 def test_onnxruntime_only(run_example, small_bundle, tmp_path):

@@ -114,7 +114,8 @@ def test_the_exported_names_are_the_public_api():
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
         "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
         "load", "Predictor", "evaluate", "time_model",
-        "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult", "bench", "Bench", "profile", "DeviceProfile", "shard",
+        "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult",
+        "bench", "Bench", "profile", "DeviceProfile", "shard",
         "create_model", "load_state_dict", "transforms", "Dataset", "from_pretrained", "push_to_hub", "save",
     }  # fmt: skip
 

@@ -40,7 +40,8 @@ def search(config: SearchConfig) -> SearchResult:
     Data, budget, runtime and most options are those of `fit`. `algorithm` proposes networks in generations; every one
     is scaled to 95 to 100 % of the budget, trained for a few epochs, and stopped if it falls behind. The three best are
     trained again with two seeds each, beside the best uniformly scaled network; the winner is trained to its end, and
-    only then are the test images opened. All of it takes `minutes` (60 by default).
+    only then are the test images opened. All of it takes `minutes` (60 by default); with
+    `epochs` the last training has as many, however long they take.
 
     Workers with one `storage`, a file or the URL of a PostgreSQL database, share one search: the same command on each
     machine, with an `out` of its own; one of them makes the bundle. `ray` starts them on the nodes of a Ray cluster.
@@ -49,7 +50,7 @@ def search(config: SearchConfig) -> SearchResult:
     Raises BudgetError if no network meets the budget, DataError if the images are too few to rank networks, and
     InputError for anything else that the caller can correct.
     """
-    if config.minutes is None and config.epochs is None:
+    if config.minutes is None:
         config = dataclasses.replace(config, minutes=DEFAULT_MINUTES)
     job = job_of(config)
     if config.ray is not None:

@@ -1,5 +1,6 @@
 """Check the options of a search before anything is read."""
 
+import dataclasses
 from typing import get_args
 
 from effnet.arch.catalog import get_spec
@@ -7,7 +8,7 @@ from effnet.errors import InputError, nearest
 from effnet.jobs.fit.checks import check
 from effnet.jobs.fit.job import Job
 from effnet.jobs.search.config import Algorithm, Objective, SearchConfig
-from effnet.system.bounds import check_whole
+from effnet.system.bounds import check_minutes, check_whole
 
 _MOST_TRAININGS, _MOST_IMAGES = 10_000, 10_000_000
 
@@ -20,8 +21,11 @@ def config_of(job: Job) -> SearchConfig:
 
 def check_search(job: Job) -> None:
     """Raise InputError, or SpecError for an unknown base, for options that cannot be carried out."""
-    check(job)
     config = config_of(job)
+    # The minutes are those of the search, the epochs those of the last training.
+    check(dataclasses.replace(job, config=dataclasses.replace(config, minutes=None) if config.epochs else config))
+    if config.minutes is not None:
+        check_minutes(config.minutes)
     if not job.budget.asked():
         raise InputError("a search needs a device budget; got none. Give --max-latency-ms, or another limit")
     for what, value, known in (

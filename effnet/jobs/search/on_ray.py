@@ -1,6 +1,7 @@
 """One worker of a search on each node of a Ray cluster; Ray starts the same command there, and does nothing else."""
 
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from effnet.system.text import one_line, reason_of
 
 # The last characters of a failed worker's output that are shown.
 _TAIL = 500
+_SECONDS = 10.0
 
 
 def start_on_nodes(job: Job) -> None:
@@ -32,6 +34,7 @@ def start_on_nodes(job: Job) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         raise MissingExtraError("ray", "ray") from error
+    _check_address(str(config.ray))
     try:
         ray.init(address=config.ray, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except Exception as error:  # ray raises whatever its connection leads to
@@ -58,6 +61,19 @@ def start_on_nodes(job: Job) -> None:
             job.say(f"The worker on {address} has ended" + ("" if code == 0 else f" with exit code {code}: {told}"))
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise InputError if nothing listens at HOST:PORT; Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"--ray must be the address of a Ray cluster; nothing answers at {address}: {reason_of(error)}"
+        ) from error
 
 
 def _words(job: Job, node: str) -> list[str]:

@@ -67,7 +67,7 @@ def make_plan(job: Job, source: Source) -> Plan:
     import torch
 
     config, policy = config_of(job), job.procedure.search
-    minutes = config.minutes or DEFAULT_MINUTES
+    minutes = config.minutes or 0.0
     precision = job.target.precisions(job.budget)[0]
     measured = _measure(job, source, precision)
     space = space_of(job, source, precision, measured)

@@ -18,7 +18,7 @@ from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
 from effnet.jobs.search.final import choose_finalists, hold_final
-from effnet.jobs.search.plan import DEFAULT_MINUTES, Plan, check_images, make_plan, space_of
+from effnet.jobs.search.plan import Plan, check_images, make_plan, space_of
 from effnet.jobs.search.worker import Worker
 from effnet.nas.algorithms import find_algorithm
 from effnet.nas.finals import decide
@@ -57,7 +57,7 @@ def work(job: Job) -> Found:
 def _work(job: Job) -> Found:
     clock = job.procedure.stopwatch.clock
     started = clock()
-    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes or DEFAULT_MINUTES, clock=clock))
+    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=clock))
     earlier_plan(job)
     check_device(job)
     source = read_data(job)

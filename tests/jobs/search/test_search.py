@@ -148,10 +148,9 @@ def test_workers_on_a_cluster_need_a_storage(tmp_path):
         run(tmp_path / "out", ray="local")
 
 
-@pytest.mark.elsewhere
 def test_a_cluster_that_does_not_answer_is_named(tmp_path):
     pytest.importorskip("ray")
-    with pytest.raises(InputError, match=r"--ray must be the address of a Ray cluster; 127\.0\.0\.1:1 cannot"):
+    with pytest.raises(InputError, match=r"--ray must be the address of a Ray cluster; nothing answers at 127"):
         run(tmp_path / "out", ray="127.0.0.1:1", storage=str(tmp_path / "search.log"))
 
 
