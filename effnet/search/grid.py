@@ -18,7 +18,7 @@ from effnet.search.space import Genome, Space
 from effnet.search.width import solve_width
 
 FACTOR, TOLERANCE = 2.0, 0.03
-"""Every network of a grid has this many times the base's MACs, to this share. Source: arXiv 1905.11946v5, section 3.3."""
+"""Every network of a grid has this many times the base's MACs, within this share (arXiv 1905.11946v5, section 3.3)."""
 # Default mode: repeats are rounded up, so that nearer depths would be the same networks.
 _ALPHAS = (1.0, 1.1, 1.3, 1.5, 1.7, 2.0)
 _GAMMAS = (1.0, 1.07, 1.15, 1.23, 1.32, 1.42)
@@ -165,8 +165,9 @@ def _distinct(points: Sequence[GridPoint]) -> list[GridPoint]:
 
 
 def answer(base: ArchSpec | str, points: Sequence[GridPoint], *, scores: Mapping[int, Sequence[float]]) -> GridAnswer:
-    """Return the coefficients that a trained grid suggests; `scores` has the accuracies of each seed by a point's index.
+    """Return the coefficients that a trained grid suggests.
 
+    `scores` has the accuracies of a network's seeds by the index of its point; networks without any may be left out.
     Raises InputError without any score.
     """
     means = {index: float(np.mean(values)) for index, values in scores.items() if len(values)}
