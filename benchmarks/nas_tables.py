@@ -151,7 +151,8 @@ def macro_network(genome: Genome) -> ArchSpec:
     """Return a network of NAS-Bench-Macro.
 
     An identity that changes width and stride is a 1 x 1 convolution without an activation there, which no block is;
-    here it has one, with the same cost. The 1,944 networks without one are exact.
+    here it has one, with the same cost. The 1,944 networks without one are exact. Genomes that differ only in the place
+    of an identity within a stage are one network: a search trains only one of them, though the table has all.
     """
     fed, stages, rest = _STEM, [], list(genome)
     for count in _STAGES:

@@ -143,7 +143,9 @@ def _solved(base: ArchSpec, alpha: float, gamma: float) -> GridPoint | None:
         return spec
 
     spec = solve_width(build, share=lambda spec: cost(spec).macs / most, least=(1 - TOLERANCE) / (1 + TOLERANCE))
-    return spec and scaled_point(base, alpha=alpha, beta=_short(base, spec, alpha, betas[spec], gamma), gamma=gamma)
+    if spec is None:
+        return None
+    return scaled_point(base, alpha=alpha, beta=_short(base, spec, alpha, betas[spec], gamma), gamma=gamma)
 
 
 def _short(base: ArchSpec, spec: ArchSpec, alpha: float, beta: float, gamma: float) -> float:

@@ -12,17 +12,21 @@ from effnet.search.space import Decision, Genome, Space
 
 @dataclass(frozen=True)
 class ToySpace:
-    """A space of a few decisions; networks differ in resolution and classes, and those of `absent` do not exist."""
+    """A space of a few decisions; networks differ in resolution and classes, and those of `absent` do not exist.
+
+    If they are `alike`, only the first decision tells them apart.
+    """
 
     decisions: tuple[Decision, ...]
     baselines: tuple[Genome, ...] = ()
     absent: Callable[[Genome], bool] = lambda genome: False
+    alike: bool = False
 
     def network(self, genome: Genome) -> ArchSpec | None:
         if self.absent(genome):
             return None
         number = 0
-        for decision, index in zip(self.decisions, genome, strict=True):
+        for decision, index in zip(self.decisions[: 1 if self.alike else None], genome, strict=False):
             assert 0 <= index < len(decision.choices)
             number = number * len(decision.choices) + index
         block = BlockSpec(kind="conv", in_channels=1, mid_channels=1, out_channels=1)
@@ -41,7 +45,13 @@ def toy(*counts: int, **options) -> ToySpace:
 
 
 def searched(
-    propose: Propose, space: Space, score: Callable[[Genome], float], *, generations: int, number: int = 4, seed: int = 0
+    propose: Propose,
+    space: Space,
+    score: Callable[[Genome], float],
+    *,
+    generations: int,
+    number: int = 4,
+    seed: int = 0,
 ) -> list[Trained]:
     """Return the history of a search in generations of `number`."""
     history: list[Trained] = []

@@ -87,7 +87,9 @@ def test_without_scaling_cost_varies_around_the_budget_as_in_the_published_searc
     assert max(shares) > 1.25
 
 
-@pytest.mark.parametrize("side, budget", [(8, Budget(params=100)), (224, Budget(macs=10_000)), (32, Budget(size_mb=0.001))])
+@pytest.mark.parametrize(
+    "side, budget", [(8, Budget(params=100)), (224, Budget(macs=10_000)), (32, Budget(size_mb=0.001))]
+)
 def test_a_budget_below_the_smallest_network_is_refused_with_one_that_suffices(side, budget):
     with pytest.raises(BudgetError, match=r"no network of this search has .*: the smallest is .*so ask for") as caught:
         space_of(side, budget=budget)
@@ -104,7 +106,11 @@ def test_a_search_needs_a_budget_and_a_base_of_mbconv_blocks():
         space_of(budget=Budget())
     with pytest.raises(SpecError, match="must be made of MBConv blocks"):
         space_of(base="resnet18")
+
+
+def test_only_a_network_is_described():
+    space = SPACES["digits"]
+    genomes = (sample(space.decisions, rng=generator(n, 0, 0)) for n in range(500))
+    absent = next(genome for genome in genomes if space.network(genome) is None)
     with pytest.raises(SpecError, match="must have a network to be described"):
-        space = SPACES["digits"]
-        absent = (g for n in range(500) if space.network(g := sample(space.decisions, rng=generator(n, 0, 0))) is None)
-        space.features(next(absent))
+        space.features(absent)
