@@ -38,7 +38,7 @@ def main() -> None:
         samples |= {f"{data}, {name}": accuracies.round(3).tolist() for name, accuracies in found.items()}
         print(f"{data}: {means}, gain {gain:+.3f} +- {half:.3f} (goal {goal})")
     finish(
-        "search_latency", args, figure=min(shares), goal=1.0, unit="of the demanded gain over random search",
+        "search_latency", args, figure=min(shares), goal=1.0, unit="of the demanded gain",
         better="higher", samples=samples, details=details,
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ def main() -> None:
     gain = paired_gain(found[40, DEFAULT][:, 1], found[40, "random"][:, 1])[0]
     finish(
         "search_table", args, figure=0.0 if missed else gain, goal=_GOAL,
-        unit=f"pp over random search at {_AT[1]} trainings and {LIMITS[0]} M MACs", better="higher",
+        unit="pp over random search", better="higher",
         samples={f"{name} {limit} M, {at} trainings": results[:, place].round(3).tolist()
                  for (limit, name), results in found.items() for place, at in enumerate(_AT)},
         details={"means": {f"{name} {limit} M": results.mean(axis=0).round(3).tolist()

@@ -56,6 +56,15 @@ def test_every_network_of_a_small_space_is_proposed_and_then_none(name):
     assert find_algorithm(name)([], toy(2, absent=lambda genome: True), number=4, seed=0) == []
 
 
+@pytest.mark.parametrize("name", set(ALGORITHMS) - {"grid"})
+def test_a_training_that_diverged_teaches_nothing_and_is_not_repeated(name):
+    def score(genome):
+        return float("nan") if genome[0] == 0 else float(genome[1])
+
+    history = searched(find_algorithm(name), toy(3, 3, 3, 2), score, generations=14)
+    assert len({trained.genome for trained in history}) == len(history) == 54
+
+
 @pytest.mark.parametrize("name", set(ALGORITHMS) - {"grid", "random"})
 def test_an_algorithm_that_learns_beats_random_search(name):
     space = toy(*(3,) * 7)

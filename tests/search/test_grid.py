@@ -38,6 +38,15 @@ def test_every_network_of_the_grid_has_equal_cost_and_is_another(name, make):
     assert [point.published for point in points] == [make is equal_cost_grid] + [False] * (len(points) - 1)
 
 
+def test_cost_may_be_any_measure():
+    def latency(spec):
+        return sum(layer.params for layer in layer_costs(spec)) / 1e6 + len(spec.blocks)
+
+    points = equal_cost_grid("b0", measure=latency)
+    assert len(points) >= 8
+    assert all(latency(point.spec) / latency(get_spec("b0")) == pytest.approx(2, rel=0.03) for point in points)
+
+
 def test_the_literal_grid_holds_multiples_of_its_step():
     for point in literal_grid("b0", step=0.1):
         assert all(round(10 * value, 6).is_integer() for value in (point.alpha, point.beta, point.gamma))
