@@ -25,6 +25,7 @@ _BASELINES = 3
 # Each proposal is the best of this many random genomes and of this many mutants of the best ones trained so far.
 _RANDOM, _MUTANTS, _PARENTS = 256, 256, 8
 _PRIORS = (0.3, 1.0, 3.0, 10.0, 30.0)
+_FREE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ def fit_ridge(history: Sequence[Trained], space: Space) -> Ridge:
     """
     rows = encode([trained.genome for trained in history], decisions=space.decisions)
     center = rows.mean(axis=0)
-    shares = np.log([[trained.share] for trained in history])
+    # In a unit that makes its coefficient small: the prior must not hold it down.
+    shares = _FREE * np.log([[trained.share] for trained in history])
     x = np.concatenate([rows - center, shares - shares.mean()], axis=1)
     y = np.array([trained.score for trained in history])
     y = y - y.mean()

@@ -45,6 +45,7 @@ def test_a_share_that_jumps_over_the_range_has_no_width_and_ends():
     assert solve_width(lambda w, d: scale(base, width=w), share=lambda s: 1e-9) is None
     assert solve_width(lambda w, d: scale(base, width=w), share=lambda s: 1e9) is None
     assert solve_width(lambda w, d: None, share=lambda s: 1.0) is None
+    assert solve_width(lambda w, d: scale(base, width=w), share=lambda s: 2.0 * (s.stem.channels > 40)) is None
 
 
 def test_figures_are_analytic_or_predicted():
