@@ -127,7 +127,7 @@ class TableSpace:
     table: Table
     limit: float
     baselines: tuple[Genome, ...] = ()
-    _networks: dict[Genome, ArchSpec] = field(default_factory=dict, repr=False)
+    _networks: dict[Genome, ArchSpec | None] = field(default_factory=dict, repr=False)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -136,10 +136,9 @@ class TableSpace:
 
     def network(self, genome: Genome) -> ArchSpec | None:
         """Return a spec that stands for this network; None if it exceeds the limit."""
-        if self.table.costs[self.table.rows[genome]] > self.limit:
-            return None
         if genome not in self._networks:
-            self._networks[genome] = self.table.represent(genome)
+            within = self.table.costs[self.table.rows[genome]] <= self.limit
+            self._networks[genome] = self.table.represent(genome) if within else None
         return self._networks[genome]
 
     def features(self, genome: Genome) -> np.ndarray:
