@@ -13,6 +13,7 @@ NO_BENCHMARKS = (
     "__init__",
     "cifar",
     "harness",
+    "nas_tables",
     "peers",
     "readme",
     "sentences",

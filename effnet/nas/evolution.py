@@ -51,7 +51,8 @@ def _children(population: Sequence[Trained], space: Space, *, rng: np.random.Gen
 
     def parents() -> np.ndarray:
         entered = rng.integers(len(population), size=(_CHILDREN, _TOURNAMENT))
-        return genomes[entered[np.arange(_CHILDREN), scores[entered].argmax(axis=1)]]
+        winners: np.ndarray = genomes[entered[np.arange(_CHILDREN), scores[entered].argmax(axis=1)]]
+        return winners
 
     first, second = parents(), parents()
     crossed = crossover_many(first, second, rng=rng)

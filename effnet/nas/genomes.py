@@ -87,8 +87,12 @@ def encode(genomes: Sequence[Genome] | np.ndarray, *, decisions: Sequence[Decisi
 
 
 def in_order(history: Sequence[Trained]) -> list[Trained]:
-    """Return a history in the order in which it was proposed, whatever the order in which the trainings ended."""
-    return sorted(history, key=lambda trained: (trained.generation, trained.slot, trained.share, trained.seed))
+    """Return the trainings to learn from in the order of their proposals, whatever the order in which they ended.
+
+    One without a finite score, such as one that diverged, is left out.
+    """
+    finite = (trained for trained in history if math.isfinite(trained.score))
+    return sorted(finite, key=lambda trained: (trained.generation, trained.slot, trained.share, trained.seed))
 
 
 def next_generation(history: Sequence[Trained]) -> int:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.arch.cost import cost
-from effnet.arch.scale import ALPHA, BETA, GAMMA, scale, solve_phi
+from effnet.arch.scale import ALPHA, BETA, GAMMA, scale
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import InputError
 from effnet.nas.genomes import Batch
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome, Space
-from effnet.nas.width import solve_width
+from effnet.nas.width import Predictor, solve_width
 
 FACTOR, TOLERANCE = 2.0, 0.03
-"""Every network of a grid has this many times the base's MACs, to this share. Source: arXiv 1905.11946v5, section 3.3."""
+"""Every network of a grid has this many times the base's MACs, within this share (arXiv 1905.11946v5, section 3.3)."""
+_LEAST_SHARE = (1 - TOLERANCE) / (1 + TOLERANCE)
 # Default mode: repeats are rounded up, so that nearer depths would be the same networks.
 _ALPHAS = (1.0, 1.1, 1.3, 1.5, 1.7, 2.0)
 _GAMMAS = (1.0, 1.07, 1.15, 1.23, 1.32, 1.42)
@@ -30,7 +31,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridPoint:
-    """One network of the grid: phi = 1 with these coefficients; `ratio` is its MACs over the base's.
+    """One network of the grid: phi = 1 with these coefficients; `ratio` is its cost over the base's.
 
     `published` marks the network of the published coefficients, at the phi that has this cost.
     """
@@ -71,8 +72,15 @@ class GridAnswer:
         return self.gain is not None and self.noise is not None and self.gain > self.noise
 
 
-def scaled_point(base: ArchSpec | str, *, alpha: float, beta: float, gamma: float) -> GridPoint:
-    """Return the base scaled by these coefficients at phi = 1, whatever its cost.
+def macs_of(spec: ArchSpec) -> float:
+    """Return the exact multiply-accumulates of a network."""
+    return float(cost(spec).macs)
+
+
+def scaled_point(
+    base: ArchSpec | str, *, alpha: float, beta: float, gamma: float, measure: Predictor = macs_of
+) -> GridPoint:
+    """Return the base scaled by these coefficients at phi = 1, whatever its cost by `measure`.
 
     >>> point = scaled_point("b0", alpha=1.2, beta=1.1, gamma=1.15)
     >>> round(point.product, 2), round(point.ratio, 3)
@@ -80,34 +88,45 @@ def scaled_point(base: ArchSpec | str, *, alpha: float, beta: float, gamma: floa
     """
     base = as_spec(base)
     spec = scale(base, phi=1.0, alpha=alpha, beta=beta, gamma=gamma)
-    return GridPoint(alpha=alpha, beta=beta, gamma=gamma, ratio=cost(spec).macs / cost(base).macs, spec=spec)
+    return GridPoint(alpha=alpha, beta=beta, gamma=gamma, ratio=measure(spec) / measure(base), spec=spec)
 
 
-def published_point(base: ArchSpec | str) -> GridPoint:
+def published_point(base: ArchSpec | str, *, measure: Predictor = macs_of) -> GridPoint:
     """Return the network of the published coefficients at the phi that has the grid's cost.
 
-    Where rounding skips that cost, its width is solved: depth and resolution are the published ones.
+    Where rounding skips that cost, its width is solved: depth and resolution are those of the largest phi below.
     """
     base = as_spec(base)
-    phi = solve_phi(base, max_macs=int(FACTOR * (1 + TOLERANCE) * cost(base).macs))
-    found = scaled_point(base, alpha=ALPHA**phi, beta=BETA**phi, gamma=GAMMA**phi)
-    if not _is_equal(found):
-        found = _solved(base, found.alpha, found.gamma) or found
-    return dataclasses.replace(found, published=True)
+    share, phis = _share(base, measure), dict[float, float]()
+
+    def build(width: float, divisor: int) -> ArchSpec:
+        phi = round(math.log(width) / math.log(BETA), 4)
+        spec = scale(base, phi=phi)
+        phis[phi] = share(spec)
+        return spec
+
+    solve_width(build, share=share, least=_LEAST_SHARE)
+    phi = max(phi for phi, found in phis.items() if found <= 1)
+    point = scaled_point(base, alpha=ALPHA**phi, beta=BETA**phi, gamma=GAMMA**phi, measure=measure)
+    if not _is_equal(point):
+        point = _solved(base, point.alpha, point.gamma, measure) or point
+    return dataclasses.replace(point, published=True)
 
 
-def equal_cost_grid(base: ArchSpec | str) -> list[GridPoint]:
+def equal_cost_grid(base: ArchSpec | str, *, measure: Predictor = macs_of) -> list[GridPoint]:
     """Return networks over depth and resolution with the width that gives each the grid's cost, without duplicates.
 
-    The published coefficients come first, at the phi that has this cost; no coefficient of the others is below 1.
+    Cost is what `measure` returns, such as a predicted latency. The published coefficients come first, at the phi that
+    has this cost; no coefficient of the others is below 1.
     """
     base = as_spec(base)
-    solved = (_solved(base, alpha, gamma) for alpha, gamma in itertools.product(_ALPHAS, _GAMMAS))
-    return _distinct([published_point(base), *(point for point in solved if point is not None and point.beta >= 1)])
+    solved = (_solved(base, alpha, gamma, measure) for alpha, gamma in itertools.product(_ALPHAS, _GAMMAS))
+    others = [point for point in solved if point is not None and point.beta >= 1]
+    return _distinct([published_point(base, measure=measure), *others])
 
 
 def literal_grid(base: ArchSpec | str, *, step: float = _STEP) -> list[GridPoint]:
-    """Return every network whose coefficients are multiples of `step` from 1 on and whose exact cost is the grid's.
+    """Return every network whose coefficients are multiples of `step` from 1 on and whose exact MACs are the grid's.
 
     Of coefficients that give the same network only the first are listed. Raises InputError for a step that is not
     between 0.01 and 1.
@@ -118,8 +137,7 @@ def literal_grid(base: ArchSpec | str, *, step: float = _STEP) -> list[GridPoint
     values = [round(1 + index * step, 6) for index in range(int((_MOST - 1) / step + 1e-9) + 1)]
     found: list[GridPoint] = []
     for alpha, gamma in itertools.product(values, values):
-        for point in _wider(base, alpha, gamma, values):
-            found += [point] if _is_equal(point) else []
+        found += filter(_is_equal, _wider(base, alpha, gamma, values))
     return _distinct(found)
 
 
@@ -132,9 +150,14 @@ def _wider(base: ArchSpec, alpha: float, gamma: float, betas: Sequence[float]) -
         yield point
 
 
-def _solved(base: ArchSpec, alpha: float, gamma: float) -> GridPoint | None:
+def _share(base: ArchSpec, measure: Predictor) -> Predictor:
+    """Return the function that gives a network's cost as a share of the most that the grid allows."""
+    most = FACTOR * (1 + TOLERANCE) * measure(base)
+    return lambda spec: measure(spec) / most
+
+
+def _solved(base: ArchSpec, alpha: float, gamma: float, measure: Predictor) -> GridPoint | None:
     """Return the network of this depth and resolution whose width gives it the grid's cost; None if none does."""
-    most = FACTOR * (1 + TOLERANCE) * cost(base).macs
     betas: dict[ArchSpec, float] = {}
 
     def build(beta: float, divisor: int) -> ArchSpec:
@@ -142,8 +165,11 @@ def _solved(base: ArchSpec, alpha: float, gamma: float) -> GridPoint | None:
         betas[spec] = beta
         return spec
 
-    spec = solve_width(build, share=lambda spec: cost(spec).macs / most, least=(1 - TOLERANCE) / (1 + TOLERANCE))
-    return spec and scaled_point(base, alpha=alpha, beta=_short(base, spec, alpha, betas[spec], gamma), gamma=gamma)
+    spec = solve_width(build, share=_share(base, measure), least=_LEAST_SHARE)
+    if spec is None:
+        return None
+    beta = _short(base, spec, alpha, betas[spec], gamma)
+    return scaled_point(base, alpha=alpha, beta=beta, gamma=gamma, measure=measure)
 
 
 def _short(base: ArchSpec, spec: ArchSpec, alpha: float, beta: float, gamma: float) -> float:
@@ -164,9 +190,16 @@ def _distinct(points: Sequence[GridPoint]) -> list[GridPoint]:
     return list(found.values())
 
 
-def answer(base: ArchSpec | str, points: Sequence[GridPoint], *, scores: Mapping[int, Sequence[float]]) -> GridAnswer:
-    """Return the coefficients that a trained grid suggests; `scores` has the accuracies of each seed by a point's index.
+def answer(
+    base: ArchSpec | str,
+    points: Sequence[GridPoint],
+    *,
+    scores: Mapping[int, Sequence[float]],
+    measure: Predictor = macs_of,
+) -> GridAnswer:
+    """Return the coefficients that a trained grid suggests.
 
+    `scores` has the accuracies of a network's seeds by the index of its point; networks without any may be left out.
     Raises InputError without any score.
     """
     means = {index: float(np.mean(values)) for index, values in scores.items() if len(values)}
@@ -177,7 +210,7 @@ def answer(base: ArchSpec | str, points: Sequence[GridPoint], *, scores: Mapping
     best = max((i for i in means if len(scores[i]) == most), key=means.__getitem__)
     gain, noise = _against_published(points, scores, best)
     point, peak = points[best], _peak([points[i] for i in means], np.array(list(means.values())))
-    if peak is not None and (smooth := _solved(as_spec(base), *peak)) is not None:
+    if peak is not None and (smooth := _solved(as_spec(base), *peak, measure)) is not None:
         point = smooth
     return GridAnswer(
         alpha=point.alpha,

@@ -233,7 +233,7 @@ def _defaults(base: ArchSpec) -> dict[str, Any]:
 
 
 def _check_budget(space: MacroSpace) -> None:
-    """Raise an error if the space has no network: the budget is below the smallest, or above what any of it uses."""
+    """Raise an error if the space has no network: the budget is below the smallest, or no network comes near it."""
     rng = generator(0, 0, 0)
     if space.baselines:
         return
@@ -246,8 +246,9 @@ def _check_budget(space: MacroSpace) -> None:
             f"{enough(space.budget, space.figures(smallest))}"
         )
     raise InputError(
-        f"no network of this search uses {LEAST_SHARE:.0%} of {space.budget.in_words()} on images of "
-        f"{space.short_side} pixels. Lower the budget."
+        f"no network of this search uses {LEAST_SHARE:.0%} to 100% of {space.budget.in_words()} on images of "
+        f"{space.short_side} pixels; the smallest is {smallest.title} with {space.share(smallest):.3g} of it. "
+        "Set another budget."
     )
 
 

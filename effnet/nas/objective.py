@@ -14,7 +14,7 @@ from effnet.system.text import percent
 Form = Literal["accuracy", "product", "absolute"]
 
 PUBLISHED_WEIGHT = -0.07
-"""MnasNet's exponent: on phones and ImageNet twice the latency brought 5 % of accuracy (arXiv 1807.11626, section 3)."""
+"""MnasNet's exponent: on a phone twice the latency brought 5 % more accuracy on ImageNet (arXiv 1807.11626)."""
 # Cross-entropy decides between networks that are equally accurate, whatever it is.
 _TIE, _MOST_NLL = 1e-6, 10.0
 
@@ -23,11 +23,12 @@ _TIE, _MOST_NLL = 1e-6, 10.0
 class Objective:
     """The score of a trained network, higher is better.
 
-    "accuracy" is the validation accuracy; the budget is a hard limit in any case. "product" is ACC x (c / target)^w, with
-    `alpha` as w up to the target and `beta` above it: equal for the soft form, 0 and -1 for the hard one. "absolute" is
-    ACC + beta |c / target - 1|. c is the figure of this name of the budget. Sources: MnasNet, arXiv 1807.11626, eq. 2
-    and figure 3; TuNAS, google-research/tunas, search_space_utils.py.
+    "accuracy" is the validation accuracy. "product" is ACC x (c / target)^w, with `alpha` as w up to the target and
+    `beta` above it: equal for the soft form, 0 and -1 for the hard one. "absolute" is ACC + beta |c / target - 1|. c is
+    the `figure` of this name of the budget, which is a hard limit with any form. Sources: MnasNet, arXiv 1807.11626,
+    eq. 2 and figure 3; TuNAS, google-research/tunas, search_space_utils.py.
 
+    The target of the soft form is only a factor: it cannot change which network wins; the exponent alone decides.
     With `strict_paper`, networks above the budget are trained, as in the published search, and left to the reward.
     """
 
@@ -72,9 +73,10 @@ class Objective:
 def calibrated_weight(below: float, above: float) -> float:
     """Return the exponent w at which the product neither grows nor falls around the target.
 
-    `below` and `above` are the accuracies of two scaled networks, of 1/sqrt(2) and of sqrt(2) times the target's cost;
-    each is better a mean of two seeds. Around the target, or the search would settle near half of it. 0 if the larger
-    network is not better.
+    `below` and `above` are the accuracies of the best networks known of at most 1/sqrt(2) and sqrt(2) times the
+    target's cost, such as scaled ones; each is better a mean of two seeds. With the gain up to the target alone the
+    search would settle near half of it. The exponent is 0 if the larger network is not better. Raises InputError for
+    accuracies that are not above 0 and at most 1.
     """
     if not (0 < below <= 1 and 0 < above <= 1):
         raise InputError(f"accuracies must lie above 0 and be at most 1; got {below!r} and {above!r}")

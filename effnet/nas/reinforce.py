@@ -69,11 +69,14 @@ def _slope(logits: np.ndarray, before: np.ndarray, taken: np.ndarray, advantage:
     ratio = np.exp(np.where(taken, finite - np.where(np.isfinite(before), before, 0.0), 0.0).sum(axis=(1, 2)))
     clipped = np.where(advantage > 0, ratio > 1 + _CLIP, ratio < 1 - _CLIP)
     weight = np.where(clipped, 0.0, ratio * advantage) / len(advantage)
-    slope: np.ndarray = (weight[:, None, None] * (taken - chances)).sum(axis=0)
     entropy = -(chances * finite).sum(axis=1, keepdims=True)
-    return slope - _ENTROPY * chances * (finite + entropy)
+    slope: np.ndarray = (weight[:, None, None] * (taken - chances)).sum(axis=0) - _ENTROPY * chances * (
+        finite + entropy
+    )
+    return slope
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted: np.ndarray = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from effnet.arch.scale import round_channels
@@ -10,8 +10,8 @@ from effnet.arch.spec import ArchSpec, BlockSpec, stage
 from effnet.errors import SpecError
 from effnet.planner.space import usable_strides
 
-ATTENTIONS = {"none": 0.0, "se": 0.25}
-"""The attentions of a block, by the ratio of squeeze-and-excitation."""
+ATTENTIONS: Mapping[str, Mapping[str, Any]] = {"none": {}, "se": {"se_ratio": 0.25}}
+"""The attentions of a block, as arguments of `stage`."""
 KINDS = ("mbconv", "fused_mbconv")
 
 
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     kernel: int
     expand: float
     attention: str
-    channels: int
+    channels: float
     stride: int
     repeats: int
 
@@ -64,65 +64,70 @@ def assemble(
     def widen(channels: float) -> int:
         return round_channels(channels * width, rounding=base.scaling.rounding, divisor=divisor)
 
-    resolution, rows = choices["resolution"], rows_of(base)
-    repeats = [choices.get(f"stage {n} repeats", row.repeats) for n, row in enumerate(rows, 1)]
-    strides = _strides(base, choices, repeats, short_side=short_side)
+    rows = [_chosen(n, row, choices) for n, row in enumerate(rows_of(base), 1)]
+    strides = _strides(base, rows, choices, short_side=short_side)
     if strides is None:
         return None
-    stem = dataclasses.replace(
-        base.stem, channels=widen(base.stem.channels * choices.get("stem width", 1.0)), stride=strides[0]
-    )
-    stages, fed = [], stem.channels
-    for n, row in enumerate(rows, 1):
-        if repeats[n - 1]:
-            stages.append(_stage_of(n, row, choices, repeats[n - 1], strides[n], fed, widen))
-            fed = stages[-1][-1].out_channels
+    channels = widen(base.stem.channels * choices.get("stem width", 1.0))
+    stem = dataclasses.replace(base.stem, channels=channels, stride=strides[0])
+    stages = []
+    for row, stride in zip(rows, strides[1:], strict=True):
+        if row.repeats:
+            blocks = stage(
+                row.kind,
+                repeats=row.repeats,
+                kernel_size=row.kernel,
+                stride=stride,
+                expand_ratio=row.expand,
+                in_channels=channels,
+                out_channels=widen(row.channels),
+                **ATTENTIONS[row.attention],
+            )
+            stages.append(blocks)
+            channels = blocks[-1].out_channels
     head = base.head_channels and widen(base.head_channels * choices.get("head width", 1.0))
-    return dataclasses.replace(base, resolution=resolution, stem=stem, stages=tuple(stages), head_channels=head)
-
-
-def _stage_of(n: int, row: Row, choices: Mapping[str, Any], repeats: int, stride: int, fed: int, widen: Any) -> Any:
-    def chosen(what: str, base: Any) -> Any:
-        return choices.get(f"stage {n} {what}", base)
-
-    return stage(
-        chosen("kind", row.kind),
-        repeats=repeats,
-        kernel_size=chosen("kernel", row.kernel),
-        stride=stride,
-        expand_ratio=chosen("expansion", row.expand),
-        in_channels=fed,
-        out_channels=widen(row.channels * chosen("width", 1.0)),
-        se_ratio=ATTENTIONS[chosen("attention", row.attention)],
+    return dataclasses.replace(
+        base, resolution=choices["resolution"], stem=stem, stages=tuple(stages), head_channels=head
     )
 
 
-def _strides(base: ArchSpec, choices: Mapping[str, Any], repeats: list[int], *, short_side: int) -> list[int] | None:
-    """Return the strides of the stem and of every stage; None if the resolution does not suit the images."""
+def _chosen(n: int, row: Row, choices: Mapping[str, Any]) -> Row:
+    """Return the stage of this number with its choices."""
+    return Row(
+        kind=choices.get(f"stage {n} kind", row.kind),
+        kernel=choices.get(f"stage {n} kernel", row.kernel),
+        expand=choices.get(f"stage {n} expansion", row.expand),
+        attention=choices.get(f"stage {n} attention", row.attention),
+        channels=row.channels * choices.get(f"stage {n} width", 1.0),
+        stride=row.stride,
+        repeats=choices.get(f"stage {n} repeats", row.repeats),
+    )
+
+
+def _strides(base: ArchSpec, rows: Sequence[Row], choices: Mapping[str, Any], *, short_side: int) -> list[int] | None:
+    """Return the strides of the stem and of every stage; None if they do not suit the images or the stages."""
     usable = usable_strides(choices["resolution"], whole=base.total_stride, short_side=short_side)
-    if not usable or not any(repeats):
+    if not usable or not any(row.repeats for row in rows):
         return None
     total = usable[-1 if choices.get("last map", 4) == 2 else 0]
-    strides = [base.stem.stride, *(row.stride for row in rows_of(base))]
+    strides = [base.stem.stride, *(row.stride for row in rows)]
     # Strides that small images have no room for are removed from the front, as in `with_total_stride`, or from the end.
-    order = range(len(strides)) if choices.get("strides", "late") == "late" else reversed(range(len(strides)))
-    for place in order:
+    late = choices.get("strides", "late") == "late"
+    for place in range(len(strides)) if late else reversed(range(len(strides))):
         if math.prod(strides) > total:
             strides[place] = 1
-    return _passed_on(strides, repeats)
+    return _passed_on(strides, [row.repeats for row in rows])
 
 
 def _passed_on(strides: list[int], repeats: list[int]) -> list[int] | None:
     """Return the strides with those of absent stages moved to the next stage that has none, else to one before."""
-    present = [place for place, count in enumerate(repeats, 1) if count]
     moved = list(strides)
     for place, count in enumerate(repeats, 1):
         if count or strides[place] == 1:
             continue
         moved[place] = 1
-        free = [p for p in present if moved[p] == 1]
-        later = [p for p in free if p > place]
+        free = [p for p, present in enumerate(repeats, 1) if present and moved[p] == 1]
         if not free:
             return None
-        moved[later[0] if later else free[-1]] = strides[place]
+        moved[next((p for p in free if p > place), free[-1])] = strides[place]
     return moved

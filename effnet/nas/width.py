@@ -15,6 +15,7 @@ DIVISORS = (8, 4, 2)
 # Two width factors nearer than this ratio give the same network, or neighbours with nothing between them.
 _NEAREST = 1.002
 _LEAST_FACTOR = 1 / 64
+_TINY = 1e-9  # a predictor may return 0
 
 Predictor = Callable[[ArchSpec], float]
 """Returns one figure of a network without a measurement, such as its latency in ms."""
@@ -75,7 +76,7 @@ def _solve(build: Build, divisor: int, share: Callable[[ArchSpec], float], least
         spec = build(factor, divisor)
         if spec is None:
             return None
-        found = share(spec)
+        found = max(share(spec), _TINY)
         if least <= found <= 1:
             return spec
         if found < least:
@@ -93,7 +94,7 @@ def _solve(build: Build, divisor: int, share: Callable[[ArchSpec], float], least
             return None
         else:
             # Past the target, so that the budget is bracketed soon.
-            step = ((least + 1) / 2 / max(found, 1e-9)) ** (1.2 / power)
+            step = ((least + 1) / 2 / found) ** (1.2 / power)
             factor = min(most, factor * min(step, 8.0))
 
 

@@ -132,3 +132,30 @@ def test_a_spec_of_any_size_is_one_clear_line(verb, run_cli, tmp_path):
     for change in ({"stages": good["stages"] * 1_000}, {"head_channels": 10**12}, {"name": "x" * 10**6}):
         path.write_text(json.dumps(good | change))
         assert len(refused(run_cli("models", verb, path))) < 400
+
+
+def test_the_grid_lists_networks_of_twice_the_exact_cost(run_cli):
+    for options in ((), ("--literal",)):
+        text = run_cli("models", "scale", "b0", "--grid", *options).out
+        rows = [line.split() for line in text.splitlines() if line.strip()[:1].isdigit()]
+        assert len(rows) >= 12
+        for alpha, beta, gamma, product, ratio, *_ in rows:
+            assert 1.94 <= float(ratio) <= 2.06
+            assert float(product) == pytest.approx(float(alpha) * float(beta) ** 2 * float(gamma) ** 2, abs=0.02)
+        assert "published 1.2, 1.1, 1.15 have a product of 1.92 but 2.573 times the MACs" in text
+        assert sum("published," in row for row in rows) == (not options)
+
+
+def test_a_row_of_the_grid_is_the_network_that_its_coefficients_give(run_cli, tmp_path):
+    text = run_cli("models", "scale", "b0", "--grid").out
+    alpha, beta, gamma = next(line.split() for line in text.splitlines() if line.strip().startswith("1.5"))[:3]
+    path = tmp_path / "net.json"
+    powers = ("--phi", "1", "--powers", f"{alpha},{beta},{gamma}", "--out", path)
+    assert run_cli("models", "scale", "b0", *powers).code == 0
+    ratio = effnet.cost(effnet.spec_from_dict(json.loads(path.read_text()))).macs / effnet.cost("b0").macs
+    assert ratio == pytest.approx(2, rel=0.03)
+
+
+@pytest.mark.parametrize("options", [("--literal",), ("--grid", "--phi", "1"), ("--grid", "--max-macs", "1G")])
+def test_the_grid_comes_alone(options, run_cli):
+    assert "--grid must come alone" in refused(run_cli("models", "scale", "b0", *options))

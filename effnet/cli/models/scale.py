@@ -1,6 +1,7 @@
 """models scale: a network of another size, without torch."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,7 @@ def _print_grid(base: "ArchSpec", *, literal: bool) -> None:
         (
             f"{p.alpha:.4g}", f"{p.beta:.4g}", f"{p.gamma:.4g}", f"{p.product:.2f}", f"{p.ratio:.3f}",
             p.spec.resolution, len(p.spec.blocks), amount(cost_of(p.spec).params),
-            "published" if p.published else "",
+            f"published, phi {math.log(p.alpha) / math.log(ALPHA):.3g}" if p.published else "",
         )
         for p in points
     ]  # fmt: skip
