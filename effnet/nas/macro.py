@@ -42,7 +42,8 @@ class MacroSpace:
 
     `short_side` is that of the images, in pixels. `predictors` give the figures that are not analytic, by the names of
     the budget. With a `width`, as in the published search, networks have that factor on the base's widths, whatever
-    they cost. `baselines` are the genomes of uniformly scaled networks, that of compound scaling first.
+    they cost; if the space is `limited`, those above the budget are none. `baselines` are the genomes of uniformly
+    scaled networks, that of compound scaling first.
     """
 
     base: ArchSpec
@@ -53,6 +54,7 @@ class MacroSpace:
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
     precision: Precision = "fp32"
     width: float | None = None
+    limited: bool = False
     _networks: dict[Genome, ArchSpec | None] = field(default_factory=dict, repr=False)
 
     def network(self, genome: Genome) -> ArchSpec | None:
@@ -87,12 +89,17 @@ class MacroSpace:
         """Return the figures of a network that the budget limits."""
         return figures_of(spec, budget=self.budget, predictors=self.predictors, precision=self.precision)
 
+    def at(self, budget: Budget) -> "MacroSpace":
+        """Return the same choices around another budget, to which networks are scaled."""
+        return dataclasses.replace(self, budget=budget, width=None, limited=False, _networks={})
+
     def _find(self, choices: Mapping[str, Any]) -> ArchSpec | None:
         def build(width: float, divisor: int) -> ArchSpec | None:
             return assemble(self.base, choices, short_side=self.short_side, width=width, divisor=divisor)
 
         if self.width is not None:
-            return build(self.width, DIVISORS[0])
+            found = build(self.width, DIVISORS[0])
+            return None if self.limited and found is not None and self.share(found) > 1 else found
         return solve_width(build, share=self.share)
 
     def _lineage(self, spec: ArchSpec, genome: Genome) -> Lineage:
@@ -117,14 +124,15 @@ def macro_space(
     predictors: Mapping[str, Predictor] | None = None,
     precision: Precision = "fp32",
     scaled: bool = True,
+    limited: bool = False,
 ) -> MacroSpace:
     """Return the space of networks like `base` for images of this shorter side, in pixels, around a budget.
 
     Repeats and resolutions lie around those that compound scaling of `base` has at the budget. Analytic size and memory
     are those in `precision`; a limit of latency needs a predictor. With `scaled` off networks are not scaled to the
-    budget, as in the published search: what they cost varies around it. Raises BudgetError if the smallest network
-    exceeds the budget, InputError if there is no limit or if even the widest network uses too little of it, and
-    SpecError for a base that is not made of MBConv blocks.
+    budget, as in the published search: what they cost varies around it, or below it if `limited`. Raises BudgetError if
+    the smallest network exceeds the budget, InputError if there is no limit or if even the widest network uses too
+    little of it, and SpecError for a base that is not made of MBConv blocks.
     """
     if not budget.asked():
         raise InputError("a search needs a device budget; got none. Limit latency, MACs, parameters, size or memory.")
@@ -146,7 +154,7 @@ def macro_space(
     baselines = tuple(genome for genome in genomes if space.network(genome) is not None)
     space = dataclasses.replace(space, baselines=baselines, _networks={})
     _check_budget(space)
-    return space if scaled else dataclasses.replace(space, width=BETA**phi, _networks={})
+    return space if scaled else dataclasses.replace(space, width=BETA**phi, limited=limited, _networks={})
 
 
 def _resolutions(space: MacroSpace, phi: float) -> list[int]:

@@ -39,6 +39,7 @@ from effnet.planner.settings import (
 )
 from effnet.planner.space import Candidate, in_precision, list_candidates, only_candidate
 from effnet.planner.timetable import minutes_of, reserve
+from effnet.report.searched import Searched
 from effnet.runtimes.untrained import write_graph
 from effnet.system.cache import cache_folder, network_forbidden
 from effnet.system.machine import usable_cores
@@ -132,6 +133,8 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
     if job.network is not None:
         spec = dataclasses.replace(job.network, num_classes=num_classes, in_channels=channels)
         precision = job.target.precisions(job.budget)[0]
+        if job.searched is not None:  # the search has measured it
+            return [_found(in_precision(only_candidate(spec), precision), job.searched)]
         return _plan(job, [in_precision(only_candidate(spec), precision)], need=None)
     need = None
     minutes = training_minutes(job, dataset, planning=job.planning.left())
@@ -153,6 +156,14 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
         job.say(f"Little time for training: {need.reason} images/s, but {taken.title} trains {speed:.3g}")
         need = dataclasses.replace(need, images_per_second=speed)
     return _tried(job, dataset, report, table, need)
+
+
+def _found(candidate: Candidate, searched: Searched) -> Candidate:
+    """Return the network that a search found, with its measurements there."""
+    row = next(row for row in searched.finals if row.winner)
+    figures = {name: row.figures[name] for name in ("latency_ms", "memory_mb", "size_mb") if name in row.figures}
+    found = dataclasses.replace(candidate, **figures)  # type: ignore[arg-type]
+    return dataclasses.replace(found, status="taken", reason="found by the search")
 
 
 def _tried(

@@ -32,6 +32,12 @@ class SearchConfig(DeviceConfig):
         "What is maximised: accuracy, accuracy x (cost / budget)^w, or accuracy - |cost / budget - 1|.",
         default="accuracy",
     )
+    exponent: float | None = option(
+        "w of the objective; by default that of product is calibrated around the budget, and of absolute -0.07."
+    )
+    strict_paper: bool = option(
+        "Train networks above the budget too, and leave them to the reward, as MnasNet's search did.", default=False
+    )
     storage: str | None = option(
         "File, or postgresql:// URL for several machines, that workers of one search share.",
         metavar="FILE|URL", repeat=False,

@@ -154,13 +154,20 @@ def _extent(views: float, train: int, policy: Policy, *, trainings: int | None, 
 def space_of(job: Job, source: Source, precision: Precision, measured: Sequence[Mapping[str, Any]]) -> MacroSpace:
     """Return the space of networks around the budget, whose predictions are fitted to the measured ones."""
     predictors = _predictors(job, precision, measured)
-    return _space(job, source, precision, job.budget.with_margin(), predictors)
+    return _space(job, source, precision, job.budget.with_margin(), predictors, scaled=False)
 
 
 def _space(
-    job: Job, source: Source, precision: Precision, budget: Budget, predictors: Mapping[str, Predictor]
+    job: Job,
+    source: Source,
+    precision: Precision,
+    budget: Budget,
+    predictors: Mapping[str, Predictor],
+    *,
+    scaled: bool = True,
 ) -> MacroSpace:
-    dataset = source.dataset
+    """Return the space around a budget; `scaled` off leaves costs to an objective that weighs them."""
+    dataset, config = source.dataset, config_of(job)
     return macro_space(
         _base(job, precision),
         num_classes=len(dataset.class_names),
@@ -169,6 +176,8 @@ def _space(
         budget=budget,
         predictors=predictors,
         precision="int8" if precision == "int8" else "fp32",
+        scaled=scaled or config.objective == "accuracy",
+        limited=not config.strict_paper,
     )
 
 

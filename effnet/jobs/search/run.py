@@ -9,6 +9,7 @@ from typing import Any
 
 from effnet.arch.codec import spec_from_dict
 from effnet.arch.cost import cost
+from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import BudgetError, BusyError
 from effnet.jobs.fit.job import Job
@@ -19,11 +20,13 @@ from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
 from effnet.jobs.search.final import choose_finalists, hold_final
 from effnet.jobs.search.plan import Plan, check_images, make_plan, space_of
+from effnet.jobs.search.scoring import objective_of
 from effnet.jobs.search.worker import Worker
 from effnet.nas.algorithms import find_algorithm
 from effnet.nas.finals import decide
 from effnet.nas.generations import Generations, is_behind, run_generations, trained_from
 from effnet.nas.history import Propose, Trained
+from effnet.nas.objective import published_search_cost
 from effnet.nas.space import Genome, Space
 from effnet.nas.study import Study, Unit, Waiting, open_study, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
@@ -92,10 +95,13 @@ def _go(worker: Worker, started: float) -> Found:
     import torch
 
     torch.set_num_threads(worker.plan.threads)  # the number of threads changes sums in their last bits
+    worker = dataclasses.replace(worker, objective=objective_of(worker, lambda spec, seed: _value(worker, spec, seed)))
     job = worker.job
     algorithm = algorithm_of(job)
     job.say(f"Searching: training up to {worker.plan.trainings} networks briefly ({algorithm})", heading=True)
     history = [*_train_references(worker), *_search(worker, algorithm)]
+    if spent := published_search_cost(history, budget=worker.space.budget):
+        job.say(spent)
     measured = choose_finalists(worker, history)
     finalists = hold_final(worker, history, list(measured))
     verdict = decide(finalists, seed=seed_of(worker.extent.key))
@@ -148,12 +154,18 @@ def _search(worker: Worker, algorithm: str) -> list[Trained]:
     return run_generations(
         worker.study,
         worker.space,
-        _scaled_first(find_algorithm(algorithm), worker.space.baselines[: worker.job.procedure.search.scaled]),
+        _scaled_first(find_algorithm(algorithm), _first(worker)),
         worker.extent,
         train=lambda genome, seed, history: _train(worker, genome, seed, history),
         listener=lambda trained: _tell(worker, trained, "Network"),
         late=lambda: _no_time(worker),
     )
+
+
+def _first(worker: Worker) -> list[Genome]:
+    """Return the scaled networks with which the search begins."""
+    found = [genome for genome in worker.space.baselines if worker.space.network(genome) is not None]
+    return found[: worker.job.procedure.search.scaled]
 
 
 def _no_time(worker: Worker) -> bool:
@@ -187,7 +199,7 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
     costs = cost(spec)
     figures = {"macs": float(costs.macs), "params": float(costs.params), **worker.space.figures(spec)}
     return {
-        "score": found.best,
+        "score": worker.objective.score(found.best, figures=figures, nll=found.nll),
         "accuracy": found.best,
         "nll": found.nll,
         "loss": found.loss,
@@ -196,6 +208,12 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
         "figures": figures,
         "predicted": tuple(name for name in ("latency_ms", "memory_mb") if name in figures),
     }
+
+
+def _value(worker: Worker, spec: ArchSpec, seed: int) -> float:
+    """Return the task's figure of a network after a short training."""
+    dataset, report = worker.source.dataset, worker.source.report
+    return train_briefly(spec, worker.job, dataset, report, images=worker.plan.images, seed=seed).best
 
 
 def _scaled_first(propose: Propose, baselines: Sequence[Genome]) -> Propose:

@@ -9,8 +9,11 @@ from effnet.jobs.fit.run import Source
 from effnet.jobs.search.plan import Plan
 from effnet.nas.generations import Generations
 from effnet.nas.macro import MacroSpace
+from effnet.nas.objective import Objective
 from effnet.nas.space import Genome
 from effnet.nas.study import Study, Unit
+
+OBJECTIVE = Objective()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +21,8 @@ class Worker:
     """A worker: the job and its data, the shared study and plan, and the space with its `references`.
 
     `references` are the scaled networks that `fit` would choose from; no algorithm sees the genomes that they have
-    here. `scaled` are all uniformly scaled networks. `extent` says how far the search goes, and its key seeds it.
+    here. `scaled` are all uniformly scaled networks. `extent` says how far the search goes, and its key seeds it;
+    `objective` scores a network.
     """
 
     job: Job
@@ -29,6 +33,7 @@ class Worker:
     references: dict[Genome, ArchSpec]
     scaled: Collection[Genome]
     extent: Generations
+    objective: Objective = OBJECTIVE
 
     def spec(self, genome: Genome) -> ArchSpec:
         """Return the network of a genome, or of a reference."""
