@@ -78,11 +78,14 @@ class Refit:
                 self._solve_kernels_(layer, module, part, old, new, maps)
 
     def _solve_(self, layer: str, module: nn.Module, part: str, old: nn.Module, new: nn.Module, maps: Maps) -> None:
+        if _has_same_inputs(layer, module, old, new, maps):
+            return  # its weights are exact
         kept = self._kept(part, layer)
         sums = Sums()
         for x, y in maps:
-            wanted = _taken(old, old.get_submodule(layer), x, output=True)[:, kept]
-            sums.add(*self._sampled(_taken(new, module, y, output=False), wanted))
+            wanted = taken(old, old.get_submodule(layer), x, output=True)[:, kept]
+            given = taken(new, module, y, output=False)
+            sums.add(*rows_of(given, wanted, generator=self.generator))
         weight = module.weight.flatten(1).double()
         solved, shift = sums.solve(weight)
         module.weight.copy_(solved.reshape(module.weight.shape))
@@ -95,8 +98,8 @@ class Refit:
         kept = self._kept(part, layer)
         sums = _KernelSums()
         for x, y in maps:
-            wanted = _taken(old, old.get_submodule(layer), x, output=True)[:, kept].flatten(2)
-            given = _taken(new, module, y, output=False)
+            wanted = taken(old, old.get_submodule(layer), x, output=True)[:, kept].flatten(2)
+            given = taken(new, module, y, output=False)
             chosen = torch.randperm(wanted.shape[2], generator=self.generator)[:_POSITIONS]
             sums.add(_windows(given, module, chosen), wanted[:, :, chosen])
         solved, shift = sums.solve(module.weight.flatten(1).double())
@@ -106,14 +109,21 @@ class Refit:
     def _kept(self, part: str, layer: str) -> Tensor:
         return self.outputs[f"{part}.{layer}" if layer else part]
 
-    def _sampled(self, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return some positions of two feature maps as rows [n, channels]."""
-        if given.ndim == 2:
-            return given, wanted
-        x, y = given.flatten(2), wanted.flatten(2)
-        chosen = torch.randperm(x.shape[2], generator=self.generator)[:_POSITIONS]
-        x, y = (rows[:, :, chosen].transpose(1, 2).flatten(0, 1) for rows in (x, y))
-        return x, y
+
+def rows_of(*maps: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Return some positions of feature maps of one size, the same of each, as rows [n, channels]."""
+    if maps[0].ndim == 2:
+        return list(maps)
+    chosen = torch.randperm(maps[0].flatten(2).shape[2], generator=generator)[:_POSITIONS]
+    return [x.flatten(2)[:, :, chosen].transpose(1, 2).flatten(0, 1) for x in maps]
+
+
+def _has_same_inputs(layer: str, module: nn.Module, old: nn.Module, new: nn.Module, maps: Maps) -> bool:
+    """Return whether a layer of a changed part reads what it read before: the part does, and all before it is alike."""
+    x, y = maps[0]
+    if x is not y:
+        return False
+    return torch.equal(taken(old, old.get_submodule(layer), x, output=False), taken(new, module, y, output=False))
 
 
 def _shift_(new: nn.Module, layer: str, module: nn.Module, shift: Tensor) -> None:
@@ -148,8 +158,14 @@ class Sums:
 class _KernelSums:
     """The sums for least squares of each channel's kernel, of windows [batch, channels, n, taps] and their outputs."""
 
+    count: int
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    xy: Tensor
+
     def __init__(self) -> None:
-        self.count, self.x, self.y, self.xx, self.xy = 0, 0.0, 0.0, 0.0, 0.0
+        self.count, self.x, self.y, self.xx, self.xy = 0, *(torch.zeros(()).double() for _ in range(4))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         x, y = x.double(), y.double()
@@ -178,11 +194,11 @@ def _windows(x: Tensor, module: nn.Conv2d, chosen: Tensor) -> Tensor:
     x is [batch, channels, height, width]; the result [batch, channels, chosen, taps].
     """
     kernel, stride = module.kernel_size[0], module.stride[0]
-    pads = [
-        same_padding(side, kernel_size=kernel, stride=stride) if isinstance(module, SameConv2d) else module.padding[:1] * 2
-        for side in reversed(x.shape[-2:])
-    ]
-    padded = functional.pad(x, [pad for pair in pads for pad in pair])
+    pads: list[int] = []
+    for side in reversed(x.shape[-2:]):
+        same = isinstance(module, SameConv2d)
+        pads += same_padding(side, kernel_size=kernel, stride=stride) if same else (kernel // 2, kernel // 2)
+    padded = functional.pad(x, pads)
     width = -(-x.shape[-1] // stride)
     rows, columns = chosen // width * stride, chosen % width * stride
     taps = [padded[:, :, rows + i, columns + j] for i in range(kernel) for j in range(kernel)]
@@ -203,7 +219,7 @@ class _Stop(Exception):
     pass
 
 
-def _taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Tensor:
+def taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Tensor:
     """Return the input, or the output, of a module within `part` for the feature map x."""
     found: list[Tensor] = []
 
