@@ -116,7 +116,9 @@ def assemble(
         figures = search.verify(current.config.arch)
         limits = step_towards(budget, figures, rounds=total - number + 1)
         sides = (current.config.preprocess.resolution, *(resolutions if number == 1 else ()))
-        found = search.round(current, limits, sides, epochs=little, folder=folder / f"round-{number}")
+        # Only networks of the last round must meet measured limits: before, a prediction of the whole is enough.
+        verify = search.verify if number == total else search.figures_of
+        found = search.round(current, limits, sides, verify=verify, epochs=little, folder=folder / f"round-{number}")
         rounds.append(found)
         current = found.winner.subject
     listener(Said(text="Recovering the assembled network by knowledge distillation", heading=True))
@@ -139,14 +141,23 @@ class _Search:
     verify: FiguresOf
     recovery: Recovery
 
-    def round(self, current: Subject, limits: Budget, sides: Sequence[int], *, epochs: int, folder: Path) -> Round:
+    def round(
+        self,
+        current: Subject,
+        limits: Budget,
+        sides: Sequence[int],
+        *,
+        verify: FiguresOf,
+        epochs: int,
+        folder: Path,
+    ) -> Round:
         """Return the round that changes `current` to meet the limits, at one of the resolutions `sides`."""
         finalists: list[Finalist] = []
         scored: list[Scores] = []
         refused: list[BudgetError] = []
         for side in dict.fromkeys(sides):
             try:
-                best, others = self._scored(current, side, limits, folder=folder / f"{side}px")
+                best, others = self._scored(current, side, limits, verify=verify, folder=folder / f"{side}px")
             except BudgetError as error:
                 refused.append(error)
                 continue
@@ -182,14 +193,14 @@ class _Search:
         return [*first, *rest][: max(self.settings.finalists, len(first))]
 
     def _scored(
-        self, current: Subject, side: int, limits: Budget, *, folder: Path
+        self, current: Subject, side: int, limits: Budget, *, verify: FiguresOf, folder: Path
     ) -> tuple[list[Finalist], list[Scores]]:
         """Return the best networks at one resolution, not yet trained, and the scores of all that were assembled."""
         path = folder / "scored.json"
         if path.is_file():
             scored = [from_data(Scores, row, where=str(path)) for row in read_json(path)]
         else:
-            scored = self._score(at_resolution(current, side), limits, folder=folder)
+            scored = self._score(at_resolution(current, side), limits, verify=verify, folder=folder)
             write_text(path, json.dumps(to_data(scored)) + "\n")
         best = [kept_subject(folder / f"best-{rank}") for rank in range(self.settings.finalists)]
         return [
@@ -198,7 +209,7 @@ class _Search:
             if subject is not None
         ], scored
 
-    def _score(self, current: Subject, limits: Budget, *, folder: Path) -> list[Scores]:
+    def _score(self, current: Subject, limits: Budget, *, verify: FiguresOf, folder: Path) -> list[Scores]:
         """Return the scores of the assembled networks, the best first; the weights of the best are kept in `folder`."""
         settings, spec = self.settings, current.config.arch
         images = calibration(current, self.teacher, self.dataset.train, count=settings.images, seed=self.seed)
@@ -211,7 +222,7 @@ class _Search:
             count=lambda done, total: self.listener(Counted(label="scoring alternatives", done=done, total=total)),
         )  # fmt: skip
         found = candidates(
-            linear(spec, library, self.figures_of), limits, verify=self.verify, number=settings.number,
+            linear(spec, library, self.figures_of), limits, verify=verify, number=settings.number,
             distance=settings.distance,
         )  # fmt: skip
         rows: list[tuple[Scores, Subject]] = []
