@@ -13,7 +13,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Options:
     epochs: int
     resolutions: tuple[int, ...]
     number: int
+    finalists: int
+    images: int
 
 
 def main() -> None:
@@ -61,11 +63,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8, help="epochs of recovery of every network")
     parser.add_argument("--resolutions", type=int, nargs="*", default=(80,), help="other resolutions to assemble at")
     parser.add_argument("--number", type=int, default=6, help="assembled networks that are scored whole")
+    parser.add_argument("--finalists", type=int, default=3, help="assembled networks that are recovered a little")
+    parser.add_argument("--images", type=int, default=512, help="images of calibration")
     args = parser.parse_args()
     torch.set_num_threads(1)
     asked = Options(
         side=args.side, train=args.train, teacher_epochs=args.teacher_epochs, epochs=args.epochs,
-        resolutions=tuple(args.resolutions), number=args.number,
+        resolutions=tuple(args.resolutions), number=args.number, finalists=args.finalists, images=args.images,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
@@ -165,10 +169,11 @@ def run(seed: int, asked: Options, folder: Path) -> dict[str, Any]:
 
 def assembled(asked: Options, rivals: Rivals) -> Subject:
     """Return the assembled network."""
+    settings = Settings(number=asked.number, finalists=asked.finalists, images=asked.images)
     found = assemble(
         rivals.teacher, rivals.dataset, budget=Budget(latency_ms=rivals.limit_ms), predict=rivals.timer.predict,
         measure=rivals.timer.measure, epochs=asked.epochs, resolutions=asked.resolutions, seed=rivals.seed,
-        settings=replace(Settings(), number=asked.number), folder=rivals.folder / "assemble", listener=tell,
+        settings=settings, folder=rivals.folder / "assemble", listener=tell,
     )  # fmt: skip
     for part in found.rounds[-1].winner.scores.parts:
         print(f"  {part}")

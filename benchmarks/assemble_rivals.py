@@ -46,7 +46,7 @@ from effnet.weights.morph import transfer
 from effnet.weights.pretrained import adapted, load_pretrained
 
 # Networks that the predictor of latency is fitted to; rounds of a comparison with the teacher, and their seconds.
-_PROFILED, _ROUNDS, _SECONDS = 32, 3, 0.15
+_PROFILED, _ROUNDS, _SECONDS = 24, 3, 0.15
 # Networks are measured and corrected at most this often until they use this share of the budget.
 _TRIES, _ENOUGH = 6, 0.97
 _SMOOTHING = 0.1

@@ -169,7 +169,7 @@ class _Search:
             self._recovered(finalist, number, share=share, epochs=epochs, folder=folder)
             for number, finalist in enumerate(self._best(finalists))
         ]
-        winner = min(tried, key=lambda each: each.scores.val_loss)
+        winner = min(tried, key=lambda each: each.scores.val_loss or 0.0)
         self.listener(Said(text=f"The best: {self._words(winner.scores)}"))
         return Round(
             limits=limits.limits(),
@@ -239,7 +239,7 @@ class _Search:
 
     def _words(self, scores: Scores) -> str:
         figures = ", ".join(say(name, value) for name, value in scores.figures.items())
-        loss = f", validation loss {scores.val_loss:.4f}" if scores.val_loss == scores.val_loss else ""
+        loss = "" if scores.val_loss is None else f", validation loss {scores.val_loss:.4f}"
         return f"{scores.resolution} px, {figures}, divergence {scores.divergence:.4f}{loss}"
 
 

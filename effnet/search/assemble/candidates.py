@@ -43,7 +43,9 @@ def candidates(found: Linear, budget: Budget, *, verify: FiguresOf, number: int,
             best = tried[0]
         if fits and budget.share(tried[0].figures) >= _ENOUGH:
             break
-        excess = {name: tried[0].figures[name] - tried[0].summed[name] for name in limits}
+        before, excess = excess, {name: tried[0].figures[name] - tried[0].summed[name] for name in limits}
+        if excess == before:
+            break
     if best is None:
         raise BudgetError(_refusal(found, budget))
     excess = {name: best.figures[name] - best.summed[name] for name in limits}

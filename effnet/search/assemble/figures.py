@@ -18,6 +18,9 @@ from effnet.search.assemble.choose import Option
 from effnet.search.assemble.library import Shelf
 from effnet.system.files import read_json
 
+# A change that seems to bring nothing still costs this score, in nats: without need, parts stay as they are.
+_LEAST = 1e-5
+
 FiguresOf = Callable[[ArchSpec], Mapping[str, float]]
 """Maps a network to its figures by their names in a budget, such as latency_ms."""
 
@@ -93,10 +96,15 @@ def linear(spec: ArchSpec, shelves: Sequence[Shelf], figures_of: FiguresOf) -> L
 
     def option(part: str, found: Alternative, score: float) -> Option:
         after = figures_of(assembled_spec(spec, {part: found}))
-        return Option(score=score, changes={name: after[name] - base[name] for name in base}, dropped=found.dropped)
+        changes = {name: after[name] - base[name] for name in base}
+        return Option(score=max(0.0, score) + _LEAST, changes=changes, dropped=found.dropped)
 
+    unchanged = Option(score=0.0, changes=dict.fromkeys(base, 0.0))
     options = [
-        [option(shelf.part, found, score) for found, score in zip(shelf.alternatives, shelf.scores, strict=True)]
+        [
+            unchanged,
+            *(option(shelf.part, *each) for each in list(zip(shelf.alternatives, shelf.scores, strict=True))[1:]),
+        ]
         for shelf in shelves
     ]
     return Linear(spec=spec, shelves=shelves, base=base, options=options)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ class Scores:
 
     `parts` are its changes in words, `summed` the sum of the scores of each alone; `divergence` is that of the whole
     network, not yet trained, from the teacher, in nats. `figures` are verified, `predicted` summed up. `val_loss` and
-    `val_accuracy` are those after a short recovery, NaN before it.
+    `val_accuracy` are those after a short recovery, None before it.
     """
 
     resolution: int
@@ -42,8 +42,8 @@ class Scores:
     divergence: float
     predicted: Mapping[str, float]
     figures: Mapping[str, float]
-    val_loss: float = field(default=float("nan"))
-    val_accuracy: float = field(default=float("nan"))
+    val_loss: float | None = None
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
