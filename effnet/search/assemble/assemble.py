@@ -16,6 +16,7 @@ import torch
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import write_text
 from effnet.bundle.weights import state_arrays
+from effnet.compression.kept import own_folder, subject_key
 from effnet.compression.prune import vector_width
 from effnet.compression.reconstruct import Sums
 from effnet.compression.recovery import network_of, save_teacher
@@ -96,9 +97,12 @@ def assemble(
     need none. `measure` returns them measured whole, on a file; without it, predictions count. `resolutions` in pixels
     are tried beside the teacher's own. The winner is trained for `epochs` in all; its rivals are not counted.
 
-    Everything finished is kept in `folder`: after an interruption the same call continues to the same network, on one
-    thread. Raises BudgetError if no network meets the budget.
+    Everything finished is kept in `folder`, which is the search's own and emptied by another search: after an
+    interruption the same call continues to the same network, on one thread. A teacher that meets the budget is
+    returned as it is. Raises BudgetError if no network meets the budget.
     """
+    asked = [budget.to_dict(), budget.margin, to_data(settings), list(resolutions), epochs, seed, len(dataset.train)]
+    own_folder(folder, json.dumps([subject_key(teacher), *asked]))
     search = _Search(
         teacher=teacher, dataset=dataset, settings=settings, seed=seed, folder=folder, listener=listener,
         figures_of=limited(budget, predict),
@@ -108,6 +112,8 @@ def assemble(
         ),
     )  # fmt: skip
     cut = budget.share(search.verify(teacher.config.arch))
+    if cut <= 1:
+        return Assembled(subject=teacher, figures=search.verify(teacher.config.arch), rounds=())
     total = 2 if cut > settings.most_cut else 1
     little = max(1, round(settings.little * epochs))
     current, rounds = teacher, []
@@ -200,7 +206,7 @@ class _Search:
         if path.is_file():
             scored = [from_data(Scores, row, where=str(path)) for row in read_json(path)]
         else:
-            scored = self._score(at_resolution(current, side), limits, verify=verify, folder=folder)
+            scored = self._score(current, side, limits, verify=verify, folder=folder)
             write_text(path, json.dumps(to_data(scored)) + "\n")
         best = [kept_subject(folder / f"best-{rank}") for rank in range(self.settings.finalists)]
         return [
@@ -209,13 +215,14 @@ class _Search:
             if subject is not None
         ], scored
 
-    def _score(self, current: Subject, limits: Budget, *, verify: FiguresOf, folder: Path) -> list[Scores]:
+    def _score(self, current: Subject, side: int, limits: Budget, *, verify: FiguresOf, folder: Path) -> list[Scores]:
         """Return the scores of the assembled networks, the best first; the weights of the best are kept in `folder`."""
-        settings, spec = self.settings, current.config.arch
-        images = calibration(current, self.teacher, self.dataset.train, count=settings.images, seed=self.seed)
-        network = network_of(current)
-        if spec.resolution != self.teacher.config.arch.resolution:
+        settings, subject = self.settings, at_resolution(current, side)
+        images = calibration(subject, self.teacher, self.dataset.train, count=settings.images, seed=self.seed)
+        network = network_of(subject)
+        if subject is not current:
             refit_classifier_(network, images)
+        spec = network.spec
         wanted = alternatives(spec, shares=settings.shares, round_to=settings.round_to)
         library = make_library(
             network, wanted, images, folder=folder / "library", seed=self.seed,
@@ -228,9 +235,9 @@ class _Search:
         rows: list[tuple[Scores, Subject]] = []
         for number, candidate in enumerate(found):
             left = refitted(network, candidate.choice, order_of(library), images.fit)
-            subject = Subject(config=dataclasses.replace(current.config, arch=left.spec), state=state_arrays(left))
+            made = Subject(config=dataclasses.replace(subject.config, arch=left.spec), state=state_arrays(left))
             score = divergence(images.score_logits, logits_of(left, images.score))
-            rows.append((_scores_of(candidate, spec, score), subject))
+            rows.append((_scores_of(candidate, spec, score), made))
             rows = sorted(rows, key=lambda row: row[0].divergence)
             self.listener(Counted(label="assembling networks", done=number + 1, total=len(found)))
         for rank, (_, subject) in enumerate(rows[: settings.finalists]):

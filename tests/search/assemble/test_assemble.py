@@ -126,7 +126,7 @@ class Stop(Exception):
 
 def test_an_interrupted_search_goes_on_to_the_same_network(assembled, teacher, digits, tmp_path):
     """Interrupted again and again: within each library, while networks are assembled, and in each training."""
-    whole, events = assembled
+    whole, _ = assembled
     kinds = {"scoring alternatives": (2, 5, 10), "assembling networks": (2, 4), "epoch": range(1, 20)}
     seen, stops = dict.fromkeys(kinds, 0), 0
 
@@ -155,6 +155,21 @@ def test_a_lower_resolution_is_a_finalist_and_one_round_is_enough_for_a_small_cu
     assert {each.resolution for each in only.finalists} == {16, 12}
     assert any(each.parts == () for each in only.scored if each.resolution == 12)  # the whole network fits there
     assert found.subject.config.preprocess.resolution == found.subject.config.arch.resolution
+
+
+def test_a_teacher_that_meets_the_budget_is_returned(teacher, digits, tmp_path):
+    found = run(teacher, digits, tmp_path, share=1.0)
+    assert found.subject is teacher
+    assert found.rounds == ()
+
+
+def test_another_search_in_the_folder_begins_again(teacher, digits, tmp_path):
+    run(teacher, digits, tmp_path, share=1.0)
+    (tmp_path / "of the first").touch()
+    run(teacher, digits, tmp_path, share=1.0)
+    assert (tmp_path / "of the first").exists()
+    run(teacher, digits, tmp_path, share=1.1)
+    assert not (tmp_path / "of the first").exists()
 
 
 def test_a_budget_that_nothing_meets_is_refused(teacher, digits, tmp_path):
