@@ -61,10 +61,11 @@ def alternatives(
 ) -> dict[str, tuple[Alternative, ...]]:
     """Return the alternatives of every part in network order; the first one keeps the part.
 
-    These are all combinations of the `shares` of the channels of the middle, rounded to a multiple of `round_to` (if
-    the middle has a width of its own), a 3 x 3 depthwise kernel for a larger one, no squeeze-and-excitation, and each
-    replacement of the activation; and to drop the block, if its shortcut is an identity and its stage has others. Of a
-    head that a classifier reads only the width changes.
+    These are the combinations of the `shares` of the channels of the middle, rounded to a multiple of `round_to` (if
+    the middle has a width of its own), and a 3 x 3 depthwise kernel for a larger one; without squeeze-and-excitation
+    and with each replacement of the activation, combined with all channels and with about half of them; and to drop the
+    block, if its shortcut is an identity and its stage has others. Of a head that a classifier reads only the width
+    changes.
     """
     found = {}
     for i, blocks in enumerate(spec.stages):
@@ -87,8 +88,12 @@ def _of_block(spec: ArchSpec, block: BlockSpec, *, shares: Sequence[float], roun
     like = dataclasses.replace(spec, activation=block.activation or spec.activation)
     others = [found.activation for found in standins(like)] if _acts(block) else []
     activations = [block.activation, *others]
-    for activation, squeeze, kernel, width in itertools.product(activations, squeezes, kernels, widths):
-        yield Alternative(channels=width, kernel_size=kernel, se_channels=squeeze, activation=activation)
+    half = min(widths, key=lambda width: abs(width - 0.5 * block.mid_channels))
+    for number, (activation, squeeze) in enumerate(itertools.product(activations, squeezes)):
+        # Each alternative is scored on all images: other forms with every width would take most of the time.
+        few = widths if number == 0 else dict.fromkeys((block.mid_channels, half))
+        for kernel, width in itertools.product(kernels, few):
+            yield Alternative(channels=width, kernel_size=kernel, se_channels=squeeze, activation=activation)
 
 
 def _acts(block: BlockSpec) -> bool:

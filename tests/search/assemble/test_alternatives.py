@@ -34,6 +34,10 @@ def test_squeezes_and_activations_of_b0_combine_with_widths():
     inside = {(each.channels, each.se_channels, each.activation) for each in found if not each.dropped}
     assert inside == {(w, s, a) for w in (144, 72) for s in (6, 0) for a in ("", "relu6", "hard_swish")}
     assert found[0] == own(get_spec("b0"), "stages.1.1")
+    everything = alternatives(get_spec("b0"))
+    assert len([a for a in everything["stages.4.1"] if not a.dropped]) == 5 * 2 + 5 * 2 * 2
+    assert {a.channels / 672 for a in everything["stages.4.1"] if a.activation} == {1, 0.5}
+    assert [sum(map(len, alternatives(get_spec(name), round_to=16).values())) for name in ("lite0", "b0")] == [134, 379]
 
 
 def test_a_width_is_rounded_and_never_repeated():
