@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
 NO_BENCHMARKS = (
     "__init__",
+    "assemble_rivals",
     "cifar",
     "harness",
     "nas_tables",

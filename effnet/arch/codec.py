@@ -21,6 +21,9 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     """Return `spec` as JSON-serializable data that `spec_from_dict` reads back to an equal value."""
     fields = dataclasses.asdict(spec)
     del fields["lineage"]
+    for block in (block for row in fields["stages"] for block in row):
+        if not block["activation"]:  # no file of a published network has it
+            del block["activation"]
     return {"format": FORMAT, "name": spec.name, **fields, "lineage": to_data(spec.lineage)}
 
 

@@ -51,7 +51,7 @@ class Body:
     name the width that they write; `widths` holds the name and the channels of every output's width.
     """
 
-    __slots__ = ("_known", "_prefix", "block", "layers", "spec", "widths")
+    __slots__ = ("_function", "_known", "_prefix", "block", "layers", "spec", "widths")
 
     block: "BlockSpec"
 
@@ -62,7 +62,14 @@ class Body:
 
     def enter(self, prefix: str, **known: tuple[str, int]) -> None:
         """Begin the part of the network whose layers' names start with `prefix`; `known` are the widths it writes."""
-        self._prefix, self._known = f"{prefix}." if prefix else "", known
+        self._prefix, self._known, self._function = f"{prefix}." if prefix else "", known, self.spec.activation
+
+    def enter_block(self, prefix: str, block: "BlockSpec") -> None:
+        """Begin a block of the network."""
+        self.block = block
+        mid, out, se = (f"{prefix}.mid", block.mid_channels), (f"{prefix}.out", block.out_channels), f"{prefix}.se"
+        self.enter(prefix, mid=mid, out=out, se=(se, block.se_channels))
+        self._function = block.activation or self.spec.activation
 
     def append(self, name: str, layer: Layer, width: tuple[str, int]) -> str:
         """Append any layer and the width that it writes; its name within the block must be new."""
@@ -94,9 +101,9 @@ class Body:
         return self.act(x, prefix + "act") if act else x
 
     def act(self, x: str, name: str = "act") -> str:
-        """Append the network's activation."""
+        """Append the activation of the block, or else of the network."""
         width = self.widths[x]
-        return self.append(name, Layer("act", (x,), width[1], width[1], function=self.spec.activation), width)
+        return self.append(name, Layer("act", (x,), width[1], width[1], function=self._function), width)
 
     def add(self, name: str, x: str, y: str) -> str:
         """Append a sum. Raises SpecError if its terms are one map or have different widths: pruning would part them."""
@@ -149,11 +156,9 @@ def _written(spec: "ArchSpec") -> Body:
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
             prefix = f"stages.{i}.{j}"
-            mid, out, se = (f"{prefix}.mid", block.mid_channels), (f"{prefix}.out", block.out_channels), f"{prefix}.se"
-            body.enter(prefix, mid=mid, out=out, se=(se, block.se_channels))
-            body.block = block
+            body.enter_block(prefix, block)
             x = block.rules.layers(body, x)
-            if body.widths[x] != out:
+            if body.widths[x] != (f"{prefix}.out", block.out_channels):
                 raise SpecError(f"a {block.kind} block must write its width out at last; {x} has {body.widths[x][0]}")
             # Counted for the whole block, since planning writes hundreds of thousands of layers.
             if len(body.widths) != len(body.layers) + 1:

@@ -46,7 +46,7 @@ class BlockSpec:
     `mid_channels` is the width between the block's first and last convolution: the expanded width of an
     mbconv, the input width of a depthwise_separable, the output width of a plain conv. `se_channels` is the
     squeezed width of squeeze-and-excitation, 0 for none. `residual` is stored, never derived, so that a
-    change of widths can neither create nor drop a shortcut.
+    change of widths can neither create nor drop a shortcut. An `activation` replaces the network's in this block.
     """
 
     kind: str
@@ -57,10 +57,12 @@ class BlockSpec:
     out_channels: int
     se_channels: int = 0
     residual: Residual = "none"
+    activation: Activation | Literal[""] = ""
 
     def __post_init__(self) -> None:
         rules = find_kind(self.kind)
         _must_be_known("residual", self.residual, get_args(Residual))
+        _must_be_known("a block's activation", self.activation, (*get_args(Activation), ""))
         for name in ("kernel_size", "stride", "in_channels", "mid_channels", "out_channels"):
             most = MAX_KERNEL_SIZE if name == "kernel_size" else MAX_CHANNELS
             _must_be_count(f"{self.kind} {name}", getattr(self, name), most=most)

@@ -1,13 +1,15 @@
-"""Re-fit layers after pruning by least squares, so that fewer input channels reproduce the original outputs."""
+"""Re-fit layers of a changed network by least squares, so that less input reproduces the original outputs."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from effnet.arch.channels import Keep, kept_blocks, kept_widths
-from effnet.arch.layers import layer_widths
+from effnet.arch.layers import layer_widths, same_padding
 from effnet.bundle.weights import state_arrays
+from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 from effnet.weights.adapt import Arrays
 
@@ -25,12 +27,13 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
     From the first block to the last, each pointwise convolution and the classifier gets the least-squares weights that
     map its inputs in the pruned network, for the normalised images of `batches`, to the layer's outputs in the
     original. BatchNorm means are adjusted accordingly. Depthwise layers and larger kernels keep their weights: their
-    inputs are matched by the layers before them.
+    inputs are matched by the layers before them. Only a depthwise layer with a smaller kernel than the original's is
+    re-fitted as well; blocks of `pruned` may also lack squeeze-and-excitation or have another activation.
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
     """
     original.eval()
     pruned.eval()
-    solver = _Solver(original, keep)
+    solver = Refit(original, keep)
     maps = [(images, images) for images in batches]
     maps = solver.through("stem", original.stem, pruned.stem, maps)
     renamed = {old: new for new, old in kept_blocks(keep).items()}
@@ -47,10 +50,11 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
 
 
 Maps = list[tuple[Tensor, Tensor]]
+"""The feature maps of each batch of images: in the original network, and in the changed one."""
 
 
-class _Solver:
-    """The kept channels of the original's layers; re-fits the layers of the pruned network one after the other."""
+class Refit:
+    """The kept channels of the original's layers; re-fits the layers of the changed network one after the other."""
 
     def __init__(self, original: Network, keep: Keep) -> None:
         self.generator = torch.Generator().manual_seed(0)  # an interrupted job must reach the same weights
@@ -62,37 +66,75 @@ class _Solver:
     def through(self, name: str, old: nn.Module, new: nn.Module, maps: Maps, *, old_name: str = "") -> Maps:
         """Re-fit the layers of one part of the network, and return its output feature maps."""
         if name:
-            for layer, module in new.named_modules():
-                if _pointwise(module):
-                    self._solve(layer, module, old_name or name, old, new, maps)
+            self.fit_(old_name or name, old, new, maps)
         return [(old(x), new(y)) for x, y in maps]
 
-    def _solve(self, layer: str, module: nn.Module, part: str, old: nn.Module, new: nn.Module, maps: Maps) -> None:
-        place = f"{part}.{layer}" if layer else part
-        kept = self.outputs[place]
-        sums = _Sums()
+    def fit_(self, part: str, old: nn.Module, new: nn.Module, maps: Maps) -> None:
+        """Re-fit the layers of `new`, which replaces `old`, the part of the original network of this name."""
+        for layer, module in new.named_modules():
+            if _pointwise(module):
+                self._solve_(layer, module, part, old, new, maps)
+            elif _depthwise(module) and module.kernel_size < old.get_submodule(layer).kernel_size:
+                self._solve_kernels_(layer, module, part, old, new, maps)
+
+    def _solve_(self, layer: str, module: nn.Module, part: str, old: nn.Module, new: nn.Module, maps: Maps) -> None:
+        if _has_same_inputs(layer, module, old, new, maps):
+            return  # its weights are exact
+        kept = self._kept(part, layer)
+        sums = Sums()
         for x, y in maps:
-            wanted = _taken(old, old.get_submodule(layer), x, output=True)[:, kept]
-            sums.add(*self._sampled(_taken(new, module, y, output=False), wanted))
+            wanted = taken(old, old.get_submodule(layer), x, output=True)[:, kept]
+            given = taken(new, module, y, output=False)
+            sums.add(*rows_of(given, wanted, generator=self.generator))
         weight = module.weight.flatten(1).double()
         solved, shift = sums.solve(weight)
         module.weight.copy_(solved.reshape(module.weight.shape))
-        if module.bias is not None:
-            module.bias.copy_(shift)
-        else:
-            new.get_submodule(layer.removesuffix("conv") + "norm").running_mean.sub_(shift)
+        _shift_(new, layer, module, shift)
 
-    def _sampled(self, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return some positions of two feature maps as rows [n, channels]."""
-        if given.ndim == 2:
-            return given, wanted
-        x, y = given.flatten(2), wanted.flatten(2)
-        chosen = torch.randperm(x.shape[2], generator=self.generator)[:_POSITIONS]
-        x, y = (rows[:, :, chosen].transpose(1, 2).flatten(0, 1) for rows in (x, y))
-        return x, y
+    def _solve_kernels_(
+        self, layer: str, module: nn.Conv2d, part: str, old: nn.Module, new: nn.Module, maps: Maps
+    ) -> None:
+        """Re-fit the kernel of each channel to the outputs of the original's larger one."""
+        kept = self._kept(part, layer)
+        sums = _KernelSums()
+        for x, y in maps:
+            wanted = taken(old, old.get_submodule(layer), x, output=True)[:, kept].flatten(2)
+            given = taken(new, module, y, output=False)
+            chosen = torch.randperm(wanted.shape[2], generator=self.generator)[:_POSITIONS]
+            sums.add(_windows(given, module, chosen), wanted[:, :, chosen])
+        solved, shift = sums.solve(module.weight.flatten(1).double())
+        module.weight.copy_(solved.reshape(module.weight.shape))
+        _shift_(new, layer, module, shift)
+
+    def _kept(self, part: str, layer: str) -> Tensor:
+        return self.outputs[f"{part}.{layer}" if layer else part]
 
 
-class _Sums:
+def rows_of(*maps: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Return some positions of feature maps of one size, the same of each, as rows [n, channels]."""
+    if maps[0].ndim == 2:
+        return list(maps)
+    chosen = torch.randperm(maps[0].flatten(2).shape[2], generator=generator)[:_POSITIONS]
+    return [x.flatten(2)[:, :, chosen].transpose(1, 2).flatten(0, 1) for x in maps]
+
+
+def _has_same_inputs(layer: str, module: nn.Module, old: nn.Module, new: nn.Module, maps: Maps) -> bool:
+    """Return whether a layer of a changed part reads what it read before: the part does, and all before it is alike."""
+    x, y = maps[0]
+    if x is not y:
+        return False
+    return torch.equal(taken(old, old.get_submodule(layer), x, output=False), taken(new, module, y, output=False))
+
+
+def _shift_(new: nn.Module, layer: str, module: nn.Module, shift: Tensor) -> None:
+    """Let a re-fitted layer add `shift` [out], in its own bias or in the mean of the BatchNorm behind it."""
+    if module.bias is not None:
+        module.bias.copy_(shift)
+    else:
+        new.get_submodule(layer.removesuffix("conv") + "norm").running_mean.sub_(shift)
+
+
+class Sums:
     """The sums for least squares, of inputs [n, in] and target outputs [n, out]."""
 
     def __init__(self) -> None:
@@ -109,9 +151,62 @@ class _Sums:
         mean_x, mean_y = self.x / self.count, self.y / self.count
         xx = self.xx / self.count - torch.outer(mean_x, mean_x)
         xy = self.xy / self.count - torch.outer(mean_x, mean_y)
-        held = xx + _RIDGE * xx.diagonal().mean().clamp(min=1e-12) * torch.eye(len(xx), dtype=xx.dtype)
-        solved = weight + torch.linalg.solve(held, xy - xx @ weight.T).T
+        solved = weight + torch.linalg.solve(held(xx), xy - xx @ weight.T).T
         return solved, mean_y - solved @ mean_x
+
+
+class _KernelSums:
+    """The sums for least squares of each channel's kernel, of windows [batch, channels, n, taps] and their outputs."""
+
+    count: int
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    xy: Tensor
+
+    def __init__(self) -> None:
+        self.count, self.x, self.y, self.xx, self.xy = 0, *(torch.zeros(()).double() for _ in range(4))
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        x, y = x.double(), y.double()
+        self.count += x.shape[0] * x.shape[2]
+        self.x, self.y = self.x + x.sum((0, 2)), self.y + y.sum((0, 2))
+        self.xx, self.xy = self.xx + torch.einsum("bcni,bcnj->cij", x, x), self.xy + torch.einsum("bcni,bcn->ci", x, y)
+
+    def solve(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the kernels [channels, taps] with a ridge penalty towards `weight`, and the bias [channels]."""
+        mean_x, mean_y = self.x / self.count, self.y / self.count
+        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None]
+        xy = self.xy / self.count - mean_x * mean_y[:, None]
+        rest = xy - torch.einsum("cij,cj->ci", xx, weight)
+        solved = weight + torch.linalg.solve(torch.stack([held(each) for each in xx]), rest)
+        return solved, mean_y - (solved * mean_x).sum(1)
+
+
+def held(xx: Tensor) -> Tensor:
+    """Return a covariance matrix [n, n] with the ridge penalty."""
+    return xx + _RIDGE * xx.diagonal().mean().clamp(min=1e-12) * torch.eye(len(xx), dtype=xx.dtype)
+
+
+def _windows(x: Tensor, module: nn.Conv2d, chosen: Tensor) -> Tensor:
+    """Return the inputs of a depthwise convolution for the `chosen` positions of its output map, flattened.
+
+    x is [batch, channels, height, width]; the result [batch, channels, chosen, taps].
+    """
+    kernel, stride = module.kernel_size[0], module.stride[0]
+    pads: list[int] = []
+    for side in reversed(x.shape[-2:]):
+        same = isinstance(module, SameConv2d)
+        pads += same_padding(side, kernel_size=kernel, stride=stride) if same else (kernel // 2, kernel // 2)
+    padded = functional.pad(x, pads)
+    width = -(-x.shape[-1] // stride)
+    rows, columns = chosen // width * stride, chosen % width * stride
+    taps = [padded[:, :, rows + i, columns + j] for i in range(kernel) for j in range(kernel)]
+    return torch.stack(taps, dim=-1)
+
+
+def _depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1
 
 
 def _pointwise(module: nn.Module) -> bool:
@@ -124,7 +219,7 @@ class _Stop(Exception):
     pass
 
 
-def _taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Tensor:
+def taken(part: nn.Module, module: nn.Module, x: Tensor, *, output: bool) -> Tensor:
     """Return the input, or the output, of a module within `part` for the feature map x."""
     found: list[Tensor] = []
 

@@ -179,7 +179,7 @@ def _check_alike(source: ArchSpec, target: ArchSpec) -> None:
 
 def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) -> None:
     """Raise WeightsError if the blocks are of different kinds; a copy that was `added` may have its own shortcut."""
-    for what in ("kind", "kernel_size", "residual"):
+    for what in ("kind", "kernel_size", "residual", "activation"):
         if what == "residual" and added and ours.residual != "projection":
             continue
         if getattr(theirs, what) != getattr(ours, what):

@@ -1,5 +1,7 @@
 """The arithmetic of a list of layers."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,10 @@ from strategies import specs
 from torch.nn import functional
 
 from effnet.arch.catalog import get_spec
+from effnet.arch.codec import spec_from_dict, spec_to_dict
+from effnet.arch.describe import describe
 from effnet.arch.layers import INPUT, chain_of, map_sides, named_layers, output_side, readers, same_padding, units_of
+from effnet.errors import SpecError
 
 
 @given(side=st.integers(1, 60), kernel_size=st.sampled_from((1, 3, 5, 7)), stride=st.integers(1, 4))
@@ -63,3 +68,22 @@ def test_sides_follow_the_strides_and_end_at_the_pool():
 def test_a_block_without_branches_is_a_chain(name, block, chain):
     units = units_of(named_layers(get_spec(name)), f"{block}.")
     assert [unit.name for unit in chain_of(units)] == chain
+
+
+def test_an_activation_of_a_block_is_that_of_its_layers_alone():
+    spec = get_spec("b0")
+    stages = [list(row) for row in spec.stages]
+    stages[2][1] = dataclasses.replace(stages[2][1], activation="relu6")
+    found = dataclasses.replace(spec, stages=tuple(map(tuple, stages)))
+    functions = {name: layer.function for name, layer in named_layers(found) if layer.op == "act"}
+    before = {name: layer.function for name, layer in named_layers(spec) if layer.op == "act"}
+    changed = {name for name, function in functions.items() if function != before[name]}
+    assert changed == {f"stages.2.1.{name}" for name in ("expand.act", "depthwise.act", "se.act")}
+    assert {functions[name] for name in changed} == {"relu6"}
+    assert functions["head.act"] == "silu"
+    assert "relu6" in describe(found)
+    data = spec_to_dict(found)
+    assert [("activation" in block) for block in data["stages"][2]] == [False, True]  # files of others are as before
+    assert spec_from_dict(data) == found
+    with pytest.raises(SpecError, match="a block's activation must be one of silu"):
+        dataclasses.replace(stages[2][1], activation="tanh")

@@ -48,6 +48,7 @@ def blocks(draw: st.DrawFn, *, in_channels: int, out_channels: int) -> BlockSpec
         out_channels=out_channels,
         se_channels=draw(st.integers(0, 6)) if rules.squeezes else 0,
         residual=draw(st.sampled_from(residuals)),
+        activation=draw(st.sampled_from(("", "", *get_args(Activation)))),
     )
 
 
