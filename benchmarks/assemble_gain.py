@@ -1,7 +1,7 @@
 """`python -m benchmarks.assemble_gain`: accuracy of an assembled network over other networks of the same latency.
 
 A real Lite0 backbone is fine-tuned on 2,000 CIFAR-10 images at 96 pixels, and then made to take half the latency in
-ONNX Runtime with one thread: assembled from alternatives of its blocks (effnet.search.assemble), pruned, with uniformly
+ONNX Runtime with one thread: assembled from alternatives of its blocks (effnet.nas.assemble), pruned, with uniformly
 narrower layers, or at a lower resolution. All four meet the same measured latency, and are recovered by the same
 teacher with the same images for as many epochs. The figure is the gain in accuracy on 4,000 test images, in percentage
 points, over the best of the other three, if its 95 % interval is above 0, else 0: a paired bootstrap over seeds and
@@ -28,7 +28,7 @@ from effnet.data.datasets import read_dataset
 from effnet.measurement.budget import Budget
 from effnet.planner.events import Said
 from effnet.progress import EpochEnd
-from effnet.search.assemble.assemble import Settings, assemble
+from effnet.nas.assemble.assemble import Settings, assemble
 from effnet.system.files import read_json
 
 GOAL, SHARE = 1.0, 0.5

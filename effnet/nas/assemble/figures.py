@@ -13,9 +13,9 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import write_text
 from effnet.errors import InputError
 from effnet.measurement.budget import LABELS, Budget
-from effnet.search.assemble.alternatives import Alternative, Choice, assembled_spec
-from effnet.search.assemble.choose import Option
-from effnet.search.assemble.library import Shelf
+from effnet.nas.assemble.alternatives import Alternative, Choice, assembled_spec
+from effnet.nas.assemble.choose import Option
+from effnet.nas.assemble.library import Shelf
 from effnet.system.files import read_json
 
 # A change that seems to bring nothing still costs this score, in nats: without need, parts stay as they are.

@@ -9,10 +9,10 @@ from effnet import cost, get_spec
 from effnet.arch.scale import scale
 from effnet.errors import BudgetError, InputError
 from effnet.measurement.budget import Budget
-from effnet.search.assemble.alternatives import alternatives, assembled_spec
-from effnet.search.assemble.candidates import candidates
-from effnet.search.assemble.figures import Kept, limited, linear, step_towards
-from effnet.search.assemble.library import Shelf
+from effnet.nas.assemble.alternatives import alternatives, assembled_spec
+from effnet.nas.assemble.candidates import candidates
+from effnet.nas.assemble.figures import Kept, limited, linear, step_towards
+from effnet.nas.assemble.library import Shelf
 
 SPEC = scale(get_spec("lite0", num_classes=5), width=0.5, depth=0.7, resolution=64)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from effnet.arch.channels import block_name
 from effnet.errors import BudgetError
 from effnet.measurement.budget import Budget
-from effnet.search.assemble.alternatives import Choice, assembled_spec
-from effnet.search.assemble.choose import best_choices
-from effnet.search.assemble.figures import FiguresOf, Linear
+from effnet.nas.assemble.alternatives import Choice, assembled_spec
+from effnet.nas.assemble.choose import best_choices
+from effnet.nas.assemble.figures import FiguresOf, Linear
 
 # The sums are corrected by the figures of whole networks at most this often; enough is used of the tightest limit.
 _CORRECTIONS, _ENOUGH = 6, 0.97

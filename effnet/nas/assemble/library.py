@@ -21,10 +21,10 @@ from effnet.bundle.weights import state_arrays
 from effnet.compression.importance import weight_importance
 from effnet.compression.reconstruct import Sums, rows_of, taken
 from effnet.nn.network import Network
-from effnet.search.assemble.alternatives import HEAD, Alternative
-from effnet.search.assemble.edit import Order, refitted_part
-from effnet.search.assemble.order import gradient_moments, removal_order
-from effnet.search.assemble.score import divergence, logits_of
+from effnet.nas.assemble.alternatives import HEAD, Alternative
+from effnet.nas.assemble.edit import Order, refitted_part
+from effnet.nas.assemble.order import gradient_moments, removal_order
+from effnet.nas.assemble.score import divergence, logits_of
 from effnet.system.files import read_json
 from effnet.system.records import from_data, to_data
 

@@ -26,14 +26,14 @@ from effnet.errors import BudgetError
 from effnet.measurement.budget import Budget, say
 from effnet.nn.network import Network
 from effnet.planner.events import Counted, Listener, Said
-from effnet.search.assemble.alternatives import SHARES, alternatives, in_words
-from effnet.search.assemble.calibration import calibration
-from effnet.search.assemble.candidates import Candidate, candidates
-from effnet.search.assemble.edit import refitted
-from effnet.search.assemble.figures import FiguresOf, Kept, limited, linear, step_towards
-from effnet.search.assemble.finalist import Finalist, Recovery, Scores, keep_subject, kept_subject
-from effnet.search.assemble.library import Images, make_library, order_of
-from effnet.search.assemble.score import divergence, logits_of
+from effnet.nas.assemble.alternatives import SHARES, alternatives, in_words
+from effnet.nas.assemble.calibration import calibration
+from effnet.nas.assemble.candidates import Candidate, candidates
+from effnet.nas.assemble.edit import refitted
+from effnet.nas.assemble.figures import FiguresOf, Kept, limited, linear, step_towards
+from effnet.nas.assemble.finalist import Finalist, Recovery, Scores, keep_subject, kept_subject
+from effnet.nas.assemble.library import Images, make_library, order_of
+from effnet.nas.assemble.score import divergence, logits_of
 from effnet.system.files import read_json
 from effnet.system.records import from_data, to_data
 

@@ -10,8 +10,8 @@ from effnet.compression.recovery import network_of
 from effnet.compression.subject import Subject
 from effnet.data.datasets import Split
 from effnet.errors import DataError
-from effnet.search.assemble.library import Images
-from effnet.search.assemble.score import logits_of
+from effnet.nas.assemble.library import Images
+from effnet.nas.assemble.score import logits_of
 
 _FIT_SHARE, _BATCH = 0.8, 32
 # The memory for the feature maps between two parts, of all images.

@@ -10,7 +10,7 @@ from strategies import specs
 from effnet import cost, get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.errors import SpecError
-from effnet.search.assemble.alternatives import HEAD, Alternative, alternatives, assembled_spec, in_words, own
+from effnet.nas.assemble.alternatives import HEAD, Alternative, alternatives, assembled_spec, in_words, own
 
 
 def names(spec, part):

@@ -12,7 +12,7 @@ from strategies import build_trained
 from effnet import get_spec
 from effnet.arch.scale import scale
 from effnet.compression.reconstruct import Sums, held
-from effnet.search.assemble.order import gradient_moments, removal_order
+from effnet.nas.assemble.order import gradient_moments, removal_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.compression.reconstruct import Maps, Refit, reconstructed
 from effnet.nn.network import Network, build
-from effnet.search.assemble.alternatives import HEAD, Choice, changed_spec, keep_of
+from effnet.nas.assemble.alternatives import HEAD, Choice, changed_spec, keep_of
 from effnet.weights.adapt import Arrays
 from effnet.weights.morph import transfer
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.errors import InputError
-from effnet.search.assemble.choose import Option, best_choices
+from effnet.nas.assemble.choose import Option, best_choices
 
 NUMBERS = st.integers(-20, 20)
 

@@ -25,10 +25,10 @@ from effnet.nn.network import build
 from effnet.planner.events import Counted, Said
 from effnet.progress import EpochEnd
 from effnet.runtimes.onnxruntime.writer import export_onnx
-from effnet.search.assemble.alternatives import alternatives, own
-from effnet.search.assemble.assemble import Settings, assemble
-from effnet.search.assemble.library import Images, make_library, order_of
-from effnet.search.assemble.score import divergence, logits_of
+from effnet.nas.assemble.alternatives import alternatives, own
+from effnet.nas.assemble.assemble import Settings, assemble
+from effnet.nas.assemble.library import Images, make_library, order_of
+from effnet.nas.assemble.score import divergence, logits_of
 from effnet.training.loop import train
 from effnet.training.recipe.schema import Augment, Recipe, Train
 

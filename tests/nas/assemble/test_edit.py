@@ -14,9 +14,9 @@ from effnet import get_spec
 from effnet.arch.scale import scale
 from effnet.bundle.weights import state_arrays
 from effnet.runtimes.onnxruntime.graph import to_onnx
-from effnet.search.assemble.alternatives import HEAD, alternatives, own
-from effnet.search.assemble.edit import edited, refitted, refitted_part
-from effnet.search.assemble.score import logits_of
+from effnet.nas.assemble.alternatives import HEAD, alternatives, own
+from effnet.nas.assemble.edit import edited, refitted, refitted_part
+from effnet.nas.assemble.score import logits_of
 from effnet.weights.folding import fold_norms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
