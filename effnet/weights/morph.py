@@ -34,7 +34,8 @@ def transfer(
     """Return weights for `target` made from `state`, those of `source`; both as arrays under effnet's names.
 
     With a `keep`, `target` is the part of `source` that it keeps: kept channels and blocks have their weights and
-    BatchNorm statistics unchanged, so that the network computes the source with its other channels set to zero.
+    BatchNorm statistics unchanged, so that the network computes the source with its other channels set to zero; only
+    the gates of ECA, whose kernel is shared by all channels, are computed from the channels that are left.
 
     Without, `target` is a scaled `source`, and every block has the weights of the source's block in the same place:
 
@@ -42,6 +43,8 @@ def transfer(
     - Additional channels of a wider one are copies of the first ones, and the layers that read them do so with weights
       of zero: the wider network starts as the same function as the source, and can learn from there. Source: Chen et
       al. 2016, "Net2Net", section 2.2, with zeros instead of shares, so that the copies learn different things.
+      With ECA it is nearly the same function: the gates of the last channels read the first copies.
+    - The kernel of ECA is cropped, or padded with zeros, about its centre.
     - A block that the source's stage does not have is a copy of the stage's last one whose last BatchNorm is silent, so
       that only its shortcut passes (Net2Net, section 2.3). One without an identity shortcut is a plain copy.
     - Blocks that the target's stage lacks are left out.
@@ -73,6 +76,8 @@ def _move(
             silent = ("bias",) if folded else ("weight", "bias")
             parts |= {part: np.zeros_like(parts[part]) for part in silent}
         return {f"{name}.{part}": array for part, array in parts.items()}
+    if layer.op == "channel_conv":
+        return {f"{name}.weight": _resized(state[f"{origin.name}.weight"], layer.kernel_size)}
     weight = state[f"{origin.name}.weight"][origin.outputs]
     if not depthwise:
         weight = weight[:, origin.inputs]
@@ -83,6 +88,14 @@ def _move(
     if layer.bias:
         moved[f"{name}.bias"] = state[f"{origin.name}.bias"][origin.outputs]
     return moved
+
+
+def _resized(kernel: np.ndarray, size: int) -> np.ndarray:
+    """Return the centre of a kernel [1, 1, k], or the kernel with zeros around it; `size` and k are odd."""
+    change = (size - kernel.shape[-1]) // 2
+    if change >= 0:
+        return np.pad(kernel, ((0, 0), (0, 0), (change, change)))
+    return np.ascontiguousarray(kernel[..., -change:change])
 
 
 def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Layer], _Origin]:
@@ -192,6 +205,11 @@ def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) 
             f"{name} must squeeze on both sides or on none; it has {theirs.se_channels} squeezed channels in the "
             f"source and {ours.se_channels} in the target"
         )
+    if bool(theirs.eca_kernel) != bool(ours.eca_kernel):
+        raise WeightsError(
+            f"{name} must have ECA on both sides or on none; its eca_kernel is {theirs.eca_kernel} in the source and "
+            f"{ours.eca_kernel} in the target"
+        )
 
 
 def _check_state(state: Mapping[str, np.ndarray], source: ArchSpec) -> None:
@@ -211,5 +229,7 @@ def _check_state(state: Mapping[str, np.ndarray], source: ArchSpec) -> None:
 def _shape(layer: Layer, part: str) -> tuple[int, ...]:
     if layer.op == "norm" or part == "bias":
         return (layer.out_channels,)
+    if layer.op == "channel_conv":
+        return (1, 1, layer.kernel_size)
     shape = (layer.out_channels, layer.in_channels // layer.groups)
     return shape + (layer.kernel_size,) * 2 if layer.op == "conv" else shape
