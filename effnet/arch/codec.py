@@ -21,6 +21,9 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     """Return `spec` as JSON-serializable data that `spec_from_dict` reads back to an equal value."""
     fields = dataclasses.asdict(spec)
     del fields["lineage"]
+    for block in (block for row in fields["stages"] for block in row):
+        if not block["eca_kernel"]:  # files of networks without it stay as they were
+            del block["eca_kernel"]
     return {"format": FORMAT, "name": spec.name, **fields, "lineage": to_data(spec.lineage)}
 
 

@@ -55,14 +55,10 @@ def test_a_stage_and_what_is_derived_from_it_have_the_kernels_of_their_widths():
         assert all(block.eca_kernel == eca_kernel_size(block.mid_channels) for block in spec.blocks)
 
 
-def test_json_holds_it_and_files_that_know_nothing_of_it_are_read():
+def test_json_holds_it_and_files_of_other_networks_know_nothing_of_it():
     spec = with_eca("b0")
     assert spec_from_dict(json.loads(json.dumps(spec_to_dict(spec)))) == spec
-    old = spec_to_dict(get_spec("b0"))
-    for row in old["stages"]:
-        for block in row:
-            del block["eca_kernel"]
-    assert spec_from_dict(old) == get_spec("b0")
+    assert "eca" not in json.dumps(spec_to_dict(get_spec("b0")))
     assert "mbconv3, expand 6, eca 5" in describe(spec)
 
 
