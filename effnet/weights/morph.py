@@ -14,8 +14,8 @@ from effnet.weights.adapt import Arrays, has_folded_norms
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-class _Origin(NamedTuple):
-    """Origin of a layer of the target: its name in the source, and the source's channel of each of its own.
+class Origin(NamedTuple):
+    """The origin of a layer of the target: its name in the source, and the source's channel of each of its own.
 
     Inputs that are `fresh` have no channel in the source, and their weights are zero. The output of a `silent`
     BatchNorm is zero as well.
@@ -67,7 +67,7 @@ def transfer(
 
 
 def _move(
-    state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: _Origin, *, folded: bool, depthwise: bool
+    state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: Origin, *, folded: bool, depthwise: bool
 ) -> Arrays:
     if layer.op == "norm":
         parts = {part: state[f"{origin.name}.{part}"][origin.outputs] for part in _NORM}
@@ -98,7 +98,16 @@ def _resized(kernel: np.ndarray, size: int) -> np.ndarray:
     return np.ascontiguousarray(kernel[..., -change:change])
 
 
-def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Layer], _Origin]:
+def kept_origins(source: ArchSpec, target: ArchSpec, *, keep: Keep) -> dict[str, Origin]:
+    """Return the origin of every layer with parameters of `target`, the part of `source` that `keep` leaves.
+
+    Raises WeightsError if `target` does not match `keep`.
+    """
+    origin = _kept(source, target, keep)
+    return {name: origin(name, layer) for name, layer in named_layers(target) if weighted(layer)}
+
+
+def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Layer], Origin]:
     left = kept_spec(source, keep)
     if (left.stem, left.stages, left.head_channels, left.num_classes) != (
         target.stem, target.stages, target.head_channels, target.num_classes,
@@ -112,11 +121,11 @@ def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Laye
     # A dropped block passes its input on.
     passed = _passed(source, keep)
 
-    def origin(name: str, layer: Layer) -> _Origin:
+    def origin(name: str, layer: Layer) -> Origin:
         place = _rename(name, blocks)
         reads, writes = reads_writes[place]
         inputs = widths[passed.get(reads, reads)]
-        return _Origin(place, widths[passed.get(writes, writes)], inputs, np.zeros(len(inputs), bool))
+        return Origin(place, widths[passed.get(writes, writes)], inputs, np.zeros(len(inputs), bool))
 
     return origin
 
@@ -141,7 +150,7 @@ def _rename(name: str, blocks: Mapping[str, str]) -> str:
     return blocks[block] + name[len(block) :]
 
 
-def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origin]:
+def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], Origin]:
     _check_alike(source, target)
     blocks, silent = {}, set()
     deeper = any(len(ours) > len(theirs) for theirs, ours in zip(source.stages, target.stages, strict=True))
@@ -156,11 +165,11 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
                 silent |= {norms[name], added[norms[name]].inputs[0]}
     layers = dict(named_layers(source))
 
-    def origin(name: str, layer: Layer) -> _Origin:
+    def origin(name: str, layer: Layer) -> Origin:
         place = _rename(name, blocks)
         outputs, _ = _spread(layers[place].out_channels, layer.out_channels)
         inputs, fresh = _spread(layers[place].in_channels, layer.in_channels)
-        return _Origin(place, outputs, inputs, fresh, name in silent)
+        return Origin(place, outputs, inputs, fresh, name in silent)
 
     return origin
 
