@@ -15,8 +15,8 @@ Arrays = dict[str, np.ndarray]
 def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
     """Return weight and bias of every convolution and linear layer with the following BatchNorm folded in.
 
-    The kernels of ECA, which have no bias and no BatchNorm, are returned as they are. `state` is a state dict as arrays,
-    keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in float64, returned in float32. Raises
+    The kernels of ECA, without bias and BatchNorm, are returned as they are. `state` is a state dict as arrays, keyed
+    NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in float64, returned in float32. Raises
     SpecError if a key is missing or a shape differs.
     """
     folded: Arrays = {}
