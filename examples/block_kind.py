@@ -23,7 +23,7 @@ def two_scales(body: Body, x: str) -> str:
     x_mid = body.unit("expand", x, "mid")
     small = body.unit("small", x_mid, "mid", kernel_size=3, stride=stride, depthwise=True)
     large = body.unit("large", x_mid, "mid", kernel_size=k, stride=stride, depthwise=True)
-    y = body.squeeze_excite(body.add("sum", small, large))
+    y = body.attention(body.add("sum", small, large))
     return body.shortcut(body.unit("project", y, "out", act=False), x)
 
 

@@ -26,8 +26,9 @@ class BlockKind:
 
     `middle` says how `mid_channels` is chosen: "expansion", a multiple of the input's width; "own", a width of its
     own; "input" or "output", no expansion: that width itself. `unexpanded` is the kind of a block with an expansion
-    ratio of 1, if that is another one. `squeezes` allows squeeze-and-excitation, `projects` a projected shortcut.
-    `depthwise` says that kernels larger than 1 x 1 are depthwise, so that their size costs little.
+    ratio of 1, if that is another one. `squeezes` allows channel attention, squeeze-and-excitation or ECA,
+    `projects` a projected shortcut. `depthwise` says that kernels larger than 1 x 1 are depthwise, so that their size
+    costs little.
     """
 
     name: str
@@ -51,13 +52,20 @@ class BlockKind:
             )
         if block.se_channels and not self.squeezes:
             raise SpecError(f"a {self.name} block has no squeeze-and-excitation; got se_channels={block.se_channels}")
+        if block.eca_kernel and not self.squeezes:
+            raise SpecError(f"a {self.name} block has no channel attention; got eca_kernel={block.eca_kernel}")
+        if block.eca_kernel and block.se_channels:
+            raise SpecError(
+                f"a block must have squeeze-and-excitation or ECA, not both; got se_channels={block.se_channels} and "
+                f"eca_kernel={block.eca_kernel}: set one to 0"
+            )
         if block.residual == "projection" and not self.projects:
             able = " and ".join(kind.name for kind in _KINDS.values() if kind.projects)
             raise SpecError(f"only {able} blocks project their shortcut; got {self.name}")
 
 
 def _mbconv(body: Body, x: str) -> str:
-    """Sandler et al. 2018, MobileNetV2, figure 4, with squeeze-and-excitation as in MnasNet."""
+    """Sandler et al. 2018, MobileNetV2, figure 4, with the attention of MnasNet."""
     y = body.unit("expand", x, "mid")
     return _depthwise_separable(body, y, shortcut=x)
 
@@ -65,7 +73,7 @@ def _mbconv(body: Body, x: str) -> str:
 def _depthwise_separable(body: Body, x: str, *, shortcut: str = "") -> str:
     block = body.block
     y = body.unit("depthwise", x, "mid", kernel_size=block.kernel_size, stride=block.stride, depthwise=True)
-    y = body.squeeze_excite(y)
+    y = body.attention(y)
     y = body.unit("project", y, "out", act=False)
     return body.shortcut(y, shortcut or x)
 
@@ -73,7 +81,7 @@ def _depthwise_separable(body: Body, x: str, *, shortcut: str = "") -> str:
 def _fused_mbconv(body: Body, x: str) -> str:
     block = body.block
     y = body.unit("expand", x, "mid", kernel_size=block.kernel_size, stride=block.stride)
-    y = body.squeeze_excite(y)
+    y = body.attention(y)
     y = body.unit("project", y, "out", act=False)
     return body.shortcut(y, x)
 

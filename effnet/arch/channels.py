@@ -229,7 +229,11 @@ def kept_blocks(keep: Keep) -> dict[str, str]:
 
 
 def kept_spec(spec: ArchSpec, keep: Keep) -> ArchSpec:
-    """Return the smaller network that `keep` leaves of `spec`; raise SpecError if it does not belong to `spec`."""
+    """Return the smaller network that `keep` leaves of `spec`; raise SpecError if it does not belong to `spec`.
+
+    The kernel of ECA stays and slides along the channels that are left: a channel whose neighbours are removed sees the
+    next ones that stay instead.
+    """
     widths = kept_widths(spec, keep)
     width, stages = len(keep.stem), []
     for i, blocks in enumerate(spec.stages):
@@ -279,4 +283,4 @@ def last_norms(spec: ArchSpec) -> dict[str, str]:
 
 def weighted(layer: Layer) -> bool:
     """Return whether a layer has parameters."""
-    return layer.op in ("conv", "norm", "linear")
+    return layer.op in ("conv", "norm", "linear", "channel_conv")

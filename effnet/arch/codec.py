@@ -22,8 +22,9 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     fields = dataclasses.asdict(spec)
     del fields["lineage"]
     for block in (block for row in fields["stages"] for block in row):
-        if not block["activation"]:  # no file of a published network has it
-            del block["activation"]
+        for name in ("activation", "eca_kernel"):  # files of networks without them stay as they were
+            if not block[name]:
+                del block[name]
     return {"format": FORMAT, "name": spec.name, **fields, "lineage": to_data(spec.lineage)}
 
 

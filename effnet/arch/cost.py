@@ -68,9 +68,11 @@ class LayerCost(NamedTuple):
 
 def layer_params(layer: Layer) -> int:
     """Return the number of trainable parameters of one layer."""
-    if layer.op in ("conv", "linear"):
+    if layer.op in _MULTIPLY:
         bias = layer.out_channels if layer.bias else 0
         return layer.in_channels // layer.groups * layer.out_channels * layer.kernel_size**2 + bias
+    if layer.op == "channel_conv":
+        return layer.kernel_size
     return 2 * layer.out_channels if layer.op == "norm" else 0
 
 
@@ -83,6 +85,8 @@ def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerC
         side = sides[name]
         params = layer_params(layer)
         macs = side * side * (params - layer.out_channels * layer.bias) if layer.op in _MULTIPLY else 0
+        if layer.op == "channel_conv":  # its kernel is applied once per channel
+            macs = params * layer.out_channels
         rows.append(LayerCost(name, layer.op, layer.in_channels, layer.out_channels, side, params, macs))
     return rows
 
@@ -114,6 +118,10 @@ def cost(spec: ArchSpec | str, *, resolution: int | None = None) -> Cost:
         elif layer.op == "norm":
             params += 2 * out
             norm_channels += out
+        elif layer.op == "channel_conv":
+            params += layer.kernel_size
+            macs += layer.kernel_size * out
+            activations += out
     return Cost(
         resolution=resolution,
         params=params,

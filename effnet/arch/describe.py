@@ -52,6 +52,8 @@ def _operator(blocks: tuple[BlockSpec, ...]) -> str:
         text += f", expand {block.mid_channels / block.in_channels:.3g}"
     if block.se_channels:
         text += f", se {block.se_channels / block.in_channels:.3g}"
+    if block.eca_kernel:
+        text += f", eca {block.eca_kernel}"
     if block.activation:
         text += f", {block.activation}"
     if all(b.residual == "none" for b in blocks) and len(blocks) > 1:

@@ -13,7 +13,7 @@ from effnet.errors import SpecError
 if TYPE_CHECKING:
     from effnet.arch.spec import ArchSpec, BlockSpec
 
-Op = Literal["conv", "norm", "act", "max_pool", "global_pool", "mul", "add", "linear"]
+Op = Literal["conv", "norm", "act", "max_pool", "global_pool", "mul", "add", "linear", "channel_conv"]
 Width = Literal["mid", "out", "se"]
 """A width of a block: `mid_channels`, `out_channels` or `se_channels`."""
 
@@ -27,7 +27,7 @@ class Layer(NamedTuple):
     """One operation of the network; a tuple because planning creates hundreds of thousands of them.
 
     `inputs` are the names of the layers that it reads (`input` is the image). `function` is the name of an
-    activation or of a gate.
+    activation or of a gate. A "channel_conv" slides one kernel along the channels of a feature map of one pixel.
     """
 
     op: Op
@@ -121,19 +121,37 @@ class Body:
         width = self.widths[y]
         return self.append(SHORTCUT_SUM, Layer("add", (y, x), width[1], width[1]), width)
 
-    def squeeze_excite(self, x: str) -> str:
-        """Append squeeze-and-excitation, unless the block has none: a gate for each channel, from the pooled map."""
-        if not self.block.se_channels:
-            return x
+    def attention(self, x: str) -> str:
+        """Append the block's channel attention, if it has one: a gate for each channel, from the pooled map."""
+        if self.block.se_channels:
+            return self._squeeze_excite(x)
+        return self._efficient_attention(x) if self.block.eca_kernel else x
+
+    def _squeeze_excite(self, x: str) -> str:
+        """Hu et al. 2018: two layers see all channels."""
         width, inside = self.widths[x], self._known["se"]
         channels, squeezed = width[1], inside[1]
         y = self.append("se.pool", Layer("global_pool", (x,), channels, channels), width)
         y = self.append("se.reduce", Layer("conv", (y,), channels, squeezed, bias=True), inside)
         y = self.act(y, "se.act")
         y = self.append("se.expand", Layer("conv", (y,), squeezed, channels, bias=True), width)
+        return self._scale("se", x, y)
+
+    def _efficient_attention(self, x: str) -> str:
+        """Wang et al. 2020, ECA-Net, section 3.2.3: one kernel, shared, sees each channel and its neighbours."""
+        width, kernel = self.widths[x], self.block.eca_kernel
+        channels = width[1]
+        y = self.append("eca.pool", Layer("global_pool", (x,), channels, channels), width)
+        y = self.append("eca.conv", Layer("channel_conv", (y,), channels, channels, kernel), width)
+        return self._scale("eca", x, y)
+
+    def _scale(self, unit: str, x: str, y: str) -> str:
+        """Append the gate of `y` and its product with `x`."""
+        width = self.widths[x]
+        channels = width[1]
         if self.spec.se_gate != "none":
-            y = self.append("se.gate", Layer("act", (y,), channels, channels, function=self.spec.se_gate), width)
-        return self.append("se.scale", Layer("mul", (x, y), channels, channels), width)
+            y = self.append(f"{unit}.gate", Layer("act", (y,), channels, channels, function=self.spec.se_gate), width)
+        return self.append(f"{unit}.scale", Layer("mul", (x, y), channels, channels), width)
 
 
 def named_layers(spec: "ArchSpec") -> Layers:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from effnet.arch.cost import Cost, cost
 from effnet.arch.lineage import Lineage
-from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, as_spec, repeat_block
+from effnet.arch.spec import ArchSpec, BlockSpec, Rounding, as_spec, eca_kernel_size, repeat_block
 from effnet.errors import SpecError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
@@ -139,7 +139,7 @@ def _scale_width(spec: ArchSpec, width: float) -> ArchSpec:
 
 
 def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expands_from: int) -> BlockSpec:
-    """Scale one block that receives `fed` channels; integer expansion ratios are kept."""
+    """Scale one block that receives `fed` channels; integer expansion ratios are kept, the ECA's kernel follows."""
     out = widen(block.out_channels)
     base = expands_from or block.in_channels
     mid = block.rules.tied_channels(fed, out)
@@ -151,9 +151,11 @@ def _widen_block(block: BlockSpec, fed: int, widen: Callable[[int], int], expand
     residual = block.residual
     if residual == "identity" and fed != out:  # after a stem that does not scale
         residual = "projection" if block.rules.projects else "none"
+    kernel = eca_kernel_size(mid) if block.eca_kernel else 0
     return dataclasses.replace(
-        block, in_channels=fed, mid_channels=mid, out_channels=out, se_channels=squeezed, residual=residual
-    )
+        block, in_channels=fed, mid_channels=mid, out_channels=out, se_channels=squeezed, eca_kernel=kernel,
+        residual=residual,
+    )  # fmt: skip
 
 
 def solve_phi(
@@ -244,6 +246,26 @@ def with_expand_ratio(spec: ArchSpec, expand_ratio: int) -> ArchSpec:
     def slim(block: BlockSpec) -> BlockSpec:
         if block.rules.middle != "expansion":
             return block
-        return dataclasses.replace(block, mid_channels=min(block.mid_channels, expand_ratio * block.in_channels))
+        mid = min(block.mid_channels, expand_ratio * block.in_channels)
+        return dataclasses.replace(block, mid_channels=mid, eca_kernel=eca_kernel_size(mid) if block.eca_kernel else 0)
 
     return dataclasses.replace(spec, stages=tuple(tuple(map(slim, blocks)) for blocks in spec.stages))
+
+
+def with_eca(spec: ArchSpec | str) -> ArchSpec:
+    """Return `spec`, or the network of that name, with ECA in place of every squeeze-and-excitation.
+
+    Its kernel is that of `eca_kernel_size`.
+
+    >>> with_eca("b0").blocks[-1].eca_kernel
+    5
+    """
+    spec = as_spec(spec)
+
+    def replace(block: BlockSpec) -> BlockSpec:
+        if not block.se_channels:
+            return block
+        return dataclasses.replace(block, se_channels=0, eca_kernel=eca_kernel_size(block.mid_channels))
+
+    lineage = dataclasses.replace(spec.lineage, note=f"{spec.lineage.note} ECA".lstrip())
+    return dataclasses.replace(spec, stages=tuple(tuple(map(replace, row)) for row in spec.stages), lineage=lineage)

@@ -1,6 +1,7 @@
 """A network as a frozen value: absolute integers, no torch; everything else is a function of it."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -45,8 +46,9 @@ class BlockSpec:
 
     `mid_channels` is the width between the block's first and last convolution: the expanded width of an
     mbconv, the input width of a depthwise_separable, the output width of a plain conv. `se_channels` is the
-    squeezed width of squeeze-and-excitation, 0 for none. `residual` is stored, never derived, so that a
-    change of widths can neither create nor drop a shortcut. An `activation` replaces the network's in this block.
+    squeezed width of squeeze-and-excitation, 0 for none; `eca_kernel` the kernel of efficient channel attention (ECA)
+    over the same feature map, 0 for none; a block has one of the two at most. `residual` is stored, never derived, so
+    that a change of widths can neither create nor drop a shortcut. An `activation` replaces the network's in this block.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class BlockSpec:
     mid_channels: int
     out_channels: int
     se_channels: int = 0
+    eca_kernel: int = 0
     residual: Residual = "none"
     activation: Activation | Literal[""] = ""
 
@@ -67,8 +70,11 @@ class BlockSpec:
             most = MAX_KERNEL_SIZE if name == "kernel_size" else MAX_CHANNELS
             _must_be_count(f"{self.kind} {name}", getattr(self, name), most=most)
         _must_be_count(f"{self.kind} se_channels", self.se_channels, least=0)
+        _must_be_count(f"{self.kind} eca_kernel", self.eca_kernel, least=0, most=MAX_KERNEL_SIZE)
         if self.kernel_size % 2 == 0:
             raise SpecError(f"kernel_size must be odd; got {self.kernel_size}")
+        if self.eca_kernel and self.eca_kernel % 2 == 0:
+            raise SpecError(f"eca_kernel must be odd, or 0 for none; got {self.eca_kernel}")
         if self.stride > 2:
             raise SpecError(f"a block's stride must be 1 or 2; got {self.stride}")
         rules.check(self)
@@ -195,6 +201,19 @@ class ArchSpec:
         return stride
 
 
+def eca_kernel_size(channels: int) -> int:
+    """Return the kernel of efficient channel attention over this number of channels: odd, and at least 3.
+
+    Source: Wang et al. 2020, ECA-Net, arXiv 1910.03151, eq. 12: |log2(C) / gamma + b / gamma| with gamma 2 and b 1, to
+    the odd number above as in the authors' code; the least of 3 is timm's, since 1 would mix no channels.
+
+    >>> [eca_kernel_size(channels) for channels in (16, 96, 128, 1152)]
+    [3, 3, 5, 5]
+    """
+    nearest_below = int((math.log2(channels) + 1) / 2)
+    return max(3, nearest_below + 1 - nearest_below % 2)
+
+
 def stage(
     kind: str,
     *,
@@ -205,6 +224,7 @@ def stage(
     in_channels: int,
     out_channels: int,
     se_ratio: float = 0.0,
+    eca: bool = False,
     skip: bool = True,
     expands_from: int = 0,
 ) -> tuple[BlockSpec, ...]:
@@ -212,7 +232,8 @@ def stage(
 
     Only the first block has the stride and the change of width. With `expand_ratio` 1, mbconv becomes
     depthwise_separable and fused_mbconv becomes conv, which have no expansion at all. Squeezed widths are
-    taken from the block's input: max(1, int(in_channels * se_ratio)).
+    taken from the block's input: max(1, int(in_channels * se_ratio)). `eca` gives blocks efficient channel attention
+    instead, with the kernel of `eca_kernel_size`.
     Source: tensorflow/tpu efficientnet_model.py, MBConvBlock.
 
     >>> blocks = stage("mbconv", repeats=2, stride=2, expand_ratio=6, in_channels=16, out_channels=24)
@@ -224,22 +245,24 @@ def stage(
     if expand_ratio == 1 and rules.unexpanded:
         rules = find_kind(rules.unexpanded)
     # Without a middle there is nothing to squeeze, though TensorFlow's block strings name a ratio.
-    squeezes = bool(se_ratio) and rules.middle != "output"
+    squeezes, attends = (bool(wanted) and rules.middle != "output" for wanted in (se_ratio, eca))
     blocks = []
     for index in range(repeats):
         width_in = in_channels if index == 0 else out_channels
         step = stride if index == 0 else 1
         base = expands_from if index == 0 and expands_from else width_in
         tied = rules.tied_channels(width_in, out_channels)
+        mid = int(base * expand_ratio) if tied is None else tied
         blocks.append(
             BlockSpec(
                 kind=rules.name,
                 kernel_size=kernel_size,
                 stride=step,
                 in_channels=width_in,
-                mid_channels=int(base * expand_ratio) if tied is None else tied,
+                mid_channels=mid,
                 out_channels=out_channels,
                 se_channels=max(1, int(width_in * se_ratio)) if squeezes else 0,
+                eca_kernel=eca_kernel_size(mid) if attends and mid > 0 else 0,
                 residual="identity" if skip and step == 1 and width_in == out_channels else "none",
             )
         )
@@ -250,7 +273,8 @@ def repeat_block(block: BlockSpec, *, expands_from: int = 0, skip: bool = True) 
     """Return the block that can follow `block` in its stage: stride 1, equal numbers of input and output channels.
 
     The ratios of the expansion (relative to `expands_from` if that is not the input width) and of the squeeze are
-    kept. The shortcut becomes an identity, unless `skip` is off or the block lacks one that it could have.
+    kept; the kernel of ECA follows the width. The shortcut becomes an identity, unless `skip` is off or the block lacks
+    one that it could have.
     """
     width, base = block.out_channels, expands_from or block.in_channels
     no_skip = not skip or (block.residual == "none" and block.stride == 1 and block.in_channels == width)
@@ -265,6 +289,7 @@ def repeat_block(block: BlockSpec, *, expands_from: int = 0, skip: bool = True) 
         in_channels=width,
         mid_channels=mid,
         se_channels=squeezed,
+        eca_kernel=eca_kernel_size(mid) if block.eca_kernel else 0,
         residual="none" if no_skip else "identity",
     )
 

@@ -20,8 +20,9 @@ def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int =
     """Return folded weights of the same function with equally large channels between each two convolutions.
 
     If only a ReLU lies between two convolutions (and squeeze-and-excitation, which preserves a channel's scale), the
-    first may scale a channel down by a factor that the second undoes. Raises SpecError for any other activation: ReLU6
-    clips at a constant and SiLU is not scale-equivariant, so no factor passes through them.
+    first may scale a channel down by a factor that the second undoes. ECA prevents it: its kernel mixes adjacent
+    channels. Raises SpecError for any other activation: ReLU6 clips at a constant and SiLU is not scale-equivariant, so
+    no factor passes through them.
     """
     if spec.activation != "relu":
         raise SpecError(

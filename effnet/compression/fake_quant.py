@@ -127,7 +127,7 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
     """Return the names of the layers (and the image) whose outputs an int8 export quantizes.
 
     These are all inputs of a convolution, sum, product, pool or separate activation; not the inputs of a clamp, the
-    network's output, or the inputs and outputs of `float_layers`.
+    network's output, or the inputs and outputs of `float_layers`. ECA computes its gate's input in floats.
     """
     layers = dict(named_layers(spec))
     names = readers(layers.items())
@@ -136,7 +136,7 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
     found = [] if INPUT in free else [INPUT]
     for name, layer in layers.items():
         reading = [layers[reader] for reader in names[name]]
-        if not reading or name in free or layer.op == "max_pool":
+        if not reading or name in free or layer.op in ("max_pool", "channel_conv"):
             continue
         if all(reader.op == "norm" or reader.function in _CLAMPS for reader in reading):
             continue
@@ -170,7 +170,7 @@ def round_(network: Network, *, float_layers: Sequence[str] = (), weight_levels:
 
 
 def _module_of(network: Network, name: str) -> nn.Module:
-    """Return the module that outputs layer `name`; for a product its squeeze-excite unit."""
+    """Return the module that outputs layer `name`; for a product its channel attention."""
     parent, _, last = name.rpartition(".")
     return network.get_submodule(parent if last == "scale" else name)
 

@@ -46,8 +46,23 @@ class Add(nn.Module):
         return x + y
 
 
-class SqueezeExcite(nn.Sequential):
-    """Scales each channel by a gate computed from the pooled feature map: pool, reduce, act, expand, gate."""
+class ChannelConv(nn.Conv1d):
+    """One kernel that slides along the channels, with zeros beyond them and without a bias: that of ECA."""
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
+        """Map [batch, channels, 1, 1], or [batch, channels], to the same shape."""
+        row = input.reshape(input.shape[0], 1, -1)  # one operation, which ExecuTorch's XNNPACK has
+        return super().forward(row).reshape(input.shape)
+
+
+class ChannelAttention(nn.Sequential):
+    """Scales each channel by a gate computed from the pooled feature map.
+
+    Squeeze-and-excitation has pool, reduce, act, expand, gate; efficient channel attention (ECA) pool, conv, gate.
+    """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
         """Map [batch, channels, height, width] to the same shape."""
@@ -82,7 +97,7 @@ class DropPath(nn.Module):
 
 
 def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Module:
-    """Return the module of one layer; a product has none: SqueezeExcite computes it."""
+    """Return the module of one layer; a product has none: ChannelAttention computes it."""
     match layer.op:
         case "conv":
             return _make_conv(layer, spec)
@@ -98,6 +113,8 @@ def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Mod
             return nn.MaxPool2d(layer.kernel_size, layer.stride, padding=layer.kernel_size // 2)
         case "linear":
             return nn.Linear(layer.in_channels, layer.out_channels, bias=layer.bias)
+        case "channel_conv":
+            return ChannelConv(layer.kernel_size)
     raise ValueError(f"no module for a layer of kind {layer.op!r}")
 
 
@@ -120,7 +137,8 @@ def initialise_(module: nn.Module, generator: torch.Generator | None) -> None:
     """Draw the weights of every layer in place, as the original code does.
 
     Convolutions: N(0, sqrt(2 / fan_out)), with a fan-out of k * k for a depthwise kernel; the classifier:
-    U(-1, 1) / sqrt(num_classes); biases 0. Source: tensorflow/tpu efficientnet_model.py.
+    U(-1, 1) / sqrt(num_classes); biases 0. Source: tensorflow/tpu efficientnet_model.py. The kernels of ECA, which it
+    lacks: U(-1, 1) / sqrt(k), torch's own, as in the authors' code.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -128,6 +146,9 @@ def initialise_(module: nn.Module, generator: torch.Generator | None) -> None:
             layer.weight.normal_(0.0, (2.0 / fan_out) ** 0.5, generator=generator)
         elif isinstance(layer, nn.Linear):
             bound = layer.out_features**-0.5
+            layer.weight.uniform_(-bound, bound, generator=generator)
+        elif isinstance(layer, ChannelConv):
+            bound = layer.kernel_size[0] ** -0.5
             layer.weight.uniform_(-bound, bound, generator=generator)
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
             layer.bias.zero_()

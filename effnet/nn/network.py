@@ -14,7 +14,7 @@ from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.kernels.library import load_kernels
-from effnet.nn.layers import DropPath, GlobalPool, SqueezeExcite, initialise_, make_module
+from effnet.nn.layers import ChannelAttention, DropPath, GlobalPool, initialise_, make_module
 from effnet.nn.recompute import recomputed
 
 
@@ -65,7 +65,7 @@ def _make_unit(layers: Layers, spec: ArchSpec, norm_momentum: float) -> nn.Modul
     """Return the module of a chain of layers, by their names within it; that of a nameless one is its own."""
     if layers[0][0] == "":
         return make_module(layers[0][1], spec, norm_momentum=norm_momentum)
-    unit = SqueezeExcite() if any(layer.op == "mul" for _, layer in layers) else nn.Sequential()
+    unit = ChannelAttention() if any(layer.op == "mul" for _, layer in layers) else nn.Sequential()
     for name, layer in layers:
         if layer.op != "mul":
             unit.add_module(name, make_module(layer, spec, norm_momentum=norm_momentum))

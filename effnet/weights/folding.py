@@ -15,8 +15,9 @@ Arrays = dict[str, np.ndarray]
 def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
     """Return weight and bias of every convolution and linear layer with the following BatchNorm folded in.
 
-    `state` is a state dict as arrays, keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in
-    float64, returned in float32. Raises SpecError if a key is missing or a shape differs.
+    The kernels of ECA, without bias and BatchNorm, are returned as they are. `state` is a state dict as arrays, keyed
+    NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in float64, returned in float32. Raises
+    SpecError if a key is missing or a shape differs.
     """
     folded: Arrays = {}
     for name, layer in named_layers(spec):
@@ -25,6 +26,8 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
             weight = _take(state, f"{name}.weight", shape if layer.op == "conv" else shape[:2])
             bias = _take(state, f"{name}.bias", (layer.out_channels,)) if layer.bias else np.zeros(layer.out_channels)
             folded[f"{name}.weight"], folded[f"{name}.bias"] = weight, bias
+        elif layer.op == "channel_conv":
+            folded[f"{name}.weight"] = _take(state, f"{name}.weight", (1, 1, layer.kernel_size))
         elif layer.op == "norm":
             conv = layer.inputs[0]
             parts = ("weight", "bias", "running_mean", "running_var")
@@ -70,6 +73,8 @@ def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
             state[f"{name}.weight"] = folded[f"{name}.weight"]
             if layer.bias:
                 state[f"{name}.bias"] = folded[f"{name}.bias"]
+        elif layer.op == "channel_conv":
+            state[f"{name}.weight"] = folded[f"{name}.weight"]
         elif layer.op == "norm":
             ones, zeros = np.ones(layer.out_channels, np.float32), np.zeros(layer.out_channels, np.float32)
             bias = folded[f"{layer.inputs[0]}.bias"]
@@ -96,6 +101,9 @@ def random_weights(spec: ArchSpec, *, seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     arrays: Arrays = {}
     for name, layer in named_layers(spec):
+        if layer.op == "channel_conv":
+            kernel = rng.standard_normal((1, 1, layer.kernel_size), dtype=np.float32)
+            arrays[f"{name}.weight"] = kernel * np.float32(layer.kernel_size**-0.5)
         if layer.op not in ("conv", "linear"):
             continue
         fan_in = layer.in_channels // layer.groups

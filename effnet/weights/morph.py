@@ -14,8 +14,8 @@ from effnet.weights.adapt import Arrays, has_folded_norms
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-class _Origin(NamedTuple):
-    """Origin of a layer of the target: its name in the source, and the source's channel of each of its own.
+class Origin(NamedTuple):
+    """The origin of a layer of the target: its name in the source, and the source's channel of each of its own.
 
     Inputs that are `fresh` have no channel in the source, and their weights are zero. The output of a `silent`
     BatchNorm is zero as well.
@@ -34,7 +34,8 @@ def transfer(
     """Return weights for `target` made from `state`, those of `source`; both as arrays under effnet's names.
 
     With a `keep`, `target` is the part of `source` that it keeps: kept channels and blocks have their weights and
-    BatchNorm statistics unchanged, so that the network computes the source with its other channels set to zero.
+    BatchNorm statistics unchanged, so that the network computes the source with its other channels set to zero; only
+    the gates of ECA, whose kernel is shared by all channels, are computed from the channels that are left.
 
     Without, `target` is a scaled `source`, and every block has the weights of the source's block in the same place:
 
@@ -42,6 +43,8 @@ def transfer(
     - Additional channels of a wider one are copies of the first ones, and the layers that read them do so with weights
       of zero: the wider network starts as the same function as the source, and can learn from there. Source: Chen et
       al. 2016, "Net2Net", section 2.2, with zeros instead of shares, so that the copies learn different things.
+      With ECA it is nearly the same function: the gates of the last channels read the first copies.
+    - The kernel of ECA is cropped, or padded with zeros, about its centre.
     - A block that the source's stage does not have is a copy of the stage's last one whose last BatchNorm is silent, so
       that only its shortcut passes (Net2Net, section 2.3). One without an identity shortcut is a plain copy.
     - Blocks that the target's stage lacks are left out.
@@ -64,7 +67,7 @@ def transfer(
 
 
 def _move(
-    state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: _Origin, *, folded: bool, depthwise: bool
+    state: Mapping[str, np.ndarray], name: str, layer: Layer, origin: Origin, *, folded: bool, depthwise: bool
 ) -> Arrays:
     if layer.op == "norm":
         parts = {part: state[f"{origin.name}.{part}"][origin.outputs] for part in _NORM}
@@ -73,6 +76,8 @@ def _move(
             silent = ("bias",) if folded else ("weight", "bias")
             parts |= {part: np.zeros_like(parts[part]) for part in silent}
         return {f"{name}.{part}": array for part, array in parts.items()}
+    if layer.op == "channel_conv":
+        return {f"{name}.weight": _resized(state[f"{origin.name}.weight"], layer.kernel_size)}
     weight = state[f"{origin.name}.weight"][origin.outputs]
     if not depthwise:
         weight = weight[:, origin.inputs]
@@ -85,7 +90,24 @@ def _move(
     return moved
 
 
-def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Layer], _Origin]:
+def _resized(kernel: np.ndarray, size: int) -> np.ndarray:
+    """Return the centre of a kernel [1, 1, k], or the kernel with zeros around it; `size` and k are odd."""
+    change = (size - kernel.shape[-1]) // 2
+    if change >= 0:
+        return np.pad(kernel, ((0, 0), (0, 0), (change, change)))
+    return np.ascontiguousarray(kernel[..., -change:change])
+
+
+def kept_origins(source: ArchSpec, target: ArchSpec, *, keep: Keep) -> dict[str, Origin]:
+    """Return the origin of every layer with parameters of `target`, the part of `source` that `keep` leaves.
+
+    Raises WeightsError if `target` does not match `keep`.
+    """
+    origin = _kept(source, target, keep)
+    return {name: origin(name, layer) for name, layer in named_layers(target) if weighted(layer)}
+
+
+def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Layer], Origin]:
     left = kept_spec(source, keep)
     if (left.stem, left.stages, left.head_channels, left.num_classes) != (
         target.stem, target.stages, target.head_channels, target.num_classes,
@@ -99,11 +121,11 @@ def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Laye
     # A dropped block passes its input on.
     passed = _passed(source, keep)
 
-    def origin(name: str, layer: Layer) -> _Origin:
+    def origin(name: str, layer: Layer) -> Origin:
         place = _rename(name, blocks)
         reads, writes = reads_writes[place]
         inputs = widths[passed.get(reads, reads)]
-        return _Origin(place, widths[passed.get(writes, writes)], inputs, np.zeros(len(inputs), bool))
+        return Origin(place, widths[passed.get(writes, writes)], inputs, np.zeros(len(inputs), bool))
 
     return origin
 
@@ -128,7 +150,7 @@ def _rename(name: str, blocks: Mapping[str, str]) -> str:
     return blocks[block] + name[len(block) :]
 
 
-def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origin]:
+def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], Origin]:
     _check_alike(source, target)
     blocks, silent = {}, set()
     deeper = any(len(ours) > len(theirs) for theirs, ours in zip(source.stages, target.stages, strict=True))
@@ -143,11 +165,11 @@ def _scaled(source: ArchSpec, target: ArchSpec) -> Callable[[str, Layer], _Origi
                 silent |= {norms[name], added[norms[name]].inputs[0]}
     layers = dict(named_layers(source))
 
-    def origin(name: str, layer: Layer) -> _Origin:
+    def origin(name: str, layer: Layer) -> Origin:
         place = _rename(name, blocks)
         outputs, _ = _spread(layers[place].out_channels, layer.out_channels)
         inputs, fresh = _spread(layers[place].in_channels, layer.in_channels)
-        return _Origin(place, outputs, inputs, fresh, name in silent)
+        return Origin(place, outputs, inputs, fresh, name in silent)
 
     return origin
 
@@ -192,6 +214,11 @@ def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) 
             f"{name} must squeeze on both sides or on none; it has {theirs.se_channels} squeezed channels in the "
             f"source and {ours.se_channels} in the target"
         )
+    if bool(theirs.eca_kernel) != bool(ours.eca_kernel):
+        raise WeightsError(
+            f"{name} must have ECA on both sides or on none; its eca_kernel is {theirs.eca_kernel} in the source and "
+            f"{ours.eca_kernel} in the target"
+        )
 
 
 def _check_state(state: Mapping[str, np.ndarray], source: ArchSpec) -> None:
@@ -211,5 +238,7 @@ def _check_state(state: Mapping[str, np.ndarray], source: ArchSpec) -> None:
 def _shape(layer: Layer, part: str) -> tuple[int, ...]:
     if layer.op == "norm" or part == "bias":
         return (layer.out_channels,)
+    if layer.op == "channel_conv":
+        return (1, 1, layer.kernel_size)
     shape = (layer.out_channels, layer.in_channels // layer.groups)
     return shape + (layer.kernel_size,) * 2 if layer.op == "conv" else shape

@@ -61,6 +61,8 @@ def expected_state(spec: ArchSpec) -> dict[str, tuple[int, ...]]:
             )
         elif layer.op == "linear":
             state[f"{name}.weight"] = (out, layer.in_channels)
+        elif layer.op == "channel_conv":
+            state[f"{name}.weight"] = (1, 1, layer.kernel_size)
         elif layer.op == "norm":
             parts = ("weight", "bias", "running_mean", "running_var")
             state |= {f"{name}.{part}": (out,) for part in parts} | {f"{name}.num_batches_tracked": ()}

@@ -48,7 +48,7 @@ def _layers(body: Body, x: str) -> str:
     y = body.unit("expand", x, "mid")
     small = body.unit("small", y, "mid", kernel_size=3, stride=stride, depthwise=True, act=False)
     large = body.unit("large", y, "mid", kernel_size=body.block.kernel_size, stride=stride, depthwise=True, act=False)
-    y = body.squeeze_excite(body.act(body.add("sum", small, large), "mixed"))
+    y = body.attention(body.act(body.add("sum", small, large), "mixed"))
     y = body.unit("project", y, "out", act=False)
     return body.shortcut(y, x)
 

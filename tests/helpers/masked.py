@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from effnet.arch.channels import BlockKeep, Keep
 from effnet.arch.spec import ArchSpec
@@ -11,7 +12,7 @@ from effnet.nn.network import Network
 # What each module of a block puts out, for the modules behind which channels can be silenced.
 _OUTPUTS = {
     "expand": "mid", "depthwise": "mid", "se": "mid", "project": "out", "conv1": "mid", "conv2": "mid", "conv3": "out",
-    "shortcut": "out", "act": "out",
+    "eca": "mid", "shortcut": "out", "act": "out",
 }  # fmt: skip
 
 
@@ -43,6 +44,8 @@ def _mask_block(block: nn.Module, kind: str, kept: BlockKeep) -> None:
         _silence(module, getattr(kept, width))
         if name == "se":
             _silence(module.get_submodule("act"), kept.se)
+        if name == "eca":
+            _see_only(module.get_submodule("conv"), kept.mid)
 
 
 def _silence(module: nn.Module, kept: tuple[int, ...]) -> None:
@@ -54,6 +57,19 @@ def _silence(module: nn.Module, kept: tuple[int, ...]) -> None:
         return output * mask[:, None, None]
 
     module.register_forward_hook(hook)
+
+
+def _see_only(conv: nn.Module, kept: tuple[int, ...]) -> None:
+    """Let the kernel of ECA slide along the kept channels only."""
+    chosen = list(kept)
+
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        row = inputs[0][:, chosen, 0, 0].unsqueeze(1)
+        found = torch.zeros_like(output)
+        found[:, chosen, 0, 0] = functional.conv1d(row, module.weight, padding="same").squeeze(1)
+        return found
+
+    conv.register_forward_hook(hook)
 
 
 def random_keep(spec: ArchSpec, seed: int) -> Keep:

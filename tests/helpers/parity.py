@@ -74,6 +74,8 @@ def draw_weights_(peer: nn.Module) -> None:
             draw(module.weight, mean=1.0, std=0.2)
             draw(module.bias, std=0.3)
             module.num_batches_tracked.zero_()
+        elif isinstance(module, nn.Conv1d):  # efficient channel attention
+            draw(module.weight, std=1.0)
         elif isinstance(module, nn.Conv2d | nn.Linear):
             draw(module.weight, std=(2.0 / module.weight[0].numel()) ** 0.5)
             if module.bias is not None:
@@ -114,11 +116,11 @@ def mixed_images(photos: Sequence[np.ndarray], *, count: int, side: int, seed: i
     return images[torch.randperm(count, generator=torch.Generator().manual_seed(seed))]
 
 
-def create_timm(timm: ModuleType, name: str) -> nn.Module:
+def create_timm(timm: ModuleType, name: str, **changes: Any) -> nn.Module:
     """Return timm's network of this name with ten classes, dropping nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return timm.create_model(name, pretrained=False, num_classes=10)
+        return timm.create_model(name, pretrained=False, num_classes=10, **changes)
 
 
 def copied(peer: nn.Module, spec: ArchSpec, *, scheme: Scheme) -> Network:

@@ -39,6 +39,7 @@ def blocks(draw: st.DrawFn, *, in_channels: int, out_channels: int) -> BlockSpec
         residuals.append("projection")
     if stride == 1 and in_channels == out_channels:
         residuals.append("identity")
+    attention = draw(st.sampled_from(("se", "eca", "none"))) if rules.squeezes else "none"
     return BlockSpec(
         kind=kind,
         kernel_size=draw(KERNELS),
@@ -46,7 +47,8 @@ def blocks(draw: st.DrawFn, *, in_channels: int, out_channels: int) -> BlockSpec
         in_channels=in_channels,
         mid_channels=draw(st.integers(1, 24)) if tied is None else tied,
         out_channels=out_channels,
-        se_channels=draw(st.integers(0, 6)) if rules.squeezes else 0,
+        se_channels=draw(st.integers(1, 6)) if attention == "se" else 0,
+        eca_kernel=draw(st.sampled_from((1, 3, 5))) if attention == "eca" else 0,
         residual=draw(st.sampled_from(residuals)),
         activation=draw(st.sampled_from(("", "", *get_args(Activation)))),
     )
@@ -138,7 +140,7 @@ def state_arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def parametrised(spec: ArchSpec) -> set[str]:
     """Return the names of the layers that have parameters."""
-    return {name for name, layer in named_layers(spec) if layer.op in ("conv", "norm", "linear")}
+    return {name for name, layer in named_layers(spec) if layer.op in ("conv", "norm", "linear", "channel_conv")}
 
 
 def at(spec: ArchSpec, resolution: int, **changes: object) -> ArchSpec:

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.layers import Layer
-from effnet.nn.layers import DropPath, GlobalPool, SameConv2d, SqueezeExcite, make_module
+from effnet.nn.layers import ChannelAttention, DropPath, GlobalPool, SameConv2d, make_module
 
 
 def same_pads(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def test_global_pooling_is_the_mean_over_both_axes():
 
 
 def test_squeeze_and_excitation_scales_whole_channels_by_a_gate():
-    gate = SqueezeExcite(GlobalPool(), torch.nn.Conv2d(3, 3, 1), torch.nn.Sigmoid())
+    gate = ChannelAttention(GlobalPool(), torch.nn.Conv2d(3, 3, 1), torch.nn.Sigmoid())
     x = torch.randn(2, 3, 4, 4)
     factor = gate(x) / x
     assert torch.allclose(factor, factor.mean((2, 3), keepdim=True), rtol=1e-4)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from effnet.arch.catalog import get_spec
-from effnet.arch.spec import ArchSpec
+from effnet.arch.cost import cost
+from effnet.arch.scale import with_eca
+from effnet.arch.spec import ArchSpec, eca_kernel_size
 from effnet.errors import SpecError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,8 +26,8 @@ PAIRS = [(name, f"tf_{name}") for name in (*V1, *LITE, *EDGETPU, *V2)]
 ROWS: list[tuple[str, ...]] = [*PAIRS, *((name,) for name in (*V2_BASE, *RESNETS))]
 
 
-def make_peer(timm, photos, name: str, *, side: int = 48) -> nn.Module:
-    peer = parity.bare(lambda: parity.create_timm(timm, name))
+def make_peer(timm, photos, name: str, *, side: int = 48, **changes: object) -> nn.Module:
+    peer = parity.bare(lambda: parity.create_timm(timm, name, **changes))
     parity.draw_weights_(peer)
     parity.give_statistics_(peer, photos, side=side)
     return peer
@@ -95,3 +97,20 @@ def test_the_comparison_sees_each_convention(timm, photos, change):
     images = parity.mixed_images(photos, count=2, side=48, seed=0)
     found = parity.differences(network, peer, stages_of(peer), images)
     assert found["logits"] > 5 * parity.TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "tf_efficientnetv2_b0"])
+@torch.inference_mode()
+def test_efficient_channel_attention_is_that_of_timm(timm, photos, name):
+    peer = make_peer(timm, photos, name, se_layer="eca")
+    spec = with_eca(spec_of(name))
+    assert cost(spec).params == sum(tensor.numel() for tensor in peer.parameters())
+    network = parity.copied(peer, spec, scheme="timm")
+    for images in parity.images_for(peer, photos):
+        parity.assert_none(parity.differences(network, peer, stages_of(peer), images))
+
+
+def test_the_kernel_of_efficient_channel_attention_follows_the_width_as_in_timm(timm):
+    widths = range(3, 4097)
+    expected = [timm.layers.EcaModule(width).conv.kernel_size[0] for width in widths]
+    assert [eca_kernel_size(width) for width in widths] == expected

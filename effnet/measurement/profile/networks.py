@@ -12,8 +12,8 @@ from effnet.arch.blocks import find_kind
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.lineage import Lineage
-from effnet.arch.scale import scale, with_total_stride
-from effnet.arch.spec import Activation, ArchSpec, BlockSpec, Gate, StemSpec
+from effnet.arch.scale import scale, with_eca, with_total_stride
+from effnet.arch.spec import Activation, ArchSpec, BlockSpec, Gate, StemSpec, eca_kernel_size
 
 FAMILIES = ("b0", "lite0", "v2_b0")
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 192, 224)
@@ -22,12 +22,13 @@ _CLASSES = (2, 10, 100, 1000)
 # Widths of mixtures: as scaling rounds them, and now and then as pruning leaves them.
 _WIDTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384)
 _ODD_SHARE = 0.2
+_ECA_SHARE = 0.15
 _MOST_MIX_MACS = 150_000_000
 _MIXTURE = "mixture"
 
 
 def random_network(rng: random.Random) -> ArchSpec:
-    """Return a random network of the search space: family x phi x resolution x activation x SE gate x kernel."""
+    """Return a random network of the search space: family x phi x resolution x activation x attention x kernel."""
     family = rng.choice(FAMILIES)
     resolution = rng.choice(RESOLUTIONS)
     base = get_spec(family, num_classes=rng.choice(_CLASSES))
@@ -42,17 +43,24 @@ def random_network(rng: random.Random) -> ArchSpec:
         se_gate=rng.choice(get_args(Gate)[:2]),
         padding=rng.choice(("same", "symmetric")),
     )
-    kernel, squeeze = rng.choice((None, None, 3, 5)), rng.random() < 0.8
-    stages = tuple(tuple(_changed(b, kernel, squeeze) for b in blocks) for blocks in spec.stages)
-    note = spec.activation + (f" k{kernel}" if kernel else "") + ("" if squeeze else " no SE")
+    kernel, attention = rng.choice((None, None, 3, 5)), _draw_attention(rng, share=0.8)
+    spec = with_eca(spec) if attention == "eca" else spec
+    stages = tuple(tuple(_changed(b, kernel, attention == "none") for b in blocks) for blocks in spec.stages)
+    note = spec.activation + (f" k{kernel}" if kernel else "") + {"se": "", "eca": " ECA", "none": " no SE"}[attention]
     return dataclasses.replace(spec, stages=stages, lineage=dataclasses.replace(spec.lineage, note=note))
 
 
-def _changed(block: BlockSpec, kernel: int | None, squeeze: bool) -> BlockSpec:
+def _draw_attention(rng: random.Random, *, share: float) -> str:
+    """Return the channel attention of a network: with this probability one of SE and ECA."""
+    drawn = rng.random()
+    return "eca" if drawn < _ECA_SHARE else "se" if drawn < share else "none"
+
+
+def _changed(block: BlockSpec, kernel: int | None, unsqueezed: bool) -> BlockSpec:
     return dataclasses.replace(
         block,
         kernel_size=kernel if kernel and block.rules.depthwise else block.kernel_size,
-        se_channels=block.se_channels if squeeze else 0,
+        se_channels=0 if unsqueezed else block.se_channels,
     )
 
 
@@ -94,20 +102,23 @@ def _mixed_stage(rng: random.Random, fed: int, out: int) -> tuple[BlockSpec, ...
     kind = rng.choice(("mbconv", "mbconv", "depthwise_separable", "fused_mbconv", "conv"))
     rules = find_kind(kind)
     kernel = rng.choice((3, 5)) if rules.depthwise else 3
-    ratio, squeezes, stride = rng.choice((2, 4, 6)), rng.random() < 0.5, rng.choice((1, 1, 2))
+    ratio, attention, stride = rng.choice((2, 4, 6)), _draw_attention(rng, share=0.5), rng.choice((1, 1, 2))
+    attention = attention if rules.squeezes else "none"
     blocks = []
     for number in range(rng.choice((1, 2, 4))):
         step = stride if number == 0 else 1
         tied = rules.tied_channels(fed, out)
+        mid = ratio * fed if tied is None else tied
         blocks.append(
             BlockSpec(
                 kind=kind,
                 kernel_size=kernel,
                 stride=step,
                 in_channels=fed,
-                mid_channels=ratio * fed if tied is None else tied,
+                mid_channels=mid,
                 out_channels=out,
-                se_channels=max(1, fed // 4) if squeezes and rules.squeezes else 0,
+                se_channels=max(1, fed // 4) if attention == "se" else 0,
+                eca_kernel=eca_kernel_size(mid) if attention == "eca" else 0,
                 residual="identity" if step == 1 and fed == out and rng.random() < 0.8 else "none",
             )
         )

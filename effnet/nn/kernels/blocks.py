@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from effnet.nn.kernels.functions import ACTS, Normed, depthwise, norm_act, norm_act_pool, normed, scale_project
 from effnet.nn.kernels.library import load_kernels
-from effnet.nn.layers import DropPath, SameConv2d, SqueezeExcite
+from effnet.nn.layers import ChannelAttention, DropPath, SameConv2d
 
 Value: TypeAlias = Tensor | Normed
 """A feature map, or one whose BatchNorm and activation are still to be applied."""
@@ -49,13 +49,13 @@ def plain(value: Value) -> Tensor:
     return value if isinstance(value, Tensor) else norm_act(value)
 
 
-def run_excited(excite: SqueezeExcite, project: nn.Module, value: Value) -> Normed:
-    """Apply squeeze-and-excitation and the unit after it."""
+def run_excited(excite: ChannelAttention, project: nn.Module, value: Value) -> Normed:
+    """Apply channel attention and the unit after it."""
     y, pooled = norm_act_pool(value) if isinstance(value, Normed) else (value, value.mean((2, 3)))
-    gate = _linear(excite.reduce, pooled)
-    gate = _linear(excite.expand, excite.act(gate))
-    if "gate" in excite._modules:
-        gate = excite.gate(gate)
+    gate = pooled
+    for name, part in excite.named_children():
+        if name != "pool":
+            gate = _linear(part, gate) if isinstance(part, nn.Conv2d) else part(gate)
     return normed(scale_project(y, gate, project.conv.weight), project.norm, None)
 
 
@@ -67,10 +67,10 @@ def _linear(conv: nn.Conv2d, x: Tensor) -> Tensor:
 def block_fits(block: nn.Module) -> bool:
     """Return whether a block is a chain of supported units, with or without an identity shortcut around it."""
     units = [block.get_submodule(name) for name in block.chain]
-    if not units or isinstance(units[-1], SqueezeExcite):
+    if not units or isinstance(units[-1], ChannelAttention):
         return False
     for unit, successor in zip(units, [*units[1:], None], strict=True):
-        if isinstance(unit, SqueezeExcite):
+        if isinstance(unit, ChannelAttention):
             if successor is None or not unit_fits(successor) or "act" in successor._modules:
                 return False
         elif not unit_fits(unit):
@@ -85,7 +85,7 @@ def run_block(units: list[nn.Module], value: Value, *, drop_path: DropPath | Non
     shortcut = value
     excite = None
     for unit in units:
-        if isinstance(unit, SqueezeExcite):
+        if isinstance(unit, ChannelAttention):
             excite = unit
             continue
         value = run_unit(unit, value) if excite is None else run_excited(excite, unit, value)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from effnet.arch.layers import map_sides, named_layers, same_padding
 from effnet.bundle.config import ModelConfig
-from effnet.nn.layers import SameConv2d
+from effnet.nn.layers import ChannelConv, SameConv2d
 from effnet.nn.network import Network, build
 from effnet.tasks.task import Activation
 from effnet.weights.folding import calibrated_weights, pixel_mean, scaled_stem
@@ -94,6 +94,8 @@ def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             network.set_submodule(name, nn.Identity())
+        elif isinstance(module, ChannelConv):
+            module.weight = nn.Parameter(torch.from_numpy(weights[f"{name}.weight"]))
         elif isinstance(module, nn.Conv2d | nn.Linear):
             module.weight = nn.Parameter(torch.from_numpy(weights[f"{name}.weight"]))
             module.bias = nn.Parameter(torch.from_numpy(weights[f"{name}.bias"]))

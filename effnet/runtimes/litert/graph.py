@@ -70,6 +70,8 @@ def to_graph(
             case "linear":
                 constants = weights[f"{name}.weight"], weights[f"{name}.bias"]
                 names[name] = _add_linear(graph, name, inputs[0], constants)
+            case "channel_conv":
+                names[name] = _add_channel_conv(graph, name, inputs[0], weights[f"{name}.weight"])
             case _:
                 names[name] = _add_plain(graph, name, layer, inputs, fused.get(name, ""), spec)
     if spec.num_classes and answer.activation == "softmax":
@@ -158,6 +160,23 @@ def _add_linear(graph: Graph, name: str, x: int, constants: tuple[np.ndarray, np
     parts = zip(("weight", "bias"), constants, strict=True)
     inputs = [x, *(graph.constant(f"{name}.{part}", array) for part, array in parts)]
     return graph.operator("FULLY_CONNECTED", inputs, name, (1, len(constants[1])), graph.options("FullyConnected"))
+
+
+def _add_channel_conv(graph: Graph, name: str, x: int, kernel: np.ndarray) -> int:
+    """Add a convolution along the channels of one pixel, which become the pixels of a row of one channel."""
+    channels = graph.shape(x)[3]
+
+    def reshaped(x: int, name: str, height: int, width: int, depth: int) -> int:
+        shape = graph.constant(f"shape.{width}.{depth}", np.array([-1, height, width, depth], np.int32))
+        options = graph.options("Reshape", newShape=[-1, height, width, depth])
+        return graph.operator("RESHAPE", [x, shape], name, (1, height, width, depth), options)
+
+    row = reshaped(x, f"{name}.row", 1, channels, 1)
+    weight = graph.constant(f"{name}.weight", kernel.reshape(1, 1, -1, 1))
+    inputs = [row, weight, graph.constant("no.bias", np.zeros(1, np.float32))]
+    options = graph.options("Conv2D", padding=graph.schema.Padding.SAME, strideW=1, strideH=1)
+    row = graph.operator("CONV_2D", inputs, f"{name}.mixed", (1, 1, channels, 1), options)
+    return reshaped(row, name, 1, 1, channels)
 
 
 def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], function: str, spec: ArchSpec) -> int:

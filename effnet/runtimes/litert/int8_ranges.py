@@ -106,6 +106,8 @@ def widen(model: Any, ranges: Mapping[str, Range]) -> dict[str, Range]:
         elif code == codes.MUL and len(parts) == 2:
             product = _width(found[parts[0]]) * _width(found[parts[1]])
             found[parts[1]] = _scaled(found[parts[1]], whole * _LEAST_PRODUCT / product)
+        elif code == codes.RESHAPE:  # both have one step
+            found[parts[0]] = found[output]
     return found
 
 

@@ -45,6 +45,12 @@ class Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
+    def shared(self, name: str, array: np.ndarray) -> str:
+        """Add a constant that several nodes read, once."""
+        if all(constant.name != name for constant in self.constants):
+            self.constant(name, array)
+        return name
+
 
 Parameter = Callable[[Graph, str, np.ndarray], str]
 """Store an array under a name in a graph and return the name of its fp32 values there."""
@@ -73,9 +79,10 @@ def to_onnx(
     sides = map_sides(layers, side)
     store = parameter or Graph.constant
     for name, layer in layers:
-        if layer.op not in ("conv", "linear"):
-            parameters: tuple[str, ...] = ()
-        else:
+        parameters: tuple[str, ...] = ()
+        if layer.op == "channel_conv":
+            parameters = (store(graph, f"{name}.weight", weights[f"{name}.weight"]),)
+        elif layer.op in ("conv", "linear"):
             kernel = weights[f"{name}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
             parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
         inputs = [names[source] for source in layer.inputs]
@@ -119,8 +126,8 @@ def add_layer(
 ) -> str:
     """Add a layer that reads `inputs` and writes `output` (by default `name`); return the output's name.
 
-    `parameters` are weight and bias of a convolution or linear layer; `pads` (of pads_of) is the padding of the feature
-    maps.
+    `parameters` are weight and bias of a convolution or linear layer, and the kernel of a convolution over channels;
+    `pads` (of pads_of) is the padding of the feature maps.
     """
     output = output or name
     window = {"kernel_shape": [layer.kernel_size] * 2, "strides": [layer.stride] * 2}
@@ -138,7 +145,18 @@ def add_layer(
             return graph.node("MaxPool", inputs, output, **window, pads=pads)
         case "mul" | "add":
             return graph.node(layer.op.capitalize(), inputs, output)
+        case "channel_conv":
+            return _add_channel_conv(graph, name, layer, [*inputs, *parameters], output)
     return inputs[0]  # BatchNorm is folded into the convolution before it
+
+
+def _add_channel_conv(graph: Graph, name: str, layer: Layer, inputs: Sequence[str], output: str) -> str:
+    """Add a convolution along the channels of [batch, channels, 1, 1], which becomes a row [batch, 1, channels]."""
+    x, kernel = inputs
+    row = graph.node("Reshape", [x, graph.shared("row.shape", np.array([0, 1, -1], np.int64))], f"{name}.row")
+    k = layer.kernel_size
+    row = graph.node("Conv", [row, kernel], f"{name}.mixed", kernel_shape=[k], pads=[k // 2] * 2)
+    return graph.node("Reshape", [row, graph.shared("map.shape", np.array([0, -1, 1, 1], np.int64))], output)
 
 
 def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]:
@@ -155,10 +173,8 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
         case "silu":
             return graph.node("Mul", [x, graph.node("Sigmoid", [x], f"{name}.sigmoid")], name)
         case "relu6":
-            if not any(constant.name == "six" for constant in graph.constants):
-                graph.constant("zero", np.array(0, np.float32))
-                graph.constant("six", np.array(6, np.float32))
-            return graph.node("Clip", [x, "zero", "six"], name)
+            ends = [graph.shared(end, np.array(value, np.float32)) for end, value in (("zero", 0), ("six", 6))]
+            return graph.node("Clip", [x, *ends], name)
         case "hard_sigmoid":
             return graph.node("HardSigmoid", [x], name, alpha=1 / 6, beta=0.5)
     return graph.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[function], [x], name)

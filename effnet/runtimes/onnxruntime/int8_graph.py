@@ -209,9 +209,12 @@ def _write_layer(writer: _Writer, name: str, layer: Layer) -> _Tensor:
                 writer.graph, name, layer, [inputs[0].quantized], pads=pads_of(layer, writer.sides, writer.spec)
             )
             return _dequantize(writer.graph, x, inputs[0].scheme)
+    kernel: tuple[str, ...] = ()
+    if layer.op == "channel_conv":  # a few numbers on one pixel, in floats
+        kernel = (writer.graph.constant(f"{name}.weight", writer.weights[f"{name}.weight"]),)
     x = add_layer(
-        writer.graph, name, layer, [tensor.values for tensor in inputs], pads=pads_of(layer, writer.sides, writer.spec),
-        output=f"{name}.float" if scheme else None,
+        writer.graph, name, layer, [tensor.values for tensor in inputs], kernel,
+        pads=pads_of(layer, writer.sides, writer.spec), output=f"{name}.float" if scheme else None,
     )  # fmt: skip
     return _quantize(writer.graph, x, scheme) if scheme else _Tensor(values=x)
 
@@ -285,7 +288,7 @@ def quantize_weight(
 def _dequantized(graph: Graph, name: str, quantized: np.ndarray, scales: np.ndarray) -> str:
     inputs = [graph.constant(f"{name}.quantized", quantized), graph.constant(f"{name}.scale", scales)]
     if quantized.dtype == np.int8:  # without it ONNX Runtime leaves linear layers in fp32; a bias needs none
-        inputs.append(_once(graph, f"zero_points.{len(scales)}", np.zeros(scales.shape, np.int8)))
+        inputs.append(graph.shared(f"zero_points.{len(scales)}", np.zeros(scales.shape, np.int8)))
     return graph.node("DequantizeLinear", inputs, name, axis=0)
 
 
@@ -336,10 +339,4 @@ def _dequantize(graph: Graph, quantized: str, scheme: Affine, *, name: str = "")
 def _constant_once(graph: Graph, value: float | int) -> str:
     """Return the name of a scale (a float) or a zero point (an int)."""
     array = np.array(value, np.uint8 if isinstance(value, int) else np.float32)
-    return _once(graph, f"zero_point.{array}" if isinstance(value, int) else f"scale.{array.tobytes().hex()}", array)
-
-
-def _once(graph: Graph, name: str, array: np.ndarray) -> str:
-    if all(constant.name != name for constant in graph.constants):
-        graph.constant(name, array)
-    return name
+    return graph.shared(f"zero_point.{array}" if isinstance(value, int) else f"scale.{array.tobytes().hex()}", array)

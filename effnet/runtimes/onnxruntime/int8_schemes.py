@@ -11,6 +11,8 @@ from effnet.runtimes.onnxruntime.int8_ranges import Affine, Ranges, affine, hard
 
 # Activations and gates that only clip their input.
 _CLIPS = ("relu", "relu6", "hard_sigmoid")
+# Layers without an output of their own that is quantized: BatchNorm is folded, the others write floats.
+_FLOAT = ("norm", "linear", "channel_conv")
 
 
 def check_layers(layers: Mapping[str, Layer], ranges: Ranges, float_layers: Sequence[str]) -> None:
@@ -31,7 +33,7 @@ def ranged_layers(spec: ArchSpec) -> list[str]:
 
 def _ranged(layers: Mapping[str, Layer]) -> list[str]:
     folded = folded_clips(layers)
-    return [name for name, layer in layers.items() if layer.op not in ("norm", "linear") and name not in folded]
+    return [name for name, layer in layers.items() if layer.op not in _FLOAT and name not in folded]
 
 
 def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
@@ -60,8 +62,11 @@ def schemes_of(
     found: dict[str, Affine] = {}
     for name, layer in reversed(list(layers.items())):  # the scale before an activation depends on the one after it
         after = reading[name]
-        wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in after)
-        if layer.op in ("norm", "linear") or not wanted or not float_layers.isdisjoint((name, *after)):
+        # A convolution over channels is float; if the gate after it is int8, so is the pool before it, which otherwise
+        # would convert the whole map to floats.
+        beyond = [last for reader in after if layers[reader].op == "channel_conv" for last in reading[reader]]
+        wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in (*after, *beyond))
+        if layer.op in _FLOAT or not wanted or not float_layers.isdisjoint((name, *after)):
             continue
         if name in folded:
             found[name] = found[folded[name]]

@@ -10,7 +10,7 @@ from effnet.training.memory.walk import PADDED, Graph, Op
 
 # The activations whose derivative torch computes from their output; the others save their input.
 _FROM_RESULT = frozenset({"relu", "sigmoid"})
-# The units of operations that the fused kernels support, next to squeeze-and-excitation.
+# The units of operations that the fused kernels support, next to channel attention.
 _UNITS = (["conv", "norm"], ["conv", "norm", "act"])
 
 
@@ -67,7 +67,7 @@ class _Job:
         self.ends = supported_blocks(spec, layers)
         # The output name of a pending BatchNorm or its activation -> the feature map to which it will be applied.
         self.waiting: dict[str, str] = {}
-        # The output name of squeeze-and-excitation -> its feature map and gate.
+        # The output name of channel attention -> its feature map and gate.
         self.scaled: dict[str, tuple[str, ...]] = {}
 
     def known(self, name: str) -> bool:
@@ -90,7 +90,7 @@ class _Job:
                 graph.elements[padded] = layer.in_channels * side**2
                 graph.ops.append(Op(name, (x,), padded))
                 x, saves = padded, (padded,)
-            case "conv" | "norm" | "linear":
+            case "conv" | "norm" | "linear" | "channel_conv":
                 saves = (x,)
             case "act":
                 saves = (name,) if layer.function in _FROM_RESULT else (x,)

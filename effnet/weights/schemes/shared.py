@@ -21,6 +21,7 @@ TORCH_PARTS = {
     "conv": ("weight", "bias"),
     "norm": ("weight", "bias", "running_mean", "running_var"),
     "linear": ("weight", "bias"),
+    "channel_conv": ("weight",),
 }
 TENSORFLOW_PARTS = {
     "conv": ("kernel", "bias"),
@@ -44,6 +45,8 @@ def shape_of(layer: Layer, part: str) -> Shape:
     """Return the shape of one array of this layer, in torch's layout."""
     if part != "weight" or layer.op == "norm":
         return (layer.out_channels,)
+    if layer.op == "channel_conv":
+        return (1, 1, layer.kernel_size)
     shape = (layer.out_channels, layer.in_channels // layer.groups)
     return (*shape, layer.kernel_size, layer.kernel_size) if layer.op == "conv" else shape
 
@@ -102,11 +105,13 @@ def is_resnet(spec: ArchSpec, *, scheme: str) -> bool:
     return True in ours
 
 
-def check_kinds(spec: ArchSpec, known: Collection[str], *, scheme: str) -> None:
-    """Raise WeightsError for a kind of block that a scheme has no names for."""
+def check_kinds(spec: ArchSpec, known: Collection[str], *, scheme: str, eca: bool = False) -> None:
+    """Raise WeightsError for a kind of block, or efficient channel attention, that a scheme has no names for."""
     for block in spec.blocks:
         if block.kind not in known:
             raise refuse(scheme, f"a {block.kind} block")
+        if block.eca_kernel and not eca:
+            raise refuse(scheme, "efficient channel attention")
 
 
 def refuse(scheme: str, what: str) -> WeightsError:

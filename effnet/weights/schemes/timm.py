@@ -10,7 +10,7 @@ _ENDS = {
     "head.norm": "bn2",
     "classifier": "classifier",
 }
-_SQUEEZE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand"}
+_SQUEEZE = {"se.reduce": "se.conv_reduce", "se.expand": "se.conv_expand", "eca.conv": "se.conv"}
 # BatchNorms are numbered within a block, and the projection has three names.
 _BLOCKS = {
     "mbconv": {
@@ -38,7 +38,7 @@ def layer_names(spec: ArchSpec) -> LayerNames:
     """Return timm's names of the layers; raises WeightsError if it has none."""
     if is_resnet(spec, scheme="timm"):
         return resnet_names(spec)
-    check_kinds(spec, _BLOCKS, scheme="timm")
+    check_kinds(spec, _BLOCKS, scheme="timm", eca=True)
     return name_layers(spec, ends=_ENDS, name_block=_name_block)
 
 

@@ -12,6 +12,7 @@ from strategies import build_trained, state_arrays
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.layers import named_layers
+from effnet.arch.scale import with_eca
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.model_file import sha256
 from effnet.data.preprocess import Preprocess
@@ -79,9 +80,10 @@ def test_a_network_without_a_classifier_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The bundle of a SiLU network with squeeze-excite, its fp32 and int8 files, and the ONNX file's outputs."""
+    """The bundle of a SiLU network with both channel attentions, its fp32 and int8 files, and the ONNX outputs."""
     folder = tmp_path_factory.mktemp("executorch")
-    config, state = bundle_of(small())
+    spec = small()
+    config, state = bundle_of(dataclasses.replace(spec, stages=(spec.stages[0], *with_eca(spec).stages[1:])))
     images = draw(8)
     for name in ("executorch", "executorch-int8"):
         write_export(name, folder, config, state, images=images)

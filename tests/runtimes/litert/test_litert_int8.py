@@ -13,6 +13,7 @@ from strategies import build_trained, specs, state_arrays
 import effnet
 from effnet.arch.catalog import get_spec
 from effnet.arch.layers import named_layers
+from effnet.arch.scale import with_eca
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.weights import load_state
@@ -261,16 +262,18 @@ def test_without_the_quantizer_an_export_says_what_to_install(monkeypatch):
         random_int8(small_spec(), resolution=8)
 
 
+@pytest.mark.parametrize("attention", ["se", "eca"])
 @pytest.mark.parametrize(
     "activation, gate",
     [("silu", "sigmoid"), ("hard_swish", "hard_sigmoid"), ("relu", "sigmoid"), ("relu6", "none"), ("silu", "none")],
 )
-def test_every_operator_has_a_fast_kernel(activation, gate):
+def test_every_operator_has_a_fast_kernel(activation, gate, attention):
     """XNNPACK takes all but the first operator as one; operators that it leaves out are several times slower.
 
     HARD_SWISH would be left out, and so would sums with a tiny summand, as random weights have.
     """
-    spec = dataclasses.replace(get_spec("b0", num_classes=10), activation=activation, se_gate=gate)
+    b0 = get_spec("b0", num_classes=10)
+    spec = dataclasses.replace(with_eca(b0) if attention == "eca" else b0, activation=activation, se_gate=gate)
     interpreter = litert.Interpreter(model_content=random_int8(spec, resolution=32))
     interpreter.allocate_tensors()
     (whole,) = [found for found in interpreter._get_ops_details() if found["op_name"] == "DELEGATE"]

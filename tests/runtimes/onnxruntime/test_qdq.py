@@ -14,6 +14,7 @@ from strategies import build_trained, specs, state_arrays
 
 import effnet
 from effnet.arch.layers import named_layers
+from effnet.arch.scale import with_eca
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_state
 from effnet.compression.equalize import equalize
@@ -168,6 +169,19 @@ def test_onnx_runtime_fuses_all_of_it(activation, gate, expected, tmp_path):
     assert expected <= set(found)
     assert not {"Conv", "FusedConv", "Mul", "Sigmoid", "Add", "Clip", "Gemm", "QuantizeLinear"} & set(found)
     assert found.count("QLinearConv") == sum(layer.op == "conv" for _, layer in named_layers(spec))
+
+
+def test_of_efficient_channel_attention_only_a_few_numbers_are_floats(tmp_path):
+    """The pool, the gate's product and the maps between stay int8; kernels run on one pixel."""
+    spec = dataclasses.replace(with_eca(effnet.get_spec("b0", num_classes=10)), resolution=32)
+    found = optimized_operators(to_qdq(spec, random_weights(spec), random_ranges(spec), **norm_of(spec)), tmp_path)
+    blocks = len(spec.blocks)
+    assert found.count("QLinearGlobalAveragePool") == blocks + 1
+    assert found.count("QLinearConv") == sum(layer.op == "conv" for _, layer in named_layers(spec))
+    assert {op: found.count(op) for op in ("Conv", "Sigmoid", "QuantizeLinear")} == dict.fromkeys(
+        ("Conv", "Sigmoid", "QuantizeLinear"), blocks
+    )
+    assert not {"FusedConv", "Mul", "Add", "Clip", "Gemm"} & set(found)
 
 
 def test_a_hard_swish_is_a_clip_and_a_product_of_8_bits(tmp_path):
