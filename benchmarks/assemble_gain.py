@@ -26,9 +26,9 @@ from benchmarks.harness import finish, shared
 from effnet.compression.subject import Subject
 from effnet.data.datasets import read_dataset
 from effnet.measurement.budget import Budget
+from effnet.nas.assemble.assemble import Settings, assemble
 from effnet.planner.events import Said
 from effnet.progress import EpochEnd
-from effnet.nas.assemble.assemble import Settings, assemble
 from effnet.system.files import read_json
 
 GOAL, SHARE = 1.0, 0.5

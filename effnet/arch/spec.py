@@ -48,7 +48,7 @@ class BlockSpec:
     mbconv, the input width of a depthwise_separable, the output width of a plain conv. `se_channels` is the
     squeezed width of squeeze-and-excitation, 0 for none; `eca_kernel` the kernel of efficient channel attention (ECA)
     over the same feature map, 0 for none; a block has one of the two at most. `residual` is stored, never derived, so
-    that a change of widths can neither create nor drop a shortcut. An `activation` replaces the network's in this block.
+    that a change of widths can neither create nor drop a shortcut. An `activation` replaces the network's.
     """
 
     kind: str

@@ -24,8 +24,6 @@ from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
 from effnet.errors import BudgetError
 from effnet.measurement.budget import Budget, say
-from effnet.nn.network import Network
-from effnet.planner.events import Counted, Listener, Said
 from effnet.nas.assemble.alternatives import SHARES, alternatives, in_words
 from effnet.nas.assemble.calibration import calibration
 from effnet.nas.assemble.candidates import Candidate, candidates
@@ -34,6 +32,8 @@ from effnet.nas.assemble.figures import FiguresOf, Kept, limited, linear, step_t
 from effnet.nas.assemble.finalist import Finalist, Recovery, Scores, keep_subject, kept_subject
 from effnet.nas.assemble.library import Images, make_library, order_of
 from effnet.nas.assemble.score import divergence, logits_of
+from effnet.nn.network import Network
+from effnet.planner.events import Counted, Listener, Said
 from effnet.system.files import read_json
 from effnet.system.records import from_data, to_data
 

@@ -10,8 +10,8 @@ from effnet.arch.layers import Layer, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.compression.reconstruct import Maps, Refit, reconstructed
-from effnet.nn.network import Network, build
 from effnet.nas.assemble.alternatives import HEAD, Choice, changed_spec, keep_of
+from effnet.nn.network import Network, build
 from effnet.weights.adapt import Arrays
 from effnet.weights.morph import transfer
 

@@ -17,8 +17,8 @@ from effnet.compression.recovery import large_recovery_recipe, network_of, recov
 from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError
-from effnet.planner.events import Listener
 from effnet.nas.assemble.score import logits_of
+from effnet.planner.events import Listener
 from effnet.system.files import read_json
 from effnet.system.records import from_data, to_data
 from effnet.training.device import to_input

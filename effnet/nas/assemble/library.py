@@ -20,11 +20,11 @@ from effnet.bundle.config import write_text
 from effnet.bundle.weights import state_arrays
 from effnet.compression.importance import weight_importance
 from effnet.compression.reconstruct import Sums, rows_of, taken
-from effnet.nn.network import Network
 from effnet.nas.assemble.alternatives import HEAD, Alternative
 from effnet.nas.assemble.edit import Order, refitted_part
 from effnet.nas.assemble.order import gradient_moments, removal_order
 from effnet.nas.assemble.score import divergence, logits_of
+from effnet.nn.network import Network
 from effnet.system.files import read_json
 from effnet.system.records import from_data, to_data
 

@@ -21,14 +21,14 @@ from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError
 from effnet.measurement.budget import Budget
-from effnet.nn.network import build
-from effnet.planner.events import Counted, Said
-from effnet.progress import EpochEnd
-from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.nas.assemble.alternatives import alternatives, own
 from effnet.nas.assemble.assemble import Settings, assemble
 from effnet.nas.assemble.library import Images, make_library, order_of
 from effnet.nas.assemble.score import divergence, logits_of
+from effnet.nn.network import build
+from effnet.planner.events import Counted, Said
+from effnet.progress import EpochEnd
+from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.training.loop import train
 from effnet.training.recipe.schema import Augment, Recipe, Train
 

@@ -13,10 +13,10 @@ from test_alternatives import drawn
 from effnet import get_spec
 from effnet.arch.scale import scale
 from effnet.bundle.weights import state_arrays
-from effnet.runtimes.onnxruntime.graph import to_onnx
 from effnet.nas.assemble.alternatives import HEAD, alternatives, own
 from effnet.nas.assemble.edit import edited, refitted, refitted_part
 from effnet.nas.assemble.score import logits_of
+from effnet.runtimes.onnxruntime.graph import to_onnx
 from effnet.weights.folding import fold_norms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
