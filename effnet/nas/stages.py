@@ -10,7 +10,7 @@ from effnet.arch.spec import ArchSpec, BlockSpec, stage
 from effnet.errors import SpecError
 from effnet.planner.space import usable_strides
 
-ATTENTIONS: Mapping[str, Mapping[str, Any]] = {"none": {}, "se": {"se_ratio": 0.25}}
+ATTENTIONS: Mapping[str, Mapping[str, Any]] = {"none": {}, "se": {"se_ratio": 0.25}, "eca": {"eca": True}}
 """The attentions of a block, as arguments of `stage`."""
 KINDS = ("mbconv", "fused_mbconv")
 
@@ -38,7 +38,7 @@ def _row_of(base: ArchSpec, blocks: tuple[BlockSpec, ...]) -> Row:
         plain = stage(kind, repeats=1, in_channels=8, out_channels=8)[0].kind
         if block.kind in (kind, plain):
             expand = 1.0 if block.kind == plain else block.mid_channels / block.in_channels
-            attention = "se" if block.se_channels else "none"
+            attention = "se" if block.se_channels else "eca" if block.eca_kernel else "none"
             stride = math.prod(b.stride for b in blocks)
             return Row(kind, block.kernel_size, expand, attention, block.out_channels, stride, len(blocks))
     raise SpecError(f"the base of a search must be made of MBConv blocks; {base.name} has {block.kind} blocks")

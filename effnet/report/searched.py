@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from effnet.arch.describe import StageRow
+from effnet.system.records import OPTIONAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,9 @@ class Searched:
 
     `gain` is the difference of the best searched network to the best scaled one, in the task's figure, with its 95 %
     `interval`; None if one of the kinds was missing. `found` says that the interval lies above 0. `changes` say what
-    distinguishes the winner from `base_title`, the best scaled network, whose stages are `base_stages`.
+    distinguishes the winner from `base_title`, the best scaled network, whose stages are `base_stages`. If blocks of a
+    trained network were assembled, that is the base, `scored` networks were scored untrained, and `networks` are those
+    recovered a little.
     """
 
     algorithm: str
@@ -67,10 +70,17 @@ class Searched:
     base_title: str
     base_stages: tuple[StageRow, ...]
     changes: tuple[str, ...]
+    scored: int = field(default=0, metadata=OPTIONAL)
 
     @property
     def sentence(self) -> str:
         """What the search found, in words."""
+        if self.scored:
+            return (
+                f"The search assembled {self.scored} networks from alternatives of the blocks of {self.base_title}, "
+                f"recovered {len(self.networks)} of them a little, and the best one fully; it was not compared with scaled "
+                "networks."
+            )
         trained = f"The search ({self.algorithm}) trained {len(self.networks)} networks"
         if self.gain is None or self.interval is None:
             return f"{trained}; it cannot say whether its best one is better than a scaled network."

@@ -47,7 +47,8 @@ class Job:
 
     `config` is complete: paths are texts, and what other options or the data imply is in it. `dataset` is None if
     `config.data` is a path or a name, and `network` None if the network is to be found; `searched` is the
-    search that found it. The running job sets the last
+    search that found it. With `assembles` a pretrained network is fine-tuned, whatever it costs, and then made smaller
+    from alternatives of its blocks. The running job sets the last
     three: its deadline, that of its planning, and the speed of this machine.
     """
 
@@ -60,6 +61,7 @@ class Job:
     dataset: Dataset | MapStyle | None = None
     network: ArchSpec | None = None
     searched: Searched | None = None
+    assembles: bool = False
     ranks: Ranks = ALONE
     deadline: Deadline = UNLIMITED
     planning: Deadline = UNLIMITED

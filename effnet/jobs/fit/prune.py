@@ -8,11 +8,13 @@ from typing import Any
 from effnet.bundle.names import RUN
 from effnet.compression.prune import COUNTS, vector_width
 from effnet.data.datasets import Dataset
+from effnet.jobs.fit.assemble import assembled
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.job import Job
 from effnet.jobs.prune import DEFAULT_EPOCHS, OPTIONS, prune
 from effnet.jobs.prune_proof import REPORT
 from effnet.planner.pretrained import LIGHT_CHANGES, scope_of
+from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import PRUNING_SHARE, Use, minutes_of, use_of
 from effnet.system.files import read_json
@@ -34,6 +36,10 @@ def change(bundle: Path, candidate: Candidate, dataset: Dataset, *, job: Job) ->
     """
     if candidate.whole is None:
         return bundle, {}
+    if job.assembles:
+        out, copy = bundle.with_name(_CHANGED), bundle.with_name(_DEPLOYED)
+        seconds = 60 * (_minutes(out, candidate, dataset, job) or DEFAULT_MINUTES)
+        return assembled(bundle, candidate, dataset, job=job, out=out, copy=copy, seconds=seconds)
     activation = _activation(candidate)
     words = [f"{activation} as the activation"] if activation else []
     words += [f"pruning to {candidate.kept:.0%} of the {COUNTS[candidate.kept_of]}"] if candidate.kept < 1 else []

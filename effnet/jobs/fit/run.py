@@ -13,6 +13,7 @@ from effnet.data.inspection.inspect import DataReport, describe, inspect_and_joi
 from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
 from effnet.data.inspection.shapes import resize_note, resized_as
 from effnet.errors import BudgetError, BusyError, InputError
+from effnet.jobs.fit.assemble import assembled_facts
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
 from effnet.jobs.fit.device import describe_device, device_of
@@ -287,7 +288,7 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Re
         data=str(job.config.data),
         report_images=job.config.report_images,
         time=_time_use(job, use, tuple(left_out)),
-        searched=job.searched,
+        searched=job.searched or assembled_facts(job.out / RUN / f"attempt-{number + 1}"),
     )
     publish(artifact, data, dataset, job.out)
     _refuse_missed(job, artifact, left_out)

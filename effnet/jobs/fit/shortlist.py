@@ -22,6 +22,7 @@ from effnet.jobs.fit.device import device_of, predicted_timing
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import fingerprint
 from effnet.jobs.fit.short_training import short_training
+from effnet.measurement.budget import Budget
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.nas.trials import Trials, run_trials
@@ -56,6 +57,9 @@ def choose(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
 
     Raises BudgetError if none meets the budget, WeightsError if the requested weights are not available.
     """
+    if job.assembles:
+        table = choose(dataclasses.replace(job, assembles=False, budget=Budget()), dataset, report)
+        return [_as_teacher(candidate) if candidate.status == "taken" else candidate for candidate in table]
     if job.config.weights == "none" or job.strategy == "scratch":
         return _choose_fresh(job, dataset, report)
     if job.config.weights != "auto":
@@ -67,6 +71,13 @@ def choose(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
             raise
         job.say(f"Training from scratch: {error}")
     return _choose_fresh(job, dataset, report)
+
+
+def _as_teacher(candidate: Candidate) -> Candidate:
+    """Return the network that is fine-tuned and then changed; raise WeightsError if it is trained from scratch."""
+    if not candidate.weights:
+        raise WeightsError("assembling needs pretrained weights, and none are available")
+    return dataclasses.replace(candidate, whole=candidate.spec, reason="the most accurate that can be fine-tuned here")
 
 
 def _choose_named(job: Job, dataset: Dataset) -> list[Candidate]:

@@ -11,7 +11,7 @@ from effnet.arch.codec import spec_from_dict
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
-from effnet.errors import BudgetError, BusyError
+from effnet.errors import BudgetError, BusyError, WeightsError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import Source, check_device, check_recipe, earlier_plan, fit_data, read_data
@@ -30,6 +30,7 @@ from effnet.nas.objective import published_search_cost
 from effnet.nas.space import Genome, Space
 from effnet.nas.study import Study, Unit, Waiting, open_study, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
+from effnet.planner.pretrained import LEAST_SIDE
 from effnet.planner.space import title_of
 from effnet.planner.timetable import UNLIMITED, deadline_of
 from effnet.report.searched import Searched
@@ -65,11 +66,31 @@ def _work(job: Job) -> Found:
     check_device(job)
     source = read_data(job)
     check_recipe(job, source.dataset)
+    if (found := _assembled(job, source, started)) is not None:
+        return found
     check_images(job, source)
     storage = config_of(job).storage or str(job.out / RUN / SEARCH)
     key = fingerprint(source.dataset)
     with open_study(storage, waiting=Waiting(say=job.say, clock=clock), options=job.options, key=key) as study:
         return _go(_worker(job, source, study, key), started)
+
+
+def _assembled(job: Job, source: Source, started: float) -> Found | None:
+    """Return the bundle that is assembled from pretrained weights, if that is the algorithm and there are any."""
+    config = config_of(job)
+    if config.algorithm not in ("auto", "assemble") or config.weights == "none":
+        return None
+    begun = (job.out / RUN / SEARCH).is_file() or config.storage is not None  # a search from scratch
+    if config.algorithm == "auto" and (begun or source.report.median_short_side < LEAST_SIDE):
+        return None
+    try:
+        fit_data(dataclasses.replace(job, assembles=True), source, plan=read_plan(job.out), started=started)
+    except WeightsError as error:
+        if config.algorithm == "assemble":
+            raise
+        job.say(f"Searching from scratch: {error}")
+        return None
+    return Found(folder=job.out, host=socket.gethostname())
 
 
 def _worker(job: Job, source: Source, study: Study, key: str) -> Worker:
