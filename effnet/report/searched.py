@@ -78,8 +78,8 @@ class Searched:
         if self.scored:
             return (
                 f"The search assembled {self.scored} networks from alternatives of the blocks of {self.base_title}, "
-                f"recovered {len(self.networks)} of them a little, and the best one fully; it was not compared with scaled "
-                "networks."
+                f"recovered {len(self.networks)} of them a little, and the best one fully; it was not compared with "
+                "scaled networks."
             )
         trained = f"The search ({self.algorithm}) trained {len(self.networks)} networks"
         if self.gain is None or self.interval is None:

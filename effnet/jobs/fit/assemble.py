@@ -52,6 +52,7 @@ def assembled(
     """
     config = read_config(bundle)
     folder = bundle.with_name("assembling")
+    folder.mkdir(exist_ok=True)
     if not (out / CONFIG).is_file():
         with _figures(candidate.precision, config.arch, folder, job) as (predict, measure):
             if not job.budget.with_margin().exceeded(measure(config.arch)):
