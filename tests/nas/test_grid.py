@@ -24,8 +24,10 @@ def test_the_published_coefficients_are_nominally_but_not_exactly_twice_the_cost
     assert point.ratio == pytest.approx(2.573, abs=5e-4)
 
 
-@pytest.mark.parametrize("name", ["b0", "lite0", "v2_b0"])
-@pytest.mark.parametrize("make", [equal_cost_grid, literal_grid])
+@pytest.mark.parametrize(
+    "name, make",
+    [("b0", equal_cost_grid), ("lite0", equal_cost_grid), ("v2_b0", equal_cost_grid), ("b0", literal_grid)],
+)
 def test_every_network_of_the_grid_has_equal_cost_and_is_another(name, make):
     points, base = make(name), get_spec(name)
     assert 12 <= len(points) <= 30

@@ -14,7 +14,7 @@ from effnet.nas.stages import assemble
 from effnet.nas.width import figures_of, solve_width
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from((8, 28, 32, 224)), st.floats(5, 8.5), st.sampled_from(("macs", "params")))
 def test_a_network_uses_95_to_100_percent_of_the_budget_or_no_width_does(seed, side, magnitude, figure):
     """If none is found, none of 60 widths in each rounding lies in that range."""
