@@ -31,7 +31,7 @@ def test_the_network_meets_the_budget_and_is_an_ordinary_bundle(found, small_bun
     before, after = read_config(small_bundle).arch, read_config(found.folder).arch
     assert cost(after).macs <= limit
     assert len(after.blocks) <= len(before.blocks)
-    assert effnet.evaluate(found.folder, "digits").accuracy == found.test_accuracy
+    assert effnet.evaluate(found.model, "digits").accuracy == found.test_accuracy
     assert found.report.honoured is True
 
 
