@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.cost import Cost, Count, cost
-from effnet.arch.scale import GAMMA, scale, truncate, with_expand_ratio, with_total_stride
+from effnet.arch.scale import ALPHA, BETA, GAMMA, scale, truncate, with_expand_ratio, with_total_stride
 from effnet.arch.spec import Activation, ArchSpec, Gate
 from effnet.bundle.formats import Precision
 from effnet.data.preprocess import Preprocess
@@ -55,7 +55,8 @@ class SearchSpace:
     """The axes of the networks that are trained from scratch; a plan combines them.
 
     `variants` are families with another activation and gate, for int8: runtimes compute them faster than SiLU and
-    sigmoid; which ones depends on the runtime. `phis` are finer where most devices are.
+    sigmoid; which ones depends on the runtime. Depth, width and resolution grow by the `powers` of phi; `phis` are
+    finer where most devices are.
     """
 
     families: tuple[str, ...] = ("b0", "lite0", "v2_b0")
@@ -63,6 +64,7 @@ class SearchSpace:
         ("b0", "relu6", "hard_sigmoid"),
         ("b0", "hard_swish", "hard_sigmoid"),
     )
+    powers: tuple[float, float, float] = (ALPHA, BETA, GAMMA)
     phis: tuple[float, ...] = (
         6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -3.5, -4, -5, -6, -7, -8, -9, -10, -12, -14,
         -16, -20, -24, -32,
@@ -208,7 +210,8 @@ def list_candidates(
     found: dict[ArchSpec, Candidate] = {}
     for family, base in _bases(space, num_classes, channels, variants="int8" in precisions):
         for phi in space.phis:
-            for shaped in _shapes(scale(base, phi=phi), phi):
+            alpha, beta, gamma = space.powers
+            for shaped in _shapes(scale(base, phi=phi, alpha=alpha, beta=beta, gamma=gamma), phi):
                 for resolution in usable_resolutions(short_side, phi=phi, space=space):
                     for spec in _at_resolution(shaped, phi, resolution, short_side):
                         found.setdefault(spec, _candidate(spec, family, phi))

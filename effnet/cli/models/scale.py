@@ -11,7 +11,10 @@ from effnet.cli.console import amount, print_table, print_text
 from effnet.cli.options import Resolution, Subject
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from effnet.arch.spec import ArchSpec
+    from effnet.nas.grid import GridPoint
 
 
 def scale(
@@ -35,7 +38,13 @@ def scale(
     literal: Annotated[
         bool, typer.Option("--literal", help="With --grid: only coefficients that are multiples of 0.05.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the network as JSON.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="With --grid: train its networks on these images.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="With --data: minutes of training.")] = 60.0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json|DIR", help="Write the network as JSON; with --data, the folder.")
+    ] = None,
 ) -> None:
     """Scale a network by compound scaling, by given factors, or to a budget; or list the grid of its coefficients."""
     from effnet.arch.codec import spec_to_dict
@@ -48,11 +57,13 @@ def scale(
 
     base = read_spec(subject)
     if grid or literal:
-        given = (phi, max_macs, max_params, width, depth, resolution, out)
+        given = (phi, max_macs, max_params, width, depth, resolution, None if data else out)
         if not grid or any(value is not None for value in given):
-            raise InputError("--grid must come alone, or with --literal: leave out the other options")
-        _print_grid(base, literal=literal)
+            raise InputError("--grid must come alone, or with --literal and --data: leave out the other options")
+        _train_grid(base, data, minutes, out, literal=literal) if data else _print_grid(base, literal=literal)
         return
+    if data is not None:
+        raise InputError("--data trains the networks of a grid; add --grid")
     bases: dict[str, Any] = _read_powers(powers)
     if max_macs is not None or max_params is not None:
         if phi is not None or width is not None or depth is not None:
@@ -80,24 +91,47 @@ def _read_powers(text: str) -> dict[str, float]:
     return {"alpha": alpha, "beta": beta, "gamma": gamma}
 
 
+def _train_grid(base: "ArchSpec", data: str, minutes: float, out: Path | None, *, literal: bool) -> None:
+    """Train the grid, or resume its training in the folder, and print it with the accuracies and the answer."""
+    from effnet.bundle.names import RUN, SEARCH
+    from effnet.cli.console import TerminalListener
+    from effnet.jobs.search.grid import in_words, search_grid
+
+    folder = out or Path("grid")
+    with TerminalListener() as listener:
+        begun = (folder / RUN / SEARCH).is_file()
+        found = search_grid(base, data, minutes=minutes, out=folder, resume=begun, literal=literal, listener=listener)
+    _print_points(found.base, found.points, [in_words(found.scores.get(i, ())) for i in range(len(found.points))])
+    print_text(found.sentence)
+    print_text(f"Use it with --powers {found.answer.alpha:.3g},{found.answer.beta:.3g},{found.answer.gamma:.3g}")
+
+
 def _print_grid(base: "ArchSpec", *, literal: bool) -> None:
-    from effnet.arch.cost import cost as cost_of
-    from effnet.arch.scale import ALPHA, BETA, GAMMA
-    from effnet.nas.grid import FACTOR, TOLERANCE, equal_cost_grid, literal_grid, scaled_point
+    from effnet.nas.grid import equal_cost_grid, literal_grid
 
     points = literal_grid(base) if literal else equal_cost_grid(base)
+    _print_points(base, points, [""] * len(points))
+
+
+def _print_points(base: "ArchSpec", points: "Sequence[GridPoint]", accuracies: "Sequence[str]") -> None:
+    from effnet.arch.cost import cost as cost_of
+    from effnet.arch.scale import ALPHA, BETA, GAMMA
+    from effnet.nas.grid import FACTOR, TOLERANCE, scaled_point
+
     before, nominal = cost_of(base), scaled_point(base, alpha=ALPHA, beta=BETA, gamma=GAMMA)
     print_text(f"{base.name}: {amount(before.macs)} MACs. Networks with {FACTOR:g} times that, within {TOLERANCE:.0%}:")
     rows = [
         (
             f"{p.alpha:.4g}", f"{p.beta:.4g}", f"{p.gamma:.4g}", f"{p.product:.2f}", f"{p.ratio:.3f}",
-            p.spec.resolution, len(p.spec.blocks), amount(cost_of(p.spec).params),
+            p.spec.resolution, len(p.spec.blocks), amount(cost_of(p.spec).params), accuracy,
             f"published, phi {math.log(p.alpha) / math.log(ALPHA):.3g}" if p.published else "",
         )
-        for p in points
+        for p, accuracy in zip(points, accuracies, strict=True)
     ]  # fmt: skip
     print_table(
-        ("alpha", "beta", "gamma", "product", "MACs ratio", "resolution", "blocks", "params", ""), rows, left=("",)
+        ("alpha", "beta", "gamma", "product", "MACs ratio", "resolution", "blocks", "params", "accuracy", ""),
+        rows,
+        left=("accuracy", ""),
     )
     print_text(
         f"At phi 1 the published {ALPHA}, {BETA}, {GAMMA} have a product of {nominal.product:.2f} "

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 Strategy = Literal["auto", "head", "finetune", "scratch"]
 
+_MOST_POWER = 10.0
 _NAMES = f"{', '.join(runnable()[:-1])} or {runnable()[-1]}"
 
 
@@ -40,6 +41,23 @@ def _batch(text: str) -> int | str:
     if not text.isdecimal() or len(text) > 20:
         raise InputError(f"fit.batch must be a whole number of images, or auto; got {brief(text)}")
     return int(text)
+
+
+def read_powers(text: str) -> tuple[float, float, float]:
+    """Return alpha, beta and gamma from text such as 1.2,1.1,1.15; raise InputError for anything else."""
+    try:
+        alpha, beta, gamma = (float(word) for word in text.split(","))
+    except ValueError:
+        alpha = beta = gamma = 0.0
+    if not all(1 <= value <= _MOST_POWER for value in (alpha, beta, gamma)):
+        raise InputError(
+            f"powers must be three numbers from 1 to {_MOST_POWER:g}, such as 1.2,1.1,1.15; got {brief(text)}"
+        )
+    return alpha, beta, gamma
+
+
+def _powers(value: tuple[float, float, float]) -> str:
+    return ",".join(map(exact, value))
 
 
 def _range(value: "AskedRange") -> str:
@@ -142,6 +160,10 @@ class FitConfig(DeviceConfig):
     search: Literal["off", "auto"] = option(
         "auto: search the architecture, as effnet search does, if --minutes and images allow it.", default="off"
     )
+    powers: tuple[float, float, float] | None = option(
+        "Depth, width and resolution of scaled networks grow by these powers; effnet models scale --grid finds them.",
+        metavar="A,B,G", read=read_powers, write=_powers,
+    )  # fmt: skip
     trials: int | None = option(
         "Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
     )

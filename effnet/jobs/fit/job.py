@@ -17,7 +17,7 @@ from effnet.data.in_memory import MapStyle
 from effnet.data.value_range import read_asked
 from effnet.errors import InputError
 from effnet.jobs.fit.asked import Asked, ask, ask_settings, settings_words, with_balance
-from effnet.jobs.fit.config import FitConfig, Strategy, TrainConfig
+from effnet.jobs.fit.config import FitConfig, Strategy, TrainConfig, read_powers
 from effnet.jobs.procedure import USUAL, Procedure
 from effnet.measurement.budget import Budget
 from effnet.measurement.calibration import Abstain
@@ -196,6 +196,9 @@ def _job(config: Config, asked: Asked, **parts: Any) -> Job:
     config = dataclasses.replace(config, data=name_of(data), seed=None if usual else seed)
     dataset = None if isinstance(data, str | os.PathLike) else data
     procedure = config.procedure or USUAL
+    if (powers := getattr(config, "powers", None)) is not None:
+        found = read_powers(powers if isinstance(powers, str) else ",".join(map(str, powers)))
+        procedure = dataclasses.replace(procedure, space=dataclasses.replace(procedure.space, powers=found))
     return Job(config=config, asked=asked, seed=seed, dataset=dataset, procedure=procedure, **parts)
 
 

@@ -35,7 +35,7 @@ from effnet.planner.space import in_precision, list_candidates, only_candidate
 
 DEFAULT_MINUTES = 60.0
 # A training from scratch spends about this share of its time on steps.
-_STEPS = 0.7
+TRAINING_SHARE = 0.7
 # Predictions of networks that miss by less in the median need no more measurements.
 _GOOD_ERROR = 0.04
 
@@ -73,7 +73,7 @@ def make_plan(job: Job, source: Source) -> Plan:
     space = space_of(job, source, precision, measured)
     speed = training_speed(_typical(space))
     train = len(source.dataset.train)
-    seen = 60 * minutes * speed * _STEPS  # images that training could see in all the time
+    seen = 60 * minutes * speed * TRAINING_SHARE  # images that training could see in all the time
     views = policy.searching * seen / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images)
     views = policy.deciding * seen / ((policy.finalists + 1) * policy.seeds)
