@@ -51,7 +51,7 @@ def read_powers(text: str) -> tuple[float, float, float]:
         alpha = beta = gamma = 0.0
     if not all(1 <= value <= _MOST_POWER for value in (alpha, beta, gamma)):
         raise InputError(
-            f"powers must be three numbers from 1 to {_MOST_POWER:g}, such as 1.2,1.1,1.15; got {brief(text)}"
+            f"fit.powers must be three numbers from 1 to {_MOST_POWER:g}, such as 1.2,1.1,1.15; got {brief(text)}"
         )
     return alpha, beta, gamma
 
