@@ -17,6 +17,8 @@ class Policy:
     Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
     rest is planning's. The networks that predictions are fitted to are the base scaled by `phis`, then random ones of
     the space in rounds of `measured`, until predictions are good.
+
+    A supernet is trained on `device`, by default on CUDA alone.
     """
 
     size: int = 5
@@ -36,6 +38,7 @@ class Policy:
     fitting: float = 0.28
     phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
     measured: tuple[int, ...] = (8, 8, 8)
+    device: str = ""
 
 
 USUAL = Policy()

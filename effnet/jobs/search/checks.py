@@ -42,9 +42,9 @@ def check_search(job: Job) -> None:
         if number is not None:
             check_whole(what, number, least=1, most=most)
     get_spec(config.base)
-    if config.algorithm == "assemble" and config.storage is not None:
-        raise InputError("--algorithm assemble runs on one machine; leave out --storage")
-    if config.algorithm == "supernet":
+    if config.algorithm in ("assemble", "supernet") and config.storage is not None:
+        raise InputError(f"--algorithm {config.algorithm} runs on one machine; leave out --storage")
+    if config.algorithm == "supernet" and not job.procedure.search.device:
         from effnet.nas.supernet import check_device  # torch
 
         check_device()

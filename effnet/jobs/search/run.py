@@ -172,6 +172,10 @@ def _train_references(worker: Worker) -> list[Trained]:
 
 def _search(worker: Worker, algorithm: str) -> list[Trained]:
     """Return the history of the search itself."""
+    if algorithm == "supernet":
+        from effnet.jobs.search.elastic import search_supernet  # torch
+
+        return search_supernet(worker)
     return run_generations(
         worker.study,
         worker.space,

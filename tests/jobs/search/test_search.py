@@ -164,3 +164,20 @@ def test_a_worker_on_each_node_of_a_local_cluster_makes_one_bundle(tmp_path):
     assert len(found.searched.networks) >= 1
     texts = [event.text for event in said if hasattr(event, "text")]
     assert any(text.startswith("The worker on ") and text.endswith(" has ended") for text in texts)
+
+
+def test_a_supernet_is_refused_without_a_device_for_it(tmp_path):
+    with pytest.raises(InputError, match="a supernet needs a CUDA device; this machine has none"):
+        run(tmp_path / "out", algorithm="supernet")
+
+
+@pytest.mark.elsewhere
+def test_the_parts_of_a_supernet_are_searched_and_one_is_trained(tmp_path):
+    """On a CPU, which only a test may ask for."""
+    policy = {"device": "cpu", "most": 4, "searching": 0.02}
+    found = run(tmp_path / "out", algorithm="supernet", policy=policy, max_latency_ms=1.0, minutes=1.0)
+    parts = [row for row in found.searched.networks if not row.scaled]
+    assert parts
+    assert all("part" in row.title for row in parts)
+    assert found.searched.algorithm == "supernet"
+    assert found.report.network.macs * 1e-6 <= 1.0
