@@ -80,7 +80,7 @@ TASK = Task(
     answer=to_prediction,
     learning="effnet.training.classification",
     scoring="effnet.measurement.classification",
-    reporting="",
+    reporting="effnet.report.classification.section",
     calibrated=True,
     pretrained=True,
 )

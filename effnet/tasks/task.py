@@ -91,7 +91,7 @@ class Task:
 
     - `learning`, which may import torch: see effnet.training.learning;
     - `scoring`, which must not: see effnet.measurement.evaluate;
-    - `reporting`: see effnet.report.section; empty for classification, whose part is the pages' own.
+    - `reporting`: see effnet.report.section.
 
     If `calibrated`, the outputs are probabilities of classes: a temperature and a threshold are fitted on the
     validation images, and a lower precision is accepted by the share of images that it still classifies correctly.

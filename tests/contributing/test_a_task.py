@@ -16,6 +16,7 @@ from procedures import QUICK
 import effnet
 from effnet.bundle.config import read_config
 from effnet.errors import BundleError, DataError, InputError
+from effnet.report.text import percent
 from effnet.tasks import registry
 
 SIDE = 8
@@ -117,7 +118,12 @@ def test_the_report_and_the_card_tell_its_figure_and_nothing_of_classes(trained)
         assert f"tiny, 8 px is off by {error} on average on the 36 test images" in text
         assert "The median of the 36 test images would be off by" in text
         assert not {"accuracy", "probabilities", "classifier", "classes"} & set(text.lower().split())
-    assert "pipeline_tag: image-feature-extraction" in card
+    share = trained.report.test.mean_error / trained.report.test.guessing
+    assert f"That is {percent(share)} of the error of the median." in page
+    assert "pipeline_tag: image-feature-extraction\n" in card
+    assert "\nmetrics:\n- mae\n---\n" in card
+    assert "This is a light meter of the EfficientNet family." in card
+    assert "in a program that has registered the task mean" in card
     assert "- Output `mean_brightness`: float32, `[batch, 1]`, 0 (black) to 1 (white)." in card
     assert "print(float(outputs[0]))" in card
 

@@ -10,8 +10,8 @@ from PIL import Image
 from procedures import UNTIMED, train
 
 from effnet.arch.scale import with_total_stride
-from effnet.report import plot_reliability as sureness
 from effnet.report import plots
+from effnet.report.classification import confusion, reliability
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +33,14 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spare_plots(patch: pytest.MonkeyPatch) -> None:
     """Skip drawing to save time."""
-    for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        patch.setattr(plots, name, lambda *_, **__: "")
-    for name in ("reliability_svg", "risk_coverage_svg"):
-        patch.setattr(sureness, name, lambda *_, **__: "")
+    names = {
+        plots: ("candidates_svg", "learning_curve_svg"),
+        confusion: ("confusion_svg",),
+        reliability: ("reliability_svg", "risk_coverage_svg"),
+    }
+    for module, drawings in names.items():
+        for name in drawings:
+            patch.setattr(module, name, lambda *_, **__: "")
 
 
 @pytest.fixture
