@@ -75,6 +75,10 @@ def sample(names=("cat", "dog"), *, wrong=1, latency=True):
         "busy": [],
         "time": None,
         "command": f"effnet fit {names[0]} --max-latency-ms 5",
+        "options": [
+            {"option": "--max-latency-ms", "value": "5", "usual": "", "changed": True, "about": f"Limit {names[0]}."},
+            {"option": "--set fit.threads", "value": "1", "usual": "1", "changed": False, "about": "Threads."},
+        ],
         "seed": 0,
         "created": "2026-11-22T14:00:00+00:00",
         "dataset": _dataset(names),

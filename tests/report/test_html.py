@@ -36,6 +36,7 @@ def test_the_page_says_what_was_found():
         "differ by at most 3.0e-07",
         "14 candidates: 1 taken, 8 fit as well, 5 rejected. 2 without a measured latency are not drawn.",
         "2026-11-22 14:00 UTC",
+        "Options Option Value Default What it does --max-latency-ms 5 – Limit cat. --set fit.threads 1 1 Threads.",
         "6 more, the nearest",
         "two columns cat",
     ):

@@ -15,7 +15,7 @@ from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
 from effnet.jobs.fit.device import describe_device, device_of
-from effnet.jobs.fit.job import Job, command_line
+from effnet.jobs.fit.job import Job, command_line, options_given
 from effnet.jobs.fit.other_tasks import check_answers
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
@@ -265,6 +265,7 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Re
         report,
         budget=job.budget,
         command=command_line(job),
+        options=options_given(job),
         seed=job.seed,
         data=str(job.config.data),
         report_images=job.config.report_images,
