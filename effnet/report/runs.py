@@ -18,6 +18,8 @@ from effnet.report.model import Report
 from effnet.system.files import MAX_JSON_BYTES, read_bytes, read_json
 from effnet.system.records import to_data
 from effnet.system.text import reason_of
+from effnet.tasks.registry import find_task
+from effnet.tasks.task import Task
 
 State = Literal["finished", "budget missed", "budget undecided", "running", "interrupted"]
 
@@ -26,6 +28,8 @@ _ATTEMPT = re.compile(r"attempt-(\d+)")
 # A live run writes a checkpoint more often than this; a step of a huge network may take long.
 _STILL_SECONDS = 120.0
 _HUGE = 1e300
+# The task of a run that names none.
+CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,8 @@ class Run:
     `network` is the exact name of its network, `title` the short one that people read.
 
     `when` is the time of its report or of its last write, ISO 8601 in UTC. `epochs` are done, of `planned_epochs`.
-    `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the median of the
+    `figures` are those of its task by their keys: on the validation images in the best epoch, such as val_accuracy, and
+    on the test images, such as test_accuracy; None if unknown. `images_per_second` is the median of the
     epochs, `seconds` those of training. `settings` and `recipe` are its options, `history` its epochs as in
     metrics.jsonl, `problems` the parts that cannot be read.
     """
@@ -46,30 +51,38 @@ class Run:
     data: str = ""
     network: str = ""
     title: str = ""
+    task: str = CLASSIFICATION
     device: str = ""
     epochs: int = 0
     planned_epochs: int | None = None
     best_epoch: int | None = None
-    val_accuracy: float | None = None
-    test_accuracy: float | None = None
-    val_balanced_accuracy: float | None = None
-    test_balanced_accuracy: float | None = None
     images_per_second: float | None = None
     seconds: float | None = None
+    figures: Mapping[str, float | None]
     measured: Mapping[str, float]
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
 
+    @property
+    def val_figure(self) -> float | None:
+        """The figure of the task (`Task.figure`) on the validation images, in the best epoch."""
+        return self.figures.get(f"val_{find_task(self.task).figure.key}")
+
+    @property
+    def test_figure(self) -> float | None:
+        """The figure of the task on the test images, None without a report."""
+        return self.figures.get(f"test_{find_task(self.task).figure.key}")
+
     def to_row(self) -> dict[str, Any]:
         """Return a summary of the run as JSON-able data."""
         names = (
-            "when", "state", "data", "network", "device", "epochs", "planned_epochs", "best_epoch", "val_accuracy",
-            "test_accuracy", "val_balanced_accuracy", "test_balanced_accuracy", "images_per_second", "seconds",
+            "when", "state", "data", "task", "network", "device", "epochs", "planned_epochs", "best_epoch",
+            "images_per_second", "seconds",
         )  # fmt: skip
         row = {"folder": str(self.folder)} | {name: getattr(self, name) for name in names}
-        return row | {"problems": list(self.problems)}
+        return row | dict(self.figures) | {"problems": list(self.problems)}
 
 
 def find_runs(folder: Path, *, now: float) -> tuple[Run, ...]:
@@ -114,14 +127,16 @@ def read_run(folder: Path, *, now: float) -> Run:
     touched = _touched(out or folder, attempt)
     planned = _at(plan, "attempts", number - 1)
     candidate = _at(plan, "candidates", _at(planned, "candidate"))
+    task = _task(report, plan, problems)
     return Run(
         folder=folder,
         when=_moment(report.created if report else None, touched),
         state=_state(report, now - touched),
         history=history,
         problems=tuple(problems),
+        task=task.name,
         **_asked(_at(plan, "options"), planned, candidate, report, attempt, problems),
-        **_results(report, candidate, history, _at(planned, "recipe")),
+        **_results(task, report, candidate, history, _at(planned, "recipe")),
     )
 
 
@@ -274,22 +289,28 @@ def _asked(
     }
 
 
+def _task(report: Report | None, plan: Any, problems: list[str]) -> Task:
+    """Return the task of the run; a folder of epochs alone does not name it."""
+    name = report.task if report else _at(plan, "task") or CLASSIFICATION
+    try:
+        return find_task(name)
+    except InputError as error:
+        problems.append(f"{PLAN}: {error}")
+        return find_task(CLASSIFICATION)
+
+
 def _results(
-    report: Report | None, candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
+    task: Task, report: Report | None, candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
 ) -> dict[str, Any]:
     """Return the results of the run so far."""
-    balanced = report.training.balance.method if report else _at(recipe, "balance", "method")
-    kind = "val_accuracy" if balanced in (None, "none") else "val_balanced_accuracy"
-    scores = [finite(row.get(kind)) for row in history]
-    best = max((s for s in scores if s is not None), default=None)
+    balance = report.training.balance.method if report else _at(recipe, "balance", "method")
+    figure = task.selected_by(balanced=balance not in (None, "none"))
+    scores = [finite(row.get(f"val_{figure.key}")) for row in history]
+    best = max((s for s in scores if s is not None), key=figure.better, default=None)
     top = 0 if best is None else scores.index(best) + 1
     best_epoch = report.training.best_epoch if report else top
     if report and report.training.head and not best_epoch:  # no epoch was better than the head, which was kept
-        head = report.training.head
-        kept: Mapping[str, Any] = {
-            "val_accuracy": head.val_accuracy,
-            "val_balanced_accuracy": head.val_balanced_accuracy,
-        }
+        kept: Mapping[str, Any] = to_data(report.training.head)
     else:
         number = best_epoch if 0 < best_epoch <= len(history) else top
         kept = history[number - 1] if number else {}
@@ -298,10 +319,11 @@ def _results(
     return {
         "epochs": len(history),
         "best_epoch": best_epoch or None,
-        "val_accuracy": finite(kept.get("val_accuracy")),
-        "val_balanced_accuracy": finite(kept.get("val_balanced_accuracy")),
-        "test_accuracy": finite(report.headline.get("test_accuracy")) if report else None,
-        "test_balanced_accuracy": finite(report.headline.get("test_balanced_accuracy")) if report else None,
+        "figures": {
+            f"{split}_{found.key}": finite(values.get(f"{split}_{found.key}"))
+            for split, values in {"val": kept, "test": report.headline if report else {}}.items()
+            for found in task.figures
+        },
         "images_per_second": median(speeds) if speeds else None,
         "seconds": finite(report.training.seconds) if report else sum(laps) if laps else None,
         "measured": _measured(report, candidate),

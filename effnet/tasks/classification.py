@@ -76,6 +76,7 @@ TASK = Task(
     labels=CLASSES,
     output=PROBABILITIES,
     figure=Figure(key="accuracy", title="accuracy"),
+    balanced_figure=Figure(key="balanced_accuracy", title="balanced accuracy"),
     check=check_probabilities,
     answer=to_prediction,
     learning="effnet.training.classification",

@@ -60,9 +60,13 @@ class Figure:
         """Return a number that is larger for a better value."""
         return -value if self.less_is_better else value
 
+    def shown(self, value: float) -> str:
+        """Return a value as text, as in "93.2%"."""
+        return percent(value) if self.share else f"{value:.4g}"
+
     def in_words(self, value: float) -> str:
         """Return title and value, as in "accuracy 93.2%"."""
-        return f"{self.title} {percent(value) if self.share else f'{value:.4g}'}"
+        return f"{self.title} {self.shown(value)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,8 @@ class Task:
     `labels` are the labels that it learns; their names count the outputs of the last layer. `output` is what a model
     file returns. `check(rows, path)` raises BundleError unless rows, float32 [batch, outputs], are such outputs;
     `answer(row, names, top=, threshold=)` returns the answer to one image: at most `top` parts of it, and none if the
-    confidence is below `threshold`, if the task has these. `figure` is what selection maximises.
+    confidence is below `threshold`, if the task has these. `figure` is what selection maximises; `balanced_figure` is
+    what it maximises if training gives rare targets the weight of frequent ones, None for a task that cannot.
 
     The rest is in modules, imported when needed; they may be one. A new process must be able to import them too.
 
@@ -103,6 +108,7 @@ class Task:
     labels: LabelKind
     output: Output
     figure: Figure
+    balanced_figure: Figure | None = None
     check: Callable[[np.ndarray, Path], None]
     answer: Callable[..., Any]
     learning: str
@@ -110,6 +116,15 @@ class Task:
     reporting: str
     calibrated: bool = False
     pretrained: bool = False
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """All figures of the task, which metrics.jsonl and reports hold."""
+        return (self.figure,) if self.balanced_figure is None else (self.figure, self.balanced_figure)
+
+    def selected_by(self, *, balanced: bool) -> Figure:
+        """Return the figure that selection maximises."""
+        return self.balanced_figure or self.figure if balanced else self.figure
 
     def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""

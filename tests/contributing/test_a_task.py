@@ -4,6 +4,7 @@ It is trained, selected, exported, predicted, evaluated and reported like classi
 """
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def test_the_report_and_the_card_tell_its_figure_and_nothing_of_classes(trained)
     assert "in a program that has registered the task mean" in card
     assert "- Output `mean_brightness`: float32, `[batch, 1]`, 0 (black) to 1 (white)." in card
     assert "print(float(outputs[0]))" in card
+
+
+def test_its_runs_are_listed_and_compared_by_its_figure(trained, tmp_path, run_cli):
+    (run,) = effnet.runs(trained.folder)
+    best = min(epoch.figures["val_mean_error"] for epoch in trained.report.training.epochs)
+    assert run.figures == {"val_mean_error": best, "test_mean_error": trained.test_figure}
+    unfinished = shutil.copytree(trained.folder / "run", tmp_path / "unfinished" / "run").parent
+    (started,) = effnet.runs(unfinished)
+    assert (started.task, started.val_figure, started.test_figure) == (toy_task.NAME, best, None)
+    table = run_cli("runs", "list", trained.folder).out
+    assert f" {best:.4g} " in table
+    assert f" {trained.test_figure:.4g} " in table
+    page = effnet.compare([trained.folder, unfinished], out=tmp_path / "page.html").page.read_text()
+    assert "the best mean error on the validation images" in page
+    assert "Test mean error" in page
+    assert "accuracy" not in page.lower()
 
 
 def test_it_is_exported_for_other_runtimes_and_precisions(trained, tmp_path):

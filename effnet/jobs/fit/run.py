@@ -161,6 +161,7 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
         rough = epochs_left(job, dataset, table[order[0]])  # each attempt counts its own when it begins
     attempts = [_attempt(job, dataset, report, index, table[index], epochs=rough) for index in order]
     plan = Plan(
+        task=dataset.task,
         options=job.options,
         fingerprint=fingerprint(dataset),
         candidates=table,
