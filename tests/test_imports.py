@@ -108,7 +108,8 @@ def test_every_exported_name_resolves():
 
 def test_the_exported_names_are_the_public_api():
     assert set(effnet.__all__) == {
-        "Run", "runs", "Comparison", "compare", "NAMES", "get_spec", "published", "ArchSpec", "BlockSpec", "Lineage", "stage", "describe",
+        "Run", "runs", "Comparison", "compare",
+        "NAMES", "get_spec", "published", "ArchSpec", "BlockSpec", "Lineage", "stage", "describe",
         "spec_from_dict", "spec_to_dict", "cost", "Cost", "scale", "solve_phi",
         "read_dataset", "inspect", "Preprocess",
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
