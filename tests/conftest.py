@@ -263,10 +263,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 @pytest.fixture(scope="session")
 def small_bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The folder of a real fit of the digits for a latency; tests that change it copy it."""
-    from procedures import fit
+    from dataclasses import replace
+
+    from procedures import QUICK, fit
 
     def make(folder: Path) -> None:
-        fit("digits", max_latency_ms=50, max_macs=162_000, epochs=2, out=folder)
+        drawing = replace(QUICK, draws=True)
+        fit("digits", max_latency_ms=50, max_macs=162_000, epochs=2, out=folder, procedure=drawing)
 
     return made_once("bundle", make)
 

@@ -17,7 +17,7 @@ class Procedure:
 
     `stopwatch` times every file, and its clock is the job's; `oracle` measures an untrained candidate, as
     `measure_random`. `space` holds the networks that a fit chooses from, of which it trains at most one and
-    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`.
+    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`. If `draws`, the report has plots.
     """
 
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -25,6 +25,7 @@ class Procedure:
     space: SearchSpace = SPACE
     fallbacks: int = MAX_FALLBACKS
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    draws: bool = True
 
 
 USUAL = Procedure()

@@ -3,8 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,16 @@ from effnet.tasks.registry import BUILT_IN, find_task
 _SHOWN_CANDIDATES = 8
 
 
-def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray]) -> None:
+def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray], draws: bool = True) -> None:
     """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
     `images` holds one uint8 [H, W, C] array for each of the test's mistakes, in the same order, or none: report.html
-    shows them to everyone who opens it.
+    shows them to everyone who opens it. Unless `draws`, it has no plots.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
     texts = {
-        "report.html": render_html(report, images=images),
+        "report.html": render_html(report, images=images, draws=draws),
         "README.md": render_card(report),
         "report.json": json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
     }
@@ -42,8 +43,8 @@ def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray]) 
         replace_text(folder / name, text)
 
 
-def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
-    """Return the report as one page that loads nothing from anywhere."""
+def render_html(report: Report, *, images: Iterable[np.ndarray], draws: bool = True) -> str:
+    """Return the report as one page that loads nothing from anywhere, with plots if `draws`."""
     report = report.as_stored()
     candidates, section = _ordered_candidates(report), section_of(report)
     figure = find_task(report.task).figure
@@ -54,10 +55,11 @@ def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
             "section": section,
             "verdict": _verdict(report, section),
             "budget_rows": _budget_rows(report),
-            "candidates_plot": plots.candidates_svg(report),
-            "front_plot": front.front_svg(report),
+            "drawn": _drawn if draws else _left_out,
+            "candidates_plot": partial(plots.candidates_svg, report),
+            "front_plot": partial(front.front_svg, report),
             "ladder_rows": front.ladder_rows(report),
-            "sensitivity_plot": sensitivity_svg(report.deployed.ladder),
+            "sensitivity_plot": partial(sensitivity_svg, report.deployed.ladder),
             "sensitivity_sentence": sensitivity_sentence(report.deployed.ladder),
             "predicted": _predicted(report),
             "time_uses": USES,
@@ -66,11 +68,21 @@ def render_html(report: Report, *, images: Iterable[np.ndarray]) -> str:
             "more_candidates": candidates[_SHOWN_CANDIDATES:],
             "method": origin.method_sentence(report),
             "origin_rows": origin.origin_rows(report),
-            "loss_plot": plots.learning_curve_svg(report, "loss"),
-            "figure_plot": plots.learning_curve_svg(report, figure.key, share=figure.share),
+            "loss_plot": partial(plots.learning_curve_svg, report, "loss"),
+            "figure_plot": partial(plots.learning_curve_svg, report, figure.key, share=figure.share),
         }
         | section.page.values(images),
     )
+
+
+def _drawn(plot: Callable[[], str | None]) -> str:
+    from markupsafe import Markup
+
+    return Markup(plot() or "")
+
+
+def _left_out(plot: Callable[[], str | None]) -> str:
+    return ""
 
 
 def render_card(report: Report) -> str:

@@ -15,7 +15,8 @@ class Extension:
     """A template that extends report.html.j2 or card.md.j2 and fills its blocks, and a function that gives its values.
 
     `template` is its name below effnet/report/templates, or its text as {name: text} if it is no file of effnet's. The
-    function takes the images of the score's mistakes, uint8 [H, W, C] in their order, or none.
+    function takes the images of the mistakes of the score, uint8 [H, W, C], or none. A template prints a plot,
+    a function that returns SVG, as `drawn(plot)`, which is empty in a report without plots.
     """
 
     template: str | Mapping[str, str]

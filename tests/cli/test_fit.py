@@ -153,7 +153,6 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_p
     assert last[3] == f"Bundle: {out}    Report: {out / 'report.html'}"
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wish(
     run_cli, photos, tiny_images, lite0_file, tmp_path
 ):

@@ -89,7 +89,7 @@ def test_the_command_of_the_report_gives_it_again(run):
 def test_the_report_has_it_above_the_options_that_were_left_alone():
     job = job_of(ToyConfig("digits", epochs=1, sweetness=2.0, settings={"train.lr": 0.1}))
     options = [to_data(row) for row in options_given(job)]
-    page = words_of(page_of({**sample(), "options": options}))
+    page = words_of(page_of({**sample(), "options": options}, draws=False))
     assert (
         "Options Option Value Default What it does --set train.lr 0.1 – A field of the recipe. --set fit.sweetness 2 "
         "0.5 Sugar of the network, in cubes. --epochs 1 – Training epochs."

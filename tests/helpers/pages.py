@@ -198,9 +198,9 @@ def typed(some):
     return Report.from_dict(some)
 
 
-def page_of(some, *, images=()):
+def page_of(some, *, images=(), draws=True):
     """Return the checked page of a report as report.json holds it."""
-    return check_page(render_html(typed(some), images=images))
+    return check_page(render_html(typed(some), images=images, draws=draws))
 
 
 def card_of(some):

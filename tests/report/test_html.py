@@ -58,7 +58,7 @@ def test_page_and_card_say_that_the_page_holds_test_images():
     some = sample()
     said = "This page holds 1 of your test images and the names of their files."
     assert said in words_of(page_of(some, images=images_for(some)))
-    assert "of your test images" not in words_of(page_of(some))
+    assert "of your test images" not in words_of(page_of(some, draws=False))
     some["report_images"] = 1
     assert "`report.html` holds 1 of the test images: share it only if you may" in card_of(some)
     some["report_images"] = 0
@@ -98,11 +98,10 @@ def test_the_page_of_a_fine_tuned_network_compares_it_with_its_head(best, kept):
         assert ("best: 2" in texts) == (best == 2)
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_a_network_from_scratch_says_so():
     some = sample()
     sentence = "Trained from scratch for 3 epochs; the weights of epoch 2 were kept."
-    page = words_of(page_of(some))
+    page = words_of(page_of(some, draws=False))
     card = card_of(some)
     for text in (page, card):
         assert sentence in text
@@ -122,11 +121,10 @@ def test_the_card_names_the_weights_that_it_begins_with_and_their_licence():
 
 
 @pytest.mark.parametrize("name", NASTY)
-@pytest.mark.usefixtures("without_plots")
 def test_weights_of_any_name_and_of_no_known_licence(name):
     some = pretrained(sample(), "head", name=name)
     some["training"]["head"] |= {"licence": "", "origin": "", "top1": None}
-    assert "Their licence unknown: ask the author of the weights" in words_of(page_of(some))
+    assert "Their licence unknown: ask the author of the weights" in words_of(page_of(some, draws=False))
     card = card_of(some)
     assert "base_model" not in card
     assert "Their licence: unknown: ask the author of the weights." in card
@@ -183,12 +181,11 @@ def test_the_legend_of_long_names_is_as_wide_as_its_figure_at_most():
     assert labels >= {f"tf_efficientnet_lite0 relu6 {number}" for number in range(6)}
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_a_missed_budget_is_said_first():
     some = sample()
     some["honoured"], some["failures"] = False, ["Latency was 6.2 ms, over 5 ms."]
     some["measured"]["latency_ms"], some["measured"]["size_mb"] = 6.2, None
-    text = words_of(page_of(some))
+    text = words_of(page_of(some, draws=False))
     assert text.index("Budget missed B0 x1.10") < text.index("Latency was 6.2 ms") < text.index("Test accuracy")
     assert "5 ms 6.20 ms missed, 24.0 % over" in text
     assert "4 MB – not measured" in text
@@ -271,7 +268,6 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "report.html", "report.json"]
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
     report.write_report(typed(sample()), tmp_path, images=[])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -358,7 +354,7 @@ def test_steps_towards_8_bits_are_shown_with_their_reasons():
     }  # fmt: skip
     found["deployed"] |= {"ladder": ladder, "predicted": ["latency_ms"]}
     words = "Layers were not ranked by sensitivity to quantization: int8 was not tried."
-    assert words in words_of(page_of(found))
+    assert words in words_of(page_of(found, draws=False))
     ladder["steps"] = [step, {**step, **worse}]
     ladder["sensitivity"] = [{"layer": f"stages.{i}.conv", "harm": 1 / (i + 1)} for i in range(5)]
     ladder["quantization"] = {

@@ -346,8 +346,8 @@ def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], misse
     )
 
 
-def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path) -> None:
-    """Move the bundle's files into `out` and write the reports beside them."""
+def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, draws: bool) -> None:
+    """Move the bundle's files into `out` and write the reports beside them, with plots if `draws`."""
     found = artifact.deployed.format
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
         with written_whole(out / name) as beside:
@@ -355,7 +355,8 @@ def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path) -> 
     write_split(split_record(dataset), out)
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
-    write_report(report, out, images=_images(artifact, dataset) if report.report_images else ())
+    images = _images(artifact, dataset) if report.report_images else ()
+    write_report(report, out, images=images, draws=draws)
 
 
 def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:

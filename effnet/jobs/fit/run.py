@@ -272,7 +272,7 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Re
         report_images=job.config.report_images,
         time=_time_use(job, use, tuple(left_out)),
     )
-    publish(artifact, data, dataset, job.out)
+    publish(artifact, data, dataset, job.out, draws=job.procedure.draws)
     _refuse_missed(job, artifact, left_out)
     return data
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 from itertools import islice, zip_longest
 from typing import Any
@@ -62,11 +63,11 @@ def _page(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
     return {
         "balanced": balanced_sentence(report.test),
         "prior": prior_sentence(report.training.balance),
-        "confusion_plot": confusion.confusion_svg(report),
+        "confusion_plot": partial(confusion.confusion_svg, report),
         "confusions": _confusions(report),
         "mean_confidence": reliability.mean_confidence(report),
-        "reliability_plot": reliability.reliability_svg(report),
-        "risk_plot": reliability.risk_coverage_svg(report),
+        "reliability_plot": partial(reliability.reliability_svg, report),
+        "risk_plot": partial(reliability.risk_coverage_svg, report),
         "threshold_rows": reliability.threshold_rows(report),
         "classes": classes[:_SHOWN_CLASSES] if long else classes,
         "more_classes": classes[_SHOWN_CLASSES:] if long else [],

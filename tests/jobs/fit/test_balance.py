@@ -27,7 +27,7 @@ from effnet.training.recipe.balance import log_prior
 from effnet.training.recipe.schema import Balance
 from effnet.training.transfer.head import Head, train_head
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def classifier(folder):

@@ -26,7 +26,7 @@ from effnet.planner.events import Counted, Said
 from effnet.planner.timetable import Pace
 from effnet.training.transfer.head import scored_head
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 fit = functools.partial(procedures.fit, procedure=procedures.UNTIMED)
 
 CLASSIFIER = {"classifier.weight", "classifier.bias"}

@@ -17,7 +17,7 @@ from effnet.planner.pretrained import changes_of, list_pretrained, offer_of, sli
 from effnet.planner.settings import PRUNING_SHARE
 from effnet.weights.pretrained import load_pretrained
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)

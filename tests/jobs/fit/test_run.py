@@ -15,7 +15,7 @@ from effnet.errors import InputError
 from effnet.planner.events import Said
 from effnet.training.input.batches import eval_batches
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_folder(root, names, size, *, number=20):

@@ -51,7 +51,7 @@ def test_the_card_says_how_sure_it_is():
 def test_a_model_that_always_answers_is_said_to():
     some = unsure_sample(answered=False, unknown=False)
     some["calibration"] |= {"threshold": None, "sentence": "No threshold was requested: the model always answers."}
-    page = page_of(some)
+    page = page_of(some, draws=False)
     assert "Abstention: the answer “unknown” No threshold was requested: the model always answers." in words_of(page)
     assert "Below a probability" not in words_of(page)
     card = card_of(some)
