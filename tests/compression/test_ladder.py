@@ -495,6 +495,7 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
     assert json.loads(json.dumps(found.to_dict()))["winner"] == found.winner.name
 
 
+@pytest.mark.elsewhere
 def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp_path, monkeypatch):
     """Really written, scored and trained; only the clock is scripted, and no layer may stay float."""
     monkeypatch.setattr("effnet.compression.ladder._METHODS", ("minmax",))

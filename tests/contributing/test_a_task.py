@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import toy_task
-from procedures import QUICK
+from procedures import UNTIMED
 
 import effnet
 from effnet.bundle.config import read_config
@@ -60,7 +60,7 @@ def trained(dataset, tmp_path_factory):
         head_channels=16,
     )
     out = tmp_path_factory.mktemp("toy") / "bundle"
-    return effnet.train(dataset, model=spec, epochs=20, settings={"train.lr": 0.02}, out=out, procedure=QUICK)
+    return effnet.train(dataset, model=spec, epochs=20, settings={"train.lr": 0.02}, out=out, procedure=UNTIMED)
 
 
 @pytest.fixture(scope="module")

@@ -64,14 +64,14 @@ UNTIMED = made_up()
 
 
 def fit(data: Any, **options: Any) -> Any:
-    """Fit as `effnet.fit` does, by default with QUICK."""
+    """Fit as `effnet.fit` does, by default with UNTIMED."""
     import effnet
 
-    return effnet.fit(data, **{"procedure": QUICK} | options)
+    return effnet.fit(data, **{"procedure": UNTIMED} | options)
 
 
 def train(data: Any, **options: Any) -> Any:
-    """Train as `effnet.train` does, by default with QUICK."""
+    """Train as `effnet.train` does, by default with UNTIMED."""
     import effnet
 
-    return effnet.train(data, **{"procedure": QUICK} | options)
+    return effnet.train(data, **{"procedure": UNTIMED} | options)

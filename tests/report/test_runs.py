@@ -79,6 +79,7 @@ def test_a_run_without_a_report_is_running_or_interrupted(runs, after, state):
     assert run.measured["params"] == read(runs / "b").measured["params"]
 
 
+@pytest.mark.elsewhere
 def test_a_run_that_is_killed_while_training_is_listed_with_what_it_has(tiny_images, tmp_path):
     """A real process, killed after its first epoch."""
     words = [
