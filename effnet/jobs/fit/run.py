@@ -7,10 +7,11 @@ from typing import Any
 
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import CONFIG, PLAN, RUN
-from effnet.data.datasets import Dataset, read_dataset, without_unreadable
+from effnet.data.datasets import Dataset, read_dataset
 from effnet.data.inspection.inspect import DataReport, describe, inspect_and_join
 from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
 from effnet.data.inspection.shapes import resize_note, resized_as
+from effnet.data.inspection.unreadable import without_unreadable
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
