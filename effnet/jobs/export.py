@@ -178,8 +178,8 @@ def _export_all(
     embed = targets[0].result == "features"
     eager = (eager_features if embed else eager_outputs)(module, config, judging.check)
     judge = None
-    # Only of a classifier effnet can tell whether a lower precision costs right answers.
-    if judging.judged is not None and not embed and config.task_record.calibrated:
+    # Only the task can tell whether a lower precision costs right answers.
+    if judging.judged is not None and not embed and config.task_record.right is not None:
         judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError

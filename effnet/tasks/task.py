@@ -89,8 +89,10 @@ class Task:
     `labels` are the labels that it learns; their names count the outputs of the last layer. `output` is what a model
     file returns. `check(rows, path)` raises BundleError unless rows, float32 [batch, outputs], are such outputs;
     `answer(row, names, top=, threshold=)` returns the answer to one image: at most `top` parts of it, and none if the
-    confidence is below `threshold`, if the task has these. `figure` is what selection maximises; `balanced_figure` is
-    what it maximises if training gives rare targets the weight of frequent ones, None for a task that cannot.
+    confidence is below `threshold`, if the task has these. `right(rows, targets)` says which rows are right, bool
+    [batch]: by it a lower precision is judged; None if a task has no such answers. `figure` is what selection
+    maximises; `balanced_figure` is what it maximises if training gives rare targets the weight of frequent ones, None
+    for a task that cannot.
 
     The rest is in modules, imported when needed; they may be one. A new process must be able to import them too.
 
@@ -99,7 +101,7 @@ class Task:
     - `reporting`: see effnet.report.section.
 
     If `calibrated`, the outputs are probabilities of classes: a temperature and a threshold are fitted on the
-    validation images, and a lower precision is accepted by the share of images that it still classifies correctly.
+    validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
     """
 
@@ -111,6 +113,7 @@ class Task:
     balanced_figure: Figure | None = None
     check: Callable[[np.ndarray, Path], None]
     answer: Callable[..., Any]
+    right: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     learning: str
     scoring: str
     reporting: str
