@@ -203,7 +203,7 @@ def test_a_full_disk_is_told_as_one(path, where, run_cli, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device", *([path] if path else []))
 
-    monkeypatch.setattr("effnet.cli.main.app", full)
+    monkeypatch.setattr("effnet.cli.main._command", lambda: full)
     ran = run_cli("fit", "digits")
     assert ran.code == 1
     assert ran.err.startswith(f"effnet: the disk is full{where}: free some space")
