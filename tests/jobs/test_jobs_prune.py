@@ -169,6 +169,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, 
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.elsewhere
 def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits, tmp_path, monkeypatch):
     options = QUICK | {"steps": 1, "epochs": 1}
 

@@ -87,6 +87,7 @@ print(json.dumps([ends, halves]))
 """
 
 
+@pytest.mark.elsewhere
 def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_python):
     recipe = with_values(
         RECIPE, {"train.epochs": 5, "train.batch_size": 8, "train.keep_checkpoints": 2, "train.fused": False}
