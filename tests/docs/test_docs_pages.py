@@ -62,7 +62,7 @@ def _pages() -> Iterator[Any]:
         yield pytest.param(page, marks=[] if page == "README.md" else pytest.mark.elsewhere)
 
 
-@pytest.mark.parametrize("page", _pages())
+@pytest.mark.parametrize("page", list(_pages()))
 @pytest.mark.usefixtures("weights_of_packages", "one_thread")
 def test_the_commands_and_snippets_of_a_page_work(page, place, run_cli, monkeypatch):
     monkeypatch.chdir(place)
