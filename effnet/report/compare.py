@@ -9,9 +9,10 @@ from typing import Any
 from effnet.errors import InputError
 from effnet.report import text as wording
 from effnet.report.figure import BLUE
+from effnet.report.lenient import finite
 from effnet.report.plot_curves import Against, curves_svg, look
 from effnet.report.render import render, replace_text
-from effnet.report.runs import Run, finite, flatten
+from effnet.report.runs import Run, flatten
 from effnet.system.lock import alone_in
 from effnet.system.records import to_data
 from effnet.tasks.registry import find_task
