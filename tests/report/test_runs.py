@@ -240,18 +240,20 @@ def test_the_list_shows_every_run_with_its_results(two_runs, run_cli):
 
 def test_torch_is_not_loaded_to_list_and_compare(two_runs, tmp_path, run_python):
     code = """
-import sys
+import json, sys
 from effnet.cli.main import main
-sys.argv = ["effnet", *sys.argv[1:]]
-try:
-    main()
-except SystemExit as stopped:
-    assert not stopped.code, stopped.code
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["effnet", *words]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert not stopped.code, stopped.code
 assert not {"torch", "onnxruntime", "tensorboard"} & sys.modules.keys()
 """
-    for words in (["runs", "list", two_runs], ["runs", "compare", two_runs / "a", "--out", tmp_path / "page.html"]):
-        ran = run_python("-c", code, *words)
-        assert (ran.code, ran.err) == (0, ""), ran
+    page = str(tmp_path / "page.html")
+    lines = ["runs", "list", str(two_runs)], ["runs", "compare", str(two_runs / "a"), "--out", page]
+    ran = run_python("-c", code, json.dumps(lines))
+    assert (ran.code, ran.err) == (0, ""), ran
 
 
 @settings(max_examples=40, deadline=None)
