@@ -198,6 +198,7 @@ job.profile(Path(sys.argv[1]), precisions=("fp32",), plan=plan)
 """
 
 
+@pytest.mark.elsewhere
 def test_a_profile_that_was_killed_goes_on(monkeypatch, tmp_path):
     out = tmp_path / "here.json"
     with subprocess.Popen([sys.executable, "-c", _KILLED, str(out)]) as process:
