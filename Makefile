@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 .PHONY: demo check test test-all docs clean
 
+# Bytecode is kept, whatever the environment says: each process of the tests would compile effnet again.
+export PYTHONDONTWRITEBYTECODE :=
+
 demo: .venv/installed
 	rm -rf demo
 	.venv/bin/effnet fit digits --max-latency-ms 1 --max-size-mb 2 --minutes 1 --out demo

@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from effnet.jobs.prune import PruneResult, prune
     from effnet.jobs.pull import pull
     from effnet.jobs.quantize import QuantizeResult, quantize
+    from effnet.jobs.runs import Comparison, compare, runs
     from effnet.jobs.save import save
     from effnet.jobs.search.api import SearchResult, search
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
     from effnet.measurement.timing import time_model
     from effnet.nn.network import build
+    from effnet.report.runs import Run
     from effnet.runtimes.predictor import Predictor, load
     from effnet.training.input.transforms import transforms
     from effnet.training.recipe.schema import Recipe
@@ -83,6 +85,10 @@ _LAZY = {
     "DeviceProfile": ("effnet.measurement.profile.profile", "DeviceProfile"),
     "profile": ("effnet.jobs.profile", "profile"),
     "time_model": ("effnet.measurement.timing", "time_model"),
+    "Comparison": ("effnet.jobs.runs", "Comparison"),
+    "compare": ("effnet.jobs.runs", "compare"),
+    "Run": ("effnet.report.runs", "Run"),
+    "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
     "evaluate": ("effnet.measurement.evaluate", "evaluate"),
@@ -112,12 +118,13 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "Bench", "BlockSpec", "Cost", "Dataset", "DeviceProfile", "FitResult", "Imported", "Lineage",
-    "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "SearchResult", "bench",
-    "build", "cost", "create_model", "describe", "evaluate", "export", "fit", "from_pretrained", "get_spec",
-    "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune",
-    "published", "pull", "push_to_hub", "quantize", "read_dataset", "save", "scale", "search", "shard", "solve_phi",
-    "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms",
+    "NAMES", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile", "FitResult",
+    "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "Run",
+    "SearchResult", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "export", "fit",
+    "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained",
+    "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs",
+    "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train",
+    "transforms",
 ]  # fmt: skip
 
 

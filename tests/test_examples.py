@@ -71,6 +71,7 @@ def test_custom_network(run_example):
     assert lines[-1] == "logits: (2, 10)"
 
 
+@pytest.mark.elsewhere
 def test_fit_and_predict(run_example, tmp_path, monkeypatch):
     quickly = Procedure(stopwatch=BRIEF, space=TINIEST)
     monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=quickly))
@@ -160,6 +161,7 @@ def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_im
 test_executorch_only = test_openvino_only = test_litert_only = None
 
 
+@pytest.mark.elsewhere
 def test_transfer_learning(run_example, small_bundle, tmp_path):
     lines = run_example("transfer_learning", "digits", "--weights", small_bundle, "--out", tmp_path / "out")
     assert [line.split()[0] for line in lines if "lowest" not in line] == ["head", "test", "calibration", "answers"]

@@ -1,5 +1,6 @@
 """Imports of each command: the device side needs neither torch nor the other training packages."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,25 +42,40 @@ def run_on_device(tmp_path):
     (tmp_path / "trap" / "sitecustomize.py").write_text(_TRAP)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "trap")}
 
-    def run(*words):
-        command = [sys.executable, "-m", "effnet", *map(str, words)]
+    def run(*words, program=("-m", "effnet")):
+        command = [sys.executable, *program, *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
     return run
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+# Runs command lines, a JSON list each, one after the other in one process.
+_ALL = """
+import json, sys
+from effnet.cli.main import main
+
+for line in sys.argv[1:]:
+    sys.argv = ["effnet", *json.loads(line)]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert not stopped.code, line
+"""
+
+
+def run_all(run_on_device, *lines):
+    return run_on_device(*(json.dumps([str(word) for word in words]) for words in lines), program=("-c", _ALL))
+
+
+def test_networks_as_data_need_no_workshop_package(run_on_device):
+    done = run_all(
+        run_on_device,
         ["--help"],
         ["fit", "--help"],
         ["models", "show", "b0"],
         ["models", "cost", "v2_s"],
         ["models", "scale", "b0", "--phi", "-2"],
-    ],
-)
-def test_networks_as_data_need_no_workshop_package(words, run_on_device):
-    done = run_on_device(*words)
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -72,15 +88,15 @@ def test_networks_and_published_weights_are_listed_without_the_workshop(run_on_d
 
 
 def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, image):
-    for words in (
+    done = run_all(
+        run_on_device,
         ["predict", small_bundle, image],
         ["bench", small_bundle, "--batch", 1],
         ["models", "cost", small_bundle],
         ["models", "show", small_bundle],
         ["runs", "list", small_bundle],
-    ):
-        done = run_on_device(*words)
-        assert (done.returncode, done.stderr) == (0, "")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_looking_at_images_needs_no_workshop_package(run_on_device, tiny_images):
@@ -108,6 +124,7 @@ def test_every_exported_name_resolves():
 
 def test_the_exported_names_are_the_public_api():
     assert set(effnet.__all__) == {
+        "Run", "runs", "Comparison", "compare",
         "NAMES", "get_spec", "published", "ArchSpec", "BlockSpec", "Lineage", "stage", "describe",
         "spec_from_dict", "spec_to_dict", "cost", "Cost", "scale", "solve_phi",
         "read_dataset", "inspect", "Preprocess",

@@ -114,9 +114,7 @@ class ModelConfig:
     def must_classify(self, what: str) -> None:
         """Raise InputError unless this is a classifier, for which alone effnet has `what`."""
         if not self.task_record.calibrated:
-            raise InputError(
-                f"{what} is for classifiers, whose lost answers effnet counts; this bundle's task is {self.task}"
-            )
+            raise InputError(f"{what} is for classifiers; this bundle's task is {self.task}")
 
 
 def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -137,6 +138,12 @@ def root(
     """From a folder of labelled images and a device budget to the most accurate EfficientNet that fits."""
 
 
+@cache
+def _command() -> Any:
+    """Return the command; typer would derive all options of all verbs again at each call."""
+    return typer.main.get_command(app)
+
+
 def main(procedure: "Procedure | None" = None) -> None:
     """Run the command line and exit with its code; `procedure` replaces how jobs measure, plan and save."""
     open_streams()
@@ -145,7 +152,7 @@ def main(procedure: "Procedure | None" = None) -> None:
     with obeyed_signals():
         if note := give_home():
             fail(note)
-        code = run_to_end(lambda: app(prog_name="effnet", obj=procedure))
+        code = run_to_end(lambda: _command()(prog_name="effnet", obj=procedure))
     sys.exit(code)
 
 

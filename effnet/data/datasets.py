@@ -1,9 +1,9 @@
 """Read a folder, a manifest or a built-in name as a Dataset: labelled images in train, val and test."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
-from effnet.data.images.decode import Decoding, ImageHeader, decoded_image, fit_channels, image_header
+from effnet.data.images.decode import Decoding, decoded_image, fit_channels
 from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_digits, list_items
+from effnet.data.inspection.channels import choose_channels
 from effnet.data.items import Items
 from effnet.data.labels import CLASSES, LabelKind
 from effnet.data.layout import EXPECTED
@@ -22,14 +23,13 @@ from effnet.data.order import Blocks
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange
-from effnet.errors import DataError, ImageError, InputError, nearest
+from effnet.errors import DataError, InputError, nearest
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
 from effnet.system.text import printable
 
 BUILT_IN = ("digits",)
 """The names of data sets that need no files."""
 
-_NUM_HEADERS = 64
 _ITEMS = "items"
 
 
@@ -216,7 +216,7 @@ def split_listing(
     class_names, class_notes = kind.name(parts, listing.class_names, strict)
     notes = [*split_notes, *class_notes, *listing.notes]
     if channels is None and (channels := listing.channels) is None:
-        channels, note = _choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
+        channels, note = choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)
         notes.append(note)
     splits: dict[str, Any] = {
         name: to_split(parts[name], class_names, mixed=listing.mixed, kind=kind) for name in ("train", "val", "test")
@@ -252,44 +252,6 @@ def loaded_image(split: Split, index: int, decoding: Decoding) -> Iterator[np.nd
         return
     with decoded_image(encoded(source), decoding, name=source_name(source, "")) as image:
         yield image
-
-
-def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str, str]) -> Dataset:
-    """Return the data set without these paths or names; add them to `skipped` with the reason (or one each).
-
-    Raises:
-        DataError: a class has no image left in train, or a split none at all.
-    """
-    gone = frozenset(paths)
-    present = {
-        name
-        for split in (dataset.train, dataset.val, dataset.test)
-        for source in split.sources
-        if (name := source_name(source, "")) in gone
-    }
-    if not present:
-        return dataset
-    splits: dict[str, Any] = {name: _without(getattr(dataset, name), present) for name in ("train", "val", "test")}
-    for name, split in splits.items():
-        if not len(split):
-            raise DataError(f"the split {name} has no usable image left after {len(present)} were dropped")
-    left = set(np.unique(splits["train"].labels).tolist())
-    named = dataset.class_names if dataset.label_kind.classes else ()
-    empty = [printable(name) for number, name in enumerate(named) if number not in left]
-    if empty:
-        raise DataError(f"these classes have no usable image left in train: {', '.join(empty)}")
-    added = tuple(
-        Skipped(path=path, reason=reason if isinstance(reason, str) else reason[path]) for path in sorted(present)
-    )
-    return replace(dataset, **splits, skipped=dataset.skipped + added)
-
-
-def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, strict: bool = False) -> Dataset:
-    """Return the data set without the files that inspection could not decode; raise DataError if strict."""
-    found = tuple(unreadable)
-    refuse_if_strict(found, strict=strict)
-    reasons = {item.path: item.reason for item in found}
-    return drop(dataset, reasons.keys(), reason=reasons)
 
 
 def list_source(source: DataLike, *, progress: Callable[[int, int], None] | None = None) -> Listing:
@@ -354,34 +316,3 @@ def to_split(part: Part, names: Sequence[str], *, mixed: int = 0, kind: LabelKin
     in_memory = sources and isinstance(sources[0], np.ndarray)
     images: Any = np.stack(sources) if in_memory else sources
     return Split(sources=images, labels=labels, blocks=blocks)
-
-
-def _without(split: Split, paths: Collection[str]) -> Split:
-    kept = [i for i, source in enumerate(split.sources) if source_name(source, "") not in paths]
-    blocks = split.blocks and Blocks(numbers=split.blocks.numbers[kept], mixed=split.blocks.mixed)
-    return Split(sources=tuple(split.sources[i] for i in kept), labels=split.labels[kept], blocks=blocks)
-
-
-def _choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
-    chosen = np.random.default_rng(seed).permutation(len(sources))[: 4 * _NUM_HEADERS]
-    headers: list[ImageHeader] = []
-    for index in chosen:
-        try:
-            headers.append(image_header(encoded(sources[index])))
-        except ImageError:
-            continue
-        if len(headers) == _NUM_HEADERS:
-            break
-    sampled = f"of the {len(headers)} sampled images"
-    arrays = {header.channels for header in headers if header.format == "NPY"}
-    if arrays - {1, 3}:
-        if len({(header.format == "NPY", header.channels) for header in headers}) > 1:
-            raise DataError(
-                f"all images must have the same channels, but .npy files have {sorted(arrays)} and others "
-                f"differ; set channels=N"
-            )
-        (number,) = arrays
-        return number, f"The input has {number} channels: all {sampled} are .npy with that many."
-    if headers and all(header.channels <= 2 for header in headers):
-        return 1, f"The input has 1 channel: all {sampled} are grey."
-    return 3, f"The input has 3 channels: not all {sampled} are grey."

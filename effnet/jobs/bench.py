@@ -21,6 +21,7 @@ from effnet.runtimes.installed import missing
 from effnet.runtimes.ledger import read_ledger
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import FORMATS, deployed_format, runnable
+from effnet.tasks.task import Task
 from effnet.weights.labels import Chosen, choose_images
 
 Progress = Callable[[int, int], None]
@@ -166,7 +167,7 @@ def _qualities(
     folder: str | os.PathLike[str], names: Sequence[str], chosen: Chosen, failed: dict[str, str]
 ) -> dict[str, Quality]:
     """Return each export's accuracy on the images; one that cannot predict is added to `failed`."""
-    split = chosen.split
+    split, task = chosen.split, read_config(folder).task_record
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
         try:
@@ -175,7 +176,7 @@ def _qualities(
             failed[name] = str(error)
     reference = found.get("onnx")
     return {
-        name: _quality(rows, indices, split, reference, whole=FORMATS[name].precision == "fp32")
+        name: _quality(rows, indices, split, reference, task, whole=FORMATS[name].precision == "fp32")
         for name, (rows, indices) in found.items()
     }
 
@@ -185,14 +186,16 @@ def _quality(
     indices: np.ndarray,
     split: Split,
     reference: tuple[np.ndarray, np.ndarray] | None,
+    task: Task,
     *,
     whole: bool,
 ) -> Quality:
-    top, truth = rows.argmax(1), split.labels[indices]
-    expected = None if reference is None else reference[0].argmax(1)
-    return Quality(
-        accuracy=float((top == truth).mean()),
-        agreement=None if expected is None else float((top == expected).mean()),
-        drop=None if expected is None or whole else paired(expected == truth, top == truth).drop,
-        images=len(indices),
-    )
+    truth, expected = split.labels[indices], None if reference is None else reference[0]
+    agreement = accuracy = drop = None
+    if expected is not None and task.output.activation == "softmax":
+        agreement = float((rows.argmax(1) == expected.argmax(1)).mean())
+    if task.right is not None:
+        right = task.right(rows, truth)
+        accuracy = float(right.mean())
+        drop = None if expected is None or whole else paired(task.right(expected, truth), right).drop
+    return Quality(accuracy=accuracy, agreement=agreement, drop=drop, images=len(indices))

@@ -1,21 +1,18 @@
 """The verb export: write a bundle's model in the formats of several runtimes, each verified before it is kept."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from effnet.bundle.config import ModelConfig, read_config, read_digests, write_config, write_digests
+from effnet.bundle.config import ModelConfig, read_config, write_config
 from effnet.bundle.formats import Format
-from effnet.bundle.names import CONFIG
-from effnet.bundle.split_file import SPLIT
 from effnet.errors import EffnetError, InputError
+from effnet.jobs.export_place import move_in, plain_errors, prepare_place
 from effnet.measurement.acceptance import Acceptance, check_max_drop
 from effnet.measurement.paired import MAX_DROP, Paired
 from effnet.measurement.proof import Proof, Said, prove
@@ -27,7 +24,6 @@ from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import RUNTIMES, features_format, find_format
 from effnet.runtimes.write import Quantization, check_task, write_export
 from effnet.system.lock import SCRATCH, alone_in
-from effnet.system.signals import held_interrupts
 
 if TYPE_CHECKING:
     from effnet.measurement.verify import ExportCheck, FeaturesCheck
@@ -177,35 +173,22 @@ def _export_all(
     state, module = load_state(folder), load_module(folder)
     calibrated = images if any(target.precision == "int8" for target in targets) else 0
     judging = gather(config, data, folder=folder, calibrated=calibrated)
-    with _plain_errors(place):
-        _prepare_place(place, folder, config, targets)
+    with plain_errors(place):
+        prepare_place(place, folder, config, targets)
     embed = targets[0].result == "features"
     eager = (eager_features if embed else eager_outputs)(module, config, judging.check)
     judge = None
-    # Only of a classifier effnet can tell whether a lower precision costs right answers.
-    if judging.judged is not None and not embed and config.task_record.calibrated:
+    # Only the task can tell whether a lower precision costs right answers.
+    if judging.judged is not None and not embed and config.task_record.right is not None:
         judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError
         try:
-            with _plain_errors(place):
+            with plain_errors(place):
                 result = _export_one(target, place, config, state, judging, eager, settings, judge, progress)
         except EffnetError as error:
             result = error
         yield target.base, result
-
-
-@contextmanager
-def _plain_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into a one-line InputError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"exports could not be written to {place}: {reason}; the files there are unchanged. Free some space "
-            "there, or name another --out"
-        ) from error
 
 
 def _export_one(
@@ -231,7 +214,7 @@ def _export_one(
         if RUNTIMES[target.runtime].can_run:
             proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress)
         size = target.size_bytes(scratch)
-        _move_in(scratch, place, target)
+        move_in(scratch, place, target)
     check, judged = proof.check, proof.judged
     differs = {} if check is None else check.to_dict()
     entry = Entry(
@@ -269,71 +252,3 @@ def _settings(quantization: Quantization, images: int) -> dict[str, object]:
         "bias_correction": quantization.bias_correction,
         "float_layers": list(quantization.float_layers),
     }
-
-
-def _prepare_place(place: Path, folder: Path, config: ModelConfig, targets: Sequence[Format]) -> None:
-    """Give a folder other than the bundle's its own config, so that it can predict."""
-    if place.resolve() == folder.resolve():
-        return
-    if (place / CONFIG).exists():
-        found = read_config(place)
-        if replace(found, deployed=config.deployed, versions={}) != replace(config, versions={}):
-            raise InputError(f"{place} must be new or hold exports of this bundle; it is another's: name another --out")
-        return
-    place.mkdir(parents=True, exist_ok=True)
-    if (folder / SPLIT).is_file():
-        shutil.copyfile(folder / SPLIT, place / SPLIT)
-    names = [target.base for target in targets]
-    write_config(config if config.deployed in names else replace(config, deployed=names[0]), place)
-
-
-def _move_in(scratch: Path, place: Path, target: Format) -> None:
-    """Move the files of a format to their place, or leave the old ones if one cannot be moved.
-
-    The config that holds their digests comes last. Until then it holds none, so that a process killed in between leaves
-    no digest of another file. Everything that needs disk space is written before anything is moved.
-    """
-    names = (*target.others, target.file)
-    aside = scratch / "old"
-    aside.mkdir()
-    files, known = digests_of(scratch, [target.name]), read_digests(place)
-    others = {name: value for name, value in known.items() if name not in names}
-    without, whole, old = (
-        _config_with(place, scratch / str(n), d) for n, d in enumerate((others, others | files, None))
-    )
-    moved: list[str] = []
-    with held_interrupts() as interrupt:  # an interrupt here could leave neither the old nor the new files
-        try:
-            os.replace(without, place / CONFIG)
-            for name in names:
-                if (place / name).exists():
-                    os.replace(place / name, aside / name)
-            for name in names:
-                os.replace(scratch / name, place / name)
-                moved.append(name)
-            os.replace(whole, place / CONFIG)
-        except OSError:
-            for name in moved:
-                _remove(place / name)
-            for name in names:
-                if (aside / name).exists():
-                    os.replace(aside / name, place / name)
-            os.replace(old, place / CONFIG)
-            raise
-    interrupt.check()
-
-
-def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None) -> Path:
-    """Return a copy of the config of `place`, in `scratch`, with `digests`; with None, unchanged."""
-    scratch.mkdir()
-    copy = Path(shutil.copyfile(place / CONFIG, scratch / CONFIG))
-    if digests is not None:
-        write_digests(scratch, digests)
-    return copy
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

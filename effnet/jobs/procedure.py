@@ -19,7 +19,7 @@ class Procedure:
 
     `stopwatch` times every file, and its clock is the job's; `oracle` measures an untrained candidate, as
     `measure_random`. `space` holds the networks that a fit chooses from, of which it trains at most one and
-    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`. `search` is
+    `fallbacks`; training saves a checkpoint every `checkpoint_seconds`. If `draws`, the report has plots. `search` is
     the policy of an architecture search.
     """
 
@@ -29,6 +29,7 @@ class Procedure:
     fallbacks: int = MAX_FALLBACKS
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     search: Policy = POLICY
+    draws: bool = True
 
 
 USUAL = Procedure()

@@ -38,11 +38,13 @@ def predict_split(
 def right_answers(
     predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """Return whether the export classifies each image of `split` correctly, bool [images]; unreadable ones are wrong.
+    """Return whether the export's answer to each image of `split` is right, bool [images]; unreadable ones are wrong.
 
-    Raises DataError as `predict_split` does.
+    What is right the task says (`Task.right`), which must. Raises DataError as `predict_split` does.
     """
-    probabilities, indices = predict_split(predictor, split, progress=progress)
+    is_right = predictor.config.task_record.right
+    assert is_right is not None
+    rows, indices = predict_split(predictor, split, progress=progress)
     right = np.zeros(len(split), dtype=bool)
-    right[indices] = probabilities.argmax(1) == split.labels[indices]
+    right[indices] = is_right(rows, split.labels[indices])
     return right

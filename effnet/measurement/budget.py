@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from effnet.errors import InputError
 from effnet.system.bounds import MAX_AMOUNT, check_positive
@@ -51,7 +52,7 @@ class Budget:
 
     def with_margin(self) -> "Budget":
         """Return the budget with its margins free."""
-        return dataclasses.replace(self, margin=True)
+        return _with_margin(self)
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set, less their margins if those stay free."""
@@ -84,6 +85,12 @@ class Budget:
         With several limits it is the largest share, above 1 if one is exceeded; unmeasured figures count as zero.
         """
         return max(((measured.get(name) or 0.0) / limit for name, limit in self.limits().items()), default=0.0)
+
+
+@lru_cache(maxsize=64)
+def _with_margin(budget: Budget) -> Budget:
+    # Planning asks for it at each of thousands of candidates.
+    return dataclasses.replace(budget, margin=True)
 
 
 LABELS = {

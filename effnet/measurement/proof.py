@@ -46,7 +46,7 @@ def prove(
     check = compare(eager, predictor, images.check)
     if judge is not None and predictor.format.precision != "fp32":
         judged = judge.judge(predictor, progress=_said(progress, f"checking the accuracy drop of {name}"))
-    if images.scored is not None and predictor.config.task_record.calibrated:
+    if images.scored is not None and predictor.config.task_record.right is not None:
         accuracy, scored = accuracy_of(predictor, images.scored, progress=_said(progress, f"scoring {name}"))
     return Proof(check=check, accuracy=accuracy, scored=scored, judged=judged)
 

@@ -139,6 +139,8 @@ def _load(split: Split, order: np.ndarray, preprocess: Preprocess, *, most: int)
 
 
 def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None = None) -> tuple[float, int]:
-    """Return the export's accuracy on the readable images of `split`, and the number of those images."""
+    """Return the share of right answers to the readable images of `split`, and the number of those images."""
+    is_right = predictor.config.task_record.right
+    assert is_right is not None
     rows, indices = predict_split(predictor, split, progress=progress)
-    return float((rows.argmax(1) == split.labels[indices]).mean()), len(indices)
+    return float(is_right(rows, split.labels[indices]).mean()), len(indices)

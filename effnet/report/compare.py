@@ -1,7 +1,7 @@
 """A comparison of runs as one page: their results, the settings in which they differ, and their curves."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,16 @@ from typing import Any
 from effnet.errors import InputError
 from effnet.report import text as wording
 from effnet.report.figure import BLUE
+from effnet.report.lenient import finite
 from effnet.report.plot_curves import Against, curves_svg, look
 from effnet.report.render import render, replace_text
-from effnet.report.runs import Run, finite, flatten
+from effnet.report.runs import Run, flatten
 from effnet.system.lock import alone_in
 from effnet.system.records import to_data
+from effnet.tasks.registry import find_task
 
-# The key in metrics.jsonl, the title, and whether it is a share.
-_CURVES = (
-    ("loss", "Training loss", False),
-    ("val_loss", "Validation loss", False),
-    ("val_accuracy", "Validation accuracy", True),
-)
+# The key in metrics.jsonl, the title, and whether it is a share; the figures of the runs' tasks follow.
+_LOSSES = (("loss", "Training loss", False), ("val_loss", "Validation loss", False))
 _AGAINST: tuple[Against, ...] = ("epochs", "seconds")
 
 
@@ -40,7 +38,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
     """
     if not runs:
         raise InputError("there must be at least one RUN to compare; got none")
-    empty = [str(run.folder) for run in runs if not run.history and run.val_accuracy is None]
+    empty = [str(run.folder) for run in runs if not run.history and run.val_figure is None]
     if empty:
         raise InputError(
             f"each RUN must have finished an epoch; {', '.join(empty)} has not. `effnet runs list` shows their progress"
@@ -62,7 +60,7 @@ def render_comparison(runs: Sequence[Run]) -> str:
     keys = [_legend_entry(run, name, index) for index, (run, name) in enumerate(zip(runs, names, strict=True))]
     pairs = [
         tuple(curves_svg(runs, names, key, title=title, against=against, share=share) for against in _AGAINST)
-        for key, title, share in _CURVES
+        for key, title, share in (*_LOSSES, *_curves(runs))
     ]
     rate = curves_svg(runs, names, "learning_rate", title="Learning rate", against="epochs")
     values = {
@@ -75,6 +73,12 @@ def render_comparison(runs: Sequence[Run]) -> str:
         "without": [name for run, name in zip(runs, names, strict=True) if not run.history],
     }
     return render("compare.html.j2", to_data(values))
+
+
+def _curves(runs: Sequence[Run]) -> list[tuple[str, str, bool]]:
+    """Return the curve of each task's figure: its key in metrics.jsonl, its title, and whether it is a share."""
+    found = dict.fromkeys(find_task(run.task).figure for run in runs)
+    return [(f"val_{figure.key}", f"Validation {figure.title}", figure.share) for figure in found]
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
@@ -96,10 +100,7 @@ def difference(runs: Sequence[Run]) -> dict[str, list[str]]:
 def results(runs: Sequence[Run]) -> list[Result]:
     """Return the results of the runs, each that at least one of them has."""
     rows = [
-        _result("Validation accuracy", [run.val_accuracy for run in runs], wording.percent, better=max),
-        _result("Test accuracy", [run.test_accuracy for run in runs], wording.percent, better=max),
-        _result("Balanced, validation", [run.val_balanced_accuracy for run in runs], wording.percent, better=max),
-        _result("Balanced, test", [run.test_balanced_accuracy for run in runs], wording.percent, better=max),
+        *_figures(runs),
         _result("Calibration error", _measured(runs, "ece"), wording.percent, better=min),
         _result("Best epoch", [run.best_epoch for run in runs], wording.integer),
         _result("Epochs", [run.epochs for run in runs], wording.integer),
@@ -114,6 +115,15 @@ def results(runs: Sequence[Run]) -> list[Result]:
         ),
     ]
     return [row for row in rows if set(row.texts) != {wording.ABSENT}]
+
+
+def _figures(runs: Sequence[Run]) -> Iterator[Result]:
+    """Return the rows of all figures of the runs' tasks."""
+    for figure in dict.fromkeys(figure for run in runs for figure in find_task(run.task).figures):
+        for split, title in (("val", "Validation"), ("test", "Test")):
+            values = [run.figures.get(f"{split}_{figure.key}") for run in runs]
+            form = wording.percent if figure.share else wording.significant
+            yield _result(f"{title} {figure.title}", values, form, better=min if figure.less_is_better else max)
 
 
 def _result(
@@ -178,13 +188,16 @@ def _legend_entry(run: Run, name: str, index: int) -> dict[str, Any]:
 
 
 def _sentence(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Return which run has the best validation accuracy; runs must not be chosen by their test accuracy."""
-    scores = {name: run.val_accuracy for name, run in zip(names, runs, strict=True) if run.val_accuracy is not None}
-    if not scores:
+    """Return which run has the best figure on the validation images; runs must not be chosen by their test images."""
+    figures = {find_task(run.task).figure for run in runs}
+    scores = {name: run.val_figure for name, run in zip(names, runs, strict=True) if run.val_figure is not None}
+    if not scores or len(figures) > 1:
         return f"{len(runs)} runs" if len(runs) > 1 else names[0]
-    best = max(scores.values())
+    (figure,) = figures
+    best = max(scores.values(), key=figure.better)
     first = [name for name, score in scores.items() if score == best]
+    value = wording.percent(best) if figure.share else wording.significant(best)
     if len(runs) == 1:
-        return f"{names[0]} is right on {wording.percent(best)} of the validation images."
-    verb = "does" if len(first) == 1 else "do"
-    return f"{' and '.join(first)} {verb} best: right on {wording.percent(best)} of the validation images."
+        return f"{names[0]}: {figure.title} {value} on the validation images."
+    verb = "have" if len(first) > 1 else "has"
+    return f"{' and '.join(first)} {verb} the best {figure.title} on the validation images: {value}."

@@ -24,6 +24,7 @@ from effnet.report.facts import (
 )
 from effnet.report.searched import Searched
 from effnet.system.files import read_json
+from effnet.system.options import Given
 from effnet.system.records import OPTIONAL, from_data, to_data
 from effnet.system.text import reason_of
 from effnet.tasks.registry import find_task
@@ -37,8 +38,9 @@ class Report:
 
     `task` is the name of the task, and `test` its score, of the class that its module `scoring` names; the file repeats
     the score's headline beside the task. `calibration` is None for a task without one. `honoured` is None if it is
-    unknown whether the budget is met; `undecided` then says why. `time` is None if no minutes were given,
-    `searched` if no search chose the network.
+    unknown whether the budget is met; `undecided` then says why. `time` is None if no minutes were given, `searched` if
+    no search chose the network. `options` are those of the job and the fields of the recipe that it set, changed ones
+    first.
     `num_candidates` counts those that `candidates` leaves out as well. `report_images` is the number of test images in
     report.html.
     """
@@ -53,6 +55,7 @@ class Report:
     busy: tuple[str, ...]
     time: TimeUse | None
     command: str
+    options: tuple[Given, ...]
     seed: int
     created: str
     dataset: DataFacts

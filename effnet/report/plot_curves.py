@@ -6,7 +6,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 from effnet.report.figure import BLUE, GREEN, MUTED, ORANGE, PURPLE, VERMILLION, figure_svg, new_figure, style
-from effnet.report.runs import Run, finite
+from effnet.report.lenient import finite
+from effnet.report.runs import Run
 from effnet.report.text import printable
 
 if TYPE_CHECKING:

@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """Return a template of this package, rendered; raise MissingExtraError without jinja2."""
+def render(template: str | Mapping[str, str], values: Mapping[str, Any]) -> str:
+    """Return a template of this package, or another's text as {name: text}, rendered.
+
+    A name ends in .html.j2 for a page, in .md.j2 for Markdown. Raises MissingExtraError without jinja2.
+    """
     try:
-        import jinja2  # noqa: F401
+        from jinja2 import ChoiceLoader, DictLoader
     except ImportError as error:
         raise MissingExtraError("jinja2", "train") from error
-    return _environment(is_page=template.endswith(".html.j2")).get_template(template).render(values)
+    name = template if isinstance(template, str) else next(iter(template))
+    environment = _environment(is_page=name.endswith(".html.j2"))
+    if not isinstance(template, str):
+        assert environment.loader is not None
+        environment = environment.overlay(loader=ChoiceLoader([DictLoader(template), environment.loader]))
+    return environment.get_template(name).render(values)
 
 
 @lru_cache

@@ -1,6 +1,5 @@
 """Runs read back from their folders: plain JSON, without torch; a damaged run lists its problems."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,11 @@ from typing import Any, Literal
 from effnet.bundle.names import CHECKPOINT, CONFIG, METRICS, PLAN, RECIPE, REPORT, RUN
 from effnet.errors import BundleError, InputError
 from effnet.measurement.classification import ClassificationScore
+from effnet.report.lenient import at, epochs_of, finite, load, rows
 from effnet.report.model import Report
-from effnet.system.files import MAX_JSON_BYTES, read_bytes, read_json
 from effnet.system.records import to_data
-from effnet.system.text import reason_of
+from effnet.tasks.registry import find_task
+from effnet.tasks.task import Task
 
 State = Literal["finished", "budget missed", "budget undecided", "running", "interrupted"]
 
@@ -25,7 +25,8 @@ State = Literal["finished", "budget missed", "budget undecided", "running", "int
 _ATTEMPT = re.compile(r"attempt-(\d+)")
 # A live run writes a checkpoint more often than this; a step of a huge network may take long.
 _STILL_SECONDS = 120.0
-_HUGE = 1e300
+# The task of a run that names none.
+CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class Run:
     `network` is the exact name of its network, `title` the short one that people read.
 
     `when` is the time of its report or of its last write, ISO 8601 in UTC. `epochs` are done, of `planned_epochs`.
-    `val_accuracy` and `val_balanced_accuracy` are those of the best epoch, `images_per_second` the median of the
+    `figures` are those of its task by their keys: on the validation images in the best epoch, such as val_accuracy, and
+    on the test images, such as test_accuracy; None if unknown. `images_per_second` is the median of the
     epochs, `seconds` those of training. `settings` and `recipe` are its options, `history` its epochs as in
     metrics.jsonl, `problems` the parts that cannot be read.
     """
@@ -46,30 +48,38 @@ class Run:
     data: str = ""
     network: str = ""
     title: str = ""
+    task: str = CLASSIFICATION
     device: str = ""
     epochs: int = 0
     planned_epochs: int | None = None
     best_epoch: int | None = None
-    val_accuracy: float | None = None
-    test_accuracy: float | None = None
-    val_balanced_accuracy: float | None = None
-    test_balanced_accuracy: float | None = None
     images_per_second: float | None = None
     seconds: float | None = None
+    figures: Mapping[str, float | None]
     measured: Mapping[str, float]
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
 
+    @property
+    def val_figure(self) -> float | None:
+        """The figure of the task (`Task.figure`) on the validation images, in the best epoch."""
+        return self.figures.get(f"val_{find_task(self.task).figure.key}")
+
+    @property
+    def test_figure(self) -> float | None:
+        """The figure of the task on the test images, None without a report."""
+        return self.figures.get(f"test_{find_task(self.task).figure.key}")
+
     def to_row(self) -> dict[str, Any]:
         """Return a summary of the run as JSON-able data."""
         names = (
-            "when", "state", "data", "network", "device", "epochs", "planned_epochs", "best_epoch", "val_accuracy",
-            "test_accuracy", "val_balanced_accuracy", "test_balanced_accuracy", "images_per_second", "seconds",
+            "when", "state", "data", "task", "network", "device", "epochs", "planned_epochs", "best_epoch",
+            "images_per_second", "seconds",
         )  # fmt: skip
         row = {"folder": str(self.folder)} | {name: getattr(self, name) for name in names}
-        return row | {"problems": list(self.problems)}
+        return row | dict(self.figures) | {"problems": list(self.problems)}
 
 
 def find_runs(folder: Path, *, now: float) -> tuple[Run, ...]:
@@ -100,28 +110,30 @@ def read_run(folder: Path, *, now: float) -> Run:
         )
     problems: list[str] = []
     out, number = _place(folder)
-    plan = None if out is None else _load(out / RUN / PLAN, problems)
+    plan = None if out is None else load(out / RUN / PLAN, problems)
     report = None if out is None else _load_report(out / REPORT, problems)
-    number = number or 1 + len(_rows(_at(plan, "failed")))
+    number = number or 1 + len(rows(at(plan, "failed")))
     if report and number < len(report.attempts):
         report = None  # it is of a later attempt
     attempt = folder if out is None else out / RUN / f"attempt-{number}"
     if out is not None and not plan and not report and not problems:
         problems.append(f"there is no {RUN}/{PLAN}, so its options are unknown")
-    history = _history(attempt / METRICS, problems)
+    history = epochs_of(attempt / METRICS, problems)
     if report and not history:
         history = tuple(to_data(epoch) for epoch in report.training.epochs)
     touched = _touched(out or folder, attempt)
-    planned = _at(plan, "attempts", number - 1)
-    candidate = _at(plan, "candidates", _at(planned, "candidate"))
+    planned = at(plan, "attempts", number - 1)
+    candidate = at(plan, "candidates", at(planned, "candidate"))
+    task = _task(report, plan, problems)
     return Run(
         folder=folder,
         when=_moment(report.created if report else None, touched),
         state=_state(report, now - touched),
         history=history,
         problems=tuple(problems),
-        **_asked(_at(plan, "options"), planned, candidate, report, attempt, problems),
-        **_results(report, candidate, history, _at(planned, "recipe")),
+        task=task.name,
+        **_asked(at(plan, "options"), planned, candidate, report, attempt, problems),
+        **_results(task, report, candidate, history, at(planned, "recipe")),
     )
 
 
@@ -158,69 +170,13 @@ def _place(folder: Path) -> tuple[Path | None, int]:
     return (None if bare else folder), 0
 
 
-def _load(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
-    """Return the object in a JSON file; None if there is none, with a problem if it is damaged."""
-    try:
-        data = read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read: {reason_of(error)}")
-        return None
-    if not isinstance(data, dict):
-        problems.append(f"{path.name} must hold an object, but holds a {type(data).__name__}")
-        return None
-    return data
-
-
 def _load_report(path: Path, problems: list[str]) -> Report | None:
-    data = _load(path, problems)
+    data = load(path, problems)
     try:
         return None if data is None else Report.from_dict(data)
     except BundleError as error:
         problems.append(f"{path.name}: {error}")
         return None
-
-
-def _history(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
-    """Return the epochs that can be read; the last line of a killed or live run may be half a line."""
-    try:
-        lines = read_bytes(path, limit_bytes=MAX_JSON_BYTES).decode("utf-8", errors="replace").splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    except OSError as error:
-        problems.append(f"{path.name} cannot be read: {reason_of(error)}")
-        return ()
-    rows: list[Mapping[str, Any]] = []
-    bad = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            bad.append(str(number))
-    if bad:
-        problems.append(f"{path.name} has no epoch in line {', '.join(bad)}")
-    return tuple(rows)
-
-
-def _rows(value: Any) -> tuple[Mapping[str, Any], ...]:
-    return tuple(row for row in value if isinstance(row, dict)) if isinstance(value, list) else ()
-
-
-def _at(data: Any, *keys: Any) -> Any:
-    """Return the value at the end of a path through nested data, or None if the path ends before."""
-    for key in keys:
-        if isinstance(data, Mapping):
-            data = data.get(key)
-        elif isinstance(data, list) and isinstance(key, int) and 0 <= key < len(data):
-            data = data[key]
-        else:
-            return None
-    return data
 
 
 def _touched(out: Path, attempt: Path) -> float:
@@ -249,24 +205,24 @@ def _asked(
     options: Any, planned: Any, candidate: Any, report: Report | None, attempt: Path, problems: list[str]
 ) -> dict[str, Any]:
     """Return the options of the run: data, network, settings, recipe and the planned epochs."""
-    data = report.dataset.source if report else _at(options, "data") or ""
-    network = report.network.name if report else _at(candidate, "name") or ""
+    data = report.dataset.source if report else at(options, "data") or ""
+    network = report.network.name if report else at(candidate, "name") or ""
     # Fine-tuning keeps its own recipe beside its checkpoint; a head alone has none.
-    own = _load(attempt / RECIPE, problems) or _at(planned, "recipe")
+    own = load(attempt / RECIPE, problems) or at(planned, "recipe")
     recipe = report.training.recipe if report else own
     recipe = recipe if isinstance(recipe, Mapping) else {}
     epochs = next((value for key, value in flatten(recipe).items() if key.split(".")[-1] == "epochs"), None)
     settings = {
         "data": data,
         "network": network,
-        "weights": _at(candidate, "weights"),
-        "method": report.training.method if report else _at(planned, "strategy"),
-        "preprocess": _at(planned, "preprocess"),
+        "weights": at(candidate, "weights"),
+        "method": report.training.method if report else at(planned, "strategy"),
+        "preprocess": at(planned, "preprocess"),
     }
     return {
         "data": str(data),
         "network": str(network),
-        "title": report.network.title if report else str(_at(candidate, "title") or network),
+        "title": report.network.title if report else str(at(candidate, "title") or network),
         "device": report.training.device if report else "",
         "planned_epochs": epochs if isinstance(epochs, int) else None,
         "recipe": recipe,
@@ -274,22 +230,28 @@ def _asked(
     }
 
 
+def _task(report: Report | None, plan: Any, problems: list[str]) -> Task:
+    """Return the task of the run; a folder of epochs alone does not name it."""
+    name = report.task if report else at(plan, "task") or CLASSIFICATION
+    try:
+        return find_task(name)
+    except InputError as error:
+        problems.append(f"{PLAN}: {error}")
+        return find_task(CLASSIFICATION)
+
+
 def _results(
-    report: Report | None, candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
+    task: Task, report: Report | None, candidate: Any, history: Sequence[Mapping[str, Any]], recipe: Any
 ) -> dict[str, Any]:
     """Return the results of the run so far."""
-    balanced = report.training.balance.method if report else _at(recipe, "balance", "method")
-    kind = "val_accuracy" if balanced in (None, "none") else "val_balanced_accuracy"
-    scores = [finite(row.get(kind)) for row in history]
-    best = max((s for s in scores if s is not None), default=None)
+    balance = report.training.balance.method if report else at(recipe, "balance", "method")
+    figure = task.selected_by(balanced=balance not in (None, "none"))
+    scores = [finite(row.get(f"val_{figure.key}")) for row in history]
+    best = max((s for s in scores if s is not None), key=figure.better, default=None)
     top = 0 if best is None else scores.index(best) + 1
     best_epoch = report.training.best_epoch if report else top
     if report and report.training.head and not best_epoch:  # no epoch was better than the head, which was kept
-        head = report.training.head
-        kept: Mapping[str, Any] = {
-            "val_accuracy": head.val_accuracy,
-            "val_balanced_accuracy": head.val_balanced_accuracy,
-        }
+        kept: Mapping[str, Any] = to_data(report.training.head)
     else:
         number = best_epoch if 0 < best_epoch <= len(history) else top
         kept = history[number - 1] if number else {}
@@ -298,10 +260,11 @@ def _results(
     return {
         "epochs": len(history),
         "best_epoch": best_epoch or None,
-        "val_accuracy": finite(kept.get("val_accuracy")),
-        "val_balanced_accuracy": finite(kept.get("val_balanced_accuracy")),
-        "test_accuracy": finite(report.headline.get("test_accuracy")) if report else None,
-        "test_balanced_accuracy": finite(report.headline.get("test_balanced_accuracy")) if report else None,
+        "figures": {
+            f"{split}_{found.key}": finite(values.get(f"{split}_{found.key}"))
+            for split, values in {"val": kept, "test": report.headline if report else {}}.items()
+            for found in task.figures
+        },
         "images_per_second": median(speeds) if speeds else None,
         "seconds": finite(report.training.seconds) if report else sum(laps) if laps else None,
         "measured": _measured(report, candidate),
@@ -315,12 +278,5 @@ def _measured(report: Report | None, candidate: Any) -> dict[str, float]:
         if isinstance(report.test, ClassificationScore):
             figures["ece"] = report.test.sureness.ece
     else:  # counts of the plan are exact; its other measurements are not of the trained file
-        figures = {key: _at(candidate, key) for key in ("params", "macs")}
+        figures = {key: at(candidate, key) for key in ("params", "macs")}
     return {key: value for key, value in figures.items() if finite(value) is not None}
-
-
-def finite(value: Any) -> float | None:
-    """Return a finite number unchanged, and None for anything else."""
-    # Compared, because math.isfinite cannot take an integer of a thousand digits.
-    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
-    return value if good else None

@@ -1,35 +1,51 @@
-"""The part of a report that says how well a task other than classification is solved; its module `reporting` gives it.
+"""A task's part of the report and of the model card, as its module `reporting` gives it."""
 
-The pages' own part is that of classification.
-"""
-
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
+
+import numpy as np
 
 from effnet.report.model import Report
 from effnet.tasks.registry import find_task
-from effnet.tasks.task import Output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """A template that extends report.html.j2 or card.md.j2 and fills its blocks, and a function that gives its values.
+
+    `template` is its name below effnet/report/templates, or its text as {name: text} if it is no file of effnet's. The
+    function takes the images of the mistakes of the score, uint8 [H, W, C], or none. A template prints a plot,
+    a function that returns SVG, as `drawn(plot)`, which is empty in a report without plots.
+    """
+
+    template: str | Mapping[str, str]
+    values: Callable[[Iterable[np.ndarray]], dict[str, Any]] = lambda images: {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """A task's part of report.html and of the model card.
 
-    `sentence` completes "The network ... on N test images" in the first sentence, `title` and `value` are its figure.
-    `lines` are the sentences below, in both. `output` is that of the task, `limit` says what the model cannot do,
-    `code` prints the answer from `outputs`, the output of an image, in the card's example. `tag` is the hub's pipeline
-    tag, `metrics` are its names of the figures.
+    `sentence` completes "The network ... the N test images" in the first sentence; `title`, `value` and `notes` are its
+    figure, on top of the page. `lines` are the sentences of the section "Test", in both. `names` says what the names of
+    the last layer's outputs are, `limit` what the model cannot do; `code` prints the answer from `outputs`, the output
+    of an image, in the card's example. `tag` is the hub's pipeline tag, `metrics` are its names of the figures. `page`
+    and `card` are the templates of a task that says more than this.
     """
 
     sentence: str
     title: str
     value: str
-    lines: tuple[str, ...]
-    output: Output
+    notes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    names: str = "Outputs"
     limit: str
-    code: str
+    code: str = ""
     tag: str
     metrics: tuple[str, ...] = ()
+    page: Extension = Extension(template="report.html.j2")
+    card: Extension = Extension(template="card.md.j2")
 
 
 class Reporting(Protocol):
@@ -40,7 +56,6 @@ class Reporting(Protocol):
         ...
 
 
-def section_of(report: Report) -> Section | None:
-    """Return the task's part of a report; None for classification, which is the pages' own."""
-    task = find_task(report.task)
-    return cast(Reporting, task.module("reporting")).section(report) if task.reporting else None
+def section_of(report: Report) -> Section:
+    """Return the task's part of a report."""
+    return cast(Reporting, find_task(report.task).module("reporting")).section(report)

@@ -73,9 +73,16 @@ def without_classifier(config: ModelConfig) -> ModelConfig:
 
 
 def check_task(config: ModelConfig, target: Format) -> None:
-    """Raise InputError for a format that is for classifiers only, if the bundle is none."""
-    if target.result != "features" and (target.precision == "int8" or not RUNTIMES[target.runtime].can_run):
+    """Raise InputError for a format that the bundle's task does not have."""
+    if target.result == "features":
+        return
+    if not RUNTIMES[target.runtime].can_run:
         config.must_classify(target.name)
+    if target.precision == "int8" and config.task_record.right is None:
+        raise InputError(
+            f"{target.name} is accepted by the right answers that it loses; this bundle's task, {config.task}, does "
+            "not say which are right (Task.right): export fp32 or fp16"
+        )
 
 
 def check_classifier(config: ModelConfig, target: Format) -> None:

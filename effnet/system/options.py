@@ -83,6 +83,20 @@ class Option:
         return [self.flag] if self.kind is bool else [self.flag, self.text(value)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An option as a job had it, for people: `value` and `usual`, the default, are texts, empty for none.
+
+    `changed` says that the value is not the default, `about` what the option does.
+    """
+
+    option: str
+    value: str
+    usual: str
+    changed: bool
+    about: str
+
+
 def option(
     about: str,
     *,
@@ -150,13 +164,26 @@ def command_words(config: Any) -> list[str]:
     return words
 
 
+def given(config: Any) -> tuple[Given, ...]:
+    """Return the options of a config, but for those that a repeated job does not need; changed ones come first."""
+    rows = []
+    for found in options_of(type(config)).values():
+        value = getattr(config, found.name)
+        if found.command:
+            text = "" if value in (None, "") else found.text(value)
+            changed = value != found.default
+            rows.append(Given(option=found.flag, value=text, usual=_usual(found), changed=changed, about=found.help))
+    return tuple(sorted(rows, key=lambda row: not row.changed))
+
+
+def _usual(found: Option) -> str:
+    return "" if found.required or found.default in (None, "", False) else found.text(found.default)
+
+
 def table(config: type) -> list[tuple[str, str, str, str]]:
     """Return a row for each option, main ones first: as the user writes it, its values, its default and its help."""
-    rows = []
-    for found in sorted(options_of(config).values(), key=lambda found: not found.main):
-        usual = "" if found.required or found.default in (None, "", False) else found.text(found.default)
-        rows.append((found.flag, found.values, usual, found.help))
-    return rows
+    found = sorted(options_of(config).values(), key=lambda option: not option.main)
+    return [(option.flag, option.values, _usual(option), option.help) for option in found]
 
 
 def markdown(config: type) -> str:

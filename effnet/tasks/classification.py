@@ -63,6 +63,12 @@ def check_probabilities(rows: np.ndarray, path: Path) -> None:
         )
 
 
+def right_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return whether the most probable class of each row [images, classes] is that of its label, bool [images]."""
+    right: np.ndarray = probabilities.argmax(1) == labels
+    return right
+
+
 PROBABILITIES = Output(
     name="probabilities",
     activation="softmax",
@@ -76,11 +82,13 @@ TASK = Task(
     labels=CLASSES,
     output=PROBABILITIES,
     figure=Figure(key="accuracy", title="accuracy"),
+    balanced_figure=Figure(key="balanced_accuracy", title="balanced accuracy"),
     check=check_probabilities,
     answer=to_prediction,
+    right=right_classes,
     learning="effnet.training.classification",
     scoring="effnet.measurement.classification",
-    reporting="",
+    reporting="effnet.report.classification.section",
     calibrated=True,
     pretrained=True,
 )

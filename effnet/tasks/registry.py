@@ -4,7 +4,10 @@ from effnet.errors import InputError, nearest, shown
 from effnet.tasks import classification
 from effnet.tasks.task import Task
 
-_TASKS: dict[str, Task] = {task.name: task for task in (classification.TASK,)}
+BUILT_IN = (classification.TASK,)
+"""The tasks that every process knows."""
+
+_TASKS: dict[str, Task] = {task.name: task for task in BUILT_IN}
 
 
 def find_task(name: str) -> Task:

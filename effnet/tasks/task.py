@@ -60,9 +60,13 @@ class Figure:
         """Return a number that is larger for a better value."""
         return -value if self.less_is_better else value
 
+    def shown(self, value: float) -> str:
+        """Return a value as text, as in "93.2%"."""
+        return percent(value) if self.share else f"{value:.4g}"
+
     def in_words(self, value: float) -> str:
         """Return title and value, as in "accuracy 93.2%"."""
-        return f"{self.title} {percent(value) if self.share else f'{value:.4g}'}"
+        return f"{self.title} {self.shown(value)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +89,19 @@ class Task:
     `labels` are the labels that it learns; their names count the outputs of the last layer. `output` is what a model
     file returns. `check(rows, path)` raises BundleError unless rows, float32 [batch, outputs], are such outputs;
     `answer(row, names, top=, threshold=)` returns the answer to one image: at most `top` parts of it, and none if the
-    confidence is below `threshold`, if the task has these. `figure` is what selection maximises.
+    confidence is below `threshold`, if the task has these. `right(rows, targets)` says which rows are right, bool
+    [batch]: by it a lower precision is judged; None if a task has no such answers. `figure` is what selection
+    maximises; `balanced_figure` is what it maximises if training gives rare targets the weight of frequent ones, None
+    for a task that cannot.
 
     The rest is in modules, imported when needed; they may be one. A new process must be able to import them too.
 
     - `learning`, which may import torch: see effnet.training.learning;
     - `scoring`, which must not: see effnet.measurement.evaluate;
-    - `reporting`: see effnet.report.section; empty for classification, whose part is the pages' own.
+    - `reporting`: see effnet.report.section.
 
     If `calibrated`, the outputs are probabilities of classes: a temperature and a threshold are fitted on the
-    validation images, and a lower precision is accepted by the share of images that it still classifies correctly.
+    validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
     """
 
@@ -103,13 +110,24 @@ class Task:
     labels: LabelKind
     output: Output
     figure: Figure
+    balanced_figure: Figure | None = None
     check: Callable[[np.ndarray, Path], None]
     answer: Callable[..., Any]
+    right: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     learning: str
     scoring: str
     reporting: str
     calibrated: bool = False
     pretrained: bool = False
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """All figures of the task, which metrics.jsonl and reports hold."""
+        return (self.figure,) if self.balanced_figure is None else (self.figure, self.balanced_figure)
+
+    def selected_by(self, *, balanced: bool) -> Figure:
+        """Return the figure that selection maximises."""
+        return self.balanced_figure or self.figure if balanced else self.figure
 
     def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""

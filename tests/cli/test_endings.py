@@ -75,7 +75,7 @@ def test_ctrl_c_that_a_module_in_c_made_an_error_of_its_own(run_cli, monkeypatch
         except KeyboardInterrupt as error:
             raise ImportError("initialization failed") from error
 
-    monkeypatch.setattr("effnet.cli.main.app", load)
+    monkeypatch.setattr("effnet.cli.main._command", lambda: load)
     ran = run_cli("models", "list")
     assert (ran.code, ran.err) == (130, "effnet: interrupted\n")
 
@@ -110,7 +110,7 @@ def test_too_little_memory_is_said_to_be_that(error, run_cli, monkeypatch):
     def fail(**_):
         raise error
 
-    monkeypatch.setattr("effnet.cli.main.app", fail)
+    monkeypatch.setattr("effnet.cli.main._command", lambda: fail)
     ran = run_cli("fit", "digits")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("effnet: memory ran out (")
@@ -121,7 +121,7 @@ def test_words_that_say_already_what_to_do_about_memory_stay(run_cli, monkeypatc
     def fail(**_):
         raise EffnetError("no memory was left in epoch 1: fit.batch=auto finds how many fit") from MemoryError()
 
-    monkeypatch.setattr("effnet.cli.main.app", fail)
+    monkeypatch.setattr("effnet.cli.main._command", lambda: fail)
     ran = run_cli("fit", "digits")
     assert (ran.code, ran.err) == (
         1,
@@ -133,7 +133,7 @@ def test_a_package_that_cannot_be_loaded_is_not_said_to_be_absent(run_cli, monke
     def fail(**_):
         raise MissingExtraError("scikit-learn", "train") from ImportError("x.so: undefined symbol: f")
 
-    monkeypatch.setattr("effnet.cli.main.app", fail)
+    monkeypatch.setattr("effnet.cli.main._command", lambda: fail)
     ran = run_cli("fit", "digits")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert ran.err.startswith("effnet: an installed package cannot be loaded (x.so: undefined symbol: f)")

@@ -23,6 +23,7 @@ def bundle(plain, tmp_path):
     return shutil.copytree(plain, tmp_path / "bundle")
 
 
+@pytest.mark.elsewhere
 def test_each_format_has_its_line(run_cli, bundle):
     ran = run_cli(
         "export",

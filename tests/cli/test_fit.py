@@ -153,7 +153,6 @@ def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_p
     assert last[3] == f"Bundle: {out}    Report: {out / 'report.html'}"
 
 
-@pytest.mark.usefixtures("without_plots")
 def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wish(
     run_cli, photos, tiny_images, lite0_file, tmp_path
 ):
@@ -204,7 +203,7 @@ def test_a_full_disk_is_told_as_one(path, where, run_cli, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device", *([path] if path else []))
 
-    monkeypatch.setattr("effnet.cli.main.app", full)
+    monkeypatch.setattr("effnet.cli.main._command", lambda: full)
     ran = run_cli("fit", "digits")
     assert ran.code == 1
     assert ran.err.startswith(f"effnet: the disk is full{where}: free some space")

@@ -1,6 +1,7 @@
 """A data set with names that a terminal, spreadsheet or page would execute, through every verb that shows them."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from messages import refused
 from PIL import Image
+from procedures import UNTIMED
 
 # A colour and a title for the terminal, a second line, C1's control sequence, writing backwards, a script, a formula.
 CLASSES = ("=cmd\x1b[31m\x1b]0;x\x07 <script>alert(1)<\\script>", "b\n\x9b2J\u202egnp| `c` ![x](y)")
@@ -72,7 +74,8 @@ def test_words_of_the_command_line_and_names_of_networks(run_cli, tmp_path):
 
 def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path):
     out = tmp_path / "b\x1b[31m"
-    assert quiet(run_cli("fit", data, "--max-macs", "200k", "--epochs", 1, "--weights", "none", "--out", out)).code == 0
+    words = ["fit", data, "--max-macs", "200k", "--epochs", 1, "--weights", "none", "--out", out]
+    assert quiet(run_cli(*words, procedure=dataclasses.replace(UNTIMED, draws=True))).code == 0
     names = json.loads((out / "config.json").read_text())["class_names"]
     assert sorted(names) == sorted(CLASSES)
     page, card = ((out / name).read_text() for name in ("report.html", "README.md"))

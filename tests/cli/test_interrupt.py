@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 import effnet
 
 _TRAIN = """
@@ -14,6 +16,7 @@ main()
 """
 
 
+@pytest.mark.elsewhere
 def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(tiny_images, tmp_path):
     network, out = tmp_path / "tiny.json", tmp_path / "out"
     network.write_text(json.dumps(effnet.spec_to_dict(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16))))

@@ -15,7 +15,7 @@ from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.nn.network import build
 
-pytestmark = pytest.mark.usefixtures("one_thread", "without_plots")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -72,22 +72,25 @@ def test_a_bundle_scores_on_shards_what_it_scores_on_the_images(run_cli, small_b
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_network_is_trained_on_shards_of_a_server(run_cli, digit_shards, tmp_path, monkeypatch):
+def test_a_network_is_trained_on_shards_of_a_server(run_cli, tiny_images, tmp_path, monkeypatch):
+    shards = tmp_path / "shards"
+    assert run_cli("data", "shard", tiny_images, shards, "--per-shard", 5).code == 0
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    # Less than the size of the shards, so that some are evicted.
-    monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", "0.002")
+    # Less than the size of the 13 shards, so that some are evicted.
+    largest = max(path.stat().st_size for path in shards.glob("*.tar"))
+    monkeypatch.setenv("EFFNET_SHARD_CACHE_GB", str(6.5 * largest / 1e9))
     spec = effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=8)
     (tmp_path / "spec.json").write_text(json.dumps(effnet.spec_to_dict(spec)))
     words = ["--model", tmp_path / "spec.json", "--resolution", 8, "--epochs", 1, "--out", tmp_path / "out"]
     with serving() as server:
-        server.files = {path.name: path.read_bytes() for path in digit_shards.iterdir()}
+        server.files = {path.name: path.read_bytes() for path in shards.iterdir()}
         ran = run_cli("train", server.url, *words)
         assert (ran.code, ran.err) == (0, "")
         assert "each epoch mixes 4 shards at a time" in ran.out
         report = json.loads((tmp_path / "out" / "report.json").read_text())
-        assert report["test"]["images"] == 269
-        local = json.loads(run_cli("evaluate", tmp_path / "out", digit_shards, "--format", "json").out)
+        assert report["test"]["images"] == 9
+        local = json.loads(run_cli("evaluate", tmp_path / "out", shards, "--format", "json").out)
         assert local["accuracy"] == report["test_accuracy"]
         again = run_cli("train", server.url, *words, "--resume")
         assert "Resuming the fit" in again.out

@@ -11,6 +11,7 @@ import pytest
 from bundles import assert_files_are_known
 from devices import timing
 from patterns import patterns
+from procedures import BRIEF
 from static_int8 import write_static
 
 from effnet.bundle.config import read_config
@@ -478,8 +479,8 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
     """The artifact is opened and scored again, in ONNX Runtime; the allowed drop is so large that int8 passes."""
     data = patterns()
     found = climb(
-        good, data, runtime="onnxruntime", folder=tmp_path, tools=Tools(write=write_static), train=False,
-        gate=Gate(max_drop=0.1),
+        good, data, runtime="onnxruntime", folder=tmp_path, tools=Tools(write=write_static, stopwatch=BRIEF),
+        train=False, gate=Gate(max_drop=0.1),
     )  # fmt: skip
     by_name = {step.name: step for step in found.steps}
     step = by_name["int8 minmax"]
@@ -495,6 +496,7 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
     assert json.loads(json.dumps(found.to_dict()))["winner"] == found.winner.name
 
 
+@pytest.mark.elsewhere
 def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp_path, monkeypatch):
     """Really written, scored and trained; only the clock is scripted, and no layer may stay float."""
     monkeypatch.setattr("effnet.compression.ladder._METHODS", ("minmax",))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from more import more
 from renorm import renormed
 from strategies import build_trained, specs
 
@@ -63,7 +64,7 @@ def test_channels_that_others_repeat_are_not_missed():
     assert float((found - wanted).abs().mean()) < 0.05 * scale_of
 
 
-@pytest.mark.parametrize("name", ["lite0", "b0", "v2_b0", "edgetpu_s"])
+@pytest.mark.parametrize("name", [more("lite0"), "b0", more("v2_b0"), more("edgetpu_s")])
 def test_less_is_lost_on_the_images_than_with_new_statistics_alone(name):
     spec = scale(get_spec(name, num_classes=6), phi=-8, resolution=48)
     images = make_images(spec, count=64)

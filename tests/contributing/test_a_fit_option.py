@@ -1,4 +1,4 @@
-"""A new option of fit is one field: help, --set, resume, the command that repeats a fit and the docs follow from it."""
+"""A new option of fit is one field: help, --set, resume, report, repeat command and docs follow from it."""
 
 import dataclasses
 import inspect
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
+from pages import page_of, sample, words_of
 from typer.testing import CliRunner
 
 import effnet
@@ -17,12 +18,13 @@ from effnet.cli.configs import takes_options
 from effnet.cli.options import Data
 from effnet.errors import InputError
 from effnet.jobs.fit.config import FitConfig, TrainConfig
-from effnet.jobs.fit.job import command_line, job_of
+from effnet.jobs.fit.job import command_line, job_of, options_given
 from effnet.jobs.fit.resume import check_same
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
 from effnet.system.options import markdown, option, options_of, takes
+from effnet.system.records import to_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,18 @@ def test_the_command_of_the_report_gives_it_again(run):
     )
     _, values = run(*shlex.split(said)[2:])
     assert command_line(job_of(ToyConfig(values.pop("data"), **values))) == said
+
+
+def test_the_report_has_it_above_the_options_that_were_left_alone():
+    job = job_of(ToyConfig("digits", epochs=1, sweetness=2.0, settings={"train.lr": 0.1}))
+    options = [to_data(row) for row in options_given(job)]
+    page = words_of(page_of({**sample(), "options": options}, draws=False))
+    assert (
+        "Options Option Value Default What it does --set train.lr 0.1 – A field of the recipe. --set fit.sweetness 2 "
+        "0.5 Sugar of the network, in cubes. --epochs 1 – Training epochs."
+    ) in page
+    assert page.index("Training epochs") < page.index("--precision auto auto Precision")
+    assert "--resume" not in page
 
 
 def test_the_table_of_the_docs_has_it():

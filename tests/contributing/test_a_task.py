@@ -3,7 +3,9 @@
 It is trained, selected, exported, predicted, evaluated and reported like classification.
 """
 
+import dataclasses
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import toy_task
-from procedures import QUICK
+from procedures import UNTIMED
 
 import effnet
 from effnet.bundle.config import read_config
+from effnet.data.datasets import load_image
 from effnet.errors import BundleError, DataError, InputError
+from effnet.report.text import percent
 from effnet.tasks import registry
 
 SIDE = 8
@@ -58,7 +62,7 @@ def trained(dataset, tmp_path_factory):
         head_channels=16,
     )
     out = tmp_path_factory.mktemp("toy") / "bundle"
-    return effnet.train(dataset, model=spec, epochs=20, settings={"train.lr": 0.02}, out=out, procedure=QUICK)
+    return effnet.train(dataset, model=spec, epochs=20, settings={"train.lr": 0.02}, out=out, procedure=UNTIMED)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +121,30 @@ def test_the_report_and_the_card_tell_its_figure_and_nothing_of_classes(trained)
         assert f"tiny, 8 px is off by {error} on average on the 36 test images" in text
         assert "The median of the 36 test images would be off by" in text
         assert not {"accuracy", "probabilities", "classifier", "classes"} & set(text.lower().split())
-    assert "pipeline_tag: image-feature-extraction" in card
+    share = trained.report.test.mean_error / trained.report.test.guessing
+    assert f"That is {percent(share)} of the error of the median." in page
+    assert "pipeline_tag: image-feature-extraction\n" in card
+    assert "\nmetrics:\n- mae\n---\n" in card
+    assert "This is a light meter of the EfficientNet family." in card
+    assert "in a program that has registered the task mean" in card
     assert "- Output `mean_brightness`: float32, `[batch, 1]`, 0 (black) to 1 (white)." in card
     assert "print(float(outputs[0]))" in card
+
+
+def test_its_runs_are_listed_and_compared_by_its_figure(trained, tmp_path, run_cli):
+    (run,) = effnet.runs(trained.folder)
+    best = min(epoch.figures["val_mean_error"] for epoch in trained.report.training.epochs)
+    assert run.figures == {"val_mean_error": best, "test_mean_error": trained.test_figure}
+    unfinished = shutil.copytree(trained.folder / "run", tmp_path / "unfinished" / "run").parent
+    (started,) = effnet.runs(unfinished)
+    assert (started.task, started.val_figure, started.test_figure) == (toy_task.NAME, best, None)
+    table = run_cli("runs", "list", trained.folder).out
+    assert f" {best:.4g} " in table
+    assert f" {trained.test_figure:.4g} " in table
+    page = effnet.compare([trained.folder, unfinished], out=tmp_path / "page.html").page.read_text()
+    assert "the best mean error on the validation images" in page
+    assert "Test mean error" in page
+    assert "accuracy" not in page.lower()
 
 
 def test_it_is_exported_for_other_runtimes_and_precisions(trained, tmp_path):
@@ -130,13 +155,33 @@ def test_it_is_exported_for_other_runtimes_and_precisions(trained, tmp_path):
         assert exported.check.max_difference < 1e-2
         other = effnet.load(tmp_path / "out", format=name).predict(list(images))
         np.testing.assert_allclose(other, expected, atol=1e-2)
+    with pytest.raises(InputError, match=r"mean_brightness, does not say which are right"):
+        effnet.export(trained.folder, to="onnx-int8", data="digits")
     for refused, name in [
-        (lambda: effnet.export(trained.folder, to="onnx-int8", data="digits"), "onnx-int8"),
         (lambda: effnet.quantize(trained.folder, "digits", out=tmp_path / "q"), "the search for int8"),
         (lambda: effnet.prune(trained.folder, "digits", out=tmp_path / "p"), "pruning"),
     ]:
-        with pytest.raises(InputError, match=f"{name} is for classifiers, .* this bundle's task is mean_brightness"):
+        with pytest.raises(InputError, match=f"{name} is for classifiers; this bundle's task is mean_brightness"):
             refused()
+
+
+def test_where_it_says_which_answers_are_right_int8_is_judged_by_them(trained, dataset, tmp_path, monkeypatch):
+    def right(rows, targets):
+        return np.abs(rows[:, 0] - targets) < 0.05
+
+    monkeypatch.setitem(registry._TASKS, toy_task.NAME, dataclasses.replace(toy_task.TASK, right=right))
+    found = effnet.export(trained.folder, to=["onnx", "onnx-int8"], data=dataset, out=tmp_path / "out", max_drop=0.1)
+    whole, int8 = found["onnx"], found["onnx-int8"]
+    images = np.stack([load_image(dataset.test, index, channels=1) for index in range(36)])
+    outputs = effnet.load(tmp_path / "out", format="onnx-int8").outputs(images)
+    assert int8.scored == len(dataset.test) == 36
+    assert int8.accuracy == right(outputs, dataset.test.labels).mean() > 0.9
+    assert int8.judged.images == len(dataset.val)
+    assert int8.judged.drop <= 0.1
+    rows = effnet.bench(tmp_path / "out", data=dataset, rounds=1, seconds=0.01, stopwatch=UNTIMED.stopwatch).rows
+    assert {row.format.name: row.quality.accuracy for row in rows} == {
+        "onnx": whole.accuracy, "onnx-int8": int8.accuracy,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -166,12 +211,10 @@ def test_a_process_that_does_not_know_the_task_says_so(trained, monkeypatch):
 
 
 def test_a_name_belongs_to_one_task():
-    from dataclasses import replace
-
     with pytest.raises(InputError, match="mean_brightness is taken"):
-        registry.register(replace(toy_task.TASK, title="another"))
+        registry.register(dataclasses.replace(toy_task.TASK, title="another"))
     with pytest.raises(InputError, match="must name it as theirs; they name mean_brightness"):
-        registry.register(replace(toy_task.TASK, name="other"))
+        registry.register(dataclasses.replace(toy_task.TASK, name="other"))
 
 
 def test_nothing_in_effnet_names_it():

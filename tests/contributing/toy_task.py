@@ -10,7 +10,7 @@ import numpy as np
 from effnet.data.labels import LabelKind
 from effnet.errors import BundleError
 from effnet.measurement.answers import predict_split
-from effnet.report.section import Section
+from effnet.report.section import Extension, Section
 from effnet.tasks.task import Figure, Output, Task
 
 NAME = "mean_brightness"
@@ -136,18 +136,29 @@ def warnings_about(score, dataset, *, balanced):
     return [] if score.mean_error < score.guessing else ["It is no better than the median of the test images."]
 
 
+PAGE = {
+    "toy.html.j2": """{% extends "report.html.j2" %}
+{% block test %}
+{{ super() }}
+<p>That is {{ share | percent }} of the error of the median.</p>
+{% endblock %}
+"""
+}
+
+
 def section(report):
     test = report.test
     error = f"{test.mean_error:.3f}"
     return Section(
-        sentence=f"is off by {error} on average",
+        sentence=f"is off by {error} on average on",
         title="Mean error",
         value=error,
         lines=(f"The median of the {test.images} test images would be off by {test.guessing:.3f}.",),
-        output=OUTPUT,
         limit="It says nothing about colours.",
         code="print(float(outputs[0]))",
         tag="image-feature-extraction",
+        metrics=("mae",),
+        page=Extension(template=PAGE, values=lambda images: {"share": test.mean_error / test.guessing}),
     )
 
 

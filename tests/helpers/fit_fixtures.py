@@ -1,7 +1,7 @@
 """Fixtures of the tests of reports."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,6 @@ from PIL import Image
 from procedures import UNTIMED, train
 
 from effnet.arch.scale import with_total_stride
-from effnet.report import plot_reliability as sureness
-from effnet.report import plots
 
 
 @pytest.fixture(scope="session")
@@ -31,39 +29,15 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def spare_plots(patch: pytest.MonkeyPatch) -> None:
-    """Skip drawing to save time."""
-    for name in ("candidates_svg", "learning_curve_svg", "confusion_svg"):
-        patch.setattr(plots, name, lambda *_, **__: "")
-    for name in ("reliability_svg", "risk_coverage_svg"):
-        patch.setattr(sureness, name, lambda *_, **__: "")
-
-
-@pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing in tests that check no plot."""
-    spare_plots(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def quick(small_bundle: Path) -> Iterator[None]:
-    """Draw nothing in the tests of a module; `small_bundle` has plots."""
-    with pytest.MonkeyPatch.context() as patch:
-        spare_plots(patch)
-        yield
-
-
 @pytest.fixture(scope="session")
 def two_runs(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A folder of two runs of the digits, a and b, which differ in their seeds; not to change."""
     import effnet
 
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            spare_plots(patch)
-            narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
-            spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
-            for seed, name in enumerate("ab"):
-                train("digits", model=spec, epochs=2, seed=seed, out=folder / name, procedure=UNTIMED)
+        narrow = with_total_stride(effnet.scale(effnet.get_spec("b0"), phi=-20, resolution=16), 8)
+        spec = dataclasses.replace(narrow, stages=narrow.stages[:3])
+        for seed, name in enumerate("ab"):
+            train("digits", model=spec, epochs=2, seed=seed, out=folder / name, procedure=UNTIMED)
 
     return made_once("two_runs", make)

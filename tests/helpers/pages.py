@@ -75,6 +75,10 @@ def sample(names=("cat", "dog"), *, wrong=1, latency=True):
         "busy": [],
         "time": None,
         "command": f"effnet fit {names[0]} --max-latency-ms 5",
+        "options": [
+            {"option": "--max-latency-ms", "value": "5", "usual": "", "changed": True, "about": f"Limit {names[0]}."},
+            {"option": "--set fit.threads", "value": "1", "usual": "1", "changed": False, "about": "Threads."},
+        ],
         "seed": 0,
         "created": "2026-11-22T14:00:00+00:00",
         "dataset": _dataset(names),
@@ -194,9 +198,9 @@ def typed(some):
     return Report.from_dict(some)
 
 
-def page_of(some, *, images=()):
+def page_of(some, *, images=(), draws=True):
     """Return the checked page of a report as report.json holds it."""
-    return check_page(render_html(typed(some), images=images))
+    return check_page(render_html(typed(some), images=images, draws=draws))
 
 
 def card_of(some):

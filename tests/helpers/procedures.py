@@ -1,4 +1,4 @@
-"""How jobs are carried out in tests: files are measured briefly or not at all, and a plan has a dozen tiny networks."""
+"""How jobs are carried out in tests: measured briefly or not at all, of a dozen tiny networks, without plots."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ BRIEF = Stopwatch(
 )
 TINY = SearchSpace(families=("b0",), variants=(), phis=(-20,))
 TINIEST = dataclasses.replace(TINY, resolutions=(16,))
-QUICK = Procedure(stopwatch=BRIEF, space=TINY)
+QUICK = Procedure(stopwatch=BRIEF, space=TINY, draws=False)
 
 
 def made_up(
@@ -57,21 +57,21 @@ def made_up(
         stopwatch = dataclasses.replace(stopwatch, clock=clock)
     if candidate is not None:
         changes["oracle"] = lambda found, *_, **__: candidate(found)
-    return Procedure(**{"stopwatch": stopwatch, "space": TINY} | changes)
+    return Procedure(**{"stopwatch": stopwatch, "space": TINY, "draws": False} | changes)
 
 
 UNTIMED = made_up()
 
 
 def fit(data: Any, **options: Any) -> Any:
-    """Fit as `effnet.fit` does, by default with QUICK."""
+    """Fit as `effnet.fit` does, by default with UNTIMED."""
     import effnet
 
-    return effnet.fit(data, **{"procedure": QUICK} | options)
+    return effnet.fit(data, **{"procedure": UNTIMED} | options)
 
 
 def train(data: Any, **options: Any) -> Any:
-    """Train as `effnet.train` does, by default with QUICK."""
+    """Train as `effnet.train` does, by default with UNTIMED."""
     import effnet
 
-    return effnet.train(data, **{"procedure": QUICK} | options)
+    return effnet.train(data, **{"procedure": UNTIMED} | options)

@@ -125,6 +125,7 @@ def test_progress_is_told(pruned):
     assert sum(isinstance(event, EpochEnd) for event in events) == QUICK["epochs"]
 
 
+@pytest.mark.elsewhere
 def test_a_pruned_bundle_is_pruned_again_by_other_means_and_keeps_its_base_name(pruned, digits, tmp_path):
     found, _, _ = pruned
     options = QUICK | {"macs": 0.8, "steps": 1, "epochs": 1, "method": "bn", "drop_blocks": True}
@@ -169,6 +170,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, 
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.elsewhere
 def test_a_run_that_was_killed_while_it_published_publishes_again(bundle, digits, tmp_path, monkeypatch):
     options = QUICK | {"steps": 1, "epochs": 1}
 

@@ -18,7 +18,7 @@ from effnet.planner.events import Said
 from effnet.planner.timetable import Pace, deadline_of, use_of
 from effnet.training.checkpoint import trained_seconds
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Clock:

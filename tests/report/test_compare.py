@@ -38,7 +38,8 @@ def made(folder, *, epochs=3, recipe=None, measured=None, accuracy=0.5, **facts)
         for i in range(epochs)
     ]  # fmt: skip
     return Run(
-        folder=Path(folder), when="2026-11-22T14:00:00+00:00", state="finished", epochs=epochs, val_accuracy=accuracy,
+        folder=Path(folder), when="2026-11-22T14:00:00+00:00", state="finished", epochs=epochs,
+        figures={"val_accuracy": accuracy},
         measured=measured or {}, settings={"data": "digits"}, recipe=recipe or {}, history=history, problems=(),
         **facts,
     )  # fmt: skip
@@ -185,7 +186,7 @@ def test_what_is_absent_is_left_out(both):
     page = check_page(render_comparison([both[0], bare]))
     assert "No curves, because no epoch was trained: bare." in words_of(page)
     one = check_page(render_comparison([bare]))
-    assert "bare is right on 60.0 % of the validation images." in words_of(one)
+    assert "bare: accuracy 60.0 % on the validation images." in words_of(one)
     assert "There is only one run." in words_of(one)
     labels = [row.label for row in results([bare])]
     assert labels == ["Validation accuracy", "Epochs"]

@@ -39,6 +39,7 @@ def traced(code: str, home: Path, **environment: str) -> tuple[list[str], list[s
     return connections, sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
+@pytest.mark.elsewhere
 def test_runtimes_look_up_no_host_and_write_no_id(small_bundle: Path, tmp_path: Path) -> None:
     assert traced(_RUN.format(model=str(small_bundle / "model.onnx")), tmp_path / "home") == ([], [])
 

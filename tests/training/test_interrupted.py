@@ -5,6 +5,7 @@ import signal
 import pytest
 import safetensors.torch
 import torch
+from more import more
 from places import HELPERS
 from tiny_runs import RECIPE, TUNING, Stop, run, run_saving, weights
 
@@ -17,7 +18,9 @@ from effnet.training.recipe.file import with_values
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("at, recipe", [(1, RECIPE), (3, RECIPE), (4, RECIPE), (7, RECIPE), (1, TUNING), (4, TUNING)])
+@pytest.mark.parametrize(
+    "at, recipe", [(1, RECIPE), more(3, RECIPE), (4, RECIPE), more(7, RECIPE), more(1, TUNING), (4, TUNING)]
+)
 def test_a_run_interrupted_at_any_step_resumes_to_the_same_weights(tmp_path, at, recipe):
     whole = weights(run_saving(tmp_path / "whole", recipe=recipe))
 
@@ -87,6 +90,7 @@ print(json.dumps([ends, halves]))
 """
 
 
+@pytest.mark.elsewhere
 def test_kill_9_at_random_moments_resumes_to_the_same_weights(tmp_path, run_python):
     recipe = with_values(
         RECIPE, {"train.epochs": 5, "train.batch_size": 8, "train.keep_checkpoints": 2, "train.fused": False}
@@ -173,7 +177,7 @@ def test_a_second_run_in_one_folder_is_refused_until_the_first_ends(tmp_path):
     assert all(torch.equal(first[name], tensor) for name, tensor in weights(run(tmp_path)).items())
 
 
-@pytest.mark.parametrize("at", [2, 3, 5])
+@pytest.mark.parametrize("at", [2, more(3), more(5)])
 def test_an_average_that_moves_every_few_steps_is_finished_once_an_epoch(tmp_path, monkeypatch, at):
     """Interrupt before and during validation; an epoch has three steps, so that one is left over for the average."""
     recipe = with_values(RECIPE, {"train.ema_every": 2})

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from more import more
 from tiny_runs import PREPROCESS, RECIPE, TUNING, Stop, run, tiny_dataset, tiny_spec, weights
 
 from effnet.bundle.names import METRICS
@@ -136,7 +137,7 @@ def test_where_the_start_counts_the_result_is_never_worse(tmp_path, learned, cha
         assert all(torch.equal(tensor, learned[name]) for name, tensor in weights(result).items())
 
 
-@pytest.mark.parametrize("at, seconds", [(1, 0.0), (4, 0.0), (2, 1000.0), (7, 1000.0)])  # between checkpoints
+@pytest.mark.parametrize("at, seconds", [(1, 0.0), more(4, 0.0), (2, 1000.0), more(7, 1000.0)])  # between checkpoints
 def test_the_start_counts_in_a_resumed_run_too(tmp_path, learned, at, seconds):
     def stop(event):
         if isinstance(event, Step) and event.step == at:

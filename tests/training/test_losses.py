@@ -53,6 +53,7 @@ class Linear(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
+@pytest.mark.elsewhere
 @NEEDS_TIMM
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_bce_is_timms_on_labels_and_on_soft_targets(smoothing):
@@ -73,6 +74,7 @@ def test_bce_is_timms_on_labels_and_on_soft_targets(smoothing):
     torch.testing.assert_close(binary_cross_entropy(smoothing)(model, mixed), theirs)
 
 
+@pytest.mark.elsewhere
 @NEEDS_TIMM
 def test_cross_entropy_is_timms_on_labels_and_on_mixed_ones():
     import_timm()

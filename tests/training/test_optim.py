@@ -75,6 +75,7 @@ def random_gradients(steps=12):
     return [(torch.randn(4, 3, generator=generator), torch.randn(5, generator=generator)) for _ in range(steps)]
 
 
+@pytest.mark.elsewhere
 @NEEDS_TIMM
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.parametrize("weight_decay", [1e-2, 0.0])
@@ -95,6 +96,7 @@ def test_rmsprop_is_timms(momentum, weight_decay):
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.elsewhere
 @NEEDS_TIMM
 @pytest.mark.parametrize("weight_decay", [0.1, 0.0])
 def test_lamb_is_timms_without_its_clipping(weight_decay):

@@ -106,6 +106,7 @@ def test_the_staircase_is_tensorflows(epoch_steps):
     assert ours[rise] == pytest.approx(0.128 * 0.97**2)
 
 
+@pytest.mark.elsewhere
 @NEEDS_TIMM
 def test_the_staircase_is_timms_at_the_beginning_of_every_epoch():
     import_timm()
@@ -126,6 +127,7 @@ def test_the_staircase_is_timms_at_the_beginning_of_every_epoch():
     assert ours[29] == 0.048  # the end of the warm-up; timm's rises once an epoch
 
 
+@pytest.mark.elsewhere
 @NEEDS_TIMM
 def test_cosine_is_timms():
     import_timm()

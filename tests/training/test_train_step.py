@@ -207,6 +207,7 @@ def test_float16_that_overflows_at_every_scale_ends_with_the_gradient(tmp_path, 
         run(tmp_path, recipe=recipe, loss_fn=loss_fn)
 
 
+@pytest.mark.elsewhere
 def test_a_run_in_float16_goes_on_with_its_scale(tmp_path, monkeypatch):
     recipe = with_values(RECIPE, {"train.precision": "float16"})
     grown = make_scaler(torch.float16, torch.device("cpu"))

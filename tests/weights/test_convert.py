@@ -45,6 +45,7 @@ def test_a_network_that_the_other_project_lacks_is_refused(tmp_path, run_cli):
     assert not (tmp_path / "new.safetensors").exists()
 
 
+@pytest.mark.elsewhere
 def test_timm_takes_the_file(bundle, tmp_path):
     from benchmarks.peers import import_timm
 

@@ -412,6 +412,7 @@ def test_a_network_for_other_channels_than_three_cannot_be_adapted(trained):
 needs_lite0 = pytest.mark.skipif(not LITE0.is_file(), reason=f"{LITE0.name} is absent from the folder {SHARED.name}")
 
 
+@pytest.mark.elsewhere
 @needs_lite0
 def test_a_real_file_gives_timms_features():
     peers = pytest.importorskip("benchmarks.peers")

@@ -20,8 +20,9 @@ def inspect(
     output: Format = Output.table,
 ) -> None:
     """Report a data set's counts, sizes, damaged files, duplicates and class imbalance."""
-    from effnet.data.datasets import read_dataset, without_unreadable
+    from effnet.data.datasets import read_dataset
     from effnet.data.inspection.inspect import describe, inspect_and_join
+    from effnet.data.inspection.unreadable import without_unreadable
 
     with counter("listing shards") as progress:
         dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, group_by=group_by, progress=progress)

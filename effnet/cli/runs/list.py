@@ -1,6 +1,5 @@
 """runs list: results of training, without torch."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +18,9 @@ def list_runs(
     output: Format = Output.table,
 ) -> None:
     """List runs with their results, the newest first."""
-    from effnet.report.runs import find_runs
+    from effnet.jobs.runs import runs
 
-    found = find_runs(folder, now=time.time())
+    found = runs(folder)
     if output is Output.json:
         print_json([run.to_row() for run in found])
         return

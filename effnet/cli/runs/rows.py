@@ -23,11 +23,20 @@ def epochs(run: "Run") -> str:
 
 
 def figures(run: "Run") -> tuple[str, str, str, str]:
-    """Return accuracy, speed and time of a run."""
-    pairs = ((run.val_accuracy, run.val_balanced_accuracy), (run.test_accuracy, run.test_balanced_accuracy))
-    val, test = (_ABSENT if found is None else both(found, balanced) for found, balanced in pairs)
+    """Return the figures of a run's task on the validation and the test images, its speed and its time."""
+    val, test = (_figure(run, split) for split in ("val", "test"))
     speed = _ABSENT if run.images_per_second is None else f"{run.images_per_second:.0f}"
     return val, test, speed, _ABSENT if run.seconds is None else _time(run.seconds)
+
+
+def _figure(run: "Run", split: str) -> str:
+    from effnet.tasks.registry import find_task
+
+    task = find_task(run.task)
+    value, *balanced = (run.figures.get(f"{split}_{figure.key}") for figure in task.figures)
+    if value is None:
+        return _ABSENT
+    return both(value, balanced[0]) if balanced else task.figure.shown(value)
 
 
 def _time(seconds: float) -> str:

@@ -20,21 +20,18 @@ from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
 from effnet.jobs.fit.deploy import Deployed, deploy
-from effnet.jobs.fit.device import device_of, predicted_figures
+from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.measurement.answers import predict_split
-from effnet.measurement.budget import Budget, say
 from effnet.measurement.calibration import Abstain, Calibration, calibrate
 from effnet.measurement.evaluate import Score, evaluate
-from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
 from effnet.nn.network import build, zero_classifier_
 from effnet.planner.space import Candidate
-from effnet.planner.timetable import Deadline
 from effnet.report.html import write_report
 from effnet.report.model import Report
 from effnet.runtimes.digests import digests_of
@@ -52,8 +49,6 @@ from effnet.weights.labels import split_record
 
 # Number of images that the export is checked on: as many as eager PyTorch computes within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
-# A file without a budget is measured in shorter rounds: nothing depends on its latency.
-_UNASKED_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +116,11 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         Predictor(bundle, threads=job.config.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
     )
     # The reports are written after this.
-    timing, measured, measurements, predicted = _figures(deployed, job, until=job.deadline.earlier(job.pace.report))
+    timing, measured, measurements, predicted = figures_of(deployed, job, until=job.deadline.earlier(job.pace.report))
     if timing.busy and "latency_ms" not in predicted:
         job.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
     missed = job.budget.failures(measured) + ((deployed.refused,) if deployed.refused else ())
-    undecided = _undecided(job.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
+    undecided = why_undecided(job.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
     if missed and deployed.ladder is not None:
         missed += (deployed.ladder["sentence"],)
     return Artifact(
@@ -280,74 +275,8 @@ def _calibrated(
     return config, found
 
 
-def _figures(
-    deployed: Deployed, job: Job, *, until: Deadline
-) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
-    """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
-    device, spec = device_of(job), deployed.config.arch
-    predicted: dict[str, Any] = dict.fromkeys(device.keys) if device else {}
-    here = replace(job.budget, **predicted)
-    timing, measured, measurements = _measure(
-        deployed.path, spec, here, threads=job.config.threads, until=until, stopwatch=job.procedure.stopwatch
-    )
-    if device is None:
-        return timing, measured, measurements, ()
-    measured |= predicted_figures(device, spec, deployed.format.precision)
-    return timing, measured, measurements, device.keys
-
-
-def _measure(
-    path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline, stopwatch: Stopwatch
-) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
-    """Measure the file, and re-measure it while it misses the budget on latency or memory.
-
-    Return the timing and figures that count, and all measurements. Those that count are of the first measurement that
-    meets the budget or, if none does, of the one nearest to it. No measurement that might end after `until` is begun,
-    except the first.
-    """
-    total = cost(spec)
-
-    def counts(timing: Timing) -> dict[str, float]:
-        return {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
-
-    def figures(timing: Timing) -> dict[str, float]:
-        return {"latency_ms": timing.p50_ms, **counts(timing), "memory_mb": timing.memory_mb}
-
-    def doubtful(timing: Timing) -> bool:
-        # Counts do not change however often they are measured.
-        return not budget.failures(counts(timing)) and bool(budget.failures(figures(timing)))
-
-    patience = stopwatch.finished
-    if not budget.asked():
-        patience = replace(patience, seconds=_UNASKED_SECONDS)
-    found = stopwatch.measure(
-        path,
-        threads=threads,
-        patience=patience,
-        left=until.left,
-        doubtful=doubtful,
-        rank=lambda timing: budget.share(figures(timing)),
-    )
-    measurements = tuple(figures(timing) | {"waited": round(timing.waited, 3)} for timing in found.timings)
-    return found.timing, figures(found.counts), measurements
-
-
-def _undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
-    """Return a sentence if background load hides whether the latency budget is met and nothing else is missed."""
-    over = budget.failures(measured)
-    kept_at_least = not budget.failures(measured | {"latency_ms": timing.least_ms})
-    if not (over and missed == over and kept_at_least and timing.uncertain):
-        return ""
-    assert budget.latency_ms is not None  # else nothing but the latency would be missed
-    least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)
-    return (
-        f"{busy_sentence(timing.waited, threads=timing.threads, uncertain=True)}. Its fastest run took {least}, the "
-        f"median {most}; the budget is {say('latency_ms', budget.latency_ms)}"
-    )
-
-
-def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path) -> None:
-    """Move the bundle's files into `out` and write the reports beside them."""
+def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, draws: bool) -> None:
+    """Move the bundle's files into `out` and write the reports beside them, with plots if `draws`."""
     found = artifact.deployed.format
     for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
         with written_whole(out / name) as beside:
@@ -355,7 +284,8 @@ def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path) -> 
     write_split(split_record(dataset), out)
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
-    write_report(report, out, images=_images(artifact, dataset) if report.report_images else ())
+    images = _images(artifact, dataset) if report.report_images else ()
+    write_report(report, out, images=images, draws=draws)
 
 
 def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:

@@ -27,7 +27,7 @@ from effnet.planner.target import Target
 from effnet.planner.timetable import UNLIMITED, Deadline, Pace
 from effnet.report.searched import Searched
 from effnet.system.bounds import is_number
-from effnet.system.options import command_words, repeated
+from effnet.system.options import Given, command_words, given, repeated
 from effnet.system.text import brief
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.recipe.schema import Recipe
@@ -208,6 +208,17 @@ def default_out(out: str | os.PathLike[str] | None, data: str) -> Path:
         return Path(out)
     name = re.sub(r"[^\w.-]+", "-", Path(os.path.abspath(data)).stem).strip("-")
     return Path(f"effnet-{name or 'model'}")
+
+
+def options_given(job: Job) -> tuple[Given, ...]:
+    """Return the options of this job, with the fields of the recipe that it sets, for its report."""
+    words = settings_words(job.config.settings)[1::2]
+    fields = [word.partition("=") for word in words]
+    about = "A field of the recipe."
+    settings = [
+        Given(option=f"--set {name}", value=value, usual="", changed=True, about=about) for name, _, value in fields
+    ]
+    return (*settings, *given(job.config))
 
 
 def command_line(job: Job) -> str:

@@ -24,7 +24,7 @@ def check_answers(job: Job, dataset: Dataset) -> None:
             wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
         if job.num_trials:
             wrong.append("trials must be 0: they compare the accuracy of classifiers")
-        if job.asked.value("balance.method") not in (None, "none"):
-            wrong.append("balance must be none: only classes are balanced")
+    if answers.balanced_figure is None and job.asked.value("balance.method") not in (None, "none"):
+        wrong.append("balance must be none: only classes are balanced")
     if wrong:
         raise InputError(f"the task of these data is {answers.title}; {'; '.join(wrong)}")

@@ -43,10 +43,12 @@ class Attempt:
 class Plan:
     """Everything decided before training; `options` are the fit's own, which a resumed one must repeat.
 
+    `task` is the name of the data's task, which `runs` reads.
     `busy` warns of measurements under background load; empty on a quiet machine. `pace` is the speed of the machine if
     minutes were given, and `left_out` lists the steps for which there was no time.
     """
 
+    task: str
     options: Mapping[str, Any]
     fingerprint: str
     candidates: Sequence[Candidate]
@@ -99,6 +101,7 @@ def fingerprint(dataset: Dataset) -> str:
 def write_plan(plan: Plan, out: Path) -> None:
     """Write the plan into the run folder of `out`, whole or not at all."""
     data = {
+        "task": plan.task,
         "options": dict(plan.options),
         "fingerprint": plan.fingerprint,
         "candidates": [candidate.to_dict() for candidate in plan.candidates],
@@ -126,6 +129,7 @@ def read_plan(out: Path) -> Plan | None:
     try:
         data = read_json(path)
         return Plan(
+            task=data["task"],
             options=data["options"],
             fingerprint=data["fingerprint"],
             candidates=[candidate_from_dict(row) for row in data["candidates"]],

@@ -8,16 +8,17 @@ from typing import Any
 
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import CONFIG, PLAN, RUN
-from effnet.data.datasets import Dataset, read_dataset, without_unreadable
+from effnet.data.datasets import Dataset, read_dataset
 from effnet.data.inspection.inspect import DataReport, describe, inspect_and_join
 from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
 from effnet.data.inspection.shapes import resize_note, resized_as
+from effnet.data.inspection.unreadable import without_unreadable
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.assemble import assembled_facts
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
 from effnet.jobs.fit.device import describe_device, device_of
-from effnet.jobs.fit.job import Job, command_line
+from effnet.jobs.fit.job import Job, command_line, options_given
 from effnet.jobs.fit.other_tasks import check_answers
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
@@ -180,6 +181,7 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
         rough = epochs_left(job, dataset, table[order[0]])  # each attempt counts its own when it begins
     attempts = [_attempt(job, dataset, report, index, table[index], epochs=rough) for index in order]
     plan = Plan(
+        task=dataset.task,
         options=job.options,
         fingerprint=fingerprint(dataset),
         candidates=table,
@@ -284,13 +286,14 @@ def _carry_out(job: Job, plan: Plan, dataset: Dataset, report: DataReport) -> Re
         report,
         budget=job.budget,
         command=command_line(job),
+        options=options_given(job),
         seed=job.seed,
         data=str(job.config.data),
         report_images=job.config.report_images,
         time=_time_use(job, use, tuple(left_out)),
         searched=job.searched or assembled_facts(job.out / RUN / f"attempt-{number + 1}"),
     )
-    publish(artifact, data, dataset, job.out)
+    publish(artifact, data, dataset, job.out, draws=job.procedure.draws)
     _refuse_missed(job, artifact, left_out)
     return data
 

@@ -34,6 +34,7 @@ from effnet.report.model import Report
 from effnet.report.searched import Searched
 from effnet.runtimes.installed import runtime_version
 from effnet.system.machine import machine, versions
+from effnet.system.options import Given
 
 _MOST_OTHERS = 1000
 
@@ -46,6 +47,7 @@ def summarize(
     *,
     budget: Budget,
     command: str,
+    options: tuple[Given, ...],
     seed: int,
     data: str,
     report_images: bool = True,
@@ -76,6 +78,7 @@ def summarize(
         busy=_busy(plan, artifact),
         time=time,
         command=command,
+        options=options,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset=_dataset(dataset, report, data),

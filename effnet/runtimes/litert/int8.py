@@ -23,7 +23,7 @@ from effnet.runtimes.litert.metadata import finish
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.runtimes.write import Quantization
 from effnet.tasks.classification import PROBABILITIES
-from effnet.tasks.task import FEATURES
+from effnet.tasks.task import FEATURES, Output
 from effnet.weights.folding import random_weights
 
 # Ranges barely change after this many images.
@@ -45,6 +45,7 @@ def to_int8(
     resolution: int | None = None,
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    answer: Output = PROBABILITIES,
     progress: Progress | None = None,
 ) -> bytes:
     """Return the int8 TFLite file of `spec`; shared arguments are as in to_tflite.
@@ -55,7 +56,7 @@ def to_int8(
     """
     _check(spec, quantization)
     quantizer = _load_quantizer()
-    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, pixels="float32")
+    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, pixels="float32", answer=answer)
     layers = _find_weighted(model)
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)]
     sources = {layer.source for layer in layers}
@@ -66,9 +67,10 @@ def to_int8(
     _raise_weights(layers, ranges)
     for layer in layers:
         layer.store()
-    rounded = _quantize(quantizer, serialise(model), ranges, float_layers=quantization.float_layers)
-    answer = PROBABILITIES if spec.num_classes else FEATURES
-    return finish(_take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answer=answer)
+    output = answer if spec.num_classes else FEATURES
+    kept = (output.name, *quantization.float_layers)
+    rounded = _quantize(quantizer, serialise(model), ranges, float_layers=kept)
+    return finish(_take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answer=output)
 
 
 def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0) -> bytes:
@@ -196,7 +198,7 @@ def _quantize(module: Any, model: bytes, ranges: Mapping[str, Range], *, float_l
     every = TFLOperationName.ALL_SUPPORTED
     quantizer.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
     # Operators are matched by the names of their outputs, each followed by a semicolon.
-    floats = [PROBABILITIES.name, FEATURES.name, *float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
+    floats = [*float_layers, *([CENTRED] if "stem.conv" in float_layers else [])]
     for name in floats:
         quantizer.update_quantization_recipe(f"^{re.escape(name)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     seen = {name: {"min": np.float32(low), "max": np.float32(high)} for name, (low, high) in ranges.items()}

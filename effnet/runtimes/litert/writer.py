@@ -63,6 +63,7 @@ def write(
         "std": preprocess.std,
         "resolution": preprocess.resolution,
         "class_names": config.class_names,
+        "answer": config.output,
         "metadata": {
             "class_names": list(config.class_names),
             "preprocess": preprocess.to_dict(),
@@ -78,6 +79,6 @@ def write(
         assert images is not None
         data = to_int8(config.arch, weights, images=images, quantization=quantization, **common)
     else:
-        data = to_tflite(config.arch, weights, answer=config.output, **common)
+        data = to_tflite(config.arch, weights, **common)
     with written_whole(folder / target.file) as beside:
         beside.write_bytes(data)

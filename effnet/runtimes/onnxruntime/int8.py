@@ -17,6 +17,8 @@ from effnet.runtimes.onnxruntime.int8_calibrate import calibrate
 from effnet.runtimes.onnxruntime.int8_graph import quantize_weight, to_qdq
 from effnet.runtimes.pipeline import Progress
 from effnet.runtimes.write import Quantization
+from effnet.tasks.classification import PROBABILITIES
+from effnet.tasks.task import Output
 from effnet.weights.folding import calibrated_weights
 
 if TYPE_CHECKING:
@@ -44,14 +46,15 @@ def write(
     weights = calibrated_weights(config, state)
     preprocess = config.preprocess
     given: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "resolution": preprocess.resolution}
+    common: dict[str, Any] = {"answer": config.output, **given}
     metadata = model_metadata(config) | {"precision": target.precision}
     if target.precision == "int8":
         if images is None or not len(images):
             raise InputError(f"{target.name} must be calibrated on images; got none")
-        model = quantize(config.arch, weights, images, quantization, metadata=metadata, progress=progress, **given)
+        model = quantize(config.arch, weights, images, quantization, metadata=metadata, progress=progress, **common)
     else:
         store = store_int8 if target.precision == "w8" else store_half
-        model = to_onnx(config.arch, weights, metadata=metadata, parameter=store, answer=config.output, **given)
+        model = to_onnx(config.arch, weights, metadata=metadata, parameter=store, **common)
     write_onnx(model, folder / target.file)
 
 
@@ -65,6 +68,7 @@ def quantize(
     std: tuple[float, ...],
     resolution: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    answer: Output = PROBABILITIES,
     progress: Progress | None = None,
 ) -> "onnx.ModelProto":
     """Return the int8 model of `spec`, calibrated on `images`, with bias correction and float layers as requested."""
@@ -78,7 +82,7 @@ def quantize(
             some = images[:: max(1, len(images) // _FULL_IMAGES)][:_FULL_IMAGES]
             weights = correct_full(spec, weights, ranges, some, float_layers=kept, progress=progress, **given)
     pair = quantization.pair_stem
-    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pair, **given)
+    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pair, answer=answer, **given)
 
 
 def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:

@@ -29,6 +29,8 @@ from effnet.runtimes.onnxruntime.int8_schemes import check_layers, folded_clips,
 from effnet.runtimes.onnxruntime.int8_stem import add_apart, add_blocks, add_paired_conv, can_pair, paired_kernel
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.processor import int8_saturates
+from effnet.tasks.classification import PROBABILITIES
+from effnet.tasks.task import Output
 from effnet.weights.folding import scaled_stem
 
 if TYPE_CHECKING:
@@ -84,10 +86,11 @@ def to_qdq(
     metadata: Mapping[str, str] | None = None,
     weight_levels: int | None = None,
     pair_stem: bool = False,
+    answer: Output = PROBABILITIES,
 ) -> "onnx.ModelProto":
     """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
-    Images, probabilities, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
+    Images, `answer`, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
     layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
     `levels_here`. `pair_stem` writes the first convolution as in int8_stem, if possible: the same numbers, faster on
     x86. Raises SpecError if a range is missing or a float layer is unknown.
@@ -99,7 +102,7 @@ def to_qdq(
     for name, layer in named_layers(spec):
         writer.tensors[name] = _write_layer(writer, name, layer)
     names = {name: tensor.values for name, tensor in writer.tensors.items()}
-    output = add_output(writer.graph, names, spec)
+    output = add_output(writer.graph, names, spec, answer)
     return finish_graph(writer.graph, output, spec, writer.sides[INPUT], metadata or {})
 
 

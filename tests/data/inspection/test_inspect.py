@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data.datasets import read_dataset, without_unreadable
+from effnet.data.datasets import read_dataset
 from effnet.data.inspection.findings import Spread
 from effnet.data.inspection.inspect import describe, inspect_dataset
+from effnet.data.inspection.unreadable import without_unreadable
 from effnet.errors import DataError
 
 

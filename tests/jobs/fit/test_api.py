@@ -16,6 +16,7 @@ import pytest
 from bundles import assert_files_are_known
 from devices import timing
 from PIL import Image
+from places import HELPERS, ROOT
 from procedures import fit, made_up, train
 
 import effnet
@@ -269,10 +270,9 @@ def test_a_folder_in_use_is_not_written_to(tiny_images, tmp_path, run_cli):
 
 # A checkpoint at every step, so that there is one to resume from a second after the start.
 _QUICK = """
+from procedures import made_up
 from effnet.cli.main import main
-from effnet.jobs.procedure import Procedure
-from effnet.planner.space import SearchSpace
-main(Procedure(space=SearchSpace(families=("b0",), phis=(-20,)), checkpoint_seconds=0.0))
+main(made_up(checkpoint_seconds=0.0))
 """
 
 
@@ -280,8 +280,8 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_weights(tmp_path, run_cli):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     words = ["fit", "digits", "--max-params", "12k", "--max-macs", "162k", "--epochs", "2"]
     command = [sys.executable, "-c", _QUICK, *words, "--out", str(killed)]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=one_thread) as process:
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (HELPERS, ROOT)))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own) as process:
         assert any(line.startswith("epoch 1:") for line in process.stdout)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL

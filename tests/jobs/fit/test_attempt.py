@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_while_a_bundle_is_published_is_told_with_the_bundl
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError) as failed:
-            publish(artifact, {}, read_dataset("digits"), tmp_path)
+            publish(artifact, {}, read_dataset("digits"), tmp_path, draws=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert failed.value.filename == str(tmp_path / "model.safetensors")

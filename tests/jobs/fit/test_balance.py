@@ -21,13 +21,13 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.jobs.fit.asked import with_balance
 from effnet.measurement.classification import ClassScore
-from effnet.report.balanced import prior_sentence
+from effnet.report.classification.balanced import prior_sentence
 from effnet.report.runs import read_run
 from effnet.training.recipe.balance import log_prior
 from effnet.training.recipe.schema import Balance
 from effnet.training.transfer.head import Head, train_head
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def classifier(folder):

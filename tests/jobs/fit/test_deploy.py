@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from devices import timing
-from procedures import QUICK
+from procedures import UNTIMED
 
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_state
@@ -36,7 +36,7 @@ def deployed(bundle_copy, digits, tmp_path):
     """Return a function that deploys a copy of the small bundle."""
 
     def make(precision, *, target=None, budget=None, dataset=digits):
-        job = job_of(FitConfig("digits", epochs=2, out=tmp_path / "out", procedure=QUICK))
+        job = job_of(FitConfig("digits", epochs=2, out=tmp_path / "out", procedure=UNTIMED))
         job = dataclasses.replace(job, budget=budget or Budget(), target=target or Target())
         config, state = read_config(bundle_copy), load_state(bundle_copy)
         return deploy(bundle_copy, config, state, dataset, precision=precision, job=job)

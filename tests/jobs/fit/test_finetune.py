@@ -26,7 +26,7 @@ from effnet.planner.events import Counted, Said
 from effnet.planner.timetable import Pace
 from effnet.training.transfer.head import scored_head
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 fit = functools.partial(procedures.fit, procedure=procedures.UNTIMED)
 
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
@@ -245,6 +245,7 @@ def killed(stripes, small_bundle, tmp_path_factory):
     return root
 
 
+@pytest.mark.elsewhere
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_fit_goes_on_to_the_same_weights(stage, killed, tuned, stripes, monkeypatch):
     folder = killed / stage
@@ -266,6 +267,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(stage, killed, tuned, stripes,
     assert "Fine-tuning the whole network for 4 epochs" in said
 
 
+@pytest.mark.elsewhere
 def test_a_fit_whose_weights_have_gone_before_its_head_was_trained_says_so(killed, stripes, tmp_path):
     shutil.copytree(killed / "features" / "out" / "run", tmp_path / "out" / "run")
     for path in (tmp_path / "out" / "run").glob("*/head.safetensors"):
@@ -277,6 +279,7 @@ def test_a_fit_whose_weights_have_gone_before_its_head_was_trained_says_so(kille
         fit(stripes, weights=gone, epochs=4, out=tmp_path / "out", resume=True)
 
 
+@pytest.mark.elsewhere
 def test_a_damaged_head_is_named(killed, stripes, tmp_path):
     out = shutil.copytree(killed / "head" / "out", tmp_path / "out")
     (out / "run" / "attempt-1" / "head.safetensors").write_bytes(b"?")

@@ -17,7 +17,7 @@ from effnet.planner.pretrained import changes_of, list_pretrained, offer_of, sli
 from effnet.planner.settings import PRUNING_SHARE
 from effnet.weights.pretrained import load_pretrained
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,6 +67,7 @@ def test_where_only_a_changed_network_keeps_the_budget_it_is_made_and_deployed(c
     assert " Given relu6 as its activation, pruned to" in (found.folder / "README.md").read_text()
 
 
+@pytest.mark.elsewhere
 def test_a_fit_that_was_killed_behind_the_change_goes_on_to_the_same_weights(
     changed, small_bundle, tmp_path, monkeypatch
 ):

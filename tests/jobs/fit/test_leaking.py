@@ -14,7 +14,7 @@ from effnet.arch.scale import with_total_stride
 from effnet.bundle.config import read_config
 from effnet.bundle.split_file import SPLIT, read_split
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def plan():
     attempts = [Attempt(candidate=number, recipe=Recipe(), preprocess=preprocess) for number in (0, 1)]
     failed = [{"name": "b0", "honoured": False, "failures": ["latency"], "seconds": 3.0}]
     return Plan(
+        task="classification",
         options={"seed": 0}, fingerprint="0123abcd", candidates=[FIRST, SECOND], attempts=attempts, failed=failed,
         seconds=2.5, busy="The machine was busy",
     )  # fmt: skip

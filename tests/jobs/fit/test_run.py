@@ -15,7 +15,7 @@ from effnet.errors import InputError
 from effnet.planner.events import Said
 from effnet.training.input.batches import eval_batches
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_folder(root, names, size, *, number=20):
@@ -30,7 +30,7 @@ def write_folder(root, names, size, *, number=20):
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory, quick):
+def wide(tmp_path_factory):
     """Classes with the names left and right, of images four times as wide as high, and the messages of their fit."""
     root, events = tmp_path_factory.mktemp("wide"), []
     data = write_folder(root / "data", ("left", "right"), (8, 32))

@@ -198,6 +198,7 @@ job.profile(Path(sys.argv[1]), precisions=("fp32",), plan=plan)
 """
 
 
+@pytest.mark.elsewhere
 def test_a_profile_that_was_killed_goes_on(monkeypatch, tmp_path):
     out = tmp_path / "here.json"
     with subprocess.Popen([sys.executable, "-c", _KILLED, str(out)]) as process:
@@ -292,6 +293,7 @@ profile(Path(sys.argv[1]), runtime="openvino", precisions=("fp32",), plan=plan)
 """
 
 
+@pytest.mark.elsewhere
 def test_openvino_is_profiled_from_the_same_networks(tmp_path, run_python):
     """In its own process, as by the command: after OpenVINO has requested AMX, signals need a larger stack than
     the one that pytest's fault handler gives them, and a later test's Ctrl-C would end the process."""

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from more import more
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -132,7 +133,7 @@ def same_curves(folder, expected_folder, *, lost=()):
             assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("at", [1, more(2), 3, more(4), more(6)])
 def test_a_resumed_run_takes_back_what_it_does_again(whole, tmp_path, at):
     """The last checkpoint has `at` steps, the journal one more; a resumed run shows the same as one never stopped."""
 

@@ -114,6 +114,7 @@ def test_v1_decays_biases_and_v2_does_not():
     assert counts == {"imagenet_v1": kernels + biases, "imagenet_v2": kernels}
 
 
+@pytest.mark.elsewhere
 @pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 def test_timms_recipe_makes_the_optimiser_that_timm_makes_of_its_words():
     import_timm()

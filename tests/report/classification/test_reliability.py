@@ -6,8 +6,8 @@ import pytest
 from pages import card_of, page_of, sample, typed, words_of
 
 from effnet.measurement.classification import Answered
-from effnet.report import plot_reliability as sureness
 from effnet.report import text as wording
+from effnet.report.classification import reliability
 
 
 def unsure_sample(*, answered=True, unknown=True):
@@ -51,7 +51,7 @@ def test_the_card_says_how_sure_it_is():
 def test_a_model_that_always_answers_is_said_to():
     some = unsure_sample(answered=False, unknown=False)
     some["calibration"] |= {"threshold": None, "sentence": "No threshold was requested: the model always answers."}
-    page = page_of(some)
+    page = page_of(some, draws=False)
     assert "Abstention: the answer “unknown” No threshold was requested: the model always answers." in words_of(page)
     assert "Below a probability" not in words_of(page)
     card = card_of(some)
@@ -65,18 +65,18 @@ def texts_of(svg):
 
 def test_the_plots_of_sureness_show_what_was_measured():
     some = unsure_sample()
-    assert {"before", "calibrated"} <= set(texts_of(sureness.reliability_svg(typed(some))))
-    assert "threshold 0.701" in texts_of(sureness.risk_coverage_svg(typed(some)))
+    assert {"before", "calibrated"} <= set(texts_of(reliability.reliability_svg(typed(some))))
+    assert "threshold 0.701" in texts_of(reliability.risk_coverage_svg(typed(some)))
     some["test"]["uncalibrated"], some["test"]["answered"] = some["test"]["sureness"], None
-    assert not {"before", "calibrated"} & set(texts_of(sureness.reliability_svg(typed(some))))
-    assert not any("threshold" in text for text in texts_of(sureness.risk_coverage_svg(typed(some))))
+    assert not {"before", "calibrated"} & set(texts_of(reliability.reliability_svg(typed(some))))
+    assert not any("threshold" in text for text in texts_of(reliability.risk_coverage_svg(typed(some))))
 
 
 def test_a_curve_of_one_point_is_drawn():
     some = unsure_sample()
     some["test"]["risk_coverage"] = [[0.9, 1.0, 0.0]]
-    assert sureness.risk_coverage_svg(typed(some))
-    assert sureness.threshold_rows(typed(some)) == [Answered(threshold=0.0, coverage=1.0, error=0.0)]
+    assert reliability.risk_coverage_svg(typed(some))
+    assert reliability.threshold_rows(typed(some)) == [Answered(threshold=0.0, coverage=1.0, error=0.0)]
 
 
 @pytest.mark.parametrize(
