@@ -51,10 +51,9 @@ def assembled(
     A finished one in `out` is found again. A network that meets the budget as it is stays so.
     """
     config = read_config(bundle)
-    folder = bundle.with_name("assembling")
-    folder.mkdir(exist_ok=True)
+    folder, known = bundle.with_name("assembling"), bundle.with_name("measured")
     if not (out / CONFIG).is_file():
-        with _figures(candidate.precision, config.arch, folder, job) as (predict, measure):
+        with _figures(candidate.precision, config.arch, known, job) as (predict, measure):
             if not job.budget.with_margin().exceeded(measure(config.arch)):
                 job.say(f"{config.arch.title} meets the budget as it is: nothing is assembled")
                 return bundle, {}
@@ -107,6 +106,7 @@ def _figures(precision: Precision, spec: ArchSpec, folder: Path, job: Job) -> It
         if device is not None:
             yield lambda found: predicted_figures(device, found, precision), measured
             return
+        folder.mkdir(parents=True, exist_ok=True)
         measure = Kept(measured, folder / "figures.json")
         rows = [(each, measure(each)) for each in _profiled(spec, folder)] if asked else []
         fits = {"latency_ms": fit_latency, "memory_mb": fit_memory}
@@ -125,7 +125,6 @@ def _profiled(spec: ArchSpec, folder: Path) -> list[ArchSpec]:
         share = rng.random()
         choice = {part: rng.choice(others) for part, others in wanted.items() if rng.random() < share}
         found.append(assembled_spec(spec, choice))
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps([spec_to_dict(each) for each in found]) + "\n")
     return found
 

@@ -47,6 +47,8 @@ from effnet.system.machine import usable_cores
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 _RGB = 3
+# A network is assembled from one of at most this many times the budget: beyond, scores of single blocks do not add up.
+_MOST_CUT = 2.5
 # If this many published weights fail to load, the best first, only those on this machine are tried.
 _MOST_FAILURES = 3
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
@@ -58,7 +60,9 @@ def choose(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     Raises BudgetError if none meets the budget, WeightsError if the requested weights are not available.
     """
     if job.assembles:
-        table = choose(dataclasses.replace(job, assembles=False, budget=Budget()), dataset, report)
+        limits = {name: _MOST_CUT * limit for name, limit in job.budget.asked().items()}
+        within = Budget(**limits)  # type: ignore[arg-type]
+        table = choose(dataclasses.replace(job, assembles=False, budget=within), dataset, report)
         return [_as_teacher(candidate) if candidate.status == "taken" else candidate for candidate in table]
     if job.config.weights == "none" or job.strategy == "scratch":
         return _choose_fresh(job, dataset, report)
@@ -77,7 +81,8 @@ def _as_teacher(candidate: Candidate) -> Candidate:
     """Return the network that is fine-tuned and then changed; raise WeightsError if it is trained from scratch."""
     if not candidate.weights:
         raise WeightsError("assembling needs pretrained weights, and none are available")
-    return dataclasses.replace(candidate, whole=candidate.spec, reason="the most accurate that can be fine-tuned here")
+    reason = "the most accurate from which a smaller network can be assembled"
+    return dataclasses.replace(candidate, whole=candidate.spec, reason=reason)
 
 
 def _choose_named(job: Job, dataset: Dataset) -> list[Candidate]:
