@@ -26,7 +26,7 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.shortlist import measuring
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.assemble.alternatives import alternatives, assembled_spec
-from effnet.nas.assemble.assemble import Assembled, assemble
+from effnet.nas.assemble.assemble import Assembled, Settings, assemble
 from effnet.nas.assemble.figures import FiguresOf, Kept
 from effnet.nas.assemble.finalist import Scores
 from effnet.planner.oracle import training_speed
@@ -38,9 +38,12 @@ from effnet.system.records import from_data, to_data
 FACTS = "assembled.json"
 # Networks that predictions of latency and memory are fitted to.
 _PROFILED = 24
+# Scoring alternatives takes this share of the time, in at most two rounds of about 30 inferences of each calibration image
+# (measured on Lite2: 215 s for 512 images of 260 pixels); fewer images than these say nothing.
+_SCORING_SHARE, _MOST_ROUNDS, _INFERENCES, _LEAST_IMAGES = 0.35, 2, 30, 128
 # The least and the most epochs of the last recovery; the share of the time for training, of which the finalists take
 # about 0.6 epochs for each of the last one; the speed of a step with a teacher, relative to one without.
-_LEAST_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE, _ALL_EPOCHS, _WITH_TEACHER = 2, 30, 0.6, 1.6, 0.6
+_LEAST_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE, _ALL_EPOCHS, _WITH_TEACHER = 2, 30, 0.5, 1.6, 0.6
 
 
 def assembled(
@@ -67,6 +70,7 @@ def assembled(
                 measure=measure,
                 epochs=_epochs(config.arch, dataset, job, seconds=seconds),
                 folder=folder,
+                settings=_settings(config.arch, job, seconds=seconds),
                 seed=job.seed,
                 listener=job.listener,
             )
@@ -127,6 +131,16 @@ def _profiled(spec: ArchSpec, folder: Path) -> list[ArchSpec]:
         found.append(assembled_spec(spec, choice))
     write_text(path, json.dumps([spec_to_dict(each) for each in found]) + "\n")
     return found
+
+
+def _settings(spec: ArchSpec, job: Job, *, seconds: float) -> Settings:
+    """Return how thoroughly alternatives are scored: on as many images as the time allows."""
+    usual = Settings()
+    a_round = _INFERENCES * cost(spec).macs * job.pace.mac
+    if not a_round:
+        return usual
+    images = int(_SCORING_SHARE * seconds / (_MOST_ROUNDS * a_round))
+    return dataclasses.replace(usual, images=min(usual.images, max(_LEAST_IMAGES, images)))
 
 
 def _epochs(spec: ArchSpec, dataset: Dataset, job: Job, *, seconds: float) -> int:
