@@ -38,8 +38,8 @@ from effnet.system.records import from_data, to_data
 FACTS = "assembled.json"
 # Networks that predictions of latency and memory are fitted to.
 _PROFILED = 24
-# Scoring alternatives takes this share of the time, in at most two rounds of about 30 inferences of each calibration image
-# (measured on Lite2: 215 s for 512 images of 260 pixels); fewer images than these say nothing.
+# Scoring alternatives takes this share of the time, in at most two rounds of about 30 inferences of each calibration
+# image (measured on Lite2: 215 s for 512 images of 260 pixels); fewer images than these say nothing.
 _SCORING_SHARE, _MOST_ROUNDS, _INFERENCES, _LEAST_IMAGES = 0.35, 2, 30, 128
 # The least and the most epochs of the last recovery; the share of the time for training, of which the finalists take
 # about 0.6 epochs for each of the last one; the speed of a step with a teacher, relative to one without.
