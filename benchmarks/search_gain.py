@@ -1,0 +1,126 @@
+"""`python -m benchmarks.search_gain`: a searched network beside scaled ones of equal latency and equal seconds.
+
+CIFAR-10 from scratch: 8,000 training, 2,000 validation and 2,000 test images, two latency budgets in ONNX Runtime with
+one thread. In turns `effnet search` and `effnet fit` with trials, each for the same minutes, with the same data, seeds
+and recipe; both deploy and verify a file, whose test accuracy counts. The figure is the difference at the tight budget,
+in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images. Else
+it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same command
+continues.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import effnet
+from benchmarks.cifar import unpack
+from benchmarks.harness import finish, shared
+from effnet.data.datasets import read_dataset
+from effnet.measurement.answers import right_answers
+
+GOAL = 0.0
+_RESAMPLES, _TEST_A_CLASS, _VAL_A_CLASS = 10_000, 200, 200
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run what is missing, one run after the other, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/search_gain.json")
+    parser.add_argument("--n", type=int, default=3, help="number of seeds")
+    parser.add_argument("--minutes", type=float, default=40.0, help="minutes of each run")
+    parser.add_argument(
+        "--budgets", type=float, nargs=2, default=(0.5, 1.0), help="latencies in ms, the tight one first"
+    )
+    parser.add_argument("--cache", type=Path, help="folder that keeps finished runs")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = args.cache or Path(scratch)
+        images = cache / "images"
+        if not images.is_dir():
+            unpack(shared("data", "cifar10_12k.tar.gz"), images, _place)
+        rows = [
+            _row(kind, budget, seed, args.minutes, images, cache)
+            for seed in range(args.n)
+            for budget in args.budgets
+            for kind in (("search", "fit") if seed % 2 == 0 else ("fit", "search"))
+        ]
+    found = {budget: _compare(rows, budget) for budget in args.budgets}
+    for budget, (gain, low, high) in found.items():
+        print(f"{budget:g} ms: {gain:+.2f} pp, 95 % interval {low:+.2f} to {high:+.2f}")
+    worst = min(high for _, _, high in found.values())
+    tight = found[args.budgets[0]]
+    samples = {f"{r['kind']}_{r['budget']:g}ms": [] for r in rows}
+    for row in rows:
+        samples[f"{row['kind']}_{row['budget']:g}ms"].append(100 * float(np.mean(row["right"])))
+    finish(
+        "search_gain", args, figure=tight[0] if worst >= 0 else worst, goal=GOAL, unit="pp", better="higher",
+        samples=samples,
+        details={
+            "minutes": args.minutes,
+            "gains": {f"{budget:g} ms": list(values) for budget, values in found.items()},
+            "networks": [row["network"] for row in rows],
+            "sentences": [row["sentence"] for row in rows if row["sentence"]],
+            "latency_ms": [row["latency_ms"] for row in rows],
+        },
+    )  # fmt: skip
+
+
+def _place(part: str, number: int) -> str:
+    """Return the folder of an image: of a class 200 for test, 200 for validation, and the rest for training."""
+    if part == "test":
+        return "test" if number <= _TEST_A_CLASS else ""
+    return "val" if number <= _VAL_A_CLASS else "train"
+
+
+def _row(kind: str, budget: float, seed: int, minutes: float, images: Path, cache: Path) -> Row:
+    """Return the result of a run, from `cache` if it is finished there."""
+    name = f"{kind}-{budget:g}-{seed}"
+    path, asked = cache / f"{name}.json", {"kind": kind, "budget": budget, "seed": seed, "minutes": minutes}
+    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))).items() >= asked.items():
+        return found
+    options: dict[str, Any] = {
+        "max_latency_ms": budget, "minutes": minutes, "seed": seed, "weights": "none", "precision": "fp32",
+        "out": cache / name, "resume": (cache / name).is_dir(), "report_images": False,
+    }  # fmt: skip
+    if kind == "search":
+        result: Any = effnet.search(str(images), algorithm="surrogate", **options)
+        sentence = result.searched.sentence
+    else:
+        result, sentence = effnet.fit(str(images), trials=8, **options), ""
+    report = result.report
+    row = asked | {
+        "right": right_answers(result.model, read_dataset(images).test).tolist(),
+        "network": report.network.title,
+        "latency_ms": result.latency_ms,
+        "sentence": sentence,
+    }
+    path.write_text(json.dumps(row), encoding="utf-8")
+    print(f"{name}: {report.network.title}, {100 * result.test_accuracy:.2f} %", flush=True)
+    return row
+
+
+def _compare(rows: list[Row], budget: float) -> tuple[float, float, float]:
+    """Return the search's gain at a budget in points, with its 95 % interval."""
+    sides = {
+        kind: np.array([row["right"] for row in rows if row["kind"] == kind and row["budget"] == budget], dtype=float)
+        for kind in ("search", "fit")
+    }
+    gains = sides["search"] - sides["fit"]
+    rng = np.random.default_rng(0)
+    seeds, images = gains.shape
+    drawn = []
+    for _ in range(_RESAMPLES):
+        counts = np.bincount(rng.integers(images, size=images), minlength=images) / images
+        drawn.append(100 * float(gains[rng.integers(seeds, size=seeds)].mean(0) @ counts))
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return 100 * float(gains.mean()), float(low), float(high)
+
+
+if __name__ == "__main__":
+    main()
