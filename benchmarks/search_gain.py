@@ -3,9 +3,9 @@
 CIFAR-10 from scratch: 8,000 training, 2,000 validation and 2,000 test images, two latency budgets in ONNX Runtime with
 one thread. In turns `effnet search` and `effnet fit` with trials, each for the same minutes, with the same data, seeds
 and recipe; both deploy and verify a file, whose test accuracy counts. The figure is the difference at the tight budget,
-in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images. Else
-it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same command
-continues.
+in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images.
+Else it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same
+command continues.
 """
 
 import argparse
