@@ -144,9 +144,9 @@ def run(seed: int, asked: Options, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     made: dict[str, Callable[[], Subject]] = {
         "assembled": lambda: assembled(asked, rivals),
+        "smaller images": rivals.smaller_images,
         "pruned": rivals.pruned,
         "narrower": rivals.narrower,
-        "smaller images": rivals.smaller_images,
     }
     right, latency, networks, seconds = {}, {}, {}, {}
     for name, make in made.items():
