@@ -121,13 +121,13 @@ def seed_row(seed: int, asked: Options, cache: Path) -> dict[str, Any]:
             return found
     except (OSError, ValueError, KeyError):
         pass
-    row = run(seed, asked, cache / f"seed-{seed}") | {"options": asdict(asked)}
+    row = run(seed, asked, cache / f"seed-{seed}", timed=cache / "timed") | {"options": asdict(asked)}
     path.write_text(json.dumps(row), encoding="utf-8")
     return row
 
 
-def run(seed: int, asked: Options, folder: Path) -> dict[str, Any]:
-    """Make, recover and score the four networks of one seed."""
+def run(seed: int, asked: Options, folder: Path, *, timed: Path) -> dict[str, Any]:
+    """Make, recover and score the four networks of one seed; all seeds share the measurements in `timed`."""
     images = folder / "images"
     if not images.is_dir():
         unpack(shared("data", "cifar10_12k.tar.gz"), images, placing(seed, asked.train))
@@ -136,7 +136,7 @@ def run(seed: int, asked: Options, folder: Path) -> dict[str, Any]:
     teacher = make_teacher(
         weights, dataset, side=asked.side, epochs=asked.teacher_epochs, seed=seed, folder=folder, listener=tell
     )
-    timer = Timer(teacher.config.arch, folder / "timed")
+    timer = Timer(teacher.config.arch, timed)
     limit = SHARE * timer.measure(teacher.config.arch)["latency_ms"]
     rivals = Rivals(
         teacher=teacher, dataset=dataset, timer=timer, limit_ms=limit, epochs=asked.epochs, seed=seed, folder=folder,
@@ -144,9 +144,9 @@ def run(seed: int, asked: Options, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     made: dict[str, Callable[[], Subject]] = {
         "assembled": lambda: assembled(asked, rivals),
+        "smaller images": rivals.smaller_images,
         "pruned": rivals.pruned,
         "narrower": rivals.narrower,
-        "smaller images": rivals.smaller_images,
     }
     right, latency, networks, seconds = {}, {}, {}, {}
     for name, make in made.items():

@@ -34,6 +34,15 @@ from effnet.nas.assemble.finalist import Recovery, keep_subject, kept_subject
 from effnet.planner.events import Listener
 from effnet.planner.settings import finetune_recipe
 from effnet.runtimes.untrained import write_graph
+<<<<<<< HEAD
+=======
+from effnet.nas.assemble.alternatives import alternatives, assembled_spec
+from effnet.nas.assemble.assemble import at_resolution
+from effnet.nas.assemble.calibration import calibration
+from effnet.nas.assemble.figures import Kept
+from effnet.nas.assemble.finalist import Recovery, keep_subject, kept_subject
+from effnet.nas.assemble.score import divergence, logits_of
+>>>>>>> h/assemble
 from effnet.system.files import read_json
 from effnet.training.device import to_input
 from effnet.training.input.batches import eval_batches
@@ -49,7 +58,7 @@ from effnet.weights.pretrained import adapted, load_pretrained
 _PROFILED, _ROUNDS, _SECONDS = 24, 3, 0.15
 # Networks are measured and corrected at most this often until they use this share of the budget.
 _TRIES, _ENOUGH = 6, 0.97
-_SMOOTHING = 0.1
+_SMOOTHING, _IMAGES = 0.1, 512
 
 
 class Timer:
@@ -175,9 +184,9 @@ class Rivals:
         """Return the network pruned in two steps, as `effnet prune` does it, with half of the epochs after each."""
         base = self.timer.base_ms
         half = self._pruned(self.teacher, (base * self.limit_ms) ** 0.5, verified=False)
-        first = self._recovered(half, share=0.5, epochs=self.epochs // 2, name="pruned-1")
+        first = self._recovered(half, epochs=self.epochs // 2, name="pruned-1")
         whole = self._pruned(first, self.limit_ms, verified=True)
-        return self._recovered(whole, share=0.5, epochs=self.epochs - self.epochs // 2, name="pruned-2")
+        return self._recovered(whole, epochs=self.epochs - self.epochs // 2, name="pruned-2")
 
     def _pruned(self, subject: Subject, limit_ms: float, *, verified: bool) -> Subject:
         importance = self._importance(subject)
@@ -212,7 +221,7 @@ class Rivals:
 
         assert base > self.limit_ms
         found = self._largest(at, self.limit_ms)
-        return self._recovered(self._refitted(self.teacher, found), share=0.5, epochs=self.epochs, name="narrower")
+        return self._recovered(self._refitted(self.teacher, found), epochs=self.epochs, name="narrower")
 
     def smaller_images(self) -> Subject:
         """Return the whole network at the largest resolution, an even number of pixels, that meets the budget."""
@@ -222,9 +231,7 @@ class Rivals:
             if self.timer.predict(smaller)["latency_ms"] > 1.1 * self.limit_ms:
                 continue
             if self.timer.measure(smaller)["latency_ms"] <= self.limit_ms:
-                return self._recovered(
-                    at_resolution(self.teacher, side), share=0.5, epochs=self.epochs, name="smaller-images"
-                )
+                return self._recovered(at_resolution(self.teacher, side), epochs=self.epochs, name="smaller-images")
         raise AssertionError("no resolution meets the budget")
 
     def _largest(self, at: Callable[[float], Pruned], limit_ms: float) -> Pruned:
@@ -259,9 +266,12 @@ class Rivals:
         images = (batch.images for batch in self._images(subject))
         return dataclasses.replace(changed, state=reconstructed(whole, network_of(changed), found.keep, images))
 
-    def _recovered(self, subject: Subject, *, share: float, epochs: int, name: str) -> Subject:
+    def _recovered(self, subject: Subject, *, epochs: int, name: str) -> Subject:
+        """Return the network after the same recovery as an assembled one's: its rate follows from the divergence."""
+        images = calibration(subject, self.teacher, self.dataset.train, count=_IMAGES, seed=self.seed)
+        before = divergence(images.score_logits, logits_of(network_of(subject), images.score))
         recovery = Recovery(
             teacher=save_teacher(self.teacher, self.folder / "teacher"), dataset=self.dataset, seed=self.seed,
             listener=self.listener,
         )  # fmt: skip
-        return recovery.recovered(subject, share=share, epochs=epochs, folder=self.folder / "rivals" / name)
+        return recovery.recovered(subject, divergence=before, epochs=epochs, folder=self.folder / "rivals" / name)

@@ -21,11 +21,6 @@ from effnet.training.recipe.schema import Augment, Balance, Loss, Model, Optimiz
 _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 800, 3, 100
 # The weight of the distillation loss; the rest is the labels' loss.
 _TEACHER_WEIGHT = 0.7
-# After a large change much must be relearned: a larger learning rate, stronger augmentation and a higher temperature
-# than for other recoveries. The rate is for a half that stays; if more stays, it is much smaller.
-_LARGE_RATE, _LARGE_TEMPERATURE, _AREA, _SMALL_AREA, _SMALL_SIDE = 1e-3, 2.0, 0.4, 0.6, 40
-# With fewer images, batch statistics would only add noise to those computed once before training.
-_ENOUGH_FOR_STATISTICS = 5000
 # The share of the time for training; validation and checkpoints take the rest.
 _TRAINING_SHARE = 0.8
 
@@ -83,34 +78,6 @@ def recovery_recipe(
             temperature=temperature,
         ),
         balance=Balance(method="adjust", strength=balanced) if balanced else Balance(),
-    )
-
-
-def large_recovery_recipe(
-    dataset: Dataset,
-    preprocess: Preprocess,
-    *,
-    share: float,
-    epochs: int,
-    teacher: Path,
-    seed: int = 0,
-    balanced: float = 0.0,
-) -> Recipe:
-    """Return the recipe to recover a network of which only a `share` stays; 0.5 for other large changes.
-
-    The rest is as in `recovery_recipe`.
-    """
-    return recovery_recipe(
-        dataset,
-        preprocess,
-        epochs=epochs,
-        teacher=teacher,
-        lr=_LARGE_RATE * min(1.0, 2 * (1 - share)) ** 2,
-        temperature=_LARGE_TEMPERATURE,
-        min_area=_SMALL_AREA if preprocess.resolution <= _SMALL_SIDE else _AREA,
-        frozen_norms=len(dataset.train) < _ENOUGH_FOR_STATISTICS,
-        seed=seed,
-        balanced=balanced,
     )
 
 

@@ -20,7 +20,7 @@ from effnet.compression.norm_statistics import rebased, right_answers, sample_ba
 from effnet.compression.prune import COUNTS, check_scope, count_of, vector_width
 from effnet.compression.prune import prune as prune_spec
 from effnet.compression.reconstruct import reconstructed
-from effnet.compression.recovery import large_recovery_recipe
+from effnet.compression.recovery import recovery_recipe
 from effnet.compression.subject import mirrored_as_trained
 from effnet.data.datasets import Dataset, name_of
 from effnet.data.names import refuse_inside
@@ -47,8 +47,9 @@ from effnet.weights.morph import transfer
 
 OPTIONS = "prune.json"
 DEFAULT_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE = 20, 60, 0.7
-# Another activation changes as much as pruning to this share.
-_REPLACED_SHARE = 0.5
+# Much is removed and must be relearned: a larger learning rate, stronger augmentation and a higher temperature than for
+# other recoveries. The rate is for pruning to a half; if less is removed, it is much smaller.
+_RATE, _TEMPERATURE, _AREA, _SMALL_AREA, _SMALL = 1e-3, 2.0, 0.4, 0.6, 40
 # If at least this share stays, re-fitted weights may need no training.
 _LIGHT = 0.85
 _BOUNDS = (
@@ -58,6 +59,8 @@ _BOUNDS = (
     ("threads", 0, MAX_THREADS),
     ("seed", 0, MAX_SEED),
 )
+# With fewer images, batch statistics would only add noise to those computed once before training.
+_ENOUGH_FOR_STATISTICS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,12 +330,15 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share
     if lost is not None and lost.interval[0] <= 0:
         run.say(f"Not trained, since its accuracy is that of the original: it {lost.sentence()}")
         return network, 0.0
-    recipe = large_recovery_recipe(
+    recipe = recovery_recipe(
         run.dataset,
         config.preprocess,
-        share=_REPLACED_SHARE if options.activation else options.share,
         epochs=epochs,
         teacher=Path(options.teacher or run.bundle),
+        lr=_RATE * (1.0 if options.activation else min(1.0, 2 * (1 - options.share)) ** 2),
+        temperature=_TEMPERATURE,
+        min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
+        frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
         balanced=config.balanced,
         seed=options.seed,
     )

@@ -130,7 +130,8 @@ def assemble(
         current = found.winner.subject
     listener(Said(text="Recovering the assembled network by knowledge distillation", heading=True))
     rest = max(1, epochs - little * total)
-    whole = search.recovery.recovered(current, share=1 / max(1.0, cut), epochs=rest, folder=folder / "whole")
+    before = rounds[-1].winner.scores.divergence
+    whole = search.recovery.recovered(current, divergence=before, epochs=rest, folder=folder / "whole")
     return Assembled(subject=whole, figures=search.verify(whole.config.arch), rounds=tuple(rounds))
 
 
@@ -171,9 +172,8 @@ class _Search:
             finalists, scored = [*finalists, *best], [*scored, *others]
         if not finalists:
             raise refused[0]
-        share = 1 / max(1.0, limits.share(self.verify(current.config.arch)))
         tried = [
-            self._recovered(finalist, number, share=share, epochs=epochs, folder=folder)
+            self._recovered(finalist, number, epochs=epochs, folder=folder)
             for number, finalist in enumerate(self._best(finalists))
         ]
         winner = min(tried, key=lambda each: each.scores.val_loss or 0.0)
@@ -185,9 +185,9 @@ class _Search:
             winner=winner,
         )
 
-    def _recovered(self, finalist: Finalist, number: int, *, share: float, epochs: int, folder: Path) -> Finalist:
+    def _recovered(self, finalist: Finalist, number: int, *, epochs: int, folder: Path) -> Finalist:
         self.listener(Said(text=f"Finalist {number + 1}: {self._words(finalist.scores)}"))
-        return self.recovery.judged(finalist, share=share, epochs=epochs, folder=folder / f"finalist-{number + 1}")
+        return self.recovery.judged(finalist, epochs=epochs, folder=folder / f"finalist-{number + 1}")
 
     def _best(self, found: Sequence[Finalist]) -> list[Finalist]:
         """Return the best of each resolution, and the next best of all up to the number of finalists.

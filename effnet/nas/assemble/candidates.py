@@ -1,7 +1,8 @@
 """Candidates: the best and different choices of alternatives whose whole networks meet the budget."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from effnet.arch.channels import block_name
 from effnet.errors import BudgetError
@@ -28,42 +29,51 @@ def candidates(found: Linear, budget: Budget, *, verify: FiguresOf, number: int,
     """Return the best choices whose networks meet the budget, at most `number`, that differ in `distance` parts each.
 
     `verify` returns the figures of a whole network, measured or predicted. Sums of changes differ from them, since
-    layers share caches and kernels, so the limits of the sums are corrected until the best choice meets the budget
-    and uses it. Raises BudgetError if no network meets it.
+    layers share caches and kernels: the limits of the sums are corrected by the median ratio of all networks verified
+    so far, since a single measurement is noisy, until a choice meets the budget and uses it. Raises BudgetError if no
+    network meets it.
     """
     limits = budget.limits()
-    excess = dict.fromkeys(limits, 0.0)  # how much more a whole network takes than its sum
-    best: Candidate | None = None
+    tried: list[Candidate] = []
     for _ in range(_CORRECTIONS):
-        tried = _choose(found, limits, excess, verify=verify, number=1, distance=1)
-        if not tried:
+        found_now = _choose(found, limits, tried, verify=verify, number=1, distance=1)
+        if not found_now or found_now[0] in tried:
             break
-        fits = not budget.exceeded(tried[0].figures)
-        if fits and (best is None or tried[0].score < best.score):
-            best = tried[0]
-        if fits and budget.share(tried[0].figures) >= _ENOUGH:
+        tried += found_now
+        if not budget.exceeded(tried[-1].figures) and budget.share(tried[-1].figures) >= _ENOUGH:
             break
-        before, excess = excess, {name: tried[0].figures[name] - tried[0].summed[name] for name in limits}
-        if excess == before:
-            break
-    if best is None:
+    parts = len(found.options)
+    tried += _choose(found, limits, tried, verify=verify, number=number, distance=min(distance, parts))
+    fitting = [each for each in tried if not budget.exceeded(each.figures)]
+    if not fitting:
         raise BudgetError(_refusal(found, budget))
-    excess = {name: best.figures[name] - best.summed[name] for name in limits}
-    others = _choose(found, limits, excess, verify=verify, number=number, distance=min(distance, len(found.options)))
-    fitting = [each for each in others if not budget.exceeded(each.figures)]
-    return fitting or [best]
+    fitting.sort(key=lambda each: each.score)
+    apart: list[Candidate] = []
+    for each in fitting:
+        if all(_distance(each.choice, other.choice) >= min(distance, parts) for other in apart):
+            apart.append(each)
+    return apart[:number]
+
+
+def _distance(one: Choice, other: Choice) -> int:
+    """Return the number of parts in which two choices differ."""
+    return sum(one.get(part) != other.get(part) for part in one.keys() | other.keys())
 
 
 def _choose(
     found: Linear,
     limits: Mapping[str, float],
-    excess: Mapping[str, float],
+    tried: Sequence[Candidate],
     *,
     verify: FiguresOf,
     number: int,
     distance: int,
 ) -> list[Candidate]:
-    room = {name: limit - found.base[name] - excess[name] for name, limit in limits.items()}
+    """Return the best choices by their sums, corrected by the ratio of figures to sums of those that were `tried`."""
+    room = {}
+    for name, limit in limits.items():
+        ratios = [each.figures[name] / each.summed[name] for each in tried if each.summed[name] > 0]
+        room[name] = limit / (median(ratios) if ratios else 1.0) - found.base[name]
     chosen = best_choices(found.options, room=room, groups=_stages(found), number=number, distance=distance)
     rows = []
     for indices in chosen:

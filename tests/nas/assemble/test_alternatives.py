@@ -59,7 +59,7 @@ def drawn(data, spec, **options):
     return choice
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(spec=specs(), data=st.data())
 def test_every_choice_is_a_network_no_larger_that_a_file_can_hold(spec, data):
     choice = drawn(data, spec, round_to=2, shares=(0.6, 0.3))

@@ -36,7 +36,7 @@ def allowed(options, room, groups):
             yield sum(option.score for option in chosen), indices
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(instances(), st.data())
 def test_each_choice_is_the_best_of_those_that_differ_enough_from_all_before(instance, data):
     options, room, groups = instance

@@ -36,7 +36,7 @@ def small(name="lite0", *, resolution=48):
     return scale(get_spec(name, num_classes=5), width=0.25, depth=0.6, resolution=resolution)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(spec=specs(min_classes=1), data=st.data())
 def test_kept_parts_and_all_channels_change_nothing(spec, data):
     network = build_trained(spec, resolution=spec.resolution, seed=data.draw(st.integers(0, 9))).eval()
@@ -77,7 +77,7 @@ def test_a_smaller_kernel_is_exact_if_the_rest_of_the_larger_one_is_zero():
         torch.testing.assert_close(logits_of(found, images), logits_of(network, images), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name,part", [("lite0", "stages.4.1"), ("b0", "stages.4.0"), ("b0", HEAD)])
+@pytest.mark.parametrize("name,part", [("lite0", "stages.4.1"), ("b0", "stages.2.0"), ("b0", HEAD)])
 def test_the_closed_form_is_no_worse_than_slicing_on_the_calibration_images(name, part):
     spec = small(name)
     network, images = build_trained(spec, resolution=48).eval(), make_images(spec)
