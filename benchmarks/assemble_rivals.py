@@ -29,20 +29,13 @@ from effnet.measurement.profile.table import LinearModel, fit_latency
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.nas.assemble.alternatives import alternatives, assembled_spec
 from effnet.nas.assemble.assemble import at_resolution
-from effnet.nas.assemble.figures import Kept
-from effnet.nas.assemble.finalist import Recovery, keep_subject, kept_subject
-from effnet.planner.events import Listener
-from effnet.planner.settings import finetune_recipe
-from effnet.runtimes.untrained import write_graph
-<<<<<<< HEAD
-=======
-from effnet.nas.assemble.alternatives import alternatives, assembled_spec
-from effnet.nas.assemble.assemble import at_resolution
 from effnet.nas.assemble.calibration import calibration
 from effnet.nas.assemble.figures import Kept
 from effnet.nas.assemble.finalist import Recovery, keep_subject, kept_subject
 from effnet.nas.assemble.score import divergence, logits_of
->>>>>>> h/assemble
+from effnet.planner.events import Listener
+from effnet.planner.settings import finetune_recipe
+from effnet.runtimes.untrained import write_graph
 from effnet.system.files import read_json
 from effnet.training.device import to_input
 from effnet.training.input.batches import eval_batches
