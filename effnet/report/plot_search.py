@@ -35,10 +35,12 @@ def search_svg(report: Report, figure: Figure) -> str:
     """Return the search as SVG: its networks by cost on the left, its progress beside random search on the right."""
     searched = report.searched
     assert searched is not None
+    panels = 1 if searched.scored else 2  # finalists alone show no progress
     with style():
-        drawing = new_figure(8.8, 3.4)
-        _networks(drawing.add_subplot(1, 2, 1), searched, report, figure)
-        _progress(drawing.add_subplot(1, 2, 2), searched, figure)
+        drawing = new_figure(4.4 * panels, 3.4)
+        _networks(drawing.add_subplot(1, panels, 1), searched, report, figure)
+        if panels == 2:
+            _progress(drawing.add_subplot(1, panels, 2), searched, figure)
     return figure_svg(drawing, name="search")
 
 
@@ -49,7 +51,8 @@ def networks_svg(report: Report) -> str:
     with style():
         drawing = new_figure(8.8, 3.6)
         upper = drawing.add_subplot(2, 1, 1)
-        _bars(upper, f"Best scaled network: {searched.base_title}", searched.base_stages)
+        base = "Fine-tuned" if searched.scored else "Best scaled"
+        _bars(upper, f"{base} network: {searched.base_title}", searched.base_stages)
         _bars(drawing.add_subplot(2, 1, 2, sharey=upper), f"Taken: {report.network.title}", report.network.stages)
     return figure_svg(drawing, name="found")
 
@@ -57,7 +60,7 @@ def networks_svg(report: Report) -> str:
 def _networks(axes: Any, searched: Searched, report: Report, figure: Figure) -> None:
     """Draw every network by its cost: the latency if that is limited, else the MACs."""
     name = "latency_ms" if report.budget.latency_ms is not None else "macs"
-    rows = [row for row in searched.networks if name in row.figures]
+    rows = [row for row in searched.networks if name in row.figures and not searched.scored]
     for scaled, colour, label in ((False, ORANGE, "searched"), (True, BLUE, "scaled")):
         for whole, face in ((True, colour), (False, "none")):
             points = [
@@ -81,8 +84,10 @@ def _networks(axes: Any, searched: Searched, report: Report, figure: Figure) -> 
     limit = getattr(report.budget, name)
     if limit is not None:
         axes.axvline(limit, color=INK, linewidth=0.9, linestyle=":")
-    axes.set_title("Every network that was trained", loc="left", fontsize=9, fontweight="bold")
-    axes.set_xlabel(LABELS[name] + (" (ms), predicted; dotted: the budget" if name == "latency_ms" else ""))
+    what = "The networks that were recovered a little" if searched.scored else "Every network that was trained"
+    axes.set_title(what, loc="left", fontsize=9, fontweight="bold")
+    how = "" if searched.scored else ", predicted"
+    axes.set_xlabel(LABELS[name] + (f" (ms){how}; dotted: the budget" if name == "latency_ms" else ""))
     axes.set_ylabel(f"validation {figure.title}")
     if name == "macs":
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
@@ -168,4 +173,4 @@ def _in_percent(axes: Any, figure: Figure) -> None:
     if figure.share:
         from matplotlib.ticker import PercentFormatter
 
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %", decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %", decimals=1))
