@@ -37,7 +37,7 @@ def search_svg(report: Report, figure: Figure) -> str:
     assert searched is not None
     panels = 1 if searched.scored else 2  # finalists alone show no progress
     with style():
-        drawing = new_figure(4.4 * panels, 3.4)
+        drawing = new_figure(8.8, 3.4 if panels == 2 else 2.6)
         _networks(drawing.add_subplot(1, panels, 1), searched, report, figure)
         if panels == 2:
             _progress(drawing.add_subplot(1, panels, 2), searched, figure)
