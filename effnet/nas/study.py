@@ -330,7 +330,8 @@ def patiently(act: Callable[[], T], *, waiting: Waiting, where: str) -> T:
             if not _may_pass(error):
                 raise
             if not told:
-                waiting.say(f"The storage {where} does not answer ({reason_of(error)}); waiting for it")
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                waiting.say(f"The storage {where} does not answer ({reason}); waiting for it")
                 told = True
             waiting.pause(pause)
             pause = min(2 * pause, _MOST_RETRY_SECONDS)

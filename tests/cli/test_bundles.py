@@ -6,6 +6,7 @@ import shutil
 import pytest
 from messages import refused
 from PIL import Image
+from procedures import QUICK
 
 from effnet.bundle.config import write_digests
 
@@ -114,7 +115,7 @@ def test_export_names_truncated_weights(share, run_cli, bundle_copy):
 
 
 def test_bench_measures_every_setting(run_cli, small_bundle):
-    found = json.loads(run_cli("bench", small_bundle, "--batch", "1,4", "--format", "json").out)
+    found = json.loads(run_cli("bench", small_bundle, "--batch", "1,4", "--format", "json", procedure=QUICK).out)
     assert [(row["threads"], row["batch"]) for row in found["rows"]] == [(1, 1), (1, 4)]
     for row in found["rows"]:
         assert 0 < row["p50_ms"] <= row["p95_ms"]
@@ -133,10 +134,10 @@ def test_bench_refuses_what_it_cannot_measure(words, run_cli, small_bundle):
 def test_bench_names_a_truncated_onnx_file(run_cli, bundle_copy):
     path = bundle_copy / "model.onnx"
     path.write_bytes(path.read_bytes()[:1000])
-    message = refused(run_cli("bench", bundle_copy))
+    message = refused(run_cli("bench", bundle_copy, procedure=QUICK))
     assert message.startswith(f"{path} must have the SHA-256 in config.json (")
     write_digests(bundle_copy, {})  # as in a config.json written by hand
-    message = refused(run_cli("bench", bundle_copy))
+    message = refused(run_cli("bench", bundle_copy, procedure=QUICK))
     assert message.startswith(f"measuring {path} failed: ONNX Runtime ")
 
 

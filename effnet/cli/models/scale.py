@@ -41,7 +41,7 @@ def scale(
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="With --grid: train its networks on these images.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="With --data: minutes of training.")] = 60.0,
+    minutes: Annotated[float | None, typer.Option(help="With --data: minutes of training; default: 60.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json|DIR", help="Write the network as JSON; with --data, the folder.")
     ] = None,
@@ -54,14 +54,20 @@ def scale(
     from effnet.bundle.spec_of import read_spec
     from effnet.errors import InputError
     from effnet.measurement.budget import parse_amount
+    from effnet.system.bounds import check_minutes
 
     base = read_spec(subject)
     if grid or literal:
-        given = (phi, max_macs, max_params, width, depth, resolution, None if data else out)
+        given: tuple[Any, ...] = (phi, max_macs, max_params, width, depth, resolution)
+        given += () if data else (out, minutes)
+        if minutes is not None:
+            check_minutes(minutes)
         if not grid or any(value is not None for value in given):
             raise InputError("--grid must come alone, or with --literal and --data: leave out the other options")
-        _train_grid(base, data, minutes, out, literal=literal) if data else _print_grid(base, literal=literal)
+        _train_grid(base, data, minutes or 60.0, out, literal=literal) if data else _print_grid(base, literal=literal)
         return
+    if minutes is not None:
+        raise InputError("--minutes are those of training a grid on images; add --grid and --data")
     if data is not None:
         raise InputError("--data trains the networks of a grid; add --grid")
     bases: dict[str, Any] = _read_powers(powers)

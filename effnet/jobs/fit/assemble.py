@@ -38,9 +38,9 @@ from effnet.system.records import from_data, to_data
 FACTS = "assembled.json"
 # Networks that predictions of latency and memory are fitted to.
 _PROFILED = 24
-# Scoring alternatives takes this share of the time, in at most two rounds of about 30 inferences of each calibration
-# image (measured on Lite2: 215 s for 512 images of 260 pixels); fewer images than these say nothing.
-_SCORING_SHARE, _MOST_ROUNDS, _INFERENCES, _LEAST_IMAGES = 0.35, 2, 30, 128
+# Scoring alternatives takes this share of the time, in at most two rounds; an alternative costs about an inference of
+# each calibration image (measured: Lite2 at 260 pixels, 149 inferences). Fewer images than these say nothing.
+_SCORING_SHARE, _MOST_ROUNDS, _LEAST_IMAGES = 0.35, 2, 128
 # The least and the most epochs of the last recovery; the share of the time for training, of which the finalists take
 # about 0.6 epochs for each of the last one; the speed of a step with a teacher, relative to one without.
 _LEAST_EPOCHS, _MOST_EPOCHS, _TRAINING_SHARE, _ALL_EPOCHS, _WITH_TEACHER = 2, 30, 0.5, 1.6, 0.6
@@ -136,9 +136,10 @@ def _profiled(spec: ArchSpec, folder: Path) -> list[ArchSpec]:
 def _settings(spec: ArchSpec, job: Job, *, seconds: float) -> Settings:
     """Return how thoroughly alternatives are scored: on as many images as the time allows."""
     usual = Settings()
-    a_round = _INFERENCES * cost(spec).macs * job.pace.mac
-    if not a_round:
+    if not job.pace.mac:
         return usual
+    inferences = sum(map(len, alternatives(spec, round_to=vector_width()).values()))
+    a_round = inferences * cost(spec).macs * job.pace.mac
     images = int(_SCORING_SHARE * seconds / (_MOST_ROUNDS * a_round))
     return dataclasses.replace(usual, images=min(usual.images, max(_LEAST_IMAGES, images)))
 

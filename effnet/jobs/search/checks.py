@@ -8,9 +8,11 @@ from effnet.errors import InputError, nearest
 from effnet.jobs.fit.checks import check
 from effnet.jobs.fit.job import Job
 from effnet.jobs.search.config import Algorithm, Objective, SearchConfig
-from effnet.system.bounds import check_minutes, check_whole
+from effnet.nas.stages import rows_of
+from effnet.system.bounds import check_minutes, check_whole, is_number
+from effnet.system.text import brief
 
-_MOST_TRAININGS, _MOST_IMAGES = 10_000, 10_000_000
+_MOST_TRAININGS, _MOST_IMAGES, _LEAST_EXPONENT = 10_000, 10_000_000, -100.0
 
 
 def config_of(job: Job) -> SearchConfig:
@@ -41,7 +43,9 @@ def check_search(job: Job) -> None:
     ):
         if number is not None:
             check_whole(what, number, least=1, most=most)
-    get_spec(config.base)
+    if config.exponent is not None and not (is_number(config.exponent) and _LEAST_EXPONENT <= config.exponent <= 0):
+        raise InputError(f"fit.exponent must lie in {_LEAST_EXPONENT:g}..0; got {brief(config.exponent)}")
+    rows_of(get_spec(config.base))
     if config.algorithm in ("assemble", "supernet") and config.storage is not None:
         raise InputError(f"--algorithm {config.algorithm} runs on one machine; leave out --storage")
     if config.algorithm == "supernet" and not job.procedure.search.device:

@@ -14,13 +14,13 @@ from effnet.arch.cost import cost
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
-from effnet.errors import BundleError, DataError, InputError
+from effnet.errors import BudgetError, BundleError, DataError, InputError
 from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.run import Source
 from effnet.jobs.fit.shortlist import measuring
 from effnet.jobs.search.checks import config_of
-from effnet.measurement.budget import Budget
+from effnet.measurement.budget import Budget, say
 from effnet.measurement.profile.regression import median_error
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.genomes import generator, sample
@@ -30,6 +30,7 @@ from effnet.nas.trials import ROUNDS
 from effnet.nas.width import Predictor
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
+from effnet.planner.refusal import enough
 from effnet.planner.settings import most_epochs
 from effnet.planner.space import in_precision, list_candidates, only_candidate
 
@@ -225,7 +226,10 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
 
         macs = _measure_scaled(job, source, precision, add)
         # Networks of equal MACs are the first that tell what else costs time.
-        equal = _space(job, source, precision, Budget(macs=macs), {})
+        try:
+            equal = _space(job, source, precision, Budget(macs=macs), {})
+        except BudgetError as refused:
+            raise BudgetError(_too_tight(job, rows)) from refused
         for spec in _drawn(equal, policy.measured[0], seed=job.seed, number=0):
             add(spec)
         for number, count in enumerate(policy.measured[1:], 1):
@@ -240,6 +244,18 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
         f"The {what} of {len(rows)} networks were measured; those of the last {count} had been predicted to {error:.1%}"
     )
     return tuple(rows)
+
+
+def _too_tight(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the refusal of a budget that even the smallest networks exceed."""
+    least = min(rows, key=job.budget.share)
+    figures = {name: least[name] for name in job.budget.asked() if name in least}
+    found = ", ".join(say(name, value) for name, value in figures.items())
+    title = spec_from_dict(least["spec"]).title
+    return (
+        f"no network of this search has {job.budget.in_words()}: the least that was measured is {title} with {found}, "
+        f"so ask for {enough(job.budget, figures)}"
+    )
 
 
 def _drawn(space: MacroSpace, count: int, *, seed: int, number: int) -> list[ArchSpec]:

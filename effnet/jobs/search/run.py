@@ -3,6 +3,7 @@
 import dataclasses
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,23 @@ def _work(job: Job) -> Found:
     check_images(job, source)
     storage = config_of(job).storage or str(job.out / RUN / SEARCH)
     key = fingerprint(source.dataset)
-    with open_study(storage, waiting=Waiting(say=job.say, clock=clock), options=job.options, key=key) as study:
-        return _go(_worker(job, source, study, key), started)
+    begun = False
+    try:
+        with open_study(storage, waiting=Waiting(say=job.say, clock=clock), options=job.options, key=key) as study:
+            worker = _worker(job, source, study, key)
+            begun = True
+            return _go(worker, started)
+    finally:
+        if not begun and config_of(job).storage is None:  # nothing was searched: nothing is left behind
+            _forget(Path(storage), job.out)
+
+
+def _forget(log: Path, out: Path) -> None:
+    """Remove the log of a search that could not begin, and the folders that it was in, if they are empty."""
+    log.unlink(missing_ok=True)
+    with suppress(OSError):
+        log.parent.rmdir()
+        out.rmdir()
 
 
 def _assembled(job: Job, source: Source, started: float) -> Found | None:
