@@ -98,7 +98,7 @@ class Timer:
             choice = {part: rng.choice(found) for part, found in wanted.items() if rng.random() < share}
             # The first block of a stage stays.
             choice = {part: found for part, found in choice.items() if not (found.dropped and part.endswith(".0"))}
-            # Rivals are narrower between blocks as well: without such networks, theirs were predicted 30 to 50 % too slow.
+            # Rivals are narrower between blocks too: without such networks, theirs are predicted 45 to 75 % too slow.
             found = assembled_spec(self.base, choice) if len(specs) % 2 else _narrowed(self.base, rng)
             specs.append(dataclasses.replace(found, resolution=side))
         return specs
