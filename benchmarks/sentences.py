@@ -185,8 +185,8 @@ def _search_table(record: Record) -> str:
         "search among the networks of NAS-Bench-Macro, at 40/60/80 M multiply-accumulates, test accuracy in percent: "
         f"surrogate after 20 trainings {at(0, 'surrogate')}, random after 100 {at(2, 'random')}; after 50 surrogate "
         f"{at(1, 'surrogate')}, evolution {at(1, 'evolution')}, reinforcement {at(1, 'reinforce')}, random "
-        f"{at(1, 'random')}, the published reward {at(1, 'published')}. The gain is that of the surrogate over random at "
-        "50 trainings and 40 M"
+        f"{at(1, 'random')}, the published reward {at(1, 'published')}. The gain is that of the surrogate over random "
+        "at 50 trainings and 40 M"
     )
 
 
