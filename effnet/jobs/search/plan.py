@@ -6,6 +6,7 @@ One worker makes it; the others take it over, so that all of them propose and tr
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from effnet.arch.catalog import get_spec
@@ -261,7 +262,7 @@ def _too_tight(job: Job, rows: Sequence[Mapping[str, Any]]) -> str:
 def _drawn(space: MacroSpace, count: int, *, seed: int, number: int) -> list[ArchSpec]:
     """Return random networks of a space."""
     drawn = (sample(space.decisions, rng=generator(seed, number, slot)) for slot in range(8 * count))
-    found = [spec for genome in drawn if (spec := space.network(genome)) is not None][:count]
+    found = list(islice((spec for genome in drawn if (spec := space.network(genome)) is not None), count))
     return found or [spec for genome in space.baselines if (spec := space.network(genome)) is not None]
 
 
