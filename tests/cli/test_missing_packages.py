@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
-    "fit": "train", "train": "train", "export": "train", "prune": "train", "quantize": "train", "profile": "profile",
+    "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train", "profile": "profile",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
     "data inspect digits": "train",
 }  # fmt: skip
@@ -92,6 +92,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
     return {
         "fit": ["fit", data, "--out", out],
         "train": ["train", data, "--out", out],
+        "search": ["search", data, "--max-latency-ms", "5", "--out", out],
         "runs list": ["runs", "list", tmp_path],
         "runs compare": ["runs", "compare", tmp_path],
         "predict": ["predict", bundle, data / "dark"],
