@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="cases are forks
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
-    "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train", "profile": "profile",
+    "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train",
+    "profile": "profile",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
     "data inspect digits": "train",
 }  # fmt: skip
