@@ -91,7 +91,7 @@ def test_search_a_network(run_example, tmp_path, monkeypatch):
     *networks, found, last = run_example("search_a_network", tmp_path / "out")
     assert len(networks) == 1 + 4
     assert sum("  scaled  " in line for line in networks) >= 2
-    assert "The search (surrogate) trained 5 networks" in found
+    assert "The search (surrogate) trained " in found
     assert last.endswith(" ms")
 
 

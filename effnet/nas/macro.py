@@ -32,6 +32,8 @@ _FUSED_STAGES = 3
 # Repeats lie within these factors of those that compound scaling gives at the budget; so do the baselines' depths.
 _DEPTHS = (0.6, 1.0, 1.5)
 _MOST_RESOLUTIONS, _MOST_APART = 4, 1.8
+# The largest scaled network uses at least this share of a budget.
+_LEAST_USED = 0.3
 # The least number of stages of a baseline. Random genomes of which none has a network show that a budget has none.
 _LEAST_STAGES, _PROBES = 3, 64
 
@@ -146,6 +148,7 @@ def macro_space(
         precision=precision,
     )
     phi, resolution = _center(space)
+    _refuse_huge(space, phi, resolution)
     resolutions = _near(_resolutions(space, phi), resolution)
     decisions = tuple(_decisions(space, ALPHA**phi, resolutions))
     uniforms = _uniforms(base, ALPHA**phi, sorted(resolutions, key=lambda r: abs(math.log(r / resolution))), phi)
@@ -174,6 +177,19 @@ def _center(space: MacroSpace) -> tuple[float, int]:
         if spec is not None and space.share(spec) <= 1:
             break
     return phi, resolution
+
+
+def _refuse_huge(space: MacroSpace, phi: float, resolution: int) -> None:
+    """Raise InputError for a budget far above the largest network: wider ones would only take all memory."""
+    if phi < max(SPACE.phis):
+        return
+    choices = uniform(space.base, resolution=resolution, depth=ALPHA**phi)
+    largest = assemble(space.base, choices, short_side=space.short_side, width=BETA**phi)
+    if largest is not None and (used := space.share(largest)) < _LEAST_USED:
+        raise InputError(
+            f"a budget must not be far above the largest network of a search, {largest.title}, which uses {used:.2%} "
+            f"of {space.budget.in_words()}: lower the budget, or use effnet fit"
+        )
 
 
 def _near(resolutions: list[int], center: int) -> list[int]:

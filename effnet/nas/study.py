@@ -320,6 +320,14 @@ def _check_same(study: Study, options: Mapping[str, Any]) -> None:
         )
 
 
+def forget_log(log: Path, out: Path) -> None:
+    """Remove the file of a search that could not begin, and the folders that it was in, up to `out`, if empty."""
+    log.unlink(missing_ok=True)
+    with suppress(OSError):
+        log.parent.rmdir()
+        out.rmdir()
+
+
 def patiently(act: Callable[[], T], *, waiting: Waiting, where: str) -> T:
     """Return the result of an operation on a storage; wait, say so, and try again while a database does not answer."""
     pause, told = _RETRY_SECONDS, False

@@ -26,6 +26,7 @@ from effnet.nas.study import Waiting, open_study
 from effnet.nas.surrogate import propose_surrogate
 from effnet.planner.events import Listener, Measured, Said
 from effnet.planner.space import Candidate, Status
+from effnet.system.lock import SCRATCH
 from effnet.system.text import percent
 
 # A short training has this many epochs; after one and three of them it may be stopped.
@@ -246,8 +247,8 @@ class _Trials:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """Yield a folder for one trial's checkpoints and remove it afterwards."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent, prefix="trial-"))
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=SCRATCH))
     try:
-        yield folder
+        yield folder / "trial"  # with its lock beside it, so that a killed one leaves nothing that is not swept
     finally:
         shutil.rmtree(folder, ignore_errors=True)

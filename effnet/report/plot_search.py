@@ -35,7 +35,8 @@ def search_svg(report: Report, figure: Figure) -> str:
     """Return the search as SVG: its networks by cost on the left, its progress beside random search on the right."""
     searched = report.searched
     assert searched is not None
-    panels = 1 if searched.scored else 2  # finalists alone show no progress
+    begun = any(row.generation >= 0 for row in searched.networks)
+    panels = 1 if searched.scored or not begun else 2  # finalists alone show no progress
     with style():
         drawing = new_figure(8.8, 3.4 if panels == 2 else 2.6)
         _networks(drawing.add_subplot(1, panels, 1), searched, report, figure)
@@ -90,6 +91,7 @@ def _networks(axes: Any, searched: Searched, report: Report, figure: Figure) -> 
     axes.set_xlabel(LABELS[name] + (f" (ms){how}; dotted: the budget" if name == "latency_ms" else ""))
     axes.set_ylabel(f"validation {figure.title}")
     if name == "macs":
+        axes.xaxis.get_major_locator().set_params(nbins=4)
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
     _in_percent(axes, figure)
     axes.margins(x=0.15, y=0.1)
@@ -120,7 +122,7 @@ def _progress(axes: Any, searched: Searched, figure: Figure) -> None:
     axes.set_xlabel("networks trained")
     axes.xaxis.get_major_locator().set_params(integer=True)
     _in_percent(axes, figure)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="best")
 
 
 def _random_rows(rows: Sequence[SearchedRow]) -> tuple[float, ...]:

@@ -56,7 +56,7 @@ class Searched:
     `interval`; None if one of the kinds was missing. `found` says that the interval lies above 0. `changes` say what
     distinguishes the winner from `base_title`, the best scaled network, whose stages are `base_stages`. If blocks of a
     trained network were assembled, that is the base, `scored` networks were scored untrained, and `networks` are those
-    recovered a little.
+    recovered a little. `notes` say what else the search found out.
     """
 
     algorithm: str
@@ -71,6 +71,7 @@ class Searched:
     base_stages: tuple[StageRow, ...]
     changes: tuple[str, ...]
     scored: int = field(default=0, metadata=OPTIONAL)
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def sentence(self) -> str:
@@ -81,7 +82,9 @@ class Searched:
                 f"recovered {len(self.networks)} of them a little, and the best one fully; it was not compared with "
                 "scaled networks."
             )
-        trained = f"The search ({self.algorithm}) trained {len(self.networks)} networks"
+        scaled = sum(row.scaled for row in self.networks)
+        own = len(self.networks) - scaled
+        trained = f"The search ({self.algorithm}) trained {own} networks of its own and {scaled} scaled ones"
         if self.gain is None or self.interval is None:
             return f"{trained}; it cannot say whether its best one is better than a scaled network."
         low, high = self.interval

@@ -97,7 +97,9 @@ def test_a_budget_below_the_smallest_network_is_refused_with_one_that_suffices(s
 
 
 def test_a_budget_that_no_network_uses_is_refused():
-    with pytest.raises(InputError, match=r"no network of this search uses 95% to 100% of .* 8 pixels; the smallest"):
+    with pytest.raises(
+        InputError, match=r"must not be far above the largest network of a search, B0, .* 0\.00% of MACs"
+    ):
         space_of(8, budget=Budget(macs=9e14))
 
 

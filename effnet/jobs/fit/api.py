@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from effnet.jobs.fit.checks import check_search_option
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.run import work
@@ -86,6 +87,7 @@ def fit(config: FitConfig) -> FitResult:
     BusyError if background load hides whether several threads meet the latency budget; InputError for anything else
     that the caller can correct.
     """
+    check_search_option(config.search)
     if config.search == "auto":
         from effnet.jobs.search.auto import fit_by_search  # which fits the network that it finds
 

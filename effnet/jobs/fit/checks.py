@@ -49,6 +49,12 @@ def check(job: Job) -> None:
     _check_writable(job.out)
 
 
+def check_search_option(value: object) -> None:
+    """Raise InputError unless fit.search is one of its values."""
+    if value not in ("off", "auto"):
+        raise InputError(f"fit.search must be off or auto; got {value!r}{nearest(str(value), ('off', 'auto'))}")
+
+
 def _check_split(job: Job, dataset: Dataset) -> None:
     """Raise InputError if the fit would split a data set otherwise than it is, and test on images of its train."""
     if dataset.made and dataset.seed != job.seed:

@@ -179,7 +179,9 @@ def _found(candidate: Candidate, searched: Searched) -> Candidate:
     row = next(row for row in searched.finals if row.winner)
     figures = {name: row.figures[name] for name in ("latency_ms", "memory_mb", "size_mb") if name in row.figures}
     found = dataclasses.replace(candidate, **figures)  # type: ignore[arg-type]
-    return dataclasses.replace(found, status="taken", reason="found by the search")
+    return dataclasses.replace(
+        found, status="taken", reason=f"the best {'scaled' if row.scaled else 'searched'} network of the search"
+    )
 
 
 def _tried(

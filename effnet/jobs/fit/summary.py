@@ -72,7 +72,7 @@ def summarize(
         budget=budget,
         measured=Measured(**artifact.measured),  # type: ignore[arg-type]  # counts are whole
         task=dataset.task,
-        seconds=plan.seconds + sum(attempt.seconds for attempt in (last, *earlier)),
+        seconds=plan.seconds + sum(attempt.seconds for attempt in (last, *earlier)) + _searching(searched),
         failures=artifact.failures,
         undecided=artifact.undecided,
         busy=_busy(plan, artifact),
@@ -98,6 +98,11 @@ def summarize(
         attempts=(*earlier, last),
         searched=searched,
     )
+
+
+def _searching(searched: Searched | None) -> float:
+    """Return the seconds before the fit; assembling is part of its attempt."""
+    return searched.seconds if searched and not searched.scored else 0.0
 
 
 def _warnings(artifact: Artifact, dataset: Dataset) -> tuple[str, ...]:

@@ -37,6 +37,11 @@ def check_search(job: Job) -> None:
         if value not in known:
             hint = nearest(str(value), known)
             raise InputError(f"--{what} must be one of {', '.join(known)}; got {value!r}{hint}")
+    if config.strict_paper and config.objective == "accuracy":
+        raise InputError(
+            "fit.strict_paper leaves the budget to the objective, and accuracy knows none; add --objective product, or "
+            "leave fit.strict_paper out"
+        )
     for what, number, most in (
         ("trainings", config.trainings, _MOST_TRAININGS),
         ("images", config.images, _MOST_IMAGES),

@@ -26,6 +26,7 @@ def search_facts(
     seconds: float,
     scaled: Collection[Genome],
     measured: Mapping[Genome, Mapping[str, float]],
+    notes: Sequence[str] = (),
 ) -> Searched:
     """Return the report's part; `scaled` are the uniformly scaled networks, `measured` the finalists' figures."""
     base = spec_of(next((each.genome for each in finalists if each.scaled), verdict.winner))
@@ -52,6 +53,7 @@ def search_facts(
         base_title=base.title,
         base_stages=before,
         changes=changes_of(before, after),
+        notes=tuple(notes),
     )
 
 

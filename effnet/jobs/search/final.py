@@ -73,9 +73,12 @@ def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Gen
         lambda unit: _trained(worker, units[unit], seed=seed_of(worker.extent.key, *unit)),
         late=lambda: worker.late(job.procedure.search.fitting),
     )
+    trained = {genome: [row for unit, row in done.items() if units[unit] == genome] for genome in genomes}
+    # Means of unequal numbers of trainings are not compared: if time ran out, the last seeds do not count.
+    equal = max(1, min(map(len, trained.values())))
     found = []
     for genome in genomes:
-        rows = [row for unit, row in done.items() if units[unit] == genome]
+        rows = trained[genome][:equal]
         if rows:
             found.append(_finalist(worker, genome, rows))
             kind = " (scaled)" if found[-1].scaled else ""

@@ -21,7 +21,7 @@ from effnet.jobs.procedure import Procedure
 from effnet.jobs.search.config import SearchConfig
 from effnet.jobs.search.plan import TRAINING_SHARE, check_images
 from effnet.nas.grid import GridAnswer, GridPoint, answer, equal_cost_grid, literal_grid
-from effnet.nas.study import Study, Unit, Waiting, open_study, seed_of
+from effnet.nas.study import Study, Unit, Waiting, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS
 from effnet.planner.events import Counted, Listener
 from effnet.planner.oracle import training_speed
@@ -93,8 +93,15 @@ def search_grid(
         key = fingerprint(source.dataset)
         waiting = Waiting(say=job.say, clock=job.procedure.stopwatch.clock)
         options = {**job.options, "literal": literal, "seeds": seeds}
-        with open_study(str(job.out / RUN / SEARCH), waiting=waiting, options=options, key=key) as study:
-            scores = _train(job, source, study, points, seeds=seeds, key=f"{seed} {key}")
+        log, begun = job.out / RUN / SEARCH, False
+        try:
+            with open_study(str(log), waiting=waiting, options=options, key=key) as study:
+                images = _images(job, source, points, trainings=len(points) + _again(points) * (seeds - 1))
+                begun = True
+                scores = _train(job, source, study, points, images=images, seeds=seeds, key=f"{seed} {key}")
+        finally:
+            if not begun:
+                forget_log(log, job.out)
         result = GridResult(base=fitted, points=points, scores=scores, answer=answer(fitted, points, scores=scores))
         write_text(job.out / _GRID, json.dumps(_rows(result), indent=1) + "\n")
     return result
@@ -112,11 +119,10 @@ def _fitted(base: ArchSpec, source: Source) -> ArchSpec:
 
 
 def _train(
-    job: Job, source: Source, study: Study, points: Sequence[GridPoint], *, seeds: int, key: str
+    job: Job, source: Source, study: Study, points: Sequence[GridPoint], *, images: int, seeds: int, key: str
 ) -> dict[int, list[float]]:
     """Train all points once, and the best third and the published one with further seeds."""
-    again = max(1, round(_AGAIN * len(points)))
-    images = _images(job, source, points, trainings=len(points) + again * (seeds - 1))
+    again = _again(points)
     order = list(range(len(points)))
     scores: dict[int, list[float]] = {index: [] for index in order}
     done = 0
@@ -136,6 +142,11 @@ def _train(
         ranked = sorted(order, key=lambda index: -scores[index][0])
         order = list(dict.fromkeys([*(i for i in order if points[i].published), *ranked]))[:again] if again else []
     return {index: values for index, values in scores.items() if values}
+
+
+def _again(points: Sequence[GridPoint]) -> int:
+    """Return the number of points that are trained with further seeds."""
+    return max(1, round(_AGAIN * len(points)))
 
 
 def _images(job: Job, source: Source, points: Sequence[GridPoint], *, trainings: int) -> int:

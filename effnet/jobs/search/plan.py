@@ -12,6 +12,7 @@ from typing import Any
 from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.cost import cost
+from effnet.arch.layers import named_layers
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
@@ -33,7 +34,7 @@ from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.refusal import enough
 from effnet.planner.settings import most_epochs
-from effnet.planner.space import in_precision, list_candidates, only_candidate
+from effnet.planner.space import in_precision, list_candidates, only_candidate, weights_mb
 
 DEFAULT_MINUTES = 60.0
 # A training from scratch spends about this share of its time on steps.
@@ -205,12 +206,25 @@ def _predictors(job: Job, precision: Precision, measured: Sequence[Mapping[str, 
         return {}
     specs = [spec_from_dict(row["spec"]) for row in measured]
     fits = {"latency_ms": fit_latency, "memory_mb": fit_memory}
-    return {key: fits[key](specs, [row[key] for row in measured]).predict for key in fits if key in job.budget.asked()}
+    asked = [key for key in fits if key in job.budget.asked()]
+    found: dict[str, Predictor] = {key: fits[key](specs, [row[key] for row in measured]).predict for key in asked}
+    if "size_mb" in job.budget.asked():
+        # A file holds its graph beside its weights: for each layer the most of those that were measured.
+        rest = [
+            (row["size_mb"] - _weights_mb(spec, precision)) / len(named_layers(spec))
+            for spec, row in zip(specs, measured, strict=True)
+        ]
+        found["size_mb"] = lambda spec: _weights_mb(spec, precision) + max(rest) * len(named_layers(spec))
+    return found
+
+
+def _weights_mb(spec: ArchSpec, precision: Precision) -> float:
+    return weights_mb(in_precision(only_candidate(spec), precision))
 
 
 def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[str, Any], ...]:
     """Return networks with their measured latency and memory: scaled ones around the budget, then random ones."""
-    asked = [key for key in ("latency_ms", "memory_mb") if key in job.budget.asked()]
+    asked = [key for key in ("latency_ms", "memory_mb", "size_mb") if key in job.budget.asked()]
     if not asked or device_of(job) is not None:
         return ()
     job.say(f"Measuring networks in {job.target.runtime}, to predict others", heading=True)
@@ -220,7 +234,7 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
 
         def add(spec: ArchSpec) -> Mapping[str, float]:
             timing = measure(in_precision(only_candidate(spec), precision))
-            found = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb}
+            found = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
             rows.append({"spec": spec_to_dict(spec), **found})
             job.listener(Counted(label="networks measured", done=len(rows), total=total))
             return found
@@ -240,7 +254,7 @@ def _measure(job: Job, source: Source, precision: Precision) -> tuple[Mapping[st
             error = median_error(predicted, [add(spec)[asked[0]] for spec in specs])
             if error < _GOOD_ERROR:
                 break
-    what = "latencies" if asked[0] == "latency_ms" else "memory"
+    what = {"latency_ms": "latencies", "memory_mb": "memory", "size_mb": "sizes"}[asked[0]]
     job.say(
         f"The {what} of {len(rows)} networks were measured; those of the last {count} had been predicted to {error:.1%}"
     )

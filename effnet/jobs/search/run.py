@@ -3,7 +3,6 @@
 import dataclasses
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from effnet.nas.generations import Generations, is_behind, run_generations, trai
 from effnet.nas.history import Propose, Trained
 from effnet.nas.objective import published_search_cost
 from effnet.nas.space import Genome, Space
-from effnet.nas.study import Study, Unit, Waiting, open_study, seed_of
+from effnet.nas.study import Study, Unit, Waiting, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.pretrained import LEAST_SIDE
 from effnet.planner.space import title_of
@@ -80,15 +79,7 @@ def _work(job: Job) -> Found:
             return _go(worker, started)
     finally:
         if not begun and config_of(job).storage is None:  # nothing was searched: nothing is left behind
-            _forget(Path(storage), job.out)
-
-
-def _forget(log: Path, out: Path) -> None:
-    """Remove the log of a search that could not begin, and the folders that it was in, if they are empty."""
-    log.unlink(missing_ok=True)
-    with suppress(OSError):
-        log.parent.rmdir()
-        out.rmdir()
+            forget_log(Path(storage), job.out)
 
 
 def _assembled(job: Job, source: Source, started: float) -> Found | None:
@@ -135,9 +126,14 @@ def _go(worker: Worker, started: float) -> Found:
     worker = dataclasses.replace(worker, objective=objective_of(worker, lambda spec, seed: _value(worker, spec, seed)))
     job = worker.job
     algorithm = algorithm_of(job)
+    unit = worker.after(2)
+    if (told := worker.study.results().get(unit)) is not None and not told["error"]:
+        job.say("The search is finished; its bundle is not made again")
+        return Found(folder=Path(told["folder"]), host=told["host"])
     job.say(f"Searching: training up to {worker.plan.trainings} networks briefly ({algorithm})", heading=True)
     history = [*_train_references(worker), *_search(worker, algorithm)]
-    if spent := published_search_cost(history, budget=worker.space.budget):
+    spent = published_search_cost(history, budget=worker.space.budget)
+    if spent:
         job.say(spent)
     measured = choose_finalists(worker, history)
     finalists = hold_final(worker, history, list(measured))
@@ -152,9 +148,9 @@ def _go(worker: Worker, started: float) -> Found:
         seconds=round(job.procedure.stopwatch.clock() - started, 1),
         scaled=worker.scaled,
         measured=measured,
+        notes=[spent] if spent else [],
     )
     job.say(facts.sentence)
-    unit = worker.after(2)
     told = worker.study.in_turn([unit], lambda _: _fit(worker, verdict.winner, facts))[unit]
     if told["error"]:
         raise {"BusyError": BusyError}.get(told["kind"], BudgetError)(told["error"])

@@ -11,8 +11,15 @@ from devices import timing
 from procedures import made_up
 
 import effnet
+from effnet.arch.codec import spec_to_dict
+from effnet.arch.cost import cost
+from effnet.arch.layers import named_layers
+from effnet.arch.scale import scale
 from effnet.bundle.names import RUN
 from effnet.errors import DataError, InputError
+from effnet.jobs.fit.job import job_of
+from effnet.jobs.search import plan
+from effnet.jobs.search.config import SearchConfig
 from effnet.nas.policy import Policy
 from effnet.report.model import load_report
 
@@ -148,6 +155,36 @@ def test_too_few_images_are_refused_with_the_reason(tmp_path):
 def test_too_little_time_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(InputError, match="time to train at least 10 networks for 9 epochs of 375 images"):
         run(tmp_path / "out", trainings=None, images=None, epochs=None, minutes=0.05)
+
+
+def test_a_budget_far_above_every_network_is_refused_before_memory_is_full(tmp_path):
+    with pytest.raises(InputError, match="must not be far above the largest network of a search"):
+        run(tmp_path / "out", max_latency_ms=None, max_macs=1e12)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_counts_the_graph_beside_the_weights(tmp_path):
+    """Files hold the weights and, here, a kilobyte for each layer; predictions find that out."""
+
+    def size_mb(spec):
+        return cost(spec).weight_bytes() / 1e6 + 1e-3 * len(named_layers(spec))
+
+    job = job_of(SearchConfig("digits", max_size_mb=0.5, max_macs=1e9, out=tmp_path / "out", precision="fp32"))
+    some, other = [scale("b0", phi=phi) for phi in (-6, -3, 0)], scale("lite0", phi=-2)
+    rows = [{"spec": spec_to_dict(spec), "size_mb": size_mb(spec)} for spec in some]
+    predict = plan._predictors(job, "fp32", rows)
+    assert predict.keys() == {"size_mb"}
+    assert predict["size_mb"](other) == pytest.approx(size_mb(other), rel=1e-6)
+
+
+def test_the_published_reward_needs_an_objective_that_weighs_cost(tmp_path):
+    with pytest.raises(InputError, match=r"fit\.strict_paper leaves the budget to the objective"):
+        run(tmp_path / "out", strict_paper=True)
+
+
+def test_fit_knows_the_values_of_its_search(tmp_path):
+    with pytest.raises(InputError, match=r"fit\.search must be off or auto; got 'foo'"):
+        effnet.fit("digits", search="foo", out=tmp_path / "out", max_latency_ms=1.0)
 
 
 def test_a_search_needs_a_budget(tmp_path):
