@@ -6,7 +6,6 @@ import numpy as np
 
 from effnet.nas.genomes import (
     Batch,
-    as_genome,
     crossover_many,
     generator,
     in_order,
@@ -15,7 +14,7 @@ from effnet.nas.genomes import (
 )
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome, Space
-from effnet.nas.surrogate import fit_ridge
+from effnet.nas.surrogate import fit_ridge, takes_drawn
 
 # The youngest networks are the population; the best of a random few is a parent.
 _POPULATION, _TOURNAMENT = 12, 4
@@ -34,11 +33,8 @@ def propose_evolution(history: Sequence[Trained], space: Space, *, number: int, 
     ridge = fit_ridge(history, space) if len(history) >= _POPULATION else None
     for slot in range(number):
         rng = generator(seed, generation, slot)
-        if ridge is not None:
-            pool = _children(history[-_POPULATION:], space, rng=rng)
-            ranked = np.argsort(-ridge.draw(pool, rng=rng), kind="stable")
-            if any(batch.takes(as_genome(pool[index])) for index in ranked):
-                continue
+        if ridge is not None and takes_drawn(batch, _children(history[-_POPULATION:], space, rng=rng), ridge, rng=rng):
+            continue
         if not batch.takes_random(rng):
             break
     return batch.chosen

@@ -99,14 +99,17 @@ def propose_surrogate(history: Sequence[Trained], space: Space, *, number: int, 
     best = sorted(history, key=lambda trained: -trained.score)[:_PARENTS]
     for slot in range(len(batch.chosen), number):
         rng = generator(seed, generation, slot)
-        if ridge is not None:
-            pool = _candidates(best, space, rng=rng)
-            ranked = np.argsort(-ridge.draw(pool, rng=rng), kind="stable")
-            if any(batch.takes(as_genome(pool[index])) for index in ranked):
-                continue
+        if ridge is not None and takes_drawn(batch, _candidates(best, space, rng=rng), ridge, rng=rng):
+            continue
         if not batch.takes_random(rng):
             break
     return batch.chosen
+
+
+def takes_drawn(batch: Batch, pool: np.ndarray, ridge: Ridge, *, rng: np.random.Generator) -> bool:
+    """Choose the best new genome of a pool, its rows, by one function drawn from the posterior; False without any."""
+    ranked = np.argsort(-ridge.draw(pool, rng=rng), kind="stable")
+    return any(batch.takes(as_genome(pool[index])) for index in ranked)
 
 
 def _candidates(best: Sequence[Trained], space: Space, *, rng: np.random.Generator) -> np.ndarray:

@@ -54,22 +54,14 @@ def scale(
     from effnet.bundle.spec_of import read_spec
     from effnet.errors import InputError
     from effnet.measurement.budget import parse_amount
-    from effnet.system.bounds import check_minutes
 
     base = read_spec(subject)
-    if grid or literal:
-        given: tuple[Any, ...] = (phi, max_macs, max_params, width, depth, resolution)
-        given += () if data else (out, minutes)
-        if minutes is not None:
-            check_minutes(minutes)
+    if grid or literal or data is not None or minutes is not None:
+        given: tuple[Any, ...] = (phi, max_macs, max_params, width, depth, resolution, None if data else out)
         if not grid or any(value is not None for value in given):
-            raise InputError("--grid must come alone, or with --literal and --data: leave out the other options")
-        _train_grid(base, data, minutes or 60.0, out, literal=literal) if data else _print_grid(base, literal=literal)
+            raise InputError("--literal, --data and --minutes belong to --grid, which goes with nothing else")
+        _grid(base, data, minutes, out, literal=literal)
         return
-    if minutes is not None:
-        raise InputError("--minutes are those of training a grid on images; add --grid and --data")
-    if data is not None:
-        raise InputError("--data trains the networks of a grid; add --grid")
     bases: dict[str, Any] = _read_powers(powers)
     if max_macs is not None or max_params is not None:
         if phi is not None or width is not None or depth is not None:
@@ -95,6 +87,21 @@ def _read_powers(text: str) -> dict[str, float]:
     except ValueError:
         raise InputError(f"--powers must be three numbers, such as 1.2,1.1,1.15; got {brief(text)}") from None
     return {"alpha": alpha, "beta": beta, "gamma": gamma}
+
+
+def _grid(base: "ArchSpec", data: str | None, minutes: float | None, out: Path | None, *, literal: bool) -> None:
+    """Print the grid, trained on the data if there are any."""
+    from effnet.errors import InputError
+    from effnet.system.bounds import check_minutes
+
+    if minutes is not None:
+        check_minutes(minutes)
+        if data is None:
+            raise InputError("--minutes are those of training a grid on images; add --data")
+    if data is None:
+        _print_grid(base, literal=literal)
+    else:
+        _train_grid(base, data, 60.0 if minutes is None else minutes, out, literal=literal)
 
 
 def _train_grid(base: "ArchSpec", data: str, minutes: float, out: Path | None, *, literal: bool) -> None:

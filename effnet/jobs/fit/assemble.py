@@ -23,7 +23,7 @@ from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.shortlist import measuring
+from effnet.jobs.fit.shortlist import measured_figures, measuring
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.assemble.alternatives import alternatives, assembled_spec
 from effnet.nas.assemble.assemble import Assembled, Settings, assemble
@@ -103,9 +103,7 @@ def _figures(precision: Precision, spec: ArchSpec, folder: Path, job: Job) -> It
 
         def measured(found: ArchSpec) -> Mapping[str, float]:
             candidate = in_precision(only_candidate(found), precision)
-            timing = once(candidate)
-            figures = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
-            return {name: value for name, value in candidate.figures.items() if value is not None} | figures
+            return measured_figures(candidate, once(candidate))
 
         if device is not None:
             yield lambda found: predicted_figures(device, found, precision), measured

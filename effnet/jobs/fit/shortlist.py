@@ -319,6 +319,12 @@ def measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
             )
 
 
+def measured_figures(candidate: Candidate, timing: Timing) -> dict[str, float]:
+    """Return a candidate's figures, those that were measured in place of estimates, by the keys of the budget."""
+    measured = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
+    return {name: value for name, value in (candidate.figures | measured).items() if value is not None}
+
+
 def _series(job: Job) -> Series:
     """Return the series of measurements of a plan; nothing is measured again without a latency budget."""
     stopwatch = job.procedure.stopwatch

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
 from effnet.data.inspection.shapes import resized_as
@@ -67,8 +66,7 @@ def search_supernet(worker: Worker) -> list[Trained]:
         count += 1
         job.listener(Counted(label="parts scored", done=count, total=extent.total))
         found, spec = scorer.score(genome), space.part(genome).spec
-        counts = cost(spec)
-        figures = {"macs": float(counts.macs), "params": float(counts.params), **worker.space.figures(spec)}
+        figures = worker.figures(spec)
         total = worker.objective.score(found.score, figures=figures, nll=found.nll)
         return {"score": total, "accuracy": found.score, "nll": found.nll, "figures": figures}
 

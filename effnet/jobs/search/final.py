@@ -7,7 +7,7 @@ import numpy as np
 
 from effnet.data.datasets import Split
 from effnet.jobs.fit.short_training import Brief, train_briefly
-from effnet.jobs.fit.shortlist import measuring
+from effnet.jobs.fit.shortlist import measured_figures, measuring
 from effnet.jobs.search.worker import Worker
 from effnet.measurement.timing import Timing
 from effnet.nas.finals import Finalist, ranked
@@ -58,9 +58,7 @@ def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, 
 def _figures(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timing]) -> Figures:
     """Return the measured figures of a network, by the keys of the budget."""
     candidate = in_precision(only_candidate(worker.spec(genome)), worker.plan.precision)
-    timing = measure(candidate)
-    measured = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
-    return {**{key: value for key, value in candidate.figures.items() if value is not None}, **measured}
+    return measured_figures(candidate, measure(candidate))
 
 
 def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:

@@ -210,11 +210,11 @@ def _predictors(job: Job, precision: Precision, measured: Sequence[Mapping[str, 
     found: dict[str, Predictor] = {key: fits[key](specs, [row[key] for row in measured]).predict for key in asked}
     if "size_mb" in job.budget.asked():
         # A file holds its graph beside its weights: for each layer the most of those that were measured.
-        rest = [
+        rest = max(
             (row["size_mb"] - _weights_mb(spec, precision)) / len(named_layers(spec))
             for spec, row in zip(specs, measured, strict=True)
-        ]
-        found["size_mb"] = lambda spec: _weights_mb(spec, precision) + max(rest) * len(named_layers(spec))
+        )
+        found["size_mb"] = lambda spec: _weights_mb(spec, precision) + rest * len(named_layers(spec))
     return found
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from effnet.arch.codec import spec_from_dict
-from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
-from effnet.errors import BudgetError, BusyError, WeightsError
+from effnet.errors import BudgetError, WeightsError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import Source, check_device, check_recipe, earlier_plan, fit_data, read_data
@@ -153,7 +152,7 @@ def _go(worker: Worker, started: float) -> Found:
     job.say(facts.sentence)
     told = worker.study.in_turn([unit], lambda _: _fit(worker, verdict.winner, facts))[unit]
     if told["error"]:
-        raise {"BusyError": BusyError}.get(told["kind"], BudgetError)(told["error"])
+        raise BudgetError(told["error"])
     return Found(folder=Path(told["folder"]), host=told["host"])
 
 
@@ -233,8 +232,7 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
 
     dataset, report = worker.source.dataset, worker.source.report
     found = train_briefly(spec, worker.job, dataset, report, images=worker.plan.images, seed=seed, heard=heard)
-    costs = cost(spec)
-    figures = {"macs": float(costs.macs), "params": float(costs.params), **worker.space.figures(spec)}
+    figures = worker.figures(spec)
     return {
         "score": worker.objective.score(found.best, figures=figures, nll=found.nll),
         "accuracy": found.best,
@@ -269,9 +267,9 @@ def _fit(worker: Worker, winner: Genome, facts: Searched) -> Mapping[str, Any]:
     if job.config.epochs:  # the last training has them, however long they take
         job = dataclasses.replace(job, deadline=UNLIMITED)
     job.say(f"Training {worker.spec(winner).title} to its end", heading=True)
-    told = {"folder": str(job.out.absolute()), "host": socket.gethostname(), "error": "", "kind": ""}
+    told = {"folder": str(job.out.absolute()), "host": socket.gethostname(), "error": ""}
     try:
         fit_data(job, worker.source, plan=read_plan(job.out), started=job.procedure.stopwatch.clock())
-    except (BudgetError, BusyError) as error:
-        return told | {"error": str(error), "kind": type(error).__name__}
+    except BudgetError as error:  # final; on a machine that is too busy, the same command measures again
+        return told | {"error": str(error)}
     return told

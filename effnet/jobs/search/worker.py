@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.run import Source
@@ -40,6 +41,11 @@ class Worker:
         found = self.references.get(genome) or self.space.network(genome)
         assert found is not None
         return found
+
+    def figures(self, spec: ArchSpec) -> dict[str, float]:
+        """Return a network's counts and its limited figures, predicted if they are not analytic."""
+        found = cost(spec)
+        return {"macs": float(found.macs), "params": float(found.params), **self.space.figures(spec)}
 
     def late(self, share: float) -> bool:
         """Return whether less than this share of the minutes is left."""
