@@ -158,4 +158,4 @@ def test_a_row_of_the_grid_is_the_network_that_its_coefficients_give(run_cli, tm
 
 @pytest.mark.parametrize("options", [("--literal",), ("--grid", "--phi", "1"), ("--grid", "--max-macs", "1G")])
 def test_the_grid_comes_alone(options, run_cli):
-    assert "--grid must come alone" in refused(run_cli("models", "scale", "b0", *options))
+    assert "belong to --grid, which goes with nothing else" in refused(run_cli("models", "scale", "b0", *options))
