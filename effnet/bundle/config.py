@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import CONFIG
+from effnet.data.outputs import OutputSpec, column_names, output_spec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
@@ -44,7 +45,8 @@ class ModelConfig:
     """The architecture, its preprocessing, its class names, and the package versions that wrote it.
 
     `task` is the name of what the network answers (effnet.tasks), `class_names` are the names of its outputs: the
-    classes, of a classifier; empty for a backbone, which has no last layer.
+    classes, of a classifier; empty for a backbone, which has no last layer. `specs` are the outputs of a task of
+    several, whose columns have these names; they have temperatures and thresholds of their own.
 
     `split_seed` is the seed of the training data's split: a test split with this seed holds no training image. None if
     it is unknown.
@@ -67,9 +69,14 @@ class ModelConfig:
     origin: Origin | None = None
     balanced: float = 0.0
     task: str = "classification"
+    specs: tuple[OutputSpec, ...] = ()
 
     def __post_init__(self) -> None:
-        _ = self.task_record
+        wanted = self.class_names if self.task_record.bind else ()
+        if column_names(self.specs) != wanted:
+            raise BundleError(
+                f"the columns of the outputs must be {shown(list(wanted))}; got {shown(list(column_names(self.specs)))}"
+            )
         if len(self.class_names) != self.arch.num_classes:
             raise BundleError(
                 f"a model with {self.arch.num_classes} outputs needs as many class names; got {len(self.class_names)}: "
@@ -95,14 +102,22 @@ class ModelConfig:
     def task_record(self) -> Task:
         """The record of the task; raises BundleError if it is not registered in this process."""
         try:
-            return find_task(self.task)
+            found = find_task(self.task)
         except InputError as error:
             raise BundleError(str(error)) from error
+        return found if found.bind is None else found.bind(self.specs)
 
     @property
     def output(self) -> Output:
         """What a file of this model returns: the answers to its task or, without a last layer, the features."""
         return self.task_record.output if self.class_names else FEATURES
+
+    @property
+    def file_outputs(self) -> tuple[Output, ...]:
+        """The outputs of a file of this model, in the order of the last layer's columns."""
+        if self.class_names:
+            return self.task_record.file_outputs(self.class_names)
+        return (replace(FEATURES, width=self.arch.feature_channels),)
 
     @property
     def outputs(self) -> tuple[NamedOutput, ...]:
@@ -123,7 +138,7 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "format": FORMAT,
         "library_name": "effnet",
         "task": config.task,
-        "outputs": [output.to_dict() for output in config.outputs],
+        "outputs": _declared(config),
         "arch": spec_to_dict(config.arch),
         "preprocess": config.preprocess.to_dict(),
         "class_names": list(config.class_names),
@@ -137,6 +152,14 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
     if config.origin is not None:
         data["origin"] = asdict(config.origin)
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def _declared(config: ModelConfig) -> list[dict[str, Any]]:
+    """Return the declared outputs as JSON-able data; those of several have their specs."""
+    found = [output.to_dict() for output in config.outputs]
+    if not config.specs:
+        return found
+    return [output | {"spec": asdict(spec)} for output, spec in zip(found, config.specs, strict=True)]
 
 
 def _write(data: Mapping[str, Any], folder: Path) -> None:
@@ -219,6 +242,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             origin=_origin(data.get("origin")),
             balanced=_number(data.get("balanced", 0.0), "balanced"),
             task=_task(data),
+            specs=_specs(data),
         )
         if data["format"] != _FIRST:
             _check_outputs(data["outputs"], config)
@@ -237,9 +261,17 @@ def _task(data: Mapping[str, Any]) -> str:
     return task
 
 
+def _specs(data: Mapping[str, Any]) -> tuple[OutputSpec, ...]:
+    """Return the outputs of a task of several; none if they have no specs."""
+    outputs = data.get("outputs") if data["format"] != _FIRST else []
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        raise BundleError(f"outputs must be a list of JSON objects; got {shown(outputs)}")
+    return tuple(output_spec(output["spec"]) for output in outputs if "spec" in output)
+
+
 def _check_outputs(value: object, config: ModelConfig) -> None:
     """Raise BundleError unless the declared outputs are those of the task."""
-    wanted = [output.to_dict() for output in config.outputs]
+    wanted = json.loads(json.dumps(_declared(config)))  # as read: lists for tuples
     if value != wanted:
         raise BundleError(f"outputs must be those of the task {config.task}, {shown(wanted)}; got {shown(value)}")
 

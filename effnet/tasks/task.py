@@ -4,7 +4,7 @@ Nothing else knows what is answered: training, exports, prediction, evaluation a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from effnet.data.labels import LabelKind
+from effnet.data.outputs import OutputSpec
 from effnet.system.text import percent
 
-Activation = Literal["softmax", "none"]
+Activation = Literal["softmax", "sigmoid", "none"]
 """What an exported file computes from the last layer's values."""
 
 Module = Literal["learning", "scoring", "reporting"]
@@ -25,13 +26,18 @@ Module = Literal["learning", "scoring", "reporting"]
 class Output:
     """What a model file returns for an image: `name` is that of its output, `activation` the last operation.
 
-    `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier".
+    `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier". `width` is
+    the number of the last layer's columns that it takes, 0 in a record that does not know it. Without an activation, the
+    file returns `mean` + `scale` x these values.
     """
 
     name: str
     activation: Activation
     meaning: str
     titled: str
+    width: int = 0
+    mean: float = 0.0
+    scale: float = 1.0
 
 
 FEATURES = Output(
@@ -103,6 +109,10 @@ class Task:
     If `calibrated`, the outputs are probabilities of classes: a temperature and a threshold are fitted on the
     validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
+
+    A task of several outputs has `bind`, which returns the task of one model from its outputs: that has `several`, what
+    a file returns for each, its columns in their order, and `parts`: the name of each output, and its columns in what
+    `right` returns, int8 [batch, columns] of 1 for right, 0 for wrong and -1 for unknown.
     """
 
     name: str
@@ -119,6 +129,9 @@ class Task:
     reporting: str
     calibrated: bool = False
     pretrained: bool = False
+    bind: "Callable[[Sequence[OutputSpec]], Task] | None" = None
+    several: tuple[Output, ...] = ()
+    parts: tuple[tuple[str, int], ...] = ()
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -129,9 +142,14 @@ class Task:
         """Return the figure that selection maximises."""
         return self.balanced_figure or self.figure if balanced else self.figure
 
+    def file_outputs(self, names: Sequence[str]) -> tuple[Output, ...]:
+        """Return what a file of a model returns whose last layer has these names, its columns in order."""
+        return self.several or (replace(self.output, width=len(names)),)
+
     def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""
-        return (NamedOutput(name=self.output.name, shape=(len(names),), meaning=self.output.meaning),)
+        found = self.file_outputs(names)
+        return tuple(NamedOutput(name=some.name, shape=(some.width,), meaning=some.meaning) for some in found)
 
     def module(self, name: Module) -> ModuleType:
         """Return one of the task's modules."""

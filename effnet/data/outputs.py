@@ -1,0 +1,209 @@
+"""Several outputs of one network: what each answers, its columns in the last layer, and its labels as targets.
+
+The last layer is one linear layer. Its columns are those of the outputs in order, and are named `output=class` for one
+of several classes, `output:tag` for a tag, and `output` for a number; from these names the outputs are read back.
+
+The label of an image is a JSON object with a value for each output that is known: a class, a list of tags, a number.
+As targets they are float64 [images, target columns]: the number of the class; 1 or 0 for each tag; the number. NaN is
+unknown.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from effnet.data.labels import LabelKind, Names
+from effnet.errors import DataError
+from effnet.system.bounds import is_number
+from effnet.system.text import brief
+
+Kind = Literal["one", "many", "number"]
+"""What an output answers: one of its classes, any of its tags, or a number."""
+
+KIND_MARKS: Mapping[Kind, str] = {"one": "=", "many": ":", "number": ""}
+"""The character between the name of an output and that of its class or tag, by which columns are read back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSpec:
+    """One named output: `classes` are its classes or tags, none for a number.
+
+    The network's values are divided by `temperature` before softmax or sigmoid. An image whose most probable class is
+    below `threshold` is of no known class; None disables this. A tag is present if its probability is at least that of
+    `thresholds`, one for each. A number is `mean` + `scale` x the network's value; it is right if it is within
+    `tolerance` of the target: the mean distance of the training targets from their median.
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...] = ()
+    temperature: float = 1.0
+    threshold: float | None = None
+    thresholds: tuple[float, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+    tolerance: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """The number of its columns in the last layer."""
+        return len(self.classes) or 1
+
+    @property
+    def target_width(self) -> int:
+        """The number of its columns in the targets."""
+        return len(self.classes) if self.kind == "many" else 1
+
+    @property
+    def columns(self) -> Names:
+        """The names of its columns in the last layer."""
+        mark = KIND_MARKS[self.kind]
+        return tuple(f"{self.name}{mark}{text}" for text in self.classes) or (self.name,)
+
+
+def output_spec(value: object) -> OutputSpec:
+    """Return the output that config.json holds; raise DataError for anything else."""
+    try:
+        fields: Any = dict(value)  # type: ignore[call-overload]
+        spec = OutputSpec(**fields | {name: tuple(fields[name]) for name in ("classes", "thresholds")})
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataError(f"an output must be a JSON object with the fields of OutputSpec; got {brief(value)}") from error
+    _check(spec)
+    return spec
+
+
+def _check(spec: OutputSpec) -> None:
+    texts, numbers = (spec.name, *spec.classes), (spec.temperature, spec.mean, spec.scale, spec.tolerance)
+    shares = (*spec.thresholds, *(() if spec.threshold is None else (spec.threshold,)))
+    good = (
+        spec.kind in KIND_MARKS
+        and all(isinstance(text, str) and text for text in texts)
+        and bool(spec.classes) == (spec.kind != "number")
+        and all(is_number(number) for number in (*numbers, *shares))
+        and all(0 <= share <= 1 for share in shares)
+        and 1e-4 <= spec.temperature <= 1e4
+        and spec.scale > 0
+        and len(spec.thresholds) in (0, len(spec.classes) if spec.kind == "many" else 0)
+    )
+    if not good:
+        raise DataError(f"an output must have a kind, its classes, and numbers that are finite; got {brief(spec)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """An output, and its columns in the last layer and in the targets."""
+
+    spec: OutputSpec
+    columns: slice
+    targets: slice
+
+
+def placed(specs: Sequence[OutputSpec]) -> Iterator[Placed]:
+    """Yield each output with its columns, in order."""
+    first, target = 0, 0
+    for spec in specs:
+        yield Placed(
+            spec=spec,
+            columns=slice(first, first + spec.width),
+            targets=slice(target, target + spec.target_width),
+        )
+        first, target = first + spec.width, target + spec.target_width
+
+
+def column_names(specs: Sequence[OutputSpec]) -> Names:
+    """Return the names of the last layer's columns."""
+    return tuple(name for spec in specs for name in spec.columns)
+
+
+def outputs_of(names: Sequence[str]) -> tuple[OutputSpec, ...]:
+    """Return the outputs whose columns have these names; see `column_names`."""
+    found: dict[tuple[str, Kind], list[str]] = {}
+    for name in names:
+        at = min((place for mark in "=:" if (place := name.find(mark)) >= 0), default=-1)
+        kind: Kind = "number" if at < 0 else "one" if name[at] == "=" else "many"
+        classes = found.setdefault((name if at < 0 else name[:at], kind), [])
+        if at >= 0:
+            classes.append(name[at + 1 :])
+    return tuple(OutputSpec(name=name, kind=kind, classes=tuple(classes)) for (name, kind), classes in found.items())
+
+
+def label_text(values: Mapping[str, Any]) -> str:
+    """Return the label of an image as text: values by `output=`, `output:` and `output`, unknown ones left out."""
+    return json.dumps(values, ensure_ascii=False)
+
+
+def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
+    """Return the targets of labels, float64 [images, target columns]; NaN is unknown."""
+    specs = outputs_of(names)
+    targets = np.full((len(texts), sum(spec.target_width for spec in specs)), np.nan)
+    numbers = [{name: number for number, name in enumerate(spec.classes)} for spec in specs]
+    for row, text in zip(targets, texts, strict=True):
+        values = json.loads(text)
+        for place, number in zip(placed(specs), numbers, strict=True):
+            value = values.get(key_of(place.spec))
+            if value is None:
+                continue
+            if place.spec.kind == "many":
+                row[place.targets] = 0.0
+                row[[place.targets.start + number[tag] for tag in value]] = 1.0
+            else:
+                row[place.targets] = number[value] if place.spec.kind == "one" else float(value)
+    return targets
+
+
+def key_of(spec: OutputSpec) -> str:
+    """Return the key of an output in the labels of images."""
+    return spec.name + KIND_MARKS[spec.kind]
+
+
+def to_text(target: np.ndarray, names: Names) -> str:
+    """Return one row of targets as a text for people, such as "gender Women, tags sea and sunset, year 2011"."""
+    words = []
+    for place in placed(outputs_of(names)):
+        row, spec = target[place.targets], place.spec
+        if np.isnan(row).any():
+            continue
+        if spec.kind == "many":
+            tags = [tag for tag, on in zip(spec.classes, row, strict=True) if on]
+            words.append(f"{spec.name} {', '.join(tags) or 'none'}")
+        else:
+            words.append(f"{spec.name} {spec.classes[int(row[0])] if spec.kind == 'one' else f'{row[0]:g}'}")
+    return "; ".join(words) or "unknown"
+
+
+def _read(labels: Sequence[Sequence[Any]], names: Sequence[str] | None) -> tuple[Names, list[list[str]]]:
+    """Return the labels of a program, mappings from `output=`, `output:` and `output` to values, as texts."""
+    return tuple(names or ()), [[label_text(label) for label in some] for some in labels]
+
+
+def _name(parts: Mapping[str, Any], order: Sequence[str], strict: bool) -> tuple[Names, list[str]]:
+    """Return the names of the columns that the labels of `train` need, classes and tags sorted."""
+    classes: dict[str, set[str]] = {}
+    for text in parts["train"].labels:
+        for key, value in json.loads(text).items():
+            found = classes.setdefault(key, set())
+            if key.endswith(KIND_MARKS["one"]):
+                found.add(value)
+            elif key.endswith(KIND_MARKS["many"]):
+                found.update(value)
+    if not classes:
+        raise DataError(f"at least one output must be known of one image; got {brief(list(parts['train'].labels[:3]))}")
+    return tuple(key + text for key, texts in classes.items() for text in (sorted(texts) or ("",))), []
+
+
+def _strata(texts: Sequence[str]) -> Sequence[str]:
+    return texts
+
+
+SEVERAL = LabelKind(
+    task="several",
+    read=_read,
+    name=_name,
+    to_targets=to_targets,
+    to_text=to_text,
+    strata=_strata,
+)
+"""Labels of several outputs."""
