@@ -27,8 +27,8 @@ class Output:
     """What a model file returns for an image: `name` is that of its output, `activation` the last operation.
 
     `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier". `width` is
-    the number of the last layer's columns that it takes, 0 in a record that does not know it. Without an activation, the
-    file returns `mean` + `scale` x these values.
+    the number of the last layer's columns that it takes, 0 in a record that does not know it. Without an activation,
+    the file returns `mean` + `scale` x these values.
     """
 
     name: str
