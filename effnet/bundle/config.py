@@ -126,6 +126,11 @@ class ModelConfig:
             return self.task_record.outputs(self.class_names)
         return (NamedOutput(name=FEATURES.name, shape=(self.arch.feature_channels,), meaning=FEATURES.meaning),)
 
+    def uncalibrated(self) -> "ModelConfig":
+        """Return the config with temperatures of 1 and without thresholds."""
+        specs = tuple(replace(spec, temperature=1.0, threshold=None, thresholds=()) for spec in self.specs)
+        return replace(self, temperature=1.0, threshold=None, specs=specs)
+
     def must_classify(self, what: str) -> None:
         """Raise InputError unless this is a classifier, for which alone effnet has `what`."""
         if not self.task_record.calibrated:

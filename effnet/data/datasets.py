@@ -20,6 +20,7 @@ from effnet.data.layout import EXPECTED
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
+from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange
@@ -88,6 +89,19 @@ class Dataset:
     def task(self) -> str:
         """The name of the task that learns these labels (effnet.tasks)."""
         return self.label_kind.task
+
+    @property
+    def specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs of labels of several, numbers with mean, deviation and tolerance of the training images."""
+        several = self.label_kind.task == SEVERAL.task
+        return fitted_specs(self.class_names, self.train.labels) if several else ()
+
+    @property
+    def images_a_class(self) -> float:
+        """The training images for each class, on average; of several outputs, for those of the one with the most."""
+        classes = len(self.class_names)
+        most = classes if self.label_kind.classes else max(spec.width for spec in outputs_of(self.class_names))
+        return len(self.train) / most
 
     @property
     def group_by(self) -> str:

@@ -10,7 +10,7 @@ unknown.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -172,6 +172,19 @@ def to_text(target: np.ndarray, names: Names) -> str:
         else:
             words.append(f"{spec.name} {spec.classes[int(row[0])] if spec.kind == 'one' else f'{row[0]:g}'}")
     return "; ".join(words) or "unknown"
+
+
+def fitted_specs(names: Sequence[str], targets: np.ndarray) -> tuple[OutputSpec, ...]:
+    """Return the outputs of these columns, numbers with the mean, deviation and tolerance of `targets`, of training."""
+    specs = []
+    for place in placed(outputs_of(names)):
+        spec, values = place.spec, targets[:, place.targets]
+        if spec.kind == "number":
+            known = values[~np.isnan(values)]
+            off = np.abs(known - np.median(known)).mean()
+            spec = replace(spec, mean=float(known.mean()), scale=float(known.std()) or 1.0, tolerance=float(off))
+        specs.append(spec)
+    return tuple(specs)
 
 
 def _read(labels: Sequence[Sequence[Any]], names: Sequence[str] | None) -> tuple[Names, list[list[str]]]:

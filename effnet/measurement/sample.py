@@ -12,6 +12,7 @@ from effnet.data.eval_view import eval_view_at
 from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measurement.answers import predict_split
+from effnet.measurement.paired import share_right
 from effnet.runtimes.predictor import Predictor
 from effnet.weights.labels import choose_images, numbered, read_as_fitted
 
@@ -104,9 +105,11 @@ def calibration_images(
 
     Every class gives the same number of images, as far as it has them; the choice depends only on `seed` and the
     labels. Raises DataError if no image can be read or, with several classes, all images are of one: their ranges would
-    not suit the others.
+    not suit the others. Images of other labels than one class are drawn alike.
     """
     rng, labels = np.random.default_rng(seed), train.labels
+    if labels.ndim > 1:
+        return _load(train, rng.permutation(len(train)), preprocess, most=count)[0]
     shuffled = [rng.permutation(np.flatnonzero(labels == number)) for number in np.unique(labels)]
     ranks = np.concatenate([np.arange(len(places)) for places in shuffled] or [labels])
     order = np.concatenate(shuffled or [labels])[np.argsort(ranks, kind="stable")]
@@ -143,4 +146,4 @@ def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None
     is_right = predictor.config.task_record.right
     assert is_right is not None
     rows, indices = predict_split(predictor, split, progress=progress)
-    return float(is_right(rows, split.labels[indices]).mean()), len(indices)
+    return share_right(is_right(rows, split.labels[indices])), len(indices)

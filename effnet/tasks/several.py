@@ -121,7 +121,7 @@ def bind(specs: Sequence[OutputSpec]) -> Task:
         check=partial(check_rows, specs=tuple(specs)),
         answer=partial(answers, specs=tuple(specs)),
         right=partial(right_answers, specs=tuple(specs)),
-        learning="effnet.training.several",
+        learning="effnet.training.several.learning",
         scoring="effnet.measurement.several",
         reporting="effnet.report.several.section",
         calibrated=True,

@@ -40,6 +40,23 @@ class Output:
     scale: float = 1.0
 
 
+def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
+    """Return what a file returns for the last layer's values [images, columns], float32, output by output."""
+    parts, first = [], 0
+    for output in outputs:
+        part = values[:, first : first + output.width].astype(np.float64)
+        first += output.width
+        if output.activation == "softmax":
+            part = np.exp(part - part.max(1, keepdims=True, initial=-np.inf))
+            part /= part.sum(1, keepdims=True)
+        elif output.activation == "sigmoid":
+            part = np.exp(-np.logaddexp(0.0, -part))
+        else:
+            part = output.mean + output.scale * part
+        parts.append(part.astype(np.float32))
+    return np.concatenate(parts, axis=1)
+
+
 FEATURES = Output(
     name="features",
     activation="none",

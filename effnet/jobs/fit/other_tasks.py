@@ -1,4 +1,4 @@
-"""What a fit does for another task than classification: networks trained from scratch, in fp32."""
+"""What a fit cannot do for the task of its data."""
 
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
@@ -24,7 +24,8 @@ def check_answers(job: Job, dataset: Dataset) -> None:
             wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
         if job.num_trials:
             wrong.append("trials must be 0: they compare the accuracy of classifiers")
-    if answers.balanced_figure is None and job.asked.value("balance.method") not in (None, "none"):
+    balances = answers.balanced_figure is not None or answers.bind is not None  # several outputs check the method
+    if not balances and job.asked.value("balance.method") not in (None, "none"):
         wrong.append("balance must be none: only classes are balanced")
     if wrong:
         raise InputError(f"the task of these data is {answers.title}; {'; '.join(wrong)}")

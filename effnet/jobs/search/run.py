@@ -10,7 +10,7 @@ from typing import Any
 from effnet.arch.codec import spec_from_dict
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
-from effnet.errors import BudgetError, WeightsError
+from effnet.errors import BudgetError, InputError, WeightsError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import Source, check_device, check_recipe, earlier_plan, fit_data, read_data
@@ -36,6 +36,7 @@ from effnet.report.searched import Searched
 from effnet.system.lock import alone_in, sweep
 from effnet.system.records import from_data, to_data
 from effnet.system.text import percent
+from effnet.tasks.registry import find_task
 
 # The units before the search: its plan, and the generation of the references.
 _PLAN, _REFERENCES = Unit(-2, 0), -1
@@ -65,6 +66,11 @@ def _work(job: Job) -> Found:
     check_device(job)
     source = read_data(job)
     check_recipe(job, source.dataset)
+    if not source.dataset.label_kind.classes:
+        raise InputError(
+            f"a search compares networks by their accuracy on classes; the task of these data is "
+            f"{find_task(source.dataset.task).title}: use effnet fit"
+        )
     if (found := _assembled(job, source, started)) is not None:
         return found
     check_images(job, source)
