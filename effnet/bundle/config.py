@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import CONFIG
@@ -118,6 +120,13 @@ class ModelConfig:
         if self.class_names:
             return self.task_record.file_outputs(self.class_names)
         return (replace(FEATURES, width=self.arch.feature_channels),)
+
+    @property
+    def temperatures(self) -> float | np.ndarray:
+        """What the logits are divided by: a number or, of several outputs, float64 [columns]."""
+        if not self.specs:
+            return self.temperature
+        return np.repeat([spec.temperature for spec in self.specs], [spec.width for spec in self.specs])
 
     @property
     def outputs(self) -> tuple[NamedOutput, ...]:

@@ -3,6 +3,7 @@
 Nothing else knows what is answered: training, exports, prediction, evaluation and the report ask the record.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -55,6 +56,26 @@ def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
             part = output.mean + output.scale * part
         parts.append(part.astype(np.float32))
     return np.concatenate(parts, axis=1)
+
+
+# The names without a dot that other tensors of some format have; see `names_in_file`.
+_TAKEN = frozenset(
+    ("image", "pool", "classifier", "features", "cam", "blocks", "probe", "zero", "six", "three", "sixth")
+)
+
+
+def names_in_file(outputs: Sequence[Output]) -> tuple[str, ...]:
+    """Return the names of outputs in a model file.
+
+    One of several outputs is named as people named it if it has letters, digits, spaces, `_` and `-` alone and no other
+    tensor has its name; otherwise by its number from 1, as in "output.2".
+    """
+    if len(outputs) == 1:
+        return (outputs[0].name,)
+    return tuple(
+        output.name if re.fullmatch(r"[\w -]+", output.name) and output.name not in _TAKEN else f"output.{number}"
+        for number, output in enumerate(outputs, 1)
+    )
 
 
 FEATURES = Output(

@@ -44,11 +44,8 @@ def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> 
     Every runtime then outputs calibrated probabilities. `state` is a state dict as arrays.
     """
     weights = fold_norms(config.arch, state)
-    each = np.repeat([spec.temperature for spec in config.specs], [spec.width for spec in config.specs])
     classifier = {
-        name: (weights[name].T / (each if len(each) else config.temperature)).T
-        for name in weights
-        if name.startswith("classifier.")
+        name: (weights[name].T / config.temperatures).T for name in weights if name.startswith("classifier.")
     }
     return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
 

@@ -82,15 +82,15 @@ class Graph:
         """Return the code of a function fused into an operator; none for ""."""
         return getattr(self.schema.ActivationFunctionType, FUSED.get(function, "NONE"))
 
-    def model(self, *, description: str, image: int, output: int) -> Any:
-        """Return the whole graph as a ModelT, with one signature from `image` to `output`."""
+    def model(self, *, description: str, image: int, outputs: Sequence[int]) -> Any:
+        """Return the whole graph as a ModelT, with one signature from `image` to `outputs`."""
         schema = self.schema
         graph = schema.SubGraphT(
-            tensors=self.tensors, inputs=[image], outputs=[output], operators=self.operators, name="main"
+            tensors=self.tensors, inputs=[image], outputs=list(outputs), operators=self.operators, name="main"
         )
         signature = schema.SignatureDefT(
             inputs=[schema.TensorMapT(name=IMAGE, tensorIndex=image)],
-            outputs=[schema.TensorMapT(name=self.tensors[output].name, tensorIndex=output)],
+            outputs=[schema.TensorMapT(name=self.tensors[output].name, tensorIndex=output) for output in outputs],
             signatureKey=SIGNATURE,
         )
         return schema.ModelT(

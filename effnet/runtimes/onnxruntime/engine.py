@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from effnet.errors import BundleError
-from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.base import BaseEngine, joined
 from effnet.runtimes.onnxruntime import RUNTIME
 from effnet.runtimes.onnxruntime.session import IMAGE, open_session
 
@@ -19,7 +19,7 @@ def preload() -> None:
 
 
 class OnnxEngine(BaseEngine):
-    """A session whose model maps `image` to one output."""
+    """A session whose model maps `image` to its outputs."""
 
     runtime = RUNTIME.title
 
@@ -30,19 +30,15 @@ class OnnxEngine(BaseEngine):
         if not inputs or not outputs or inputs[0].name != IMAGE:
             names = ", ".join(node.name for node in inputs)[:80]
             raise BundleError(
-                f"{path} must map {IMAGE} to one output; it has the inputs [{names}] and {len(outputs)} outputs. "
+                f"{path} must map {IMAGE} to an output; it has the inputs [{names}] and {len(outputs)} outputs. "
                 "`effnet export` writes it again"
             )
-        (image, *more), (output, *rest) = inputs, outputs
-        self.output: str = output.name
-        self._set_signature(
-            (_KINDS.get(image.type, image.type), image.shape),
-            (_KINDS.get(output.type, output.type), output.shape),
-            alone=not more and not rest,
-        )
+        self._names = [output.name for output in outputs]
+        image, *given = ((_KINDS.get(node.type, node.type), node.shape) for node in (inputs[0], *outputs))
+        self._set_signature(image, *given, names=self._names, alone=len(inputs) == 1)
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
-        return self.session.run([self.output], {IMAGE: images})[0]
+        return joined(self.session.run(self._names, {IMAGE: images}))
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OnnxEngine:

@@ -42,7 +42,7 @@ def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.Mo
         std=preprocess.std,
         resolution=preprocess.resolution,
         metadata=model_metadata(config),
-        answer=config.output,
+        answers=config.file_outputs,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.bundle.model_file import read_model, reason
 from effnet.errors import BundleError, InputError, MissingExtraError
-from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.base import BaseEngine, joined
 from effnet.runtimes.onnxruntime.session import check_alone
 from effnet.runtimes.openvino import RUNTIME
 
@@ -57,8 +57,11 @@ class OpenVinoEngine(BaseEngine):
             self._model = self._core.read_model(*files)
             del files
             self._options["INFERENCE_PRECISION_HINT"] = _precision(self._core, self._model)
-            (image, *more), (output, *rest) = self._model.inputs, self._model.outputs
-            self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=not more and not rest)
+            (image, *more), outputs = self._model.inputs, self._model.outputs
+            names = [output.get_any_name() if output.get_names() else "" for output in outputs]
+            self._set_signature(
+                _kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more
+            )
             batch = image.get_partial_shape()[0]
             self._fixed: bool = batch.is_static
             self._request(batch.get_length() if self._fixed else 0)
@@ -80,7 +83,8 @@ class OpenVinoEngine(BaseEngine):
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
         request = self._request(len(images) if self._fixed else 0)
-        return np.array(request.infer([images])[0])
+        found = request.infer([images])
+        return np.array(joined([found[number] for number in range(len(self.outputs))]))
 
     @property
     def computes_in(self) -> str:

@@ -150,7 +150,7 @@ def describe_model(model: Any, config: ModelConfig, *, inference_precision: str)
 def read_description(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the section `effnet` of the metadata of the model at `path`; class_names and preprocess are JSON."""
     model = _import_openvino().Core().read_model(os.fspath(path))
-    keys = ("class_names", "preprocess", "network", "threshold", "inference_precision")
+    keys = ("class_names", "preprocess", "network", "threshold", "outputs", "inference_precision")
     return {key: model.get_rt_info([_SECTION, key]).astype(str) for key in keys if model.has_rt_info([_SECTION, key])}
 
 
