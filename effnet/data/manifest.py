@@ -1,15 +1,29 @@
-"""List a CSV, TSV or JSONL manifest: path, label and optionally split and group, one image per row."""
+"""List a CSV, TSV or JSONL manifest: path, labels and optionally split and group, one image per row."""
 
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from effnet.data.groups import grouped
-from effnet.data.labels import class_name
+from effnet.data.hierarchy import check_hierarchy
+from effnet.data.labels import CLASSES, class_name
+from effnet.data.manifest_columns import (
+    RESERVED,
+    Column,
+    choose_columns,
+    is_unknown,
+    read_cell,
+    title_of,
+    with_kind,
+)
 from effnet.data.manifest_paths import ImageFinder, delimiter_of
+from effnet.data.output_values import label_text, names_from
+from effnet.data.outputs import SEVERAL
 from effnet.data.sources import SPLIT_NAMES, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.files import open_regular, parse_json
@@ -17,91 +31,196 @@ from effnet.system.text import brief, printable, reason_of, shortened
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
-_COLUMNS = ("path", "label", "split")
 # No real path or label comes near these limits; a file without line ends must not fill the memory.
 _LONGEST_LINE, _LONGEST_LABEL, _MOST_COLUMNS = 1_000_000, 1000, 1000
 
-Row = tuple[str, str, str]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One line of a manifest: the path as written and the file that it means, its split, group and cells of labels."""
+
+    line: int
+    relative: str
+    full: str
+    split: str
+    group: str
+    cells: tuple[Any, ...]
 
 
-def read_manifest(path: str) -> Listing:
+def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = False) -> Listing:
     """List the images of a manifest; paths in it are relative to its folder, missing files are skipped.
+
+    `outputs` choose the columns of labels, see `choose_columns`; a single one of classes is classification. Images of
+    which no output is known are left out.
 
     Raises:
         DataError: a column is missing, or a line is invalid; the message has the line number.
     """
-    folder = os.path.dirname(path)
-    read_rows = _csv_rows if path.lower().endswith((".csv", ".tsv")) else _jsonl_rows
-    finder = ImageFinder(folder)
-    seen: dict[str, tuple[int, str, str]] = {}
-    group_of: dict[str, str] = {}
-    skipped: list[Skipped] = []
+    titles = _titles(path)
+    columns = choose_columns(titles, outputs, place=_place(path, 1), of_model=of_model)
+    rows = list(_rows(path, columns))
+    columns, inferred = [with_kind(c, (row.cells[i] for row in rows)) for i, c in enumerate(columns)], columns
+    several = len(columns) > 1 or columns[0].kind != "one"
+    seen: dict[str, tuple[_Row, str]] = {}
     num_repeated = 0
-    for line, row in read_rows(path):
-        relative, label, split = _check_row(row, path, line)
-        full = finder.find(relative) or os.path.join(folder, relative)
-        group_of[full] = str(row.get("group") or "").strip()
-        if full in seen:
-            _check_same(path, line, relative, (label, split), seen[full])
+    for row in rows:
+        values = _values(row, columns, inferred, path)
+        label = label_text(values) if several and values else next(iter(values.values()), "")
+        if row.full in seen:
+            _check_same(path, row, label, *seen[row.full])
             num_repeated += 1
-        seen[full] = (line, label, split)
-    pairs: dict[str, list[tuple[str, str]]] = {}
-    for full, (_, label, split) in seen.items():
-        if os.path.isfile(full):
-            pairs.setdefault(split, []).append((full, label))
-        else:
-            skipped.append(Skipped(path=full, reason="no such file"))
-    _check_found(path, num_rows=len(seen), pairs=pairs, first=skipped[0].path if skipped else "")
-    notes = (f"{num_repeated} rows repeat an earlier row and were ignored.",) if num_repeated else ()
+        seen[row.full] = row, label
+    found = _Found(pairs={}, skipped=[], unknown=Counter())
+    for row, label in seen.values():
+        found.add_(row, label)
+    _check_found(path, num_rows=len(seen), found=found)
+    group_of = {row.full: row.group for row, label in seen.values() if label}
+    parts = {split: make_part(pairs) for split, pairs in found.pairs.items()}
+    keys = [column.key for column in columns if column.title is not None]
     return Listing(
         name=os.path.splitext(os.path.basename(path))[0],
-        parts={split: make_part(found) for split, found in pairs.items()},
-        skipped=tuple(skipped),
-        notes=notes,
-        root=folder,
-        groups=tuple(grouped((group_of[full], full) for part in pairs.values() for full, _ in part)),
+        parts=parts,
+        skipped=tuple(found.skipped),
+        notes=(*_repeated_note(num_repeated), *found.notes()),
+        root=os.path.dirname(path),
+        groups=tuple(grouped((group_of[full], full) for pairs in found.pairs.values() for full, _ in pairs)),
+        class_names=names_from((text for part in parts.values() for text in part.labels), keys) if several else (),
+        label_kind=SEVERAL if several else CLASSES,
+        outputs=() if columns[0].is_plain and not several else tuple(column.word for column in columns),
     )
 
 
-def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str, str]]], first: str) -> None:
-    if not pairs:
+def _titles(path: str) -> list[str]:
+    """Return the titles of all columns, in order; raise DataError if path is not among them."""
+    if _is_table(path):
+        titles = [title_of(text) for text in _header(path)]
+        _check_columns(titles, path, 1)
+        return titles
+    found: dict[str, None] = {}
+    for line, row in _jsonl_rows(path):
+        _check_columns([title_of(text) for text in row], path, line)
+        found.update(dict.fromkeys(map(title_of, row)))
+    return list(found)
+
+
+def _is_table(path: str) -> bool:
+    return path.lower().endswith((".csv", ".tsv"))
+
+
+def _rows(path: str, columns: Sequence[Column]) -> Iterator[_Row]:
+    finder, folder = ImageFinder(os.path.dirname(path)), os.path.dirname(path)
+    titles = [column.title for column in columns]
+    for line, row in (_csv_rows if _is_table(path) else _jsonl_rows)(path):
+        row = {title_of(text): cell for text, cell in row.items()}
+        relative, split = _check_row(row, path, line)
+        yield _Row(
+            line=line,
+            relative=relative,
+            full=finder.find(relative) or os.path.join(folder, relative),
+            split=split,
+            group=str(row.get("group") or "").strip(),
+            cells=tuple(None if title is None else row.get(title) for title in titles),
+        )
+
+
+def _values(row: _Row, columns: Sequence[Column], inferred: Sequence[Column], path: str) -> dict[str, Any]:
+    """Return the known values of a row by key; an empty cell of plain classification is an error."""
+    plain = len(columns) == 1 and columns[0].is_plain
+    values = {}
+    for column, before, cell in zip(columns, inferred, row.cells, strict=True):
+        try:
+            if plain:
+                values[column.key] = _class_of(cell)
+            elif not is_unknown(cell):
+                values[column.key] = read_cell(column, cell, inferred=before.kind is None)
+        except DataError as error:
+            raise DataError(f"{_place(path, row.line)}: {error}") from error
+    return values
+
+
+def _class_of(cell: Any) -> str:
+    if isinstance(cell, bool | float | dict | list) or cell is None or not str(cell).strip():
+        raise DataError(f"label must be text, received {brief(cell)}")
+    if len(str(cell)) > _LONGEST_LABEL:
+        raise DataError(
+            f"label must have at most {_LONGEST_LABEL:,} characters, received {len(str(cell)):,}: {brief(str(cell))}"
+        )
+    return check_hierarchy(class_name(str(cell)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """The (file, label) pairs of each split, the files that do not exist, and the rows without a known label."""
+
+    pairs: dict[str, list[tuple[str, str]]]
+    skipped: list[Skipped]
+    unknown: Counter[str]
+
+    def add_(self, row: _Row, label: str) -> None:
+        """Add the row of an image."""
+        if not os.path.isfile(row.full):
+            self.skipped.append(Skipped(path=row.full, reason="no such file"))
+        elif label:
+            self.pairs.setdefault(row.split, []).append((row.full, label))
+        else:
+            self.unknown[row.split] += 1
+
+    def notes(self) -> list[str]:
+        """Return sentences on the images that were left out because nothing is known of them."""
+        said = []
+        for split, count in sorted(self.unknown.items()):
+            if split and split not in self.pairs:
+                said.append(f"The labels of the {count:,} {split} images are all empty, so that split is not used.")
+            else:
+                where = f" of {split}" if split else ""
+                said.append(f"{count:,} images{where} were left out because all their cells of labels are empty.")
+        return said
+
+
+def _repeated_note(count: int) -> list[str]:
+    return [f"{count} rows repeat an earlier row and were ignored."] if count else []
+
+
+def _check_found(path: str, *, num_rows: int, found: _Found) -> None:
+    if not found.pairs:
+        first = found.skipped[0].path if found.skipped else ""
         looked = f"none of its {num_rows} files exists; the first is {printable(first)}"
+        if found.unknown:
+            looked = f"the cells of labels are empty in all rows of the {found.unknown.total()} files that exist"
         what = looked if num_rows else "it has no rows"
         raise DataError(f"{printable(path)} must list images, but {what}; paths are relative to the manifest's folder")
-    if "" in pairs and len(pairs) > 1:
+    if "" in found.pairs and len(found.pairs) > 1:
         raise DataError(
             f"{printable(path)} must give a split in every row or in none, "
-            f"but {len(pairs[''])} rows have none; fill them in"
+            f"but {len(found.pairs[''])} rows have none; fill them in"
         )
 
 
-def _check_same(path: str, line: int, relative: str, now: tuple[str, str], earlier: tuple[int, str, str]) -> None:
-    if now != earlier[1:]:
+def _check_same(path: str, row: _Row, label: str, earlier: _Row, its_label: str) -> None:
+    if (label, row.split) != (its_label, earlier.split):
         raise DataError(
-            f"{printable(path)}, line {line}: {printable(relative)} must have one label and one split, but "
-            f"line {earlier[0]} says {brief(earlier[1:])} and this line {brief(now)}; keep one of the two"
+            f"{_place(path, row.line)}: {printable(row.relative)} must have one label and one split, but "
+            f"line {earlier.line} says {brief((its_label, earlier.split))} and this line {brief((label, row.split))}; "
+            "keep one of the two"
         )
 
 
-def _check_row(row: Mapping[str, Any], path: str, line: int) -> Row:
-    texts = {}
-    for column in ("path", "label"):
-        value = row.get(column)
-        if isinstance(value, bool | float | dict | list) or value is None or not str(value).strip():
-            raise DataError(f"{printable(path)}, line {line}: {column} must be text, received {brief(value)}")
-        texts[column] = str(value)
-    if len(texts["label"]) > _LONGEST_LABEL:
-        raise DataError(
-            f"{printable(path)}, line {line}: label must have at most {_LONGEST_LABEL:,} characters, received "
-            f"{len(texts['label']):,}: {brief(texts['label'])}"
-        )
+def _check_row(row: Mapping[str, Any], path: str, line: int) -> tuple[str, str]:
+    """Return the path and the split of a row; raise DataError if they are not text."""
+    value = row.get("path")
+    if isinstance(value, bool | float | dict | list) or value is None or not str(value).strip():
+        raise DataError(f"{_place(path, line)}: path must be text, received {brief(value)}")
     split = str(row.get("split") or "").strip().lower()
     if split and split not in SPLIT_NAMES:
         raise DataError(
-            f"{printable(path)}, line {line}: split must be one of {', '.join(SPLIT_NAMES)}, "
+            f"{_place(path, line)}: split must be one of {', '.join(SPLIT_NAMES)}, "
             f"received {brief(split)}{nearest(split, SPLIT_NAMES)}"
         )
-    return texts["path"], class_name(texts["label"]), SPLIT_NAMES.get(split, "")
+    return str(value), SPLIT_NAMES.get(split, "")
+
+
+def _place(path: str, line: int) -> str:
+    return f"{printable(path)}, line {line}"
 
 
 def _lines(path: str) -> Iterator[str]:
@@ -112,7 +231,7 @@ def _lines(path: str) -> Iterator[str]:
         while text := file.readline(_LONGEST_LINE + 1):
             reason = _no_text(text)
             if reason:
-                raise DataError(f"{printable(path)}, line {number}: {reason}")
+                raise DataError(f"{_place(path, number)}: {reason}")
             yield text
             number += 1
 
@@ -130,6 +249,17 @@ def _no_text(line: str) -> str:
     return ""
 
 
+def _header(path: str) -> list[str]:
+    """Return the cells of a table's header."""
+    lines = _lines(path)
+    first = next(lines, "")
+    reader = csv.reader(chain((first,), lines), skipinitialspace=True, strict=True, delimiter=delimiter_of(first))
+    try:
+        return next(reader, [])
+    except csv.Error as error:
+        raise DataError(f"{_place(path, 1)}: not valid CSV ({error})") from error
+
+
 def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # Strict, because otherwise an unclosed quote turns the rest of the file into one cell.
     lines = _lines(path)
@@ -137,14 +267,12 @@ def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(chain((header,), lines), skipinitialspace=True, strict=True, delimiter=delimiter_of(header))
     begun = 1
     try:
-        columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        _check_columns(columns, path, 1)
+        columns = list(reader.fieldnames or ())
         begun = reader.line_num + 1
         for row in reader:
             if None in row:
                 raise DataError(
-                    f"{printable(path)}, line {reader.line_num}: a row must have one cell per column, {len(columns)}; "
+                    f"{_place(path, reader.line_num)}: a row must have one cell per column, {len(columns)}; "
                     f"this one has {len(columns) + len(row[None])}: put quotes around a cell that holds a comma"
                 )
             yield reader.line_num, row
@@ -153,7 +281,7 @@ def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         end = reader.reader.line_num
         last = f" to {end}" if end > begun else ""
         hint = "; is there a quote that is not closed?" if last else ""
-        raise DataError(f"{printable(path)}, line {begun}{last}: not valid CSV ({error}){hint}") from error
+        raise DataError(f"{_place(path, begun)}{last}: not valid CSV ({error}){hint}") from error
 
 
 def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -163,27 +291,27 @@ def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         try:
             row = parse_json(text)
         except ValueError as error:
-            raise DataError(f"{printable(path)}, line {line}: not valid JSON ({reason_of(error)})") from error
+            raise DataError(f"{_place(path, line)}: not valid JSON ({reason_of(error)})") from error
         if not isinstance(row, dict):
             raise DataError(
-                f'{printable(path)}, line {line}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
+                f'{_place(path, line)}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
             )
-        _check_columns(list(row), path, line)
         yield line, row
 
 
-def _check_columns(columns: list[str], path: str, line: int) -> None:
-    place = f"{printable(path)}, line {line}"
-    if len(columns) > _MOST_COLUMNS:
-        raise DataError(f"{place}: a manifest must have at most {_MOST_COLUMNS} columns, received {len(columns):,}")
-    for name in _COLUMNS:
-        if columns.count(name) > 1:
-            raise DataError(f"{place}: each column must be named once, but {name} is named {columns.count(name)} times")
-    for needed in _COLUMNS[:2]:
-        if needed not in columns:
-            shown = ", ".join(printable(c) for c in columns) or "none"
-            shown = shortened(shown)
+def _check_columns(titles: Sequence[str], path: str, line: int) -> None:
+    if len(titles) > _MOST_COLUMNS:
+        raise DataError(
+            f"{_place(path, line)}: a manifest must have at most {_MOST_COLUMNS} columns, received {len(titles):,}"
+        )
+    for name in RESERVED:
+        if titles.count(name) > 1:
             raise DataError(
-                f"{place}: the columns path and label are needed; {needed} is missing, received {shown}"
-                f"{nearest(needed, columns)}"
+                f"{_place(path, line)}: each column must be named once, but {name} is named {titles.count(name)} times"
             )
+    if "path" not in titles:
+        shown = shortened(", ".join(map(printable, titles)) or "none")
+        raise DataError(
+            f"{_place(path, line)}: the columns path and label are needed; path is missing, received {shown}"
+            f"{nearest('path', titles)}"
+        )

@@ -9,22 +9,20 @@ unknown.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from effnet.data.labels import LabelKind, Names
+from effnet.data.labels import CLASSES, LabelKind, Names
+from effnet.data.output_checks import check_outputs
+from effnet.data.output_values import KIND_MARKS, KIND_WORDS, Kind, names_from, read_mappings, strata_of
+from effnet.data.output_values import label_text as label_text
 from effnet.errors import DataError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
-
-Kind = Literal["one", "many", "number"]
-"""What an output answers: one of its classes, any of its tags, or a number."""
-
-KIND_MARKS: Mapping[Kind, str] = {"one": "=", "many": ":", "number": ""}
-"""The character between the name of an output and that of its class or tag, by which columns are read back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +118,11 @@ def column_names(specs: Sequence[OutputSpec]) -> Names:
 
 def outputs_of(names: Sequence[str]) -> tuple[OutputSpec, ...]:
     """Return the outputs whose columns have these names; see `column_names`."""
+    return _outputs_of(tuple(names))
+
+
+@lru_cache(maxsize=16)
+def _outputs_of(names: Names) -> tuple[OutputSpec, ...]:
     found: dict[tuple[str, Kind], list[str]] = {}
     for name in names:
         at = min((place for mark in "=:" if (place := name.find(mark)) >= 0), default=-1)
@@ -128,11 +131,6 @@ def outputs_of(names: Sequence[str]) -> tuple[OutputSpec, ...]:
         if at >= 0:
             classes.append(name[at + 1 :])
     return tuple(OutputSpec(name=name, kind=kind, classes=tuple(classes)) for (name, kind), classes in found.items())
-
-
-def label_text(values: Mapping[str, Any]) -> str:
-    """Return the label of an image as text: values by `output=`, `output:` and `output`, unknown ones left out."""
-    return json.dumps(values, ensure_ascii=False)
 
 
 def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
@@ -188,35 +186,50 @@ def fitted_specs(names: Sequence[str], targets: np.ndarray) -> tuple[OutputSpec,
 
 
 def _read(labels: Sequence[Sequence[Any]], names: Sequence[str] | None) -> tuple[Names, list[list[str]]]:
-    """Return the labels of a program, mappings from `output=`, `output:` and `output` to values, as texts."""
-    return tuple(names or ()), [[label_text(label) for label in some] for some in labels]
-
-
-def _name(parts: Mapping[str, Any], order: Sequence[str], strict: bool) -> tuple[Names, list[str]]:
-    """Return the names of the columns that the labels of `train` need, classes and tags sorted."""
-    classes: dict[str, set[str]] = {}
-    for text in parts["train"].labels:
-        for key, value in json.loads(text).items():
-            found = classes.setdefault(key, set())
-            if key.endswith(KIND_MARKS["one"]):
-                found.add(value)
-            elif key.endswith(KIND_MARKS["many"]):
-                found.update(value)
-    if not classes:
-        raise DataError(f"at least one output must be known of one image; got {brief(list(parts['train'].labels[:3]))}")
-    return tuple(key + text for key, texts in classes.items() for text in (sorted(texts) or ("",))), []
-
-
-def _strata(texts: Sequence[str]) -> Sequence[str]:
-    return texts
+    """Return the columns and the texts of a program's labels; see `read_mappings`."""
+    if names is not None:
+        raise DataError(f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}")
+    found = read_mappings(labels)
+    return names_from((text for some in found.texts for text in some), found.keys), found.texts
 
 
 SEVERAL = LabelKind(
     task="several",
     read=_read,
-    name=_name,
+    name=check_outputs,
     to_targets=to_targets,
     to_text=to_text,
-    strata=_strata,
+    strata=strata_of,
 )
 """Labels of several outputs."""
+
+
+def read_labels(
+    labels: Sequence[Sequence[Any]], names: Sequence[str] | None
+) -> tuple[LabelKind, Names, list[list[str]], tuple[str, ...]]:
+    """Return the kind, the names and the texts of a program's mappings, and the words of `--outputs` for them.
+
+    A single output of classes is classification, as it is in a manifest.
+    """
+    columns, texts = SEVERAL.read(labels, names)
+    specs = outputs_of(columns)
+    words = tuple(f"{KIND_WORDS[spec.kind]}:{spec.name}" for spec in specs)
+    if len(specs) > 1 or specs[0].kind != "one":
+        return SEVERAL, columns, texts, words
+    classes = [[json.loads(text)[key_of(specs[0])] for text in some] for some in texts]
+    return CLASSES, specs[0].classes, classes, words
+
+
+def absent_columns(targets: np.ndarray, names: Names) -> list[str]:
+    """Return the names of the columns that targets [images, target columns] do not teach: no image has them."""
+    absent = []
+    for place in placed(outputs_of(names)):
+        part, spec = targets[:, place.targets], place.spec
+        if spec.kind == "one":
+            known = set(part[~np.isnan(part)].astype(int).tolist())
+            absent += [name for number, name in enumerate(spec.columns) if number not in known]
+        elif spec.kind == "many":
+            absent += [name for name, on in zip(spec.columns, (part > 0).any(0), strict=True) if not on]
+        else:
+            absent += [spec.name] * bool(np.isnan(part).all())
+    return absent
