@@ -6,6 +6,7 @@ import numpy as np
 
 from effnet.data.hierarchy import levels
 from effnet.measurement.intervals import wilson
+from effnet.system.text import percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,13 +19,13 @@ class LevelScore:
     confidence: tuple[float, float]
 
 
-def level_scores(
-    probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
-) -> tuple[LevelScore, ...]:
-    """Return the score at each level of probabilities [images, classes]; none if no class has a parent."""
+def level_scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> tuple[LevelScore, ...]:
+    """Return the score at each level of probabilities [images, classes]; none where no classes are joined."""
     found = []
     for level, at_level in enumerate(levels(class_names), 1):
         names = sorted(set(at_level))
+        if len(names) == len(class_names):
+            continue
         group = np.array([names.index(name) for name in at_level])
         summed = np.zeros((len(names), len(labels)))
         np.add.at(summed, group, np.asarray(probabilities, np.float64).T)
@@ -38,3 +39,9 @@ def level_scores(
             )
         )
     return tuple(found)
+
+
+def level_words(level: LevelScore) -> str:
+    """Return the accuracy at a level in words."""
+    low, high = map(percent, level.confidence)
+    return f"accuracy {percent(level.accuracy)} ({low} to {high}) at level {level.level}, of {level.classes} classes"

@@ -3,6 +3,7 @@
 All arrays are [images, tags]: probabilities or decisions, and targets of 1 or 0, NaN if unknown, which never count.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,27 +91,65 @@ def exact(present: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return right
 
 
+def cross_entropy(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean cross-entropy of the known cells, in nats; probabilities of 0 become 1e-38."""
+    known = ~np.isnan(targets)
+    right = np.where(targets > 0, probabilities, 1 - np.asarray(probabilities, np.float64))[known]
+    return float(-np.log(np.maximum(right, 1e-38)).mean())
+
+
 def bootstrap_map(scores: np.ndarray, targets: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Return the mean average precision and that of a random ranking, in resamplings of the images [resamples, 2].
+    """Return the mean average precision in resamplings of the images, float64 [resamples].
 
-    The latter is the mean share of the images that have a tag. Up to 1,000 resamplings, fewer for many images and tags.
+    Up to 1,000 resamplings, fewer for many images and tags.
     """
-    tags = range(targets.shape[1])
-    ranked = [_Ranked(scores[:, i], targets[:, i]) for i in tags if (targets[:, i] > 0).any()]
-    number = len(targets)
-    resamples = int(np.clip(_MOST_DRAWN // (number * max(1, len(ranked))), _LEAST_RESAMPLES, _RESAMPLES))
+    ranked = _ranked(scores, targets)
     found = []
-    for weights in drawn(number, resamples=resamples, seed=seed):
-        with np.errstate(invalid="ignore"):
-            each = np.stack([(tag.average_precision(weights), tag.prevalence(weights)) for tag in ranked], 1)
-        known = ~np.isnan(each)
-        found.append(np.where(known, each, 0).sum(1) / np.maximum(known.sum(1), 1))
-    return np.concatenate(found, axis=1).T
+    for weights in drawn(len(targets), resamples=_resamples(len(targets), len(ranked)), seed=seed):
+        found.append(_mean_rows([tag.average_precision(weights) for tag in ranked]))
+    return np.concatenate(found)
 
 
-def drawn(number: int, *, resamples: int = _RESAMPLES, seed: int = 0):  # noqa: ANN201
-    """Yield how often each of `number` images is drawn with replacement, float64 [some resamples, images]."""
-    rng = np.random.default_rng(seed)
+def random_map(scores: np.ndarray, targets: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the mean average precision of random rankings with the ties of these, float64 [rankings].
+
+    It is the distribution if scores say nothing of tags; its mean is near the mean share of images that have a tag.
+    """
+    ranked, rng, number = _ranked(scores, targets), np.random.default_rng(seed), len(targets)
+    rankings = _resamples(number, len(ranked))
+    step = max(1, _TOGETHER // number)
+    found = []
+    for first in range(0, rankings, step):
+        # One order of the images for all tags: tags of an image may depend on each other.
+        order = rng.permuted(np.tile(np.arange(number), (min(step, rankings - first), 1)), axis=1)
+        found.append(_mean_rows([tag.precision_of(tag.shuffled(order)) for tag in ranked]))
+    return np.concatenate(found)
+
+
+def _ranked(scores: np.ndarray, targets: np.ndarray) -> "list[_Ranked]":
+    """Return the tags that some image has."""
+    tags = range(targets.shape[1])
+    return [_Ranked(scores[:, i], targets[:, i]) for i in tags if (targets[:, i] > 0).any()]
+
+
+def _resamples(number: int, tags: int) -> int:
+    return int(np.clip(_MOST_DRAWN // (number * max(1, tags)), _LEAST_RESAMPLES, _RESAMPLES))
+
+
+def _mean_rows(tags: list[np.ndarray]) -> np.ndarray:
+    """Return the mean over the tags [resamples] of those that are not NaN."""
+    each = np.stack(tags)
+    known = ~np.isnan(each)
+    mean: np.ndarray = np.where(known, each, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return mean
+
+
+def drawn(number: int, *, resamples: int | None = None, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield how often each of `number` images is drawn with replacement, float64 [some resamples, images].
+
+    By default 1,000 times, less often for very many images.
+    """
+    rng, resamples = np.random.default_rng(seed), resamples or _resamples(number, 1)
     step = max(1, _TOGETHER // number)
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
@@ -124,25 +163,32 @@ class _Ranked:
     def __init__(self, scores: np.ndarray, targets: np.ndarray) -> None:
         known = np.flatnonzero(~np.isnan(targets))
         self.order = known[np.argsort(-scores[known], kind="stable")]
+        self.targets = targets
         self.positive = targets[self.order] > 0
         ranked = scores[self.order]
-        self.last = np.append(ranked[1:] < ranked[:-1], True)  # equal scores are one step
+        self.last = np.append(ranked[1:] < ranked[:-1], True)[: len(ranked)]  # equal scores are one step
 
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """Return the average precision if image i counts weights[:, i] times, float64 [resamples]; NaN if undefined."""
         ordered = weights[:, self.order]
-        answered = ordered.cumsum(1)[:, self.last]
-        true = (ordered * self.positive).cumsum(1)[:, self.last]
-        precision = true / np.maximum(answered, 1e-300)
-        steps = np.diff(true, axis=1, prepend=0)
-        total = true[:, -1]
-        return np.where(total > 0, (steps * precision).sum(1) / np.where(total > 0, total, 1), np.nan)
+        return self.precision_of(ordered * self.positive, ordered)
 
-    def prevalence(self, weights: np.ndarray) -> np.ndarray:
-        """Return the share of the images that have the tag, NaN if none is drawn."""
-        ordered = weights[:, self.order]
-        total, true = ordered.sum(1), (ordered * self.positive).sum(1)
-        return np.where(true > 0, true / np.maximum(total, 1), np.nan)
+    def shuffled(self, order: np.ndarray) -> np.ndarray:
+        """Return 1 for the images that have the tag, 0 for others, in another order of all images, known ones alone.
+
+        Float64 [orders, known images]; `order` is [orders, images].
+        """
+        cells = self.targets[order]
+        return cells[~np.isnan(cells)].reshape(len(order), len(self.order))
+
+    def precision_of(self, true: np.ndarray, answered: np.ndarray | None = None) -> np.ndarray:
+        """Return the average precision of weights by rank: of the images that have the tag, and of all (1 each)."""
+        total = np.arange(1.0, 1 + true.shape[1]) if answered is None else answered.cumsum(1)
+        found = true.cumsum(1)[:, self.last]
+        precision = found / np.maximum(total[..., self.last], 1e-300)
+        whole = true.sum(1)
+        steps = np.diff(found, axis=1, prepend=0)
+        return np.where(whole > 0, (steps * precision).sum(1) / np.where(whole > 0, whole, 1), np.nan)
 
 
 def _known(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

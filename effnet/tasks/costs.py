@@ -84,7 +84,9 @@ def with_costs(specs: Sequence[OutputSpec], text: str) -> tuple[OutputSpec, ...]
         for number, name in enumerate(spec.classes):
             plain.setdefault(name, []).append((spec.name, number))
     known = {name: places[0] for name, places in plain.items() if len(places) == 1} | columns
-    shared = {name: [spec.columns[spec.classes.index(name)] for spec in specs if name in spec.classes] for name in plain}
+    shared = {
+        name: [spec.columns[spec.classes.index(name)] for spec in specs if name in spec.classes] for name in plain
+    }
     found = _read(text, {spec.name: len(spec.classes) for spec in specs}, known, shared=shared)
     return tuple(
         replace(spec, miss=costs.miss, false=costs.false) if (costs := found.get(spec.name)) else spec for spec in specs
