@@ -1,6 +1,7 @@
 """config.json of a bundle: the model's task and outputs, its architecture, classes and preprocessing."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,8 @@ from effnet.data.outputs import OutputSpec, column_names, output_spec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
+from effnet.tasks.classification import TASK, with_costs
+from effnet.tasks.costs import Costs
 from effnet.tasks.registry import find_task
 from effnet.tasks.task import FEATURES, NamedOutput, Output, Task
 
@@ -57,7 +60,9 @@ class ModelConfig:
     probable class is below `threshold` is of no known class; None disables this. `deployed` is the format (of
     effnet.runtimes.registry) that predicts by default. `origin` says where the weights of a pulled or imported bundle
     come from. `balanced` is the degree to which the training class frequencies were removed from the probabilities:
-    these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform.
+    these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform. `costs` are those
+    of a classifier's wrong answers, None if all cost the same: they decide the answer, the probabilities are without
+    them; the outputs of `specs` have their own.
     """
 
     arch: ArchSpec
@@ -72,6 +77,7 @@ class ModelConfig:
     balanced: float = 0.0
     task: str = "classification"
     specs: tuple[OutputSpec, ...] = ()
+    costs: Costs | None = None
 
     def __post_init__(self) -> None:
         wanted = self.class_names if self.task_record.bind else ()
@@ -97,6 +103,8 @@ class ModelConfig:
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
+        if self.costs is not None and (self.specs or len(self.costs.miss) != len(self.class_names)):
+            raise BundleError(f"costs must be those of the {len(self.class_names)} classes of a classifier")
         if not 0 <= self.balanced <= 1:
             raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
 
@@ -107,7 +115,9 @@ class ModelConfig:
             found = find_task(self.task)
         except InputError as error:
             raise BundleError(str(error)) from error
-        return found if found.bind is None else found.bind(self.specs)
+        if found.bind is not None:
+            return found.bind(self.specs)
+        return with_costs(self.costs) if found is TASK else found
 
     @property
     def output(self) -> Output:
@@ -163,9 +173,20 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "deployed": config.deployed,
         "balanced": config.balanced,
     }
+    if config.costs is not None:
+        data["costs"] = _named_costs(config.costs, config.class_names)
     if config.origin is not None:
         data["origin"] = asdict(config.origin)
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def _named_costs(costs: Costs, class_names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Return the costs by class, for people: those of 1 are left out."""
+    both = {"miss": costs.miss, "false": costs.false}
+    return {
+        kind: {name: cost for name, cost in zip(class_names, some, strict=True) if cost != 1}
+        for kind, some in both.items()
+    }
 
 
 def _declared(config: ModelConfig) -> list[dict[str, Any]]:
@@ -257,6 +278,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             balanced=_number(data.get("balanced", 0.0), "balanced"),
             task=_task(data),
             specs=_specs(data),
+            costs=_costs(data.get("costs"), tuple(names)),
         )
         if data["format"] != _FIRST:
             _check_outputs(data["outputs"], config)
@@ -296,6 +318,22 @@ def _origin(value: object) -> Origin | None:
     if not isinstance(value, dict) or not all(map(_is_text, value.values())) or "source" not in value:
         raise BundleError(f"origin must be null or a JSON object of texts with a source; got {shown(value)}")
     return Origin(**{key: value[key] for key in ("source", "published", "weights_sha256") if key in value})
+
+
+def _costs(value: object, class_names: tuple[str, ...]) -> Costs | None:
+    """Return the costs that `_named_costs` wrote."""
+    if value is None:
+        return None
+    good = isinstance(value, dict) and set(value) == {"miss", "false"}
+    given = {kind: some for kind, some in value.items() if isinstance(some, dict)} if isinstance(value, dict) else {}
+    if not good or len(given) != 2 or any(name not in class_names for some in given.values() for name in some):
+        raise BundleError(f"costs must be null or JSON objects miss and false, of costs by class; got {shown(value)}")
+    every = {
+        kind: tuple(_number(some.get(name, 1.0), "a cost") for name in class_names) for kind, some in given.items()
+    }
+    if not all(0 < cost < math.inf for costs in every.values() for cost in costs):
+        raise BundleError(f"costs must be above 0 and finite; got {shown(value)}")
+    return Costs(**every)
 
 
 def _seed(value: object) -> int | None:

@@ -4,6 +4,7 @@ Only the labels of manifests and of programs make a hierarchy: the name of a fol
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from effnet.errors import DataError
 from effnet.system.text import brief
@@ -27,6 +28,21 @@ def parents(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
         parent: tuple(sorted({*numbers, own[parent]} if parent in own else numbers))
         for parent, numbers in found.items()
     }
+
+
+def levels(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the name of each class at each level above the leaves, the topmost first; none without a hierarchy.
+
+    At level 1 "animal/cat/siamese" is "animal", at level 2 "animal/cat"; a class that ends above a level is itself.
+    """
+    return _levels(tuple(names))
+
+
+@lru_cache(maxsize=64)
+def _levels(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    paths = [(*_above(name), name) for name in names]
+    deepest = max(map(len, paths), default=1)
+    return tuple(tuple(path[min(depth, len(path) - 1)] for path in paths) for depth in range(deepest - 1))
 
 
 def check_hierarchy(name: str) -> str:

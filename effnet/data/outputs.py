@@ -31,7 +31,8 @@ class OutputSpec:
 
     The network's values are divided by `temperature` before softmax or sigmoid. An image whose most probable class is
     below `threshold` is of no known class; None disables this. A tag is present if its probability is at least that of
-    `thresholds`, one for each. A number is `mean` + `scale` x the network's value; it is right if it is within
+    `thresholds`, one for each. `miss` and `false` are the costs of missing each class or tag and of answering with it
+    falsely, 1 each if empty (effnet.tasks.costs). A number is `mean` + `scale` x the network's value; it is right if it is within
     `tolerance` of the target: the mean distance of the training targets from their median.
     """
 
@@ -44,6 +45,8 @@ class OutputSpec:
     mean: float = 0.0
     scale: float = 1.0
     tolerance: float = 0.0
+    miss: tuple[float, ...] = ()
+    false: tuple[float, ...] = ()
 
     @property
     def width(self) -> int:
@@ -62,11 +65,14 @@ class OutputSpec:
         return tuple(f"{self.name}{mark}{text}" for text in self.classes) or (self.name,)
 
 
+_TUPLES = ("classes", "thresholds", "miss", "false")
+
+
 def output_spec(value: object) -> OutputSpec:
     """Return the output that config.json holds; raise DataError for anything else."""
     try:
         fields: Any = dict(value)  # type: ignore[call-overload]
-        spec = OutputSpec(**fields | {name: tuple(fields[name]) for name in ("classes", "thresholds")})
+        spec = OutputSpec(**fields | {name: tuple(fields.get(name, ())) for name in _TUPLES})
     except (TypeError, ValueError, KeyError) as error:
         raise DataError(f"an output must be a JSON object with the fields of OutputSpec; got {brief(value)}") from error
     _check(spec)
@@ -85,6 +91,8 @@ def _check(spec: OutputSpec) -> None:
         and 1e-4 <= spec.temperature <= 1e4
         and spec.scale > 0
         and len(spec.thresholds) in (0, len(spec.classes) if spec.kind == "many" else 0)
+        and all(len(costs) in (0, len(spec.classes)) for costs in (spec.miss, spec.false))
+        and all(is_number(cost) and cost > 0 for cost in (*spec.miss, *spec.false))
     )
     if not good:
         raise DataError(f"an output must have a kind, its classes, and numbers that are finite; got {brief(spec)}")

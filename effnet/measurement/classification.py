@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,18 @@ from effnet.data.sources import source_name
 from effnet.measurement import calibration
 from effnet.measurement.answers import predict_split
 from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent
+from effnet.measurement.classification_text import lines, table
+from effnet.measurement.costs import CostScore, class_costs
 from effnet.measurement.intervals import bootstrap, wilson
+from effnet.measurement.levels import LevelScore, level_scores
 from effnet.measurement.recall import by_class
 from effnet.measurement.unknown import Unknown, measure_unknown
 from effnet.runtimes.predictor import Predictor
+from effnet.system.records import OPTIONAL
 from effnet.system.text import percent
+from effnet.tasks.costs import Costs, decide
+
+__all__ = ["SCORE", "ClassificationScore", "evaluate_split", "lines", "score", "table", "warnings_about"]
 
 _WORST_MISTAKES = 24
 
@@ -88,7 +95,8 @@ class ClassificationScore:
     images that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
     class][predicted class]; `mistakes` come most confident first. `uncalibrated` is the calibration
     without the temperature. `risk_coverage` holds (threshold, coverage, risk), `aurc` is the area under it; `answered`
-    is None without a threshold, `unknown` if no such images were given.
+    is None without a threshold, `unknown` if no such images were given. `cost` is None if all wrong answers cost the
+    same, `levels` are those above the classes if these have parents, as "animal/dog" has.
     """
 
     images: int
@@ -111,6 +119,8 @@ class ClassificationScore:
     confusion: tuple[tuple[int, ...], ...]
     per_class: tuple[ClassScore, ...]
     mistakes: tuple[Mistake, ...]
+    cost: CostScore | None = field(default=None, metadata=OPTIONAL)
+    levels: tuple[LevelScore, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def figure(self) -> float:
@@ -154,6 +164,7 @@ def evaluate_split(
         unknown=unknown,
         leaked=leaked,
         balanced=bool(config.balanced),
+        costs=config.costs,
     )
 
 
@@ -168,19 +179,21 @@ def score(
     unknown: Unknown | None = None,
     leaked: Collection[str] = (),
     balanced: bool = False,
+    costs: Costs | None = None,
 ) -> ClassificationScore:
     """Return the score of `probabilities` [images, classes] against the labels of the split at `indices`.
 
     By default the rows are those of the whole split, in order. The probabilities include `temperature`;
-    `balanced` says that the model was trained to balance its classes.
+    `balanced` says that the model was trained to balance its classes. If wrong answers have `costs`, these decide what
+    each image is answered with.
     """
     indices = np.arange(len(split)) if indices is None else indices
     labels = split.labels[indices]
-    predicted = probabilities.argmax(1)
+    predicted = decide(probabilities, costs)
     is_right = predicted == labels
     right = int(is_right.sum())
     confidence, usual = wilson(right, len(labels)), most_frequent(labels, class_names)
-    confusion, per_class = _by_class(labels, predicted, class_names)
+    confusion, per_class = class_scores(labels, predicted, class_names)
     recalls = by_class(is_right, labels, num_classes=len(class_names))
     mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
     to_beat = mean_recall if balanced else None
@@ -204,11 +217,13 @@ def score(
         uncalibrated=sureness if temperature == 1 else _sureness(raw, labels),
         risk_coverage=curve.points(),
         aurc=curve.aurc,
-        answered=None if threshold is None else _answered(probabilities, labels, threshold),
+        answered=None if threshold is None else answered_share(probabilities, labels, threshold, costs),
         unknown=unknown,
         confusion=confusion,
         per_class=per_class,
         mistakes=_mistakes(probabilities, predicted, split, class_names, indices),
+        cost=class_costs(probabilities, labels, costs),
+        levels=level_scores(probabilities, labels, class_names),
     )
 
 
@@ -272,7 +287,7 @@ def rare_class_warning(
     ]
 
 
-def _by_class(
+def class_scores(
     labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[ClassScore, ...]]:
     """Return the confusion matrix [true][predicted] and each class's score; a share of no images is 0."""
@@ -296,10 +311,13 @@ def _sureness(probabilities: np.ndarray, labels: np.ndarray) -> Sureness:
     )
 
 
-def _answered(probabilities: np.ndarray, labels: np.ndarray, threshold: float) -> Answered:
-    confidence, right = calibration.confidences(probabilities, labels)
-    known = confidence >= threshold
-    error = float((~right[known]).mean()) if known.any() else None
+def answered_share(
+    probabilities: np.ndarray, labels: np.ndarray, threshold: float, costs: Costs | None = None
+) -> Answered:
+    """Return the effect of a threshold on the images."""
+    known = probabilities.max(1) >= threshold
+    wrong = decide(probabilities, costs) != labels
+    error = float(wrong[known].mean()) if known.any() else None
     return Answered(threshold=threshold, coverage=float(known.mean()), error=error)
 
 

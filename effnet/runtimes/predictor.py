@@ -156,20 +156,26 @@ class Predictor:
         with self._turn:
             return engine.run(images)
 
-    def chosen_threshold(self, asked: float | None = None) -> float:
-        """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never."""
+    def chosen_threshold(self, asked: float | None = None) -> float | None:
+        """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never.
+
+        None if each of several outputs has its own.
+        """
         if asked is not None and not 0 <= asked <= 1:
             raise InputError(f"the threshold must be a probability from 0 to 1; got {asked}")
-        return (self.config.threshold or 0.0) if asked is None else asked
+        if asked is not None:
+            return asked
+        return None if self.config.specs else self.config.threshold or 0.0
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
     ) -> list[Any]:
         """Return the answer of the bundle's task to each image, in order; see `prepare` for the kinds of images.
 
-        A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification). A single image gives
-        a list of one. `threshold` is the probability below which an image is "unknown": the
-        bundle's own by default, 0 for never. The model is opened before any image is read.
+        A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification), a model of several
+        outputs with a mapping from their names to a Prediction, Tags or a number (effnet.tasks.several). A single image
+        gives a list of one. `threshold` is the probability below which an image is "unknown": the bundle's own by
+        default, or that of each output; 0 for never. The model is opened before any image is read.
         """
         images = _several(images, batch=batch, verb="predict")
         threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer

@@ -10,6 +10,7 @@ import numpy as np
 from effnet.data.outputs import SEVERAL, OutputSpec, placed
 from effnet.errors import BundleError
 from effnet.tasks.classification import Prediction, check_probabilities, to_prediction
+from effnet.tasks.costs import costs_of, decide
 from effnet.tasks.task import Activation, Figure, Output, Task
 
 _MEANINGS = {
@@ -63,14 +64,18 @@ def check_rows(rows: np.ndarray, path: Path, *, specs: Sequence[OutputSpec]) -> 
 
 
 def answers(
-    row: np.ndarray, names: Sequence[str], *, top: int, threshold: float, specs: Sequence[OutputSpec]
+    row: np.ndarray, names: Sequence[str], *, top: int, threshold: float | None, specs: Sequence[OutputSpec]
 ) -> Answers:
-    """Return the answer of each output to one image, from its row [columns]."""
+    """Return the answer of each output to one image, from its row [columns].
+
+    `threshold` replaces those of the outputs below which the answer is "unknown": 0 for never, None for their own.
+    """
     found: dict[str, Prediction | Tags | float] = {}
     for place in placed(specs):
         part, spec = row[place.columns], place.spec
         if spec.kind == "one":
-            found[spec.name] = to_prediction(part, spec.classes, top=top, threshold=max(threshold, spec.threshold or 0))
+            least = (spec.threshold or 0.0) if threshold is None else threshold
+            found[spec.name] = to_prediction(part, spec.classes, top=top, threshold=least, costs=costs_of(spec))
         elif spec.kind == "many":
             found[spec.name] = Tags(
                 present=tuple(tag for tag, on in zip(spec.classes, tags_present(part, spec), strict=True) if on),
@@ -96,7 +101,7 @@ def right_answers(rows: np.ndarray, targets: np.ndarray, *, specs: Sequence[Outp
     for place in placed(specs):
         part, target, spec = rows[:, place.columns], targets[:, place.targets], place.spec
         if spec.kind == "one":
-            right = part.argmax(1)[:, None] == target
+            right = decide(part, costs_of(spec))[:, None] == target
         elif spec.kind == "many":
             right = tags_present(part, spec) == (target > 0)
         else:

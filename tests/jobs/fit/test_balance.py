@@ -12,7 +12,7 @@ from procedures import UNTIMED, fit
 
 import effnet
 from effnet.bundle.config import read_config
-from effnet.cli.evaluate import balanced_lines
+from effnet.measurement.classification_text import balanced_lines
 from effnet.compression.recovery import recovery_recipe
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.findings import describe
