@@ -76,12 +76,13 @@ def _several(places: list[list[str]], labels: list[list[Any]], class_names: tupl
     found = read_labels(labels, None, places=places)
     if class_names is None or found.kind is not SEVERAL:
         return found
-    if unknown := sorted(set(found.names) - set(class_names)):
+    present = set(found.names)
+    if unknown := sorted(present - set(class_names)):
         raise DataError(
             f"{places[0][0]}: the labels must be those of {INDEX}; {printable(unknown[0])} is not in it"
             f"{nearest(unknown[0], class_names)}"
         )
-    return replace(found, names=class_names)
+    return replace(found, names=tuple(name for name in class_names if name in present))
 
 
 def _check_splits(shards: Sequence[Shard]) -> set[str]:
