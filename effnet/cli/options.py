@@ -47,6 +47,15 @@ GroupBy = Annotated[
     ),
 ]
 
+Outputs = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B,...",
+        help="Columns of a manifest to learn, such as gender,year; default: label:NAME, tags:NAME, number:NAME and "
+        "label.",
+    ),
+]
+
 ValueRange = Annotated[
     str,
     typer.Option(

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.images.decode import Decoding, convert_pillow
-from effnet.data.labels import CLASSES, LabelKind, Names
-from effnet.data.outputs import read_labels
+from effnet.data.labels import CLASSES, LabelKind
+from effnet.data.outputs import NamedLabels, read_labels
 from effnet.data.sources import Listing, Part
 from effnet.errors import DataError, ImageError, MissingExtraError
 
@@ -90,7 +90,7 @@ def list_arrays(
         table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
         listed[split] = _part(load, len(images), read, table=table)
-    return told.listing(name, listed)
+    return _listing(name, listed, told)
 
 
 def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None, name: str) -> Listing:
@@ -110,37 +110,26 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
                 "of its transform, effnet augments them"
             )
         listed[split] = _part(load, count, read, table=table)
-    return found.listing(name, listed)
+    return _listing(name, listed, found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Labels:
-    """The labels of a program: their kind, the names that they use, and their texts, one list for each split."""
-
-    kind: LabelKind
-    names: Names
-    texts: list[list[str]]
-    outputs: tuple[str, ...] = ()
-
-    def listing(self, name: str, parts: dict[str, Part]) -> Listing:
-        """Return the listing of the images with these labels."""
-        return Listing(
-            name=name,
-            parts=parts,
-            class_names=self.names,
-            channels=_channels(parts),
-            label_kind=self.kind,
-            outputs=self.outputs,
-        )
-
-
-def _read(labels: list[Any], class_names: Sequence[str] | None, kind: LabelKind) -> _Labels:
+def _read(labels: list[Any], class_names: Sequence[str] | None, kind: LabelKind) -> NamedLabels:
     """Return the labels of a program; mappings are labels of several outputs."""
     if kind is CLASSES and any(isinstance(label, Mapping) for some in labels for label in some):
-        kind, names, texts, outputs = read_labels(labels, class_names)
-        return _Labels(kind=kind, names=names, texts=texts, outputs=outputs)
+        return read_labels(labels, class_names)
     names, texts = kind.read(labels, class_names)
-    return _Labels(kind=kind, names=names, texts=texts)
+    return NamedLabels(kind=kind, names=names, texts=texts)
+
+
+def _listing(name: str, parts: dict[str, Part], labels: NamedLabels) -> Listing:
+    return Listing(
+        name=name,
+        parts=parts,
+        class_names=labels.names,
+        channels=_channels(parts),
+        label_kind=labels.kind,
+        outputs=labels.outputs,
+    )
 
 
 def list_digits() -> Listing:

@@ -62,9 +62,10 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
     columns, inferred = [with_kind(c, (row.cells[i] for row in rows)) for i, c in enumerate(columns)], columns
     several = len(columns) > 1 or columns[0].kind != "one"
     seen: dict[str, tuple[_Row, str]] = {}
-    num_repeated = 0
+    num_repeated, known = 0, set()
     for row in rows:
         values = _values(row, columns, inferred, path)
+        known.update(values)
         label = label_text(values) if several and values else next(iter(values.values()), "")
         if row.full in seen:
             _check_same(path, row, label, *seen[row.full])
@@ -76,7 +77,8 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
     _check_found(path, num_rows=len(seen), found=found)
     group_of = {row.full: row.group for row, label in seen.values() if label}
     parts = {split: make_part(pairs) for split, pairs in found.pairs.items()}
-    keys = [column.key for column in columns if column.title is not None]
+    # The data of a model need not know all of its outputs; what is to be learnt must be known.
+    keys = [column.key for column in columns if column.key in known or not of_model]
     return Listing(
         name=os.path.splitext(os.path.basename(path))[0],
         parts=parts,

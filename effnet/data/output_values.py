@@ -122,14 +122,18 @@ class ReadLabels:
     texts: list[list[str]]
 
 
-def read_mappings(labels: Sequence[Sequence[Any]]) -> ReadLabels:
+def read_mappings(labels: Sequence[Sequence[Any]], *, places: Sequence[Sequence[str]] | None = None) -> ReadLabels:
     """Return labels that map the name of each output to its value; None, NaN or a missing name is unknown.
 
     A text is a class, a list (tuple, set) holds tags, a number is a number. All values of one output are of one kind.
-    Raises DataError if they are not, and for an image of which no output is known.
+    Raises DataError if they are not, and for an image of which no output is known; `places` name the images.
     """
     keys: dict[str, str | None] = {}
-    split_values = [[_known(label, index, keys) for index, label in enumerate(some)] for some in labels]
+    places = places or [[f"the label of image {index}" for index in range(len(some))] for some in labels]
+    split_values = [
+        [_known(label, place, keys) for label, place in zip(*pairs, strict=True)]
+        for pairs in zip(labels, places, strict=True)
+    ]
     if unknown := [name for name, key in keys.items() if key is None]:
         raise DataError(
             f"the output {printable(unknown[0])} must be known of at least one image; it is None in all: leave it out"
@@ -138,16 +142,16 @@ def read_mappings(labels: Sequence[Sequence[Any]]) -> ReadLabels:
     return ReadLabels(keys=tuple(key for key in keys.values() if key), texts=texts)
 
 
-def _known(label: Any, index: int, keys: dict[str, str | None]) -> dict[str, Any]:
+def _known(label: Any, place: str, keys: dict[str, str | None]) -> dict[str, Any]:
     """Return the known values of an image by key, and add the names of its outputs to `keys`."""
     if not isinstance(label, Mapping):
-        raise DataError(f"the label of image {index} must be a mapping as those of others are; got {brief(label)}")
+        raise DataError(f"{place} must be a mapping as those of others are; got {brief(label)}")
     values = {}
     for given, value in label.items():
         try:
             name, key, read = _value(given, value)
         except DataError as error:
-            raise DataError(f"the label of image {index}: {error}") from error
+            raise DataError(f"{place}: {error}") from error
         if keys.setdefault(name, key or None) is None:
             keys[name] = key or None
         if not key:
@@ -155,12 +159,12 @@ def _known(label: Any, index: int, keys: dict[str, str | None]) -> dict[str, Any
         if keys[name] != key:
             one, other = (KIND_WORDS[split_key(found)[1]] for found in (keys[name] or key, key))
             raise DataError(
-                f"the label of image {index}: {printable(name)} must be of one kind in all images; got {brief(value)}, "
+                f"{place}: {printable(name)} must be of one kind in all images; got {brief(value)}, "
                 f"{other}, after {one}: a text is a class, a list holds tags, a number is a number"
             )
         values[key] = read
     if not values:
-        raise DataError(f"the label of image {index} must have at least one known output; leave such images out")
+        raise DataError(f"{place} must have at least one known output; leave such images out")
     return values
 
 

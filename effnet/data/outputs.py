@@ -20,6 +20,7 @@ from effnet.data.labels import CLASSES, LabelKind, Names
 from effnet.data.output_checks import check_outputs
 from effnet.data.output_values import KIND_MARKS, KIND_WORDS, Kind, names_from, read_mappings, strata_of
 from effnet.data.output_values import label_text as label_text
+from effnet.data.sources import Listing
 from effnet.errors import DataError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
@@ -167,16 +168,7 @@ def key_of(spec: OutputSpec) -> str:
 
 def to_text(target: np.ndarray, names: Names) -> str:
     """Return one row of targets as a text for people, such as "gender Women, tags sea and sunset, year 2011"."""
-    words = []
-    for place in placed(outputs_of(names)):
-        row, spec = target[place.targets], place.spec
-        if np.isnan(row).any():
-            continue
-        if spec.kind == "many":
-            tags = [tag for tag, on in zip(spec.classes, row, strict=True) if on]
-            words.append(f"{spec.name} {', '.join(tags) or 'none'}")
-        else:
-            words.append(f"{spec.name} {spec.classes[int(row[0])] if spec.kind == 'one' else f'{row[0]:g}'}")
+    words = [f"{name} {_in_words(value)}" for name, value in to_values(target, names).items()]
     return "; ".join(words) or "unknown"
 
 
@@ -193,10 +185,15 @@ def fitted_specs(names: Sequence[str], targets: np.ndarray) -> tuple[OutputSpec,
     return tuple(specs)
 
 
+def _in_words(value: str | list[str] | float) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def _read(labels: Sequence[Sequence[Any]], names: Sequence[str] | None) -> tuple[Names, list[list[str]]]:
     """Return the columns and the texts of a program's labels; see `read_mappings`."""
-    if names is not None:
-        raise DataError(f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}")
+    _refuse(names)
     found = read_mappings(labels)
     return names_from((text for some in found.texts for text in some), found.keys), found.texts
 
@@ -212,20 +209,61 @@ SEVERAL = LabelKind(
 """Labels of several outputs."""
 
 
-def read_labels(
-    labels: Sequence[Sequence[Any]], names: Sequence[str] | None
-) -> tuple[LabelKind, Names, list[list[str]], tuple[str, ...]]:
-    """Return the kind, the names and the texts of a program's mappings, and the words of `--outputs` for them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedLabels:
+    """Labels of a kind and their names, with the texts of each split; `outputs` are the words of a `Listing`."""
 
-    A single output of classes is classification, as it is in a manifest.
-    """
-    columns, texts = SEVERAL.read(labels, names)
+    kind: LabelKind
+    names: Names
+    texts: list[list[str]]
+    outputs: tuple[str, ...] = ()
+
+
+def read_labels(
+    labels: Sequence[Sequence[Any]], names: Sequence[str] | None, *, places: Sequence[Sequence[str]] | None = None
+) -> NamedLabels:
+    """Return labels that are mappings, see `read_mappings`; a single output of classes is classification."""
+    _refuse(names)
+    found = read_mappings(labels, places=places)
+    columns = names_from((text for some in found.texts for text in some), found.keys)
     specs = outputs_of(columns)
     words = tuple(f"{KIND_WORDS[spec.kind]}:{spec.name}" for spec in specs)
     if len(specs) > 1 or specs[0].kind != "one":
-        return SEVERAL, columns, texts, words
-    classes = [[json.loads(text)[key_of(specs[0])] for text in some] for some in texts]
-    return CLASSES, specs[0].classes, classes, words
+        return NamedLabels(kind=SEVERAL, names=columns, texts=found.texts, outputs=words)
+    classes = [[json.loads(text)[key_of(specs[0])] for text in some] for some in found.texts]
+    return NamedLabels(kind=CLASSES, names=specs[0].classes, texts=classes, outputs=words)
+
+
+def _refuse(names: Sequence[str] | None) -> None:
+    if names is not None:
+        raise DataError(f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}")
+
+
+def to_values(target: np.ndarray, names: Names) -> dict[str, str | list[str] | float]:
+    """Return what is known of one row of targets by the name of the output, as `read_mappings` takes it."""
+    values: dict[str, str | list[str] | float] = {}
+    for place in placed(outputs_of(names)):
+        row, spec = target[place.targets], place.spec
+        if np.isnan(row).any():
+            continue
+        if spec.kind == "many":
+            values[spec.name] = [tag for tag, on in zip(spec.classes, row, strict=True) if on]
+        else:
+            values[spec.name] = spec.classes[int(row[0])] if spec.kind == "one" else float(row[0])
+    return values
+
+
+def as_several(listing: Listing) -> Listing:
+    """Return the listing of a single output of classes, which is classification, as one of several outputs."""
+    if listing.label_kind is not CLASSES or len(listing.outputs) != 1:
+        return listing
+    key = listing.outputs[0].partition(":")[2] + KIND_MARKS["one"]
+    parts = {
+        name: replace(part, labels=tuple(label_text({key: label}) for label in part.labels))
+        for name, part in listing.parts.items()
+    }
+    names = names_from(text for part in parts.values() for text in part.labels)
+    return replace(listing, parts=parts, class_names=names, label_kind=SEVERAL)
 
 
 def absent_columns(targets: np.ndarray, names: Names) -> list[str]:

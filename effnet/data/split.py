@@ -170,7 +170,7 @@ def _carve(
             kept = f" ({num_units} without copies and groups)" if together else ""
             raise DataError(
                 f"no class has enough images to hold some out for {name}: {len(part.sources)} images{kept} in "
-                f"{len(set(part.labels))} classes; add images, at least {len(names) + 1} in a class"
+                f"{_num_classes(strata(part.labels))} classes; add images, at least {len(names) + 1} in a class"
             )
     return {
         name: Part(
@@ -179,6 +179,10 @@ def _carve(
         )
         for name, chosen in indices.items()
     }
+
+
+def _num_classes(strata: Sequence[str] | Sequence[tuple[str, ...]]) -> int:
+    return len({name for some in strata for name in ((some,) if isinstance(some, str) else some)})
 
 
 def _split(

@@ -13,7 +13,8 @@ from effnet.data.datasets import Dataset
 from effnet.data.images.decode import ImageHeader, decode_image, fit_channels, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.alike import Look, alike, look_at, look_reduction
-from effnet.data.inspection.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
+from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, count_outputs
+from effnet.data.inspection.findings import DataReport, Duplicate, Spread, describe
 from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
 from effnet.data.inspection.shapes import shapes_of
 from effnet.data.inspection.values import Values, with_values
@@ -129,6 +130,7 @@ def _summarize(
         notes=dataset.notes,
         leaks=find_leaks(dataset),
         values=values,
+        outputs=count_outputs(dataset),
     )
 
 

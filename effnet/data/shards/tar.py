@@ -31,12 +31,15 @@ _MANY_DIGITS = re.compile(rb"\d{256}")
 
 
 class Member(NamedTuple):
-    """An image of a shard: its name, the offset and number of its bytes, and its class by number or name."""
+    """An image of a shard: its name, the offset and number of its bytes, and its label.
+
+    That is its class by number or name or, of several outputs, a value for each by name.
+    """
 
     name: str
     offset: int
     size: int
-    label: int | str
+    label: int | str | dict[str, Any]
 
 
 class _Sample:
@@ -46,7 +49,7 @@ class _Sample:
         self.key = key
         self.seen: set[str] = set()
         self.image: tarfile.TarInfo | None = None
-        self.label: int | str | None = None
+        self.label: int | str | dict[str, Any] | None = None
 
 
 class _Headers:
@@ -159,7 +162,7 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
             sample.label = label
 
 
-def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | None:
+def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | dict[str, Any] | None:
     if info.size > _MAX_LABEL_BYTES:
         raise DataError(f"{name}: {_shown(info.name)} must hold a label, but has {info.size:,} bytes")
     file.seek(info.offset_data)
@@ -172,6 +175,8 @@ def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int
         value = int(value)
     if value is None and suffix == "json":
         return None
+    if isinstance(value, dict):
+        return value  # of several outputs; checked with those of all images
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise _no_class(name, info, value)
     if isinstance(value, str) and (len(value) > _MAX_CLASS_CHARACTERS or _CONTROL.search(value)):

@@ -59,6 +59,7 @@ def fit(config: FitConfig) -> FitResult:
 
     If the data are not split, copies of one image stay on one side of the split, and so do images of one group: those
     with the same `group` in a manifest, or in whose paths the regular expression `group_by` matches the same text.
+    `outputs` are the columns of a manifest that are learnt, see `read_dataset`.
 
     `resize` is how an image becomes the square input: "center" crops to its middle, "squash" and "pad" show all of it,
     and "auto" chooses by the aspect ratios: "center" up to 16:9. `value_range` is the lowest and the highest value of

@@ -64,7 +64,9 @@ def _check_split(job: Job, dataset: Dataset) -> None:
     again = read_dataset(dataset, seed=dataset.seed, channels=dataset.channels)
     for name in ("train", "val", "test"):
         first, second = getattr(again, name), getattr(dataset, name)
-        if list(names_of(first)) != list(names_of(second)) or not np.array_equal(first.labels, second.labels):
+        with_unknown = first.labels.dtype.kind == "f"  # NaN
+        same = np.array_equal(first.labels, second.labels, equal_nan=with_unknown)
+        if list(names_of(first)) != list(names_of(second)) or not same:
             raise InputError(
                 f"the data set must be as read_dataset, from_arrays or from_torch returned it; its {name} split was "
                 "changed: give the splits to from_arrays"

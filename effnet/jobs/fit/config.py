@@ -1,7 +1,7 @@
 """The options of fit and train: a field each. It imports nothing slow, as `effnet --help` reads it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -60,6 +60,10 @@ def _powers(value: tuple[float, float, float]) -> str:
     return ",".join(map(exact, value))
 
 
+def _words(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else ",".join(value)
+
+
 def _range(value: "AskedRange") -> str:
     return value if isinstance(value, str) else ",".join(map(exact, value))
 
@@ -81,6 +85,10 @@ class JobConfig:
     resume: bool = option(
         "Continue the interrupted fit in --out.", default=False, main=True, repeat=False, command=False
     )
+    outputs: str | Sequence[str] = option(
+        "Columns of a manifest to learn, such as gender,year; default: label:NAME, tags:NAME, number:NAME and label.",
+        default="", main=True, metavar="A,B,...", write=_words,
+    )  # fmt: skip
     seed: int | None = option("Seed of split, weights and augmentation; default: the recipe's, or 0.", main=True)
     channels: int | None = option("Input channels; by default detected from the data.")
     strict: bool = option("Fail if a file cannot be used.", default=False)

@@ -131,6 +131,7 @@ def read_data(job: Job) -> Source:
         channels=job.config.channels,
         strict=job.config.strict,
         group_by=job.config.group_by,
+        outputs=job.config.outputs,
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
     dataset, report = inspect_and_join(dataset, seed=job.seed, value_range=job.config.value_range)
