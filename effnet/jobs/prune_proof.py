@@ -19,8 +19,7 @@ from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain
-from effnet.measurement.classification import warnings_of
-from effnet.measurement.evaluate import evaluate
+from effnet.measurement.evaluate import evaluate, scoring_of
 from effnet.measurement.stopwatch import Compared, Stopwatch
 from effnet.measurement.verify import check_export
 from effnet.nn.network import Network
@@ -88,7 +87,10 @@ def prove(
     timed = stopwatch.compare(before / ONNX, made / ONNX, threads=threads)
     report = {
         **_figures(original, config, scores, timed),
-        "warnings": warnings_of(scores["after"]),
+        "task": config.task,
+        "warnings": scoring_of(config.task_record).warnings_about(
+            scores["after"], original.dataset, balanced=bool(config.balanced)
+        ),
         "check": check.to_dict(),
         "options": dict(options),
         "original": original.bundle.resolve().name,
@@ -148,15 +150,14 @@ def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any],
             "blocks": len(spec.blocks),
             "latency_ms": min(times),
             "latencies_ms": list(times),
-            "test_accuracy": score.accuracy,
-            "test_balanced_accuracy": score.balanced_accuracy,
+            **{f"test_{key}": value for key, value in score.headline.items()},
             "test_images": score.images,
-            "confidence": list(score.confidence),
+            **({"confidence": list(score.confidence)} if hasattr(score, "confidence") else {}),
         }
 
     return {
         "before": side("before", original.config.arch, timed.first.rounds_ms),
         "after": side("after", config.arch, timed.second.rounds_ms),
         "latency_ratio": timed.ratio,
-        "points_lost": 100 * (scores["before"].accuracy - scores["after"].accuracy),
+        "points_lost": 100 * (scores["before"].figure - scores["after"].figure),
     }
