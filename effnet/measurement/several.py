@@ -34,8 +34,8 @@ _MISTAKES, _MOST_MISTAKES = 24, 48
 class OutputMistake:
     """One wrong answer of an output; `index` is the image's place in the split.
 
-    `label` and `predicted` are texts. `weight` is the probability of a wrong class, the distance of a tag's probability
-    from its truth, or the distance of a number from its target.
+    `label` and `predicted` are texts. `weight` is the probability of the wrong class, of the wrong answer on a tag, or
+    the distance of a number from its target.
     """
 
     index: int
@@ -198,6 +198,6 @@ def _in_words(part: np.ndarray, target: np.ndarray, spec: OutputSpec, *, tag: in
     if spec.kind == "one":
         return spec.classes[int(target[0])], spec.classes[tag]
     if spec.kind == "number":
-        return f"{target[0]:g}", f"{part[0]:.4g}"
+        return f"{target[0]:g}", f"{part[0]:.6g}"
     name, there = spec.classes[tag], target[tag] > 0
     return (name, f"no {name}") if there else (f"no {name}", name)

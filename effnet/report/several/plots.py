@@ -57,6 +57,8 @@ def number_svg(output: OutputScore, *, number: int) -> str:
     low, high = min(*true, *answered), max(*true, *answered)
     margin = 0.04 * (high - low) or 1.0
     with style():
+        from matplotlib.ticker import MaxNLocator
+
         figure = new_figure(4.4, 3.5)
         axes = figure.add_subplot()
         axes.plot([low, high], [low, high], color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
@@ -66,5 +68,7 @@ def number_svg(output: OutputScore, *, number: int) -> str:
         axes.set(
             xlabel="Target", ylabel="Answer", xlim=(low - margin, high + margin), ylim=(low - margin, high + margin)
         )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=5))
         axes.ticklabel_format(useOffset=False)
     return figure_svg(figure, name=f"number{number}")

@@ -24,13 +24,17 @@ _METRICS = {"one": "accuracy", "many": "mean_average_precision", "number": "mae"
 def section(report: Report) -> Section:
     """Return the part of a report of several outputs."""
     kinds = {output.kind for output in report.test.outputs}
+    only = "It knows these classes and tags only"
+    rejects = any(output.classes and output.classes.answered for output in report.test.outputs)
     return Section(
         sentence=f"has a mean score of {percent(report.test.mean_score)} over {len(report.test.outputs)} outputs on",
         title="Mean score",
         value=percent(report.test.mean_score),
         notes=tuple(_notes(report)),
         names="Columns of the last layer",
-        limit="It knows these classes and tags only, and answers with them for any image.",
+        limit=f"{only}. A threshold rejects many images of anything else, but not all; how many was not measured."
+        if rejects
+        else f"{only}, and answers with them for any image.",
         tag="image-feature-extraction" if kinds == {"number"} else "image-classification",
         metrics=tuple(metric for kind, metric in _METRICS.items() if kind in kinds),
         page=Extension(template="several/report.html.j2", values=lambda images: _page(report, images)),
@@ -88,7 +92,7 @@ def _row(output: OutputScore) -> dict[str, Any]:
         "guess": _guess(output),
         "known": output.known,
         "kind": "missed" if output.chance else "kept",
-        "verdict": "no better" if output.chance else "better",
+        "verdict": "not better" if output.chance else "better",
     }
 
 
@@ -141,17 +145,17 @@ def _sentences(output: OutputScore) -> Iterable[str]:
         cost = classes.cost
     elif tags := output.tags:
         yield (
-            f"At their thresholds, micro F1 is {tags.micro_f1:.3f} and macro F1 {tags.macro_f1:.3f}; all tags are right "
-            f"on {percent(tags.exact_match)} of the images. Answering each tag as most images have it reaches micro F1 "
-            f"{tags.constant_f1:.3f}, and is right on {percent(tags.constant_match)}."
+            f"At their thresholds, micro F1 is {tags.micro_f1:.3f} and macro F1 {tags.macro_f1:.3f}; all tags are "
+            f"right on {percent(tags.exact_match)} of the images. Answering each tag as most images have it reaches "
+            f"micro F1 {tags.constant_f1:.3f}, and is right on {percent(tags.constant_match)}."
         )
         cost = tags.cost
     else:
         number = output.number
         assert number is not None
         yield (
-            f"The mean error is {significant(output.value)}, that of always answering the median {number.median:g} "
-            f"{significant(output.baseline)}. RMSE is {significant(number.rmse)}, R2 {number.r2:.3f}."
+            f"The mean error is {significant(output.value)}; always answering the median, {number.median:g}, would be "
+            f"off by {significant(output.baseline)}. RMSE is {significant(number.rmse)}, R2 {number.r2:.3f}."
         )
         return
     if cost:
