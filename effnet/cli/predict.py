@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from effnet.cli.answers import classes_in_words, prediction_data, print_answers
 from effnet.cli.console import fail, print_json, print_table
 from effnet.cli.images import chunks, end_with, expand
-from effnet.cli.answers import classes_in_words, prediction_data, print_answers
 from effnet.cli.options import Bundle, Threads, Use
 from effnet.system.text import cell, printable
 

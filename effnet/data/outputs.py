@@ -33,8 +33,8 @@ class OutputSpec:
     The network's values are divided by `temperature` before softmax or sigmoid. An image whose most probable class is
     below `threshold` is of no known class; None disables this. A tag is present if its probability is at least that of
     `thresholds`, one for each. `miss` and `false` are the costs of missing each class or tag and of answering with it
-    falsely, 1 each if empty (effnet.tasks.costs). A number is `mean` + `scale` x the network's value; it is right if it is within
-    `tolerance` of the target: the mean distance of the training targets from their median.
+    falsely, 1 each if empty (effnet.tasks.costs). A number is `mean` + `scale` x the network's value; it is right if it
+    is within `tolerance` of the target: the mean distance of the training targets from their median.
     """
 
     name: str

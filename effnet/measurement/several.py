@@ -26,16 +26,16 @@ from effnet.tasks.several import tags_present
 
 __all__ = ["SCORE", "SeveralScore", "evaluate_split", "lines", "score", "table", "warnings_about"]
 
-# The most mistakes of all outputs together, and the least of each that has some.
-_MISTAKES, _LEAST_EACH = 24, 2
+# The mistakes of all outputs together, shared alike; of many outputs, one each of the first ones.
+_MISTAKES, _MOST_MISTAKES = 24, 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputMistake:
     """One wrong answer of an output; `index` is the image's place in the split.
 
-    `label` and `predicted` are texts. `weight` is the probability of a wrong class, the distance of a tag's probability
-    from its truth, or the distance of a number from its target.
+    `label` and `predicted` are texts. `weight` is the probability of the wrong class, of the wrong answer on a tag, or
+    the distance of a number from its target.
     """
 
     index: int
@@ -120,7 +120,7 @@ def score(
         mean_score=mean_known(np.array([output.score for output in outputs])),
         outputs=tuple(outputs),
         clean=_clean(rows, targets, specs, names=names, leaked=leaked) if leaked else None,
-        mistakes=tuple(_mistakes(rows, targets, specs, names=names, indices=indices)),
+        mistakes=tuple(_mistakes(rows, targets, specs, names=names, indices=indices))[:_MOST_MISTAKES],
     )
 
 
@@ -161,7 +161,7 @@ def _mistakes(
     indices: np.ndarray,
 ) -> Iterator[OutputMistake]:
     """Yield the worst mistakes of each output; an image has one at most in each."""
-    most = max(_LEAST_EACH, _MISTAKES // max(1, len(specs)))
+    most = max(1, _MISTAKES // max(1, len(specs)))
     for place in placed(specs):
         spec, part, target = place.spec, rows[:, place.columns], targets[:, place.targets]
         weight, tag = _weights(part, target, spec)
@@ -198,6 +198,6 @@ def _in_words(part: np.ndarray, target: np.ndarray, spec: OutputSpec, *, tag: in
     if spec.kind == "one":
         return spec.classes[int(target[0])], spec.classes[tag]
     if spec.kind == "number":
-        return f"{target[0]:g}", f"{part[0]:.4g}"
+        return f"{target[0]:g}", f"{part[0]:.6g}"
     name, there = spec.classes[tag], target[tag] > 0
     return (name, f"no {name}") if there else (f"no {name}", name)

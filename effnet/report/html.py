@@ -104,7 +104,7 @@ def _left_out(plot: Callable[[], str | None]) -> str:
 def render_card(report: Report) -> str:
     """Return the report as a model card: Markdown with the hub's YAML front matter."""
     report = report.as_stored()
-    section, task = section_of(report), find_task(report.task)
+    section, task = section_of(report), find_task(report.task).of_names(report.dataset.class_names)
     channels, values = report.dataset.channels, report.dataset.findings.values
     return render(
         section.card.template,
@@ -113,7 +113,7 @@ def render_card(report: Report) -> str:
             "section": section,
             "task": task,
             "outputs": task.outputs(report.dataset.class_names),
-            "known": task in BUILT_IN,
+            "known": find_task(report.task) in BUILT_IN,
             "verdict": _verdict(report, section),
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from effnet.data.labels import LabelKind
-from effnet.data.outputs import OutputSpec
+from effnet.data.outputs import OutputSpec, outputs_of
 from effnet.system.text import percent
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -179,6 +179,10 @@ class Task:
     def selected_by(self, *, balanced: bool) -> Figure:
         """Return the figure that selection maximises."""
         return self.balanced_figure or self.figure if balanced else self.figure
+
+    def of_names(self, names: Sequence[str]) -> "Task":
+        """Return the task of a model whose last layer has these names: bound to its outputs, if there are several."""
+        return self if self.bind is None else self.bind(outputs_of(names))
 
     def file_outputs(self, names: Sequence[str]) -> tuple[Output, ...]:
         """Return what a file of a model returns whose last layer has these names, its columns in order."""

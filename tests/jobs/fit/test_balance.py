@@ -12,7 +12,6 @@ from procedures import UNTIMED, fit
 
 import effnet
 from effnet.bundle.config import read_config
-from effnet.measurement.classification_text import balanced_lines
 from effnet.compression.recovery import recovery_recipe
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.findings import describe
@@ -21,6 +20,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.jobs.fit.asked import with_balance
 from effnet.measurement.classification import ClassScore
+from effnet.measurement.classification_text import balanced_lines
 from effnet.report.classification.balanced import prior_sentence
 from effnet.report.runs import read_run
 from effnet.training.recipe.balance import log_prior
