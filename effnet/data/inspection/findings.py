@@ -1,7 +1,7 @@
 """The report of a data inspection, and its text for a terminal."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, OutputCount, describe_outputs
@@ -9,6 +9,7 @@ from effnet.data.inspection.leaks import NO_LEAKS, Leaks
 from effnet.data.inspection.shapes import Shapes, shapes_warning
 from effnet.data.inspection.values import Values
 from effnet.data.sources import Skipped
+from effnet.system.records import OPTIONAL
 from effnet.system.text import printable
 
 IMBALANCED = 3.0
@@ -72,7 +73,7 @@ class DataReport:
     notes: tuple[str, ...]
     leaks: Leaks = NO_LEAKS
     values: Values | None = None
-    outputs: tuple[OutputCount, ...] = ()
+    outputs: tuple[OutputCount, ...] = field(default=(), metadata=OPTIONAL)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict."""
