@@ -163,8 +163,16 @@ def _save_learned(
     save_bundle(bundle, config, state)
     config, calibration = _calibrated(config, state, dataset, learned.validation, job.abstain, folder=bundle)
     if calibration is not None:
-        job.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
+        job.say(f"{_temperatures(config)}. {calibration.sentence}")
     return config, state, calibration
+
+
+def _temperatures(config: ModelConfig) -> str:
+    """Return the temperature, or that of each output that has one, in words."""
+    found = [f"{spec.name} {spec.temperature:g}" for spec in config.specs if spec.kind != "number"]
+    if config.specs:
+        return f"Temperatures: {', '.join(found)}" if found else "Numbers have no temperature"
+    return f"Temperature {config.temperature:g}"
 
 
 def _check(
