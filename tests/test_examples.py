@@ -208,3 +208,13 @@ def test_pytorch_loop(run_example, photos, tmp_path):
     accuracy = float(last.rpartition(" ")[2].rstrip("%")) / 100
     assert accuracy == pytest.approx(effnet.evaluate(effnet.load(tmp_path / "out"), photos).accuracy, abs=0.5)
     assert effnet.load(tmp_path / "out").config.preprocess.resolution == 32
+
+
+@pytest.mark.elsewhere
+def test_several_outputs(run_example, tmp_path, monkeypatch):
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=UNTIMED))
+    kind, faults, size, answers = run_example("several_outputs", tmp_path / "made")
+    for line, higher in ((kind, True), (faults, True), (size, False)):
+        value, baseline = (float(line.split()[i]) for i in (1, -1))
+        assert (value > baseline + 0.2) if higher else (value < baseline / 2)
+    assert answers.startswith("kind bright faults (")
