@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from PIL import Image
-from procedures import BRIEF, TINIEST
+from procedures import BRIEF, TINIEST, UNTIMED
 
 import effnet
 from effnet.arch import blocks
