@@ -22,7 +22,8 @@ from effnet.measurement.timing import Timing
 from effnet.nas.generations import Generations, is_behind, run_generations
 from effnet.nas.history import Propose, Trained
 from effnet.nas.space import Decision, Genome, Space
-from effnet.nas.study import Waiting, open_study
+from effnet.nas.storage import Waiting
+from effnet.nas.study import open_study
 from effnet.nas.surrogate import propose_surrogate
 from effnet.planner.events import Listener, Measured, Said
 from effnet.planner.space import Candidate, Status

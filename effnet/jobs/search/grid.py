@@ -21,7 +21,8 @@ from effnet.jobs.procedure import Procedure
 from effnet.jobs.search.config import SearchConfig
 from effnet.jobs.search.plan import TRAINING_SHARE, check_images
 from effnet.nas.grid import GridAnswer, GridPoint, answer, equal_cost_grid, literal_grid
-from effnet.nas.study import Study, Unit, Waiting, forget_log, open_study, seed_of
+from effnet.nas.storage import Waiting
+from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS
 from effnet.planner.events import Counted, Listener
 from effnet.planner.oracle import training_speed

@@ -27,7 +27,8 @@ from effnet.nas.generations import Generations, is_behind, run_generations, trai
 from effnet.nas.history import Propose, Trained
 from effnet.nas.objective import published_search_cost
 from effnet.nas.space import Genome, Space
-from effnet.nas.study import Study, Unit, Waiting, forget_log, open_study, seed_of
+from effnet.nas.storage import Waiting
+from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.pretrained import LEAST_SIDE
 from effnet.planner.space import title_of
