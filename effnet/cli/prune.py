@@ -41,7 +41,8 @@ def _print_result(result: "PruneResult") -> None:
     print_table(("network", "params", "MACs", "blocks", "p50 ms", f"test {figure.title}"), rows, left=("network",))
     print_text(
         f"Latency is {report['latency_ratio']:.2f} of the original's in ONNX Runtime, with interleaved timing; "
-        f"{figure.title} drop {report['points_lost']:+.2f} percentage points on {report['after']['test_images']} images."
+        f"{figure.title} drop {report['points_lost']:+.2f} percentage points on "
+        f"{report['after']['test_images']} images."
     )
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import shutil
 import tempfile
 import time
@@ -12,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
@@ -88,13 +85,6 @@ class TableSpace:
         """Return the network of the candidate with these values; None if there is none."""
         place = self.places.get(genome)
         return None if place is None else self._table[place].spec
-
-    def features(self, genome: Genome) -> np.ndarray:
-        """Return the logs of MACs, activations and parameters, and the number of blocks."""
-        candidate = self._table[self.places[genome]]
-        found = candidate.cost
-        sizes = (found.macs, found.activations, found.params)
-        return np.array([*map(math.log, sizes), len(candidate.spec.blocks)])
 
 
 def run_trials(

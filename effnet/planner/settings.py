@@ -71,7 +71,7 @@ def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool, fewe
     """
     epochs = least_epochs(num_train)
     speed = epochs * num_train / (60 * minutes * (_PLANNED_SHARE if fewer else _TRAINING_SHARE))
-    reason = f"{epochs} epochs in {minutes:g} minutes need {speed:.3g}"
+    reason = f"{epochs} epochs in {minutes:.3g} minutes need {speed:.3g}"
     most_macs = (_GPU_MACS if gpu else cores * _CORE_MACS) / speed
     halvings = _HALVINGS if fewer else 0
     return TrainingNeed(images_per_second=speed, most_macs=most_macs, reason=reason, halvings=halvings)

@@ -136,7 +136,9 @@ def _go(worker: Worker, started: float) -> Found:
     if (told := worker.study.results().get(unit)) is not None and not told["error"]:
         job.say("The search is finished; its bundle is not made again")
         return Found(folder=Path(told["folder"]), host=told["host"])
-    job.say(f"Searching: training up to {worker.plan.trainings} networks briefly ({algorithm})", heading=True)
+    most = worker.plan.trainings
+    what = "one network" if most == 1 else f"up to {most} networks"
+    job.say(f"Searching: training {what} briefly ({algorithm})", heading=True)
     history = [*_train_references(worker), *_search(worker, algorithm)]
     spent = published_search_cost(history, budget=worker.space.budget)
     if spent:
