@@ -1,6 +1,7 @@
 """The grid of compound scaling on a data set: networks of equal cost are trained, and suggest alpha, beta and gamma."""
 
 import dataclasses
+import math
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,8 +159,8 @@ def _images(job: Job, source: Source, points: Sequence[GridPoint], *, trainings:
     if views < (least := min(train, policy.least_images)):
         raise InputError(
             f"a grid of {len(points)} networks needs time for {trainings} trainings of {ROUNDS} epochs on {least} "
-            f"images; in this time each could have {views:.0f}. Give at least {least / max(views, 1e-9):.1f} times as "
-            "many --minutes, or a smaller network"
+            f"images, about {math.ceil(minutes * least / max(views, 1e-9))} minutes here; got {minutes:g}. Give more "
+            "--minutes, or a smaller network"
         )
     return int(min(train, policy.most_images, views))
 
