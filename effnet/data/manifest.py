@@ -295,9 +295,7 @@ def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         except ValueError as error:
             raise DataError(f"{_place(path, line)}: not valid JSON ({reason_of(error)})") from error
         if not isinstance(row, dict):
-            raise DataError(
-                f'{_place(path, line)}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
-            )
+            raise DataError(f'{_place(path, line)}: must be an object such as {{"path": "1.jpg", "label": "cat"}}')
         yield line, row
 
 

@@ -236,7 +236,9 @@ def read_labels(
 
 def _refuse(names: Sequence[str] | None) -> None:
     if names is not None:
-        raise DataError(f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}")
+        raise DataError(
+            f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}"
+        )
 
 
 def to_values(target: np.ndarray, names: Names) -> dict[str, str | list[str] | float]:

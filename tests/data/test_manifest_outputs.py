@@ -293,7 +293,9 @@ def test_what_is_written_is_what_is_learnt(images, labels):
     try:
         dataset = read_dataset(write(images, "\n".join(rows), "m.jsonl"), channels=3)
     except DataError as error:
-        assert any(word in str(error) for word in ("at least", "empty in all rows", "label is missing", "hold some out"))
+        assert any(
+            word in str(error) for word in ("at least", "empty in all rows", "label is missing", "hold some out")
+        )
         return
     if dataset.task == "classification":
         return
