@@ -55,8 +55,9 @@ class Split:
     def to_torch(self, transform: Callable[[Any], Any] | None = None, *, channels: int = 3) -> Items:
         """Return the split as a map-style data set for torch's DataLoader, Subset and random_split.
 
-        An item is (transform(image), label): the number of a class, or a row of targets. The image is a Pillow image, upright, in RGB or, with 1 of `channels`,
-        grey; the result of `effnet.transforms` reads files itself and needs no `channels`.
+        An item is (transform(image), label): the number of a class, or a row of targets. The image is a Pillow image,
+        upright, in RGB or, with 1 of `channels`, grey; the result of `effnet.transforms` reads files itself and needs
+        no `channels`.
         """
         load = partial(load_image, self)
         return Items(sources=self.sources, labels=self.labels, load=load, transform=transform, channels=channels)
@@ -202,7 +203,8 @@ def read_dataset(
 
     `outputs` choose the columns of a manifest that are learnt, as in "gender,articleType,year" or a list of names; by
     default those titled label:NAME (a class), tags:NAME (tags, with | between them) and number:NAME, and label. The
-    same words before a name state the kind of a column that lacks them. A Dataset is split again from its listing; a torch.utils.data.Dataset is as in `from_torch`.
+    same words before a name state the kind of a column that lacks them. A Dataset is split again from its listing; a
+    torch.utils.data.Dataset is as in `from_torch`.
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
@@ -265,7 +267,7 @@ def as_classes(dataset: Dataset, output: str) -> Dataset:
     """Return the data set of one output of classes among several: the images where it is known, as classification."""
     specs = {place.spec.name: place for place in placed(outputs_of(dataset.class_names))}
     place = specs[output]
-    splits = {name: _known(getattr(dataset, name), place.targets) for name in ("train", "val", "test")}
+    splits: dict[str, Any] = {name: _known(getattr(dataset, name), place.targets) for name in ("train", "val", "test")}
     return replace(dataset, **splits, class_names=place.spec.classes, label_kind=CLASSES, listed=None)
 
 

@@ -77,9 +77,9 @@ def list_arrays(
     """
     parts = {split: (images, np.asarray(labels).tolist()) for split, (images, labels) in parts.items()}
     every: list[Any] = [labels for _, labels in parts.values()]
-    told = _read(every, class_names, label_kind)
+    found = _read(every, class_names, label_kind)
     listed = {}
-    for (split, (images, labels)), read in zip(parts.items(), told.texts, strict=True):
+    for (split, (images, labels)), read in zip(parts.items(), found.texts, strict=True):
         if len(images) != len(labels):
             raise DataError(f"there must be a label for each image; got {len(images)} images and {len(labels)} labels")
         digest = 0
@@ -90,7 +90,7 @@ def list_arrays(
         table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
         listed[split] = _part(load, len(images), read, table=table)
-    return _listing(name, listed, told)
+    return _listing(name, listed, found)
 
 
 def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None, name: str) -> Listing:
@@ -99,7 +99,7 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
     Raises DataError if an image cannot be used, or if labels and class names do not match.
     """
     labels = {split: _labels(items) for split, items in parts.items()}
-    told = next((found for items in parts.values() if (found := _told_names(items))), None)
+    told = next((names for items in parts.values() if (names := _told_names(items))), None)
     found = _read(list(labels.values()), class_names or told, CLASSES)
     listed = {}
     for (split, items), read in zip(parts.items(), found.texts, strict=True):

@@ -120,10 +120,10 @@ def _split_for(lacking: np.ndarray, room: np.ndarray, rng: np.random.Generator) 
 def _fill_first_(draw: _Draw) -> None:
     """Move a unit of each label that the first split lacks into it: the one that brings the fewest images along."""
     here = np.zeros(len(draw.names), bool)
-    for unit in np.flatnonzero(draw.side == 0):
+    for unit in np.flatnonzero(draw.side == 0).tolist():
         here[draw.labels[unit]] = True
     for label in np.flatnonzero(~here).tolist():
         if not here[label]:
-            unit = min(draw.units[label], key=lambda unit: (draw.sizes[unit], len(draw.labels[unit]), unit))
+            unit = min(draw.units[label], key=lambda unit: (int(draw.sizes[unit]), len(draw.labels[unit]), unit))
             draw.put_(unit, 0)
             here[draw.labels[unit]] = True

@@ -62,7 +62,8 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
     columns, inferred = [with_kind(c, (row.cells[i] for row in rows)) for i, c in enumerate(columns)], columns
     several = len(columns) > 1 or columns[0].kind != "one"
     seen: dict[str, tuple[_Row, str]] = {}
-    num_repeated, known = 0, set()
+    known: set[str] = set()
+    num_repeated = 0
     for row in rows:
         values = _values(row, columns, inferred, path)
         known.update(values)
@@ -128,7 +129,7 @@ def _rows(path: str, columns: Sequence[Column]) -> Iterator[_Row]:
 def _values(row: _Row, columns: Sequence[Column], inferred: Sequence[Column], path: str) -> dict[str, Any]:
     """Return the known values of a row by key; an empty cell of plain classification is an error."""
     plain = len(columns) == 1 and columns[0].is_plain
-    values = {}
+    values: dict[str, Any] = {}
     for column, before, cell in zip(columns, inferred, row.cells, strict=True):
         try:
             if plain:
@@ -295,9 +296,7 @@ def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         except ValueError as error:
             raise DataError(f"{_place(path, line)}: not valid JSON ({reason_of(error)})") from error
         if not isinstance(row, dict):
-            raise DataError(
-                f'{_place(path, line)}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
-            )
+            raise DataError(f'{_place(path, line)}: must be an object such as {{"path": "1.jpg", "label": "cat"}}')
         yield line, row
 
 

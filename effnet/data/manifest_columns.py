@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from effnet.data.hierarchy import check_hierarchy
+from effnet.data.labels import class_name
 from effnet.data.output_values import (
     KIND_MARKS,
     KIND_WORDS,
@@ -57,9 +58,9 @@ class Column:
 
 
 def read_words(outputs: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the words of `--outputs`, separated by commas in a text; raise InputError for one that is empty or twice."""
+    """Return the words of `--outputs`, separated by commas in a text; raise InputError for an empty or repeated one."""
     given = outputs.split(",") if isinstance(outputs, str) else outputs
-    if not all(isinstance(word, str) for word in given):
+    if not isinstance(given, list | tuple) or not all(isinstance(word, str) for word in given):
         raise InputError(f"outputs must be the names of columns; got {brief(outputs)}")
     words = tuple(word.strip() for word in given) if outputs else ()
     if not all(words) or len(set(words)) < len(words):
@@ -69,7 +70,7 @@ def read_words(outputs: str | Sequence[str]) -> tuple[str, ...]:
 
 def title_of(text: str) -> str:
     """Return the title of a column without differences of spelling: reserved names and kinds are in lower case."""
-    title = text.strip()
+    title = class_name(text)
     if title.lower() in RESERVED:
         return title.lower()
     word, colon, name = title.partition(":")
@@ -85,17 +86,9 @@ def choose_columns(titles: Sequence[str], words: Sequence[str], *, place: str, o
     Raises:
         DataError: there is no such column, or two are one output.
     """
-    typed = [found for title in dict.fromkeys(titles) if (found := _typed(title, place)) is not None]
     if of_model:
-        found = [_of_model(word, titles) for word in words]
-        if any(column.title is not None for column in found):
-            return _distinct(found, titles, place)
-        if LABEL in titles and len(found) == 1 and found[0].kind == "one":
-            return [replace(found[0], title=LABEL)]
-        raise DataError(
-            f"{place}: there must be a column for at least one output of the model, {', '.join(words)}; got "
-            f"{_shown(titles)}"
-        )
+        return _of_model(words, titles, place)
+    typed = [found for title in dict.fromkeys(titles) if (found := _typed(title, place)) is not None]
     if words:
         return _distinct([_named(word, titles, typed, place) for word in words], titles, place)
     plain = [Column(title=LABEL, name=LABEL, kind="one")] if LABEL in titles else []
@@ -124,10 +117,21 @@ def _typed(title: str, place: str) -> Column | None:
         raise DataError(f"{place}: the column {printable(shortened(title))}: {error}") from error
 
 
-def _of_model(word: str, titles: Sequence[str]) -> Column:
-    kind, _, name = word.partition(":")
-    title = next((title for title in (word, name) if title in titles), None)
-    return Column(title=title, name=name, kind=_KINDS[kind])
+def _of_model(words: Sequence[str], titles: Sequence[str], place: str) -> list[Column]:
+    """Return the columns of a model's outputs; the column `label` may hold the classes of a single one."""
+    columns = []
+    for word in words:
+        kind, _, name = word.partition(":")
+        title = next((title for title in (word, name) if title in titles), None)
+        columns.append(Column(title=title, name=name, kind=_KINDS[kind]))
+    if any(column.title is not None for column in columns):
+        return _distinct(columns, titles, place)
+    if LABEL in titles and len(columns) == 1 and columns[0].kind == "one":
+        return [replace(columns[0], title=LABEL)]
+    raise DataError(
+        f"{place}: there must be a column for at least one output of the model, {', '.join(words)}; got "
+        f"{_shown(titles)}"
+    )
 
 
 def _named(word: str, titles: Sequence[str], typed: Sequence[Column], place: str) -> Column:

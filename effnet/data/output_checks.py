@@ -66,7 +66,9 @@ def check_outputs(parts: Mapping[str, "Part"], order: Sequence[str], strict: boo
     if "test" in seen:
         measured = {key for key in keys if seen["test"].known[key]}
         absent = sorted(found for found in every if found[0] in measured and not seen["test"].classes[found])
-        notes += [f"These classes and tags have no test images and cannot be measured: {_shown(absent)}."] * bool(absent)
+        notes += [f"These classes and tags have no test images and cannot be measured: {_shown(absent)}."] * bool(
+            absent
+        )
     return names, notes
 
 

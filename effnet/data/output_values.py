@@ -186,7 +186,7 @@ def _value(given: Any, value: Any) -> tuple[str, str, Any]:
 
 
 def _in_order(values: Mapping[str, Any], keys: Mapping[str, str | None]) -> dict[str, Any]:
-    return {key: values[key] for key in keys.values() if key in values}
+    return {key: values[key] for key in keys.values() if key and key in values}
 
 
 def strata_of(texts: Sequence[str]) -> list[tuple[str, ...]]:

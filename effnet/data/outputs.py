@@ -236,7 +236,9 @@ def read_labels(
 
 def _refuse(names: Sequence[str] | None) -> None:
     if names is not None:
-        raise DataError(f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}")
+        raise DataError(
+            f"class_names must be left out: labels of several outputs name their classes; got {brief(names)}"
+        )
 
 
 def to_values(target: np.ndarray, names: Names) -> dict[str, str | list[str] | float]:
@@ -275,7 +277,7 @@ def absent_columns(targets: np.ndarray, names: Names) -> list[str]:
             known = set(part[~np.isnan(part)].astype(int).tolist())
             absent += [name for number, name in enumerate(spec.columns) if number not in known]
         elif spec.kind == "many":
-            absent += [name for name, on in zip(spec.columns, (part > 0).any(0), strict=True) if not on]
+            absent += [name for number, name in enumerate(spec.columns) if not (part[:, number] > 0).any()]
         else:
             absent += [spec.name] * bool(np.isnan(part).all())
     return absent

@@ -105,9 +105,9 @@ def calibration_images(
 ) -> np.ndarray:
     """Return `count` readable training images, preprocessed: uint8 [images, R, R, C].
 
-    Every class gives the same number of images, as far as it has them; of several outputs the images are drawn at
-    random. The choice depends only on `seed` and the labels. Raises DataError if no image can be read or, with several classes, all images are of one: their ranges would
-    not suit the others.
+    Every class gives the same number of images, as far as it has them; for several outputs they are drawn at random.
+    The choice depends only on `seed` and the labels. Raises DataError if no image can be read or, with several classes,
+    all images are of one: their ranges would not suit the others.
     """
     several = train.labels.ndim > 1
     rng, labels = np.random.default_rng(seed), np.zeros(len(train), np.int64) if several else train.labels

@@ -106,7 +106,9 @@ def test_groups_of_several_sizes_leave_the_shares_close():
     strata, rng = drawn(2000, 20), np.random.default_rng(0)
     groups = dict(enumerate(np.sort(rng.integers(0, 300, 2000)).tolist()))
     split = iterative_split(strata, seed=0, shares=SHARES, groups=groups)
-    frequent = np.array([sum(label in some for some in strata) >= 60 for label in sorted({x for s in strata for x in s})])
+    frequent = np.array(
+        [sum(label in some for some in strata) >= 60 for label in sorted({x for s in strata for x in s})]
+    )
     assert deviations(strata, split)[:, frequent].max() < 0.06
     assert abs(len(split["test"]) / 2000 - 0.15) < 0.02
 

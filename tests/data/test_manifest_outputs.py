@@ -70,7 +70,9 @@ def test_columns_with_a_kind_are_the_outputs(images):
 def test_jsonl_says_the_same_with_lists_and_numbers(images):
     rows = []
     for number, path in enumerate(sorted(images.glob("a/*.png"))):
-        row = {"path": f"a/{path.name}"} | dict(zip(("label:gender", "tags:tags", "number:year"), values_of(number)))
+        row = {"path": f"a/{path.name}"} | dict(
+            zip(("label:gender", "tags:tags", "number:year"), values_of(number), strict=True)
+        )
         rows.append(json.dumps({key: value for key, value in row.items() if value is not None or number % 2}))
     first = read_dataset(write(images, "\n".join(rows), "m.jsonl"))
     second = read_dataset(write(images, table(images)))
@@ -135,7 +137,7 @@ def manifest(header, *cells):
         ("path,number:n\na/000.png,old\n", "line 2: n must be a number such as 3.5; got 'old'"),
         ("path,number:n\na/000.png,1\na/001.png,inf\n", "line 3: n must be a number such as 3.5; got 'inf'"),
         ("path,number:n\na/000.png,nan\n", "line 2: n must be a number"),
-        ("path,number:n\na/000.png,1e400\n", r"line 2: n must be a number such as 3.5, at most 1e\+30 in size; got inf"),
+        ("path,number:n\na/000.png,1e400\n", r"line 2: n must be a number .*, at most 1e\+30 in size; got inf"),
         ("path,number:n\na/000.png,1_000\n", "line 2: n must be a number"),
         ('path,number:n\na/000.png,"1,5"\n', "line 2: n must be a number"),
         ("path,tags:t\na/000.png,a||b\n", r"line 2: t must be tags with \| between them, or \| alone .*got 'a\|\|b'"),
@@ -152,7 +154,7 @@ def manifest(header, *cells):
         (manifest("number:n,tags:t", *["7,x", "7,"] * 9), "n must have at least two values in train; all are 7"),
         ("path,tags:t,label:g\na/000.png,,\na/001.png,,\n", "cells of labels are empty in all rows of the 2 files"),
         ("path,tags:t\na/000.png,a\na/000.png,b\n", "line 3: a/000.png must have one label and one split, but line 2"),
-        (manifest("label:g,split", "a,train", "c,train", "a,val", "b,test"), "every class must have images in train.*: b"),
+        (manifest("label:g,split", "a,train", "c,train", "a,val", "b,test"), "every class must have images .*: b"),
         (
             manifest("label:g,number:n,split", "a,1,train", "b,2,train", "a,1,val", "c,3,test"),
             r"every class and tag must have images in train, but these have none there: c \(g\); move some there",
@@ -161,7 +163,7 @@ def manifest(header, *cells):
             manifest("label:g,number:n,split", "a,,train", "b,,train", "a,2,val", "a,3,test"),
             "the output n must be known of at least one image of train; it is of none: leave it out",
         ),
-        ("path,label:" + "g" * 990 + ",number:n\na/000.png," + "x" * 20 + ",1\n", "must have classes and tags of at mos"),
+        ("path,label:" + "g" * 990 + ",number:n\na/000.png," + "x" * 20 + ",1\n", "must have classes and tags of"),
         ("path," + ",".join(f"number:n{i}" for i in range(1000)), "at most 1000 columns, received 1,001"),
     ],
 )  # fmt: skip
@@ -256,6 +258,14 @@ def test_one_output_can_be_seen_as_classification(images):
     assert pairs == {f"{n:03d}.png": values_of(n)[0] for n in range(40) if values_of(n)[0]}
 
 
+def attempt(path):
+    """Return the data set of a manifest, or the message of its error."""
+    try:
+        return read_dataset(path, channels=3), ""
+    except DataError as error:
+        return None, str(error)
+
+
 _texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
 _cells = st.none() | _texts | st.integers(-(2**70), 2**70) | st.floats() | st.booleans() | st.lists(_texts, max_size=3)
 
@@ -268,12 +278,9 @@ def test_any_cells_are_read_or_refused_on_one_line(images, columns):
         json.dumps({"path": f"a/{n:03d}.png"} | {name: cells[n] for name, cells in columns.items() if name != "path"})
         for n in range(6)
     ]
-    try:
-        dataset = read_dataset(write(images, "\n".join(rows), "m.jsonl"), channels=3)
-    except DataError as error:
-        assert "\n" not in str(error)
-        return
-    assert dataset.task in ("classification", "several")
+    dataset, refused = attempt(write(images, "\n".join(rows), "m.jsonl"))
+    assert "\n" not in refused
+    assert bool(refused) != (dataset is not None)
 
 
 _labels = st.fixed_dictionaries(
@@ -290,12 +297,10 @@ _labels = st.fixed_dictionaries(
 @given(st.lists(_labels, min_size=12, max_size=12))
 def test_what_is_written_is_what_is_learnt(images, labels):
     rows = [json.dumps({"path": f"a/{n:03d}.png"} | label) for n, label in enumerate(labels)]
-    try:
-        dataset = read_dataset(write(images, "\n".join(rows), "m.jsonl"), channels=3)
-    except DataError as error:
-        assert any(word in str(error) for word in ("at least", "empty in all rows", "label is missing", "hold some out"))
-        return
-    if dataset.task == "classification":
+    dataset, refused = attempt(write(images, "\n".join(rows), "m.jsonl"))
+    expected = ("at least", "empty in all rows", "label is missing", "hold some out")
+    assert not refused or any(word in refused for word in expected)
+    if dataset is None or dataset.task == "classification":
         return
     wanted = {
         f"{n:03d}.png": {

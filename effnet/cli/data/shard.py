@@ -27,9 +27,7 @@ def shard(
 
     refuse_inside(out, data, option="OUT")
     with counter("listing shards") as progress:
-        dataset = read_dataset(
-            data, seed=seed, strict=strict, group_by=group_by, outputs=outputs, progress=progress
-        )
+        dataset = read_dataset(data, seed=seed, strict=strict, group_by=group_by, outputs=outputs, progress=progress)
     with counter("writing") as progress:
         written = write_shards(
             dataset, out, shard_mb=shard_mb, per_shard=per_shard, seed=seed, strict=strict, progress=progress

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.outputs import SEVERAL, Kind, Placed, outputs_of, placed
 from effnet.data.output_values import KIND_WORDS
+from effnet.data.outputs import SEVERAL, Kind, Placed, outputs_of, placed
 from effnet.system.text import percent, printable
 
 SPLITS = ("train", "val", "test")
@@ -69,9 +69,7 @@ def _count(place: Placed, dataset: Dataset) -> OutputCount:
         counts = [np.bincount(part[:, 0].astype(np.int64), minlength=len(spec.classes)) for part in known]
     else:
         counts = [part.sum(axis=0).astype(np.int64) if spec.kind == "many" else part[:, 0] for part in known]
-    classes = tuple(
-        _by_split(name, (count[number] for count in counts)) for number, name in enumerate(spec.classes)
-    )
+    classes = tuple(_by_split(name, (count[number] for count in counts)) for number, name in enumerate(spec.classes))
     return OutputCount(
         name=spec.name,
         kind=spec.kind,

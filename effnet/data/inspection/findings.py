@@ -47,10 +47,11 @@ class Duplicate:
 class DataReport:
     """The result of an inspection; lists and sizes cover the `num_examined` of `num_images` images.
 
-    `classes` are empty for labels that are no classes, `outputs` for labels other than those of several. `imbalance` is the largest class of train over the smallest;
-    `modes` and `channels` pair a Pillow mode or a number of stored channels with the number of images that have it;
-    `small_classes` have few images in train. `leaks` are test images with a copy or group member in train or val, as
-    found by `find_leaks`. `values` describes images with more than 8 bits, None if there are none.
+    `classes` are empty for labels that are no classes, `outputs` for labels other than those of several outputs.
+    `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or a number
+    of stored channels with the number of images that have it; `small_classes` have few images in train. `leaks` are
+    test images with a copy or group member in train or val, as found by `find_leaks`. `values` describes images with
+    more than 8 bits, None if there are none.
     """
 
     name: str

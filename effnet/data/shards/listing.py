@@ -116,6 +116,7 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
 def _class_of(member: Member, shard: Shard, class_names: tuple[str, ...] | None) -> str:
     """Return the class name for a label; without class names a number is its own name."""
     label, place = member.label, f"{shard.name}/{printable(member.name)}"
+    assert not isinstance(label, dict)
     if isinstance(label, str):
         name = class_name(label)
         if class_names is not None and name not in class_names:
