@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from effnet.measurement.levels import LevelScore, level_scores
 from effnet.measurement.recall import by_class
 from effnet.measurement.unknown import Unknown, measure_unknown
 from effnet.runtimes.predictor import Predictor
-from effnet.system.records import OPTIONAL
+from effnet.system.records import OPTIONAL, to_data
 from effnet.system.text import percent
 from effnet.tasks.costs import Costs, decide
 
@@ -134,7 +134,8 @@ class ClassificationScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the score as JSON-able data."""
-        return asdict(self)
+        found: dict[str, Any] = to_data(self)
+        return found
 
 
 SCORE = ClassificationScore

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from effnet.measurement.evaluate import ScoreTable
 from effnet.measurement.levels import level_words
+from effnet.measurement.unknown import unknown_sentence
 from effnet.system.text import percent, printable
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def lines(score: "ClassificationScore") -> Iterator[str]:
     if score.cost is not None:
         yield score.cost.sentence()
     if score.unknown is not None:
-        unknown = score.unknown
-        rejected = "" if unknown.rejected is None else f"{percent(unknown.rejected)} rejected, "
-        unreadable = f" ({unknown.unreadable} more could not be read)" if unknown.unreadable else ""
-        yield f"unknown images: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}{unreadable}"
+        yield unknown_sentence(score.unknown)
 
 
 def table(score: "ClassificationScore") -> ScoreTable:

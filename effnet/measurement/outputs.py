@@ -16,6 +16,7 @@ from effnet.measurement.figures import skill
 from effnet.measurement.intervals import wilson
 from effnet.measurement.levels import LevelScore, level_scores
 from effnet.measurement.recall import by_class
+from effnet.measurement.unknown import Unknown, unknown_of
 from effnet.system.text import percent
 from effnet.tasks.costs import costs_of, decide
 from effnet.tasks.several import tags_present
@@ -35,6 +36,7 @@ class ClassesScore:
     nll: float
     temperature: float
     answered: Answered | None
+    unknown: Unknown | None
     cost: CostScore | None
     levels: tuple[LevelScore, ...]
     per_class: tuple[ClassScore, ...]
@@ -112,8 +114,13 @@ class OutputScore:
     number: NumberScore | None = None
 
 
-def score_output(part: np.ndarray, target: np.ndarray, spec: OutputSpec) -> OutputScore:
-    """Return the score of an output from its columns of the rows and of the targets, NaN for unknown."""
+def score_output(
+    part: np.ndarray, target: np.ndarray, spec: OutputSpec, *, strange: np.ndarray | None = None, unreadable: int = 0
+) -> OutputScore:
+    """Return the score of an output from its columns of the rows and of the targets, NaN for unknown.
+
+    `strange` are its columns of images of none of the classes, if there are any; more were `unreadable`.
+    """
     known = ~np.isnan(target).all(1)
     part, target = np.asarray(part[known], np.float64), target[known]
     if not len(target):
@@ -124,11 +131,14 @@ def score_output(part: np.ndarray, target: np.ndarray, spec: OutputSpec) -> Outp
             chance=unknown,
         )  # fmt: skip
     if spec.kind == "one":
-        return _classes(part, target[:, 0].astype(np.int64), spec)
+        unknown = None
+        if strange is not None:
+            unknown = unknown_of(strange, part.max(1), threshold=spec.threshold, unreadable=unreadable)
+        return _classes(part, target[:, 0].astype(np.int64), spec, unknown)
     return _tags(part, target, spec) if spec.kind == "many" else _number(part[:, 0], target[:, 0], spec)
 
 
-def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec) -> OutputScore:
+def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, unknown: Unknown | None) -> OutputScore:
     costs = costs_of(spec)
     answers = decide(probabilities, costs)
     is_right = answers == labels
@@ -145,6 +155,7 @@ def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec) ->
         nll=calibration.negative_log_likelihood(probabilities, labels),
         temperature=spec.temperature,
         answered=None if spec.threshold is None else answered_share(probabilities, labels, spec.threshold, costs),
+        unknown=unknown,
         cost=class_costs(probabilities, labels, costs),
         levels=level_scores(probabilities, labels, spec.classes),
         per_class=per_class,

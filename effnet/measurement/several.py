@@ -5,7 +5,7 @@ Cells that are unknown never count.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ import numpy as np
 from effnet.data.datasets import Dataset, Split
 from effnet.data.outputs import Kind, OutputSpec, placed
 from effnet.data.sources import source_name
-from effnet.errors import InputError
 from effnet.measurement.answers import predict_split
 from effnet.measurement.figures import mean_score
 from effnet.measurement.multilabel import mean_known
 from effnet.measurement.outputs import OutputScore, score_output
 from effnet.measurement.several_text import lines, table
+from effnet.measurement.unknown import strange_rows
 from effnet.runtimes.predictor import Predictor
+from effnet.system.records import to_data
 from effnet.system.text import percent
 from effnet.tasks.costs import costs_of, decide
 from effnet.tasks.several import tags_present
@@ -80,8 +81,9 @@ class SeveralScore:
         return {"mean_score": self.mean_score}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the score as JSON-able data."""
-        return asdict(self)
+        """Return the score as JSON-able data; numbers that are NaN become None."""
+        found: dict[str, Any] = to_data(self)
+        return found
 
 
 SCORE = SeveralScore
@@ -96,10 +98,17 @@ def evaluate_split(
     progress: Callable[[int, int], None] | None = None,
 ) -> SeveralScore:
     """Score a model of several outputs on a split; see `effnet.measurement.evaluate.evaluate`."""
-    if unknown_from is not None:
-        raise InputError("unknown_from is for classifiers; a model of several outputs has no single confidence")
     rows, indices = predict_split(predictor, split, progress=progress)
-    return score(rows, split, predictor.config.specs, indices=indices, leaked=leaked)
+    strange, unreadable = (None, 0) if unknown_from is None else strange_rows(predictor, unknown_from)
+    return score(
+        rows,
+        split,
+        predictor.config.specs,
+        indices=indices,
+        leaked=leaked,
+        strange=strange,
+        unreadable=unreadable,
+    )
 
 
 def score(
@@ -109,12 +118,26 @@ def score(
     *,
     indices: np.ndarray | None = None,
     leaked: Collection[str] = (),
+    strange: np.ndarray | None = None,
+    unreadable: int = 0,
 ) -> SeveralScore:
-    """Return the score of rows [images, columns] against the targets of the split at `indices`, by default all."""
+    """Return the score of rows [images, columns] against the targets of the split at `indices`, by default all.
+
+    `strange` are rows of images of none of the classes, if there are any; `unreadable` more could not be read.
+    """
     indices = np.arange(len(split)) if indices is None else indices
     targets = split.labels[indices]
     names = [source_name(split.sources[int(i)], f"image {i}") for i in indices]
-    outputs = [score_output(rows[:, place.columns], targets[:, place.targets], place.spec) for place in placed(specs)]
+    outputs = [
+        score_output(
+            rows[:, place.columns],
+            targets[:, place.targets],
+            place.spec,
+            strange=None if strange is None else strange[:, place.columns],
+            unreadable=unreadable,
+        )
+        for place in placed(specs)
+    ]
     return SeveralScore(
         images=len(rows),
         mean_score=mean_known(np.array([output.score for output in outputs])),

@@ -8,6 +8,7 @@ from effnet.measurement.costs import CostScore
 from effnet.measurement.evaluate import ScoreTable
 from effnet.measurement.levels import level_words
 from effnet.measurement.outputs import OutputScore
+from effnet.measurement.unknown import unknown_sentence
 from effnet.system.text import percent, printable
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def output_sentence(output: OutputScore) -> str:
             *map(level_words, classes.levels),
         ]
         parts += [_answered(classes.answered)] if classes.answered else []
+        parts += [unknown_sentence(classes.unknown)] if classes.unknown else []
         return "; ".join([first, *parts, *_cost(classes.cost)])
     if tags := output.tags:
         parts = [

@@ -119,6 +119,8 @@ def _read(
 
 def _entries(text: str) -> list[tuple[str, str, float]]:
     """Return the kind, name and cost of each entry of a text."""
+    if not isinstance(text, str):
+        raise InputError(f"cost must be a text such as miss:dog=5; got {brief(text)}")
     entries = []
     for word in _BETWEEN.split(text) if text else []:
         match = _ENTRY.fullmatch(word)

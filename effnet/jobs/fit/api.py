@@ -68,7 +68,8 @@ def fit(config: FitConfig) -> FitResult:
     classes that a flip turns into each other are detected.
     `balance`, the recipe's balance.method, gives rare classes the same weight as frequent ones: "adjust" by their
     logits, "sample" by more views, "weight" in the loss. Heads, epochs, trials and precisions are then selected by
-    balanced accuracy.
+    balanced accuracy. `cost` are costs of wrong answers, such as "miss:dog=5,false:cat=2": the finished model answers
+    with the class of the least expected cost, and tags have the thresholds of the least cost; nothing else changes.
 
     `weights` are pretrained: an id of the catalog, a file, a bundle, "auto" for the best published ones that meet the
     budget, or "none"; `model` names the network of a file from which it cannot be inferred. `strategy` is "head" (on

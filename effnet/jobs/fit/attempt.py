@@ -18,6 +18,7 @@ from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_a
 from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
+from effnet.jobs.fit.costs import costed
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
@@ -157,7 +158,7 @@ def _save_learned(
         split_seed=job.seed,
         balanced=attempt.recipe.balance.removed,
         task=dataset.task,
-        specs=dataset.specs,
+        **costed(dataset, job.config.cost),
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)

@@ -24,6 +24,7 @@ from effnet.system.bounds import (
     check_whole,
 )
 from effnet.system.options import exact
+from effnet.tasks.costs import check_cost
 from effnet.weights.pretrained import find_source
 
 # The recipe fields that affect a head, which is fitted without epochs.
@@ -40,6 +41,7 @@ def check(job: Job) -> None:
     if job.config.resize not in get_args(Resize):
         hint = nearest(str(job.config.resize), get_args(Resize))
         raise InputError(f"fit.resize must be one of {', '.join(get_args(Resize))}; got {job.config.resize!r}{hint}")
+    check_cost(job.config.cost)
     if job.abstain.unknown_from is not None:
         unknown_images(job.abstain.unknown_from)
     if isinstance(job.dataset, Dataset):

@@ -34,6 +34,12 @@ def _amount(text: str) -> float:
     return parse_amount(text)
 
 
+def _cost(text: str) -> str:
+    from effnet.tasks.costs import check_cost
+
+    return check_cost(text)
+
+
 def _batch(text: str) -> int | str:
     if text == "auto":
         return text
@@ -108,6 +114,10 @@ class JobConfig:
     balance: str | None = option(
         "Balance rare classes: adjust (logits), sample (oversampling), weight (in the loss), none.",
         metavar="adjust|sample|weight|none", repeat=False,  # a resumed fit repeats the recipe's field that it sets
+    )  # fmt: skip
+    cost: str = option(
+        "Costs of wrong answers, which decide: miss:NAME=COST, false:NAME=COST, or several; each is 1 by default.",
+        default="", metavar="miss:NAME=COST,...", read=_cost, write=str,
     )  # fmt: skip
     settings: Mapping[str, Any] | None = None
     listener: "Listener" = ignore

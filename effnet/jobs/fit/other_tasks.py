@@ -2,6 +2,7 @@
 
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
+from effnet.jobs.fit.costs import costed
 from effnet.jobs.fit.job import Job
 from effnet.measurement.calibration import Abstain
 from effnet.tasks.registry import find_task
@@ -9,6 +10,7 @@ from effnet.tasks.registry import find_task
 
 def check_answers(job: Job, dataset: Dataset) -> None:
     """Raise InputError for options of a fit that the task of its data does not have."""
+    costed(dataset, job.config.cost)
     answers = find_task(dataset.task)
     wrong: list[str] = []
     if not answers.pretrained:

@@ -13,7 +13,7 @@ from effnet.report.gallery import mistakes_shown
 from effnet.report.model import Report
 from effnet.report.section import Extension, Section
 from effnet.report.several.plots import number_svg, outputs_svg
-from effnet.report.text import percent, probability, significant
+from effnet.report.text import integer, percent, probability, significant
 
 _NOTES = 4
 _SHOWN_ROWS = 10
@@ -25,14 +25,16 @@ def section(report: Report) -> Section:
     """Return the part of a report of several outputs."""
     kinds = {output.kind for output in report.test.outputs}
     only = "It knows these classes and tags only"
-    rejects = any(output.classes and output.classes.answered for output in report.test.outputs)
+    classes = [output.classes for output in report.test.outputs if output.classes]
+    rejects, measured = any(some.answered for some in classes), any(some.unknown for some in classes)
+    how_many = "" if measured else "; how many was not measured"
     return Section(
         sentence=f"has a mean score of {percent(report.test.mean_score)} over {len(report.test.outputs)} outputs on",
         title="Mean score",
         value=percent(report.test.mean_score),
         notes=tuple(_notes(report)),
         names="Columns of the last layer",
-        limit=f"{only}. A threshold rejects many images of anything else, but not all; how many was not measured."
+        limit=f"{only}. A threshold rejects many images of anything else, but not all{how_many}."
         if rejects
         else f"{only}, and answers with them for any image.",
         tag="image-feature-extraction" if kinds == {"number"} else "image-classification",
@@ -142,6 +144,10 @@ def _sentences(output: OutputScore) -> Iterable[str]:
                 f"Below a probability of {probability(answered.threshold)} the answer is “unknown”: "
                 f"{percent(answered.coverage)} of the images are answered{wrong}."
             )
+        if unknown := classes.unknown:
+            rejected = "" if unknown.rejected is None else f", of which {percent(unknown.rejected)} are rejected"
+            images = f"{integer(unknown.images)} images of none of its classes{rejected}"
+            yield f"On {images}, the AUROC of its confidence is {significant(unknown.auroc)}."
         cost = classes.cost
     elif tags := output.tags:
         yield (
