@@ -1,8 +1,8 @@
 """The grid of compound scaling on a data set: networks of equal cost are trained, and suggest alpha, beta and gamma."""
 
 import dataclasses
-import math
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
