@@ -253,13 +253,13 @@ def _check_budget(space: MacroSpace) -> None:
     smallest = _smallest(space)
     if space.share(smallest) > 1:
         raise BudgetError(
-            f"no network of this search has {space.budget.in_words()}: the smallest is {smallest.title}, so ask for "
-            f"{enough(space.budget, space.figures(smallest))}"
+            f"no network of this search has {space.budget.in_words()}: the smallest is {smallest.title}, which needs "
+            f"{enough(space.budget, space.figures(smallest))}; a search needs several times that, for a choice"
         )
     raise InputError(
         f"no network of this search uses {LEAST_SHARE:.0%} to 100% of {space.budget.in_words()} on images of "
         f"{space.short_side} pixels; the smallest is {smallest.title} with {space.share(smallest):.3g} of it. "
-        "Set another budget."
+        "Set a budget several times as large."
     )
 
 
