@@ -1,7 +1,6 @@
 """The metadata of an exported file, stored as its format does."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from effnet.bundle.config import ModelConfig
@@ -36,7 +35,7 @@ def described_outputs(config: ModelConfig) -> list[dict[str, Any]]:
     return [_described(tensor, spec) for tensor, spec in zip(names, config.specs, strict=True)]
 
 
-def _described(tensor: str, spec: OutputSpec) -> Mapping[str, Any]:
+def _described(tensor: str, spec: OutputSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"tensor": tensor, "name": spec.name, "kind": spec.kind}
     if spec.classes:
         found["classes"] = list(spec.classes)

@@ -121,9 +121,10 @@ def in_words(found: Any) -> str:
             f"{text}embeddings of {found.check.images} {kind} differ by at most {found.check.relative_error:.1e} of "
             f"their length, least cosine {found.check.cosine:.6f}; {found.size_bytes / 1e6:.2f} MB"
         )
+    value, same = ("value", "answers") if found.several else ("probability", "class")
     text += (
-        f"largest difference of a probability {found.check.max_difference:.1e}, "
-        f"same class on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
+        f"largest difference of a {value} {found.check.max_difference:.1e}, "
+        f"same {same} on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
     )
     if found.accuracy is not None:
         scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"

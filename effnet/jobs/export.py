@@ -36,7 +36,7 @@ class Exported:
     `check` compares it with the eager network, on random images if `random`; None if the runtime cannot run here.
     `accuracy` is measured in the runtime itself on the `scored` images of the split `part`; None without data.
     `unscored` says why there is none although data were given. `judged` is the accuracy drop from quantization on
-    labelled images; None for fp32, and without such images.
+    labelled images; None for fp32, and without such images. If `several`, the file has several outputs.
     """
 
     format: Format
@@ -49,6 +49,7 @@ class Exported:
     part: str = ""
     unscored: str = ""
     judged: Paired | None = None
+    several: bool = False
 
 
 @overload
@@ -242,6 +243,7 @@ def _export_one(
         part=judging.part,
         unscored=judging.unscored,
         judged=judged,
+        several=len(config.file_outputs) > 1,
     )
 
 

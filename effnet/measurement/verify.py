@@ -106,19 +106,18 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
     """Compare the predictor's export with `eager`, the module's outputs [batch, outputs].
 
     An fp32 file computes the same: raises EffnetError if a value differs by more than 1e-3, or by more than that
-    share of the largest of its output. Reduced precision rounds, and only the accuracy on images like the data shows its cost
-    (`effnet.measurement.acceptance`); here its outputs must be finite: raises BudgetError otherwise, and BundleError if
-    the eager network's own outputs are not finite.
+    share of the largest of its output. Reduced precision rounds, and only the accuracy on images like the data shows
+    its cost (`effnet.measurement.acceptance`); here its outputs must be finite: raises BudgetError otherwise, and
+    BundleError if the eager network's own outputs are not finite.
     """
     _check_numbers(eager, predictor)
     exported, outputs = predictor.outputs(images), predictor.config.file_outputs
     name, precision = predictor.format.name, predictor.format.precision
-    if precision != "fp32":
-        if not np.isfinite(exported).all():
-            raise BudgetError(
-                f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
-                f"the network's numbers do not fit {precision}. Choose a format of higher precision"
-            )
+    if precision != "fp32" and not np.isfinite(exported).all():
+        raise BudgetError(
+            f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
+            f"the network's numbers do not fit {precision}. Choose a format of higher precision"
+        )
     edges = np.cumsum([output.width for output in outputs])[:-1]
     pairs = zip(outputs, np.split(eager, edges, axis=1), np.split(exported, edges, axis=1), strict=True)
     found = [_compared(output, *pair) for output, *pair in pairs]

@@ -58,7 +58,7 @@ def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
-# The names without a dot that other tensors of some format have; see `names_in_file`.
+# Names that other tensors of some format have; see `names_in_file`.
 _TAKEN = frozenset(
     ("image", "pool", "classifier", "features", "cam", "blocks", "probe", "zero", "six", "three", "sixth")
 )
@@ -67,14 +67,15 @@ _TAKEN = frozenset(
 def names_in_file(outputs: Sequence[Output]) -> tuple[str, ...]:
     """Return the names of outputs in a model file.
 
-    One of several outputs is named as people named it if it has letters, digits, spaces, `_` and `-` alone and no other
-    tensor has its name; otherwise by its number from 1, as in "output.2".
+    One of several outputs is named as people named it, with `_` for what an identifier cannot have. It is named by its
+    number from 1, as in "output_2", if another output or tensor has this name, or it begins with a digit.
     """
     if len(outputs) == 1:
         return (outputs[0].name,)
+    names = [re.sub(r"\W", "_", output.name, flags=re.ASCII) for output in outputs]
     return tuple(
-        output.name if re.fullmatch(r"[\w -]+", output.name) and output.name not in _TAKEN else f"output.{number}"
-        for number, output in enumerate(outputs, 1)
+        f"output_{number}" if name in _TAKEN or names.count(name) > 1 or re.match(r"\d|_+$|output_\d+$", name) else name
+        for number, name in enumerate(names, 1)
     )
 
 

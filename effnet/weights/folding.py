@@ -44,9 +44,7 @@ def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> 
     Every runtime then outputs calibrated probabilities. `state` is a state dict as arrays.
     """
     weights = fold_norms(config.arch, state)
-    classifier = {
-        name: (weights[name].T / config.temperatures).T for name in weights if name.startswith("classifier.")
-    }
+    classifier = {name: (weights[name].T / config.temperatures).T for name in weights if name.startswith("classifier.")}
     return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
 
 

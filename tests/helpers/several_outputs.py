@@ -1,17 +1,26 @@
 """Networks of several outputs with random weights."""
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from hypothesis import strategies as st
 from strategies import build_trained
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.scale import scale, with_total_stride
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig
-from effnet.bundle.weights import state_arrays
-from effnet.data.outputs import OutputSpec, column_names
+from effnet.bundle.config import ModelConfig, write_config
+from effnet.bundle.weights import load_arrays_, load_module, save_bundle, state_arrays
+from effnet.data.outputs import OutputSpec, column_names, placed
 from effnet.data.preprocess import Preprocess
+from effnet.measurement.verify import eager_features, eager_outputs
+from effnet.nn.network import build
+from effnet.runtimes.digests import digests_of
+from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.write import write_export
+from effnet.weights.folding import random_weights, unfold_norms
 
 SIDE = 32
 SPECS = (
@@ -45,9 +54,92 @@ def random_state(config: ModelConfig) -> dict[str, np.ndarray]:
     return state_arrays(build_trained(config.arch, resolution=config.preprocess.resolution))
 
 
+def fitted_state(config: ModelConfig) -> dict[str, np.ndarray]:
+    """Return random weights whose last layer was fitted on the colours of images: its columns differ by them."""
+    state, images = unfold_norms(config.arch, random_weights(config.arch)), random_images(config, 64, seed=2)
+    module = build(config.arch)
+    load_arrays_(module, state, where="the test's weights")
+    features = eager_features(module, config, images)
+    colours = np.concatenate([images.mean((1, 2)), images.std((1, 2))], axis=1)
+    colours = (colours - colours.mean(0)) / colours.std(0)
+    # The columns of a number are as wide as the targets, those of classes a few times wider.
+    sizes = np.concatenate([[1.0 if spec.kind == "number" else 4.0] * spec.width for spec in config.specs])
+    targets = colours @ np.random.default_rng(3).normal(0, 6**-0.5, (6, len(sizes))) * sizes
+    centred = features - features.mean(0)
+    ridge = len(images) * 1e-2 * np.eye(centred.shape[1])
+    weights = np.linalg.solve(centred.T @ centred + ridge, centred.T @ targets).T
+    state["classifier.weight"] = weights.astype(np.float32)
+    state["classifier.bias"] = (-weights @ features.mean(0)).astype(np.float32)
+    return state
+
+
 def random_images(config: ModelConfig, count: int, *, seed: int = 0) -> np.ndarray:
     """Return uint8 [count, R, R, C]: smooth shapes with noise, so that features differ between images."""
     rng, side = np.random.default_rng(seed), config.preprocess.resolution
     coarse = rng.integers(0, 256, (count, 3, 3, config.preprocess.channels))
     large = np.repeat(np.repeat(coarse, -(-side // 3), axis=1), -(-side // 3), axis=2)[:, :side, :side]
     return np.clip(large + rng.normal(0, 20, large.shape), 0, 255).astype(np.uint8)
+
+
+def small(name: str, *, num_classes: int = 2) -> ArchSpec:
+    """Return the first two stages of a named network."""
+    arch = get_spec(name, num_classes=num_classes)
+    return dataclasses.replace(arch, stages=arch.stages[:2], head_channels=arch.head_channels and 24)
+
+
+_texts = st.text(min_size=1, max_size=8)
+_names = st.text(st.characters(exclude_characters="=:"), min_size=1, max_size=8)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> tuple[OutputSpec, ...]:
+    """Draw outputs of any kinds and names, with temperatures, means and scales."""
+    found = []
+    for name in draw(st.lists(_names, min_size=1, max_size=4, unique=True)):
+        kind = draw(st.sampled_from(["one", "many", "number"]))
+        if kind == "number":
+            mean, scale = draw(st.sampled_from([(0.0, 1.0), (2011.0, 3.5), (-0.2, 0.01)]))
+            found.append(OutputSpec(name=name, kind=kind, mean=mean, scale=scale))
+        else:
+            classes = tuple(draw(st.lists(_texts, min_size=1, max_size=4, unique=True)))
+            temperature = draw(st.sampled_from([1.0, 0.5, 3.0]))
+            found.append(OutputSpec(name=name, kind=kind, classes=classes, temperature=temperature))
+    return tuple(found)
+
+
+def write_several(folder: Path, names: Sequence[str]) -> ModelConfig:
+    """Write a bundle of a small Lite0 with `SPECS` and its exports `names`; int8 is calibrated on images of seed 1."""
+    config = several_config(arch=small("lite0", num_classes=len(column_names(SPECS))))
+    state, images = fitted_state(config), random_images(config, 16, seed=1)
+    save_bundle(folder, config, state)
+    for name in names:
+        write_export(name, folder, config, state, images=images)
+    write_config(config, folder, digests=digests_of(folder, names))
+    return config
+
+
+def assert_equal(folder: Path, name: str) -> None:
+    """Fail unless an fp32 file has the outputs' names and returns what the eager network does."""
+    predictor = Predictor(folder, format=name)
+    config = predictor.config
+    assert [output.name for output in predictor.engine.outputs] == ["gender", "year", "tags", "output_4"]
+    images = random_images(config, 5)
+    eager, found = eager_outputs(load_module(folder), config, images), predictor.outputs(images)
+    for place in placed(config.specs):
+        pair = found[:, place.columns], eager[:, place.columns]
+        np.testing.assert_allclose(*pair, atol=1e-4, rtol=1e-6, err_msg=place.spec.name)
+
+
+def assert_near(folder: Path, name: str) -> None:
+    """Fail unless a file of reduced precision, written on `random_images` of seed 1, follows the eager network.
+
+    Each column's values must correlate with the eager ones over images.
+    """
+    predictor = Predictor(folder, format=name)
+    config = predictor.config
+    images = random_images(config, 48)
+    eager, found = eager_outputs(load_module(folder), config, images), predictor.outputs(images)
+    for place in placed(config.specs):
+        for column in range(place.columns.start, place.columns.stop):
+            related = np.corrcoef(eager[:, column], found[:, column])[0, 1]
+            assert related > 0.95, (place.spec.name, related)

@@ -1,6 +1,7 @@
 """The deployed graph as a torch module: normalisation, network with BatchNorm folded in, outputs of the task."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +15,7 @@ from effnet.nn.network import Network, build
 from effnet.tasks.task import Activation, Output
 from effnet.weights.folding import calibrated_weights, pixel_mean, scaled_stem
 
-
-Rows = Tensor | tuple[Tensor, ...]
+Rows: TypeAlias = Tensor | tuple[Tensor, ...]
 """What a file returns for images: one output [batch, classes], or several."""
 
 

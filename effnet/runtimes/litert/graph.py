@@ -43,7 +43,8 @@ def to_graph(
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is one to be quantized:
     the images, 0..255, are float32, and functions are composed of operators that are fast in int8. `answers` are the
-    outputs of the task, in the order of the last layer's columns. Raises SpecError if mean does not match the spec's channels.
+    outputs of the task, in the order of the last layer's columns. Raises SpecError if mean does not match the spec's
+    channels.
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")

@@ -70,7 +70,9 @@ def to_int8(
         layer.store()
     outputs = answers if spec.num_classes else (FEATURES,)
     rounded = _quantize(quantizer, serialise(model), ranges, float_layers=(*names_in_file(outputs), *kept))
-    return finish(_take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs)
+    return finish(
+        _take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs
+    )
 
 
 def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0) -> bytes:

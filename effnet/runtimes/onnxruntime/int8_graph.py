@@ -136,7 +136,9 @@ def to_probe(
         )
         output = graph.node("Mul", [graph.node("Sub", [output, half], "probe.centred"), limit], "probe.scaled")
     graph.node("Flatten", [output], PROBE, axis=1)
-    return finish_graph(graph, {PROBE: ["batch", found.out_channels]}, spec, writer.sides[INPUT], {}).SerializeToString()
+    return finish_graph(
+        graph, {PROBE: ["batch", found.out_channels]}, spec, writer.sides[INPUT], {}
+    ).SerializeToString()
 
 
 def _start(

@@ -59,9 +59,7 @@ class OpenVinoEngine(BaseEngine):
             self._options["INFERENCE_PRECISION_HINT"] = _precision(self._core, self._model)
             (image, *more), outputs = self._model.inputs, self._model.outputs
             names = [output.get_any_name() if output.get_names() else "" for output in outputs]
-            self._set_signature(
-                _kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more
-            )
+            self._set_signature(_kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more)
             batch = image.get_partial_shape()[0]
             self._fixed: bool = batch.is_static
             self._request(batch.get_length() if self._fixed else 0)
