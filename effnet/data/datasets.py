@@ -22,7 +22,6 @@ from effnet.data.manifest_columns import read_words
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
 from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of, placed
-
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange

@@ -265,6 +265,8 @@ def test_copies_with_different_labels_are_named(make_folder):
     report = inspect_dataset(read_dataset(folder / "m.csv"))
     (found,) = report.across_labels
     assert sorted(found.labels) == ["g a; n 0", "g a; n 20"]
+    (folder / "m.csv").write_text("\n".join(["path,label:g,number:n", *lines[:-1], lines[-1].replace(",20", ",")]))
+    assert not inspect_dataset(read_dataset(folder / "m.csv")).across_labels  # an unknown number is no other number
 
 
 def test_left_and_right_among_the_classes_of_an_output_forbid_mirroring():

@@ -92,6 +92,15 @@ def test_other_data_are_matched_by_name(make_folder, config, tmp_path):
         choose_images(table(folder, "x,y", lambda n: "1,2"), folder=tmp_path, config=config)
 
 
+def test_images_that_were_trained_on_are_told_although_some_of_their_labels_are_missing(data, config, tmp_path):
+    write_split(split_record(read(data, seed=5)), tmp_path)
+    path = table(data.parent, "gender,x,y", lambda number: f"{['Men', 'Women'][number % 2]},,")
+    assert (
+        "about 100% of the images that it was trained on are among them"
+        in choose_images(path, folder=tmp_path, config=config).sentence
+    )
+
+
 def test_an_output_that_the_data_lack_is_unknown(make_folder, config, tmp_path):
     other = table(make_folder({"all": 3}), "gender,x,y", lambda n: ["Women,1,2", ",1,2", "Men,1,2"][n])
     chosen = choose_images(other, folder=tmp_path, config=config)

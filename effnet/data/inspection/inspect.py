@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class _Item:
     name: str
     split: str
     label: str
+    target: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ def _summarize(
     if not headers:
         first = f"{printable(unreadable[0].path)}: {unreadable[0].reason}" if unreadable else "it is empty"
         raise DataError(f"the data set must have images that can be decoded, but none can; the first is {first}")
-    duplicates = _duplicates([finding.item for finding, _ in readable], copies)
+    items = {finding.item.name: finding.item for finding, _ in readable}
+    duplicates = [_duplicate([items[name] for name in group.names], group) for group in copies]
     classes = _count_classes(dataset)
     in_train = [count.train for count in classes]
     num_images = sum(len(split) for split in (dataset.train, dataset.val, dataset.test))
@@ -123,7 +126,7 @@ def _summarize(
             if _has_wrong_suffix(finding.item, header)
         ),
         across_splits=tuple(d for d in duplicates if len(set(d.splits)) > 1),
-        across_labels=tuple(d for d in duplicates if len(set(d.labels)) > 1),
+        across_labels=tuple(d for d in duplicates if _differ([items[path].target for path in d.paths])),
         imbalance=max(in_train) / max(1, min(in_train)) if in_train else 1.0,
         small_classes=tuple(count.name for count in classes if count.train < FEW_IMAGES),
         skipped=dataset.skipped,
@@ -148,6 +151,7 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
                 source=source,
                 name=source_name(source, f"{name}[{index}]"),
                 split=name,
+                target=split.labels[index],
                 label=dataset.label_kind.to_text(split.labels[index], dataset.class_names),
             )
         )
@@ -211,17 +215,20 @@ def _copies(findings: Sequence[_Finding]) -> tuple[Group, ...]:
     return (*equal, *similar)
 
 
-def _duplicates(items: Sequence[_Item], copies: Sequence[Group]) -> list[Duplicate]:
-    by_name = {item.name: item for item in items}
-    return [
-        Duplicate(
-            paths=group.names,
-            splits=tuple(by_name[name].split for name in group.names),
-            labels=tuple(by_name[name].label for name in group.names),
-            similar=group.kind == "similar",
-        )
-        for group in copies
-    ]
+def _duplicate(items: Sequence[_Item], group: Group) -> Duplicate:
+    return Duplicate(
+        paths=group.names,
+        splits=tuple(item.split for item in items),
+        labels=tuple(item.label for item in items),
+        similar=group.kind == "similar",
+    )
+
+
+def _differ(targets: Sequence[Any]) -> bool:
+    """Return whether the targets of images differ in something that is known of both."""
+    rows = np.array(targets, np.float64).reshape(len(targets), -1)
+    unknown = np.isnan(rows)
+    return bool((np.where(unknown, np.inf, rows).min(0) < np.where(unknown, -np.inf, rows).max(0)).any())
 
 
 def _content_hash(source: Source) -> bytes:
