@@ -1,6 +1,8 @@
 """Manifests with several outputs: which columns are learnt, their cells, and their errors."""
 
+import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from effnet.data.datasets import as_classes, read_dataset
+from effnet.data.inspection.counts import count_outputs
 from effnet.data.manifest import read_manifest
 from effnet.data.manifest_columns import read_words
 from effnet.data.outputs import outputs_of, to_values
@@ -256,6 +259,49 @@ def test_one_output_can_be_seen_as_classification(images):
         for source, label in zip(split.sources, split.labels.tolist(), strict=True)
     }
     assert pairs == {f"{n:03d}.png": values_of(n)[0] for n in range(40) if values_of(n)[0]}
+
+
+def test_a_real_table_is_read_as_it_is(shared_data):
+    path = shared_data("fashion") / "fashion.csv"
+    dataset = read_dataset(path, outputs="gender,articleType,season,year", channels=3)
+    rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(path.read_text().splitlines())}
+    found = known(dataset)
+    assert len(found) == len(rows) == 9583
+    for name, values in found.items():
+        assert values == {
+            "gender": rows[name]["gender"],
+            "articleType": rows[name]["articleType"],
+            "season": rows[name]["season"],
+            "year": float(rows[name]["year"]),
+        }
+    counts = {count.name: count for count in count_outputs(dataset)}
+    assert (counts["year"].spread.minimum, counts["year"].spread.maximum) == (2008, 2018)
+    for output in ("gender", "season"):
+        for count in counts[output].classes:
+            number = sum(row[output] == count.name for row in rows.values())
+            assert count.train + count.val + count.test == number
+            assert [count.val, count.test] == pytest.approx([0.15 * number] * 2, abs=3, rel=0.01)
+
+
+def test_real_tags_are_read_as_they_are(shared_data):
+    path = shared_data("scenes5") / "scenes5.csv"
+    dataset = read_dataset(path, outputs="tags:tags", channels=3)
+    rows = {row["path"].rpartition("/")[2]: row for row in csv.DictReader(path.read_text().splitlines())}
+    assert known(dataset) == {name: {"tags": row["tags"].split("|")} for name, row in rows.items()}
+    assert not dataset.notes[1:]
+
+
+def test_the_commands_take_outputs(images, run_cli):
+    path = write(images, table(images, "path,gender,tags,year"))
+    report = run_cli("data", "inspect", path, "--outputs", "gender,tags:tags", "--format", "json")
+    assert report.code == 0
+    assert [output["name"] for output in json.loads(report.out)["outputs"]] == ["gender", "tags"]
+    refused = run_cli("data", "inspect", path, "--outputs", "yaer")
+    assert refused.code == 2
+    assert "did you mean 'year'" in refused.err
+    assert run_cli("data", "shard", path, images.parent / "shards", "--outputs", "tags:tags,year").code == 0
+    said = run_cli("data", "inspect", images.parent / "shards")
+    assert re.search(r"number year: 2000 / [\d.]+ / 2010", said.out)
 
 
 def attempt(path):
