@@ -325,7 +325,7 @@ def _is_manifest(path: str) -> bool:
 
 def _list_manifest(path: str, words: Sequence[str], *, of_model: bool) -> Listing:
     try:
-        return read_manifest(path, outputs=words, of_model=of_model and bool(words))
+        return read_manifest(path, outputs=words, of_model=of_model)
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,17 +60,21 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
     titles = _titles(path)
     columns = choose_columns(titles, outputs, place=_place(path, 1), of_model=of_model)
     rows = list(_rows(path, columns))
-    columns, inferred = [with_kind(c, (row.cells[i] for row in rows)) for i, c in enumerate(columns)], columns
+    inferred, columns = (
+        columns,
+        [
+            with_kind(column, ((_place(path, row.line), row.cells[i]) for row in rows))
+            for i, column in enumerate(columns)
+        ],
+    )
     several = len(columns) > 1 or columns[0].kind != "one"
     seen: dict[str, tuple[_Row, str]] = {}
-    known: set[str] = set()
     num_repeated = 0
     for row in rows:
         values = _values(row, columns, inferred, path)
-        known.update(values)
         label = label_text(values) if several and values else next(iter(values.values()), "")
         if row.full in seen:
-            _check_same(path, row, label, *seen[row.full])
+            _check_same(path, row, label, *seen[row.full], tags=any(column.kind == "many" for column in columns))
             num_repeated += 1
         seen[row.full] = row, label
     found = _Found(pairs={}, skipped=[], unknown=Counter())
@@ -78,8 +83,10 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
     _check_found(path, num_rows=len(seen), found=found)
     group_of = {row.full: row.group for row, label in seen.values() if label}
     parts = {split: make_part(pairs) for split, pairs in found.pairs.items()}
-    # The data of a model need not know all of its outputs; what is to be learnt must be known.
-    keys = [column.key for column in columns if column.key in known or not of_model]
+    keys = [column.key for column in columns]
+    if several and of_model:  # whose outputs need not all be known here
+        known = {key for part in parts.values() for text in part.labels for key in json.loads(text)}
+        keys = [key for key in keys if key in known]
     return Listing(
         name=os.path.splitext(os.path.basename(path))[0],
         parts=parts,
@@ -199,12 +206,12 @@ def _check_found(path: str, *, num_rows: int, found: _Found) -> None:
         )
 
 
-def _check_same(path: str, row: _Row, label: str, earlier: _Row, its_label: str) -> None:
+def _check_same(path: str, row: _Row, label: str, earlier: _Row, its_label: str, *, tags: bool) -> None:
     if (label, row.split) != (its_label, earlier.split):
         raise DataError(
             f"{_place(path, row.line)}: {printable(row.relative)} must have one label and one split, but "
             f"line {earlier.line} says {brief((its_label, earlier.split))} and this line {brief((label, row.split))}; "
-            "keep one of the two"
+            f"keep one of the two{', with all tags of the image in its cell: a|b' if tags else ''}"
         )
 
 

@@ -25,6 +25,7 @@ RESERVED = ("path", LABEL, "split", "group")
 """The columns with a meaning of their own, which may be written in any case."""
 
 _KINDS: dict[str, Kind] = {word: kind for kind, word in KIND_WORDS.items()}
+_FEW_CLASSES = 20
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -86,7 +87,7 @@ def choose_columns(titles: Sequence[str], words: Sequence[str], *, place: str, o
     Raises:
         DataError: there is no such column, or two are one output.
     """
-    if of_model:
+    if of_model and words:
         return _of_model(words, titles, place)
     typed = [found for title in dict.fromkeys(titles) if (found := _typed(title, place)) is not None]
     if words:
@@ -94,17 +95,12 @@ def choose_columns(titles: Sequence[str], words: Sequence[str], *, place: str, o
     plain = [Column(title=LABEL, name=LABEL, kind="one")] if LABEL in titles else []
     if not typed and not plain:
         others = [title for title in titles if title not in RESERVED and title]
+        remedy = "" if not others else f". Choose others by name: --outputs {printable(shortened(others[0], most=40))}"
         raise DataError(
             f"{place}: the columns path and label are needed; label is missing, received {_shown(titles)}"
-            f"{nearest(LABEL, titles)}{_advice(others)}"
+            f"{nearest(LABEL, titles)}{'' if of_model else remedy}"
         )
     return _distinct([*plain, *typed], titles, place)
-
-
-def _advice(titles: Sequence[str]) -> str:
-    if not titles:
-        return ""
-    return f". Other columns of labels are chosen by their names: --outputs {printable(shortened(titles[0], most=40))}"
 
 
 def _typed(title: str, place: str) -> Column | None:
@@ -172,13 +168,32 @@ def _shown(titles: Iterable[str]) -> str:
     return shortened(", ".join(printable(title) for title in titles) or "none")
 
 
-def with_kind(column: Column, cells: Iterable[Any]) -> Column:
-    """Return a column with its kind: the stated one, or a number if all known cells are numbers, else a class."""
+def with_kind(column: Column, cells: Iterable[tuple[str, Any]]) -> Column:
+    """Return a column with its kind: the stated one, or a number if all known cells are numbers, else a class.
+
+    Each cell comes with its place in the manifest. Raises DataError if most cells are numbers, but not all, and if
+    nearly each image has a text of its own: nobody said that these are classes.
+    """
     if column.kind is not None:
         return column
-    known = [cell for cell in cells if not is_unknown(cell)]
-    numbers = all(_is_number(cell) for cell in known)
-    return replace(column, kind="number" if known and numbers else "one")
+    known = [(place, cell) for place, cell in cells if not is_unknown(cell)]
+    others = [(place, cell) for place, cell in known if not _is_number(cell)]
+    name = printable(column.name)
+    if known and not others:
+        return replace(column, kind="number")
+    if len(others) < len(known) / 2:
+        place, cell = others[0]
+        raise DataError(
+            f"{place}: {name} must be a number in all rows or in none; got {brief(cell)}: empty the cell if it is "
+            f"unknown, or write label:{name} for classes"
+        )
+    count = len({cell for _, cell in others if isinstance(cell, str)})
+    if count > max(_FEW_CLASSES, len(known) / 2):
+        raise DataError(
+            f"{known[0][0]}: {name} must have classes that images share; {count:,} texts in {len(known):,} rows are "
+            f"different: leave it out, or write label:{name}"
+        )
+    return replace(column, kind="one")
 
 
 def is_unknown(cell: Any) -> bool:

@@ -47,10 +47,10 @@ def check_outputs(parts: Mapping[str, "Part"], order: Sequence[str], strict: boo
     seen = {name: _seen(part) for name, part in parts.items()}
     train = seen["train"]
     every = {(key, name) for some in seen.values() for key, name in some.classes}
-    keys = dict.fromkeys(key for some in seen.values() for key in some.known)
-    names = tuple(order) or names_from((text for part in parts.values() for text in part.labels), keys)
+    names = tuple(order) or names_from(text for part in parts.values() for text in part.labels)
     if not names:
         raise DataError("at least one output must be known of one image; none is")
+    keys = dict.fromkeys(_parted(name)[0] for name in names)
     _check_train(train, keys, every | {_parted(name) for name in order})
     totals = sum((some.classes for some in seen.values()), Counter())
     small = [found for found in sorted(totals) if totals[found] < 2]

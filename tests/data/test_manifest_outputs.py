@@ -156,7 +156,8 @@ def manifest(header, *cells):
         (manifest("label:g,number:n", *["x,1", "x,2"] * 9), r"g must have at least two classes; got 1 \(x\): l"),
         (manifest("number:n,tags:t", *["7,x", "7,"] * 9), "n must have at least two values in train; all are 7"),
         ("path,tags:t,label:g\na/000.png,,\na/001.png,,\n", "cells of labels are empty in all rows of the 2 files"),
-        ("path,tags:t\na/000.png,a\na/000.png,b\n", "line 3: a/000.png must have one label and one split, but line 2"),
+        ("path,tags:t\na/000.png,a\na/000.png,b\n", r"line 3: a/000.png must have one label.* in its cell: a\|b"),
+        (manifest("label:g,number:n", *["x,", "y,"] * 9) + "\nb,x,3", "output n must be known of at least one image"),
         (manifest("label:g,split", "a,train", "c,train", "a,val", "b,test"), "every class must have images .*: b"),
         (
             manifest("label:g,number:n,split", "a,1,train", "b,2,train", "a,1,val", "c,3,test"),
@@ -204,17 +205,25 @@ def test_cells_of_jsonl_that_cannot_be_learnt_say_where(images, row, said):
         ("path", "outputs must be columns of the manifest; got 'path'"),
         ("number:gender", "line 2: gender must be a number such as 3.5; got 'Men'"),
         ("tags", r"line 2: tags must be one class an image; got 'sea\|sun': write tags:tags for several"),
+        (
+            "title",
+            r"line 2: title must have classes that images share; 40 texts in 40 rows are different: .* label:title",
+        ),
+        ("age", r"line 5: age must be a number in all rows or in none; got 'NA': empty the cell .* or write label:age"),
     ],
 )
 def test_outputs_that_are_no_columns_are_refused(images, outputs, said):
-    path = write(images, table(images, "path,gender,tags,year"))
+    lines = table(images, "path,gender,tags,year").splitlines()
+    more = ["title,age", *(f"shirt {number},{'NA' if number == 3 else number}" for number in range(40))]
+    path = write(images, "\n".join(f"{line},{cells}" for line, cells in zip(lines, more, strict=True)))
     with pytest.raises(DataError, match=said):
         read_dataset(path, outputs=outputs)
+    assert "shirt 0" in read_manifest(str(path), outputs=["label:title"]).parts[""].labels
 
 
 def test_without_columns_of_labels_the_error_says_which_there_are(images):
     path = write(images, table(images, "path,gender,tags,year"))
-    said = r"label is missing, received path, gender, tags, year.*chosen by their names: --outputs gender"
+    said = r"label is missing, received path, gender, tags, year. Choose others by name: --outputs gender"
     with pytest.raises(DataError, match=said):
         read_dataset(path)
 
