@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from effnet.data.hierarchy import check_hierarchy
@@ -69,6 +70,7 @@ def read_words(outputs: str | Sequence[str]) -> tuple[str, ...]:
     return words
 
 
+@lru_cache(maxsize=4096)  # each row of a table has the same titles
 def title_of(text: str) -> str:
     """Return the title of a column without differences of spelling: reserved names and kinds are in lower case."""
     title = class_name(text)

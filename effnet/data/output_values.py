@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -87,6 +88,7 @@ def label_text(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False)
 
 
+@lru_cache(maxsize=4096)  # each label has the same keys
 def split_key(key: str) -> tuple[str, Kind]:
     """Return the name and the kind of an output from its key in the labels of images."""
     for kind, mark in KIND_MARKS.items():

@@ -147,9 +147,10 @@ def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
     specs = outputs_of(names)
     targets = np.full((len(texts), sum(spec.target_width for spec in specs)), np.nan)
     numbers = [{name: number for number, name in enumerate(spec.classes)} for spec in specs]
+    pairs = list(zip(placed(specs), numbers, strict=True))
     for row, text in zip(targets, texts, strict=True):
         values = json.loads(text)
-        for place, number in zip(placed(specs), numbers, strict=True):
+        for place, number in pairs:
             value = values.get(key_of(place.spec))
             if value is None:
                 continue
