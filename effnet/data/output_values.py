@@ -16,7 +16,7 @@ import numpy as np
 from effnet.data.labels import Names, class_name
 from effnet.errors import DataError
 from effnet.system.bounds import is_number
-from effnet.system.text import brief, printable, shortened
+from effnet.system.text import brief, printable
 
 Kind = Literal["one", "many", "number"]
 """What an output answers: one of its classes, any of its tags, or a number."""
@@ -33,7 +33,7 @@ TAG_SEPARATOR = "|"
 LARGEST_NUMBER = 1e30
 """The largest size of a number to learn: float32 holds it, and float64 its square."""
 
-_LONGEST_NAME = 1000
+_LONGEST_NAME, _LONGEST_COLUMN = 200, 1000
 _NUM_BINS = 5
 
 
@@ -42,6 +42,10 @@ def output_name(text: str) -> str:
     name = class_name(text)
     if not name or any(character in name for character in "=:,|"):
         raise DataError(f"the name of an output must be text without = : , and |; got {brief(text)}: rename it")
+    if len(name) > _LONGEST_NAME:
+        raise DataError(
+            f"the name of an output must have at most {_LONGEST_NAME} characters; got {len(name):,}: rename it"
+        )
     return name
 
 
@@ -75,10 +79,10 @@ def check_number(name: str, value: Any) -> float:
 
 
 def _short(name: str, text: str) -> str:
-    if len(name) + 1 + len(text) > _LONGEST_NAME:
+    if len(name) + 1 + len(text) > _LONGEST_COLUMN:
         raise DataError(
-            f"{printable(shortened(name))} must have classes and tags of at most {_LONGEST_NAME:,} characters, its own "
-            f"included; got {len(name) + 1 + len(text):,}: {brief(text)}"
+            f"{printable(name)} must have classes and tags of at most {_LONGEST_COLUMN:,} characters, with its own; got "
+            f"{len(name) + 1 + len(text):,}: {brief(text)}"
         )
     return text
 

@@ -167,7 +167,8 @@ def manifest(header, *cells):
             manifest("label:g,number:n,split", "a,,train", "b,,train", "a,2,val", "a,3,test"),
             "the output n must be known of at least one image of train; it is of none: leave it out",
         ),
-        ("path,label:" + "g" * 990 + ",number:n\na/000.png," + "x" * 20 + ",1\n", "must have classes and tags of"),
+        ("path,label:g,number:n\na/000.png," + "x" * 1000 + ",1\n", "g must have classes and tags of at most 1,000 c"),
+        ("path,number:" + "n" * 201 + "\na/000.png,1\n", "name of an output must have at most 200 characters; got 201"),
         ("path," + ",".join(f"number:n{i}" for i in range(1000)), "at most 1000 columns, received 1,001"),
     ],
 )  # fmt: skip
@@ -334,6 +335,20 @@ def test_any_cells_are_read_or_refused_on_one_line(images, columns):
         for n in range(6)
     ]
     dataset, refused = attempt(write(images, "\n".join(rows), "m.jsonl"))
+    assert "\n" not in refused
+    assert bool(refused) != (dataset is not None)
+
+
+_headers = st.lists(
+    st.sampled_from(["label:a", "TAGS: b", "number:c", "label", "split", "group", "x", "path"]), min_size=1, max_size=5
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_headers, st.lists(st.text('ab|,"/:=1.-e \t\n', max_size=14), min_size=6, max_size=6), st.sampled_from(",;\t"))
+def test_any_table_is_read_or_refused_on_one_line(images, header, cells, delimiter):
+    rows = [delimiter.join(["path", *header]), *(f"a/{n:03d}.png{delimiter}{text}" for n, text in enumerate(cells))]
+    dataset, refused = attempt(write(images, "\n".join(rows)))
     assert "\n" not in refused
     assert bool(refused) != (dataset is not None)
 
