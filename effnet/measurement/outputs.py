@@ -115,11 +115,18 @@ class OutputScore:
 
 
 def score_output(
-    part: np.ndarray, target: np.ndarray, spec: OutputSpec, *, strange: np.ndarray | None = None, unreadable: int = 0
+    part: np.ndarray,
+    target: np.ndarray,
+    spec: OutputSpec,
+    *,
+    strange: np.ndarray | None = None,
+    unreadable: int = 0,
+    balanced: bool = False,
 ) -> OutputScore:
     """Return the score of an output from its columns of the rows and of the targets, NaN for unknown.
 
-    `strange` are its columns of images of none of the classes, if there are any; more were `unreadable`.
+    `strange` are its columns of images of none of the classes, if there are any; more were `unreadable`. A `balanced`
+    model is compared with chance by its balanced accuracy.
     """
     known = ~np.isnan(target).all(1)
     part, target = np.asarray(part[known], np.float64), target[known]
@@ -134,11 +141,13 @@ def score_output(
         unknown = None
         if strange is not None:
             unknown = unknown_of(strange, part.max(1), threshold=spec.threshold, unreadable=unreadable)
-        return _classes(part, target[:, 0].astype(np.int64), spec, unknown)
+        return _classes(part, target[:, 0].astype(np.int64), spec, unknown, balanced=balanced)
     return _tags(part, target, spec) if spec.kind == "many" else _number(part[:, 0], target[:, 0], spec)
 
 
-def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, unknown: Unknown | None) -> OutputScore:
+def _classes(
+    probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, unknown: Unknown | None, *, balanced: bool
+) -> OutputScore:
     costs = costs_of(spec)
     answers = decide(probabilities, costs)
     is_right = answers == labels
@@ -146,10 +155,11 @@ def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, un
     interval, usual = wilson(right, count), most_frequent(labels, spec.classes)
     recalls = by_class(is_right, labels, num_classes=len(spec.classes))
     _, per_class = class_scores(labels, answers, spec.classes)
-    chance = chance_sentence(right / count, interval, usual, labels=labels)
+    mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
+    chance = chance_sentence(right / count, interval, usual, labels=labels, balanced=mean_recall if balanced else None)
     details = ClassesScore(
-        balanced_accuracy=recalls.balanced_accuracy,
-        balanced_bootstrap=recalls.bootstrap(),
+        balanced_accuracy=mean_recall[0],
+        balanced_bootstrap=mean_recall[1],
         most_frequent=usual,
         ece=calibration.expected_calibration_error(probabilities, labels),
         nll=calibration.negative_log_likelihood(probabilities, labels),

@@ -108,6 +108,7 @@ def evaluate_split(
         leaked=leaked,
         strange=strange,
         unreadable=unreadable,
+        balanced=bool(predictor.config.balanced),
     )
 
 
@@ -120,10 +121,12 @@ def score(
     leaked: Collection[str] = (),
     strange: np.ndarray | None = None,
     unreadable: int = 0,
+    balanced: bool = False,
 ) -> SeveralScore:
     """Return the score of rows [images, columns] against the targets of the split at `indices`, by default all.
 
     `strange` are rows of images of none of the classes, if there are any; `unreadable` more could not be read.
+    `balanced` says that the model was trained to balance its classes.
     """
     indices = np.arange(len(split)) if indices is None else indices
     targets = split.labels[indices]
@@ -135,6 +138,7 @@ def score(
             place.spec,
             strange=None if strange is None else strange[:, place.columns],
             unreadable=unreadable,
+            balanced=balanced,
         )
         for place in placed(specs)
     ]

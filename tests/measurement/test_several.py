@@ -253,3 +253,13 @@ def test_costs_decide_and_are_scored():
     assert (cost.mean, cost.without, cost.constant) == (1 / 3, 5 / 3, 2 / 3)
     cost = scene.tags.cost
     assert (cost.mean, cost.without, cost.constant) == (0.0, 4 / 3, 1 / 3)
+
+
+def test_a_balanced_model_is_compared_with_a_guess():
+    spec = (OutputSpec(name="what", kind="one", classes=("a", "b")),)
+    labels = np.repeat([0.0, 1.0], [190, 10])[:, None]
+    answers = np.concatenate([np.repeat([0, 1], [120, 70]), np.repeat([1, 0], [9, 1])])
+    rows = np.eye(2)[answers]
+    (unequal,), (balanced,) = (scored(rows, labels, spec, balanced=some).outputs for some in (False, True))
+    assert "no better than always answering 'a'" in unequal.chance
+    assert balanced.chance == ""

@@ -55,7 +55,7 @@ def number_svg(output: OutputScore, *, number: int) -> str:
     assert output.number is not None
     true, answered = zip(*output.number.points, strict=True)
     low, high = min(*true, *answered), max(*true, *answered)
-    margin = 0.04 * (high - low) or 1.0
+    margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
     with style():
         from matplotlib.ticker import MaxNLocator
 

@@ -84,7 +84,7 @@ def _card(report: Report) -> dict[str, Any]:
 
 def _row(output: OutputScore) -> dict[str, Any]:
     """Return the row of an output in the table of all."""
-    low, high = output.interval
+    (low, high), verdict = output.interval, _verdict(output)
     return {
         "name": output.name,
         "figure": FIGURES[output.kind],
@@ -93,9 +93,18 @@ def _row(output: OutputScore) -> dict[str, Any]:
         "baseline": value_of(output, output.baseline),
         "guess": _guess(output),
         "known": output.known,
-        "kind": "missed" if output.chance else "kept",
-        "verdict": "not better" if output.chance else "better",
+        "verdict": verdict,
+        "kind": {"better": "kept", "not better": "missed"}.get(verdict, "open"),
     }
+
+
+def _verdict(output: OutputScore) -> str:
+    """Return in words whether an output is better than its baseline."""
+    if not output.known:
+        return "not scored"
+    if output.chance:
+        return "not better"
+    return "one class only" if output.classes and output.baseline == 1 else "better"
 
 
 def _guess(output: OutputScore) -> str:
