@@ -82,12 +82,14 @@ class TagsScore:
 class NumberScore:
     """The details of a number: `median` is that of the targets, `points` are (target, answer) of some images.
 
-    `r2` is the share of the targets' variance that is explained, NaN if they do not vary.
+    `r2` is the share of the targets' variance that is explained, NaN if they do not vary. `gain` is the 95 % interval
+    of what the mean error is below that of the median, on the same images.
     """
 
     rmse: float
     r2: float
     median: float
+    gain: tuple[float, float]
     points: tuple[tuple[float, float], ...]
 
 
@@ -264,10 +266,11 @@ def _number(numbers: np.ndarray, targets: np.ndarray, spec: OutputSpec) -> Outpu
     value, baseline = float(errors.mean()), float(guesses.mean())
     spread = float(np.square(targets - targets.mean()).sum())
     chosen = np.unique(np.linspace(0, len(targets) - 1, min(_POINTS, len(targets))).astype(int))
-    gain = _percentiles(drawn[:, 1] - drawn[:, 0])[0]
+    gain = _percentiles(drawn[:, 1] - drawn[:, 0])
     chance = (
-        f"The output {spec.name} is not shown to be better than always answering the median {median:g}: its mean error "
-        f"is {value:.4g}, the median's {baseline:.4g}. Check the numbers, or test on more images."
+        f"The output {spec.name} is not shown to be better than always answering the median {median:g}: its mean "
+        f"error is {value:.4g}, the median's {baseline:.4g} (95 % interval of the gain {gain[0]:.4g} to {gain[1]:.4g}). "
+        "Check the numbers, or test on more images."
     )
     return OutputScore(
         name=spec.name,
@@ -277,11 +280,12 @@ def _number(numbers: np.ndarray, targets: np.ndarray, spec: OutputSpec) -> Outpu
         value=value,
         interval=_percentiles(drawn[:, 0]),
         baseline=baseline,
-        chance="" if gain > 0 else chance,
+        chance="" if gain[0] > 0 else chance,
         number=NumberScore(
             rmse=float(np.sqrt(np.square(errors).mean())),
             r2=1 - float(np.square(errors).sum()) / spread if spread else float("nan"),
             median=median,
+            gain=gain,
             points=tuple((float(targets[i]), float(numbers[i])) for i in chosen),
         ),
     )

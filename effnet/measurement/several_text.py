@@ -79,7 +79,8 @@ def output_sentence(output: OutputScore) -> str:
     assert output.number is not None
     number = output.number
     parts = [
-        f"always the median {number.median:g} would be off by {output.baseline:.4g}",
+        f"always the median {number.median:g} would be off by {output.baseline:.4g} "
+        f"(95 % interval of the gain {number.gain[0]:.4g} to {number.gain[1]:.4g})",
         f"RMSE {number.rmse:.4g}",
         f"R2 {number.r2:.3f}",
     ]

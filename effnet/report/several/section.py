@@ -168,9 +168,11 @@ def _sentences(output: OutputScore) -> Iterable[str]:
     else:
         number = output.number
         assert number is not None
+        low, high = map(significant, number.gain)
+        median, guess = f"{number.median:g}", significant(output.baseline)
         yield (
-            f"The mean error is {significant(output.value)}; always answering the median, {number.median:g}, would be "
-            f"off by {significant(output.baseline)}. RMSE is {significant(number.rmse)}, R2 {number.r2:.3f}."
+            f"The mean error is {significant(output.value)}; always answering the median, {median}, would be off by "
+            f"{guess} (95 % interval of the gain {low} to {high}). RMSE is {significant(number.rmse)}, R2 {number.r2:.3f}."
         )
         return
     if cost:
