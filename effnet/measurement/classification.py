@@ -199,7 +199,7 @@ def score(
     mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
     to_beat = mean_recall if balanced else None
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    curve = calibration.risk_coverage(probabilities, labels)
+    curve = calibration.risk_coverage(probabilities, labels, costs=costs)
     sureness = _sureness(probabilities, labels)
     raw = calibration.apply_temperature(probabilities, 1 / temperature)
     return ClassificationScore(

@@ -134,13 +134,13 @@ def score_output(
     part, target = np.asarray(part[known], np.float64), target[known]
     if not len(target):
         nan = float("nan")
-        unknown = f"The output {spec.name} is not scored: no test image has a known value of it."
+        chance = f"The output {spec.name} is not scored: no test image has a known value of it."
         return OutputScore(
             name=spec.name, kind=spec.kind, known=0, score=nan, value=nan, interval=(nan, nan), baseline=nan,
-            chance=unknown,
+            chance=chance,
         )  # fmt: skip
     if spec.kind == "one":
-        unknown = None
+        unknown: Unknown | None = None
         if strange is not None:
             unknown = unknown_of(strange, part.max(1), threshold=spec.threshold, unreadable=unreadable)
         return _classes(part, target[:, 0].astype(np.int64), spec, unknown, balanced=balanced)
@@ -269,8 +269,8 @@ def _number(numbers: np.ndarray, targets: np.ndarray, spec: OutputSpec) -> Outpu
     gain = _percentiles(drawn[:, 1] - drawn[:, 0])
     chance = (
         f"The output {spec.name} is not shown to be better than always answering the median {median:g}: its mean "
-        f"error is {value:.4g}, the median's {baseline:.4g} (95 % interval of the gain {gain[0]:.4g} to {gain[1]:.4g}). "
-        "Check the numbers, or test on more images."
+        f"error is {value:.4g}, the median's {baseline:.4g} (95 % interval of the gain: {gain[0]:.4g} to "
+        f"{gain[1]:.4g}). Check the numbers, or test on more images."
     )
     return OutputScore(
         name=spec.name,

@@ -22,7 +22,8 @@ def lines(score: "SeveralScore") -> Iterator[str]:
     """Yield the lines of a score: the mean, the warnings, and each output beside its baseline."""
     from effnet.measurement.several import warnings_of
 
-    yield f"mean score {percent(score.mean_score)} of {len(score.outputs)} outputs on {score.images} images"
+    plural = "s" if len(score.outputs) > 1 else ""
+    yield f"mean score {percent(score.mean_score)} of {len(score.outputs)} output{plural} on {score.images} images"
     for warning in warnings_of(score):
         yield f"WARNING: {warning}"
     for output in score.outputs:

@@ -70,6 +70,8 @@ def test_a_single_output_of_any_kind_has_a_page(specs):
     page = page_of(some)
     assert page.tags["svg"] == 3 + (specs[0].kind == "number")
     assert outputs_svg(typed(some)) is None
+    figure = {"one": "accuracy", "many": "mAP", "number": "mean error (MAE)"}[specs[0].kind]
+    assert f"has, for its only output {specs[0].name}, {figure} " in words_of(page)
     if specs[0].kind == "one":
         card_of(some)
 
