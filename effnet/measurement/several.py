@@ -17,11 +17,10 @@ from effnet.measurement.answers import predict_split
 from effnet.measurement.figures import mean_score
 from effnet.measurement.multilabel import mean_known
 from effnet.measurement.outputs import OutputScore, score_output
-from effnet.measurement.several_text import lines, table
+from effnet.measurement.several_text import lines, table, warnings_of
 from effnet.measurement.unknown import strange_rows
 from effnet.runtimes.predictor import Predictor
 from effnet.system.records import to_data
-from effnet.system.text import percent
 from effnet.tasks.costs import costs_of, decide
 from effnet.tasks.several import tags_present
 
@@ -163,20 +162,6 @@ def _clean(
 def warnings_about(score: SeveralScore, dataset: Dataset, *, balanced: bool) -> list[str]:
     """Return the warnings that users must see first: outputs at chance level or without known values, and leaks."""
     return warnings_of(score)
-
-
-def warnings_of(score: SeveralScore) -> list[str]:
-    """Return the warnings on a score alone."""
-    found = [output.chance for output in score.outputs if output.chance]
-    if clean := score.clean:
-        images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
-        rest = (
-            f"Without them the mean score is {percent(clean.mean_score)} on {clean.images:,} images."
-            if clean.images
-            else "No others are left."
-        )
-        found.append(f"{images}. {rest}")
-    return found
 
 
 def _mistakes(

@@ -20,8 +20,6 @@ FIGURES = {"one": "accuracy", "many": "mAP", "number": "mean error (MAE)"}
 
 def lines(score: "SeveralScore") -> Iterator[str]:
     """Yield the lines of a score: the mean, the warnings, and each output beside its baseline."""
-    from effnet.measurement.several import warnings_of
-
     plural = "s" if len(score.outputs) > 1 else ""
     yield f"mean score {percent(score.mean_score)} of {len(score.outputs)} output{plural} on {score.images} images"
     for warning in warnings_of(score):
@@ -29,6 +27,20 @@ def lines(score: "SeveralScore") -> Iterator[str]:
     for output in score.outputs:
         if output.known:
             yield f"{printable(output.name)}: {output_sentence(output)}"
+
+
+def warnings_of(score: "SeveralScore") -> list[str]:
+    """Return the warnings on a score alone."""
+    found = [output.chance for output in score.outputs if output.chance]
+    if clean := score.clean:
+        images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
+        rest = (
+            f"Without them the mean score is {percent(clean.mean_score)} on {clean.images:,} images."
+            if clean.images
+            else "No others are left."
+        )
+        found.append(f"{images}. {rest}")
+    return found
 
 
 def table(score: "SeveralScore") -> ScoreTable:
