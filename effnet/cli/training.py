@@ -96,7 +96,7 @@ def _print_score(report) -> None:
     from effnet.tasks.registry import find_task
 
     for line in scoring_of(find_task(report.task)).lines(report.test):
-        print_text(line[0].upper() + line[1:])
+        print_text(line)
 
 
 def _print_unknown(report) -> None:

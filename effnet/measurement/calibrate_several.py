@@ -103,7 +103,7 @@ def _calibrate_classes(part: np.ndarray, target: np.ndarray, spec: OutputSpec, a
     known = ~np.isnan(target)
     if not known.any():
         return replace(spec, temperature=1.0, threshold=None)
-    found = calibration.calibrate(part[known], target[known].astype(np.int64), abstain)
+    found = calibration.calibrate(part[known], target[known].astype(np.int64), abstain, costs=costs_of(spec))
     return replace(spec, temperature=found.temperature, threshold=found.threshold)
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from effnet.data.datasets import Dataset, Split
-from effnet.data.inspection.findings import BALANCE_ADVICE, IMBALANCED
 from effnet.data.sources import source_name
 from effnet.measurement import calibration
 from effnet.measurement.answers import predict_split
 from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent
-from effnet.measurement.classification_text import lines, table
+from effnet.measurement.classification_text import lines, rare_class_warning, table, warnings_of
 from effnet.measurement.costs import CostScore, class_costs
 from effnet.measurement.intervals import bootstrap, wilson
 from effnet.measurement.levels import LevelScore, level_scores
@@ -21,7 +20,6 @@ from effnet.measurement.recall import by_class
 from effnet.measurement.unknown import Unknown, measure_unknown
 from effnet.runtimes.predictor import Predictor
 from effnet.system.records import OPTIONAL, to_data
-from effnet.system.text import percent
 from effnet.tasks.costs import Costs, decide
 
 __all__ = ["SCORE", "ClassificationScore", "evaluate_split", "lines", "score", "table", "warnings_about"]
@@ -199,7 +197,7 @@ def score(
     mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
     to_beat = mean_recall if balanced else None
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    curve = calibration.risk_coverage(probabilities, labels)
+    curve = calibration.risk_coverage(probabilities, labels, costs=costs)
     sureness = _sureness(probabilities, labels)
     raw = calibration.apply_temperature(probabilities, 1 / temperature)
     return ClassificationScore(
@@ -242,50 +240,10 @@ def _clean(is_right: np.ndarray, names: Sequence[str], leaked: Collection[str]) 
     )
 
 
-def warnings_of(score: ClassificationScore) -> list[str]:
-    """Return the warnings that users of the model must see first: it is at chance level, or its test images leak."""
-    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
-
-
 def warnings_about(score: ClassificationScore, dataset: Dataset, *, balanced: bool) -> list[str]:
     """Return the warnings that users of a model must see first; `balanced` says that training balanced the classes."""
     rare = rare_class_warning(score, dataset.train.labels, dataset.class_names, balanced=balanced)
     return warnings_of(score) + rare
-
-
-def clean_sentence(clean: Clean) -> str:
-    """Return a sentence on the accuracy without the images that leak."""
-    images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
-    if clean.accuracy is None or clean.confidence is None:
-        return f"All {images}. The accuracy without them is unknown."
-    low, high = clean.confidence
-    return (
-        f"{images}. Without them the accuracy is {percent(clean.accuracy)} on {clean.images:,} images "
-        f"(95 % confidence {percent(low)} to {percent(high)})."
-    )
-
-
-def rare_class_warning(
-    score: ClassificationScore, train_labels: np.ndarray, class_names: tuple[str, ...], *, balanced: bool
-) -> list[str]:
-    """Return a sentence on a class that is rare in training and missed far more often than others, if there is one.
-
-    `balanced` says that training already balanced the classes.
-    """
-    found = score.lowest
-    if found is None:
-        return []
-    counts = np.bincount(train_labels, minlength=len(class_names))
-    count = int(counts[class_names.index(found.name)])
-    missed = wilson(round(found.recall * found.support), found.support)[1] < score.accuracy
-    if not missed or counts.max() < IMBALANCED * count:
-        return []
-    advice = "more images of it would help most" if balanced else f"{BALANCE_ADVICE}, at some cost to the frequent ones"
-    return [
-        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are classified "
-        f"correctly, against {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training "
-        f"images: {advice}."
-    ]
 
 
 def class_scores(

@@ -1,15 +1,19 @@
-"""The score of a classifier in words, for a terminal."""
+"""The score of a classifier in words: the lines for a terminal, and the warnings."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from effnet.data.inspection.findings import BALANCE_ADVICE, IMBALANCED
 from effnet.measurement.evaluate import ScoreTable
+from effnet.measurement.intervals import wilson
 from effnet.measurement.levels import level_words
 from effnet.measurement.unknown import unknown_sentence
 from effnet.system.text import percent, printable
 
 if TYPE_CHECKING:
-    from effnet.measurement.classification import ClassificationScore
+    from effnet.measurement.classification import ClassificationScore, Clean
 
 
 def balanced_lines(test: "ClassificationScore") -> Iterator[str]:
@@ -27,8 +31,6 @@ def balanced_lines(test: "ClassificationScore") -> Iterator[str]:
 
 def lines(score: "ClassificationScore") -> Iterator[str]:
     """Yield the lines of a score other than its table of classes."""
-    from effnet.measurement.classification import warnings_of
-
     accuracy, low, high = percent(score.accuracy), *map(percent, score.confidence)
     least, most = map(percent, score.bootstrap)
     yield (
@@ -66,3 +68,43 @@ def table(score: "ClassificationScore") -> ScoreTable:
         rows=[(c.name, percent(c.precision, 1), percent(c.recall, 1), f"{c.f1:.3f}", c.support) for c in shown],
         note=f"{absent} more classes have no image here." if absent else "",
     )
+
+
+def warnings_of(score: "ClassificationScore") -> list[str]:
+    """Return the warnings that users of the model must see first: it is at chance level, or its test images leak."""
+    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
+
+
+def clean_sentence(clean: "Clean") -> str:
+    """Return a sentence on the accuracy without the images that leak."""
+    images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
+    if clean.accuracy is None or clean.confidence is None:
+        return f"All {images}. The accuracy without them is unknown."
+    low, high = clean.confidence
+    return (
+        f"{images}. Without them the accuracy is {percent(clean.accuracy)} on {clean.images:,} images "
+        f"(95 % confidence {percent(low)} to {percent(high)})."
+    )
+
+
+def rare_class_warning(
+    score: "ClassificationScore", train_labels: np.ndarray, class_names: tuple[str, ...], *, balanced: bool
+) -> list[str]:
+    """Return a sentence on a class that is rare in training and missed far more often than others, if there is one.
+
+    `balanced` says that training already balanced the classes.
+    """
+    found = score.lowest
+    if found is None:
+        return []
+    counts = np.bincount(train_labels, minlength=len(class_names))
+    count = int(counts[class_names.index(found.name)])
+    missed = wilson(round(found.recall * found.support), found.support)[1] < score.accuracy
+    if not missed or counts.max() < IMBALANCED * count:
+        return []
+    advice = "more images of it would help most" if balanced else f"{BALANCE_ADVICE}, at some cost to the frequent ones"
+    return [
+        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are classified "
+        f"correctly, against {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training "
+        f"images: {advice}."
+    ]

@@ -23,10 +23,10 @@ def level_scores(probabilities: np.ndarray, labels: np.ndarray, class_names: tup
     """Return the score at each level of probabilities [images, classes]; none where no classes are joined."""
     found = []
     for level, at_level in enumerate(levels(class_names), 1):
-        names = sorted(set(at_level))
+        names = {name: number for number, name in enumerate(dict.fromkeys(at_level))}
         if len(names) == len(class_names):
             continue
-        group = np.array([names.index(name) for name in at_level])
+        group = np.array([names[name] for name in at_level])
         summed = np.zeros((len(names), len(labels)))
         np.add.at(summed, group, np.asarray(probabilities, np.float64).T)
         right = int((summed.argmax(0) == group[labels]).sum())

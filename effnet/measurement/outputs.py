@@ -82,12 +82,14 @@ class TagsScore:
 class NumberScore:
     """The details of a number: `median` is that of the targets, `points` are (target, answer) of some images.
 
-    `r2` is the share of the targets' variance that is explained, NaN if they do not vary.
+    `r2` is the share of the targets' variance that is explained, NaN if they do not vary. `gain` is the 95 % interval
+    of what the mean error is below that of the median, on the same images.
     """
 
     rmse: float
     r2: float
     median: float
+    gain: tuple[float, float]
     points: tuple[tuple[float, float], ...]
 
 
@@ -115,30 +117,39 @@ class OutputScore:
 
 
 def score_output(
-    part: np.ndarray, target: np.ndarray, spec: OutputSpec, *, strange: np.ndarray | None = None, unreadable: int = 0
+    part: np.ndarray,
+    target: np.ndarray,
+    spec: OutputSpec,
+    *,
+    strange: np.ndarray | None = None,
+    unreadable: int = 0,
+    balanced: bool = False,
 ) -> OutputScore:
     """Return the score of an output from its columns of the rows and of the targets, NaN for unknown.
 
-    `strange` are its columns of images of none of the classes, if there are any; more were `unreadable`.
+    `strange` are its columns of images of none of the classes, if there are any; more were `unreadable`. A `balanced`
+    model is compared with chance by its balanced accuracy.
     """
     known = ~np.isnan(target).all(1)
     part, target = np.asarray(part[known], np.float64), target[known]
     if not len(target):
         nan = float("nan")
-        unknown = f"The output {spec.name} is not scored: no test image has a known value of it."
+        chance = f"The output {spec.name} is not scored: no test image has a known value of it."
         return OutputScore(
             name=spec.name, kind=spec.kind, known=0, score=nan, value=nan, interval=(nan, nan), baseline=nan,
-            chance=unknown,
+            chance=chance,
         )  # fmt: skip
     if spec.kind == "one":
-        unknown = None
+        unknown: Unknown | None = None
         if strange is not None:
             unknown = unknown_of(strange, part.max(1), threshold=spec.threshold, unreadable=unreadable)
-        return _classes(part, target[:, 0].astype(np.int64), spec, unknown)
+        return _classes(part, target[:, 0].astype(np.int64), spec, unknown, balanced=balanced)
     return _tags(part, target, spec) if spec.kind == "many" else _number(part[:, 0], target[:, 0], spec)
 
 
-def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, unknown: Unknown | None) -> OutputScore:
+def _classes(
+    probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, unknown: Unknown | None, *, balanced: bool
+) -> OutputScore:
     costs = costs_of(spec)
     answers = decide(probabilities, costs)
     is_right = answers == labels
@@ -146,10 +157,11 @@ def _classes(probabilities: np.ndarray, labels: np.ndarray, spec: OutputSpec, un
     interval, usual = wilson(right, count), most_frequent(labels, spec.classes)
     recalls = by_class(is_right, labels, num_classes=len(spec.classes))
     _, per_class = class_scores(labels, answers, spec.classes)
-    chance = chance_sentence(right / count, interval, usual, labels=labels)
+    mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
+    chance = chance_sentence(right / count, interval, usual, labels=labels, balanced=mean_recall if balanced else None)
     details = ClassesScore(
-        balanced_accuracy=recalls.balanced_accuracy,
-        balanced_bootstrap=recalls.bootstrap(),
+        balanced_accuracy=mean_recall[0],
+        balanced_bootstrap=mean_recall[1],
         most_frequent=usual,
         ece=calibration.expected_calibration_error(probabilities, labels),
         nll=calibration.negative_log_likelihood(probabilities, labels),
@@ -254,10 +266,11 @@ def _number(numbers: np.ndarray, targets: np.ndarray, spec: OutputSpec) -> Outpu
     value, baseline = float(errors.mean()), float(guesses.mean())
     spread = float(np.square(targets - targets.mean()).sum())
     chosen = np.unique(np.linspace(0, len(targets) - 1, min(_POINTS, len(targets))).astype(int))
-    gain = _percentiles(drawn[:, 1] - drawn[:, 0])[0]
+    gain = _percentiles(drawn[:, 1] - drawn[:, 0])
     chance = (
-        f"The output {spec.name} is not shown to be better than always answering the median {median:g}: its mean error "
-        f"is {value:.4g}, the median's {baseline:.4g}. Check the numbers, or test on more images."
+        f"The output {spec.name} is not shown to be better than always answering the median {median:g}: its mean "
+        f"error is {value:.4g}, the median's {baseline:.4g} (95 % interval of the gain: {gain[0]:.4g} to "
+        f"{gain[1]:.4g}). Check the numbers, or test on more images."
     )
     return OutputScore(
         name=spec.name,
@@ -267,11 +280,12 @@ def _number(numbers: np.ndarray, targets: np.ndarray, spec: OutputSpec) -> Outpu
         value=value,
         interval=_percentiles(drawn[:, 0]),
         baseline=baseline,
-        chance="" if gain > 0 else chance,
+        chance="" if gain[0] > 0 else chance,
         number=NumberScore(
             rmse=float(np.sqrt(np.square(errors).mean())),
             r2=1 - float(np.square(errors).sum()) / spread if spread else float("nan"),
             median=median,
+            gain=gain,
             points=tuple((float(targets[i]), float(numbers[i])) for i in chosen),
         ),
     )

@@ -17,11 +17,10 @@ from effnet.measurement.answers import predict_split
 from effnet.measurement.figures import mean_score
 from effnet.measurement.multilabel import mean_known
 from effnet.measurement.outputs import OutputScore, score_output
-from effnet.measurement.several_text import lines, table
+from effnet.measurement.several_text import lines, table, warnings_of
 from effnet.measurement.unknown import strange_rows
 from effnet.runtimes.predictor import Predictor
 from effnet.system.records import to_data
-from effnet.system.text import percent
 from effnet.tasks.costs import costs_of, decide
 from effnet.tasks.several import tags_present
 
@@ -108,6 +107,7 @@ def evaluate_split(
         leaked=leaked,
         strange=strange,
         unreadable=unreadable,
+        balanced=bool(predictor.config.balanced),
     )
 
 
@@ -120,10 +120,12 @@ def score(
     leaked: Collection[str] = (),
     strange: np.ndarray | None = None,
     unreadable: int = 0,
+    balanced: bool = False,
 ) -> SeveralScore:
     """Return the score of rows [images, columns] against the targets of the split at `indices`, by default all.
 
     `strange` are rows of images of none of the classes, if there are any; `unreadable` more could not be read.
+    `balanced` says that the model was trained to balance its classes.
     """
     indices = np.arange(len(split)) if indices is None else indices
     targets = split.labels[indices]
@@ -135,6 +137,7 @@ def score(
             place.spec,
             strange=None if strange is None else strange[:, place.columns],
             unreadable=unreadable,
+            balanced=balanced,
         )
         for place in placed(specs)
     ]
@@ -159,20 +162,6 @@ def _clean(
 def warnings_about(score: SeveralScore, dataset: Dataset, *, balanced: bool) -> list[str]:
     """Return the warnings that users must see first: outputs at chance level or without known values, and leaks."""
     return warnings_of(score)
-
-
-def warnings_of(score: SeveralScore) -> list[str]:
-    """Return the warnings on a score alone."""
-    found = [output.chance for output in score.outputs if output.chance]
-    if clean := score.clean:
-        images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
-        rest = (
-            f"Without them the mean score is {percent(clean.mean_score)} on {clean.images:,} images."
-            if clean.images
-            else "No others are left."
-        )
-        found.append(f"{images}. {rest}")
-    return found
 
 
 def _mistakes(

@@ -20,14 +20,27 @@ FIGURES = {"one": "accuracy", "many": "mAP", "number": "mean error (MAE)"}
 
 def lines(score: "SeveralScore") -> Iterator[str]:
     """Yield the lines of a score: the mean, the warnings, and each output beside its baseline."""
-    from effnet.measurement.several import warnings_of
-
-    yield f"mean score {percent(score.mean_score)} of {len(score.outputs)} outputs on {score.images} images"
+    plural = "s" if len(score.outputs) > 1 else ""
+    yield f"mean score {percent(score.mean_score)} of {len(score.outputs)} output{plural} on {score.images} images"
     for warning in warnings_of(score):
         yield f"WARNING: {warning}"
     for output in score.outputs:
         if output.known:
             yield f"{printable(output.name)}: {output_sentence(output)}"
+
+
+def warnings_of(score: "SeveralScore") -> list[str]:
+    """Return the warnings on a score alone."""
+    found = [output.chance for output in score.outputs if output.chance]
+    if clean := score.clean:
+        images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
+        rest = (
+            f"Without them the mean score is {percent(clean.mean_score)} on {clean.images:,} images."
+            if clean.images
+            else "No others are left."
+        )
+        found.append(f"{images}. {rest}")
+    return found
 
 
 def table(score: "SeveralScore") -> ScoreTable:
@@ -79,7 +92,8 @@ def output_sentence(output: OutputScore) -> str:
     assert output.number is not None
     number = output.number
     parts = [
-        f"always the median {number.median:g} would be off by {output.baseline:.4g}",
+        f"always the median {number.median:g} would be off by {output.baseline:.4g} "
+        f"(95 % interval of the gain {number.gain[0]:.4g} to {number.gain[1]:.4g})",
         f"RMSE {number.rmse:.4g}",
         f"R2 {number.r2:.3f}",
     ]

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from effnet.data.hierarchy import parents
-from effnet.data.labels import CLASSES
+from effnet.data.labels import CLASSES, Names
 from effnet.errors import BundleError
 from effnet.tasks.costs import Costs, decide
 from effnet.tasks.task import Figure, Output, Task
@@ -26,7 +26,7 @@ class Prediction:
     """The most probable classes of one image, best first; if wrong answers have costs, those of least expected cost.
 
     `known` is false if even the most probable is below the threshold: the image may belong to none of the classes.
-    `parents` are the probabilities of the parents, as "animal" is of "animal/dog": sums of their classes'.
+    `parents` are the probabilities of the parents, as "animal" is of "animal/dog" and "animal/cat": sums of theirs.
     """
 
     labels: tuple[str, ...]
@@ -55,8 +55,16 @@ def to_prediction(
         labels=tuple(class_names[i] for i in best),
         probabilities=tuple(float(probabilities[i]) for i in best),
         known=float(probabilities.max()) >= threshold,
-        parents={name: float(probabilities[list(leaves)].sum()) for name, leaves in parents(class_names).items()},
+        parents={name: float(probabilities[leaves].sum()) for name, leaves in _leaves(tuple(class_names))},
     )
+
+
+@lru_cache(maxsize=64)
+def _leaves(class_names: Names) -> tuple[tuple[str, list[int]], ...]:
+    """Return each parent and the numbers of its classes, not again for each image; none if no two have the same."""
+    found = parents(class_names)
+    joined = any(len(leaves) > 1 for leaves in found.values())  # ImageNet's "read/write head" is no hierarchy
+    return tuple((name, list(leaves)) for name, leaves in found.items()) if joined else ()
 
 
 def check_probabilities(rows: np.ndarray, path: Path) -> None:

@@ -137,7 +137,7 @@ def calibrated(
     weights = held_out_weights(
         targets, train_labels=dataset.train.labels, num_classes=len(config.class_names), removed=config.balanced
     )
-    found = calibrate(rows, targets, abstain, weights=weights)
+    found = calibrate(rows, targets, abstain, weights=weights, costs=config.costs)
     return replace(config, temperature=found.temperature, threshold=found.threshold), found
 
 

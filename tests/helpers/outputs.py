@@ -6,6 +6,7 @@ from pages import sample
 from effnet.data.datasets import Split
 from effnet.data.outputs import OutputSpec, column_names, placed
 from effnet.measurement import several
+from effnet.measurement.several_text import warnings_of
 from effnet.system.records import to_data
 
 SPECS = (
@@ -66,5 +67,5 @@ def report_of(score, specs=SPECS):
         "test": to_data(score),
         "dataset": some["dataset"] | {"class_names": list(column_names(specs))},
         "training": some["training"] | {"epochs": epochs},
-        "warnings": several.warnings_of(score),
+        "warnings": warnings_of(score),
     }

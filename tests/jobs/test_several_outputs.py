@@ -107,6 +107,24 @@ def test_an_answer_has_every_output(model):
     assert error < 18  # the median is off by 25
 
 
+def test_its_runs_are_listed_and_compared_by_the_mean_score(trained, tmp_path, run_cli):
+    (run,) = effnet.runs(trained.folder)
+    test = trained.report.test
+    assert (run.test_figure, run.val_figure) == (test.mean_score, run.figures["val_mean_score"])
+    assert f" {test.mean_score:.2%} " in run_cli("runs", "list", trained.folder).out
+    page = effnet.compare([trained.folder], out=tmp_path / "page.html").page.read_text()
+    assert "mean score of the outputs" in page
+    assert "accuracy" not in page.lower()
+
+
+def test_the_page_and_the_card_say_each_output(trained):
+    page, card = ((trained.folder / name).read_text() for name in ("report.html", "README.md"))
+    for text in (page, card):
+        assert f"over 3 outputs on the {trained.report.test.images} test images" in text
+        assert all(name in text for name in ("level", "bars", "shade"))
+    assert "data:image/png;base64," in page
+
+
 def test_int8_keeps_each_output_and_a_file_that_ruins_one_is_refused(dataset, trained, tmp_path):
     found = effnet.quantize(trained.folder, dataset, out=tmp_path / "int8", max_drop=10, train=False, procedure=UNTIMED)
     split = dataset.test

@@ -15,6 +15,7 @@ from sklearn import metrics
 from effnet.data.outputs import OutputSpec
 from effnet.measurement import multilabel, several
 from effnet.measurement.figures import mean_score, output_scores, skill
+from effnet.measurement.several_text import warnings_of
 from effnet.system.records import from_data, to_data
 
 
@@ -113,12 +114,12 @@ def test_an_output_without_known_values_is_said_and_left_out():
     assert found.outputs[0].known == 0
     assert math.isnan(found.outputs[0].value)
     assert found.mean_score == pytest.approx(np.mean([output.score for output in found.outputs[1:]]))
-    (warning,) = several.warnings_of(found)
+    (warning,) = warnings_of(found)
     assert warning == "The output kind is not scored: no test image has a known value of it."
     targets[:] = np.nan
     found = scored(rows, targets)
     assert math.isnan(found.mean_score)
-    assert len(several.warnings_of(found)) == 3
+    assert len(warnings_of(found)) == 3
     assert list(several.lines(found))
     assert from_data(several.SCORE, to_data(found), where="score").images == 50
 
@@ -138,11 +139,11 @@ def test_tags_that_no_image_has_are_left_out_of_the_mean():
 
 
 def test_an_output_no_better_than_its_baseline_is_said_first():
-    good = several.warnings_of(scored(*made(300)))
+    good = warnings_of(scored(*made(300)))
     assert good == []
     rows, targets = made(300)
     rows[:] = [0.5, 0.3, 0.2, 0.5, 0.5, 0.5, 2010.0]  # the same answers to all images
-    kind, scene, year = several.warnings_of(scored(rows, targets))
+    kind, scene, year = warnings_of(scored(rows, targets))
     assert kind.startswith(("The output kind is not shown to be better than", "The output kind is no better than"))
     assert scene.startswith("The output scene is not shown to be better than a random ranking")
     assert year.startswith("The output year is not shown to be better than always answering the median")
@@ -253,3 +254,13 @@ def test_costs_decide_and_are_scored():
     assert (cost.mean, cost.without, cost.constant) == (1 / 3, 5 / 3, 2 / 3)
     cost = scene.tags.cost
     assert (cost.mean, cost.without, cost.constant) == (0.0, 4 / 3, 1 / 3)
+
+
+def test_a_balanced_model_is_compared_with_a_guess():
+    spec = (OutputSpec(name="what", kind="one", classes=("a", "b")),)
+    labels = np.repeat([0.0, 1.0], [190, 10])[:, None]
+    answers = np.concatenate([np.repeat([0, 1], [120, 70]), np.repeat([1, 0], [9, 1])])
+    rows = np.eye(2)[answers]
+    (unequal,), (balanced,) = (scored(rows, labels, spec, balanced=some).outputs for some in (False, True))
+    assert "no better than always answering 'a'" in unequal.chance
+    assert balanced.chance == ""

@@ -48,7 +48,8 @@ def _lines(report: Report) -> Iterable[str]:
     for level in report.test.levels:
         yield f"By the summed probabilities of the parents, {level_words(level)}."
     if cost := report.test.cost:
-        yield f"Costs decide its answers: {cost.sentence()}. Confidence and calibration are without them."
+        confidence = "Confidence and its calibration are those of the most probable class"
+        yield f"Costs decide its answers: {cost.sentence()}. {confidence}."
 
 
 def _notes(report: Report) -> Iterable[str]:

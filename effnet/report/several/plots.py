@@ -24,7 +24,7 @@ def outputs_svg(report: Report) -> str | None:
         figure = new_figure(6.6, 1.0 + 0.32 * len(outputs))
         axes = figure.add_subplot()
         for place, output in enumerate(outputs):
-            low, high, base = map(_on_scale(output), (*output.interval, output.baseline))
+            low, high, base = _on_scale(output)
             axes.plot([base, output.score], [place, place], color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
             axes.plot(sorted((low, high)), [place, place], color=BLUE, linewidth=2.6, alpha=0.5, zorder=2)
             axes.plot([output.score], [place], "o", color=BLUE, markersize=6, zorder=3)
@@ -34,7 +34,7 @@ def outputs_svg(report: Report) -> str | None:
         names = [printable(output.name, columns=28) for output in outputs]
         axes.set_yticks(range(len(outputs)), names, parse_math=False)
         axes.set_ylim(len(outputs) - 0.4, -0.6)
-        axes.set_xlim(min(-0.02, *(output.score - 0.05 for output in outputs)), 1.04)
+        axes.set_xlim(min(-0.02, *(_on_scale(output)[0] - 0.05 for output in outputs)), 1.04)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
@@ -43,11 +43,12 @@ def outputs_svg(report: Report) -> str | None:
     return figure_svg(figure, name="outputs", tight=True)
 
 
-def _on_scale(output: OutputScore):
-    """Return a function from values of an output's figure to its score, at least -1."""
-    if output.kind != "number":
-        return float
-    return lambda error: max(-1.0, 1 - error / output.baseline) if output.baseline else 0.0
+def _on_scale(output: OutputScore) -> tuple[float, float, float]:
+    """Return the ends of the interval of an output's score, and that of its baseline."""
+    if output.number is None:
+        return *output.interval, output.baseline
+    low, high = (gain / output.baseline if output.baseline else 0.0 for gain in output.number.gain)
+    return max(-1.0, low), max(-1.0, high), 0.0
 
 
 def number_svg(output: OutputScore, *, number: int) -> str:
@@ -55,7 +56,7 @@ def number_svg(output: OutputScore, *, number: int) -> str:
     assert output.number is not None
     true, answered = zip(*output.number.points, strict=True)
     low, high = min(*true, *answered), max(*true, *answered)
-    margin = 0.04 * (high - low) or 1.0
+    margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
     with style():
         from matplotlib.ticker import MaxNLocator
 

@@ -29,7 +29,7 @@ def section(report: Report) -> Section:
     rejects, measured = any(some.answered for some in classes), any(some.unknown for some in classes)
     how_many = "" if measured else "; how many was not measured"
     return Section(
-        sentence=f"has a mean score of {percent(report.test.mean_score)} over {len(report.test.outputs)} outputs on",
+        sentence=_sentence(report.test.outputs, report.test.mean_score),
         title="Mean score",
         value=percent(report.test.mean_score),
         notes=tuple(_notes(report)),
@@ -44,17 +44,28 @@ def section(report: Report) -> Section:
     )
 
 
+def _sentence(outputs: Sequence[OutputScore], mean: float) -> str:
+    """Return what the network does, completed by the test images."""
+    if len(outputs) == 1:
+        return f"has, for its only output {outputs[0].name}, {FIGURES[outputs[0].kind]} {_value(outputs[0])} on"
+    return f"has a mean score of {percent(mean)} over {len(outputs)} outputs on"
+
+
 def _notes(report: Report) -> Iterable[str]:
     outputs = report.test.outputs
     for output in outputs[:_NOTES]:
-        yield f"{output.name}: {FIGURES[output.kind]} {value_of(output, output.value)}"
+        yield f"{output.name}: {FIGURES[output.kind]} {_value(output)}"
     if len(outputs) > _NOTES:
         yield f"and {len(outputs) - _NOTES} more"
 
 
-def value_of(output: OutputScore, value: float) -> str:
+def _shown(output: OutputScore, value: float) -> str:
     """Return a value of an output's figure as text."""
     return significant(value) if output.kind == "number" else percent(value)
+
+
+def _value(output: OutputScore) -> str:
+    return _shown(output, output.value)
 
 
 def _page(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
@@ -84,18 +95,27 @@ def _card(report: Report) -> dict[str, Any]:
 
 def _row(output: OutputScore) -> dict[str, Any]:
     """Return the row of an output in the table of all."""
-    low, high = output.interval
+    (low, high), verdict = output.interval, _verdict(output)
     return {
         "name": output.name,
         "figure": FIGURES[output.kind],
-        "value": value_of(output, output.value),
-        "interval": f"{value_of(output, low)} to {value_of(output, high)}",
-        "baseline": value_of(output, output.baseline),
+        "value": _value(output),
+        "interval": f"{_shown(output, low)} to {_shown(output, high)}",
+        "baseline": _shown(output, output.baseline),
         "guess": _guess(output),
         "known": output.known,
-        "kind": "missed" if output.chance else "kept",
-        "verdict": "not better" if output.chance else "better",
+        "verdict": verdict,
+        "kind": {"better": "kept", "not better": "missed"}.get(verdict, "open"),
     }
+
+
+def _verdict(output: OutputScore) -> str:
+    """Return in words whether an output is better than its baseline."""
+    if not output.known:
+        return "not scored"
+    if output.chance:
+        return "not better"
+    return "one class only" if output.classes and output.baseline == 1 else "better"
 
 
 def _guess(output: OutputScore) -> str:
@@ -159,9 +179,11 @@ def _sentences(output: OutputScore) -> Iterable[str]:
     else:
         number = output.number
         assert number is not None
+        low, high = map(significant, number.gain)
+        median, guess, rmse = f"{number.median:g}", significant(output.baseline), significant(number.rmse)
         yield (
-            f"The mean error is {significant(output.value)}; always answering the median, {number.median:g}, would be "
-            f"off by {significant(output.baseline)}. RMSE is {significant(number.rmse)}, R2 {number.r2:.3f}."
+            f"The mean error is {significant(output.value)}; always answering the median, {median}, would be off by "
+            f"{guess} (95 % interval of the gain: {low} to {high}). RMSE is {rmse}, R2 {number.r2:.3f}."
         )
         return
     if cost:

@@ -70,6 +70,8 @@ def test_a_single_output_of_any_kind_has_a_page(specs):
     page = page_of(some)
     assert page.tags["svg"] == 3 + (specs[0].kind == "number")
     assert outputs_svg(typed(some)) is None
+    figure = {"one": "accuracy", "many": "mAP", "number": "mean error (MAE)"}[specs[0].kind]
+    assert f"has, for its only output {specs[0].name}, {figure} " in words_of(page)
     if specs[0].kind == "one":
         card_of(some)
 
@@ -88,11 +90,11 @@ def test_nasty_names_break_neither_page_nor_card():
 
 
 def test_plots_are_svg_of_any_numbers():
-    for targets in ([1.0, 1.0], [1e9, -1e9], [0.001, 0.002, 0.003]):
+    for targets in ([1.0, 1.0], [1e9, -1e9], [0.001, 0.002, 0.003], [1e30, 1e30], [0.0, 0.0]):
         spec = (SPECS[2],)
-        score = scored(np.array(targets)[:, None] + 1e-3, np.array(targets)[:, None], spec)
+        score = scored(np.array(targets)[:, None], np.array(targets)[:, None], spec)
         ElementTree.fromstring(number_svg(score.outputs[0], number=0))
-        assert score.outputs[0].number.points == tuple((true, true + 1e-3) for true in targets)
+        assert score.outputs[0].number.points == tuple((true, true) for true in targets)
     svg = outputs_svg(typed(report()))
     assert "scene" in "".join(ElementTree.fromstring(svg).itertext())
 
@@ -135,3 +137,10 @@ def test_a_report_of_classes_says_hierarchy_and_costs_too():
         assert "Costs decide its answers: a mean cost of 0.5 an image; without the costs" in text
     assert "the least expected cost" in card_of(some)
     assert "cost" not in words_of(page_of(sample()))
+
+
+def test_images_of_a_single_class_cannot_tell():
+    rows, targets = made(60, unknown=0)
+    targets[:, 0] = 1
+    words = words_of(page_of(report_of(scored(rows, targets))))
+    assert "one class only" in words
