@@ -100,10 +100,11 @@ def test_the_bundle_says_what_each_output_is(trained):
 def test_an_answer_has_every_output(model):
     images, labels = draw(40, seed=5)
     answers = model.predict(list(images))
-    assert np.mean([answer["level"].label == label["level"] for answer, label in zip(answers, labels, strict=True)]) > 0.8
+    pairs = list(zip(answers, labels, strict=True))
+    assert np.mean([answer["level"].label == label["level"] for answer, label in pairs]) > 0.8
     assert set(answers[0]) == {"level", "bars", "shade"}
     assert set(answers[0]["bars"].probabilities) == {"across", "down"}
-    error = np.mean([abs(answer["shade"] - label["shade"]) for answer, label in zip(answers, labels, strict=True)])
+    error = np.mean([abs(answer["shade"] - label["shade"]) for answer, label in pairs])
     assert error < 18  # the median is off by 25
 
 

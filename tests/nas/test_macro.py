@@ -87,7 +87,8 @@ def test_without_scaling_cost_varies_around_the_budget_as_in_the_published_searc
     "side, budget", [(8, Budget(params=100)), (224, Budget(macs=10_000)), (32, Budget(size_mb=0.001))]
 )
 def test_a_budget_below_the_smallest_network_is_refused_with_what_that_needs(side, budget):
-    with pytest.raises(BudgetError, match=r"no network of this search has .*: the smallest is .*, which needs .* or more;"):
+    said = r"no network of this search has .*: the smallest is .*, which needs .* or more;"
+    with pytest.raises(BudgetError, match=said):
         space_of(side, budget=budget)
 
 
