@@ -125,7 +125,8 @@ def _check_columns(titles: Sequence[str], path: str, line: int) -> None:
         )
     for name in RESERVED:
         if (count := titles.count(name)) > 1:
-            raise DataError(f"{place_of(path, line)}: each column must be named once, but {name} is named {count} times")
+            place = place_of(path, line)
+            raise DataError(f"{place}: each column must be named once, but {name} is named {count} times")
     if "path" not in titles:
         shown = shortened(", ".join(map(printable, titles)) or "none")
         raise DataError(
